@@ -1,0 +1,1 @@
+//! The command line, by the rules of Go's `flag` package.

@@ -1,0 +1,1 @@
+//! The effective configuration: built-in defaults, `cfg.yaml`, flags.

@@ -1,0 +1,3 @@
+//! The `xray` binary: parse, load, run, exit code.
+
+fn main() {}
