@@ -1,0 +1,250 @@
+//! JSON string escaping at memory speed.
+//!
+//! In: the bytes of a document. Out: the same bytes as the inside of a JSON string, written into
+//! a caller's buffer of fixed size. A call stops where the next character would not fit and says
+//! how far it got, so that a body can go on in another chunk. Pure code: no allocation, no state.
+//!
+//! Documents are JSON themselves, so a character to escape (a quote) comes every eight bytes or
+//! so, and looking for the next one does not pay. Blocks of 32 bytes are looked at as a whole:
+//! one without such characters is copied, one with quotes and backslashes is written without a
+//! branch for each byte, and only one with a control character goes byte by byte. `benches/
+//! escape.rs` holds the comparison with serde_json and with a plain loop.
+
+/// The most bytes that one byte of input can become (`\u001f`).
+pub const EXPANSION_MAX: usize = 6;
+
+/// U+FFFD in UTF-8: what stands for each maximal run of invalid bytes, as in
+/// [`String::from_utf8_lossy`].
+const REPLACEMENT: &[u8; 3] = "\u{fffd}".as_bytes().first_chunk().expect("U+FFFD is three bytes");
+
+/// How far a call got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Bytes of the input that are done.
+    pub consumed: usize,
+    /// Bytes written to the output.
+    pub written: usize,
+}
+
+const BLOCK: usize = 32;
+
+/// What a byte becomes: `COPY` itself, `HEX` a `\u00xx`, anything else a backslash and that byte.
+const COPY: u8 = 0;
+const HEX: u8 = 1;
+static ESCAPE: [u8; 256] = escape_table();
+
+const fn escape_table() -> [u8; 256] {
+    let mut table = [COPY; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = HEX;
+        byte += 1;
+    }
+    table[0x08] = b'b';
+    table[0x09] = b't';
+    table[0x0a] = b'n';
+    table[0x0c] = b'f';
+    table[0x0d] = b'r';
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table
+}
+
+/// Escapes as much of `input` as fits into `output`.
+///
+/// `input` is taken as valid UTF-8: bytes from 0x80 up are copied. Never stops within a character.
+pub fn escape(input: &[u8], output: &mut [u8]) -> Progress {
+    let mut progress = Progress::default();
+    while let Some(block) = input[progress.consumed..].first_chunk::<BLOCK>() {
+        let Some(out) = output[progress.written..].first_chunk_mut::<{ 2 * BLOCK }>() else {
+            break;
+        };
+        match classify(block) {
+            Block::Plain => {
+                out[..BLOCK].copy_from_slice(block);
+                progress.written += BLOCK;
+            }
+            Block::Quotes => progress.written += escape_quotes(block, out),
+            Block::Controls => {
+                let step = escape_bytes(block, &mut output[progress.written..]);
+                progress.written += step.written;
+                progress.consumed += step.consumed;
+                if step.consumed < BLOCK {
+                    return between_characters(input, progress);
+                }
+                continue;
+            }
+        }
+        progress.consumed += BLOCK;
+    }
+    let tail = escape_bytes(&input[progress.consumed..], &mut output[progress.written..]);
+    progress.consumed += tail.consumed;
+    progress.written += tail.written;
+    between_characters(input, progress)
+}
+
+/// Takes back the bytes of a character that did not fit as a whole; they were copied one to one.
+fn between_characters(input: &[u8], mut progress: Progress) -> Progress {
+    let is_continuation = |at: usize| input.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    // A character has three continuation bytes at most; more would be no UTF-8.
+    for _ in 0..3 {
+        if progress.consumed > 0 && is_continuation(progress.consumed) {
+            progress.consumed -= 1;
+            progress.written -= 1;
+        }
+    }
+    progress
+}
+
+/// Escapes like [`escape`], with U+FFFD in the place of bytes that are not UTF-8.
+pub fn escape_lossy(input: &[u8], output: &mut [u8]) -> Progress {
+    let mut progress = Progress::default();
+    for chunk in input.utf8_chunks() {
+        let valid = chunk.valid().as_bytes();
+        let step = escape(valid, &mut output[progress.written..]);
+        progress.consumed += step.consumed;
+        progress.written += step.written;
+        if step.consumed < valid.len() {
+            return progress;
+        }
+        if !chunk.invalid().is_empty() {
+            let Some(out) = output[progress.written..].first_chunk_mut() else { return progress };
+            *out = *REPLACEMENT;
+            progress.consumed += chunk.invalid().len();
+            progress.written += REPLACEMENT.len();
+        }
+    }
+    progress
+}
+
+enum Block {
+    Plain,
+    Quotes,
+    Controls,
+}
+
+/// One pass without branches, so that the compiler turns it into vector instructions.
+fn classify(block: &[u8; BLOCK]) -> Block {
+    let mut controls = false;
+    let mut quotes = false;
+    for &byte in block {
+        controls |= byte < 0x20;
+        quotes |= (byte == b'"') | (byte == b'\\');
+    }
+    match (controls, quotes) {
+        (true, _) => Block::Controls,
+        (false, true) => Block::Quotes,
+        (false, false) => Block::Plain,
+    }
+}
+
+/// Writes the backslash every time and steps over it only where it is wanted.
+fn escape_quotes(block: &[u8; BLOCK], output: &mut [u8; 2 * BLOCK]) -> usize {
+    let mut written = 0;
+    for &byte in block {
+        // `written` is at most 2 * 31 here; the mask tells the compiler so.
+        output[written & (2 * BLOCK - 1)] = b'\\';
+        written += usize::from((byte == b'"') | (byte == b'\\'));
+        output[written & (2 * BLOCK - 1)] = byte;
+        written += 1;
+    }
+    written
+}
+
+fn escape_bytes(input: &[u8], output: &mut [u8]) -> Progress {
+    const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut progress = Progress::default();
+    for &byte in input {
+        let out = &mut output[progress.written..];
+        progress.written += match ESCAPE[usize::from(byte)] {
+            COPY => {
+                let Some(out) = out.first_mut() else { return progress };
+                *out = byte;
+                1
+            }
+            HEX => {
+                let Some(out) = out.first_chunk_mut::<6>() else { return progress };
+                let [high, low] = [byte >> 4, byte & 0xf].map(|d| HEX_DIGITS[usize::from(d)]);
+                *out = [b'\\', b'u', b'0', b'0', high, low];
+                6
+            }
+            escaped => {
+                let Some(out) = out.first_chunk_mut::<2>() else { return progress };
+                *out = [b'\\', escaped];
+                2
+            }
+        };
+        progress.consumed += 1;
+    }
+    progress
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Escapes all of `input` through an output of `room` bytes at a time.
+    fn escape_all(input: &[u8], room: usize, escape: fn(&[u8], &mut [u8]) -> Progress) -> Vec<u8> {
+        let mut escaped = Vec::new();
+        let mut rest = input;
+        let mut output = vec![0; room];
+        while !rest.is_empty() {
+            let progress = escape(rest, &mut output);
+            assert!(progress.consumed > 0, "no progress with {room} bytes of room");
+            escaped.extend_from_slice(&output[..progress.written]);
+            rest = &rest[progress.consumed..];
+        }
+        escaped
+    }
+
+    fn decode(escaped: &[u8]) -> String {
+        let quoted = [b"\"", escaped, b"\""].concat();
+        serde_json::from_slice(&quoted).expect("escaped text is the inside of a JSON string")
+    }
+
+    #[test]
+    fn every_ascii_character_survives_in_every_place_of_a_block() {
+        for byte in 0..0x80u8 {
+            for place in 0..BLOCK {
+                let mut text = vec![b'x'; BLOCK + 3];
+                text[place] = byte;
+                let escaped = escape_all(&text, 4 * BLOCK, escape);
+                assert_eq!(decode(&escaped).as_bytes(), text, "byte {byte} at {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_output_without_room_takes_nothing_and_says_so() {
+        for (input, room) in [(&b"\""[..], 1), (b"\n", 1), (b"\x01", 5), (b"a", 0), (b"\xff", 2)] {
+            let mut output = vec![0; room];
+            assert_eq!(escape_lossy(input, &mut output), Progress::default());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_gives_back_any_string(text in ".*", room in 6usize..200) {
+            prop_assert_eq!(decode(&escape_all(text.as_bytes(), room, escape)), text);
+        }
+
+        #[test]
+        fn json_like_text_equals_what_serde_json_writes(
+            text in r#"[a-c"\\ \n\t\x00-\x1fé🦀]{0,300}"#,
+        ) {
+            let escaped = escape_all(text.as_bytes(), 4096, escape);
+            let expected = serde_json::to_string(&text).expect("a string is serializable");
+            prop_assert_eq!(format!("\"{}\"", String::from_utf8_lossy(&escaped)), expected);
+        }
+
+        #[test]
+        fn invalid_bytes_become_what_the_standard_library_makes_of_them(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300), room in 6usize..200,
+        ) {
+            let escaped = escape_all(&bytes, 4096, escape_lossy);
+            prop_assert_eq!(decode(&escaped), String::from_utf8_lossy(&bytes).into_owned());
+            prop_assert_eq!(escape_all(&bytes, room, escape_lossy), escaped);
+        }
+    }
+}
