@@ -29,8 +29,7 @@ pub(super) fn run(
 
 /// Sleeps until there is a datagram or the request to stop; says whether it is the latter.
 fn wait(socket: &ReceiveSocket, stop: &Stop) -> Result<bool, ReceiveError> {
-    let mut descriptors =
-        [PollFd::new(socket, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+    let mut descriptors = [PollFd::new(socket, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
     match poll(&mut descriptors, None) {
         Ok(_) => Ok(descriptors[1].revents().contains(PollFlags::IN)),
         Err(rustix::io::Errno::INTR) => Ok(false),
