@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn what_is_no_address_of_a_service_is_an_error() {
-        for text in ["xray", "ftp://host", "https://", "http://a b", "http://h/?q", "http://u:p@h"] {
+        for text in ["xray", "ftp://host", "https://", "http://a b", "http://h/?q", "http://u:p@h"]
+        {
             let error = Endpoint::resolve(Some(text), "us-east-1").unwrap_err();
             assert!(error.to_string().contains("Endpoint"), "{error}");
         }

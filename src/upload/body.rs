@@ -17,10 +17,7 @@ pub struct RequestBody {
 impl RequestBody {
     /// Shares the pieces of `batch`.
     pub fn new(batch: &Batch) -> Self {
-        Self {
-            pieces: batch.body.clone().into_iter(),
-            rest_bytes: batch.body_length_bytes as u64,
-        }
+        Self { pieces: batch.body.clone().into_iter(), rest_bytes: batch.body_length_bytes as u64 }
     }
 }
 

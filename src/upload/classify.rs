@@ -133,13 +133,15 @@ fn bare_code(code: &str) -> &str {
 
 /// Whole seconds; the form with a date is not used by the service.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: u64 =
+        headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(300)))
 }
 
 fn excerpt(body: &[u8]) -> String {
     let start = &body[..body.len().min(4 * EXCERPT_CHARACTERS_MAX)];
-    let text: String = String::from_utf8_lossy(start).chars().take(EXCERPT_CHARACTERS_MAX).collect();
+    let text: String =
+        String::from_utf8_lossy(start).chars().take(EXCERPT_CHARACTERS_MAX).collect();
     format!("{text:?}")
 }
 
@@ -209,7 +211,10 @@ mod tests {
             (400, "<html>bad request</html>"),
             (413, ""),
         ] {
-            assert!(matches!(answer(status, &[], body), Outcome::Refused { .. }), "{status} {body}");
+            assert!(
+                matches!(answer(status, &[], body), Outcome::Refused { .. }),
+                "{status} {body}"
+            );
         }
         for (status, body) in [
             (500, ""),

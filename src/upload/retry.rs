@@ -44,7 +44,12 @@ impl Waiting {
 
     /// Puts back a batch that failed; it is due after a pause, or after `pause_min` if that is
     /// longer. Returns the pause.
-    pub fn push_failed(&mut self, mut attempt: Attempt, now: Instant, pause_min: Duration) -> Duration {
+    pub fn push_failed(
+        &mut self,
+        mut attempt: Attempt,
+        now: Instant,
+        pause_min: Duration,
+    ) -> Duration {
         let pause = backoff(attempt.failure_count, fastrand::f64()).max(pause_min);
         attempt.failure_count += 1;
         self.insert(attempt, now + pause);

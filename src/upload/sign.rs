@@ -81,9 +81,10 @@ impl Signer {
         let signable = SignableRequest::new(
             Method::POST.as_str(),
             self.uri_text.as_str(),
-            request.headers().iter().filter_map(|(name, value)| {
-                Some((name.as_str(), value.to_str().ok()?))
-            }),
+            request
+                .headers()
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
             SignableBody::Precomputed(hex(&batch.body_sha256)),
         )?;
         let (instructions, _signature) = sign(signable, &parameters)?.into_parts();

@@ -1,0 +1,5 @@
+//! Upload.
+mod body;
+mod classify;
+mod retry;
+mod sign;
