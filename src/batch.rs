@@ -15,6 +15,7 @@
 //! handed back ([`OutOfChunks`]). Runs on the upload thread.
 
 use crate::escape;
+use crate::limits::LANE_COUNT_MAX;
 use crate::memory::{Chunk, Pool};
 use crate::ring::PackedSegment;
 use crate::segment::Form;
@@ -30,9 +31,6 @@ pub const DOCUMENT_COUNT_MAX: usize = 50;
 
 /// A batch leaves when its oldest document has waited this long, full or not.
 pub const AGE_MAX: Duration = Duration::from_secs(1);
-
-/// Open batches at most.
-pub const LANE_COUNT_MAX: usize = 16;
 
 /// Batches that fill faster than this call for another lane.
 const LANE_FILL_TIME_MIN: Duration = Duration::from_millis(100);

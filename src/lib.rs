@@ -11,6 +11,7 @@ pub mod intake;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod outlet;
 pub mod receive;
 pub mod ring;
 pub mod sandbox;

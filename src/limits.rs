@@ -4,6 +4,7 @@
 //! the machine and of its cgroup. Out: [`Limits`], one number for each holder of memory. Nothing
 //! else in the daemon decides how much it may hold.
 
+use crate::escape;
 use crate::memory::CHUNK_BYTES;
 
 /// One megabyte, as `-m` counts them.
@@ -17,6 +18,13 @@ pub const RECEIVE_SLOT_BYTES: usize = 64 * 1024;
 
 /// Datagrams that one system call takes at most.
 const RECEIVE_SLOT_COUNT_MAX: usize = 64;
+
+/// Open batches at most.
+pub const LANE_COUNT_MAX: usize = 16;
+
+/// Chunks that a document takes at most when it is escaped: all of a datagram, sixfold.
+const ESCAPED_DOCUMENT_CHUNK_COUNT_MAX: usize =
+    (RECEIVE_SLOT_BYTES * escape::EXPANSION_MAX).div_ceil(CHUNK_BYTES - 8);
 
 /// What the parser of one receiver takes: a copy of the document, simd-json's copy of it, the
 /// places of its structural characters, and a tape as long as is kept from one to the next.
@@ -70,6 +78,9 @@ pub struct Limits {
     pub chunk_count_max: usize,
     /// Chunks that receivers leave to batches.
     pub batch_reserve_count: usize,
+    /// Chunks that must be free before a parcel is taken out of a ring, so that all of its
+    /// segments find room in batches.
+    pub parcel_room_count: usize,
     /// Full parcels that a ring takes.
     pub ring_parcel_count_max: usize,
     /// Bytes of a request body; a larger single document goes alone.
@@ -105,6 +116,10 @@ impl Limits {
             total_bytes.saturating_sub(taken) / (CHUNK_BYTES as u64 + CHUNK_OVERHEAD_BYTES);
         let chunk_count_max = clamp(chunks, 64, 1 << 22);
 
+        let lane_count_max = (chunk_count_max / 16).clamp(1, LANE_COUNT_MAX);
+        // A parcel can make every lane begin a chunk.
+        let parcel_room_count = ESCAPED_DOCUMENT_CHUNK_COUNT_MAX + lane_count_max;
+
         Self {
             total_bytes,
             receiver_count,
@@ -112,12 +127,13 @@ impl Limits {
             socket_queue_bytes,
             chunk_count_max,
             // Enough for eight calls in flight and the lanes at the usual document size.
-            batch_reserve_count: (chunk_count_max / 3).min(256),
+            batch_reserve_count: (chunk_count_max / 3).min(256).max(parcel_room_count),
+            parcel_room_count,
             // A ring is a hand-over and not a store; 2,048 parcels are about 30,000 segments.
             ring_parcel_count_max: chunk_count_max.min(2048),
             // Fifty usual documents are 60 kB. A sixteenth keeps one body from filling all.
             body_bytes_max: clamp(total_bytes / 16, 128 * 1024, 1024 * 1024),
-            lane_count_max: (chunk_count_max / 16).max(1),
+            lane_count_max,
         }
     }
 }
@@ -147,7 +163,8 @@ mod tests {
             assert_eq!(limits.total_bytes, megabytes * MEGABYTE);
             assert!(sum_bytes(limits) <= limits.total_bytes, "{megabytes} MB: {limits:?}");
             assert!(sum_bytes(limits) > limits.total_bytes * 9 / 10, "{megabytes} MB: {limits:?}");
-            assert!(limits.chunk_count_max > limits.batch_reserve_count);
+            assert!(limits.chunk_count_max > limits.batch_reserve_count + 16, "{limits:?}");
+            assert!(limits.batch_reserve_count >= limits.parcel_room_count, "{limits:?}");
         }
     }
 

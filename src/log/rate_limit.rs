@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Lines that a place may write in a window.
+/// Lines that a place may write in a window, unless it says otherwise.
 const LINE_COUNT_MAX: u64 = 5;
 
 /// Length of a window.
@@ -13,12 +13,13 @@ const WINDOW_SECONDS: u64 = 10;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Lets five lines through in ten seconds and counts the rest; one for each place, in a static.
+/// Lets some lines through in ten seconds (five by default) and counts the rest; one for each place, in a static.
 #[derive(Debug)]
 pub struct RateLimit {
     window: AtomicU64,
     line_count: AtomicU64,
     suppressed_count: AtomicU64,
+    line_count_max: u64,
 }
 
 /// How many lines were held back since the last one; written behind a message, empty for none.
@@ -37,7 +38,13 @@ impl fmt::Display for Suppressed {
 impl RateLimit {
     /// A limit that has let nothing through yet.
     pub const fn new() -> Self {
+        Self::with_line_count(LINE_COUNT_MAX)
+    }
+
+    /// The same with another number of lines in a window, for what operators count on seeing.
+    pub const fn with_line_count(line_count_max: u64) -> Self {
         Self {
+            line_count_max,
             window: AtomicU64::new(0),
             line_count: AtomicU64::new(0),
             suppressed_count: AtomicU64::new(0),
@@ -55,7 +62,7 @@ impl RateLimit {
         if self.window.swap(window, Ordering::Relaxed) != window {
             self.line_count.store(0, Ordering::Relaxed);
         }
-        if self.line_count.fetch_add(1, Ordering::Relaxed) < LINE_COUNT_MAX {
+        if self.line_count.fetch_add(1, Ordering::Relaxed) < self.line_count_max {
             Some(Suppressed(self.suppressed_count.swap(0, Ordering::Relaxed)))
         } else {
             self.suppressed_count.fetch_add(1, Ordering::Relaxed);
