@@ -18,6 +18,7 @@ static NO_DOCUMENT: RateLimit = RateLimit::new();
 static NOT_JSON: RateLimit = RateLimit::new();
 static NOT_UTF8: RateLimit = RateLimit::new();
 static DROPPED: RateLimit = RateLimit::new();
+static KERNEL_DROPPED: RateLimit = RateLimit::new();
 
 /// A receiver thread's way from datagram to ring.
 #[derive(Debug)]
@@ -65,6 +66,16 @@ impl Sink for Intake {
         if drain.commit() {
             self.batcher.notify_one();
         }
+    }
+
+    fn kernel_dropped(&mut self, count: u32, queue_bytes: usize) {
+        self.account.kernel_drops.add(u64::from(count));
+        KERNEL_DROPPED.log(|more| {
+            warn!(
+                "The kernel dropped {count} datagrams: the socket's queue of {queue_bytes} bytes \
+                 was full. A larger net.core.rmem_max allows a larger queue{more}"
+            );
+        });
     }
 }
 

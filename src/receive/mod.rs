@@ -23,6 +23,9 @@ use std::sync::Arc;
 pub trait Sink: Send {
     /// Takes the datagrams of one drain of the socket, in the order they came.
     fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>);
+
+    /// Learns that the kernel dropped `count` datagrams because the socket's queue was full.
+    fn kernel_dropped(&mut self, count: u32, queue_bytes: usize);
 }
 
 /// A way to receive datagrams.
@@ -49,7 +52,7 @@ impl Backend {
     }
 
     /// Receives from `socket` into `sink` on the calling thread until `stop` is asked for; then
-    /// what still waits in the kernel's queue is taken, and the call returns.
+    /// what waits in the kernel's queue at that moment is taken, and the call returns.
     ///
     /// # Errors
     ///

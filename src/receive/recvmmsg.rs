@@ -3,6 +3,7 @@
 //! Two system calls a drain and nothing for each datagram. A drain that fills every slot is
 //! followed by another one without a wait.
 
+use super::socket::DropWatch;
 use super::sys::DatagramSlots;
 use super::{ReceiveError, ReceiveSocket, Sink, Stop};
 use crate::limits::RECEIVE_SLOT_BYTES;
@@ -10,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
 use std::os::fd::AsFd;
 
-/// Receives until `stop` is asked for and the kernel's queue is empty.
+/// Receives until `stop` is asked for and what the kernel had queued by then is taken.
 pub(super) fn run(
     socket: &ReceiveSocket,
     slot_count: usize,
@@ -18,13 +19,18 @@ pub(super) fn run(
     sink: &mut impl Sink,
 ) -> Result<(), ReceiveError> {
     let mut slots = DatagramSlots::new(slot_count, RECEIVE_SLOT_BYTES);
-    loop {
-        let stopping = wait(socket, stop)?;
-        while drain(&mut slots, socket, sink)? {}
-        if stopping {
-            return Ok(());
+    let mut drops = DropWatch::default();
+    while !wait(socket, stop)? {
+        while drain(&mut slots, socket, &mut drops, sink)? {}
+    }
+    // A sender that goes on must not keep the daemon from ending.
+    for _ in 0..=socket.queue_datagram_count_max() / slot_count {
+        if !drain(&mut slots, socket, &mut drops, sink)? {
+            break;
         }
     }
+    drops.report(socket, sink);
+    Ok(())
 }
 
 /// Sleeps until there is a datagram or the request to stop; says whether it is the latter.
@@ -41,11 +47,13 @@ fn wait(socket: &ReceiveSocket, stop: &Stop) -> Result<bool, ReceiveError> {
 fn drain(
     slots: &mut DatagramSlots,
     socket: &ReceiveSocket,
+    drops: &mut DropWatch,
     sink: &mut impl Sink,
 ) -> Result<bool, ReceiveError> {
     match slots.receive(socket.as_fd()) {
         Ok(count) => {
             sink.drain(slots.datagrams());
+            drops.note(count, slots.received_bytes(), socket, sink);
             Ok(count == slots.slot_count())
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),

@@ -1,10 +1,15 @@
 //! The UDP socket: bound as the original binds, with as large a queue as the kernel grants.
 
-use super::sys;
+use super::{Sink, sys};
+use crate::address;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+
+/// What the kernel charges to the queue for the smallest datagram, at least: its own structures
+/// (`struct sk_buff` has over 200 bytes, `struct skb_shared_info` 320).
+const QUEUE_BYTES_PER_DATAGRAM_MIN: usize = 512;
 
 /// Why the address for segments could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -26,14 +31,14 @@ pub enum BindError {
          Stop it, or give another port with -b"
     )]
     InUse {
-        /// The address as resolved.
-        address: SocketAddr,
+        /// As configured.
+        address: String,
     },
     /// The kernel refuses
     #[error("UDP {address} cannot be opened: {source}")]
     Open {
-        /// The address as resolved.
-        address: SocketAddr,
+        /// As configured.
+        address: String,
         /// What the kernel says.
         source: io::Error,
     },
@@ -57,18 +62,14 @@ impl ReceiveSocket {
     ///
     /// Says which address is wrong or taken.
     pub fn bind(address: &str, queue_bytes: usize) -> Result<Self, BindError> {
-        let resolved = resolve(address)
+        let addresses = address::resolve(address)
             .map_err(|source| BindError::Address { address: address.to_owned(), source })?;
-        let opened = match dual_stack(resolved) {
-            Some(both) => open(both, queue_bytes).or_else(|error| {
-                // Without IPv6 on this host there is still IPv4.
-                if is_in_use(&error) { Err(error) } else { open(resolved, queue_bytes) }
-            }),
-            None => open(resolved, queue_bytes),
-        };
-        opened.map_err(|source| match is_in_use(&source) {
-            true => BindError::InUse { address: resolved },
-            false => BindError::Open { address: resolved, source },
+        address::open_first(&addresses, |address| open(address, queue_bytes)).map_err(|source| {
+            let address = address.to_owned();
+            match source.kind() {
+                io::ErrorKind::AddrInUse => BindError::InUse { address },
+                _ => BindError::Open { address, source },
+            }
         })
     }
 
@@ -82,9 +83,52 @@ impl ReceiveSocket {
         self.queue_bytes
     }
 
-    /// Datagrams that the kernel dropped since the socket was opened; 0 where it does not say.
-    pub fn drop_count(&self) -> u64 {
-        sys::drop_count(self.as_fd()).map_or(0, u64::from)
+    /// Datagrams that fit into the queue at most.
+    pub fn queue_datagram_count_max(&self) -> usize {
+        self.queue_bytes / QUEUE_BYTES_PER_DATAGRAM_MIN
+    }
+
+    /// Datagrams that the kernel dropped since the socket was opened, up to 2^32 and then from 0;
+    /// 0 where the kernel does not say.
+    fn drop_count(&self) -> u32 {
+        sys::drop_count(self.as_fd()).unwrap_or_default()
+    }
+}
+
+/// Tells a sink of the datagrams that the kernel dropped, without asking at every drain.
+///
+/// The kernel only drops when the queue is full, and then a queue's worth of datagrams comes
+/// first: so it is enough to ask when a part of that much has come since the last time.
+#[derive(Debug, Default)]
+pub(super) struct DropWatch {
+    reported: u32,
+    queue_bytes_taken: usize,
+}
+
+impl DropWatch {
+    /// Notes what a drain took, and asks the kernel if that was enough for a full queue.
+    pub(super) fn note(
+        &mut self,
+        datagram_count: usize,
+        datagram_bytes: usize,
+        socket: &ReceiveSocket,
+        sink: &mut impl Sink,
+    ) {
+        self.queue_bytes_taken += datagram_bytes + datagram_count * QUEUE_BYTES_PER_DATAGRAM_MIN;
+        if self.queue_bytes_taken > socket.queue_bytes() / 4 {
+            self.report(socket, sink);
+        }
+    }
+
+    /// Asks the kernel, and tells `sink` what is new.
+    pub(super) fn report(&mut self, socket: &ReceiveSocket, sink: &mut impl Sink) {
+        self.queue_bytes_taken = 0;
+        let count = socket.drop_count();
+        let fresh_count = count.wrapping_sub(self.reported);
+        self.reported = count;
+        if fresh_count > 0 {
+            sink.kernel_dropped(fresh_count, socket.queue_bytes());
+        }
     }
 }
 
@@ -92,16 +136,6 @@ impl AsFd for ReceiveSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-fn resolve(address: &str) -> io::Result<SocketAddr> {
-    let mut candidates = address.to_socket_addrs()?;
-    candidates.next().ok_or_else(|| io::Error::other("the name has no address"))
-}
-
-/// The address that takes IPv4 and IPv6 both, where the given one means every interface.
-fn dual_stack(address: SocketAddr) -> Option<SocketAddr> {
-    address.ip().is_unspecified().then(|| (Ipv6Addr::UNSPECIFIED, address.port()).into())
 }
 
 fn open(address: SocketAddr, queue_bytes: usize) -> io::Result<ReceiveSocket> {
@@ -118,10 +152,6 @@ fn open(address: SocketAddr, queue_bytes: usize) -> io::Result<ReceiveSocket> {
         .ok_or_else(|| io::Error::other("the socket has no IP address"))?;
     let queue_bytes = socket.recv_buffer_size()?;
     Ok(ReceiveSocket { socket, local_address, queue_bytes })
-}
-
-fn is_in_use(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrInUse
 }
 
 #[cfg(test)]
