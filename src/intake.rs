@@ -15,6 +15,7 @@ use tracing::{debug, error, warn};
 
 static INVALID_HEADER: RateLimit = RateLimit::new();
 static NO_DOCUMENT: RateLimit = RateLimit::new();
+static SHOWN: RateLimit = RateLimit::new();
 static NOT_JSON: RateLimit = RateLimit::new();
 static NOT_UTF8: RateLimit = RateLimit::new();
 static DROPPED: RateLimit = RateLimit::new();
@@ -96,18 +97,21 @@ fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mu
         }
         Err(Rejection::Header) => {
             counts.invalid_header += 1;
-            debug!("Invalid header in {:?}", shown(datagram));
+            show(Rejection::Header, datagram);
         }
         Err(Rejection::NoDocument) => {
             counts.no_document += 1;
-            debug!("Missing header or segment in {:?}", shown(datagram));
+            show(Rejection::NoDocument, datagram);
         }
     }
 }
 
-/// The start of a datagram as text, for the debug log only.
-fn shown(datagram: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(&datagram[..datagram.len().min(200)])
+/// Shows the start of a datagram that was turned down, in the debug log only.
+fn show(rejection: Rejection, datagram: &[u8]) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let start = String::from_utf8_lossy(&datagram[..datagram.len().min(200)]);
+        SHOWN.log(|more| debug!("{rejection}: {start:?}{more}"));
+    }
 }
 
 impl Counts {
