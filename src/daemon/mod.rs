@@ -113,7 +113,10 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<(
     tokio::spawn(serve_when_free(config.tcp_address.clone(), pages));
     let found = tokio::select! {
         found = Destination::find(config) => found?,
-        () = signals.next() => return Ok(front.give_up().await),
+        () = signals.next() => {
+            front.give_up().await;
+            return Ok(());
+        }
     };
     front.run(config, environment, found, signals).await
 }

@@ -70,7 +70,7 @@ impl DatagramSlots {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 slot_count,
-                libc::MSG_DONTWAIT.cast_unsigned() as _,
+                libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
         };
