@@ -1,1 +1,381 @@
-//! The command line, by the rules of Go's `flag` package.
+//! The command line, by the rules of Go's `flag` package, which the original uses.
+//!
+//! In: the words after the program's name. Out: an [`Invocation`]. Pure code. No library follows
+//! these rules: one dash or two for any flag, a boolean that takes its value only after `=`,
+//! parsing that stops at the first word that is no flag. One table serves parser and usage.
+
+use std::fmt::Write as _;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Command {
+    /// Run the daemon.
+    #[default]
+    Run,
+    /// Run the daemon against the endpoint in its own process.
+    Sandbox {
+        /// Send a few segments at the start.
+        demo: bool,
+    },
+    /// Print the version.
+    Version,
+    /// Print the usage.
+    Help,
+}
+
+/// Values given by flags; `None` where a flag is not given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Flags {
+    /// `--bind`
+    pub bind: Option<String>,
+    /// `--bind-tcp`
+    pub bind_tcp: Option<String>,
+    /// `--config`
+    pub config: Option<String>,
+    /// `--region`
+    pub region: Option<String>,
+    /// `--local-mode`
+    pub local_mode: Option<bool>,
+    /// `--buffer-memory`, in megabytes
+    pub buffer_memory: Option<u64>,
+    /// `--log-level`
+    pub log_level: Option<String>,
+    /// `--log-file`
+    pub log_file: Option<String>,
+    /// `--role-arn`
+    pub role_arn: Option<String>,
+}
+
+/// A command line as understood.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Invocation {
+    /// What is to be done.
+    pub command: Command,
+    /// The daemon's flags.
+    pub flags: Flags,
+    /// Words that the original ignores too: everything from the first that is no flag on.
+    pub ignored: Vec<String>,
+}
+
+/// Why a command line is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    /// There is no such flag
+    #[error("flag provided but not defined: -{0}")]
+    Unknown(String),
+    /// The flag's value is missing
+    #[error("flag needs an argument: -{0}")]
+    NoValue(String),
+    /// The flag's value is not of its kind
+    #[error("invalid value {value:?} for flag -{flag}: it takes {expected}")]
+    Value {
+        /// As written.
+        flag: String,
+        /// As written.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// No name follows the dashes
+    #[error("bad flag syntax: {0}")]
+    Syntax(String),
+    /// A flag of the original that is not there yet
+    #[error("flag -{flag} is not supported yet: {instead}")]
+    NotYet {
+        /// As written.
+        flag: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text(fn(&mut Flags) -> &mut Option<String>),
+    LocalMode,
+    BufferMemory,
+    Version,
+    Help,
+    Demo,
+    NotYet(&'static str),
+}
+
+struct Flag {
+    short: &'static str,
+    long: &'static str,
+    kind: Kind,
+    help: &'static str,
+}
+
+const fn flag(short: &'static str, long: &'static str, kind: Kind, help: &'static str) -> Flag {
+    Flag { short, long, kind, help }
+}
+
+/// The daemon's flags, in the order of the usage.
+const FLAGS: &[Flag] = &[
+    flag(
+        "a",
+        "resource-arn",
+        Kind::NotYet("leave it out"),
+        "ARN of the AWS resource that the daemon runs on (not supported yet)",
+    ),
+    flag("b", "bind", Kind::Text(|flags| &mut flags.bind), "UDP address (127.0.0.1:2000)"),
+    flag("t", "bind-tcp", Kind::Text(|flags| &mut flags.bind_tcp), "TCP address (127.0.0.1:2000)"),
+    flag("c", "config", Kind::Text(|flags| &mut flags.config), "Configuration file"),
+    flag("f", "log-file", Kind::Text(|flags| &mut flags.log_file), "Log to this file"),
+    flag(
+        "l",
+        "log-level",
+        Kind::Text(|flags| &mut flags.log_level),
+        "dev, debug, info, warn, error or prod (prod)",
+    ),
+    flag(
+        "m",
+        "buffer-memory",
+        Kind::BufferMemory,
+        "Megabytes for segments, 3 at least (0: 1 % of the memory)",
+    ),
+    flag("n", "region", Kind::Text(|flags| &mut flags.region), "Region of the service"),
+    flag("o", "local-mode", Kind::LocalMode, "Do not ask the EC2 instance metadata"),
+    flag(
+        "p",
+        "proxy-address",
+        Kind::NotYet("HTTP proxies cannot be used yet; leave it out"),
+        "HTTP proxy for uploads (not supported yet)",
+    ),
+    flag("r", "role-arn", Kind::Text(|flags| &mut flags.role_arn), "Role to assume"),
+    flag("v", "version", Kind::Version, "Print the version"),
+    flag("h", "help", Kind::Help, "Print this text"),
+];
+
+/// The sandbox's own flag.
+const DEMO: Flag = flag("", "demo", Kind::Demo, "Send a few segments at the start");
+
+const SANDBOX: &str = "sandbox";
+
+/// Understands the words after the program's name.
+///
+/// The first word that is no flag may be a subcommand, since an image's entry point puts flags
+/// first; flags go on behind it.
+///
+/// # Errors
+///
+/// Names the flag that is unknown, incomplete or has a wrong value.
+pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Invocation, UsageError> {
+    let mut words = words.into_iter().peekable();
+    let mut invocation = Invocation::default();
+    parse_flags(&mut words, &mut invocation)?;
+    if words.peek().is_some_and(|word| word == SANDBOX) {
+        words.next();
+        if invocation.command == Command::Run {
+            invocation.command = Command::Sandbox { demo: false };
+        }
+        parse_flags(&mut words, &mut invocation)?;
+    }
+    invocation.ignored = words.collect();
+    Ok(invocation)
+}
+
+/// Takes flags up to the first word that is none, or past `--`.
+fn parse_flags(
+    words: &mut std::iter::Peekable<impl Iterator<Item = String>>,
+    invocation: &mut Invocation,
+) -> Result<(), UsageError> {
+    while let Some(word) = words.next_if(|word| word.len() > 1 && word.starts_with('-')) {
+        if word == "--" {
+            break;
+        }
+        let name = word.strip_prefix("--").or(word.strip_prefix('-')).unwrap_or_default();
+        if name.is_empty() || name.starts_with('-') || name.starts_with('=') {
+            return Err(UsageError::Syntax(word));
+        }
+        let (name, value) = match name.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (name, None),
+        };
+        let kind = find(name, invocation.command)?;
+        apply(kind, name, value, words, invocation)?;
+    }
+    Ok(())
+}
+
+fn find(name: &str, command: Command) -> Result<Kind, UsageError> {
+    let of_command = matches!(command, Command::Sandbox { .. }).then_some(&DEMO);
+    FLAGS
+        .iter()
+        .chain(of_command)
+        .find(|flag| flag.short == name || flag.long == name)
+        .map(|flag| flag.kind)
+        .ok_or_else(|| UsageError::Unknown(name.to_owned()))
+}
+
+fn apply(
+    kind: Kind,
+    name: &str,
+    value: Option<String>,
+    words: &mut impl Iterator<Item = String>,
+    invocation: &mut Invocation,
+) -> Result<(), UsageError> {
+    let wrong =
+        |value: String, expected| Err(UsageError::Value { flag: name.to_owned(), value, expected });
+    let boolean = |value: Option<String>| match value.as_deref() {
+        None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some(_) => Err(wrong(value.unwrap_or_default(), "true or false")),
+    };
+    let mut text = |value: Option<String>| {
+        value.or_else(|| words.next()).ok_or_else(|| UsageError::NoValue(name.to_owned()))
+    };
+    match kind {
+        Kind::Text(field) => *field(&mut invocation.flags) = Some(text(value)?),
+        Kind::LocalMode => invocation.flags.local_mode = Some(boolean(value)?),
+        Kind::BufferMemory => {
+            let value = text(value)?;
+            match value.parse() {
+                Ok(megabytes) => invocation.flags.buffer_memory = Some(megabytes),
+                Err(_) => return Err(wrong(value, "a whole number of megabytes")),
+            }
+        }
+        Kind::Version if boolean(value.clone())? => invocation.command = Command::Version,
+        Kind::Help if boolean(value.clone())? => invocation.command = Command::Help,
+        Kind::Demo => invocation.command = Command::Sandbox { demo: boolean(value)? },
+        Kind::Version | Kind::Help => {}
+        Kind::NotYet(instead) => {
+            if !text(value)?.is_empty() {
+                return Err(UsageError::NotYet { flag: name.to_owned(), instead });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What `-v` prints; it begins as the original's line does.
+pub fn version_line() -> String {
+    format!("AWS X-Ray daemon version: {} (xrayd)", env!("CARGO_PKG_VERSION"))
+}
+
+/// What `-h` prints, and a usage error.
+pub fn usage() -> String {
+    let mut text = String::from("Usage: xray [flags] [sandbox [--demo]]\n\n");
+    for flag in FLAGS {
+        let value = match flag.kind {
+            Kind::Text(_) | Kind::NotYet(_) | Kind::BufferMemory => " VALUE",
+            Kind::LocalMode | Kind::Version | Kind::Help | Kind::Demo => "",
+        };
+        let names = format!("-{}, --{}{value}", flag.short, flag.long);
+        let _ = writeln!(text, "  {names:<30}{}", flag.help);
+    }
+    let _ = writeln!(
+        text,
+        "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n  \
+         {:<30}{}",
+        "--demo", DEMO.help
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse_line(line: &str) -> Result<Invocation, UsageError> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn flags_have_one_dash_or_two_and_a_value_after_a_space_or_an_equals_sign() {
+        for line in ["-b X", "-b=X", "--b X", "--b=X", "-bind X", "--bind=X", "--bind X"] {
+            assert_eq!(parse_line(line).unwrap().flags.bind.as_deref(), Some("X"), "{line}");
+        }
+        let line = "-t T -c C -n N -o -m 9 -l L -f F -r R";
+        let text = |value: &str| Some(value.to_owned());
+        let expected = Flags {
+            bind: None,
+            bind_tcp: text("T"),
+            config: text("C"),
+            region: text("N"),
+            local_mode: Some(true),
+            buffer_memory: Some(9),
+            log_level: text("L"),
+            log_file: text("F"),
+            role_arn: text("R"),
+        };
+        assert_eq!(parse_line(line).unwrap().flags, expected);
+    }
+
+    #[test]
+    fn a_value_may_look_like_a_flag_or_be_empty_and_the_last_one_counts() {
+        assert_eq!(parse_line("-n -o").unwrap().flags.region.as_deref(), Some("-o"));
+        assert_eq!(parse_line("-n=").unwrap().flags.region.as_deref(), Some(""));
+        assert_eq!(parse_line("-n a=b -n c=d").unwrap().flags.region.as_deref(), Some("c=d"));
+    }
+
+    #[test]
+    fn a_boolean_takes_its_value_only_after_an_equals_sign() {
+        let invocation = parse_line("-o true -b X").unwrap();
+        assert_eq!(invocation.flags.local_mode, Some(true));
+        assert_eq!(invocation.flags.bind, None);
+        assert_eq!(invocation.ignored, ["true", "-b", "X"]);
+        for (value, expected) in [("true", true), ("T", true), ("1", true), ("f", false)] {
+            let flags = parse_line(&format!("-o={value}")).unwrap().flags;
+            assert_eq!(flags.local_mode, Some(expected));
+        }
+        assert!(matches!(parse_line("-o=yes"), Err(UsageError::Value { .. })));
+    }
+
+    #[test]
+    fn parsing_stops_at_two_dashes_and_at_a_single_one() {
+        assert_eq!(parse_line("-n x -- -b X").unwrap().ignored, ["-b", "X"]);
+        assert_eq!(parse_line("- -b X").unwrap().ignored, ["-", "-b", "X"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, text) in [
+            ("-x", "flag provided but not defined: -x"),
+            ("--demo", "flag provided but not defined: -demo"),
+            ("-n", "flag needs an argument: -n"),
+            ("-m x", "invalid value \"x\" for flag -m: it takes a whole number of megabytes"),
+            ("-m -3", "invalid value \"-3\" for flag -m"),
+            ("---b", "bad flag syntax: ---b"),
+            ("-=b", "bad flag syntax: -=b"),
+            ("-p http://proxy", "flag -p is not supported yet"),
+            ("--resource-arn arn", "flag -resource-arn is not supported yet"),
+        ] {
+            let error = parse_line(line).unwrap_err().to_string();
+            assert!(error.contains(text), "{line}: {error}");
+        }
+        assert!(parse_line("-p= -a=").is_ok());
+    }
+
+    #[test]
+    fn the_sandbox_takes_flags_on_both_sides() {
+        let invocation = parse_line("-t T -b B sandbox --demo -n N more").unwrap();
+        assert_eq!(invocation.command, Command::Sandbox { demo: true });
+        assert_eq!(invocation.flags.bind.as_deref(), Some("B"));
+        assert_eq!(invocation.flags.region.as_deref(), Some("N"));
+        assert_eq!(invocation.ignored, ["more"]);
+        assert_eq!(parse_line("sandbox").unwrap().command, Command::Sandbox { demo: false });
+        assert_eq!(parse_line("-v sandbox").unwrap().command, Command::Version);
+        assert_eq!(parse_line("sandbox -h").unwrap().command, Command::Help);
+    }
+
+    #[test]
+    fn the_usage_names_every_flag() {
+        let usage = usage();
+        for flag in FLAGS {
+            assert!(usage.contains(&format!("-{}, --{}", flag.short, flag.long)), "{usage}");
+        }
+        assert!(usage.contains("--demo"), "{usage}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_command_line_ends_in_a_panic(
+            words in proptest::collection::vec("(-{0,3}[a-z=]{0,4}|sandbox|.{0,5})", 0..8),
+        ) {
+            let _ = parse(words);
+        }
+    }
+}

@@ -1,23 +1,52 @@
 //! xrayd: a drop-in replacement for the AWS X-Ray daemon.
+//!
+//! Data flows one way. A stage uses what the stage before it gives and the leaves below, and
+//! knows nothing of the stages after it; `tests/tidy.rs` holds it to that.
+//!
+//! ```text
+//!   a receiver thread (intake.rs)                the upload thread (outlet.rs)
+//!  ┌────────────────────────────────────┐       ┌─────────────────────────────────────────┐
+//!  │ socket ──► datagram ──► segment ───┼► ring ┼──► batch ──────► request ──────► outcome │
+//!  │ receive/                segment.rs │ring.rs│    batch.rs      upload/         upload/ │
+//!  │                                    │       │    escape.rs     sign, client   classify │
+//!  └────────────────────────────────────┘       └────────▲──────────────────────────┬─────┘
+//!         memory.rs: one pool of chunks for all of it     └── retry.rs: passing ────┘
+//!         account.rs: every segment counted once              failures wait here
+//!
+//!   beside the flow, on the main thread (daemon/):  identity.rs   credentials and region
+//!                                                   local_http.rs GET /metrics, the sandbox
+//! ```
 
-pub mod account;
-pub mod address;
+// The flow, in its order.
+pub mod receive;
+pub mod segment;
+
+pub mod ring;
+
 pub mod batch;
+
+pub mod upload;
+
+// The threads of the flow.
+pub mod intake;
+pub mod outlet;
+
+// Beside the flow.
+pub mod identity;
+pub mod local_http;
+pub mod metrics;
+pub mod sandbox;
+
+// The assembly.
 pub mod cli;
 pub mod config;
 pub mod daemon;
+
+// Leaves: used by all of the above, and by nothing but each other.
+pub mod account;
+pub mod address;
 pub mod endpoint;
 pub mod escape;
-pub mod identity;
-pub mod intake;
 pub mod limits;
-pub mod local_http;
 pub mod log;
 pub mod memory;
-pub mod metrics;
-pub mod outlet;
-pub mod receive;
-pub mod ring;
-pub mod sandbox;
-pub mod segment;
-pub mod upload;

@@ -1,21 +1,96 @@
 //! The `xray` binary: parse, load, run, exit code.
-fn main() {
-    let mut config = xrayd::config::Config {
-        udp_address: "127.0.0.1:0".into(),
-        tcp_address: "127.0.0.1:0".into(),
-        local_mode: true,
-        concurrency: 8,
-        shutdown_seconds: 8,
-        ..Default::default()
+
+use std::env;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use tracing::{error, warn};
+use tracing_appender::non_blocking::WorkerGuard;
+use xrayd::cli::{self, Command, Invocation};
+use xrayd::config::{Config, DEFAULT_PATHS, LogLevel};
+use xrayd::daemon::{self, Environment, Mode};
+use xrayd::log::{self, LogFile};
+use xrayd::upload::Trust;
+
+/// The command line is wrong.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(env::args().skip(1)) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            say(&mut io::stderr(), &error.to_string());
+            say(&mut io::stdout(), &cli::usage());
+            return ExitCode::from(EXIT_USAGE);
+        }
     };
-    config.region = Some("us-east-1".into());
-    config.endpoint = std::env::var("AWS_ENDPOINT_URL_XRAY").ok();
-    let _guard = xrayd::log::start(xrayd::config::LogLevel::Debug, std::io::stdout());
-    let mode = if std::env::args().any(|a| a == "sandbox") {
-        xrayd::daemon::Mode::Sandbox { demo: true }
-    } else {
-        xrayd::daemon::Mode::Service
+    let mode = match invocation.command {
+        Command::Version => return say(&mut io::stdout(), &cli::version_line()),
+        Command::Help => return say(&mut io::stdout(), &cli::usage()),
+        Command::Run => Mode::Service,
+        Command::Sandbox { demo } => Mode::Sandbox { demo },
     };
-    let r = xrayd::daemon::run(&config, &Default::default(), mode);
-    eprintln!("{r:?}");
+    let variable = |name: &str| env::var(name).ok();
+    let config = match Config::load(&invocation, &variable, &DEFAULT_PATHS.map(Path::new)) {
+        Ok(config) => config,
+        Err(error) => return refuse(&invocation, &error.to_string()),
+    };
+    let log = match start_log(&config, mode) {
+        Ok(log) => log,
+        Err(error) => {
+            say(&mut io::stderr(), &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let environment = Environment {
+        execution_environment: variable("AWS_EXECUTION_ENV"),
+        trust: Trust { bundle_path: env::var_os("AWS_CA_BUNDLE").map(Into::into) },
+    };
+    let result = daemon::run(&config, &environment, mode);
+    if let Err(error) = &result {
+        error!("{error}");
+    }
+    // Flushed before the last word, which is for whoever looks at standard error only.
+    drop(log);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut io::stderr(), &error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends the start: the reason goes to standard error, and to the log file if one is given.
+fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {
+    say(&mut io::stderr(), reason);
+    let path = invocation.flags.log_file.as_deref().unwrap_or_default();
+    if let Ok(file) = LogFile::open(Path::new(path), false) {
+        let _log = log::start(LogLevel::default(), file);
+        error!("{reason}");
+    }
+    ExitCode::FAILURE
+}
+
+/// The log goes to its file, else to standard output, which in the sandbox belongs to the traces.
+fn start_log(config: &Config, mode: Mode) -> Result<WorkerGuard, String> {
+    Ok(match &config.log_path {
+        Some(path) => {
+            let file = LogFile::open(path, config.log_rotation).map_err(|error| {
+                format!("the log file {} cannot be opened: {error}", path.display())
+            })?;
+            log::start(config.log_level, file)
+        }
+        None if mode == Mode::Service => log::start(config.log_level, io::stdout()),
+        None => log::start(config.log_level, io::stderr()),
+    })
+}
+
+/// Writes a line; when nobody reads it there is nobody to tell.
+fn say(output: &mut dyn Write, text: &str) -> ExitCode {
+    let _ = writeln!(output, "{}", text.trim_end());
+    ExitCode::SUCCESS
 }

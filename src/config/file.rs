@@ -1,0 +1,390 @@
+//! `cfg.yaml`: the original's keys, and what it says of those that it no longer has.
+//!
+//! The file is read as a tree and its keys are looked up in one table, so that every message can
+//! name file, key and value. Bound: 1 MiB.
+
+use super::{CONCURRENCY_MAX, Config, SHUTDOWN_SECONDS_MAX, buffer_size, log_level};
+use serde_json::Value;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// A larger file is not a configuration.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read
+    #[error("the configuration file {path} cannot be read: {source}")]
+    Read {
+        /// As given.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is no YAML
+    #[error("the configuration file {path} is not valid YAML: {reason}")]
+    Syntax {
+        /// As given.
+        path: PathBuf,
+        /// Where and what.
+        reason: String,
+    },
+    /// A key or its value cannot be used
+    #[error("the configuration file {path} cannot be used: {key}: {problem}")]
+    Key {
+        /// As given.
+        path: PathBuf,
+        /// With its section.
+        key: String,
+        /// What is wrong, and what to write instead.
+        problem: String,
+    },
+    /// A flag's value cannot be used
+    #[error("flag {flag}: {problem}")]
+    Flag {
+        /// Its short name.
+        flag: &'static str,
+        /// What is wrong, and what to write instead.
+        problem: String,
+    },
+}
+
+/// How the value of a key is used; the error says what is wrong with it.
+type Apply = fn(&mut Config, &Value) -> Result<(), String>;
+
+/// Every key, with its section.
+const KEYS: &[(&str, Apply)] = &[
+    ("Version", |_, value| match whole_number(value) {
+        Ok(1 | 2) => Ok(()),
+        _ => Err(format!("{} is not supported; write 1 or 2", shown(value))),
+    }),
+    ("TotalBufferSizeMB", |config, value| {
+        config.buffer_size_mb = buffer_size(whole_number(value)?)?;
+        Ok(())
+    }),
+    ("Concurrency", |config, value| {
+        let count = within(whole_number(value)?, 1, CONCURRENCY_MAX)?;
+        config.concurrency = usize::try_from(count).map_err(|error| error.to_string())?;
+        Ok(())
+    }),
+    ("ShutdownSeconds", |config, value| {
+        config.shutdown_seconds = within(whole_number(value)?, 0, SHUTDOWN_SECONDS_MAX)?;
+        Ok(())
+    }),
+    ("Region", |config, value| set(&mut config.region, value)),
+    ("Endpoint", |config, value| set(&mut config.endpoint, value)),
+    ("RoleARN", |config, value| set(&mut config.role_arn, value)),
+    ("LocalMode", |config, value| {
+        config.local_mode = boolean(value)?;
+        Ok(())
+    }),
+    ("Socket.UDPAddress", |config, value| {
+        super::set_address(&mut config.udp_address, Some(&text(value)?));
+        Ok(())
+    }),
+    ("Socket.TCPAddress", |config, value| {
+        super::set_address(&mut config.tcp_address, Some(&text(value)?));
+        Ok(())
+    }),
+    ("Logging.LogRotation", |config, value| {
+        config.log_rotation = boolean(value)?;
+        Ok(())
+    }),
+    ("Logging.LogLevel", |config, value| {
+        let level = text(value)?;
+        if !level.is_empty() {
+            config.log_level = log_level(&level)?;
+        }
+        Ok(())
+    }),
+    ("Logging.LogPath", |config, value| {
+        let path = text(value)?;
+        config.log_path = (!path.is_empty()).then(|| path.into());
+        Ok(())
+    }),
+    ("ResourceARN", |_, value| not_yet(text(value)?.is_empty())),
+    ("ProxyAddress", |_, value| not_yet(text(value)?.is_empty())),
+    ("NoVerifySSL", |_, value| not_yet(!boolean(value)?)),
+];
+
+/// Keys of files that were written for older versions of the original.
+const OLD_KEYS: &[(&str, &str)] = &[
+    ("Profile.CPU", "it is no longer supported; remove it"),
+    ("Profile.Memory", "it is no longer supported; remove it"),
+    ("Socket.BufferSizeKB", "it is no longer supported; remove it"),
+    ("Logging.LogFormat", "it is no longer supported; remove it"),
+    ("Processor.BatchProcessorQueueSize", "it is no longer supported; remove it"),
+    ("LogRotation", "it has moved; write Logging.LogRotation"),
+    ("Processor.Region", "it has moved; write Region"),
+    ("Processor.Endpoint", "it has moved; write Endpoint"),
+    ("Processor.Routine", "it has moved; write Concurrency"),
+    ("MemoryLimit", "it has moved; write TotalBufferSizeMB"),
+];
+
+/// Reads a file that must be there.
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(error)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(error)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(error(io::Error::other("it is larger than 1 MiB")));
+    }
+    String::from_utf8(bytes).map_err(|_| error(io::Error::other("it is not UTF-8 text")))
+}
+
+/// Reads a file that need not be there.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> {
+    match read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Config {
+    /// Applies the text of a file. `strict` where the operator named it: then unknown keys and a
+    /// missing version are errors, and else no more than warnings.
+    pub(super) fn apply_file(
+        &mut self,
+        path: &Path,
+        text: &str,
+        strict: bool,
+    ) -> Result<(), ConfigError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let tree: Value = serde_saphyr::from_str(text).map_err(|error| {
+            let reason = error.without_snippet().to_string();
+            ConfigError::Syntax { path: path.to_owned(), reason }
+        })?;
+        let wrong = |key: &str, problem: String| ConfigError::Key {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            problem,
+        };
+        let values = flatten(tree)
+            .map_err(|key| wrong(&key, "it is not a list of keys and values".to_owned()))?;
+        for (key, value) in &values {
+            if let Some((_, apply)) = KEYS.iter().find(|(name, _)| name == key) {
+                apply(self, value).map_err(|problem| wrong(key, problem))?;
+                continue;
+            }
+            let old = OLD_KEYS.iter().find(|(name, _)| name == key).map(|(_, what)| *what);
+            let problem = old.unwrap_or("there is no such key; remove it or correct its spelling");
+            if strict {
+                return Err(wrong(key, problem.to_owned()));
+            }
+            self.warnings.push(format!("ignored in {}: {key}: {problem}", path.display()));
+        }
+        if strict && !values.iter().any(|(key, _)| key == "Version") {
+            return Err(wrong("Version", "it is missing; write Version: 2".to_owned()));
+        }
+        self.config_path = Some(path.to_owned());
+        Ok(())
+    }
+}
+
+/// The values under their full names; sections and values that are empty are left out.
+///
+/// The error is the name of what should be a section and is none.
+fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
+    let mut values = Vec::new();
+    let sections = match tree {
+        Value::Null => return Ok(values),
+        Value::Object(sections) => sections,
+        _ => return Err("the file".to_owned()),
+    };
+    for (name, value) in sections {
+        match value {
+            Value::Null => {}
+            Value::Object(keys) => {
+                let keys = keys.into_iter().filter(|(_, value)| !value.is_null());
+                values.extend(keys.map(|(key, value)| (format!("{name}.{key}"), value)));
+            }
+            _ if is_section(&name) => return Err(name),
+            value => values.push((name, value)),
+        }
+    }
+    Ok(values)
+}
+
+fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|(key, _)| key.split_once('.').is_some_and(|(section, _)| section == name))
+}
+
+fn text(value: &Value) -> Result<String, String> {
+    let text = value.as_str().ok_or_else(|| format!("{} is no text; quote it", shown(value)))?;
+    Ok(text.to_owned())
+}
+
+fn set(field: &mut Option<String>, value: &Value) -> Result<(), String> {
+    super::set_text(field, Some(&text(value)?));
+    Ok(())
+}
+
+/// True and false, and the other words for them that YAML 1.1 has, which the original reads.
+fn boolean(value: &Value) -> Result<bool, String> {
+    if let Some(value) = value.as_bool() {
+        return Ok(value);
+    }
+    match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+        Some("yes" | "on" | "y" | "true") => Ok(true),
+        Some("no" | "off" | "n" | "false") => Ok(false),
+        _ => Err(format!("{} is neither true nor false", shown(value))),
+    }
+}
+
+fn whole_number(value: &Value) -> Result<u64, String> {
+    value.as_u64().ok_or_else(|| format!("{} is no whole number", shown(value)))
+}
+
+fn within(number: u64, low: u64, high: u64) -> Result<u64, String> {
+    if (low..=high).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("{number} is out of bounds; write a number from {low} to {high}"))
+    }
+}
+
+fn not_yet(is_default: bool) -> Result<(), String> {
+    if is_default { Ok(()) } else { Err("it is not supported yet; remove it".to_owned()) }
+}
+
+fn shown(value: &Value) -> String {
+    value.to_string().chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogLevel;
+
+    fn apply(text: &str, strict: bool) -> Result<Config, String> {
+        let mut config = Config::default();
+        let applied = config.apply_file(Path::new("cfg.yaml"), text, strict);
+        applied.map(|()| config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_originals_own_file_gives_the_defaults() {
+        let text = "TotalBufferSizeMB: 0\nConcurrency: 8\nRegion: \"\"\nEndpoint: \"\"\n\
+             Socket:\n  UDPAddress: \"127.0.0.1:2000\"\n  TCPAddress: \"127.0.0.1:2000\"\n\
+             Logging:\n  LogRotation: true\n  LogLevel: \"prod\"\n  LogPath: \"\"\n\
+             LocalMode: false\nResourceARN: \"\"\nRoleARN: \"\"\nNoVerifySSL: false\n\
+             ProxyAddress: \"\"\nVersion: 2\n";
+        let config = apply(text, true).unwrap();
+        let path = Some("cfg.yaml".into());
+        assert_eq!(config, Config { config_path: path, ..Config::default() });
+        // Windows editors.
+        let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+        assert_eq!(apply(&windows, true).unwrap(), config);
+    }
+
+    #[test]
+    fn every_key_has_its_effect() {
+        let text = "TotalBufferSizeMB: 16\nConcurrency: 3\nRegion: r\nEndpoint: http://e\n\
+             Socket: {UDPAddress: \"u:1\", TCPAddress: \"t:1\"}\n\
+             Logging: {LogRotation: no, LogLevel: warn, LogPath: /l}\n\
+             LocalMode: true\nRoleARN: a\nShutdownSeconds: 20\nVersion: 1\n";
+        let expected = Config {
+            udp_address: "u:1".into(),
+            tcp_address: "t:1".into(),
+            region: Some("r".into()),
+            endpoint: Some("http://e".into()),
+            role_arn: Some("a".into()),
+            local_mode: true,
+            buffer_size_mb: 16,
+            concurrency: 3,
+            log_level: LogLevel::Warn,
+            log_path: Some("/l".into()),
+            log_rotation: false,
+            shutdown_seconds: 20,
+            config_path: Some("cfg.yaml".into()),
+            warnings: vec![],
+        };
+        assert_eq!(apply(text, true).unwrap(), expected);
+    }
+
+    #[test]
+    fn empty_files_sections_and_values_are_fine() {
+        for text in ["", "# nothing\n", "Socket:\nRegion:\n", "Logging: {}\n", "---\n"] {
+            assert!(apply(text, false).unwrap().warnings.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_to_write() {
+        for (text, message) in [
+            ("Version: 3\n", "Version: 3 is not supported; write 1 or 2"),
+            ("Region: r\n", "Version: it is missing; write Version: 2"),
+            ("Version: 2\nRegoin: r\n", "Regoin: there is no such key"),
+            ("Version: 2\nSocket: {UDPAdress: x}\n", "Socket.UDPAdress: there is no such key"),
+            ("Version: 2\nSocket: x\n", "Socket: it is not a list of keys"),
+            ("Version: 2\nTotalBufferSizeMB: 2\n", "TotalBufferSizeMB: 2 MB are too little"),
+            ("Version: 2\nTotalBufferSizeMB: much\n", "\"much\" is no whole number"),
+            ("Version: 2\nConcurrency: 0\n", "Concurrency: 0 is out of bounds"),
+            ("Version: 2\nShutdownSeconds: 4000\n", "from 0 to 3600"),
+            ("Version: 2\nLocalMode: maybe\n", "LocalMode: \"maybe\" is neither true nor false"),
+            ("Version: 2\nLogging: {LogLevel: loud}\n", "Logging.LogLevel: \"loud\" is no log"),
+            ("Version: 2\nProxyAddress: p\n", "ProxyAddress: it is not supported yet"),
+            ("Version: 2\nNoVerifySSL: true\n", "NoVerifySSL: it is not supported yet"),
+            ("Version: 2\nVersion: 2\n", "is not valid YAML"),
+            ("Version: [2\n", "is not valid YAML"),
+            ("- 2\n", "the file: it is not a list of keys"),
+        ] {
+            let error = apply(text, true).unwrap_err();
+            assert!(error.contains("cfg.yaml") && error.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn keys_of_old_versions_say_what_has_become_of_them() {
+        for (key, what) in OLD_KEYS {
+            let text = match key.split_once('.') {
+                Some((section, key)) => format!("Version: 2\n{section}: {{{key}: 1}}\n"),
+                None => format!("Version: 2\n{key}: 1\n"),
+            };
+            let error = apply(&text, true).unwrap_err();
+            assert!(error.contains(&format!("{key}: {what}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn in_a_file_that_was_not_named_unknown_keys_are_warnings() {
+        let config = apply("Regoin: r\nRegion: s\n", false).unwrap();
+        assert_eq!(config.region.as_deref(), Some("s"));
+        assert_eq!(config.warnings.len(), 1);
+        assert!(config.warnings[0].contains("Regoin"), "{:?}", config.warnings);
+        assert!(apply("Version: 7\n", false).is_err());
+        assert!(apply("a: [\n", false).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_configuration_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = folder.path().join("large.yaml");
+        std::fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).unwrap();
+        let binary = folder.path().join("binary.yaml");
+        std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+        let missing = folder.path().join("missing.yaml");
+        for path in [&large, &binary, &missing, &folder.path().to_owned()] {
+            let error = read(path).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+        assert!(read_if_there(&missing).unwrap().is_none());
+        assert!(read_if_there(&large).is_err());
+    }
+
+    #[test]
+    fn a_file_that_repeats_itself_without_end_is_refused() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..12 {
+            let before = format!("*a{}", level - 1);
+            text += &format!("a{level}: &a{level} [{}]\n", [before.as_str(); 9].join(", "));
+        }
+        assert!(apply(&text, false).unwrap_err().contains("not valid YAML"));
+    }
+}

@@ -1,0 +1,278 @@
+//! What the operator wants: flags over the file over the environment over the defaults.
+//!
+//! In: an [`Invocation`], the environment, the places where a file may be. Out: a [`Config`] in
+//! which every value is within its bounds, or an error that says which flag or key to change.
+
+mod file;
+
+pub use file::ConfigError;
+
+use crate::cli::{Flags, Invocation};
+use std::path::{Path, PathBuf};
+
+/// Where a file is looked for when none is given.
+pub const DEFAULT_PATHS: [&str; 2] = ["/etc/amazon/xray/cfg.yaml", "cfg.yaml"];
+
+/// The address for segments and for pages where none is given.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:2000";
+
+/// The least that a buffer size may be, in megabytes; below it, only 0 has a meaning.
+const BUFFER_SIZE_MB_MIN: u64 = 3;
+
+/// Requests in flight at most that may be asked for.
+const CONCURRENCY_MAX: u64 = 1000;
+
+/// The longest time for a shutdown that may be asked for.
+const SHUTDOWN_SECONDS_MAX: u64 = 3600;
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Everything.
+    Dev,
+    /// What helps to find a fault, the start of bad datagrams among it.
+    Debug,
+    /// What the daemon does.
+    Info,
+    /// What goes wrong and passes.
+    Warn,
+    /// What goes wrong and costs something.
+    Error,
+    /// The same as [`Info`](Self::Info).
+    #[default]
+    Prod,
+}
+
+impl LogLevel {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text.to_ascii_lowercase().as_str() {
+            "dev" => Self::Dev,
+            "debug" => Self::Debug,
+            "info" => Self::Info,
+            "warn" => Self::Warn,
+            "error" => Self::Error,
+            "prod" => Self::Prod,
+            _ => return None,
+        })
+    }
+}
+
+/// The effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where segments are received, `HOST:PORT`. Containers need `0.0.0.0:2000`.
+    pub udp_address: String,
+    /// Where pages are served, `HOST:PORT`.
+    pub tcp_address: String,
+    /// The region, if flag or file has one; else it is looked for.
+    pub region: Option<String>,
+    /// The service's address; without one it is the region's own. For interface endpoints.
+    pub endpoint: Option<String>,
+    /// A role to assume with the credentials found. For sending to another account.
+    pub role_arn: Option<String>,
+    /// Whether not to ask the instance metadata for the region. For use outside EC2.
+    pub local_mode: bool,
+    /// Megabytes for segments, all stages together; 0 is automatic, else 3 at least. More lets
+    /// longer outages of the service pass without loss.
+    pub buffer_size_mb: u64,
+    /// Requests in flight at most, 8 by default. More helps where the service is far away.
+    pub concurrency: usize,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// A file for the log; without one it goes to standard output.
+    pub log_path: Option<PathBuf>,
+    /// Whether the log file is set aside when it has 50 MB.
+    pub log_rotation: bool,
+    /// Seconds to send what is left at the end, 8 by default, since `docker stop` kills after 10.
+    pub shutdown_seconds: u64,
+    /// The file that was read, if any.
+    pub config_path: Option<PathBuf>,
+    /// What the operator should know and what is no reason not to start.
+    pub warnings: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            udp_address: DEFAULT_ADDRESS.to_owned(),
+            tcp_address: DEFAULT_ADDRESS.to_owned(),
+            region: None,
+            endpoint: None,
+            role_arn: None,
+            local_mode: false,
+            buffer_size_mb: 0,
+            concurrency: 8,
+            log_level: LogLevel::default(),
+            log_path: None,
+            log_rotation: true,
+            shutdown_seconds: 8,
+            config_path: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Puts the configuration together. The file is the one given with `-c`, and then it must be
+    /// there, else the first of `default_paths` that is.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or understood, or a value is out of its bounds.
+    pub fn load(
+        invocation: &Invocation,
+        environment: &dyn Fn(&str) -> Option<String>,
+        default_paths: &[&Path],
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let flags = &invocation.flags;
+        match &flags.config {
+            Some(path) => {
+                config.apply_file(Path::new(path), &file::read(Path::new(path))?, true)?
+            }
+            None => {
+                for path in default_paths {
+                    if let Some(text) = file::read_if_there(path)? {
+                        config.apply_file(path, &text, false)?;
+                        break;
+                    }
+                }
+            }
+        }
+        config.apply_flags(flags)?;
+        config.apply_environment(environment);
+        if !invocation.ignored.is_empty() {
+            let words = invocation.ignored.join(" ");
+            config.warnings.push(format!("ignored on the command line: {words}"));
+        }
+        Ok(config)
+    }
+
+    fn apply_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
+        let wrong = |flag: &'static str, problem| ConfigError::Flag { flag, problem };
+        set_address(&mut self.udp_address, flags.bind.as_ref());
+        set_address(&mut self.tcp_address, flags.bind_tcp.as_ref());
+        set_text(&mut self.region, flags.region.as_ref());
+        set_text(&mut self.role_arn, flags.role_arn.as_ref());
+        if let Some(path) = flags.log_file.as_ref().filter(|path| !path.is_empty()) {
+            self.log_path = Some(path.into());
+        }
+        if let Some(local_mode) = flags.local_mode {
+            self.local_mode = local_mode;
+        }
+        if let Some(megabytes) = flags.buffer_memory {
+            self.buffer_size_mb = buffer_size(megabytes).map_err(|problem| wrong("-m", problem))?;
+        }
+        if let Some(level) = &flags.log_level {
+            self.log_level = log_level(level).map_err(|problem| wrong("-l", problem))?;
+        }
+        Ok(())
+    }
+
+    /// `AWS_ENDPOINT_URL_XRAY` beats the file, which beats `AWS_ENDPOINT_URL`, as in the AWS SDKs.
+    fn apply_environment(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+        let variable = |name| environment(name).filter(|value| !value.trim().is_empty());
+        self.endpoint = variable("AWS_ENDPOINT_URL_XRAY")
+            .or(self.endpoint.take())
+            .or_else(|| variable("AWS_ENDPOINT_URL"));
+    }
+}
+
+/// Empty means: not given.
+fn set_text(field: &mut Option<String>, value: Option<&String>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        *field = Some(value.clone());
+    }
+}
+
+fn set_address(field: &mut String, value: Option<&String>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        field.clone_from(value);
+    }
+}
+
+fn buffer_size(megabytes: u64) -> Result<u64, String> {
+    if (1..BUFFER_SIZE_MB_MIN).contains(&megabytes) {
+        return Err(format!(
+            "{megabytes} MB are too little. Give {BUFFER_SIZE_MB_MIN} or more, or 0 for 1 % of \
+             the memory"
+        ));
+    }
+    Ok(megabytes)
+}
+
+fn log_level(text: &str) -> Result<LogLevel, String> {
+    LogLevel::parse(text).ok_or_else(|| {
+        format!("{text:?} is no log level. Give dev, debug, info, warn, error or prod")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+
+    fn load(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let invocation = cli::parse(line.split_whitespace().map(str::to_owned)).unwrap();
+        let environment = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        Config::load(&invocation, &environment, &[])
+    }
+
+    #[test]
+    fn without_anything_there_are_the_defaults() {
+        assert_eq!(load("", &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cfg.yaml");
+        let text = "Version: 2\nRegion: file\nTotalBufferSizeMB: 10\nSocket:\n  UDPAddress: f:1\n";
+        std::fs::write(&path, text).unwrap();
+        let config = load(&format!("-c {} -n flag -m 20", path.display()), &[]).unwrap();
+        assert_eq!(config.region.as_deref(), Some("flag"));
+        assert_eq!(config.buffer_size_mb, 20);
+        assert_eq!(config.udp_address, "f:1");
+        assert_eq!(config.config_path, Some(path));
+    }
+
+    #[test]
+    fn the_variable_for_xray_beats_the_file_which_beats_the_variable_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cfg.yaml");
+        std::fs::write(&path, "Version: 2\nEndpoint: http://file\n").unwrap();
+        let with_file = format!("-c {}", path.display());
+        let all = ("AWS_ENDPOINT_URL", "http://all");
+        let xray = ("AWS_ENDPOINT_URL_XRAY", "http://xray");
+        let endpoint = |line: &str, variables: &[(&str, &str)]| {
+            load(line, variables).unwrap().endpoint.unwrap_or_default()
+        };
+        assert_eq!(endpoint(&with_file, &[all, xray]), "http://xray");
+        assert_eq!(endpoint(&with_file, &[all]), "http://file");
+        assert_eq!(endpoint("", &[all]), "http://all");
+        assert_eq!(endpoint("", &[("AWS_ENDPOINT_URL_XRAY", "")]), "");
+    }
+
+    #[test]
+    fn empty_values_are_as_good_as_none() {
+        assert_eq!(load("-n= -b= -t= -r= -f=", &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn sizes_and_levels_out_of_bounds_name_the_flag() {
+        for (line, text) in [("-m 1", "-m"), ("-m 2", "3 or more"), ("-l loud", "-l: \"loud\"")] {
+            let error = load(line, &[]).unwrap_err().to_string();
+            assert!(error.contains(text), "{line}: {error}");
+        }
+        assert_eq!(load("-m 0 -l DEBUG", &[]).unwrap().log_level, LogLevel::Debug);
+    }
+
+    #[test]
+    fn ignored_words_are_a_warning() {
+        let warnings = load("-o true -b X", &[]).unwrap().warnings;
+        assert_eq!(warnings, ["ignored on the command line: true -b X"]);
+    }
+}
