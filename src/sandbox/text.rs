@@ -44,14 +44,16 @@ fn is_hostile(character: char) -> bool {
             | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A duration for people: `0.4 ms`, `482 ms`, `1.23 s`, `340 s`; `?` when it cannot be one.
+/// A duration for people: `20 us`, `0.4 ms`, `482 ms`, `1.23 s`, `340 s`; `?` when it cannot be one.
 pub fn duration(seconds: f64) -> String {
     // A day: longer ones come from broken clocks.
     if !(0.0..=86_400.0).contains(&seconds) {
         return "?".to_owned();
     }
     let ms = seconds * 1e3;
-    if ms < 9.95 {
+    if ms < 0.0995 {
+        format!("{:.0} us", ms * 1e3)
+    } else if ms < 9.95 {
         format!("{ms:.1} ms")
     } else if ms < 999.5 {
         format!("{ms:.0} ms")
@@ -90,9 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_two_or_three_digits_that_matter() {
+    fn durations_are_short_and_broken_clocks_show() {
         for (seconds, text) in [
-            (0.0, "0.0 ms"),
+            (0.0, "0 us"),
+            (0.000_02, "20 us"),
             (0.000_4, "0.4 ms"),
             (0.009_96, "10 ms"),
             (0.482_4, "482 ms"),

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Lines below the first one.
-pub const LINE_COUNT_MAX: usize = 64;
+pub const LINE_COUNT_MAX: usize = 40;
 /// Levels printed; deeper ones are counted.
 pub const DEPTH_MAX: usize = 16;
 /// Segments and subsegments looked at.

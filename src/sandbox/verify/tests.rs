@@ -87,6 +87,41 @@ fn a_request_signed_by_the_sdk_is_accepted_with_and_without_a_session_token() {
     }
 }
 
+/// Another implementation's word: botocore 1.43.11, `SigV4Auth.add_auth` on this request, with its
+/// clock held at 2026-01-31T12:00:00Z. The daemon signs with the same crate as the one that
+/// verifies here, so the two alone could agree on a mistake.
+#[test]
+fn a_request_signed_by_botocore_is_accepted() {
+    for (token, headers, signature) in [
+        (
+            None,
+            "content-type;host;x-amz-date;x-amzn-xray-timestamp",
+            "98056b655c36761f200bf3e6096151d0fb80bca1b6cb1dca21bc0a6060d05c8f",
+        ),
+        (
+            Some("the+token/="),
+            "content-type;host;x-amz-date;x-amz-security-token;x-amzn-xray-timestamp",
+            "863cf6c737678fa2cad4a062f3399ae79958009331a9d6ecbb07ab8621e53ec2",
+        ),
+    ] {
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260131/eu-central-1/xray/aws4_request, \
+             SignedHeaders={headers}, Signature={signature}"
+        );
+        let mut request = Request::post("/TraceSegments")
+            .header("Host", "127.0.0.1:2001")
+            .header("Content-Type", "application/json")
+            .header("X-Amzn-Xray-Timestamp", "1700000000.000000000")
+            .header("X-Amz-Date", "20260131T120000Z")
+            .header("Authorization", authorization);
+        if let Some(token) = token {
+            request = request.header("X-Amz-Security-Token", token);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        assert_eq!(check(&parts, token), Ok(()));
+    }
+}
+
 #[test]
 fn a_token_added_after_signing_is_accepted_and_has_to_be_the_right_one() {
     let token_mode = SessionTokenMode::Exclude;
