@@ -239,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn a_long_name_is_held_in_short_and_the_text_in_full() {
+        let name = "é".repeat(10_000);
+        let text = json!({"id": "a", "trace_id": "t", "name": name, "start_time": 1}).to_string();
+        let document = Document::parse(&text).unwrap();
+        assert_eq!(document.name, "é".repeat(200));
+        assert_eq!(document.text, text);
+    }
+
+    #[test]
     fn ten_thousand_nested_subsegments_are_a_parse_error_and_no_stack_overflow() {
         let mut text = r#"{"id":"a","trace_id":"t","name":"n","start_time":1,"m":"#.to_owned();
         text.push_str(&"[".repeat(10_000));

@@ -182,12 +182,10 @@ fn push_siblings(
     before: &str,
     depth: usize,
 ) {
-    // More than that many are never drawn; without this a wide level would copy `before` for each.
-    let siblings_drawn = &siblings[..siblings.len().min(LINE_COUNT_MAX)];
     let last = siblings.len().saturating_sub(1);
-    let entries = siblings_drawn.iter().enumerate();
+    let entries = siblings.iter().enumerate().rev();
     waiting.extend(
-        entries.rev().map(|(position, &index)| (index, before.to_owned(), depth, position == last)),
+        entries.map(|(position, &index)| (index, before.to_owned(), depth, position == last)),
     );
 }
 

@@ -127,6 +127,34 @@ fn a_wide_trace_is_cut_at_the_lines_and_says_how_many_are_left() {
 }
 
 #[test]
+fn no_more_nodes_are_held_than_the_bound() {
+    let children = vec![json!({}); 5_000];
+    let document = &documents(&[json!({"id": "a", "subsegments": children})])[0];
+    let mut forest = Forest::default();
+    for _ in 0..3 {
+        forest.add(document);
+    }
+    assert_eq!(
+        (forest.nodes.len(), forest.omitted_count),
+        (NODE_COUNT_MAX, 15_003 - NODE_COUNT_MAX)
+    );
+}
+
+#[test]
+fn siblings_and_roots_stand_in_the_order_of_their_starts() {
+    let tree = drawn(&[
+        json!({"id": "c", "name": "third", "start_time": 3.0}),
+        json!({"id": "a", "name": "first", "start_time": 1.0, "subsegments": [
+            {"name": "unknown"}, {"name": "late", "start_time": 1.5}, {"name": "soon", "start_time": 1.2},
+        ]}),
+        json!({"id": "b", "name": "second", "start_time": 2.0}),
+    ]);
+    let words = tree.split_whitespace().filter(|word| word.chars().all(char::is_alphabetic));
+    let names: Vec<&str> = words.skip_while(|word| *word != "first").collect();
+    assert_eq!(names, ["first", "soon", "late", "unknown", "second", "third"], "{tree}");
+}
+
+#[test]
 fn the_url_is_reduced_to_its_path() {
     for (url, path) in [
         ("https://user:pw@host:1/a/b?token=x#y", "/a/b"),

@@ -20,6 +20,8 @@ struct Signing<'a> {
     time: SystemTime,
     token_mode: SessionTokenMode,
     target: &'a str,
+    /// Whether headers that the crate leaves out by default are signed too.
+    signs_all: bool,
 }
 
 fn signing(token: Option<&str>) -> Signing<'static> {
@@ -30,6 +32,7 @@ fn signing(token: Option<&str>) -> Signing<'static> {
         time: now(),
         token_mode: SessionTokenMode::Include,
         target: "/TraceSegments",
+        signs_all: false,
     }
 }
 
@@ -38,10 +41,14 @@ fn signed(signing: &Signing<'_>) -> Parts {
         .header("host", "127.0.0.1:2001")
         .header("content-type", "application/json")
         .header("x-amzn-xray-timestamp", "1700000000.000000000")
+        .header("user-agent", "xray-agent")
         .body(())
         .unwrap();
     let mut settings = SigningSettings::default();
     settings.session_token_mode = signing.token_mode;
+    if signing.signs_all {
+        settings.excluded_headers = None;
+    }
     let identity = signing.credentials.clone().into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
@@ -209,6 +216,16 @@ fn a_header_that_was_not_signed_may_change() {
     let mut parts = signed(&signing(None));
     set(&mut parts.headers, "user-agent", "another");
     assert_eq!(check(&parts, None), Ok(()));
+}
+
+#[test]
+fn a_header_that_is_often_left_out_counts_when_the_client_signed_it() {
+    let mut parts = signed(&Signing { signs_all: true, ..signing(None) });
+    let authorization = parts.headers[AUTHORIZATION].to_str().unwrap();
+    assert!(authorization.contains(";user-agent;"), "{authorization}");
+    assert_eq!(check(&parts, None), Ok(()));
+    set(&mut parts.headers, "user-agent", "another");
+    assert_eq!(check(&parts, None), Err(Refusal::Mismatch));
 }
 
 #[test]
