@@ -15,6 +15,7 @@
 //! handed back ([`OutOfChunks`]). Runs on the upload thread.
 
 use crate::escape;
+use crate::limits::LANE_COUNT_MAX;
 use crate::memory::{Chunk, Pool};
 use crate::ring::PackedSegment;
 use crate::segment::Form;
@@ -31,14 +32,11 @@ pub const DOCUMENT_COUNT_MAX: usize = 50;
 /// A batch leaves when its oldest document has waited this long, full or not.
 pub const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Open batches at most.
-pub const LANE_COUNT_MAX: usize = 16;
-
 /// Batches that fill faster than this call for another lane.
 const LANE_FILL_TIME_MIN: Duration = Duration::from_millis(100);
 
 const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
-const BODY_END: &[u8] = b"]}";
+const BODY_END: &[u8; 2] = b"]}";
 
 /// Where a document lies in a body, and what the answers and the log call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +151,8 @@ impl Lane {
         for mut piece in segment.pieces() {
             while !piece.is_empty() {
                 let chunk = self.chunk(escape::EXPANSION_MAX, pool)?;
-                let progress = escape(piece, chunk.spare());
+                let room = chunk.spare().len() - BODY_END.len();
+                let progress = escape(piece, &mut chunk.spare()[..room]);
                 chunk.advance(progress.written);
                 self.length += progress.written;
                 piece = &piece[progress.consumed..];
@@ -169,9 +168,14 @@ impl Lane {
         Ok(())
     }
 
-    /// The chunk to write into, with at least `room` bytes to spare.
+    /// The chunk to write into, with at least `room` bytes to spare and the body's end beside them.
+    ///
+    /// So a body can always be ended, and sent, when there is no memory for anything else.
     fn chunk(&mut self, room: usize, pool: &Arc<Pool>) -> Result<&mut Chunk, OutOfChunks> {
-        let has_room = self.chunks.last_mut().is_some_and(|chunk| chunk.spare().len() >= room);
+        let has_room = self
+            .chunks
+            .last_mut()
+            .is_some_and(|chunk| chunk.spare().len() >= room + BODY_END.len());
         if !has_room {
             self.chunks.push(pool.take_for_batch().ok_or(OutOfChunks)?);
         }
@@ -189,22 +193,22 @@ impl Lane {
         self.length = length;
     }
 
-    /// Ends the body. The last chunk may lack the two bytes for it: then one more is taken.
-    fn finish(&mut self, pool: &Arc<Pool>) -> Result<Option<Batch>, OutOfChunks> {
-        let Some(oldest_at) = self.oldest_at else { return Ok(None) };
-        self.write(BODY_END, pool)?;
+    /// Ends the body; `None` when it has no document.
+    fn finish(&mut self) -> Option<Batch> {
+        let oldest_at = self.oldest_at.take()?;
+        self.chunks.last_mut()?.fill(BODY_END);
         let mut hash = Sha256::new();
         self.chunks.iter().for_each(|chunk| hash.update(chunk.filled()));
         let batch = Batch {
             body: self.chunks.drain(..).map(Bytes::from_owner).collect(),
-            body_length_bytes: self.length,
+            body_length_bytes: self.length + BODY_END.len(),
             body_sha256: hash.finalize().into(),
             documents: self.documents.clone(),
             oldest_at,
         };
         self.documents.clear();
-        (self.length, self.oldest_at) = (0, None);
-        Ok(Some(batch))
+        self.length = 0;
+        Some(batch)
     }
 }
 
@@ -220,10 +224,10 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// A batcher that writes into chunks of `pool` and ends a body before it passes
-    /// `body_bytes_max`, unless a single document does.
-    pub fn new(pool: Arc<Pool>, body_bytes_max: usize) -> Self {
-        let lanes = (0..LANE_COUNT_MAX).map(|_| Lane::default()).collect();
+    /// A batcher with at most `lane_count_max` lanes that writes into chunks of `pool` and ends a
+    /// body before it passes `body_bytes_max`, unless a single document does.
+    pub fn new(pool: Arc<Pool>, body_bytes_max: usize, lane_count_max: usize) -> Self {
+        let lanes = (0..lane_count_max.clamp(1, LANE_COUNT_MAX)).map(|_| Lane::default()).collect();
         let hash = RandomState::new();
         Self { pool, lanes, lane_count: 1, body_bytes_max, hash, finished: VecDeque::new() }
     }
@@ -245,14 +249,13 @@ impl Batcher {
         // Most documents grow by a tenth when escaped; one that grows more only ends the body late.
         let expected_bytes = lane.length + segment.document_length_bytes() * 9 / 8;
         if !lane.documents.is_empty() && expected_bytes > self.body_bytes_max {
-            self.finish(index, now)?;
+            self.finish(index, now);
         }
         let lane = &mut self.lanes[index];
         lane.add(segment, &self.pool)?;
         lane.oldest_at = Some(lane.oldest_at.map_or(received_at, |oldest| oldest.min(received_at)));
         if lane.documents.len() == DOCUMENT_COUNT_MAX {
-            // Without a chunk to end it the batch stays open, and is ended by its age.
-            let _ = self.finish(index, now);
+            self.finish(index, now);
         }
         Ok(())
     }
@@ -267,16 +270,15 @@ impl Batcher {
         }
     }
 
-    fn finish(&mut self, index: usize, now: Instant) -> Result<(), OutOfChunks> {
-        let Some(batch) = self.lanes[index].finish(&self.pool)? else { return Ok(()) };
+    fn finish(&mut self, index: usize, now: Instant) {
+        let Some(batch) = self.lanes[index].finish() else { return };
         let fill_time = now.saturating_duration_since(batch.oldest_at);
         if batch.documents.len() == DOCUMENT_COUNT_MAX && fill_time < LANE_FILL_TIME_MIN {
-            self.lane_count = (self.lane_count + 1).min(LANE_COUNT_MAX);
+            self.lane_count = (self.lane_count + 1).min(self.lanes.len());
         } else if fill_time >= AGE_MAX {
             self.lane_count = (self.lane_count / 2).max(1);
         }
         self.finished.push_back(batch);
-        Ok(())
     }
 
     /// Ends the batches whose oldest document is [`AGE_MAX`] old at `now`.
@@ -284,8 +286,7 @@ impl Batcher {
         for index in 0..self.lanes.len() {
             let oldest_at = self.lanes[index].oldest_at;
             if oldest_at.is_some_and(|oldest| now.saturating_duration_since(oldest) >= AGE_MAX) {
-                // Without a chunk to end it the batch is tried again on the next call.
-                let _ = self.finish(index, now);
+                self.finish(index, now);
             }
         }
     }
@@ -293,7 +294,7 @@ impl Batcher {
     /// Ends all batches, full or not.
     pub fn finish_all(&mut self, now: Instant) {
         for index in 0..self.lanes.len() {
-            let _ = self.finish(index, now);
+            self.finish(index, now);
         }
     }
 
@@ -336,7 +337,7 @@ mod tests {
             let pool = Pool::new(64, 0);
             let batches = Pool::new(chunk_count, 0);
             let (producer, consumer) = ring(Arc::clone(&pool), 64);
-            let batcher = Batcher::new(Arc::clone(&batches), body_bytes_max);
+            let batcher = Batcher::new(Arc::clone(&batches), body_bytes_max, LANE_COUNT_MAX);
             Self { parser: Parser::default(), producer, consumer, batcher, pool, batches }
         }
 

@@ -148,6 +148,11 @@ impl Pool {
         debug_assert!(given.is_ok(), "the free list has a place for every chunk");
     }
 
+    /// Chunks in all.
+    pub fn chunk_count_max(&self) -> usize {
+        self.chunk_count_max
+    }
+
     /// Chunks that can still be taken.
     pub fn available(&self) -> usize {
         self.free.len() + (self.chunk_count_max - self.made_count.load(Ordering::Relaxed))

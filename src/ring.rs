@@ -31,8 +31,9 @@ const CHUNKS_PER_PARCEL: usize = (65_535 + RECORD_HEADER_BYTES).div_ceil(CHUNK_B
 
 /// The batcher is woken when this many segments wait, and when the first one comes.
 ///
-/// A batch takes 50; to wake it for each would cost more than all its other work.
-const WAKE_SEGMENT_COUNT: usize = 50;
+/// A batch takes 50; to wake it for each would cost more than all its other work. The first one
+/// starts its clock, see [`Consumer::waiting_count`].
+pub const WAKE_SEGMENT_COUNT: usize = 50;
 
 /// Segments packed together: many small ones in one chunk, or a large one over several.
 #[derive(Debug)]
@@ -208,7 +209,7 @@ pub struct Pushed {
 struct Shared {
     open: ArrayQueue<Parcel>,
     full: ArrayQueue<Parcel>,
-    /// Segments pushed since the consumer last looked.
+    /// Segments pushed since the consumer last found the queue empty.
     fresh_count: AtomicUsize,
 }
 
@@ -338,6 +339,14 @@ impl Consumer {
             self.shared.fresh_count.store(0, Ordering::Release);
             self.shared.open.pop().filter(|parcel| parcel.segment_count > 0)
         })
+    }
+
+    /// Segments pushed since [`pop`](Self::pop) last found no full parcel.
+    ///
+    /// From one to [`WAKE_SEGMENT_COUNT`] they may stay where they are until their batch is due:
+    /// the receiver wakes the consumer again only when there are that many.
+    pub fn waiting_count(&self) -> usize {
+        self.shared.fresh_count.load(Ordering::Acquire)
     }
 
     /// Whether the receiver is gone: nothing comes after what [`pop`](Self::pop) still gives.

@@ -1,0 +1,73 @@
+//! The whole way of a segment without a network: datagram, parse, ring, batch, body with its hash.
+//!
+//! On one core. README states the number for 1,000-byte documents; its inverse is the cost of a
+//! segment without system calls, TLS and HTTP.
+
+mod common;
+
+use common::DOCUMENT_COUNT;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sha2::{Digest, Sha256};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
+use xrayd::memory::Pool;
+use xrayd::ring::ring;
+use xrayd::segment::{Parser, split};
+
+/// Datagrams of one drain of the socket.
+const DRAIN_COUNT: usize = 64;
+
+fn benchmark(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pipeline");
+    group.throughput(Throughput::Elements(DOCUMENT_COUNT as u64));
+    for length in [1_000, 10_000] {
+        let datagrams = common::datagrams(length);
+        let pool = Pool::new(512, 64);
+        let (mut producer, mut consumer) = ring(Arc::clone(&pool), 256);
+        let mut parser = Parser::default();
+        let mut batcher = Batcher::new(pool, 1 << 20, 16);
+        group.bench_function(format!("ours/{length}"), |bencher| {
+            bencher.iter(|| {
+                for part in datagrams.chunks(DRAIN_COUNT) {
+                    let now = Instant::now();
+                    let mut drain = producer.begin(now);
+                    for datagram in part {
+                        let segment = parser.parse(datagram).expect("it is a segment");
+                        assert_eq!(drain.push(&segment).dropped_count, 0);
+                    }
+                    black_box(drain.commit());
+                    while let Some(parcel) = consumer.pop() {
+                        for segment in parcel.segments() {
+                            batcher.add(&segment, now, now).expect("there is memory");
+                        }
+                    }
+                    while let Some(batch) = batcher.pop() {
+                        black_box(batch.body_sha256);
+                    }
+                }
+            });
+        });
+        group.bench_function(format!("vectors and serde_json/{length}"), |bencher| {
+            bencher.iter(|| {
+                for part in datagrams.chunks(DOCUMENT_COUNT_MAX) {
+                    let texts: Vec<String> = part.iter().map(|datagram| plain(datagram)).collect();
+                    let body = serde_json::json!({ "TraceSegmentDocuments": texts }).to_string();
+                    black_box(Sha256::digest(body));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+fn plain(datagram: &[u8]) -> String {
+    let document = split(datagram).expect("the header is good");
+    let value: serde_json::Value = serde_json::from_slice(document).expect("it is JSON");
+    black_box(value["trace_id"].as_str());
+    String::from_utf8(document.to_vec()).expect("it is text")
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

@@ -1,0 +1,67 @@
+//! The ring against a channel and a queue of one allocation each.
+
+mod common;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crossbeam_queue::ArrayQueue;
+use std::hint::black_box;
+use std::sync::mpsc;
+use std::time::Instant;
+use xrayd::memory::Pool;
+use xrayd::ring::ring;
+use xrayd::segment::{Fields, Segment};
+
+/// Datagrams of one drain of the socket.
+const DRAIN_COUNT: usize = 64;
+
+fn benchmark(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ring");
+    for length in [1_000, 10_000] {
+        let documents = common::documents(length);
+        let documents = &documents[..DRAIN_COUNT];
+        group.throughput(Throughput::Elements(DRAIN_COUNT as u64));
+        let pool = Pool::new(256, 16);
+        let (mut producer, mut consumer) = ring(pool, 256);
+        let fields = Fields::default();
+        group.bench_function(format!("ours/{length}"), |bencher| {
+            bencher.iter(|| {
+                let mut drain = producer.begin(Instant::now());
+                for document in documents {
+                    assert_eq!(drain.push(&Segment { document, fields }).dropped_count, 0);
+                }
+                black_box(drain.commit());
+                while let Some(parcel) = consumer.pop() {
+                    for segment in parcel.segments() {
+                        black_box(segment.document_length_bytes());
+                    }
+                }
+            });
+        });
+        let queue = ArrayQueue::new(256);
+        group.bench_function(format!("queue of vectors/{length}"), |bencher| {
+            bencher.iter(|| {
+                for document in documents {
+                    assert!(queue.push(document.clone()).is_ok());
+                }
+                while let Some(document) = queue.pop() {
+                    black_box(document.len());
+                }
+            });
+        });
+        let (sender, receiver) = mpsc::channel();
+        group.bench_function(format!("channel of vectors/{length}"), |bencher| {
+            bencher.iter(|| {
+                for document in documents {
+                    assert!(sender.send(document.clone()).is_ok());
+                }
+                while let Ok(document) = receiver.try_recv() {
+                    black_box(document.len());
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

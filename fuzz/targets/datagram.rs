@@ -1,0 +1,57 @@
+//! Any datagram: parsed, packed, put into a body, and read back out of it.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+use xrayd::batch::Batcher;
+use xrayd::memory::Pool;
+use xrayd::ring::{Consumer, Producer, ring};
+use xrayd::segment::Parser;
+
+struct Flow {
+    parser: Parser,
+    producer: Producer,
+    consumer: Consumer,
+    batcher: Batcher,
+}
+
+thread_local! {
+    static FLOW: RefCell<Flow> = RefCell::new({
+        let pool = Pool::new(256, 64);
+        let (producer, consumer) = ring(Arc::clone(&pool), 16);
+        let batcher = Batcher::new(pool, 1 << 20, 1);
+        Flow { parser: Parser::default(), producer, consumer, batcher }
+    });
+}
+
+fuzz_target!(|datagram: &[u8]| {
+    // The largest that UDP over IPv4 can carry.
+    let datagram = &datagram[..datagram.len().min(65_507)];
+    FLOW.with_borrow_mut(|flow| check(flow, datagram));
+});
+
+fn check(flow: &mut Flow, datagram: &[u8]) {
+    let Ok(segment) = flow.parser.parse(datagram) else { return };
+    assert!(!segment.document.is_empty() && datagram.ends_with(segment.document));
+    let fields = segment.fields;
+    for span in [fields.trace_id, fields.id, fields.name] {
+        assert!(usize::from(span.offset) + usize::from(span.length) <= segment.document.len());
+    }
+    let now = Instant::now();
+    let mut drain = flow.producer.begin(now);
+    assert_eq!(drain.push(&segment).dropped_count, 0);
+    let _ = drain.commit();
+    let parcel = flow.consumer.pop().expect("it was just pushed");
+    for packed in parcel.segments() {
+        assert_eq!(packed.fields, fields);
+        flow.batcher.add(&packed, now, now).expect("there is memory");
+    }
+    flow.batcher.finish_all(now);
+    let batch = flow.batcher.pop().expect("it has a document");
+    let body: serde_json::Value = serde_json::from_slice(&batch.body.concat()).expect("it is JSON");
+    let expected = String::from_utf8_lossy(segment.document);
+    assert_eq!(body["TraceSegmentDocuments"], serde_json::json!([expected]));
+}

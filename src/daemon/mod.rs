@@ -1,0 +1,334 @@
+//! The assembly: which stage is fed by which, and the order in which they start and end.
+//!
+//! Start: ports, receivers, then region and credentials, then the upload thread; so segments are
+//! accepted from the first moment, whatever the sources of region and credentials do. End: the
+//! receivers take what the kernel has queued and close their rings; the upload thread settles
+//! what it has, within the time for the shutdown; then the account is shown.
+//!
+//! The main thread only waits: for signals, for clients of the HTTP pages, for credentials.
+
+mod sandbox;
+mod threads;
+
+use crate::account::{Account, DropReason};
+use crate::address;
+use crate::config::Config;
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::identity::{self, Identity, RegionError};
+use crate::limits::{Host, Limits, MEGABYTE};
+use crate::local_http::{self, Fallback, Pages};
+use crate::memory::Pool;
+use crate::metrics::Metrics;
+use crate::outlet::Outlet;
+use crate::receive::{Backend, BindError, ReceiveError, ReceiveSocket};
+use crate::ring::Consumer;
+use crate::upload::{Client, ClientError, Signer, Trust, Uploader};
+use sandbox::LocalService;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use threads::{Receivers, Sinks, UploadThread};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+/// A TCP port that is taken is tried again after this pause.
+const TCP_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why the daemon could not start, or ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The UDP address cannot be opened
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The sandbox cannot do without its TCP port
+    #[error("TCP {address} cannot be opened: {source}. Give another address with -t")]
+    Tcp {
+        /// As configured.
+        address: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// No region was found
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The endpoint is no address
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The client for uploads cannot be made
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The system refuses a thread, a descriptor or a signal handler
+    #[error("the system refuses what the daemon needs to run: {0}")]
+    System(#[from] io::Error),
+    /// A receiver has ended
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+}
+
+/// What the daemon sends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The X-Ray service, or what the operator puts in its place.
+    Service,
+    /// The endpoint in this process, without an account.
+    Sandbox {
+        /// Whether to send a few segments, so that there is something to see.
+        demo: bool,
+    },
+}
+
+/// What the process environment has to say beside the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `AWS_EXECUTION_ENV`, for the user agent.
+    pub execution_environment: Option<String>,
+    /// Whose certificates to trust.
+    pub trust: Trust,
+}
+
+/// Runs the daemon until a signal has ended it in order.
+///
+/// # Errors
+///
+/// When it cannot start, or a part of it that it cannot do without has failed.
+pub fn run(config: &Config, environment: &Environment, mode: Mode) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        match mode {
+            Mode::Service => run_for_service(config, environment).await,
+            Mode::Sandbox { demo } => run_for_sandbox(config, environment, demo).await,
+        }
+    });
+    // A name that is being looked up on a thread of the runtime is not worth a wait.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run_for_service(config: &Config, environment: &Environment) -> Result<(), DaemonError> {
+    let mut signals = Signals::new()?;
+    let front = Front::open(config)?;
+    let pages = Arc::new(Pages::new(front.metrics(), None));
+    tokio::spawn(serve_when_free(config.tcp_address.clone(), pages));
+    let found = tokio::select! {
+        found = Destination::find(config) => found?,
+        () = signals.next() => {
+            front.give_up().await;
+            return Ok(());
+        }
+    };
+    front.run(config, environment, found, signals).await
+}
+
+async fn run_for_sandbox(
+    config: &Config,
+    environment: &Environment,
+    demo: bool,
+) -> Result<(), DaemonError> {
+    let signals = Signals::new()?;
+    let listener = listen(&config.tcp_address).await;
+    let (listener, tcp_address) = listener.map_err(|source| {
+        let address = config.tcp_address.clone();
+        DaemonError::Tcp { address, source }
+    })?;
+    let front = Front::open(config)?;
+    let service = Arc::new(LocalService::new());
+    let pages = Pages::new(front.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
+    tokio::spawn(local_http::serve(listener, Arc::new(pages)));
+    let printer = tokio::spawn(Arc::clone(&service).print());
+    let udp_address = sandbox::reachable(front.udp_address);
+    let tcp_address = sandbox::reachable(tcp_address);
+    sandbox::welcome(udp_address, tcp_address);
+    if demo {
+        sandbox::send_demo(udp_address)?;
+    }
+    let destination = Destination {
+        endpoint: Endpoint::resolve(Some(&format!("http://{tcp_address}")), "")?,
+        region: config.region.clone().unwrap_or_else(|| sandbox::REGION.to_owned()),
+        identity: Identity::fixed(sandbox::credentials()),
+    };
+    let result = front.run(config, environment, destination, signals).await;
+    printer.abort();
+    service.print_rest();
+    result
+}
+
+/// The front half of the daemon: open for segments, with nobody yet to send them to.
+struct Front {
+    limits: Limits,
+    sinks: Sinks,
+    backend: Backend,
+    receivers: Receivers,
+    rings: Vec<Consumer>,
+    udp_address: SocketAddr,
+}
+
+impl Front {
+    fn open(config: &Config) -> Result<Self, DaemonError> {
+        info!("Initializing AWS X-Ray daemon (xrayd {})", env!("CARGO_PKG_VERSION"));
+        let limits = Limits::derive(config.buffer_size_mb, Host::read());
+        let socket = ReceiveSocket::bind(&config.udp_address, limits.socket_queue_bytes)?;
+        let sinks = Sinks {
+            pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
+            account: Arc::default(),
+            woken: Arc::default(),
+        };
+        let backend = Backend::choose();
+        let udp_address = socket.local_address();
+        let queue_bytes = socket.queue_bytes();
+        let (receivers, rings) = Receivers::start(vec![socket], backend, &limits, &sinks)?;
+        info!(
+            "Listening on UDP {udp_address} (receive backend {backend}, socket queue \
+             {queue_bytes} bytes, buffers {} MB)",
+            limits.total_bytes / MEGABYTE
+        );
+        // The kernel says twice what was asked for, its own overhead included.
+        if queue_bytes < limits.socket_queue_bytes {
+            info!(
+                "The kernel granted less than half of the {} bytes asked for as the socket's \
+                 queue; a larger net.core.rmem_max lets longer bursts through",
+                2 * limits.socket_queue_bytes
+            );
+        }
+        Ok(Self { limits, sinks, backend, receivers, rings, udp_address })
+    }
+
+    fn metrics(&self) -> Metrics {
+        let Sinks { account, pool, .. } = &self.sinks;
+        Metrics::new(Arc::clone(account), Arc::clone(pool), self.backend.name())
+    }
+
+    /// Puts the back half to it, and runs until a signal or a failure has ended both in order.
+    async fn run(
+        mut self,
+        config: &Config,
+        environment: &Environment,
+        destination: Destination,
+        mut signals: Signals,
+    ) -> Result<(), DaemonError> {
+        let account = Arc::clone(&self.sinks.account);
+        let uploader = destination.uploader(config, environment, Arc::clone(&account))?;
+        let Sinks { pool, woken, .. } = self.sinks;
+        let outlet =
+            Outlet::new(&self.limits, pool, self.rings, woken, uploader, Arc::clone(&account));
+        let mut upload = UploadThread::start(outlet)?;
+        let result = tokio::select! {
+            () = signals.next() => Ok(()),
+            failure = self.receivers.failed() => Err(failure.into()),
+        };
+        match &result {
+            Ok(()) => info!("Got shutdown signal: sending what is left"),
+            Err(failure) => error!("{failure}. Sending what is left, then ending"),
+        }
+        let deadline = Instant::now() + Duration::from_secs(config.shutdown_seconds);
+        self.receivers.stop().await;
+        upload.set_deadline(deadline);
+        tokio::select! {
+            () = upload.ended() => {}
+            () = signals.next() => {
+                warn!("Got shutdown signal again: giving up what is left");
+                upload.set_deadline(Instant::now());
+                upload.ended().await;
+            }
+        }
+        info!("Account: {account}");
+        result
+    }
+
+    /// Ends before there was anybody to send to.
+    async fn give_up(mut self) {
+        info!("Got shutdown signal while looking for the region");
+        self.receivers.stop().await;
+        let dropped = &self.sinks.account.dropped(DropReason::Shutdown);
+        for ring in &mut self.rings {
+            while let Some(parcel) = ring.pop() {
+                dropped.add(parcel.segment_count() as u64);
+            }
+        }
+        info!("Account: {}", self.sinks.account);
+    }
+}
+
+/// Whom the segments are sent to, and as whom.
+struct Destination {
+    endpoint: Endpoint,
+    region: String,
+    identity: Identity,
+}
+
+impl Destination {
+    async fn find(config: &Config) -> Result<Self, DaemonError> {
+        let region = identity::region(config.region.as_deref(), config.local_mode).await?;
+        let endpoint = Endpoint::resolve(config.endpoint.as_deref(), region.as_ref())?;
+        info!("Sending to {endpoint} in region {region}");
+        let identity = Identity::start(region.clone(), config.role_arn.clone());
+        Ok(Self { endpoint, region: region.to_string(), identity })
+    }
+
+    fn uploader(
+        self,
+        config: &Config,
+        environment: &Environment,
+        account: Arc<Account>,
+    ) -> Result<Uploader, DaemonError> {
+        let client = Client::new(&self.endpoint, &environment.trust)?;
+        let execution_environment = environment.execution_environment.as_deref();
+        let signer = Signer::new(&self.endpoint, &self.region, execution_environment);
+        Ok(Uploader::new(client, signer, self.identity, config.concurrency, account))
+    }
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Opens the TCP port; also returns the address that it has, with the port taken.
+async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
+    let addresses = address::resolve(address)?;
+    let listener = address::open_first(&addresses, |address| {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    })?;
+    let address = listener.local_addr()?;
+    info!("Listening on TCP {address}");
+    Ok((listener, address))
+}
+
+/// Serves `pages` as soon as the TCP port is free: segments do not wait for it.
+async fn serve_when_free(address: String, pages: Arc<Pages>) {
+    let mut said = false;
+    loop {
+        match listen(&address).await {
+            Ok((listener, _)) => return local_http::serve(listener, pages).await,
+            Err(error) if !said => {
+                error!(
+                    "TCP {address} cannot be opened: {error}. Segments are received and sent \
+                     without it; it is tried again every {} s",
+                    TCP_RETRY_PAUSE.as_secs()
+                );
+                said = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(TCP_RETRY_PAUSE).await;
+    }
+}

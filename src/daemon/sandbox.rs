@@ -1,0 +1,116 @@
+//! The sandbox around the daemon: the local endpoint on the TCP port, its trees on standard
+//! output, and a few segments to begin with.
+
+use crate::local_http::Fallback;
+use crate::sandbox::{self, QUIET_TIME, Sandbox};
+use aws_credential_types::Credentials;
+use bytes::Bytes;
+use http::{Request, Response};
+use std::future;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+use tokio::sync::Notify;
+
+/// The region in the scope of signatures where the operator names none.
+pub const REGION: &str = "us-east-1";
+
+/// What the daemon signs with and the local endpoint checks: known to everybody, worth nothing.
+pub fn credentials() -> Credentials {
+    Credentials::new("xrayd-sandbox", "xrayd-sandbox-secret", None, None, "sandbox")
+}
+
+/// The local endpoint behind the daemon's own pages.
+pub struct LocalService {
+    sandbox: Sandbox,
+    answered: Notify,
+}
+
+impl LocalService {
+    /// An endpoint without traces.
+    pub fn new() -> Self {
+        Self { sandbox: Sandbox::new(credentials()), answered: Notify::new() }
+    }
+
+    /// Prints each trace as a tree when nothing more has come for it in a while; never ends.
+    pub async fn print(self: Arc<Self>) {
+        loop {
+            for tree in self.sandbox.take_quiet(Instant::now(), QUIET_TIME) {
+                print(&tree);
+            }
+            let next = self.sandbox.next_quiet(QUIET_TIME);
+            let quiet = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.answered.notified() => {}
+                () = quiet => {}
+            }
+        }
+    }
+
+    /// Prints the traces that have not been quiet for long enough.
+    pub fn print_rest(&self) {
+        for tree in self.sandbox.take_all() {
+            print(&tree);
+        }
+    }
+}
+
+impl Fallback for LocalService {
+    fn answer(
+        &self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>> {
+        let answer = self.sandbox.answer(request);
+        self.answered.notify_one();
+        Box::pin(future::ready(answer))
+    }
+}
+
+/// Says how to use the sandbox.
+pub fn welcome(udp_address: SocketAddr, tcp_address: SocketAddr) {
+    print(&format!(
+        "The sandbox is ready. Point an X-Ray SDK at it and see its traces here:\n\
+         \n    AWS_XRAY_DAEMON_ADDRESS=\"tcp:{tcp_address} udp:{udp_address}\"\n\
+         \nAs JSON: http://{tcp_address}/traces    Counters: http://{tcp_address}/metrics    \
+         Stop: Ctrl-C\n",
+    ));
+}
+
+/// Sends the demo's segments, as an SDK would.
+///
+/// # Errors
+///
+/// When the system refuses a socket.
+pub fn send_demo(udp_address: SocketAddr) -> io::Result<()> {
+    let any: SocketAddr = match udp_address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    for datagram in sandbox::datagrams(SystemTime::now()) {
+        socket.send_to(&datagram, udp_address)?;
+    }
+    Ok(())
+}
+
+/// The address under which a process on this host reaches a port that listens on `address`.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        // Such a port takes IPv4 too, which every host has.
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v6.port()).into(),
+        other => other,
+    }
+}
+
+/// Writes to standard output; when nobody reads it any more there is nobody to tell.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}

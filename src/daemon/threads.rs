@@ -1,0 +1,127 @@
+//! The threads of the flow: one a receiver, one for uploads.
+
+use crate::account::Account;
+use crate::intake::Intake;
+use crate::limits::Limits;
+use crate::memory::Pool;
+use crate::outlet::Outlet;
+use crate::receive::{Backend, ReceiveError, ReceiveSocket, Stop};
+use crate::ring::{self, Consumer};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// What the receivers fill.
+#[derive(Debug)]
+pub struct Sinks {
+    /// Whose chunks the rings are made of.
+    pub pool: Arc<Pool>,
+    /// Where they count.
+    pub account: Arc<Account>,
+    /// What wakes the upload thread.
+    pub woken: Arc<Notify>,
+}
+
+/// The receiver threads.
+#[derive(Debug)]
+pub struct Receivers {
+    stop: Stop,
+    ended: mpsc::UnboundedReceiver<Result<(), ReceiveError>>,
+    running_count: usize,
+}
+
+impl Receivers {
+    /// Starts a thread for each socket; also returns the other ends of their rings.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a thread or a descriptor.
+    pub fn start(
+        sockets: Vec<ReceiveSocket>,
+        backend: Backend,
+        limits: &Limits,
+        sinks: &Sinks,
+    ) -> io::Result<(Self, Vec<Consumer>)> {
+        let stop = Stop::new()?;
+        let (ended_sender, ended) = mpsc::unbounded_channel();
+        let running_count = sockets.len();
+        let mut rings = Vec::with_capacity(running_count);
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let (producer, consumer) =
+                ring::ring(Arc::clone(&sinks.pool), limits.ring_parcel_count_max);
+            rings.push(consumer);
+            let account = Arc::clone(&sinks.account);
+            let mut intake = Intake::new(producer, account, Arc::clone(&sinks.woken));
+            let (limits, stop, ended) = (*limits, stop.clone(), ended_sender.clone());
+            thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
+                let result = backend.run(&socket, &limits, &stop, &mut intake);
+                intake.close();
+                // Nobody listens any more when the process is about to end anyway.
+                let _ = ended.send(result);
+            })?;
+        }
+        Ok((Self { stop, ended, running_count }, rings))
+    }
+
+    /// Waits until a receiver fails.
+    pub async fn failed(&mut self) -> ReceiveError {
+        loop {
+            match self.ended.recv().await {
+                Some(Err(error)) => {
+                    self.running_count -= 1;
+                    return error;
+                }
+                Some(Ok(())) => self.running_count -= 1,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Has every receiver take what the kernel has queued for it, and waits until they have ended.
+    pub async fn stop(&mut self) {
+        self.stop.request();
+        while self.running_count > 0 && self.ended.recv().await.is_some() {
+            self.running_count -= 1;
+        }
+    }
+}
+
+/// The thread that makes batches and sends them.
+#[derive(Debug)]
+pub struct UploadThread {
+    deadline: watch::Sender<Option<Instant>>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl UploadThread {
+    /// Runs `outlet` on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a thread or a descriptor.
+    pub fn start(outlet: Outlet) -> io::Result<Self> {
+        let (deadline, deadline_receiver) = watch::channel(None);
+        let (ended_sender, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("upload".into()).spawn(move || {
+            runtime.block_on(outlet.run(deadline_receiver));
+            let _ = ended_sender.send(());
+            // A name that is being looked up is not worth a wait.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { deadline, ended })
+    }
+
+    /// Sets when it gives up what it has not sent by then.
+    pub fn set_deadline(&self, deadline: Instant) {
+        self.deadline.send_replace(Some(deadline));
+    }
+
+    /// Waits until it has ended: everything is settled, or the deadline was reached.
+    pub async fn ended(&mut self) {
+        // An error means that the thread is gone, which is all that is asked here.
+        let _ = (&mut self.ended).await;
+    }
+}

@@ -1,0 +1,139 @@
+//! Where the service is: its base address for a region, or the one that the operator gives.
+
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
+
+/// DNS suffixes of the partitions; the first prefix that a region starts with counts.
+const SUFFIXES: [(&str, &str); 7] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eusc-", "amazonaws.eu"),
+    ("", "amazonaws.com"),
+];
+
+/// The configured endpoint is not an address
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "Endpoint {text:?} is not an address of a service: {reason}. \
+     Give http://HOST[:PORT] or https://HOST[:PORT]"
+)]
+pub struct EndpointError {
+    text: String,
+    reason: String,
+}
+
+/// The base address of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    scheme: Scheme,
+    authority: Authority,
+    /// Without a slash at its end; an interface endpoint may have one.
+    path_prefix: String,
+}
+
+impl Endpoint {
+    /// The endpoint in `text`, or the service's own in `region`.
+    ///
+    /// # Errors
+    ///
+    /// When the text, or the address that the region makes, is not an http or https address.
+    pub fn resolve(text: Option<&str>, region: &str) -> Result<Self, EndpointError> {
+        match text {
+            Some(text) => Self::parse(text),
+            None => {
+                let suffix = SUFFIXES.into_iter().find(|(prefix, _)| region.starts_with(prefix));
+                let (_, suffix) = suffix.unwrap_or_default();
+                Self::parse(&format!("https://xray.{region}.{suffix}"))
+            }
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, EndpointError> {
+        let error = |reason: String| EndpointError { text: text.to_owned(), reason };
+        let uri: Uri = text.trim().parse().map_err(|reason| error(format!("{reason}")))?;
+        let parts = uri.into_parts();
+        let scheme = parts.scheme.ok_or_else(|| error("the scheme is missing".into()))?;
+        if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
+            return Err(error(format!("the scheme {scheme} is neither http nor https")));
+        }
+        let authority = parts.authority.ok_or_else(|| error("the host is missing".into()))?;
+        if authority.host().is_empty() || authority.as_str().contains('@') {
+            return Err(error("the host is not a plain name or address".into()));
+        }
+        let path = parts.path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+        if path.query().is_some() {
+            return Err(error("it has a query".into()));
+        }
+        let path_prefix = path.path().trim_end_matches('/').to_owned();
+        Ok(Self { scheme, authority, path_prefix })
+    }
+
+    /// The address of an operation, for example `/TraceSegments`.
+    ///
+    /// # Panics
+    ///
+    /// When `path` does not start with a slash or is no path.
+    pub fn uri(&self, path: &str) -> Uri {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{path}", self.path_prefix))
+            .build()
+            .expect("the parts were checked, and the operation's path is ours")
+    }
+
+    /// Whether connections to it use TLS.
+    pub fn is_https(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}://{}{}", self.scheme, self.authority, self.path_prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_of_every_partition_have_their_own_suffix() {
+        for (region, expected) in [
+            ("us-east-1", "https://xray.us-east-1.amazonaws.com"),
+            ("us-gov-west-1", "https://xray.us-gov-west-1.amazonaws.com"),
+            ("cn-north-1", "https://xray.cn-north-1.amazonaws.com.cn"),
+            ("us-iso-east-1", "https://xray.us-iso-east-1.c2s.ic.gov"),
+            ("us-isob-east-1", "https://xray.us-isob-east-1.sc2s.sgov.gov"),
+            ("eu-isoe-west-1", "https://xray.eu-isoe-west-1.cloud.adc-e.uk"),
+            ("us-isof-south-1", "https://xray.us-isof-south-1.csp.hci.ic.gov"),
+            ("eusc-de-east-1", "https://xray.eusc-de-east-1.amazonaws.eu"),
+        ] {
+            assert_eq!(Endpoint::resolve(None, region).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_prefix_is_kept() {
+        for text in ["http://127.0.0.1:5000/prefix/", "http://127.0.0.1:5000/prefix"] {
+            let endpoint = Endpoint::resolve(Some(text), "us-east-1").unwrap();
+            let uri = endpoint.uri("/TraceSegments");
+            assert_eq!(uri.to_string(), "http://127.0.0.1:5000/prefix/TraceSegments");
+        }
+        let plain = Endpoint::resolve(Some("https://[::1]:443"), "x").unwrap();
+        assert_eq!(plain.uri("/TraceSegments").to_string(), "https://[::1]:443/TraceSegments");
+    }
+
+    #[test]
+    fn what_is_no_address_of_a_service_is_an_error() {
+        for text in ["xray", "ftp://host", "https://", "http://a b", "http://h/?q", "http://u:p@h"]
+        {
+            let error = Endpoint::resolve(Some(text), "us-east-1").unwrap_err();
+            assert!(error.to_string().contains("Endpoint"), "{error}");
+        }
+    }
+}

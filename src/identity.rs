@@ -1,0 +1,223 @@
+//! Who the daemon is: region and credentials, found and refreshed beside the flow.
+//!
+//! In: the whole default chain of `aws-config` (environment, shared files, SSO,
+//! `credential_process`, web identity, container credentials, instance metadata) and the
+//! operator's role. Out: the newest credentials in a watch channel that the uploader looks at.
+//! Nothing waits for them: segments are accepted and kept while there are none.
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::region::ImdsRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+/// Credentials are renewed this long before they expire.
+const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
+
+/// Pauses between tries while no source has credentials, from the first to the longest.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What the original calls its sessions of an assumed role, and how long they last.
+const ROLE_SESSION_NAME: &str = "xray-daemon";
+const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
+
+/// No region was found
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no region was found in -n, Region in cfg.yaml, AWS_REGION, AWS_DEFAULT_REGION, the shared \
+     AWS configuration{}. Give one with -n, for example -n us-east-1",
+    if *local_mode { "" } else { " or the EC2 instance metadata" }
+)]
+pub struct RegionError {
+    local_mode: bool,
+}
+
+/// Finds the region: the configured one, else the environment's, the profile's and, unless in
+/// local mode, the instance's.
+///
+/// # Errors
+///
+/// When none of them has one.
+pub async fn region(configured: Option<&str>, local_mode: bool) -> Result<Region, RegionError> {
+    let chain = RegionProviderChain::first_try(configured.map(|name| Region::new(name.to_owned())))
+        .or_else(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new());
+    let chain =
+        if local_mode { chain } else { chain.or_else(ImdsRegionProvider::builder().build()) };
+    chain.region().await.ok_or(RegionError { local_mode })
+}
+
+/// The newest credentials, and the wish for newer ones.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    credentials: watch::Receiver<Option<Credentials>>,
+    renew: Arc<Notify>,
+}
+
+impl Identity {
+    /// Credentials that never change.
+    pub fn fixed(credentials: Credentials) -> Self {
+        // A receiver keeps the last value when its sender is gone.
+        Self { credentials: watch::channel(Some(credentials)).1, renew: Arc::default() }
+    }
+
+    /// Starts to look for credentials on the current runtime, with `role_arn` on top if given.
+    pub fn start(region: Region, role_arn: Option<String>) -> Self {
+        let (sender, credentials) = watch::channel(None);
+        let renew = Arc::new(Notify::new());
+        let identity = Self { credentials, renew: Arc::clone(&renew) };
+        tokio::spawn(async move {
+            let provider = provider(region, role_arn).await;
+            refresh(provider, &sender, &renew).await;
+        });
+        identity
+    }
+
+    /// The newest credentials; `None` while no source has any.
+    pub fn credentials(&self) -> Option<Credentials> {
+        self.credentials.borrow().clone()
+    }
+
+    /// Whether there are credentials.
+    pub fn is_ready(&self) -> bool {
+        self.credentials.borrow().is_some()
+    }
+
+    /// Asks for new credentials, since the service has said that these have expired.
+    pub fn renew(&self) {
+        self.renew.notify_one();
+    }
+
+    /// Waits until there are other credentials than before.
+    pub async fn changed(&mut self) {
+        if self.credentials.changed().await.is_err() {
+            // Fixed credentials: there is nothing to wait for.
+            std::future::pending().await
+        }
+    }
+}
+
+/// The chain of sources, with the role on top.
+async fn provider(region: Region, role_arn: Option<String>) -> SharedCredentialsProvider {
+    let client = aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    let config: SdkConfig = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(client)
+        .region(region)
+        .load()
+        .await;
+    match role_arn {
+        Some(role_arn) => SharedCredentialsProvider::new(
+            AssumeRoleProvider::builder(role_arn)
+                .configure(&config)
+                .session_name(ROLE_SESSION_NAME)
+                .session_length(ROLE_SESSION_LENGTH)
+                .build()
+                .await,
+        ),
+        None => config.credentials_provider().expect("the default chain is always set"),
+    }
+}
+
+/// Keeps the channel filled, for as long as anybody listens.
+async fn refresh(
+    provider: SharedCredentialsProvider,
+    sender: &watch::Sender<Option<Credentials>>,
+    renew: &Notify,
+) {
+    let mut pause = RETRY_PAUSE_MIN;
+    while !sender.is_closed() {
+        let wait = match provider.provide_credentials().await {
+            Ok(credentials) => {
+                pause = RETRY_PAUSE_MIN;
+                let wait = credentials.expiry().map(|expiry| renew_in(expiry, SystemTime::now()));
+                if sender.borrow().is_none() {
+                    info!("Credentials found");
+                }
+                sender.send_replace(Some(credentials));
+                wait
+            }
+            Err(error) => {
+                warn!(
+                    "No credentials: {}. Trying again in {} s; segments are kept meanwhile",
+                    causes(&error),
+                    pause.as_secs()
+                );
+                let wait = pause;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                Some(wait)
+            }
+        };
+        match wait {
+            Some(wait) => {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = renew.notified() => {}
+                    () = sender.closed() => return,
+                }
+            }
+            None => {
+                tokio::select! {
+                    () = renew.notified() => {}
+                    () = sender.closed() => return,
+                }
+            }
+        }
+        // However often the service says "expired", the sources are asked once a second at most.
+        tokio::time::sleep(RETRY_PAUSE_MIN).await;
+    }
+}
+
+fn renew_in(expiry: SystemTime, now: SystemTime) -> Duration {
+    let left = expiry.duration_since(now).unwrap_or_default();
+    left.checked_sub(RENEW_BEFORE_EXPIRY).unwrap_or(left / 2).max(RETRY_PAUSE_MIN)
+}
+
+/// An error with what caused it: the chain's own message says only that it failed.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_renewed_well_before_they_expire() {
+        let now = SystemTime::now();
+        let seconds = Duration::from_secs;
+        assert_eq!(renew_in(now + seconds(3600), now), seconds(3300));
+        assert_eq!(renew_in(now + seconds(200), now), seconds(100));
+        assert_eq!(renew_in(now - seconds(10), now), RETRY_PAUSE_MIN);
+    }
+
+    #[tokio::test]
+    async fn the_configured_region_comes_first() {
+        let found = region(Some("eu-west-1"), true).await.unwrap();
+        assert_eq!(found.as_ref(), "eu-west-1");
+    }
+
+    #[test]
+    fn without_a_region_the_error_lists_what_was_tried() {
+        let error = RegionError { local_mode: true }.to_string();
+        assert!(error.contains("AWS_REGION") && !error.contains("instance metadata"), "{error}");
+        assert!(RegionError { local_mode: false }.to_string().contains("instance metadata"));
+    }
+}

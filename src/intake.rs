@@ -1,0 +1,151 @@
+//! What a receiver thread does with a datagram: parse it, pack it into the ring, count it.
+//!
+//! In: the datagrams of one drain. Out: segments in the thread's own ring, and one wake-up of the
+//! batcher where it is due. Counts are kept in plain integers and published once a drain.
+
+use crate::account::{Account, Counter, DropReason, RejectReason};
+use crate::log::RateLimit;
+use crate::receive::Sink;
+use crate::ring::{Drain, Producer};
+use crate::segment::{Form, Parser, Rejection};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+use tracing::{debug, error, warn};
+
+static INVALID_HEADER: RateLimit = RateLimit::new();
+static NO_DOCUMENT: RateLimit = RateLimit::new();
+static SHOWN: RateLimit = RateLimit::new();
+static NOT_JSON: RateLimit = RateLimit::new();
+static NOT_UTF8: RateLimit = RateLimit::new();
+static DROPPED: RateLimit = RateLimit::new();
+static KERNEL_DROPPED: RateLimit = RateLimit::new();
+
+/// A receiver thread's way from datagram to ring.
+#[derive(Debug)]
+pub struct Intake {
+    parser: Parser,
+    producer: Producer,
+    account: Arc<Account>,
+    batcher: Arc<Notify>,
+}
+
+/// The counts of one drain.
+#[derive(Debug, Default)]
+struct Counts {
+    received: u64,
+    empty: u64,
+    invalid_header: u64,
+    no_document: u64,
+    not_json: u64,
+    not_utf8: u64,
+    dropped: u64,
+}
+
+impl Intake {
+    /// An intake that fills `producer`, counts into `account` and wakes `batcher`.
+    pub fn new(producer: Producer, account: Arc<Account>, batcher: Arc<Notify>) -> Self {
+        Self { parser: Parser::default(), producer, account, batcher }
+    }
+
+    /// Closes the ring, so that the batcher knows that nothing more comes.
+    pub fn close(self) {
+        self.producer.close();
+        self.batcher.notify_one();
+    }
+}
+
+impl Sink for Intake {
+    fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        let mut counts = Counts::default();
+        let mut drain = self.producer.begin(Instant::now());
+        for datagram in datagrams {
+            take(datagram, &mut self.parser, &mut drain, &mut counts);
+        }
+        // Received before anything can be sent: the account never shows more sent than received.
+        counts.publish(&self.account);
+        if drain.commit() {
+            self.batcher.notify_one();
+        }
+    }
+
+    fn kernel_dropped(&mut self, count: u32, queue_bytes: usize) {
+        self.account.kernel_drops.add(u64::from(count));
+        KERNEL_DROPPED.log(|more| {
+            warn!(
+                "The kernel dropped {count} datagrams: the socket's queue of {queue_bytes} bytes \
+                 was full. A larger net.core.rmem_max allows a larger queue{more}"
+            );
+        });
+    }
+}
+
+fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mut Counts) {
+    if datagram.is_empty() {
+        counts.empty += 1;
+        return;
+    }
+    counts.received += 1;
+    match parser.parse(datagram) {
+        Ok(segment) => {
+            match segment.fields.form {
+                Form::Json => {}
+                Form::Text => counts.not_json += 1,
+                Form::Bytes => counts.not_utf8 += 1,
+            }
+            counts.dropped += drain.push(&segment).dropped_count;
+        }
+        Err(Rejection::Header) => {
+            counts.invalid_header += 1;
+            show(Rejection::Header, datagram);
+        }
+        Err(Rejection::NoDocument) => {
+            counts.no_document += 1;
+            show(Rejection::NoDocument, datagram);
+        }
+    }
+}
+
+/// Shows the start of a datagram that was turned down, in the debug log only.
+fn show(rejection: Rejection, datagram: &[u8]) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let start = String::from_utf8_lossy(&datagram[..datagram.len().min(200)]);
+        SHOWN.log(|more| debug!("{rejection}: {start:?}{more}"));
+    }
+}
+
+impl Counts {
+    fn publish(&self, account: &Account) {
+        account.received.add(self.received);
+        account.datagrams_empty.add(self.empty);
+        let add = |counter: &Counter, count: u64| {
+            counter.add(count);
+            count > 0
+        };
+        if add(account.rejected(RejectReason::Header), self.invalid_header) {
+            INVALID_HEADER.log(|more| warn!("{}{more}", Rejection::Header));
+        }
+        if add(account.rejected(RejectReason::NoDocument), self.no_document) {
+            NO_DOCUMENT.log(|more| warn!("{}{more}", Rejection::NoDocument));
+        }
+        if add(&account.documents_not_json, self.not_json) {
+            NOT_JSON.log(|more| {
+                debug!("A document is not JSON; it is forwarded and the service answers{more}");
+            });
+        }
+        if add(&account.documents_invalid_utf8, self.not_utf8) {
+            NOT_UTF8.log(|more| {
+                warn!("A document is not UTF-8; what is invalid is sent as U+FFFD{more}");
+            });
+        }
+        if add(account.dropped(DropReason::Memory), self.dropped) {
+            DROPPED.log(|more| {
+                error!(
+                    "Segment dropped. Consider increasing memory limit (-m): \
+                     {} of the oldest gave way{more}",
+                    self.dropped
+                );
+            });
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The log: lines that operators of the original know, written off the data path.
+//!
+//! In: `tracing` events of this crate (others only from warnings up). Out: one bounded line for
+//! each, `2026-01-31T12:00:00Z [Info] message`, on standard output, standard error or in a file.
+//! A thread of its own writes them; when it cannot keep up lines are dropped and the rest of the
+//! daemon goes on. A closed output is no error.
+//!
+//! What a datagram or an answer of the service can trigger goes through a [`RateLimit`].
+
+mod file;
+mod rate_limit;
+
+pub use file::LogFile;
+pub use rate_limit::{RateLimit, Suppressed};
+
+use crate::config::LogLevel;
+use std::fmt::{self, Write as _};
+use std::io;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+
+/// A longer message is cut here.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Lines that wait for the writing thread at most.
+const LINE_COUNT_MAX: usize = 4096;
+
+/// Starts the log for the whole process; it is flushed when the guard is dropped.
+///
+/// # Panics
+///
+/// When the process has a log already.
+pub fn start(level: LogLevel, output: impl io::Write + Send + 'static) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LINE_COUNT_MAX)
+        .thread_name("log")
+        .finish(output);
+    let lines = tracing_subscriber::fmt::layer().event_format(Line).with_writer(writer);
+    // The libraries' debug lines can hold headers of signed requests: they are never shown.
+    let filter = Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), level_filter(level))
+        .with_default(LevelFilter::WARN.min(level_filter(level)));
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    tracing::subscriber::set_global_default(subscriber).expect("the log is started once");
+    guard
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Dev => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info | LogLevel::Prod => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    }
+}
+
+/// Formats an event as one line.
+struct Line;
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "Error",
+            Level::WARN => "Warn",
+            Level::INFO => "Info",
+            Level::DEBUG => "Debug",
+            Level::TRACE => "Trace",
+        };
+        let mut message = Message(String::with_capacity(128));
+        event.record(&mut message);
+        writeln!(out, "{} [{level}] {}", timestamp(OffsetDateTime::now_utc()), message.0)
+    }
+}
+
+fn timestamp(now: OffsetDateTime) -> String {
+    let whole_seconds = now.replace_nanosecond(0).unwrap_or(now);
+    whole_seconds.format(&Rfc3339).unwrap_or_default()
+}
+
+/// The text of an event on one bounded line: what could end it or steer a terminal is escaped.
+struct Message(String);
+
+impl Message {
+    fn push(&mut self, text: &str) {
+        for character in text.chars() {
+            if self.0.len() >= MESSAGE_BYTES_MAX {
+                if !self.0.ends_with('…') {
+                    self.0.push('…');
+                }
+                return;
+            }
+            if character.is_control() {
+                self.0.extend(character.escape_default());
+            } else {
+                self.0.push(character);
+            }
+        }
+    }
+}
+
+impl fmt::Write for Message {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text);
+        Ok(())
+    }
+}
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let written = match field.name() {
+            "message" => write!(self, "{value:?}"),
+            // Events that the `log` crate made say again where they come from.
+            name if name.starts_with("log.") => Ok(()),
+            name => write!(self, " {name}={value:?}"),
+        };
+        debug_assert!(written.is_ok(), "writing to a string does not fail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_lines_are_bounded() {
+        let mut message = Message(String::new());
+        message.push("a\nb\x1b[31m é");
+        assert_eq!(message.0, r"a\nb\u{1b}[31m é");
+        message.push(&"x".repeat(3 * MESSAGE_BYTES_MAX));
+        message.push("more");
+        assert!(message.0.len() < MESSAGE_BYTES_MAX + 10);
+        assert!(message.0.ends_with("x…"));
+    }
+
+    #[test]
+    fn the_time_is_in_whole_seconds() {
+        let time = OffsetDateTime::from_unix_timestamp_nanos(1_769_860_800_123_456_789).unwrap();
+        assert_eq!(timestamp(time), "2026-01-31T12:00:00Z");
+    }
+}

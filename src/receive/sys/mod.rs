@@ -1,0 +1,9 @@
+//! The system calls that need unsafe code, behind safe types. There is no other unsafe code.
+
+#![expect(unsafe_code, reason = "the one place for it; each block says why it is sound")]
+
+mod meminfo;
+mod mmsg;
+
+pub use meminfo::drop_count;
+pub use mmsg::DatagramSlots;

@@ -1,0 +1,45 @@
+//! A batch's body as hyper takes it: its pieces one after the other, without a copy.
+
+use crate::batch::Batch;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// The body of one request.
+#[derive(Debug)]
+pub struct RequestBody {
+    pieces: std::vec::IntoIter<Bytes>,
+    rest_bytes: u64,
+}
+
+impl RequestBody {
+    /// Shares the pieces of `batch`.
+    pub fn new(batch: &Batch) -> Self {
+        Self { pieces: batch.body.clone().into_iter(), rest_bytes: batch.body_length_bytes as u64 }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.next();
+        self.rest_bytes -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest_bytes == 0
+    }
+
+    /// Exact, so that hyper sends a Content-Length and not chunks.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest_bytes)
+    }
+}

@@ -1,0 +1,145 @@
+//! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4.
+//!
+//! Signed afresh for each attempt, because credentials change and a signature lasts five minutes.
+
+use super::body::RequestBody;
+use crate::batch::Batch;
+use crate::endpoint::Endpoint;
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, Method, Request};
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Name of the service in the scope of a signature.
+const SERVICE: &str = "xray";
+
+/// The path of `PutTraceSegments`.
+const PATH: &str = "/TraceSegments";
+
+/// Why a request could not be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// A part of the signature's scope is missing
+    #[error("the request cannot be signed: {0}")]
+    Parameters(#[from] v4::signing_params::BuildError),
+    /// The request's address or headers cannot be signed
+    #[error("the request cannot be signed: {0}")]
+    Request(#[from] aws_sigv4::http_request::SigningError),
+}
+
+/// What all requests of a daemon have in common.
+#[derive(Debug)]
+pub struct Signer {
+    uri: http::Uri,
+    uri_text: String,
+    region: String,
+    user_agent: HeaderValue,
+}
+
+impl Signer {
+    /// Signs requests to `endpoint` in `region`. `execution_environment` is what
+    /// `AWS_EXECUTION_ENV` says; it goes into the user agent.
+    pub fn new(endpoint: &Endpoint, region: &str, execution_environment: Option<&str>) -> Self {
+        let uri = endpoint.uri(PATH);
+        let user_agent = user_agent(execution_environment.unwrap_or("UNKNOWN"));
+        // An execution environment with control characters is as good as none.
+        let user_agent =
+            HeaderValue::from_str(&user_agent).unwrap_or(HeaderValue::from_static("xrayd"));
+        Self { uri_text: uri.to_string(), uri, region: region.to_owned(), user_agent }
+    }
+
+    /// A request for `batch`, signed with `credentials` at `now`.
+    ///
+    /// # Errors
+    ///
+    /// When the address or the credentials have characters that no header can hold.
+    pub fn sign(
+        &self,
+        batch: &Batch,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Request<RequestBody>, SignError> {
+        let mut request = Request::new(RequestBody::new(batch));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-amzn-xray-timestamp", timestamp(now));
+
+        let identity = credentials.clone().into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name(SERVICE)
+            .time(now)
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let signable = SignableRequest::new(
+            Method::POST.as_str(),
+            self.uri_text.as_str(),
+            request
+                .headers()
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
+            SignableBody::Precomputed(hex(&batch.body_sha256)),
+        )?;
+        let (instructions, _signature) = sign(signable, &parameters)?.into_parts();
+        instructions.apply_to_request_http1x(&mut request);
+        // Not signed: proxies on the way may add to it.
+        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
+        Ok(request)
+    }
+}
+
+/// As the original words it, so that the service's own statistics keep working.
+fn user_agent(execution_environment: &str) -> String {
+    // The original names the platform as Go does.
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!(
+        "xrayd/{version} xray-agent/xray-daemon/{version} exec-env/{execution_environment} \
+         OS/{os}-{architecture}",
+        version = env!("CARGO_PKG_VERSION"),
+        os = std::env::consts::OS,
+    )
+}
+
+/// Seconds since 1970 with nine decimals.
+fn timestamp(now: SystemTime) -> HeaderValue {
+    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let text = format!("{}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos());
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0.000000000"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_timestamp_has_nine_decimals() {
+        let at = UNIX_EPOCH + Duration::new(1_795_354_918, 42_000);
+        assert_eq!(timestamp(at), "1795354918.000042000");
+    }
+
+    #[test]
+    fn the_user_agent_holds_what_the_service_looks_for() {
+        let text = user_agent("AWS_ECS_FARGATE");
+        assert!(text.contains("xray-agent/xray-daemon/"), "{text}");
+        assert!(text.contains(" exec-env/AWS_ECS_FARGATE OS/linux-"), "{text}");
+    }
+}

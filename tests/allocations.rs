@@ -1,0 +1,104 @@
+//! Nothing is allocated for a segment on its way from datagram to encoded body.
+
+#![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
+use xrayd::memory::Pool;
+use xrayd::ring::{Consumer, Producer, ring};
+use xrayd::segment::Parser;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATION_COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came; the count is a plain cell
+// of this thread whose access allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATION_COUNT.set(ALLOCATION_COUNT.get() + 1);
+        // SAFETY: the caller keeps to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps to the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATION_COUNT.set(ALLOCATION_COUNT.get() + 1);
+        // SAFETY: the caller keeps to the contract of `realloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Flow {
+    parser: Parser,
+    producer: Producer,
+    consumer: Consumer,
+    batcher: Batcher,
+}
+
+impl Flow {
+    fn take(&mut self, datagram: &[u8]) {
+        let now = Instant::now();
+        let segment = self.parser.parse(datagram).expect("it is a segment");
+        let mut drain = self.producer.begin(now);
+        assert_eq!(drain.push(&segment).dropped_count, 0);
+        let _ = drain.commit();
+        let parcel = self.consumer.pop().expect("it was just pushed");
+        for segment in parcel.segments() {
+            self.batcher.add(&segment, parcel.opened_at(), now).expect("there is memory");
+        }
+    }
+}
+
+/// Datagrams of three kinds: small JSON, text that is no JSON, one that fills several chunks.
+fn datagram(index: usize, kind: usize) -> Vec<u8> {
+    let document = match kind {
+        0 => format!(
+            r#"{{"trace_id":"1-67a1b2c3-{index:024x}","id":"{index:016x}","n":[1.5,{{}}]}}"#
+        ),
+        1 => "T1SeyJhIjoxfQ==".repeat(50),
+        _ => format!(r#"{{"id":"{index:016x}","name":"{}"}}"#, "\\n\u{e9}".repeat(5_000)),
+    };
+    format!("{{\"format\":\"json\",\"version\":1}}\n{document}").into_bytes()
+}
+
+#[test]
+fn no_segment_costs_an_allocation_on_its_way_into_a_body() {
+    let pool = Pool::new(512, 128);
+    let (producer, consumer) = ring(Arc::clone(&pool), 64);
+    let batcher = Batcher::new(pool, 1 << 20, 4);
+    let mut flow = Flow { parser: Parser::default(), producer, consumer, batcher };
+    let mut batch_count = 0;
+    for round in 0..60 {
+        for index in 0..DOCUMENT_COUNT_MAX {
+            let datagram = datagram(index, (round + index) % 3);
+            let before = ALLOCATION_COUNT.get();
+            flow.take(&datagram);
+            let allocation_count = ALLOCATION_COUNT.get() - before;
+            let finished_count = std::iter::from_fn(|| flow.batcher.pop()).count() as u64;
+            batch_count += finished_count;
+            // The first rounds find the sizes of the buffers. After that a batch costs its list of
+            // documents, its list of pieces and a handle for each piece; a segment costs nothing.
+            if round >= 30 {
+                assert!(
+                    allocation_count <= 60 * finished_count,
+                    "segment {index} of round {round}: {allocation_count} allocations, \
+                     {finished_count} batches finished"
+                );
+            }
+        }
+    }
+    assert!(batch_count > 50, "{batch_count} batches");
+}

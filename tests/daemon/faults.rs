@@ -1,0 +1,196 @@
+//! What the service or the way to it does wrong costs no segment.
+
+use super::endpoint::{Endpoint, Reply};
+use super::process::{Daemon, HEADER};
+use std::time::Duration;
+
+const THROTTLED: &str = r#"{"__type":"ThrottledException","message":"slow down"}"#;
+
+fn documents(count: usize) -> Vec<String> {
+    // Zeros in front, so that sorting does not change the order.
+    let document = |index| {
+        format!(
+            r#"{{"trace_id":"1-5759e988-{index:024x}","id":"{index:016x}","name":"n","n":{index}}}"#
+        )
+    };
+    (0..count).map(document).collect()
+}
+
+fn send(daemon: &Daemon, documents: &[String]) {
+    daemon.send(documents.iter().map(|document| format!("{HEADER}{document}")));
+}
+
+/// Everything arrives, once, and the account says the same.
+fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[String]) {
+    daemon.wait_for_metric("xray_segments_sent_total", sent.len() as u64);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert_eq!(endpoint.sorted_documents(), sent);
+    let account = format!("received={0} sent={0} rejected=0 dropped=0", sent.len());
+    assert!(log.contains(&account), "{log}");
+}
+
+#[test]
+fn server_errors_cost_no_segment_and_double_none() {
+    let endpoint = Endpoint::start(|index| match index {
+        0..3 => Reply::Fail(500, &[], "<html>Internal Server Error</html>".into()),
+        3 => Reply::Fail(503, &[], String::new()),
+        _ => Reply::Accept,
+    });
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(120);
+    send(&daemon, &sent);
+    settle(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn throttling_costs_no_segment_and_doubles_none() {
+    let endpoint = Endpoint::start(|index| match index {
+        0 => Reply::Fail(429, &[("x-amzn-errortype", "ThrottledException")], THROTTLED.into()),
+        1 => Reply::Fail(400, &[], THROTTLED.into()),
+        2 => Reply::Fail(429, &[("retry-after", "1")], String::new()),
+        _ => Reply::Accept,
+    });
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(120);
+    send(&daemon, &sent);
+    daemon.wait_for_metric("xray_requests_throttled_total", 3);
+    settle(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn broken_connections_before_the_request_was_taken_cost_no_segment_and_double_none() {
+    let endpoint = Endpoint::start(|index| match index {
+        0..4 => Reply::Break,
+        _ => Reply::Accept,
+    });
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(120);
+    send(&daemon, &sent);
+    settle(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn a_lost_answer_doubles_its_own_batch_and_nothing_else() {
+    let endpoint = Endpoint::start(|index| match index {
+        0 => Reply::AcceptAndBreak,
+        _ => Reply::Accept,
+    });
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(120);
+    send(&daemon, &sent);
+    daemon.wait_for_metric("xray_segments_sent_total", 120);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let mut arrived = endpoint.sorted_documents();
+    assert!((121..=170).contains(&arrived.len()), "{} documents", arrived.len());
+    arrived.dedup();
+    assert_eq!(arrived, sent);
+}
+
+#[test]
+fn slow_answers_are_waited_for_with_as_many_calls_as_configured() {
+    let endpoint = Endpoint::start(|_| Reply::AcceptAfter(Duration::from_millis(300)));
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(1_000);
+    send(&daemon, &sent);
+    settle(daemon, &endpoint, &sent);
+    let open_count_max = endpoint.seen(|seen| seen.open_count_max);
+    assert!((2..=8).contains(&open_count_max), "{open_count_max} calls at a time");
+}
+
+#[test]
+fn connections_are_used_again() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(30);
+    for (index, part) in sent.chunks(10).enumerate() {
+        send(&daemon, part);
+        daemon.wait_for_metric("xray_segments_sent_total", 10 * (index as u64 + 1));
+    }
+    settle(daemon, &endpoint, &sent);
+    let (requests, connections) = endpoint.seen(|seen| (seen.request_count, seen.connection_count));
+    assert!(requests >= 3 && connections == 1, "{requests} requests, {connections} connections");
+}
+
+#[test]
+fn an_endpoint_that_comes_late_gets_everything() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    // The port is ours and nobody answers: connections are made by the kernel and then cut.
+    let daemon = Daemon::start(&format!("http://{address}"), &[], &[]);
+    let sent = documents(60);
+    send(&daemon, &sent);
+    drop(held);
+    daemon.wait_for_line("Sending segment batch failed with:");
+    assert_eq!(daemon.metric("xray_segments_sent_total"), 0);
+    let endpoint = Endpoint::start_at(address, |_| Reply::Accept);
+    settle(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn unprocessed_documents_are_reported_by_trace_and_counted() {
+    let answer = r#"{"UnprocessedTraceSegments":[
+        {"Id":"0000000000000001","ErrorCode":"InvalidTraceId","Message":"no"},
+        {"ErrorCode":"ParseError"}]}"#;
+    let endpoint = Endpoint::start(move |_| Reply::Answer(answer.into()));
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    send(&daemon, &documents(50));
+    daemon.wait_for_metric("xray_segments_rejected_total{reason=\"unprocessed\"}", 2);
+    daemon.wait_for_metric("xray_segments_sent_total", 48);
+    let (_, log) = daemon.stop();
+    assert!(log.contains("Sent batch of 50 segments but had 2 Unprocessed segments"), "{log}");
+    assert!(log.contains("1-5759e988-000000000000000000000001"), "{log}");
+    assert!(log.contains("InvalidTraceId: no"), "{log}");
+    assert!(log.contains("sent=48 rejected=2 (unprocessed=2) dropped=0"), "{log}");
+}
+
+#[test]
+fn a_request_refused_for_good_is_counted_and_the_next_one_goes() {
+    let refusal = r#"{"__type":"InvalidRequestException","message":"not like this"}"#;
+    let endpoint = Endpoint::start(move |index| match index {
+        0 => Reply::Fail(400, &[], refusal.into()),
+        _ => Reply::Accept,
+    });
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    send(&daemon, &documents(50));
+    daemon.wait_for_metric("xray_segments_rejected_total{reason=\"refused\"}", 50);
+    send(&daemon, &documents(50));
+    daemon.wait_for_metric("xray_segments_sent_total", 50);
+    let (_, log) = daemon.stop();
+    assert!(log.contains("InvalidRequestException: not like this"), "{log}");
+}
+
+#[test]
+fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
+    let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_open = std::sync::Arc::clone(&open);
+    let endpoint = Endpoint::start(move |_| {
+        if is_open.load(std::sync::atomic::Ordering::Relaxed) {
+            Reply::Accept
+        } else {
+            Reply::Fail(500, &[], String::new())
+        }
+    });
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "3"], &[]);
+    let sent: Vec<String> = documents(5_000)
+        .into_iter()
+        .map(|document| document.replace("\"name\":\"n\"", &format!("\"name\":\"{:800}\"", "n")))
+        .collect();
+    send(&daemon, &sent);
+    daemon.wait_for_line("Spilling over");
+    daemon.wait_for_metric("xray_segments_received_total", 5_000);
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let arrived = endpoint.sorted_documents();
+    let account = format!(
+        "received=5000 sent={} rejected=0 dropped={} (memory={1}) kernel_drops=0",
+        arrived.len(),
+        5_000 - arrived.len()
+    );
+    assert!(log.contains(&account), "{account} is not in\n{log}");
+    // 3 MB hold about a thousand of these; the last of them are the newest.
+    assert!(arrived.len() > 300, "{} arrived", arrived.len());
+    assert_eq!(arrived[arrived.len() - 100..], sent[4_900..]);
+}

@@ -1,0 +1,203 @@
+//! The real binary as a child process, and the questions that a test asks it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come; a busy machine may need most of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The header line that SDKs send, with its newline.
+pub const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
+
+/// A running daemon; it is killed when the test ends early.
+pub struct Daemon {
+    child: Child,
+    lines: Arc<Lines>,
+    /// Where it receives segments.
+    pub udp: SocketAddr,
+    /// Where it serves its pages.
+    pub tcp: SocketAddr,
+}
+
+#[derive(Default)]
+struct Lines {
+    /// The lines, and how many of the two outputs have ended.
+    text: Mutex<(Vec<String>, usize)>,
+    changed: Condvar,
+}
+
+/// The command for the daemon in an environment of its own.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xray"));
+    command.args(arguments).env_clear().env("AWS_EC2_METADATA_DISABLED", "true");
+    // No file of the machine's user takes part.
+    command.env("HOME", "/nonexistent").current_dir(std::env::temp_dir());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a daemon that is expected not to start; returns its exit code and what it said.
+pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = command(arguments);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (status, log) = Daemon::watch(child, any).wait();
+    (status.code(), log)
+}
+
+impl Daemon {
+    /// Starts the daemon on free ports with credentials, sending to `endpoint`.
+    pub fn start(endpoint: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+        all.extend(arguments);
+        let mut command = command(&all);
+        command
+            .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_ENDPOINT_URL_XRAY", endpoint)
+            .envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Runs `command` and waits until both ports are open.
+    pub fn spawn(mut command: Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut daemon = Self::watch(child, ([127, 0, 0, 1], 0).into());
+        daemon.udp = daemon.listening("Listening on UDP ");
+        daemon.tcp = daemon.listening("Listening on TCP ");
+        daemon
+    }
+
+    fn watch(mut child: Child, address: SocketAddr) -> Self {
+        let lines = Arc::new(Lines::default());
+        collect(child.stdout.take().unwrap(), Arc::clone(&lines));
+        collect(child.stderr.take().unwrap(), Arc::clone(&lines));
+        Self { child, lines, udp: address, tcp: address }
+    }
+
+    fn listening(&self, text: &str) -> SocketAddr {
+        let line = self.wait_for_line(text);
+        let address = line.split(text).nth(1).unwrap().split_whitespace().next().unwrap();
+        address.parse().unwrap()
+    }
+
+    /// Waits for a line with `text` in the log; returns it.
+    pub fn wait_for_line(&self, text: &str) -> String {
+        let found = self.lines.wait(|lines, _| lines.iter().find(|l| l.contains(text)).cloned());
+        found.unwrap_or_else(|lines| panic!("no line with {text:?} in\n{}", lines.join("\n")))
+    }
+
+    /// All lines so far.
+    pub fn log(&self) -> String {
+        self.lines.text.lock().unwrap().0.join("\n")
+    }
+
+    /// Sends datagrams, slowly enough for a small socket queue.
+    pub fn send<D: AsRef<[u8]>>(&self, datagrams: impl IntoIterator<Item = D>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(self.udp).unwrap();
+        let mut sent_bytes = 0;
+        for datagram in datagrams {
+            socket.send(datagram.as_ref()).unwrap();
+            sent_bytes += datagram.as_ref().len() + 768;
+            if sent_bytes > 50_000 {
+                sent_bytes = 0;
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    /// The value of a metric, with its labels as they are written; 0 when it is not there.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.get("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric has reached `value`.
+    pub fn wait_for_metric(&self, name: &str, value: u64) {
+        let start = Instant::now();
+        while self.metric(name) < value {
+            let page = self.get("/metrics");
+            assert!(start.elapsed() < PATIENCE, "{name} is not {value} in\n{page}\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.metric(name), value, "{name}");
+    }
+
+    /// A page of the TCP port.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.tcp).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).unwrap();
+    }
+
+    /// Ends it with SIGTERM; returns its exit status and its whole log.
+    pub fn stop(self) -> (ExitStatus, String) {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits until it has ended; returns its exit status and its whole log.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the daemon does not end:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        };
+        // Its outputs end with it.
+        let ended = self.lines.wait(|_, ended_count| (ended_count == 2).then_some(()));
+        assert!(ended.is_ok(), "its outputs stay open");
+        (status, self.log())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Lines {
+    fn wait<T>(&self, find: impl Fn(&[String], usize) -> Option<T>) -> Result<T, Vec<String>> {
+        let start = Instant::now();
+        let mut text = self.text.lock().unwrap();
+        loop {
+            if let Some(found) = find(&text.0, text.1) {
+                return Ok(found);
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(text.0.clone());
+            }
+            text = self.changed.wait_timeout(text, Duration::from_millis(200)).unwrap().0;
+        }
+    }
+}
+
+fn collect(output: impl Read + Send + 'static, lines: Arc<Lines>) {
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n') {
+            let Ok(line) = line else { break };
+            lines.text.lock().unwrap().0.push(String::from_utf8_lossy(&line).into_owned());
+            lines.changed.notify_all();
+        }
+        lines.text.lock().unwrap().1 += 1;
+        lines.changed.notify_all();
+    });
+}

@@ -1,0 +1,113 @@
+//! How the daemon starts, and how it ends.
+
+use super::endpoint::{Endpoint, Reply};
+use super::process::{Daemon, HEADER, command, run_to_end};
+use rustix::process::Signal;
+use std::net::{TcpListener, UdpSocket};
+
+#[test]
+fn a_udp_port_in_use_is_an_error_that_names_it() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, error) = run_to_end(&["-b", &address, "-t", "127.0.0.1:0", "-n", "x"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains(&address) && error.contains("in use"), "{error}");
+}
+
+#[test]
+fn without_a_tcp_port_segments_still_arrive_and_the_port_is_taken_when_it_is_free() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let mut command = command(&["-b", "127.0.0.1:0", "-t", &address, "-n", "us-east-1"]);
+    command.env("AWS_ENDPOINT_URL_XRAY", endpoint.url());
+    command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret");
+    let free = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(taken);
+    });
+    let daemon = Daemon::spawn(command);
+    free.join().unwrap();
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains(&format!("TCP {address} cannot be opened")), "{log}");
+}
+
+#[test]
+fn without_a_region_the_daemon_ends_and_lists_what_it_tried() {
+    let (code, error) = run_to_end(&["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-o"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("AWS_REGION") && error.contains("-n us-east-1"), "{error}");
+}
+
+#[test]
+fn segments_wait_for_credentials() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    let mut command = command(&["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"]);
+    command.env("AWS_ENDPOINT_URL_XRAY", endpoint.url());
+    let process = format!("cat {}", file.display());
+    let config = folder.path().join("config");
+    std::fs::write(&config, format!("[default]\ncredential_process = {process}\n")).unwrap();
+    command.env("AWS_CONFIG_FILE", &config).env("PATH", "/usr/bin:/bin");
+    let daemon = Daemon::spawn(command);
+    daemon.send((0..3).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+    daemon.wait_for_line("No credentials");
+    assert_eq!(daemon.metric("xray_segments_sent_total"), 0);
+    let answer = r#"{"Version":1,"AccessKeyId":"AKIDEXAMPLE","SecretAccessKey":"secret"}"#;
+    std::fs::write(&file, answer).unwrap();
+    daemon.wait_for_metric("xray_segments_sent_total", 3);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && !log.contains("secret"), "{log}");
+}
+
+#[test]
+fn a_part_filled_batch_leaves_at_the_shutdown() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let endpoint = Endpoint::start(|_| Reply::Accept);
+        let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+        daemon.send((0..75).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+        daemon.signal(signal);
+        let (status, log) = daemon.wait();
+        assert!(status.success(), "{log}");
+        assert_eq!(endpoint.sorted_documents().len(), 75);
+        assert!(log.contains("Got shutdown signal"), "{log}");
+        assert!(log.contains("Account: received=75 sent=75 rejected=0 dropped=0"), "{log}");
+    }
+}
+
+#[test]
+fn what_cannot_be_sent_in_time_is_counted() {
+    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("cfg.yaml");
+    std::fs::write(&config, "Version: 2\nShutdownSeconds: 1\n").unwrap();
+    let arguments = ["-c", config.to_str().unwrap()];
+    let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
+    daemon.send((0..7).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+    daemon.wait_for_metric("xray_segments_received_total", 7);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("received=7 sent=0 rejected=0 dropped=7 (shutdown=7)"), "{log}");
+    assert!(log.contains("7 segments had not been sent"), "{log}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("cfg.yaml");
+    std::fs::write(&config, "Version: 2\nShutdownSeconds: 3600\n").unwrap();
+    let arguments = ["-c", config.to_str().unwrap()];
+    let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_received_total", 1);
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_line("Got shutdown signal:");
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("dropped=1 (shutdown=1)"), "{log}");
+}

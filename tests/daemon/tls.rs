@@ -1,0 +1,105 @@
+//! TLS to the service: HTTP/1.1 and HTTP/2, and whom the daemon trusts.
+
+use super::endpoint::{Endpoint, Reply};
+use super::process::{Daemon, HEADER};
+use http::Version;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A private authority; its certificate is in a file of `folder`.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    path: PathBuf,
+}
+
+impl Authority {
+    fn new(folder: &Path, name: &str) -> Self {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let issuer =
+            CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap();
+        let path = folder.join(format!("{name}.pem"));
+        std::fs::write(&path, issuer.pem()).unwrap();
+        Self { issuer, path }
+    }
+
+    /// A server's configuration with a certificate for `host`.
+    fn server(&self, host: &str, protocols: &[&[u8]]) -> ServerConfig {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new([host.to_owned()]).unwrap();
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        config
+    }
+}
+
+fn start(endpoint: &Endpoint, variable: &str, path: &Path) -> Daemon {
+    let url = format!("https://{}", endpoint.address);
+    Daemon::start(&url, &[], &[(variable, path.to_str().unwrap())])
+}
+
+#[test]
+fn segments_arrive_over_both_versions_of_http_under_a_private_authority() {
+    for (protocol, version) in [(&b"http/1.1"[..], Version::HTTP_11), (b"h2", Version::HTTP_2)] {
+        for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+            let folder = tempfile::tempdir().unwrap();
+            let authority = Authority::new(folder.path(), "private");
+            let tls = authority.server("127.0.0.1", &[protocol]);
+            let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+            let daemon = start(&endpoint, variable, &authority.path);
+            let documents: Vec<String> = (100..300).map(|n| format!("{{\"n\":{n}}}")).collect();
+            daemon.send(documents.iter().map(|document| format!("{HEADER}{document}")));
+            daemon.wait_for_metric("xray_segments_sent_total", 200);
+            let (status, log) = daemon.stop();
+            assert!(status.success(), "{log}");
+            assert_eq!(endpoint.sorted_documents(), documents);
+            let versions = endpoint.seen(|seen| seen.versions.clone());
+            assert!(versions.iter().all(|&seen| seen == version), "{versions:?}");
+        }
+    }
+}
+
+#[test]
+fn http2_carries_all_calls_over_one_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let tls = authority.server("127.0.0.1", &[b"h2", b"http/1.1"]);
+    let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+    let daemon = start(&endpoint, "AWS_CA_BUNDLE", &authority.path);
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    daemon.send((0..500).map(|n| format!("{HEADER}{{\"n\":{n}}}")));
+    daemon.wait_for_metric("xray_segments_sent_total", 501);
+    assert_eq!(endpoint.seen(|seen| seen.connection_count), 1);
+}
+
+#[test]
+fn a_certificate_of_another_authority_or_host_is_refused_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = Authority::new(folder.path(), "trusted");
+    let foreign = Authority::new(folder.path(), "foreign");
+    for tls in [
+        foreign.server("127.0.0.1", &[b"h2", b"http/1.1"]),
+        trusted.server("other.example", &[b"h2", b"http/1.1"]),
+    ] {
+        let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+        let daemon = start(&endpoint, "AWS_CA_BUNDLE", &trusted.path);
+        daemon.send([format!("{HEADER}{{}}")]);
+        let line = daemon.wait_for_line("Sending segment batch failed with:");
+        assert!(line.contains("certificate"), "{line}");
+        assert!(line.contains("are kept"), "{line}");
+        assert_eq!(endpoint.seen(|seen| seen.request_count), 0);
+    }
+}
