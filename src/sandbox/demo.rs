@@ -1,0 +1,263 @@
+//! The demo: what a small web shop would have sent in the last seconds.
+//!
+//! In: the time. Out: datagrams (header line and document) of three traces with fresh ids: a
+//! checkout that works, an order that fails in another service, and a cart that is throttled by
+//! its table and whose segment was announced while in progress. Bound: eight datagrams. Pure code;
+//! the caller sends them through UDP, so that they take the way of real ones.
+
+use serde_json::{Value, json};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
+
+/// The datagrams, in the order in which the services would have sent them.
+pub fn datagrams(now: SystemTime) -> Vec<Vec<u8>> {
+    let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
+    let at = |seconds_ago: f64| Trace::new(since_1970 - seconds_ago);
+    let documents = [checkout(&at(2.0)), order(&at(1.5)), cart(&at(1.0))].concat();
+    let datagram = |document: Value| format!("{HEADER}{document}").into_bytes();
+    documents.into_iter().map(datagram).collect()
+}
+
+/// A trace's id, and a clock that counts milliseconds from its start.
+struct Trace {
+    id: String,
+    start_seconds: f64,
+}
+
+impl Trace {
+    fn new(start_seconds: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds")]
+        let epoch = start_seconds.max(0.0) as u64 & 0xffff_ffff;
+        let unique = fastrand::u128(..) >> 32;
+        Self { id: format!("1-{epoch:08x}-{unique:024x}"), start_seconds }
+    }
+
+    /// The named part of the trace from one millisecond to another, with `more` fields.
+    fn part(&self, id: &str, name: &str, from_to_ms: (u32, u32), more: Value) -> Value {
+        let seconds = |ms: u32| self.start_seconds + f64::from(ms) / 1e3;
+        let mut part = more;
+        part["id"] = json!(id);
+        part["name"] = json!(name);
+        part["start_time"] = json!(seconds(from_to_ms.0));
+        part["end_time"] = json!(seconds(from_to_ms.1));
+        part
+    }
+
+    /// The same as a document of its own.
+    fn document(&self, id: &str, name: &str, from_to_ms: (u32, u32), more: Value) -> Value {
+        let mut document = self.part(id, name, from_to_ms, more);
+        document["trace_id"] = json!(self.id);
+        document
+    }
+}
+
+/// Segments have ids of 16 hexadecimal digits.
+fn id() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+fn http(method: &str, url: &str, status: u16) -> Value {
+    json!({"request": {"method": method, "url": url}, "response": {"status": status}})
+}
+
+/// Three services, a query and a table, and all is well.
+fn checkout(trace: &Trace) -> Vec<Value> {
+    let [shop, stock_call, stock, price_call, price] = std::array::from_fn(|_| id());
+    let stock_url = "http://inventory.internal/items/42";
+    let price_url = "http://pricing.internal/quote";
+    let calls =
+        json!([
+        trace.part(&stock_call, "inventory", (18, 138), json!({
+            "namespace": "remote", "http": http("GET", stock_url, 200),
+        })),
+        trace.part(&price_call, "pricing", (141, 236), json!({
+            "namespace": "remote", "http": http("POST", price_url, 200),
+        })),
+        trace.part(&id(), "DynamoDB", (240, 275), json!({
+            "namespace": "aws",
+            "aws": {"operation": "GetItem", "table_name": "carts", "region": "eu-central-1"},
+            "http": {"response": {"status": 200}},
+        })),
+        trace.part(&id(), "render", (280, 471), json!({})),
+    ]);
+    vec![
+        trace.document(&stock, "inventory", (24, 131), json!({
+            "parent_id": stock_call, "http": http("GET", stock_url, 200),
+            "subsegments": [trace.part(&id(), "stock@inventory-db", (31, 118), json!({
+                "namespace": "remote",
+                "sql": {"database_type": "PostgreSQL",
+                    "sanitized_query": "SELECT count FROM stock WHERE item = ?"},
+            }))],
+        })),
+        trace.document(&price, "pricing", (147, 229), json!({
+            "parent_id": price_call, "http": http("POST", price_url, 200),
+        })),
+        trace.document(&shop, "shop.example", (0, 482), json!({
+            "origin": "AWS::ECS::Container", "http": http("GET", "https://shop.example/checkout", 200),
+            "annotations": {"customer": "returning"}, "subsegments": calls,
+        })),
+    ]
+}
+
+/// The payment service throws, and the shop with it.
+fn order(trace: &Trace) -> Vec<Value> {
+    let [shop, call, payment] = std::array::from_fn(|_| id());
+    let url = "http://payments.internal/charge";
+    let cause = json!({"working_directory": "/srv/payments", "exceptions": [{
+        "id": id(), "type": "CardDeclined", "message": "the card issuer did not answer",
+        "stack": [{"path": "charge.py", "line": 88, "label": "charge"}],
+    }]});
+    let calls = json!([trace.part(
+        &call,
+        "payments",
+        (12, 318),
+        json!({
+            "namespace": "remote", "fault": true, "http": http("POST", url, 500),
+        })
+    )]);
+    vec![
+        trace.document(
+            &payment,
+            "payments",
+            (19, 310),
+            json!({
+                "parent_id": call, "fault": true, "cause": cause, "http": http("POST", url, 500),
+            }),
+        ),
+        trace.document(
+            &shop,
+            "shop.example",
+            (0, 325),
+            json!({
+                "fault": true, "http": http("POST", "https://shop.example/orders", 502),
+                "subsegments": calls,
+            }),
+        ),
+    ]
+}
+
+/// A segment in progress, a subsegment sent on its own, then the completed segment.
+fn cart(trace: &Trace) -> Vec<Value> {
+    let shop = id();
+    let url = "https://shop.example/cart";
+    let mut open = trace.document(
+        &shop,
+        "shop.example",
+        (0, 0),
+        json!({
+            "in_progress": true, "http": {"request": {"method": "PUT", "url": url}},
+        }),
+    );
+    if let Some(fields) = open.as_object_mut() {
+        fields.remove("end_time");
+    }
+    vec![
+        open,
+        trace.document(
+            &id(),
+            "DynamoDB",
+            (9, 164),
+            json!({
+                "type": "subsegment", "parent_id": shop, "namespace": "aws",
+                "error": true, "throttle": true,
+                "aws": {"operation": "PutItem", "table_name": "carts", "region": "eu-central-1"},
+                "http": {"response": {"status": 400}},
+                "cause": {"exceptions": [{"id": id(), "remote": true,
+                    "type": "ProvisionedThroughputExceededException",
+                    "message": "Rate of requests exceeds the allowed throughput"}]},
+            }),
+        ),
+        trace.document(
+            &shop,
+            "shop.example",
+            (0, 171),
+            json!({
+                "error": true, "throttle": true, "http": http("PUT", url, 429),
+            }),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::{DOCUMENT_SIZE_BYTES_MAX, Document};
+    use super::super::store::{Limits, Store};
+    use super::super::tree;
+    use super::*;
+    use std::time::Instant;
+
+    const NOW_SECONDS: u64 = 1_700_000_000;
+
+    fn documents() -> Vec<Document> {
+        let datagrams = datagrams(UNIX_EPOCH + Duration::from_secs(NOW_SECONDS));
+        let parse = |datagram: &Vec<u8>| {
+            let text = std::str::from_utf8(datagram).unwrap();
+            let (header, document) = text.split_once('\n').unwrap();
+            assert_eq!(header, r#"{"format":"json","version":1}"#);
+            assert!(text.len() < DOCUMENT_SIZE_BYTES_MAX);
+            Document::parse(document).unwrap()
+        };
+        datagrams.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn there_are_eight_datagrams_of_three_traces_in_the_form_of_the_service() {
+        let documents = documents();
+        let mut traces: Vec<&str> =
+            documents.iter().map(|document| document.trace_id.as_str()).collect();
+        traces.dedup();
+        assert_eq!((documents.len(), traces.len()), (8, 3));
+        for (trace, seconds_ago) in traces.iter().zip([2_u64, 2, 1]) {
+            let parts: Vec<&str> = trace.split('-').collect();
+            assert_eq!((parts[0], parts[2].len()), ("1", 24));
+            let start = u64::from_str_radix(parts[1], 16).unwrap();
+            assert_eq!(start, NOW_SECONDS - seconds_ago, "{trace}");
+        }
+        for document in &documents {
+            let end = document.end_time.unwrap_or(document.start_time);
+            assert!(document.start_time <= end && end <= 1_700_000_000.0);
+            assert_eq!(document.id.len(), 16);
+        }
+    }
+
+    #[test]
+    fn every_call_has_fresh_ids() {
+        let ids: std::collections::HashSet<String> =
+            (0..20).flat_map(|_| documents()).map(|document| document.trace_id).collect();
+        assert_eq!(ids.len(), 60);
+    }
+
+    #[test]
+    fn the_trees_show_the_services_the_fault_and_the_throttle() {
+        let mut store = Store::new(Limits::default());
+        for document in documents() {
+            store.insert(document, Instant::now());
+        }
+        let trees: Vec<String> =
+            store.take_all().iter().map(|(id, documents)| tree::render(id, documents)).collect();
+        let below = |tree: &str| tree.split_once('\n').unwrap().1.to_owned();
+        assert!(trees[0].contains("  482 ms  3 segments, 5 subsegments\n"), "{}", trees[0]);
+        assert_eq!(
+            below(&trees[0]),
+            "\
+└─ shop.example  482 ms  GET /checkout 200
+   ├─ inventory  120 ms  GET /items/42 200
+   │  └─ inventory  107 ms  GET /items/42 200
+   │     └─ stock@inventory-db  87 ms  SELECT count FROM stock WHERE item = ?
+   ├─ pricing  95 ms  POST /quote 200
+   │  └─ pricing  82 ms  POST /quote 200
+   ├─ DynamoDB  35 ms  200  GetItem
+   └─ render  191 ms"
+        );
+        assert_eq!(
+            below(&trees[1]),
+            "\
+└─ shop.example  325 ms  POST /orders 502  fault
+   └─ payments  306 ms  POST /charge 500  fault
+      └─ payments  291 ms  POST /charge 500  fault  CardDeclined: the card issuer did not answer"
+        );
+        assert!(below(&trees[2]).starts_with("└─ shop.example  171 ms  PUT /cart 429  throttle\n"));
+        assert!(trees[2].contains("   └─ DynamoDB  155 ms  400  PutItem  throttle  Provisioned"));
+    }
+}

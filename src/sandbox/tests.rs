@@ -1,0 +1,262 @@
+//! Tests of the routes, with requests signed by aws-sigv4.
+
+use super::*;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use std::time::UNIX_EPOCH;
+
+fn credentials() -> Credentials {
+    Credentials::new("AKIDEXAMPLE", "secret", Some("token".to_owned()), None, "test")
+}
+
+fn request(method: &str, path: &str, body: &str) -> Request<Bytes> {
+    let request = Request::builder().method(method).uri(path).header("host", "localhost:1");
+    request.body(Bytes::from(body.to_owned())).unwrap()
+}
+
+fn signed_at(path: &str, body: &str, time: SystemTime) -> Request<Bytes> {
+    let mut request = request("POST", path, body);
+    let identity = credentials().into();
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region("us-east-1")
+        .name("xray")
+        .time(time)
+        .settings(SigningSettings::default())
+        .build()
+        .unwrap()
+        .into();
+    let headers = [("host", "localhost:1")].into_iter();
+    let signable =
+        SignableRequest::new("POST", path, headers, SignableBody::Bytes(body.as_bytes())).unwrap();
+    let instructions = sign(signable, &parameters).unwrap().into_parts().0;
+    instructions.apply_to_request_http1x(&mut request);
+    request
+}
+
+fn signed(path: &str, body: &str) -> Request<Bytes> {
+    signed_at(path, body, SystemTime::now())
+}
+
+fn put(documents: &[&str]) -> Request<Bytes> {
+    signed("/TraceSegments", &json!({"TraceSegmentDocuments": documents}).to_string())
+}
+
+fn segment(trace_id: &str, id: &str) -> String {
+    json!({"trace_id": trace_id, "id": id, "name": "shop", "start_time": 1.0, "end_time": 1.25})
+        .to_string()
+}
+
+fn json_of(response: &Response<Bytes>) -> Value {
+    assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+/// The status and the error type, which has to be the same in the header and the body.
+fn failure(response: &Response<Bytes>) -> (u16, String) {
+    let body = json_of(response);
+    let error_type = response.headers()[ERROR_TYPE].to_str().unwrap();
+    assert_eq!(body["__type"], error_type);
+    assert!(!body["message"].as_str().unwrap().is_empty());
+    (response.status().as_u16(), error_type.to_owned())
+}
+
+#[test]
+fn signed_documents_are_kept_and_the_others_named_as_unprocessed() {
+    let sandbox = Sandbox::new(credentials());
+    let no_name = r#"{"trace_id":"t1","id":"x","start_time":1}"#;
+    let large = format!("{}{}", segment("t1", "y"), " ".repeat(DOCUMENT_SIZE_BYTES_MAX));
+    let response = sandbox.answer(put(&[
+        &segment("t1", "a"),
+        "T1SAAEC",
+        no_name,
+        &segment("t2", "b"),
+        &large,
+    ]));
+    assert_eq!(response.status(), 200);
+    let answer = json_of(&response);
+    let unprocessed = answer["UnprocessedTraceSegments"].as_array().unwrap();
+    let told: Vec<_> =
+        unprocessed.iter().map(|entry| (entry["ErrorCode"].as_str(), entry.get("Id"))).collect();
+    let x = json!("x");
+    assert_eq!(
+        told,
+        [
+            (Some("ParseError"), None),
+            (Some("MissingName"), Some(&x)),
+            (Some("DocumentTooLarge"), None)
+        ]
+    );
+    assert!(unprocessed[0]["Message"].as_str().unwrap().starts_with("Invalid segment. ErrorCode"));
+    assert_eq!(
+        sandbox.account(),
+        Account {
+            accepted_request_count: 1,
+            kept_document_count: 2,
+            unprocessed_document_count: 3,
+            ..Account::default()
+        }
+    );
+}
+
+#[test]
+fn fifty_documents_are_taken_and_fifty_one_are_a_400() {
+    let sandbox = Sandbox::new(credentials());
+    let document = segment("t", "a");
+    let documents = vec![document.as_str(); 51];
+    assert_eq!(sandbox.answer(put(&documents[..50])).status(), 200);
+    let refused = failure(&sandbox.answer(put(&documents)));
+    assert_eq!(refused, (400, "InvalidRequestException".to_owned()));
+    assert_eq!(sandbox.account().kept_document_count, 50);
+}
+
+#[test]
+fn what_is_written_has_to_be_signed_and_of_this_time() {
+    let sandbox = Sandbox::new(credentials());
+    let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let body = r#"{"TraceSegmentDocuments":[]}"#;
+    for path in ["/TraceSegments", "/TelemetryRecords"] {
+        let answer = |request| sandbox.answer_at(request, now, Instant::now());
+        let status_and_type = failure(&answer(request("POST", path, body)));
+        assert_eq!(status_and_type, (403, "MissingAuthenticationTokenException".to_owned()));
+        let late = answer(signed_at(path, body, now - Duration::from_secs(301)));
+        assert_eq!(failure(&late), (403, "InvalidSignatureException".to_owned()));
+        let message = json_of(&late)["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("Signature expired"), "{message}");
+        let mut changed = signed_at(path, body, now);
+        *changed.body_mut() = Bytes::from_static(b"{}");
+        assert_eq!(failure(&answer(changed)), (403, "InvalidSignatureException".to_owned()));
+        let good = answer(signed_at(path, body, now));
+        assert_eq!(good.status(), 200);
+        assert!(good.headers().get(ERROR_TYPE).is_none());
+    }
+    let account = sandbox.account();
+    assert_eq!((account.accepted_request_count, account.refused_request_count), (2, 6));
+}
+
+#[test]
+fn telemetry_is_answered_with_an_empty_object() {
+    let sandbox = Sandbox::new(credentials());
+    let response = sandbox.answer(signed("/TelemetryRecords", r#"{"TelemetryRecords":[]}"#));
+    assert_eq!((response.status().as_u16(), json_of(&response)), (200, json!({})));
+}
+
+#[test]
+fn bodies_that_are_no_request_are_a_400_and_too_large_ones_a_413() {
+    let sandbox = Sandbox::new(credentials());
+    for body in ["", "{}", "[", "{\"TraceSegmentDocuments\":[1]}", &"[".repeat(10_000)] {
+        assert_eq!(failure(&sandbox.answer(signed("/TraceSegments", body))).0, 400, "{body}");
+    }
+    assert_eq!(failure(&sandbox.answer(request("POST", "/SamplingTargets", "x"))).0, 400);
+    let large = " ".repeat(BODY_SIZE_BYTES_MAX + 1);
+    assert_eq!(failure(&sandbox.answer(request("POST", "/TraceSegments", &large))).0, 413);
+}
+
+#[test]
+fn sampling_calls_are_answered_signed_or_not() {
+    let sandbox = Sandbox::new(credentials());
+    let statistics = r#"{"SamplingStatisticsDocuments":[{"RuleName":"Default"}]}"#;
+    for make in [signed, |path: &str, body: &str| request("POST", path, body)] {
+        let rules = sandbox.answer(make("/GetSamplingRules", "{}"));
+        assert_eq!(rules.status(), 200);
+        let rules = json_of(&rules);
+        assert_eq!(rules["SamplingRuleRecords"][0]["SamplingRule"]["RuleName"], "Default");
+        let targets = json_of(&sandbox.answer(make("/SamplingTargets", statistics)));
+        assert_eq!(targets["SamplingTargetDocuments"][0]["RuleName"], "Default");
+    }
+    assert_eq!(sandbox.answer(request("POST", "/GetSamplingRules", "")).status(), 200);
+}
+
+#[test]
+fn traces_are_listed_newest_first_and_given_back_as_they_came() {
+    let sandbox = Sandbox::new(credentials());
+    let odd = format!(" {}\n", segment("t1", "a").replace("\"shop\"", "\"caf\\u00e9\""));
+    sandbox.answer(put(&[&odd, &segment("t2", "b"), &segment("t1", "c")]));
+    let list = json_of(&sandbox.answer(request("GET", "/traces", "")));
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!(
+        list[0],
+        json!({"id": "t1", "start_time": 1.0, "duration_seconds": 0.25,
+        "segment_count": 2, "services": ["café", "shop"], "in_progress": false, "fault": false,
+        "error": false, "throttle": false})
+    );
+    assert_eq!(list[1]["id"], "t2");
+    let trace = sandbox.answer(request("GET", "/traces/t1", ""));
+    assert!(std::str::from_utf8(trace.body()).unwrap().contains(&odd));
+    let trace = json_of(&trace);
+    assert_eq!((&trace["id"], &trace["documents"][1]["id"]), (&json!("t1"), &json!("c")));
+    // Looking on is not a call of the API.
+    assert_eq!(sandbox.account().accepted_request_count, 1);
+}
+
+#[test]
+fn unknown_traces_and_paths_are_a_404_and_wrong_methods_a_405() {
+    let sandbox = Sandbox::new(credentials());
+    for path in ["/traces/none", "/traces/", "/traces/%1b%5b", "/", "/TraceSegments/", "/tracesX"] {
+        assert_eq!(failure(&sandbox.answer(request("GET", path, ""))).0, 404, "{path}");
+    }
+    for (method, path, allow) in [
+        ("GET", "/TraceSegments", "POST"),
+        ("PUT", "/TelemetryRecords", "POST"),
+        ("GET", "/GetSamplingRules", "POST"),
+        ("DELETE", "/traces", "GET"),
+        ("POST", "/traces/t1", "GET"),
+    ] {
+        let response = sandbox.answer(request(method, path, ""));
+        assert_eq!(failure(&response).0, 405, "{path}");
+        assert_eq!(response.headers()[ALLOW], allow);
+    }
+}
+
+#[test]
+fn trees_come_when_a_trace_is_quiet_and_the_rest_at_the_end() {
+    let sandbox = Sandbox::new(credentials());
+    let start = Instant::now();
+    assert_eq!(sandbox.next_quiet(QUIET_TIME), None);
+    let wall = SystemTime::now();
+    sandbox.answer_at(put(&[&segment("t1", "a")]), wall, start);
+    sandbox.answer_at(put(&[&segment("t2", "b")]), wall, start + QUIET_TIME);
+    assert_eq!(sandbox.next_quiet(QUIET_TIME), Some(start + QUIET_TIME));
+    let trees = sandbox.take_quiet(start + QUIET_TIME, QUIET_TIME);
+    assert_eq!(trees, ["t1  250 ms  1 segment\n└─ shop  250 ms"]);
+    assert_eq!(sandbox.take_all(), ["t2  250 ms  1 segment\n└─ shop  250 ms"]);
+    assert_eq!(sandbox.next_quiet(QUIET_TIME), None);
+}
+
+#[test]
+fn the_limits_hold_and_what_they_cost_is_counted() {
+    let limits = Limits { trace_count_max: 3, ..Limits::default() };
+    let sandbox = Sandbox::with_limits(credentials(), limits);
+    for index in 0..10 {
+        sandbox.answer(put(&[&segment(&format!("t{index}"), "a")]));
+    }
+    let list = json_of(&sandbox.answer(request("GET", "/traces", "")));
+    assert_eq!(list.as_array().unwrap().len(), 3);
+    assert_eq!(sandbox.account().evicted_trace_count, 7);
+    assert_eq!(sandbox.account().evicted_document_count, 7);
+}
+
+#[test]
+fn several_threads_may_call_at_once() {
+    let sandbox = Sandbox::new(credentials());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let sandbox = &sandbox;
+            scope.spawn(move || {
+                for index in 0..20 {
+                    let document = segment(&format!("t{thread}-{index}"), "a");
+                    assert_eq!(sandbox.answer(put(&[&document])).status(), 200);
+                    sandbox.take_quiet(Instant::now(), QUIET_TIME);
+                }
+            });
+        }
+    });
+    assert_eq!(sandbox.account().kept_document_count, 80);
+    assert_eq!(sandbox.take_all().len(), 80);
+}
+
+#[test]
+fn the_secret_is_not_in_the_debug_output() {
+    let text = format!("{:?}", Sandbox::new(Credentials::new("AK", "hush", None, None, "test")));
+    assert!(text.contains("AK") && !text.contains("hush"));
+}
