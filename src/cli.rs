@@ -89,7 +89,7 @@ pub enum UsageError {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Kind {
     Text(fn(&mut Flags) -> &mut Option<String>),
     LocalMode,
@@ -217,7 +217,7 @@ fn apply(
     invocation: &mut Invocation,
 ) -> Result<(), UsageError> {
     let wrong =
-        |value: String, expected| Err(UsageError::Value { flag: name.to_owned(), value, expected });
+        |value: String, expected| UsageError::Value { flag: name.to_owned(), value, expected };
     let boolean = |value: Option<String>| match value.as_deref() {
         None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),

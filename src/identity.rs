@@ -9,11 +9,13 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
@@ -48,12 +50,26 @@ pub struct RegionError {
 ///
 /// When none of them has one.
 pub async fn region(configured: Option<&str>, local_mode: bool) -> Result<Region, RegionError> {
-    let chain = RegionProviderChain::first_try(configured.map(|name| Region::new(name.to_owned())))
-        .or_else(EnvironmentVariableRegionProvider::new())
+    if let Some(name) = configured {
+        return Ok(Region::new(name.to_owned()));
+    }
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new());
-    let chain =
-        if local_mode { chain } else { chain.or_else(ImdsRegionProvider::builder().build()) };
-    chain.region().await.ok_or(RegionError { local_mode })
+    let found = match chain.region().await {
+        None if !local_mode => {
+            let config = ProviderConfig::default().with_http_client(http_client());
+            ImdsRegionProvider::builder().configure(&config).build().region().await
+        }
+        found => found,
+    };
+    found.ok_or(RegionError { local_mode })
+}
+
+/// The client for the calls that fetch region and credentials.
+fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+        .build_https()
 }
 
 /// The newest credentials, and the wish for newer ones.
@@ -108,11 +124,8 @@ impl Identity {
 
 /// The chain of sources, with the role on top.
 async fn provider(region: Region, role_arn: Option<String>) -> SharedCredentialsProvider {
-    let client = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-        .build_https();
     let config: SdkConfig = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(client)
+        .http_client(http_client())
         .region(region)
         .load()
         .await;

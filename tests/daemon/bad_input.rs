@@ -6,15 +6,15 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-fn daemon() -> (Endpoint, Daemon) {
+fn daemon(arguments: &[&str]) -> (Endpoint, Daemon) {
     let endpoint = Endpoint::start(|_| Reply::Accept);
-    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let daemon = Daemon::start(&endpoint.url(), arguments, &[]);
     (endpoint, daemon)
 }
 
 /// Sends one datagram and a good one after it; returns what arrived and the log.
 fn arrives(datagram: &[u8], metric: &str) -> (Vec<String>, String) {
-    let (endpoint, daemon) = daemon();
+    let (endpoint, daemon) = daemon(&["-l", "debug"]);
     daemon.send([datagram, format!("{HEADER}\"good\"").as_bytes()]);
     daemon.wait_for_metric(metric, 1);
     let (status, log) = daemon.stop();
@@ -88,7 +88,7 @@ fn a_document_that_is_not_json_arrives_as_it_is() {
 fn ten_thousand_levels_of_nesting_arrive_as_they_are() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let document = format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
-        let (endpoint, daemon) = daemon();
+        let (endpoint, daemon) = daemon(&[]);
         daemon.send([with_header(document.as_bytes())]);
         daemon.wait_for_metric("xray_segments_sent_total", 1);
         assert!(daemon.stop().0.success());
@@ -98,7 +98,7 @@ fn ten_thousand_levels_of_nesting_arrive_as_they_are() {
 
 #[test]
 fn twenty_thousand_random_datagrams_cost_none_of_five_hundred_good_ones() {
-    let (endpoint, daemon) = daemon();
+    let (endpoint, daemon) = daemon(&[]);
     let mut runner = TestRunner::deterministic();
     let mut random =
         |strategy: &BoxedStrategy<Vec<u8>>| strategy.new_tree(&mut runner).unwrap().current();

@@ -182,7 +182,7 @@ impl Lines {
             if let Some(found) = find(&text.0, text.1) {
                 return Ok(found);
             }
-            if start.elapsed() > PATIENCE {
+            if text.1 == 2 || start.elapsed() > PATIENCE {
                 return Err(text.0.clone());
             }
             text = self.changed.wait_timeout(text, Duration::from_millis(200)).unwrap().0;
