@@ -17,6 +17,7 @@ use crate::endpoint::{Endpoint, EndpointError};
 use crate::identity::{self, Identity, RegionError};
 use crate::limits::{Host, Limits, MEGABYTE};
 use crate::local_http::{self, Fallback, Pages};
+use crate::log;
 use crate::memory::Pool;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
@@ -94,6 +95,7 @@ pub struct Environment {
 ///
 /// When it cannot start, or a part of it that it cannot do without has failed.
 pub fn run(config: &Config, environment: &Environment, mode: Mode) -> Result<(), DaemonError> {
+    info!("Initializing AWS X-Ray daemon (xrayd {})", env!("CARGO_PKG_VERSION"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match mode {
@@ -166,7 +168,6 @@ struct Front {
 
 impl Front {
     fn open(config: &Config) -> Result<Self, DaemonError> {
-        info!("Initializing AWS X-Ray daemon (xrayd {})", env!("CARGO_PKG_VERSION"));
         let limits = Limits::derive(config.buffer_size_mb, Host::read());
         let socket = ReceiveSocket::bind(&config.udp_address, limits.socket_queue_bytes)?;
         let sinks = Sinks {
@@ -279,23 +280,32 @@ impl Destination {
     }
 }
 
-/// The signals that end the daemon.
+/// The signals that the daemon obeys.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { terminate, interrupt })
+        let hang_up = signal(SignalKind::hangup())?;
+        Ok(Self { terminate, interrupt, hang_up })
     }
 
+    /// Waits for a signal that ends the daemon; SIGHUP has the log file opened again meanwhile.
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => {
+                    log::reopen();
+                    info!("Got SIGHUP: the log file is opened again");
+                }
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ impl LocalService {
     pub async fn print(self: Arc<Self>) {
         loop {
             for tree in self.sandbox.take_quiet(Instant::now(), QUIET_TIME) {
-                print(&tree);
+                print(&format!("{tree}\n"));
             }
             let next = self.sandbox.next_quiet(QUIET_TIME);
             let quiet = async {
@@ -57,7 +57,7 @@ impl LocalService {
     /// Prints the traces that have not been quiet for long enough.
     pub fn print_rest(&self) {
         for tree in self.sandbox.take_all() {
-            print(&tree);
+            print(&format!("{tree}\n"));
         }
     }
 }

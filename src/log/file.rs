@@ -7,9 +7,18 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The size at which a log file is set aside.
 pub const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
+
+/// Whether log files should be opened again at their next line.
+static REOPEN: AtomicBool = AtomicBool::new(false);
+
+/// Has the log file opened again at its next line, for those who set it aside themselves.
+pub fn reopen() {
+    REOPEN.store(true, Ordering::Relaxed);
+}
 
 /// A log file that keeps one old file beside it (`x.log.1`).
 #[derive(Debug)]
@@ -36,12 +45,17 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), file, length_bytes, length_bytes_max })
     }
 
+    fn open_again(&mut self) -> io::Result<()> {
+        self.file = append(&self.path)?;
+        self.length_bytes = self.file.metadata()?.len();
+        Ok(())
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
         let mut old = self.path.clone().into_os_string();
         old.push(".1");
         std::fs::rename(&self.path, old)?;
-        self.file = append(&self.path)?;
-        Ok(())
+        self.open_again()
     }
 }
 
@@ -51,6 +65,10 @@ fn append(path: &Path) -> io::Result<File> {
 
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if REOPEN.swap(false, Ordering::Relaxed) {
+            // Where that fails the log goes on in the old file.
+            self.open_again().unwrap_or_default();
+        }
         if self.length_bytes + line.len() as u64 > self.length_bytes_max && self.length_bytes > 0 {
             // Where that fails the log goes on in the old file; the next try is a file's length
             // away, so a folder without write permission costs one failed rename each 50 MB.

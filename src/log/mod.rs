@@ -10,7 +10,7 @@
 mod file;
 mod rate_limit;
 
-pub use file::LogFile;
+pub use file::{LogFile, reopen};
 pub use rate_limit::{RateLimit, Suppressed};
 
 use crate::config::LogLevel;

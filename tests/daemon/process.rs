@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -47,6 +48,15 @@ pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let (status, log) = Daemon::watch(child, any).wait();
     (status.code(), log)
+}
+
+/// Waits until a file has `text` in it.
+pub fn wait_for_text(path: &Path, text: &str) {
+    let start = Instant::now();
+    while !std::fs::read_to_string(path).unwrap_or_default().contains(text) {
+        assert!(start.elapsed() < PATIENCE, "no {text:?} in {}", path.display());
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 impl Daemon {

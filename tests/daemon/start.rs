@@ -1,7 +1,7 @@
 //! How the daemon starts, and how it ends.
 
 use super::endpoint::{Endpoint, Reply};
-use super::process::{Daemon, HEADER, command, run_to_end};
+use super::process::{Daemon, HEADER, command, run_to_end, wait_for_text};
 use rustix::process::Signal;
 use std::net::{TcpListener, UdpSocket};
 
@@ -110,4 +110,27 @@ fn a_second_signal_ends_it_at_once() {
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     assert!(log.contains("dropped=1 (shutdown=1)"), "{log}");
+}
+
+#[test]
+fn a_hang_up_opens_the_log_file_again_and_ends_nothing() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, old) = (folder.path().join("x.log"), folder.path().join("x.old"));
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    daemon.signal(Signal::HUP);
+    daemon.wait_for_line("Got SIGHUP");
+    drop(daemon);
+
+    let mut command = command(&["-b", "127.0.0.1:0", "-n", "x", "-f", path.to_str().unwrap()]);
+    let mut child = command.args(["-t", "127.0.0.1:0"]).spawn().unwrap();
+    wait_for_text(&path, "Listening on TCP");
+    std::fs::rename(&path, &old).unwrap();
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, Signal::HUP).unwrap();
+    wait_for_text(&path, "Got SIGHUP");
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(std::fs::read_to_string(&path).unwrap().contains("Account:"));
+    assert!(!std::fs::read_to_string(&old).unwrap().contains("SIGHUP"));
 }
