@@ -1,10 +1,10 @@
-//! `escape` against serde_json, and against a loop over bytes.
+//! `escape` against serde_json, json-escape-simd, and a loop over bytes.
 
 mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use xrayd::escape::{EXPANSION_MAX, escape, escape_lossy};
+use xrayd::escape::{EXPANSION_MAX, escape, escape_lossy, escape_portable};
 
 fn bytewise(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
@@ -28,6 +28,9 @@ fn benchmark(criterion: &mut Criterion) {
         group.bench_function(format!("ours/{length}"), |bencher| {
             bencher.iter(|| escape(black_box(&document), &mut out).written);
         });
+        group.bench_function(format!("ours, any processor/{length}"), |bencher| {
+            bencher.iter(|| escape_portable(black_box(&document), &mut out).written);
+        });
         group.bench_function(format!("ours, invalid UTF-8 looked for/{length}"), |bencher| {
             bencher.iter(|| escape_lossy(black_box(&document), &mut out).written);
         });
@@ -36,6 +39,13 @@ fn benchmark(criterion: &mut Criterion) {
             bencher.iter(|| {
                 plain.clear();
                 serde_json::to_writer(&mut plain, black_box(text)).expect("it is a string");
+                plain.len()
+            });
+        });
+        group.bench_function(format!("json-escape-simd/{length}"), |bencher| {
+            bencher.iter(|| {
+                plain.clear();
+                json_escape_simd::escape_into(black_box(text), &mut plain);
                 plain.len()
             });
         });

@@ -105,9 +105,9 @@ fn files_begin_with_what_they_are_and_can_be_read_in_one_sitting() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_folder() {
+fn unsafe_code_is_behind_two_doors() {
     for (path, text) in sources("src") {
-        let is_sys = path.starts_with("src/receive/sys");
+        let is_sys = path.starts_with("src/receive/sys") || path == Path::new("src/escape/x86.rs");
         let allows = text.contains("allow(unsafe_code") || text.contains("expect(unsafe_code");
         assert!(is_sys || !allows, "{} has unsafe code", path.display());
     }

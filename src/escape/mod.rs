@@ -5,10 +5,16 @@
 //! how far it got, so that a body can go on in another chunk. Pure code: no allocation, no state.
 //!
 //! Documents are JSON themselves, so a character to escape (a quote) comes every eight bytes or
-//! so, and looking for the next one does not pay. Blocks of 32 bytes are looked at as a whole:
-//! one without such characters is copied, one with quotes and backslashes is written without a
-//! branch for each byte, and only one with a control character goes byte by byte. `benches/
-//! escape.rs` holds the comparison with serde_json and with a plain loop.
+//! so, and looking for the next one does not pay. Blocks are looked at as a whole instead: one
+//! with quotes and backslashes is spread out without a branch for each byte (`x86.rs`, or
+//! `portable.rs` on other processors), and only one with a control character goes
+//! byte by byte. `benches/escape.rs` holds the comparison with the ecosystem's escapers.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ops::AddAssign;
 
 /// The most bytes that one byte of input can become (`\u001f`).
 pub const EXPANSION_MAX: usize = 6;
@@ -26,7 +32,16 @@ pub struct Progress {
     pub written: usize,
 }
 
-const BLOCK: usize = 32;
+impl AddAssign for Progress {
+    fn add_assign(&mut self, step: Self) {
+        self.consumed += step.consumed;
+        self.written += step.written;
+    }
+}
+
+/// Bytes that are looked at as a whole. Escaped they take up twice as many at most, but for those
+/// with control characters.
+const BLOCK: usize = 16;
 
 /// What a byte becomes: `COPY` itself, `HEX` a `\u00xx`, anything else a backslash and that byte.
 const COPY: u8 = 0;
@@ -54,33 +69,39 @@ const fn escape_table() -> [u8; 256] {
 ///
 /// `input` is taken as valid UTF-8: bytes from 0x80 up are copied. Never stops within a character.
 pub fn escape(input: &[u8], output: &mut [u8]) -> Progress {
-    let mut progress = Progress::default();
-    while let Some(block) = input[progress.consumed..].first_chunk::<BLOCK>() {
-        let Some(out) = output[progress.written..].first_chunk_mut::<{ 2 * BLOCK }>() else {
-            break;
-        };
-        match classify(block) {
-            Block::Plain => {
-                out[..BLOCK].copy_from_slice(block);
-                progress.written += BLOCK;
-            }
-            Block::Quotes => progress.written += escape_quotes(block, out),
-            Block::Controls => {
-                let step = escape_bytes(block, &mut output[progress.written..]);
-                progress.written += step.written;
-                progress.consumed += step.consumed;
-                if step.consumed < BLOCK {
-                    return between_characters(input, progress);
-                }
-                continue;
-            }
-        }
-        progress.consumed += BLOCK;
+    #[cfg(target_arch = "x86_64")]
+    if x86::is_available() {
+        return escape_with(x86::escape_blocks, input, output);
     }
-    let tail = escape_bytes(&input[progress.consumed..], &mut output[progress.written..]);
-    progress.consumed += tail.consumed;
-    progress.written += tail.written;
-    between_characters(input, progress)
+    escape_portable(input, output)
+}
+
+/// The same as [`escape`] without instructions of one processor alone.
+pub fn escape_portable(input: &[u8], output: &mut [u8]) -> Progress {
+    escape_with(portable::escape_blocks, input, output)
+}
+
+/// Escapes blocks from the front for as long as both sides have room for one; stops before a
+/// block with a control character.
+type EscapeBlocks = fn(&[u8], &mut [u8]) -> Progress;
+
+#[inline]
+fn escape_with(escape_blocks: EscapeBlocks, input: &[u8], output: &mut [u8]) -> Progress {
+    let mut progress = Progress::default();
+    loop {
+        progress += escape_blocks(&input[progress.consumed..], &mut output[progress.written..]);
+        // What stopped it goes byte by byte: a control character, or too little room for a block.
+        let rest = &input[progress.consumed..];
+        let block = &rest[..rest.len().min(BLOCK)];
+        let step = escape_bytes(block, &mut output[progress.written..]);
+        progress += step;
+        if step.consumed < block.len() {
+            return between_characters(input, progress);
+        }
+        if progress.consumed == input.len() {
+            return progress;
+        }
+    }
 }
 
 /// Takes back the bytes of a character that did not fit as a whole; they were copied one to one.
@@ -102,8 +123,7 @@ pub fn escape_lossy(input: &[u8], output: &mut [u8]) -> Progress {
     for chunk in input.utf8_chunks() {
         let valid = chunk.valid().as_bytes();
         let step = escape(valid, &mut output[progress.written..]);
-        progress.consumed += step.consumed;
-        progress.written += step.written;
+        progress += step;
         if step.consumed < valid.len() {
             return progress;
         }
@@ -115,40 +135,6 @@ pub fn escape_lossy(input: &[u8], output: &mut [u8]) -> Progress {
         }
     }
     progress
-}
-
-enum Block {
-    Plain,
-    Quotes,
-    Controls,
-}
-
-/// One pass without branches, so that the compiler turns it into vector instructions.
-fn classify(block: &[u8; BLOCK]) -> Block {
-    let mut controls = false;
-    let mut quotes = false;
-    for &byte in block {
-        controls |= byte < 0x20;
-        quotes |= (byte == b'"') | (byte == b'\\');
-    }
-    match (controls, quotes) {
-        (true, _) => Block::Controls,
-        (false, true) => Block::Quotes,
-        (false, false) => Block::Plain,
-    }
-}
-
-/// Writes the backslash every time and steps over it only where it is wanted.
-fn escape_quotes(block: &[u8; BLOCK], output: &mut [u8; 2 * BLOCK]) -> usize {
-    let mut written = 0;
-    for &byte in block {
-        // `written` is at most 2 * 31 here; the mask tells the compiler so.
-        output[written & (2 * BLOCK - 1)] = b'\\';
-        written += usize::from((byte == b'"') | (byte == b'\\'));
-        output[written & (2 * BLOCK - 1)] = byte;
-        written += 1;
-    }
-    written
 }
 
 fn escape_bytes(input: &[u8], output: &mut [u8]) -> Progress {
@@ -205,14 +191,35 @@ mod tests {
 
     #[test]
     fn every_ascii_character_survives_in_every_place_of_a_block() {
-        for byte in 0..0x80u8 {
-            for place in 0..BLOCK {
-                let mut text = vec![b'x'; BLOCK + 3];
-                text[place] = byte;
-                let escaped = escape_all(&text, 4 * BLOCK, escape);
-                assert_eq!(decode(&escaped).as_bytes(), text, "byte {byte} at {place}");
+        for escape in [escape, escape_portable] {
+            for byte in 0..0x80u8 {
+                for place in 0..BLOCK {
+                    let mut text = vec![b'x'; 2 * BLOCK + 3];
+                    text[place] = byte;
+                    let escaped = escape_all(&text, 8 * BLOCK, escape);
+                    assert_eq!(decode(&escaped).as_bytes(), text, "byte {byte} at {place}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn every_mix_of_quotes_in_half_a_block_survives() {
+        for escape in [escape, escape_portable] {
+            for mask in 0..1u32 << 8 {
+                let quote = |place: u32| if mask >> place & 1 == 1 { b'"' } else { b'a' };
+                let low: Vec<u8> = (0..8).map(quote).collect();
+                let high: Vec<u8> = (0..8).map(|place| quote(7 - place)).collect();
+                let text = [low, high].concat();
+                assert_eq!(decode(&escape_all(&text, 4 * BLOCK, escape)).as_bytes(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_byte_shuffle_is_used_where_the_processor_has_it() {
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(x86::is_available(), is_x86_feature_detected!("ssse3"));
     }
 
     #[test]
@@ -226,16 +233,20 @@ mod tests {
     proptest! {
         #[test]
         fn decoding_gives_back_any_string(text in ".*", room in 6usize..200) {
-            prop_assert_eq!(decode(&escape_all(text.as_bytes(), room, escape)), text);
+            for escape in [escape, escape_portable] {
+                prop_assert_eq!(&decode(&escape_all(text.as_bytes(), room, escape)), &text);
+            }
         }
 
         #[test]
         fn json_like_text_equals_what_serde_json_writes(
             text in r#"[a-c"\\ \n\t\x00-\x1fé🦀]{0,300}"#,
         ) {
-            let escaped = escape_all(text.as_bytes(), 4096, escape);
             let expected = serde_json::to_string(&text).expect("a string is serializable");
-            prop_assert_eq!(format!("\"{}\"", String::from_utf8_lossy(&escaped)), expected);
+            for escape in [escape, escape_portable] {
+                let escaped = escape_all(text.as_bytes(), 4096, escape);
+                prop_assert_eq!(format!("\"{}\"", String::from_utf8_lossy(&escaped)), &*expected);
+            }
         }
 
         #[test]
