@@ -8,7 +8,7 @@
 //!  ┌────────────────────────────────────┐       ┌─────────────────────────────────────────┐
 //!  │ socket ──► datagram ──► segment ───┼► ring ┼──► batch ──────► request ──────► outcome │
 //!  │ receive/                segment.rs │ring.rs│    batch.rs      upload/         upload/ │
-//!  │                                    │       │    escape.rs     sign, client   classify │
+//!  │                                    │       │    escape/       sign, client   classify │
 //!  └────────────────────────────────────┘       └────────▲──────────────────────────┬─────┘
 //!         memory.rs: one pool of chunks for all of it     └── retry.rs: passing ────┘
 //!         account.rs: every segment counted once              failures wait here

@@ -1,4 +1,4 @@
-//! The system calls that need unsafe code, behind safe types. There is no other unsafe code.
+//! The system calls that need unsafe code, behind safe types.
 
 #![expect(unsafe_code, reason = "the one place for it; each block says why it is sound")]
 

@@ -1,0 +1,31 @@
+// An application with the X-Ray SDK for Node.js, as a program.
+//
+// In: a list of segments as JSON, each {"name", "annotations", "metadata", "flags", "exception",
+// "subsegments"} with all but the name optional, and AWS_XRAY_DAEMON_ADDRESS. Out: what the SDK
+// makes of them, each a trace of its own. tests/python/emit.py does the same.
+
+'use strict';
+
+const xray = require('aws-xray-sdk-core');
+
+// Each segment is sent, and nobody is asked for rules.
+xray.middleware.disableCentralizedSampling();
+xray.middleware.setSamplingRules({ version: 2, default: { fixed_target: 0, rate: 1 }, rules: [] });
+xray.enableManualMode();
+
+const FLAGS = { error: 'addErrorFlag', throttle: 'addThrottleFlag', fault: 'addFaultFlag' };
+
+function fill(entity, described) {
+  const { annotations = {}, metadata = {}, flags = [], subsegments = [], exception } = described;
+  Object.entries(annotations).forEach(([key, value]) => entity.addAnnotation(key, value));
+  Object.entries(metadata).forEach(([key, value]) => entity.addMetadata(key, value));
+  flags.forEach((flag) => entity[FLAGS[flag]]());
+  // All are open at once, as with calls that wait for each other: only then the SDK streams.
+  const open = subsegments.map((subsegment) => entity.addNewSubsegment(subsegment.name));
+  open.forEach((subsegment, index) => fill(subsegment, subsegments[index]));
+  entity.close(exception === undefined ? undefined : new Error(exception));
+}
+
+for (const described of JSON.parse(process.argv[2])) {
+  fill(new xray.Segment(described.name), described);
+}

@@ -1,0 +1,91 @@
+"""What the tests share: the daemon, real SDKs on one side of it, moto's X-Ray on the other.
+
+In: the daemon's binary, named by XRAY_BINARY. Out: fixtures. Everything listens on free ports of
+127.0.0.1 and is ended with the test; a daemon is also held to its account then.
+"""
+
+import json
+import os
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from processes import Child, Daemon
+from service import Service
+from tap import Tap
+
+HERE = Path(__file__).parent
+
+
+def pytest_configure():
+    binary = Path(os.environ.get("XRAY_BINARY", "")).absolute()
+    if not binary.is_file():
+        raise pytest.UsageError("Set XRAY_BINARY to the daemon's binary; tests/run does it")
+    os.environ["XRAY_BINARY"] = str(binary)
+    # boto3 in this process sees as little of its surroundings as the children do.
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/nonexistent"
+
+
+@pytest.fixture
+def start_daemon(tmp_path):
+    """Starts a daemon with the given flags and variables."""
+    daemons = []
+    with ExitStack() as children:
+
+        def start(*arguments, **environment):
+            binary = os.environ["XRAY_BINARY"]
+            daemon = children.enter_context(Daemon(binary, tmp_path, *arguments, **environment))
+            daemon.wait_until_ready()
+            daemons.append(daemon)
+            return daemon
+
+        yield start
+        for daemon in daemons:
+            daemon.end_in_order()
+
+
+@pytest.fixture(scope="session")
+def moto_url(tmp_path_factory):
+    """Where moto listens, in a process of its own."""
+    folder = tmp_path_factory.mktemp("moto")
+    with Child([sys.executable, HERE / "moto_service.py"], folder) as moto:
+        yield "http://{}:{}".format(*moto.listening("TCP"))
+
+
+@pytest.fixture
+def service(moto_url):
+    """The service without a trace."""
+    service = Service(moto_url)
+    service.forget()
+    return service
+
+
+@pytest.fixture
+def emit(tmp_path):
+    """Has an SDK send the described segments to a daemon; returns the documents it sent."""
+
+    def emit(sdk, daemon, *described):
+        if sdk == "python":
+            program = [sys.executable, HERE / "emit.py"]
+        else:
+            node = shutil.which("node")
+            assert node, "Node.js is not installed"
+            program = [node, HERE.parent / "node" / "emit.js"]
+        with Tap(daemon.udp) as tap:
+            address = "tcp:{}:{} udp:{}:{}".format(*daemon.tcp, *tap.udp)
+            command = [*program, json.dumps(described)]
+            with Child(command, tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as application:
+                # An SDK logs what it cannot send, and goes on.
+                assert (application.wait(), application.log()) == (0, "")
+            documents = tap.finish()
+        daemon.wait_until_sent(len(documents))
+        return documents
+
+    return emit

@@ -1,0 +1,158 @@
+"""The daemon and other programs as child processes.
+
+In: a command, a folder to run it in, and the variables it needs. Out: what it printed, line by
+line, and how it ended. No child sees the home, the proxies or the AWS variables of whoever runs
+the tests, and each is killed when its `with` block ends before it does.
+"""
+
+import re
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+
+#: How long a test waits for what must come; a busy machine may need most of it.
+PATIENCE_SECONDS = 30
+
+REGION = "eu-west-1"
+ACCESS_KEY = "AKIDEXAMPLE"
+SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+#: All that a child finds in its environment, beside what its test adds.
+ENVIRONMENT = {
+    "HOME": "/nonexistent",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_REGION": REGION,
+}
+
+ACCOUNT = re.compile(r"Account: received=(\d+) sent=(\d+) rejected=0 dropped=0 kernel_drops=0$")
+
+
+def wait_for(find, complaint):
+    """Returns what `find` finds as soon as that is something; fails with `complaint()`."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := find()):
+        assert time.monotonic() < deadline, complaint()
+        time.sleep(0.02)
+    return found
+
+
+class Child:
+    """A running program."""
+
+    def __init__(self, command, folder, **environment):
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=ENVIRONMENT | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        #: Its standard output, and both of its outputs, line by line.
+        self.output, self.lines = [], []
+        self._readers = [
+            threading.Thread(target=self._read, args=arguments, daemon=True)
+            for arguments in [
+                (self._process.stdout, [self.output, self.lines]),
+                (self._process.stderr, [self.lines]),
+            ]
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(stream, lists):
+        for line in stream:
+            for lines in lists:
+                lines.append(line.rstrip("\n"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+        for reader in self._readers:
+            reader.join()
+        self._process.stdout.close()
+        self._process.stderr.close()
+
+    def log(self):
+        """Everything that it has printed."""
+        return "\n".join(self.lines)
+
+    def wait_for_line(self, text):
+        """Waits until it prints a line with `text`, or ends; returns the line."""
+
+        def find():
+            # Before the lines: whatever it printed before its end is then among them.
+            ended = not any(reader.is_alive() for reader in self._readers)
+            found = next((line for line in self.lines if text in line), None)
+            assert found or not ended, f"it ended without {text!r}:\n{self.log()}"
+            return found
+
+        return wait_for(find, lambda: f"no line with {text!r} in:\n{self.log()}")
+
+    def listening(self, protocol):
+        """The (host, port) that it says it listens on."""
+        text = f"Listening on {protocol} "
+        address = self.wait_for_line(text).split(text)[1].split()[0]
+        host, port = address.rsplit(":", 1)
+        return host, int(port)
+
+    def terminate(self):
+        """Asks it to end."""
+        self._process.terminate()
+
+    def wait(self):
+        """Waits for its end; returns its exit code."""
+        code = self._process.wait(PATIENCE_SECONDS)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+
+class Daemon(Child):
+    """A running `xray`, on free ports."""
+
+    def __init__(self, binary, folder, *arguments, **environment):
+        ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0"]
+        command = [binary, *arguments, *ports, "-n", REGION]
+        super().__init__(command, folder, **environment)
+        self.sent_count = 0
+
+    def wait_until_ready(self):
+        """Waits until both ports are open."""
+        #: Where it receives segments, and where it serves its pages.
+        self.udp, self.tcp = self.listening("UDP"), self.listening("TCP")
+        self.url = "http://{}:{}".format(*self.tcp)
+
+    def send(self, datagrams):
+        """Sends datagrams to it."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for datagram in datagrams:
+                sender.sendto(datagram, self.udp)
+
+    def get(self, path):
+        """The text of a page."""
+        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_SECONDS) as answer:
+            return answer.read().decode()
+
+    def wait_until_sent(self, count):
+        """Waits until `count` segments in all have been sent; more are too many at the end."""
+        self.sent_count = count
+        line = f"xray_segments_sent_total {count}\n"
+        wait_for(lambda: line in self.get("/metrics"), lambda: f"not {line}{self.log()}")
+
+    def end_in_order(self):
+        """Ends it with SIGTERM; whatever a test did, each segment was sent and nothing lost."""
+        self.terminate()
+        assert self.wait() == 0, self.log()
+        account = [ACCOUNT.search(line) for line in self.lines if "Account:" in line]
+        assert len(account) == 1 and account[0], self.log()
+        assert account[0].groups() == (str(self.sent_count),) * 2, self.log()

@@ -1,0 +1,44 @@
+"""The X-Ray service as the tests see it, through boto3.
+
+In: its address. Out: boto3's client for it, and for moto the documents that it has.
+"""
+
+import urllib.request
+from datetime import datetime, timedelta, timezone
+
+import boto3
+
+from processes import ACCESS_KEY, PATIENCE_SECONDS, REGION, SECRET_KEY
+
+
+def xray_client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
+    """boto3's client for the service at `url`."""
+    return boto3.client(
+        "xray",
+        endpoint_url=url,
+        region_name=REGION,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+    )
+
+
+class Service:
+    """The X-Ray service, played by moto."""
+
+    def __init__(self, url):
+        self.url = url
+        self._client = xray_client(url)
+
+    def forget(self):
+        """Forgets all traces."""
+        request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")
+        urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
+
+    def documents(self):
+        """All documents that it has, of whatever trace, as text."""
+        now, hour = datetime.now(timezone.utc), timedelta(hours=1)
+        answer = self._client.get_trace_summaries(StartTime=now - hour, EndTime=now + hour)
+        trace_ids = [summary["Id"] for summary in answer["TraceSummaries"]]
+        answer = self._client.batch_get_traces(TraceIds=trace_ids)
+        assert not answer["UnprocessedTraceIds"] and "NextToken" not in answer, answer
+        return [part["Document"] for trace in answer["Traces"] for part in trace["Segments"]]

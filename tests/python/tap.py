@@ -1,0 +1,52 @@
+"""A tap on the way from an SDK to the daemon.
+
+In: the SDK's datagrams, on a UDP port of its own. Out: the same datagrams to the daemon, and a
+copy of each for the test. The kernel keeps datagrams in order, so all that an SDK sent before it
+ended lies in front of the mark that `finish` sends.
+"""
+
+import socket
+import threading
+
+HEADER = b'{"format":"json","version":1}\n'
+
+
+class Tap:
+    """Forwards datagrams to `target` from its `with` block's begin on."""
+
+    def __init__(self, target):
+        self._target = target
+        self._datagrams = []
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # For bursts, as far as the kernel allows.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
+        self._socket.bind(("127.0.0.1", 0))
+        #: Where the SDK sends to.
+        self.udp = self._socket.getsockname()
+        self._thread = threading.Thread(target=self._forward, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end()
+        self._socket.close()
+
+    def _forward(self):
+        while True:
+            datagram, source = self._socket.recvfrom(65_536)
+            if source == self.udp:
+                return
+            self._datagrams.append(datagram)
+            self._socket.sendto(datagram, self._target)
+
+    def _end(self):
+        self._socket.sendto(b"", self.udp)
+        self._thread.join()
+
+    def finish(self):
+        """The documents of all datagrams that were sent to it, as text."""
+        self._end()
+        assert all(datagram.startswith(HEADER) for datagram in self._datagrams), self._datagrams
+        return [datagram[len(HEADER) :].decode() for datagram in self._datagrams]

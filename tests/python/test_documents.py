@@ -1,0 +1,139 @@
+"""Real SDKs send, boto3 reads back from moto, and in between is the daemon.
+
+In: descriptions of segments. Each test has the Python and the Node.js SDK send its segments, and
+holds what the service has against what left the SDK: the same documents to the byte, each once,
+and no others. Then it looks at what it described, so that an SDK that sends nothing fails it.
+"""
+
+import json
+
+import pytest
+
+PLAIN = {
+    "name": "shop.example",
+    "annotations": {"customer": "c-17", "gold": True, "amount": 12.5},
+    "metadata": {"cart": {"items": [{"sku": "a-1", "count": 2}], "note": None}},
+}
+
+NESTED = {
+    "name": "shop.example",
+    "subsegments": [
+        {
+            "name": "checkout",
+            "subsegments": [
+                {"name": "stock", "subsegments": [{"name": "query", "annotations": {"rows": 3}}]},
+                {"name": "payment", "metadata": {"currency": "EUR"}},
+            ],
+        },
+        {"name": "render"},
+    ],
+}
+
+STREAMED = {
+    "name": "batch.example",
+    "subsegments": [{"name": f"item-{number}"} for number in range(150)],
+}
+
+FAILED = {
+    "name": "shop.example",
+    "flags": ["fault"],
+    "subsegments": [
+        {"name": "refused", "flags": ["error"]},
+        {"name": "throttled", "flags": ["error", "throttle"]},
+        {"name": "broken", "exception": 'no "disk"\nleft \\ on café'},
+    ],
+}
+
+TEXT = 'naïve café ☕ 日本語 עברית 😀 e\u0301 \u2028 \u0000 \x7f "quoted" back\\slash /\ttab\r\nline'
+
+NON_ASCII = {
+    "name": "café.日本",
+    "annotations": {"text": TEXT},
+    "metadata": {TEXT: [TEXT, {TEXT: TEXT}]},
+    "subsegments": [{"name": "größe ☕", "annotations": {"text": "😀"}}],
+}
+
+
+@pytest.fixture(params=["python", "node"])
+def sdk(request):
+    """The SDK's language."""
+    return request.param
+
+
+@pytest.fixture
+def read_back(sdk, emit, service, start_daemon):
+    """Sends what is described; returns the documents that the service has then, parsed."""
+
+    def read_back(*described):
+        daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
+        sent = emit(sdk, daemon, *described)
+        assert len(sent) >= len(described)
+        assert sorted(service.documents()) == sorted(sent)
+        return [json.loads(document) for document in sent]
+
+    return read_back
+
+
+def describe(entity):
+    """A segment in the words in which it was described, but for an exception."""
+    described = {"name": entity["name"]}
+    if "annotations" in entity:
+        described["annotations"] = entity["annotations"]
+    if "metadata" in entity:
+        described["metadata"] = entity["metadata"]["default"]
+    if flags := [flag for flag in ("error", "throttle", "fault") if entity.get(flag)]:
+        described["flags"] = flags
+    if subsegments := entity.get("subsegments"):
+        described["subsegments"] = [describe(subsegment) for subsegment in subsegments]
+    return described
+
+
+def test_a_plain_segment_is_read_back_from_the_service(read_back, sdk):
+    [document] = read_back(PLAIN)
+    assert describe(document) == PLAIN
+    assert document["end_time"] >= document["start_time"] and not document.get("in_progress")
+    sdk_name = {"python": "X-Ray for Python", "node": "X-Ray for Node.js"}[sdk]
+    assert document["aws"]["xray"]["sdk"] == sdk_name
+
+
+def test_nested_subsegments_are_read_back_as_they_were_nested(read_back):
+    [document] = read_back(NESTED)
+    assert describe(document) == NESTED
+
+
+def test_streamed_subsegments_are_read_back_beside_their_segment(read_back):
+    documents = read_back(STREAMED)
+    streamed = [document for document in documents if document.get("type") == "subsegment"]
+    [segment] = [document for document in documents if document not in streamed]
+    assert len(streamed) > 1
+    origins = {(document["trace_id"], document["parent_id"]) for document in streamed}
+    assert origins == {(segment["trace_id"], segment["id"])}
+    assert segment["name"] == STREAMED["name"]
+    parts = streamed + segment.get("subsegments", [])
+    names = sorted(part["name"] for part in parts)
+    assert names == sorted(part["name"] for part in STREAMED["subsegments"])
+
+
+def test_flags_and_exceptions_are_read_back(read_back):
+    [document] = read_back(FAILED)
+    broken = document["subsegments"][-1]
+    [exception] = broken["cause"]["exceptions"]
+    assert exception["message"] == FAILED["subsegments"][-1]["exception"]
+    assert exception["stack"]
+    # SDKs call a subsegment with an exception a fault.
+    as_fault = {"name": "broken", "flags": ["fault"]}
+    assert describe(document) == FAILED | {"subsegments": FAILED["subsegments"][:-1] + [as_fault]}
+
+
+def test_text_beyond_ascii_is_read_back_unchanged(read_back):
+    [document] = read_back(NON_ASCII)
+    assert describe(document) == NON_ASCII
+
+
+def test_every_document_of_an_application_is_read_back_from_the_service(read_back):
+    described = [STREAMED, *[PLAIN, NESTED, FAILED, NON_ASCII] * 3]
+    documents = read_back(*described)
+    # More than the service takes in one request, and each segment a trace of its own.
+    assert len(documents) > 50
+    trace_ids = {document["trace_id"] for document in documents}
+    assert len(trace_ids) == len(described)

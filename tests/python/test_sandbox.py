@@ -1,0 +1,134 @@
+"""The sandbox as an application's neighbour: a real SDK and boto3 against `xray sandbox`.
+
+In: segments of the Python SDK, and calls of boto3 and of the SDK's own connector. Out: the pages,
+the trees and the answers of the sandbox.
+"""
+
+import json
+import re
+from datetime import datetime, timezone
+
+import pytest
+from aws_xray_sdk.core.sampling.connector import ServiceConnector
+from botocore.exceptions import ClientError
+
+from service import xray_client
+
+#: What the sandbox accepts, known to everybody: src/daemon/sandbox.rs.
+ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
+
+DESCRIBED = {
+    "name": "shop.example",
+    "subsegments": [
+        {"name": "größe ☕", "subsegments": [{"name": "query"}]},
+        {"name": "payment", "exception": "the card was declined"},
+    ],
+}
+
+TREE = [
+    "└─ shop.example",
+    "   ├─ größe ☕",
+    "   │  └─ query",
+    "   └─ payment",
+]
+
+DOCUMENT = {
+    "trace_id": "1-6b02f126-17016b9abacffab6c69d649c",
+    "id": "b9cdb6b3ccc721d9",
+    "name": "shop.example",
+    "start_time": 1795354918.5,
+    "end_time": 1795354918.75,
+}
+
+
+@pytest.fixture
+def sandbox(start_daemon):
+    """A sandbox without a trace."""
+    return start_daemon("sandbox")
+
+
+def test_a_trace_of_the_python_sdk_is_on_the_pages(sandbox, emit):
+    [document] = map(json.loads, emit("python", sandbox, DESCRIBED))
+    [summary] = json.loads(sandbox.get("/traces"))
+    assert summary["id"] == document["trace_id"]
+    assert (summary["services"], summary["segment_count"]) == (["shop.example"], 1)
+    assert (summary["fault"], summary["error"], summary["in_progress"]) == (True, False, False)
+    trace = json.loads(sandbox.get(f"/traces/{document['trace_id']}"))
+    assert trace == {"id": document["trace_id"], "documents": [document]}
+
+
+def test_a_trace_of_the_python_sdk_is_printed_as_a_tree(sandbox, emit):
+    [document] = map(json.loads, emit("python", sandbox, DESCRIBED))
+    sandbox.wait_for_line("payment")
+    text = "\n".join(sandbox.output)
+    headline, *lines = text[text.index(document["trace_id"]) :].splitlines()[: 1 + len(TREE)]
+    assert headline.endswith("1 segment, 3 subsegments")
+    # Behind each name is the time it took.
+    assert [re.sub(r"  [0-9.]+ (us|ms|s)\b.*", "", line) for line in lines] == TREE
+    assert lines[-1].endswith("Expected: the card was declined")
+
+
+def test_boto3_is_given_the_default_sampling_rule(sandbox):
+    client = xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY)
+    [record] = client.get_sampling_rules()["SamplingRuleRecords"]
+    rule = record["SamplingRule"]
+    assert (rule["RuleName"], rule["FixedRate"], rule["ReservoirSize"]) == ("Default", 0.05, 1)
+
+
+def test_boto3_is_given_a_sampling_target_for_the_default_rule_only(sandbox):
+    client = xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY)
+    common = {"ClientID": "0123456789abcdef01234567", "Timestamp": datetime.now(timezone.utc)}
+    common |= {"RequestCount": 10, "SampledCount": 1, "BorrowCount": 0}
+    answer = client.get_sampling_targets(
+        SamplingStatisticsDocuments=[
+            {"RuleName": "Default"} | common,
+            {"RuleName": "mine"} | common,
+        ]
+    )
+    [target] = answer["SamplingTargetDocuments"]
+    assert (target["RuleName"], target["FixedRate"]) == ("Default", 0.05)
+    assert [rest["RuleName"] for rest in answer["UnprocessedStatistics"]] == ["mine"]
+
+
+def test_the_python_sdk_understands_the_rules_and_targets(sandbox):
+    connector = ServiceConnector()
+    connector.setup_xray_client(*sandbox.tcp, None)
+    [rule] = connector.fetch_sampling_rules()
+    assert (rule.name, rule.rate) == ("Default", 0.05)
+    targets, modified_at = connector.fetch_sampling_target([rule])
+    assert targets["Default"]["rate"] == 0.05
+    # Not newer than what was fetched, or the SDK would fetch it again and again.
+    assert modified_at < datetime.now(timezone.utc).timestamp()
+
+
+def test_boto3_puts_a_segment_with_the_right_credentials(sandbox):
+    client = xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY)
+    answer = client.put_trace_segments(TraceSegmentDocuments=[json.dumps(DOCUMENT)])
+    assert answer["UnprocessedTraceSegments"] == []
+    trace = json.loads(sandbox.get(f"/traces/{DOCUMENT['trace_id']}"))
+    assert trace["documents"] == [DOCUMENT]
+
+
+def test_boto3_is_told_which_segment_was_not_processed(sandbox):
+    client = xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY)
+    bad = json.dumps(DOCUMENT | {"trace_id": "not an id"})
+    answer = client.put_trace_segments(TraceSegmentDocuments=[bad, json.dumps(DOCUMENT)])
+    [unprocessed] = answer["UnprocessedTraceSegments"]
+    assert (unprocessed["Id"], unprocessed["ErrorCode"]) == (DOCUMENT["id"], "InvalidTraceId")
+    assert len(json.loads(sandbox.get("/traces"))) == 1
+
+
+@pytest.mark.parametrize(
+    "access_key, secret_key, code",
+    [
+        (ACCESS_KEY, "wrong", "InvalidSignatureException"),
+        ("unknown", SECRET_KEY, "UnrecognizedClientException"),
+    ],
+)
+def test_boto3_is_refused_with_the_wrong_credentials(sandbox, access_key, secret_key, code):
+    client = xray_client(sandbox.url, access_key, secret_key)
+    with pytest.raises(ClientError) as refusal:
+        client.put_trace_segments(TraceSegmentDocuments=[json.dumps(DOCUMENT)])
+    assert refusal.value.response["Error"]["Code"] == code
+    assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    assert json.loads(sandbox.get("/traces")) == []
