@@ -6,5 +6,6 @@ mod bad_input;
 mod endpoint;
 mod faults;
 mod process;
+mod recorded;
 mod start;
 mod tls;

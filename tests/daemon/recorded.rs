@@ -1,0 +1,43 @@
+//! Datagrams recorded from real SDKs arrive byte for byte, each once.
+
+use super::endpoint::{Endpoint, Reply};
+use super::process::Daemon;
+use std::fs;
+use std::path::Path;
+
+/// The datagrams of `tests/segments`, in the order of their names.
+fn recorded() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/segments");
+    let mut recorded: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "bin"))
+        .map(|path| (path.display().to_string(), fs::read(path).unwrap()))
+        .collect();
+    recorded.sort();
+    recorded
+}
+
+/// What follows the first newline.
+fn document(datagram: &[u8]) -> String {
+    let newline = datagram.iter().position(|&byte| byte == b'\n').unwrap();
+    String::from_utf8(datagram[newline + 1..].to_vec()).unwrap()
+}
+
+#[test]
+fn every_recorded_datagram_arrives_byte_for_byte_and_once() {
+    let recorded = recorded();
+    assert!(recorded.len() >= 23, "{} datagrams", recorded.len());
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    daemon.send(recorded.iter().map(|(_, datagram)| datagram));
+    daemon.wait_for_metric("xray_segments_sent_total", recorded.len() as u64);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let mut arrived = endpoint.seen(|seen| seen.documents.clone());
+    for (name, datagram) in &recorded {
+        let place = arrived.iter().position(|arrived| *arrived == document(datagram));
+        arrived.swap_remove(place.unwrap_or_else(|| panic!("{name} has not arrived as it was")));
+    }
+    assert!(arrived.is_empty(), "what nobody has sent: {arrived:?}");
+}
