@@ -1,40 +1,111 @@
-//! A drain of the socket by each receive backend against one system call a datagram.
+//! A full socket queue drained by each receive backend, against one system call a datagram.
 //!
-//! The queue is filled before the clock starts, so this is the cost of taking, not of waiting.
+//! The receiver is held in its sink while the queue is filled, so this is the cost of taking, with
+//! its set-up and the waiting left out. perf/receive.rs measures the waiting.
 
 mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
-use xrayd::limits::{Host, Limits};
-use xrayd::receive::{Backend, ReceiveSocket, Sink, Stop};
+use xrayd::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
 
-/// Datagrams of one drain; they fit into the queue that a process without privileges gets.
-const DATAGRAM_COUNT: usize = 60;
+/// Datagrams of one drain. A queue of this size takes CAP_NET_ADMIN, or a large net.core.rmem_max;
+/// fewer would measure how long a thread takes to wake.
+const DATAGRAM_COUNT: usize = 1_500;
+
+/// Bytes of queue to ask for.
+const QUEUE_BYTES: usize = 4 << 20;
+
+/// Holds a receiver while its queue is filled, and says when it is empty.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
 
 #[derive(Default)]
-struct Count {
+struct State {
+    is_closed: bool,
+    is_held: bool,
     datagram_count: usize,
 }
 
-impl Sink for Count {
-    fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
-        for datagram in datagrams {
-            self.datagram_count += 1;
-            black_box(datagram.first());
-        }
+impl Gate {
+    fn wait(&self, until: impl Fn(&State) -> bool) {
+        let state = self.state.lock().expect("no thread panics");
+        drop(self.changed.wait_while(state, |state| !until(state)).expect("no thread panics"));
     }
 
-    fn kernel_dropped(&mut self, count: u32, _queue_bytes: usize) {
-        panic!("the kernel dropped {count}");
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().expect("no thread panics"));
+        self.changed.notify_all();
     }
 }
 
+struct GatedSink<'a>(&'a Gate);
+
+impl Sink for GatedSink<'_> {
+    fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        let mut count = 0;
+        for datagram in datagrams {
+            black_box(datagram.first());
+            count += 1;
+        }
+        let mut state = self.0.state.lock().expect("no thread panics");
+        state.datagram_count += count;
+        if state.is_closed {
+            state.is_held = true;
+            self.0.changed.notify_all();
+            state = self.0.changed.wait_while(state, |state| state.is_closed).expect("no panic");
+            state.is_held = false;
+        }
+        let is_empty = state.datagram_count > DATAGRAM_COUNT;
+        drop(state);
+        if is_empty {
+            self.0.changed.notify_all();
+        }
+    }
+
+    fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
+        panic!("the kernel dropped {count}");
+    }
+
+    fn buffers_exhausted(&mut self, _count: u32) {}
+}
+
+fn receiver() -> (Receiver, SocketAddr) {
+    let binding = Binding { socket_count: 1, queue_bytes: QUEUE_BYTES, share_port: false };
+    let group = SocketGroup::bind("127.0.0.1:0", binding).expect("a free port");
+    let address = group.local_address();
+    (group.into_receivers(64).remove(0).without_pauses(), address)
+}
+
 fn fill(sender: &UdpSocket, target: SocketAddr, datagrams: &[Vec<u8>]) {
-    for datagram in &datagrams[..DATAGRAM_COUNT] {
+    for datagram in datagrams.iter().cycle().take(DATAGRAM_COUNT) {
         sender.send_to(datagram, target).expect("the loopback interface takes it");
+    }
+}
+
+/// From the opening of the gate until the queue is empty.
+fn time_of_drain(gate: &Gate, sender: &UdpSocket, target: SocketAddr, all: &[Vec<u8>]) -> Duration {
+    gate.change(|state| *state = State { is_closed: true, ..State::default() });
+    sender.send_to(&all[0], target).expect("the loopback interface takes it");
+    gate.wait(|state| state.is_held);
+    fill(sender, target, all);
+    let start = Instant::now();
+    gate.change(|state| state.is_closed = false);
+    gate.wait(|state| state.datagram_count > DATAGRAM_COUNT);
+    start.elapsed()
+}
+
+/// The plain way; an empty datagram ends it.
+fn receive_one_by_one(socket: &UdpSocket, sink: &mut impl Sink) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(length @ 1..) = socket.recv(&mut buffer) {
+        sink.drain(std::iter::once(&buffer[..length]));
     }
 }
 
@@ -44,46 +115,37 @@ fn benchmark(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("receive");
     group.throughput(Throughput::Elements(DATAGRAM_COUNT as u64));
 
-    let limits = Limits::derive(64, Host::read());
-    let stop = Stop::new().expect("a descriptor");
-    stop.request();
-    let backend = Backend::choose();
-    let socket = ReceiveSocket::bind("127.0.0.1:0", limits.socket_queue_bytes).expect("a port");
-    group.bench_function(backend.name(), |bencher| {
-        bencher.iter_custom(|iteration_count| {
-            let mut sink = Count::default();
-            let mut time = Duration::ZERO;
-            for _ in 0..iteration_count {
-                fill(&sender, socket.local_address(), &datagrams);
-                let start = Instant::now();
-                backend.run(&socket, &limits, &stop, &mut sink).expect("the socket works");
-                time += start.elapsed();
-            }
-            assert_eq!(sink.datagram_count as u64, iteration_count * DATAGRAM_COUNT as u64);
-            time
+    for backend in Backend::ALL {
+        backend.probe().expect("the backend works here");
+        let (mut receiver, target) = receiver();
+        let (gate, stop) = (Gate::default(), Stop::new().expect("a descriptor"));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| backend.run(&mut receiver, &stop, &mut GatedSink(&gate)));
+            group.bench_function(backend.name(), |bencher| {
+                bencher.iter_custom(|iteration_count| {
+                    let drain = |_| time_of_drain(&gate, &sender, target, &datagrams);
+                    (0..iteration_count).map(drain).sum()
+                });
+            });
+            stop.request();
+            thread.join().expect("no panic").expect("the socket works");
         });
-    });
+    }
 
-    let plain = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    plain.set_nonblocking(true).expect("it can be set");
+    let plain = socket2::Socket::from(UdpSocket::bind("127.0.0.1:0").expect("a free port"));
+    plain.set_recv_buffer_size(QUEUE_BYTES).expect("it can be set");
+    let plain = UdpSocket::from(plain);
     let target = plain.local_addr().expect("it is bound");
-    let mut buffer = vec![0; 65_536];
-    group.bench_function("recv, one by one", |bencher| {
-        bencher.iter_custom(|iteration_count| {
-            let mut datagram_count = 0;
-            let mut time = Duration::ZERO;
-            for _ in 0..iteration_count {
-                fill(&sender, target, &datagrams);
-                let start = Instant::now();
-                while let Ok(length) = plain.recv(&mut buffer) {
-                    black_box(buffer[..length].first());
-                    datagram_count += 1;
-                }
-                time += start.elapsed();
-            }
-            assert_eq!(datagram_count, iteration_count * DATAGRAM_COUNT as u64);
-            time
+    let gate = Gate::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| receive_one_by_one(&plain, &mut GatedSink(&gate)));
+        group.bench_function("recv, one by one", |bencher| {
+            bencher.iter_custom(|iteration_count| {
+                let drain = |_| time_of_drain(&gate, &sender, target, &datagrams);
+                (0..iteration_count).map(drain).sum()
+            });
         });
+        sender.send_to(b"", target).expect("the loopback interface takes it");
     });
     group.finish();
 }

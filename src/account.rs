@@ -76,9 +76,20 @@ impl DropReason {
     }
 }
 
+/// The counts of one receiver.
+#[derive(Debug, Default)]
+pub struct ReceiverCounts {
+    /// Datagrams taken from its socket, empty ones too.
+    pub datagrams: Counter,
+    /// Datagrams that the kernel dropped because its socket's queue was full.
+    pub kernel_drops: Counter,
+}
+
 /// All counts of one daemon.
 #[derive(Debug, Default)]
 pub struct Account {
+    /// By the receiver's number.
+    pub receivers: Box<[ReceiverCounts]>,
     /// Datagrams taken from the socket that were not empty: each stands for one segment.
     pub received: Counter,
     /// Segments that the service accepted.
@@ -91,6 +102,8 @@ pub struct Account {
     pub documents_invalid_utf8: Counter,
     /// Datagrams that the kernel dropped before the daemon could read them.
     pub kernel_drops: Counter,
+    /// How often a receiver had no buffer for a datagram; the kernel has kept it meanwhile.
+    pub receive_buffers_exhausted: Counter,
     /// Requests that the service answered with success.
     pub requests_sent: Counter,
     /// Requests that failed and are tried again.
@@ -104,6 +117,12 @@ pub struct Account {
 }
 
 impl Account {
+    /// An account of a daemon with so many receivers.
+    pub fn new(receiver_count: usize) -> Self {
+        let receivers = (0..receiver_count).map(|_| ReceiverCounts::default()).collect();
+        Self { receivers, ..Self::default() }
+    }
+
     /// Segments turned down for `reason`.
     pub fn rejected(&self, reason: RejectReason) -> &Counter {
         &self.rejected[reason as usize]

@@ -17,6 +17,8 @@ pub enum Command {
         /// Send a few segments at the start.
         demo: bool,
     },
+    /// Print what each holder of memory may hold.
+    Limits,
     /// Print the version.
     Version,
     /// Print the usage.
@@ -44,6 +46,8 @@ pub struct Flags {
     pub log_file: Option<String>,
     /// `--role-arn`
     pub role_arn: Option<String>,
+    /// `--receiver`
+    pub receiver: Option<String>,
 }
 
 /// A command line as understood.
@@ -144,6 +148,12 @@ const FLAGS: &[Flag] = &[
         "HTTP proxy for uploads (not supported yet)",
     ),
     flag("r", "role-arn", Kind::Text(|flags| &mut flags.role_arn), "Role to assume"),
+    flag(
+        "",
+        "receiver",
+        Kind::Text(|flags| &mut flags.receiver),
+        "auto, uring, recvmmsg or tokio-uring (auto)",
+    ),
     flag("v", "version", Kind::Version, "Print the version"),
     flag("h", "help", Kind::Help, "Print this text"),
 ];
@@ -151,7 +161,9 @@ const FLAGS: &[Flag] = &[
 /// The sandbox's own flag.
 const DEMO: Flag = flag("", "demo", Kind::Demo, "Send a few segments at the start");
 
-const SANDBOX: &str = "sandbox";
+/// The words that are a command behind the flags.
+const SUBCOMMANDS: &[(&str, Command)] =
+    &[("sandbox", Command::Sandbox { demo: false }), ("limits", Command::Limits)];
 
 /// Understands the words after the program's name.
 ///
@@ -165,10 +177,11 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Invocation, Usag
     let mut words = words.into_iter().peekable();
     let mut invocation = Invocation::default();
     parse_flags(&mut words, &mut invocation)?;
-    if words.peek().is_some_and(|word| word == SANDBOX) {
+    let found = words.peek().and_then(|word| SUBCOMMANDS.iter().find(|(name, _)| name == word));
+    if let Some((_, command)) = found {
         words.next();
         if invocation.command == Command::Run {
-            invocation.command = Command::Sandbox { demo: false };
+            invocation.command = *command;
         }
         parse_flags(&mut words, &mut invocation)?;
     }
@@ -204,7 +217,7 @@ fn find(name: &str, command: Command) -> Result<Kind, UsageError> {
     FLAGS
         .iter()
         .chain(of_command)
-        .find(|flag| flag.short == name || flag.long == name)
+        .find(|flag| [flag.short, flag.long].contains(&name))
         .map(|flag| flag.kind)
         .ok_or_else(|| UsageError::Unknown(name.to_owned()))
 }
@@ -256,19 +269,20 @@ pub fn version_line() -> String {
 
 /// What `-h` prints, and a usage error.
 pub fn usage() -> String {
-    let mut text = String::from("Usage: xray [flags] [sandbox [--demo]]\n\n");
+    let mut text = String::from("Usage: xray [flags] [sandbox [--demo] | limits]\n\n");
     for flag in FLAGS {
         let value = match flag.kind {
             Kind::Text(_) | Kind::NotYet(_) | Kind::BufferMemory => " VALUE",
             Kind::LocalMode | Kind::Version | Kind::Help | Kind::Demo => "",
         };
-        let names = format!("-{}, --{}{value}", flag.short, flag.long);
+        let short = if flag.short.is_empty() { "  " } else { &format!("-{},", flag.short) };
+        let names = format!("{short:<3} --{}{value}", flag.long);
         let _ = writeln!(text, "  {names:<30}{}", flag.help);
     }
     let _ = writeln!(
         text,
         "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n  \
-         {:<30}{}",
+         {:<30}{}\nlimits: print what each holder of memory may hold, and end",
         "--demo", DEMO.help
     );
     text
@@ -288,7 +302,7 @@ mod tests {
         for line in ["-b X", "-b=X", "--b X", "--b=X", "-bind X", "--bind=X", "--bind X"] {
             assert_eq!(parse_line(line).unwrap().flags.bind.as_deref(), Some("X"), "{line}");
         }
-        let line = "-t T -c C -n N -o -m 9 -l L -f F -r R";
+        let line = "-t T -c C -n N -o -m 9 -l L -f F -r R --receiver E";
         let text = |value: &str| Some(value.to_owned());
         let expected = Flags {
             bind: None,
@@ -300,6 +314,7 @@ mod tests {
             log_level: text("L"),
             log_file: text("F"),
             role_arn: text("R"),
+            receiver: text("E"),
         };
         assert_eq!(parse_line(line).unwrap().flags, expected);
     }
@@ -357,6 +372,7 @@ mod tests {
         assert_eq!(invocation.flags.region.as_deref(), Some("N"));
         assert_eq!(invocation.ignored, ["more"]);
         assert_eq!(parse_line("sandbox").unwrap().command, Command::Sandbox { demo: false });
+        assert_eq!(parse_line("-m 9 limits").unwrap().command, Command::Limits);
         assert_eq!(parse_line("-v sandbox").unwrap().command, Command::Version);
         assert_eq!(parse_line("sandbox -h").unwrap().command, Command::Help);
     }
@@ -365,7 +381,8 @@ mod tests {
     fn the_usage_names_every_flag() {
         let usage = usage();
         for flag in FLAGS {
-            assert!(usage.contains(&format!("-{}, --{}", flag.short, flag.long)), "{usage}");
+            assert!(usage.contains(&format!(" --{}", flag.long)), "{usage}");
+            assert!(usage.contains(&format!("-{}", flag.short)), "{usage}");
         }
         assert!(usage.contains("--demo"), "{usage}");
     }

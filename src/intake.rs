@@ -5,7 +5,7 @@
 
 use crate::account::{Account, Counter, DropReason, RejectReason};
 use crate::log::RateLimit;
-use crate::receive::Sink;
+use crate::receive::{Queue, Sink};
 use crate::ring::{Drain, Producer};
 use crate::segment::{Form, Parser, Rejection};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ static NOT_JSON: RateLimit = RateLimit::new();
 static NOT_UTF8: RateLimit = RateLimit::new();
 static DROPPED: RateLimit = RateLimit::new();
 static KERNEL_DROPPED: RateLimit = RateLimit::new();
+static EXHAUSTED: RateLimit = RateLimit::new();
 
 /// A receiver thread's way from datagram to ring.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Intake {
     parser: Parser,
     producer: Producer,
     account: Arc<Account>,
+    /// Its place in the account.
+    receiver_index: usize,
     batcher: Arc<Notify>,
 }
 
@@ -43,9 +46,15 @@ struct Counts {
 }
 
 impl Intake {
-    /// An intake that fills `producer`, counts into `account` and wakes `batcher`.
-    pub fn new(producer: Producer, account: Arc<Account>, batcher: Arc<Notify>) -> Self {
-        Self { parser: Parser::default(), producer, account, batcher }
+    /// The intake of a receiver: it fills `producer`, counts into `account`, which must know the
+    /// receiver's number, and wakes `batcher`.
+    pub fn new(
+        producer: Producer,
+        account: Arc<Account>,
+        receiver_index: usize,
+        batcher: Arc<Notify>,
+    ) -> Self {
+        Self { parser: Parser::default(), producer, account, receiver_index, batcher }
     }
 
     /// Closes the ring, so that the batcher knows that nothing more comes.
@@ -64,17 +73,32 @@ impl Sink for Intake {
         }
         // Received before anything can be sent: the account never shows more sent than received.
         counts.publish(&self.account);
+        self.account.receivers[self.receiver_index].datagrams.add(counts.received + counts.empty);
         if drain.commit() {
             self.batcher.notify_one();
         }
     }
 
-    fn kernel_dropped(&mut self, count: u32, queue_bytes: usize) {
+    fn kernel_dropped(&mut self, count: u32, queue: Queue) {
         self.account.kernel_drops.add(u64::from(count));
+        self.account.receivers[self.receiver_index].kernel_drops.add(u64::from(count));
         KERNEL_DROPPED.log(|more| {
+            let index = self.receiver_index;
             warn!(
-                "The kernel dropped {count} datagrams: the socket's queue of {queue_bytes} bytes \
-                 was full. A larger net.core.rmem_max allows a larger queue{more}"
+                "The kernel dropped {count} datagrams: the queue of {} bytes of receiver {index} \
+                 was full. {}{more}",
+                queue.granted_bytes,
+                queue.advice()
+            );
+        });
+    }
+
+    fn buffers_exhausted(&mut self, count: u32) {
+        self.account.receive_buffers_exhausted.add(u64::from(count));
+        EXHAUSTED.log(|more| {
+            debug!(
+                "Receiver {} had no buffer for a datagram {count} times; the kernel has kept it{more}",
+                self.receiver_index
             );
         });
     }

@@ -9,6 +9,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use xrayd::cli::{self, Command, Invocation};
 use xrayd::config::{Config, DEFAULT_PATHS, LogLevel};
 use xrayd::daemon::{self, Environment, Mode};
+use xrayd::limits::{Host, Limits};
 use xrayd::log::{self, LogFile};
 use xrayd::upload::Trust;
 
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     let mode = match invocation.command {
         Command::Version => return say(&mut io::stdout(), &cli::version_line()),
         Command::Help => return say(&mut io::stdout(), &cli::usage()),
-        Command::Run => Mode::Service,
+        Command::Run | Command::Limits => Mode::Service,
         Command::Sandbox { demo } => Mode::Sandbox { demo },
     };
     let variable = |name: &str| env::var(name).ok();
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&invocation, &error.to_string()),
     };
+    if invocation.command == Command::Limits {
+        let limits = Limits::derive(config.buffer_size_mb, config.receiver_count, Host::read());
+        return say(&mut io::stdout(), &limits.to_string());
+    }
     let log = match start_log(&config, mode) {
         Ok(log) => log,
         Err(error) => {

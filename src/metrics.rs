@@ -3,7 +3,7 @@
 //! In: the account and the pool, read when somebody asks. Out: OpenMetrics text, encoded by
 //! prometheus-client. The flow keeps no metric of its own, so a scrape costs it nothing.
 
-use crate::account::{Account, Counter, DropReason, RejectReason};
+use crate::account::{Account, Counter, DropReason, ReceiverCounts, RejectReason};
 use crate::memory::{CHUNK_BYTES, Pool};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -77,6 +77,11 @@ impl Collector for Source {
                 "Datagrams that the kernel dropped because the socket's queue was full",
                 &account.kernel_drops,
             ),
+            (
+                "receive_buffers_exhausted",
+                "Times that a receiver had no buffer for a datagram, which the kernel kept",
+                &account.receive_buffers_exhausted,
+            ),
             ("requests_sent", "Requests that the service accepted", &account.requests_sent),
             ("requests_retried", "Requests that failed and go again", &account.requests_retried),
             ("requests_throttled", "Requests that were throttled", &account.requests_throttled),
@@ -91,6 +96,18 @@ impl Collector for Source {
         let dropped = DropReason::ALL.map(|reason| (reason.label(), account.dropped(reason)));
         let help = "Good segments given up for want of memory or time";
         encode_reasons(&mut encoder, "segments_dropped", help, &dropped)?;
+        let datagrams: fn(&ReceiverCounts) -> &Counter = |counts| &counts.datagrams;
+        for (name, help, counter) in [
+            ("receiver_datagrams", "Datagrams by the receiver that took them", datagrams),
+            ("receiver_kernel_drops", "Kernel drops by receiver", |counts| &counts.kernel_drops),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (index, counts) in account.receivers.iter().enumerate() {
+                let labels = [("receiver", index)];
+                let counter = ConstCounter::new(counter(counts).get());
+                counter.encode(family.encode_family(&labels)?)?;
+            }
+        }
         for (name, help, chunk_count) in [
             ("memory_used_bytes", "Memory that segments take up", self.pool.used()),
             ("memory_limit_bytes", "Memory that segments may take up", self.pool.chunk_count_max()),
@@ -123,7 +140,7 @@ mod tests {
 
     #[test]
     fn every_reason_is_shown_from_the_start_and_counts() {
-        let account = Arc::new(Account::default());
+        let account = Arc::new(Account::new(2));
         let metrics = Metrics::new(Arc::clone(&account), Pool::new(8, 2), "recvmmsg");
         let text = metrics.text();
         for line in [
@@ -131,6 +148,8 @@ mod tests {
             "xray_segments_received_total 0",
             "xray_segments_rejected_total{reason=\"header\"} 0",
             "xray_segments_dropped_total{reason=\"memory\"} 0",
+            "xray_receiver_datagrams_total{receiver=\"1\"} 0",
+            "xray_receiver_kernel_drops_total{receiver=\"0\"} 0",
             "xray_memory_limit_bytes 131072",
             "# EOF",
         ] {

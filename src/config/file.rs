@@ -3,7 +3,10 @@
 //! The file is read as a tree and its keys are looked up in one table, so that every message can
 //! name file, key and value. Bound: 1 MiB.
 
-use super::{CONCURRENCY_MAX, Config, SHUTDOWN_SECONDS_MAX, buffer_size, log_level};
+use super::{
+    CONCURRENCY_MAX, Config, RECEIVER_COUNT_MAX, ReceiveBackend, SHUTDOWN_SECONDS_MAX, buffer_size,
+    log_level,
+};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{self, Read};
@@ -65,8 +68,7 @@ const KEYS: &[(&str, Apply)] = &[
         Ok(())
     }),
     ("Concurrency", |config, value| {
-        let count = within(whole_number(value)?, 1, CONCURRENCY_MAX)?;
-        config.concurrency = usize::try_from(count).map_err(|error| error.to_string())?;
+        config.concurrency = count(value, 1, CONCURRENCY_MAX)?;
         Ok(())
     }),
     ("ShutdownSeconds", |config, value| {
@@ -86,6 +88,22 @@ const KEYS: &[(&str, Apply)] = &[
     }),
     ("Socket.TCPAddress", |config, value| {
         super::set_address(&mut config.tcp_address, Some(&text(value)?));
+        Ok(())
+    }),
+    ("Receive.Backend", |config, value| {
+        config.receive_backend = ReceiveBackend::parse(&text(value)?)?;
+        Ok(())
+    }),
+    ("Receive.Receivers", |config, value| {
+        config.receiver_count = count(value, 0, RECEIVER_COUNT_MAX)?;
+        Ok(())
+    }),
+    ("Receive.SharePort", |config, value| {
+        config.share_port = boolean(value)?;
+        Ok(())
+    }),
+    ("Receive.Pin", |config, value| {
+        config.pin = Some(boolean(value)?);
         Ok(())
     }),
     ("Logging.LogRotation", |config, value| {
@@ -249,6 +267,11 @@ fn within(number: u64, low: u64, high: u64) -> Result<u64, String> {
     }
 }
 
+fn count(value: &Value, low: u64, high: u64) -> Result<usize, String> {
+    let number = within(whole_number(value)?, low, high)?;
+    usize::try_from(number).map_err(|error| error.to_string())
+}
+
 fn not_yet(is_default: bool) -> Result<(), String> {
     if is_default { Ok(()) } else { Err("it is not supported yet; remove it".to_owned()) }
 }
@@ -288,8 +311,13 @@ mod tests {
         let text = "TotalBufferSizeMB: 16\nConcurrency: 3\nRegion: r\nEndpoint: http://e\n\
              Socket: {UDPAddress: \"u:1\", TCPAddress: \"t:1\"}\n\
              Logging: {LogRotation: no, LogLevel: warn, LogPath: /l}\n\
+             Receive: {Backend: tokio-uring, Receivers: 5, SharePort: yes, Pin: off}\n\
              LocalMode: true\nRoleARN: a\nShutdownSeconds: 20\nVersion: 1\n";
         let expected = Config {
+            receive_backend: ReceiveBackend::TokioUring,
+            receiver_count: 5,
+            share_port: true,
+            pin: Some(false),
             udp_address: "u:1".into(),
             tcp_address: "t:1".into(),
             region: Some("r".into()),
@@ -329,6 +357,8 @@ mod tests {
             ("Version: 2\nShutdownSeconds: 4000\n", "from 0 to 3600"),
             ("Version: 2\nLocalMode: maybe\n", "LocalMode: \"maybe\" is neither true nor false"),
             ("Version: 2\nLogging: {LogLevel: loud}\n", "Logging.LogLevel: \"loud\" is no log"),
+            ("Version: 2\nReceive: {Backend: epoll}\n", "Give auto, uring, recvmmsg or tokio-u"),
+            ("Version: 2\nReceive: {Receivers: 300}\n", "Receive.Receivers: 300 is out of"),
             ("Version: 2\nProxyAddress: p\n", "ProxyAddress: it is not supported yet"),
             ("Version: 2\nNoVerifySSL: true\n", "NoVerifySSL: it is not supported yet"),
             ("Version: 2\nVersion: 2\n", "is not valid YAML"),

@@ -19,6 +19,9 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:2000";
 /// The least that a buffer size may be, in megabytes; below it, only 0 has a meaning.
 const BUFFER_SIZE_MB_MIN: u64 = 3;
 
+/// Receivers at most that may be asked for.
+const RECEIVER_COUNT_MAX: u64 = 256;
+
 /// Requests in flight at most that may be asked for.
 const CONCURRENCY_MAX: u64 = 1000;
 
@@ -57,6 +60,34 @@ impl LogLevel {
     }
 }
 
+/// How datagrams should be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReceiveBackend {
+    /// io_uring where it works, else `recvmmsg`.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+    /// `recvmmsg(2)`.
+    Recvmmsg,
+    /// The tokio-uring runtime, or no start.
+    TokioUring,
+}
+
+impl ReceiveBackend {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" | "" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "recvmmsg" => Ok(Self::Recvmmsg),
+            "tokio-uring" => Ok(Self::TokioUring),
+            _ => Err(format!(
+                "{text:?} is no receive backend. Give auto, uring, recvmmsg or tokio-uring"
+            )),
+        }
+    }
+}
+
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -64,6 +95,16 @@ pub struct Config {
     pub udp_address: String,
     /// Where pages are served, `HOST:PORT`.
     pub tcp_address: String,
+    /// How segments are received. Leave it at auto but for tests and measurements.
+    pub receive_backend: ReceiveBackend,
+    /// Threads that receive, 0 for one a processor. More help beyond some 200,000 segments a
+    /// second, and where the kernel grants only a small queue to each.
+    pub receiver_count: usize,
+    /// Whether another daemon of the same user may listen on the same UDP port, for a restart
+    /// without a gap.
+    pub share_port: bool,
+    /// Whether each receiver keeps to one processor; `None`: unless in a container.
+    pub pin: Option<bool>,
     /// The region, if flag or file has one; else it is looked for.
     pub region: Option<String>,
     /// The service's address; without one it is the region's own. For interface endpoints.
@@ -96,6 +137,10 @@ impl Default for Config {
         Self {
             udp_address: DEFAULT_ADDRESS.to_owned(),
             tcp_address: DEFAULT_ADDRESS.to_owned(),
+            receive_backend: ReceiveBackend::default(),
+            receiver_count: 0,
+            share_port: false,
+            pin: None,
             region: None,
             endpoint: None,
             role_arn: None,
@@ -162,6 +207,10 @@ impl Config {
         }
         if let Some(megabytes) = flags.buffer_memory {
             self.buffer_size_mb = buffer_size(megabytes).map_err(|problem| wrong("-m", problem))?;
+        }
+        if let Some(backend) = &flags.receiver {
+            self.receive_backend =
+                ReceiveBackend::parse(backend).map_err(|problem| wrong("--receiver", problem))?;
         }
         if let Some(level) = &flags.log_level {
             self.log_level = log_level(level).map_err(|problem| wrong("-l", problem))?;
@@ -263,7 +312,12 @@ mod tests {
 
     #[test]
     fn sizes_and_levels_out_of_bounds_name_the_flag() {
-        for (line, text) in [("-m 1", "-m"), ("-m 2", "3 or more"), ("-l loud", "-l: \"loud\"")] {
+        for (line, text) in [
+            ("-m 1", "-m"),
+            ("-m 2", "3 or more"),
+            ("-l loud", "-l: \"loud\""),
+            ("--receiver epoll", "--receiver: \"epoll\" is no receive backend"),
+        ] {
             let error = load(line, &[]).unwrap_err().to_string();
             assert!(error.contains(text), "{line}: {error}");
         }

@@ -21,7 +21,9 @@ use crate::log;
 use crate::memory::Pool;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
-use crate::receive::{Backend, BindError, ReceiveError, ReceiveSocket};
+use crate::receive::{
+    Backend, BindError, Binding, Choice, ReceiveError, SocketGroup, Spread, Unavailable,
+};
 use crate::ring::Consumer;
 use crate::upload::{Client, ClientError, Signer, Trust, Uploader};
 use sandbox::LocalService;
@@ -43,6 +45,9 @@ pub enum DaemonError {
     /// The UDP address cannot be opened
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The receive backend that the operator wants does not work
+    #[error("{0}. Or leave the choice to the daemon: Receive.Backend: auto")]
+    Backend(#[from] Unavailable),
     /// The sandbox cannot do without its TCP port
     #[error("TCP {address} cannot be opened: {source}. Give another address with -t")]
     Tcp {
@@ -168,30 +173,24 @@ struct Front {
 
 impl Front {
     fn open(config: &Config) -> Result<Self, DaemonError> {
-        let limits = Limits::derive(config.buffer_size_mb, Host::read());
-        let socket = ReceiveSocket::bind(&config.udp_address, limits.socket_queue_bytes)?;
+        let limits = Limits::derive(config.buffer_size_mb, config.receiver_count, Host::read());
+        let choice = Choice::make(config.receive_backend)?;
+        let binding = Binding {
+            socket_count: limits.receiver_count,
+            queue_bytes: limits.socket_queue_bytes,
+            share_port: config.share_port,
+        };
+        let group = SocketGroup::bind(&config.udp_address, binding)?;
+        say_how(&group, &choice, &limits, config.receiver_count);
         let sinks = Sinks {
             pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
-            account: Arc::default(),
+            account: Arc::new(Account::new(limits.receiver_count)),
             woken: Arc::default(),
         };
-        let backend = Backend::choose();
-        let udp_address = socket.local_address();
-        let queue_bytes = socket.queue_bytes();
-        let (receivers, rings) = Receivers::start(vec![socket], backend, &limits, &sinks)?;
-        info!(
-            "Listening on UDP {udp_address} (receive backend {backend}, socket queue \
-             {queue_bytes} bytes, buffers {} MB)",
-            limits.total_bytes / MEGABYTE
-        );
-        // The kernel says twice what was asked for, its own overhead included.
-        if queue_bytes < limits.socket_queue_bytes {
-            info!(
-                "The kernel granted less than half of the {} bytes asked for as the socket's \
-                 queue; a larger net.core.rmem_max lets longer bursts through",
-                2 * limits.socket_queue_bytes
-            );
-        }
+        let udp_address = group.local_address();
+        let backend = choice.backend;
+        let pin = config.pin.unwrap_or_else(|| !is_in_container());
+        let (receivers, rings) = Receivers::start(group, backend, pin, &limits, &sinks)?;
         Ok(Self { limits, sinks, backend, receivers, rings, udp_address })
     }
 
@@ -249,6 +248,60 @@ impl Front {
         }
         info!("Account: {}", self.sinks.account);
     }
+}
+
+/// The start-up lines: the backend in force, what the kernel granted, what was not to be had.
+fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits, receiver_count: usize) {
+    let queue = group.queue();
+    info!(
+        "Listening on UDP {} (receive backend {}, {} receivers, socket queue {} bytes each, \
+         buffers {} MB)",
+        group.local_address(),
+        choice.backend,
+        limits.receiver_count,
+        queue.granted_bytes,
+        limits.total_bytes / MEGABYTE
+    );
+    if let Some(reason) = &choice.fallback {
+        warn!("Receiving with {} instead: {reason}", choice.backend);
+    }
+    if limits.receiver_count < receiver_count {
+        warn!(
+            "{} receivers and not {receiver_count} (Receive.Receivers): more do not fit into half \
+             of the buffers (-m)",
+            limits.receiver_count
+        );
+    }
+    if queue.granted_bytes < queue.asked_bytes {
+        info!(
+            "The kernel granted {} of the {} bytes asked for as each socket's queue. {}, and longer \
+             bursts get through",
+            queue.granted_bytes,
+            queue.asked_bytes,
+            queue.advice()
+        );
+    }
+    match group.spread() {
+        Spread::Single | Spread::Program => {}
+        Spread::Hash(error) => warn!(
+            "The kernel takes no program to spread datagrams ({error}): its hash gives all of one \
+             sender to one receiver"
+        ),
+        Spread::Shared => info!(
+            "Another daemon listens on the port too (Receive.SharePort): the kernel spreads \
+             datagrams by sender"
+        ),
+    }
+}
+
+/// Whether a container's runtime has left its marks: its processors may be shared.
+fn is_in_container() -> bool {
+    let is_there = |path: &str| std::path::Path::new(path).exists();
+    is_there("/.dockerenv")
+        || is_there("/run/.containerenv")
+        || ["container", "KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some())
 }
 
 /// Whom the segments are sent to, and as whom.

@@ -5,13 +5,15 @@ use crate::intake::Intake;
 use crate::limits::Limits;
 use crate::memory::Pool;
 use crate::outlet::Outlet;
-use crate::receive::{Backend, ReceiveError, ReceiveSocket, Stop};
+use crate::receive::{Backend, ReceiveError, SocketGroup, Stop};
 use crate::ring::{self, Consumer};
+use rustix::thread::CpuSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracing::warn;
 
 /// What the receivers fill.
 #[derive(Debug)]
@@ -33,30 +35,36 @@ pub struct Receivers {
 }
 
 impl Receivers {
-    /// Starts a thread for each socket; also returns the other ends of their rings.
+    /// Starts a thread for each socket of the group, each kept to a processor of its own if `pin`;
+    /// also returns the other ends of their rings.
     ///
     /// # Errors
     ///
     /// When the system refuses a thread or a descriptor.
     pub fn start(
-        sockets: Vec<ReceiveSocket>,
+        group: SocketGroup,
         backend: Backend,
+        pin: bool,
         limits: &Limits,
         sinks: &Sinks,
     ) -> io::Result<(Self, Vec<Consumer>)> {
         let stop = Stop::new()?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        let running_count = sockets.len();
+        let receivers = group.into_receivers(limits.receive_slot_count);
+        let running_count = receivers.len();
         let mut rings = Vec::with_capacity(running_count);
-        for (index, socket) in sockets.into_iter().enumerate() {
+        for (index, mut receiver) in receivers.into_iter().enumerate() {
             let (producer, consumer) =
                 ring::ring(Arc::clone(&sinks.pool), limits.ring_parcel_count_max);
             rings.push(consumer);
             let account = Arc::clone(&sinks.account);
-            let mut intake = Intake::new(producer, account, Arc::clone(&sinks.woken));
-            let (limits, stop, ended) = (*limits, stop.clone(), ended_sender.clone());
+            let mut intake = Intake::new(producer, account, index, Arc::clone(&sinks.woken));
+            let (stop, ended) = (stop.clone(), ended_sender.clone());
             thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
-                let result = backend.run(&socket, &limits, &stop, &mut intake);
+                if pin {
+                    keep_to_processor(index);
+                }
+                let result = backend.run(&mut receiver, &stop, &mut intake);
                 intake.close();
                 // Nobody listens any more when the process is about to end anyway.
                 let _ = ended.send(result);
@@ -85,6 +93,20 @@ impl Receivers {
         while self.running_count > 0 && self.ended.recv().await.is_some() {
             self.running_count -= 1;
         }
+    }
+}
+
+/// Keeps the calling thread to the processor with this number among those that it may use.
+fn keep_to_processor(index: usize) {
+    let kept = rustix::thread::sched_getaffinity(None).and_then(|allowed| {
+        let allowed: Vec<usize> =
+            (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).collect();
+        let mut one = CpuSet::new();
+        one.set(allowed[index % allowed.len().max(1)]);
+        rustix::thread::sched_setaffinity(None, &one)
+    });
+    if let Err(error) = kept {
+        warn!("Receiver {index} cannot be kept to one processor (Receive.Pin): {error}");
     }
 }
 
@@ -123,5 +145,29 @@ impl UploadThread {
     pub async fn ended(&mut self) {
         // An error means that the thread is gone, which is all that is asked here.
         let _ = (&mut self.ended).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Host;
+
+    #[tokio::test]
+    async fn a_receiver_that_fails_is_noticed_and_its_ring_is_closed() {
+        let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
+        let limits = Limits::derive(3, 1, host);
+        let sinks = Sinks {
+            pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
+            account: Arc::new(Account::new(1)),
+            woken: Arc::default(),
+        };
+        let group = SocketGroup::broken();
+        let started = Receivers::start(group, Backend::Recvmmsg, false, &limits, &sinks);
+        let (mut receivers, rings) = started.unwrap();
+        let error = receivers.failed().await;
+        assert!(matches!(error, ReceiveError::Read(_)), "{error}");
+        receivers.stop().await;
+        assert!(rings.iter().all(Consumer::is_closed));
     }
 }

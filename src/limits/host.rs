@@ -1,0 +1,92 @@
+//! What the machine and its container allow this process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How much memory and how many processors there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host {
+    /// Memory of the machine.
+    pub memory_bytes: u64,
+    /// Hard limit of the cgroup that the daemon runs in, if it has one.
+    pub cgroup_limit_bytes: Option<u64>,
+    /// Processors that this process may use, by its affinity and its cgroup's quota.
+    pub processor_count: usize,
+}
+
+impl Host {
+    /// Asks the kernel.
+    pub fn read() -> Self {
+        let info = rustix::system::sysinfo();
+        let memory_bytes = info.totalram * u64::from(info.mem_unit);
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let limits = limit_files(&own).into_iter().filter_map(|path| read_limit(&path));
+        Self {
+            memory_bytes,
+            cgroup_limit_bytes: limits.min().filter(|&limit| limit < memory_bytes),
+            processor_count: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// `max` and the like are no number, and so no limit.
+fn read_limit(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Where the hard limit of memory may stand, from `/proc/self/cgroup`: in the process's own
+/// cgroup and in those above it, by either version. A container sees its own one at the root.
+fn limit_files(own: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.max")
+        } else if controllers.split(',').any(|name| name == "memory") {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        } else {
+            continue;
+        };
+        let path = Path::new(path.trim_start_matches('/'));
+        files.extend(path.ancestors().map(|folder| Path::new(root).join(folder).join(file)));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_are_looked_for_from_the_own_cgroup_up_to_the_root() {
+        let own = "5:cpu,cpuacct:/a\n4:memory:/docker/x\n0::/kube/pod\n";
+        let expected = [
+            "/sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/docker/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/kube/pod/memory.max",
+            "/sys/fs/cgroup/kube/memory.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(limit_files(own), expected.map(PathBuf::from));
+        assert!(limit_files("").is_empty() && limit_files("garbage\n:\n").is_empty());
+    }
+
+    #[test]
+    fn a_limit_is_a_number_and_no_other_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("memory.max");
+        for (text, expected) in [("67108864\n", Some(64 << 20)), ("max\n", None), ("", None)] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(read_limit(&file), expected);
+        }
+        assert_eq!(read_limit(&folder.path().join("missing")), None);
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_a_processor() {
+        let host = Host::read();
+        assert!(host.memory_bytes > 1 << 20 && host.processor_count > 0, "{host:?}");
+    }
+}

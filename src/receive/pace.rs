@@ -1,0 +1,159 @@
+//! When a receiver waits longer than for the next datagram.
+//!
+//! In: what each drain took, and when. Out: how long to sleep before the next look. Pure code.
+//!
+//! It is the wake-up that costs, not the system call, and one by a timer costs several times one
+//! by a datagram (perf/results has the measurements). So a pause is worth it when it collects
+//! [`COLLECT_MIN`] datagrams or more, and never longer than what collects [`COLLECT_MAX`], beyond
+//! which nothing is saved. Against it stands the burst: what arrives during a pause has only the
+//! socket's queue. So no pause is longer than [`pause_max`]: a burst that begins within it fills
+//! half of the queue at most. A large queue buys long pauses, an unprivileged one almost none.
+
+use std::time::{Duration, Instant};
+
+/// Fewer datagrams are not worth a timer's wake-up.
+const COLLECT_MIN: f64 = 32.0;
+
+/// To collect more saves nothing: a timer's wake-up costs a hundredth of so many datagrams.
+const COLLECT_MAX: f64 = 256.0;
+
+/// The rate of the burst that a pause must not lose, in datagrams a second.
+const BURST_RATE: f64 = 250_000.0;
+
+/// What the kernel charges to a queue for a datagram of 1,000 bytes, its own structures included.
+pub(super) const QUEUE_BYTES_PER_DATAGRAM: usize = 2304;
+
+/// No pause is longer, however large the queue is.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// The rate is counted over so many datagrams, or over this time, whichever comes first.
+const WINDOW_DATAGRAMS: u64 = 32;
+const WINDOW: Duration = Duration::from_millis(20);
+
+/// The longest pause that a queue of this many bytes allows.
+pub(super) fn pause_max(queue_bytes: usize) -> Duration {
+    let half_full = queue_bytes / QUEUE_BYTES_PER_DATAGRAM / 2;
+    Duration::from_secs_f64(half_full as f64 / BURST_RATE).min(PAUSE_MAX)
+}
+
+/// Follows the rate of one receiver.
+#[derive(Debug)]
+pub(super) struct Pace {
+    pause_max: Duration,
+    window_start: Instant,
+    window_count: u64,
+    /// Datagrams a second in the last window.
+    rate: f64,
+    paused: bool,
+}
+
+impl Pace {
+    /// A pace that pauses for `pause_max` at most.
+    pub(super) fn new(pause_max: Duration, now: Instant) -> Self {
+        Self { pause_max, window_start: now, window_count: 0, rate: 0.0, paused: false }
+    }
+
+    /// Notes what a drain took; returns the new rate, in datagrams a second, when one is known.
+    pub(super) fn note(&mut self, datagram_count: usize, now: Instant) -> Option<f64> {
+        self.window_count += datagram_count as u64;
+        let elapsed = now.saturating_duration_since(self.window_start);
+        // A pause that collected nothing is the end of a burst.
+        let ended = self.paused && datagram_count == 0;
+        if self.window_count < WINDOW_DATAGRAMS && elapsed < WINDOW && !ended {
+            return None;
+        }
+        self.rate = if ended { 0.0 } else { self.window_count as f64 / elapsed.as_secs_f64() };
+        self.window_count = 0;
+        self.window_start = now;
+        Some(self.rate)
+    }
+
+    /// How long to sleep now that the queue is empty; `None`: until the next datagram.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        self.paused = self.rate * self.pause_max.as_secs_f64() >= COLLECT_MIN;
+        self.paused.then(|| Duration::from_secs_f64(COLLECT_MAX / self.rate).min(self.pause_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Queues as the kernel says them: twice what was asked for.
+    const UNPRIVILEGED: usize = 2 * 212_992;
+    const LARGE: usize = 64 << 20;
+
+    /// The pause that a receiver takes at a steady rate.
+    fn pause_at(rate: f64, queue_bytes: usize) -> Option<Duration> {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(pause_max(queue_bytes), now);
+        let mut pause = None;
+        for _ in 0..200 {
+            now += Duration::from_secs_f64(1.0 / rate);
+            pace.note(1, now);
+            pause = pace.pause();
+        }
+        pause
+    }
+
+    #[test]
+    fn a_pause_never_lets_a_burst_fill_more_than_half_of_the_queue() {
+        for queue_bytes in [0, 4_096, UNPRIVILEGED, 1 << 20, 8 << 20, LARGE, 1 << 30] {
+            let arriving = pause_max(queue_bytes).as_secs_f64() * BURST_RATE;
+            let bytes = arriving * QUEUE_BYTES_PER_DATAGRAM as f64;
+            assert!(bytes <= queue_bytes as f64 / 2.0 + 1.0, "{queue_bytes}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn only_a_rate_that_makes_a_pause_worth_it_is_paused_for() {
+        assert_eq!(pause_at(1_000.0, LARGE), None);
+        assert_eq!(pause_at(20_000.0, UNPRIVILEGED), None);
+        let pause = pause_at(20_000.0, LARGE).expect("400 come in 20 ms");
+        assert!((11..=14).contains(&pause.as_millis()), "{pause:?}");
+        let pause = pause_at(250_000.0, LARGE).expect("256 come in a millisecond");
+        assert!(pause < Duration::from_micros(1_100), "{pause:?}");
+    }
+
+    #[test]
+    fn the_pauses_end_with_the_burst() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(pause_max(LARGE), now);
+        now += Duration::from_millis(1);
+        pace.note(250, now);
+        assert!(pace.pause().is_some());
+        now += Duration::from_millis(1);
+        assert_eq!(pace.note(0, now), Some(0.0));
+        assert_eq!(pace.pause(), None);
+    }
+
+    #[test]
+    fn the_silence_before_a_burst_is_no_part_of_its_rate_for_long() {
+        let mut now = Instant::now() + Duration::from_secs(10);
+        let mut pace = Pace::new(pause_max(LARGE), now - Duration::from_secs(10));
+        pace.note(32, now);
+        assert_eq!(pace.pause(), None);
+        now += Duration::from_micros(128);
+        pace.note(32, now);
+        assert!(pace.pause().is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn no_history_makes_a_pause_longer_than_allowed(
+            drains in proptest::collection::vec((0usize..500, 0u64..30_000), 1..100),
+            queue_bytes in 0usize..(64 << 20),
+        ) {
+            let mut now = Instant::now();
+            let mut pace = Pace::new(pause_max(queue_bytes), now);
+            for (count, microseconds) in drains {
+                now += Duration::from_micros(microseconds);
+                pace.note(count, now);
+                if let Some(pause) = pace.pause() {
+                    prop_assert!(pause <= pause_max(queue_bytes));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Which backend works here: each is tried for real, since what a kernel has says nothing of what
+//! a container may use.
+//!
+//! In: the operator's wish. Out: the [`Backend`] in force, and why a better one is not. A probe
+//! sets up all that the backend needs and receives a datagram with it, on a socket of its own.
+
+use super::Backend;
+use super::sys::MultishotReceive;
+use super::{Stop, tokio_uring};
+use crate::config::ReceiveBackend;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+/// A probe's datagram comes at once; a kernel that does not give it by then never will.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a backend does not work here
+#[derive(Debug, thiserror::Error)]
+#[error("the receive backend {backend} does not work here: {source}{}", cause(source))]
+pub struct Unavailable {
+    /// Which one.
+    pub backend: Backend,
+    /// What the kernel says.
+    pub source: io::Error,
+}
+
+/// The backend in force.
+#[derive(Debug)]
+pub struct Choice {
+    /// How datagrams are received.
+    pub backend: Backend,
+    /// Why it is not the best one, where the operator left the choice.
+    pub fallback: Option<Unavailable>,
+}
+
+impl Choice {
+    /// The backend that the operator wants, or the best one that works.
+    ///
+    /// # Errors
+    ///
+    /// When the backend that the operator wants does not work here.
+    pub fn make(wish: ReceiveBackend) -> Result<Self, Unavailable> {
+        let backend = match wish {
+            ReceiveBackend::Auto => {
+                return Ok(match Backend::Uring.probe() {
+                    Ok(()) => Self { backend: Backend::Uring, fallback: None },
+                    Err(error) => Self { backend: Backend::Recvmmsg, fallback: Some(error) },
+                });
+            }
+            ReceiveBackend::Uring => Backend::Uring,
+            ReceiveBackend::Recvmmsg => Backend::Recvmmsg,
+            ReceiveBackend::TokioUring => Backend::TokioUring,
+        };
+        backend.probe()?;
+        Ok(Self { backend, fallback: None })
+    }
+}
+
+impl Backend {
+    /// Tries the backend on this host.
+    ///
+    /// # Errors
+    ///
+    /// Says what the kernel refuses, and what to change.
+    pub fn probe(self) -> Result<(), Unavailable> {
+        let probed = match self {
+            Self::Recvmmsg => Ok(()),
+            Self::Uring => probe_uring(),
+            Self::TokioUring => probe_tokio_uring(),
+        };
+        probed.map_err(|source| Unavailable { backend: self, source })
+    }
+}
+
+const DATAGRAM: &[u8] = b"probe";
+
+/// Sockets need no network for this.
+fn sockets() -> io::Result<(UnixDatagram, UnixDatagram)> {
+    let (sender, receiver) = UnixDatagram::pair()?;
+    sender.send(DATAGRAM)?;
+    Ok((sender, receiver))
+}
+
+fn probe_uring() -> io::Result<()> {
+    let (_sender, receiver) = sockets()?;
+    let stop = Stop::new()?;
+    let mut receive = MultishotReceive::new(receiver, stop, 2, 64)?;
+    receive.wait(Some(PATIENCE))?;
+    receive.reap()?;
+    let came = receive.datagrams().eq([DATAGRAM]);
+    receive.give_back();
+    if came && receive.is_armed() { Ok(()) } else { Err(no_datagram()) }
+}
+
+fn probe_tokio_uring() -> io::Result<()> {
+    let (_sender, receiver) = sockets()?;
+    let receiver = std::net::UdpSocket::from(OwnedFd::from(receiver));
+    tokio_uring::runtime()?.block_on(async {
+        let socket = ::tokio_uring::net::UdpSocket::from_std(receiver);
+        let (result, buffer) = socket.read(Vec::with_capacity(64)).await;
+        if buffer[..result?] == *DATAGRAM { Ok(()) } else { Err(no_datagram()) }
+    })
+}
+
+fn no_datagram() -> io::Error {
+    io::Error::other("it is set up, but a datagram does not come")
+}
+
+/// The likely cause of an error, and what to change.
+fn cause(error: &io::Error) -> &'static str {
+    let seccomp = fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Seccomp:\t2")));
+    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    let disabled = disabled.is_ok_and(|value| matches!(value.trim(), "1" | "2"));
+    cause_of(error.raw_os_error(), seccomp, disabled)
+}
+
+fn cause_of(code: Option<i32>, seccomp: bool, disabled: bool) -> &'static str {
+    match code {
+        Some(libc::EPERM) if disabled => {
+            ". The host denies io_uring: set sysctl kernel.io_uring_disabled=0"
+        }
+        Some(libc::EPERM | libc::ENOSYS | libc::EACCES) if seccomp => {
+            ". The container's seccomp profile denies io_uring: allow io_uring_setup, \
+             io_uring_enter and io_uring_register in it"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            ". A security module of the host, or of the container, denies io_uring"
+        }
+        Some(libc::ENOSYS) => ". The kernel is built without io_uring",
+        Some(libc::ENOMEM) => {
+            ". Too little memory may be locked: raise the memlock limit (ulimit -l, LimitMEMLOCK, \
+             --ulimit memlock) or give the daemon CAP_IPC_LOCK"
+        }
+        Some(libc::EINVAL) => ". The kernel is too old: io_uring is used from Linux 6.1 on",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recvmmsg_always_works() {
+        assert!(Backend::Recvmmsg.probe().is_ok());
+        let choice = Choice::make(ReceiveBackend::Recvmmsg).unwrap();
+        assert_eq!(choice.backend, Backend::Recvmmsg);
+        assert!(choice.fallback.is_none());
+    }
+
+    #[test]
+    fn without_a_wish_the_best_that_works_is_taken_and_else_it_says_why() {
+        let choice = Choice::make(ReceiveBackend::Auto).unwrap();
+        assert_eq!(choice.backend == Backend::Uring, Backend::Uring.probe().is_ok());
+        assert_eq!(choice.backend == Backend::Uring, choice.fallback.is_none());
+    }
+
+    #[test]
+    fn every_refusal_names_its_cause_and_the_remedy() {
+        for (code, seccomp, disabled, text) in [
+            (libc::EPERM, false, true, "kernel.io_uring_disabled=0"),
+            (libc::EPERM, true, false, "seccomp profile"),
+            (libc::ENOSYS, true, false, "seccomp profile"),
+            (libc::ENOSYS, false, false, "built without io_uring"),
+            (libc::EPERM, false, false, "security module"),
+            (libc::ENOMEM, false, false, "LimitMEMLOCK"),
+            (libc::EINVAL, false, false, "Linux 6.1"),
+        ] {
+            let cause = cause_of(Some(code), seccomp, disabled);
+            assert!(cause.contains(text), "{code}: {cause}");
+        }
+        let source = io::Error::from_raw_os_error(libc::EINVAL);
+        let text = Unavailable { backend: Backend::Uring, source }.to_string();
+        assert!(text.starts_with("the receive backend uring does not work here: "), "{text}");
+        assert!(text.ends_with("Linux 6.1 on"), "{text}");
+    }
+}

@@ -1,0 +1,208 @@
+//! What every backend promises, tried with each one that works here.
+
+use super::*;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Sends on what it is given.
+struct Forward(mpsc::Sender<Event>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    Drain(Vec<Vec<u8>>),
+    Dropped(u32),
+    Exhausted(u32),
+}
+
+impl Sink for Forward {
+    fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        let datagrams = datagrams.map(<[u8]>::to_vec).collect();
+        self.0.send(Event::Drain(datagrams)).unwrap();
+    }
+
+    fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
+        self.0.send(Event::Dropped(count)).unwrap();
+    }
+
+    fn buffers_exhausted(&mut self, count: u32) {
+        self.0.send(Event::Exhausted(count)).unwrap();
+    }
+}
+
+/// The backends that work here; `recvmmsg` is always among them.
+fn backends() -> Vec<Backend> {
+    Backend::ALL.into_iter().filter(|backend| backend.probe().is_ok()).collect()
+}
+
+fn receiver(queue_bytes: usize, slot_count: usize) -> (Receiver, SocketAddr) {
+    let binding = Binding { socket_count: 1, queue_bytes, share_port: false };
+    let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
+    let address = group.local_address();
+    (group.into_receivers(slot_count).remove(0), address)
+}
+
+fn send(target: SocketAddr, count: usize) -> Vec<Vec<u8>> {
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let datagrams: Vec<_> = (0..count).map(|index| format!("{index:0500}").into_bytes()).collect();
+    for datagram in &datagrams {
+        sender.send_to(datagram, target).unwrap();
+    }
+    datagrams
+}
+
+/// Datagrams, and how many the kernel dropped.
+fn received(events: impl Iterator<Item = Event>) -> (Vec<Vec<u8>>, u32) {
+    let mut datagrams = Vec::new();
+    let mut dropped_count = 0;
+    for event in events {
+        match event {
+            Event::Drain(more) => datagrams.extend(more),
+            Event::Dropped(count) => dropped_count += count,
+            Event::Exhausted(count) => assert!(count > 0),
+        }
+    }
+    (datagrams, dropped_count)
+}
+
+/// Runs `backend` with the request to stop made before; returns what it received.
+fn run_to_end(backend: Backend, receiver: &mut Receiver) -> (Vec<Vec<u8>>, u32) {
+    let (sender, events) = mpsc::channel();
+    let stop = Stop::new().unwrap();
+    stop.request();
+    backend.run(receiver, &stop, &mut Forward(sender)).unwrap();
+    received(events.into_iter())
+}
+
+#[test]
+fn what_is_queued_at_the_stop_comes_too() {
+    for backend in backends() {
+        let (mut receiver, address) = receiver(256 * 1024, 64);
+        let sent = send(address, 100);
+        let (mut datagrams, dropped_count) = run_to_end(backend, &mut receiver);
+        // The reads of tokio-uring end in no order.
+        datagrams.sort();
+        assert_eq!((datagrams, dropped_count), (sent, 0), "{backend}");
+    }
+}
+
+#[test]
+fn a_receiver_sleeps_until_there_is_something_and_ends_when_it_is_asked_to() {
+    for backend in backends() {
+        let (mut receiver, address) = receiver(256 * 1024, 64);
+        let (sender, events) = mpsc::channel();
+        let stop = Stop::new().unwrap();
+        thread::scope(|scope| {
+            let stop = &stop;
+            let run = move || backend.run(&mut receiver, stop, &mut Forward(sender));
+            let receiver = scope.spawn(run);
+            for _ in 0..3 {
+                let sent = send(address, 1);
+                assert_eq!(events.recv().unwrap(), Event::Drain(sent), "{backend}");
+            }
+            stop.request();
+            receiver.join().unwrap().unwrap();
+        });
+        let (rest, dropped_count) = received(events.into_iter());
+        assert!(rest.is_empty() && dropped_count == 0, "{backend}");
+    }
+}
+
+#[test]
+fn datagrams_of_every_size_come_whole_and_empty_ones_end_nothing() {
+    for backend in backends() {
+        let (mut receiver, address) = receiver(4 << 20, 4);
+        let (sender, events) = mpsc::channel();
+        let stop = Stop::new().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        thread::scope(|scope| {
+            let stop = &stop;
+            let run = move || backend.run(&mut receiver, stop, &mut Forward(sender));
+            let receiver = scope.spawn(run);
+            for length in [1, 0, 0, 65_507, 1_472, 0, 32_768, 2] {
+                let datagram = vec![b'x'; length];
+                socket.send_to(&datagram, address).unwrap();
+                assert_eq!(events.recv().unwrap(), Event::Drain(vec![datagram]), "{backend}");
+            }
+            stop.request();
+            receiver.join().unwrap().unwrap();
+        });
+    }
+}
+
+#[test]
+fn every_datagram_is_either_received_or_reported_as_dropped() {
+    for backend in backends() {
+        let (mut receiver, address) = receiver(32 * 1024, 16);
+        let sent = send(address, 1_000);
+        let (mut datagrams, dropped_count) = run_to_end(backend, &mut receiver);
+        datagrams.sort();
+        assert!(dropped_count > 0 && !datagrams.is_empty(), "{backend}");
+        assert_eq!(datagrams.len() + dropped_count as usize, sent.len(), "{backend}");
+        assert_eq!(datagrams, sent[..datagrams.len()], "{backend}");
+    }
+}
+
+#[test]
+fn a_sender_that_never_pauses_does_not_keep_a_receiver_from_ending() {
+    for backend in backends() {
+        let (mut receiver, address) = receiver(64 * 1024, 8);
+        let stop = Stop::new().unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    send(address, 10);
+                }
+            });
+            let (sender, events) = mpsc::channel();
+            let (stop_at, stop) = (Instant::now() + Duration::from_millis(50), &stop);
+            scope.spawn(move || {
+                thread::sleep(stop_at.saturating_duration_since(Instant::now()));
+                stop.request();
+            });
+            backend.run(&mut receiver, stop, &mut Forward(sender)).unwrap();
+            done.store(true, Ordering::Relaxed);
+            drop(events);
+        });
+    }
+}
+
+#[test]
+fn four_buffers_survive_a_hundred_thousand_datagrams() {
+    const COUNT: usize = 100_000;
+    for backend in backends() {
+        let (mut receiver, address) = receiver(4 << 20, 4);
+        let (sender, events) = mpsc::channel();
+        let stop = Stop::new().unwrap();
+        let (datagram_count, dropped_count) = thread::scope(|scope| {
+            let stop = &stop;
+            let run = move || backend.run(&mut receiver, stop, &mut Forward(sender));
+            let receiver = scope.spawn(run);
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            for index in 0..COUNT {
+                socket.send_to(format!("{index:0100}").as_bytes(), address).unwrap();
+            }
+            stop.request();
+            receiver.join().unwrap().unwrap();
+            let (datagrams, dropped_count) = received(events.into_iter());
+            assert!(datagrams.iter().all(|datagram| datagram.len() == 100));
+            (datagrams.len(), dropped_count)
+        });
+        assert_eq!(datagram_count + dropped_count as usize, COUNT, "{backend}");
+        assert!(datagram_count > COUNT / 10, "{backend}: {datagram_count}");
+    }
+}
+
+#[test]
+fn an_error_of_the_socket_ends_the_receiver_with_it() {
+    for backend in backends() {
+        let mut receiver = SocketGroup::broken().into_receivers(4).remove(0);
+        let (sender, _events) = mpsc::channel();
+        let stop = Stop::new().unwrap();
+        let error = backend.run(&mut receiver, &stop, &mut Forward(sender)).unwrap_err();
+        assert!(!error.to_string().is_empty(), "{backend}");
+    }
+}
