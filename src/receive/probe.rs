@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::thread;
 use std::time::Duration;
 
 /// A probe's datagram comes at once; a kernel that does not give it by then never will.
@@ -66,11 +67,16 @@ impl Backend {
     ///
     /// Says what the kernel refuses, and what to change.
     pub fn probe(self) -> Result<(), Unavailable> {
-        let probed = match self {
-            Self::Recvmmsg => Ok(()),
-            Self::Uring => probe_uring(),
-            Self::TokioUring => probe_tokio_uring(),
+        let probe = match self {
+            Self::Recvmmsg => return Ok(()),
+            Self::Uring => probe_uring,
+            Self::TokioUring => probe_tokio_uring,
         };
+        // On a thread of its own, as receivers are: the caller's may be a runtime's already.
+        let probed = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, probe)?;
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the attempt ended in a panic")))
+        });
         probed.map_err(|source| Unavailable { backend: self, source })
     }
 }
@@ -150,6 +156,14 @@ mod tests {
         let choice = Choice::make(ReceiveBackend::Recvmmsg).unwrap();
         assert_eq!(choice.backend, Backend::Recvmmsg);
         assert!(choice.fallback.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_backend_can_be_tried_from_within_a_runtime() {
+        for backend in Backend::ALL {
+            let from_outside = thread::spawn(move || backend.probe().is_ok()).join();
+            assert_eq!(backend.probe().is_ok(), from_outside.unwrap(), "{backend}");
+        }
     }
 
     #[test]

@@ -7,9 +7,24 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+use xrayd::receive::Backend;
 
 /// How long a test waits for what must come; a busy machine may need most of it.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The receive backend that this target's daemons have to run on, or the one that they fall back
+/// to where the wanted one is denied. Where it works and is not used that is a failure.
+pub fn backend() -> Backend {
+    let name = env!("CARGO_CRATE_NAME").trim_start_matches("daemon_").replace('_', "-");
+    let wanted = Backend::ALL.into_iter().find(|backend| backend.name() == name).unwrap();
+    match wanted.probe() {
+        Ok(()) => wanted,
+        Err(error) => {
+            eprintln!("{error}: the tests run on recvmmsg");
+            Backend::Recvmmsg
+        }
+    }
+}
 
 /// The header line that SDKs send, with its newline.
 pub const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
@@ -62,7 +77,9 @@ pub fn wait_for_text(path: &Path, text: &str) {
 impl Daemon {
     /// Starts the daemon on free ports with credentials, sending to `endpoint`.
     pub fn start(endpoint: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let backend = backend();
         let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+        all.extend(["--receiver", backend.name()]);
         all.extend(arguments);
         let mut command = command(&all);
         command
@@ -70,7 +87,9 @@ impl Daemon {
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_ENDPOINT_URL_XRAY", endpoint)
             .envs(environment.iter().copied());
-        Self::spawn(command)
+        let daemon = Self::spawn(command);
+        daemon.wait_for_line(&format!("(receive backend {backend}, "));
+        daemon
     }
 
     /// Runs `command` and waits until both ports are open.

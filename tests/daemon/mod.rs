@@ -1,6 +1,7 @@
 //! The real binary against an endpoint that misbehaves, and senders that do.
-
-#![allow(clippy::unwrap_used, reason = "a test may end where it finds what it does not expect")]
+//!
+//! Each target that takes these tests in has its daemons receive in another way, which is the one
+//! in the target's name.
 
 mod bad_input;
 mod endpoint;
