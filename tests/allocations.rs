@@ -1,13 +1,16 @@
-//! Nothing is allocated for a segment on its way from datagram to encoded body.
+//! Nothing is allocated for a datagram by its receiver, nor for a segment on its way from datagram
+//! to encoded body.
 
 #![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::Arc;
+use std::net::UdpSocket;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::memory::Pool;
+use xrayd::receive::{Backend, Binding, Queue, Sink, SocketGroup, Stop};
 use xrayd::ring::{Consumer, Producer, ring};
 use xrayd::segment::Parser;
 
@@ -101,4 +104,71 @@ fn no_segment_costs_an_allocation_on_its_way_into_a_body() {
         }
     }
     assert!(batch_count > 50, "{batch_count} batches");
+}
+
+/// Notes at each drain how many allocations its thread has made.
+struct Watched {
+    seen: mpsc::SyncSender<(usize, u64)>,
+}
+
+impl Sink for Watched {
+    fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        let count = datagrams.count();
+        // A channel with a place for each message was allocated by the other side.
+        self.seen.send((count, ALLOCATION_COUNT.get())).expect("the test listens");
+    }
+
+    fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
+        panic!("the kernel dropped {count}");
+    }
+
+    fn buffers_exhausted(&mut self, _count: u32) {}
+}
+
+/// The allocations of a receiver's thread between its tenth datagram and its thousandth.
+fn allocations_of_receiver(backend: Backend) -> u64 {
+    let binding = Binding { socket_count: 1, queue_bytes: 1 << 20, share_port: false };
+    let group = SocketGroup::bind("127.0.0.1:0", binding).expect("a free port");
+    let address = group.local_address();
+    let mut receiver = group.into_receivers(16).remove(0);
+    let stop = Stop::new().expect("a descriptor");
+    let (seen, drains) = mpsc::sync_channel(2_000);
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(|| backend.run(&mut receiver, &stop, &mut Watched { seen }));
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let mut received_count = 0;
+        let (mut first, mut last) = (None, 0);
+        // Some one by one, so that it waits between them, and some at once.
+        for burst in (0..200).map(|index| if index % 2 == 0 { 1 } else { 9 }) {
+            for _ in 0..burst {
+                sender.send_to(&[b'x'; 1_000], address).expect("loopback takes it");
+            }
+            let target = received_count + burst;
+            while received_count < target {
+                let (count, allocation_count) = drains.recv().expect("it receives");
+                received_count += count;
+                last = allocation_count;
+                if received_count >= 10 {
+                    first.get_or_insert(allocation_count);
+                }
+            }
+        }
+        stop.request();
+        ended.join().expect("no panic").expect("the socket works");
+        last - first.expect("more than ten came")
+    })
+}
+
+#[test]
+fn no_datagram_costs_its_receiver_an_allocation() {
+    for backend in [Backend::Uring, Backend::Recvmmsg] {
+        if backend.probe().is_ok() {
+            assert_eq!(allocations_of_receiver(backend), 0, "{backend}");
+        }
+    }
+    // The crate itself allocates; with its runtime it is bounded by a few for each wake-up.
+    if Backend::TokioUring.probe().is_ok() {
+        let count = allocations_of_receiver(Backend::TokioUring);
+        assert!(count <= 4 * 1_000, "{count} for a thousand datagrams");
+    }
 }

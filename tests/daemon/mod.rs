@@ -4,9 +4,11 @@
 //! in the target's name.
 
 mod bad_input;
+mod denied;
 mod endpoint;
 mod faults;
 mod process;
+mod receive;
 mod recorded;
 mod start;
 mod tls;

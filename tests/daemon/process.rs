@@ -67,9 +67,16 @@ pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
 
 /// Waits until a file has `text` in it.
 pub fn wait_for_text(path: &Path, text: &str) {
+    wait_until(&format!("{text:?} is in {}", path.display()), || {
+        std::fs::read_to_string(path).unwrap_or_default().contains(text)
+    });
+}
+
+/// Waits until `is_true`, which says `what`.
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !std::fs::read_to_string(path).unwrap_or_default().contains(text) {
-        assert!(start.elapsed() < PATIENCE, "no {text:?} in {}", path.display());
+    while !is_true() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -165,6 +172,30 @@ impl Daemon {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The most memory that it has had resident, in bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Whether one of its descriptors is for something of this name.
+    pub fn has_descriptor(&self, name: &str) -> bool {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+        let targets = folder.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        targets.into_iter().any(|target| target.to_string_lossy().contains(name))
     }
 
     /// Sends a signal.

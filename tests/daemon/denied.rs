@@ -1,0 +1,148 @@
+//! Where the system denies what the daemon would like to have: it says so, and delivers.
+
+#![allow(unsafe_code, reason = "a child can only be restrained between fork and exec")]
+
+use super::endpoint::{Endpoint, Reply};
+use super::process::{Daemon, HEADER, backend, command};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use xrayd::receive::Backend;
+
+/// System calls of io_uring: setup, enter, register.
+const IO_URING: std::ops::RangeInclusive<u32> = 425..=427;
+
+fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k }
+}
+
+/// Has the calls of io_uring fail with `errno` in this process and its children, as the seccomp
+/// profile of a container does.
+fn deny_io_uring(errno: i32) -> io::Result<()> {
+    let compare = |test| libc::BPF_JMP | test | libc::BPF_K;
+    let answer = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
+    let mut filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(compare(libc::BPF_JGE), 0, 2, *IO_URING.start()),
+        instruction(compare(libc::BPF_JGT), 1, 0, *IO_URING.end()),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, answer),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 5, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` and its instructions are valid for reads for both calls.
+    let denied = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    if denied { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes a capability from this process's children for good.
+fn drop_capability(number: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
+    // Without privileges there is nothing to take.
+    if result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The daemon with the given flags, restrained before it starts.
+fn restrained(
+    endpoint: &Endpoint,
+    arguments: &[&str],
+    restrain: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) -> Command {
+    let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+    all.extend(arguments);
+    let mut command = command(&all);
+    command
+        .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_ENDPOINT_URL_XRAY", endpoint.url());
+    // SAFETY: `restrain` makes system calls and allocates nothing.
+    unsafe { command.pre_exec(restrain) };
+    command
+}
+
+/// Segments arrive; returns the log.
+fn delivers(endpoint: &Endpoint, daemon: Daemon) -> String {
+    daemon.send((0..75).map(|index| format!("{HEADER}{{\"n\":{}}}", 100 + index)));
+    daemon.wait_for_metric("xray_segments_sent_total", 75);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert_eq!(endpoint.sorted_documents().len(), 75);
+    log
+}
+
+#[test]
+fn where_io_uring_is_denied_the_daemon_falls_back_says_why_and_delivers() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let endpoint = Endpoint::start(|_| Reply::Accept);
+        let daemon = Daemon::spawn(restrained(&endpoint, &[], move || deny_io_uring(errno)));
+        assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"recvmmsg\"}"), 1);
+        let log = delivers(&endpoint, daemon);
+        assert!(log.contains("(receive backend recvmmsg, "), "{log}");
+        let reason = "Receiving with recvmmsg instead: the receive backend uring does not work";
+        assert!(log.contains(reason) && log.contains("seccomp profile"), "{log}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_wanted_and_denied_ends_the_start_and_says_why() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let backend = backend();
+    let arguments = ["--receiver", backend.name()];
+    let mut restrained = restrained(&endpoint, &arguments, || deny_io_uring(libc::EPERM));
+    if backend == Backend::Recvmmsg {
+        let log = delivers(&endpoint, Daemon::spawn(restrained));
+        assert!(!log.contains("instead"), "{log}");
+        return;
+    }
+    let output = restrained.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("the receive backend {backend} does not work here")), "{said}");
+    assert!(said.contains("seccomp profile") && said.contains("auto"), "{said}");
+}
+
+#[test]
+fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
+    const CAP_IPC_LOCK: libc::c_ulong = 14;
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let restrain = || {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `none` is valid for reads for the call.
+        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        drop_capability(CAP_IPC_LOCK)
+    };
+    let daemon = Daemon::spawn(restrained(&endpoint, &[], restrain));
+    let says =
+        |name: &str| daemon.metric(&format!("xray_receive_backend_info{{backend={name:?}}}"));
+    let runs_on_uring = says("uring") == 1;
+    assert_eq!(says("recvmmsg") == 1, !runs_on_uring);
+    // Only the real backend has a ring: its descriptor is one of the process's.
+    assert_eq!(daemon.has_descriptor("[io_uring]"), runs_on_uring);
+    let log = delivers(&endpoint, daemon);
+    assert_eq!(log.contains("Receiving with recvmmsg instead"), !runs_on_uring, "{log}");
+    assert!(runs_on_uring || log.contains("memlock") || log.contains("io_uring"), "{log}");
+}
+
+#[test]
+fn without_the_right_to_a_large_queue_it_says_what_was_granted() {
+    const CAP_NET_ADMIN: libc::c_ulong = 12;
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    // Half a gigabyte asks for queues of 32 MB.
+    let daemon =
+        Daemon::spawn(restrained(&endpoint, &["-m", "512"], || drop_capability(CAP_NET_ADMIN)));
+    let log = delivers(&endpoint, daemon);
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
+    let allowed: usize = allowed.trim().parse().unwrap();
+    let is_short = allowed < 32 << 20;
+    assert_eq!(log.contains(&format!("The kernel granted {} of", 2 * allowed)), is_short, "{log}");
+    assert_eq!(log.contains("net.core.rmem_max, or CAP_NET_ADMIN"), is_short, "{log}");
+}

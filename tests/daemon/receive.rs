@@ -1,0 +1,155 @@
+//! How segments are received: addresses, the kernel's queue, a shared port, bounded memory.
+
+use super::endpoint::{Endpoint, Reply};
+use super::process::{Daemon, HEADER, backend, wait_until};
+use rustix::process::Signal;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A configuration file with these lines in its `Receive` section.
+fn config(folder: &tempfile::TempDir, receive: &str) -> PathBuf {
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, format!("Version: 2\nReceive: {{{receive}}}\n")).unwrap();
+    path
+}
+
+#[test]
+fn segments_are_received_on_ipv4_ipv6_both_and_by_name() {
+    for (address, hosts) in [
+        ("127.0.0.1:0", &["127.0.0.1"][..]),
+        ("[::1]:0", &["[::1]"]),
+        ("[::]:0", &["[::1]", "127.0.0.1"]),
+        ("0.0.0.0:0", &["[::1]", "127.0.0.1"]),
+        ("localhost:0", &["localhost"]),
+    ] {
+        let endpoint = Endpoint::start(|_| Reply::Accept);
+        let daemon = Daemon::start(&endpoint.url(), &["-b", address], &[]);
+        for host in hosts {
+            let target = format!("{host}:{}", daemon.udp.port());
+            let any = if host.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" };
+            let sender = UdpSocket::bind(any).unwrap();
+            sender.send_to(format!("{HEADER}{{}}").as_bytes(), target).unwrap();
+        }
+        daemon.wait_for_metric("xray_segments_received_total", hosts.len() as u64);
+        assert!(daemon.stop().0.success());
+    }
+}
+
+#[test]
+fn the_metrics_name_the_backend_and_count_by_receiver() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder, "Receivers: 3, Pin: true");
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let arguments = ["-c", config.to_str().unwrap(), "-m", "64"];
+    let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
+    daemon.send((0..500).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+    daemon.wait_for_metric("xray_segments_received_total", 500);
+    let name = format!("xray_receive_backend_info{{backend=\"{}\"}}", backend());
+    assert_eq!(daemon.metric(&name), 1);
+    let by_receiver =
+        |index| daemon.metric(&format!("xray_receiver_datagrams_total{{receiver=\"{index}\"}}"));
+    assert_eq!((0..3).map(by_receiver).sum::<u64>(), 500);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.contains(", 3 receivers, "), "{log}");
+    assert!(log.contains("received=500 sent=500 rejected=0 dropped=0 kernel_drops=0"), "{log}");
+}
+
+/// The `drops` column of `/proc/net/udp` for a port.
+fn kernel_drops(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let local_port = format!(":{port:04X}");
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let own = rows.filter(|row| row.get(1).is_some_and(|local| local.ends_with(&local_port)));
+    own.map(|row| row.last().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn what_the_kernel_drops_is_counted_exactly_as_the_kernel_counts_it() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "3"], &[]);
+    daemon.signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", daemon.id());
+    wait_until("the daemon stands still", || {
+        std::fs::read_to_string(&stat).unwrap().contains(") T ")
+    });
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    const COUNT: u64 = 3_000;
+    for index in 0..COUNT {
+        let datagram = format!("{HEADER}{{\"n\":{index:01000}}}");
+        sender.send_to(datagram.as_bytes(), daemon.udp).unwrap();
+    }
+    let dropped_count = kernel_drops(daemon.udp.port());
+    assert!(dropped_count > COUNT / 2, "{dropped_count}");
+    daemon.signal(Signal::CONT);
+    daemon.wait_for_metric("xray_kernel_drops_total", dropped_count);
+    daemon.wait_for_metric("xray_segments_received_total", COUNT - dropped_count);
+    let by_receiver = "xray_receiver_kernel_drops_total{receiver=\"0\"}";
+    assert_eq!(daemon.metric(by_receiver), dropped_count);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("The kernel dropped") && log.contains("A larger"), "{log}");
+    assert!(log.contains(&format!("kernel_drops={dropped_count}")), "{log}");
+}
+
+#[test]
+fn a_shared_port_is_handed_over_without_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder, "Receivers: 2, SharePort: true");
+    let config = config.to_str().unwrap();
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let mut daemon = Daemon::start(&endpoint.url(), &["-c", config, "-m", "16"], &[]);
+    let address: SocketAddr = daemon.udp;
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut sent_count = 0;
+    let mut send_until = |is_over: &mut dyn FnMut() -> bool| {
+        while !is_over() {
+            let datagram = format!("{HEADER}{{\"n\":{}}}", 1_000_000 + sent_count);
+            sender.send_to(datagram.as_bytes(), address).unwrap();
+            sent_count += 1;
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    };
+    for _ in 0..3 {
+        let arguments = ["-b", &address.to_string(), "-c", config, "-m", "16"];
+        let next = Daemon::start(&endpoint.url(), &arguments, &[]);
+        daemon.signal(Signal::TERM);
+        send_until(&mut || daemon.has_ended());
+        let (status, log) = daemon.wait();
+        assert!(status.success(), "{log}");
+        assert!(log.contains("kernel_drops=0") && log.contains("dropped=0"), "{log}");
+        daemon = next;
+    }
+    let start = Instant::now();
+    send_until(&mut || start.elapsed() > Duration::from_millis(100));
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("Another daemon listens on the port too"), "{log}");
+    let documents = endpoint.sorted_documents();
+    let expected: Vec<String> =
+        (0..sent_count).map(|index| format!("{{\"n\":{}}}", 1_000_000 + index)).collect();
+    assert_eq!(documents.len(), expected.len(), "{log}");
+    assert_eq!(documents, expected);
+}
+
+#[test]
+fn a_flood_of_large_documents_stays_within_the_memory_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&folder, "Receivers: 64");
+    // Nobody answers, so that everything is kept for as long as there is memory.
+    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    for (megabytes, receiver_count) in [("3", 1), ("6", 2)] {
+        let arguments = ["-c", config.to_str().unwrap(), "-m", megabytes];
+        let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
+        daemon.wait_for_line(&format!("{receiver_count} receivers and not 64"));
+        let idle_bytes = daemon.peak_memory_bytes();
+        let document = format!("{HEADER}{{\"n\":\"{}\"}}", "\"".repeat(60_000));
+        daemon.send((0..2_000).map(|_| &document));
+        daemon.wait_for_line("Spilling over");
+        let grown_bytes = daemon.peak_memory_bytes() - idle_bytes;
+        let allowed_bytes = megabytes.parse::<u64>().unwrap() << 20;
+        // Beside the segments: connections, the runtime and what the allocator keeps.
+        assert!(grown_bytes < allowed_bytes + (4 << 20), "{grown_bytes} bytes with {megabytes} MB");
+        assert!(daemon.peak_memory_bytes() < 64 << 20);
+    }
+}
