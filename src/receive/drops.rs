@@ -17,22 +17,21 @@ pub(super) struct DropWatch {
 pub(super) const DATAGRAM_OVERHEAD_BYTES_MIN: usize = 512;
 
 impl DropWatch {
-    /// Notes what a drain took, and asks the kernel if that was enough for a full queue.
+    /// Notes what a drain took, and asks the kernel if that was enough for a full queue; says
+    /// whether there are new drops.
     pub(super) fn note(
         &mut self,
         datagram_count: usize,
         datagram_bytes: usize,
         socket: &ReceiveSocket,
         sink: &mut impl Sink,
-    ) {
+    ) -> bool {
         self.queue_bytes_taken += datagram_bytes + datagram_count * DATAGRAM_OVERHEAD_BYTES_MIN;
-        if self.queue_bytes_taken > socket.queue().granted_bytes / 4 {
-            self.report(socket, sink);
-        }
+        self.queue_bytes_taken > socket.queue().granted_bytes / 4 && self.report(socket, sink)
     }
 
-    /// Asks the kernel, and tells `sink` what is new.
-    pub(super) fn report(&mut self, socket: &ReceiveSocket, sink: &mut impl Sink) {
+    /// Asks the kernel, and tells `sink` what is new; says whether there is anything.
+    pub(super) fn report(&mut self, socket: &ReceiveSocket, sink: &mut impl Sink) -> bool {
         self.queue_bytes_taken = 0;
         let count = socket.drop_count();
         let fresh_count = count.wrapping_sub(self.reported);
@@ -40,5 +39,6 @@ impl DropWatch {
         if fresh_count > 0 {
             sink.kernel_dropped(fresh_count, socket.queue());
         }
+        fresh_count > 0
     }
 }

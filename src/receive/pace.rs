@@ -8,6 +8,10 @@
 //! which nothing is saved. Against it stands the burst: what arrives during a pause has only the
 //! socket's queue. So no pause is longer than [`pause_max`]: a burst that begins within it fills
 //! half of the queue at most. A large queue buys long pauses, an unprivileged one almost none.
+//!
+//! A pause can be too long all the same, where the thread is not woken in time on a busy machine:
+//! when more than half of a queue has gathered, or the kernel has dropped, there are none for
+//! [`HOLD`]. Without this a receiver that loses would see a low rate and go on to pause.
 
 use std::time::{Duration, Instant};
 
@@ -30,10 +34,17 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 const WINDOW_DATAGRAMS: u64 = 32;
 const WINDOW: Duration = Duration::from_millis(20);
 
+/// How long a receiver does without pauses after one that was too long.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// Datagrams that fill half of a queue.
+pub(super) fn half_full(queue_bytes: usize) -> usize {
+    queue_bytes / QUEUE_BYTES_PER_DATAGRAM / 2
+}
+
 /// The longest pause that a queue of this many bytes allows.
 pub(super) fn pause_max(queue_bytes: usize) -> Duration {
-    let half_full = queue_bytes / QUEUE_BYTES_PER_DATAGRAM / 2;
-    Duration::from_secs_f64(half_full as f64 / BURST_RATE).min(PAUSE_MAX)
+    Duration::from_secs_f64(half_full(queue_bytes) as f64 / BURST_RATE).min(PAUSE_MAX)
 }
 
 /// Follows the rate of one receiver.
@@ -45,17 +56,36 @@ pub(super) struct Pace {
     /// Datagrams a second in the last window.
     rate: f64,
     paused: bool,
+    /// Datagrams since the queue was empty.
+    gathered_count: usize,
+    gathered_count_max: usize,
+    held_until: Option<Instant>,
 }
 
 impl Pace {
-    /// A pace that pauses for `pause_max` at most.
-    pub(super) fn new(pause_max: Duration, now: Instant) -> Self {
-        Self { pause_max, window_start: now, window_count: 0, rate: 0.0, paused: false }
+    /// The pace of a receiver whose socket has a queue of so many bytes.
+    pub(super) fn new(queue_bytes: usize, now: Instant) -> Self {
+        Self {
+            pause_max: pause_max(queue_bytes),
+            window_start: now,
+            window_count: 0,
+            rate: 0.0,
+            paused: false,
+            gathered_count: 0,
+            gathered_count_max: half_full(queue_bytes),
+            held_until: None,
+        }
+    }
+
+    /// Does without pauses for a while: the kernel has dropped datagrams.
+    pub(super) fn hold(&mut self, now: Instant) {
+        self.held_until = Some(now + HOLD);
     }
 
     /// Notes what a drain took; returns the new rate, in datagrams a second, when one is known.
     pub(super) fn note(&mut self, datagram_count: usize, now: Instant) -> Option<f64> {
         self.window_count += datagram_count as u64;
+        self.gathered_count += datagram_count;
         let elapsed = now.saturating_duration_since(self.window_start);
         // A pause that collected nothing is the end of a burst.
         let ended = self.paused && datagram_count == 0;
@@ -69,8 +99,14 @@ impl Pace {
     }
 
     /// How long to sleep now that the queue is empty; `None`: until the next datagram.
-    pub(super) fn pause(&mut self) -> Option<Duration> {
-        self.paused = self.rate * self.pause_max.as_secs_f64() >= COLLECT_MIN;
+    pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
+        if std::mem::take(&mut self.gathered_count) > self.gathered_count_max {
+            self.hold(now);
+        }
+        let is_worth_it = self.rate * self.pause_max.as_secs_f64() >= COLLECT_MIN;
+        // Beyond the rate that the queue is made for there is no time to lose.
+        let is_held = self.held_until.is_some_and(|until| now < until);
+        self.paused = is_worth_it && self.rate <= BURST_RATE && !is_held;
         self.paused.then(|| Duration::from_secs_f64(COLLECT_MAX / self.rate).min(self.pause_max))
     }
 }
@@ -87,12 +123,12 @@ mod tests {
     /// The pause that a receiver takes at a steady rate.
     fn pause_at(rate: f64, queue_bytes: usize) -> Option<Duration> {
         let mut now = Instant::now();
-        let mut pace = Pace::new(pause_max(queue_bytes), now);
+        let mut pace = Pace::new(queue_bytes, now);
         let mut pause = None;
         for _ in 0..200 {
             now += Duration::from_secs_f64(1.0 / rate);
             pace.note(1, now);
-            pause = pace.pause();
+            pause = pace.pause(now);
         }
         pause
     }
@@ -112,31 +148,56 @@ mod tests {
         assert_eq!(pause_at(20_000.0, UNPRIVILEGED), None);
         let pause = pause_at(20_000.0, LARGE).expect("400 come in 20 ms");
         assert!((11..=14).contains(&pause.as_millis()), "{pause:?}");
-        let pause = pause_at(250_000.0, LARGE).expect("256 come in a millisecond");
+        let pause = pause_at(240_000.0, LARGE).expect("256 come in a millisecond");
         assert!(pause < Duration::from_micros(1_100), "{pause:?}");
+        assert_eq!(pause_at(300_000.0, LARGE), None);
     }
 
     #[test]
     fn the_pauses_end_with_the_burst() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(pause_max(LARGE), now);
+        let mut pace = Pace::new(LARGE, now);
         now += Duration::from_millis(1);
-        pace.note(250, now);
-        assert!(pace.pause().is_some());
+        pace.note(200, now);
+        assert!(pace.pause(now).is_some());
         now += Duration::from_millis(1);
         assert_eq!(pace.note(0, now), Some(0.0));
-        assert_eq!(pace.pause(), None);
+        assert_eq!(pace.pause(now), None);
+    }
+
+    #[test]
+    fn after_a_pause_that_was_too_long_or_a_drop_there_is_none_for_a_second() {
+        let half = half_full(LARGE);
+        for (gathered_count, dropped, paused) in
+            [(half, false, true), (half + 1, false, false), (100, true, false)]
+        {
+            let mut now = Instant::now();
+            let mut pace = Pace::new(LARGE, now);
+            now += Duration::from_millis(100);
+            pace.note(gathered_count, now);
+            if dropped {
+                pace.hold(now);
+            }
+            assert_eq!(pace.pause(now).is_some(), paused, "{gathered_count} {dropped}");
+            now += Duration::from_millis(999);
+            pace.note(50_000, now);
+            let _ = pace.pause(now);
+            now += Duration::from_millis(1_100);
+            pace.note(50_000, now);
+            pace.gathered_count = 0;
+            assert!(pace.pause(now).is_some());
+        }
     }
 
     #[test]
     fn the_silence_before_a_burst_is_no_part_of_its_rate_for_long() {
         let mut now = Instant::now() + Duration::from_secs(10);
-        let mut pace = Pace::new(pause_max(LARGE), now - Duration::from_secs(10));
+        let mut pace = Pace::new(LARGE, now - Duration::from_secs(10));
         pace.note(32, now);
-        assert_eq!(pace.pause(), None);
-        now += Duration::from_micros(128);
+        assert_eq!(pace.pause(now), None);
+        now += Duration::from_micros(160);
         pace.note(32, now);
-        assert!(pace.pause().is_some());
+        assert!(pace.pause(now).is_some());
     }
 
     proptest! {
@@ -146,11 +207,11 @@ mod tests {
             queue_bytes in 0usize..(64 << 20),
         ) {
             let mut now = Instant::now();
-            let mut pace = Pace::new(pause_max(queue_bytes), now);
+            let mut pace = Pace::new(queue_bytes, now);
             for (count, microseconds) in drains {
                 now += Duration::from_micros(microseconds);
                 pace.note(count, now);
-                if let Some(pause) = pace.pause() {
+                if let Some(pause) = pace.pause(now) {
                     prop_assert!(pause <= pause_max(queue_bytes));
                 }
             }

@@ -4,7 +4,7 @@
 //! when to pause, when to ask for drops, how to end, is here once.
 
 use super::drops::DropWatch;
-use super::pace::{self, Pace};
+use super::pace::Pace;
 use super::steer::Steering;
 use super::{ReceiveSocket, Sink, Stop, recvmmsg};
 use std::io;
@@ -82,7 +82,7 @@ impl Receiver {
         steering: Option<Steering>,
         share_port: bool,
     ) -> Self {
-        let pace = Pace::new(pace::pause_max(socket.queue().granted_bytes), Instant::now());
+        let pace = Pace::new(socket.queue().granted_bytes, Instant::now());
         let (socket, drops) = (Arc::new(socket), DropWatch::default());
         Self { socket, slot_count, share_port, pace, drops, steering }
     }
@@ -91,7 +91,8 @@ impl Receiver {
     /// against it.
     #[must_use]
     pub fn without_pauses(mut self) -> Self {
-        self.pace = Pace::new(Duration::ZERO, Instant::now());
+        // A queue of no bytes allows no pause.
+        self.pace = Pace::new(0, Instant::now());
         self
     }
 
@@ -143,7 +144,7 @@ impl Receiver {
                 }
                 continue;
             }
-            match self.pace.pause() {
+            match self.pace.pause(Instant::now()) {
                 None => return Ok(false),
                 Some(pause) if stop.wait(pause)? => return Ok(true),
                 Some(_) => {}
@@ -152,8 +153,10 @@ impl Receiver {
     }
 
     fn note(&mut self, taken: Taken, sink: &mut impl Sink) {
-        self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink);
         let now = Instant::now();
+        if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
+            self.pace.hold(now);
+        }
         if let Some(rate) = self.pace.note(taken.datagram_count, now)
             && let Some(steering) = &mut self.steering
         {

@@ -150,21 +150,11 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
     }
 
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
-        let Self { runtime, places, .. } = self;
-        runtime.block_on(async {
-            // The first look starts reads; the pause behind it lets the driver end those that can.
-            for _ in 0..2 {
-                poll_fn(|context| {
-                    places.poll(context);
-                    Poll::Ready(())
-                })
-                .await;
-                if places.are_done() {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        });
+        // The runtime only submits reads when it sleeps; so this sleeps until there is something
+        // also after a pause, where the other backends would only look.
+        if self.places.done_count == 0 && self.wait()? {
+            return Ok(Taken::default());
+        }
         if let Some(error) = self.places.failure.take()
             && !super::recvmmsg::passes(&error)
         {

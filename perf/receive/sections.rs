@@ -1,0 +1,210 @@
+//! The tables.
+
+#![allow(clippy::print_stdout, reason = "the tables are what it is for")]
+
+use super::Effort;
+use super::bench::{Outcome, Sender, Setup, Way, run, spread_of};
+use std::thread;
+use std::time::Duration;
+use xrayd::receive::Backend;
+
+const MEGABYTE: usize = 1024 * 1024;
+
+/// Runs all setups in turn, so many rounds; returns the outcomes by setup.
+fn interleaved(
+    setups: &[Setup],
+    round_count: usize,
+    load: impl Fn(&mut Sender) + Sync,
+) -> Vec<Vec<Outcome>> {
+    let mut outcomes = vec![Vec::new(); setups.len()];
+    for _ in 0..round_count {
+        for (setup, outcomes) in setups.iter().zip(&mut outcomes) {
+            outcomes.push(run(*setup, |target| {
+                let mut sender = Sender::new(target, 1);
+                load(&mut sender);
+                sender.sent_count()
+            }));
+        }
+    }
+    outcomes
+}
+
+fn single(way: Way, queue_bytes: usize) -> Setup {
+    Setup { way, receiver_count: 1, queue_bytes }
+}
+
+fn lost(outcomes: &[Outcome]) -> u64 {
+    outcomes.iter().map(Outcome::lost_count).sum()
+}
+
+/// A table of CPU time a datagram; returns the medians.
+fn print_costs(title: &str, setups: &[Setup], all: &[Vec<Outcome>]) -> Vec<f64> {
+    println!("### {title}\n");
+    println!(
+        "| | queue granted | us a datagram, median | least to most | lost |\n|---|---|---|---|---|"
+    );
+    let mut medians = Vec::new();
+    for (setup, outcomes) in setups.iter().zip(all) {
+        let costs = outcomes.iter().map(Outcome::microseconds_each).collect();
+        let (median, least, most) = spread_of(costs);
+        let (name, queue_bytes) = (setup.way.name(), outcomes[0].queue_bytes);
+        let lost = lost(outcomes);
+        println!("| {name} | {queue_bytes} | {median:.2} | {least:.2} to {most:.2} | {lost} |");
+        medians.push(median);
+    }
+    println!();
+    medians
+}
+
+/// A full queue: the sender has filled it before the receiver runs on.
+pub fn drain(effort: Effort) {
+    let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 4 * MEGABYTE)).collect();
+    // In bursts, with the receiver asleep before each; what it takes meanwhile is part of it.
+    let outcomes = interleaved(&setups, effort.choose(7, 2), |sender| {
+        for _ in 0..20 {
+            sender.send_paced(f64::INFINITY, 1_500);
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    print_costs("Bursts of 1,500, sent as fast as one sender can", &setups, &outcomes);
+}
+
+/// A steady rate.
+pub fn paced(effort: Effort) {
+    let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 32 * MEGABYTE)).collect();
+    for rate in [1_000_u32, 20_000, 100_000] {
+        let count = effort.choose(2 * rate, rate / 2);
+        let outcomes = interleaved(&setups, effort.choose(5, 2), |sender| {
+            sender.send_paced(f64::from(rate), u64::from(count));
+        });
+        let medians = print_costs(&format!("{rate} a second"), &setups, &outcomes);
+        for (backend, pair) in Backend::ALL.iter().zip(medians.chunks(2)) {
+            println!(
+                "{backend}: {:.0} % of its loop that wakes for each",
+                100.0 * pair[0] / pair[1]
+            );
+        }
+        println!();
+    }
+}
+
+/// As fast as one sender can.
+pub fn flat(effort: Effort) {
+    let time = Duration::from_secs_f64(effort.choose(1.0, 0.3));
+    let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 4 * MEGABYTE)).collect();
+    let outcomes = interleaved(&setups, effort.choose(5, 2), |sender| sender.send_for(time));
+    print_costs("Flat out", &setups, &outcomes);
+    for (setup, outcomes) in setups.iter().zip(&outcomes) {
+        let rates = outcomes.iter().map(|one| one.received_count() as f64 / time.as_secs_f64());
+        println!("{}: {:.0} received a second", setup.way.name(), spread_of(rates.collect()).0);
+    }
+}
+
+/// Bursts with a queue of 4 MB.
+pub fn burst(effort: Effort) {
+    const COUNT: usize = 20_000;
+    println!("### Bursts of {COUNT}, sent as fast as one sender can, queue of 4 MB\n");
+    println!(
+        "| | receivers | sending sockets | whole | lost | kernel drops |\n|---|---|---|---|---|---|"
+    );
+    let try_count = effort.choose(10, 2);
+    for way in Way::backends() {
+        for receiver_count in [1, 2] {
+            for socket_count in [1, 16] {
+                let setup = Setup { way, receiver_count, queue_bytes: 4 * MEGABYTE };
+                let outcomes: Vec<_> = (0..try_count)
+                    .map(|_| {
+                        run(setup, |target| {
+                            let mut sender = Sender::new(target, socket_count);
+                            (0..COUNT).for_each(|_| sender.send());
+                            sender.sent_count()
+                        })
+                    })
+                    .collect();
+                print_bursts(&format!("{receiver_count} | {socket_count}"), setup, &outcomes);
+            }
+        }
+    }
+}
+
+fn print_bursts(what: &str, setup: Setup, outcomes: &[Outcome]) {
+    let whole_count = outcomes.iter().filter(|outcome| outcome.lost_count() == 0).count();
+    let dropped: u64 = outcomes.iter().map(|outcome| outcome.kernel_drop_count).sum();
+    println!(
+        "| {} | {what} | {whole_count} of {} | {} | {dropped} |",
+        setup.way.name(),
+        outcomes.len(),
+        lost(outcomes)
+    );
+}
+
+/// A burst after silence, with pauses that were on before it.
+pub fn silence(effort: Effort) {
+    let quiet = Duration::from_secs(effort.choose(10, 1));
+    println!("### 1,000 at 250,000 a second after {} s of silence\n", quiet.as_secs());
+    println!("| | queue granted | whole | lost | kernel drops |\n|---|---|---|---|---|");
+    for way in Way::backends() {
+        let setup = single(way, MEGABYTE / 2);
+        let outcomes: Vec<_> = (0..effort.choose(10, 2))
+            .map(|_| {
+                run(setup, |target| {
+                    let mut sender = Sender::new(target, 1);
+                    sender.send_paced(20_000.0, 6_000);
+                    thread::sleep(quiet);
+                    sender.send_paced(250_000.0, 1_000);
+                    sender.sent_count()
+                })
+            })
+            .collect();
+        print_bursts(&outcomes[0].queue_bytes.to_string(), setup, &outcomes);
+    }
+}
+
+/// Many receivers with little to do against one.
+pub fn many(effort: Effort) {
+    // The set-up of receivers that get nothing is counted too; so many datagrams make it small.
+    let count = effort.choose(10_000, 500);
+    for backend in Backend::ALL {
+        let way = Way::Paused(backend);
+        let setups =
+            [1, 16].map(|receiver_count| Setup { way, receiver_count, queue_bytes: 4 * MEGABYTE });
+        let load = |sender: &mut Sender| sender.send_paced(1_000.0, count);
+        let outcomes = interleaved(&setups, effort.choose(3, 2), load);
+        let title = format!("{backend}: 1 receiver, then 16, at 1,000 a second");
+        let medians = print_costs(&title, &setups, &outcomes);
+        println!("16 receivers cost {:.2} times what one does\n", medians[1] / medians[0]);
+    }
+}
+
+/// One sending socket and four receivers.
+pub fn spread(effort: Effort) {
+    println!("### One sending socket flat out to four receivers\n");
+    println!("| | share of each receiver | lost |\n|---|---|---|");
+    for way in Way::backends() {
+        let setup = Setup { way, receiver_count: 4, queue_bytes: 4 * MEGABYTE };
+        let outcome = run(setup, |target| {
+            let mut sender = Sender::new(target, 1);
+            sender.send_for(Duration::from_secs_f64(effort.choose(2.0, 0.3)));
+            sender.sent_count()
+        });
+        let whole = outcome.received_count() as f64;
+        let shares = outcome.received_counts.iter().map(|&count| 100.0 * count as f64 / whole);
+        let shares: Vec<_> = shares.map(|share| format!("{share:.0} %")).collect();
+        println!("| {} | {} | {} |", way.name(), shares.join(", "), outcome.lost_count());
+    }
+}
+
+/// Four receivers without a datagram.
+pub fn idle(effort: Effort) {
+    let time = Duration::from_secs(effort.choose(60, 3));
+    println!("### {} s without a datagram, four receivers\n", time.as_secs());
+    println!("| | CPU time of all, set-up and end included |\n|---|---|");
+    for way in Way::backends() {
+        let setup = Setup { way, receiver_count: 4, queue_bytes: 4 * MEGABYTE };
+        let outcome = run(setup, |_| {
+            thread::sleep(time);
+            0
+        });
+        println!("| {} | {:.2} ms |", way.name(), outcome.cpu_time.as_secs_f64() * 1e3);
+    }
+}
