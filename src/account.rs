@@ -132,18 +132,6 @@ impl Account {
     pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.dropped[reason as usize]
     }
-
-    /// Received segments that have not been sent, rejected or dropped.
-    ///
-    /// Zero when nothing is waiting; the last line of a shutdown says so.
-    pub fn unsettled(&self) -> u64 {
-        let settled = self.sent.get() + sum(&self.rejected) + sum(&self.dropped);
-        self.received.get().saturating_sub(settled)
-    }
-}
-
-fn sum(counters: &[Counter]) -> u64 {
-    counters.iter().map(Counter::get).sum()
 }
 
 /// One line: `received=520 sent=500 rejected=20 (header=15 no_document=5) dropped=0 kernel_drops=0`.
@@ -188,16 +176,6 @@ mod tests {
             account.to_string(),
             "received=520 sent=500 rejected=20 (header=15 no_document=5) dropped=0 kernel_drops=0"
         );
-    }
-
-    #[test]
-    fn what_is_not_settled_is_what_waits() {
-        let account = Account::default();
-        account.received.add(10);
-        account.sent.add(4);
-        account.rejected(RejectReason::Refused).add(1);
-        account.dropped(DropReason::Memory).add(2);
-        assert_eq!(account.unsettled(), 3);
     }
 
     #[test]

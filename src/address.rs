@@ -5,15 +5,19 @@ use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The addresses to try for `address`, best first: the first one that can be opened is enough.
 ///
-/// A name is resolved. Every interface (`0.0.0.0`) means IPv4 and IPv6 both, as in the original,
+/// A name is resolved, to IPv4 where it has both. Every interface (`0.0.0.0`) means IPv4 and IPv6 both, as in the original,
 /// and IPv4 alone on a host without IPv6.
 ///
 /// # Errors
 ///
 /// When `address` is no host and port, or the host's name is not known.
 pub fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
-    let first = address.to_socket_addrs()?.next();
-    let first = first.ok_or_else(|| io::Error::other("the name has no address"))?;
+    // No host means every interface, as in the original.
+    let every_interface = address.starts_with(':').then(|| format!("0.0.0.0{address}"));
+    let found: Vec<_> = every_interface.as_deref().unwrap_or(address).to_socket_addrs()?.collect();
+    // SDKs send to IPv4 where a name has both.
+    let first = found.iter().find(|found| found.is_ipv4()).or(found.first());
+    let first = *first.ok_or_else(|| io::Error::other("the name has no address"))?;
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, first.port()));
     Ok(if first.ip().is_unspecified() && first != both { vec![both, first] } else { vec![first] })
 }
@@ -46,6 +50,8 @@ mod tests {
     fn every_interface_means_both_families() {
         let addresses = |text| resolve(text).unwrap().iter().map(SocketAddr::to_string).collect();
         let found: Vec<String> = addresses("0.0.0.0:2000");
+        assert_eq!(found, ["[::]:2000", "0.0.0.0:2000"]);
+        let found: Vec<String> = addresses(":2000");
         assert_eq!(found, ["[::]:2000", "0.0.0.0:2000"]);
         let found: Vec<String> = addresses("[::]:2000");
         assert_eq!(found, ["[::]:2000"]);

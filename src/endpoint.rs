@@ -52,7 +52,9 @@ impl Endpoint {
     }
 
     fn parse(text: &str) -> Result<Self, EndpointError> {
-        let error = |reason: String| EndpointError { text: text.to_owned(), reason };
+        // What may be a password or a token is not shown.
+        let shown = if text.contains(['@', '?']) { "with a user or a query" } else { text };
+        let error = |reason: String| EndpointError { text: shown.to_owned(), reason };
         let uri: Uri = text.trim().parse().map_err(|reason| error(format!("{reason}")))?;
         let parts = uri.into_parts();
         let scheme = parts.scheme.ok_or_else(|| error("the scheme is missing".into()))?;
@@ -134,6 +136,7 @@ mod tests {
         {
             let error = Endpoint::resolve(Some(text), "us-east-1").unwrap_err();
             assert!(error.to_string().contains("Endpoint"), "{error}");
+            assert!(!error.to_string().contains("u:p"), "{error}");
         }
     }
 }

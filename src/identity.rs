@@ -5,7 +5,6 @@
 //! operator's role. Out: the newest credentials in a watch channel that the uploader looks at.
 //! Nothing waits for them: segments are accepted and kept while there are none.
 
-use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::imds::region::ImdsRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::region::ProfileFileRegionProvider;
@@ -51,10 +50,16 @@ pub struct RegionError {
 /// When none of them has one.
 pub async fn region(configured: Option<&str>, local_mode: bool) -> Result<Region, RegionError> {
     if let Some(name) = configured {
-        return Ok(Region::new(name.to_owned()));
+        return Ok(Region::new(name.trim().to_owned()));
     }
-    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(ProfileFileRegionProvider::new());
+    // The chain's own source takes an empty variable for a region.
+    let of_variable = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| {
+        let value = std::env::var(name).ok()?;
+        let value = value.trim();
+        (!value.is_empty()).then(|| Region::new(value.to_owned()))
+    });
+    let chain =
+        RegionProviderChain::first_try(of_variable).or_else(ProfileFileRegionProvider::new());
     let found = match chain.region().await {
         None if !local_mode => {
             let config = ProviderConfig::default().with_http_client(http_client());
@@ -205,7 +210,8 @@ fn causes(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    text
+    // Some causes have lines of their own.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use crate::segment::{Form, Parser, Rejection};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Notify;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 static INVALID_HEADER: RateLimit = RateLimit::new();
 static NO_DOCUMENT: RateLimit = RateLimit::new();
 static SHOWN: RateLimit = RateLimit::new();
+static EMPTY: RateLimit = RateLimit::new();
 static NOT_JSON: RateLimit = RateLimit::new();
 static NOT_UTF8: RateLimit = RateLimit::new();
 static DROPPED: RateLimit = RateLimit::new();
@@ -141,11 +142,13 @@ fn show(rejection: Rejection, datagram: &[u8]) {
 impl Counts {
     fn publish(&self, account: &Account) {
         account.received.add(self.received);
-        account.datagrams_empty.add(self.empty);
         let add = |counter: &Counter, count: u64| {
             counter.add(count);
             count > 0
         };
+        if add(&account.datagrams_empty, self.empty) {
+            EMPTY.log(|more| info!("An empty datagram is ignored{more}"));
+        }
         if add(account.rejected(RejectReason::Header), self.invalid_header) {
             INVALID_HEADER.log(|more| warn!("{}{more}", Rejection::Header));
         }
@@ -154,7 +157,10 @@ impl Counts {
         }
         if add(&account.documents_not_json, self.not_json) {
             NOT_JSON.log(|more| {
-                debug!("A document is not JSON; it is forwarded and the service answers{more}");
+                info!(
+                    "A document is not JSON, or nested too deeply to be looked into; it is \
+                     forwarded and the service answers for it{more}"
+                );
             });
         }
         if add(&account.documents_invalid_utf8, self.not_utf8) {

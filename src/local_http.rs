@@ -28,8 +28,14 @@ const CONNECTION_COUNT_MAX: usize = 128;
 /// A request's header, and then its body, must be complete by then.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection ends after this time, whatever its client does.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A request body beyond this size is refused.
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
+
+/// Request bodies read at a time at most: together 20 MB.
+const BODY_COUNT_MAX: usize = 4;
 
 /// What answers the requests that the daemon has no page for.
 pub trait Fallback: Send + Sync {
@@ -44,6 +50,7 @@ pub trait Fallback: Send + Sync {
 pub struct Pages {
     metrics: Metrics,
     fallback: Option<Arc<dyn Fallback>>,
+    bodies: Semaphore,
 }
 
 impl std::fmt::Debug for Pages {
@@ -55,7 +62,7 @@ impl std::fmt::Debug for Pages {
 impl Pages {
     /// `metrics`, and `fallback` for everything else.
     pub fn new(metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
-        Self { metrics, fallback }
+        Self { metrics, fallback, bodies: Semaphore::new(BODY_COUNT_MAX) }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Bytes> {
@@ -66,6 +73,7 @@ impl Pages {
             return failure(StatusCode::NOT_FOUND, "there is no such page; there is GET /metrics");
         };
         let (parts, body) = request.into_parts();
+        let _place = self.bodies.acquire().await.expect("it is never closed");
         let body = Limited::new(body, BODY_BYTES_MAX).collect();
         match tokio::time::timeout(READ_TIMEOUT, body).await {
             Ok(Ok(body)) => fallback.answer(Request::from_parts(parts, body.to_bytes())).await,
@@ -134,9 +142,10 @@ async fn serve_connection(stream: TcpStream, pages: Arc<Pages>) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        debug!("A connection to the TCP port ended: {error}");
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("A connection to the TCP port ended: {error}"),
+        Err(_) => debug!("A connection to the TCP port was open for too long"),
     }
 }

@@ -17,7 +17,9 @@ use xrayd::upload::Trust;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let invocation = match cli::parse(env::args().skip(1)) {
+    // What is no text cannot be a good value; shown as such it is refused by name.
+    let words = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let invocation = match cli::parse(words) {
         Ok(invocation) => invocation,
         Err(error) => {
             say(&mut io::stderr(), &error.to_string());
@@ -31,7 +33,8 @@ fn main() -> ExitCode {
         Command::Run | Command::Limits => Mode::Service,
         Command::Sandbox { demo } => Mode::Sandbox { demo },
     };
-    let variable = |name: &str| env::var(name).ok();
+    // An empty variable is as good as none.
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
     let config = match Config::load(&invocation, &variable, &DEFAULT_PATHS.map(Path::new)) {
         Ok(config) => config,
         Err(error) => return refuse(&invocation, &error.to_string()),
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
     }
     let environment = Environment {
         execution_environment: variable("AWS_EXECUTION_ENV"),
-        trust: Trust { bundle_path: env::var_os("AWS_CA_BUNDLE").map(Into::into) },
+        trust: Trust { bundle_path: variable("AWS_CA_BUNDLE").map(Into::into) },
     };
     let result = daemon::run(&config, &environment, mode);
     if let Err(error) = &result {

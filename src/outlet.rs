@@ -75,7 +75,9 @@ impl Outlet {
         loop {
             let now = Instant::now();
             let progress = self.take(now);
-            self.batcher.finish_due(now);
+            if !self.uploader.is_held_back(now) {
+                self.batcher.finish_due(now);
+            }
             if progress == Progress::Closed {
                 self.batcher.finish_all(now);
                 if !closing {
@@ -103,7 +105,10 @@ impl Outlet {
     /// Sleeps until there is something to do.
     async fn sleep(&mut self, deadline: &mut watch::Receiver<Option<Instant>>) {
         let limit = *deadline.borrow_and_update();
-        let next = [self.batcher.next_due(), self.uploader.next_due(), self.take_at, limit];
+        // While calls are held back, part-filled batches go on filling.
+        let is_held_back = self.uploader.is_held_back(Instant::now());
+        let batch_due = self.batcher.next_due().filter(|_| !is_held_back);
+        let next = [batch_due, self.uploader.next_due(), self.take_at, limit];
         let next = next.into_iter().flatten().min();
         let due = async {
             match next {
@@ -218,8 +223,8 @@ impl Outlet {
         self.account.dropped(DropReason::Shutdown).add(count as u64);
         if count > 0 {
             error!(
-                "The time for the shutdown (ShutdownSeconds) is over: {count} segments had not \
-                 been sent and are dropped"
+                "The time for the shutdown is over: {count} segments had not been sent and are \
+                 dropped. A larger ShutdownSeconds gives more time"
             );
         }
     }

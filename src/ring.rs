@@ -20,7 +20,7 @@ use crate::memory::{CHUNK_BYTES, Chunk, Pool};
 use crate::segment::{Fields, Form, Segment, Span};
 use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::Instant;
 
 /// Bytes in front of each document in a chunk: its length and its fields.
@@ -351,7 +351,10 @@ impl Consumer {
 
     /// Whether the receiver is gone: nothing comes after what [`pop`](Self::pop) still gives.
     pub fn is_closed(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1
+        let is_alone = Arc::strong_count(&self.shared) == 1;
+        // The count is read without order; what the receiver pushed before it let go is seen then.
+        fence(Ordering::Acquire);
+        is_alone
     }
 }
 

@@ -44,6 +44,14 @@ pub enum ConfigError {
         /// What is wrong, and what to write instead.
         problem: String,
     },
+    /// An environment variable cannot be obeyed
+    #[error("{name} cannot be obeyed: {problem}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What to do instead.
+        problem: &'static str,
+    },
     /// A flag's value cannot be used
     #[error("flag {flag}: {problem}")]
     Flag {

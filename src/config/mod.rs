@@ -171,7 +171,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         let flags = &invocation.flags;
-        match &flags.config {
+        match flags.config.as_ref().filter(|path| !path.is_empty()) {
             Some(path) => {
                 config.apply_file(Path::new(path), &file::read(Path::new(path))?, true)?
             }
@@ -185,7 +185,7 @@ impl Config {
             }
         }
         config.apply_flags(flags)?;
-        config.apply_environment(environment);
+        config.apply_environment(environment)?;
         if !invocation.ignored.is_empty() {
             let words = invocation.ignored.join(" ");
             config.warnings.push(format!("ignored on the command line: {words}"));
@@ -219,11 +219,28 @@ impl Config {
     }
 
     /// `AWS_ENDPOINT_URL_XRAY` beats the file, which beats `AWS_ENDPOINT_URL`, as in the AWS SDKs.
-    fn apply_environment(&mut self, environment: &dyn Fn(&str) -> Option<String>) {
+    fn apply_environment(
+        &mut self,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), ConfigError> {
         let variable = |name| environment(name).filter(|value| !value.trim().is_empty());
         self.endpoint = variable("AWS_ENDPOINT_URL_XRAY")
             .or(self.endpoint.take())
             .or_else(|| variable("AWS_ENDPOINT_URL"));
+        let proxies = ["HTTPS_PROXY", "https_proxy"];
+        for name in proxies.into_iter().filter(|name| variable(name).is_some()) {
+            self.warnings.push(format!("{name} is not supported yet: uploads go without a proxy"));
+        }
+        let is_true = |name| variable(name).is_some_and(|value| value.trim() == "true");
+        let kinds = ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"];
+        match kinds.into_iter().find(|&name| is_true(name)) {
+            Some(name) if self.endpoint.is_none() => Err(ConfigError::Variable {
+                name,
+                problem: "it is not supported yet; give the service's address as Endpoint in \
+                          cfg.yaml or in AWS_ENDPOINT_URL_XRAY",
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -306,8 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_would_send_elsewhere_is_refused_or_warned_of() {
+        for name in ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"] {
+            let error = load("", &[(name, "true")]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("Endpoint"), "{error}");
+            assert!(load("", &[(name, "false")]).is_ok());
+            let elsewhere = ("AWS_ENDPOINT_URL_XRAY", "http://xray");
+            assert!(load("", &[(name, "true"), elsewhere]).is_ok());
+        }
+        let warnings = load("", &[("HTTPS_PROXY", "http://user:word@proxy")]).unwrap().warnings;
+        assert!(warnings[0].contains("HTTPS_PROXY") && !warnings[0].contains("word"));
+    }
+
+    #[test]
     fn empty_values_are_as_good_as_none() {
-        assert_eq!(load("-n= -b= -t= -r= -f=", &[]).unwrap(), Config::default());
+        assert_eq!(load("-n= -b= -t= -r= -f= -c= -receiver=", &[]).unwrap(), Config::default());
     }
 
     #[test]

@@ -146,7 +146,7 @@ async fn run_for_sandbox(
     let printer = tokio::spawn(Arc::clone(&service).print());
     let udp_address = sandbox::reachable(front.udp_address);
     let tcp_address = sandbox::reachable(tcp_address);
-    sandbox::welcome(udp_address, tcp_address);
+    service.welcome(udp_address, tcp_address);
     if demo {
         sandbox::send_demo(udp_address)?;
     }

@@ -13,6 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
+use tracing::warn;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 /// The region in the scope of signatures where the operator names none.
 pub const REGION: &str = "us-east-1";
@@ -26,19 +28,48 @@ pub fn credentials() -> Credentials {
 pub struct LocalService {
     sandbox: Sandbox,
     answered: Notify,
+    output: Output,
+}
+
+/// Standard output, written by a thread of its own: a reader that does not read, such as a paused
+/// terminal, must not keep the daemon from its work. What does not fit in between is left out.
+struct Output {
+    writer: NonBlocking,
+    _flushed_at_the_end: WorkerGuard,
+}
+
+/// Texts that wait for standard output at most.
+const TEXT_COUNT_MAX: usize = 4096;
+
+impl Output {
+    fn new() -> Self {
+        let builder = NonBlockingBuilder::default().lossy(true).thread_name("print");
+        let (writer, guard) = builder.buffered_lines_limit(TEXT_COUNT_MAX).finish(io::stdout());
+        Self { writer, _flushed_at_the_end: guard }
+    }
+
+    /// When nobody reads it any more there is nobody to tell.
+    fn print(&self, text: &str) {
+        let _ = self.writer.clone().write_all(format!("{text}\n").as_bytes());
+    }
+
+    fn left_out_count(&self) -> usize {
+        self.writer.error_counter().dropped_lines()
+    }
 }
 
 impl LocalService {
     /// An endpoint without traces.
     pub fn new() -> Self {
-        Self { sandbox: Sandbox::new(credentials()), answered: Notify::new() }
+        let output = Output::new();
+        Self { sandbox: Sandbox::new(credentials()), answered: Notify::new(), output }
     }
 
     /// Prints each trace as a tree when nothing more has come for it in a while; never ends.
     pub async fn print(self: Arc<Self>) {
         loop {
             for tree in self.sandbox.take_quiet(Instant::now(), QUIET_TIME) {
-                print(&format!("{tree}\n"));
+                self.output.print(&format!("{tree}\n"));
             }
             let next = self.sandbox.next_quiet(QUIET_TIME);
             let quiet = async {
@@ -57,8 +88,22 @@ impl LocalService {
     /// Prints the traces that have not been quiet for long enough.
     pub fn print_rest(&self) {
         for tree in self.sandbox.take_all() {
-            print(&format!("{tree}\n"));
+            self.output.print(&format!("{tree}\n"));
         }
+        let left_out_count = self.output.left_out_count();
+        if left_out_count > 0 {
+            warn!("{left_out_count} traces were not shown: standard output was not read in time");
+        }
+    }
+
+    /// Says how to use the sandbox.
+    pub fn welcome(&self, udp_address: SocketAddr, tcp_address: SocketAddr) {
+        self.output.print(&format!(
+            "The sandbox is ready. Point an X-Ray SDK at it and see its traces here:\n\
+             \n    AWS_XRAY_DAEMON_ADDRESS=\"tcp:{tcp_address} udp:{udp_address}\"\n\
+             \nAs JSON: http://{tcp_address}/traces    Counters: http://{tcp_address}/metrics    \
+             Stop: Ctrl-C\n",
+        ));
     }
 }
 
@@ -71,16 +116,6 @@ impl Fallback for LocalService {
         self.answered.notify_one();
         Box::pin(future::ready(answer))
     }
-}
-
-/// Says how to use the sandbox.
-pub fn welcome(udp_address: SocketAddr, tcp_address: SocketAddr) {
-    print(&format!(
-        "The sandbox is ready. Point an X-Ray SDK at it and see its traces here:\n\
-         \n    AWS_XRAY_DAEMON_ADDRESS=\"tcp:{tcp_address} udp:{udp_address}\"\n\
-         \nAs JSON: http://{tcp_address}/traces    Counters: http://{tcp_address}/metrics    \
-         Stop: Ctrl-C\n",
-    ));
 }
 
 /// Sends the demo's segments, as an SDK would.
@@ -108,9 +143,4 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v6.port()).into(),
         other => other,
     }
-}
-
-/// Writes to standard output; when nobody reads it any more there is nobody to tell.
-fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
 }

@@ -4,7 +4,7 @@
 //! expiry and bad signatures with status 400 too. What is unknown is tried again.
 
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
+use serde_json::Value;
 use std::time::Duration;
 
 /// An answer beyond this size is not the service's, and is not read to its end.
@@ -33,8 +33,9 @@ pub enum Outcome {
         /// How long the service asks to wait.
         retry_after: Option<Duration>,
     },
-    /// The credentials have expired: try again with new ones.
-    Expired {
+    /// The service does not take the credentials, or not any more: try again, with new ones if
+    /// there are any.
+    Credentials {
         /// For the log.
         reason: String,
     },
@@ -46,55 +47,53 @@ pub enum Outcome {
 }
 
 /// A document that the service did not process. Any field may be missing.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unprocessed {
     /// The segment's id.
-    #[serde(default)]
     pub id: Option<String>,
     /// For example `InvalidTraceId`.
-    #[serde(default)]
     pub error_code: Option<String>,
     /// The service's explanation.
-    #[serde(default)]
     pub message: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Accepted {
-    #[serde(default)]
-    unprocessed_trace_segments: Option<Vec<Unprocessed>>,
+/// The text under the first of these names that has one; what is of another type is none.
+fn text<'a>(value: &'a Value, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| value.get(name)?.as_str())
 }
 
-#[derive(Deserialize, Default)]
-struct Failure {
-    #[serde(rename = "__type", default)]
-    type_name: Option<String>,
-    #[serde(default)]
-    code: Option<String>,
-    #[serde(alias = "Message", default)]
-    message: Option<String>,
+/// The documents that an answer of success names. An answer without a body names none, as for the
+/// original; `None` is an answer in somebody else's words.
+fn unprocessed(body: &[u8]) -> Option<Vec<Unprocessed>> {
+    if body.trim_ascii().is_empty() {
+        return Some(Vec::new());
+    }
+    let answer: Value = serde_json::from_slice(body).ok()?;
+    let named = answer.as_object()?.get("UnprocessedTraceSegments").and_then(Value::as_array);
+    let one = |entry: &Value| Unprocessed {
+        id: text(entry, &["Id"]).map(str::to_owned),
+        error_code: text(entry, &["ErrorCode"]).map(str::to_owned),
+        message: text(entry, &["Message"]).map(str::to_owned),
+    };
+    Some(named.map(|entries| entries.iter().map(one).collect()).unwrap_or_default())
 }
 
 /// Classifies an answer of the service.
 pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
     if status.is_success() {
-        return match serde_json::from_slice::<Accepted>(body) {
-            Ok(accepted) => Outcome::Accepted {
-                unprocessed: accepted.unprocessed_trace_segments.unwrap_or_default(),
-            },
+        return match unprocessed(body) {
+            Some(unprocessed) => Outcome::Accepted { unprocessed },
             // A captive portal or a proxy: the service itself answers in JSON.
-            Err(_) => Outcome::Retry {
+            None => Outcome::Retry {
                 reason: format!("{status}, but the answer is not the service's: {}", excerpt(body)),
             },
         };
     }
-    let failure: Failure = serde_json::from_slice(body).unwrap_or_default();
+    let failure: Value = serde_json::from_slice(body).unwrap_or_default();
     let header = headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
-    let code = header.or(failure.type_name.as_deref()).or(failure.code.as_deref());
+    let code = header.or_else(|| text(&failure, &["__type", "code", "Code"]));
     let code = code.map(bare_code).unwrap_or_default();
-    let reason = match (&failure.message, code) {
+    let reason = match (text(&failure, &["message", "Message"]), code) {
         (Some(message), "") => format!("{status}: {message}"),
         (Some(message), code) => format!("{code}: {message}"),
         (None, "") => format!("{status}: {}", excerpt(body)),
@@ -108,9 +107,15 @@ pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome
         | "RequestLimitExceeded"
         | "RequestThrottled"
         | "SlowDown" => Outcome::Throttle { reason, retry_after: retry_after(headers) },
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => {
-            Outcome::Expired { reason }
-        }
+        "ExpiredToken"
+        | "ExpiredTokenException"
+        | "TokenRefreshRequired"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "AccessDeniedException"
+        | "AccessDenied" => Outcome::Credentials { reason },
         "InvalidRequestException" | "ValidationException" | "SerializationException" => {
             Outcome::Refused { reason }
         }
@@ -119,7 +124,10 @@ pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome
                 Outcome::Throttle { reason, retry_after: retry_after(headers) }
             }
             StatusCode::PAYLOAD_TOO_LARGE => Outcome::Refused { reason },
-            StatusCode::BAD_REQUEST if code.is_empty() => Outcome::Refused { reason },
+            // In the service's own words; a page of a proxy on the way is no word on the documents.
+            StatusCode::BAD_REQUEST if code.is_empty() && failure.is_object() => {
+                Outcome::Refused { reason }
+            }
             _ => Outcome::Retry { reason },
         },
     }
@@ -166,14 +174,17 @@ mod tests {
         assert_eq!(unprocessed.len(), 3);
         assert_eq!(unprocessed[0].id.as_deref(), Some("1"));
         assert_eq!(unprocessed[1].error_code.as_deref(), Some("ParseError"));
-        for body in ["{}", r#"{"UnprocessedTraceSegments":null}"#] {
+        let body = r#"{"UnprocessedTraceSegments":[null,{"Id":5}]}"#;
+        let Outcome::Accepted { unprocessed } = answer(200, &[], body) else { panic!() };
+        assert!(unprocessed.iter().all(|one| one.id.is_none()) && unprocessed.len() == 2);
+        for body in ["", " \n", "{}", r#"{"UnprocessedTraceSegments":null}"#] {
             assert_eq!(answer(200, &[], body), Outcome::Accepted { unprocessed: vec![] });
         }
     }
 
     #[test]
     fn success_in_somebody_elses_words_is_no_success() {
-        for body in ["", "<html>log in</html>", "[]x", "{\"UnprocessedTraceSegments\":["] {
+        for body in ["<html>log in</html>", "[]x", "[]", "5", "{\"UnprocessedTraceSegments\":["] {
             assert!(matches!(answer(200, &[], body), Outcome::Retry { .. }), "{body}");
         }
     }
@@ -185,6 +196,7 @@ mod tests {
             (429, r#"{"message":"slow down"}"#),
             (400, r#"{"__type":"ThrottledException"}"#),
             (400, r#"{"__type":"com.amazonaws.xray#ThrottlingException","message":"x"}"#),
+            (400, r#"{"__type":"ThrottledException","message":"x","Message":5}"#),
         ] {
             let headers = [("retry-after", "7")];
             let Outcome::Throttle { retry_after, .. } = answer(status, &headers, body) else {
@@ -200,15 +212,17 @@ mod tests {
     fn expired_credentials_are_known_whatever_the_status() {
         for status in [400, 403] {
             let body = r#"{"__type":"ExpiredTokenException","message":"expired"}"#;
-            assert!(matches!(answer(status, &[], body), Outcome::Expired { .. }));
+            assert!(matches!(answer(status, &[], body), Outcome::Credentials { .. }));
         }
+        let body = r#"{"__type":"UnrecognizedClientException","message":5}"#;
+        assert!(matches!(answer(403, &[], body), Outcome::Credentials { .. }));
     }
 
     #[test]
     fn only_faults_of_the_request_itself_are_refused() {
         for (status, body) in [
             (400, r#"{"__type":"InvalidRequestException","Message":"bad"}"#),
-            (400, "<html>bad request</html>"),
+            (400, r#"{"message":"bad"}"#),
             (413, ""),
         ] {
             assert!(
@@ -222,8 +236,8 @@ mod tests {
             (301, ""),
             (404, ""),
             (408, ""),
-            (403, r#"{"__type":"AccessDeniedException"}"#),
-            (400, r#"{"__type":"UnrecognizedClientException"}"#),
+            (400, "<html>bad request</html>"),
+            (403, "<html>forbidden</html>"),
             (400, r#"{"__type":"SomethingNewException"}"#),
         ] {
             assert!(matches!(answer(status, &[], body), Outcome::Retry { .. }), "{status} {body}");
@@ -233,7 +247,7 @@ mod tests {
     #[test]
     fn the_reason_holds_code_and_message_and_no_more_than_an_excerpt() {
         let body = r#"{"__type":"AccessDeniedException","message":"not allowed"}"#;
-        let Outcome::Retry { reason } = answer(403, &[], body) else { panic!() };
+        let Outcome::Credentials { reason } = answer(403, &[], body) else { panic!() };
         assert_eq!(reason, "AccessDeniedException: not allowed");
         let Outcome::Retry { reason } = answer(502, &[], &"<b>\n".repeat(10_000)) else { panic!() };
         assert!(reason.len() < 600 && !reason.contains('\n'), "{reason}");

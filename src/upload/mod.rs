@@ -51,8 +51,11 @@ pub struct Uploader {
     waiting: Waiting,
     calls: JoinSet<Call>,
     calls_segment_count: usize,
-    /// While the service throttles, no call starts before this.
+    /// While the service throttles or fails, no call starts before this.
     paused_until: Option<Instant>,
+    /// Rounds of failures since the last success; while there are any, one call at a time asks
+    /// whether the service is back.
+    failed_rounds: u32,
 }
 
 impl Uploader {
@@ -74,6 +77,7 @@ impl Uploader {
             calls: JoinSet::new(),
             calls_segment_count: 0,
             paused_until: None,
+            failed_rounds: 0,
         }
     }
 
@@ -110,7 +114,33 @@ impl Uploader {
     }
 
     fn may_start(&self) -> bool {
-        self.calls.len() < self.concurrency && self.identity.is_ready()
+        let concurrency = if self.failed_rounds > 0 { 1 } else { self.concurrency };
+        self.calls.len() < concurrency && self.identity.is_ready()
+    }
+
+    /// Whether batches wait that cannot be sent now: others gain nothing by being ended early.
+    pub fn is_held_back(&self, now: Instant) -> bool {
+        let is_paused = self.paused_until.is_some_and(|until| until > now);
+        self.waiting.segment_count() > 0 && (is_paused || !self.may_start())
+    }
+
+    /// The service, or the way to it, fails: one pause for all batches together, so that an outage
+    /// costs a few calls and not one for each batch that waits.
+    fn hold_back(&mut self, now: Instant) {
+        // The calls that were in flight together fail together, and count once.
+        if self.paused_until.is_none_or(|until| until <= now) {
+            let until = now + self.waiting.backoff(self.failed_rounds);
+            self.paused_until = Some(until);
+            self.failed_rounds += 1;
+        }
+    }
+
+    /// The service is back: everything that waits is due.
+    fn resume(&mut self, now: Instant) {
+        if std::mem::take(&mut self.failed_rounds) > 0 {
+            self.paused_until = None;
+            self.waiting.make_due(now);
+        }
     }
 
     /// When [`start_due`](Self::start_due) has something to do; `None` while it takes an
@@ -146,9 +176,11 @@ impl Uploader {
         let now = Instant::now();
         match outcome {
             Outcome::Accepted { unprocessed } => {
+                self.resume(now);
                 self.settle_accepted(&attempt.batch, &unprocessed, duration);
             }
             Outcome::Retry { reason } => {
+                self.hold_back(now);
                 self.try_again(attempt, &reason, Duration::ZERO, now);
             }
             Outcome::Throttle { reason, retry_after } => {
@@ -157,8 +189,9 @@ impl Uploader {
                 let until = now + pause;
                 self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
             }
-            Outcome::Expired { reason } => {
+            Outcome::Credentials { reason } => {
                 self.identity.renew();
+                self.hold_back(now);
                 self.try_again(attempt, &reason, Duration::ZERO, now);
             }
             Outcome::Refused { reason } => {
@@ -233,10 +266,13 @@ impl Uploader {
         self.waiting.pop_oldest().map(|batch| batch.documents.len())
     }
 
-    /// Makes every batch that waits for its next attempt due at once; a throttling service still
-    /// has its pause.
+    /// Makes every batch that waits for its next attempt due at once, and keeps pauses short from
+    /// now on: there is a deadline. A throttling service still has its pause.
     pub fn hurry(&mut self, now: Instant) {
         self.waiting.hurry(now);
+        if std::mem::take(&mut self.failed_rounds) > 0 {
+            self.paused_until = None;
+        }
     }
 
     /// Segments that wait or are in flight.

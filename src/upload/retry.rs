@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
+/// The longest pause when there is a deadline.
+const BACKOFF_MAX_HURRIED: Duration = Duration::from_millis(500);
+
 /// A batch and how often it has failed.
 #[derive(Debug)]
 pub struct Attempt {
@@ -25,13 +28,26 @@ pub struct Attempt {
 }
 
 /// The batches that wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Waiting {
     by_due: BTreeMap<(Instant, u64), Attempt>,
     /// The same batches from the oldest on, with when they are due.
     by_age: BTreeMap<u64, Instant>,
     next_age: u64,
     segment_count: usize,
+    backoff_max: Duration,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self {
+            by_due: BTreeMap::new(),
+            by_age: BTreeMap::new(),
+            next_age: 0,
+            segment_count: 0,
+            backoff_max: BACKOFF_MAX,
+        }
+    }
 }
 
 impl Waiting {
@@ -50,7 +66,7 @@ impl Waiting {
         now: Instant,
         pause_min: Duration,
     ) -> Duration {
-        let pause = backoff(attempt.failure_count, fastrand::f64()).max(pause_min);
+        let pause = self.backoff(attempt.failure_count).max(pause_min);
         attempt.failure_count += 1;
         self.insert(attempt, now + pause);
         pause
@@ -78,8 +94,19 @@ impl Waiting {
         self.by_due.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Makes every batch due at once, since whatever held them back is over.
+    /// A jittered pause after so many failures.
+    pub fn backoff(&self, failure_count: u32) -> Duration {
+        backoff(failure_count, fastrand::f64()).min(self.backoff_max)
+    }
+
+    /// Makes every batch due at once, and keeps pauses short from now on.
     pub fn hurry(&mut self, now: Instant) {
+        self.backoff_max = BACKOFF_MAX_HURRIED;
+        self.make_due(now);
+    }
+
+    /// Makes every batch due at once, since whatever held them back is over.
+    pub fn make_due(&mut self, now: Instant) {
         for ((_, age), attempt) in std::mem::take(&mut self.by_due) {
             self.by_age.insert(age, now);
             self.by_due.insert((now, age), attempt);
@@ -126,6 +153,13 @@ mod tests {
         assert_eq!(bounds, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_MAX);
         assert_eq!(backoff(3, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn with_a_deadline_pauses_are_short() {
+        let mut waiting = Waiting::default();
+        waiting.hurry(Instant::now());
+        assert!((0..100).all(|_| waiting.backoff(20) <= BACKOFF_MAX_HURRIED));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request};
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,6 +28,12 @@ pub enum SignError {
     /// The request's address or headers cannot be signed
     #[error("the request cannot be signed: {0}")]
     Request(#[from] aws_sigv4::http_request::SigningError),
+    /// The access key, the token or the region holds what no header can
+    #[error(
+        "the request cannot be signed: the access key, the session token or the region holds a \
+         line break or another control character"
+    )]
+    Header(#[from] http::Error),
 }
 
 /// What all requests of a daemon have in common.
@@ -88,7 +94,14 @@ impl Signer {
             SignableBody::Precomputed(hex(&batch.body_sha256)),
         )?;
         let (instructions, _signature) = sign(signable, &parameters)?.into_parts();
-        instructions.apply_to_request_http1x(&mut request);
+        // One by one: the crate's own way panics over a value that no header can hold.
+        for (name, value) in instructions.headers() {
+            let mut value = HeaderValue::try_from(value).map_err(http::Error::from)?;
+            value.set_sensitive(true);
+            request
+                .headers_mut()
+                .insert(HeaderName::try_from(name).map_err(http::Error::from)?, value);
+        }
         // Not signed: proxies on the way may add to it.
         request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
         Ok(request)
@@ -129,6 +142,24 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_line_break_in_the_access_key_is_an_error_and_no_panic() {
+        let endpoint = Endpoint::resolve(Some("http://127.0.0.1:1"), "x").unwrap();
+        let batch = Batch {
+            body: vec![],
+            body_length_bytes: 0,
+            body_sha256: [0; 32],
+            documents: vec![],
+            oldest_at: std::time::Instant::now(),
+        };
+        for (key, region) in [("AKID\n", "us-east-1"), ("AKID", "us-east-1\n")] {
+            let signer = Signer::new(&endpoint, region, None);
+            let credentials = Credentials::new(key, "secret", None, None, "test");
+            let error = signer.sign(&batch, &credentials, SystemTime::now()).unwrap_err();
+            assert!(error.to_string().contains("line break"), "{error}");
+        }
+    }
 
     #[test]
     fn the_timestamp_has_nine_decimals() {
