@@ -162,6 +162,51 @@ fn a_request_refused_for_good_is_counted_and_the_next_one_goes() {
 }
 
 #[test]
+fn a_success_without_a_body_is_a_success() {
+    let endpoint = Endpoint::start(|_| Reply::Answer(String::new()));
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(75);
+    send(&daemon, &sent);
+    settle(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn a_service_that_comes_back_during_the_shutdown_gets_what_is_left() {
+    let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_open = std::sync::Arc::clone(&open);
+    let endpoint = Endpoint::start(move |_| {
+        if is_open.load(std::sync::atomic::Ordering::Relaxed) {
+            Reply::Accept
+        } else {
+            Reply::Fail(500, &[], String::new())
+        }
+    });
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = documents(500);
+    send(&daemon, &sent);
+    // The first calls together, and then one at a time.
+    daemon.wait_for_metric_of_at_least("xray_requests_retried_total", 11);
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.wait_for_line("Got shutdown signal");
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (status, log) = daemon.wait();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("received=500 sent=500 rejected=0 dropped=0"), "{log}");
+    assert_eq!(endpoint.sorted_documents(), sent);
+}
+
+#[test]
+fn credentials_that_no_header_can_hold_cost_no_segment_and_are_said() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let daemon = Daemon::start(&endpoint.url(), &[], &[("AWS_ACCESS_KEY_ID", "AKID\nEXAMPLE")]);
+    send(&daemon, &documents(1));
+    daemon.wait_for_line("line break");
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("received=1 sent=0 rejected=0 dropped=1 (shutdown=1)"), "{log}");
+}
+
+#[test]
 fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
     let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let is_open = std::sync::Arc::clone(&open);

@@ -165,6 +165,11 @@ impl Daemon {
         assert_eq!(self.metric(name), value, "{name}");
     }
 
+    /// Waits until a metric has reached `value` or passed it.
+    pub fn wait_for_metric_of_at_least(&self, name: &str, value: u64) {
+        wait_until(&format!("{name} is {value}"), || self.metric(name) >= value);
+    }
+
     /// A page of the TCP port.
     pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.tcp).unwrap();

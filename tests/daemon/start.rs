@@ -1,7 +1,7 @@
 //! How the daemon starts, and how it ends.
 
 use super::endpoint::{Endpoint, Reply};
-use super::process::{Daemon, HEADER, command, run_to_end, wait_for_text};
+use super::process::{Daemon, HEADER, command, run_to_end, wait_for_text, wait_until};
 use rustix::process::Signal;
 use std::net::{TcpListener, UdpSocket};
 
@@ -110,6 +110,36 @@ fn a_second_signal_ends_it_at_once() {
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     assert!(log.contains("dropped=1 (shutdown=1)"), "{log}");
+}
+
+#[test]
+fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("x.log");
+    let (_unread, output) = std::io::pipe().unwrap();
+    let words = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-f", log.to_str().unwrap(), "sandbox"];
+    let mut child = command(&words).stdout(output).spawn().unwrap();
+    wait_for_text(&log, "Listening on UDP");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let address = text.split("Listening on UDP ").nth(1).unwrap().split(' ').next().unwrap();
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    // Several pipes full of trees.
+    for index in 0..2_000 {
+        let document = format!(
+            "{HEADER}{{\"trace_id\":\"1-5759e988-{index:024x}\",\"id\":\"{index:016x}\",\
+             \"name\":\"{:200}\",\"start_time\":1,\"end_time\":2}}",
+            "n"
+        );
+        sender.send_to(document.as_bytes(), address).unwrap();
+        if index % 50 == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+    wait_for_text(&log, "Successfully sent batch");
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    wait_until("the sandbox has ended", || child.try_wait().unwrap().is_some());
+    assert!(std::fs::read_to_string(&log).unwrap().contains("dropped=0 kernel_drops=0"));
 }
 
 #[test]
