@@ -21,8 +21,10 @@ const COLLECT_MIN: f64 = 32.0;
 /// To collect more saves nothing: a timer's wake-up costs a hundredth of so many datagrams.
 const COLLECT_MAX: f64 = 256.0;
 
-/// The rate of the burst that a pause must not lose, in datagrams a second.
-const BURST_RATE: f64 = 250_000.0;
+/// The rate of the burst that a pause must not lose, in datagrams a second: twice the 250,000 that
+/// are promised, since one sender on the loopback interface reaches 600,000, and lost a few hundred
+/// of 20,000 to a pause that 250,000 allows.
+const BURST_RATE: f64 = 500_000.0;
 
 /// What the kernel charges to a queue for a datagram of 1,000 bytes, its own structures included.
 pub(super) const QUEUE_BYTES_PER_DATAGRAM: usize = 2304;
@@ -150,7 +152,7 @@ mod tests {
         assert!((11..=14).contains(&pause.as_millis()), "{pause:?}");
         let pause = pause_at(240_000.0, LARGE).expect("256 come in a millisecond");
         assert!(pause < Duration::from_micros(1_100), "{pause:?}");
-        assert_eq!(pause_at(300_000.0, LARGE), None);
+        assert_eq!(pause_at(600_000.0, LARGE), None);
     }
 
     #[test]

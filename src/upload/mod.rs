@@ -248,12 +248,14 @@ impl Uploader {
         let segment_count = attempt.batch.documents.len();
         let failure_count = attempt.failure_count + 1;
         let pause = self.waiting.push_failed(attempt, now, pause_min);
+        let held_back = self.paused_until.map(|until| until.saturating_duration_since(now));
+        let next_attempt = pause.max(held_back.unwrap_or_default());
         FAILED.log(|more| {
             warn!(
                 "Sending segment batch failed with: {reason}. Its {segment_count} segments are \
-                 kept; attempt {} in {:.1} s{more}",
+                 kept; attempt {} in {:.1} s or later{more}",
                 failure_count + 1,
-                pause.as_secs_f64()
+                next_attempt.as_secs_f64()
             );
         });
         pause
