@@ -84,14 +84,19 @@ impl Pace {
         self.held_until = Some(now + HOLD);
     }
 
-    /// Notes what a drain took; returns the new rate, in datagrams a second, when one is known.
-    pub(super) fn note(&mut self, datagram_count: usize, now: Instant) -> Option<f64> {
+    /// Notes what a look took, and whether more may wait; returns the new rate, in datagrams a
+    /// second, when one is known.
+    ///
+    /// A window ends with a whole drain: the first look after a pause alone would show too low a
+    /// rate, and those behind it the speed of the drain. A drain that does not end has windows too.
+    pub(super) fn note(&mut self, datagram_count: usize, more: bool, now: Instant) -> Option<f64> {
         self.window_count += datagram_count as u64;
         self.gathered_count += datagram_count;
         let elapsed = now.saturating_duration_since(self.window_start);
         // A pause that collected nothing is the end of a burst.
-        let ended = self.paused && datagram_count == 0;
-        if self.window_count < WINDOW_DATAGRAMS && elapsed < WINDOW && !ended {
+        let ended = self.paused && self.gathered_count == 0 && !more;
+        let is_counted = self.window_count >= WINDOW_DATAGRAMS && !more;
+        if !is_counted && elapsed < WINDOW && !ended {
             return None;
         }
         self.rate = if ended { 0.0 } else { self.window_count as f64 / elapsed.as_secs_f64() };
@@ -129,7 +134,7 @@ mod tests {
         let mut pause = None;
         for _ in 0..200 {
             now += Duration::from_secs_f64(1.0 / rate);
-            pace.note(1, now);
+            pace.note(1, false, now);
             pause = pace.pause(now);
         }
         pause
@@ -156,14 +161,43 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_counts_as_a_whole_however_many_looks_it_takes() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(LARGE, now);
+        // 256 gather in 2.56 ms at 100,000 a second; each look at them takes no time to speak of.
+        for _ in 0..20 {
+            now += Duration::from_micros(2_550);
+            for look in 0..8 {
+                now += Duration::from_micros(1);
+                pace.note(32, look < 7, now);
+            }
+            let pause = pace.pause(now).expect("it is worth it");
+            assert!((2_400..2_700).contains(&pause.as_micros()), "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_drain_that_does_not_end_shows_its_rate_all_the_same() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(LARGE, now);
+        let mut rate = None;
+        for _ in 0..1_000 {
+            now += Duration::from_micros(32);
+            rate = pace.note(32, true, now).or(rate);
+        }
+        let rate = rate.expect("there was time for a window");
+        assert!((900_000.0..1_100_000.0).contains(&rate), "{rate}");
+    }
+
+    #[test]
     fn the_pauses_end_with_the_burst() {
         let mut now = Instant::now();
         let mut pace = Pace::new(LARGE, now);
         now += Duration::from_millis(1);
-        pace.note(200, now);
+        pace.note(200, false, now);
         assert!(pace.pause(now).is_some());
         now += Duration::from_millis(1);
-        assert_eq!(pace.note(0, now), Some(0.0));
+        assert_eq!(pace.note(0, false, now), Some(0.0));
         assert_eq!(pace.pause(now), None);
     }
 
@@ -176,16 +210,16 @@ mod tests {
             let mut now = Instant::now();
             let mut pace = Pace::new(LARGE, now);
             now += Duration::from_millis(100);
-            pace.note(gathered_count, now);
+            pace.note(gathered_count, false, now);
             if dropped {
                 pace.hold(now);
             }
             assert_eq!(pace.pause(now).is_some(), paused, "{gathered_count} {dropped}");
             now += Duration::from_millis(999);
-            pace.note(50_000, now);
+            pace.note(50_000, false, now);
             let _ = pace.pause(now);
             now += Duration::from_millis(1_100);
-            pace.note(50_000, now);
+            pace.note(50_000, false, now);
             pace.gathered_count = 0;
             assert!(pace.pause(now).is_some());
         }
@@ -195,10 +229,10 @@ mod tests {
     fn the_silence_before_a_burst_is_no_part_of_its_rate_for_long() {
         let mut now = Instant::now() + Duration::from_secs(10);
         let mut pace = Pace::new(LARGE, now - Duration::from_secs(10));
-        pace.note(32, now);
+        pace.note(32, false, now);
         assert_eq!(pace.pause(now), None);
         now += Duration::from_micros(160);
-        pace.note(32, now);
+        pace.note(32, false, now);
         assert!(pace.pause(now).is_some());
     }
 
@@ -212,7 +246,7 @@ mod tests {
             let mut pace = Pace::new(queue_bytes, now);
             for (count, microseconds) in drains {
                 now += Duration::from_micros(microseconds);
-                pace.note(count, now);
+                pace.note(count, false, now);
                 if let Some(pause) = pace.pause(now) {
                     prop_assert!(pause <= pause_max(queue_bytes));
                 }

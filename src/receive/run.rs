@@ -157,7 +157,7 @@ impl Receiver {
         if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
             self.pace.hold(now);
         }
-        if let Some(rate) = self.pace.note(taken.datagram_count, now)
+        if let Some(rate) = self.pace.note(taken.datagram_count, taken.more, now)
             && let Some(steering) = &mut self.steering
         {
             steering.note(rate, now, &self.socket);

@@ -9,10 +9,6 @@ use super::{ReceiveError, ReceiveSocket, Receiver, Sink, Stop};
 use crate::limits::RECEIVE_SLOT_BYTES;
 use std::sync::Arc;
 
-/// Receives that the kernel makes at a time at most (`MULTISHOT_MAX_RETRY`, io_uring/net.c):
-/// fewer than these mean that the socket's queue was empty.
-const RECEIVES_PER_LOOK: usize = 32;
-
 /// Receives until `stop` is asked for and what the kernel had queued by then is taken.
 pub(super) fn run(
     receiver: &mut Receiver,
@@ -91,7 +87,10 @@ impl Uring {
             sink.buffers_exhausted(exhausted_count);
         }
         let mut taken = Taken::of(self.receive.datagrams(), false);
-        taken.more = taken.datagram_count >= RECEIVES_PER_LOOK || !self.receive.is_armed();
+        // The kernel makes 32 receives at a time and counts on from one look to the next
+        // (`MULTISHOT_MAX_RETRY`, io_uring/net.c), so that a look can end anywhere: only one that
+        // takes nothing means that the queue is empty. A datagram alone is what woke this thread.
+        taken.more = taken.datagram_count > 1 || !self.receive.is_armed();
         if taken.datagram_count > 0 {
             sink.drain(self.receive.datagrams());
             self.receive.give_back();
