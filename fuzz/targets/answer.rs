@@ -5,6 +5,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
+use std::time::UNIX_EPOCH;
 use xrayd::upload::{Outcome, classify};
 
 fuzz_target!(|input: (u16, Option<&[u8]>, Option<&[u8]>, &[u8])| {
@@ -16,7 +17,7 @@ fuzz_target!(|input: (u16, Option<&[u8]>, Option<&[u8]>, &[u8])| {
             headers.insert(name, value);
         }
     }
-    let outcome = classify(status, &headers, body);
+    let outcome = classify(status, &headers, body, UNIX_EPOCH);
     if let Outcome::Accepted { .. } = outcome {
         assert!(status.is_success());
         // An answer without a body is the service's too; anything else has to be JSON.

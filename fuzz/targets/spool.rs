@@ -1,0 +1,91 @@
+//! Any data file and any progress beside it: reading ends, and a record that comes out of it went
+//! in with that checksum.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use xrayd::spool::{Next, Options, Spool};
+
+const MAGIC: &[u8] = b"xrayspl1";
+const DATA_NAME: &str = "0000000001.spool";
+const PROGRESS_NAME: &str = "0000000001.done";
+
+thread_local! {
+    static FOLDER: tempfile::TempDir = tempfile::Builder::new()
+        .prefix("xrayd-fuzz-spool-")
+        .tempdir_in(if fs::exists("/dev/shm").unwrap_or(false) {
+            PathBuf::from("/dev/shm")
+        } else {
+            std::env::temp_dir()
+        })
+        .expect("there is a folder for temporary files");
+}
+
+/// Records as they should be, bytes to change in them, what comes behind, and the progress.
+type Input<'bytes> = (Vec<(u32, &'bytes [u8])>, Vec<(u16, u8)>, &'bytes [u8], &'bytes [u8]);
+
+fuzz_target!(|input: Input<'_>| FOLDER.with(|folder| check(folder.path().to_owned(), input)));
+
+fn check(path: PathBuf, (records, changes, tail, progress): Input<'_>) {
+    let _ = fs::remove_file(path.join(DATA_NAME));
+    let _ = fs::remove_file(path.join(PROGRESS_NAME));
+    let mut spool = open(&path);
+    for (segment_count, payload) in &records {
+        let (front, back) = payload.split_at(payload.len() / 2);
+        let displaced = spool.append(&[front, back], *segment_count, 0).expect("there is room");
+        assert_eq!(displaced.file_count, 0);
+    }
+    drop(spool);
+    // Without records the tail is all there is, with nothing right before it.
+    let mut bytes = fs::read(path.join(DATA_NAME)).unwrap_or_default();
+    for (place, change) in changes {
+        if let Some(byte) = bytes.get_mut(usize::from(place)) {
+            *byte ^= change;
+        }
+    }
+    bytes.extend(tail);
+    fs::write(path.join(DATA_NAME), &bytes).expect("there is room");
+    fs::write(path.join(PROGRESS_NAME), progress).expect("there is room");
+    drain(&mut open(&path), &bytes);
+    assert!(!path.join(DATA_NAME).exists(), "a file that was read to its end goes");
+}
+
+fn open(path: &PathBuf) -> Spool {
+    let age_max = Duration::from_secs(1_000);
+    let options = Options { path: path.clone(), size_bytes_max: 1 << 30, age_max };
+    Spool::open(options).expect("the folder is ours").0
+}
+
+fn drain(spool: &mut Spool, bytes: &[u8]) {
+    let mut passed_bytes = 0;
+    loop {
+        let id = match spool.next(0) {
+            Next::Record(record) => {
+                passed_bytes += record.payload.len() as u64;
+                assert!(holds(bytes, record.payload));
+                record.id
+            }
+            Next::Damaged(damage) => {
+                assert!(damage.bytes > 0, "nothing is known of a file of an earlier run");
+                passed_bytes += damage.bytes;
+                continue;
+            }
+            Next::Expired { .. } => panic!("the clock stands still"),
+            Next::Empty => break,
+        };
+        spool.settle(id).expect("there is room");
+    }
+    assert!(passed_bytes <= bytes.len() as u64, "something was read twice");
+    assert!(bytes.is_empty() || bytes.starts_with(MAGIC) || passed_bytes > 0);
+    assert!(spool.is_empty());
+}
+
+/// Whether `payload` lies somewhere in `bytes` behind its checksum and that of a header.
+fn holds(bytes: &[u8], payload: &[u8]) -> bool {
+    let crc32 = crc32fast::hash(payload).to_le_bytes();
+    let mut places = bytes.windows(8 + payload.len());
+    places.any(|place| place.starts_with(&crc32) && place.ends_with(payload))
+}

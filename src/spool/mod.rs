@@ -1,0 +1,451 @@
+//! A queue of records on disk, for what cannot be delivered now.
+//!
+//! In: records, which are any bytes with a count of the segments in them and the time they were
+//! made. Out: the same records, the oldest first, until each is settled, across restarts and
+//! crashes. Bound: [`Options::size_bytes_max`]; when it is reached the oldest file gives way as a
+//! whole, and [`Displaced`] says what was lost with it. Memory: the largest record once, and some
+//! bytes for each record that is taken. One thread at a time, and every call may wait for the disk.
+//!
+//! ```text
+//!          append                             next                  settle
+//!            │                                 ▲                       │
+//!   ┌────────▼────────┐ sealed  ┌──────────────┴─────────────┐  ┌──────▼──────┐
+//!   │ the active file ├────────►│ sealed files, oldest first │  │ their .done │
+//!   └─────────────────┘         └────────────────────────────┘  └─────────────┘
+//!        active.rs                    file.rs, record.rs          progress.rs
+//! ```
+//!
+//! Files are sealed when they have grown to a sixteenth of the bound, and when reading comes upon
+//! the active one. A sealed file goes, with its progress, when all of it was read and settled.
+//!
+//! What is lost, and when: nothing when the daemon alone dies, whatever it was doing. When the
+//! machine dies, what was appended after the last [`Spool::sync`], and records that were settled
+//! after it come again. A damaged byte costs the record that it lies in.
+//!
+//! A record is taken by [`Spool::next`], and then settled or released. It cannot be taken twice,
+//! and one that is taken when the daemon dies comes again: at least once, not at most once.
+
+mod active;
+mod error;
+mod file;
+mod folder;
+mod progress;
+mod record;
+
+pub use error::{AppendError, Damage, DamageCause, SpoolError};
+pub use record::RECORD_BYTES_MAX;
+
+use active::ActiveFile;
+use file::{DataFile, Step};
+use folder::{Folder, Kind, Listing};
+use record::{FILE_HEADER_BYTES, HEADER_BYTES, Header};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What every record takes beside its payload, and a file of its own where it comes to that.
+const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
+
+/// Which part of the bound a file takes at most, and so what gives way at once.
+const FILE_SHARE: u64 = 16;
+
+/// The size at which files are sealed, at least and at most.
+const FILE_BYTES_MIN: u64 = 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Where the spool is, and how much it keeps for how long.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The folder; it is made where it is missing, the one above it is not.
+    pub path: PathBuf,
+    /// Bytes on disk at most, all files together. What gives way at once is a sixteenth of it or
+    /// 1 MB, whichever is more. The progress of settled records may exceed it, by twelve bytes
+    /// each, until the next record is appended; so may what is found at the start.
+    pub size_bytes_max: u64,
+    /// Older records expire when they are come upon.
+    pub age_max: Duration,
+}
+
+/// What [`Spool::open`] came upon, for the line in the log.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Files of earlier runs.
+    pub file_count: u64,
+    /// Their size; what of it is settled already is not known yet.
+    pub bytes: u64,
+    /// Names of ours that are links, folders or the like. They are left alone.
+    pub refused_count: u64,
+    /// Files without records, which were removed.
+    pub orphan_count: u64,
+    /// The permissions of the folder, where other users had any. They have none now.
+    pub tightened_from: Option<u32>,
+}
+
+/// What had to give way, never to be sent. Records that were taken at the time are not among it:
+/// who took them has them, and [`Spool::release`] tells when there is no way back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[must_use = "these segments are lost and have to be counted"]
+pub struct Displaced {
+    /// Files.
+    pub file_count: u64,
+    /// Their bytes on disk.
+    pub bytes: u64,
+    /// Records in them that were neither settled nor taken.
+    pub record_count: u64,
+    /// Segments in those records.
+    pub segment_count: u64,
+}
+
+/// The place of a record that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId {
+    sequence: u64,
+    offset: u64,
+}
+
+/// A record, as it was appended.
+#[derive(Debug)]
+pub struct Record<'spool> {
+    /// For [`Spool::settle`] or [`Spool::release`].
+    pub id: RecordId,
+    /// In the spool's buffer, until the next call.
+    pub payload: &'spool [u8],
+    /// Segments in the payload.
+    pub segment_count: u32,
+    /// When it was made, in seconds since 1970.
+    pub created_at: u64,
+}
+
+/// What [`Spool::next`] came upon.
+#[derive(Debug)]
+#[must_use = "a record that is taken has to be settled or released, a loss has to be counted"]
+pub enum Next<'spool> {
+    /// A record, which is taken from now on.
+    Record(Record<'spool>),
+    /// A record that was too old; it is settled, and lost.
+    Expired {
+        /// Segments in it.
+        segment_count: u32,
+    },
+    /// Something that could not be read; it is skipped.
+    Damaged(Damage),
+    /// No record waits. Some may be taken.
+    Empty,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Spool {
+    folder: Folder,
+    size_bytes_max: u64,
+    file_bytes_max: u64,
+    age_max: Duration,
+    /// By number, and so from the oldest on.
+    sealed: BTreeMap<u64, DataFile>,
+    active: Option<ActiveFile>,
+    /// Above the number of every file there ever was.
+    next_sequence: u64,
+    payload: Vec<u8>,
+}
+
+impl Spool {
+    /// Opens the folder for this daemon alone, and lists what earlier runs left in it.
+    ///
+    /// No file is read yet, so this takes no longer when there is much to send.
+    ///
+    /// # Errors
+    ///
+    /// When the folder is not there and cannot be made, is not ours alone, cannot be written to,
+    /// or is in use; [`SpoolError::is_passing`] says whether another try may be worth it.
+    pub fn open(options: Options) -> Result<(Self, Found), SpoolError> {
+        let (mut folder, tightened_from) = Folder::open(&options.path)?;
+        let mut listing = folder
+            .list()
+            .map_err(|source| SpoolError::Folder { path: options.path.clone(), source })?;
+        let orphan_count = remove_orphans(&mut folder, &mut listing);
+        let found = Found {
+            file_count: listing.data.len() as u64,
+            bytes: listing.data.values().sum(),
+            refused_count: listing.refused_count,
+            orphan_count,
+            tightened_from,
+        };
+        let file_bytes_max =
+            (options.size_bytes_max / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
+        let spool = Self {
+            folder,
+            size_bytes_max: options.size_bytes_max,
+            file_bytes_max,
+            age_max: options.age_max,
+            next_sequence: listing.sequence_max + 1,
+            sealed: found_files(&listing),
+            active: None,
+            payload: Vec::new(),
+        };
+        Ok((spool, found))
+    }
+
+    /// Appends a record, whose payload is the `payload` pieces one after the other.
+    ///
+    /// Where it does not fit, the oldest files give way first.
+    ///
+    /// # Errors
+    ///
+    /// When the record is larger than [`RECORD_BYTES_MAX`] or than the whole bound, no room could
+    /// be made, or it could not be written. Nothing of it is kept then, and the next one may fare
+    /// better. The error has what gave way in vain.
+    pub fn append(
+        &mut self,
+        payload: &[&[u8]],
+        segment_count: u32,
+        created_at: u64,
+    ) -> Result<Displaced, AppendError> {
+        let mut displaced = Displaced::default();
+        let appended = self.header(payload, segment_count, created_at).and_then(|header| {
+            self.make_room(&header, &mut displaced).map_err(SpoolError::Remove)?;
+            self.write(&header, payload).map_err(SpoolError::Write)
+        });
+        match appended {
+            Ok(()) => Ok(displaced),
+            Err(cause) => Err(AppendError { displaced, cause }),
+        }
+    }
+
+    /// Takes the oldest record that is neither settled nor taken. `now` is in seconds since 1970.
+    ///
+    /// Every call comes closer to [`Next::Empty`], whatever is in the files.
+    pub fn next(&mut self, now: u64) -> Next<'_> {
+        while let Some(sequence) = self.oldest_unread() {
+            let Some(file) = self.sealed.get_mut(&sequence) else { break };
+            let (offset, header) = match file.find(&self.folder) {
+                Step::Record(offset, header) => (offset, header),
+                Step::Damaged(damage) => return self.damaged(damage),
+                Step::End => {
+                    self.finish_quietly(sequence);
+                    continue;
+                }
+            };
+            let segment_count = header.segment_count;
+            if now.saturating_sub(header.created_at) > self.age_max.as_secs() {
+                self.expire(RecordId { sequence, offset });
+                return Next::Expired { segment_count };
+            }
+            if let Err(damage) = file.take(&self.folder, offset, header, &mut self.payload) {
+                return self.damaged(damage);
+            }
+            return Next::Record(Record {
+                id: RecordId { sequence, offset },
+                payload: &self.payload,
+                segment_count,
+                created_at: header.created_at,
+            });
+        }
+        Next::Empty
+    }
+
+    /// Forgets a record that was taken: it was delivered, or given up.
+    ///
+    /// It does not come again after a crash of the daemon. One that is not taken, because its file
+    /// gave way, is settled already.
+    ///
+    /// # Errors
+    ///
+    /// When that could not be noted on disk, or a file that is done with not be removed. The
+    /// record does not come again in this run, but it may after a restart.
+    pub fn settle(&mut self, id: RecordId) -> Result<(), SpoolError> {
+        let Some(file) = self.sealed.get_mut(&id.sequence) else { return Ok(()) };
+        if !file.settle(id.offset) {
+            return Ok(());
+        }
+        if file.is_finished() {
+            return self.remove(id.sequence).map_err(SpoolError::Remove);
+        }
+        file.note(&mut self.folder, id.offset).map_err(SpoolError::Progress)
+    }
+
+    /// Puts a record back that was taken; it comes again, before those after it.
+    ///
+    /// Returns `false` when its file has given way meanwhile: then the record is lost, and was not
+    /// counted as displaced.
+    #[must_use = "a record that could not be put back is lost and has to be counted"]
+    pub fn release(&mut self, id: RecordId) -> bool {
+        self.sealed.get_mut(&id.sequence).is_some_and(|file| file.release(id.offset))
+    }
+
+    /// Brings to disk what was appended and settled since the last time, so that it outlives the
+    /// machine. To be called within the delay that the operator was promised.
+    ///
+    /// # Errors
+    ///
+    /// The first error, after everything was tried. The kernel tells of a failed write once and
+    /// then forgets it, so a second call that succeeds proves nothing; fsync(2).
+    pub fn sync(&mut self) -> Result<(), SpoolError> {
+        let mut synced = self.active.as_mut().map_or(Ok(()), ActiveFile::sync);
+        for file in self.sealed.values_mut() {
+            synced = synced.and(file.sync());
+        }
+        synced.and(self.folder.sync()).map_err(SpoolError::Sync)
+    }
+
+    /// Bytes on disk, settled records in files that still have others among them.
+    pub fn size_bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
+        active + self.sealed.values().map(DataFile::size_bytes).sum::<u64>()
+    }
+
+    /// Segments in records that are not settled, without [those](Self::uncounted_bytes) that
+    /// nobody has counted.
+    pub fn segment_count(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, ActiveFile::segment_count);
+        active + self.sealed.values().map(DataFile::segment_count).sum::<u64>()
+    }
+
+    /// Bytes of earlier runs that were not read yet, so that nobody knows how many segments they
+    /// hold.
+    pub fn uncounted_bytes(&self) -> u64 {
+        self.sealed.values().map(DataFile::uncounted_bytes).sum()
+    }
+
+    /// Whether nothing is left that is not settled. Files that could not be read do not count.
+    pub fn is_empty(&self) -> bool {
+        let is_active_empty = self.active.as_ref().is_none_or(|file| file.length_bytes() == 0);
+        is_active_empty && self.sealed.values().all(DataFile::is_settled)
+    }
+
+    fn header(
+        &self,
+        payload: &[&[u8]],
+        segment_count: u32,
+        created_at: u64,
+    ) -> Result<Header, SpoolError> {
+        let payload_bytes: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
+        let room_bytes = self.size_bytes_max.saturating_sub(OVERHEAD_BYTES);
+        let record_bytes_max = room_bytes.min(RECORD_BYTES_MAX.into());
+        let payload_length = u32::try_from(payload_bytes)
+            .ok()
+            .filter(|_| payload_bytes <= record_bytes_max)
+            .ok_or(SpoolError::TooLarge { record_bytes: payload_bytes, record_bytes_max })?;
+        let mut crc32 = crc32fast::Hasher::new();
+        payload.iter().for_each(|piece| crc32.update(piece));
+        Ok(Header { payload_length, segment_count, created_at, payload_crc32: crc32.finalize() })
+    }
+
+    /// Has the oldest files give way until a record fits, in a file of its own if need be.
+    fn make_room(&mut self, header: &Header, displaced: &mut Displaced) -> io::Result<()> {
+        let needed_bytes = FILE_HEADER_BYTES + header.record_bytes();
+        let active_bytes = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
+        if active_bytes + header.record_bytes() > self.file_bytes_max {
+            self.seal_active();
+        }
+        while self.size_bytes() + needed_bytes > self.size_bytes_max {
+            if self.sealed.is_empty() {
+                self.seal_active();
+            }
+            let Some(mut oldest) = self.sealed.first_entry() else { break };
+            let sequence = *oldest.key();
+            let bytes = oldest.get().size_bytes();
+            let waiting = oldest.get_mut().waiting(&self.folder);
+            self.remove(sequence)?;
+            displaced.file_count += 1;
+            displaced.bytes += bytes;
+            displaced.record_count += waiting.record_count;
+            displaced.segment_count += waiting.segment_count;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, header: &Header, payload: &[&[u8]]) -> io::Result<()> {
+        let active = match self.active.take() {
+            Some(active) => active,
+            None => {
+                // A number is used up even if this fails: the file may be there all the same.
+                let sequence = self.next_sequence;
+                self.next_sequence += 1;
+                ActiveFile::begin(&mut self.folder, sequence)?
+            }
+        };
+        let active = self.active.insert(active);
+        let written = active.append(header, payload);
+        // What cannot be cut off is left behind in a file that nothing is appended to.
+        if written.is_err() && active.cut_back().is_err() {
+            self.seal_active();
+        }
+        written
+    }
+
+    /// The oldest sealed file that may have a record; seals the active one if there is no other.
+    fn oldest_unread(&mut self) -> Option<u64> {
+        let find = |sealed: &BTreeMap<u64, DataFile>| {
+            sealed.iter().find(|(_, file)| file.is_unread()).map(|(&sequence, _)| sequence)
+        };
+        find(&self.sealed).or_else(|| {
+            self.seal_active();
+            find(&self.sealed)
+        })
+    }
+
+    fn seal_active(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let sequence = active.sequence();
+        match active.seal() {
+            Some(file) => _ = self.sealed.insert(sequence, file),
+            // A file without a record stays behind where this fails, and is found empty later.
+            None => _ = self.folder.remove(sequence),
+        }
+    }
+
+    /// Settles a record that was found and not taken.
+    fn expire(&mut self, id: RecordId) {
+        self.finish_quietly(id.sequence);
+        if let Some(file) = self.sealed.get_mut(&id.sequence) {
+            // Where this fails it expires once more after a restart.
+            let _ = file.note(&mut self.folder, id.offset);
+        }
+    }
+
+    fn damaged(&mut self, damage: Damage) -> Next<'static> {
+        self.finish_quietly(damage.sequence);
+        Next::Damaged(damage)
+    }
+
+    /// Removes a file if all of it is settled. Where that fails it stays, is not read again, and
+    /// is the first to give way.
+    fn finish_quietly(&mut self, sequence: u64) {
+        if self.sealed.get(&sequence).is_some_and(DataFile::is_finished) {
+            let _ = self.remove(sequence);
+        }
+    }
+
+    fn remove(&mut self, sequence: u64) -> io::Result<()> {
+        self.folder.remove(sequence)?;
+        self.sealed.remove(&sequence);
+        Ok(())
+    }
+}
+
+fn found_files(listing: &Listing) -> BTreeMap<u64, DataFile> {
+    let file = |(&sequence, &length_bytes)| {
+        let progress_bytes = listing.progress.get(&sequence).copied().unwrap_or_default();
+        (sequence, DataFile::found(sequence, length_bytes, progress_bytes))
+    };
+    listing.data.iter().map(file).collect()
+}
+
+/// Removes what has no records: progress that was left alone, and files that were made and not
+/// written to. Says how many there were.
+fn remove_orphans(folder: &mut Folder, listing: &mut Listing) -> u64 {
+    let Listing { data, progress, .. } = listing;
+    let mut removed_count = 0;
+    let mut keep = |sequence, kind| {
+        let is_kept = folder.remove_one(sequence, kind).is_err();
+        removed_count += u64::from(!is_kept);
+        is_kept
+    };
+    data.retain(|&sequence, &mut bytes| bytes > 0 || keep(sequence, Kind::Data));
+    progress.retain(|&sequence, _| data.contains_key(&sequence) || keep(sequence, Kind::Progress));
+    removed_count
+}
+
+#[cfg(test)]
+mod tests;

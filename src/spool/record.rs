@@ -1,0 +1,218 @@
+//! What a data file looks like, and how to find one's way in a damaged one.
+//!
+//! ```text
+//!  "xrayspl1"   once, at the start of the file
+//!  ┌───────┬────────────────┬───────────────┬────────────┬───────────────┬──────────────┐
+//!  │ magic │ payload length │ segment count │ created at │ payload crc32 │ header crc32 │ payload
+//!  │  4    │  4             │  4            │  8         │  4            │  4           │
+//!  └───────┴────────────────┴───────────────┴────────────┴───────────────┴──────────────┘
+//! ```
+//!
+//! All numbers are little endian. The two checksums are apart so that a flipped byte in a payload
+//! costs that record alone: a header that is right says where the next one begins. Where a header
+//! is wrong, [`search`] looks for the next right one, once over the rest of the file at most.
+//!
+//! A version that changes any of this takes another suffix for its files: names that are not ours
+//! are left alone, so neither version can spoil what the other wrote.
+
+use super::DamageCause;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// The payload of a record at most, in bytes: sixteen times what the service takes in a request.
+pub const RECORD_BYTES_MAX: u32 = 4 * 1024 * 1024;
+
+/// How a data file begins.
+pub const FILE_MAGIC: [u8; 8] = *b"xrayspl1";
+pub const FILE_HEADER_BYTES: u64 = FILE_MAGIC.len() as u64;
+
+/// How a record begins. No UTF-8 text has this first byte, so no document passes for a record.
+const RECORD_MAGIC: [u8; 4] = *b"\xFFxr1";
+pub const HEADER_BYTES: usize = 28;
+
+/// What of the header its checksum covers.
+const HEADER_BYTES_CHECKED: usize = HEADER_BYTES - 4;
+
+/// What a search reads at a time.
+const WINDOW_BYTES: usize = 64 * 1024;
+
+/// What stands before a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub payload_length: u32,
+    pub segment_count: u32,
+    pub created_at: u64,
+    pub payload_crc32: u32,
+}
+
+impl Header {
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..4].copy_from_slice(&RECORD_MAGIC);
+        bytes[4..8].copy_from_slice(&self.payload_length.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.segment_count.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.created_at.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.payload_crc32.to_le_bytes());
+        let crc32 = crc32fast::hash(&bytes[..HEADER_BYTES_CHECKED]);
+        bytes[HEADER_BYTES_CHECKED..].copy_from_slice(&crc32.to_le_bytes());
+        bytes
+    }
+
+    /// The header at the start of `bytes`, if a right one is there.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
+        if !bytes.starts_with(&RECORD_MAGIC) {
+            return None;
+        }
+        let header = Self {
+            payload_length: u32::from_le_bytes(part(bytes, 4)),
+            segment_count: u32::from_le_bytes(part(bytes, 8)),
+            created_at: u64::from_le_bytes(part(bytes, 12)),
+            payload_crc32: u32::from_le_bytes(part(bytes, 20)),
+        };
+        let crc32 = u32::from_le_bytes(part(bytes, HEADER_BYTES_CHECKED));
+        let is_right = crc32 == crc32fast::hash(&bytes[..HEADER_BYTES_CHECKED]);
+        (is_right && header.payload_length <= RECORD_BYTES_MAX).then_some(header)
+    }
+
+    /// Header and payload together.
+    pub fn record_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.payload_length)
+    }
+}
+
+fn part<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
+    let mut part = [0; N];
+    part.copy_from_slice(&bytes[at..at + N]);
+    part
+}
+
+/// What stands at a place of a data file.
+#[derive(Debug)]
+pub enum Slot {
+    /// The header of the file.
+    FileHeader,
+    /// A record that is all there; its payload has not been looked at.
+    Record(Header),
+    /// Nothing that can be read, up to `end`.
+    Damaged { end: u64, segment_count: u32, cause: DamageCause },
+}
+
+/// Looks at the place `offset` of a file that is `length_bytes` long.
+pub fn look(file: &File, offset: u64, length_bytes: u64) -> io::Result<Slot> {
+    let rest_bytes = length_bytes - offset;
+    let torn = |segment_count| {
+        Ok(Slot::Damaged { end: length_bytes, segment_count, cause: DamageCause::Torn })
+    };
+    if offset == 0 {
+        return if rest_bytes < FILE_HEADER_BYTES { torn(0) } else { look_at_file_header(file) };
+    }
+    if rest_bytes < HEADER_BYTES as u64 {
+        return torn(0);
+    }
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, offset)?;
+    match Header::decode(&bytes) {
+        Some(header) if header.record_bytes() > rest_bytes => torn(header.segment_count),
+        Some(header) => Ok(Slot::Record(header)),
+        None => {
+            let end = search(file, offset + 1, length_bytes)?;
+            Ok(Slot::Damaged { end, segment_count: 0, cause: DamageCause::RecordHeader })
+        }
+    }
+}
+
+fn look_at_file_header(file: &File) -> io::Result<Slot> {
+    let mut bytes = [0; FILE_MAGIC.len()];
+    file.read_exact_at(&mut bytes, 0)?;
+    if bytes == FILE_MAGIC {
+        return Ok(Slot::FileHeader);
+    }
+    // Records vouch for themselves, so they are looked for all the same.
+    let cause = DamageCause::FileHeader;
+    Ok(Slot::Damaged { end: FILE_HEADER_BYTES, segment_count: 0, cause })
+}
+
+/// Where the next right header begins, from `offset` on; the end of the file where there is none.
+fn search(file: &File, mut offset: u64, length_bytes: u64) -> io::Result<u64> {
+    let mut window = vec![0; WINDOW_BYTES];
+    while offset + HEADER_BYTES as u64 <= length_bytes {
+        let rest_bytes = usize::try_from(length_bytes - offset).unwrap_or(usize::MAX);
+        let window = &mut window[..rest_bytes.min(WINDOW_BYTES)];
+        file.read_exact_at(window, offset)?;
+        let mut places = window.windows(HEADER_BYTES);
+        if let Some(place) = places.position(|bytes| Header::decode(bytes).is_some()) {
+            return Ok(offset + place as u64);
+        }
+        offset += (window.len() - HEADER_BYTES + 1) as u64;
+    }
+    Ok(length_bytes)
+}
+
+/// Reads the payload of the record at `offset`; says whether it is what was written.
+pub fn read_payload(
+    file: &File,
+    offset: u64,
+    header: &Header,
+    payload: &mut Vec<u8>,
+) -> io::Result<bool> {
+    payload.resize(header.payload_length as usize, 0);
+    file.read_exact_at(payload, offset + HEADER_BYTES as u64)?;
+    Ok(crc32fast::hash(payload) == header.payload_crc32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const HEADER: Header =
+        Header { payload_length: 7, segment_count: 3, created_at: 1 << 40, payload_crc32: 9 };
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        assert_eq!(Header::decode(&HEADER.encode()), Some(HEADER));
+    }
+
+    #[test]
+    fn a_header_with_any_bit_flipped_is_none() {
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut bytes = HEADER.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&bytes), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_promises_too_much_is_none() {
+        let header = Header { payload_length: RECORD_BYTES_MAX + 1, ..HEADER };
+        assert_eq!(Header::decode(&header.encode()), None);
+    }
+
+    #[test]
+    fn a_search_finds_a_header_wherever_it_lies_between_two_windows() {
+        for place in WINDOW_BYTES - HEADER_BYTES - 1..WINDOW_BYTES + 2 {
+            let mut bytes = vec![0xFF; place];
+            bytes.extend(HEADER.encode());
+            let length_bytes = bytes.len() as u64;
+            let found = search(&file(&bytes), 0, length_bytes).unwrap();
+            assert_eq!(found, place as u64);
+        }
+    }
+
+    #[test]
+    fn a_search_without_a_find_ends_at_the_end() {
+        for length_bytes in [0, 1, HEADER_BYTES, WINDOW_BYTES, WINDOW_BYTES + 1, 3 * WINDOW_BYTES] {
+            let bytes = vec![0xFF; length_bytes];
+            let found = search(&file(&bytes), 0, length_bytes as u64).unwrap();
+            assert_eq!(found, length_bytes as u64);
+        }
+    }
+}

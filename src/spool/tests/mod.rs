@@ -1,0 +1,365 @@
+//! The spool as its user sees it. A crash is a drop: nothing is done in an orderly way there.
+
+mod damage;
+mod model;
+
+use super::*;
+use std::fs::File;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// The time of all records that do not say otherwise.
+const NOW: u64 = 1_800_000_000;
+const AGE_MAX: Duration = Duration::from_secs(100);
+
+/// What a record of [`append`] takes.
+const RECORD_BYTES: u64 = HEADER_BYTES as u64 + 72;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn options(path: &Path, size_bytes_max: u64) -> Options {
+    Options { path: path.to_owned(), size_bytes_max, age_max: AGE_MAX }
+}
+
+fn open(path: &Path) -> Spool {
+    Spool::open(options(path, 1 << 30)).unwrap().0
+}
+
+/// A spool of small files.
+fn open_small(path: &Path, size_bytes_max: u64, file_bytes_max: u64) -> Spool {
+    let (mut spool, _) = Spool::open(options(path, size_bytes_max)).unwrap();
+    spool.file_bytes_max = file_bytes_max;
+    spool
+}
+
+fn payload(name: u32) -> Vec<u8> {
+    let mut payload = vec![b'x'; 72];
+    payload[..4].copy_from_slice(&name.to_le_bytes());
+    payload
+}
+
+/// Appends a record of one segment in three pieces.
+fn append(spool: &mut Spool, name: u32) -> Displaced {
+    let payload = payload(name);
+    spool.append(&[&payload[..3], &[], &payload[3..]], 1, NOW).unwrap()
+}
+
+/// Takes a record, which has to be there and whole.
+fn take(spool: &mut Spool) -> (u32, RecordId) {
+    try_take(spool).expect("a record waits")
+}
+
+fn try_take(spool: &mut Spool) -> Option<(u32, RecordId)> {
+    match spool.next(NOW) {
+        Next::Record(record) => {
+            let name = u32::from_le_bytes(*record.payload.first_chunk().unwrap());
+            assert_eq!(record.payload, payload(name));
+            assert_eq!((record.segment_count, record.created_at), (1, NOW));
+            Some((name, record.id))
+        }
+        Next::Empty => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn take_all(spool: &mut Spool) -> Vec<u32> {
+    std::iter::from_fn(|| try_take(spool)).map(|(name, _)| name).collect()
+}
+
+fn file_names(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name != "lock").collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn records_come_in_the_order_in_which_they_were_appended() {
+    let folder = folder();
+    let mut spool = open_small(folder.path(), 1 << 30, 1_000);
+    for name in 0..50 {
+        assert_eq!(append(&mut spool, name), Displaced::default());
+    }
+    assert_eq!(spool.segment_count(), 50);
+    assert!(file_names(folder.path()).len() > 4);
+    assert_eq!(take_all(&mut spool), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_record_may_be_empty_or_as_large_as_allowed_but_no_larger() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    let large = vec![7; RECORD_BYTES_MAX as usize];
+    let _ = spool.append(&[], 0, NOW).unwrap();
+    let _ = spool.append(&[&large], 9, NOW).unwrap();
+    let error = spool.append(&[&large, &[7]], 9, NOW).unwrap_err();
+    assert!(matches!(error.cause, SpoolError::TooLarge { .. }), "{error}");
+    assert!(matches!(spool.next(NOW), Next::Record(record) if record.payload.is_empty()));
+    assert!(matches!(spool.next(NOW), Next::Record(record) if record.payload == large));
+    assert!(matches!(spool.next(NOW), Next::Empty));
+}
+
+#[test]
+fn more_pieces_than_one_call_takes_are_written() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    let pieces: Vec<&[u8]> = (0..5_000).map(|index| [&b"ab"[..], b""][index % 2]).collect();
+    let _ = spool.append(&pieces, 1, NOW).unwrap();
+    assert!(matches!(spool.next(NOW), Next::Record(record) if record.payload == pieces.concat()));
+}
+
+#[test]
+fn what_is_settled_does_not_come_again_after_a_crash_and_what_is_taken_does() {
+    let folder = folder();
+    let mut spool = open_small(folder.path(), 1 << 30, 350);
+    for name in 0..9 {
+        let _ = append(&mut spool, name);
+    }
+    let ids: Vec<_> = (0..8).map(|_| take(&mut spool).1).collect();
+    for index in [1, 5, 6] {
+        spool.settle(ids[index]).unwrap();
+    }
+    drop(spool);
+    let mut spool = open(folder.path());
+    assert_eq!(take_all(&mut spool), [0, 2, 3, 4, 7, 8]);
+}
+
+#[test]
+fn a_file_goes_when_all_of_it_is_settled() {
+    let folder = folder();
+    let mut spool = open_small(folder.path(), 1 << 30, 250);
+    for name in 0..4 {
+        let _ = append(&mut spool, name);
+    }
+    let ids: Vec<_> = (0..4).map(|_| take(&mut spool).1).collect();
+    spool.settle(ids[0]).unwrap();
+    spool.settle(ids[2]).unwrap();
+    let names = ["0000000001.done", "0000000001.spool", "0000000002.done", "0000000002.spool"];
+    assert_eq!(file_names(folder.path()), names);
+    spool.settle(ids[1]).unwrap();
+    assert_eq!(file_names(folder.path()), names[2..]);
+    assert!(!spool.is_empty());
+    spool.settle(ids[3]).unwrap();
+    assert!(file_names(folder.path()).is_empty());
+    assert!(spool.is_empty());
+    assert_eq!((spool.size_bytes(), spool.segment_count()), (0, 0));
+}
+
+#[test]
+fn a_file_whose_last_records_were_settled_before_a_crash_goes_too() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    for name in 0..3 {
+        let _ = append(&mut spool, name);
+    }
+    let ids: Vec<_> = (0..3).map(|_| take(&mut spool).1).collect();
+    spool.settle(ids[1]).unwrap();
+    spool.settle(ids[2]).unwrap();
+    drop(spool);
+    let mut spool = open(folder.path());
+    let (name, id) = take(&mut spool);
+    assert_eq!(name, 0);
+    assert!(try_take(&mut spool).is_none());
+    spool.settle(id).unwrap();
+    // Settled to the end, and reading knows it.
+    assert!(file_names(folder.path()).is_empty());
+}
+
+#[test]
+fn a_record_that_is_put_back_comes_again_before_those_after_it() {
+    let folder = folder();
+    let mut spool = open_small(folder.path(), 1 << 30, 250);
+    for name in 0..6 {
+        let _ = append(&mut spool, name);
+    }
+    let ids: Vec<_> = (0..5).map(|_| take(&mut spool).1).collect();
+    assert!(spool.release(ids[4]) && spool.release(ids[1]) && spool.release(ids[3]));
+    assert!(!spool.release(ids[3]), "it is not taken any longer");
+    assert_eq!(spool.segment_count(), 6);
+    assert_eq!(take_all(&mut spool), [1, 3, 4, 5]);
+}
+
+#[test]
+fn reading_and_appending_go_on_side_by_side() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    for name in 0..20 {
+        let _ = append(&mut spool, name);
+        let (found, id) = take(&mut spool);
+        assert_eq!(found, name);
+        assert!(try_take(&mut spool).is_none());
+        spool.settle(id).unwrap();
+        assert!(spool.is_empty());
+    }
+    assert_eq!(spool.next_sequence, 21);
+}
+
+#[test]
+fn the_oldest_file_gives_way_when_the_bound_is_reached_and_the_count_is_exact() {
+    let folder = folder();
+    let mut spool = open_small(folder.path(), 1_000, 310);
+    let mut displaced_segment_count = 0;
+    for name in 0..100 {
+        let displaced = append(&mut spool, name);
+        assert_eq!(displaced.record_count, displaced.segment_count);
+        assert_eq!(displaced.file_count * 3, displaced.record_count);
+        displaced_segment_count += displaced.segment_count;
+        assert!(spool.size_bytes() <= 1_000);
+        assert_eq!(spool.segment_count() + displaced_segment_count, u64::from(name) + 1);
+    }
+    let left = take_all(&mut spool);
+    assert_eq!(left.len() as u64 + displaced_segment_count, 100);
+    let first = u32::try_from(displaced_segment_count).unwrap();
+    assert_eq!(left, (first..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_active_file_gives_way_when_it_is_the_only_one() {
+    let folder = folder();
+    let mut spool = open_small(folder.path(), 350, 1 << 20);
+    for name in 0..3 {
+        assert_eq!(append(&mut spool, name), Displaced::default());
+    }
+    let expected = Displaced {
+        file_count: 1,
+        bytes: FILE_HEADER_BYTES + 3 * RECORD_BYTES,
+        record_count: 3,
+        segment_count: 3,
+    };
+    assert_eq!(append(&mut spool, 3), expected);
+    assert_eq!(take_all(&mut spool), [3]);
+    let error = spool.append(&[&[0; 350 - HEADER_BYTES - 7]], 1, NOW).unwrap_err();
+    assert!(matches!(error.cause, SpoolError::TooLarge { .. }), "{error}");
+    assert_eq!(error.displaced, Displaced::default());
+}
+
+#[test]
+fn files_of_earlier_runs_are_counted_when_they_give_way_without_what_was_settled() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    for name in 0..9 {
+        let _ = append(&mut spool, name);
+    }
+    let (_, id) = take(&mut spool);
+    spool.settle(id).unwrap();
+    drop(spool);
+    let (mut spool, found) = Spool::open(options(folder.path(), 1_000)).unwrap();
+    let bytes = FILE_HEADER_BYTES + 9 * RECORD_BYTES;
+    assert_eq!((found.file_count, found.bytes), (1, bytes));
+    assert_eq!((spool.segment_count(), spool.uncounted_bytes()), (0, bytes));
+    let (name, taken) = take(&mut spool);
+    assert_eq!(name, 1);
+    assert!(try_take(&mut spool).is_some_and(|(_, id)| spool.release(id)));
+    // Nine, less the settled and the taken one.
+    assert_eq!(append(&mut spool, 9).segment_count, 7);
+    assert!(!spool.release(taken), "there is no way back");
+    spool.settle(taken).unwrap();
+    assert_eq!(file_names(folder.path()), ["0000000002.spool"]);
+}
+
+#[test]
+fn a_file_that_gives_way_before_it_is_read_is_counted_without_what_was_settled() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    for name in 0..9 {
+        let _ = append(&mut spool, name);
+    }
+    let ids: Vec<_> = (0..6).map(|_| take(&mut spool).1).collect();
+    spool.settle(ids[2]).unwrap();
+    spool.settle(ids[5]).unwrap();
+    drop(spool);
+    let (mut spool, _) = Spool::open(options(folder.path(), 1_000)).unwrap();
+    assert_eq!(append(&mut spool, 9).segment_count, 7);
+    assert_eq!(take_all(&mut spool), [9]);
+}
+
+#[test]
+fn records_expire_with_age_and_do_not_come_again() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    let age_max = AGE_MAX.as_secs();
+    for (segment_count, age) in [(1, age_max + 1), (2, age_max), (3, age_max + 9), (4, 0)] {
+        let _ = spool.append(&[b"x"], segment_count, NOW - age).unwrap();
+    }
+    // A clock that was set back makes no record old.
+    let _ = spool.append(&[b"x"], 5, NOW + 1_000).unwrap();
+    assert!(matches!(spool.next(NOW), Next::Expired { segment_count: 1 }));
+    assert!(matches!(spool.next(NOW), Next::Record(record) if record.segment_count == 2));
+    assert!(matches!(spool.next(NOW), Next::Expired { segment_count: 3 }));
+    drop(spool);
+    let mut spool = open(folder.path());
+    let counts = [(); 3].map(|()| match spool.next(NOW) {
+        Next::Record(record) => record.segment_count,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(counts, [2, 4, 5]);
+}
+
+#[test]
+fn a_file_of_expired_records_goes() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    let _ = append(&mut spool, 0);
+    let _ = append(&mut spool, 1);
+    let id = take(&mut spool).1;
+    assert!(spool.release(id));
+    for _ in 0..2 {
+        assert!(matches!(spool.next(NOW + 101), Next::Expired { segment_count: 1 }));
+    }
+    assert!(spool.is_empty());
+    assert!(file_names(folder.path()).is_empty());
+}
+
+#[test]
+fn nothing_is_appended_to_a_file_of_an_earlier_run_and_no_number_is_used_twice() {
+    let folder = folder();
+    let _ = append(&mut open(folder.path()), 0);
+    std::fs::write(folder.path().join("0000000007.done"), "no records belong to this").unwrap();
+    std::fs::write(folder.path().join("0000000008.spool"), "").unwrap();
+    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30)).unwrap();
+    assert_eq!((found.file_count, found.orphan_count), (1, 2));
+    let _ = append(&mut spool, 1);
+    assert_eq!(file_names(folder.path()), ["0000000001.spool", "0000000009.spool"]);
+    assert_eq!(take_all(&mut spool), [0, 1]);
+}
+
+#[test]
+fn a_link_in_place_of_a_data_file_is_neither_read_nor_removed() {
+    let folder = folder();
+    let elsewhere = tempfile::NamedTempFile::new().unwrap();
+    symlink(elsewhere.path(), folder.path().join("0000000001.spool")).unwrap();
+    std::fs::write(folder.path().join("0000000001.done"), "").unwrap();
+    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30)).unwrap();
+    assert_eq!((found.file_count, found.refused_count), (0, 1));
+    let _ = append(&mut spool, 5);
+    assert_eq!(take_all(&mut spool), [5]);
+    assert_eq!(file_names(folder.path()), ["0000000001.spool", "0000000002.spool"]);
+}
+
+#[test]
+fn a_second_spool_in_the_same_folder_is_refused() {
+    let folder = folder();
+    let _first = open(folder.path());
+    let error = Spool::open(options(folder.path(), 1 << 30)).unwrap_err();
+    assert!(matches!(error, SpoolError::Locked { .. }), "{error}");
+}
+
+#[test]
+fn a_sync_closes_what_is_not_being_read() {
+    let folder = folder();
+    let mut spool = open_small(folder.path(), 1 << 30, 250);
+    for name in 0..8 {
+        let _ = append(&mut spool, name);
+    }
+    let (_, id) = take(&mut spool);
+    spool.settle(id).unwrap();
+    spool.sync().unwrap();
+    spool.sync().unwrap();
+    let open_count = spool.sealed.values().filter(|file| file.handle.is_some()).count();
+    assert_eq!(open_count, 1, "the one being read");
+    assert_eq!(take_all(&mut spool), (1..8).collect::<Vec<_>>());
+}
