@@ -1,0 +1,117 @@
+//! Which batch a segment goes to, and when a batch is done.
+
+use super::lane::{Lane, OutOfChunks};
+use super::{AGE_MAX, Batch, DOCUMENT_COUNT_MAX};
+use crate::limits::LANE_COUNT_MAX;
+use crate::memory::Pool;
+use crate::ring::PackedSegment;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Batches that fill faster than this call for another lane.
+const LANE_FILL_TIME_MIN: Duration = Duration::from_millis(100);
+
+/// Puts segments together into batches.
+#[derive(Debug)]
+pub struct Batcher {
+    pool: Arc<Pool>,
+    lanes: Vec<Lane>,
+    pub(super) lane_count: usize,
+    body_bytes_max: usize,
+    hash: RandomState,
+    finished: VecDeque<Batch>,
+}
+
+impl Batcher {
+    /// A batcher with at most `lane_count_max` lanes that writes into chunks of `pool` and ends a
+    /// body before it passes `body_bytes_max`, unless a single document does.
+    pub fn new(pool: Arc<Pool>, body_bytes_max: usize, lane_count_max: usize) -> Self {
+        let lanes = (0..lane_count_max.clamp(1, LANE_COUNT_MAX)).map(|_| Lane::default()).collect();
+        let hash = RandomState::new();
+        Self { pool, lanes, lane_count: 1, body_bytes_max, hash, finished: VecDeque::new() }
+    }
+
+    /// Adds a segment that came at `received_at`; [`pop`](Self::pop) then has the batches it
+    /// filled.
+    ///
+    /// # Errors
+    ///
+    /// When the pool has no chunk left; the segment is then not in any batch.
+    pub fn add(
+        &mut self,
+        segment: &PackedSegment<'_>,
+        received_at: Instant,
+        now: Instant,
+    ) -> Result<(), OutOfChunks> {
+        let index = self.lane_of(segment);
+        let lane = &mut self.lanes[index];
+        // Most documents grow by a tenth when escaped; one that grows more only ends the body late.
+        let expected_bytes = lane.length + segment.document_length_bytes() * 9 / 8;
+        if !lane.documents.is_empty() && expected_bytes > self.body_bytes_max {
+            self.finish(index, now);
+        }
+        let lane = &mut self.lanes[index];
+        lane.add(segment, &self.pool)?;
+        lane.oldest_at = Some(lane.oldest_at.map_or(received_at, |oldest| oldest.min(received_at)));
+        if lane.documents.len() == DOCUMENT_COUNT_MAX {
+            self.finish(index, now);
+        }
+        Ok(())
+    }
+
+    fn lane_of(&self, segment: &PackedSegment<'_>) -> usize {
+        match segment.field(segment.fields.trace_id) {
+            Some(trace_id) if self.lane_count > 1 => {
+                let hash = self.hash.hash_one(trace_id);
+                usize::try_from(hash % self.lane_count as u64).unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
+    fn finish(&mut self, index: usize, now: Instant) {
+        let Some(batch) = self.lanes[index].finish() else { return };
+        let fill_time = now.saturating_duration_since(batch.oldest_at);
+        if batch.documents.len() == DOCUMENT_COUNT_MAX && fill_time < LANE_FILL_TIME_MIN {
+            self.lane_count = (self.lane_count + 1).min(self.lanes.len());
+        } else if fill_time >= AGE_MAX {
+            self.lane_count = (self.lane_count / 2).max(1);
+        }
+        self.finished.push_back(batch);
+    }
+
+    /// Ends the batches whose oldest document is [`AGE_MAX`] old at `now`.
+    pub fn finish_due(&mut self, now: Instant) {
+        for index in 0..self.lanes.len() {
+            let oldest_at = self.lanes[index].oldest_at;
+            if oldest_at.is_some_and(|oldest| now.saturating_duration_since(oldest) >= AGE_MAX) {
+                self.finish(index, now);
+            }
+        }
+    }
+
+    /// Ends all batches, full or not.
+    pub fn finish_all(&mut self, now: Instant) {
+        for index in 0..self.lanes.len() {
+            self.finish(index, now);
+        }
+    }
+
+    /// When the next batch is due by age; `None` while nothing waits.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.oldest_at).min().map(|oldest| oldest + AGE_MAX)
+    }
+
+    /// Takes the oldest finished batch.
+    pub fn pop(&mut self) -> Option<Batch> {
+        self.finished.pop_front()
+    }
+
+    /// Segments in open and finished batches that have not been taken, counted one by one.
+    pub fn segment_count(&self) -> usize {
+        let open: usize = self.lanes.iter().map(|lane| lane.documents.len()).sum();
+        open + self.finished.iter().map(|batch| batch.documents.len()).sum::<usize>()
+    }
+}
