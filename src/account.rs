@@ -2,11 +2,17 @@
 //!
 //! Every stage adds to it, nothing reads it on the hot path. Receivers add up a drain of the
 //! socket in plain integers and publish them once, so the shared cache lines here are touched
-//! once a drain and not once a datagram. At rest, with nothing waiting anywhere,
-//! `received = sent + rejected{reason} + dropped{reason}`.
+//! once a drain and not once a datagram. At rest
+//! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`
+//! where `held` is counted by walking whatever holds segments ([`Account::imbalance`]).
 
-use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Who asks how many segments are held waits so long for the answer.
+const CENSUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A monotonic count of things.
 #[derive(Debug, Default)]
@@ -61,17 +67,27 @@ pub enum DropReason {
     Memory,
     /// It had not left when the time for the shutdown was over.
     Shutdown,
+    /// It was among the oldest in the spool when that was full.
+    SpoolFull,
+    /// It had been in the spool for longer than allowed.
+    SpoolAge,
+    /// The spool's file is damaged where it was.
+    SpoolDamage,
 }
 
 impl DropReason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 2] = [Self::Memory, Self::Shutdown];
+    pub const ALL: [Self; 5] =
+        [Self::Memory, Self::Shutdown, Self::SpoolFull, Self::SpoolAge, Self::SpoolDamage];
 
     /// The value of the metric's `reason` label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Shutdown => "shutdown",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolAge => "spool_age",
+            Self::SpoolDamage => "spool_damage",
         }
     }
 }
@@ -85,6 +101,53 @@ pub struct ReceiverCounts {
     pub kernel_drops: Counter,
 }
 
+/// Somebody wants to know how many segments are held.
+#[derive(Debug)]
+pub struct Question(oneshot::Sender<usize>);
+
+impl Question {
+    /// Answers it.
+    pub fn answer(self, held_count: usize) {
+        // Whoever has asked may have given up.
+        let _ = self.0.send(held_count);
+    }
+}
+
+/// Where the questions come to: the one who can walk all that holds segments.
+#[derive(Debug)]
+pub struct CensusTaker(mpsc::UnboundedReceiver<Question>);
+
+impl CensusTaker {
+    /// Waits until somebody asks.
+    pub async fn asked(&mut self) -> Question {
+        match self.0.recv().await {
+            Some(question) => question,
+            // The account is gone, and with it everybody who could ask.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What the spool has to say.
+#[derive(Debug, Default)]
+pub struct SpoolCounts {
+    /// Bytes of its files.
+    pub size_bytes: AtomicU64,
+    /// Appends, reads and other work of it that failed.
+    pub errors: Counter,
+    /// Pieces of its files that could not be read: torn off, or changed.
+    pub damaged_records: Counter,
+    /// The bytes of those.
+    pub damaged_bytes: Counter,
+}
+
+impl ReceiverCounts {
+    /// Datagrams taken so far.
+    pub fn datagram_count(&self) -> u64 {
+        self.datagrams.get()
+    }
+}
+
 /// All counts of one daemon.
 #[derive(Debug, Default)]
 pub struct Account {
@@ -94,6 +157,12 @@ pub struct Account {
     pub received: Counter,
     /// Segments that the service accepted.
     pub sent: Counter,
+    /// Segments taken out of the spool, to be sent or to be given up.
+    pub replayed: Counter,
+    /// Segments put into the spool, or left in it for later.
+    pub spooled: Counter,
+    /// Segments sent again because the service had not processed them for a passing reason.
+    pub segments_resent: Counter,
     /// Empty datagrams: ignored, and no part of the balance.
     pub datagrams_empty: Counter,
     /// Documents that are not JSON: forwarded as they are.
@@ -110,8 +179,12 @@ pub struct Account {
     pub requests_retried: Counter,
     /// Requests that the service throttled; they are tried again.
     pub requests_throttled: Counter,
-    /// Requests given up because trying again cannot help.
+    /// Requests that the service refused for their documents' sake.
     pub requests_refused: Counter,
+    /// The spool as it is.
+    pub spool: SpoolCounts,
+    rate_limit: AtomicU64,
+    census: OnceLock<mpsc::UnboundedSender<Question>>,
     rejected: [Counter; RejectReason::ALL.len()],
     dropped: [Counter; DropReason::ALL.len()],
 }
@@ -134,31 +207,68 @@ impl Account {
     }
 }
 
-/// One line: `received=520 sent=500 rejected=20 (header=15 no_document=5) dropped=0 kernel_drops=0`.
-impl fmt::Display for Account {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "received={} sent={}", self.received.get(), self.sent.get())?;
+impl Account {
+    /// Where questions for what is held come to from now on.
+    pub fn census_taker(&self) -> CensusTaker {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        // A second taker would get no questions; there is one upload thread.
+        let _ = self.census.set(sender);
+        CensusTaker(receiver)
+    }
+
+    /// How many segments are held at the moment, counted by walking what holds them; `None` when
+    /// nobody can tell yet, or soon enough.
+    pub async fn held_count(&self) -> Option<usize> {
+        let (question, answer) = oneshot::channel();
+        self.census.get()?.send(Question(question)).ok()?;
+        tokio::time::timeout(CENSUS_TIMEOUT, answer).await.ok()?.ok()
+    }
+
+    /// Sets how many documents a second are sent at most; `None`: no limit.
+    pub fn set_rate_limit(&self, documents_per_second: Option<f64>) {
+        self.rate_limit
+            .store(documents_per_second.unwrap_or_default().to_bits(), Ordering::Relaxed);
+    }
+
+    /// Documents a second that are sent at most; 0: no limit.
+    pub fn rate_limit(&self) -> f64 {
+        f64::from_bits(self.rate_limit.load(Ordering::Relaxed))
+    }
+
+    /// Segments that came in and that nobody can account for, when `held_count` are held. At rest
+    /// there are none; below zero, some were counted twice.
+    pub fn imbalance(&self, held_count: usize) -> i128 {
+        let sum = |counters: &[Counter]| counters.iter().map(|c| i128::from(c.get())).sum::<i128>();
+        let came = i128::from(self.received.get()) + i128::from(self.replayed.get());
+        let left = i128::from(self.sent.get()) + i128::from(self.spooled.get());
+        came - left - sum(&self.rejected) - sum(&self.dropped) - held_count as i128
+    }
+
+    /// The line of the end, when `held_count` segments are held.
+    pub fn line(&self, held_count: usize) -> String {
+        let mut line = format!(
+            "received={} replayed={} sent={}",
+            self.received.get(),
+            self.replayed.get(),
+            self.sent.get()
+        );
         let rejected = RejectReason::ALL.map(|reason| (reason.label(), self.rejected(reason)));
-        write_reasons(out, "rejected", &rejected)?;
+        write_reasons(&mut line, "rejected", &rejected);
         let dropped = DropReason::ALL.map(|reason| (reason.label(), self.dropped(reason)));
-        write_reasons(out, "dropped", &dropped)?;
-        write!(out, " kernel_drops={}", self.kernel_drops.get())
+        write_reasons(&mut line, "dropped", &dropped);
+        let (spooled, kernel_drops) = (self.spooled.get(), self.kernel_drops.get());
+        line + &format!(" spooled={spooled} held={held_count} kernel_drops={kernel_drops}")
     }
 }
 
-fn write_reasons(
-    out: &mut fmt::Formatter<'_>,
-    name: &str,
-    reasons: &[(&str, &Counter)],
-) -> fmt::Result {
+fn write_reasons(line: &mut String, name: &str, reasons: &[(&str, &Counter)]) {
     let total: u64 = reasons.iter().map(|(_, counter)| counter.get()).sum();
-    write!(out, " {name}={total}")?;
-    let mut separator = " (";
-    for (label, counter) in reasons.iter().filter(|(_, counter)| counter.get() > 0) {
-        write!(out, "{separator}{label}={}", counter.get())?;
-        separator = " ";
+    let occurred = reasons.iter().filter(|(_, counter)| counter.get() > 0);
+    let parts: Vec<_> = occurred.map(|(label, count)| format!("{label}={}", count.get())).collect();
+    line.push_str(&format!(" {name}={total}"));
+    if !parts.is_empty() {
+        line.push_str(&format!(" ({})", parts.join(" ")));
     }
-    if total > 0 { out.write_str(")") } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -173,9 +283,25 @@ mod tests {
         account.rejected(RejectReason::Header).add(15);
         account.rejected(RejectReason::NoDocument).add(5);
         assert_eq!(
-            account.to_string(),
-            "received=520 sent=500 rejected=20 (header=15 no_document=5) dropped=0 kernel_drops=0"
+            account.line(0),
+            "received=520 replayed=0 sent=500 rejected=20 (header=15 no_document=5) dropped=0 \
+             spooled=0 held=0 kernel_drops=0"
         );
+    }
+
+    #[test]
+    fn whatever_comes_in_has_to_be_somewhere() {
+        let account = Account::default();
+        account.received.add(100);
+        account.replayed.add(10);
+        assert_eq!(account.imbalance(0), 110);
+        account.sent.add(50);
+        account.rejected(RejectReason::Refused).add(3);
+        account.dropped(DropReason::SpoolAge).add(2);
+        account.spooled.add(15);
+        assert_eq!(account.imbalance(40), 0);
+        assert_eq!(account.imbalance(39), 1);
+        assert_eq!(account.imbalance(41), -1);
     }
 
     #[test]

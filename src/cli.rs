@@ -48,6 +48,10 @@ pub struct Flags {
     pub role_arn: Option<String>,
     /// `--receiver`
     pub receiver: Option<String>,
+    /// `--spool-path`
+    pub spool_path: Option<String>,
+    /// `--spool-size-mb`
+    pub spool_size_mb: Option<u64>,
 }
 
 /// A command line as understood.
@@ -97,7 +101,7 @@ pub enum UsageError {
 enum Kind {
     Text(fn(&mut Flags) -> &mut Option<String>),
     LocalMode,
-    BufferMemory,
+    Megabytes(fn(&mut Flags) -> &mut Option<u64>),
     Version,
     Help,
     Demo,
@@ -136,7 +140,7 @@ const FLAGS: &[Flag] = &[
     flag(
         "m",
         "buffer-memory",
-        Kind::BufferMemory,
+        Kind::Megabytes(|flags| &mut flags.buffer_memory),
         "Megabytes for segments, 3 at least (0: 1 % of the memory)",
     ),
     flag("n", "region", Kind::Text(|flags| &mut flags.region), "Region of the service"),
@@ -153,6 +157,18 @@ const FLAGS: &[Flag] = &[
         "receiver",
         Kind::Text(|flags| &mut flags.receiver),
         "auto, uring, recvmmsg or tokio-uring (auto)",
+    ),
+    flag(
+        "",
+        "spool-path",
+        Kind::Text(|flags| &mut flags.spool_path),
+        "Folder for what memory has no room for (none)",
+    ),
+    flag(
+        "",
+        "spool-size-mb",
+        Kind::Megabytes(|flags| &mut flags.spool_size_mb),
+        "Megabytes of the spool at most (256)",
     ),
     flag("v", "version", Kind::Version, "Print the version"),
     flag("h", "help", Kind::Help, "Print this text"),
@@ -242,10 +258,10 @@ fn apply(
     match kind {
         Kind::Text(field) => *field(&mut invocation.flags) = Some(text(value)?),
         Kind::LocalMode => invocation.flags.local_mode = Some(boolean(value)?),
-        Kind::BufferMemory => {
+        Kind::Megabytes(field) => {
             let value = text(value)?;
             match value.parse() {
-                Ok(megabytes) => invocation.flags.buffer_memory = Some(megabytes),
+                Ok(megabytes) => *field(&mut invocation.flags) = Some(megabytes),
                 Err(_) => return Err(wrong(value, "a whole number of megabytes")),
             }
         }
@@ -272,7 +288,7 @@ pub fn usage() -> String {
     let mut text = String::from("Usage: xray [flags] [sandbox [--demo] | limits]\n\n");
     for flag in FLAGS {
         let value = match flag.kind {
-            Kind::Text(_) | Kind::NotYet(_) | Kind::BufferMemory => " VALUE",
+            Kind::Text(_) | Kind::NotYet(_) | Kind::Megabytes(_) => " VALUE",
             Kind::LocalMode | Kind::Version | Kind::Help | Kind::Demo => "",
         };
         let short = if flag.short.is_empty() { "  " } else { &format!("-{},", flag.short) };
@@ -302,7 +318,8 @@ mod tests {
         for line in ["-b X", "-b=X", "--b X", "--b=X", "-bind X", "--bind=X", "--bind X"] {
             assert_eq!(parse_line(line).unwrap().flags.bind.as_deref(), Some("X"), "{line}");
         }
-        let line = "-t T -c C -n N -o -m 9 -l L -f F -r R --receiver E";
+        let line =
+            "-t T -c C -n N -o -m 9 -l L -f F -r R --receiver E -spool-path=s --spool-size-mb 20";
         let text = |value: &str| Some(value.to_owned());
         let expected = Flags {
             bind: None,
@@ -315,6 +332,8 @@ mod tests {
             log_file: text("F"),
             role_arn: text("R"),
             receiver: text("E"),
+            spool_path: Some("s".into()),
+            spool_size_mb: Some(20),
         };
         assert_eq!(parse_line(line).unwrap().flags, expected);
     }

@@ -91,6 +91,11 @@ impl Identity {
         Self { credentials: watch::channel(Some(credentials)).1, renew: Arc::default() }
     }
 
+    /// No credentials, and never any.
+    pub fn none() -> Self {
+        Self { credentials: watch::channel(None).1, renew: Arc::default() }
+    }
+
     /// Starts to look for credentials on the current runtime, with `role_arn` on top if given.
     pub fn start(region: Region, role_arn: Option<String>) -> Self {
         let (sender, credentials) = watch::channel(None);
@@ -162,7 +167,12 @@ async fn refresh(
                 if sender.borrow().is_none() {
                     info!("Credentials found");
                 }
-                sender.send_replace(Some(credentials));
+                // The same ones again are no reason to ask the service again.
+                sender.send_if_modified(|present| {
+                    let is_new = present.as_ref() != Some(&credentials);
+                    *present = Some(credentials);
+                    is_new
+                });
                 wait
             }
             Err(error) => {

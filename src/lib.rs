@@ -4,14 +4,15 @@
 //! knows nothing of the stages after it; `tests/tidy.rs` holds it to that.
 //!
 //! ```text
-//!   a receiver thread (intake.rs)                the upload thread (outlet.rs)
+//!   a receiver thread (intake.rs)                the upload thread (outlet/)
 //!  ┌────────────────────────────────────┐       ┌─────────────────────────────────────────┐
 //!  │ socket ──► datagram ──► segment ───┼► ring ┼──► batch ──────► request ──────► outcome │
-//!  │ receive/                segment.rs │ring.rs│    batch.rs      upload/         upload/ │
+//!  │ receive/                segment.rs │ring.rs│    batch/        upload/         upload/ │
 //!  │                                    │       │    escape/       sign, client   classify │
-//!  └────────────────────────────────────┘       └────────▲──────────────────────────┬─────┘
-//!         memory.rs: one pool of chunks for all of it     └── retry.rs: passing ────┘
-//!         account.rs: every segment counted once              failures wait here
+//!  └────────────────────────────────────┘       └──────────────────▲────────────────┬─────┘
+//!         memory.rs: one pool of chunks for all of it               └─ waiting.rs ◄──┘
+//!         account.rs: every segment counted once                    failures wait here ◄──► spool/
+//!                                                                   (memory short, or no time left)
 //!
 //!   beside the flow, on the main thread (daemon/):  identity.rs   credentials and region
 //!                                                   local_http.rs GET /metrics, the sandbox
@@ -50,3 +51,4 @@ pub mod escape;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod spool;

@@ -67,7 +67,7 @@ impl Pages {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Bytes> {
         if request.uri().path() == "/metrics" {
-            return self.answer_metrics(request.method());
+            return self.answer_metrics(request.method()).await;
         }
         let Some(fallback) = &self.fallback else {
             return failure(StatusCode::NOT_FOUND, "there is no such page; there is GET /metrics");
@@ -85,13 +85,13 @@ impl Pages {
         }
     }
 
-    fn answer_metrics(&self, method: &Method) -> Response<Bytes> {
+    async fn answer_metrics(&self, method: &Method) -> Response<Bytes> {
         if method != Method::GET && method != Method::HEAD {
             let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        let mut answer = Response::new(self.metrics.text().into());
+        let mut answer = Response::new(self.metrics.text().await.into());
         let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
         answer.headers_mut().insert(CONTENT_TYPE, content_type);
         answer

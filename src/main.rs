@@ -9,7 +9,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use xrayd::cli::{self, Command, Invocation};
 use xrayd::config::{Config, DEFAULT_PATHS, LogLevel};
 use xrayd::daemon::{self, Environment, Mode};
-use xrayd::limits::{Host, Limits};
+use xrayd::limits::{Host, Limits, Wanted};
 use xrayd::log::{self, LogFile};
 use xrayd::upload::Trust;
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&invocation, &error.to_string()),
     };
     if invocation.command == Command::Limits {
-        let limits = Limits::derive(config.buffer_size_mb, config.receiver_count, Host::read());
+        let limits = Limits::derive(Wanted::from(&config), Host::read());
         return say(&mut io::stdout(), &limits.to_string());
     }
     let log = match start_log(&config, mode) {

@@ -23,6 +23,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// outage; smaller ones cost more of the work that comes once a chunk.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
+/// Memory counts as low when less than this part of it is left beside the reserve.
+const LOW_PART: usize = 16;
+
 struct Buffer {
     length: usize,
     bytes: [u8; CHUNK_BYTES],
@@ -102,6 +105,7 @@ pub struct Pool {
     made_count: AtomicUsize,
     chunk_count_max: usize,
     reserve_count: usize,
+    low_count: usize,
 }
 
 impl Pool {
@@ -117,7 +121,18 @@ impl Pool {
             made_count: AtomicUsize::new(0),
             chunk_count_max,
             reserve_count,
+            low_count: reserve_count + chunk_count_max / LOW_PART,
         })
+    }
+
+    /// The same, but memory counts as low as soon as half of what is not reserved is used: there
+    /// is a spool that takes the rest, and it may be slow at times.
+    pub fn with_spool(chunk_count_max: usize, reserve_count: usize) -> Arc<Self> {
+        let mut pool = Self::new(chunk_count_max, reserve_count);
+        if let Some(pool) = Arc::get_mut(&mut pool) {
+            pool.low_count = reserve_count + (chunk_count_max - reserve_count) / 2;
+        }
+        pool
     }
 
     /// Takes a chunk for received documents; `None` when only the batches' reserve is left.
@@ -168,7 +183,7 @@ impl Pool {
     /// True a little before the receivers find nothing, so that it is the oldest data that goes,
     /// and not what happens to wait in a ring.
     pub fn is_low(&self) -> bool {
-        self.available() < self.reserve_count + self.chunk_count_max / 16
+        self.available() < self.low_count
     }
 }
 
@@ -207,6 +222,17 @@ mod tests {
         assert!(pool.take_for_receive().is_none());
         let bodies: Vec<_> = std::iter::from_fn(|| pool.take_for_batch()).collect();
         assert_eq!(bodies.len(), 3);
+    }
+
+    #[test]
+    fn with_a_spool_memory_is_low_while_half_of_it_is_left() {
+        for (pool, low_at) in [(Pool::new(64, 16), 45), (Pool::with_spool(64, 16), 25)] {
+            let taken: Vec<_> = (0..low_at - 1).map(|_| pool.take_for_batch()).collect();
+            assert!(!pool.is_low());
+            let last = pool.take_for_batch();
+            assert!(pool.is_low());
+            drop((taken, last));
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@
 use crate::memory::{CHUNK_BYTES, Chunk, Pool};
 use crate::segment::{Fields, Form, Segment, Span};
 use crossbeam_queue::ArrayQueue;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::Instant;
@@ -221,7 +222,7 @@ pub fn ring(pool: Arc<Pool>, parcel_count_max: usize) -> (Producer, Consumer) {
         fresh_count: AtomicUsize::new(0),
     });
     let producer = Producer { shared: Arc::clone(&shared), pool };
-    (producer, Consumer { shared })
+    (producer, Consumer { shared, counted: VecDeque::new() })
 }
 
 /// The receiver's end; there is one.
@@ -327,6 +328,8 @@ impl Drain<'_> {
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<Shared>,
+    /// Taken to be counted; they go before all others.
+    counted: VecDeque<Parcel>,
 }
 
 impl Consumer {
@@ -334,6 +337,10 @@ impl Consumer {
     ///
     /// What is still open is taken when no full parcel waits.
     pub fn pop(&mut self) -> Option<Parcel> {
+        self.counted.pop_front().or_else(|| self.pop_shared())
+    }
+
+    fn pop_shared(&mut self) -> Option<Parcel> {
         self.shared.full.pop().or_else(|| {
             // Counted down before the look: a push after it wakes this side again.
             self.shared.fresh_count.store(0, Ordering::Release);
@@ -346,7 +353,21 @@ impl Consumer {
     /// From one to [`WAKE_SEGMENT_COUNT`] they may stay where they are until their batch is due:
     /// the receiver wakes the consumer again only when there are that many.
     pub fn waiting_count(&self) -> usize {
-        self.shared.fresh_count.load(Ordering::Acquire)
+        self.shared.fresh_count.load(Ordering::Acquire) + self.counted_segment_count()
+    }
+
+    /// Segments in the ring, counted parcel by parcel.
+    ///
+    /// The receiver may displace none of these any more: they are kept on this side.
+    pub fn segment_count(&mut self) -> usize {
+        while let Some(parcel) = self.pop_shared() {
+            self.counted.push_back(parcel);
+        }
+        self.counted_segment_count()
+    }
+
+    fn counted_segment_count(&self) -> usize {
+        self.counted.iter().map(Parcel::segment_count).sum()
     }
 
     /// Whether the receiver is gone: nothing comes after what [`pop`](Self::pop) still gives.
@@ -362,7 +383,6 @@ impl Consumer {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::VecDeque;
 
     fn segment(document: &[u8]) -> Segment<'_> {
         let fields = Fields {
@@ -473,6 +493,19 @@ mod tests {
         let dropped: u64 = documents.iter().map(|document| push(&mut producer, document)).sum();
         assert_eq!(dropped, 2);
         assert_eq!(pop_all(&mut consumer), documents[2..]);
+    }
+
+    #[test]
+    fn counting_takes_nothing_out_and_changes_no_order() {
+        let (mut producer, mut consumer) = ring(Pool::new(20, 0), 10);
+        let documents: Vec<_> = (0..8u8).map(|byte| vec![byte; 10_000]).collect();
+        documents[..5].iter().for_each(|document| assert_eq!(push(&mut producer, document), 0));
+        assert_eq!((consumer.segment_count(), consumer.segment_count()), (5, 5));
+        documents[5..].iter().for_each(|document| assert_eq!(push(&mut producer, document), 0));
+        assert_eq!(consumer.waiting_count(), 8);
+        assert_eq!(consumer.segment_count(), 8);
+        assert_eq!(pop_all(&mut consumer), documents);
+        assert_eq!((consumer.segment_count(), consumer.waiting_count()), (0, 0));
     }
 
     #[test]

@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Modules that any other may use. They use each other at most.
 const LEAVES: &[&str] =
-    &["account", "address", "config", "endpoint", "escape", "limits", "log", "memory"];
+    &["account", "address", "config", "endpoint", "escape", "limits", "log", "memory", "spool"];
 
 const LINE_COUNT_MAX: usize = 600;
 
@@ -73,7 +73,10 @@ fn without_tests(text: &str) -> &str {
 fn data_flows_one_way() {
     for (path, text) in sources("src") {
         let module = module(&path);
-        if ["main", "lib", "daemon"].contains(&module.as_str()) {
+        // The assembly knows all, and tests may use what they like.
+        let is_test =
+            path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
+        if ["main", "lib", "daemon"].contains(&module.as_str()) || is_test {
             continue;
         }
         let own = MAY_USE.iter().find(|(name, _)| *name == module).map(|(_, uses)| *uses);

@@ -4,8 +4,8 @@
 //! name file, key and value. Bound: 1 MiB.
 
 use super::{
-    CONCURRENCY_MAX, Config, RECEIVER_COUNT_MAX, ReceiveBackend, SHUTDOWN_SECONDS_MAX, buffer_size,
-    log_level,
+    CONCURRENCY_MAX, Config, RECEIVER_COUNT_MAX, ReceiveBackend, SHUTDOWN_SECONDS_MAX,
+    SPOOL_AGE_HOURS_MAX, TIMEOUT_SECONDS_MAX, buffer_size, log_level, spool_size, within,
 };
 use serde_json::Value;
 use std::fs::File;
@@ -112,6 +112,31 @@ const KEYS: &[(&str, Apply)] = &[
     }),
     ("Receive.Pin", |config, value| {
         config.pin = Some(boolean(value)?);
+        Ok(())
+    }),
+    ("Upload.ConnectTimeoutSeconds", |config, value| {
+        config.connect_timeout_seconds = timeout(value)?;
+        Ok(())
+    }),
+    ("Upload.RequestTimeoutSeconds", |config, value| {
+        config.request_timeout_seconds = timeout(value)?;
+        Ok(())
+    }),
+    ("Upload.PingIntervalSeconds", |config, value| {
+        config.ping_interval_seconds = timeout(value)?;
+        Ok(())
+    }),
+    ("Spool.Path", |config, value| {
+        let path = text(value)?;
+        config.spool_path = (!path.is_empty()).then(|| path.into());
+        Ok(())
+    }),
+    ("Spool.MaxSizeMB", |config, value| {
+        config.spool_size_mb = spool_size(whole_number(value)?)?;
+        Ok(())
+    }),
+    ("Spool.MaxAgeHours", |config, value| {
+        config.spool_age_hours = within(whole_number(value)?, 1, SPOOL_AGE_HOURS_MAX)?;
         Ok(())
     }),
     ("Logging.LogRotation", |config, value| {
@@ -267,12 +292,8 @@ fn whole_number(value: &Value) -> Result<u64, String> {
     value.as_u64().ok_or_else(|| format!("{} is no whole number", shown(value)))
 }
 
-fn within(number: u64, low: u64, high: u64) -> Result<u64, String> {
-    if (low..=high).contains(&number) {
-        Ok(number)
-    } else {
-        Err(format!("{number} is out of bounds; write a number from {low} to {high}"))
-    }
+fn timeout(value: &Value) -> Result<u64, String> {
+    within(whole_number(value)?, 1, TIMEOUT_SECONDS_MAX)
 }
 
 fn count(value: &Value, low: u64, high: u64) -> Result<usize, String> {
@@ -320,6 +341,8 @@ mod tests {
              Socket: {UDPAddress: \"u:1\", TCPAddress: \"t:1\"}\n\
              Logging: {LogRotation: no, LogLevel: warn, LogPath: /l}\n\
              Receive: {Backend: tokio-uring, Receivers: 5, SharePort: yes, Pin: off}\n\
+             Upload: {ConnectTimeoutSeconds: 1, RequestTimeoutSeconds: 2, PingIntervalSeconds: 3}\n\
+             Spool: {Path: /s, MaxSizeMB: 20, MaxAgeHours: 24}\n\
              LocalMode: true\nRoleARN: a\nShutdownSeconds: 20\nVersion: 1\n";
         let expected = Config {
             receive_backend: ReceiveBackend::TokioUring,
@@ -334,6 +357,12 @@ mod tests {
             local_mode: true,
             buffer_size_mb: 16,
             concurrency: 3,
+            connect_timeout_seconds: 1,
+            request_timeout_seconds: 2,
+            ping_interval_seconds: 3,
+            spool_path: Some("/s".into()),
+            spool_size_mb: 20,
+            spool_age_hours: 24,
             log_level: LogLevel::Warn,
             log_path: Some("/l".into()),
             log_rotation: false,
@@ -367,6 +396,9 @@ mod tests {
             ("Version: 2\nLogging: {LogLevel: loud}\n", "Logging.LogLevel: \"loud\" is no log"),
             ("Version: 2\nReceive: {Backend: epoll}\n", "Give auto, uring, recvmmsg or tokio-u"),
             ("Version: 2\nReceive: {Receivers: 300}\n", "Receive.Receivers: 300 is out of"),
+            ("Version: 2\nUpload: {RequestTimeoutSeconds: 0}\n", "write a number from 1 to 300"),
+            ("Version: 2\nSpool: {MaxSizeMB: 1}\n", "Spool.MaxSizeMB: 1 is out of bounds"),
+            ("Version: 2\nSpool: {MaxAgeHours: 9999}\n", "Spool.MaxAgeHours: 9999 is out of"),
             ("Version: 2\nProxyAddress: p\n", "ProxyAddress: it is not supported yet"),
             ("Version: 2\nNoVerifySSL: true\n", "NoVerifySSL: it is not supported yet"),
             ("Version: 2\nVersion: 2\n", "is not valid YAML"),

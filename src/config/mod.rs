@@ -28,6 +28,19 @@ const CONCURRENCY_MAX: u64 = 1000;
 /// The longest time for a shutdown that may be asked for.
 const SHUTDOWN_SECONDS_MAX: u64 = 3600;
 
+/// Megabytes of the spool where none are given, and what may be asked for.
+const SPOOL_SIZE_MB: u64 = 256;
+const SPOOL_SIZE_MB_MIN: u64 = 16;
+const SPOOL_SIZE_MB_MAX: u64 = 1024 * 1024;
+
+/// Hours that the spool keeps a segment for where none are given, and at most: a month, beyond
+/// which the service takes none.
+const SPOOL_AGE_HOURS: u64 = 168;
+const SPOOL_AGE_HOURS_MAX: u64 = 720;
+
+/// The longest timeout that may be asked for.
+const TIMEOUT_SECONDS_MAX: u64 = 300;
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {
@@ -118,6 +131,18 @@ pub struct Config {
     pub buffer_size_mb: u64,
     /// Requests in flight at most, 8 by default. More helps where the service is far away.
     pub concurrency: usize,
+    /// Seconds for a connection to be open, 5 by default.
+    pub connect_timeout_seconds: u64,
+    /// Seconds for a request to be answered, 15 by default. More helps on very slow ways.
+    pub request_timeout_seconds: u64,
+    /// Seconds of silence after which an HTTP/2 connection is asked whether it lives, 5 by default.
+    pub ping_interval_seconds: u64,
+    /// A folder for what memory has no room for, or the shutdown no time; without one it is lost.
+    pub spool_path: Option<PathBuf>,
+    /// Megabytes of the spool at most, 256 by default, 16 at least.
+    pub spool_size_mb: u64,
+    /// Hours after which what is in the spool is given up, 168 by default.
+    pub spool_age_hours: u64,
     /// How much is logged.
     pub log_level: LogLevel,
     /// A file for the log; without one it goes to standard output.
@@ -147,6 +172,12 @@ impl Default for Config {
             local_mode: false,
             buffer_size_mb: 0,
             concurrency: 8,
+            connect_timeout_seconds: 5,
+            request_timeout_seconds: 15,
+            ping_interval_seconds: 5,
+            spool_path: None,
+            spool_size_mb: SPOOL_SIZE_MB,
+            spool_age_hours: SPOOL_AGE_HOURS,
             log_level: LogLevel::default(),
             log_path: None,
             log_rotation: true,
@@ -208,6 +239,13 @@ impl Config {
         if let Some(megabytes) = flags.buffer_memory {
             self.buffer_size_mb = buffer_size(megabytes).map_err(|problem| wrong("-m", problem))?;
         }
+        if let Some(path) = flags.spool_path.as_ref().filter(|path| !path.is_empty()) {
+            self.spool_path = Some(path.into());
+        }
+        if let Some(megabytes) = flags.spool_size_mb {
+            self.spool_size_mb =
+                spool_size(megabytes).map_err(|problem| wrong("--spool-size-mb", problem))?;
+        }
         if let Some(backend) = &flags.receiver {
             self.receive_backend =
                 ReceiveBackend::parse(backend).map_err(|problem| wrong("--receiver", problem))?;
@@ -265,6 +303,18 @@ fn buffer_size(megabytes: u64) -> Result<u64, String> {
         ));
     }
     Ok(megabytes)
+}
+
+fn spool_size(megabytes: u64) -> Result<u64, String> {
+    within(megabytes, SPOOL_SIZE_MB_MIN, SPOOL_SIZE_MB_MAX)
+}
+
+fn within(number: u64, low: u64, high: u64) -> Result<u64, String> {
+    if (low..=high).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("{number} is out of bounds; write a number from {low} to {high}"))
+    }
 }
 
 fn log_level(text: &str) -> Result<LogLevel, String> {
@@ -337,7 +387,10 @@ mod tests {
 
     #[test]
     fn empty_values_are_as_good_as_none() {
-        assert_eq!(load("-n= -b= -t= -r= -f= -c= -receiver=", &[]).unwrap(), Config::default());
+        assert_eq!(
+            load("-n= -b= -t= -r= -f= -c= -receiver= -spool-path=", &[]).unwrap(),
+            Config::default()
+        );
     }
 
     #[test]
@@ -347,6 +400,7 @@ mod tests {
             ("-m 2", "3 or more"),
             ("-l loud", "-l: \"loud\""),
             ("--receiver epoll", "--receiver: \"epoll\" is no receive backend"),
+            ("--spool-size-mb 5", "--spool-size-mb: 5 is out of bounds; write a number from 16"),
         ] {
             let error = load(line, &[]).unwrap_err().to_string();
             assert!(error.contains(text), "{line}: {error}");

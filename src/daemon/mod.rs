@@ -2,11 +2,12 @@
 //!
 //! Start: ports, receivers, then region and credentials, then the upload thread; so segments are
 //! accepted from the first moment, whatever the sources of region and credentials do. End: the
-//! receivers take what the kernel has queued and close their rings; the upload thread settles
+//! receivers take what still comes and what the kernel has queued, and close their rings; the upload thread settles
 //! what it has, within the time for the shutdown; then the account is shown.
 //!
 //! The main thread only waits: for signals, for clients of the HTTP pages, for credentials.
 
+mod ending;
 mod sandbox;
 mod threads;
 
@@ -15,17 +16,19 @@ use crate::address;
 use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::identity::{self, Identity, RegionError};
-use crate::limits::{Host, Limits, MEGABYTE};
+use crate::limits::{Host, Limits, MEGABYTE, Wanted};
 use crate::local_http::{self, Fallback, Pages};
 use crate::log;
 use crate::memory::Pool;
 use crate::metrics::Metrics;
-use crate::outlet::Outlet;
+use crate::outlet::{Deadline, Outlet};
 use crate::receive::{
     Backend, BindError, Binding, Choice, ReceiveError, SocketGroup, Spread, Unavailable,
 };
 use crate::ring::Consumer;
-use crate::upload::{Client, ClientError, Signer, Trust, Uploader};
+use crate::spool;
+use crate::upload::{Client, ClientError, Signer, Timeouts, Trust, Uploader};
+use ending::Ending;
 use sandbox::LocalService;
 use std::io;
 use std::net::SocketAddr;
@@ -173,7 +176,7 @@ struct Front {
 
 impl Front {
     fn open(config: &Config) -> Result<Self, DaemonError> {
-        let limits = Limits::derive(config.buffer_size_mb, config.receiver_count, Host::read());
+        let limits = Limits::derive(Wanted::from(config), Host::read());
         let choice = Choice::make(config.receive_backend)?;
         let binding = Binding {
             socket_count: limits.receiver_count,
@@ -183,7 +186,10 @@ impl Front {
         let group = SocketGroup::bind(&config.udp_address, binding)?;
         say_how(&group, &choice, &limits, config.receiver_count);
         let sinks = Sinks {
-            pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
+            pool: match config.spool_path {
+                None => Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
+                Some(_) => Pool::with_spool(limits.chunk_count_max, limits.batch_reserve_count),
+            },
             account: Arc::new(Account::new(limits.receiver_count)),
             woken: Arc::default(),
         };
@@ -210,8 +216,15 @@ impl Front {
         let account = Arc::clone(&self.sinks.account);
         let uploader = destination.uploader(config, environment, Arc::clone(&account))?;
         let Sinks { pool, woken, .. } = self.sinks;
+        let (spool, rings) = (spool_options(config), self.rings);
+        let ending = Ending {
+            time: Duration::from_secs(config.shutdown_seconds),
+            has_spool: spool.is_some(),
+            // The other daemon on the port takes what comes from now on.
+            waits_for_quiet: !config.share_port,
+        };
         let outlet =
-            Outlet::new(&self.limits, pool, self.rings, woken, uploader, Arc::clone(&account));
+            Outlet::new(&self.limits, pool, rings, woken, uploader, spool, Arc::clone(&account));
         let mut upload = UploadThread::start(outlet)?;
         let result = tokio::select! {
             () = signals.next() => Ok(()),
@@ -221,18 +234,16 @@ impl Front {
             Ok(()) => info!("Got shutdown signal: sending what is left"),
             Err(failure) => error!("{failure}. Sending what is left, then ending"),
         }
-        let deadline = Instant::now() + Duration::from_secs(config.shutdown_seconds);
-        self.receivers.stop().await;
-        upload.set_deadline(deadline);
-        tokio::select! {
-            () = upload.ended() => {}
+        let held_count = tokio::select! {
+            held_count = ending.run(&mut self.receivers, &mut upload, &account) => held_count,
             () = signals.next() => {
-                warn!("Got shutdown signal again: giving up what is left");
-                upload.set_deadline(Instant::now());
-                upload.ended().await;
+                warn!("Got shutdown signal again: no time is left for what is not sent");
+                upload.set_deadline(Deadline::at_once(Instant::now()));
+                self.receivers.stop().await;
+                upload.ended().await
             }
-        }
-        info!("Account: {account}");
+        };
+        show_account(&account, held_count);
         result
     }
 
@@ -246,8 +257,26 @@ impl Front {
                 dropped.add(parcel.segment_count() as u64);
             }
         }
-        info!("Account: {}", self.sinks.account);
+        show_account(&self.sinks.account, self.rings.iter_mut().map(Consumer::segment_count).sum());
     }
+}
+
+/// The line of the end.
+fn show_account(account: &Account, held_count: usize) {
+    info!("Account: {}", account.line(held_count));
+    let imbalance = account.imbalance(held_count);
+    if imbalance != 0 {
+        error!("The account does not balance: {imbalance} segments. This is a fault of xrayd");
+    }
+}
+
+/// The spool that the operator wants.
+fn spool_options(config: &Config) -> Option<spool::Options> {
+    Some(spool::Options {
+        path: config.spool_path.clone()?,
+        size_bytes_max: config.spool_size_mb * MEGABYTE,
+        age_max: Duration::from_secs(config.spool_age_hours * 3600),
+    })
 }
 
 /// The start-up lines: the backend in force, what the kernel granted, what was not to be had.
@@ -326,7 +355,12 @@ impl Destination {
         environment: &Environment,
         account: Arc<Account>,
     ) -> Result<Uploader, DaemonError> {
-        let client = Client::new(&self.endpoint, &environment.trust)?;
+        let timeouts = Timeouts {
+            connect: Duration::from_secs(config.connect_timeout_seconds),
+            request: Duration::from_secs(config.request_timeout_seconds),
+            ping_interval: Duration::from_secs(config.ping_interval_seconds),
+        };
+        let client = Client::new(&self.endpoint, &environment.trust, timeouts)?;
         let execution_environment = environment.execution_environment.as_deref();
         let signer = Signer::new(&self.endpoint, &self.region, execution_environment);
         Ok(Uploader::new(client, signer, self.identity, config.concurrency, account))

@@ -4,14 +4,13 @@ use crate::account::Account;
 use crate::intake::Intake;
 use crate::limits::Limits;
 use crate::memory::Pool;
-use crate::outlet::Outlet;
+use crate::outlet::{Deadline, Outlet};
 use crate::receive::{Backend, ReceiveError, SocketGroup, Stop};
 use crate::ring::{self, Consumer};
 use rustix::thread::CpuSet;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::warn;
 
@@ -113,8 +112,8 @@ fn keep_to_processor(index: usize) {
 /// The thread that makes batches and sends them.
 #[derive(Debug)]
 pub struct UploadThread {
-    deadline: watch::Sender<Option<Instant>>,
-    ended: oneshot::Receiver<()>,
+    deadline: watch::Sender<Option<Deadline>>,
+    ended: oneshot::Receiver<usize>,
 }
 
 impl UploadThread {
@@ -128,8 +127,8 @@ impl UploadThread {
         let (ended_sender, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("upload".into()).spawn(move || {
-            runtime.block_on(outlet.run(deadline_receiver));
-            let _ = ended_sender.send(());
+            let held_count = runtime.block_on(outlet.run(deadline_receiver));
+            let _ = ended_sender.send(held_count);
             // A name that is being looked up is not worth a wait.
             runtime.shutdown_background();
         })?;
@@ -137,26 +136,28 @@ impl UploadThread {
     }
 
     /// Sets when it gives up what it has not sent by then.
-    pub fn set_deadline(&self, deadline: Instant) {
+    pub fn set_deadline(&self, deadline: Deadline) {
         self.deadline.send_replace(Some(deadline));
     }
 
-    /// Waits until it has ended: everything is settled, or the deadline was reached.
-    pub async fn ended(&mut self) {
-        // An error means that the thread is gone, which is all that is asked here.
-        let _ = (&mut self.ended).await;
+    /// Waits until it has ended: everything is settled, or the deadline was reached. Returns how
+    /// many segments it still held, counted one by one.
+    pub async fn ended(&mut self) -> usize {
+        // An error means that the thread is gone, and with it whatever it held.
+        (&mut self.ended).await.unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Host;
+    use crate::limits::{Host, Wanted};
 
     #[tokio::test]
     async fn a_receiver_that_fails_is_noticed_and_its_ring_is_closed() {
         let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
-        let limits = Limits::derive(3, 1, host);
+        let limits =
+            Limits::derive(Wanted { buffer_size_mb: 3, receiver_count: 1, has_spool: false }, host);
         let sinks = Sinks {
             pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
             account: Arc::new(Account::new(1)),

@@ -8,6 +8,7 @@ mod host;
 
 pub use host::Host;
 
+use crate::config::Config;
 use crate::escape;
 use crate::memory::CHUNK_BYTES;
 use std::fmt;
@@ -61,6 +62,27 @@ const CHUNK_OVERHEAD_BYTES: u64 = 64;
 /// A chunk and what the pool notes of it.
 const CHUNK_AND_PLACE_BYTES: u64 = CHUNK_BYTES as u64 + CHUNK_OVERHEAD_BYTES;
 
+/// What the operator asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Megabytes of the whole; 0 is automatic.
+    pub buffer_size_mb: u64,
+    /// Threads that receive; 0 is automatic.
+    pub receiver_count: usize,
+    /// Whether there is a spool.
+    pub has_spool: bool,
+}
+
+impl From<&Config> for Wanted {
+    fn from(config: &Config) -> Self {
+        Self {
+            buffer_size_mb: config.buffer_size_mb,
+            receiver_count: config.receiver_count,
+            has_spool: config.spool_path.is_some(),
+        }
+    }
+}
+
 /// How much each holder may hold. Together they are at most `total_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -85,12 +107,14 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Open batches at most.
     pub lane_count_max: usize,
+    /// What a batch out of the spool is read into; 0 without a spool.
+    pub spool_buffer_bytes: u64,
 }
 
 impl Limits {
-    /// Derives every limit from the operator's size in megabytes and number of receivers; 0 is
-    /// automatic.
-    pub fn derive(buffer_size_mb: u64, receiver_count: usize, host: Host) -> Self {
+    /// Derives every limit from what the operator asks for and what the host has.
+    pub fn derive(wanted: Wanted, host: Host) -> Self {
+        let Wanted { buffer_size_mb, receiver_count, has_spool } = wanted;
         let total_bytes = match buffer_size_mb {
             0 => default_total_bytes(host),
             megabytes => megabytes.saturating_mul(MEGABYTE).max(TOTAL_BYTES_MIN),
@@ -112,8 +136,13 @@ impl Limits {
             + 2 * socket_queue_bytes as u64
             + ring_parcel_count_max as u64 * RING_PLACE_BYTES
             + PARSER_BYTES;
+        // Fifty usual documents are 60 kB. A sixteenth keeps one body from filling all.
+        let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
+        let record_bytes_max = body_bytes_max.max(ESCAPED_DOCUMENT_CHUNK_COUNT_MAX * CHUNK_BYTES);
+        let spool_buffer_bytes = if has_spool { record_bytes_max as u64 } else { 0 };
         // The rest is chunks; a sixteenth of a terabyte is more than any queue is built for.
-        let chunks = total_bytes.saturating_sub(receivers * receiver_bytes) / CHUNK_AND_PLACE_BYTES;
+        let rest = total_bytes.saturating_sub(receivers * receiver_bytes + spool_buffer_bytes);
+        let chunks = rest / CHUNK_AND_PLACE_BYTES;
         let chunk_count_max = clamp(chunks, 64, 1 << 22);
 
         let lane_count_max = (chunk_count_max / 16).clamp(1, LANE_COUNT_MAX);
@@ -130,14 +159,14 @@ impl Limits {
             batch_reserve_count: (chunk_count_max / 3).min(256).max(parcel_room_count),
             parcel_room_count,
             ring_parcel_count_max,
-            // Fifty usual documents are 60 kB. A sixteenth keeps one body from filling all.
-            body_bytes_max: clamp(total_bytes / 16, 128 * 1024, 1024 * 1024),
+            body_bytes_max,
             lane_count_max,
+            spool_buffer_bytes,
         }
     }
 
     /// The holders of memory: what each is, how many there are, the bytes of one.
-    pub fn holders(&self) -> [(&'static str, u64, u64); 5] {
+    pub fn holders(&self) -> [(&'static str, u64, u64); 6] {
         let receivers = self.receiver_count as u64;
         [
             (
@@ -152,6 +181,7 @@ impl Limits {
             ),
             ("parsers", receivers, PARSER_BYTES),
             ("places in rings", receivers * self.ring_parcel_count_max as u64, RING_PLACE_BYTES),
+            ("buffer of the spool", 1, self.spool_buffer_bytes),
             (
                 "chunks, in rings, batches and bodies",
                 self.chunk_count_max as u64,
@@ -221,6 +251,10 @@ mod tests {
     const HOST: Host =
         Host { memory_bytes: 24 << 30, cgroup_limit_bytes: None, processor_count: 4 };
 
+    fn derive(buffer_size_mb: u64, receiver_count: usize, host: Host) -> Limits {
+        Limits::derive(Wanted { buffer_size_mb, receiver_count, has_spool: false }, host)
+    }
+
     fn sum_bytes(limits: &Limits) -> u64 {
         limits.holders().iter().map(|(_, count, bytes)| count * bytes).sum()
     }
@@ -228,8 +262,11 @@ mod tests {
     #[test]
     fn the_holders_together_stay_within_the_total() {
         for megabytes in [3, 4, 6, 10, 64, 256, 4096] {
-            for receiver_count in [0, 1, 2, 3, 16, 64, 256] {
-                let limits = Limits::derive(megabytes, receiver_count, HOST);
+            for (receiver_count, has_spool) in
+                [0, 1, 2, 3, 16, 64, 256].into_iter().flat_map(|n| [(n, false), (n, true)])
+            {
+                let wanted = Wanted { buffer_size_mb: megabytes, receiver_count, has_spool };
+                let limits = Limits::derive(wanted, HOST);
                 assert_eq!(limits.total_bytes, megabytes * MEGABYTE);
                 let sum = sum_bytes(&limits);
                 assert!(sum <= limits.total_bytes, "{megabytes} MB: {sum} of {limits:?}");
@@ -242,33 +279,33 @@ mod tests {
 
     #[test]
     fn the_default_is_a_hundredth_of_the_machine_or_a_tenth_of_the_cgroup() {
-        assert_eq!(Limits::derive(0, 0, HOST).total_bytes, (24 << 30) / 100);
+        assert_eq!(derive(0, 0, HOST).total_bytes, (24 << 30) / 100);
         let sidecar = Host { cgroup_limit_bytes: Some(256 * MEGABYTE), ..HOST };
-        assert_eq!(Limits::derive(0, 0, sidecar).total_bytes, 256 * MEGABYTE / 10);
+        assert_eq!(derive(0, 0, sidecar).total_bytes, 256 * MEGABYTE / 10);
         let small = Host { memory_bytes: 100 * MEGABYTE, ..HOST };
-        assert_eq!(Limits::derive(0, 0, small).total_bytes, TOTAL_BYTES_MIN);
+        assert_eq!(derive(0, 0, small).total_bytes, TOTAL_BYTES_MIN);
     }
 
     #[test]
     fn receivers_are_one_a_processor_and_as_many_as_memory_allows() {
-        assert_eq!(Limits::derive(64, 0, HOST).receiver_count, 4);
+        assert_eq!(derive(64, 0, HOST).receiver_count, 4);
         let large = Host { processor_count: 96, ..HOST };
-        assert_eq!(Limits::derive(1024, 0, large).receiver_count, RECEIVER_COUNT_AUTO_MAX);
-        assert_eq!(Limits::derive(1024, 64, HOST).receiver_count, 64);
-        assert_eq!(Limits::derive(3, 64, HOST).receiver_count, 1);
+        assert_eq!(derive(1024, 0, large).receiver_count, RECEIVER_COUNT_AUTO_MAX);
+        assert_eq!(derive(1024, 64, HOST).receiver_count, 64);
+        assert_eq!(derive(3, 64, HOST).receiver_count, 1);
         let small = Host { cgroup_limit_bytes: Some(64 * MEGABYTE), processor_count: 64, ..HOST };
-        assert_eq!(Limits::derive(0, 64, small).receiver_count, 3);
+        assert_eq!(derive(0, 64, small).receiver_count, 3);
     }
 
     #[test]
     fn a_size_beyond_all_memory_is_no_overflow() {
-        let limits = Limits::derive(u64::MAX, 256, HOST);
+        let limits = derive(u64::MAX, 256, HOST);
         assert_eq!(limits.chunk_count_max, 1 << 22);
     }
 
     #[test]
     fn the_table_names_every_holder_and_the_sum() {
-        let limits = Limits::derive(64, 2, HOST);
+        let limits = derive(64, 2, HOST);
         let table = limits.to_string();
         for (name, ..) in limits.holders() {
             assert!(table.contains(name), "{table}");

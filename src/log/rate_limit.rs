@@ -13,13 +13,15 @@ const WINDOW_SECONDS: u64 = 10;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Lets some lines through in ten seconds (five by default) and counts the rest; one for each place, in a static.
+/// Lets some lines through in a window, five in ten seconds unless it says otherwise, and counts
+/// the rest; one for each place, in a static.
 #[derive(Debug)]
 pub struct RateLimit {
     window: AtomicU64,
     line_count: AtomicU64,
     suppressed_count: AtomicU64,
     line_count_max: u64,
+    window_seconds: u64,
 }
 
 /// How many lines were held back since the last one; written behind a message, empty for none.
@@ -43,8 +45,18 @@ impl RateLimit {
 
     /// The same with another number of lines in a window, for what operators count on seeing.
     pub const fn with_line_count(line_count_max: u64) -> Self {
+        Self::with(line_count_max, WINDOW_SECONDS)
+    }
+
+    /// One line a minute, for what an operator has to mend.
+    pub const fn once_a_minute() -> Self {
+        Self::with(1, 60)
+    }
+
+    const fn with(line_count_max: u64, window_seconds: u64) -> Self {
         Self {
             line_count_max,
+            window_seconds,
             window: AtomicU64::new(0),
             line_count: AtomicU64::new(0),
             suppressed_count: AtomicU64::new(0),
@@ -53,7 +65,7 @@ impl RateLimit {
 
     /// Calls `write` unless this place has written enough for now.
     pub fn log(&self, write: impl FnOnce(Suppressed)) {
-        if let Some(suppressed) = self.admit(START.elapsed().as_secs() / WINDOW_SECONDS) {
+        if let Some(suppressed) = self.admit(START.elapsed().as_secs() / self.window_seconds) {
             write(suppressed);
         }
     }

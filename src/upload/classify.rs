@@ -1,17 +1,25 @@
 //! From answer to outcome: what the service said, and so what becomes of the batch.
 //!
 //! Pure code. By error code first and by status second, because services answer throttling,
-//! expiry and bad signatures with status 400 too. What is unknown is tried again.
+//! expiry and bad signatures with status 400 too. What is unknown is tried again; nothing is
+//! dropped for what an answer says alone (see `refusal`).
 
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// An answer beyond this size is not the service's, and is not read to its end.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How much of an unexpected answer a log line shows.
 const EXCERPT_CHARACTERS_MAX: usize = 200;
+
+/// A longer `Retry-After` is not believed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// A service takes signatures that are up to five minutes old or young; nearer than this, it is
+/// not the clock.
+const SKEW_MIN: Duration = Duration::from_secs(4 * 60);
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,29 +29,49 @@ pub enum Outcome {
         /// Documents that it did not process.
         unprocessed: Vec<Unprocessed>,
     },
-    /// A passing failure: try again.
-    Retry {
+    /// It did not, for a reason that may be mended.
+    Failed {
+        /// How.
+        failure: Failure,
         /// For the log.
         reason: String,
     },
-    /// The service allows fewer requests: try again, more slowly.
-    Throttle {
-        /// For the log.
-        reason: String,
+}
+
+/// What has to happen before a batch can be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It passes: try again.
+    Retry {
         /// How long the service asks to wait.
         retry_after: Option<Duration>,
     },
-    /// The service does not take the credentials, or not any more: try again, with new ones if
-    /// there are any.
-    Credentials {
-        /// For the log.
-        reason: String,
+    /// The service allows fewer documents: try again, and all more slowly.
+    Throttle {
+        /// How long the service asks to wait.
+        retry_after: Option<Duration>,
     },
-    /// Trying again cannot help.
-    Refused {
-        /// For the log.
-        reason: String,
+    /// The credentials have expired: fetch new ones, then try again.
+    Expired,
+    /// The credentials are not allowed this, or not known: an operator can mend it.
+    Denied,
+    /// Our clock is far from the service's: sign with the service's time.
+    Skew {
+        /// The `Date` of the answer.
+        service_time: SystemTime,
     },
+    /// Refused for the sake of a document: find out which one.
+    Split {
+        /// Refused for its size, which half of the documents do not have.
+        is_too_large: bool,
+    },
+}
+
+impl Outcome {
+    /// A failure that passes.
+    pub fn retry(reason: String) -> Self {
+        Self::Failed { failure: Failure::Retry { retry_after: None }, reason }
+    }
 }
 
 /// A document that the service did not process. Any field may be missing.
@@ -78,59 +106,126 @@ fn unprocessed(body: &[u8]) -> Option<Vec<Unprocessed>> {
     Some(named.map(|entries| entries.iter().map(one).collect()).unwrap_or_default())
 }
 
-/// Classifies an answer of the service.
-pub fn classify(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Outcome {
+impl Unprocessed {
+    /// Whether the service may process the document when it comes again.
+    pub fn is_passing(&self) -> bool {
+        let code = self.error_code.as_deref().unwrap_or_default();
+        self.is_throttled()
+            || code.starts_with("Internal")
+            || code.contains("Unavailable")
+            || code.contains("Timeout")
+    }
+
+    /// Whether the service processes fewer documents than it got.
+    pub fn is_throttled(&self) -> bool {
+        is_throttle(self.error_code.as_deref().unwrap_or_default())
+    }
+}
+
+/// Classifies an answer of the service to a request that was signed with the time `signed_at`.
+pub fn classify(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    signed_at: SystemTime,
+) -> Outcome {
     if status.is_success() {
         return match unprocessed(body) {
             Some(unprocessed) => Outcome::Accepted { unprocessed },
             // A captive portal or a proxy: the service itself answers in JSON.
-            None => Outcome::Retry {
-                reason: format!("{status}, but the answer is not the service's: {}", excerpt(body)),
-            },
+            None => Outcome::retry(format!(
+                "{status}, but the answer is not the service's: {}",
+                excerpt(body)
+            )),
         };
     }
-    let failure: Value = serde_json::from_slice(body).unwrap_or_default();
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let header = headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
-    let code = header.or_else(|| text(&failure, &["__type", "code", "Code"]));
+    let code = header.or_else(|| text(&answer, &["__type", "code", "Code"]));
     let code = code.map(bare_code).unwrap_or_default();
-    let reason = match (text(&failure, &["message", "Message"]), code) {
-        (Some(message), "") => format!("{status}: {message}"),
-        (Some(message), code) => format!("{code}: {message}"),
+    let reason = match (text(&answer, &["message", "Message"]), code) {
+        (Some(message), "") => format!("{status}: {}", excerpt(message.as_bytes())),
+        (Some(message), code) => format!("{code}: {}", excerpt(message.as_bytes())),
         (None, "") => format!("{status}: {}", excerpt(body)),
         (None, code) => format!("{code} ({status})"),
     };
-    match code {
-        "ThrottledException"
-        | "ThrottlingException"
-        | "Throttling"
-        | "TooManyRequestsException"
-        | "RequestLimitExceeded"
-        | "RequestThrottled"
-        | "SlowDown" => Outcome::Throttle { reason, retry_after: retry_after(headers) },
-        "ExpiredToken"
-        | "ExpiredTokenException"
-        | "TokenRefreshRequired"
-        | "UnrecognizedClientException"
-        | "InvalidClientTokenId"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
-        | "AccessDeniedException"
-        | "AccessDenied" => Outcome::Credentials { reason },
-        "InvalidRequestException" | "ValidationException" | "SerializationException" => {
-            Outcome::Refused { reason }
-        }
-        _ => match status {
-            StatusCode::TOO_MANY_REQUESTS => {
-                Outcome::Throttle { reason, retry_after: retry_after(headers) }
-            }
-            StatusCode::PAYLOAD_TOO_LARGE => Outcome::Refused { reason },
-            // In the service's own words; a page of a proxy on the way is no word on the documents.
-            StatusCode::BAD_REQUEST if code.is_empty() && failure.is_object() => {
-                Outcome::Refused { reason }
-            }
-            _ => Outcome::Retry { reason },
-        },
+    let failure = failure_by_code(code, headers, signed_at).unwrap_or_else(|| {
+        failure_by_status(status, headers, code.is_empty() && answer.is_object())
+    });
+    Outcome::Failed { failure, reason }
+}
+
+/// What a known error code means, whatever the status beside it.
+fn failure_by_code(code: &str, headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
+    if is_throttle(code) {
+        return Some(Failure::Throttle { retry_after: retry_after(headers) });
     }
+    Some(match code {
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => Failure::Expired,
+        "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => {
+            skew(headers, signed_at).unwrap_or(Failure::Retry { retry_after: None })
+        }
+        "InvalidSignatureException" | "SignatureDoesNotMatch" => {
+            skew(headers, signed_at).unwrap_or(Failure::Denied)
+        }
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "AuthFailure"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "InvalidAccessKeyId"
+        | "InvalidClientTokenId"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "NotAuthorized"
+        | "OptInRequired"
+        | "UnrecognizedClientException" => Failure::Denied,
+        "RequestEntityTooLarge" | "RequestTooLargeException" => {
+            Failure::Split { is_too_large: true }
+        }
+        "InvalidRequestException" | "ValidationException" | "SerializationException" => {
+            Failure::Split { is_too_large: false }
+        }
+        _ => return None,
+    })
+}
+
+/// What a status means beside a code that is absent or unknown. `is_wordless` says that the answer
+/// is a JSON object without a code.
+fn failure_by_status(status: StatusCode, headers: &HeaderMap, is_wordless: bool) -> Failure {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Failure::Throttle { retry_after: retry_after(headers) },
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::Split { is_too_large: true },
+        // In the service's own words; a page of a proxy on the way is no word on the documents.
+        StatusCode::BAD_REQUEST if is_wordless => Failure::Split { is_too_large: false },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_wordless => Failure::Denied,
+        _ => Failure::Retry { retry_after: retry_after(headers) },
+    }
+}
+
+/// The names under which AWS services throttle.
+fn is_throttle(code: &str) -> bool {
+    code.contains("Throttl")
+        || [
+            "TooManyRequestsException",
+            "RequestLimitExceeded",
+            "BandwidthLimitExceeded",
+            "LimitExceededException",
+            "ProvisionedThroughputExceededException",
+            "SlowDown",
+        ]
+        .contains(&code)
+}
+
+/// The service's time, if it is far from the one that the request was signed with.
+fn skew(headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
+    let date = headers.get(http::header::DATE)?.to_str().ok()?;
+    let service_time = httpdate::parse_http_date(date).ok()?;
+    let distance = match service_time.duration_since(signed_at) {
+        Ok(ahead) => ahead,
+        Err(behind) => behind.duration(),
+    };
+    (distance >= SKEW_MIN).then_some(Failure::Skew { service_time })
 }
 
 /// The name in `namespace#Name:http://...`.
@@ -141,16 +236,17 @@ fn bare_code(code: &str) -> &str {
 
 /// Whole seconds; the form with a date is not used by the service.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 =
-        headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.min(300)))
+    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
+    let seconds: u64 = text.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-fn excerpt(body: &[u8]) -> String {
-    let start = &body[..body.len().min(4 * EXCERPT_CHARACTERS_MAX)];
-    let text: String =
-        String::from_utf8_lossy(start).chars().take(EXCERPT_CHARACTERS_MAX).collect();
-    format!("{text:?}")
+/// The start of a text, on one line and without control characters.
+fn excerpt(text: &[u8]) -> String {
+    let start = &text[..text.len().min(4 * EXCERPT_CHARACTERS_MAX)];
+    let start = String::from_utf8_lossy(start);
+    let visible = |character: char| if character.is_control() { ' ' } else { character };
+    start.chars().take(EXCERPT_CHARACTERS_MAX).map(visible).collect()
 }
 
 #[cfg(test)]
@@ -158,13 +254,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// An answer to a request that was signed at noon on the first of June 2026.
     fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Outcome {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect();
-        classify(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+        let signed_at = httpdate::parse_http_date("Mon, 01 Jun 2026 12:00:00 GMT").unwrap();
+        classify(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), signed_at)
     }
+
+    fn failure(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Failure {
+        match answer(status, headers, body) {
+            Outcome::Failed { failure, .. } => failure,
+            Outcome::Accepted { .. } => panic!("{status} {body} is accepted"),
+        }
+    }
+
+    const RETRY: Failure = Failure::Retry { retry_after: None };
 
     #[test]
     fn success_names_the_documents_that_were_not_processed() {
@@ -185,7 +292,23 @@ mod tests {
     #[test]
     fn success_in_somebody_elses_words_is_no_success() {
         for body in ["<html>log in</html>", "[]x", "[]", "5", "{\"UnprocessedTraceSegments\":["] {
-            assert!(matches!(answer(200, &[], body), Outcome::Retry { .. }), "{body}");
+            assert_eq!(failure(200, &[], body), RETRY, "{body}");
+        }
+    }
+
+    #[test]
+    fn documents_not_processed_for_a_passing_reason_may_go_again() {
+        for (code, is_passing) in [
+            (Some("ThrottledException"), true),
+            (Some("InternalFailure"), true),
+            (Some("ServiceUnavailable"), true),
+            (Some("InvalidTraceId"), false),
+            (Some("ParseError"), false),
+            (None, false),
+        ] {
+            let error_code = code.map(str::to_owned);
+            let one = Unprocessed { id: None, error_code, message: None };
+            assert_eq!(one.is_passing(), is_passing, "{code:?}");
         }
     }
 
@@ -197,38 +320,67 @@ mod tests {
             (400, r#"{"__type":"ThrottledException"}"#),
             (400, r#"{"__type":"com.amazonaws.xray#ThrottlingException","message":"x"}"#),
             (400, r#"{"__type":"ThrottledException","message":"x","Message":5}"#),
+            (503, r#"{"__type":"SlowDown"}"#),
         ] {
-            let headers = [("retry-after", "7")];
-            let Outcome::Throttle { retry_after, .. } = answer(status, &headers, body) else {
-                panic!("{status} {body}")
-            };
-            assert_eq!(retry_after, Some(Duration::from_secs(7)));
+            let retry_after = Some(Duration::from_secs(7));
+            let expected = Failure::Throttle { retry_after };
+            assert_eq!(failure(status, &[("retry-after", "7")], body), expected, "{status} {body}");
         }
         let headers = [("x-amzn-errortype", "ThrottledException:http://internal.example.com/")];
-        assert!(matches!(answer(400, &headers, ""), Outcome::Throttle { retry_after: None, .. }));
+        assert_eq!(failure(400, &headers, ""), Failure::Throttle { retry_after: None });
     }
 
     #[test]
-    fn expired_credentials_are_known_whatever_the_status() {
+    fn an_expired_token_is_known_whatever_the_status() {
         for status in [400, 403] {
             let body = r#"{"__type":"ExpiredTokenException","message":"expired"}"#;
-            assert!(matches!(answer(status, &[], body), Outcome::Credentials { .. }));
+            assert_eq!(failure(status, &[], body), Failure::Expired);
         }
-        let body = r#"{"__type":"UnrecognizedClientException","message":5}"#;
-        assert!(matches!(answer(403, &[], body), Outcome::Credentials { .. }));
     }
 
     #[test]
-    fn only_faults_of_the_request_itself_are_refused() {
+    fn what_an_operator_can_mend_is_denied() {
         for (status, body) in [
-            (400, r#"{"__type":"InvalidRequestException","Message":"bad"}"#),
-            (400, r#"{"message":"bad"}"#),
-            (413, ""),
+            (403, r#"{"__type":"AccessDeniedException","message":"not allowed"}"#),
+            (403, r#"{"__type":"UnrecognizedClientException","message":5}"#),
+            (400, r#"{"__type":"InvalidSignatureException"}"#),
+            (403, r#"{"message":"Forbidden"}"#),
+            (401, "{}"),
         ] {
-            assert!(
-                matches!(answer(status, &[], body), Outcome::Refused { .. }),
-                "{status} {body}"
-            );
+            assert_eq!(failure(status, &[], body), Failure::Denied, "{status} {body}");
+        }
+        // A page of a proxy on the way is not the service's word.
+        assert_eq!(failure(403, &[], "<html>forbidden</html>"), RETRY);
+    }
+
+    #[test]
+    fn a_clock_far_from_the_services_is_known_by_the_date_of_the_answer() {
+        let far = [("date", "Mon, 01 Jun 2026 13:00:00 GMT")];
+        let near = [("date", "Mon, 01 Jun 2026 12:01:00 GMT")];
+        let service_time = httpdate::parse_http_date(far[0].1).unwrap();
+        for (code, otherwise) in [
+            ("RequestTimeTooSkewed", RETRY),
+            ("InvalidSignatureException", Failure::Denied),
+            ("SignatureDoesNotMatch", Failure::Denied),
+        ] {
+            let body = format!(r#"{{"__type":"{code}"}}"#);
+            assert_eq!(failure(403, &far, &body), Failure::Skew { service_time });
+            assert_eq!(failure(403, &near, &body), otherwise);
+            assert_eq!(failure(403, &[], &body), otherwise);
+            assert_eq!(failure(403, &[("date", "yesterday")], &body), otherwise);
+        }
+    }
+
+    #[test]
+    fn only_faults_of_the_request_itself_are_looked_for_in_its_documents() {
+        for (status, body, is_too_large) in [
+            (400, r#"{"__type":"InvalidRequestException","Message":"bad"}"#, false),
+            (400, r#"{"message":"bad"}"#, false),
+            (413, "", true),
+            (413, "<html>too large</html>", true),
+        ] {
+            let expected = Failure::Split { is_too_large };
+            assert_eq!(failure(status, &[], body), expected, "{status} {body}");
         }
         for (status, body) in [
             (500, ""),
@@ -237,26 +389,41 @@ mod tests {
             (404, ""),
             (408, ""),
             (400, "<html>bad request</html>"),
-            (403, "<html>forbidden</html>"),
             (400, r#"{"__type":"SomethingNewException"}"#),
         ] {
-            assert!(matches!(answer(status, &[], body), Outcome::Retry { .. }), "{status} {body}");
+            assert_eq!(failure(status, &[], body), RETRY, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn a_failing_service_may_say_when_to_come_again() {
+        let retry_after = Some(Duration::from_secs(20));
+        let expected = Failure::Retry { retry_after };
+        assert_eq!(failure(503, &[("retry-after", "20")], ""), expected);
+        let retry_after = Some(RETRY_AFTER_MAX);
+        assert_eq!(
+            failure(503, &[("retry-after", "4000000000")], ""),
+            Failure::Retry { retry_after }
+        );
     }
 
     #[test]
     fn the_reason_holds_code_and_message_and_no_more_than_an_excerpt() {
         let body = r#"{"__type":"AccessDeniedException","message":"not allowed"}"#;
-        let Outcome::Credentials { reason } = answer(403, &[], body) else { panic!() };
+        let Outcome::Failed { reason, .. } = answer(403, &[], body) else { panic!() };
         assert_eq!(reason, "AccessDeniedException: not allowed");
-        let Outcome::Retry { reason } = answer(502, &[], &"<b>\n".repeat(10_000)) else { panic!() };
-        assert!(reason.len() < 600 && !reason.contains('\n'), "{reason}");
+        for body in ["<b>\n".repeat(10_000), format!(r#"{{"message":"{}"}}"#, "x\\n".repeat(9_000))]
+        {
+            let Outcome::Failed { reason, .. } = answer(502, &[], &body) else { panic!() };
+            assert!(reason.len() < 600 && !reason.contains('\n'), "{reason}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_answer_has_an_outcome(status in 100u16..1000, body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = classify(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), &body);
+            let status = StatusCode::from_u16(status).unwrap();
+            let _ = classify(status, &HeaderMap::new(), &body, SystemTime::now());
         }
     }
 }

@@ -21,18 +21,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A connection that is not open by then is given up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A request whose answer is not complete by then is given up, and tried again.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// A connection that was not used for this long is closed: load balancers on the way forget it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// An HTTP/2 connection with requests in flight that is silent for this long is asked whether it
-/// still lives, and given up when it does not answer in [`CONNECT_TIMEOUT`].
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// When a connection or a request is given up, and tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection to be open, and for the answer to a ping.
+    pub connect: Duration,
+    /// For the answer to a request to be complete.
+    pub request: Duration,
+    /// An HTTP/2 connection with requests in flight that is silent for this long is asked whether
+    /// it still lives.
+    pub ping_interval: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { connect: seconds(5), request: seconds(15), ping_interval: seconds(5) }
+    }
+}
 
 /// Whose certificates the client trusts.
 #[derive(Debug, Clone, Default)]
@@ -67,8 +76,8 @@ pub enum RequestError {
     #[error("{0}")]
     Connection(String),
     /// The answer did not come in time
-    #[error("no answer within {} s", REQUEST_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     /// The answer broke off or is too long
     #[error("the answer could not be read: {0}")]
     Answer(String),
@@ -87,7 +96,11 @@ pub struct Answer {
 
 /// A client for one endpoint; clones share their connections.
 #[derive(Debug, Clone)]
-pub struct Client(HyperClient<HttpsConnector<HttpConnector>, RequestBody>);
+pub struct Client {
+    http: HyperClient<HttpsConnector<HttpConnector>, RequestBody>,
+    connector: HttpsConnector<HttpConnector>,
+    timeouts: Timeouts,
+}
 
 impl Client {
     /// A client that trusts `trust` when `endpoint` is an https address.
@@ -95,11 +108,15 @@ impl Client {
     /// # Errors
     ///
     /// When the certificates to trust cannot be read.
-    pub fn new(endpoint: &Endpoint, trust: &Trust) -> Result<Self, ClientError> {
+    pub fn new(
+        endpoint: &Endpoint,
+        trust: &Trust,
+        timeouts: Timeouts,
+    ) -> Result<Self, ClientError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_connect_timeout(Some(timeouts.connect));
         let roots = if endpoint.is_https() { roots(trust)? } else { RootCertStore::empty() };
         let tls =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -111,14 +128,13 @@ impl Client {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
-        let client = HyperClient::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(CONNECT_TIMEOUT)
-            .build(connector);
-        Ok(Self(client))
+        Ok(Self { http: http(&connector, timeouts), connector, timeouts })
+    }
+
+    /// Has later requests go over new connections, to addresses that are looked up anew. Clones
+    /// keep theirs.
+    pub fn forget_connections(&mut self) {
+        self.http = http(&self.connector, self.timeouts);
     }
 
     /// Sends `request` and reads the whole answer.
@@ -127,14 +143,14 @@ impl Client {
     ///
     /// When there is no complete answer in time; the service may have taken the request even so.
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Answer, RequestError> {
-        tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request))
+        tokio::time::timeout(self.timeouts.request, self.exchange(request))
             .await
-            .unwrap_or(Err(RequestError::Timeout))
+            .unwrap_or(Err(RequestError::Timeout(self.timeouts.request)))
     }
 
     async fn exchange(&self, request: Request<RequestBody>) -> Result<Answer, RequestError> {
         let answer = self
-            .0
+            .http
             .request(request)
             .await
             .map_err(|error| RequestError::Connection(innermost(&error)))?;
@@ -145,6 +161,20 @@ impl Client {
             .map_err(|error| RequestError::Answer(innermost(&*error)))?;
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     }
+}
+
+/// An HTTP client without connections yet.
+fn http(
+    connector: &HttpsConnector<HttpConnector>,
+    timeouts: Timeouts,
+) -> HyperClient<HttpsConnector<HttpConnector>, RequestBody> {
+    HyperClient::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .http2_keep_alive_interval(timeouts.ping_interval)
+        .http2_keep_alive_timeout(timeouts.connect)
+        .build(connector.clone())
 }
 
 /// The error as hyper names it with its deepest cause, which is the one that an operator can mend.
@@ -191,7 +221,8 @@ mod tests {
         for path in [empty, folder.path().join("missing.pem")] {
             let endpoint = Endpoint::resolve(Some("https://127.0.0.1:1"), "x").unwrap();
             let trust = Trust { bundle_path: Some(path.clone()) };
-            let error = Client::new(&endpoint, &trust).unwrap_err().to_string();
+            let error =
+                Client::new(&endpoint, &trust, Timeouts::default()).unwrap_err().to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
         }
     }

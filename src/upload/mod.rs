@@ -1,43 +1,61 @@
 //! From batch to outcome: signed requests, several at a time, tried again until they are settled.
 //!
-//! In: finished batches. Out: the account. A batch leaves only when the service took it, when it
-//! refused it for good, or when [`Uploader::displace_oldest`] gives it up for want of memory; a
-//! failure that passes puts it back with a growing, jittered pause. Bounds: `concurrency` calls
-//! in flight; what waits is bounded by the pool's memory. Runs on the upload thread.
+//! In: finished batches. Out: the account. A batch leaves only when the service took it, when a
+//! document of it alone is at fault, or when [`Uploader::displace_oldest`] takes it back for want
+//! of memory; any other failure puts it back with a growing, jittered pause.
+//!
+//! ```text
+//!  push ──► waiting ──► (hold, pace) ──► call ──► classify ──► accepted ──► account
+//!              ▲                                     │
+//!              └── pause, halves, passing documents ─┘
+//! ```
+//!
+//! Bounds: `concurrency` calls in flight, fewer documents a second where the service throttles;
+//! what waits is bounded by the pool's memory. Runs on the upload thread.
 
 mod body;
 mod classify;
 mod client;
-mod retry;
+mod hold;
+mod pace;
+mod refusal;
+mod report;
 mod sign;
+mod waiting;
 
 pub use body::RequestBody;
-pub use classify::{Outcome, Unprocessed, classify};
-pub use client::{Client, ClientError, Trust};
+pub use classify::{Failure, Outcome, Unprocessed, classify};
+pub use client::{Client, ClientError, Timeouts, Trust};
 pub use sign::{SignError, Signer};
+pub use waiting::Attempt;
 
-use crate::account::{Account, RejectReason};
-use crate::batch::{Batch, Document};
+use crate::account::Account;
+use crate::batch::Batch;
 use crate::identity::Identity;
-use crate::log::RateLimit;
-use retry::{Attempt, Waiting};
+use crate::spool::RecordId;
+use hold::Hold;
+use pace::Pace;
+use refusal::{Doubt, Verdict};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::{JoinError, JoinSet};
-use tracing::{error, info, warn};
+use waiting::Waiting;
 
-/// A busy daemon sends thousands of batches in a window, a quiet one ten.
-static SENT: RateLimit = RateLimit::with_line_count(50);
-static PART_SENT: RateLimit = RateLimit::new();
-static UNPROCESSED: RateLimit = RateLimit::with_line_count(50);
-static FAILED: RateLimit = RateLimit::new();
-static REFUSED: RateLimit = RateLimit::new();
-
-/// A call that has ended.
+/// A call on its way.
+#[derive(Debug)]
 struct Call {
     attempt: Attempt,
+    started_at: Instant,
+    /// Requests that the service had accepted at the start.
+    accepted_count: u64,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+struct Ended {
+    call_number: u64,
     outcome: Outcome,
-    duration: Duration,
 }
 
 /// Sends batches.
@@ -49,14 +67,21 @@ pub struct Uploader {
     concurrency: usize,
     account: Arc<Account>,
     waiting: Waiting,
-    calls: JoinSet<Call>,
-    calls_segment_count: usize,
-    /// While the service throttles or fails, no call starts before this.
-    paused_until: Option<Instant>,
-    /// Rounds of failures since the last success; while there are any, one call at a time asks
-    /// whether the service is back.
-    failed_rounds: u32,
+    hold: Hold,
+    pace: Pace,
+    calls: BTreeMap<u64, Call>,
+    next_call_number: u64,
+    tasks: JoinSet<Ended>,
+    accepted_count: u64,
+    /// Requests refused since the last one was accepted.
+    refused_in_a_row: u32,
+    /// Records of the spool that are delivered, or given up for good.
+    settled_records: Vec<RecordId>,
 }
+
+/// So many refusals without a success between them are no document's fault: then the service is
+/// asked one call at a time.
+const REFUSED_IN_A_ROW_MAX: u32 = 8;
 
 impl Uploader {
     /// An uploader that makes up to `concurrency` calls at a time and counts into `account`.
@@ -74,80 +99,100 @@ impl Uploader {
             concurrency,
             account,
             waiting: Waiting::default(),
-            calls: JoinSet::new(),
-            calls_segment_count: 0,
-            paused_until: None,
-            failed_rounds: 0,
+            hold: Hold::default(),
+            pace: Pace::new(Instant::now()),
+            calls: BTreeMap::new(),
+            next_call_number: 0,
+            tasks: JoinSet::new(),
+            accepted_count: 0,
+            refused_in_a_row: 0,
+            settled_records: Vec::new(),
         }
     }
 
     /// Takes over a batch; [`start_due`](Self::start_due) sends it.
-    pub fn push(&mut self, batch: Batch, now: Instant) {
-        self.waiting.push(batch, now);
+    pub fn push(&mut self, batch: Batch) {
+        self.waiting.push(batch, None);
+    }
+
+    /// Takes over a batch out of the spool; [`settled_records`](Self::settled_records) says when
+    /// it is needed there no more.
+    pub fn push_spooled(&mut self, batch: Batch, record: RecordId) {
+        self.waiting.push(batch, Some(record));
+    }
+
+    /// Takes back what [`displace_oldest`](Self::displace_oldest) gave and nobody could keep.
+    pub fn put_back(&mut self, attempt: Attempt) {
+        self.waiting.push_due(attempt);
     }
 
     /// Starts the calls that are due, as far as concurrency, throttling and credentials allow.
     pub fn start_due(&mut self, now: Instant) {
-        while self.may_start() && self.paused_until.is_none_or(|until| until <= now) {
-            let Some(credentials) = self.identity.credentials() else { return };
+        while self.may_start() && self.paused_until(now).is_none() {
             let Some(attempt) = self.waiting.pop_due(now) else { return };
-            match self.signer.sign(&attempt.batch, &credentials, SystemTime::now()) {
-                Ok(request) => {
-                    let client = self.client.clone();
-                    self.calls_segment_count += attempt.batch.documents.len();
-                    self.calls.spawn(async move {
-                        let started_at = Instant::now();
-                        let outcome = match client.send(request).await {
-                            Ok(answer) => classify(answer.status, &answer.headers, &answer.body),
-                            Err(error) => Outcome::Retry { reason: error.to_string() },
-                        };
-                        Call { attempt, outcome, duration: started_at.elapsed() }
-                    });
-                }
-                // Other credentials may do better; these are asked for again.
-                Err(error) => {
-                    self.identity.renew();
-                    self.try_again(attempt, &error.to_string(), Duration::ZERO, now);
-                }
+            match self.looked_into(attempt) {
+                None => {}
+                Some(attempt) => self.start(attempt, now),
             }
         }
     }
 
+    fn start(&mut self, attempt: Attempt, now: Instant) {
+        let Some(credentials) = self.identity.credentials() else {
+            self.waiting.push_due(attempt);
+            return;
+        };
+        let signed_at = self.signer.time(SystemTime::now());
+        let request = match self.signer.sign(&attempt.batch, &credentials, signed_at) {
+            Ok(request) => request,
+            // Other credentials may do better; these are asked for again.
+            Err(error) => {
+                self.identity.renew();
+                self.hold_back(Duration::ZERO, now);
+                self.try_again(attempt, &error.to_string(), Duration::ZERO, now);
+                return;
+            }
+        };
+        self.pace.started(attempt.batch.documents.len(), now);
+        let call_number = self.next_call_number;
+        self.next_call_number += 1;
+        let accepted_count = self.accepted_count;
+        self.calls.insert(call_number, Call { attempt, started_at: now, accepted_count });
+        let client = self.client.clone();
+        self.tasks.spawn(async move {
+            let outcome = match client.send(request).await {
+                Ok(answer) => classify(answer.status, &answer.headers, &answer.body, signed_at),
+                Err(error) => Outcome::retry(error.to_string()),
+            };
+            Ended { call_number, outcome }
+        });
+    }
+
     fn may_start(&self) -> bool {
-        let concurrency = if self.failed_rounds > 0 { 1 } else { self.concurrency };
+        let concurrency = if self.hold.is_failing() { 1 } else { self.concurrency };
         self.calls.len() < concurrency && self.identity.is_ready()
+    }
+
+    /// Until when no call may start, because of failures or throttling.
+    fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.hold.until(now).max(self.pace.ready_at(now))
+    }
+
+    /// Whether the service fails, or there is nobody to sign as.
+    pub fn is_failing(&self) -> bool {
+        self.hold.is_failing() || !self.identity.is_ready()
     }
 
     /// Whether batches wait that cannot be sent now: others gain nothing by being ended early.
     pub fn is_held_back(&self, now: Instant) -> bool {
-        let is_paused = self.paused_until.is_some_and(|until| until > now);
-        self.waiting.segment_count() > 0 && (is_paused || !self.may_start())
-    }
-
-    /// The service, or the way to it, fails: one pause for all batches together, so that an outage
-    /// costs a few calls and not one for each batch that waits.
-    fn hold_back(&mut self, now: Instant) {
-        // The calls that were in flight together fail together, and count once.
-        if self.paused_until.is_none_or(|until| until <= now) {
-            let until = now + self.waiting.backoff(self.failed_rounds);
-            self.paused_until = Some(until);
-            self.failed_rounds += 1;
-        }
-    }
-
-    /// The service is back: everything that waits is due.
-    fn resume(&mut self, now: Instant) {
-        if std::mem::take(&mut self.failed_rounds) > 0 {
-            self.paused_until = None;
-            self.waiting.make_due(now);
-        }
+        !self.waiting.is_empty() && (self.paused_until(now).is_some() || !self.may_start())
     }
 
     /// When [`start_due`](Self::start_due) has something to do; `None` while it takes an
     /// [`event`](Self::event) first.
-    pub fn next_due(&self) -> Option<Instant> {
-        let due = self.waiting.next_due().filter(|_| self.may_start())?;
-        Some(self.paused_until.map_or(due, |until| due.max(until)))
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        let due = self.waiting.next_due(now).filter(|_| self.may_start())?;
+        Some(self.paused_until(now).map_or(due, |until| due.max(until)))
     }
 
     /// Waits until a call has ended, which is then settled, or the credentials have changed.
@@ -155,142 +200,213 @@ impl Uploader {
     /// Nothing is lost when the wait is given up.
     pub async fn event(&mut self) {
         tokio::select! {
-            Some(ended) = self.calls.join_next() => self.settle(ended),
-            () = self.identity.changed() => {}
+            Some(ended) = self.tasks.join_next() => self.settle(ended),
+            () = self.identity.changed() => self.resume(),
         }
     }
 
     /// Settles the calls that have ended, without a wait.
     pub fn settle_ended(&mut self) {
-        while let Some(ended) = self.calls.try_join_next() {
+        while let Some(ended) = self.tasks.try_join_next() {
             self.settle(ended);
         }
     }
 
-    fn settle(&mut self, ended: Result<Call, JoinError>) {
-        // Calls are only cancelled when the uploader is dropped; so this is a panic, to pass on.
-        let Call { attempt, outcome, duration } =
-            ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let segment_count = attempt.batch.documents.len();
-        self.calls_segment_count -= segment_count;
+    fn settle(&mut self, ended: Result<Ended, JoinError>) {
+        let Ended { call_number, outcome } = match ended {
+            Ok(ended) => ended,
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let Some(call) = self.calls.remove(&call_number) else { return };
         let now = Instant::now();
         match outcome {
-            Outcome::Accepted { unprocessed } => {
-                self.resume(now);
-                self.settle_accepted(&attempt.batch, &unprocessed, duration);
+            Outcome::Accepted { unprocessed } => self.settle_accepted(call, &unprocessed, now),
+            Outcome::Failed { failure, reason } => self.settle_failed(call, failure, &reason, now),
+        }
+        self.account.set_rate_limit(self.pace.rate());
+    }
+
+    fn settle_accepted(&mut self, call: Call, unprocessed: &[Unprocessed], now: Instant) {
+        let Call { attempt, started_at, .. } = call;
+        self.accepted_count += 1;
+        self.refused_in_a_row = 0;
+        self.resume();
+        let report = report::accepted(&attempt.batch, unprocessed, now - started_at, &self.account);
+        self.pace.accepted(attempt.batch.documents.len() - report.passing.len(), now);
+        if report.is_throttled {
+            self.pace.throttled(started_at, now);
+        }
+        match report.passing.first() {
+            None => self.settle_record(attempt),
+            Some(&first) => {
+                let part = attempt.batch.part(report.passing.iter().copied());
+                let mut part = attempt.part(part, first);
+                part.failure_count = attempt.failure_count;
+                self.waiting.push_failed(part, now, Duration::ZERO);
             }
-            Outcome::Retry { reason } => {
-                self.hold_back(now);
-                self.try_again(attempt, &reason, Duration::ZERO, now);
+        }
+    }
+
+    fn settle_failed(&mut self, call: Call, failure: Failure, reason: &str, now: Instant) {
+        let Call { attempt, started_at, accepted_count } = call;
+        match failure {
+            Failure::Retry { retry_after } => {
+                self.hold_back(retry_after.unwrap_or_default(), now);
+                self.try_again(attempt, reason, Duration::ZERO, now);
             }
-            Outcome::Throttle { reason, retry_after } => {
+            Failure::Throttle { retry_after } => {
                 self.account.requests_throttled.add(1);
-                let pause = self.try_again(attempt, &reason, retry_after.unwrap_or_default(), now);
-                let until = now + pause;
-                self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
+                self.pace.throttled(started_at, now);
+                if let Some(pause) = retry_after {
+                    self.hold.pause(pause, now);
+                }
+                self.try_again(attempt, reason, Duration::ZERO, now);
             }
-            Outcome::Credentials { reason } => {
+            Failure::Expired => {
                 self.identity.renew();
-                self.hold_back(now);
-                self.try_again(attempt, &reason, Duration::ZERO, now);
+                self.hold_back(Duration::ZERO, now);
+                self.try_again(attempt, reason, Duration::ZERO, now);
             }
-            Outcome::Refused { reason } => {
-                self.account.requests_refused.add(1);
-                self.account.rejected(RejectReason::Refused).add(segment_count as u64);
-                REFUSED.log(|more| {
-                    error!(
-                        "Sending segment batch failed with: {reason}. Trying again cannot help: \
-                         {segment_count} segments are given up{more}"
-                    );
-                });
+            Failure::Denied => {
+                self.identity.renew();
+                self.hold.deny(now);
+                self.account.requests_retried.add(1);
+                report::denied(reason, &self.hold, now);
+                self.waiting.push_due(attempt);
+            }
+            Failure::Skew { service_time } => {
+                report::skewed(service_time);
+                self.signer.set_time(service_time, SystemTime::now());
+                self.try_again(attempt, reason, Duration::ZERO, now);
+            }
+            Failure::Split { is_too_large } => {
+                self.settle_refused(attempt, accepted_count, is_too_large, reason, now);
             }
         }
     }
 
-    fn settle_accepted(&self, batch: &Batch, unprocessed: &[Unprocessed], duration: Duration) {
-        let segment_count = batch.documents.len();
-        // An answer can name no more documents than the request had.
-        let unprocessed = &unprocessed[..unprocessed.len().min(segment_count)];
-        self.account.requests_sent.add(1);
-        self.account.sent.add((segment_count - unprocessed.len()) as u64);
-        self.account.rejected(RejectReason::Unprocessed).add(unprocessed.len() as u64);
-        if unprocessed.is_empty() {
-            SENT.log(|more| {
-                info!(
-                    "Successfully sent batch of {segment_count} segments ({:.3} seconds){more}",
-                    duration.as_secs_f64()
-                );
-            });
-            return;
-        }
-        PART_SENT.log(|more| {
-            info!(
-                "Sent batch of {segment_count} segments but had {} Unprocessed segments \
-                 ({:.3} seconds){more}",
-                unprocessed.len(),
-                duration.as_secs_f64()
-            );
-        });
-        for answer in unprocessed {
-            UNPROCESSED.log(|more| log_unprocessed(answer, &batch.documents, more));
-        }
-    }
-
-    /// Puts a batch back; returns the pause before it is sent again.
-    fn try_again(
+    fn settle_refused(
         &mut self,
-        attempt: Attempt,
+        mut attempt: Attempt,
+        accepted_count: u64,
+        is_too_large: bool,
         reason: &str,
-        pause_min: Duration,
         now: Instant,
-    ) -> Duration {
+    ) {
+        self.account.requests_refused.add(1);
+        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
+        match refusal::judge(&attempt, is_too_large, self.accepted_count) {
+            Verdict::Keep => {
+                // Whoever is accepted from the start of this call on vouches for the service.
+                let doubt =
+                    attempt.doubt.get_or_insert(Doubt { accepted_count, was_refused: false });
+                doubt.was_refused = true;
+                if self.refused_in_a_row > REFUSED_IN_A_ROW_MAX {
+                    self.hold_back(Duration::ZERO, now);
+                }
+                self.try_again(attempt, reason, Duration::ZERO, now);
+            }
+            Verdict::Halve => self.halve(&attempt),
+            Verdict::GiveUp => {
+                report::given_up(&attempt.batch, reason, &self.account);
+                self.settle_record(attempt);
+            }
+        }
+    }
+
+    /// Halves an attempt that was refused before, when the service has taken others since;
+    /// otherwise it is to be sent. A single document is sent again before it is given up: what
+    /// was wrong when it was refused may be over.
+    fn looked_into(&mut self, attempt: Attempt) -> Option<Attempt> {
+        let was_refused = attempt.doubt.is_some_and(|doubt| doubt.was_refused);
+        if was_refused && refusal::judge(&attempt, false, self.accepted_count) == Verdict::Halve {
+            self.halve(&attempt);
+            return None;
+        }
+        Some(attempt)
+    }
+
+    fn halve(&mut self, attempt: &Attempt) {
+        for half in refusal::halve(attempt, self.accepted_count) {
+            self.waiting.push_due(half);
+        }
+    }
+
+    /// The service, or the way to it, fails.
+    fn hold_back(&mut self, pause_min: Duration, now: Instant) {
+        let pause = self.waiting.backoff(self.hold.failed_rounds()).max(pause_min);
+        if self.hold.fail(pause, now) {
+            // Names are looked up anew, and no connection to what has gone is used again.
+            self.client.forget_connections();
+        }
+    }
+
+    /// The service is back, or there are other credentials: everything that waits is due.
+    fn resume(&mut self) {
+        if self.hold.clear() {
+            self.waiting.make_due();
+        }
+    }
+
+    /// Puts a batch back, to be sent again after a pause.
+    fn try_again(&mut self, attempt: Attempt, reason: &str, pause_min: Duration, now: Instant) {
         self.account.requests_retried.add(1);
         let segment_count = attempt.batch.documents.len();
-        let failure_count = attempt.failure_count + 1;
+        let attempt_count = attempt.failure_count.saturating_add(1);
         let pause = self.waiting.push_failed(attempt, now, pause_min);
-        let held_back = self.paused_until.map(|until| until.saturating_duration_since(now));
-        let next_attempt = pause.max(held_back.unwrap_or_default());
-        FAILED.log(|more| {
-            warn!(
-                "Sending segment batch failed with: {reason}. Its {segment_count} segments are \
-                 kept; attempt {} in {:.1} s or later{more}",
-                failure_count + 1,
-                next_attempt.as_secs_f64()
-            );
-        });
-        pause
+        let until = self.paused_until(now).map(|until| until - now);
+        report::failed(reason, segment_count, attempt_count, pause.max(until.unwrap_or_default()));
     }
 
-    /// Gives up the oldest batch that is not in flight; returns how many segments it held, or
-    /// `None` when all that is left is in flight.
+    /// What lies in the spool is needed there no more, once all its parts are settled.
+    fn settle_record(&mut self, attempt: Attempt) {
+        let last = attempt.record.and_then(Arc::into_inner);
+        self.settled_records.extend(last);
+    }
+
+    /// Takes the records of the spool that are delivered, or given up for good.
+    pub fn settled_records(&mut self) -> Vec<RecordId> {
+        std::mem::take(&mut self.settled_records)
+    }
+
+    /// Gives up the oldest batch that is not in flight; `None` when all that is left is in flight.
     #[must_use = "segments that gave way have to be counted"]
-    pub fn displace_oldest(&mut self) -> Option<usize> {
-        self.waiting.pop_oldest().map(|batch| batch.documents.len())
+    pub fn displace_oldest(&mut self) -> Option<Attempt> {
+        self.waiting.pop_oldest()
+    }
+
+    /// Ends all calls, and gives up everything that waits or was in flight, the oldest first.
+    #[must_use = "segments that gave way have to be counted"]
+    pub fn give_up_all(&mut self) -> Vec<Attempt> {
+        self.tasks.abort_all();
+        for (_, call) in std::mem::take(&mut self.calls) {
+            self.waiting.push_due(call.attempt);
+        }
+        std::iter::from_fn(|| self.waiting.pop_oldest()).collect()
     }
 
     /// Makes every batch that waits for its next attempt due at once, and keeps pauses short from
     /// now on: there is a deadline. A throttling service still has its pause.
-    pub fn hurry(&mut self, now: Instant) {
-        self.waiting.hurry(now);
-        if std::mem::take(&mut self.failed_rounds) > 0 {
-            self.paused_until = None;
-        }
+    pub fn hurry(&mut self) {
+        self.waiting.hurry();
+        self.hold.hurry();
     }
 
-    /// Segments that wait or are in flight.
+    /// Whether nothing waits and nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.calls.is_empty()
+    }
+
+    /// Segments that wait or are in flight, counted one by one.
     pub fn segment_count(&self) -> usize {
-        self.waiting.segment_count() + self.calls_segment_count
+        let calls = self.calls.values().map(|call| &call.attempt);
+        self.waiting.iter().chain(calls).map(|attempt| attempt.batch.documents.len()).sum()
     }
-}
 
-fn log_unprocessed(answer: &Unprocessed, documents: &[Document], more: crate::log::Suppressed) {
-    let id = answer.id.as_deref().unwrap_or_default();
-    let known = documents.iter().find(|document| !id.is_empty() && document.id.as_str() == id);
-    let trace_id = known.map_or("unknown", |document| document.trace_id.as_str());
-    error!(
-        "Unprocessed trace ID, {trace_id}, segment {}, {}: {}{more}",
-        if id.is_empty() { "unknown" } else { id },
-        answer.error_code.as_deref().unwrap_or("no error code"),
-        answer.message.as_deref().unwrap_or("no message"),
-    );
+    /// Batches out of the spool that wait or are in flight.
+    pub fn spooled_batch_count(&self) -> usize {
+        let calls = self.calls.values().filter(|call| call.attempt.record.is_some());
+        self.waiting.spooled_count() + calls.count()
+    }
 }

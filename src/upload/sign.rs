@@ -11,7 +11,7 @@ use aws_sigv4::sign::v4;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Request};
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Name of the service in the scope of a signature.
 const SERVICE: &str = "xray";
@@ -43,6 +43,14 @@ pub struct Signer {
     uri_text: String,
     region: String,
     user_agent: HeaderValue,
+    service_clock: ServiceClock,
+}
+
+/// How far the service's clock is from ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServiceClock {
+    Ahead(Duration),
+    Behind(Duration),
 }
 
 impl Signer {
@@ -54,7 +62,30 @@ impl Signer {
         // An execution environment with control characters is as good as none.
         let user_agent =
             HeaderValue::from_str(&user_agent).unwrap_or(HeaderValue::from_static("xrayd"));
-        Self { uri_text: uri.to_string(), uri, region: region.to_owned(), user_agent }
+        let service_clock = ServiceClock::Ahead(Duration::ZERO);
+        Self {
+            uri_text: uri.to_string(),
+            uri,
+            region: region.to_owned(),
+            user_agent,
+            service_clock,
+        }
+    }
+
+    /// The time to sign with, when our clock shows `now`.
+    pub fn time(&self, now: SystemTime) -> SystemTime {
+        match self.service_clock {
+            ServiceClock::Ahead(distance) => now + distance,
+            ServiceClock::Behind(distance) => now - distance,
+        }
+    }
+
+    /// Signs with the service's time from now on, when our clock shows `now`.
+    pub fn set_time(&mut self, service_time: SystemTime, now: SystemTime) {
+        self.service_clock = match service_time.duration_since(now) {
+            Ok(distance) => ServiceClock::Ahead(distance),
+            Err(error) => ServiceClock::Behind(error.duration()),
+        };
     }
 
     /// A request for `batch`, signed with `credentials` at `now`.
@@ -141,7 +172,19 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn the_services_clock_is_followed_in_both_directions() {
+        let endpoint = Endpoint::resolve(None, "us-east-1").unwrap();
+        let mut signer = Signer::new(&endpoint, "us-east-1", None);
+        let now = SystemTime::now();
+        let minute = Duration::from_secs(60);
+        assert_eq!(signer.time(now), now);
+        for service_time in [now + 90 * minute, now - 90 * minute, now] {
+            signer.set_time(service_time, now);
+            assert_eq!(signer.time(now + minute), service_time + minute);
+        }
+    }
 
     #[test]
     fn a_line_break_in_the_access_key_is_an_error_and_no_panic() {

@@ -57,7 +57,7 @@ fn an_empty_document_is_rejected() {
 fn an_empty_datagram_is_ignored_and_counted() {
     let (documents, log) = arrives(b"", "xray_datagrams_empty_total");
     assert!(documents.is_empty());
-    assert!(log.contains("received=1 sent=1 rejected=0"), "{log}");
+    assert!(log.contains("received=1 replayed=0 sent=1 rejected=0"), "{log}");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn twenty_thousand_random_datagrams_cost_none_of_five_hundred_good_ones() {
     good.retain(|document| document.starts_with("{\"good\":"));
     let expected: Vec<String> = (0..500).map(|n| format!("{{\"good\":{}}}", 1_000 + n)).collect();
     assert_eq!(good, expected);
-    assert!(log.contains("dropped=0 kernel_drops=0"), "{log}");
+    assert!(log.contains("dropped=0 spooled=0 held=0 kernel_drops=0"), "{log}");
     let account = log.lines().find(|line| line.contains("Account:")).unwrap();
     let number = |name: &str| -> u64 {
         let value = account.split(name).nth(1).unwrap().split(' ').next().unwrap();

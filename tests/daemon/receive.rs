@@ -52,7 +52,12 @@ fn the_metrics_name_the_backend_and_count_by_receiver() {
     assert_eq!((0..3).map(by_receiver).sum::<u64>(), 500);
     let (status, log) = daemon.stop();
     assert!(status.success() && log.contains(", 3 receivers, "), "{log}");
-    assert!(log.contains("received=500 sent=500 rejected=0 dropped=0 kernel_drops=0"), "{log}");
+    assert!(
+        log.contains(
+            "received=500 replayed=0 sent=500 rejected=0 dropped=0 spooled=0 held=0 kernel_drops=0"
+        ),
+        "{log}"
+    );
 }
 
 /// The `drops` column of `/proc/net/udp` for a port.

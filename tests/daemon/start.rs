@@ -75,7 +75,10 @@ fn a_part_filled_batch_leaves_at_the_shutdown() {
         assert!(status.success(), "{log}");
         assert_eq!(endpoint.sorted_documents().len(), 75);
         assert!(log.contains("Got shutdown signal"), "{log}");
-        assert!(log.contains("Account: received=75 sent=75 rejected=0 dropped=0"), "{log}");
+        assert!(
+            log.contains("Account: received=75 replayed=0 sent=75 rejected=0 dropped=0"),
+            "{log}"
+        );
     }
 }
 
@@ -91,7 +94,10 @@ fn what_cannot_be_sent_in_time_is_counted() {
     daemon.wait_for_metric("xray_segments_received_total", 7);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    assert!(log.contains("received=7 sent=0 rejected=0 dropped=7 (shutdown=7)"), "{log}");
+    assert!(
+        log.contains("received=7 replayed=0 sent=0 rejected=0 dropped=7 (shutdown=7)"),
+        "{log}"
+    );
     assert!(log.contains("7 segments had not been sent"), "{log}");
 }
 
@@ -139,7 +145,11 @@ fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, Signal::TERM).unwrap();
     wait_until("the sandbox has ended", || child.try_wait().unwrap().is_some());
-    assert!(std::fs::read_to_string(&log).unwrap().contains("dropped=0 kernel_drops=0"));
+    assert!(
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("dropped=0 spooled=0 held=0 kernel_drops=0")
+    );
 }
 
 #[test]

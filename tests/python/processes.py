@@ -28,7 +28,7 @@ ENVIRONMENT = {
     "AWS_REGION": REGION,
 }
 
-ACCOUNT = re.compile(r"Account: received=(\d+) sent=(\d+) rejected=0 dropped=0 kernel_drops=0$")
+ACCOUNT = re.compile(r"Account: received=(\d+) replayed=0 sent=(\d+) rejected=0 dropped=0 spooled=0 held=0 kernel_drops=0$")
 
 
 def wait_for(find, complaint):

@@ -94,5 +94,5 @@ def test_fragmented_datagrams_arrive_whole_through_a_real_interface(namespaces, 
         assert shown == [json.loads(document) for document in documents]
         daemon.terminate()
         assert daemon.wait() == 0, daemon.log()
-        account = f"received={len(documents)} sent={len(documents)} rejected=0 dropped=0"
+        account = f"received={len(documents)} replayed=0 sent={len(documents)} rejected=0 dropped=0"
         assert account in daemon.log()

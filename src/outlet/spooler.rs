@@ -1,0 +1,492 @@
+//! The spool's part of the upload thread: batches to disk and back, without a wait for the disk.
+//!
+//! In: attempts for which memory is too short, or for which no time is left. Out: the same ones
+//! again when the service takes batches. Files are read and written in *turns* on a thread beside
+//! (tokio's for blocking work): one at a time, each with all that has come together since the
+//! last. What could not be written comes back ([`Spooler::unwritten`]); after a failure the spool
+//! rests for [`RETRY_PAUSE`], and memory is all there is until then.
+//!
+//! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
+
+use crate::account::{Account, DropReason};
+use crate::batch::{Batch, RecordError};
+use crate::log::RateLimit;
+use crate::memory::Pool;
+use crate::spool::{Found, Next, Options, RecordId, Spool, SpoolError};
+use crate::upload::Attempt;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+/// Batches on their way to the disk at most.
+const WRITE_COUNT_MAX: usize = 8;
+
+/// Batches out of the spool in memory at most.
+pub const READ_COUNT_MAX: usize = 4;
+
+/// After a failure the spool is tried again when this time is over.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// What was written is on the disk itself, and not only in the system's cache, after this time.
+const SYNC_DELAY: Duration = Duration::from_secs(1);
+
+/// Records that cannot be used which a turn looks at, at most, before others have their turn.
+const SKIPPED_COUNT_MAX: usize = 1000;
+
+static FAILED: RateLimit = RateLimit::with_line_count(2);
+static FULL: RateLimit = RateLimit::new();
+static EXPIRED: RateLimit = RateLimit::new();
+static DAMAGED: RateLimit = RateLimit::new();
+
+/// What the next turn is to do beside writing.
+#[derive(Debug, Default)]
+struct Work {
+    settled: Vec<RecordId>,
+    /// With the number of segments in each.
+    released: Vec<(RecordId, u64)>,
+    read_count: usize,
+    is_sync_due: bool,
+}
+
+/// What a turn has done.
+#[derive(Debug, Default)]
+struct Done {
+    written_count: usize,
+    read: Vec<(Batch, RecordId)>,
+    /// Whether nothing was left to be read.
+    is_read_out: bool,
+    displaced_count: u64,
+    expired_count: u64,
+    damaged_record_count: u64,
+    damaged_bytes: u64,
+    /// Segments that are known to be lost with those.
+    damaged_segment_count: u64,
+    failure: Option<SpoolError>,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed,
+    Open(Box<Spool>),
+    Opening(JoinHandle<Result<(Spool, Found), SpoolError>>),
+    Busy { turn: JoinHandle<(Box<Spool>, Done)>, writes: Arc<Vec<Attempt>> },
+}
+
+/// The spool, and what is on its way to it.
+#[derive(Debug)]
+pub struct Spooler {
+    options: Options,
+    pool: Arc<Pool>,
+    account: Arc<Account>,
+    state: State,
+    writes: Vec<Attempt>,
+    work: Work,
+    unwritten: Vec<Attempt>,
+    read: Vec<(Batch, RecordId)>,
+    /// Whether there may be something to be read.
+    may_have_more: bool,
+    /// Before this the spool is left alone.
+    rests_until: Option<Instant>,
+    /// When what was written is brought to the disk itself.
+    sync_at: Option<Instant>,
+}
+
+impl Spooler {
+    /// A spooler whose spool is not open yet; it counts into `account`.
+    pub fn new(options: Options, pool: Arc<Pool>, account: Arc<Account>) -> Self {
+        Self {
+            options,
+            pool,
+            account,
+            state: State::Closed,
+            writes: Vec::new(),
+            work: Work::default(),
+            unwritten: Vec::new(),
+            read: Vec::new(),
+            may_have_more: false,
+            rests_until: None,
+            sync_at: None,
+        }
+    }
+
+    /// Whether the spool is open and has not just failed.
+    pub fn is_working(&self) -> bool {
+        matches!(self.state, State::Open(_) | State::Busy { .. }) && self.rests_until.is_none()
+    }
+
+    /// Whether it takes one more attempt now.
+    pub fn has_room(&self) -> bool {
+        self.is_working() && self.writing_count() < WRITE_COUNT_MAX
+    }
+
+    /// Batches on their way to the disk.
+    pub fn writing_count(&self) -> usize {
+        self.writes_on_their_way().count()
+    }
+
+    fn writes_on_their_way(&self) -> impl Iterator<Item = &Attempt> {
+        let busy = match &self.state {
+            State::Busy { writes, .. } => writes.as_slice(),
+            _ => &[],
+        };
+        self.writes.iter().chain(busy).chain(&self.unwritten)
+    }
+
+    /// Segments that it holds in memory, counted one by one.
+    pub fn segment_count(&self) -> usize {
+        let writes = self.writes_on_their_way().map(|attempt| &attempt.batch);
+        let read = self.read.iter().map(|(batch, _)| batch);
+        writes.chain(read).map(|batch| batch.documents.len()).sum()
+    }
+
+    /// Takes over an attempt that memory has no room for, or that there is no time for.
+    pub fn write(&mut self, mut attempt: Attempt) {
+        match attempt.record.take().and_then(Arc::into_inner) {
+            // It lies there already.
+            Some(record) if !attempt.is_part => {
+                let segment_count = attempt.batch.documents.len() as u64;
+                self.account.spooled.add(segment_count);
+                self.work.released.push((record, segment_count));
+                self.may_have_more = true;
+            }
+            // The rest of a batch of which some are delivered is a batch of its own.
+            record => {
+                self.work.settled.extend(record);
+                self.writes.push(attempt);
+            }
+        }
+    }
+
+    /// These records are needed no more: they are delivered, or given up for good.
+    pub fn settle(&mut self, records: impl IntoIterator<Item = RecordId>) {
+        self.work.settled.extend(records);
+    }
+
+    /// Whether there is something to read, as far as is known.
+    pub fn may_have_more(&self) -> bool {
+        self.may_have_more && self.is_working()
+    }
+
+    /// Asks for so many batches out of the spool; [`read`](Self::read) has them later.
+    pub fn ask(&mut self, count: usize) {
+        if self.may_have_more() && self.read.is_empty() {
+            self.work.read_count = count;
+        }
+    }
+
+    /// Takes the batches that were read; they are counted from here on.
+    pub fn read(&mut self) -> Vec<(Batch, RecordId)> {
+        mem::take(&mut self.read)
+    }
+
+    /// Takes back what could not be written.
+    pub fn unwritten(&mut self) -> Vec<Attempt> {
+        mem::take(&mut self.unwritten)
+    }
+
+    /// Starts a turn if there is something to do and none is on its way.
+    pub fn start_due(&mut self, now: Instant) {
+        if self.rests_until.is_some_and(|until| until <= now) {
+            self.rests_until = None;
+        }
+        if self.sync_at.is_some_and(|at| at <= now) {
+            self.sync_at = None;
+            self.work.is_sync_due = true;
+        }
+        if self.rests_until.is_some() {
+            return;
+        }
+        match mem::replace(&mut self.state, State::Closed) {
+            State::Closed => {
+                let options = self.options.clone();
+                let opening = tokio::task::spawn_blocking(move || Spool::open(options));
+                self.state = State::Opening(opening);
+            }
+            State::Open(spool) if self.has_work() => {
+                let writes = Arc::new(mem::take(&mut self.writes));
+                let (work, pool) = (mem::take(&mut self.work), Arc::clone(&self.pool));
+                let shared = Arc::clone(&writes);
+                let turn = tokio::task::spawn_blocking(move || turn(spool, &shared, work, &pool));
+                self.state = State::Busy { turn, writes };
+            }
+            state => self.state = state,
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        let Work { settled, released, read_count, is_sync_due } = &self.work;
+        let is_asked = !settled.is_empty() || !released.is_empty() || *read_count > 0;
+        is_asked || *is_sync_due || !self.writes.is_empty()
+    }
+
+    /// Whether all that it was given is done.
+    pub fn is_idle(&self) -> bool {
+        let is_busy = matches!(self.state, State::Busy { .. } | State::Opening(_));
+        self.rests_until.is_some() || (!is_busy && !self.has_work())
+    }
+
+    /// When [`start_due`](Self::start_due) has something to do without an
+    /// [`event`](Self::event) before it.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.rests_until.or(self.sync_at)
+    }
+
+    /// Does all that it was given, and brings it to the disk itself; until `deadline`.
+    pub async fn finish(&mut self, deadline: Instant) {
+        loop {
+            self.work.is_sync_due |= self.sync_at.take().is_some();
+            self.start_due(Instant::now());
+            if self.is_idle() {
+                return;
+            }
+            if tokio::time::timeout_at(deadline.into(), self.event()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Gives up what has not been written; returns how many segments that were.
+    #[must_use = "segments that are lost have to be counted"]
+    pub fn give_up(&mut self) -> usize {
+        let lost_count = self.segment_count();
+        self.writes.clear();
+        self.unwritten.clear();
+        self.read.clear();
+        // A turn that has not ended yet may still write some.
+        self.state = State::Closed;
+        lost_count
+    }
+
+    /// Waits until a turn is over, and takes note of what it did.
+    ///
+    /// Nothing is lost when the wait is given up.
+    pub async fn event(&mut self) {
+        match &mut self.state {
+            State::Closed | State::Open(_) => std::future::pending().await,
+            State::Opening(opening) => {
+                let opened = opening.await;
+                self.opened(opened.unwrap_or_else(panicked));
+            }
+            State::Busy { turn, .. } => {
+                let done = turn.await;
+                self.done(done.unwrap_or_else(panicked));
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: Result<(Spool, Found), SpoolError>) {
+        match opened {
+            Ok((spool, found)) => {
+                self.say_what_was_found(&found);
+                self.may_have_more = found.file_count > 0;
+                self.account.spool.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
+                self.state = State::Open(Box::new(spool));
+            }
+            Err(error) => {
+                self.state = State::Closed;
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn say_what_was_found(&self, found: &Found) {
+        let path = self.options.path.display();
+        info!(
+            "The spool {path} is open: {} bytes in {} files of earlier runs",
+            found.bytes, found.file_count
+        );
+        if let Some(mode) = found.tightened_from {
+            warn!("The spool {path} was open to others (mode {mode:o}) and is not any more");
+        }
+        if found.refused_count > 0 {
+            warn!(
+                "{} names in the spool {path} are links or no files, and are left alone",
+                found.refused_count
+            );
+        }
+    }
+
+    fn failed(&mut self, error: &SpoolError) {
+        self.account.spool.errors.add(1);
+        self.rests_until = Some(Instant::now() + RETRY_PAUSE);
+        FAILED.log(|more| {
+            error!(
+                "The spool {} cannot be used: {error}. Segments are kept in memory alone; it is \
+                 tried again in {} s{more}",
+                self.options.path.display(),
+                RETRY_PAUSE.as_secs()
+            );
+        });
+    }
+
+    fn done(&mut self, (spool, done): (Box<Spool>, Done)) {
+        self.account.spool.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
+        let before = mem::replace(&mut self.state, State::Open(spool));
+        let State::Busy { writes, .. } = before else { return };
+        // The turn has given up its share of them.
+        let mut writes = Arc::into_inner(writes).unwrap_or_default();
+        self.unwritten.extend(writes.drain(done.written_count..));
+        let written = writes.iter().map(|attempt| attempt.batch.documents.len() as u64);
+        self.account.spooled.add(written.sum());
+        if !writes.is_empty() {
+            self.may_have_more = true;
+            self.sync_at.get_or_insert(Instant::now() + SYNC_DELAY);
+        }
+        if done.is_read_out && writes.is_empty() {
+            self.may_have_more = false;
+        }
+        for (batch, _) in &done.read {
+            self.account.replayed.add(batch.documents.len() as u64);
+        }
+        self.given_up(DropReason::SpoolFull, done.displaced_count);
+        self.given_up(DropReason::SpoolAge, done.expired_count);
+        self.damaged(&done);
+        if let Some(error) = &done.failure {
+            self.failed(error);
+        }
+        self.read.extend(done.read);
+    }
+
+    /// Segments that leave the spool and are not sent.
+    fn given_up(&self, reason: DropReason, count: u64) {
+        self.account.replayed.add(count);
+        self.account.dropped(reason).add(count);
+        let path = self.options.path.display();
+        match (reason, count) {
+            (_, 0) => {}
+            (DropReason::SpoolFull, _) => FULL.log(|more| {
+                warn!(
+                    "Spilling over {count} segments: the spool {path} is full (Spool.MaxSizeMB) \
+                     and its oldest give way{more}"
+                );
+            }),
+            _ => EXPIRED.log(|more| {
+                warn!(
+                    "{count} segments are given up: they were in the spool {path} for longer than \
+                     Spool.MaxAgeHours{more}"
+                );
+            }),
+        }
+    }
+
+    fn damaged(&self, done: &Done) {
+        self.account.spool.damaged_records.add(done.damaged_record_count);
+        self.account.spool.damaged_bytes.add(done.damaged_bytes);
+        self.account.replayed.add(done.damaged_segment_count);
+        self.account.dropped(DropReason::SpoolDamage).add(done.damaged_segment_count);
+        if done.damaged_record_count > 0 {
+            DAMAGED.log(|more| {
+                error!(
+                    "{} bytes of the spool {} are damaged and skipped, as after a crash or a fault \
+                     of the disk{more}",
+                    done.damaged_bytes,
+                    self.options.path.display()
+                );
+            });
+        }
+    }
+}
+
+/// A panic in a turn is a fault of the program, to pass on.
+fn panicked<T>(error: tokio::task::JoinError) -> T {
+    std::panic::resume_unwind(error.into_panic())
+}
+
+/// Does all the work of a turn: first what makes segments safer, then what frees the disk.
+///
+/// A failure ends the writing, and whatever else there is to do is done all the same.
+fn turn(
+    mut spool: Box<Spool>,
+    writes: &[Attempt],
+    work: Work,
+    pool: &Arc<Pool>,
+) -> (Box<Spool>, Done) {
+    let mut done = Done::default();
+    let mut result = write(&mut spool, writes, &mut done);
+    for record in work.settled {
+        result = result.and(spool.settle(record));
+    }
+    for (record, segment_count) in work.released {
+        if !spool.release(record) {
+            done.displaced_count += segment_count;
+        }
+    }
+    if work.is_sync_due {
+        result = result.and(spool.sync());
+    }
+    result = result.and(read(&mut spool, work.read_count, pool, &mut done));
+    done.failure = result.err();
+    (spool, done)
+}
+
+fn write(spool: &mut Spool, writes: &[Attempt], done: &mut Done) -> Result<(), SpoolError> {
+    for Attempt { batch, .. } in writes {
+        let age_seconds = batch.oldest_at.elapsed().as_secs();
+        let created_at = unix_seconds(SystemTime::now()).saturating_sub(age_seconds);
+        let table = batch.record_table();
+        let pieces: Vec<&[u8]> =
+            std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
+        let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
+        match spool.append(&pieces, segment_count, created_at) {
+            Ok(displaced) => done.displaced_count += displaced.segment_count,
+            Err(error) => {
+                done.displaced_count += error.displaced.segment_count;
+                return Err(error.cause);
+            }
+        }
+        done.written_count += 1;
+    }
+    Ok(())
+}
+
+fn read(
+    spool: &mut Spool,
+    read_count: usize,
+    pool: &Arc<Pool>,
+    done: &mut Done,
+) -> Result<(), SpoolError> {
+    let mut skipped_count = 0;
+    let now = unix_seconds(SystemTime::now());
+    while done.read.len() < read_count && skipped_count < SKIPPED_COUNT_MAX {
+        skipped_count += 1;
+        match spool.next(now) {
+            Next::Empty => {
+                done.is_read_out = true;
+                break;
+            }
+            Next::Expired { segment_count } => done.expired_count += u64::from(segment_count),
+            Next::Damaged(damage) => {
+                done.damaged_record_count += 1;
+                done.damaged_bytes += damage.bytes;
+                done.damaged_segment_count += damage.segment_count;
+            }
+            Next::Record(record) => {
+                let (id, segment_count) = (record.id, u64::from(record.segment_count));
+                let age = Duration::from_secs(now.saturating_sub(record.created_at));
+                let oldest_at = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+                match Batch::from_record(record.payload, oldest_at, pool) {
+                    Ok(batch) => done.read.push((batch, id)),
+                    Err(RecordError::Memory(_)) => {
+                        let is_back = spool.release(id);
+                        debug_assert!(is_back, "its file was there a moment ago");
+                        break;
+                    }
+                    Err(RecordError::Content) => {
+                        done.damaged_record_count += 1;
+                        done.damaged_bytes += record.payload.len() as u64;
+                        done.damaged_segment_count += segment_count;
+                        spool.settle(id)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,83 @@
+//! The account against what the outlet really holds.
+
+use super::*;
+use crate::endpoint::Endpoint;
+use crate::identity::Identity;
+use crate::limits::{Host, Wanted};
+use crate::ring::{Producer, ring};
+use crate::segment::Parser;
+use crate::upload::{Client, Signer, Timeouts, Trust};
+
+/// An outlet that has no credentials, so that it holds whatever it is given.
+fn outlet() -> (Outlet, Producer, Arc<Account>) {
+    let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
+    let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, has_spool: false };
+    let limits = Limits::derive(wanted, host);
+    let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
+    let account = Arc::new(Account::new(1));
+    let (producer, consumer) = ring(Arc::clone(&pool), limits.ring_parcel_count_max);
+    let endpoint = Endpoint::resolve(Some("http://127.0.0.1:1"), "x").unwrap();
+    let client = Client::new(&endpoint, &Trust::default(), Timeouts::default()).unwrap();
+    let signer = Signer::new(&endpoint, "us-east-1", None);
+    let uploader = Uploader::new(client, signer, Identity::none(), 8, Arc::clone(&account));
+    let outlet = Outlet::new(
+        &limits,
+        pool,
+        vec![consumer],
+        Arc::default(),
+        uploader,
+        None,
+        Arc::clone(&account),
+    );
+    (outlet, producer, account)
+}
+
+fn receive(producer: &mut Producer, account: &Account, count: usize) {
+    let mut parser = Parser::default();
+    let mut drain = producer.begin(Instant::now());
+    for _ in 0..count {
+        let datagram = b"{\"format\":\"json\",\"version\":1}\n{\"id\":\"x\"}";
+        let segment = parser.parse(datagram).unwrap();
+        assert_eq!(drain.push(&segment).dropped_count, 0);
+        account.received.add(1);
+    }
+    let _ = drain.commit();
+}
+
+#[tokio::test]
+async fn whatever_is_held_is_counted_wherever_it_is() {
+    let (mut outlet, mut producer, account) = outlet();
+    for round in 0..4 {
+        receive(&mut producer, &account, 130);
+        assert_eq!(account.imbalance(outlet.held_segment_count()), 0, "in the ring, {round}");
+        let now = Instant::now();
+        assert_eq!(outlet.take(now), Progress::Idle);
+        receive(&mut producer, &account, 7);
+        assert_eq!(account.imbalance(outlet.held_segment_count()), 0, "everywhere, {round}");
+    }
+    assert_eq!(outlet.held_segment_count(), 4 * 137);
+}
+
+#[tokio::test]
+async fn a_chunk_that_vanishes_is_noticed() {
+    let (mut outlet, mut producer, account) = outlet();
+    receive(&mut producer, &account, 60);
+    drop(outlet.rings[0].pop());
+    assert_eq!(account.imbalance(outlet.held_segment_count()), 60);
+    receive(&mut producer, &account, 120);
+    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
+    drop(outlet.uploader.displace_oldest());
+    assert_eq!(account.imbalance(outlet.held_segment_count()), 60 + 50);
+}
+
+#[tokio::test]
+async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
+    let (mut outlet, mut producer, account) = outlet();
+    receive(&mut producer, &account, 1_000);
+    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
+    receive(&mut producer, &account, 10);
+    let (_sender, deadline) = watch::channel(Some(Deadline::at_once(Instant::now())));
+    let held_count = outlet.run(deadline).await;
+    assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (0, 1_010));
+    assert_eq!(account.imbalance(held_count), 0);
+}

@@ -1,0 +1,287 @@
+//! How many documents a second the service takes, learnt from its throttling.
+//!
+//! One rate for all calls together. There is none until the service throttles for the first time;
+//! then it is what the service accepted just before. Additive increase, multiplicative decrease:
+//! each throttled call that was started under the present rate lowers it, and the time without one
+//! raises it, slowly at first so that it stays near to what is allowed, ever faster after
+//! [`DOUBLING_TIME`] so that a lifted limit is found. Pure code; the caller has the clock.
+
+use std::time::{Duration, Instant};
+
+/// What a throttled call leaves of the rate: of what was accepted, or of the rate itself.
+const DECREASE: f64 = 0.9;
+
+/// What a throttled call leaves at least.
+const DECREASE_MOST: f64 = 0.5;
+
+/// One decrease is waited for before the next.
+const DECREASE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a second without throttling adds, as a part of the rate after the last decrease.
+const INCREASE_PART_PER_SECOND: f64 = 0.02;
+
+/// The same in documents a second, at least.
+const INCREASE_MIN: f64 = 5.0;
+
+/// After each such time without throttling the increase doubles.
+const DOUBLING_TIME: Duration = Duration::from_secs(10);
+
+/// The rate in documents a second never falls below; a full batch then goes every ten seconds.
+const RATE_MIN: f64 = 5.0;
+
+/// What the first throttled call leaves at least, when there is little to judge by.
+const RATE_FIRST_MIN: f64 = 100.0;
+
+/// Beyond this rate there is no limit any more.
+const RATE_FORGET: f64 = 1_000_000.0;
+
+/// Documents may be saved up for so long.
+const BURST: Duration = Duration::from_millis(200);
+
+/// Time over which accepted documents are averaged.
+const METER_TIME: Duration = Duration::from_secs(1);
+
+/// The rate of a stream, averaged with exponentially falling weights.
+#[derive(Debug)]
+struct Meter {
+    document_count: f64,
+    at: Instant,
+}
+
+impl Meter {
+    fn add(&mut self, document_count: usize, now: Instant) {
+        self.document_count = self.rate(now) * METER_TIME.as_secs_f64() + document_count as f64;
+        self.at = now;
+    }
+
+    /// Documents a second.
+    fn rate(&self, now: Instant) -> f64 {
+        let age = now.saturating_duration_since(self.at).as_secs_f64();
+        self.document_count * (-age / METER_TIME.as_secs_f64()).exp() / METER_TIME.as_secs_f64()
+    }
+}
+
+#[derive(Debug)]
+struct Limit {
+    /// Documents a second.
+    rate: f64,
+    /// What the last decrease left.
+    floor: f64,
+    decreased_at: Instant,
+    /// Documents that may be sent now; below zero they have been already.
+    credit: f64,
+    at: Instant,
+}
+
+impl Limit {
+    fn new(rate: f64, now: Instant) -> Self {
+        Self { rate, floor: rate, decreased_at: now, credit: 0.0, at: now }
+    }
+
+    /// Lets the time up to `now` raise rate and credit.
+    fn advance(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.credit = (self.credit + self.rate * elapsed).min(self.rate * BURST.as_secs_f64());
+        let quiet = now.saturating_duration_since(self.decreased_at);
+        let doublings = quiet.as_secs_f64() / DOUBLING_TIME.as_secs_f64();
+        let step = (self.floor * INCREASE_PART_PER_SECOND).max(INCREASE_MIN);
+        self.rate += step * elapsed * doublings.floor().min(30.0).exp2();
+        self.at = now;
+    }
+
+    fn decrease(&mut self, accepted_rate: f64, now: Instant) {
+        let rate = DECREASE * self.rate.min(accepted_rate);
+        self.rate = rate.max(DECREASE_MOST * self.rate).max(RATE_MIN);
+        self.floor = self.rate;
+        self.decreased_at = now;
+    }
+}
+
+/// The rate at which documents are sent.
+#[derive(Debug)]
+pub struct Pace {
+    accepted: Meter,
+    limit: Option<Limit>,
+}
+
+impl Pace {
+    /// No limit yet.
+    pub fn new(now: Instant) -> Self {
+        Self { accepted: Meter { document_count: 0.0, at: now }, limit: None }
+    }
+
+    /// Notes that the service took so many documents.
+    pub fn accepted(&mut self, document_count: usize, now: Instant) {
+        self.accepted.add(document_count, now);
+    }
+
+    /// Notes that a call which was started at `started_at` was throttled.
+    pub fn throttled(&mut self, started_at: Instant, now: Instant) {
+        let accepted_rate = self.accepted.rate(now);
+        let Some(limit) = &mut self.limit else {
+            let rate = (DECREASE * accepted_rate).max(RATE_FIRST_MIN);
+            self.limit = Some(Limit::new(rate, now));
+            return;
+        };
+        limit.advance(now);
+        // What was on its way when the rate was lowered says nothing about the lower rate.
+        if started_at >= limit.decreased_at && now >= limit.decreased_at + DECREASE_INTERVAL {
+            limit.decrease(accepted_rate, now);
+        }
+    }
+
+    /// Notes that a call with so many documents starts.
+    pub fn started(&mut self, document_count: usize, now: Instant) {
+        if let Some(limit) = &mut self.limit {
+            limit.advance(now);
+            limit.credit -= document_count as f64;
+        }
+        self.limit.take_if(|limit| limit.rate > RATE_FORGET);
+    }
+
+    /// When the next call may start, as far as is known now; `None`: at once.
+    pub fn ready_at(&self, now: Instant) -> Option<Instant> {
+        let limit = self.limit.as_ref()?;
+        let missing = -limit.credit;
+        let wait = Duration::from_secs_f64(missing.max(0.0) / limit.rate);
+        Some(limit.at + wait).filter(|at| *at > now)
+    }
+
+    /// Documents a second; `None` while there is no limit.
+    pub fn rate(&self) -> Option<f64> {
+        self.limit.as_ref().map(|limit| limit.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A service that allows so many documents a second, and saves up a second of them.
+    struct Service {
+        allowed: f64,
+        credit: f64,
+    }
+
+    /// Sends full batches as fast as `pace` allows, `offered` documents a second at most; returns
+    /// documents accepted, calls throttled and calls in all.
+    fn run(
+        pace: &mut Pace,
+        service: &mut Service,
+        now: &mut Instant,
+        seconds: u64,
+        offered: f64,
+    ) -> (f64, u32, u32) {
+        let (mut accepted, mut throttled, mut calls) = (0.0, 0, 0);
+        let step = Duration::from_millis(5);
+        let mut waiting = 0.0;
+        for _ in 0..seconds * 200 {
+            *now += step;
+            waiting += offered * step.as_secs_f64();
+            let allowed = service.allowed;
+            service.credit = (service.credit + allowed * step.as_secs_f64()).min(allowed);
+            while waiting >= 50.0 && pace.ready_at(*now).is_none() {
+                pace.started(50, *now);
+                calls += 1;
+                if service.credit >= 50.0 {
+                    service.credit -= 50.0;
+                    waiting -= 50.0;
+                    accepted += 50.0;
+                    pace.accepted(50, *now);
+                } else {
+                    throttled += 1;
+                    pace.throttled(*now, *now);
+                    // The batch that failed pauses; others go.
+                    break;
+                }
+            }
+        }
+        (accepted, throttled, calls)
+    }
+
+    #[test]
+    fn without_throttling_there_is_no_limit() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let mut service = Service { allowed: 1e9, credit: 1e9 };
+        let (accepted, throttled, _) = run(&mut pace, &mut service, &mut now, 5, 10_000.0);
+        assert_eq!((accepted, throttled), (50_000.0, 0));
+        assert_eq!((pace.rate(), pace.ready_at(now)), (None, None));
+    }
+
+    #[test]
+    fn the_rate_settles_near_what_the_service_allows() {
+        for allowed in [100.0, 500.0, 2_500.0, 20_000.0] {
+            let mut now = Instant::now();
+            let mut pace = Pace::new(now);
+            let mut service = Service { allowed, credit: allowed };
+            let offered = allowed * 4.0;
+            let _ = run(&mut pace, &mut service, &mut now, 10, offered);
+            let (accepted, throttled, calls) = run(&mut pace, &mut service, &mut now, 60, offered);
+            let share = accepted / 60.0 / allowed;
+            assert!((0.8..1.2).contains(&share), "{allowed}/s: {share} of it");
+            let throttled_share = f64::from(throttled) / f64::from(calls);
+            assert!(throttled_share < 0.1, "{allowed}/s: {throttled} of {calls} throttled");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_lifted_is_found_out() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let mut service = Service { allowed: 500.0, credit: 500.0 };
+        let _ = run(&mut pace, &mut service, &mut now, 20, 2_000.0);
+        assert!(pace.rate().unwrap() < 650.0);
+        service.allowed = 1e9;
+        let _ = run(&mut pace, &mut service, &mut now, 60, 2_000.0);
+        assert!(pace.rate().is_none_or(|rate| rate > 2_000.0), "{:?}", pace.rate());
+        let _ = run(&mut pace, &mut service, &mut now, 120, 2_000.0);
+        assert_eq!(pace.rate(), None);
+    }
+
+    #[test]
+    fn a_service_that_takes_nothing_is_asked_now_and_then_and_comes_back() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let mut service = Service { allowed: 0.0, credit: 0.0 };
+        let _ = run(&mut pace, &mut service, &mut now, 60, 2_000.0);
+        let (_, _, calls) = run(&mut pace, &mut service, &mut now, 100, 2_000.0);
+        assert!((5..60).contains(&calls), "{calls} calls in 100 s");
+        service.allowed = 2_000.0;
+        let _ = run(&mut pace, &mut service, &mut now, 60, 1_500.0);
+        assert!(pace.rate().is_none_or(|rate| rate > 1_000.0), "{:?}", pace.rate());
+    }
+
+    #[test]
+    fn calls_that_were_on_their_way_lower_the_rate_once() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.accepted(1_000, start);
+        let now = start + Duration::from_millis(10);
+        (0..8).for_each(|_| pace.throttled(start, now));
+        let rate = pace.rate().unwrap();
+        assert!((850.0..900.0).contains(&rate), "{rate}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_rate_stays_a_number_above_nothing(
+            steps in proptest::collection::vec((0u64..30_000, 0u8..3, 1usize..51), 1..200),
+        ) {
+            let mut now = Instant::now();
+            let mut pace = Pace::new(now);
+            for (milliseconds, what, count) in steps {
+                now += Duration::from_millis(milliseconds);
+                match what {
+                    0 => pace.accepted(count, now),
+                    1 => pace.throttled(now, now),
+                    _ => pace.started(count, now),
+                }
+                prop_assert!(pace.rate().is_none_or(|rate| rate >= RATE_MIN && rate.is_finite()));
+                let ready_at = pace.ready_at(now).unwrap_or(now);
+                prop_assert!(ready_at <= now + Duration::from_secs(3_600), "{:?}", ready_at - now);
+            }
+        }
+    }
+}
