@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Memory counts as low when less than this part of it is left beside the reserve.
-const LOW_PART: usize = 16;
+const LOW_PART: usize = 32;
 
 struct Buffer {
     length: usize,
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn with_a_spool_memory_is_low_while_half_of_it_is_left() {
-        for (pool, low_at) in [(Pool::new(64, 16), 45), (Pool::with_spool(64, 16), 25)] {
+        for (pool, low_at) in [(Pool::new(64, 16), 47), (Pool::with_spool(64, 16), 25)] {
             let taken: Vec<_> = (0..low_at - 1).map(|_| pool.take_for_batch()).collect();
             assert!(!pool.is_low());
             let last = pool.take_for_batch();

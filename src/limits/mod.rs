@@ -122,8 +122,8 @@ impl Limits {
         let receiver_count = receiver_count_within(total_bytes, receiver_count, host);
         let receivers = receiver_count as u64;
 
-        // An eighth for the slots, sixty-four at most: a larger system call saves nothing more.
-        let slots = total_bytes / 8 / RECEIVE_SLOT_BYTES as u64 / receivers;
+        // A sixteenth for the slots, sixty-four at most: a larger system call saves nothing more.
+        let slots = total_bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
         let receive_slot_count = clamp(slots, RECEIVE_SLOT_COUNT_MIN, RECEIVE_SLOT_COUNT_MAX);
         // A quarter for the kernel's queues, where a burst waits.
         let queue = total_bytes / 4 / receivers / 2;
@@ -155,8 +155,9 @@ impl Limits {
             receive_slot_count,
             socket_queue_bytes,
             chunk_count_max,
-            // Enough for eight calls in flight and the lanes at the usual document size.
-            batch_reserve_count: (chunk_count_max / 3).min(256).max(parcel_room_count),
+            // What is reserved holds nothing in an outage; a little more than a parcel's room lets
+            // calls begin while the rings are full.
+            batch_reserve_count: (chunk_count_max / 32).min(256).max(parcel_room_count),
             parcel_room_count,
             ring_parcel_count_max,
             body_bytes_max,
