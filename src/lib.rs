@@ -52,3 +52,4 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod spool;
+pub mod sync;

@@ -12,10 +12,9 @@
 //! Chunks are made when they are first needed: a daemon with little to do stays small. Any thread
 //! may take and give; all of it is lock-free.
 
-use crossbeam_queue::ArrayQueue;
+use crate::sync::{ArrayQueue, AtomicUsize, Ordering};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Size of a chunk in bytes: an HTTP/2 frame, four pages, about fourteen documents.
 ///

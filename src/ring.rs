@@ -1,9 +1,10 @@
 //! The hand-over from a receiver thread to the batcher: lock-free, bounded, oldest out.
 //!
 //! In: segments, copied out of the receive buffers at once so that those go back to the kernel.
-//! Out: parcels of segments, in the order they came. Small segments are packed into a chunk that
-//! stays open between two drains of the socket, so that at low rates a chunk is filled and not
-//! spent on a single segment; one push to the queue carries many segments.
+//! Out: parcels of segments in the order they came, but that one which fills up between the
+//! batcher's look into the queue and its look at `open` may come after the next. Small segments
+//! are packed into a chunk that stays open between two drains of the socket, so that at low rates
+//! a chunk is filled and not spent on a single segment; one push to the queue carries many.
 //!
 //! ```text
 //!  receiver ──► open (one parcel) ──full──► queue of full parcels ──► batcher
@@ -13,15 +14,16 @@
 //! Both `open` and the queue are crossbeam `ArrayQueue`s: the receiver takes the open parcel out,
 //! owns it while it fills it, and puts it back, so neither side ever waits for the other.
 //!
+//! `tests/model` goes through the interleavings of the two threads.
+//!
 //! Bound: the pool's chunks and the queue's places. When either is used up the ring's oldest
 //! parcel gives way, and the caller is told how many segments that cost ([`Pushed`]).
 
 use crate::memory::{CHUNK_BYTES, Chunk, Pool};
 use crate::segment::{Fields, Form, Segment, Span};
-use crossbeam_queue::ArrayQueue;
+use crate::sync::{self, ArrayQueue, AtomicUsize, Ordering, fence};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::Instant;
 
 /// Bytes in front of each document in a chunk: its length and its fields.
@@ -216,27 +218,26 @@ struct Shared {
 
 /// Makes a ring of at most `parcel_count_max` full parcels with chunks from `pool`.
 pub fn ring(pool: Arc<Pool>, parcel_count_max: usize) -> (Producer, Consumer) {
-    let shared = Arc::new(Shared {
+    let shared = sync::Arc::new(Shared {
         open: ArrayQueue::new(1),
         full: ArrayQueue::new(parcel_count_max),
         fresh_count: AtomicUsize::new(0),
     });
-    let producer = Producer { shared: Arc::clone(&shared), pool };
+    let producer = Producer { shared: sync::Arc::clone(&shared), pool };
     (producer, Consumer { shared, counted: VecDeque::new() })
 }
 
 /// The receiver's end; there is one.
 #[derive(Debug)]
 pub struct Producer {
-    shared: Arc<Shared>,
+    shared: sync::Arc<Shared>,
     pool: Arc<Pool>,
 }
 
 impl Producer {
     /// Starts the hand-over of one drain of the socket, at `now`.
     pub fn begin(&mut self, now: Instant) -> Drain<'_> {
-        let open = self.shared.open.pop();
-        Drain { producer: self, open, now, pushed_count: 0 }
+        Drain { producer: self, open: None, now, pushed_count: 0 }
     }
 
     /// Closes the ring: the consumer ends when it has taken the rest.
@@ -260,6 +261,11 @@ pub struct Drain<'a> {
 impl Drain<'_> {
     /// Copies a segment into the ring.
     pub fn push(&mut self, segment: &Segment<'_>) -> Pushed {
+        if self.open.is_none() {
+            // Not before: a drain that pushes nothing wakes nobody, so it must not hide the
+            // parcel from a consumer that looks meanwhile and then sleeps.
+            self.open = self.producer.shared.open.pop();
+        }
         let mut pushed = Pushed::default();
         let has_room = self.open.as_mut().is_some_and(|parcel| parcel.has_room(segment.document));
         if !has_room {
@@ -327,7 +333,7 @@ impl Drain<'_> {
 /// The batcher's end; there is one.
 #[derive(Debug)]
 pub struct Consumer {
-    shared: Arc<Shared>,
+    shared: sync::Arc<Shared>,
     /// Taken to be counted; they go before all others.
     counted: VecDeque<Parcel>,
 }
@@ -342,9 +348,16 @@ impl Consumer {
 
     fn pop_shared(&mut self) -> Option<Parcel> {
         self.shared.full.pop().or_else(|| {
-            // Counted down before the look: a push after it wakes this side again.
-            self.shared.fresh_count.store(0, Ordering::Release);
-            self.shared.open.pop().filter(|parcel| parcel.segment_count > 0)
+            // Counted down before the look: a push after it wakes this side again, and what was
+            // counted before it is seen by the look. (A store would not order the two.)
+            self.shared.fresh_count.swap(0, Ordering::AcqRel);
+            let open = self.shared.open.pop().filter(|parcel| parcel.segment_count > 0);
+            if open.is_some() && !self.shared.full.is_empty() {
+                // Filled up between the two looks and counted down with the rest; a consumer that
+                // stops here has to know of it.
+                self.shared.fresh_count.fetch_add(1, Ordering::Relaxed);
+            }
+            open
         })
     }
 
@@ -372,7 +385,7 @@ impl Consumer {
 
     /// Whether the receiver is gone: nothing comes after what [`pop`](Self::pop) still gives.
     pub fn is_closed(&self) -> bool {
-        let is_alone = Arc::strong_count(&self.shared) == 1;
+        let is_alone = sync::Arc::strong_count(&self.shared) == 1;
         // The count is read without order; what the receiver pushed before it let go is seen then.
         fence(Ordering::Acquire);
         is_alone
@@ -506,6 +519,15 @@ mod tests {
         assert_eq!(consumer.segment_count(), 8);
         assert_eq!(pop_all(&mut consumer), documents);
         assert_eq!((consumer.segment_count(), consumer.waiting_count()), (0, 0));
+    }
+
+    #[test]
+    fn a_drain_hides_nothing_from_the_consumer_before_it_pushes() {
+        let (mut producer, mut consumer) = ring(Pool::new(3, 0), 10);
+        assert_eq!(push(&mut producer, b"waits"), 0);
+        let drain = producer.begin(Instant::now());
+        assert_eq!(pop_all(&mut consumer), [b"waits"]);
+        assert!(!drain.commit());
     }
 
     #[test]
