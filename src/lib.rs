@@ -7,7 +7,7 @@
 //!   a receiver thread (intake.rs)                the upload thread (outlet/)
 //!  ┌────────────────────────────────────┐       ┌─────────────────────────────────────────┐
 //!  │ socket ──► datagram ──► segment ───┼► ring ┼──► batch ──────► request ──────► outcome │
-//!  │ receive/                segment.rs │ring.rs│    batch/        upload/         upload/ │
+//!  │ receive/                segment.rs │ring/ │    batch/        upload/         upload/ │
 //!  │                                    │       │    escape/       sign, client   classify │
 //!  └────────────────────────────────────┘       └──────────────────▲────────────────┬─────┘
 //!         memory.rs: one pool of chunks for all of it               └─ waiting.rs ◄──┘

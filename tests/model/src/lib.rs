@@ -6,7 +6,7 @@
 
 #[path = "../../../src/memory.rs"]
 pub mod memory;
-#[path = "../../../src/ring.rs"]
+#[path = "../../../src/ring/mod.rs"]
 pub mod ring;
 pub mod segment;
 pub mod sync;
