@@ -91,11 +91,6 @@ impl Identity {
         Self { credentials: watch::channel(Some(credentials)).1, renew: Arc::default() }
     }
 
-    /// No credentials, and never any.
-    pub fn none() -> Self {
-        Self { credentials: watch::channel(None).1, renew: Arc::default() }
-    }
-
     /// Starts to look for credentials on the current runtime, with `role_arn` on top if given.
     pub fn start(region: Region, role_arn: Option<String>) -> Self {
         let (sender, credentials) = watch::channel(None);

@@ -70,11 +70,11 @@ impl Outlet {
     /// options for one.
     pub fn new(
         limits: &Limits,
-        pool: Arc<Pool>,
         rings: Vec<Consumer>,
         woken: Arc<Notify>,
         uploader: Uploader,
         spool: Option<spool::Options>,
+        pool: Arc<Pool>,
         account: Arc<Account>,
     ) -> Self {
         let batcher = Batcher::new(Arc::clone(&pool), limits.body_bytes_max, limits.lane_count_max);
@@ -116,7 +116,7 @@ impl Outlet {
             self.uploader.settle_ended();
             self.serve_spool(is_closing, now);
             self.uploader.start_due(now);
-            if is_closing && self.is_settled() {
+            if is_closing && (self.is_settled() || self.uploader.is_hopeless()) {
                 break;
             }
             if deadline.borrow().is_some_and(|deadline| deadline.for_uploads <= now) {

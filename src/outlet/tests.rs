@@ -1,32 +1,33 @@
 //! The account against what the outlet really holds.
 
 use super::*;
-use crate::endpoint::Endpoint;
-use crate::identity::Identity;
 use crate::limits::{Host, Wanted};
 use crate::ring::{Producer, ring};
 use crate::segment::Parser;
-use crate::upload::{Client, Signer, Timeouts, Trust};
+use crate::upload::Route;
+use std::time::Duration;
+use tokio::sync::oneshot;
 
-/// An outlet that has no credentials, so that it holds whatever it is given.
+/// An outlet that does not know where to send to, so that it holds whatever it is given.
 fn outlet() -> (Outlet, Producer, Arc<Account>) {
+    outlet_with(oneshot::channel().1)
+}
+
+fn outlet_with(arrival: oneshot::Receiver<Route>) -> (Outlet, Producer, Arc<Account>) {
     let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
     let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, has_spool: false };
     let limits = Limits::derive(wanted, host);
     let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
     let account = Arc::new(Account::new(1));
     let (producer, consumer) = ring(Arc::clone(&pool), limits.ring_parcel_count_max);
-    let endpoint = Endpoint::resolve(Some("http://127.0.0.1:1"), "x").unwrap();
-    let client = Client::new(&endpoint, &Trust::default(), Timeouts::default()).unwrap();
-    let signer = Signer::new(&endpoint, "us-east-1", None);
-    let uploader = Uploader::new(client, signer, Identity::none(), 8, Arc::clone(&account));
+    let uploader = Uploader::new(arrival, 8, Arc::clone(&account));
     let outlet = Outlet::new(
         &limits,
-        pool,
         vec![consumer],
         Arc::default(),
         uploader,
         None,
+        pool,
         Arc::clone(&account),
     );
     (outlet, producer, account)
@@ -80,4 +81,16 @@ async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
     let held_count = outlet.run(deadline).await;
     assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (0, 1_010));
     assert_eq!(account.imbalance(held_count), 0);
+}
+
+#[tokio::test]
+async fn when_nobody_will_ever_tell_where_to_send_to_the_end_comes_at_once() {
+    let (sender, arrival) = oneshot::channel();
+    let (outlet, mut producer, account) = outlet_with(arrival);
+    receive(&mut producer, &account, 10);
+    drop((producer, sender));
+    let deadline = Deadline::within(Duration::from_secs(600), false, Instant::now());
+    let (_sender, deadline) = watch::channel(Some(deadline));
+    let held_count = tokio::time::timeout(Duration::from_secs(60), outlet.run(deadline)).await;
+    assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (Ok(0), 10));
 }

@@ -39,6 +39,7 @@ use refusal::{Doubt, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use waiting::Waiting;
 
@@ -58,12 +59,23 @@ struct Ended {
     outcome: Outcome,
 }
 
+/// Whom batches are sent to, and as whom.
+#[derive(Debug)]
+pub struct Route {
+    /// The way to the service.
+    pub client: Client,
+    /// Signs for it.
+    pub signer: Signer,
+    /// Whose credentials to sign with.
+    pub identity: Identity,
+}
+
 /// Sends batches.
 #[derive(Debug)]
 pub struct Uploader {
-    client: Client,
-    signer: Signer,
-    identity: Identity,
+    route: Option<Route>,
+    /// Where the route comes from; `None` when it has come, or never will.
+    arrival: Option<oneshot::Receiver<Route>>,
     concurrency: usize,
     account: Arc<Account>,
     waiting: Waiting,
@@ -84,18 +96,16 @@ pub struct Uploader {
 const REFUSED_IN_A_ROW_MAX: u32 = 8;
 
 impl Uploader {
-    /// An uploader that makes up to `concurrency` calls at a time and counts into `account`.
+    /// An uploader that keeps batches until `arrival` tells where to send them, makes up to
+    /// `concurrency` calls at a time, and counts into `account`.
     pub fn new(
-        client: Client,
-        signer: Signer,
-        identity: Identity,
+        arrival: oneshot::Receiver<Route>,
         concurrency: usize,
         account: Arc<Account>,
     ) -> Self {
         Self {
-            client,
-            signer,
-            identity,
+            route: None,
+            arrival: Some(arrival),
             concurrency,
             account,
             waiting: Waiting::default(),
@@ -138,16 +148,17 @@ impl Uploader {
     }
 
     fn start(&mut self, attempt: Attempt, now: Instant) {
-        let Some(credentials) = self.identity.credentials() else {
+        let credentials = self.route.as_ref().and_then(|route| route.identity.credentials());
+        let Some((route, credentials)) = self.route.as_ref().zip(credentials) else {
             self.waiting.push_due(attempt);
             return;
         };
-        let signed_at = self.signer.time(SystemTime::now());
-        let request = match self.signer.sign(&attempt.batch, &credentials, signed_at) {
+        let signed_at = route.signer.time(SystemTime::now());
+        let request = match route.signer.sign(&attempt.batch, &credentials, signed_at) {
             Ok(request) => request,
             // Other credentials may do better; these are asked for again.
             Err(error) => {
-                self.identity.renew();
+                route.identity.renew();
                 self.hold_back(Duration::ZERO, now);
                 self.try_again(attempt, &error.to_string(), Duration::ZERO, now);
                 return;
@@ -158,7 +169,7 @@ impl Uploader {
         self.next_call_number += 1;
         let accepted_count = self.accepted_count;
         self.calls.insert(call_number, Call { attempt, started_at: now, accepted_count });
-        let client = self.client.clone();
+        let client = route.client.clone();
         self.tasks.spawn(async move {
             let outcome = match client.send(request).await {
                 Ok(answer) => classify(answer.status, &answer.headers, &answer.body, signed_at),
@@ -170,7 +181,17 @@ impl Uploader {
 
     fn may_start(&self) -> bool {
         let concurrency = if self.hold.is_failing() { 1 } else { self.concurrency };
-        self.calls.len() < concurrency && self.identity.is_ready()
+        self.calls.len() < concurrency && self.is_ready()
+    }
+
+    /// Whether there is somebody to send to, and to sign as.
+    fn is_ready(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.identity.is_ready())
+    }
+
+    /// Whether nothing can ever be sent: nobody will tell where to.
+    pub fn is_hopeless(&self) -> bool {
+        self.route.is_none() && self.arrival.is_none()
     }
 
     /// Until when no call may start, because of failures or throttling.
@@ -180,7 +201,7 @@ impl Uploader {
 
     /// Whether the service fails, or there is nobody to sign as.
     pub fn is_failing(&self) -> bool {
-        self.hold.is_failing() || !self.identity.is_ready()
+        self.hold.is_failing() || !self.is_ready()
     }
 
     /// Whether batches wait that cannot be sent now: others gain nothing by being ended early.
@@ -195,13 +216,21 @@ impl Uploader {
         Some(self.paused_until(now).map_or(due, |until| due.max(until)))
     }
 
-    /// Waits until a call has ended, which is then settled, or the credentials have changed.
+    /// Waits until a call has ended, which is then settled, or the route or the credentials have
+    /// changed.
     ///
     /// Nothing is lost when the wait is given up.
     pub async fn event(&mut self) {
-        tokio::select! {
-            Some(ended) = self.tasks.join_next() => self.settle(ended),
-            () = self.identity.changed() => self.resume(),
+        match (&mut self.route, &mut self.arrival) {
+            (Some(route), _) => tokio::select! {
+                Some(ended) = self.tasks.join_next() => self.settle(ended),
+                () = route.identity.changed() => self.resume(),
+            },
+            (None, Some(arrival)) => {
+                self.route = arrival.await.ok();
+                self.arrival = None;
+            }
+            (None, None) => std::future::pending().await,
         }
     }
 
@@ -264,12 +293,12 @@ impl Uploader {
                 self.try_again(attempt, reason, Duration::ZERO, now);
             }
             Failure::Expired => {
-                self.identity.renew();
+                self.renew_credentials();
                 self.hold_back(Duration::ZERO, now);
                 self.try_again(attempt, reason, Duration::ZERO, now);
             }
             Failure::Denied => {
-                self.identity.renew();
+                self.renew_credentials();
                 self.hold.deny(now);
                 self.account.requests_retried.add(1);
                 report::denied(reason, &self.hold, now);
@@ -277,7 +306,9 @@ impl Uploader {
             }
             Failure::Skew { service_time } => {
                 report::skewed(service_time);
-                self.signer.set_time(service_time, SystemTime::now());
+                if let Some(route) = &mut self.route {
+                    route.signer.set_time(service_time, SystemTime::now());
+                }
                 self.try_again(attempt, reason, Duration::ZERO, now);
             }
             Failure::Split { is_too_large } => {
@@ -338,7 +369,15 @@ impl Uploader {
         let pause = self.waiting.backoff(self.hold.failed_rounds()).max(pause_min);
         if self.hold.fail(pause, now) {
             // Names are looked up anew, and no connection to what has gone is used again.
-            self.client.forget_connections();
+            if let Some(route) = &mut self.route {
+                route.client.forget_connections();
+            }
+        }
+    }
+
+    fn renew_credentials(&self) {
+        if let Some(route) = &self.route {
+            route.identity.renew();
         }
     }
 

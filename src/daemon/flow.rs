@@ -1,0 +1,188 @@
+//! The flow as a whole: receivers, rings and the upload thread, from the start to the last line.
+
+use super::ending::Ending;
+use super::threads::{Receivers, Sinks, UploadThread};
+use super::{DaemonError, Signals};
+use crate::account::Account;
+use crate::config::Config;
+use crate::limits::{Host, Limits, MEGABYTE, Wanted};
+use crate::memory::Pool;
+use crate::metrics::Metrics;
+use crate::outlet::{Deadline, Outlet};
+use crate::receive::{Backend, Binding, Choice, SocketGroup, Spread};
+use crate::spool;
+use crate::upload::{Route, Uploader};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// Everything that segments go through.
+pub struct Flow {
+    /// Where segments are received.
+    pub udp_address: SocketAddr,
+    account: Arc<Account>,
+    pool: Arc<Pool>,
+    backend: Backend,
+    receivers: Receivers,
+    upload: UploadThread,
+    route: oneshot::Sender<Route>,
+    ending: Ending,
+}
+
+impl Flow {
+    /// Opens the sockets and starts all threads; segments are kept until [`run`](Self::run) knows
+    /// where to send them.
+    pub fn start(config: &Config) -> Result<Self, DaemonError> {
+        let limits = Limits::derive(Wanted::from(config), Host::read());
+        let choice = Choice::make(config.receive_backend)?;
+        let binding = Binding {
+            socket_count: limits.receiver_count,
+            queue_bytes: limits.socket_queue_bytes,
+            share_port: config.share_port,
+        };
+        let group = SocketGroup::bind(&config.udp_address, binding)?;
+        say_how(&group, &choice, &limits, config.receiver_count);
+        let spool = spool_options(config);
+        let new_pool = if spool.is_some() { Pool::with_spool } else { Pool::new };
+        let pool = new_pool(limits.chunk_count_max, limits.batch_reserve_count);
+        let account = Arc::new(Account::new(limits.receiver_count));
+        let sinks =
+            Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), woken: Arc::default() };
+        let udp_address = group.local_address();
+        let backend = choice.backend;
+        let pin = config.pin.unwrap_or_else(|| !is_in_container());
+        let (receivers, rings) = Receivers::start(group, backend, pin, &limits, &sinks)?;
+        let (route, arrival) = oneshot::channel();
+        let ending = Ending {
+            time: Duration::from_secs(config.shutdown_seconds),
+            has_spool: spool.is_some(),
+            // The other daemon on the port takes what comes from now on.
+            waits_for_quiet: !config.share_port,
+        };
+        let uploader = Uploader::new(arrival, config.concurrency, Arc::clone(&account));
+        let outlet =
+            Outlet::new(&limits, rings, sinks.woken, uploader, spool, sinks.pool, sinks.account);
+        let upload = UploadThread::start(outlet)?;
+        Ok(Self { udp_address, account, pool, backend, receivers, upload, route, ending })
+    }
+
+    /// What there is to be seen of it.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::new(Arc::clone(&self.account), Arc::clone(&self.pool), self.backend.name())
+    }
+
+    /// Sends by the route that is found, until a signal or a failure has ended it in order.
+    pub async fn run(
+        self,
+        route: impl Future<Output = Result<Route, DaemonError>>,
+        mut signals: Signals,
+    ) -> Result<(), DaemonError> {
+        let Self { account, mut receivers, mut upload, ending, .. } = self;
+        let result = {
+            let no_route = async {
+                match route.await {
+                    Ok(route) => {
+                        // The upload thread is there for as long as this is.
+                        let _ = self.route.send(route);
+                        std::future::pending().await
+                    }
+                    Err(error) => error,
+                }
+            };
+            tokio::select! {
+                () = signals.next() => Ok(()),
+                failure = receivers.failed() => Err(failure.into()),
+                error = no_route => Err(error),
+            }
+        };
+        match &result {
+            Ok(()) => info!("Got shutdown signal: sending what is left"),
+            Err(failure) => error!("{failure}. Sending what is left, then ending"),
+        }
+        let held_count = tokio::select! {
+            held_count = ending.run(&mut receivers, &mut upload, &account) => held_count,
+            () = signals.next() => {
+                warn!("Got shutdown signal again: no time is left for what is not sent");
+                upload.set_deadline(Deadline::at_once(Instant::now()));
+                receivers.stop().await;
+                upload.ended().await
+            }
+        };
+        show_account(&account, held_count);
+        result
+    }
+}
+
+/// The spool that the operator wants.
+fn spool_options(config: &Config) -> Option<spool::Options> {
+    Some(spool::Options {
+        path: config.spool_path.clone()?,
+        size_bytes_max: config.spool_size_mb * MEGABYTE,
+        age_max: Duration::from_secs(config.spool_age_hours * 3600),
+    })
+}
+
+/// The start-up lines: the backend in force, what the kernel granted, what was not to be had.
+fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits, receiver_count: usize) {
+    let queue = group.queue();
+    info!(
+        "Listening on UDP {} (receive backend {}, {} receivers, socket queue {} bytes each, \
+         buffers {} MB)",
+        group.local_address(),
+        choice.backend,
+        limits.receiver_count,
+        queue.granted_bytes,
+        limits.total_bytes / MEGABYTE
+    );
+    if let Some(reason) = &choice.fallback {
+        warn!("Receiving with {} instead: {reason}", choice.backend);
+    }
+    if limits.receiver_count < receiver_count {
+        warn!(
+            "{} receivers and not {receiver_count} (Receive.Receivers): more do not fit into half \
+             of the buffers (-m)",
+            limits.receiver_count
+        );
+    }
+    if queue.granted_bytes < queue.asked_bytes {
+        info!(
+            "The kernel granted {} of the {} bytes asked for as each socket's queue. {}, and longer \
+             bursts get through",
+            queue.granted_bytes,
+            queue.asked_bytes,
+            queue.advice()
+        );
+    }
+    match group.spread() {
+        Spread::Single | Spread::Program => {}
+        Spread::Hash(error) => warn!(
+            "The kernel takes no program to spread datagrams ({error}): its hash gives all of one \
+             sender to one receiver"
+        ),
+        Spread::Shared => info!(
+            "Another daemon listens on the port too (Receive.SharePort): the kernel spreads \
+             datagrams by sender"
+        ),
+    }
+}
+
+/// Whether a container's runtime has left its marks: its processors may be shared.
+fn is_in_container() -> bool {
+    let is_there = |path: &str| std::path::Path::new(path).exists();
+    is_there("/.dockerenv")
+        || is_there("/run/.containerenv")
+        || ["container", "KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some())
+}
+
+/// The line of the end.
+fn show_account(account: &Account, held_count: usize) {
+    info!("Account: {}", account.line(held_count));
+    let imbalance = account.imbalance(held_count);
+    if imbalance != 0 {
+        error!("The account does not balance: {imbalance} segments. This is a fault of xrayd");
+    }
+}
