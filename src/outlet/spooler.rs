@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 const WRITE_COUNT_MAX: usize = 8;
 
 /// Batches out of the spool in memory at most.
-pub const READ_COUNT_MAX: usize = 4;
+pub const READ_COUNT_MAX: usize = 8;
 
 /// After a failure the spool is tried again when this time is over.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// Records that cannot be used which a turn looks at, at most, before others have their turn.
 const SKIPPED_COUNT_MAX: usize = 1000;
 
-static FAILED: RateLimit = RateLimit::with_line_count(2);
+static FAILED: RateLimit = RateLimit::once_a_minute();
 static FULL: RateLimit = RateLimit::new();
 static EXPIRED: RateLimit = RateLimit::new();
 static DAMAGED: RateLimit = RateLimit::new();
@@ -171,8 +171,10 @@ impl Spooler {
     }
 
     /// Asks for so many batches out of the spool; [`read`](Self::read) has them later.
+    ///
+    /// Not while a turn is on its way: it may be reading some already.
     pub fn ask(&mut self, count: usize) {
-        if self.may_have_more() && self.read.is_empty() {
+        if self.may_have_more && matches!(self.state, State::Open(_)) {
             self.work.read_count = count;
         }
     }

@@ -28,7 +28,18 @@ ENVIRONMENT = {
     "AWS_REGION": REGION,
 }
 
-ACCOUNT = re.compile(r"Account: received=(\d+) replayed=0 sent=(\d+) rejected=0 dropped=0 spooled=0 held=0 kernel_drops=0$")
+ACCOUNT = re.compile(
+    r"Account: received=(\d+) replayed=0 sent=(\d+) rejected=0 dropped=0 spooled=0 held=0 "
+    r"kernel_drops=0$"
+)
+
+
+def check_balance(line):
+    """Fails if a segment that came is nowhere, or in two places."""
+    counts = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
+    came = counts["received"] + counts["replayed"]
+    left = sum(counts[name] for name in ("sent", "rejected", "dropped", "spooled", "held"))
+    assert came == left, line
 
 
 def wait_for(find, complaint):
@@ -109,11 +120,18 @@ class Child:
         """Asks it to end."""
         self._process.terminate()
 
+    def signal(self, number):
+        """Sends it a signal."""
+        self._process.send_signal(number)
+
     def wait(self):
         """Waits for its end; returns its exit code."""
         code = self._process.wait(PATIENCE_SECONDS)
         for reader in self._readers:
             reader.join()
+        for line in self.lines:
+            if "Account: " in line:
+                check_balance(line)
         return code
 
 
