@@ -3,12 +3,25 @@
 //! Each target that takes these tests in has its daemons receive in another way, which is the one
 //! in the target's name.
 
+mod account;
+mod answers;
 mod bad_input;
+mod connections;
+mod delivery;
 mod denied;
+mod disk;
 mod endpoint;
+mod fault;
 mod faults;
+mod identity;
+mod load;
+mod outage;
 mod process;
 mod receive;
 mod recorded;
+mod shutdown;
+mod split;
+mod spool;
 mod start;
+mod throttle;
 mod tls;

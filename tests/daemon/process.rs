@@ -1,5 +1,6 @@
 //! The real binary as a child process, and the questions that a test asks it.
 
+use super::account::Account;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -56,6 +57,35 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// The command for a daemon on free ports with this target's receive backend, sending to
+/// `endpoint`. It has no credentials yet.
+pub fn daemon_command(endpoint: &str, arguments: &[&str]) -> Command {
+    let backend = backend();
+    let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+    all.extend(["--receiver", backend.name()]);
+    all.extend(arguments);
+    let mut command = command(&all);
+    command.env("AWS_ENDPOINT_URL_XRAY", endpoint);
+    command
+}
+
+/// Gives a command the keys that the tests use.
+pub fn with_credentials(command: &mut Command) -> &mut Command {
+    command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret")
+}
+
+/// The same command behind `/bin/sh -c script`, where it is `"$@"`, in a mount namespace of its
+/// own. The script has to `exec` it, so that signals reach the daemon.
+pub fn in_own_mounts(command: &Command, script: &str) -> Command {
+    let mut outer = Command::new("/usr/bin/unshare");
+    outer.args(["--mount", "/bin/sh", "-c", script, "sh"]);
+    outer.arg(command.get_program()).args(command.get_args()).env_clear();
+    outer.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer.current_dir(std::env::temp_dir());
+    outer
+}
+
 /// Runs a daemon that is expected not to start; returns its exit code and what it said.
 pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = command(arguments);
@@ -63,6 +93,19 @@ pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let (status, log) = Daemon::watch(child, any).wait();
     (status.code(), log)
+}
+
+/// Whether this target has the tests that take half a minute: one way to receive is enough for
+/// them, since they are about what comes after it.
+pub fn runs_long_tests() -> bool {
+    env!("CARGO_CRATE_NAME") == "daemon_uring"
+}
+
+/// A file `cfg.yaml` in `folder` with these keys; returns its path.
+pub fn config_file(folder: &Path, keys: &str) -> String {
+    let path = folder.join("cfg.yaml");
+    std::fs::write(&path, format!("Version: 2\n{keys}\n")).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 /// Waits until a file has `text` in it.
@@ -84,18 +127,10 @@ pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
 impl Daemon {
     /// Starts the daemon on free ports with credentials, sending to `endpoint`.
     pub fn start(endpoint: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let backend = backend();
-        let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
-        all.extend(["--receiver", backend.name()]);
-        all.extend(arguments);
-        let mut command = command(&all);
-        command
-            .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-            .env("AWS_SECRET_ACCESS_KEY", "secret")
-            .env("AWS_ENDPOINT_URL_XRAY", endpoint)
-            .envs(environment.iter().copied());
+        let mut command = daemon_command(endpoint, arguments);
+        with_credentials(&mut command).envs(environment.iter().copied());
         let daemon = Self::spawn(command);
-        daemon.wait_for_line(&format!("(receive backend {backend}, "));
+        daemon.wait_for_line(&format!("(receive backend {}, ", backend()));
         daemon
     }
 
@@ -179,6 +214,18 @@ impl Daemon {
         answer
     }
 
+    /// The account on its metrics page, which has to balance; for a daemon at rest.
+    pub fn balance(&self) -> Account {
+        let account = self.account();
+        assert_eq!(account.imbalance(), 0, "{account}\n{}", self.log());
+        account
+    }
+
+    /// The account on its metrics page, which may be in motion.
+    pub fn account(&self) -> Account {
+        Account::of_metrics(&self.get("/metrics"))
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -209,6 +256,12 @@ impl Daemon {
         rustix::process::kill_process(id, signal).unwrap();
     }
 
+    /// Kills it, as a machine that fails would; returns its whole log.
+    pub fn kill(self) -> String {
+        self.signal(rustix::process::Signal::KILL);
+        self.wait().1
+    }
+
     /// Ends it with SIGTERM; returns its exit status and its whole log.
     pub fn stop(self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
@@ -228,7 +281,14 @@ impl Daemon {
         // Its outputs end with it.
         let ended = self.lines.wait(|_, ended_count| (ended_count == 2).then_some(()));
         assert!(ended.is_ok(), "its outputs stay open");
-        (status, self.log())
+        let log = self.log();
+        // Every test of the suite checks this with every daemon that it ends in order.
+        let account = Account::of_log(&log);
+        if let Some(account) = &account {
+            assert_eq!(account.imbalance(), 0, "{account}\n{log}");
+        }
+        assert!(account.is_some() || !log.contains("Got shutdown signal"), "no account in\n{log}");
+        (status, log)
     }
 }
 

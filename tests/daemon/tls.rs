@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A private authority; its certificate is in a file of `folder`.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    path: PathBuf,
+    /// Where its certificate is.
+    pub path: PathBuf,
 }
 
 impl Authority {
-    fn new(folder: &Path, name: &str) -> Self {
+    /// Makes an authority and its file.
+    pub fn new(folder: &Path, name: &str) -> Self {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -28,7 +30,7 @@ impl Authority {
     }
 
     /// A server's configuration with a certificate for `host`.
-    fn server(&self, host: &str, protocols: &[&[u8]]) -> ServerConfig {
+    pub fn server(&self, host: &str, protocols: &[&[u8]]) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let parameters = CertificateParams::new([host.to_owned()]).unwrap();
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();

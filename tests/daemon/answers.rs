@@ -1,0 +1,303 @@
+//! What a steered endpoint says to a request, and what it has taken.
+
+use super::load::Sent;
+use http::header::{CONTENT_TYPE, DATE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use time::{Date, Month, OffsetDateTime};
+
+/// A request that was signed this far from the service's clock is refused.
+const SKEW_MAX_SECONDS: i64 = 5 * 60;
+
+/// What the service does with requests; a test changes it at any time.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// How long an answer takes. The documents are taken at its end.
+    pub pause: Duration,
+    /// Every request is answered with this, and nothing is taken.
+    pub failure: Option<Failure>,
+    /// More documents than this bucket gives are throttled.
+    pub bucket: Option<Bucket>,
+    /// A larger body is refused with 413.
+    pub body_bytes_max: Option<usize>,
+    /// Requests that are signed with this access key have expired.
+    pub expired_key: Option<&'static str>,
+    /// The service's clock, where it is not ours.
+    pub clock: Option<Clock>,
+    /// A connection ends in order after so many requests: HTTP/2 GOAWAY.
+    pub requests_per_connection: Option<usize>,
+}
+
+/// An answer that is no success.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Failure {
+    /// A status and nothing else.
+    pub fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: String::new() }
+    }
+
+    /// The page of a proxy on the way.
+    pub fn html(status: u16) -> Self {
+        let body = format!("<html><body><h1>{status} Sorry</h1></body></html>");
+        Self { status, headers: vec![(CONTENT_TYPE.as_str(), "text/html".into())], body }
+    }
+
+    /// An error in the service's own words.
+    pub fn code(status: u16, code: &str) -> Self {
+        let headers = vec![("x-amzn-errortype", format!("{code}:http://internal.amazon.com/"))];
+        Self { status, headers, body: format!(r#"{{"message":"{code} of the test"}}"#) }
+    }
+
+    /// The same, with one header more.
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.headers.push((name, value.to_string()));
+        self
+    }
+}
+
+/// A token bucket of documents.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    per_second: f64,
+    burst: f64,
+    tokens: f64,
+    filled_at: Instant,
+}
+
+impl Bucket {
+    /// A full one.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        let (per_second, burst) = (f64::from(per_second), f64::from(burst));
+        Self { per_second, burst, tokens: burst, filled_at: Instant::now() }
+    }
+
+    fn take(&mut self, count: usize) -> bool {
+        let count = f64::from(u32::try_from(count).unwrap());
+        let gained = self.filled_at.elapsed().as_secs_f64() * self.per_second;
+        self.filled_at = Instant::now();
+        self.tokens = f64::min(self.tokens + gained, self.burst);
+        let is_enough = self.tokens >= count;
+        if is_enough {
+            self.tokens -= count;
+        }
+        is_enough
+    }
+}
+
+/// A clock that is not ours, and how the service refuses requests of another time.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Ahead of ours, or behind it below zero.
+    pub offset_seconds: i64,
+    /// `RequestTimeTooSkewed` or `InvalidSignatureException`.
+    pub code: &'static str,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// So many documents were taken.
+    Accepted(usize),
+    /// It was throttled.
+    Throttled,
+    /// It was answered with another status than success.
+    Failed(u16),
+}
+
+/// How often a document was taken, and when first.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// 1 where nothing went wrong.
+    pub count: usize,
+    /// The first time.
+    pub at: Instant,
+}
+
+/// What the endpoint has seen.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The documents that were taken.
+    pub arrivals: BTreeMap<String, Arrival>,
+    /// Every request that was answered.
+    pub requests: Vec<(Instant, Verdict)>,
+    /// What no daemon may send.
+    pub violations: Vec<String>,
+    /// Documents that were unprocessed once.
+    put_off: HashSet<String>,
+}
+
+impl Ledger {
+    /// The requests answered since then.
+    pub fn since(&self, mark: Instant) -> Vec<Verdict> {
+        self.requests.iter().filter(|(at, _)| *at >= mark).map(|(_, verdict)| *verdict).collect()
+    }
+
+    /// When the first document was taken after `mark`.
+    pub fn first_accepted_after(&self, mark: Instant) -> Option<Instant> {
+        let accepted = self.requests.iter().filter(|(_, v)| matches!(v, Verdict::Accepted(_)));
+        accepted.map(|(at, _)| *at).find(|at| *at >= mark)
+    }
+
+    /// The longest that one of these documents took to arrive, of those that did.
+    pub fn delay_max<'a>(&self, sent: impl IntoIterator<Item = &'a Sent>) -> Duration {
+        let delays = sent.into_iter().filter_map(|sent| {
+            Some(self.arrivals.get(&sent.document)?.at.saturating_duration_since(sent.at))
+        });
+        delays.max().unwrap_or_default()
+    }
+
+    /// Decides about a request and notes what is taken.
+    pub fn decide(
+        &mut self,
+        rules: &mut Rules,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Response<String> {
+        let (verdict, mut answer) = match self.documents(headers, body) {
+            Err(violation) => {
+                self.violations.push(violation);
+                (Verdict::Failed(400), fail(Failure::status(400)))
+            }
+            Ok(documents) => match refuse(rules, headers, body.len(), &documents) {
+                Some((verdict, failure)) => (verdict, fail(failure)),
+                None => self.take(documents),
+            },
+        };
+        self.requests.push((Instant::now(), verdict));
+        let now = OffsetDateTime::now_utc() + offset(rules.clock);
+        answer.headers_mut().insert(DATE, http_date(now));
+        answer
+    }
+
+    /// The documents of a request that is as it has to be.
+    fn documents(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<String>, String> {
+        let authorization = text(headers, "authorization");
+        for part in ["AWS4-HMAC-SHA256 Credential=", "/xray/aws4_request", "Signature="] {
+            if !authorization.contains(part) {
+                return Err(format!("a request is not signed: {part} is not in {authorization:?}"));
+            }
+        }
+        if text(headers, "x-amz-date").len() != "20261125T072106Z".len() {
+            return Err("a request has no date".to_owned());
+        }
+        let body: serde_json::Value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        let documents: Vec<String> = serde_json::from_value(body["TraceSegmentDocuments"].clone())
+            .map_err(|error| error.to_string())?;
+        match documents.len() {
+            1..=50 => Ok(documents),
+            count => Err(format!("a request has {count} documents")),
+        }
+    }
+
+    fn take(&mut self, documents: Vec<String>) -> (Verdict, Response<String>) {
+        let (at, mut taken_count, mut entries) = (Instant::now(), 0, Vec::new());
+        for document in documents {
+            let code = if document.contains("unprocessed:invalid") {
+                "InvalidTraceId"
+            } else if document.contains("unprocessed:throttled")
+                && self.put_off.insert(document.clone())
+            {
+                "ThrottledException"
+            } else {
+                self.arrivals.entry(document).or_insert(Arrival { count: 0, at }).count += 1;
+                taken_count += 1;
+                continue;
+            };
+            let id = document.split(r#""id":""#).nth(1).and_then(|rest| rest.split('"').next());
+            entries
+                .push(serde_json::json!({"Id": id, "ErrorCode": code, "Message": "of the test"}));
+        }
+        let body = serde_json::json!({"UnprocessedTraceSegments": entries}).to_string();
+        (Verdict::Accepted(taken_count), Response::new(body))
+    }
+}
+
+/// Why nothing of a request is taken, if so.
+fn refuse(
+    rules: &mut Rules,
+    headers: &HeaderMap,
+    body_bytes: usize,
+    documents: &[String],
+) -> Option<(Verdict, Failure)> {
+    let failed = |status, failure| Some((Verdict::Failed(status), failure));
+    if let Some(failure) = &rules.failure {
+        return failed(failure.status, failure.clone());
+    }
+    if let Some(clock) = rules.clock {
+        let service = OffsetDateTime::now_utc() + offset(rules.clock);
+        let skew = service - amazon_date(text(headers, "x-amz-date"));
+        if skew.whole_seconds().abs() > SKEW_MAX_SECONDS {
+            return failed(403, Failure::code(403, clock.code));
+        }
+    }
+    let key = rules.expired_key.map(|key| format!("Credential={key}/"));
+    if key.is_some_and(|key| text(headers, "authorization").contains(&key)) {
+        return failed(400, Failure::code(400, "ExpiredTokenException"));
+    }
+    if rules.bucket.as_mut().is_some_and(|bucket| !bucket.take(documents.len())) {
+        return Some((Verdict::Throttled, Failure::code(429, "ThrottledException")));
+    }
+    if rules.body_bytes_max.is_some_and(|limit| body_bytes > limit) {
+        return failed(413, Failure::status(413));
+    }
+    if documents.iter().any(|document| document.contains("poison")) {
+        return failed(400, Failure::code(400, "InvalidRequestException"));
+    }
+    None
+}
+
+fn fail(failure: Failure) -> Response<String> {
+    let mut answer = Response::new(failure.body);
+    *answer.status_mut() = StatusCode::from_u16(failure.status).unwrap();
+    for (name, value) in failure.headers {
+        answer.headers_mut().insert(name, value.parse().unwrap());
+    }
+    answer
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn offset(clock: Option<Clock>) -> time::Duration {
+    time::Duration::seconds(clock.map_or(0, |clock| clock.offset_seconds))
+}
+
+/// `20261125T072106Z`; what is none is long ago.
+fn amazon_date(text: &str) -> OffsetDateTime {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u8>().ok();
+    let parse = || {
+        let month = Month::try_from(number(4..6)?).ok()?;
+        let date = Date::from_calendar_date(text.get(..4)?.parse().ok()?, month, number(6..8)?);
+        let at = date.ok()?.with_hms(number(9..11)?, number(11..13)?, number(13..15)?);
+        Some(at.ok()?.assume_utc())
+    };
+    parse().unwrap_or(UNIX_EPOCH.into())
+}
+
+/// `Wed, 25 Nov 2026 07:21:06 GMT`.
+fn http_date(at: OffsetDateTime) -> HeaderValue {
+    let (day, month) = (at.weekday().to_string(), at.month().to_string());
+    let (year, date) = (at.year(), at.day());
+    let (hour, minute, second) = at.to_hms();
+    let text = format!(
+        "{}, {date:02} {} {year} {hour:02}:{minute:02}:{second:02} GMT",
+        &day[..3],
+        &month[..3]
+    );
+    text.parse().unwrap()
+}
+
+#[test]
+fn dates_are_read_and_written_as_on_the_wire() {
+    let at = amazon_date("20261125T072106Z");
+    assert_eq!(SystemTime::from(at).duration_since(UNIX_EPOCH).unwrap().as_secs(), 1_795_591_266);
+    assert_eq!(http_date(at), "Wed, 25 Nov 2026 07:21:06 GMT");
+}

@@ -1,0 +1,185 @@
+//! What goes wrong on the way to the service: nothing is lost, and nothing comes twice as long as
+//! no answer was lost.
+
+use super::answers::Failure;
+use super::delivery::settle_once;
+use super::fault::{FaultEndpoint, Way};
+use super::load::{Load, document};
+use super::process::{Daemon, config_file, wait_until};
+use super::tls::Authority;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// So that a fault is noticed within a test.
+const SHORT_TIMEOUTS: &str = "Upload: {RequestTimeoutSeconds: 1, ConnectTimeoutSeconds: 1}";
+
+/// Begins a fault under load, ends it when calls have failed; all arrives, and once.
+fn passes(
+    endpoint: &FaultEndpoint,
+    daemon: Daemon,
+    begin: impl FnOnce(&FaultEndpoint),
+    end: impl FnOnce(&FaultEndpoint),
+) -> String {
+    let load = Load::start(daemon.udp, 500, document);
+    wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
+    let retried_count = daemon.metric("xray_requests_retried_total");
+    begin(endpoint);
+    let retried = "xray_requests_retried_total";
+    daemon.wait_for_metric_of_at_least(retried, retried_count + 2);
+    let back_at = Instant::now();
+    end(endpoint);
+    wait_until("something arrives after the fault", || {
+        endpoint.ledger(|ledger| ledger.first_accepted_after(back_at).is_some())
+    });
+    let sent = load.stop();
+    let (log, _) = settle_once(daemon, endpoint, &sent);
+    assert!(log.contains("Sending segment batch failed with:"), "{log}");
+    log
+}
+
+/// The same for a fault of the way.
+fn way_passes(endpoint: &FaultEndpoint, daemon: Daemon, way: Way) -> String {
+    passes(endpoint, daemon, |it| it.set_way(way), |it| it.set_way(Way::Open))
+}
+
+/// The same for an answer.
+fn failure_passes(failure: Failure) {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    passes(
+        &endpoint,
+        daemon,
+        |it| it.change(|rules| rules.failure = Some(failure)),
+        |it| it.change(|rules| rules.failure = None),
+    );
+}
+
+#[test]
+fn refused_connections_cost_nothing() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    way_passes(&endpoint, daemon, Way::Down);
+}
+
+#[test]
+fn reset_connections_cost_nothing() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    way_passes(&endpoint, daemon, Way::Reset);
+}
+
+#[test]
+fn half_answers_are_no_success_and_cost_nothing() {
+    for half in [
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"UnprocessedTraceSegments\":[]}",
+    ] {
+        let endpoint = FaultEndpoint::start();
+        let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+        way_passes(&endpoint, daemon, Way::Half(half));
+    }
+}
+
+#[test]
+fn a_service_that_fails_for_a_while_costs_nothing() {
+    failure_passes(Failure::status(500));
+    failure_passes(Failure::status(503).with("retry-after", 1));
+}
+
+#[test]
+fn pages_of_a_proxy_on_the_way_cost_nothing() {
+    for status in [400, 403, 502] {
+        failure_passes(Failure::html(status));
+    }
+}
+
+#[test]
+fn a_black_hole_is_given_up_after_the_time_for_a_request_and_costs_nothing() {
+    for way in [Way::BlackHole, Way::Unread] {
+        let endpoint = FaultEndpoint::start();
+        let folder = tempfile::tempdir().unwrap();
+        let config = config_file(folder.path(), SHORT_TIMEOUTS);
+        let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
+        let log = way_passes(&endpoint, daemon, way);
+        assert!(log.contains("no answer within 1 s"), "{log}");
+    }
+}
+
+#[test]
+fn slow_answers_are_waited_for() {
+    let endpoint = FaultEndpoint::start();
+    endpoint.change(|rules| rules.pause = Duration::from_millis(700));
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "Upload: {RequestTimeoutSeconds: 3}");
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
+    let load = Load::start(daemon.udp, 300, document);
+    wait_until("the service takes segments", || endpoint.arrived_count() >= 300);
+    let sent = load.stop();
+    assert_eq!(daemon.metric("xray_requests_retried_total"), 0);
+    settle_once(daemon, &endpoint, &sent);
+}
+
+fn tls_pair(folder: &tempfile::TempDir, protocol: &[u8], upload: &str) -> (FaultEndpoint, Daemon) {
+    let authority = Authority::new(folder.path(), "private");
+    let tls = authority.server("127.0.0.1", &[protocol]);
+    let endpoint = FaultEndpoint::start_tls(tls);
+    let bundle = authority.path.to_str().unwrap();
+    let config = config_file(folder.path(), upload);
+    let arguments = ["-c", config.as_str()];
+    let daemon = Daemon::start(&endpoint.url(), &arguments, &[("AWS_CA_BUNDLE", bundle)]);
+    (endpoint, daemon)
+}
+
+#[test]
+fn a_tls_handshake_that_is_cut_costs_nothing() {
+    for protocol in [&b"http/1.1"[..], b"h2"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (endpoint, daemon) = tls_pair(&folder, protocol, "");
+        way_passes(&endpoint, daemon, Way::CutHandshake);
+    }
+}
+
+#[test]
+fn connections_reset_under_tls_cost_nothing() {
+    for protocol in [&b"http/1.1"[..], b"h2"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (endpoint, daemon) = tls_pair(&folder, protocol, "");
+        way_passes(&endpoint, daemon, Way::Reset);
+    }
+}
+
+#[test]
+fn connections_that_the_service_ends_in_order_cost_nothing() {
+    for protocol in [&b"http/1.1"[..], b"h2"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (endpoint, daemon) = tls_pair(&folder, protocol, "");
+        endpoint.change(|rules| rules.requests_per_connection = Some(3));
+        let load = Load::start(daemon.udp, 1_000, document);
+        wait_until("connections have ended", || endpoint.connection_count() >= 5);
+        let sent = load.stop();
+        settle_once(daemon, &endpoint, &sent);
+    }
+}
+
+#[test]
+fn a_dead_connection_of_http2_is_noticed_by_pings_long_before_its_requests_are_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let upload = "Upload: {PingIntervalSeconds: 1, ConnectTimeoutSeconds: 1, \
+                  RequestTimeoutSeconds: 60}";
+    let (endpoint, daemon) = tls_pair(&folder, b"h2", upload);
+    let load = Load::start(daemon.udp, 500, document);
+    wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
+    assert_eq!(endpoint.connection_count(), 1);
+    endpoint.set_way(Way::Unread);
+    // Until the open connection is dead for good; a new one lives.
+    thread::sleep(Duration::from_millis(300));
+    let mended_at = Instant::now();
+    endpoint.set_way(Way::Open);
+    wait_until("something arrives over another connection", || {
+        endpoint.ledger(|ledger| ledger.first_accepted_after(mended_at).is_some())
+    });
+    assert!(mended_at.elapsed() < Duration::from_secs(15), "{:?}", mended_at.elapsed());
+    let sent = load.stop();
+    settle_once(daemon, &endpoint, &sent);
+    assert!(endpoint.connection_count() >= 2);
+}

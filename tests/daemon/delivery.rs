@@ -1,0 +1,95 @@
+//! What was sent against what has arrived.
+
+use super::account::Account;
+use super::fault::FaultEndpoint;
+use super::load::Sent;
+use super::process::Daemon;
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The difference between what was sent and what has arrived.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Documents that did not arrive, in the order in which they were sent.
+    pub missing: Vec<String>,
+    /// Documents that arrived more than once.
+    pub doubled: Vec<String>,
+}
+
+impl Delivery {
+    /// Compares; what nobody sent must not have arrived, nor a request that was not signed.
+    pub fn of<'a>(endpoint: &FaultEndpoint, sent: impl IntoIterator<Item = &'a Sent>) -> Self {
+        endpoint.ledger(|ledger| {
+            assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
+            let sent: Vec<&String> = sent.into_iter().map(|sent| &sent.document).collect();
+            let missing = sent.iter().filter(|sent| !ledger.arrivals.contains_key(**sent));
+            let missing = missing.map(|sent| (*sent).clone()).collect();
+            let known: BTreeSet<&String> = sent.into_iter().collect();
+            let stranger = ledger.arrivals.keys().find(|arrived| !known.contains(arrived));
+            assert_eq!(stranger, None, "it was not sent");
+            let doubled = ledger.arrivals.iter().filter(|(_, arrival)| arrival.count > 1);
+            let doubled = doubled.map(|(document, _)| document.clone()).collect();
+            Self { missing, doubled }
+        })
+    }
+
+    /// No document came twice.
+    pub fn has_none_twice(self, log: &str) -> Self {
+        let count = self.doubled.len();
+        assert_eq!(count, 0, "doubled, the first: {}\n{log}", self.doubled[0]);
+        self
+    }
+
+    /// So many are missing.
+    pub fn misses(self, count: usize, log: &str) -> Self {
+        let first = self.missing.first();
+        assert_eq!(self.missing.len(), count, "missing, the first: {first:?}\n{log}");
+        self
+    }
+}
+
+/// Waits until `daemon` has received as many segments as were sent to it, no one else's. None may
+/// be lost in the kernel: the sender is slow enough for the daemon's queue.
+pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
+    daemon.wait_for_metric("xray_segments_received_total", sent.len() as u64);
+}
+
+/// Waits until all that was received is sent, then ends the daemon: everything has arrived, the
+/// account says the same. Returns the log, and the account at the end.
+pub fn settle(daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> (String, Account) {
+    settle_within(Duration::from_secs(30), daemon, endpoint, sent)
+}
+
+/// [`settle`] for what takes longer.
+pub fn settle_within(
+    patience: Duration,
+    daemon: Daemon,
+    endpoint: &FaultEndpoint,
+    sent: &[Sent],
+) -> (String, Account) {
+    wait_until_received(&daemon, sent);
+    let start = Instant::now();
+    while endpoint.arrived_count() < sent.len() {
+        let arrived_count = endpoint.arrived_count();
+        let log = daemon.log();
+        assert!(start.elapsed() < patience, "{arrived_count} of {}\n{log}", sent.len());
+        thread::sleep(Duration::from_millis(20));
+    }
+    daemon.wait_for_metric_of_at_least("xray_segments_sent_total", sent.len() as u64);
+    daemon.balance();
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = Account::of_log(&log).unwrap();
+    assert_eq!(account.get("dropped") + account.get("rejected"), 0, "{log}");
+    Delivery::of(endpoint, sent).misses(0, &log);
+    (log, account)
+}
+
+/// The same, and none has arrived twice.
+pub fn settle_once(daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> (String, Account) {
+    let (log, account) = settle(daemon, endpoint, sent);
+    Delivery::of(endpoint, sent).has_none_twice(&log);
+    assert_eq!(account.get("sent"), sent.len() as u64, "{log}");
+    (log, account)
+}

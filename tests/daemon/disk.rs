@@ -1,0 +1,62 @@
+//! A spool on a disk that does not take it: said, counted, and never the end of the daemon.
+
+use super::account::Account;
+use super::delivery::{Delivery, settle_once, wait_until_received};
+use super::fault::{FaultEndpoint, Way};
+use super::load::{Load, document, large_document, send};
+use super::process::{Daemon, daemon_command, in_own_mounts, wait_until, with_credentials};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A daemon that sees a file system of its own, mounted with `options`, where its spool is to be.
+/// `None` where the test may not mount.
+fn start(endpoint: &FaultEndpoint, spool: &Path, options: &str) -> Option<Daemon> {
+    let path = spool.to_str().unwrap();
+    let mount = format!("mount -t tmpfs -o {options} none {path}");
+    let trial = in_own_mounts(&Command::new("true"), &mount).stderr(Stdio::null()).status();
+    if !trial.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: mounting is not allowed here");
+        return None;
+    }
+    let arguments = ["-m", "3", "--spool-path", path, "--spool-size-mb", "256"];
+    let mut command = daemon_command(&endpoint.url(), &arguments);
+    with_credentials(&mut command);
+    Some(Daemon::spawn(in_own_mounts(&command, &format!("{mount} && exec \"$@\""))))
+}
+
+#[test]
+fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let Some(daemon) = start(&endpoint, folder.path(), "size=1m,mode=700") else { return };
+    let load = Load::start(daemon.udp, 1_000, large_document);
+    let line = daemon.wait_for_line("No space left on device");
+    assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
+    wait_until("some have given way", || daemon.account().get("dropped") > 500);
+    endpoint.set_way(Way::Open);
+    wait_until("something arrives", || endpoint.arrived_count() > 0);
+    let sent = load.stop();
+    wait_until_received(&daemon, &sent);
+    wait_until("nothing waits any more", || {
+        let account = daemon.account();
+        account.get("sent") + account.get("dropped") >= sent.len() as u64
+    });
+    daemon.balance();
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = Account::of_log(&log).unwrap();
+    let dropped_count = usize::try_from(account.get("dropped")).unwrap();
+    Delivery::of(&endpoint, &sent).misses(dropped_count, &log).has_none_twice(&log);
+}
+
+#[test]
+fn a_read_only_disk_is_said_and_segments_arrive_without_a_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    let Some(daemon) = start(&endpoint, folder.path(), "ro,mode=700") else { return };
+    let line = daemon.wait_for_line("Read-only file system");
+    assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
+    let sent = send(daemon.udp, (0..120).map(document));
+    settle_once(daemon, &endpoint, &sent);
+}

@@ -1,0 +1,312 @@
+//! An X-Ray endpoint with faults that a test switches on and off while it runs: on the way to it
+//! ([`Way`]) and in what it answers ([`Rules`]).
+
+use super::answers::{Ledger, Rules};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket2::{Domain, SockRef, Socket, Type};
+use std::future::pending;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio_rustls::TlsAcceptor;
+
+/// What is on its way when a fault begins has this long to arrive; nothing is taken meanwhile.
+const FLUSH: Duration = Duration::from_millis(50);
+
+/// The way to the service. A fault ends the connections that are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As it should be.
+    Open,
+    /// Nobody listens: connections are refused.
+    Down,
+    /// Connections are made, and reset when something comes over them.
+    Reset,
+    /// Connections are made, requests are read, nothing is answered and nothing taken.
+    BlackHole,
+    /// Connections are made and nobody reads; open ones stay open and nobody reads either.
+    Unread,
+    /// Connections are made, and closed in the middle of the TLS handshake.
+    CutHandshake,
+    /// A request is answered with these bytes, which are half an answer; nothing is taken. Without
+    /// TLS only.
+    Half(&'static str),
+}
+
+/// A running endpoint on a port of the loopback interface that stays its own while it is down.
+#[derive(Debug)]
+pub struct FaultEndpoint {
+    /// Where it listens, unless it is down.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    scheme: &'static str,
+    /// Keeps the port for us: bound, and never listening.
+    _port: Socket,
+    /// The endpoint's thread ends when this is dropped.
+    _running: tokio::sync::oneshot::Sender<()>,
+}
+
+struct Shared {
+    way: watch::Sender<Way>,
+    state: Mutex<(Rules, Ledger)>,
+    connection_count: AtomicUsize,
+    tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:?}", self.way.borrow())
+    }
+}
+
+impl FaultEndpoint {
+    /// Starts an endpoint without faults.
+    pub fn start() -> Self {
+        Self::start_on(None)
+    }
+
+    /// The same with TLS.
+    pub fn start_tls(tls: rustls::ServerConfig) -> Self {
+        Self::start_on(Some(TlsAcceptor::from(Arc::new(tls))))
+    }
+
+    fn start_on(tls: Option<TlsAcceptor>) -> Self {
+        let port = bind(([127, 0, 0, 1], 0).into());
+        let address = port.local_addr().unwrap().as_socket().unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let (way, state) = (watch::channel(Way::Open).0, Mutex::default());
+        let shared = Arc::new(Shared { way, state, connection_count: AtomicUsize::new(0), tls });
+        let (running, mut ended) = tokio::sync::oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(async { listen(address) });
+        let own = Arc::clone(&shared);
+        thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, address, own) => {}
+                    _ = &mut ended => {}
+                }
+            });
+        });
+        Self { address, shared, scheme, _port: port, _running: running }
+    }
+
+    /// Its address for the daemon.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Begins or ends a fault of the way.
+    pub fn set_way(&self, way: Way) {
+        self.shared.way.send_replace(way);
+    }
+
+    /// Changes what it answers, from the next answer on.
+    pub fn change(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.shared.state.lock().unwrap().0);
+    }
+
+    /// What it has seen so far.
+    pub fn ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.shared.state.lock().unwrap().1)
+    }
+
+    /// How many different documents it has taken.
+    pub fn arrived_count(&self) -> usize {
+        self.ledger(|ledger| ledger.arrivals.len())
+    }
+
+    /// How many requests it has answered.
+    pub fn request_count(&self) -> usize {
+        self.ledger(|ledger| ledger.requests.len())
+    }
+
+    /// How many connections have been made to it.
+    pub fn connection_count(&self) -> usize {
+        self.shared.connection_count.load(Ordering::Relaxed)
+    }
+}
+
+/// A socket that shares its port with others of ours, as long as one of them listens at most.
+fn bind(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket
+}
+
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = bind(address);
+    socket.listen(1024).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    TcpListener::from_std(socket.into()).unwrap()
+}
+
+async fn serve(first: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+    let mut way = shared.way.subscribe();
+    let mut listener = Some(first);
+    loop {
+        if *way.borrow_and_update() == Way::Down {
+            listener = None;
+            way.changed().await.unwrap();
+            continue;
+        }
+        let open = listener.get_or_insert_with(|| listen(address));
+        tokio::select! {
+            accepted = open.accept() => {
+                shared.connection_count.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(connection(accepted.unwrap().0, Arc::clone(&shared)));
+            }
+            changed = way.changed() => changed.unwrap(),
+        }
+    }
+}
+
+async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
+    // The connection has a second handle, for what to do with the socket under TLS and HTTP.
+    let socket = SockRef::from(&stream).try_clone().unwrap();
+    let way = *shared.way.borrow();
+    match way {
+        Way::Down => {}
+        Way::Unread => pending().await,
+        Way::Reset => {
+            let _ = stream.readable().await;
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        Way::CutHandshake => {
+            let _ = stream.read(&mut [0; 4096]).await;
+        }
+        Way::Half(text) => {
+            let _ = read_request(&mut stream).await;
+            let _ = stream.write_all(text.as_bytes()).await;
+        }
+        Way::Open | Way::BlackHole => match &shared.tls {
+            None => speak(stream, &socket, &shared, false).await,
+            Some(tls) => {
+                // An error is a daemon that does not trust the certificate.
+                let Ok(stream) = tls.accept(stream).await else { return };
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                speak(stream, &socket, &shared, http2).await;
+            }
+        },
+    }
+}
+
+/// Reads a request of HTTP/1.1 to its end.
+async fn read_request(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    loop {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&request);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let head = head.to_ascii_lowercase();
+        let length = head.split("content-length:").nth(1).and_then(|rest| rest.lines().next());
+        if length.is_none_or(|length| body.len() >= length.trim().parse().unwrap()) {
+            return Ok(());
+        }
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    socket: &Socket,
+    shared: &Arc<Shared>,
+    http2: bool,
+) {
+    let (request_count, enough) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+    let (state, is_enough) = (Arc::clone(shared), Arc::clone(&enough));
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&state);
+        let index = request_count.fetch_add(1, Ordering::Relaxed);
+        let limit = shared.state.lock().unwrap().0.requests_per_connection;
+        if limit.is_some_and(|limit| index + 1 >= limit) {
+            is_enough.notify_one();
+        }
+        answer(request, shared)
+    });
+    let stream = TokioIo::new(stream);
+    if http2 {
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(stream, service);
+        drive(connection, |connection| connection.graceful_shutdown(), socket, shared, &enough)
+            .await;
+    } else {
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
+        drive(connection, |connection| connection.graceful_shutdown(), socket, shared, &enough)
+            .await;
+    }
+}
+
+/// Runs a connection until it ends or a fault of the way ends it.
+async fn drive<C: Future>(
+    connection: C,
+    close: impl Fn(Pin<&mut C>),
+    socket: &Socket,
+    shared: &Shared,
+    enough: &Notify,
+) {
+    let mut way = shared.way.subscribe();
+    // What has changed before that is a change too.
+    way.mark_changed();
+    let mut connection = pin!(connection);
+    loop {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = enough.notified() => close(connection.as_mut()),
+            changed = way.changed() => changed.unwrap(),
+        }
+        let now = *way.borrow_and_update();
+        match now {
+            Way::Open | Way::BlackHole => {}
+            _ => {
+                let _ = tokio::time::timeout(FLUSH, &mut connection).await;
+                match now {
+                    Way::Unread => pending().await,
+                    Way::Reset => socket.set_linger(Some(Duration::ZERO)).unwrap(),
+                    _ => {}
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// The connection is broken.
+#[derive(Debug, thiserror::Error)]
+#[error("broken")]
+struct Broken;
+
+async fn answer(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Response<Full<Bytes>>, Broken> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
+    let pause = shared.state.lock().unwrap().0.pause;
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    let is_open = *shared.way.borrow() == Way::Open;
+    if !is_open {
+        // A request that met a fault stays without an answer, also when the fault is over.
+        return pending().await;
+    }
+    let mut state = shared.state.lock().unwrap();
+    let (rules, ledger) = &mut *state;
+    let answer = ledger.decide(rules, &parts.headers, &body);
+    Ok(answer.map(Full::from))
+}

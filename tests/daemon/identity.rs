@@ -1,0 +1,160 @@
+//! Credentials that are late, expire or are not enough, and a clock that is wrong: nothing is
+//! lost over them.
+
+use super::answers::{Clock, Failure, Verdict};
+use super::delivery::settle_once;
+use super::fault::FaultEndpoint;
+use super::load::{Load, document, document_of, send};
+use super::process::{Daemon, daemon_command, runs_long_tests, wait_until};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A shared credentials file with one key; replaced as a whole, as its writers do.
+fn write_keys(path: &Path, key: &str) {
+    let new = path.with_extension("new");
+    let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+/// What a `credential_process` prints.
+fn write_answer(path: &Path, key: &str) {
+    let new = path.with_extension("new");
+    let answer = format!(r#"{{"Version":1,"AccessKeyId":"{key}","SecretAccessKey":"secret"}}"#);
+    std::fs::write(&new, answer).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+#[test]
+fn segments_wait_for_a_credentials_file_that_is_written_later() {
+    let endpoint = FaultEndpoint::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("credentials");
+    let mut command = daemon_command(&endpoint.url(), &["-m", "16"]);
+    command.env("AWS_SHARED_CREDENTIALS_FILE", &path);
+    let daemon = Daemon::spawn(command);
+    let load = Load::start(daemon.udp, 1_000, document);
+    // It looks after one second, after two more and after four more.
+    daemon.wait_for_line("No credentials");
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(endpoint.request_count(), 0);
+    write_keys(&path, "AKIDEXAMPLE");
+    wait_until("something arrives", || endpoint.arrived_count() > 0);
+    let sent = load.stop();
+    assert!(sent.len() > 2_000);
+    let (log, _) = settle_once(daemon, &endpoint, &sent);
+    assert!(log.contains("Credentials found") && !log.contains("secret"), "{log}");
+}
+
+/// Keys expire under load, and `renew` has put others in their place.
+fn expiry_costs_nothing(daemon: Daemon, endpoint: &FaultEndpoint, renew: impl FnOnce()) {
+    let load = Load::start(daemon.udp, 500, document);
+    wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
+    let mark = Instant::now();
+    renew();
+    endpoint.change(|rules| rules.expired_key = Some("AKIDOLD"));
+    wait_until("the new key is used", || {
+        endpoint.ledger(|ledger| {
+            let refused = ledger.requests.iter().find(|(_, v)| *v == Verdict::Failed(400));
+            let refused_at = refused.map(|(at, _)| *at);
+            refused_at.is_some_and(|at| ledger.first_accepted_after(at).is_some())
+        })
+    });
+    // Asked for at once: not with the next renewal, nor after a long pause.
+    assert!(mark.elapsed() < Duration::from_secs(15), "{:?}", mark.elapsed());
+    let sent = load.stop();
+    let (log, _) = settle_once(daemon, endpoint, &sent);
+    assert!(log.contains("ExpiredTokenException"), "{log}");
+}
+
+#[test]
+fn an_expired_token_is_replaced_by_that_of_a_credential_process_and_nothing_is_lost() {
+    let endpoint = FaultEndpoint::start();
+    let folder = tempfile::tempdir().unwrap();
+    let answer = folder.path().join("answer");
+    write_answer(&answer, "AKIDOLD");
+    let config = folder.path().join("config");
+    let process = format!("[default]\ncredential_process = cat {}\n", answer.display());
+    std::fs::write(&config, process).unwrap();
+    let mut command = daemon_command(&endpoint.url(), &["-m", "16"]);
+    command.env("AWS_CONFIG_FILE", &config).env("PATH", "/usr/bin:/bin");
+    let daemon = Daemon::spawn(command);
+    expiry_costs_nothing(daemon, &endpoint, || write_answer(&answer, "AKIDNEW"));
+}
+
+#[test]
+fn an_expired_token_is_replaced_by_that_of_the_credentials_file_and_nothing_is_lost() {
+    let endpoint = FaultEndpoint::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("credentials");
+    write_keys(&path, "AKIDOLD");
+    let mut command = daemon_command(&endpoint.url(), &["-m", "16"]);
+    command.env("AWS_SHARED_CREDENTIALS_FILE", &path);
+    let daemon = Daemon::spawn(command);
+    expiry_costs_nothing(daemon, &endpoint, || write_keys(&path, "AKIDNEW"));
+}
+
+#[test]
+fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted() {
+    // It is tried again after half a minute.
+    if !runs_long_tests() {
+        return;
+    }
+    let endpoint = FaultEndpoint::start();
+    let denied = Failure::code(403, "AccessDeniedException");
+    endpoint.change(|rules| rules.failure = Some(denied));
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
+    let sent = send(daemon.udp, (0..500).map(document));
+    daemon.wait_for_line("AccessDeniedException");
+    // No longer than the first attempts take: what comes after it comes half a minute later.
+    thread::sleep(Duration::from_secs(2));
+    let first_count = endpoint.request_count();
+    thread::sleep(Duration::from_secs(15));
+    let request_count = endpoint.request_count();
+    assert!(request_count <= first_count + 1, "{request_count}\n{}", daemon.log());
+    endpoint.change(|rules| rules.failure = None);
+    wait_until("something arrives", || endpoint.arrived_count() > 0);
+    let (log, _) = settle_once(daemon, &endpoint, &sent);
+    let said = log.lines().filter(|line| line.contains("AccessDeniedException")).count();
+    assert_eq!(said, 1, "{log}");
+    assert!(log.contains("xray:PutTraceSegments"), "it names the permission: {log}");
+}
+
+#[test]
+fn a_clock_that_is_an_hour_wrong_costs_one_call_more_and_nothing_else() {
+    for (offset_seconds, code) in [
+        (3600, "RequestTimeTooSkewed"),
+        (-3600, "RequestTimeTooSkewed"),
+        (3600, "InvalidSignatureException"),
+        (-3600, "SignatureDoesNotMatch"),
+    ] {
+        let endpoint = FaultEndpoint::start();
+        endpoint.change(|rules| rules.clock = Some(Clock { offset_seconds, code }));
+        let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+        // One trace, and few documents: one request.
+        let mut sent = send(daemon.udp, (0..10).map(|index| document_of(1, index, "")));
+        daemon.wait_for_metric("xray_segments_sent_total", 10);
+        let log = daemon.log();
+        assert_eq!(endpoint.request_count(), 2, "{log}");
+        assert!(log.contains("The clock of this host is"), "{log}");
+        // What it has learned holds for the next ones.
+        sent.extend(send(daemon.udp, (10..20).map(|index| document_of(2, index, ""))));
+        let (log, _) = settle_once(daemon, &endpoint, &sent);
+        assert_eq!(endpoint.request_count(), 3, "{log}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_right_later_is_believed_again() {
+    let endpoint = FaultEndpoint::start();
+    let skewed = Clock { offset_seconds: 3600, code: "RequestTimeTooSkewed" };
+    endpoint.change(|rules| rules.clock = Some(skewed));
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let mut sent = send(daemon.udp, [document(0)]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    let right = Clock { offset_seconds: 0, ..skewed };
+    endpoint.change(|rules| rules.clock = Some(right));
+    sent.extend(send(daemon.udp, [document(1)]));
+    settle_once(daemon, &endpoint, &sent);
+}

@@ -1,0 +1,141 @@
+//! A document that the service refuses is lost alone: what was in its request arrives.
+
+use super::account::Account;
+use super::answers::{Failure, Verdict};
+use super::delivery::{Delivery, settle_once, wait_until_received};
+use super::fault::FaultEndpoint;
+use super::load::{Sent, document, document_of, send, trace_id};
+use super::process::{Daemon, wait_until};
+use std::thread;
+use std::time::Duration;
+
+const REFUSED: &str = "xray_segments_rejected_total{reason=\"refused\"}";
+
+/// Ends a daemon that has lost the documents with `mark` in them and no others.
+fn loses_only(mark: &str, daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> String {
+    let (lost, kept): (Vec<&Sent>, Vec<&Sent>) =
+        sent.iter().partition(|sent| sent.document.contains(mark));
+    wait_until_received(&daemon, sent);
+    daemon.wait_for_metric("xray_segments_sent_total", kept.len() as u64);
+    daemon.balance();
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = Account::of_log(&log).unwrap();
+    let (rejected, dropped) = (account.get("rejected"), account.get("dropped"));
+    assert_eq!((rejected, dropped), (lost.len() as u64, 0), "{log}");
+    let delivery = Delivery::of(endpoint, sent).has_none_twice(&log).misses(lost.len(), &log);
+    let lost: Vec<&String> = lost.iter().map(|sent| &sent.document).collect();
+    assert_eq!(delivery.missing.iter().collect::<Vec<_>>(), lost, "{log}");
+    log
+}
+
+#[test]
+fn a_poison_document_in_each_batch_is_lost_alone_and_said_with_its_trace() {
+    const BATCH_COUNT: usize = 100;
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
+    // Every fiftieth: wherever a batch of this order begins and ends, it has one at most.
+    let shape =
+        |index: usize| document_of(index / 50, index, if index % 50 == 25 { "poison" } else { "" });
+    let sent = send(daemon.udp, (0..50 * BATCH_COUNT).map(shape));
+    daemon.wait_for_metric(REFUSED, BATCH_COUNT as u64);
+    let log = loses_only("poison", daemon, &endpoint, &sent);
+    let refusals = log.lines().filter(|line| line.contains("InvalidRequestException"));
+    let named = |line: &&str| (0..BATCH_COUNT).any(|trace| line.contains(&trace_id(trace)));
+    assert!(refusals.filter(named).count() > 0, "{log}");
+    // One whole request, and two halves in each of at most seven rounds.
+    let request_count = endpoint.request_count();
+    assert!(request_count <= 3 * BATCH_COUNT * 7, "{request_count} requests\n{log}");
+}
+
+#[test]
+fn a_poison_document_alone_is_lost_and_the_next_one_arrives() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    // The service takes others: it is the document's fault.
+    let mut sent = send(daemon.udp, [document(0)]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    sent.extend(send(daemon.udp, [document_of(1, 1, "poison")]));
+    daemon.wait_for_metric(REFUSED, 1);
+    sent.extend(send(daemon.udp, [document(2)]));
+    let log = loses_only("poison", daemon, &endpoint, &sent);
+    assert!(log.contains(&trace_id(1)), "{log}");
+}
+
+#[test]
+fn when_every_request_is_refused_no_document_is_at_fault_and_all_arrive_later() {
+    let endpoint = FaultEndpoint::start();
+    let refusal = Failure::code(400, "InvalidRequestException");
+    endpoint.change(|rules| rules.failure = Some(refusal));
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let sent = send(daemon.udp, (0..500).map(document));
+    wait_until_received(&daemon, &sent);
+    wait_until("the service has refused", || endpoint.request_count() >= 3);
+    // It goes on refusing.
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(daemon.metric(REFUSED), 0, "{}", daemon.log());
+    // Ten batches, halved, with pauses that grow: not a call in a row as fast as they go.
+    let request_count = endpoint.request_count();
+    assert!(request_count <= 300, "{request_count} requests\n{}", daemon.log());
+    endpoint.change(|rules| rules.failure = None);
+    let (log, _) = settle_once(daemon, &endpoint, &sent);
+    assert!(log.contains("InvalidRequestException"), "{log}");
+}
+
+#[test]
+fn a_body_that_is_too_large_is_halved_until_it_is_not_and_all_arrive() {
+    let endpoint = FaultEndpoint::start();
+    endpoint.change(|rules| rules.body_bytes_max = Some(20_000));
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
+    let shape = |index| document_of(index, index, &"x".repeat(900));
+    let sent = send(daemon.udp, (0..500).map(shape));
+    let (log, _) = settle_once(daemon, &endpoint, &sent);
+    let too_large = |ledger: &super::answers::Ledger| {
+        ledger.requests.iter().any(|(_, verdict)| *verdict == Verdict::Failed(413))
+    };
+    assert!(endpoint.ledger(too_large), "{log}");
+}
+
+#[test]
+fn a_document_that_is_too_large_by_itself_is_lost_alone() {
+    let endpoint = FaultEndpoint::start();
+    endpoint.change(|rules| rules.body_bytes_max = Some(20_000));
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
+    // One in ten, so that there is no request of large ones only.
+    let shape = |index| {
+        document_of(index, index, &if index % 10 == 5 { "long".repeat(7_000) } else { "x".into() })
+    };
+    let sent = send(daemon.udp, (0..50).map(shape));
+    let log = loses_only("longlong", daemon, &endpoint, &sent);
+    assert!((0..5).any(|index| log.contains(&trace_id(10 * index + 5))), "{log}");
+    assert!(log.lines().all(|line| line.len() < 2_000), "a line holds a document");
+}
+
+#[test]
+fn documents_unprocessed_for_a_passing_reason_go_again_and_no_others_do() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
+    let shape = |index: usize| {
+        let text = if index.is_multiple_of(5) { "unprocessed:throttled" } else { "" };
+        document_of(index, index, text)
+    };
+    let sent = send(daemon.udp, (0..500).map(shape));
+    settle_once(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn documents_unprocessed_for_good_are_said_by_trace_and_counted_and_their_text_is_not_shown() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
+    let shape = |index: usize| {
+        let text = if index == 77 { "unprocessed:invalid private" } else { "" };
+        document_of(index, index, text)
+    };
+    let sent = send(daemon.udp, (0..200).map(shape));
+    daemon.wait_for_metric("xray_segments_rejected_total{reason=\"unprocessed\"}", 1);
+    let log = loses_only("unprocessed:invalid", daemon, &endpoint, &sent);
+    let line = log.lines().find(|line| line.contains("Unprocessed trace ID, ")).unwrap();
+    assert!(line.contains(&trace_id(77)), "{line}");
+    assert!(line.contains("InvalidTraceId: of the test"), "{line}");
+    assert!(!log.contains("private"), "{log}");
+}

@@ -1,0 +1,331 @@
+//! What memory cannot hold goes to the disk and comes back, also after a crash.
+
+use super::account::Account;
+use super::delivery::{Delivery, settle, settle_once, settle_within, wait_until_received};
+use super::fault::{FaultEndpoint, Way};
+use super::load::{Load, Sent, document, large_document, send};
+use super::process::{Daemon, runs_long_tests, wait_until};
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+const SPOOLED: &str = "xray_segments_spooled_total";
+const REPLAYED: &str = "xray_segments_replayed_total";
+
+/// Documents that can be in flight: eight calls of fifty.
+const IN_FLIGHT_MAX: usize = 8 * 50;
+
+/// A daemon with little memory and a spool.
+fn start(endpoint: &FaultEndpoint, spool: &Path) -> Daemon {
+    let spool = spool.to_str().unwrap();
+    let arguments = ["-m", "3", "--spool-path", spool, "--spool-size-mb", "256"];
+    Daemon::start(&endpoint.url(), &arguments, &[])
+}
+
+/// Under load until so many are in the spool, with nobody to send them to. Everything that was
+/// sent is received.
+fn fill(daemon: &Daemon, spooled_count: u64) -> Vec<Sent> {
+    let load = Load::start(daemon.udp, 1_000, large_document);
+    daemon.wait_for_metric_of_at_least(SPOOLED, spooled_count);
+    let sent = load.stop();
+    wait_until_received(daemon, &sent);
+    sent
+}
+
+/// Ends a daemon during the outage: all that it has goes to the spool. Returns its log.
+fn stop_into_spool(daemon: Daemon, sent: &[Sent]) -> String {
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = Account::of_log(&log).unwrap();
+    let in_spool = account.get("spooled") - account.get("replayed");
+    assert_eq!((in_spool, account.get("dropped")), (sent.len() as u64, 0), "{log}");
+    log
+}
+
+/// All files of a spool.
+fn files(spool: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(spool).unwrap();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+/// The one that holds the most.
+fn largest(spool: &Path) -> PathBuf {
+    files(spool).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+fn outage_costs_nothing(length: Duration, per_second: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, folder.path());
+    let load = Load::start(daemon.udp, per_second, document);
+    wait_until("the service takes segments", || endpoint.arrived_count() > 500);
+    endpoint.set_way(Way::Down);
+    thread::sleep(length);
+    daemon.wait_for_metric_of_at_least(SPOOLED, 1_000);
+    endpoint.set_way(Way::Open);
+    daemon.wait_for_metric_of_at_least(REPLAYED, 1_000);
+    let sent = load.stop();
+    let (log, account) = settle_within(Duration::from_secs(60), daemon, &endpoint, &sent);
+    Delivery::of(&endpoint, &sent).has_none_twice(&log);
+    assert_eq!(account.get("spooled"), account.get("replayed"), "{log}");
+    // What has arrived is not on the disk any more.
+    let left: u64 = files(folder.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert!(left < 1 << 20, "{left} bytes");
+}
+
+#[test]
+fn an_outage_that_memory_cannot_hold_costs_nothing_and_doubles_none() {
+    outage_costs_nothing(Duration::from_secs(4), 2_000);
+}
+
+#[test]
+fn a_long_outage_that_memory_cannot_hold_costs_nothing_and_doubles_none() {
+    if runs_long_tests() {
+        outage_costs_nothing(Duration::from_secs(20), 2_000);
+    }
+}
+
+#[test]
+fn what_had_reached_the_disk_before_a_kill_arrives_after_it_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = start(&endpoint, folder.path());
+    let load = Load::start(daemon.udp, 1_000, large_document);
+    daemon.wait_for_metric_of_at_least(SPOOLED, 2_000);
+    let spooled_count = usize::try_from(daemon.metric(SPOOLED)).unwrap();
+    let first_log = daemon.kill();
+    let sent = load.stop();
+    endpoint.set_way(Way::Open);
+    let daemon = start(&endpoint, folder.path());
+    wait_until("what was spooled has arrived", || endpoint.arrived_count() >= spooled_count);
+    wait_until("the spool is empty", || {
+        let account = daemon.account();
+        account.get("replayed") > 0 && account.get("replayed") == account.get("sent")
+    });
+    daemon.balance();
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let delivery = Delivery::of(&endpoint, &sent).has_none_twice(&log);
+    let lost_max = sent.len() - spooled_count;
+    assert!(delivery.missing.len() <= lost_max, "{}\n{first_log}\n{log}", delivery.missing.len());
+}
+
+#[test]
+fn a_kill_while_the_spool_is_sent_doubles_no_more_than_was_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = start(&endpoint, folder.path());
+    let sent = fill(&daemon, 3_000);
+    stop_into_spool(daemon, &sent);
+    endpoint.change(|rules| rules.pause = Duration::from_millis(200));
+    endpoint.set_way(Way::Open);
+    let daemon = start(&endpoint, folder.path());
+    wait_until("a part has arrived", || endpoint.arrived_count() > 1_000);
+    let arrived_count = endpoint.arrived_count();
+    daemon.kill();
+    assert!(arrived_count < sent.len() - IN_FLIGHT_MAX, "{arrived_count} of {}", sent.len());
+    endpoint.change(|rules| rules.pause = Duration::ZERO);
+    let daemon = start(&endpoint, folder.path());
+    wait_until("everything has arrived", || endpoint.arrived_count() == sent.len());
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let doubled_count = Delivery::of(&endpoint, &sent).misses(0, &log).doubled.len();
+    assert!(doubled_count <= IN_FLIGHT_MAX, "{doubled_count} doubled\n{log}");
+}
+
+#[test]
+fn what_is_left_at_the_shutdown_goes_to_the_spool_and_a_restart_delivers_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = start(&endpoint, folder.path());
+    // Few enough for memory alone.
+    let sent = send(daemon.udp, (0..120).map(document));
+    wait_until_received(&daemon, &sent);
+    stop_into_spool(daemon, &sent);
+    endpoint.set_way(Way::Open);
+    let daemon = start(&endpoint, folder.path());
+    daemon.wait_for_metric("xray_segments_sent_total", 120);
+    assert_eq!(daemon.balance().get("replayed"), 120);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("received=0 replayed=120 sent=120 rejected=0 dropped=0"), "{log}");
+    Delivery::of(&endpoint, &sent).misses(0, &log).has_none_twice(&log);
+}
+
+#[test]
+fn a_second_signal_with_a_spool_loses_nothing_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::BlackHole);
+    let daemon = start(&endpoint, folder.path());
+    let sent = send(daemon.udp, (0..120).map(document));
+    wait_until_received(&daemon, &sent);
+    daemon.signal(Signal::TERM);
+    daemon.wait_for_line("Got shutdown signal");
+    stop_into_spool(daemon, &sent);
+}
+
+#[test]
+fn the_configuration_file_names_a_spool_as_the_flags_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let keys = format!("{{Path: {:?}, MaxSizeMB: 16, MaxAgeHours: 24}}", spool.to_str().unwrap());
+    let config = super::process::config_file(folder.path(), &format!("Spool: {keys}"));
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config, "-m", "3"], &[]);
+    let sent = send(daemon.udp, (0..120).map(document));
+    wait_until_received(&daemon, &sent);
+    stop_into_spool(daemon, &sent);
+    assert!(!files(&spool).is_empty());
+}
+
+#[test]
+fn nobody_else_can_read_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("new");
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = start(&endpoint, &spool);
+    fill(&daemon, 500);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&spool), 0o700);
+    let files = files(&spool);
+    assert!(!files.is_empty());
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+/// The line that says why a spool is not used.
+fn refusal(daemon: &Daemon, spool: &Path) -> String {
+    let line = daemon.wait_for_line("cannot be used");
+    assert!(line.contains(spool.to_str().unwrap()), "{line}");
+    line
+}
+
+#[test]
+fn a_second_daemon_on_the_same_folder_says_so_and_delivers_without_a_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    let first = start(&endpoint, folder.path());
+    first.wait_for_line("spool");
+    let second = start(&endpoint, folder.path());
+    let line = refusal(&second, folder.path());
+    assert!(line.contains("another daemon"), "{line}");
+    let sent = send(second.udp, (0..120).map(document));
+    settle_once(second, &endpoint, &sent);
+    assert!(first.stop().0.success());
+}
+
+#[test]
+fn a_symbolic_link_is_no_spool_and_segments_arrive_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, &link);
+    let line = refusal(&daemon, &link);
+    assert!(line.contains("symbolic link"), "{line}");
+    let sent = send(daemon.udp, (0..120).map(document));
+    settle_once(daemon, &endpoint, &sent);
+    assert!(files(&real).is_empty());
+}
+
+/// A spool of `count` documents whose largest file was changed by `damage` between two runs:
+/// nearly all arrive, and the log says what does not. Returns how many are missing.
+fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = start(&endpoint, folder.path());
+    let sent = fill(&daemon, 1_000);
+    stop_into_spool(daemon, &sent);
+    damage(&largest(folder.path()));
+    endpoint.set_way(Way::Open);
+    let daemon = start(&endpoint, folder.path());
+    daemon.wait_for_line("damaged");
+    // The fresh ones are not held up by it either.
+    let fresh = send(daemon.udp, [document(1_000_000)]);
+    let all: Vec<Sent> = sent.into_iter().chain(fresh).collect();
+    wait_until("nearly all have arrived", || endpoint.arrived_count() + 50 >= all.len());
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let delivery = Delivery::of(&endpoint, &all).has_none_twice(&log);
+    assert!(delivery.missing.iter().all(|missing| missing != &all.last().unwrap().document));
+    delivery.missing.len()
+}
+
+#[test]
+fn a_torn_tail_costs_the_batch_that_it_was_in() {
+    let missing_count = survives_damage(|file| {
+        let length_bytes = file.metadata().unwrap().len();
+        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length_bytes - 10).unwrap();
+    });
+    assert!((1..=50).contains(&missing_count), "{missing_count}");
+}
+
+#[test]
+fn a_flipped_byte_costs_the_batch_that_it_was_in() {
+    let missing_count = survives_damage(|file| {
+        let mut bytes = fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(file, bytes).unwrap();
+    });
+    assert!((1..=50).contains(&missing_count), "{missing_count}");
+}
+
+#[test]
+fn a_spool_keeps_to_its_size_and_the_oldest_give_way_and_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let path = folder.path().to_str().unwrap();
+    let arguments = ["-m", "3", "--spool-path", path, "--spool-size-mb", "2"];
+    let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
+    let load = Load::start(daemon.udp, 1_000, large_document);
+    daemon.wait_for_line("Spilling over");
+    wait_until("many have given way", || daemon.account().get("dropped") > 1_000);
+    let size_bytes: u64 =
+        files(folder.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert!(size_bytes <= 2 << 20, "{size_bytes}");
+    endpoint.set_way(Way::Open);
+    wait_until("something arrives", || endpoint.arrived_count() > 0);
+    let sent = load.stop();
+    wait_until_received(&daemon, &sent);
+    wait_until("nothing waits any more", || {
+        let account = daemon.account();
+        account.get("sent") + account.get("dropped") >= sent.len() as u64
+    });
+    daemon.balance();
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = Account::of_log(&log).unwrap();
+    assert!(account.reason("dropped", "spool_full") > 0, "{log}");
+    let dropped_count = usize::try_from(account.get("dropped")).unwrap();
+    Delivery::of(&endpoint, &sent).misses(dropped_count, &log).has_none_twice(&log);
+    let newest = &sent[sent.len() - 500..];
+    Delivery::of(&endpoint, &sent);
+    let arrived = |sent: &&Sent| endpoint.ledger(|l| l.arrivals.contains_key(&sent.document));
+    assert_eq!(newest.iter().filter(arrived).count(), 500, "{log}");
+}
+
+#[test]
+fn without_a_spool_nothing_is_written_and_without_an_outage_nothing_is_spooled() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, folder.path());
+    let load = Load::start(daemon.udp, 1_000, document);
+    wait_until("segments arrive", || endpoint.arrived_count() > 2_000);
+    let sent = load.stop();
+    let (log, account) = settle(daemon, &endpoint, &sent);
+    assert_eq!((account.get("spooled"), account.get("replayed")), (0, 0), "{log}");
+}
