@@ -5,7 +5,7 @@ use super::answers::Failure;
 use super::delivery::settle_once;
 use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, document};
-use super::process::{Daemon, config_file, wait_until};
+use super::process::{Daemon, config_file};
 use super::tls::Authority;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,14 +21,14 @@ fn passes(
     end: impl FnOnce(&FaultEndpoint),
 ) -> String {
     let load = Load::start(daemon.udp, 500, document);
-    wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
+    daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
     let retried_count = daemon.metric("xray_requests_retried_total");
     begin(endpoint);
     let retried = "xray_requests_retried_total";
     daemon.wait_for_metric_of_at_least(retried, retried_count + 2);
     let back_at = Instant::now();
     end(endpoint);
-    wait_until("something arrives after the fault", || {
+    daemon.wait_until("something arrives after the fault", || {
         endpoint.ledger(|ledger| ledger.first_accepted_after(back_at).is_some())
     });
     let sent = load.stop();
@@ -113,7 +113,7 @@ fn slow_answers_are_waited_for() {
     let config = config_file(folder.path(), "Upload: {RequestTimeoutSeconds: 3}");
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
     let load = Load::start(daemon.udp, 300, document);
-    wait_until("the service takes segments", || endpoint.arrived_count() >= 300);
+    daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 300);
     let sent = load.stop();
     assert_eq!(daemon.metric("xray_requests_retried_total"), 0);
     settle_once(daemon, &endpoint, &sent);
@@ -155,7 +155,7 @@ fn connections_that_the_service_ends_in_order_cost_nothing() {
         let (endpoint, daemon) = tls_pair(&folder, protocol, "");
         endpoint.change(|rules| rules.requests_per_connection = Some(3));
         let load = Load::start(daemon.udp, 1_000, document);
-        wait_until("connections have ended", || endpoint.connection_count() >= 5);
+        daemon.wait_until("connections have ended", || endpoint.connection_count() >= 5);
         let sent = load.stop();
         settle_once(daemon, &endpoint, &sent);
     }
@@ -168,14 +168,14 @@ fn a_dead_connection_of_http2_is_noticed_by_pings_long_before_its_requests_are_g
                   RequestTimeoutSeconds: 60}";
     let (endpoint, daemon) = tls_pair(&folder, b"h2", upload);
     let load = Load::start(daemon.udp, 500, document);
-    wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
+    daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
     assert_eq!(endpoint.connection_count(), 1);
     endpoint.set_way(Way::Unread);
     // Until the open connection is dead for good; a new one lives.
     thread::sleep(Duration::from_millis(300));
     let mended_at = Instant::now();
     endpoint.set_way(Way::Open);
-    wait_until("something arrives over another connection", || {
+    daemon.wait_until("something arrives over another connection", || {
         endpoint.ledger(|ledger| ledger.first_accepted_after(mended_at).is_some())
     });
     assert!(mended_at.elapsed() < Duration::from_secs(15), "{:?}", mended_at.elapsed());

@@ -4,7 +4,7 @@ use super::account::Account;
 use super::delivery::{Delivery, settle_once, wait_until_received};
 use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, document, large_document, send};
-use super::process::{Daemon, daemon_command, in_own_mounts, wait_until, with_credentials};
+use super::process::{Daemon, daemon_command, in_own_mounts, with_credentials};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -33,12 +33,12 @@ fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
     let load = Load::start(daemon.udp, 1_000, large_document);
     let line = daemon.wait_for_line("No space left on device");
     assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
-    wait_until("some have given way", || daemon.account().get("dropped") > 500);
+    daemon.wait_until("some have given way", || daemon.account().get("dropped") > 500);
     endpoint.set_way(Way::Open);
-    wait_until("something arrives", || endpoint.arrived_count() > 0);
+    daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();
     wait_until_received(&daemon, &sent);
-    wait_until("nothing waits any more", || {
+    daemon.wait_until("nothing waits any more", || {
         let account = daemon.account();
         account.get("sent") + account.get("dropped") >= sent.len() as u64
     });

@@ -5,7 +5,7 @@ use super::answers::{Clock, Failure, Verdict};
 use super::delivery::settle_once;
 use super::fault::FaultEndpoint;
 use super::load::{Load, document, document_of, send};
-use super::process::{Daemon, daemon_command, runs_long_tests, wait_until};
+use super::process::{Daemon, daemon_command, runs_long_tests};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
     thread::sleep(Duration::from_secs(4));
     assert_eq!(endpoint.request_count(), 0);
     write_keys(&path, "AKIDEXAMPLE");
-    wait_until("something arrives", || endpoint.arrived_count() > 0);
+    daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();
     assert!(sent.len() > 2_000);
     let (log, _) = settle_once(daemon, &endpoint, &sent);
@@ -50,11 +50,11 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
 /// Keys expire under load, and `renew` has put others in their place.
 fn expiry_costs_nothing(daemon: Daemon, endpoint: &FaultEndpoint, renew: impl FnOnce()) {
     let load = Load::start(daemon.udp, 500, document);
-    wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
+    daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
     let mark = Instant::now();
     renew();
     endpoint.change(|rules| rules.expired_key = Some("AKIDOLD"));
-    wait_until("the new key is used", || {
+    daemon.wait_until("the new key is used", || {
         endpoint.ledger(|ledger| {
             let refused = ledger.requests.iter().find(|(_, v)| *v == Verdict::Failed(400));
             let refused_at = refused.map(|(at, _)| *at);
@@ -114,7 +114,7 @@ fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted
     let request_count = endpoint.request_count();
     assert!(request_count <= first_count + 1, "{request_count}\n{}", daemon.log());
     endpoint.change(|rules| rules.failure = None);
-    wait_until("something arrives", || endpoint.arrived_count() > 0);
+    daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let (log, _) = settle_once(daemon, &endpoint, &sent);
     let said = log.lines().filter(|line| line.contains("AccessDeniedException")).count();
     assert_eq!(said, 1, "{log}");

@@ -202,7 +202,16 @@ impl Daemon {
 
     /// Waits until a metric has reached `value` or passed it.
     pub fn wait_for_metric_of_at_least(&self, name: &str, value: u64) {
-        wait_until(&format!("{name} is {value}"), || self.metric(name) >= value);
+        self.wait_until(&format!("{name} is {value}"), || self.metric(name) >= value);
+    }
+
+    /// Waits until `is_true`, which says `what`; shows the log where it is in vain.
+    pub fn wait_until(&self, what: &str, mut is_true: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_true() {
+            assert!(start.elapsed() < PATIENCE, "waited in vain: {what}\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// A page of the TCP port.

@@ -5,7 +5,7 @@ use super::account::Account;
 use super::delivery::Delivery;
 use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, Sent, document, send};
-use super::process::{Daemon, config_file, wait_until};
+use super::process::{Daemon, config_file};
 use rustix::process::Signal;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -93,7 +93,7 @@ fn a_second_signal_while_segments_still_arrive_ends_it_at_once_too() {
     daemon.wait_for_line("Got shutdown signal");
     // It is taking what still arrives.
     let count = load.sent_count();
-    wait_until("more is sent", || load.sent_count() > count + 100);
+    daemon.wait_until("more is sent", || load.sent_count() > count + 100);
     let second_at = Instant::now();
     let (status, log) = daemon.stop();
     assert!(second_at.elapsed() < Duration::from_secs(3), "{:?}\n{log}", second_at.elapsed());
@@ -127,7 +127,7 @@ fn ten_restarts_one_after_the_other_on_a_shared_port_cost_nothing() {
         daemon = next;
     }
     let sent = load.stop();
-    wait_until("all has arrived", || endpoint.arrived_count() >= sent.len());
+    daemon.wait_until("all has arrived", || endpoint.arrived_count() >= sent.len());
     count(daemon.stop());
     assert_eq!(received_count, sent.len() as u64);
     Delivery::of(&endpoint, &sent).misses(0, "").has_none_twice("");

@@ -5,7 +5,7 @@ use super::answers::{Failure, Verdict};
 use super::delivery::{Delivery, settle_once, wait_until_received};
 use super::fault::FaultEndpoint;
 use super::load::{Sent, document, document_of, send, trace_id};
-use super::process::{Daemon, wait_until};
+use super::process::Daemon;
 use std::thread;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ fn when_every_request_is_refused_no_document_is_at_fault_and_all_arrive_later() 
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = send(daemon.udp, (0..500).map(document));
     wait_until_received(&daemon, &sent);
-    wait_until("the service has refused", || endpoint.request_count() >= 3);
+    daemon.wait_until("the service has refused", || endpoint.request_count() >= 3);
     // It goes on refusing.
     thread::sleep(Duration::from_secs(3));
     assert_eq!(daemon.metric(REFUSED), 0, "{}", daemon.log());

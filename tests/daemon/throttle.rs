@@ -4,7 +4,7 @@ use super::answers::{Bucket, Failure, Verdict};
 use super::delivery::{settle_once, wait_until_received};
 use super::fault::FaultEndpoint;
 use super::load::{Load, document, send};
-use super::process::{Daemon, runs_long_tests, wait_until};
+use super::process::{Daemon, runs_long_tests};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ fn the_pause_that_the_service_asks_for_is_kept() {
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     // One document, and so one call at a time.
     let sent = send(daemon.udp, [document(0)]);
-    wait_until("a call was throttled", || endpoint.request_count() > 0);
+    daemon.wait_until("a call was throttled", || endpoint.request_count() > 0);
     endpoint.change(|rules| rules.failure = None);
     let (log, _) = settle_once(daemon, &endpoint, &sent);
     let at: Vec<Instant> = endpoint.ledger(|l| l.requests.iter().map(|(at, _)| *at).collect());
