@@ -216,7 +216,8 @@ impl Daemon {
 
     /// A page of the TCP port.
     pub fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.tcp).unwrap();
+        let stream = TcpStream::connect(self.tcp);
+        let mut stream = stream.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
