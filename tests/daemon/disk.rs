@@ -55,7 +55,7 @@ fn a_read_only_disk_is_said_and_segments_arrive_without_a_spool() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = FaultEndpoint::start();
     let Some(daemon) = start(&endpoint, folder.path(), "ro,mode=700") else { return };
-    let line = daemon.wait_for_line("Read-only file system");
+    let line = daemon.wait_for_line("read-only");
     assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
     let sent = send(daemon.udp, (0..120).map(document));
     settle_once(daemon, &endpoint, &sent);
