@@ -156,6 +156,13 @@ fn what_is_left_at_the_shutdown_goes_to_the_spool_and_a_restart_delivers_it() {
     assert!(status.success(), "{log}");
     assert!(log.contains("received=0 replayed=120 sent=120 rejected=0 dropped=0"), "{log}");
     Delivery::of(&endpoint, &sent).misses(0, &log).has_none_twice(&log);
+    // And nothing is left for the one after it.
+    let daemon = start(&endpoint, folder.path());
+    let fresh = send(daemon.udp, [document(120)]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    let (_, log) = daemon.stop();
+    assert_eq!(Account::of_log(&log).unwrap().get("replayed"), 0, "{log}");
+    Delivery::of(&endpoint, sent.iter().chain(&fresh)).misses(0, &log).has_none_twice(&log);
 }
 
 #[test]
