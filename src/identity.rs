@@ -97,8 +97,7 @@ impl Identity {
         let renew = Arc::new(Notify::new());
         let identity = Self { credentials, renew: Arc::clone(&renew) };
         tokio::spawn(async move {
-            let provider = provider(region, role_arn).await;
-            refresh(provider, &sender, &renew).await;
+            refresh(region, role_arn, &sender, &renew).await;
         });
         identity
     }
@@ -149,12 +148,16 @@ async fn provider(region: Region, role_arn: Option<String>) -> SharedCredentials
 
 /// Keeps the channel filled, for as long as anybody listens.
 async fn refresh(
-    provider: SharedCredentialsProvider,
+    region: Region,
+    role_arn: Option<String>,
     sender: &watch::Sender<Option<Credentials>>,
     renew: &Notify,
 ) {
     let mut pause = RETRY_PAUSE_MIN;
     while !sender.is_closed() {
+        // Made anew each time: a source keeps what it has read of the shared files, and also that
+        // they were not there.
+        let provider = provider(region.clone(), role_arn.clone()).await;
         let wait = match provider.provide_credentials().await {
             Ok(credentials) => {
                 pause = RETRY_PAUSE_MIN;

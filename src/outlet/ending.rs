@@ -85,6 +85,7 @@ impl Outlet {
         };
         loop {
             // Each round of writes gives memory back for the next part of what is in the rings.
+            self.pack_rest();
             let attempts = self.uploader.give_up_all();
             let is_last = attempts.is_empty();
             for attempt in attempts {
@@ -95,7 +96,6 @@ impl Outlet {
             if is_last || Instant::now() >= deadline || !spooler.is_working() {
                 break;
             }
-            self.pack_rest();
         }
         lost_count += spooler.give_up() + count(self.uploader.give_up_all());
         let spooled_count = self.account.spooled.get() - before;

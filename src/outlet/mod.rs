@@ -28,12 +28,15 @@ use crate::spool;
 use crate::upload::Uploader;
 use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::{error, warn};
 
 /// Parcels taken before the uploader has its turn: a few milliseconds of work.
 const PARCELS_PER_TURN: usize = 64;
+
+/// Receivers have ended at the latest this long after the time for uploads.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 static SPILLED: RateLimit = RateLimit::new();
 static NO_ROOM: RateLimit = RateLimit::new();
@@ -119,7 +122,7 @@ impl Outlet {
             if is_closing && (self.is_settled() || self.uploader.is_hopeless()) {
                 break;
             }
-            if deadline.borrow().is_some_and(|deadline| deadline.for_uploads <= now) {
+            if self.end_at(*deadline.borrow()).is_some_and(|end_at| end_at <= now) {
                 break;
             }
             if progress == Progress::More {
@@ -139,10 +142,20 @@ impl Outlet {
             && self.spooler.as_ref().is_none_or(|spooler| spooler.writing_count() == 0)
     }
 
+    /// When what is left is given up.
+    ///
+    /// Not before the rings are closed, or a receiver would go on filling one that nobody counts
+    /// any more; but for one that does not end, not for ever either.
+    fn end_at(&self, deadline: Option<Deadline>) -> Option<Instant> {
+        let is_closed = self.rings.iter().all(Consumer::is_closed);
+        let grace = if is_closed { Duration::ZERO } else { CLOSE_TIME_MAX };
+        Some(deadline?.for_uploads + grace)
+    }
+
     /// Sleeps until there is something to do.
     async fn sleep(&mut self, deadline: &mut watch::Receiver<Option<Deadline>>) {
         let now = Instant::now();
-        let limit = deadline.borrow_and_update().map(|deadline| deadline.for_uploads);
+        let limit = self.end_at(*deadline.borrow_and_update());
         // While calls are held back, part-filled batches go on filling.
         let batch_due = self.batcher.next_due().filter(|_| !self.uploader.is_held_back(now));
         let spool_due = self.spooler.as_ref().and_then(Spooler::next_due);
@@ -218,7 +231,7 @@ impl Outlet {
             return false;
         }
         let take_at = *self.take_at.get_or_insert(now + AGE_MAX);
-        most >= WAKE_SEGMENT_COUNT || take_at <= now
+        most >= WAKE_SEGMENT_COUNT || take_at <= now || self.pool.is_low()
     }
 
     /// Makes room for the segments of one parcel, if there is any way to.

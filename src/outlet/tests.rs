@@ -5,7 +5,6 @@ use crate::limits::{Host, Wanted};
 use crate::ring::{Producer, ring};
 use crate::segment::Parser;
 use crate::upload::Route;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// An outlet that does not know where to send to, so that it holds whatever it is given.
@@ -14,6 +13,13 @@ fn outlet() -> (Outlet, Producer, Arc<Account>) {
 }
 
 fn outlet_with(arrival: oneshot::Receiver<Route>) -> (Outlet, Producer, Arc<Account>) {
+    outlet_with_spool(arrival, None)
+}
+
+fn outlet_with_spool(
+    arrival: oneshot::Receiver<Route>,
+    spool: Option<spool::Options>,
+) -> (Outlet, Producer, Arc<Account>) {
     let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
     let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, has_spool: false };
     let limits = Limits::derive(wanted, host);
@@ -26,7 +32,7 @@ fn outlet_with(arrival: oneshot::Receiver<Route>) -> (Outlet, Producer, Arc<Acco
         vec![consumer],
         Arc::default(),
         uploader,
-        None,
+        spool,
         pool,
         Arc::clone(&account),
     );
@@ -77,10 +83,38 @@ async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
     receive(&mut producer, &account, 1_000);
     assert_eq!(outlet.take(Instant::now()), Progress::Idle);
     receive(&mut producer, &account, 10);
+    drop(producer);
     let (_sender, deadline) = watch::channel(Some(Deadline::at_once(Instant::now())));
     let held_count = outlet.run(deadline).await;
     assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (0, 1_010));
     assert_eq!(account.imbalance(held_count), 0);
+}
+
+#[tokio::test]
+async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || spool::Options {
+        path: folder.path().to_owned(),
+        size_bytes_max: 16 << 20,
+        age_max: Duration::from_secs(60),
+    };
+    let (_route, arrival) = oneshot::channel();
+    let (mut outlet, mut producer, account) = outlet_with_spool(arrival, Some(options()));
+    receive(&mut producer, &account, 1_000);
+    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
+    receive(&mut producer, &account, 10);
+    drop(producer);
+    outlet.end(Some(Deadline::within(Duration::from_secs(60), true, Instant::now()))).await;
+    let held_count = outlet.held_segment_count();
+    assert_eq!((held_count, account.spooled.get(), account.imbalance(0)), (0, 1_010, 0));
+    drop(outlet);
+    let (mut spool, found) = spool::Spool::open(options()).unwrap();
+    assert_eq!(found.file_count, 1);
+    let mut segment_count = 0;
+    while let spool::Next::Record(record) = spool.next(0) {
+        segment_count += record.segment_count;
+    }
+    assert_eq!(segment_count, 1_010);
 }
 
 #[tokio::test]

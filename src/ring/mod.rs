@@ -75,7 +75,7 @@ pub struct Producer {
 impl Producer {
     /// Starts the hand-over of one drain of the socket, at `now`.
     pub fn begin(&mut self, now: Instant) -> Drain<'_> {
-        Drain { producer: self, open: None, now, pushed_count: 0 }
+        Drain { producer: self, open: None, now, pushed_count: 0, is_memory_low: false }
     }
 
     /// Closes the ring: the consumer ends when it has taken the rest.
@@ -94,6 +94,8 @@ pub struct Drain<'a> {
     open: Option<Parcel>,
     now: Instant,
     pushed_count: usize,
+    /// Whether a chunk was taken while memory was low.
+    is_memory_low: bool,
 }
 
 impl Drain<'_> {
@@ -131,7 +133,8 @@ impl Drain<'_> {
     }
 
     /// A new parcel with chunks for a document of this length, at the cost of older ones if need be.
-    fn open_parcel(&self, document_bytes: usize, pushed: &mut Pushed) -> Option<Parcel> {
+    fn open_parcel(&mut self, document_bytes: usize, pushed: &mut Pushed) -> Option<Parcel> {
+        self.is_memory_low = self.is_memory_low || self.producer.pool.is_low();
         let mut parcel = Parcel::new(self.now);
         for place in parcel.places(document_bytes) {
             *place = loop {
@@ -157,7 +160,10 @@ impl Drain<'_> {
         let before =
             self.producer.shared.fresh_count.fetch_add(self.pushed_count, Ordering::AcqRel);
         let after = before + self.pushed_count;
-        before == 0 || before / WAKE_SEGMENT_COUNT != after / WAKE_SEGMENT_COUNT
+        // When memory is low it is the consumer who makes room, before this ring loses its own.
+        self.is_memory_low
+            || before == 0
+            || before / WAKE_SEGMENT_COUNT != after / WAKE_SEGMENT_COUNT
     }
 }
 
