@@ -22,8 +22,10 @@ use std::sync::Arc;
 /// outage; smaller ones cost more of the work that comes once a chunk.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Memory counts as low when less than this part of it is left beside the reserve.
+/// Memory counts as low when less than this part of it is left beside the reserve, or fewer than
+/// so many chunks: the time that the uploader has to make room before receivers find none.
 const LOW_PART: usize = 32;
+const LOW_COUNT_MIN: usize = 8;
 
 struct Buffer {
     length: usize,
@@ -120,7 +122,7 @@ impl Pool {
             made_count: AtomicUsize::new(0),
             chunk_count_max,
             reserve_count,
-            low_count: reserve_count + chunk_count_max / LOW_PART,
+            low_count: reserve_count + (chunk_count_max / LOW_PART).max(LOW_COUNT_MIN),
         })
     }
 
@@ -225,7 +227,7 @@ mod tests {
 
     #[test]
     fn with_a_spool_memory_is_low_while_half_of_it_is_left() {
-        for (pool, low_at) in [(Pool::new(64, 16), 47), (Pool::with_spool(64, 16), 25)] {
+        for (pool, low_at) in [(Pool::new(64, 16), 41), (Pool::with_spool(64, 16), 25)] {
             let taken: Vec<_> = (0..low_at - 1).map(|_| pool.take_for_batch()).collect();
             assert!(!pool.is_low());
             let last = pool.take_for_batch();
