@@ -1,0 +1,117 @@
+//! What must be true at the end.
+
+use super::Run;
+use super::watch::{Sample, median};
+
+/// A promise, whether it was kept, and the numbers.
+pub struct Check {
+    /// What was promised.
+    pub name: &'static str,
+    /// Whether it was kept.
+    pub is_kept: bool,
+    /// The evidence.
+    pub numbers: String,
+}
+
+const MEGABYTE: u64 = 1024 * 1024;
+
+/// The last `Account:` line of the daemon.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// As it was written.
+    pub line: String,
+}
+
+impl Account {
+    /// A number of the line; a reason's only where it occurred.
+    pub fn get(&self, name: &str) -> u64 {
+        let mut words = self.line.split([' ', '(', ')']);
+        let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// All of them.
+pub fn all(run: &Run) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut check = |name, is_kept, numbers| checks.push(Check { name, is_kept, numbers });
+    let (account, tally) = (&run.account, &run.tally);
+    let get = |name: &str| account.get(name);
+
+    let numbers = format!("{}, log clean: {}", run.exit, run.complaints.is_empty());
+    check("the daemon ends in order", run.is_success && run.complaints.is_empty(), numbers);
+
+    let came = get("received") + get("replayed");
+    let left = get("sent") + get("rejected") + get("dropped") + get("spooled") + get("held");
+    let numbers = format!("{came} came, {left} left, {} held", get("held"));
+    check("the account balances", came == left && get("held") == 0 && came > 0, numbers);
+
+    let arrived = get("received") + get("kernel_drops");
+    let numbers = format!("{} sent to it, {arrived} counted", run.sent_count);
+    check("every datagram is received or the kernel's loss", run.sent_count == arrived, numbers);
+
+    let distinct = tally.distinct_count();
+    let lost = get("rejected") + get("dropped");
+    // What the account gives up may have been accepted, when the answer was lost.
+    let both = (distinct + lost).saturating_sub(get("received"));
+    let numbers = format!(
+        "{distinct} accepted by the endpoint + {lost} lost by the account, {} received; {both} in \
+         both, of {} accepted without an answer",
+        get("received"),
+        tally.lost_answer_count
+    );
+    let is_kept = distinct + lost >= get("received") && both <= tally.lost_answer_count.min(lost);
+    check("every document is accepted or lost by name", is_kept, numbers);
+
+    let numbers = format!(
+        "{} doubles, {} accepted without an answer, {} doubled after an answer",
+        tally.accepted_count - distinct,
+        tally.lost_answer_count,
+        tally.needlessly_doubled_count
+    );
+    let is_kept = tally.accepted_count - distinct <= tally.lost_answer_count
+        && tally.needlessly_doubled_count == 0;
+    check("documents come twice only when an answer was lost", is_kept, numbers);
+
+    let (refused, poison) = (get("refused"), tally.poison_refused.len() as u64);
+    let losses = get("dropped") + get("kernel_drops");
+    let numbers = format!(
+        "{refused} given up, {} rejected in all, {poison} poison refused alone, {} sent",
+        get("rejected"),
+        run.poison_count
+    );
+    let is_kept = refused == get("rejected")
+        && refused <= poison
+        && poison <= run.poison_count
+        && run.poison_count - refused <= losses;
+    check("exactly the poison is rejected", is_kept, numbers);
+
+    let numbers = format!("{} requests", tally.malformed_request_count);
+    check("no document is changed", tally.malformed_request_count == 0, numbers);
+
+    memory(run, &mut check);
+    checks
+}
+
+fn memory(run: &Run, check: &mut impl FnMut(&'static str, bool, String)) {
+    let fifth = |index: usize| {
+        let length = run.samples.len() / 5;
+        &run.samples[index * length..(index + 1) * length]
+    };
+    let resident = |samples: &[Sample]| median(samples.iter().map(|one| one.resident.now_bytes));
+    let (second, last) = (resident(fifth(1)), resident(fifth(4)));
+    let limit = (second + second / 10).max(second + 4 * MEGABYTE);
+    let numbers =
+        format!("median {:.1} MB, then {:.1} MB", in_megabytes(second), in_megabytes(last));
+    check("memory is flat from the second fifth to the last", last <= limit, numbers);
+
+    let most = run.samples.iter().map(|one| one.resident.most_bytes).max().unwrap_or_default();
+    let limit = (run.options.memory_mb + 16) * MEGABYTE;
+    let numbers = format!("{:.1} MB at most, {} MB allowed", in_megabytes(most), limit / MEGABYTE);
+    check("memory stays within -m and 16 MB", most > 0 && most <= limit, numbers);
+}
+
+/// For a table.
+pub fn in_megabytes(bytes: u64) -> f64 {
+    bytes as f64 / MEGABYTE as f64
+}
