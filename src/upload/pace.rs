@@ -1,7 +1,9 @@
 //! How many documents a second the service takes, learnt from its throttling.
 //!
 //! One rate for all calls together. There is none until the service throttles for the first time;
-//! then it is what the service accepted just before. Additive increase, multiplicative decrease:
+//! then it is what the service accepted just before, or half of the best of late if that is more:
+//! slow answers and outages make for little that was accepted, and say nothing of what is allowed.
+//! Too high a rate is halved within seconds, too low a one takes a minute to grow. Additive increase, multiplicative decrease:
 //! each throttled call that was started under the present rate lowers it, and the time without one
 //! raises it, slowly at first so that it stays near to what is allowed, ever faster after
 //! [`DOUBLING_TIME`] so that a lifted limit is found. Pure code; the caller has the clock.
@@ -37,6 +39,12 @@ const RATE_FORGET: f64 = 1_000_000.0;
 
 /// Documents may be saved up for so long.
 const BURST: Duration = Duration::from_millis(200);
+
+/// What the first throttled call leaves at least of the best rate that the service has shown.
+const BEST_PART: f64 = 0.5;
+
+/// Time in which the memory of the best rate falls to a third.
+const BEST_TIME: Duration = Duration::from_secs(60);
 
 /// Time over which accepted documents are averaged.
 const METER_TIME: Duration = Duration::from_secs(1);
@@ -101,25 +109,38 @@ impl Limit {
 #[derive(Debug)]
 pub struct Pace {
     accepted: Meter,
+    /// The best rate of `accepted`, and when it was that.
+    best: (f64, Instant),
     limit: Option<Limit>,
 }
 
 impl Pace {
     /// No limit yet.
     pub fn new(now: Instant) -> Self {
-        Self { accepted: Meter { document_count: 0.0, at: now }, limit: None }
+        Self { accepted: Meter { document_count: 0.0, at: now }, best: (0.0, now), limit: None }
     }
 
     /// Notes that the service took so many documents.
     pub fn accepted(&mut self, document_count: usize, now: Instant) {
         self.accepted.add(document_count, now);
+        let rate = self.accepted.rate(now);
+        if rate >= self.best_rate(now) {
+            self.best = (rate, now);
+        }
+    }
+
+    /// The best rate of late.
+    fn best_rate(&self, now: Instant) -> f64 {
+        let age = now.saturating_duration_since(self.best.1).as_secs_f64();
+        self.best.0 * (-age / BEST_TIME.as_secs_f64()).exp()
     }
 
     /// Notes that a call which was started at `started_at` was throttled.
     pub fn throttled(&mut self, started_at: Instant, now: Instant) {
         let accepted_rate = self.accepted.rate(now);
+        let best_rate = self.best_rate(now);
         let Some(limit) = &mut self.limit else {
-            let rate = (DECREASE * accepted_rate).max(RATE_FIRST_MIN);
+            let rate = (DECREASE * accepted_rate).max(BEST_PART * best_rate).max(RATE_FIRST_MIN);
             self.limit = Some(Limit::new(rate, now));
             return;
         };
@@ -208,6 +229,18 @@ mod tests {
         let (accepted, throttled, _) = run(&mut pace, &mut service, &mut now, 5, 10_000.0);
         assert_eq!((accepted, throttled), (50_000.0, 0));
         assert_eq!((pace.rate(), pace.ready_at(now)), (None, None));
+    }
+
+    #[test]
+    fn the_first_throttled_call_after_a_silence_does_not_make_it_the_rate() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let mut service = Service { allowed: 1e9, credit: 1e9 };
+        let _ = run(&mut pace, &mut service, &mut now, 10, 20_000.0);
+        now += Duration::from_secs(5);
+        pace.throttled(now, now);
+        let rate = pace.rate().unwrap();
+        assert!((8_000.0..=18_000.0).contains(&rate), "{rate}");
     }
 
     #[test]
