@@ -160,7 +160,13 @@ struct Destination {
 
 impl Destination {
     async fn find(config: &Config) -> Result<Self, DaemonError> {
-        let region = identity::region(config.region.as_deref(), config.local_mode).await?;
+        let sources = identity::Sources {
+            configured: config.region.as_deref(),
+            local_mode: config.local_mode,
+            environment: &|name| std::env::var(name).ok(),
+            metadata_client: identity::http_client(),
+        };
+        let region = sources.find().await?;
         let endpoint = Endpoint::resolve(config.endpoint.as_deref(), region.as_ref())?;
         info!("Sending to {endpoint} in region {region}");
         let identity = Identity::start(region.clone(), config.role_arn.clone());

@@ -19,6 +19,7 @@ mod outage;
 mod process;
 mod receive;
 mod recorded;
+mod region;
 mod shutdown;
 mod split;
 mod spool;

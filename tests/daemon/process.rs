@@ -88,7 +88,11 @@ pub fn in_own_mounts(command: &Command, script: &str) -> Command {
 
 /// Runs a daemon that is expected not to start; returns its exit code and what it said.
 pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = command(arguments);
+    run_to_end_with(command(arguments))
+}
+
+/// The same with a command that a test has made.
+pub fn run_to_end_with(mut command: Command) -> (Option<i32>, String) {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let (status, log) = Daemon::watch(child, any).wait();

@@ -1,14 +1,14 @@
-//! Who the daemon is: region and credentials, found and refreshed beside the flow.
+//! Who the daemon is: region (`region`) and credentials, found and refreshed beside the flow.
 //!
 //! In: the whole default chain of `aws-config` (environment, shared files, SSO,
 //! `credential_process`, web identity, container credentials, instance metadata) and the
 //! operator's role. Out: the newest credentials in a watch channel that the uploader looks at.
 //! Nothing waits for them: segments are accepted and kept while there are none.
 
-use aws_config::imds::region::ImdsRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::region::ProfileFileRegionProvider;
-use aws_config::provider_config::ProviderConfig;
+mod region;
+
+pub use region::{RegionError, Sources};
+
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -31,47 +31,8 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 const ROLE_SESSION_NAME: &str = "xray-daemon";
 const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
 
-/// No region was found
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "no region was found in -n, Region in cfg.yaml, AWS_REGION, AWS_DEFAULT_REGION, the shared \
-     AWS configuration{}. Give one with -n, for example -n us-east-1",
-    if *local_mode { "" } else { " or the EC2 instance metadata" }
-)]
-pub struct RegionError {
-    local_mode: bool,
-}
-
-/// Finds the region: the configured one, else the environment's, the profile's and, unless in
-/// local mode, the instance's.
-///
-/// # Errors
-///
-/// When none of them has one.
-pub async fn region(configured: Option<&str>, local_mode: bool) -> Result<Region, RegionError> {
-    if let Some(name) = configured {
-        return Ok(Region::new(name.trim().to_owned()));
-    }
-    // The chain's own source takes an empty variable for a region.
-    let of_variable = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| {
-        let value = std::env::var(name).ok()?;
-        let value = value.trim();
-        (!value.is_empty()).then(|| Region::new(value.to_owned()))
-    });
-    let chain =
-        RegionProviderChain::first_try(of_variable).or_else(ProfileFileRegionProvider::new());
-    let found = match chain.region().await {
-        None if !local_mode => {
-            let config = ProviderConfig::default().with_http_client(http_client());
-            ImdsRegionProvider::builder().configure(&config).build().region().await
-        }
-        found => found,
-    };
-    found.ok_or(RegionError { local_mode })
-}
-
 /// The client for the calls that fetch region and credentials.
-fn http_client() -> SharedHttpClient {
+pub fn http_client() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
         .build_https()
@@ -233,18 +194,5 @@ mod tests {
         assert_eq!(renew_in(now + seconds(3600), now), seconds(3300));
         assert_eq!(renew_in(now + seconds(200), now), seconds(100));
         assert_eq!(renew_in(now - seconds(10), now), RETRY_PAUSE_MIN);
-    }
-
-    #[tokio::test]
-    async fn the_configured_region_comes_first() {
-        let found = region(Some("eu-west-1"), true).await.unwrap();
-        assert_eq!(found.as_ref(), "eu-west-1");
-    }
-
-    #[test]
-    fn without_a_region_the_error_lists_what_was_tried() {
-        let error = RegionError { local_mode: true }.to_string();
-        assert!(error.contains("AWS_REGION") && !error.contains("instance metadata"), "{error}");
-        assert!(RegionError { local_mode: false }.to_string().contains("instance metadata"));
     }
 }
