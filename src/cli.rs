@@ -19,6 +19,8 @@ pub enum Command {
     },
     /// Print what each holder of memory may hold.
     Limits,
+    /// Print the configuration in force.
+    Config,
     /// Print the version.
     Version,
     /// Print the usage.
@@ -178,8 +180,16 @@ const FLAGS: &[Flag] = &[
 const DEMO: Flag = flag("", "demo", Kind::Demo, "Send a few segments at the start");
 
 /// The words that are a command behind the flags.
-const SUBCOMMANDS: &[(&str, Command)] =
-    &[("sandbox", Command::Sandbox { demo: false }), ("limits", Command::Limits)];
+const SUBCOMMANDS: &[(&str, Command)] = &[
+    ("sandbox", Command::Sandbox { demo: false }),
+    ("config", Command::Config),
+    ("limits", Command::Limits),
+];
+
+/// The short and the long name of every flag of the daemon; a short one may be empty.
+pub fn flag_names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FLAGS.iter().map(|flag| (flag.short, flag.long))
+}
 
 /// Understands the words after the program's name.
 ///
@@ -285,7 +295,7 @@ pub fn version_line() -> String {
 
 /// What `-h` prints, and a usage error.
 pub fn usage() -> String {
-    let mut text = String::from("Usage: xray [flags] [sandbox [--demo] | limits]\n\n");
+    let mut text = String::from("Usage: xray [flags] [sandbox [--demo] | config | limits]\n\n");
     for flag in FLAGS {
         let value = match flag.kind {
             Kind::Text(_) | Kind::NotYet(_) | Kind::Megabytes(_) => " VALUE",
@@ -298,7 +308,8 @@ pub fn usage() -> String {
     let _ = writeln!(
         text,
         "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n  \
-         {:<30}{}\nlimits: print what each holder of memory may hold, and end",
+         {:<30}{}\nconfig: print the configuration in force and where it came from, and end\n\
+         limits: print what each holder of memory may hold, and end",
         "--demo", DEMO.help
     );
     text

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let mode = match invocation.command {
         Command::Version => return say(&mut io::stdout(), &cli::version_line()),
         Command::Help => return say(&mut io::stdout(), &cli::usage()),
-        Command::Run | Command::Limits => Mode::Service,
+        Command::Run | Command::Config | Command::Limits => Mode::Service,
         Command::Sandbox { demo } => Mode::Sandbox { demo },
     };
     // An empty variable is as good as none.
@@ -39,9 +39,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&invocation, &error.to_string()),
     };
-    if invocation.command == Command::Limits {
-        let limits = Limits::derive(Wanted::from(&config), Host::read());
-        return say(&mut io::stdout(), &limits.to_string());
+    match invocation.command {
+        Command::Limits => {
+            let limits = Limits::derive(Wanted::from(&config), Host::read());
+            return say(&mut io::stdout(), &limits.to_string());
+        }
+        Command::Config => return say(&mut io::stdout(), config.table().trim_end()),
+        _ => {}
     }
     let log = match start_log(&config, mode) {
         Ok(log) => log,

@@ -5,7 +5,7 @@
 
 use super::{
     CONCURRENCY_MAX, Config, RECEIVER_COUNT_MAX, ReceiveBackend, SHUTDOWN_SECONDS_MAX,
-    SPOOL_AGE_HOURS_MAX, TIMEOUT_SECONDS_MAX, buffer_size, log_level, spool_size, within,
+    SPOOL_AGE_HOURS_MAX, Source, TIMEOUT_SECONDS_MAX, buffer_size, log_level, spool_size, within,
 };
 use serde_json::Value;
 use std::fs::File;
@@ -66,7 +66,7 @@ pub enum ConfigError {
 type Apply = fn(&mut Config, &Value) -> Result<(), String>;
 
 /// Every key, with its section.
-const KEYS: &[(&str, Apply)] = &[
+pub(super) const KEYS: &[(&str, Apply)] = &[
     ("Version", |_, value| match whole_number(value) {
         Ok(1 | 2) => Ok(()),
         _ => Err(format!("{} is not supported; write 1 or 2", shown(value))),
@@ -219,8 +219,9 @@ impl Config {
         let values = flatten(tree)
             .map_err(|key| wrong(&key, "it is not a list of keys and values".to_owned()))?;
         for (key, value) in &values {
-            if let Some((_, apply)) = KEYS.iter().find(|(name, _)| name == key) {
+            if let Some((name, apply)) = KEYS.iter().find(|(name, _)| name == key) {
                 apply(self, value).map_err(|problem| wrong(key, problem))?;
+                self.sources.insert(name, Source::File(path.to_owned()));
                 continue;
             }
             let old = OLD_KEYS.iter().find(|(name, _)| name == key).map(|(_, what)| *what);
@@ -313,10 +314,13 @@ fn shown(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::config::LogLevel;
+    use std::collections::BTreeMap;
 
     fn apply(text: &str, strict: bool) -> Result<Config, String> {
         let mut config = Config::default();
         let applied = config.apply_file(Path::new("cfg.yaml"), text, strict);
+        // These tests are about the values.
+        config.sources.clear();
         applied.map(|()| config).map_err(|error| error.to_string())
     }
 
@@ -369,6 +373,7 @@ mod tests {
             shutdown_seconds: 20,
             config_path: Some("cfg.yaml".into()),
             warnings: vec![],
+            sources: BTreeMap::new(),
         };
         assert_eq!(apply(text, true).unwrap(), expected);
     }

@@ -4,10 +4,13 @@
 //! which every value is within its bounds, or an error that says which flag or key to change.
 
 mod file;
+mod show;
 
 pub use file::ConfigError;
+pub use show::{SETTINGS, Setting, Source};
 
 use crate::cli::{Flags, Invocation};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where a file is looked for when none is given.
@@ -155,6 +158,8 @@ pub struct Config {
     pub config_path: Option<PathBuf>,
     /// What the operator should know and what is no reason not to start.
     pub warnings: Vec<String>,
+    /// Where the values that are no defaults came from, by key.
+    pub sources: BTreeMap<&'static str, Source>,
 }
 
 impl Default for Config {
@@ -184,6 +189,7 @@ impl Default for Config {
             shutdown_seconds: 8,
             config_path: None,
             warnings: Vec::new(),
+            sources: BTreeMap::new(),
         }
     }
 }
@@ -216,6 +222,7 @@ impl Config {
             }
         }
         config.apply_flags(flags)?;
+        config.note_flags(flags);
         config.apply_environment(environment)?;
         if !invocation.ignored.is_empty() {
             let words = invocation.ignored.join(" ");
@@ -262,9 +269,15 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
         let variable = |name| environment(name).filter(|value| !value.trim().is_empty());
-        self.endpoint = variable("AWS_ENDPOINT_URL_XRAY")
-            .or(self.endpoint.take())
-            .or_else(|| variable("AWS_ENDPOINT_URL"));
+        let name = match (variable("AWS_ENDPOINT_URL_XRAY"), &self.endpoint) {
+            (Some(_), _) => Some("AWS_ENDPOINT_URL_XRAY"),
+            (None, Some(_)) => None,
+            (None, None) => Some("AWS_ENDPOINT_URL"),
+        };
+        if let Some((name, value)) = name.and_then(|name| Some((name, variable(name)?))) {
+            self.endpoint = Some(value);
+            self.sources.insert("Endpoint", Source::Variable(name));
+        }
         let proxies = ["HTTPS_PROXY", "https_proxy"];
         for name in proxies.into_iter().filter(|name| variable(name).is_some()) {
             self.warnings.push(format!("{name} is not supported yet: uploads go without a proxy"));

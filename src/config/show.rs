@@ -1,0 +1,239 @@
+//! `xray config`: every setting, its value in force, and where that came from.
+//!
+//! No setting is a secret; an address that may have a password in it is shown without.
+
+use super::{Config, LogLevel, ReceiveBackend};
+use crate::cli::Flags;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The file.
+    File(PathBuf),
+    /// A flag, by its names.
+    Flag(&'static str),
+    /// An environment variable.
+    Variable(&'static str),
+}
+
+/// A setting: its key in the file, its flag if it has one, and how to look at it.
+#[derive(Debug)]
+pub struct Setting {
+    /// With its section.
+    pub key: &'static str,
+    /// Names of the flag, empty for none.
+    pub flag: &'static str,
+    /// Whether the flag was given.
+    given: fn(&Flags) -> bool,
+    /// Its value; empty for none.
+    show: fn(&Config) -> String,
+}
+
+const fn setting(
+    key: &'static str,
+    flag: &'static str,
+    given: fn(&Flags) -> bool,
+    show: fn(&Config) -> String,
+) -> Setting {
+    Setting { key, flag, given, show }
+}
+
+const fn key(key: &'static str, show: fn(&Config) -> String) -> Setting {
+    setting(key, "", |_| false, show)
+}
+
+/// Whether a flag has a text; an empty one is as good as none.
+fn has_text(value: &Option<String>) -> bool {
+    value.as_ref().is_some_and(|value| !value.is_empty())
+}
+
+fn text<T: ToString>(value: Option<&T>) -> String {
+    value.map(T::to_string).unwrap_or_default()
+}
+
+/// Every setting, in the order of the table.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "Socket.UDPAddress",
+        "-b, --bind",
+        |flags| has_text(&flags.bind),
+        |config| config.udp_address.clone(),
+    ),
+    setting(
+        "Socket.TCPAddress",
+        "-t, --bind-tcp",
+        |flags| has_text(&flags.bind_tcp),
+        |config| config.tcp_address.clone(),
+    ),
+    setting(
+        "Region",
+        "-n, --region",
+        |flags| has_text(&flags.region),
+        |config| text(config.region.as_ref()),
+    ),
+    key("Endpoint", |config| text(config.endpoint.as_ref())),
+    setting(
+        "RoleARN",
+        "-r, --role-arn",
+        |flags| has_text(&flags.role_arn),
+        |config| text(config.role_arn.as_ref()),
+    ),
+    setting(
+        "LocalMode",
+        "-o, --local-mode",
+        |flags| flags.local_mode.is_some(),
+        |config| config.local_mode.to_string(),
+    ),
+    setting(
+        "TotalBufferSizeMB",
+        "-m, --buffer-memory",
+        |flags| flags.buffer_memory.is_some(),
+        |config| config.buffer_size_mb.to_string(),
+    ),
+    key("Concurrency", |config| config.concurrency.to_string()),
+    key("ShutdownSeconds", |config| config.shutdown_seconds.to_string()),
+    setting(
+        "Receive.Backend",
+        "--receiver",
+        |flags| has_text(&flags.receiver),
+        |config| {
+            let name = match config.receive_backend {
+                ReceiveBackend::Auto => "auto",
+                ReceiveBackend::Uring => "uring",
+                ReceiveBackend::Recvmmsg => "recvmmsg",
+                ReceiveBackend::TokioUring => "tokio-uring",
+            };
+            name.to_owned()
+        },
+    ),
+    key("Receive.Receivers", |config| config.receiver_count.to_string()),
+    key("Receive.SharePort", |config| config.share_port.to_string()),
+    key("Receive.Pin", |config| text(config.pin.as_ref())),
+    key("Upload.ConnectTimeoutSeconds", |config| config.connect_timeout_seconds.to_string()),
+    key("Upload.RequestTimeoutSeconds", |config| config.request_timeout_seconds.to_string()),
+    key("Upload.PingIntervalSeconds", |config| config.ping_interval_seconds.to_string()),
+    setting(
+        "Spool.Path",
+        "--spool-path",
+        |flags| has_text(&flags.spool_path),
+        |config| text(config.spool_path.as_ref().map(|path| path.display()).as_ref()),
+    ),
+    setting(
+        "Spool.MaxSizeMB",
+        "--spool-size-mb",
+        |flags| flags.spool_size_mb.is_some(),
+        |config| config.spool_size_mb.to_string(),
+    ),
+    key("Spool.MaxAgeHours", |config| config.spool_age_hours.to_string()),
+    setting(
+        "Logging.LogLevel",
+        "-l, --log-level",
+        |flags| has_text(&flags.log_level),
+        |config| {
+            let name = match config.log_level {
+                LogLevel::Dev => "dev",
+                LogLevel::Debug => "debug",
+                LogLevel::Info => "info",
+                LogLevel::Warn => "warn",
+                LogLevel::Error => "error",
+                LogLevel::Prod => "prod",
+            };
+            name.to_owned()
+        },
+    ),
+    setting(
+        "Logging.LogPath",
+        "-f, --log-file",
+        |flags| has_text(&flags.log_file),
+        |config| text(config.log_path.as_ref().map(|path| path.display()).as_ref()),
+    ),
+    key("Logging.LogRotation", |config| config.log_rotation.to_string()),
+];
+
+impl Config {
+    /// Notes which settings the flags have set.
+    pub(super) fn note_flags(&mut self, flags: &Flags) {
+        for setting in SETTINGS.iter().filter(|setting| (setting.given)(flags)) {
+            self.sources.insert(setting.key, Source::Flag(setting.flag));
+        }
+    }
+
+    /// The table of `xray config`.
+    pub fn table(&self) -> String {
+        let mut table = format!("{:<30}{:<30}{}\n", "setting", "value", "from");
+        for Setting { key, show, .. } in SETTINGS {
+            let value = show(self);
+            let value = if value.is_empty() { "(none)" } else { &value };
+            let source = match self.sources.get(key) {
+                None => "default".to_owned(),
+                Some(Source::File(path)) => path.display().to_string(),
+                Some(Source::Flag(names)) => format!("flag {names}"),
+                Some(Source::Variable(name)) => format!("variable {name}"),
+            };
+            let _ = writeln!(table, "{key:<29} {value:<29} {source}");
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(table, "warning: {warning}");
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::KEYS;
+    use super::*;
+    use crate::cli;
+    use std::path::Path;
+
+    fn load(line: &str, text: &str, variables: &[(&str, &str)]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cfg.yaml");
+        std::fs::write(&path, text).unwrap();
+        let invocation = cli::parse(line.split_whitespace().map(str::to_owned)).unwrap();
+        let environment = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        Config::load(&invocation, &environment, &[Path::new(&path)]).unwrap().table()
+    }
+
+    fn row<'a>(table: &'a str, key: &str) -> Vec<&'a str> {
+        let line = table.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
+        line.split_whitespace().skip(1).collect()
+    }
+
+    #[test]
+    fn every_key_of_the_file_and_every_flag_is_in_the_table() {
+        let shown: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+        let not_yet = ["ResourceARN", "ProxyAddress", "NoVerifySSL", "Version"];
+        for (key, _) in KEYS.iter().filter(|(key, _)| !not_yet.contains(key)) {
+            assert!(shown.contains(key), "{key} is not shown");
+        }
+        let flags: Vec<_> = SETTINGS.iter().flat_map(|setting| setting.flag.split(", ")).collect();
+        for (short, long) in cli::flag_names() {
+            let has_no_setting =
+                ["config", "version", "help", "resource-arn", "proxy-address"].contains(&long);
+            let is_there = flags.contains(&format!("--{long}").as_str());
+            assert!(is_there != has_no_setting, "--{long}");
+            assert!(!is_there || short.is_empty() || flags.contains(&format!("-{short}").as_str()));
+        }
+    }
+
+    #[test]
+    fn each_value_is_shown_with_where_it_came_from() {
+        let text = "Region: of-file\nTotalBufferSizeMB: 7\nReceive: {Pin: off}\n";
+        let table = load("-n of-flag -o=false -l warn", text, &[("AWS_ENDPOINT_URL", "http://e")]);
+        assert_eq!(row(&table, "Region"), ["of-flag", "flag", "-n,", "--region"]);
+        assert_eq!(row(&table, "LocalMode"), ["false", "flag", "-o,", "--local-mode"]);
+        assert_eq!(row(&table, "Logging.LogLevel")[..2], ["warn", "flag"]);
+        assert_eq!(row(&table, "TotalBufferSizeMB")[0], "7");
+        assert!(row(&table, "TotalBufferSizeMB")[1].ends_with("/cfg.yaml"), "{table}");
+        assert_eq!(row(&table, "Receive.Pin")[0], "false");
+        assert_eq!(row(&table, "Endpoint"), ["http://e", "variable", "AWS_ENDPOINT_URL"]);
+        assert_eq!(row(&table, "Concurrency"), ["8", "default"]);
+        assert_eq!(row(&table, "Spool.Path"), ["(none)", "default"]);
+    }
+}
