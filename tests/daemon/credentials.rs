@@ -1,0 +1,258 @@
+//! Where credentials come from: each source faked on 127.0.0.1, and what its key signs.
+//!
+//! The container endpoint by a relative URI has a fixed address outside of the loopback range, so
+//! that one is left to `aws-config`'s own tests; the full URI takes the same way.
+
+use super::fake::{Answer, Fake, Request};
+use super::process::{Daemon, HEADER, backend, command};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Far from now.
+const LATER: &str = "2099-01-01T00:00:00Z";
+
+/// The service, which takes everything and remembers who signed it.
+fn service() -> Fake {
+    Fake::start(|_| Some(("200 OK", "{}".into())))
+}
+
+/// What a container endpoint or an instance answers, as JSON.
+fn keys(key: &str, expiry: &str) -> String {
+    format!(
+        r#"{{"Code":"Success","Type":"AWS-HMAC","LastUpdated":"2026-01-01T00:00:00Z",
+            "AccessKeyId":"{key}","SecretAccessKey":"secret","Token":"token-of-{key}",
+            "Expiration":"{expiry}"}}"#
+    )
+}
+
+/// What STS answers to `action`.
+fn sts_answer(action: &str, key: &str, expiry: &str) -> Answer {
+    let text = format!(
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
+         <Credentials><AccessKeyId>{key}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
+         <SessionToken>token-of-{key}</SessionToken><Expiration>{expiry}</Expiration>\
+         </Credentials><AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/r/s</Arn>\
+         <AssumedRoleId>A:s</AssumedRoleId></AssumedRoleUser></{action}Result></{action}Response>"
+    );
+    Some(("200 OK", text))
+}
+
+/// A daemon without any credentials of its own, sending to `service`.
+fn daemon(service: &Fake, flags: &[&str], variables: &[(&str, &str)]) -> Daemon {
+    let backend = backend().name();
+    let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+    all.extend(["--receiver", backend]);
+    all.extend(flags);
+    let mut command = command(&all);
+    command.env("AWS_ENDPOINT_URL_XRAY", service.url()).envs(variables.iter().copied());
+    Daemon::spawn(command)
+}
+
+/// Sends a segment; it has to arrive signed with this key, and with its token if it has one.
+fn is_signed_with(daemon: &Daemon, service: &Fake, key: &str) {
+    let before = daemon.metric("xray_segments_sent_total");
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", before + 1);
+    let request = service.requests().pop().unwrap();
+    assert_eq!(request.access_key(), key, "{}", daemon.log());
+    let token = request.header("x-amz-security-token");
+    assert!(token == format!("token-of-{key}") || key == "AKIDPLAIN", "{token}");
+}
+
+#[test]
+fn the_container_endpoint_is_asked_with_the_token_of_the_variable_or_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "of-file").unwrap();
+    for (name, value, expected) in [
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "of-variable", "of-variable"),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap(), "of-file"),
+    ] {
+        let container = Fake::start(|_| Some(("200 OK", keys("AKIDCONTAINER", LATER))));
+        let service = service();
+        let uri = format!("{}/v2/credentials/x", container.url());
+        let variables = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri.as_str()), (name, value)];
+        is_signed_with(&daemon(&service, &[], &variables), &service, "AKIDCONTAINER");
+        let request = &container.requests()[0];
+        assert_eq!(request.line, "GET /v2/credentials/x");
+        assert_eq!(request.header("authorization"), expected);
+    }
+}
+
+#[test]
+fn the_instance_gives_the_credentials_of_its_role_to_those_with_a_token() {
+    let metadata = Fake::start(|request: &Request| {
+        let has_token = request.header("x-aws-ec2-metadata-token") == "of-test";
+        let path = request.line.trim_end_matches('/');
+        Some(match path.rsplit(' ').next().unwrap() {
+            "/latest/api/token" => ("200 OK", "of-test".into()),
+            _ if !has_token => ("401 Unauthorized", String::new()),
+            "/latest/meta-data/iam/security-credentials"
+            | "/latest/meta-data/iam/security-credentials-extended" => ("200 OK", "role".into()),
+            "/latest/meta-data/iam/security-credentials/role"
+            | "/latest/meta-data/iam/security-credentials-extended/role" => {
+                ("200 OK", keys("AKIDINSTANCE", LATER))
+            }
+            _ => ("404 Not Found", String::new()),
+        })
+    });
+    let service = service();
+    let variables = [
+        ("AWS_EC2_METADATA_DISABLED", "false"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.url()),
+    ];
+    is_signed_with(&daemon(&service, &[], &variables), &service, "AKIDINSTANCE");
+}
+
+#[test]
+fn a_web_identity_is_exchanged_for_credentials_of_its_role() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, "jwt-of-test").unwrap();
+    let sts = Fake::start(|_| sts_answer("AssumeRoleWithWebIdentity", "ASIAWEB", LATER));
+    let service = service();
+    let variables = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap()),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/web"),
+        ("AWS_ENDPOINT_URL_STS", &sts.url()),
+    ];
+    is_signed_with(&daemon(&service, &[], &variables), &service, "ASIAWEB");
+    let body = sts.requests()[0].body.clone();
+    assert!(body.contains("Action=AssumeRoleWithWebIdentity"), "{body}");
+    assert!(body.contains("WebIdentityToken=jwt-of-test"), "{body}");
+}
+
+#[test]
+fn a_profile_assumes_its_role_with_the_keys_of_its_source_profile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config");
+    let text = "[profile base]\naws_access_key_id = AKIDBASE\naws_secret_access_key = secret\n\
+         [profile top]\nrole_arn = arn:aws:iam::123456789012:role/top\nsource_profile = base\n";
+    fs::write(&path, text).unwrap();
+    let sts = Fake::start(|_| sts_answer("AssumeRole", "ASIATOP", LATER));
+    let service = service();
+    let variables = [
+        ("AWS_CONFIG_FILE", path.to_str().unwrap()),
+        ("AWS_PROFILE", "top"),
+        ("AWS_ENDPOINT_URL_STS", &sts.url()),
+    ];
+    is_signed_with(&daemon(&service, &[], &variables), &service, "ASIATOP");
+    assert_eq!(sts.requests()[0].access_key(), "AKIDBASE");
+}
+
+#[test]
+fn the_role_of_the_flag_is_assumed_on_top_as_the_original_does() {
+    let sts = Fake::start(|_| sts_answer("AssumeRole", "ASIAROLE", LATER));
+    let service = service();
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKIDBASE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL_STS", &sts.url()),
+    ];
+    let role = "arn:aws:iam::123456789012:role/r";
+    is_signed_with(&daemon(&service, &["-r", role], &variables), &service, "ASIAROLE");
+    let request = &sts.requests()[0];
+    assert_eq!(request.access_key(), "AKIDBASE");
+    // In the daemon's own region.
+    assert!(request.header("authorization").contains("/us-east-1/sts/"), "{request:?}");
+    for part in ["RoleSessionName=xray-daemon", "DurationSeconds=900", "role%2Fr"] {
+        assert!(request.body.contains(part), "{part} is not in {}", request.body);
+    }
+}
+
+#[test]
+fn the_token_of_a_single_sign_on_is_exchanged_for_credentials() {
+    let home = tempfile::tempdir().unwrap();
+    let sso = Fake::start(|_| {
+        let text = r#"{"roleCredentials":{"accessKeyId":"ASIASSO","secretAccessKey":"secret",
+            "sessionToken":"token-of-ASIASSO","expiration":4070908800000}}"#;
+        Some(("200 OK", text.into()))
+    });
+    let cache = home.path().join(".aws/sso/cache");
+    fs::create_dir_all(&cache).unwrap();
+    let text = "[default]\nsso_start_url = https://start.example/start\nsso_region = us-east-1\n\
+         sso_account_id = 123456789012\nsso_role_name = dev\n";
+    fs::write(home.path().join(".aws/config"), text).unwrap();
+    // Named by the SHA-1 of the start URL.
+    let name = "58b18e2cde391127c3492e1eba984431065982b0.json";
+    let token =
+        format!(r#"{{"accessToken":"of-test","expiresAt":"{LATER}","region":"us-east-1"}}"#);
+    fs::write(cache.join(name), token).unwrap();
+    let service = service();
+    let home = home.path().to_str().unwrap();
+    let variables = [("HOME", home), ("AWS_ENDPOINT_URL_SSO", &sso.url())];
+    is_signed_with(&daemon(&service, &[], &variables), &service, "ASIASSO");
+    let request = &sso.requests()[0];
+    assert!(request.line.contains("account_id=123456789012"), "{request:?}");
+    assert_eq!(request.header("x-amz-sso_bearer_token"), "of-test");
+}
+
+/// A program that prints what is in the file `answer` beside it.
+fn program(folder: &Path) -> String {
+    let path = folder.join("program");
+    fs::write(&path, "#!/bin/sh\ncat \"$(dirname \"$0\")/answer\"\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    let config = folder.join("config");
+    fs::write(&config, format!("[default]\ncredential_process = {}\n", path.display())).unwrap();
+    config.to_str().unwrap().to_owned()
+}
+
+fn process_answer(key: &str, expiry: &str) -> String {
+    format!(
+        r#"{{"Version":1,"AccessKeyId":"{key}","SecretAccessKey":"secret",
+            "SessionToken":"token-of-{key}","Expiration":"{expiry}"}}"#
+    )
+}
+
+#[test]
+fn a_program_gives_credentials_and_its_failures_are_said_and_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = program(folder.path());
+    fs::write(folder.path().join("answer"), "{ not JSON").unwrap();
+    let service = service();
+    let daemon = daemon(&service, &[], &[("AWS_CONFIG_FILE", &config)]);
+    daemon.wait_for_line("No credentials");
+    fs::write(folder.path().join("answer"), process_answer("AKIDPROGRAM", LATER)).unwrap();
+    is_signed_with(&daemon, &service, "AKIDPROGRAM");
+}
+
+#[test]
+fn credentials_are_renewed_before_they_expire() {
+    let count = AtomicUsize::new(0);
+    // The first ones have a few seconds left: half of them are waited for.
+    let soon = OffsetDateTime::now_utc() + Duration::from_secs(4);
+    let soon = soon.format(&Rfc3339).unwrap();
+    let container = Fake::start(move |_| {
+        let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+        let (key, expiry) = if first { ("AKIDFIRST", &soon[..]) } else { ("AKIDSECOND", LATER) };
+        Some(("200 OK", keys(key, expiry)))
+    });
+    let service = service();
+    let uri = container.url();
+    let daemon = daemon(&service, &[], &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]);
+    daemon.wait_until("they are renewed", || container.requests().len() >= 2);
+    is_signed_with(&daemon, &service, "AKIDSECOND");
+}
+
+#[test]
+fn a_source_that_hangs_or_fails_is_tried_again_and_segments_wait() {
+    let count = AtomicUsize::new(0);
+    let container = Fake::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Some(("500 Internal Server Error", String::new())),
+        1 => Some(("200 OK", "{\"AccessKeyId\":".into())),
+        2 => None,
+        _ => Some(("200 OK", keys("AKIDLATE", LATER))),
+    });
+    let service = service();
+    let uri = container.url();
+    let daemon = daemon(&service, &[], &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)]);
+    is_signed_with(&daemon, &service, "AKIDLATE");
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.contains("No credentials"), "{log}");
+    assert!(log.contains("sent=1 rejected=0 dropped=0"), "{log}");
+}

@@ -1,0 +1,103 @@
+//! A small HTTP server whose answers a test writes: metadata, STS, SSO and the like.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Method and path, with the query.
+    pub line: String,
+    headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: String,
+}
+
+impl Request {
+    /// A header's value; empty where it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// The access key that it was signed with; empty where it was not.
+    pub fn access_key(&self) -> &str {
+        let credential = self.header("authorization").split("Credential=").nth(1);
+        credential.and_then(|rest| rest.split('/').next()).unwrap_or_default()
+    }
+}
+
+/// Status line and body of an answer; `None` for none at all.
+pub type Answer = Option<(&'static str, String)>;
+
+/// The server; it serves until the process ends.
+#[derive(Debug)]
+pub struct Fake {
+    /// Where it listens.
+    pub address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Fake {
+    /// Starts a server that answers as `answer` says.
+    pub fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (seen, answer) = (Arc::clone(&requests), Arc::new(answer));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                thread::spawn(move || serve(stream.unwrap(), &*answer, &seen));
+            }
+        });
+        Self { address, requests }
+    }
+
+    /// Its address as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+fn serve(stream: TcpStream, answer: &dyn Fn(&Request) -> Answer, seen: &Mutex<Vec<Request>>) {
+    let mut reader = BufReader::new(stream);
+    // An error is a client that has closed the connection.
+    while let Some(request) = read(&mut reader) {
+        seen.lock().unwrap().push(request.clone());
+        let Some((status, body)) = answer(&request) else {
+            // Held open, without a word, until the client gives up.
+            let _ = reader.read(&mut [0]);
+            return;
+        };
+        let length = body.len();
+        let ttl = "x-aws-ec2-metadata-token-ttl-seconds: 600";
+        let text = format!("HTTP/1.1 {status}\r\n{ttl}\r\nContent-Length: {length}\r\n\r\n{body}");
+        if reader.get_mut().write_all(text.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
+    let line = lines.next()?.trim_end_matches(" HTTP/1.1").to_owned();
+    let mut headers = Vec::new();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':')?;
+        headers.push((name.to_owned(), value.trim().to_owned()));
+    }
+    let mut request = Request { line, headers, body: String::new() };
+    let length: usize = request.header("content-length").parse().unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    request.body = String::from_utf8(body).ok()?;
+    Some(request)
+}
