@@ -218,7 +218,9 @@ impl Signals {
 
 /// Opens the TCP port; also returns the address that it has, with the port taken.
 async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
-    let addresses = address::resolve(address)?;
+    // A name server that does not answer must hold up nothing else.
+    let text = address.to_owned();
+    let addresses = tokio::task::spawn_blocking(move || address::resolve(&text)).await??;
     let listener = address::open_first(&addresses, |address| {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -235,6 +237,13 @@ async fn serve_when_free(address: String, pages: Arc<Pages>) {
     loop {
         match listen(&address).await {
             Ok((listener, _)) => return local_http::serve(listener, pages).await,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                error!(
+                    "TCP {address} is no HOST:PORT: {error}. Segments are received and sent \
+                     without it; give another address with -t"
+                );
+                return;
+            }
             Err(error) if !said => {
                 error!(
                     "TCP {address} cannot be opened: {error}. Segments are received and sent \
