@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use xrayd::batch::{Batch, Batcher, DOCUMENT_COUNT_MAX};
-use xrayd::endpoint::Endpoint;
+use xrayd::endpoint::{Endpoint, Variant};
 use xrayd::memory::Pool;
 use xrayd::ring::ring;
 use xrayd::segment::Parser;
@@ -62,7 +62,8 @@ fn plain(batch: &Batch, uri: &str, credentials: &Credentials) -> Request<Vec<u8>
 fn benchmark(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("upload");
     let batch = batch();
-    let endpoint = Endpoint::resolve(None, "us-east-1").expect("it is a region");
+    let endpoint =
+        Endpoint::resolve(None, "us-east-1", Variant::default()).expect("it is a region");
     let signer = Signer::new(&endpoint, "us-east-1", None);
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "benchmark");
     group.bench_function("ours, request of 50 documents", |bencher| {

@@ -46,6 +46,8 @@ pub struct Flags {
     pub log_level: Option<String>,
     /// `--log-file`
     pub log_file: Option<String>,
+    /// `--proxy-address`
+    pub proxy_address: Option<String>,
     /// `--role-arn`
     pub role_arn: Option<String>,
     /// `--receiver`
@@ -150,8 +152,8 @@ const FLAGS: &[Flag] = &[
     flag(
         "p",
         "proxy-address",
-        Kind::NotYet("HTTP proxies cannot be used yet; leave it out"),
-        "HTTP proxy for uploads (not supported yet)",
+        Kind::Text(|flags| &mut flags.proxy_address),
+        "HTTP proxy on the way to the service (HTTPS_PROXY)",
     ),
     flag("r", "role-arn", Kind::Text(|flags| &mut flags.role_arn), "Role to assume"),
     flag(
@@ -226,7 +228,9 @@ fn parse_flags(
         }
         let name = word.strip_prefix("--").or(word.strip_prefix('-')).unwrap_or_default();
         if name.is_empty() || name.starts_with('-') || name.starts_with('=') {
-            return Err(UsageError::Syntax(word));
+            // A value may be the address of a proxy, with a password in it.
+            let name_end = word[1..].find('=').map_or(word.len(), |index| index + 1);
+            return Err(UsageError::Syntax(word[..name_end].to_owned()));
         }
         let (name, value) = match name.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
@@ -329,8 +333,7 @@ mod tests {
         for line in ["-b X", "-b=X", "--b X", "--b=X", "-bind X", "--bind=X", "--bind X"] {
             assert_eq!(parse_line(line).unwrap().flags.bind.as_deref(), Some("X"), "{line}");
         }
-        let line =
-            "-t T -c C -n N -o -m 9 -l L -f F -r R --receiver E -spool-path=s --spool-size-mb 20";
+        let line = "-t T -c C -n N -o -m 9 -l L -f F -p P -r R --receiver E -spool-path=s --spool-size-mb 20";
         let text = |value: &str| Some(value.to_owned());
         let expected = Flags {
             bind: None,
@@ -341,6 +344,7 @@ mod tests {
             buffer_memory: Some(9),
             log_level: text("L"),
             log_file: text("F"),
+            proxy_address: text("P"),
             role_arn: text("R"),
             receiver: text("E"),
             spool_path: Some("s".into()),
@@ -384,12 +388,12 @@ mod tests {
             ("-m x", "invalid value \"x\" for flag -m: it takes a whole number of megabytes"),
             ("-m -3", "invalid value \"-3\" for flag -m"),
             ("---b", "bad flag syntax: ---b"),
-            ("-=b", "bad flag syntax: -=b"),
-            ("-p http://proxy", "flag -p is not supported yet"),
+            ("-=b", "bad flag syntax: -"),
+            ("---p=http://u:hush@p", "bad flag syntax: ---p"),
             ("--resource-arn arn", "flag -resource-arn is not supported yet"),
         ] {
             let error = parse_line(line).unwrap_err().to_string();
-            assert!(error.contains(text), "{line}: {error}");
+            assert!(error.contains(text) && !error.contains("hush"), "{line}: {error}");
         }
         assert!(parse_line("-p= -a=").is_ok());
     }

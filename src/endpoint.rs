@@ -3,16 +3,26 @@
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-/// DNS suffixes of the partitions; the first prefix that a region starts with counts.
-const SUFFIXES: [(&str, &str); 7] = [
-    ("cn-", "amazonaws.com.cn"),
-    ("us-iso-", "c2s.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov"),
-    ("eu-isoe-", "cloud.adc-e.uk"),
-    ("us-isof-", "csp.hci.ic.gov"),
-    ("eusc-", "amazonaws.eu"),
-    ("", "amazonaws.com"),
+/// A partition: what its regions start with, its DNS suffix, and that of its dual-stack names.
+/// The first that a region starts with counts.
+const PARTITIONS: [(&str, &str, &str); 7] = [
+    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    ("", "amazonaws.com", "api.aws"),
 ];
+
+/// Which of a region's own endpoints is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Variant {
+    /// The one with cryptography that is validated by FIPS 140 (`AWS_USE_FIPS_ENDPOINT`).
+    pub fips: bool,
+    /// The one that has addresses of IPv6 too (`AWS_USE_DUALSTACK_ENDPOINT`).
+    pub dual_stack: bool,
+}
 
 /// The configured endpoint is not an address
 #[derive(Debug, thiserror::Error)]
@@ -35,20 +45,24 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint in `text`, or the service's own in `region`.
+    /// The endpoint in `text`, whatever the variant, or the service's own in `region`.
     ///
     /// # Errors
     ///
     /// When the text, or the address that the region makes, is not an http or https address.
-    pub fn resolve(text: Option<&str>, region: &str) -> Result<Self, EndpointError> {
-        match text {
-            Some(text) => Self::parse(text),
-            None => {
-                let suffix = SUFFIXES.into_iter().find(|(prefix, _)| region.starts_with(prefix));
-                let (_, suffix) = suffix.unwrap_or_default();
-                Self::parse(&format!("https://xray.{region}.{suffix}"))
-            }
+    pub fn resolve(
+        text: Option<&str>,
+        region: &str,
+        variant: Variant,
+    ) -> Result<Self, EndpointError> {
+        if let Some(text) = text {
+            return Self::parse(text);
         }
+        let partition = PARTITIONS.into_iter().find(|(prefix, ..)| region.starts_with(prefix));
+        let (_, suffix, dual_stack_suffix) = partition.unwrap_or_default();
+        let name = if variant.fips { "xray-fips" } else { "xray" };
+        let suffix = if variant.dual_stack { dual_stack_suffix } else { suffix };
+        Self::parse(&format!("https://{name}.{region}.{suffix}"))
     }
 
     fn parse(text: &str) -> Result<Self, EndpointError> {
@@ -86,11 +100,6 @@ impl Endpoint {
             .build()
             .expect("the parts were checked, and the operation's path is ours")
     }
-
-    /// Whether connections to it use TLS.
-    pub fn is_https(&self) -> bool {
-        self.scheme == Scheme::HTTPS
-    }
 }
 
 impl std::fmt::Display for Endpoint {
@@ -103,30 +112,45 @@ impl std::fmt::Display for Endpoint {
 mod tests {
     use super::*;
 
+    fn own(region: &str, fips: bool, dual_stack: bool) -> String {
+        Endpoint::resolve(None, region, Variant { fips, dual_stack }).unwrap().to_string()
+    }
+
     #[test]
-    fn regions_of_every_partition_have_their_own_suffix() {
-        for (region, expected) in [
-            ("us-east-1", "https://xray.us-east-1.amazonaws.com"),
-            ("us-gov-west-1", "https://xray.us-gov-west-1.amazonaws.com"),
-            ("cn-north-1", "https://xray.cn-north-1.amazonaws.com.cn"),
-            ("us-iso-east-1", "https://xray.us-iso-east-1.c2s.ic.gov"),
-            ("us-isob-east-1", "https://xray.us-isob-east-1.sc2s.sgov.gov"),
-            ("eu-isoe-west-1", "https://xray.eu-isoe-west-1.cloud.adc-e.uk"),
-            ("us-isof-south-1", "https://xray.us-isof-south-1.csp.hci.ic.gov"),
-            ("eusc-de-east-1", "https://xray.eusc-de-east-1.amazonaws.eu"),
+    fn regions_of_every_partition_have_their_own_suffixes() {
+        for (region, suffix, dual_stack_suffix) in [
+            ("us-east-1", "amazonaws.com", "api.aws"),
+            ("us-gov-west-1", "amazonaws.com", "api.aws"),
+            ("cn-north-1", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+            ("us-iso-east-1", "c2s.ic.gov", "api.aws.ic.gov"),
+            ("us-isob-east-1", "sc2s.sgov.gov", "api.aws.scloud"),
+            ("eu-isoe-west-1", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+            ("us-isof-south-1", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+            ("eusc-de-east-1", "amazonaws.eu", "api.amazonwebservices.eu"),
         ] {
-            assert_eq!(Endpoint::resolve(None, region).unwrap().to_string(), expected);
+            let expected = |name, suffix| format!("https://{name}.{region}.{suffix}");
+            assert_eq!(own(region, false, false), expected("xray", suffix));
+            assert_eq!(own(region, true, false), expected("xray-fips", suffix));
+            assert_eq!(own(region, false, true), expected("xray", dual_stack_suffix));
+            assert_eq!(own(region, true, true), expected("xray-fips", dual_stack_suffix));
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_is_given_is_taken_whatever_the_variant() {
+        let variant = Variant { fips: true, dual_stack: true };
+        let endpoint = Endpoint::resolve(Some("http://127.0.0.1:5"), "us-east-1", variant);
+        assert_eq!(endpoint.unwrap().to_string(), "http://127.0.0.1:5");
     }
 
     #[test]
     fn a_path_prefix_is_kept() {
         for text in ["http://127.0.0.1:5000/prefix/", "http://127.0.0.1:5000/prefix"] {
-            let endpoint = Endpoint::resolve(Some(text), "us-east-1").unwrap();
+            let endpoint = Endpoint::parse(text).unwrap();
             let uri = endpoint.uri("/TraceSegments");
             assert_eq!(uri.to_string(), "http://127.0.0.1:5000/prefix/TraceSegments");
         }
-        let plain = Endpoint::resolve(Some("https://[::1]:443"), "x").unwrap();
+        let plain = Endpoint::parse("https://[::1]:443").unwrap();
         assert_eq!(plain.uri("/TraceSegments").to_string(), "https://[::1]:443/TraceSegments");
     }
 
@@ -134,7 +158,7 @@ mod tests {
     fn what_is_no_address_of_a_service_is_an_error() {
         for text in ["xray", "ftp://host", "https://", "http://a b", "http://h/?q", "http://u:p@h"]
         {
-            let error = Endpoint::resolve(Some(text), "us-east-1").unwrap_err();
+            let error = Endpoint::parse(text).unwrap_err();
             assert!(error.to_string().contains("Endpoint"), "{error}");
             assert!(!error.to_string().contains("u:p"), "{error}");
         }

@@ -53,3 +53,4 @@ pub mod log;
 pub mod memory;
 pub mod spool;
 pub mod sync;
+pub mod transport;

@@ -11,7 +11,6 @@ use xrayd::config::{Config, DEFAULT_PATHS, LogLevel};
 use xrayd::daemon::{self, Environment, Mode};
 use xrayd::limits::{Host, Limits, Wanted};
 use xrayd::log::{self, LogFile};
-use xrayd::upload::Trust;
 
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
@@ -59,7 +58,7 @@ fn main() -> ExitCode {
     }
     let environment = Environment {
         execution_environment: variable("AWS_EXECUTION_ENV"),
-        trust: Trust { bundle_path: variable("AWS_CA_BUNDLE").map(Into::into) },
+        bundle_path: variable("AWS_CA_BUNDLE").map(Into::into),
     };
     let result = daemon::run(&config, &environment, mode);
     if let Err(error) = &result {

@@ -23,8 +23,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Modules that any other may use. They use each other at most.
 const LEAVES: &[&str] = &[
-    "account", "address", "config", "endpoint", "escape", "limits", "log", "memory", "spool",
+    "account",
+    "address",
+    "config",
+    "endpoint",
+    "escape",
+    "limits",
+    "log",
+    "memory",
+    "spool",
     "sync",
+    "transport",
 ];
 
 const LINE_COUNT_MAX: usize = 600;

@@ -49,8 +49,8 @@ pub enum ConfigError {
     Variable {
         /// Its name.
         name: &'static str,
-        /// What to do instead.
-        problem: &'static str,
+        /// What is wrong, and what to write instead.
+        problem: String,
     },
     /// A flag's value cannot be used
     #[error("flag {flag}: {problem}")]
@@ -156,8 +156,15 @@ pub(super) const KEYS: &[(&str, Apply)] = &[
         Ok(())
     }),
     ("ResourceARN", |_, value| not_yet(text(value)?.is_empty())),
-    ("ProxyAddress", |_, value| not_yet(text(value)?.is_empty())),
-    ("NoVerifySSL", |_, value| not_yet(!boolean(value)?)),
+    ("ProxyAddress", |config, value| {
+        // No text is shown: it may have a password in it.
+        let address = value.as_str().ok_or("it is no text; quote it")?;
+        super::set_proxy(&mut config.proxy, address)
+    }),
+    ("NoVerifySSL", |config, value| {
+        config.no_verify_ssl = boolean(value)?;
+        Ok(())
+    }),
 ];
 
 /// Keys of files that were written for older versions of the original.
@@ -314,7 +321,7 @@ fn shown(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::config::LogLevel;
-    use std::collections::BTreeMap;
+    use crate::transport::ProxyAddress;
 
     fn apply(text: &str, strict: bool) -> Result<Config, String> {
         let mut config = Config::default();
@@ -347,6 +354,7 @@ mod tests {
              Receive: {Backend: tokio-uring, Receivers: 5, SharePort: yes, Pin: off}\n\
              Upload: {ConnectTimeoutSeconds: 1, RequestTimeoutSeconds: 2, PingIntervalSeconds: 3}\n\
              Spool: {Path: /s, MaxSizeMB: 20, MaxAgeHours: 24}\n\
+             ProxyAddress: \"http://p:1\"\nNoVerifySSL: true\n\
              LocalMode: true\nRoleARN: a\nShutdownSeconds: 20\nVersion: 1\n";
         let expected = Config {
             receive_backend: ReceiveBackend::TokioUring,
@@ -357,6 +365,8 @@ mod tests {
             tcp_address: "t:1".into(),
             region: Some("r".into()),
             endpoint: Some("http://e".into()),
+            proxy: Some(ProxyAddress::parse("http://p:1").unwrap()),
+            no_verify_ssl: true,
             role_arn: Some("a".into()),
             local_mode: true,
             buffer_size_mb: 16,
@@ -372,8 +382,8 @@ mod tests {
             log_rotation: false,
             shutdown_seconds: 20,
             config_path: Some("cfg.yaml".into()),
-            warnings: vec![],
-            sources: BTreeMap::new(),
+            // What a file has no say in.
+            ..Config::default()
         };
         assert_eq!(apply(text, true).unwrap(), expected);
     }
@@ -404,8 +414,9 @@ mod tests {
             ("Version: 2\nUpload: {RequestTimeoutSeconds: 0}\n", "write a number from 1 to 300"),
             ("Version: 2\nSpool: {MaxSizeMB: 1}\n", "Spool.MaxSizeMB: 1 is out of bounds"),
             ("Version: 2\nSpool: {MaxAgeHours: 9999}\n", "Spool.MaxAgeHours: 9999 is out of"),
-            ("Version: 2\nProxyAddress: p\n", "ProxyAddress: it is not supported yet"),
-            ("Version: 2\nNoVerifySSL: true\n", "NoVerifySSL: it is not supported yet"),
+            ("Version: 2\nProxyAddress: ftp://p\n", "ProxyAddress: it is not the address of an"),
+            ("Version: 2\nProxyAddress: 5\n", "ProxyAddress: it is no text"),
+            ("Version: 2\nResourceARN: a\n", "ResourceARN: it is not supported yet"),
             ("Version: 2\nVersion: 2\n", "is not valid YAML"),
             ("Version: [2\n", "is not valid YAML"),
             ("- 2\n", "the file: it is not a list of keys"),

@@ -10,6 +10,8 @@ pub use file::ConfigError;
 pub use show::{SETTINGS, Setting, Source};
 
 use crate::cli::{Flags, Invocation};
+use crate::endpoint::Variant;
+use crate::transport::ProxyAddress;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -125,6 +127,18 @@ pub struct Config {
     pub region: Option<String>,
     /// The service's address; without one it is the region's own. For interface endpoints.
     pub endpoint: Option<String>,
+    /// Which of the region's own endpoints is the service's; neither kind by default. For who has
+    /// to use FIPS, or has IPv6 alone.
+    pub endpoint_variant: Variant,
+    /// An HTTP proxy for uploads and for the calls that fetch credentials, but for those to this
+    /// host; none by default. For hosts without a way of their own to the service.
+    pub proxy: Option<ProxyAddress>,
+    /// Hosts that are reached without the proxy, in the form of the variable `NO_PROXY`; none by
+    /// default.
+    pub no_proxy: String,
+    /// Whether certificates are taken unseen. For tests alone: whoever is on the way can read and
+    /// change what is sent.
+    pub no_verify_ssl: bool,
     /// A role to assume with the credentials found. For sending to another account.
     pub role_arn: Option<String>,
     /// Whether not to ask the instance metadata for the region. For use outside EC2.
@@ -173,6 +187,10 @@ impl Default for Config {
             pin: None,
             region: None,
             endpoint: None,
+            endpoint_variant: Variant::default(),
+            proxy: None,
+            no_proxy: String::new(),
+            no_verify_ssl: false,
             role_arn: None,
             local_mode: false,
             buffer_size_mb: 0,
@@ -224,8 +242,18 @@ impl Config {
         config.apply_flags(flags)?;
         config.note_flags(flags);
         config.apply_environment(environment)?;
+        if config.no_verify_ssl {
+            config.warnings.push(
+                "NoVerifySSL is on: certificates are not checked, so whoever is on the way can \
+                 read and change what is sent. Trust a private authority with AWS_CA_BUNDLE instead"
+                    .to_owned(),
+            );
+        }
         if !invocation.ignored.is_empty() {
-            let words = invocation.ignored.join(" ");
+            // The address of a proxy may be among them, with a password in it.
+            let shown = |word: &String| if word.contains('@') { "..." } else { word }.to_owned();
+            let words: Vec<_> = invocation.ignored.iter().map(shown).collect();
+            let words = words.join(" ");
             config.warnings.push(format!("ignored on the command line: {words}"));
         }
         Ok(config)
@@ -253,6 +281,9 @@ impl Config {
             self.spool_size_mb =
                 spool_size(megabytes).map_err(|problem| wrong("--spool-size-mb", problem))?;
         }
+        if let Some(address) = &flags.proxy_address {
+            set_proxy(&mut self.proxy, address).map_err(|problem| wrong("-p", problem))?;
+        }
         if let Some(backend) = &flags.receiver {
             self.receive_backend =
                 ReceiveBackend::parse(backend).map_err(|problem| wrong("--receiver", problem))?;
@@ -278,20 +309,31 @@ impl Config {
             self.endpoint = Some(value);
             self.sources.insert("Endpoint", Source::Variable(name));
         }
-        let proxies = ["HTTPS_PROXY", "https_proxy"];
-        for name in proxies.into_iter().filter(|name| variable(name).is_some()) {
-            self.warnings.push(format!("{name} is not supported yet: uploads go without a proxy"));
+        if self.proxy.is_none() {
+            let names = ["HTTPS_PROXY", "https_proxy"];
+            let found = names.into_iter().find_map(|name| Some((name, variable(name)?)));
+            if let Some((name, address)) = found {
+                set_proxy(&mut self.proxy, &address)
+                    .map_err(|problem| ConfigError::Variable { name, problem })?;
+                self.sources.insert("ProxyAddress", Source::Variable(name));
+            }
         }
-        let is_true = |name| variable(name).is_some_and(|value| value.trim() == "true");
-        let kinds = ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"];
-        match kinds.into_iter().find(|&name| is_true(name)) {
-            Some(name) if self.endpoint.is_none() => Err(ConfigError::Variable {
-                name,
-                problem: "it is not supported yet; give the service's address as Endpoint in \
-                          cfg.yaml or in AWS_ENDPOINT_URL_XRAY",
-            }),
-            _ => Ok(()),
-        }
+        let no_proxy = variable("NO_PROXY").or_else(|| variable("no_proxy"));
+        self.no_proxy = no_proxy.unwrap_or_default();
+        let is_true = |name| match variable(name).map(|value| value.trim().to_ascii_lowercase()) {
+            None => Ok(false),
+            Some(value) if value == "true" => Ok(true),
+            Some(value) if value == "false" => Ok(false),
+            Some(value) => {
+                let problem = format!("{value:?} is neither true nor false");
+                Err(ConfigError::Variable { name, problem })
+            }
+        };
+        self.endpoint_variant = Variant {
+            fips: is_true("AWS_USE_FIPS_ENDPOINT")?,
+            dual_stack: is_true("AWS_USE_DUALSTACK_ENDPOINT")?,
+        };
+        Ok(())
     }
 }
 
@@ -300,6 +342,14 @@ fn set_text(field: &mut Option<String>, value: Option<&String>) {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
         *field = Some(value.clone());
     }
+}
+
+/// Empty means: not given. The error does not show the address, which may have a password in it.
+fn set_proxy(field: &mut Option<ProxyAddress>, value: &str) -> Result<(), String> {
+    if !value.trim().is_empty() {
+        *field = Some(ProxyAddress::parse(value).map_err(|error| error.to_string())?);
+    }
+    Ok(())
 }
 
 fn set_address(field: &mut String, value: Option<&String>) {
@@ -386,22 +436,63 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_would_send_elsewhere_is_refused_or_warned_of() {
-        for name in ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"] {
-            let error = load("", &[(name, "true")]).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("Endpoint"), "{error}");
-            assert!(load("", &[(name, "false")]).is_ok());
-            let elsewhere = ("AWS_ENDPOINT_URL_XRAY", "http://xray");
-            assert!(load("", &[(name, "true"), elsewhere]).is_ok());
+    fn variables_choose_among_the_endpoints_of_a_region() {
+        let variant = |variables: &[(&str, &str)]| load("", variables).unwrap().endpoint_variant;
+        let (fips, dual_stack) = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT");
+        assert_eq!(variant(&[(fips, "true")]), Variant { fips: true, dual_stack: false });
+        assert_eq!(variant(&[(dual_stack, "TRUE")]), Variant { fips: false, dual_stack: true });
+        assert_eq!(variant(&[(fips, "false"), (dual_stack, "")]), Variant::default());
+        for name in [fips, dual_stack] {
+            let error = load("", &[(name, "yes")]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("neither true nor false"), "{error}");
         }
-        let warnings = load("", &[("HTTPS_PROXY", "http://user:word@proxy")]).unwrap().warnings;
-        assert!(warnings[0].contains("HTTPS_PROXY") && !warnings[0].contains("word"));
+    }
+
+    #[test]
+    fn the_proxy_is_the_flags_or_the_files_or_the_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cfg.yaml");
+        std::fs::write(&path, "Version: 2\nProxyAddress: http://file:1\n").unwrap();
+        let file = format!("-c {}", path.display());
+        let upper = ("HTTPS_PROXY", "http://upper:1");
+        let lower = ("https_proxy", "lower:1");
+        let proxy = |line: &str, variables: &[(&str, &str)]| {
+            load(line, variables).unwrap().proxy.map(|proxy| proxy.to_string())
+        };
+        let some = |address: &str| Some(address.to_owned());
+        assert_eq!(proxy(&format!("{file} -p flag:1"), &[upper]), some("http://flag:1"));
+        assert_eq!(proxy(&format!("{file} -p="), &[upper]), some("http://file:1"));
+        assert_eq!(proxy("", &[lower, upper]), some("http://upper:1"));
+        assert_eq!(proxy("", &[lower, ("HTTPS_PROXY", " ")]), some("http://lower:1"));
+        assert_eq!(proxy("", &[("HTTP_PROXY", "http://other:1")]), None);
+        let no_proxy = |variables: &[(&str, &str)]| load("", variables).unwrap().no_proxy;
+        assert_eq!(no_proxy(&[("NO_PROXY", "a"), ("no_proxy", "b")]), "a");
+        assert_eq!(no_proxy(&[("no_proxy", "b")]), "b");
+    }
+
+    #[test]
+    fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
+        for (line, variables, place) in [
+            ("-p ftp://user:hush@proxy:1", &[][..], "flag -p: "),
+            ("", &[("HTTPS_PROXY", "https://user:hush@proxy:1")], "HTTPS_PROXY cannot be obeyed"),
+            ("", &[("https_proxy", "http://user:hu#sh@proxy:1")], "https_proxy cannot be obeyed"),
+        ] {
+            let error = load(line, variables).unwrap_err();
+            for shown in [error.to_string(), format!("{error:?}")] {
+                assert!(!shown.contains("hush") && !shown.contains("user:hu"), "{shown}");
+            }
+            assert!(error.to_string().starts_with(place), "{error}");
+        }
+        for line in ["-p http://user:hush@proxy:1", "-o true -p http://user:hush@proxy:1"] {
+            let config = load(line, &[]).unwrap();
+            assert!(!format!("{config:?}").contains("hush"), "{config:?}");
+        }
     }
 
     #[test]
     fn empty_values_are_as_good_as_none() {
         assert_eq!(
-            load("-n= -b= -t= -r= -f= -c= -receiver= -spool-path=", &[]).unwrap(),
+            load("-n= -b= -t= -r= -f= -c= -p= -receiver= -spool-path=", &[]).unwrap(),
             Config::default()
         );
     }

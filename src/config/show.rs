@@ -75,6 +75,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     key("Endpoint", |config| text(config.endpoint.as_ref())),
     setting(
+        "ProxyAddress",
+        "-p, --proxy-address",
+        |flags| has_text(&flags.proxy_address),
+        |config| text(config.proxy.as_ref()),
+    ),
+    key("NoVerifySSL", |config| config.no_verify_ssl.to_string()),
+    setting(
         "RoleARN",
         "-r, --role-arn",
         |flags| has_text(&flags.role_arn),
@@ -208,14 +215,13 @@ mod tests {
     #[test]
     fn every_key_of_the_file_and_every_flag_is_in_the_table() {
         let shown: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
-        let not_yet = ["ResourceARN", "ProxyAddress", "NoVerifySSL", "Version"];
+        let not_yet = ["ResourceARN", "Version"];
         for (key, _) in KEYS.iter().filter(|(key, _)| !not_yet.contains(key)) {
             assert!(shown.contains(key), "{key} is not shown");
         }
         let flags: Vec<_> = SETTINGS.iter().flat_map(|setting| setting.flag.split(", ")).collect();
         for (short, long) in cli::flag_names() {
-            let has_no_setting =
-                ["config", "version", "help", "resource-arn", "proxy-address"].contains(&long);
+            let has_no_setting = ["config", "version", "help", "resource-arn"].contains(&long);
             let is_there = flags.contains(&format!("--{long}").as_str());
             assert!(is_there != has_no_setting, "--{long}");
             assert!(!is_there || short.is_empty() || flags.contains(&format!("-{short}").as_str()));

@@ -14,17 +14,19 @@ mod threads;
 
 use crate::address;
 use crate::config::Config;
-use crate::endpoint::{Endpoint, EndpointError};
+use crate::endpoint::{Endpoint, EndpointError, Variant};
 use crate::identity::{self, Identity, RegionError};
 use crate::local_http::{self, Fallback, Pages};
 use crate::log;
 use crate::receive::{BindError, ReceiveError, Unavailable};
-use crate::upload::{Client, ClientError, Route, Signer, Timeouts, Trust};
+use crate::transport::{TlsError, Transport, Trust};
+use crate::upload::{Client, Route, Signer, Timeouts};
 use flow::Flow;
 use sandbox::LocalService;
 use std::future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -57,9 +59,9 @@ pub enum DaemonError {
     /// The endpoint is no address
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// The client for uploads cannot be made
+    /// The certificates to trust cannot be used
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Tls(#[from] TlsError),
     /// The system refuses a thread, a descriptor or a signal handler
     #[error("the system refuses what the daemon needs to run: {0}")]
     System(#[from] io::Error),
@@ -85,8 +87,8 @@ pub enum Mode {
 pub struct Environment {
     /// `AWS_EXECUTION_ENV`, for the user agent.
     pub execution_environment: Option<String>,
-    /// Whose certificates to trust.
-    pub trust: Trust,
+    /// `AWS_CA_BUNDLE`, a file of certificates to trust instead of the system's.
+    pub bundle_path: Option<PathBuf>,
 }
 
 /// Runs the daemon until a signal has ended it in order.
@@ -113,7 +115,8 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<(
     let flow = Flow::start(config)?;
     let pages = Arc::new(Pages::new(flow.metrics(), None));
     tokio::spawn(serve_when_free(config.tcp_address.clone(), pages));
-    let route = async { Destination::find(config).await?.route(config, environment) };
+    let route =
+        async { Ok(Destination::find(config, environment).await?.route(config, environment)) };
     flow.run(route, signals).await
 }
 
@@ -140,11 +143,16 @@ async fn run_for_sandbox(
         sandbox::send_demo(udp_address)?;
     }
     let destination = Destination {
-        endpoint: Endpoint::resolve(Some(&format!("http://{tcp_address}")), "")?,
+        endpoint: Endpoint::resolve(
+            Some(&format!("http://{tcp_address}")),
+            "",
+            Variant::default(),
+        )?,
         region: config.region.clone().unwrap_or_else(|| sandbox::REGION.to_owned()),
         identity: Identity::fixed(sandbox::credentials()),
+        transport: Transport::local(),
     };
-    let route = future::ready(destination.route(config, environment));
+    let route = future::ready(Ok(destination.route(config, environment)));
     let result = flow.run(route, signals).await;
     printer.abort();
     service.print_rest();
@@ -156,33 +164,42 @@ struct Destination {
     endpoint: Endpoint,
     region: String,
     identity: Identity,
+    transport: Transport,
 }
 
 impl Destination {
-    async fn find(config: &Config) -> Result<Self, DaemonError> {
+    async fn find(config: &Config, environment: &Environment) -> Result<Self, DaemonError> {
+        let trust = Trust {
+            bundle_path: environment.bundle_path.clone(),
+            accept_any: config.no_verify_ssl,
+        };
+        let transport = Transport::new(&trust, config.proxy.as_ref(), &config.no_proxy)?;
         let sources = identity::Sources {
             configured: config.region.as_deref(),
             local_mode: config.local_mode,
             environment: &|name| std::env::var(name).ok(),
-            metadata_client: identity::http_client(),
         };
         let region = sources.find().await?;
-        let endpoint = Endpoint::resolve(config.endpoint.as_deref(), region.as_ref())?;
-        info!("Sending to {endpoint} in region {region}");
-        let identity = Identity::start(region.clone(), config.role_arn.clone());
-        Ok(Self { endpoint, region: region.to_string(), identity })
+        let variant = config.endpoint_variant;
+        let endpoint = Endpoint::resolve(config.endpoint.as_deref(), region.as_ref(), variant)?;
+        match transport.proxy(&endpoint.uri("/")) {
+            Some(proxy) => info!("Sending to {endpoint} in region {region} through {proxy}"),
+            None => info!("Sending to {endpoint} in region {region}"),
+        }
+        let identity = Identity::start(region.clone(), config.role_arn.clone(), transport.clone());
+        Ok(Self { endpoint, region: region.to_string(), identity, transport })
     }
 
-    fn route(self, config: &Config, environment: &Environment) -> Result<Route, DaemonError> {
+    fn route(self, config: &Config, environment: &Environment) -> Route {
         let timeouts = Timeouts {
             connect: Duration::from_secs(config.connect_timeout_seconds),
             request: Duration::from_secs(config.request_timeout_seconds),
             ping_interval: Duration::from_secs(config.ping_interval_seconds),
         };
-        let client = Client::new(&self.endpoint, &environment.trust, timeouts)?;
+        let client = Client::new(&self.transport, timeouts);
         let execution_environment = environment.execution_environment.as_deref();
         let signer = Signer::new(&self.endpoint, &self.region, execution_environment);
-        Ok(Route { client, signer, identity: self.identity })
+        Route { client, signer, identity: self.identity }
     }
 }
 

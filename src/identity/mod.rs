@@ -5,16 +5,16 @@
 //! operator's role. Out: the newest credentials in a watch channel that the uploader looks at.
 //! Nothing waits for them: segments are accepted and kept while there are none.
 
+mod calls;
 mod region;
 
 pub use region::{RegionError, Sources};
 
+use crate::transport::Transport;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
@@ -31,13 +31,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 const ROLE_SESSION_NAME: &str = "xray-daemon";
 const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
 
-/// The client for the calls that fetch region and credentials.
-pub fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-        .build_https()
-}
-
 /// The newest credentials, and the wish for newer ones.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -53,12 +46,13 @@ impl Identity {
     }
 
     /// Starts to look for credentials on the current runtime, with `role_arn` on top if given.
-    pub fn start(region: Region, role_arn: Option<String>) -> Self {
+    /// Sources beyond this host are asked over `transport`.
+    pub fn start(region: Region, role_arn: Option<String>, transport: Transport) -> Self {
         let (sender, credentials) = watch::channel(None);
         let renew = Arc::new(Notify::new());
         let identity = Self { credentials, renew: Arc::clone(&renew) };
         tokio::spawn(async move {
-            refresh(region, role_arn, &sender, &renew).await;
+            refresh(region, role_arn, &transport, &sender, &renew).await;
         });
         identity
     }
@@ -88,9 +82,13 @@ impl Identity {
 }
 
 /// The chain of sources, with the role on top.
-async fn provider(region: Region, role_arn: Option<String>) -> SharedCredentialsProvider {
+async fn provider(
+    region: Region,
+    role_arn: Option<String>,
+    transport: &Transport,
+) -> SharedCredentialsProvider {
     let config: SdkConfig = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client())
+        .http_client(calls::http_client(transport))
         .region(region)
         .load()
         .await;
@@ -111,6 +109,7 @@ async fn provider(region: Region, role_arn: Option<String>) -> SharedCredentials
 async fn refresh(
     region: Region,
     role_arn: Option<String>,
+    transport: &Transport,
     sender: &watch::Sender<Option<Credentials>>,
     renew: &Notify,
 ) {
@@ -118,7 +117,7 @@ async fn refresh(
     while !sender.is_closed() {
         // Made anew each time: a source keeps what it has read of the shared files, and also that
         // they were not there.
-        let provider = provider(region.clone(), role_arn.clone()).await;
+        let provider = provider(region.clone(), role_arn.clone(), transport).await;
         let wait = match provider.provide_credentials().await {
             Ok(credentials) => {
                 pause = RETRY_PAUSE_MIN;

@@ -4,12 +4,12 @@
 //! lists every source and why it has none. Nothing waits for it but the first upload. Metadata is
 //! asked directly, never through a proxy, and with short timeouts.
 
+use super::calls;
 use aws_config::Region;
 use aws_config::imds;
 use aws_config::meta::region::ProvideRegion;
 use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -64,8 +64,6 @@ pub struct Sources<'a> {
     pub local_mode: bool,
     /// The process environment.
     pub environment: &'a (dyn Fn(&str) -> Option<String> + Sync),
-    /// Reaches the instance metadata service.
-    pub metadata_client: SharedHttpClient,
 }
 
 impl fmt::Debug for Sources<'_> {
@@ -161,7 +159,7 @@ impl Sources<'_> {
         if is_disabled.is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err("AWS_EC2_METADATA_DISABLED is true".into());
         }
-        let config = ProviderConfig::default().with_http_client(self.metadata_client.clone());
+        let config = ProviderConfig::default().with_http_client(calls::metadata_client());
         let client = imds::Client::builder()
             .configure(&config)
             .connect_timeout(METADATA_TIMEOUT)
@@ -223,9 +221,7 @@ mod tests {
             let found = variables.iter().chain(&metadata).find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let metadata_client = super::super::http_client();
-        let sources =
-            Sources { configured, local_mode, environment: &environment, metadata_client };
+        let sources = Sources { configured, local_mode, environment: &environment };
         let found = sources.find().await.map(|region| region.as_ref().to_owned());
         found.map_err(|error| error.to_string())
     }

@@ -25,7 +25,7 @@ mod waiting;
 
 pub use body::RequestBody;
 pub use classify::{Failure, Outcome, Unprocessed, classify};
-pub use client::{Client, ClientError, Timeouts, Trust};
+pub use client::{Client, Timeouts};
 pub use sign::{SignError, Signer};
 pub use waiting::Attempt;
 

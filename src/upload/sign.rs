@@ -172,10 +172,11 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Variant;
 
     #[test]
     fn the_services_clock_is_followed_in_both_directions() {
-        let endpoint = Endpoint::resolve(None, "us-east-1").unwrap();
+        let endpoint = Endpoint::resolve(None, "us-east-1", Variant::default()).unwrap();
         let mut signer = Signer::new(&endpoint, "us-east-1", None);
         let now = SystemTime::now();
         let minute = Duration::from_secs(60);
@@ -188,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_line_break_in_the_access_key_is_an_error_and_no_panic() {
-        let endpoint = Endpoint::resolve(Some("http://127.0.0.1:1"), "x").unwrap();
+        let endpoint =
+            Endpoint::resolve(Some("http://127.0.0.1:1"), "x", Variant::default()).unwrap();
         let batch = Batch {
             body: vec![],
             body_length_bytes: 0,

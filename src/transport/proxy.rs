@@ -1,0 +1,208 @@
+//! The operator's HTTP proxy: its address, and which hosts it is not for. Pure code.
+
+use http::uri::Scheme;
+use http::{HeaderValue, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
+
+/// Any host, for asking a matcher about its proxy.
+const ANY_HOST: &str = "http://any.invalid/";
+
+/// Where a matcher without a port of its own sends what it does not let pass.
+const SOME_PROXY: &str = "http://proxy.invalid/";
+
+/// The text is no address of a proxy. It may have a password in it, and is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it is not the address of an HTTP proxy (its text is not shown, for it may have a password in \
+     it). Give http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with %XX for special characters \
+     in the password"
+)]
+pub struct ProxyAddressError;
+
+/// The address of an HTTP proxy; neither `Debug` nor `Display` shows user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyAddress {
+    uri: Uri,
+    authorization: Option<HeaderValue>,
+}
+
+impl ProxyAddress {
+    /// Understands `[http://][USER:PASSWORD@]HOST[:PORT]`; the port is 80 where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else, another scheme among it.
+    pub fn parse(text: &str) -> Result<Self, ProxyAddressError> {
+        let text = text.trim();
+        // The library drops a path and a port that is no number: they may be half a password.
+        let given: Uri = text.parse().map_err(|_| ProxyAddressError)?;
+        if !matches!(given.path(), "" | "/") || given.query().is_some() {
+            return Err(ProxyAddressError);
+        }
+        let any_host = Uri::from_static(ANY_HOST);
+        let found = Matcher::builder().all(text).build().intercept(&any_host);
+        let found = found.ok_or(ProxyAddressError)?;
+        let uri = found.uri().clone();
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));
+        let is_plain = uri.authority().is_some_and(|all| *all == *format!("{host}{port}"));
+        if uri.scheme() != Some(&Scheme::HTTP) || host.is_empty() || !is_plain {
+            return Err(ProxyAddressError);
+        }
+        Ok(Self { uri, authorization: found.basic_auth().cloned() })
+    }
+
+    /// Where the proxy is.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// What it wants to see of user and password.
+    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+}
+
+impl std::fmt::Display for ProxyAddress {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = self.uri.host().unwrap_or_default();
+        write!(out, "http://{host}:{}", self.uri.port_u16().unwrap_or(80))
+    }
+}
+
+impl std::fmt::Debug for ProxyAddress {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{self}")
+    }
+}
+
+/// A proxy and the hosts that it is not for.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    address: ProxyAddress,
+    /// Each with the port that it holds for; `None`: for all.
+    exceptions: Vec<(Matcher, Option<u16>)>,
+}
+
+impl Proxy {
+    /// `no_proxy` lists names (which stand for all names below them too), addresses and networks,
+    /// each with a port or without, or `*`; separated by commas.
+    pub(super) fn new(address: ProxyAddress, no_proxy: &str) -> Self {
+        let entries = no_proxy.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let exceptions = entries.map(|entry| {
+            let (host, port) = split_port(entry);
+            // `*.name` is written for `.name`, which is what the matcher knows.
+            let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
+            (Matcher::builder().all(SOME_PROXY).no(host).build(), port)
+        });
+        Self { exceptions: exceptions.collect(), address }
+    }
+
+    /// The proxy, unless `uri` is to be reached without it.
+    pub(super) fn of(&self, uri: &Uri) -> Option<&ProxyAddress> {
+        let port = port_of(uri);
+        let is_excepted = self.exceptions.iter().any(|(matcher, wanted_port)| {
+            wanted_port.is_none_or(|wanted| wanted == port) && matcher.intercept(uri).is_none()
+        });
+        (!is_excepted).then_some(&self.address)
+    }
+}
+
+/// The port that a connection to `uri` is made to.
+pub(super) fn port_of(uri: &Uri) -> u16 {
+    let by_scheme = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    uri.port_u16().unwrap_or(by_scheme)
+}
+
+/// The host and the port of an entry, which the library's matcher does not know. An address of
+/// IPv6 may stand in brackets, and has to if there is a port.
+fn split_port(entry: &str) -> (&str, Option<u16>) {
+    if let Some((host, rest)) = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()));
+    }
+    match entry.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => match port.parse() {
+            Ok(port) => (host, Some(port)),
+            Err(_) => (entry, None),
+        },
+        _ => (entry, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_have_a_user_and_a_password_and_shows_neither() {
+        for (text, shown, authorization) in [
+            ("http://proxy:3128", "http://proxy:3128", None),
+            (" proxy:3128 ", "http://proxy:3128", None),
+            ("http://proxy/", "http://proxy:80", None),
+            ("http://[::1]:3128", "http://[::1]:3128", None),
+            ("http://u:hush@proxy:1", "http://proxy:1", Some("Basic dTpodXNo")),
+            ("http://u:w%40r%3Ad@proxy:1", "http://proxy:1", Some("Basic dTp3QHI6ZA==")),
+            ("http://u@proxy:1", "http://proxy:1", Some("Basic dTo=")),
+        ] {
+            let address = ProxyAddress::parse(text).unwrap();
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(format!("{address:?}"), shown);
+            let found = address.authorization().map(|value| value.to_str().unwrap());
+            assert_eq!(found, authorization, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_of_an_http_proxy_is_an_error_that_does_not_show_it() {
+        for text in [
+            "https://u:hush@proxy:1",
+            "socks5://u:hush@proxy:1",
+            "http://",
+            "http://u:hush@",
+            "http://u:hush/@proxy:1",
+            "http://u:hu sh@proxy:1",
+            "http://u:hu@sh@proxy:1",
+            "http://u:hush@proxy:port",
+            "/proxy",
+        ] {
+            let error = ProxyAddress::parse(text).expect_err(text).to_string();
+            assert!(error.contains("http://HOST:PORT") && !error.contains("hu"), "{error}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_are_excepted_are_reached_without_the_proxy() {
+        for (no_proxy, uri, is_direct) in [
+            ("", "https://example.com", false),
+            ("example.com", "https://example.com", true),
+            ("EXAMPLE.com", "https://xray.example.COM", true),
+            ("example.com", "https://notexample.com", false),
+            (".example.com", "https://xray.example.com", true),
+            ("*.example.com", "https://xray.example.com", true),
+            ("*.example.com", "https://example.org", false),
+            ("a.org , example.com", "http://example.com:8080", true),
+            ("*", "https://example.com", true),
+            ("*", "https://[2001:db8::1]", false),
+            ("10.0.0.0/8", "https://10.2.3.4", true),
+            ("10.0.0.0/8", "https://11.2.3.4", false),
+            ("10.0.0.0/8", "https://10.example.com", false),
+            ("127.0.0.1", "http://127.0.0.1:9", true),
+            ("127.0.0.1", "http://127.0.0.2:9", false),
+            ("::1", "http://[::1]:9", true),
+            ("[::1]", "http://[::1]:9", true),
+            ("[::1]:9", "http://[::1]:9", true),
+            ("[::1]:9", "http://[::1]:10", false),
+            ("2001:db8::/32", "https://[2001:db8::7]", true),
+            ("example.com:443", "https://example.com", true),
+            ("example.com:443", "http://example.com", false),
+            ("example.com:80", "http://example.com", true),
+            ("127.0.0.1:81", "http://127.0.0.1:80", false),
+            (".example.com:8443", "https://a.example.com:8443", true),
+        ] {
+            let address = ProxyAddress::parse("http://proxy:1").unwrap();
+            let proxy = Proxy::new(address, no_proxy);
+            let found = proxy.of(&uri.parse().unwrap());
+            assert_eq!(found.is_none(), is_direct, "{no_proxy:?} {uri}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Whom the daemon trusts, as a configuration for rustls.
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    WantsVerifier,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tracing::warn;
+
+/// Variables that name other places for the system's certificates.
+const SYSTEM_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// Whose certificates are trusted.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// A file of certificates to trust instead of the system's (`AWS_CA_BUNDLE`).
+    pub bundle_path: Option<PathBuf>,
+    /// Whether any certificate will do (`NoVerifySSL`). Then nothing is read.
+    pub accept_any: bool,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The bundle of certificates cannot be read
+    #[error(
+        "the certificates in {path} (AWS_CA_BUNDLE) cannot be used: {reason}. \
+         The file must hold at least one certificate in PEM form"
+    )]
+    Bundle {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The places that the operator names for the system's certificates hold none
+    #[error(
+        "no certificate was found where SSL_CERT_FILE and SSL_CERT_DIR say{reason}. \
+         Correct these variables, or remove them to trust the system's certificates"
+    )]
+    System {
+        /// What is wrong with each file or folder.
+        reason: String,
+    },
+}
+
+/// The configuration of a client that trusts `trust`.
+pub(super) fn client(trust: &Trust) -> Result<ClientConfig, TlsError> {
+    if trust.accept_any {
+        let verifier = AcceptAny(ring::default_provider().signature_verification_algorithms);
+        let builder = builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        return Ok(builder.with_no_client_auth());
+    }
+    Ok(builder().with_root_certificates(roots(trust)?).with_no_client_auth())
+}
+
+/// The configuration of a client that has no need of TLS.
+pub(super) fn trusting_nobody() -> ClientConfig {
+    builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+}
+
+fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has what both versions of TLS need")
+}
+
+/// The bundle's certificates; else the system's, which `SSL_CERT_FILE` and `SSL_CERT_DIR` can
+/// replace; else, as in an image without a system, the ones built in.
+fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    if let Some(path) = &trust.bundle_path {
+        let (added_count, _) = store.add_parsable_certificates(read_bundle(path)?);
+        if added_count == 0 {
+            let reason = "none of its certificates can be an authority".to_owned();
+            return Err(TlsError::Bundle { path: path.clone(), reason });
+        }
+        return Ok(store);
+    }
+    let found = rustls_native_certs::load_native_certs();
+    store.add_parsable_certificates(found.certs);
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let errors: String = found.errors.iter().map(|error| format!(": {error}")).collect();
+    match (SYSTEM_VARIABLES.into_iter().any(is_set), store.is_empty()) {
+        (true, true) => return Err(TlsError::System { reason: errors }),
+        (true, false) if !errors.is_empty() => {
+            warn!("Some certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be used{errors}");
+        }
+        (false, true) => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        (_, false) => {}
+    }
+    Ok(store)
+}
+
+fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error = |reason: String| TlsError::Bundle { path: path.to_owned(), reason };
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let certificates = certificates.map_err(|reason| error(reason.to_string()))?;
+    if certificates.is_empty() { Err(error("it holds none".into())) } else { Ok(certificates) }
+}
+
+/// Takes any certificate, whosever it is, as long as the server has its key.
+#[derive(Debug)]
+struct AcceptAny(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty.pem");
+        std::fs::write(&empty, "nothing here").unwrap();
+        for path in [empty, folder.path().join("missing.pem")] {
+            let trust = Trust { bundle_path: Some(path.clone()), accept_any: false };
+            let error = client(&trust).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+            // Nothing is read where nothing is verified.
+            assert!(client(&Trust { accept_any: true, ..trust }).is_ok());
+        }
+    }
+}
