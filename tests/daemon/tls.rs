@@ -1,7 +1,7 @@
 //! TLS to the service: HTTP/1.1 and HTTP/2, and whom the daemon trusts.
 
 use super::endpoint::{Endpoint, Reply};
-use super::process::{Daemon, HEADER};
+use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
 use http::Version;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -31,8 +31,14 @@ impl Authority {
 
     /// A server's configuration with a certificate for `host`.
     pub fn server(&self, host: &str, protocols: &[&[u8]]) -> ServerConfig {
+        self.server_until(host, protocols, 4096)
+    }
+
+    /// The same with a certificate that is good up to the start of a year.
+    pub fn server_until(&self, host: &str, protocols: &[&[u8]], year: i32) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
-        let parameters = CertificateParams::new([host.to_owned()]).unwrap();
+        let mut parameters = CertificateParams::new([host.to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -87,21 +93,60 @@ fn http2_carries_all_calls_over_one_connection() {
     assert_eq!(endpoint.seen(|seen| seen.connection_count), 1);
 }
 
+/// What is wrong with a certificate for who trusts `trusted`, and a server that has it.
+fn bad_servers(trusted: &Authority, foreign: &Authority) -> [(&'static str, ServerConfig); 3] {
+    let protocols: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    [
+        ("UnknownIssuer", foreign.server("127.0.0.1", &protocols)),
+        ("not valid for name", trusted.server("other.example", &protocols)),
+        ("expired", trusted.server_until("127.0.0.1", &protocols, 2020)),
+    ]
+}
+
 #[test]
-fn a_certificate_of_another_authority_or_host_is_refused_and_nothing_is_lost() {
+fn an_expired_certificate_or_one_of_another_authority_or_host_is_refused_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let trusted = Authority::new(folder.path(), "trusted");
     let foreign = Authority::new(folder.path(), "foreign");
-    for tls in [
-        foreign.server("127.0.0.1", &[b"h2", b"http/1.1"]),
-        trusted.server("other.example", &[b"h2", b"http/1.1"]),
-    ] {
+    for (reason, tls) in bad_servers(&trusted, &foreign) {
         let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
         let daemon = start(&endpoint, "AWS_CA_BUNDLE", &trusted.path);
         daemon.send([format!("{HEADER}{{}}")]);
         let line = daemon.wait_for_line("Sending segment batch failed with:");
-        assert!(line.contains("certificate"), "{line}");
+        assert!(line.contains("certificate") && line.contains(reason), "{line}");
         assert!(line.contains("are kept"), "{line}");
         assert_eq!(endpoint.seen(|seen| seen.request_count), 0);
+        assert_eq!(daemon.metric("xray_segments_held"), 1);
+    }
+}
+
+#[test]
+fn any_certificate_is_taken_where_the_file_says_so_and_the_log_says_what_that_means() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = Authority::new(folder.path(), "trusted");
+    let foreign = Authority::new(folder.path(), "foreign");
+    let config = config_file(folder.path(), "NoVerifySSL: true");
+    for (_, tls) in bad_servers(&trusted, &foreign) {
+        let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+        let url = format!("https://{}", endpoint.address);
+        let daemon = Daemon::start(&url, &["-c", &config], &[]);
+        daemon.send([format!("{HEADER}{{}}")]);
+        daemon.wait_for_metric("xray_segments_sent_total", 1);
+        let log = daemon.stop().1;
+        let warnings = log.lines().filter(|line| line.contains("certificates are not checked"));
+        assert_eq!(warnings.count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn files_without_a_certificate_end_the_start_and_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.pem");
+    for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+        let mut command = daemon_command("https://127.0.0.1:1", &[]);
+        let output = with_credentials(&mut command).env(variable, &missing).output().unwrap();
+        let said = format!("{output:?}");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(variable) && said.contains("missing.pem"), "{said}");
     }
 }

@@ -1,0 +1,228 @@
+//! An HTTP proxy that does what a test wants and remembers what it was asked for; and a service
+//! with answers from a script, for the calls that fetch credentials.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use socket2::{Domain, Socket, Type};
+use std::convert::Infallible;
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// What the proxy does with those who ask it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Serves them.
+    Open,
+    /// Serves those who show this `Proxy-Authorization`, and answers 407 to others.
+    Password(&'static str),
+    /// Answers with this status and its reason.
+    Refuse(&'static str),
+    /// Never answers.
+    Hang,
+}
+
+/// What somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Whether it was a tunnel.
+    pub tunnel: bool,
+    /// `HOST:PORT` of a tunnel, else the whole address.
+    pub target: String,
+    /// The `Proxy-Authorization`.
+    pub authorization: Option<String>,
+}
+
+/// A running proxy; it takes every name for one of this host.
+pub struct HttpProxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: Arc<Mutex<(Manner, Vec<Asked>)>>,
+    /// The proxy's thread ends when this is dropped.
+    _running: tokio::sync::oneshot::Sender<()>,
+}
+
+/// A port of the loopback interface that nobody listens on, and nobody else gets.
+pub fn port() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
+}
+
+/// The address of a port.
+pub fn address(port: &Socket) -> SocketAddr {
+    port.local_addr().unwrap().as_socket().unwrap()
+}
+
+/// Serves connections to `port` on a thread, until what is returned is dropped.
+fn run<F: Future<Output = ()> + Send + 'static>(
+    port: Socket,
+    serve: impl Fn(TcpStream) -> F + Send + 'static,
+) -> tokio::sync::oneshot::Sender<()> {
+    port.listen(128).unwrap();
+    port.set_nonblocking(true).unwrap();
+    let (running, mut ended) = tokio::sync::oneshot::channel::<()>();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    thread::spawn(move || {
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(port.into()).unwrap();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        tokio::spawn(serve(accepted.unwrap().0));
+                    }
+                    _ = &mut ended => return,
+                }
+            }
+        });
+    });
+    running
+}
+
+impl HttpProxy {
+    /// Starts a proxy.
+    pub fn start(manner: Manner) -> Self {
+        Self::start_on(port(), manner)
+    }
+
+    /// Starts a proxy on a port that was nobody's.
+    pub fn start_on(port: Socket, manner: Manner) -> Self {
+        let address = address(&port);
+        let state = Arc::new(Mutex::new((manner, Vec::new())));
+        let shared = Arc::clone(&state);
+        let running = run(port, move |stream| serve(stream, Arc::clone(&shared)));
+        Self { address, state, _running: running }
+    }
+
+    /// Its address for the daemon.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Changes what it does with those who ask from now on.
+    pub fn set_manner(&self, manner: Manner) {
+        self.state.lock().unwrap().0 = manner;
+    }
+
+    /// What it was asked for so far, the same thing once.
+    pub fn asked(&self) -> Vec<Asked> {
+        let mut asked = self.state.lock().unwrap().1.clone();
+        asked.dedup();
+        asked
+    }
+}
+
+/// Serves one connection. A request that is no tunnel is passed on as it is, and so is what
+/// follows it: a server takes a whole address too.
+async fn serve(mut stream: TcpStream, state: Arc<Mutex<(Manner, Vec<Asked>)>>) {
+    let mut request = Vec::new();
+    let head_bytes = loop {
+        if let Some(at) = request.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+    };
+    let head = String::from_utf8(request[..head_bytes].to_vec()).unwrap();
+    let mut words = head.split(' ');
+    let tunnel = words.next() == Some("CONNECT");
+    let target = words.next().unwrap().to_owned();
+    let authorization = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("proxy-authorization").then(|| value.to_owned())
+    });
+    let asked = Asked { tunnel, target, authorization };
+    let manner = {
+        let mut state = state.lock().unwrap();
+        state.1.push(asked.clone());
+        state.0
+    };
+    let refusal = match manner {
+        Manner::Open => None,
+        Manner::Password(wanted) if asked.authorization.as_deref() == Some(wanted) => None,
+        Manner::Password(_) => Some("407 Proxy Authentication Required"),
+        Manner::Refuse(status) => Some(status),
+        Manner::Hang => pending().await,
+    };
+    if let Some(status) = refusal {
+        let page = "<html>no</html>";
+        let length = page.len();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{page}");
+        let _ = stream.write_all(answer.as_bytes()).await;
+        return;
+    }
+    let authority = asked.target.trim_start_matches("http://").split('/').next().unwrap();
+    let port: u16 = authority.rsplit(':').next().unwrap().parse().unwrap();
+    let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    // An error is an end that has gone away.
+    let _ = if tunnel {
+        stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await
+    } else {
+        upstream.write_all(&request).await
+    };
+    let _ = copy_bidirectional(&mut stream, &mut upstream).await;
+}
+
+/// A service with one answer.
+pub struct Service {
+    /// Where it listens.
+    pub address: SocketAddr,
+    requests: Arc<Mutex<Vec<String>>>,
+    _running: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Service {
+    /// Starts a service that answers every request with `answer`.
+    pub fn start(answer: &'static str, tls: Option<rustls::ServerConfig>) -> Self {
+        let port = port();
+        let address = address(&port);
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let tls = tls.map(|tls| TlsAcceptor::from(Arc::new(tls)));
+        let shared = Arc::clone(&requests);
+        let running = run(port, move |stream| {
+            let (tls, requests) = (tls.clone(), Arc::clone(&shared));
+            async move {
+                match tls {
+                    None => speak(stream, answer, requests).await,
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        speak(stream, answer, requests).await;
+                    }
+                }
+            }
+        });
+        Self { address, requests, _running: running }
+    }
+
+    /// Path and body of each request.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    answer: &'static str,
+    requests: Arc<Mutex<Vec<String>>>,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let requests = Arc::clone(&requests);
+        async move {
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            requests.lock().unwrap().push(format!("{path} {}", String::from_utf8_lossy(&body)));
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(answer.as_bytes()))))
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new();
+    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+}

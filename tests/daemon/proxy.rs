@@ -1,0 +1,268 @@
+//! The way through an HTTP proxy: to the service and to the sources of credentials.
+
+use super::delivery::settle_once;
+use super::endpoint::{Endpoint, Reply};
+use super::fault::FaultEndpoint;
+use super::http_proxy::{self, Asked, HttpProxy, Manner, Service};
+use super::load::{document, send};
+use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
+use super::tls::Authority;
+
+/// For `user` and `hush:hush`.
+const AUTHORIZATION: &str = "Basic dXNlcjpodXNoOmh1c2g=";
+
+fn tunnel(target: impl ToString) -> Asked {
+    Asked { tunnel: true, target: target.to_string(), authorization: None }
+}
+
+fn request(endpoint: &Endpoint) -> Asked {
+    let target = format!("{}/TraceSegments", endpoint.url());
+    Asked { tunnel: false, target, authorization: None }
+}
+
+/// Sends a segment, which arrives.
+fn arrives(daemon: Daemon, endpoint: &Endpoint) -> String {
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert_eq!(endpoint.sorted_documents(), ["{}"]);
+    log
+}
+
+#[test]
+fn an_https_endpoint_is_reached_through_a_tunnel_by_a_name_that_only_the_proxy_knows() {
+    for protocol in [&b"http/1.1"[..], b"h2"] {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "private");
+        let tls = authority.server("xray.test", &[protocol]);
+        let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+        let proxy = HttpProxy::start(Manner::Open);
+        let host = format!("xray.test:{}", endpoint.address.port());
+        let bundle = authority.path.to_str().unwrap();
+        let variables = [("AWS_CA_BUNDLE", bundle), ("HTTPS_PROXY", &proxy.url())];
+        let daemon = Daemon::start(&format!("https://{host}"), &[], &variables);
+        let log = arrives(daemon, &endpoint);
+        assert_eq!(proxy.asked(), [tunnel(host)]);
+        let through = format!("in region us-east-1 through {}", proxy.url());
+        assert!(log.contains(&through), "{log}");
+    }
+}
+
+#[test]
+fn a_plain_endpoint_is_reached_by_requests_to_the_proxy_itself() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let proxy = HttpProxy::start(Manner::Open);
+    let daemon = Daemon::start(&endpoint.url(), &["-p", &proxy.address.to_string()], &[]);
+    arrives(daemon, &endpoint);
+    assert_eq!(proxy.asked(), [request(&endpoint)]);
+}
+
+#[test]
+fn hosts_of_no_proxy_are_reached_without_it_and_others_are_not() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let proxy = HttpProxy::start(Manner::Open);
+    let address = endpoint.address.to_string();
+    let variables = [("https_proxy", &*proxy.url()), ("NO_PROXY", "a.example, 127.0.0.0/8")];
+    let log = arrives(Daemon::start(&endpoint.url(), &[], &variables), &endpoint);
+    assert!(proxy.asked().is_empty() && !log.contains("through"), "{log}");
+    drop(endpoint);
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    // The port of the endpoint before.
+    let variables = [("https_proxy", &*proxy.url()), ("no_proxy", &address)];
+    arrives(Daemon::start(&endpoint.url(), &[], &variables), &endpoint);
+    assert_eq!(proxy.asked(), [request(&endpoint)]);
+}
+
+#[test]
+fn user_and_password_go_to_the_proxy_alone_and_into_no_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let bundle = authority.path.to_str().unwrap();
+    for is_https in [true, false] {
+        let proxy = HttpProxy::start(Manner::Password(AUTHORIZATION));
+        let (endpoint, url) = if is_https {
+            let tls = authority.server("127.0.0.1", &[b"h2"]);
+            let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+            let url = format!("https://{}", endpoint.address);
+            (endpoint, url)
+        } else {
+            let endpoint = Endpoint::start(|_| Reply::Accept);
+            let url = endpoint.url();
+            (endpoint, url)
+        };
+        let address = format!("http://user:hush%3Ahush@{}", proxy.address);
+        let config = config_file(folder.path(), &format!("ProxyAddress: \"{address}\""));
+        let arguments = ["-c", config.as_str(), "-l", "dev"];
+        let daemon = Daemon::start(&url, &arguments, &[("AWS_CA_BUNDLE", bundle)]);
+        let log = arrives(daemon, &endpoint);
+        let asked = proxy.asked();
+        assert!(!asked.is_empty());
+        for asked in asked {
+            assert_eq!(asked.tunnel, is_https);
+            assert_eq!(asked.authorization.as_deref(), Some(AUTHORIZATION));
+        }
+        assert!(!log.contains("hush") && !log.contains("dXNlcj"), "{log}");
+    }
+}
+
+#[test]
+fn what_a_proxy_refuses_is_named_with_what_to_do_and_arrives_when_it_is_allowed() {
+    for (status, user, advice) in [
+        ("407 Proxy Authentication Required", "", "Give it a user and a password"),
+        ("407 Proxy Authentication Required", "user:hush@", "Correct the user and the password"),
+        ("403 Forbidden", "", "Have its rules allow this host"),
+        ("502 Bad Gateway", "", "502 Bad Gateway"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "private");
+        let tls = authority.server("127.0.0.1", &[b"h2"]);
+        let endpoint = FaultEndpoint::start_tls(tls);
+        let proxy = HttpProxy::start(Manner::Refuse(status));
+        let address = format!("http://{user}{}", proxy.address);
+        let bundle = authority.path.to_str().unwrap();
+        let variables = [("AWS_CA_BUNDLE", bundle)];
+        let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &variables);
+        let sent = send(daemon.udp, (0..100).map(document));
+        let line = daemon.wait_for_line("Sending segment batch failed with:");
+        let refused = format!("the proxy {} refuses a connection to", proxy.url());
+        for text in [&refused, status, advice] {
+            assert!(line.contains(text), "{line}");
+        }
+        assert!(!line.contains("hush"), "{line}");
+        proxy.set_manner(Manner::Open);
+        settle_once(daemon, &endpoint, &sent);
+    }
+}
+
+#[test]
+fn a_plain_request_that_a_proxy_refuses_is_kept_too() {
+    for status in ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"] {
+        let endpoint = FaultEndpoint::start();
+        let proxy = HttpProxy::start(Manner::Refuse(status));
+        let daemon = Daemon::start(&endpoint.url(), &["-p", &proxy.url()], &[]);
+        let sent = send(daemon.udp, (0..100).map(document));
+        let line = daemon.wait_for_line("Sending segment batch failed with:");
+        assert!(line.contains(status), "{line}");
+        proxy.set_manner(Manner::Open);
+        settle_once(daemon, &endpoint, &sent);
+    }
+}
+
+#[test]
+fn a_proxy_that_is_down_is_named_and_nothing_is_lost() {
+    let endpoint = FaultEndpoint::start();
+    let port = http_proxy::port();
+    let address = http_proxy::address(&port).to_string();
+    let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &[]);
+    let sent = send(daemon.udp, (0..100).map(document));
+    let line = daemon.wait_for_line("Sending segment batch failed with:");
+    let text = format!("the proxy http://{address} cannot be reached: Connection refused");
+    assert!(line.contains(&text), "{line}");
+    let _proxy = HttpProxy::start_on(port, Manner::Open);
+    settle_once(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn a_proxy_that_does_not_answer_is_given_up_after_the_time_for_a_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let endpoint = FaultEndpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]));
+    let proxy = HttpProxy::start(Manner::Hang);
+    let keys = format!("Upload: {{ConnectTimeoutSeconds: 1}}\nProxyAddress: {}", proxy.url());
+    let config = config_file(folder.path(), &keys);
+    let variables = [("AWS_CA_BUNDLE", authority.path.to_str().unwrap())];
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &variables);
+    let sent = send(daemon.udp, (0..100).map(document));
+    let line = daemon.wait_for_line("Sending segment batch failed with:");
+    let text = format!("through the proxy {} within 1 s", proxy.url());
+    assert!(line.contains(&text), "{line}");
+    proxy.set_manner(Manner::Open);
+    settle_once(daemon, &endpoint, &sent);
+}
+
+const CONTAINER_KEYS: &str = r#"{"AccessKeyId":"AKIDCONTAINER","SecretAccessKey":"secret",
+    "Token":"token","Expiration":"2099-01-01T00:00:00Z"}"#;
+
+const ROLE_KEYS: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
+    <AccessKeyId>AKIDROLE</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
+    <SessionToken>token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
+    </AssumeRoleResult></AssumeRoleResponse>";
+
+#[test]
+fn sts_is_asked_through_the_proxy_and_container_credentials_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let container = Service::start(CONTAINER_KEYS, None);
+    let sts = Service::start(ROLE_KEYS, Some(authority.server("sts.test", &[b"http/1.1"])));
+    let endpoint = FaultEndpoint::start();
+    // The role's keys are taken, and no others.
+    endpoint.change(|rules| rules.expired_key = Some("AKIDCONTAINER"));
+    let proxy = HttpProxy::start(Manner::Password(AUTHORIZATION));
+    let role = "arn:aws:iam::123456789012:role/xray";
+    let address = format!("http://user:hush%3Ahush@{}", proxy.address);
+    let arguments = ["-r", role, "-p", &address, "-l", "dev"];
+    let mut command = daemon_command(&endpoint.url(), &arguments);
+    let host = format!("sts.test:{}", sts.address.port());
+    command.env("AWS_ENDPOINT_URL_STS", format!("https://{host}"));
+    let uri = format!("http://{}/keys", container.address);
+    command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri);
+    command.env("AWS_CA_BUNDLE", &authority.path).env("NO_PROXY", endpoint.address.to_string());
+    let daemon = Daemon::spawn(command);
+    let sent = send(daemon.udp, (0..100).map(document));
+    let (log, _) = settle_once(daemon, &endpoint, &sent);
+    let authorization = Some(AUTHORIZATION.to_owned());
+    assert_eq!(proxy.asked(), [Asked { authorization, ..tunnel(host) }]);
+    assert_eq!(container.requests(), ["/keys "]);
+    let asked = sts.requests().join("\n");
+    assert!(asked.contains("Action=AssumeRole") && asked.contains("xray-daemon"), "{asked}");
+    assert!(!log.contains("hush") && !log.contains("dXNlcj"), "{log}");
+}
+
+#[test]
+fn uploads_and_sts_go_to_the_endpoints_of_the_region_that_the_variables_choose() {
+    for (region, variables, xray, sts) in [
+        (
+            "cn-north-1",
+            &[][..],
+            "xray.cn-north-1.amazonaws.com.cn",
+            "sts.cn-north-1.amazonaws.com.cn",
+        ),
+        (
+            "us-east-1",
+            &[("AWS_USE_FIPS_ENDPOINT", "true")],
+            "xray-fips.us-east-1.amazonaws.com",
+            "sts-fips.us-east-1.amazonaws.com",
+        ),
+        (
+            "eu-west-1",
+            &[("AWS_USE_FIPS_ENDPOINT", "true"), ("AWS_USE_DUALSTACK_ENDPOINT", "true")],
+            "xray-fips.eu-west-1.api.aws",
+            "sts-fips.eu-west-1.api.aws",
+        ),
+    ] {
+        for (arguments, host) in [(&[][..], xray), (&["-r", "arn:aws:iam::1:role/x"], sts)] {
+            let proxy = HttpProxy::start(Manner::Refuse("502 Bad Gateway"));
+            let proxy_url = proxy.url();
+            let mut all = vec!["-n", region, "-p", &proxy_url];
+            all.extend(arguments);
+            let mut command = daemon_command("", &all);
+            with_credentials(&mut command).envs(variables.iter().copied());
+            let daemon = Daemon::spawn(command);
+            daemon.send([format!("{HEADER}{{}}")]);
+            let wanted = tunnel(format!("{host}:443"));
+            daemon.wait_until(host, || proxy.asked().contains(&wanted));
+            assert_eq!(proxy.asked(), [wanted]);
+        }
+    }
+}
+
+#[test]
+fn a_bad_address_of_a_proxy_ends_the_start_and_is_not_shown() {
+    let mut command = daemon_command("", &["-p", "https://user:hush@127.0.0.1:1"]);
+    let output = command.output().unwrap();
+    let said = format!("{output:?}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("flag -p: it is not the address of an HTTP proxy"), "{said}");
+    assert!(!said.contains("hush"), "{said}");
+}
