@@ -14,7 +14,7 @@
 //!         account.rs: every segment counted once                    failures wait here ◄──► spool/
 //!                                                                   (memory short, or no time left)
 //!
-//!   beside the flow, on the main thread (daemon/):  identity.rs   credentials and region
+//!   beside the flow, on the main thread (daemon/):  identity/     credentials and region
 //!                                                   local_http.rs GET /metrics, the sandbox
 //! ```
 

@@ -126,16 +126,6 @@ impl Pool {
         })
     }
 
-    /// The same, but memory counts as low as soon as half of what is not reserved is used: there
-    /// is a spool that takes the rest, and it may be slow at times.
-    pub fn with_spool(chunk_count_max: usize, reserve_count: usize) -> Arc<Self> {
-        let mut pool = Self::new(chunk_count_max, reserve_count);
-        if let Some(pool) = Arc::get_mut(&mut pool) {
-            pool.low_count = reserve_count + (chunk_count_max - reserve_count) / 2;
-        }
-        pool
-    }
-
     /// Takes a chunk for received documents; `None` when only the batches' reserve is left.
     pub fn take_for_receive(self: &Arc<Self>) -> Option<Chunk> {
         if self.available() > self.reserve_count { self.take_for_batch() } else { None }
@@ -186,6 +176,12 @@ impl Pool {
     pub fn is_low(&self) -> bool {
         self.available() < self.low_count
     }
+
+    /// Whether half of what is not reserved is in use: then a spool takes the oldest, so that
+    /// there is room left while a disk is slow.
+    pub fn is_half_used(&self) -> bool {
+        self.available() < self.reserve_count + (self.chunk_count_max - self.reserve_count) / 2
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -226,12 +222,15 @@ mod tests {
     }
 
     #[test]
-    fn with_a_spool_memory_is_low_while_half_of_it_is_left() {
-        for (pool, low_at) in [(Pool::new(64, 16), 41), (Pool::with_spool(64, 16), 25)] {
-            let taken: Vec<_> = (0..low_at - 1).map(|_| pool.take_for_batch()).collect();
-            assert!(!pool.is_low());
+    fn memory_is_half_used_and_low_at_these_counts() {
+        let is_low: fn(&Pool) -> bool = |pool| pool.is_low();
+        let is_half_used: fn(&Pool) -> bool = |pool| pool.is_half_used();
+        for (is_reached, used_count) in [(is_low, 41), (is_half_used, 25)] {
+            let pool = Pool::new(64, 16);
+            let taken: Vec<_> = (0..used_count - 1).map(|_| pool.take_for_batch()).collect();
+            assert!(!is_reached(&pool));
             let last = pool.take_for_batch();
-            assert!(pool.is_low());
+            assert!(is_reached(&pool));
             drop((taken, last));
         }
     }

@@ -45,7 +45,8 @@ impl Batch {
         table
     }
 
-    /// The batch in `record`, its body in chunks of `pool`.
+    /// The batch in `record`, its body in chunks of `pool` that are not reserved: what comes back
+    /// from the spool must not keep fresh segments from being packed.
     ///
     /// # Errors
     ///
@@ -59,7 +60,7 @@ impl Batch {
         let mut pieces = Vec::new();
         let mut rest = body;
         while !rest.is_empty() {
-            let mut chunk = pool.take_for_batch().ok_or(OutOfChunks)?;
+            let mut chunk = pool.take_for_receive().ok_or(OutOfChunks)?;
             let length = rest.len().min(chunk.spare().len());
             chunk.fill(&rest[..length]);
             pieces.push(Bytes::from_owner(chunk));

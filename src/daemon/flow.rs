@@ -45,8 +45,7 @@ impl Flow {
         let group = SocketGroup::bind(&config.udp_address, binding)?;
         say_how(&group, &choice, &limits, config.receiver_count);
         let spool = spool_options(config);
-        let new_pool = if spool.is_some() { Pool::with_spool } else { Pool::new };
-        let pool = new_pool(limits.chunk_count_max, limits.batch_reserve_count);
+        let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::new(limits.receiver_count));
         let sinks =
             Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), woken: Arc::default() };

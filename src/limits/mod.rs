@@ -157,7 +157,9 @@ impl Limits {
             chunk_count_max,
             // What is reserved holds nothing in an outage; a little more than a parcel's room lets
             // calls begin while the rings are full.
-            batch_reserve_count: (chunk_count_max / 32).min(256).max(parcel_room_count),
+            // Each receiver may take one that another has just looked at.
+            batch_reserve_count: (chunk_count_max / 32).min(256).max(parcel_room_count)
+                + receiver_count,
             parcel_room_count,
             ring_parcel_count_max,
             body_bytes_max,

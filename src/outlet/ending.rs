@@ -41,7 +41,9 @@ impl Deadline {
 impl Outlet {
     /// Gives up all that is left: to the spool as far as it takes it, and counted as lost beyond.
     pub(super) async fn end(&mut self, deadline: Option<Deadline>) {
-        let deadline = deadline.map_or_else(Instant::now, |deadline| deadline.for_spool);
+        // Whatever time is left, the spool has some: it needs little.
+        let at_once = Instant::now() + SPOOL_TIME_AT_ONCE;
+        let deadline = deadline.map_or(at_once, |deadline| deadline.for_spool.max(at_once));
         self.uploader.settle_ended();
         let mut lost_count = 0;
         match self.spooler.take() {
@@ -69,8 +71,9 @@ impl Outlet {
         self.account.dropped(DropReason::Shutdown).add(lost_count as u64);
         if lost_count > 0 {
             error!(
-                "The time for the shutdown is over: {lost_count} segments had not been sent and \
-                 are dropped. A larger ShutdownSeconds gives more time, a spool keeps them"
+                "{lost_count} segments had not been sent by the end of the shutdown and are \
+                 dropped. A larger ShutdownSeconds gives more time, a spool (Spool.Path) that works \
+                 keeps them"
             );
         }
     }
@@ -79,6 +82,7 @@ impl Outlet {
     async fn end_in_spool(&mut self, spooler: &mut Spooler, deadline: Instant) -> usize {
         let before = self.account.spooled.get();
         spooler.settle(self.uploader.settled_records());
+        spooler.hurry();
         let mut lost_count = 0;
         let count = |attempts: Vec<Attempt>| -> usize {
             attempts.iter().map(|attempt| attempt.batch.documents.len()).sum()
@@ -93,6 +97,12 @@ impl Outlet {
             }
             spooler.finish(deadline).await;
             lost_count += count(spooler.unwritten());
+            // What a turn was reading lies there still.
+            let read = spooler.read(Instant::now());
+            let is_last = is_last && read.is_empty();
+            for (batch, record) in read {
+                self.uploader.push_spooled(batch, record);
+            }
             if is_last || Instant::now() >= deadline || !spooler.is_working() {
                 break;
             }
@@ -100,7 +110,7 @@ impl Outlet {
         lost_count += spooler.give_up() + count(self.uploader.give_up_all());
         let spooled_count = self.account.spooled.get() - before;
         if spooled_count > 0 {
-            info!("{spooled_count} segments are left in the spool, to be sent by the next run");
+            info!("{spooled_count} segments more are in the spool, to be sent by the next run");
         }
         lost_count
     }

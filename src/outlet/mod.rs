@@ -30,7 +30,7 @@ use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 /// Parcels taken before the uploader has its turn: a few milliseconds of work.
 const PARCELS_PER_TURN: usize = 64;
@@ -39,6 +39,7 @@ const PARCELS_PER_TURN: usize = 64;
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 static SPILLED: RateLimit = RateLimit::new();
+static TO_SPOOL: RateLimit = RateLimit::new();
 static NO_ROOM: RateLimit = RateLimit::new();
 
 /// Everything between the rings and the service.
@@ -103,6 +104,7 @@ impl Outlet {
         let (mut is_closing, mut is_hurried) = (false, false);
         loop {
             let now = Instant::now();
+            self.serve_spool(is_closing, now);
             let progress = self.take(now);
             if !self.uploader.is_held_back(now) {
                 self.batcher.finish_due(now);
@@ -117,19 +119,17 @@ impl Outlet {
             }
             self.pass_on();
             self.uploader.settle_ended();
-            self.serve_spool(is_closing, now);
             self.uploader.start_due(now);
+            self.settle_spool(now);
             if is_closing && (self.is_settled() || self.uploader.is_hopeless()) {
                 break;
             }
             if self.end_at(*deadline.borrow()).is_some_and(|end_at| end_at <= now) {
                 break;
             }
-            if progress == Progress::More {
-                tokio::task::yield_now().await;
-            } else {
-                self.sleep(&mut deadline).await;
-            }
+            // With more to take there is no sleep, but events have their turn.
+            let until = (progress == Progress::More).then_some(now);
+            self.sleep(until, &mut deadline).await;
         }
         let deadline = *deadline.borrow();
         self.end(deadline).await;
@@ -152,14 +152,18 @@ impl Outlet {
         Some(deadline?.for_uploads + grace)
     }
 
-    /// Sleeps until there is something to do.
-    async fn sleep(&mut self, deadline: &mut watch::Receiver<Option<Deadline>>) {
+    /// Sleeps until there is something to do, or until `until`.
+    async fn sleep(
+        &mut self,
+        until: Option<Instant>,
+        deadline: &mut watch::Receiver<Option<Deadline>>,
+    ) {
         let now = Instant::now();
         let limit = self.end_at(*deadline.borrow_and_update());
         // While calls are held back, part-filled batches go on filling.
         let batch_due = self.batcher.next_due().filter(|_| !self.uploader.is_held_back(now));
         let spool_due = self.spooler.as_ref().and_then(Spooler::next_due);
-        let next = [batch_due, self.uploader.next_due(now), spool_due, self.take_at, limit];
+        let next = [until, batch_due, self.uploader.next_due(now), spool_due, self.take_at, limit];
         let next = next.into_iter().flatten().min();
         let due = async {
             match next {
@@ -236,7 +240,7 @@ impl Outlet {
 
     /// Makes room for the segments of one parcel, if there is any way to.
     fn has_room(&mut self) -> bool {
-        if self.pool.is_low() {
+        if self.is_room_short() {
             self.spill();
         }
         if self.pool.available() >= self.parcel_room_count {
@@ -250,10 +254,18 @@ impl Outlet {
         false
     }
 
+    /// Whether the oldest batches that wait have to give way.
+    fn is_room_short(&self) -> bool {
+        match &self.spooler {
+            Some(spooler) if spooler.is_working() => self.pool.is_half_used(),
+            _ => self.pool.is_low(),
+        }
+    }
+
     /// Has the oldest batches that wait give way, until there is room again.
     fn spill(&mut self) {
-        let (mut spooled_count, mut dropped_count) = (0, 0);
-        while self.pool.is_low() {
+        let (mut spooled_count, mut lost_count) = (0, 0);
+        while self.is_room_short() {
             // What is on its way to the disk gives its room back soon.
             let is_full = self.spooler.as_ref().is_some_and(|it| it.is_working() && !it.has_room());
             if is_full {
@@ -261,45 +273,70 @@ impl Outlet {
             }
             let Some(attempt) = self.uploader.displace_oldest() else { break };
             let segment_count = attempt.batch.documents.len();
-            match self.spooler.as_mut().filter(|spooler| spooler.has_room()) {
-                Some(spooler) => {
+            match &mut self.spooler {
+                Some(spooler) if spooler.has_room() || attempt.is_in_spool() => {
                     spooled_count += segment_count;
                     spooler.write(attempt);
                 }
-                None => dropped_count += segment_count,
+                spooler => {
+                    lost_count += segment_count;
+                    // The rest of a batch of which some are delivered.
+                    let record = attempt.record.and_then(Arc::into_inner);
+                    if let Some(spooler) = spooler {
+                        spooler.settle(record);
+                    }
+                }
             }
         }
         if let Some(spooler) = &mut self.spooler {
             spooler.start_due(Instant::now());
         }
-        self.account.dropped(DropReason::Memory).add(dropped_count as u64);
-        if spooled_count + dropped_count > 0 {
-            let whereto = if dropped_count == 0 { "to the spool" } else { "and are lost" };
-            let segment_count = spooled_count + dropped_count;
+        self.account.dropped(DropReason::Memory).add(lost_count as u64);
+        if spooled_count > 0 {
+            TO_SPOOL.log(|more| {
+                info!(
+                    "Spilling over {spooled_count} segments to the spool: half of the memory (-m) \
+                     is used and the oldest unsent ones give way{more}"
+                );
+            });
+        }
+        if lost_count > 0 {
             SPILLED.log(|more| {
                 warn!(
-                    "Spilling over {segment_count} segments: the memory limit (-m) is reached and \
-                     the oldest unsent ones give way, {whereto}{more}"
+                    "Spilling over {lost_count} segments: the memory limit (-m) is reached and the \
+                     oldest unsent ones are lost{more}"
                 );
             });
         }
     }
 
-    /// Takes from the spool and gives to it what is due.
+    /// Takes what the spool has read, and asks for more where there is room for it.
     fn serve_spool(&mut self, is_closing: bool, now: Instant) {
         let Some(spooler) = &mut self.spooler else { return };
-        spooler.settle(self.uploader.settled_records());
         for attempt in spooler.unwritten() {
             self.uploader.put_back(attempt);
         }
-        for (batch, record) in spooler.read() {
+        for (batch, record) in spooler.read(now) {
             self.uploader.push_spooled(batch, record);
         }
-        let has_room = !self.pool.is_low() && self.pool.available() > self.parcel_room_count;
-        if !is_closing && has_room && spooler.may_have_more() && !self.uploader.is_failing() {
+        // While the service fails and there is nothing else, one asks whether it is back.
+        let is_nothing_else = self.uploader.is_idle()
+            && self.batcher.segment_count() == 0
+            && self.rings.iter().all(|ring| ring.waiting_count() == 0);
+        let count_max = match self.uploader.is_failing() {
+            false => READ_COUNT_MAX,
+            true => usize::from(self.uploader.is_ready() && is_nothing_else),
+        };
+        if !is_closing && spooler.may_have_more() && !self.pool.is_half_used() {
             let present_count = self.uploader.spooled_batch_count();
-            spooler.ask(READ_COUNT_MAX.saturating_sub(present_count));
+            spooler.ask(count_max.saturating_sub(present_count));
         }
+    }
+
+    /// Tells the spool what is delivered, and starts what is due there.
+    fn settle_spool(&mut self, now: Instant) {
+        let Some(spooler) = &mut self.spooler else { return };
+        spooler.settle(self.uploader.settled_records());
         spooler.start_due(now);
     }
 

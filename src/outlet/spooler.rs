@@ -11,7 +11,7 @@
 use crate::account::{Account, DropReason};
 use crate::batch::{Batch, RecordError};
 use crate::log::RateLimit;
-use crate::memory::Pool;
+use crate::memory::{CHUNK_BYTES, Pool};
 use crate::spool::{Found, Next, Options, RecordId, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::mem;
@@ -33,10 +33,15 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// What was written is on the disk itself, and not only in the system's cache, after this time.
 const SYNC_DELAY: Duration = Duration::from_secs(1);
 
+/// When memory has no room for a record it is tried again after this time.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Records that cannot be used which a turn looks at, at most, before others have their turn.
 const SKIPPED_COUNT_MAX: usize = 1000;
 
 static FAILED: RateLimit = RateLimit::once_a_minute();
+static TROUBLE: RateLimit = RateLimit::once_a_minute();
+static TOO_LARGE: RateLimit = RateLimit::once_a_minute();
 static FULL: RateLimit = RateLimit::new();
 static EXPIRED: RateLimit = RateLimit::new();
 static DAMAGED: RateLimit = RateLimit::new();
@@ -64,7 +69,14 @@ struct Done {
     damaged_bytes: u64,
     /// Segments that are known to be lost with those.
     damaged_segment_count: u64,
+    /// What the last of them was.
+    damage: Option<String>,
+    /// Whether memory had no room for the next record.
+    is_memory_short: bool,
+    /// Why something could not be written.
     failure: Option<SpoolError>,
+    /// Why something else could not be done.
+    trouble: Option<SpoolError>,
 }
 
 #[derive(Debug)]
@@ -92,6 +104,8 @@ pub struct Spooler {
     rests_until: Option<Instant>,
     /// When what was written is brought to the disk itself.
     sync_at: Option<Instant>,
+    /// Before this nothing is read: memory had no room.
+    reads_at: Option<Instant>,
 }
 
 impl Spooler {
@@ -109,6 +123,7 @@ impl Spooler {
             may_have_more: false,
             rests_until: None,
             sync_at: None,
+            reads_at: None,
         }
     }
 
@@ -143,21 +158,19 @@ impl Spooler {
     }
 
     /// Takes over an attempt that memory has no room for, or that there is no time for.
+    ///
+    /// The rest of a batch of which some are delivered is a batch of its own.
     pub fn write(&mut self, mut attempt: Attempt) {
-        match attempt.record.take().and_then(Arc::into_inner) {
-            // It lies there already.
-            Some(record) if !attempt.is_part => {
-                let segment_count = attempt.batch.documents.len() as u64;
-                self.account.spooled.add(segment_count);
-                self.work.released.push((record, segment_count));
-                self.may_have_more = true;
-            }
-            // The rest of a batch of which some are delivered is a batch of its own.
-            record => {
-                self.work.settled.extend(record);
-                self.writes.push(attempt);
-            }
+        if !attempt.is_in_spool() {
+            self.writes.push(attempt);
+            return;
         }
+        // It lies there already.
+        let segment_count = attempt.batch.documents.len() as u64;
+        self.account.spooled.add(segment_count);
+        let record = attempt.record.take().and_then(Arc::into_inner);
+        self.work.released.extend(record.map(|record| (record, segment_count)));
+        self.may_have_more = true;
     }
 
     /// These records are needed no more: they are delivered, or given up for good.
@@ -174,13 +187,15 @@ impl Spooler {
     ///
     /// Not while a turn is on its way: it may be reading some already.
     pub fn ask(&mut self, count: usize) {
-        if self.may_have_more && matches!(self.state, State::Open(_)) {
+        let may_read = self.may_have_more && self.reads_at.is_none();
+        if may_read && matches!(self.state, State::Open(_)) {
             self.work.read_count = count;
         }
     }
 
     /// Takes the batches that were read; they are counted from here on.
-    pub fn read(&mut self) -> Vec<(Batch, RecordId)> {
+    pub fn read(&mut self, now: Instant) -> Vec<(Batch, RecordId)> {
+        self.reads_at = self.reads_at.filter(|at| *at > now);
         mem::take(&mut self.read)
     }
 
@@ -233,7 +248,13 @@ impl Spooler {
     /// When [`start_due`](Self::start_due) has something to do without an
     /// [`event`](Self::event) before it.
     pub fn next_due(&self) -> Option<Instant> {
-        self.rests_until.or(self.sync_at)
+        let waits = [self.rests_until, self.sync_at, self.reads_at];
+        waits.into_iter().flatten().min()
+    }
+
+    /// Has it tried again at once, however recent the last failure.
+    pub fn hurry(&mut self) {
+        self.rests_until = None;
     }
 
     /// Does all that it was given, and brings it to the disk itself; until `deadline`.
@@ -331,14 +352,19 @@ impl Spooler {
         // The turn has given up its share of them.
         let mut writes = Arc::into_inner(writes).unwrap_or_default();
         self.unwritten.extend(writes.drain(done.written_count..));
+        let records = writes.iter_mut().filter_map(|attempt| attempt.record.take());
+        self.work.settled.extend(records.filter_map(Arc::into_inner));
         let written = writes.iter().map(|attempt| attempt.batch.documents.len() as u64);
         self.account.spooled.add(written.sum());
         if !writes.is_empty() {
             self.may_have_more = true;
             self.sync_at.get_or_insert(Instant::now() + SYNC_DELAY);
         }
-        if done.is_read_out && writes.is_empty() {
+        if done.is_read_out && writes.is_empty() && self.work.released.is_empty() {
             self.may_have_more = false;
+        }
+        if done.is_memory_short {
+            self.reads_at = Some(Instant::now() + MEMORY_PAUSE);
         }
         for (batch, _) in &done.read {
             self.account.replayed.add(batch.documents.len() as u64);
@@ -348,6 +374,11 @@ impl Spooler {
         self.damaged(&done);
         if let Some(error) = &done.failure {
             self.failed(error);
+        } else if let Some(error) = &done.trouble {
+            self.account.spool.errors.add(1);
+            TROUBLE.log(|more| {
+                warn!("The spool {}: {error}{more}", self.options.path.display());
+            });
         }
         self.read.extend(done.read);
     }
@@ -382,10 +413,12 @@ impl Spooler {
         if done.damaged_record_count > 0 {
             DAMAGED.log(|more| {
                 error!(
-                    "{} bytes of the spool {} are damaged and skipped, as after a crash or a fault \
-                     of the disk{more}",
+                    "{} bytes of the spool {} are damaged and skipped, and with them {} segments \
+                     of this run. The last of it: {}{more}",
                     done.damaged_bytes,
-                    self.options.path.display()
+                    self.options.path.display(),
+                    done.damaged_segment_count,
+                    done.damage.as_deref().unwrap_or_default()
                 );
             });
         }
@@ -407,9 +440,10 @@ fn turn(
     pool: &Arc<Pool>,
 ) -> (Box<Spool>, Done) {
     let mut done = Done::default();
-    let mut result = write(&mut spool, writes, &mut done);
+    done.failure = write(&mut spool, writes, &mut done).err();
+    let mut rest = Ok(());
     for record in work.settled {
-        result = result.and(spool.settle(record));
+        rest = rest.and(spool.settle(record));
     }
     for (record, segment_count) in work.released {
         if !spool.release(record) {
@@ -417,10 +451,10 @@ fn turn(
         }
     }
     if work.is_sync_due {
-        result = result.and(spool.sync());
+        rest = rest.and(spool.sync());
     }
-    result = result.and(read(&mut spool, work.read_count, pool, &mut done));
-    done.failure = result.err();
+    rest = rest.and(read(&mut spool, work.read_count, pool, &mut done));
+    done.trouble = rest.err();
     (spool, done)
 }
 
@@ -452,7 +486,8 @@ fn read(
 ) -> Result<(), SpoolError> {
     let mut skipped_count = 0;
     let now = unix_seconds(SystemTime::now());
-    while done.read.len() < read_count && skipped_count < SKIPPED_COUNT_MAX {
+    while done.read.len() < read_count && skipped_count < SKIPPED_COUNT_MAX && !pool.is_half_used()
+    {
         skipped_count += 1;
         match spool.next(now) {
             Next::Empty => {
@@ -464,6 +499,7 @@ fn read(
                 done.damaged_record_count += 1;
                 done.damaged_bytes += damage.bytes;
                 done.damaged_segment_count += damage.segment_count;
+                done.damage = Some(damage.to_string());
             }
             Next::Record(record) => {
                 let (id, segment_count) = (record.id, u64::from(record.segment_count));
@@ -471,7 +507,18 @@ fn read(
                 let oldest_at = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
                 match Batch::from_record(record.payload, oldest_at, pool) {
                     Ok(batch) => done.read.push((batch, id)),
+                    // It stays where it is, taken, for a run with more memory.
+                    Err(RecordError::Memory(_)) if is_too_large(record.payload.len(), pool) => {
+                        let length = record.payload.len();
+                        TOO_LARGE.log(|more| {
+                            error!(
+                                "A batch of {length} bytes in the spool is larger than memory (-m) \
+                                 and stays there for a run with more{more}"
+                            );
+                        });
+                    }
                     Err(RecordError::Memory(_)) => {
+                        done.is_memory_short = true;
                         let is_back = spool.release(id);
                         debug_assert!(is_back, "its file was there a moment ago");
                         break;
@@ -480,6 +527,7 @@ fn read(
                         done.damaged_record_count += 1;
                         done.damaged_bytes += record.payload.len() as u64;
                         done.damaged_segment_count += segment_count;
+                        done.damage = Some(RecordError::Content.to_string());
                         spool.settle(id)?;
                     }
                 }
@@ -487,6 +535,11 @@ fn read(
         }
     }
     Ok(())
+}
+
+/// Whether a record cannot be read whatever else waits in memory.
+fn is_too_large(record_bytes: usize, pool: &Pool) -> bool {
+    record_bytes / CHUNK_BYTES >= pool.chunk_count_max() / 2
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {

@@ -185,7 +185,7 @@ impl Uploader {
     }
 
     /// Whether there is somebody to send to, and to sign as.
-    fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.route.as_ref().is_some_and(|route| route.identity.is_ready())
     }
 
@@ -281,7 +281,10 @@ impl Uploader {
         let Call { attempt, started_at, accepted_count } = call;
         match failure {
             Failure::Retry { retry_after } => {
-                self.hold_back(retry_after.unwrap_or_default(), now);
+                // When others were accepted meanwhile it is not the service as a whole.
+                if self.accepted_count == accepted_count || retry_after.is_some() {
+                    self.hold_back(retry_after.unwrap_or_default(), now);
+                }
                 self.try_again(attempt, reason, Duration::ZERO, now);
             }
             Failure::Throttle { retry_after } => {
@@ -367,6 +370,9 @@ impl Uploader {
     /// The service, or the way to it, fails.
     fn hold_back(&mut self, pause_min: Duration, now: Instant) {
         let pause = self.waiting.backoff(self.hold.failed_rounds()).max(pause_min);
+        if !pause_min.is_zero() {
+            self.hold.pause(pause_min, now);
+        }
         if self.hold.fail(pause, now) {
             // Names are looked up anew, and no connection to what has gone is used again.
             if let Some(route) = &mut self.route {

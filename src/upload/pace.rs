@@ -34,6 +34,9 @@ const RATE_MIN: f64 = 5.0;
 /// What the first throttled call leaves at least, when there is little to judge by.
 const RATE_FIRST_MIN: f64 = 100.0;
 
+/// A gap between calls that is longer counts as this long; the least rate has one in ten seconds.
+const IDLE_TIME: Duration = Duration::from_secs(11);
+
 /// Beyond this rate there is no limit any more.
 const RATE_FORGET: f64 = 1_000_000.0;
 
@@ -88,7 +91,11 @@ impl Limit {
 
     /// Lets the time up to `now` raise rate and credit.
     fn advance(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        let elapsed = now.saturating_duration_since(self.at);
+        // Time in which nothing was sent has shown nothing of what is allowed.
+        let idle = elapsed.saturating_sub(IDLE_TIME);
+        self.decreased_at += idle;
+        let elapsed = (elapsed - idle).as_secs_f64();
         self.credit = (self.credit + self.rate * elapsed).min(self.rate * BURST.as_secs_f64());
         let quiet = now.saturating_duration_since(self.decreased_at);
         let doublings = quiet.as_secs_f64() / DOUBLING_TIME.as_secs_f64();
@@ -284,6 +291,18 @@ mod tests {
         service.allowed = 2_000.0;
         let _ = run(&mut pace, &mut service, &mut now, 60, 1_500.0);
         assert!(pace.rate().is_none_or(|rate| rate > 1_000.0), "{:?}", pace.rate());
+    }
+
+    #[test]
+    fn a_pause_shows_nothing_of_what_is_allowed() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let mut service = Service { allowed: 500.0, credit: 500.0 };
+        let _ = run(&mut pace, &mut service, &mut now, 20, 2_000.0);
+        now += Duration::from_secs(300);
+        pace.started(50, now);
+        let rate = pace.rate().unwrap();
+        assert!(rate < 1_000.0, "{rate}");
     }
 
     #[test]

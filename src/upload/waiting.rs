@@ -42,6 +42,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Whether all of it lies in the spool, and nothing else needs what lies there.
+    pub fn is_in_spool(&self) -> bool {
+        !self.is_part && self.record.as_ref().is_some_and(|record| Arc::strong_count(record) == 1)
+    }
+
     /// The same for some of its documents; `first` is the place of the first one in it.
     pub fn part(&self, batch: Batch, first: usize) -> Self {
         let age = (self.age.0, self.age.1 + first);
@@ -166,10 +171,11 @@ impl Waiting {
         self.due.is_empty() && self.later.is_empty()
     }
 
-    /// Batches out of the spool that wait.
+    /// Whole batches out of the spool that wait.
     pub fn spooled_count(&self) -> usize {
         let spooled = ..(FIRST_NUMBER, 0);
-        self.due.range(spooled).count() + self.later_by_age.range(spooled).count()
+        let due = self.due.range(spooled).filter(|(age, _)| age.1 == 0).count();
+        due + self.later_by_age.range(spooled).filter(|(age, _)| age.1 == 0).count()
     }
 
     /// The attempts that wait, in no order.
