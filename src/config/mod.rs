@@ -474,7 +474,7 @@ mod tests {
     fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
         for (line, variables, place) in [
             ("-p ftp://user:hush@proxy:1", &[][..], "flag -p: "),
-            ("", &[("HTTPS_PROXY", "https://user:hush@proxy:1")], "HTTPS_PROXY cannot be obeyed"),
+            ("", &[("HTTPS_PROXY", "socks5://user:hush@proxy:1")], "HTTPS_PROXY cannot be obeyed"),
             ("", &[("https_proxy", "http://user:hu#sh@proxy:1")], "https_proxy cannot be obeyed"),
         ] {
             let error = load(line, variables).unwrap_err();

@@ -4,7 +4,7 @@
 //! In: requests of the AWS SDK. Out: its answers. Calls are rare, so no connection is kept. Bounds:
 //! the SDK's times, ours where it has none; a size for the answer.
 
-use crate::transport::{Connector, Transport};
+use crate::transport::{ConnectError, Connector, Transport};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -19,6 +19,8 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
+use std::error::Error;
+use std::io::{self, ErrorKind::TimedOut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -123,9 +125,9 @@ impl Way {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
         let answer = self.http.request(request).await.map_err(|error| {
-            let is_connect = error.is_connect();
-            let error = ConnectorError::io(error.into());
-            if is_connect { error.never_connected() } else { error }
+            let (is_connect, is_timeout) = (error.is_connect(), is_timeout(&error));
+            let kind = if is_timeout { ConnectorError::timeout } else { ConnectorError::io };
+            if is_connect { kind(error.into()).never_connected() } else { kind(error.into()) }
         })?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
@@ -133,6 +135,13 @@ impl Way {
         HttpResponse::try_from(http::Response::from_parts(parts, body.into()))
             .map_err(|error| ConnectorError::other(error.into(), None))
     }
+}
+
+/// Whether a time was over. The SDK does not ask a metadata service again that is not there.
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    let is_ours = matches!(error.downcast_ref(), Some(ConnectError::Timeout { .. }));
+    let is_systems = error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == TimedOut);
+    is_ours || is_systems || error.source().is_some_and(is_timeout)
 }
 
 /// The host, an address of IPv6 without its brackets.
@@ -160,6 +169,27 @@ fn is_metadata(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::{ProxyAddress, Trust};
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_open_in_time_is_a_timeout_and_one_that_is_refused_is_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = ProxyAddress::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let trust = Trust { accept_any: true, ..Trust::default() };
+        let transport = Transport::new(&trust, Some(&proxy), "").unwrap();
+        let call = || async {
+            let connector = transport.connector(Duration::from_millis(50));
+            let http = HyperClient::builder(TokioExecutor::new()).build(connector);
+            let way = Way { http, transport: transport.clone() };
+            let request = Request::get("https://sts.invalid/").body(Full::default()).unwrap();
+            way.exchange(request).await.unwrap_err()
+        };
+        let error = call().await;
+        assert!(error.is_timeout(), "{error:?}");
+        drop(listener);
+        let error = call().await;
+        assert!(error.is_io(), "{error:?}");
+    }
 
     #[test]
     fn sources_on_this_host_and_beside_it_are_reached_without_a_proxy() {

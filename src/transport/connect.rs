@@ -25,6 +25,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+/// What there is on the way to a host: TCP, or TLS to a proxy.
+type Wire = MaybeHttpsStream<TokioIo<TcpStream>>;
+
 /// The errors of the connectors that this one is made of have no common type.
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -60,6 +63,17 @@ pub enum ConnectError {
         host: String,
         /// The deepest cause.
         reason: String,
+    },
+    /// The host is not who it should be
+    #[error(
+        "the certificate of {host} is not trusted: {reason}. If its authority is a private one, or \
+         that of a proxy which looks into TLS, give the authority's certificate in AWS_CA_BUNDLE"
+    )]
+    Certificate {
+        /// With its port.
+        host: String,
+        /// What is wrong with it.
+        reason: rustls::Error,
     },
     /// The connection was not open in time
     #[error(
@@ -100,6 +114,14 @@ pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     cause.to_string()
 }
 
+/// What a TLS handshake says of a certificate, which is hidden in errors of the system.
+fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
+    if let Some(found @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+        return Some(found.clone());
+    }
+    certificate_error(error.downcast_ref::<io::Error>()?.get_ref()?)
+}
+
 /// Makes connections for a hyper client.
 #[derive(Debug, Clone)]
 pub struct Connector {
@@ -115,11 +137,16 @@ impl Connector {
         tcp.set_nodelay(true);
         // Divided among the addresses of a name, so that a dead one leaves time for the next.
         tcp.set_connect_timeout(Some(timeout));
+        let to_proxy = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp.clone());
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Way { tcp, proxy: proxy.clone() });
+            .wrap_connector(Way { tcp, to_proxy, proxy: proxy.clone() });
         Self { https, proxy, timeout }
     }
 }
@@ -138,9 +165,15 @@ impl Service<Uri> for Connector {
         let proxy = self.proxy.as_deref().and_then(|proxy| proxy.of(&destination)).cloned();
         let connecting = self.https.call(destination.clone());
         Box::pin(async move {
-            let late =
-                |_| ConnectError::Timeout { host: host_and_port(&destination), proxy, timeout };
-            tokio::time::timeout(timeout, connecting).await.map_err(late)?
+            let host = host_and_port(&destination);
+            let connection = match tokio::time::timeout(timeout, connecting).await {
+                Ok(connection) => connection,
+                Err(_) => return Err(ConnectError::Timeout { host, proxy, timeout }.into()),
+            };
+            connection.map_err(|error| match certificate_error(&*error) {
+                Some(reason) => ConnectError::Certificate { host, reason }.into(),
+                None => error,
+            })
         })
     }
 }
@@ -149,6 +182,7 @@ impl Service<Uri> for Connector {
 #[derive(Debug, Clone)]
 struct Way {
     tcp: HttpConnector,
+    to_proxy: HttpsConnector<HttpConnector>,
     proxy: Option<Arc<Proxy>>,
 }
 
@@ -166,37 +200,34 @@ impl Service<Uri> for Way {
         else {
             let connecting = self.tcp.call(destination);
             return Box::pin(async {
-                Ok(Stream { tcp: connecting.await?, takes_requests: false })
+                let wire = MaybeHttpsStream::Http(connecting.await?);
+                Ok(Stream { wire, takes_requests: false })
             });
         };
-        let connecting = self.tcp.call(proxy.uri().clone());
+        let connecting = self.to_proxy.call(proxy.uri().clone());
         Box::pin(async move {
-            let tcp = connecting.await.map_err(|error| ConnectError::ProxyUnreachable {
+            let wire = connecting.await.map_err(|error| ConnectError::ProxyUnreachable {
                 proxy: proxy.clone(),
-                reason: innermost(&error),
+                reason: innermost(&*error),
             })?;
             if destination.scheme() == Some(&Scheme::HTTP) {
-                return Ok(Stream { tcp, takes_requests: true });
+                return Ok(Stream { wire, takes_requests: true });
             }
-            let tcp = tunnel(tcp, proxy, host_and_port(&destination)).await?;
-            Ok(Stream { tcp, takes_requests: false })
+            let wire = tunnel(wire, proxy, host_and_port(&destination)).await?;
+            Ok(Stream { wire, takes_requests: false })
         })
     }
 }
 
-/// Has the proxy at the other end of `tcp` connect it to `host`. Not with hyper-util's tunnel, which
+/// Has the proxy at the other end of `wire` connect it to `host`. Not with hyper-util's tunnel, which
 /// keeps the proxy's answer to itself.
-async fn tunnel(
-    tcp: TokioIo<TcpStream>,
-    proxy: ProxyAddress,
-    host: String,
-) -> Result<TokioIo<TcpStream>, ConnectError> {
+async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, ConnectError> {
     let breaks = |reason: &str| {
         let (proxy, host) = (proxy.clone(), host.clone());
         ConnectError::ProxyBreaks { proxy, host, reason: reason.to_owned() }
     };
     let broken = |error: hyper::Error| breaks(&innermost(&error));
-    let (mut sender, connection) = handshake(tcp).await.map_err(broken)?;
+    let (mut sender, connection) = handshake(wire).await.map_err(broken)?;
     // It ends with the tunnel that it gives away, or with the sender. Its errors are the sender's.
     tokio::spawn(connection.with_upgrades());
     let mut request = Request::connect(host.as_str()).header(HOST, host.as_str());
@@ -210,7 +241,7 @@ async fn tunnel(
         return Err(ConnectError::ProxyRefuses { status: answer.status(), proxy, host });
     }
     let tunnel = hyper::upgrade::on(answer).await.map_err(broken)?;
-    match tunnel.downcast::<TokioIo<TcpStream>>() {
+    match tunnel.downcast::<Wire>() {
         // TLS begins with our word: whatever came before it is not the host's.
         Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io),
         _ => Err(breaks("it says more than that the tunnel is there")),
@@ -224,13 +255,13 @@ fn host_and_port(uri: &Uri) -> String {
 /// A connection, and whether a proxy at its other end takes requests for any host.
 #[derive(Debug)]
 pub struct Stream {
-    tcp: TokioIo<TcpStream>,
+    wire: Wire,
     takes_requests: bool,
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        self.tcp.connected().proxy(self.takes_requests)
+        self.wire.connected().proxy(self.takes_requests)
     }
 }
 
@@ -240,7 +271,7 @@ impl Read for Stream {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        Pin::new(&mut self.wire).poll_read(context, buffer)
     }
 }
 
@@ -250,19 +281,19 @@ impl Write for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        Pin::new(&mut self.wire).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Pin::new(&mut self.wire).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -270,6 +301,6 @@ impl Write for Stream {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(context, pieces)
+        Pin::new(&mut self.wire).poll_write_vectored(context, pieces)
     }
 }

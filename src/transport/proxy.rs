@@ -15,7 +15,7 @@ const SOME_PROXY: &str = "http://proxy.invalid/";
 #[error(
     "it is not the address of an HTTP proxy (its text is not shown, for it may have a password in \
      it). Give http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with %XX for special characters \
-     in the password"
+     in the password; or https:// where the proxy itself is spoken to with TLS"
 )]
 pub struct ProxyAddressError;
 
@@ -27,7 +27,7 @@ pub struct ProxyAddress {
 }
 
 impl ProxyAddress {
-    /// Understands `[http://][USER:PASSWORD@]HOST[:PORT]`; the port is 80 where there is none.
+    /// Understands `[http[s]://][USER:PASSWORD@]HOST[:PORT]`; without a port it is the scheme's.
     ///
     /// # Errors
     ///
@@ -46,7 +46,8 @@ impl ProxyAddress {
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));
         let is_plain = uri.authority().is_some_and(|all| *all == *format!("{host}{port}"));
-        if uri.scheme() != Some(&Scheme::HTTP) || host.is_empty() || !is_plain {
+        let is_http = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&uri.scheme());
+        if !is_http || host.is_empty() || !is_plain {
             return Err(ProxyAddressError);
         }
         Ok(Self { uri, authorization: found.basic_auth().cloned() })
@@ -65,8 +66,8 @@ impl ProxyAddress {
 
 impl std::fmt::Display for ProxyAddress {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = self.uri.host().unwrap_or_default();
-        write!(out, "http://{host}:{}", self.uri.port_u16().unwrap_or(80))
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        write!(out, "{scheme}://{}:{}", self.uri.host().unwrap_or_default(), port_of(&self.uri))
     }
 }
 
@@ -140,6 +141,7 @@ mod tests {
             (" proxy:3128 ", "http://proxy:3128", None),
             ("http://proxy/", "http://proxy:80", None),
             ("http://[::1]:3128", "http://[::1]:3128", None),
+            ("https://u@proxy", "https://proxy:443", Some("Basic dTo=")),
             ("http://u:hush@proxy:1", "http://proxy:1", Some("Basic dTpodXNo")),
             ("http://u:w%40r%3Ad@proxy:1", "http://proxy:1", Some("Basic dTp3QHI6ZA==")),
             ("http://u@proxy:1", "http://proxy:1", Some("Basic dTo=")),
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn what_is_no_address_of_an_http_proxy_is_an_error_that_does_not_show_it() {
         for text in [
-            "https://u:hush@proxy:1",
+            "ftp://u:hush@proxy:1",
             "socks5://u:hush@proxy:1",
             "http://",
             "http://u:hush@",

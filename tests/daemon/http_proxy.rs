@@ -95,10 +95,30 @@ impl HttpProxy {
 
     /// Starts a proxy on a port that was nobody's.
     pub fn start_on(port: Socket, manner: Manner) -> Self {
+        Self::start_with(port, manner, None)
+    }
+
+    /// Starts a proxy that is itself spoken to with TLS.
+    pub fn start_tls(manner: Manner, tls: rustls::ServerConfig) -> Self {
+        Self::start_with(port(), manner, Some(TlsAcceptor::from(Arc::new(tls))))
+    }
+
+    fn start_with(port: Socket, manner: Manner, tls: Option<TlsAcceptor>) -> Self {
         let address = address(&port);
         let state = Arc::new(Mutex::new((manner, Vec::new())));
         let shared = Arc::clone(&state);
-        let running = run(port, move |stream| serve(stream, Arc::clone(&shared)));
+        let running = run(port, move |stream| {
+            let (tls, state) = (tls.clone(), Arc::clone(&shared));
+            async move {
+                match tls {
+                    None => serve(stream, state).await,
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        serve(stream, state).await;
+                    }
+                }
+            }
+        });
         Self { address, state, _running: running }
     }
 
@@ -122,7 +142,10 @@ impl HttpProxy {
 
 /// Serves one connection. A request that is no tunnel is passed on as it is, and so is what
 /// follows it: a server takes a whole address too.
-async fn serve(mut stream: TcpStream, state: Arc<Mutex<(Manner, Vec<Asked>)>>) {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    state: Arc<Mutex<(Manner, Vec<Asked>)>>,
+) {
     let mut request = Vec::new();
     let head_bytes = loop {
         if let Some(at) = request.windows(4).position(|bytes| bytes == b"\r\n\r\n") {

@@ -59,6 +59,30 @@ fn a_plain_endpoint_is_reached_by_requests_to_the_proxy_itself() {
 }
 
 #[test]
+fn a_proxy_may_be_spoken_to_with_tls_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let bundle = authority.path.to_str().unwrap();
+    for is_https in [true, false] {
+        // It would rather speak HTTP/2, which is not what it is asked in.
+        let tls = authority.server("127.0.0.1", &[b"h2", b"http/1.1"]);
+        let proxy = HttpProxy::start_tls(Manner::Open, tls);
+        let endpoint = if is_https {
+            Endpoint::start_tls(|_| Reply::Accept, authority.server("127.0.0.1", &[b"h2"]))
+        } else {
+            Endpoint::start(|_| Reply::Accept)
+        };
+        let scheme = if is_https { "https" } else { "http" };
+        let url = format!("{scheme}://{}", endpoint.address);
+        let address = format!("https://{}", proxy.address);
+        let daemon = Daemon::start(&url, &["-p", &address], &[("AWS_CA_BUNDLE", bundle)]);
+        arrives(daemon, &endpoint);
+        let expected = if is_https { tunnel(endpoint.address) } else { request(&endpoint) };
+        assert_eq!(proxy.asked(), [expected]);
+    }
+}
+
+#[test]
 fn hosts_of_no_proxy_are_reached_without_it_and_others_are_not() {
     let endpoint = Endpoint::start(|_| Reply::Accept);
     let proxy = HttpProxy::start(Manner::Open);
@@ -259,7 +283,7 @@ fn uploads_and_sts_go_to_the_endpoints_of_the_region_that_the_variables_choose()
 
 #[test]
 fn a_bad_address_of_a_proxy_ends_the_start_and_is_not_shown() {
-    let mut command = daemon_command("", &["-p", "https://user:hush@127.0.0.1:1"]);
+    let mut command = daemon_command("", &["-p", "socks5://user:hush@127.0.0.1:1"]);
     let output = command.output().unwrap();
     let said = format!("{output:?}");
     assert_eq!(output.status.code(), Some(1), "{said}");

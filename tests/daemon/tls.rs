@@ -113,7 +113,9 @@ fn an_expired_certificate_or_one_of_another_authority_or_host_is_refused_and_not
         let daemon = start(&endpoint, "AWS_CA_BUNDLE", &trusted.path);
         daemon.send([format!("{HEADER}{{}}")]);
         let line = daemon.wait_for_line("Sending segment batch failed with:");
-        assert!(line.contains("certificate") && line.contains(reason), "{line}");
+        let text = format!("the certificate of {} is not trusted", endpoint.address);
+        assert!(line.contains(&text) && line.contains(reason), "{line}");
+        assert!(line.contains("AWS_CA_BUNDLE"), "{line}");
         assert!(line.contains("are kept"), "{line}");
         assert_eq!(endpoint.seen(|seen| seen.request_count), 0);
         assert_eq!(daemon.metric("xray_segments_held"), 1);
