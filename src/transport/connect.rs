@@ -131,7 +131,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(tls: ClientConfig, proxy: Option<Arc<Proxy>>, timeout: Duration) -> Self {
+    pub(super) fn new(tls: &ClientConfig, proxy: Option<Arc<Proxy>>, timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -143,7 +143,7 @@ impl Connector {
             .enable_http1()
             .wrap_connector(tcp.clone());
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(Way { tcp, to_proxy, proxy: proxy.clone() });
@@ -248,7 +248,7 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
     }
 }
 
-fn host_and_port(uri: &Uri) -> String {
+pub(super) fn host_and_port(uri: &Uri) -> String {
     format!("{}:{}", uri.host().unwrap_or_default(), port_of(uri))
 }
 

@@ -14,7 +14,7 @@ pub use proxy::{ProxyAddress, ProxyAddressError};
 pub use tls::{TlsError, Trust};
 
 use http::uri::Scheme;
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, StatusCode, Uri};
 use proxy::Proxy;
 use rustls::ClientConfig;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// How services are reached; clones share it.
 #[derive(Debug, Clone)]
 pub struct Transport {
-    tls: ClientConfig,
+    tls: Arc<ClientConfig>,
     proxy: Option<Arc<Proxy>>,
 }
 
@@ -40,12 +40,12 @@ impl Transport {
         no_proxy: &str,
     ) -> Result<Self, TlsError> {
         let proxy = proxy.map(|address| Arc::new(Proxy::new(address.clone(), no_proxy)));
-        Ok(Self { tls: tls::client(trust)?, proxy })
+        Ok(Self { tls: Arc::new(tls::client(trust)?), proxy })
     }
 
     /// A transport without a proxy that trusts nobody: for services on this host, without TLS.
     pub fn local() -> Self {
-        Self { tls: tls::trusting_nobody(), proxy: None }
+        Self { tls: Arc::new(tls::trusting_nobody()), proxy: None }
     }
 
     /// The same without the proxy.
@@ -55,7 +55,7 @@ impl Transport {
 
     /// Makes connections, each within `timeout`.
     pub fn connector(&self, timeout: Duration) -> Connector {
-        Connector::new(self.tls.clone(), self.proxy.clone(), timeout)
+        Connector::new(&self.tls, self.proxy.clone(), timeout)
     }
 
     /// The proxy that connections to `uri` go through.
@@ -70,5 +70,16 @@ impl Transport {
             return None;
         }
         self.proxy(uri)?.authorization()
+    }
+    /// What the answer to a request to `uri` means if it is the proxy's: where there is no TLS the
+    /// proxy itself answers what it refuses, and this status is no service's.
+    pub fn refusal(&self, uri: &Uri, status: StatusCode) -> Option<ConnectError> {
+        if uri.scheme() != Some(&Scheme::HTTP)
+            || status != StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        {
+            return None;
+        }
+        let proxy = self.proxy(uri)?.clone();
+        Some(ConnectError::ProxyRefuses { proxy, host: connect::host_and_port(uri), status })
     }
 }

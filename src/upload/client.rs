@@ -97,11 +97,15 @@ impl Client {
         if let Some(authorization) = self.transport.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
+        let uri = request.uri().clone();
         let answer = self
             .http
             .request(request)
             .await
             .map_err(|error| RequestError::Connection(innermost(&error)))?;
+        if let Some(refusal) = self.transport.refusal(&uri, answer.status()) {
+            return Err(RequestError::Connection(refusal.to_string()));
+        }
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX)
             .collect()

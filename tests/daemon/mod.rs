@@ -21,6 +21,7 @@ mod load;
 mod outage;
 mod process;
 mod proxy;
+mod proxy_identity;
 mod receive;
 mod recorded;
 mod region;

@@ -1,17 +1,18 @@
-//! The way through an HTTP proxy: to the service and to the sources of credentials.
+//! The way to the service through an HTTP proxy.
 
 use super::delivery::settle_once;
 use super::endpoint::{Endpoint, Reply};
 use super::fault::FaultEndpoint;
-use super::http_proxy::{self, Asked, HttpProxy, Manner, Service};
+use super::http_proxy::{self, Asked, HttpProxy, Manner};
 use super::load::{document, send};
-use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
+use super::process::{Daemon, HEADER, config_file, daemon_command};
 use super::tls::Authority;
 
 /// For `user` and `hush:hush`.
-const AUTHORIZATION: &str = "Basic dXNlcjpodXNoOmh1c2g=";
+pub const AUTHORIZATION: &str = "Basic dXNlcjpodXNoOmh1c2g=";
 
-fn tunnel(target: impl ToString) -> Asked {
+/// A tunnel that was asked for without a password.
+pub fn tunnel(target: impl ToString) -> Asked {
     Asked { tunnel: true, target: target.to_string(), authorization: None }
 }
 
@@ -21,7 +22,7 @@ fn request(endpoint: &Endpoint) -> Asked {
 }
 
 /// Sends a segment, which arrives.
-fn arrives(daemon: Daemon, endpoint: &Endpoint) -> String {
+pub fn arrives(daemon: Daemon, endpoint: &Endpoint) -> String {
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
     let (status, log) = daemon.stop();
@@ -161,13 +162,17 @@ fn what_a_proxy_refuses_is_named_with_what_to_do_and_arrives_when_it_is_allowed(
 
 #[test]
 fn a_plain_request_that_a_proxy_refuses_is_kept_too() {
-    for status in ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"] {
+    for (status, advice) in [
+        ("407 Proxy Authentication Required", "Give it a user and a password"),
+        ("403 Forbidden", ""),
+        ("502 Bad Gateway", ""),
+    ] {
         let endpoint = FaultEndpoint::start();
         let proxy = HttpProxy::start(Manner::Refuse(status));
         let daemon = Daemon::start(&endpoint.url(), &["-p", &proxy.url()], &[]);
         let sent = send(daemon.udp, (0..100).map(document));
         let line = daemon.wait_for_line("Sending segment batch failed with:");
-        assert!(line.contains(status), "{line}");
+        assert!(line.contains(status) && line.contains(advice), "{line}");
         proxy.set_manner(Manner::Open);
         settle_once(daemon, &endpoint, &sent);
     }
@@ -203,82 +208,6 @@ fn a_proxy_that_does_not_answer_is_given_up_after_the_time_for_a_connection() {
     assert!(line.contains(&text), "{line}");
     proxy.set_manner(Manner::Open);
     settle_once(daemon, &endpoint, &sent);
-}
-
-const CONTAINER_KEYS: &str = r#"{"AccessKeyId":"AKIDCONTAINER","SecretAccessKey":"secret",
-    "Token":"token","Expiration":"2099-01-01T00:00:00Z"}"#;
-
-const ROLE_KEYS: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
-    <AccessKeyId>AKIDROLE</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
-    <SessionToken>token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
-    </AssumeRoleResult></AssumeRoleResponse>";
-
-#[test]
-fn sts_is_asked_through_the_proxy_and_container_credentials_are_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new(folder.path(), "private");
-    let container = Service::start(CONTAINER_KEYS, None);
-    let sts = Service::start(ROLE_KEYS, Some(authority.server("sts.test", &[b"http/1.1"])));
-    let endpoint = FaultEndpoint::start();
-    // The role's keys are taken, and no others.
-    endpoint.change(|rules| rules.expired_key = Some("AKIDCONTAINER"));
-    let proxy = HttpProxy::start(Manner::Password(AUTHORIZATION));
-    let role = "arn:aws:iam::123456789012:role/xray";
-    let address = format!("http://user:hush%3Ahush@{}", proxy.address);
-    let arguments = ["-r", role, "-p", &address, "-l", "dev"];
-    let mut command = daemon_command(&endpoint.url(), &arguments);
-    let host = format!("sts.test:{}", sts.address.port());
-    command.env("AWS_ENDPOINT_URL_STS", format!("https://{host}"));
-    let uri = format!("http://{}/keys", container.address);
-    command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri);
-    command.env("AWS_CA_BUNDLE", &authority.path).env("NO_PROXY", endpoint.address.to_string());
-    let daemon = Daemon::spawn(command);
-    let sent = send(daemon.udp, (0..100).map(document));
-    let (log, _) = settle_once(daemon, &endpoint, &sent);
-    let authorization = Some(AUTHORIZATION.to_owned());
-    assert_eq!(proxy.asked(), [Asked { authorization, ..tunnel(host) }]);
-    assert_eq!(container.requests(), ["/keys "]);
-    let asked = sts.requests().join("\n");
-    assert!(asked.contains("Action=AssumeRole") && asked.contains("xray-daemon"), "{asked}");
-    assert!(!log.contains("hush") && !log.contains("dXNlcj"), "{log}");
-}
-
-#[test]
-fn uploads_and_sts_go_to_the_endpoints_of_the_region_that_the_variables_choose() {
-    for (region, variables, xray, sts) in [
-        (
-            "cn-north-1",
-            &[][..],
-            "xray.cn-north-1.amazonaws.com.cn",
-            "sts.cn-north-1.amazonaws.com.cn",
-        ),
-        (
-            "us-east-1",
-            &[("AWS_USE_FIPS_ENDPOINT", "true")],
-            "xray-fips.us-east-1.amazonaws.com",
-            "sts-fips.us-east-1.amazonaws.com",
-        ),
-        (
-            "eu-west-1",
-            &[("AWS_USE_FIPS_ENDPOINT", "true"), ("AWS_USE_DUALSTACK_ENDPOINT", "true")],
-            "xray-fips.eu-west-1.api.aws",
-            "sts-fips.eu-west-1.api.aws",
-        ),
-    ] {
-        for (arguments, host) in [(&[][..], xray), (&["-r", "arn:aws:iam::1:role/x"], sts)] {
-            let proxy = HttpProxy::start(Manner::Refuse("502 Bad Gateway"));
-            let proxy_url = proxy.url();
-            let mut all = vec!["-n", region, "-p", &proxy_url];
-            all.extend(arguments);
-            let mut command = daemon_command("", &all);
-            with_credentials(&mut command).envs(variables.iter().copied());
-            let daemon = Daemon::spawn(command);
-            daemon.send([format!("{HEADER}{{}}")]);
-            let wanted = tunnel(format!("{host}:443"));
-            daemon.wait_until(host, || proxy.asked().contains(&wanted));
-            assert_eq!(proxy.asked(), [wanted]);
-        }
-    }
 }
 
 #[test]
