@@ -141,6 +141,17 @@ pub struct SpoolCounts {
     pub damaged_bytes: Counter,
 }
 
+/// What became of the requests that clients made to the service through the daemon.
+#[derive(Debug, Default)]
+pub struct ProxyCounts {
+    /// The service's answer was given back, whatever it says.
+    pub answered: Counter,
+    /// The daemon does not pass such requests on.
+    pub refused: Counter,
+    /// There was no answer, or nobody to sign as.
+    pub failed: Counter,
+}
+
 impl ReceiverCounts {
     /// Datagrams taken so far.
     pub fn datagram_count(&self) -> u64 {
@@ -183,6 +194,8 @@ pub struct Account {
     pub requests_refused: Counter,
     /// The spool as it is.
     pub spool: SpoolCounts,
+    /// Clients' requests, which are no part of the balance.
+    pub proxy: ProxyCounts,
     rate_limit: AtomicU64,
     census: OnceLock<mpsc::UnboundedSender<Question>>,
     rejected: [Counter; RejectReason::ALL.len()],

@@ -15,7 +15,9 @@
 //!                                                                   (memory short, or no time left)
 //!
 //!   beside the flow, on the main thread (daemon/):  identity/     credentials and region
-//!                                                   local_http.rs GET /metrics, the sandbox
+//!                                                   local_http.rs GET /metrics, and to what else
+//!                                                                 comes: the sandbox, or
+//!                                                   proxy/        the service, signed for clients
 //! ```
 
 // The flow, in its order.
@@ -36,6 +38,7 @@ pub mod outlet;
 pub mod identity;
 pub mod local_http;
 pub mod metrics;
+pub mod proxy;
 pub mod sandbox;
 
 // The assembly.

@@ -2,43 +2,66 @@
 //!
 //! In: HTTP/1.1 requests on the TCP address. Out: `GET /metrics`; every other request goes to the
 //! [`Fallback`], if there is one. Bounds: connections at a time, a time for a request's header and
-//! for its body, a size for its body. Runs on the main thread's runtime, beside the flow.
+//! for its body, a size for each, a number of large bodies. Runs on the main thread's runtime,
+//! beside the flow.
+
+mod slow;
 
 use crate::metrics::{self, Metrics};
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use bytes::{Bytes, BytesMut};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use slow::{Phase, WatchedStream};
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
-/// Connections at a time; more wait in the kernel's queue.
+/// Connections at a time; more wait in the kernel's queue, and then none is kept for its next
+/// request.
 const CONNECTION_COUNT_MAX: usize = 128;
 
 /// A request's header, and then its body, must be complete by then.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection ends after this time, whatever its client does.
+/// A connection takes no more requests after this time.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The request that it has then must be over by this time: 10 s each for the header, a place for the
+/// body and the body, and the 60 s that a client's call may take.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// A request's header beyond this size, or this number of lines, is refused.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+const HEADER_COUNT_MAX: usize = 100;
 
 /// A request body beyond this size is refused.
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 
-/// Request bodies read at a time at most: together 20 MB.
-const BODY_COUNT_MAX: usize = 4;
+/// Request bodies beyond this size wait for a place; the others, those of sampling calls among
+/// them, never wait for large ones, and there are no more of them than connections.
+const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Large bodies at a time at most, until their requests are answered: together 20 MB.
+const LARGE_BODY_COUNT_MAX: usize = 4;
 
 /// What answers the requests that the daemon has no page for.
 pub trait Fallback: Send + Sync {
+    /// Refuses a request for its head's sake, with this answer: then its body is not kept.
+    fn refuse(&self, _head: &Parts) -> Option<Response<Bytes>> {
+        None
+    }
+
     /// Answers a request.
     fn answer(
         &self,
@@ -50,7 +73,7 @@ pub trait Fallback: Send + Sync {
 pub struct Pages {
     metrics: Metrics,
     fallback: Option<Arc<dyn Fallback>>,
-    bodies: Semaphore,
+    large_bodies: Semaphore,
 }
 
 impl std::fmt::Debug for Pages {
@@ -62,7 +85,7 @@ impl std::fmt::Debug for Pages {
 impl Pages {
     /// `metrics`, and `fallback` for everything else.
     pub fn new(metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
-        Self { metrics, fallback, bodies: Semaphore::new(BODY_COUNT_MAX) }
+        Self { metrics, fallback, large_bodies: Semaphore::new(LARGE_BODY_COUNT_MAX) }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Bytes> {
@@ -72,15 +95,31 @@ impl Pages {
         let Some(fallback) = &self.fallback else {
             return failure(StatusCode::NOT_FOUND, "there is no such page; there is GET /metrics");
         };
-        let (parts, body) = request.into_parts();
-        let _place = self.bodies.acquire().await.expect("it is never closed");
-        let body = Limited::new(body, BODY_BYTES_MAX).collect();
-        match tokio::time::timeout(READ_TIMEOUT, body).await {
-            Ok(Ok(body)) => fallback.answer(Request::from_parts(parts, body.to_bytes())).await,
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                failure(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is larger than 5 MB")
+        let (head, mut body) = request.into_parts();
+        if let Some(refusal) = fallback.refuse(&head) {
+            discard(&head, body).await;
+            return refusal;
+        }
+        let too_large = "the request's body is larger than 5 MB";
+        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+            discard(&head, body).await;
+            return failure(StatusCode::PAYLOAD_TOO_LARGE, too_large);
+        }
+        let is_small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY_BYTES_MAX);
+        let place = async { if is_small { None } else { self.large_bodies.acquire().await.ok() } };
+        let Ok(_place) = tokio::time::timeout(READ_TIMEOUT, place).await else {
+            let why = "too many large requests are on their way already; try again";
+            return failure(StatusCode::SERVICE_UNAVAILABLE, why);
+        };
+        match tokio::time::timeout(READ_TIMEOUT, read(&mut body)).await {
+            Ok(Ok(bytes)) => fallback.answer(Request::from_parts(head, bytes)).await,
+            Ok(Err(BodyError::TooLarge)) => {
+                discard(&head, body).await;
+                failure(StatusCode::PAYLOAD_TOO_LARGE, too_large)
             }
-            Ok(Err(_)) => failure(StatusCode::BAD_REQUEST, "the request's body broke off"),
+            Ok(Err(BodyError::Broken)) => {
+                failure(StatusCode::BAD_REQUEST, "the request's body broke off")
+            }
             Err(_) => failure(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
         }
     }
@@ -98,7 +137,36 @@ impl Pages {
     }
 }
 
-fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
+/// Why there is no body.
+enum BodyError {
+    TooLarge,
+    Broken,
+}
+
+/// The whole body.
+async fn read(body: &mut Incoming) -> Result<Bytes, BodyError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > BODY_BYTES_MAX {
+            return Err(BodyError::TooLarge);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Reads what is left of a body and forgets it, for a while: a connection that is closed with bytes
+/// unread is reset, and the client may then never see its answer. Who asks first has sent nothing.
+async fn discard(head: &Parts, mut body: Incoming) {
+    if !head.headers.contains_key(EXPECT) {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _ = tokio::time::timeout(READ_TIMEOUT, rest).await;
+    }
+}
+
+/// An answer of the daemon's own: a JSON object with a message.
+pub fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
     let body = serde_json::json!({ "message": message }).to_string();
     let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;
@@ -110,13 +178,18 @@ fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
 /// Serves `pages` on `listener` until the future is dropped.
 pub async fn serve(listener: TcpListener, pages: Arc<Pages>) {
     let places = Arc::new(Semaphore::new(CONNECTION_COUNT_MAX));
+    let crowd = watch::Sender::new(false);
     loop {
+        crowd.send_if_modified(|is_crowded| {
+            let before = std::mem::replace(is_crowded, places.available_permits() == 0);
+            before != *is_crowded
+        });
         let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let pages = Arc::clone(&pages);
+                let (pages, crowd) = (Arc::clone(&pages), crowd.subscribe());
                 tokio::spawn(async move {
-                    serve_connection(stream, pages).await;
+                    serve_connection(stream, pages, crowd).await;
                     drop(place);
                 });
             }
@@ -134,16 +207,47 @@ async fn accept_failed(error: &io::Error) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, pages: Arc<Pages>) {
+/// `crowd` says whether others wait for the connection's place.
+async fn serve_connection(stream: TcpStream, pages: Arc<Pages>, mut crowd: watch::Receiver<bool>) {
+    let phase = Arc::new(Phase::default());
+    let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
+    let is_crowded = crowd.clone();
     let service = service_fn(|request| {
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(pages.answer(request).await.map(Full::new)) }
+        let (pages, busy, is_crowded) = (Arc::clone(&pages), phase.busy(), is_crowded.clone());
+        async move {
+            let mut answer = pages.answer(request).await;
+            if *is_crowded.borrow() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            drop(busy);
+            Ok::<_, Infallible>(answer.map(Full::new))
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(READ_TIMEOUT)
+        // Its own time for a header would also end connections that are idle between requests.
+        .header_read_timeout(None)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_header_size(HEADER_BYTES_MAX)
+        .max_headers(HEADER_COUNT_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
+    let mut served = pin!(served);
+    let is_in_the_way = async {
+        while crowd.changed().await.is_ok() {
+            if *crowd.borrow_and_update() && phase.is_between_requests() {
+                return;
+            }
+        }
+    };
+    let result = tokio::select! {
+        result = served.as_mut() => Ok(result),
+        _ = tokio::time::timeout(CONNECTION_TIMEOUT, is_in_the_way) => {
+            // Whatever is being answered is answered to its end.
+            served.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_REQUEST_TIMEOUT, served).await
+        }
+    };
+    match result {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!("A connection to the TCP port ended: {error}"),
         Err(_) => debug!("A connection to the TCP port was open for too long"),

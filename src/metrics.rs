@@ -172,10 +172,15 @@ impl Collector for Source {
         }
         let rejected = RejectReason::ALL.map(|reason| (reason.label(), account.rejected(reason)));
         let help = "Segments turned down for their own sake, by the daemon or by the service";
-        encode_reasons(&mut encoder, "segments_rejected", help, &rejected)?;
+        encode_labels(&mut encoder, ("segments_rejected", "reason"), help, &rejected)?;
         let dropped = DropReason::ALL.map(|reason| (reason.label(), account.dropped(reason)));
         let help = "Good segments given up for want of memory, disk or time";
-        encode_reasons(&mut encoder, "segments_dropped", help, &dropped)?;
+        encode_labels(&mut encoder, ("segments_dropped", "reason"), help, &dropped)?;
+        let proxy = &account.proxy;
+        let outcomes =
+            [("answered", &proxy.answered), ("refused", &proxy.refused), ("failed", &proxy.failed)];
+        let help = "Requests of clients to the service, by what became of them";
+        encode_labels(&mut encoder, ("proxy_requests", "outcome"), help, &outcomes)?;
         self.encode_receivers(&mut encoder)?;
         self.encode_gauges(&mut encoder)
     }
@@ -185,16 +190,16 @@ fn chunk_bytes(chunk_count: usize) -> u64 {
     (chunk_count * CHUNK_BYTES) as u64
 }
 
-/// Every reason has its line from the start, so that an alarm on it has a zero to start from.
-fn encode_reasons(
+/// Every label has its line from the start, so that an alarm on it has a zero to start from.
+fn encode_labels(
     encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
+    (name, label_name): (&str, &'static str),
     help: &str,
-    reasons: &[(&'static str, &Counter)],
+    counters: &[(&'static str, &Counter)],
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (label, counter) in reasons {
-        let labels = [("reason", *label)];
+    for (label, counter) in counters {
+        let labels = [(label_name, *label)];
         ConstCounter::new(counter.get()).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
@@ -225,6 +230,7 @@ mod tests {
             "xray_segments_rejected_total{reason=\"header\"} 0",
             "xray_segments_dropped_total{reason=\"memory\"} 0",
             "xray_segments_spooled_total 0",
+            "xray_proxy_requests_total{outcome=\"refused\"} 0",
             "xray_spool_size_bytes 0",
             "xray_upload_rate_limit 0.0",
             "xray_receiver_datagrams_total{receiver=\"1\"} 0",

@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("metrics", &[]),
     ("local_http", &["metrics"]),
+    ("proxy", &["identity", "local_http", "upload"]),
     ("sandbox", &[]),
     ("cli", &[]),
     ("config", &["cli"]),

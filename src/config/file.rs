@@ -4,8 +4,9 @@
 //! name file, key and value. Bound: 1 MiB.
 
 use super::{
-    CONCURRENCY_MAX, Config, RECEIVER_COUNT_MAX, ReceiveBackend, SHUTDOWN_SECONDS_MAX,
-    SPOOL_AGE_HOURS_MAX, Source, TIMEOUT_SECONDS_MAX, buffer_size, log_level, spool_size, within,
+    CONCURRENCY_MAX, Config, PROXY_TIMEOUT_SECONDS_MAX, RECEIVER_COUNT_MAX, ReceiveBackend,
+    SHUTDOWN_SECONDS_MAX, SPOOL_AGE_HOURS_MAX, Source, TIMEOUT_SECONDS_MAX, buffer_size, log_level,
+    spool_size, within,
 };
 use serde_json::Value;
 use std::fs::File;
@@ -124,6 +125,14 @@ pub(super) const KEYS: &[(&str, Apply)] = &[
     }),
     ("Upload.PingIntervalSeconds", |config, value| {
         config.ping_interval_seconds = timeout(value)?;
+        Ok(())
+    }),
+    ("ProxyServer.AllowedPaths", |config, value| {
+        config.proxy_allowed_paths = allowed_paths(value)?;
+        Ok(())
+    }),
+    ("ProxyServer.TimeoutSeconds", |config, value| {
+        config.proxy_timeout_seconds = within(whole_number(value)?, 1, PROXY_TIMEOUT_SECONDS_MAX)?;
         Ok(())
     }),
     ("Spool.Path", |config, value| {
@@ -300,6 +309,23 @@ fn whole_number(value: &Value) -> Result<u64, String> {
     value.as_u64().ok_or_else(|| format!("{} is no whole number", shown(value)))
 }
 
+/// A list of paths, or `*`; each as it comes in a request, since nothing is decoded.
+fn allowed_paths(value: &Value) -> Result<Vec<String>, String> {
+    let one = |value: &Value| {
+        let path = text(value)?;
+        let is_plain = path.starts_with('/') && !path.contains(['?', '#', '%', ' ', '*']);
+        if is_plain || path == "*" {
+            Ok(path)
+        } else {
+            Err(format!("{path:?} is no path; write one such as /GetTraceSummaries, or \"*\""))
+        }
+    };
+    match value.as_array() {
+        Some(paths) => paths.iter().map(one).collect(),
+        None => Err(format!("{} is no list of paths; write [/PATH, /PATH]", shown(value))),
+    }
+}
+
 fn timeout(value: &Value) -> Result<u64, String> {
     within(whole_number(value)?, 1, TIMEOUT_SECONDS_MAX)
 }
@@ -353,6 +379,7 @@ mod tests {
              Logging: {LogRotation: no, LogLevel: warn, LogPath: /l}\n\
              Receive: {Backend: tokio-uring, Receivers: 5, SharePort: yes, Pin: off}\n\
              Upload: {ConnectTimeoutSeconds: 1, RequestTimeoutSeconds: 2, PingIntervalSeconds: 3}\n\
+             ProxyServer: {AllowedPaths: [/GetGroups, \"*\"], TimeoutSeconds: 4}\n\
              Spool: {Path: /s, MaxSizeMB: 20, MaxAgeHours: 24}\n\
              ProxyAddress: \"http://p:1\"\nNoVerifySSL: true\n\
              LocalMode: true\nRoleARN: a\nShutdownSeconds: 20\nVersion: 1\n";
@@ -374,6 +401,8 @@ mod tests {
             connect_timeout_seconds: 1,
             request_timeout_seconds: 2,
             ping_interval_seconds: 3,
+            proxy_allowed_paths: vec!["/GetGroups".into(), "*".into()],
+            proxy_timeout_seconds: 4,
             spool_path: Some("/s".into()),
             spool_size_mb: 20,
             spool_age_hours: 24,
@@ -412,6 +441,9 @@ mod tests {
             ("Version: 2\nReceive: {Backend: epoll}\n", "Give auto, uring, recvmmsg or tokio-u"),
             ("Version: 2\nReceive: {Receivers: 300}\n", "Receive.Receivers: 300 is out of"),
             ("Version: 2\nUpload: {RequestTimeoutSeconds: 0}\n", "write a number from 1 to 300"),
+            ("Version: 2\nProxyServer: {TimeoutSeconds: 61}\n", "write a number from 1 to 60"),
+            ("Version: 2\nProxyServer: {AllowedPaths: /x}\n", "\"/x\" is no list of paths"),
+            ("Version: 2\nProxyServer: {AllowedPaths: [x]}\n", "\"x\" is no path; write one"),
             ("Version: 2\nSpool: {MaxSizeMB: 1}\n", "Spool.MaxSizeMB: 1 is out of bounds"),
             ("Version: 2\nSpool: {MaxAgeHours: 9999}\n", "Spool.MaxAgeHours: 9999 is out of"),
             ("Version: 2\nProxyAddress: ftp://p\n", "ProxyAddress: it is not the address of an"),

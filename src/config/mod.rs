@@ -46,6 +46,9 @@ const SPOOL_AGE_HOURS_MAX: u64 = 720;
 /// The longest timeout that may be asked for.
 const TIMEOUT_SECONDS_MAX: u64 = 300;
 
+/// The longest time for a client's call that may be asked for; `local_http` counts on it.
+const PROXY_TIMEOUT_SECONDS_MAX: u64 = 60;
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {
@@ -154,6 +157,10 @@ pub struct Config {
     pub request_timeout_seconds: u64,
     /// Seconds of silence after which an HTTP/2 connection is asked whether it lives, 5 by default.
     pub ping_interval_seconds: u64,
+    /// Paths that clients may call through the daemon beside those of its policy; `*` is any.
+    pub proxy_allowed_paths: Vec<String>,
+    /// Seconds for a client's request to be answered by the service, 10 by default.
+    pub proxy_timeout_seconds: u64,
     /// A folder for what memory has no room for, or the shutdown no time; without one it is lost.
     pub spool_path: Option<PathBuf>,
     /// Megabytes of the spool at most, 256 by default, 16 at least.
@@ -198,6 +205,8 @@ impl Default for Config {
             connect_timeout_seconds: 5,
             request_timeout_seconds: 15,
             ping_interval_seconds: 5,
+            proxy_allowed_paths: Vec::new(),
+            proxy_timeout_seconds: 10,
             spool_path: None,
             spool_size_mb: SPOOL_SIZE_MB,
             spool_age_hours: SPOOL_AGE_HOURS,

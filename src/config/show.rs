@@ -121,6 +121,8 @@ pub const SETTINGS: &[Setting] = &[
     key("Upload.ConnectTimeoutSeconds", |config| config.connect_timeout_seconds.to_string()),
     key("Upload.RequestTimeoutSeconds", |config| config.request_timeout_seconds.to_string()),
     key("Upload.PingIntervalSeconds", |config| config.ping_interval_seconds.to_string()),
+    key("ProxyServer.AllowedPaths", |config| config.proxy_allowed_paths.join(" ")),
+    key("ProxyServer.TimeoutSeconds", |config| config.proxy_timeout_seconds.to_string()),
     setting(
         "Spool.Path",
         "--spool-path",

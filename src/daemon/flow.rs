@@ -72,6 +72,11 @@ impl Flow {
         Metrics::new(Arc::clone(&self.account), Arc::clone(&self.pool), self.backend.name())
     }
 
+    /// Where everything is counted.
+    pub fn account(&self) -> Arc<Account> {
+        Arc::clone(&self.account)
+    }
+
     /// Sends by the route that is found, until a signal or a failure has ended it in order.
     pub async fn run(
         self,

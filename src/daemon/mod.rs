@@ -18,6 +18,7 @@ use crate::endpoint::{Endpoint, EndpointError, Variant};
 use crate::identity::{self, Identity, RegionError};
 use crate::local_http::{self, Fallback, Pages};
 use crate::log;
+use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
 use crate::transport::{TlsError, Transport, Trust};
 use crate::upload::{Client, Route, Signer, Timeouts};
@@ -113,10 +114,21 @@ pub fn run(config: &Config, environment: &Environment, mode: Mode) -> Result<(),
 async fn run_for_service(config: &Config, environment: &Environment) -> Result<(), DaemonError> {
     let signals = Signals::new()?;
     let flow = Flow::start(config)?;
-    let pages = Arc::new(Pages::new(flow.metrics(), None));
+    let proxy_timeout = Duration::from_secs(config.proxy_timeout_seconds);
+    let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
+    let proxy = Arc::new(proxy);
+    let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
+    let pages = Arc::new(Pages::new(flow.metrics(), Some(fallback)));
     tokio::spawn(serve_when_free(config.tcp_address.clone(), pages));
-    let route =
-        async { Ok(Destination::find(config, environment).await?.route(config, environment)) };
+    let route = async {
+        let destination = Destination::find(config, environment).await?;
+        let client = destination.proxy_client(config);
+        let route = destination.route(config, environment);
+        // The same signer, so that both know of the service's clock.
+        let (signer, identity) = (route.signer.clone(), route.identity.clone());
+        proxy.set_route(Route { client, signer, identity });
+        Ok(route)
+    };
     flow.run(route, signals).await
 }
 
@@ -188,6 +200,17 @@ impl Destination {
         }
         let identity = Identity::start(region.clone(), config.role_arn.clone(), transport.clone());
         Ok(Self { endpoint, region: region.to_string(), identity, transport })
+    }
+
+    /// A client with connections of its own, so that sampling calls do not wait for uploads.
+    fn proxy_client(&self, config: &Config) -> Client {
+        let request = Duration::from_secs(config.proxy_timeout_seconds);
+        let timeouts = Timeouts {
+            connect: request.min(Duration::from_secs(config.connect_timeout_seconds)),
+            request,
+            ping_interval: Duration::from_secs(config.ping_interval_seconds),
+        };
+        Client::new(&self.transport, timeouts)
     }
 
     fn route(self, config: &Config, environment: &Environment) -> Route {

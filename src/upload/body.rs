@@ -1,4 +1,4 @@
-//! A batch's body as hyper takes it: its pieces one after the other, without a copy.
+//! A batch's body, or a client's, as hyper takes it: its pieces one after the other, without a copy.
 
 use crate::batch::Batch;
 use bytes::Bytes;
@@ -18,6 +18,13 @@ impl RequestBody {
     /// Shares the pieces of `batch`.
     pub fn new(batch: &Batch) -> Self {
         Self { pieces: batch.body.clone().into_iter(), rest_bytes: batch.body_length_bytes as u64 }
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(body: Bytes) -> Self {
+        let rest_bytes = body.len() as u64;
+        Self { pieces: vec![body].into_iter(), rest_bytes }
     }
 }
 

@@ -25,7 +25,7 @@ mod waiting;
 
 pub use body::RequestBody;
 pub use classify::{Failure, Outcome, Unprocessed, classify};
-pub use client::{Client, Timeouts};
+pub use client::{Answer, Client, RequestError, Timeouts};
 pub use sign::{SignError, Signer};
 pub use waiting::Attempt;
 
@@ -309,7 +309,7 @@ impl Uploader {
             }
             Failure::Skew { service_time } => {
                 report::skewed(service_time);
-                if let Some(route) = &mut self.route {
+                if let Some(route) = &self.route {
                     route.signer.set_time(service_time, SystemTime::now());
                 }
                 self.try_again(attempt, reason, Duration::ZERO, now);

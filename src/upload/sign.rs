@@ -1,4 +1,5 @@
-//! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4.
+//! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4. Requests of
+//! clients are signed in the same way.
 //!
 //! Signed afresh for each attempt, because credentials change and a signature lasts five minutes.
 
@@ -8,9 +9,14 @@ use crate::endpoint::Endpoint;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderName, HeaderValue, Method, Request};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Name of the service in the scope of a signature.
@@ -36,21 +42,16 @@ pub enum SignError {
     Header(#[from] http::Error),
 }
 
-/// What all requests of a daemon have in common.
-#[derive(Debug)]
+/// What all requests of a daemon have in common. Clones share what is known of the service's clock.
+#[derive(Debug, Clone)]
 pub struct Signer {
+    endpoint: Endpoint,
     uri: http::Uri,
     uri_text: String,
     region: String,
     user_agent: HeaderValue,
-    service_clock: ServiceClock,
-}
-
-/// How far the service's clock is from ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ServiceClock {
-    Ahead(Duration),
-    Behind(Duration),
+    /// How far the service's clock is ahead of ours.
+    service_ahead_ns: Arc<AtomicI64>,
 }
 
 impl Signer {
@@ -62,30 +63,32 @@ impl Signer {
         // An execution environment with control characters is as good as none.
         let user_agent =
             HeaderValue::from_str(&user_agent).unwrap_or(HeaderValue::from_static("xrayd"));
-        let service_clock = ServiceClock::Ahead(Duration::ZERO);
         Self {
+            endpoint: endpoint.clone(),
             uri_text: uri.to_string(),
             uri,
             region: region.to_owned(),
             user_agent,
-            service_clock,
+            service_ahead_ns: Arc::default(),
         }
     }
 
     /// The time to sign with, when our clock shows `now`.
     pub fn time(&self, now: SystemTime) -> SystemTime {
-        match self.service_clock {
-            ServiceClock::Ahead(distance) => now + distance,
-            ServiceClock::Behind(distance) => now - distance,
-        }
+        let ahead_ns = self.service_ahead_ns.load(Ordering::Relaxed);
+        let distance = Duration::from_nanos(ahead_ns.unsigned_abs());
+        if ahead_ns < 0 { now - distance } else { now + distance }
     }
 
     /// Signs with the service's time from now on, when our clock shows `now`.
-    pub fn set_time(&mut self, service_time: SystemTime, now: SystemTime) {
-        self.service_clock = match service_time.duration_since(now) {
-            Ok(distance) => ServiceClock::Ahead(distance),
-            Err(error) => ServiceClock::Behind(error.duration()),
+    pub fn set_time(&self, service_time: SystemTime, now: SystemTime) {
+        let nanoseconds = |distance: Duration| i64::try_from(distance.as_nanos());
+        let ahead_ns = match service_time.duration_since(now) {
+            Ok(ahead) => nanoseconds(ahead),
+            Err(behind) => nanoseconds(behind.duration()).map(i64::wrapping_neg),
         };
+        // Clocks that are centuries apart are not worth an error: the service will refuse.
+        self.service_ahead_ns.store(ahead_ns.unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// A request for `batch`, signed with `credentials` at `now`.
@@ -106,6 +109,50 @@ impl Signer {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-amzn-xray-timestamp", timestamp(now));
 
+        let body_sha256 = hex(&batch.body_sha256);
+        self.authorize(&mut request, &self.uri_text, body_sha256, credentials, now)?;
+        // Not signed: proxies on the way may add to it.
+        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
+        Ok(request)
+    }
+
+    /// A client's request, to `target` of the endpoint, signed with `credentials` at `now`.
+    /// `headers` are sent as they are; method, target, body, and of the headers those that mean
+    /// something to the service are signed.
+    ///
+    /// # Errors
+    ///
+    /// When the address or the credentials have characters that no header can hold.
+    ///
+    /// # Panics
+    ///
+    /// When the path of `target` does not start with a slash.
+    pub fn sign_for_client(
+        &self,
+        (method, target, headers): (Method, &PathAndQuery, HeaderMap),
+        body: Bytes,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Request<RequestBody>, SignError> {
+        let body_sha256 = hex(&Sha256::digest(&body));
+        let mut request = Request::new(RequestBody::from(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.endpoint.uri(target.as_str());
+        *request.headers_mut() = headers;
+        let uri_text = request.uri().to_string();
+        self.authorize(&mut request, &uri_text, body_sha256, credentials, now)?;
+        Ok(request)
+    }
+
+    /// Adds the headers of a signature.
+    fn authorize(
+        &self,
+        request: &mut Request<RequestBody>,
+        uri_text: &str,
+        body_sha256: String,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<(), SignError> {
         let identity = credentials.clone().into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
@@ -115,14 +162,15 @@ impl Signer {
             .settings(SigningSettings::default())
             .build()?
             .into();
+        let headers = request.headers();
+        // A name is signed with all of its values, or none of them.
+        let is_text = |name| headers.get_all(name).iter().all(|value| value.to_str().is_ok());
+        let signed = headers.iter().filter(|(name, _)| is_signed(name) && is_text(*name));
         let signable = SignableRequest::new(
-            Method::POST.as_str(),
-            self.uri_text.as_str(),
-            request
-                .headers()
-                .iter()
-                .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
-            SignableBody::Precomputed(hex(&batch.body_sha256)),
+            request.method().as_str(),
+            uri_text,
+            signed.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
+            SignableBody::Precomputed(body_sha256),
         )?;
         let (instructions, _signature) = sign(signable, &parameters)?.into_parts();
         // One by one: the crate's own way panics over a value that no header can hold.
@@ -133,10 +181,17 @@ impl Signer {
                 .headers_mut()
                 .insert(HeaderName::try_from(name).map_err(http::Error::from)?, value);
         }
-        // Not signed: proxies on the way may add to it.
-        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
-        Ok(request)
+        Ok(())
     }
+}
+
+/// Whether a header is part of the signature, beside `Host`: those that mean something to the
+/// service. Proxies on the way may change the others, and the trace header of the service's own
+/// load balancers.
+fn is_signed(name: &HeaderName) -> bool {
+    *name == CONTENT_TYPE
+        || *name == CONTENT_ENCODING
+        || (name.as_str().starts_with("x-amz") && name.as_str() != "x-amzn-trace-id")
 }
 
 /// As the original words it, so that the service's own statistics keep working.
@@ -177,12 +232,13 @@ mod tests {
     #[test]
     fn the_services_clock_is_followed_in_both_directions() {
         let endpoint = Endpoint::resolve(None, "us-east-1", Variant::default()).unwrap();
-        let mut signer = Signer::new(&endpoint, "us-east-1", None);
+        let signer = Signer::new(&endpoint, "us-east-1", None);
+        let clone = signer.clone();
         let now = SystemTime::now();
         let minute = Duration::from_secs(60);
         assert_eq!(signer.time(now), now);
         for service_time in [now + 90 * minute, now - 90 * minute, now] {
-            signer.set_time(service_time, now);
+            clone.set_time(service_time, now);
             assert_eq!(signer.time(now + minute), service_time + minute);
         }
     }

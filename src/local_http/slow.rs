@@ -1,0 +1,159 @@
+//! A bound on the time for a request's header that spares connections which are idle.
+//!
+//! The first header of a connection has to be complete within the time; each later one within the
+//! time from its first byte on. SDKs ask for sampling targets every ten seconds over a connection
+//! that they keep: closing it after ten idle seconds would meet the next request half-way.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+/// What a connection is at: how many requests have begun to be answered, and how many are over.
+#[derive(Debug, Default)]
+pub struct Phase {
+    begun_count: AtomicUsize,
+    over_count: AtomicUsize,
+}
+
+/// A request is being answered for as long as this is there.
+#[derive(Debug)]
+pub struct Busy(Arc<Phase>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.over_count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Phase {
+    /// A header is complete: its request is being answered.
+    pub fn busy(self: &Arc<Self>) -> Busy {
+        self.begun_count.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// Whether a request has been answered and the next one has not come.
+    pub fn is_between_requests(&self) -> bool {
+        self.awaited_header().is_some_and(|header| header > 0)
+    }
+
+    /// The number of the header that comes next, unless a request is being answered.
+    fn awaited_header(&self) -> Option<usize> {
+        let begun_count = self.begun_count.load(Ordering::Relaxed);
+        (begun_count == self.over_count.load(Ordering::Relaxed)).then_some(begun_count)
+    }
+}
+
+/// A client's connection, which reads with an error once a header takes too long.
+#[derive(Debug)]
+pub struct WatchedStream {
+    stream: TcpStream,
+    phase: Arc<Phase>,
+    header_timeout: Duration,
+    /// The number of a header, and when it has to be complete.
+    deadline: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+impl WatchedStream {
+    /// The time for the first header begins now.
+    pub fn new(stream: TcpStream, phase: Arc<Phase>, header_timeout: Duration) -> Self {
+        let deadline = Some((0, Box::pin(tokio::time::sleep(header_timeout))));
+        Self { stream, phase, header_timeout, deadline }
+    }
+
+    /// Begins the time for a header with its first bytes, unless they belong to a body.
+    fn saw_bytes(&mut self) {
+        if self.deadline.is_none() {
+            self.deadline = self.phase.awaited_header().map(|header| {
+                let sleep = tokio::time::sleep(self.header_timeout);
+                (header, Box::pin(sleep))
+            });
+        }
+    }
+
+    /// Forgets the time of a header that is complete.
+    fn forget_complete(&mut self) {
+        let begun_count = self.phase.begun_count.load(Ordering::Relaxed);
+        self.deadline.take_if(|(header, _)| *header != begun_count);
+    }
+
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.deadline {
+            Some((_, sleep)) => sleep.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for WatchedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.forget_complete();
+        let before_bytes = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before_bytes {
+            self.saw_bytes();
+        }
+        if self.poll_late(context).is_ready() {
+            let late = "the header of a request was not complete in time";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, late)));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for WatchedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_awaited_unless_a_request_is_being_answered() {
+        let phase = Arc::new(Phase::default());
+        assert_eq!(phase.awaited_header(), Some(0));
+        assert!(!phase.is_between_requests());
+        let busy = phase.busy();
+        assert_eq!(phase.awaited_header(), None);
+        drop(busy);
+        assert_eq!(phase.awaited_header(), Some(1));
+        assert!(phase.is_between_requests());
+    }
+}
