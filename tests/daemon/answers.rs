@@ -2,7 +2,7 @@
 
 use super::load::Sent;
 use http::header::{CONTENT_TYPE, DATE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use time::{Date, Month, OffsetDateTime};
@@ -27,6 +27,44 @@ pub struct Rules {
     pub clock: Option<Clock>,
     /// A connection ends in order after so many requests: HTTP/2 GOAWAY.
     pub requests_per_connection: Option<usize>,
+    /// Uploads are read and never answered; other calls are.
+    pub hangs_uploads: bool,
+    /// What other calls than uploads are answered with.
+    pub call_answer: CallAnswer,
+}
+
+/// The answer to a call that is no upload.
+#[derive(Debug, Clone)]
+pub struct CallAnswer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// Its body, as bytes.
+    pub body: Vec<u8>,
+}
+
+impl Default for CallAnswer {
+    fn default() -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-type", "application/json")],
+            body: b"{}".into(),
+        }
+    }
+}
+
+/// A call that is no upload, as it came.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query.
+    pub target: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Vec<u8>,
 }
 
 /// An answer that is no success.
@@ -129,6 +167,8 @@ pub struct Ledger {
     pub requests: Vec<(Instant, Verdict)>,
     /// What no daemon may send.
     pub violations: Vec<String>,
+    /// Calls that are no uploads.
+    pub calls: Vec<Call>,
     /// Documents that were unprocessed once.
     put_off: HashSet<String>,
 }
@@ -151,6 +191,21 @@ impl Ledger {
             Some(self.arrivals.get(&sent.document)?.at.saturating_duration_since(sent.at))
         });
         delays.max().unwrap_or_default()
+    }
+
+    /// Notes a call that is no upload, and answers it.
+    pub fn take_call(&mut self, rules: &Rules, call: Call) -> Response<Vec<u8>> {
+        if let Err(violation) = signature(&call.headers) {
+            self.violations.push(violation);
+        }
+        self.calls.push(call);
+        let CallAnswer { status, headers, body } = rules.call_answer.clone();
+        let mut answer = Response::new(body);
+        *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+        for (name, value) in headers {
+            answer.headers_mut().append(name, value.parse().unwrap());
+        }
+        answer
     }
 
     /// Decides about a request and notes what is taken.
@@ -178,15 +233,7 @@ impl Ledger {
 
     /// The documents of a request that is as it has to be.
     fn documents(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<String>, String> {
-        let authorization = text(headers, "authorization");
-        for part in ["AWS4-HMAC-SHA256 Credential=", "/xray/aws4_request", "Signature="] {
-            if !authorization.contains(part) {
-                return Err(format!("a request is not signed: {part} is not in {authorization:?}"));
-            }
-        }
-        if text(headers, "x-amz-date").len() != "20261125T072106Z".len() {
-            return Err("a request has no date".to_owned());
-        }
+        signature(headers)?;
         let body: serde_json::Value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
         let documents: Vec<String> = serde_json::from_value(body["TraceSegmentDocuments"].clone())
             .map_err(|error| error.to_string())?;
@@ -217,6 +264,20 @@ impl Ledger {
         let body = serde_json::json!({"UnprocessedTraceSegments": entries}).to_string();
         (Verdict::Accepted(taken_count), Response::new(body))
     }
+}
+
+/// Whether a request looks like a signed one; what is wrong, if not.
+fn signature(headers: &HeaderMap) -> Result<(), String> {
+    let authorization = text(headers, "authorization");
+    for part in ["AWS4-HMAC-SHA256 Credential=AKID", "/xray/aws4_request", "Signature="] {
+        if !authorization.contains(part) {
+            return Err(format!("a request is not signed: {part} is not in {authorization:?}"));
+        }
+    }
+    if text(headers, "x-amz-date").len() != "20261125T072106Z".len() {
+        return Err("a request has no date".to_owned());
+    }
+    Ok(())
 }
 
 /// Why nothing of a request is taken, if so.

@@ -1,7 +1,7 @@
 //! An X-Ray endpoint with faults that a test switches on and off while it runs: on the way to it
 //! ([`Way`]) and in what it answers ([`Rules`]).
 
-use super::answers::{Ledger, Rules};
+use super::answers::{Call, Ledger, Rules};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -301,12 +301,20 @@ async fn answer(
         tokio::time::sleep(pause).await;
     }
     let is_open = *shared.way.borrow() == Way::Open;
-    if !is_open {
+    let is_upload = parts.uri.path() == "/TraceSegments";
+    let hangs = is_upload && shared.state.lock().unwrap().0.hangs_uploads;
+    if !is_open || hangs {
         // A request that met a fault stays without an answer, also when the fault is over.
         return pending().await;
     }
     let mut state = shared.state.lock().unwrap();
     let (rules, ledger) = &mut *state;
+    if !is_upload {
+        let target = parts.uri.path_and_query().unwrap().to_string();
+        let (method, headers) = (parts.method, parts.headers);
+        let call = Call { method, target, headers, body: body.to_vec() };
+        return Ok(ledger.take_call(rules, call).map(Full::from));
+    }
     let answer = ledger.decide(rules, &parts.headers, &body);
     Ok(answer.map(Full::from))
 }

@@ -6,6 +6,7 @@
 mod account;
 mod answers;
 mod bad_input;
+mod client;
 mod connections;
 mod credentials;
 mod delivery;
@@ -26,8 +27,10 @@ mod receive;
 mod recorded;
 mod region;
 mod shutdown;
+mod signing_proxy;
 mod split;
 mod spool;
 mod start;
+mod tcp_limits;
 mod throttle;
 mod tls;

@@ -9,11 +9,16 @@ import os
 import shutil
 import sys
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
+import botocore.auth
 import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
-from processes import Child, Daemon
+from processes import ACCESS_KEY, REGION, SECRET_KEY, Child, Daemon
+from recorder import signed_headers
 from service import Service
 from tap import Tap
 
@@ -89,3 +94,20 @@ def emit(tmp_path):
         return documents
 
     return emit
+
+
+@pytest.fixture
+def sign(monkeypatch):
+    """Signs a received request again; returns the Authorization header."""
+
+    def sign(request, token=None, secret_key=SECRET_KEY, body=None):
+        moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
+        monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: moment)
+        headers = {name: request.headers[name] for name in signed_headers(request)}
+        url = f"http://{request.headers['Host']}{request.path}"
+        again = AWSRequest(request.method, url, headers, body or request.body)
+        credentials = Credentials(ACCESS_KEY, secret_key, token)
+        botocore.auth.SigV4Auth(credentials, "xray", REGION).add_auth(again)
+        return again.headers["Authorization"]
+
+    return sign

@@ -1,9 +1,10 @@
 """An endpoint that accepts whatever is posted to it and keeps the requests as they came.
 
-In: HTTP requests, on a free port. Out: a list of `Request`. A thread a connection, because the
+In: HTTP requests, on a free port, and what to answer. Out: a list of `Request`. A thread a connection, because the
 daemon keeps several.
 """
 
+import re
 import threading
 from dataclasses import dataclass
 from email.message import Message
@@ -20,13 +21,19 @@ class Request:
     body: bytes
 
 
+def signed_headers(request):
+    """The names of the headers that a request says it signs."""
+    return re.search("SignedHeaders=([^,]+)", request.headers["Authorization"])[1].split(";")
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append(Request(self.command, self.path, self.headers, body))
-        answer = b'{"UnprocessedTraceSegments":[]}'
+        request = Request(self.command, self.path, self.headers, body)
+        self.server.requests.append(request)
+        answer = self.server.answer(request)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -38,10 +45,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Recorder(ThreadingHTTPServer):
-    """Records within its `with` block."""
+    """Records within its `with` block; `answer` makes the body of an answer."""
 
-    def __init__(self):
+    def __init__(self, answer=lambda _: b'{"UnprocessedTraceSegments":[]}'):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.answer = answer
         self.requests = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 

@@ -11,13 +11,10 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-import botocore.auth
 import pytest
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
-from processes import ACCESS_KEY, REGION, SECRET_KEY
-from recorder import Recorder
+from processes import SECRET_KEY
+from recorder import Recorder, signed_headers
 
 SEGMENTS = Path(__file__).parent.parent / "segments"
 DATAGRAMS = [(SEGMENTS / name).read_bytes() for name in ("python-01.bin", "node-01.bin")]
@@ -38,28 +35,6 @@ def receive(start_daemon):
             return recorder.requests
 
         yield receive
-
-
-@pytest.fixture
-def sign(monkeypatch):
-    """Signs a received request again; returns the Authorization header."""
-
-    def sign(request, token=None, secret_key=SECRET_KEY, body=None):
-        moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
-        monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: moment)
-        headers = {name: request.headers[name] for name in signed_headers(request)}
-        url = f"http://{request.headers['Host']}{request.path}"
-        again = AWSRequest(request.method, url, headers, body or request.body)
-        credentials = Credentials(ACCESS_KEY, secret_key, token)
-        botocore.auth.SigV4Auth(credentials, "xray", REGION).add_auth(again)
-        return again.headers["Authorization"]
-
-    return sign
-
-
-def signed_headers(request):
-    """The names of the headers that a request says it signs."""
-    return re.search("SignedHeaders=([^,]+)", request.headers["Authorization"])[1].split(";")
 
 
 @pytest.mark.parametrize("path", ["", "/prefix", "/two/parts/", "/with%20space"])

@@ -1,0 +1,112 @@
+//! A client of the daemon's TCP port that writes what it is told, byte for byte.
+
+use super::answers::Call;
+use super::fault::FaultEndpoint;
+use super::process::{Daemon, config_file};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// The call that SDKs begin with.
+pub const RULES: &str = "POST /GetSamplingRules";
+
+/// An answer of the daemon.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The first header of a name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What the daemon itself has to say, in JSON.
+    pub fn message(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        body["message"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A connection of a client, which is kept.
+pub struct Client(BufReader<TcpStream>);
+
+impl Client {
+    /// Opens a connection.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends bytes.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Sends a request with these header lines and a Content-Length; reads the answer.
+    pub fn call(&mut self, request_line: &str, headers: &str, body: &[u8]) -> Answer {
+        let length = body.len();
+        let head = format!(
+            "{request_line} HTTP/1.1\r\nHost: xray-daemon:2000\r\n{headers}Content-Length: \
+             {length}\r\n\r\n"
+        );
+        self.write(&[head.as_bytes(), body].concat());
+        self.answer()
+    }
+
+    /// Reads an answer.
+    pub fn answer(&mut self) -> Answer {
+        let mut lines = (&mut self.0).lines().map(Result::unwrap);
+        let status_line = lines.next().expect("the connection was closed");
+        let status = status_line.split(' ').nth(1).unwrap().parse().unwrap();
+        let header = |line: String| {
+            let (name, value) = line.split_once(": ").unwrap();
+            (name.to_ascii_lowercase(), value.to_owned())
+        };
+        let headers = lines.take_while(|line| !line.is_empty()).map(header).collect();
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |value| value.parse().unwrap());
+        answer.body.resize(length, 0);
+        self.0.read_exact(&mut answer.body).unwrap();
+        answer
+    }
+
+    /// Sends bytes to a daemon that may close the connection meanwhile.
+    pub fn try_write(&mut self, bytes: &[u8]) {
+        let _ = self.0.get_mut().write_all(bytes);
+    }
+
+    /// What still comes until the daemon closes the connection, or resets it.
+    pub fn rest(mut self) -> String {
+        let mut text = Vec::new();
+        let _ = self.0.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// Calls once, over a connection of its own.
+pub fn call(daemon: &Daemon, request_line: &str, headers: &str, body: &[u8]) -> Answer {
+    Client::connect(daemon.tcp).call(request_line, headers, body)
+}
+
+/// The calls that have come, all of them signed.
+pub fn calls(endpoint: &FaultEndpoint) -> Vec<Call> {
+    endpoint.ledger(|ledger| {
+        assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
+        ledger.calls.clone()
+    })
+}
+
+/// A daemon with these keys in its file.
+pub fn start(endpoint: &FaultEndpoint, keys: &str) -> Daemon {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), keys);
+    Daemon::start(&endpoint.url(), &["-c", &config], &[])
+}

@@ -1,0 +1,260 @@
+//! Clients' calls to the service through the TCP port: what is signed and sent, what is refused,
+//! and what does not hold up what.
+
+use super::answers::{CallAnswer, Clock};
+use super::client::{Client, RULES, call, calls, start};
+use super::delivery::settle_once;
+use super::fault::{FaultEndpoint, Way};
+use super::load::{Load, document};
+use super::process::{Daemon, HEADER, daemon_command, runs_long_tests, wait_until};
+use super::tls::Authority;
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[test]
+fn what_clients_send_is_signed_and_sent_without_the_headers_of_their_connection() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "");
+    // Go sends no Content-Type, Ruby a signature of its own, others what belongs to a connection.
+    let foreign = "Authorization: AWS4-HMAC-SHA256 Credential=bogus/x, SignedHeaders=host, \
+                   Signature=0\r\nX-Amz-Date: 20000101T000000Z\r\nX-Amz-Security-Token: bogus\r\n\
+                   X-Amz-Content-Sha256: bogus\r\nAuthorization: Basic bogus\r\n";
+    let hops = "Connection: keep-alive, X-Secret\r\nX-Secret: bogus\r\nKeep-Alive: 5\r\n\
+                Proxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: h2c\r\n\
+                Proxy-Authorization: Basic bogus\r\nX-Forwarded-For: bogus\r\n";
+    let rest = "Content-Type: application/x-protobuf\r\nUser-Agent: sdk/1\r\nX-Other: kept\r\n\
+                Content-Encoding: gzip\r\n";
+    let body = b"\x1f\x8b\x00\xff any bytes";
+    call(&daemon, RULES, "", b"");
+    call(&daemon, RULES, foreign, b"{}");
+    call(&daemon, "POST /SamplingTargets?a=b", hops, b"{}");
+    let answer = call(&daemon, "POST /v1/traces", rest, body);
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"{}"[..]));
+    assert_eq!(call(&daemon, "GET /TelemetryRecords", "", b"").status, 200);
+    let calls = calls(&endpoint);
+    let targets: Vec<_> =
+        calls.iter().map(|call| (call.method.as_str(), &call.target[..])).collect();
+    assert_eq!(
+        targets,
+        [
+            ("POST", "/GetSamplingRules"),
+            ("POST", "/GetSamplingRules"),
+            ("POST", "/SamplingTargets?a=b"),
+            ("POST", "/v1/traces"),
+            ("GET", "/TelemetryRecords"),
+        ]
+    );
+    for call in &calls {
+        let headers = format!("{:?}", call.headers);
+        assert!(!headers.contains("bogus"), "{headers}");
+        assert_eq!(call.headers.get_all("authorization").iter().count(), 1, "{headers}");
+        assert_eq!(call.headers["host"].to_str().unwrap(), endpoint.address.to_string());
+        for name in ["connection", "keep-alive", "proxy-connection", "te", "upgrade"] {
+            assert!(!call.headers.contains_key(name), "{headers}");
+        }
+    }
+    assert!(!calls[0].headers.contains_key("content-type"));
+    assert_eq!(calls[3].body, body);
+    for (name, value) in
+        [("content-encoding", "gzip"), ("user-agent", "sdk/1"), ("x-other", "kept")]
+    {
+        assert_eq!(calls[3].headers[name], value);
+    }
+    assert_eq!(daemon.metric("xray_proxy_requests_total{outcome=\"answered\"}"), 5);
+    let (_, log) = daemon.stop();
+    assert!(!log.contains("bogus") && !log.contains("secret"), "{log}");
+}
+
+#[test]
+fn the_answer_of_the_service_is_given_back_as_it_is() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "");
+    let body = b"\x1f\x8b\x08 no matter what\x00\xff".to_vec();
+    for status in [200, 204, 302, 400, 403, 429, 500, 503] {
+        let headers = vec![
+            ("content-encoding", "gzip"),
+            ("x-amzn-errortype", "ThrottledException"),
+            ("x-amzn-requestid", "1-2-3"),
+            ("connection", "x-hop"),
+            ("x-hop", "bogus"),
+            ("keep-alive", "timeout=7"),
+        ];
+        let body = if status == 204 { Vec::new() } else { body.clone() };
+        endpoint
+            .change(|rules| rules.call_answer = CallAnswer { status, headers, body: body.clone() });
+        let answer = call(&daemon, RULES, "", b"{}");
+        assert_eq!((answer.status, &answer.body), (status, &body));
+        assert_eq!(answer.header("content-encoding"), Some("gzip"));
+        assert_eq!(answer.header("x-amzn-errortype"), Some("ThrottledException"));
+        assert_eq!(answer.header("x-amzn-requestid"), Some("1-2-3"));
+        assert_eq!((answer.header("x-hop"), answer.header("keep-alive")), (None, None));
+    }
+    // Each was sent once: it is the client's to try again.
+    assert_eq!(calls(&endpoint).len(), 8);
+}
+
+#[test]
+fn other_paths_and_web_pages_are_refused_and_never_reach_the_service() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "ProxyServer: {AllowedPaths: [/GetGroups]}");
+    let paths = [
+        "/",
+        "/GetTraceSummaries",
+        "/TraceSegments/",
+        "/TraceSegments/../GetTraceSummaries",
+        "//TraceSegments",
+        "/Trace%53egments",
+        "/GetGroups%2f..%2fx",
+        "/v1/metrics",
+    ];
+    for path in paths {
+        let answer = call(&daemon, &format!("POST {path}"), "", b"{}");
+        assert_eq!(answer.status, 403, "{path}");
+        assert!(answer.message().contains("ProxyServer.AllowedPaths"), "{answer:?}");
+    }
+    let answer = call(&daemon, RULES, "Origin: http://evil.example\r\n", b"{}");
+    assert_eq!(answer.status, 403);
+    assert!(answer.message().contains("Origin"), "{answer:?}");
+    let long = call(&daemon, &format!("{RULES}?{}", "x".repeat(9000)), "", b"{}");
+    assert_eq!(long.status, 414);
+    assert_eq!(calls(&endpoint).len(), 0);
+    assert_eq!(daemon.metric("xray_proxy_requests_total{outcome=\"refused\"}"), 10);
+    assert_eq!(call(&daemon, "POST /GetGroups", "", b"{}").status, 200);
+    let open = start(&endpoint, "ProxyServer: {AllowedPaths: [\"*\"]}");
+    assert_eq!(call(&open, "POST /GetTraceSummaries?a=%20", "", b"{}").status, 200);
+    assert_eq!(calls(&endpoint)[1].target, "/GetTraceSummaries?a=%20");
+}
+
+#[test]
+fn without_credentials_or_a_service_the_answer_says_why() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::spawn(daemon_command(&endpoint.url(), &[]));
+    let answer = call(&daemon, RULES, "", b"{}");
+    assert_eq!(answer.status, 502);
+    assert!(answer.message().contains("no credentials"), "{answer:?}");
+    assert_eq!(endpoint.connection_count(), 0);
+    let daemon = start(&endpoint, "ProxyServer: {TimeoutSeconds: 1}");
+    for (way, status, why) in [
+        (Way::Down, 502, "refused"),
+        (Way::Reset, 502, "cannot be reached"),
+        (Way::Half("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"), 502, "could not be read"),
+        (Way::BlackHole, 504, "within 1 s"),
+    ] {
+        endpoint.set_way(way);
+        // The endpoint looks at its way when a connection has been made.
+        wait_until(why, || {
+            let answer = call(&daemon, RULES, "", b"{}");
+            answer.status == status && answer.message().contains(why)
+        });
+    }
+    endpoint.set_way(Way::Open);
+    wait_until("the service is back", || call(&daemon, RULES, "", b"{}").status == 200);
+    assert!(daemon.metric("xray_proxy_requests_total{outcome=\"failed\"}") >= 4);
+    assert!(daemon.log().contains("POST \"/GetSamplingRules\" of a client failed"));
+}
+
+#[test]
+fn a_call_that_is_refused_for_the_clocks_sake_is_signed_with_the_services_time() {
+    let endpoint = FaultEndpoint::start();
+    let skew = Clock { offset_seconds: 3600, code: "RequestTimeTooSkewed" };
+    endpoint.change(|rules| rules.clock = Some(skew));
+    let daemon = start(&endpoint, "");
+    let body = br#"{"TraceSegmentDocuments":["{}"]}"#;
+    let answer = call(&daemon, "POST /TraceSegments", "", body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(endpoint.request_count(), 2);
+    // What it has learned holds for uploads.
+    daemon.send([format!("{}{{}}", HEADER)]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    assert_eq!(endpoint.request_count(), 3);
+}
+
+#[test]
+fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
+    if !runs_long_tests() {
+        return;
+    }
+    let endpoint = FaultEndpoint::start();
+    endpoint.change(|rules| rules.hangs_uploads = true);
+    let daemon = start(&endpoint, "");
+    daemon.send((0..2_000).map(|index| format!("{}{}", HEADER, document(index))));
+    daemon.wait_for_metric("xray_segments_received_total", 2_000);
+    // As many uploads of clients as there are places, and more.
+    let mut hanging: Vec<Client> = (0..40).map(|_| Client::connect(daemon.tcp)).collect();
+    for client in &mut hanging {
+        client.write(b"POST /TraceSegments HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
+    }
+    let started_at = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(call(&daemon, RULES, "", b"{}").status, 200);
+        assert!(daemon.get("/metrics").contains("# EOF"));
+    }
+    // Some SDKs give up after two seconds.
+    assert!(started_at.elapsed() < Duration::from_secs(2), "{:?}", started_at.elapsed());
+    let statuses: Vec<u16> = hanging.iter_mut().map(|client| client.answer().status).collect();
+    assert!(statuses.iter().all(|status| [503, 504].contains(status)), "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|&&status| status == 504).count(), 32);
+}
+
+#[test]
+fn a_call_at_the_start_waits_for_credentials_for_a_moment() {
+    let endpoint = FaultEndpoint::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let process = r#"sh -c 'sleep 0.4; echo "{\"Version\":1,\"AccessKeyId\":\"AKIDNEW\",\"SecretAccessKey\":\"s\"}"'"#;
+    std::fs::write(&config, format!("[default]\ncredential_process = {process}\n")).unwrap();
+    let mut command = daemon_command(&endpoint.url(), &[]);
+    command.env("AWS_CONFIG_FILE", &config).env("PATH", "/usr/bin:/bin");
+    let daemon = Daemon::spawn(command);
+    assert_eq!(call(&daemon, RULES, "", b"{}").status, 200);
+    assert!(daemon.log().contains("Credentials found"));
+}
+
+#[test]
+fn a_thousand_calls_on_fifty_connections_and_the_segments_beside_them_all_arrive() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
+    let started_at = Instant::now();
+    let load = Load::start(daemon.udp, 20_000, document);
+    let address = daemon.tcp;
+    let clients = (0..50).map(|number| {
+        thread::spawn(move || {
+            let mut client = Client::connect(address);
+            for index in 0..20 {
+                let body = format!("{{\"number\":{}}}", number * 20 + index);
+                let answer = client.call(RULES, "", body.as_bytes());
+                assert_eq!((answer.status, &answer.body[..]), (200, &b"{}"[..]));
+                // So that all of it takes as long as the segments do.
+                thread::sleep(Duration::from_millis(50));
+            }
+        })
+    });
+    clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
+    let sent = load.stop();
+    assert!(sent.len() >= 10_000, "{} in {:?}", sent.len(), started_at.elapsed());
+    let mut bodies: Vec<_> = calls(&endpoint).into_iter().map(|call| call.body).collect();
+    bodies.sort_unstable();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1_000);
+    assert_eq!(daemon.metric("xray_proxy_requests_total{outcome=\"answered\"}"), 1_000);
+    settle_once(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn calls_are_answered_over_both_versions_of_http_under_a_private_authority() {
+    for protocol in [&b"http/1.1"[..], b"h2"] {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "private");
+        let endpoint = FaultEndpoint::start_tls(authority.server("127.0.0.1", &[protocol]));
+        let bundle = authority.path.to_str().unwrap();
+        let daemon = Daemon::start(&endpoint.url(), &[], &[("AWS_CA_BUNDLE", bundle)]);
+        let hops = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\
+                    TE: trailers\r\n";
+        for _ in 0..3 {
+            let answer = call(&daemon, RULES, hops, b"{}");
+            assert_eq!((answer.status, &answer.body[..]), (200, &b"{}"[..]));
+        }
+        assert_eq!(calls(&endpoint).len(), 3);
+        assert!(endpoint.connection_count() == 1 || protocol != b"h2");
+    }
+}

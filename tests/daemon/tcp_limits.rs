@@ -1,0 +1,100 @@
+//! The limits of the TCP port, with the signing proxy behind it.
+
+use super::client::{Client, RULES, call, calls, start};
+use super::fault::FaultEndpoint;
+use super::process::runs_long_tests;
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_body_of_5_mb_is_passed_on_and_a_larger_one_is_refused() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "");
+    let mut body = vec![b'x'; 5 * 1024 * 1024];
+    let mut client = Client::connect(daemon.tcp);
+    assert_eq!(client.call("POST /v1/traces", "", &body).status, 200);
+    assert_eq!(calls(&endpoint)[0].body, body);
+    body.push(b'x');
+    let answer = client.call("POST /v1/traces", "", &body);
+    assert_eq!(answer.status, 413);
+    assert!(answer.message().contains("5 MB"), "{answer:?}");
+    // In chunks, where nobody knows the size before.
+    let mut client = Client::connect(daemon.tcp);
+    client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.write(format!("{:x}\r\n", body.len()).as_bytes());
+    client.write(&[&body[..], b"\r\n0\r\n\r\n"].concat());
+    assert_eq!(client.answer().status, 413);
+    // Whoever asks first is told at once.
+    client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n");
+    client.write(b"Expect: 100-continue\r\n\r\n");
+    assert_eq!(client.answer().status, 413);
+    assert_eq!(calls(&endpoint).len(), 1);
+    // The connection was good for small ones in chunks too, of which no chunk is left.
+    let mut client = Client::connect(daemon.tcp);
+    client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.write(b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    let last = calls(&endpoint).pop().unwrap();
+    assert_eq!(last.body, b"abc");
+    assert!(!last.headers.contains_key("transfer-encoding"));
+}
+
+#[test]
+fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
+    if !runs_long_tests() {
+        return;
+    }
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "");
+    let mut kept = Client::connect(daemon.tcp);
+    assert_eq!(kept.call(RULES, "", b"{}").status, 200);
+    let mut slow_later = Client::connect(daemon.tcp);
+    assert_eq!(slow_later.call(RULES, "", b"{}").status, 200);
+    let started_at = Instant::now();
+    slow_later.write(b"POST /GetSampl");
+    let slow: Vec<Client> =
+        ["", "POST /GetSampl", "POST /GetSamplingRules HTTP/1.1\r\nHost: x\r\nA: "]
+            .map(|start| {
+                let mut client = Client::connect(daemon.tcp);
+                client.write(start.as_bytes());
+                client
+            })
+            .into();
+    let mut slow_body = Client::connect(daemon.tcp);
+    slow_body.write(b"POST /GetSamplingRules HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab");
+    let mut large = Client::connect(daemon.tcp);
+    let header = format!("POST /GetSamplingRules HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(100_000));
+    large.try_write(header.as_bytes());
+    let text = large.rest();
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 431"), "{text:?}");
+    let many = "A: b\r\n".repeat(200);
+    assert_eq!(call(&daemon, RULES, &many, b"").status, 431);
+    assert_eq!(call(&daemon, RULES, "", b"{}").status, 200);
+    assert!(daemon.get("/metrics").contains("# EOF"));
+    assert!(started_at.elapsed() < Duration::from_secs(5));
+    for client in slow.into_iter().chain([slow_later]) {
+        assert_eq!(client.rest(), "");
+    }
+    assert_eq!(slow_body.answer().status, 408);
+    let passed = started_at.elapsed();
+    assert!(passed > Duration::from_secs(9) && passed < Duration::from_secs(15), "{passed:?}");
+    // A client that asks every ten seconds keeps its connection.
+    thread::sleep(Duration::from_secs(11).saturating_sub(passed));
+    assert_eq!(kept.call(RULES, "", b"{}").status, 200);
+    assert_eq!(calls(&endpoint).len(), 4);
+}
+
+#[test]
+fn connections_that_are_kept_make_room_for_others() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "");
+    let started_at = Instant::now();
+    let mut kept = Vec::new();
+    for _ in 0..300 {
+        let mut client = Client::connect(daemon.tcp);
+        assert_eq!(client.call(RULES, "", b"{}").status, 200);
+        kept.push(client);
+    }
+    assert!(daemon.get("/metrics").contains("# EOF"));
+    assert!(started_at.elapsed() < Duration::from_secs(5), "{:?}", started_at.elapsed());
+}

@@ -1,0 +1,26 @@
+"""An application with the X-Ray SDK for Python that asks its sampler, as a program.
+
+In: AWS_XRAY_DAEMON_ADDRESS, behind which the rules "always" and "never" are. Out: two lines of
+JSON, how many of a hundred requests to each service are sampled, by the rules and then by the
+targets that turn them around. tests/node/sample.js does the same.
+"""
+
+import json
+import time
+
+from aws_xray_sdk.core import xray_recorder
+
+xray_recorder.configure(sampling=True)
+
+
+def decide(service):
+    """The rule by which a request is sampled, or False."""
+    request = {"host": "h", "method": "GET", "path": "/", "service": service}
+    return xray_recorder.sampler.should_trace(request)
+
+
+for turned in ("always", "never"):
+    while decide(turned) != turned:
+        time.sleep(0.1)
+    counts = {name: sum(decide(name) == name for _ in range(100)) for name in ("always", "never")}
+    print(json.dumps(counts), flush=True)

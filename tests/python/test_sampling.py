@@ -1,0 +1,100 @@
+"""Real samplers behind the daemon: they fetch rules and targets through it and follow them.
+
+In: the sampling calls of an SDK, signed by the daemon, as a service of the test receives them. The
+rules say to sample every request to one service and none to another; the first targets, about ten
+seconds later, turn that around.
+"""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from processes import Child
+from recorder import Recorder
+
+HERE = Path(__file__).parent
+RATES = {"always": 1.0, "never": 0.0}
+
+#: In the past: a later one would have the rules fetched again.
+MODIFIED_AT = 1_530_000_000.0
+
+
+def rule(name, rate):
+    """A rule for the service of its name, without a reservoir."""
+    any_of = dict.fromkeys(["ResourceARN", "ServiceType", "Host", "HTTPMethod", "URLPath"], "*")
+    rule = any_of | {
+        "RuleName": name,
+        "RuleARN": f"arn:aws:xray:eu-west-1:000000000000:sampling-rule/{name}",
+        "ServiceName": name,
+        "Priority": 10,
+        "FixedRate": rate,
+        "ReservoirSize": 0,
+        "Version": 1,
+        "Attributes": {},
+    }
+    return {"SamplingRule": rule, "CreatedAt": 0.0, "ModifiedAt": MODIFIED_AT}
+
+
+def target(statistics):
+    """The target that turns a rule around."""
+    name = statistics["RuleName"]
+    return {
+        "RuleName": name,
+        "FixedRate": 1.0 - RATES[name],
+        "ReservoirQuota": 0,
+        "ReservoirQuotaTTL": time.time() + 60,
+        "Interval": 10,
+    }
+
+
+def answer(request):
+    """What the service says to a sampling call."""
+    if request.path == "/GetSamplingRules":
+        records = [rule(name, rate) for name, rate in RATES.items()]
+        return json.dumps({"SamplingRuleRecords": records, "NextToken": None}).encode()
+    assert request.path == "/SamplingTargets", request
+    documents = json.loads(request.body)["SamplingStatisticsDocuments"]
+    targets = [target(statistics) for statistics in documents]
+    return json.dumps(
+        {
+            "SamplingTargetDocuments": targets,
+            "LastRuleModification": MODIFIED_AT,
+            "UnprocessedStatistics": [],
+        }
+    ).encode()
+
+
+def program(sdk):
+    """The application with an SDK."""
+    if sdk == "python":
+        return [sys.executable, HERE / "sample.py"]
+    node = shutil.which("node")
+    assert node, "Node.js is not installed"
+    return [node, HERE.parent / "node" / "sample.js"]
+
+
+@pytest.mark.parametrize("sdk", ["python", "node"])
+def test_a_sampler_follows_the_rules_and_targets_that_it_gets_through_the_daemon(
+    start_daemon, sign, tmp_path, sdk
+):
+    with Recorder(answer) as service:
+        daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
+        address = "tcp:{}:{} udp:{}:{}".format(*daemon.tcp, *daemon.udp)
+        with Child(program(sdk), tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as application:
+            assert application.wait() == 0, application.log()
+            by_rules, by_targets = map(json.loads, application.output)
+        assert by_rules == {"always": 100, "never": 0}
+        assert by_targets == {"always": 0, "never": 100}
+        requests = list(service.requests)
+        for request in requests:
+            assert request.headers.get_all("Authorization") == [sign(request)]
+        assert {request.path for request in requests} == {"/GetSamplingRules", "/SamplingTargets"}
+        statistics = json.loads(requests[-1].body)["SamplingStatisticsDocuments"]
+        for one in statistics:
+            assert one["SampledCount"] == one["RequestCount"] * RATES[one["RuleName"]], one
+        count = f'xray_proxy_requests_total{{outcome="answered"}} {len(requests)}\n'
+        assert count in daemon.get("/metrics")
