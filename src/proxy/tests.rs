@@ -1,7 +1,7 @@
 //! What must hold for whatever a client sends.
 
 use super::headers::{HOP_BY_HOP, REPLACED, of_answer, of_request};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Variant};
 use crate::sandbox::verify::verify;
 use crate::upload::Signer;
 use aws_credential_types::Credentials;
@@ -103,7 +103,7 @@ proptest! {
         target in "/[a-zA-Z]{0,8}(/[a-zA-Z0-9]{1,3})?(\\?[a-z]{1,3}=[a-z0-9]{0,3})?",
         body in vec(any::<u8>(), 0..50),
     ) {
-        let endpoint = Endpoint::resolve(Some("http://127.0.0.1:2001/prefix"), "x").unwrap();
+        let endpoint = Endpoint::resolve(Some("http://127.0.0.1:2001/prefix"), "x", Variant::default()).unwrap();
         let signer = Signer::new(&endpoint, "eu-central-1", None);
         let target: PathAndQuery = target.parse().unwrap();
         let parts = sent(&signer, (method, &target, of_request(before)), &body);
