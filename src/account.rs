@@ -92,6 +92,47 @@ impl DropReason {
     }
 }
 
+/// In which way a request for uploading failed, in the words of the service's telemetry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestFailure {
+    /// No connection, or no answer, in time.
+    Timeout,
+    /// Nobody listens at the service's address.
+    ConnectionRefused,
+    /// The answer has a status from 400 to 499, throttling among them.
+    Http4xx,
+    /// The answer has a status from 500 to 599.
+    Http5xx,
+    /// The service's name has no address.
+    UnknownHost,
+    /// A broken connection, a TLS failure, an answer that is not the service's, and so on.
+    Other,
+}
+
+impl RequestFailure {
+    /// Every kind, in the order of their discriminants.
+    pub const ALL: [Self; 6] = [
+        Self::Timeout,
+        Self::ConnectionRefused,
+        Self::Http4xx,
+        Self::Http5xx,
+        Self::UnknownHost,
+        Self::Other,
+    ];
+
+    /// The value of the metric's `kind` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::ConnectionRefused => "connection_refused",
+            Self::Http4xx => "http_4xx",
+            Self::Http5xx => "http_5xx",
+            Self::UnknownHost => "unknown_host",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// The counts of one receiver.
 #[derive(Debug, Default)]
 pub struct ReceiverCounts {
@@ -200,6 +241,7 @@ pub struct Account {
     census: OnceLock<mpsc::UnboundedSender<Question>>,
     rejected: [Counter; RejectReason::ALL.len()],
     dropped: [Counter; DropReason::ALL.len()],
+    request_failures: [Counter; RequestFailure::ALL.len()],
 }
 
 impl Account {
@@ -217,6 +259,21 @@ impl Account {
     /// Segments given up for `reason`.
     pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.dropped[reason as usize]
+    }
+
+    /// Requests for uploading that failed in this way.
+    pub fn request_failures(&self, kind: RequestFailure) -> &Counter {
+        &self.request_failures[kind as usize]
+    }
+
+    /// Segments turned down for whatever reason.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.iter().map(Counter::get).sum()
+    }
+
+    /// Segments given up for whatever reason.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(Counter::get).sum()
     }
 }
 
@@ -324,6 +381,9 @@ mod tests {
         }
         for (index, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
+        }
+        for (index, kind) in RequestFailure::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! In: the account and the pool, read when somebody asks. Out: OpenMetrics text, encoded by
 //! prometheus-client. The flow keeps no metric of its own, so a scrape costs it nothing.
 
-use crate::account::{Account, Counter, DropReason, ReceiverCounts, RejectReason};
+use crate::account::{Account, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure};
 use crate::memory::{CHUNK_BYTES, Pool};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -181,6 +181,10 @@ impl Collector for Source {
             [("answered", &proxy.answered), ("refused", &proxy.refused), ("failed", &proxy.failed)];
         let help = "Requests of clients to the service, by what became of them";
         encode_labels(&mut encoder, ("proxy_requests", "outcome"), help, &outcomes)?;
+        let failures =
+            RequestFailure::ALL.map(|kind| (kind.label(), account.request_failures(kind)));
+        let help = "Requests that got no answer of success, by what came instead";
+        encode_labels(&mut encoder, ("request_failures", "kind"), help, &failures)?;
         self.encode_receivers(&mut encoder)?;
         self.encode_gauges(&mut encoder)
     }
@@ -229,6 +233,7 @@ mod tests {
             "xray_segments_received_total 0",
             "xray_segments_rejected_total{reason=\"header\"} 0",
             "xray_segments_dropped_total{reason=\"memory\"} 0",
+            "xray_request_failures_total{kind=\"unknown_host\"} 0",
             "xray_segments_spooled_total 0",
             "xray_proxy_requests_total{outcome=\"refused\"} 0",
             "xray_spool_size_bytes 0",

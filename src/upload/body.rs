@@ -21,6 +21,7 @@ impl RequestBody {
     }
 }
 
+/// A body in one piece, for what is no batch.
 impl From<Bytes> for RequestBody {
     fn from(body: Bytes) -> Self {
         let rest_bytes = body.len() as u64;

@@ -5,6 +5,8 @@
 
 use super::body::RequestBody;
 use super::classify::ANSWER_BYTES_MAX;
+use super::failure;
+use crate::account::RequestFailure;
 use crate::transport::{Connector, Transport};
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
@@ -41,14 +43,30 @@ impl Default for Timeouts {
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// There is no connection, or it broke
-    #[error("{0}")]
-    Connection(String),
+    #[error("{reason}")]
+    Connection {
+        /// What telemetry counts it as.
+        kind: RequestFailure,
+        /// With its deepest cause.
+        reason: String,
+    },
     /// The answer did not come in time
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The answer broke off or is too long
     #[error("the answer could not be read: {0}")]
     Answer(String),
+}
+
+impl RequestError {
+    /// What telemetry and metrics count it as.
+    pub fn kind(&self) -> RequestFailure {
+        match self {
+            Self::Connection { kind, .. } => *kind,
+            Self::Timeout(_) => RequestFailure::Timeout,
+            Self::Answer(_) => RequestFailure::Other,
+        }
+    }
 }
 
 /// A complete answer.
@@ -98,13 +116,12 @@ impl Client {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
         let uri = request.uri().clone();
-        let answer = self
-            .http
-            .request(request)
-            .await
-            .map_err(|error| RequestError::Connection(innermost(&error)))?;
+        let answer = self.http.request(request).await.map_err(|error| {
+            RequestError::Connection { kind: failure::of_error(&error), reason: innermost(&error) }
+        })?;
         if let Some(refusal) = self.transport.refusal(&uri, answer.status()) {
-            return Err(RequestError::Connection(refusal.to_string()));
+            let kind = RequestFailure::Http4xx;
+            return Err(RequestError::Connection { kind, reason: refusal.to_string() });
         }
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX)

@@ -16,6 +16,7 @@
 mod body;
 mod classify;
 mod client;
+mod failure;
 mod hold;
 mod pace;
 mod refusal;
@@ -29,7 +30,7 @@ pub use client::{Answer, Client, RequestError, Timeouts};
 pub use sign::{SignError, Signer};
 pub use waiting::Attempt;
 
-use crate::account::Account;
+use crate::account::{Account, RequestFailure};
 use crate::batch::Batch;
 use crate::identity::Identity;
 use crate::spool::RecordId;
@@ -57,6 +58,8 @@ struct Call {
 struct Ended {
     call_number: u64,
     outcome: Outcome,
+    /// How it failed, for the account.
+    failure: Option<RequestFailure>,
 }
 
 /// Whom batches are sent to, and as whom.
@@ -171,11 +174,15 @@ impl Uploader {
         self.calls.insert(call_number, Call { attempt, started_at: now, accepted_count });
         let client = route.client.clone();
         self.tasks.spawn(async move {
-            let outcome = match client.send(request).await {
-                Ok(answer) => classify(answer.status, &answer.headers, &answer.body, signed_at),
-                Err(error) => Outcome::retry(error.to_string()),
+            let (outcome, failure) = match client.send(request).await {
+                Ok(answer) => {
+                    let outcome = classify(answer.status, &answer.headers, &answer.body, signed_at);
+                    let failure = failure::of_answer(answer.status, &outcome);
+                    (outcome, failure)
+                }
+                Err(error) => (Outcome::retry(error.to_string()), Some(error.kind())),
             };
-            Ended { call_number, outcome }
+            Ended { call_number, outcome, failure }
         });
     }
 
@@ -242,12 +249,15 @@ impl Uploader {
     }
 
     fn settle(&mut self, ended: Result<Ended, JoinError>) {
-        let Ended { call_number, outcome } = match ended {
+        let Ended { call_number, outcome, failure } = match ended {
             Ok(ended) => ended,
             Err(error) if error.is_cancelled() => return,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let Some(call) = self.calls.remove(&call_number) else { return };
+        if let Some(kind) = failure {
+            self.account.request_failures(kind).add(1);
+        }
         let now = Instant::now();
         match outcome {
             Outcome::Accepted { unprocessed } => self.settle_accepted(call, &unprocessed, now),

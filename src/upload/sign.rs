@@ -23,7 +23,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const SERVICE: &str = "xray";
 
 /// The path of `PutTraceSegments`.
-const PATH: &str = "/TraceSegments";
+const SEGMENTS_PATH: &str = "/TraceSegments";
+
+/// The path of `PutTelemetryRecords`.
+const TELEMETRY_PATH: &str = "/TelemetryRecords";
 
 /// Why a request could not be signed.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +58,28 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Signs requests to `endpoint` in `region`. `execution_environment` is what
+    /// Signs `PutTraceSegments` to `endpoint` in `region`. `execution_environment` is what
     /// `AWS_EXECUTION_ENV` says; it goes into the user agent.
     pub fn new(endpoint: &Endpoint, region: &str, execution_environment: Option<&str>) -> Self {
-        let uri = endpoint.uri(PATH);
+        Self::for_path(SEGMENTS_PATH, endpoint, region, execution_environment)
+    }
+
+    /// The same for `PutTelemetryRecords`.
+    pub fn for_telemetry(
+        endpoint: &Endpoint,
+        region: &str,
+        execution_environment: Option<&str>,
+    ) -> Self {
+        Self::for_path(TELEMETRY_PATH, endpoint, region, execution_environment)
+    }
+
+    fn for_path(
+        path: &str,
+        endpoint: &Endpoint,
+        region: &str,
+        execution_environment: Option<&str>,
+    ) -> Self {
+        let uri = endpoint.uri(path);
         let user_agent = user_agent(execution_environment.unwrap_or("UNKNOWN"));
         // An execution environment with control characters is as good as none.
         let user_agent =
@@ -102,14 +123,29 @@ impl Signer {
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Request<RequestBody>, SignError> {
-        let mut request = Request::new(RequestBody::new(batch));
+        self.sign_body(RequestBody::new(batch), &batch.body_sha256, credentials, now)
+    }
+
+    /// A request with `body`, whose SHA-256 is given, signed with `credentials` at `now`.
+    ///
+    /// # Errors
+    ///
+    /// When the address or the credentials have characters that no header can hold.
+    pub fn sign_body(
+        &self,
+        body: RequestBody,
+        body_sha256: &[u8; 32],
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Request<RequestBody>, SignError> {
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert("x-amzn-xray-timestamp", timestamp(now));
 
-        let body_sha256 = hex(&batch.body_sha256);
+        let body_sha256 = hex(body_sha256);
         self.authorize(&mut request, &self.uri_text, body_sha256, credentials, now)?;
         // Not signed: proxies on the way may add to it.
         request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
