@@ -36,6 +36,8 @@ pub struct Flags {
     pub bind_tcp: Option<String>,
     /// `--config`
     pub config: Option<String>,
+    /// `--resource-arn`
+    pub resource_arn: Option<String>,
     /// `--region`
     pub region: Option<String>,
     /// `--local-mode`
@@ -91,14 +93,6 @@ pub enum UsageError {
     /// No name follows the dashes
     #[error("bad flag syntax: {0}")]
     Syntax(String),
-    /// A flag of the original that is not there yet
-    #[error("flag -{flag} is not supported yet: {instead}")]
-    NotYet {
-        /// As written.
-        flag: String,
-        /// What to do instead.
-        instead: &'static str,
-    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +103,6 @@ enum Kind {
     Version,
     Help,
     Demo,
-    NotYet(&'static str),
 }
 
 struct Flag {
@@ -128,8 +121,8 @@ const FLAGS: &[Flag] = &[
     flag(
         "a",
         "resource-arn",
-        Kind::NotYet("leave it out"),
-        "ARN of the AWS resource that the daemon runs on (not supported yet)",
+        Kind::Text(|flags| &mut flags.resource_arn),
+        "ARN of the AWS resource that the daemon runs on, for telemetry",
     ),
     flag("b", "bind", Kind::Text(|flags| &mut flags.bind), "UDP address (127.0.0.1:2000)"),
     flag("t", "bind-tcp", Kind::Text(|flags| &mut flags.bind_tcp), "TCP address (127.0.0.1:2000)"),
@@ -283,11 +276,6 @@ fn apply(
         Kind::Help if boolean(value.clone())? => invocation.command = Command::Help,
         Kind::Demo => invocation.command = Command::Sandbox { demo: boolean(value)? },
         Kind::Version | Kind::Help => {}
-        Kind::NotYet(instead) => {
-            if !text(value)?.is_empty() {
-                return Err(UsageError::NotYet { flag: name.to_owned(), instead });
-            }
-        }
     }
     Ok(())
 }
@@ -302,7 +290,7 @@ pub fn usage() -> String {
     let mut text = String::from("Usage: xray [flags] [sandbox [--demo] | config | limits]\n\n");
     for flag in FLAGS {
         let value = match flag.kind {
-            Kind::Text(_) | Kind::NotYet(_) | Kind::Megabytes(_) => " VALUE",
+            Kind::Text(_) | Kind::Megabytes(_) => " VALUE",
             Kind::LocalMode | Kind::Version | Kind::Help | Kind::Demo => "",
         };
         let short = if flag.short.is_empty() { "  " } else { &format!("-{},", flag.short) };
@@ -333,7 +321,7 @@ mod tests {
         for line in ["-b X", "-b=X", "--b X", "--b=X", "-bind X", "--bind=X", "--bind X"] {
             assert_eq!(parse_line(line).unwrap().flags.bind.as_deref(), Some("X"), "{line}");
         }
-        let line = "-t T -c C -n N -o -m 9 -l L -f F -p P -r R --receiver E -spool-path=s --spool-size-mb 20";
+        let line = "-a A -t T -c C -n N -o -m 9 -l L -f F -p P -r R --receiver E -spool-path=s --spool-size-mb 20";
         let text = |value: &str| Some(value.to_owned());
         let expected = Flags {
             bind: None,
@@ -341,6 +329,7 @@ mod tests {
             config: text("C"),
             region: text("N"),
             local_mode: Some(true),
+            resource_arn: text("A"),
             buffer_memory: Some(9),
             log_level: text("L"),
             log_file: text("F"),
@@ -390,12 +379,11 @@ mod tests {
             ("---b", "bad flag syntax: ---b"),
             ("-=b", "bad flag syntax: -"),
             ("---p=http://u:hush@p", "bad flag syntax: ---p"),
-            ("--resource-arn arn", "flag -resource-arn is not supported yet"),
         ] {
             let error = parse_line(line).unwrap_err().to_string();
             assert!(error.contains(text) && !error.contains("hush"), "{line}: {error}");
         }
-        assert!(parse_line("-p= -a=").is_ok());
+        assert!(parse_line("-p=").is_ok());
     }
 
     #[test]

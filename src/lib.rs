@@ -18,6 +18,7 @@
 //!                                                   local_http.rs GET /metrics, and to what else
 //!                                                                 comes: the sandbox, or
 //!                                                   proxy/        the service, signed for clients
+//!                                                   telemetry/    PutTelemetryRecords
 //! ```
 
 // The flow, in its order.
@@ -40,6 +41,7 @@ pub mod local_http;
 pub mod metrics;
 pub mod proxy;
 pub mod sandbox;
+pub mod telemetry;
 
 // The assembly.
 pub mod cli;

@@ -59,6 +59,10 @@ fn main() -> ExitCode {
     let environment = Environment {
         execution_environment: variable("AWS_EXECUTION_ENV"),
         bundle_path: variable("AWS_CA_BUNDLE").map(Into::into),
+        hostname: variable("AWS_HOSTNAME"),
+        instance_id: variable("AWS_INSTANCE_ID"),
+        disables_metadata: variable("AWS_EC2_METADATA_DISABLED")
+            .is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
     };
     let result = daemon::run(&config, &environment, mode);
     if let Err(error) = &result {

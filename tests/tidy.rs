@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("local_http", &["metrics"]),
     ("proxy", &["identity", "local_http", "upload"]),
     ("sandbox", &[]),
+    ("telemetry", &["identity", "upload"]),
     ("cli", &[]),
     ("config", &["cli"]),
 ];

@@ -148,6 +148,10 @@ pub(super) const KEYS: &[(&str, Apply)] = &[
         config.spool_age_hours = within(whole_number(value)?, 1, SPOOL_AGE_HOURS_MAX)?;
         Ok(())
     }),
+    ("Telemetry", |config, value| {
+        config.telemetry = boolean(value)?;
+        Ok(())
+    }),
     ("Logging.LogRotation", |config, value| {
         config.log_rotation = boolean(value)?;
         Ok(())
@@ -164,7 +168,7 @@ pub(super) const KEYS: &[(&str, Apply)] = &[
         config.log_path = (!path.is_empty()).then(|| path.into());
         Ok(())
     }),
-    ("ResourceARN", |_, value| not_yet(text(value)?.is_empty())),
+    ("ResourceARN", |config, value| set(&mut config.resource_arn, value)),
     ("ProxyAddress", |config, value| {
         // No text is shown: it may have a password in it.
         let address = value.as_str().ok_or("it is no text; quote it")?;
@@ -335,10 +339,6 @@ fn count(value: &Value, low: u64, high: u64) -> Result<usize, String> {
     usize::try_from(number).map_err(|error| error.to_string())
 }
 
-fn not_yet(is_default: bool) -> Result<(), String> {
-    if is_default { Ok(()) } else { Err("it is not supported yet; remove it".to_owned()) }
-}
-
 fn shown(value: &Value) -> String {
     value.to_string().chars().take(100).collect()
 }
@@ -382,7 +382,8 @@ mod tests {
              ProxyServer: {AllowedPaths: [/GetGroups, \"*\"], TimeoutSeconds: 4}\n\
              Spool: {Path: /s, MaxSizeMB: 20, MaxAgeHours: 24}\n\
              ProxyAddress: \"http://p:1\"\nNoVerifySSL: true\n\
-             LocalMode: true\nRoleARN: a\nShutdownSeconds: 20\nVersion: 1\n";
+             LocalMode: true\nRoleARN: a\nResourceARN: b\nTelemetry: false\n\
+             ShutdownSeconds: 20\nVersion: 1\n";
         let expected = Config {
             receive_backend: ReceiveBackend::TokioUring,
             receiver_count: 5,
@@ -395,6 +396,8 @@ mod tests {
             proxy: Some(ProxyAddress::parse("http://p:1").unwrap()),
             no_verify_ssl: true,
             role_arn: Some("a".into()),
+            resource_arn: Some("b".into()),
+            telemetry: false,
             local_mode: true,
             buffer_size_mb: 16,
             concurrency: 3,
@@ -448,7 +451,7 @@ mod tests {
             ("Version: 2\nSpool: {MaxAgeHours: 9999}\n", "Spool.MaxAgeHours: 9999 is out of"),
             ("Version: 2\nProxyAddress: ftp://p\n", "ProxyAddress: it is not the address of an"),
             ("Version: 2\nProxyAddress: 5\n", "ProxyAddress: it is no text"),
-            ("Version: 2\nResourceARN: a\n", "ResourceARN: it is not supported yet"),
+            ("Version: 2\nTelemetry: perhaps\n", "Telemetry: \"perhaps\" is neither true nor"),
             ("Version: 2\nVersion: 2\n", "is not valid YAML"),
             ("Version: [2\n", "is not valid YAML"),
             ("- 2\n", "the file: it is not a list of keys"),

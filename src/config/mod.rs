@@ -144,7 +144,12 @@ pub struct Config {
     pub no_verify_ssl: bool,
     /// A role to assume with the credentials found. For sending to another account.
     pub role_arn: Option<String>,
-    /// Whether not to ask the instance metadata for the region. For use outside EC2.
+    /// The AWS resource that the daemon runs on, for telemetry.
+    pub resource_arn: Option<String>,
+    /// Whether the service is told once a minute what was counted. Off where the credentials are
+    /// not allowed `xray:PutTelemetryRecords`.
+    pub telemetry: bool,
+    /// Whether not to ask the instance metadata. For use outside EC2.
     pub local_mode: bool,
     /// Megabytes for segments, all stages together; 0 is automatic, else 3 at least. More lets
     /// longer outages of the service pass without loss.
@@ -199,6 +204,8 @@ impl Default for Config {
             no_proxy: String::new(),
             no_verify_ssl: false,
             role_arn: None,
+            resource_arn: None,
+            telemetry: true,
             local_mode: false,
             buffer_size_mb: 0,
             concurrency: 8,
@@ -274,6 +281,7 @@ impl Config {
         set_address(&mut self.tcp_address, flags.bind_tcp.as_ref());
         set_text(&mut self.region, flags.region.as_ref());
         set_text(&mut self.role_arn, flags.role_arn.as_ref());
+        set_text(&mut self.resource_arn, flags.resource_arn.as_ref());
         if let Some(path) = flags.log_file.as_ref().filter(|path| !path.is_empty()) {
             self.log_path = Some(path.into());
         }

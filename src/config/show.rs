@@ -82,6 +82,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     key("NoVerifySSL", |config| config.no_verify_ssl.to_string()),
     setting(
+        "ResourceARN",
+        "-a, --resource-arn",
+        |flags| has_text(&flags.resource_arn),
+        |config| text(config.resource_arn.as_ref()),
+    ),
+    key("Telemetry", |config| config.telemetry.to_string()),
+    setting(
         "RoleARN",
         "-r, --role-arn",
         |flags| has_text(&flags.role_arn),
@@ -217,13 +224,13 @@ mod tests {
     #[test]
     fn every_key_of_the_file_and_every_flag_is_in_the_table() {
         let shown: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
-        let not_yet = ["ResourceARN", "Version"];
+        let not_yet = ["Version"];
         for (key, _) in KEYS.iter().filter(|(key, _)| !not_yet.contains(key)) {
             assert!(shown.contains(key), "{key} is not shown");
         }
         let flags: Vec<_> = SETTINGS.iter().flat_map(|setting| setting.flag.split(", ")).collect();
         for (short, long) in cli::flag_names() {
-            let has_no_setting = ["config", "version", "help", "resource-arn"].contains(&long);
+            let has_no_setting = ["config", "version", "help"].contains(&long);
             let is_there = flags.contains(&format!("--{long}").as_str());
             assert!(is_there != has_no_setting, "--{long}");
             assert!(!is_there || short.is_empty() || flags.contains(&format!("-{short}").as_str()));

@@ -11,12 +11,22 @@ use crate::metrics::Metrics;
 use crate::outlet::{Deadline, Outlet};
 use crate::receive::{Backend, Binding, Choice, SocketGroup, Spread};
 use crate::spool;
+use crate::telemetry::Telemetry;
 use crate::upload::{Route, Uploader};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
+
+/// The ways to the service; they share no connection.
+pub struct Routes {
+    /// For what the uploader sends.
+    pub segments: Route,
+    /// For what the daemon says of itself.
+    pub telemetry: Route,
+}
 
 /// Everything that segments go through.
 pub struct Flow {
@@ -77,19 +87,24 @@ impl Flow {
         Arc::clone(&self.account)
     }
 
-    /// Sends by the route that is found, until a signal or a failure has ended it in order.
+    /// Sends by the routes that are found, until a signal or a failure has ended it in order.
     pub async fn run(
         self,
-        route: impl Future<Output = Result<Route, DaemonError>>,
+        routes: impl Future<Output = Result<Routes, DaemonError>>,
+        telemetry: Option<(Telemetry, oneshot::Sender<Route>)>,
         mut signals: Signals,
     ) -> Result<(), DaemonError> {
-        let Self { account, mut receivers, mut upload, ending, .. } = self;
+        let Self { account, mut receivers, mut upload, mut ending, .. } = self;
+        let (mut telemetry, telemetry_route) = telemetry.unzip();
         let result = {
             let no_route = async {
-                match route.await {
-                    Ok(route) => {
-                        // The upload thread is there for as long as this is.
-                        let _ = self.route.send(route);
+                match routes.await {
+                    Ok(routes) => {
+                        // Both takers are there for as long as this is.
+                        let _ = self.route.send(routes.segments);
+                        if let Some(sender) = telemetry_route {
+                            let _ = sender.send(routes.telemetry);
+                        }
                         std::future::pending().await
                     }
                     Err(error) => error,
@@ -99,23 +114,42 @@ impl Flow {
                 () = signals.next() => Ok(()),
                 failure = receivers.failed() => Err(failure.into()),
                 error = no_route => Err(error),
+                never = run_telemetry(telemetry.as_mut()) => match never {},
             }
         };
         match &result {
             Ok(()) => info!("Got shutdown signal: sending what is left"),
             Err(failure) => error!("{failure}. Sending what is left, then ending"),
         }
+        let telemetry_time = Telemetry::time_at_end(ending.time);
+        if telemetry.is_some() {
+            ending.time -= telemetry_time;
+        }
         let held_count = tokio::select! {
             held_count = ending.run(&mut receivers, &mut upload, &account) => held_count,
             () = signals.next() => {
                 warn!("Got shutdown signal again: no time is left for what is not sent");
+                telemetry = None;
                 upload.set_deadline(Deadline::at_once(Instant::now()));
                 receivers.stop().await;
                 upload.ended().await
             }
         };
+        if let Some(telemetry) = telemetry {
+            tokio::select! {
+                () = telemetry.finish(telemetry_time) => {}
+                () = signals.next() => {}
+            }
+        }
         show_account(&account, held_count);
         result
+    }
+}
+
+async fn run_telemetry(telemetry: Option<&mut Telemetry>) -> Infallible {
+    match telemetry {
+        Some(telemetry) => telemetry.run().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,9 +20,10 @@ use crate::local_http::{self, Fallback, Pages};
 use crate::log;
 use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
+use crate::telemetry::{HostSources, Telemetry};
 use crate::transport::{TlsError, Transport, Trust};
 use crate::upload::{Client, Route, Signer, Timeouts};
-use flow::Flow;
+use flow::{Flow, Routes};
 use sandbox::LocalService;
 use std::future;
 use std::io;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{error, info};
 
 /// A TCP port that is taken is tried again after this pause.
@@ -90,6 +92,12 @@ pub struct Environment {
     pub execution_environment: Option<String>,
     /// `AWS_CA_BUNDLE`, a file of certificates to trust instead of the system's.
     pub bundle_path: Option<PathBuf>,
+    /// `AWS_HOSTNAME`, for telemetry.
+    pub hostname: Option<String>,
+    /// `AWS_INSTANCE_ID`, for telemetry.
+    pub instance_id: Option<String>,
+    /// `AWS_EC2_METADATA_DISABLED`: the instance metadata is not asked.
+    pub disables_metadata: bool,
 }
 
 /// Runs the daemon until a signal has ended it in order.
@@ -120,16 +128,18 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<(
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
     let pages = Arc::new(Pages::new(flow.metrics(), Some(fallback)));
     tokio::spawn(serve_when_free(config.tcp_address.clone(), pages));
-    let route = async {
+    let routes = async {
         let destination = Destination::find(config, environment).await?;
         let client = destination.proxy_client(config);
-        let route = destination.route(config, environment);
+        let routes = destination.routes(config, environment);
         // The same signer, so that both know of the service's clock.
-        let (signer, identity) = (route.signer.clone(), route.identity.clone());
+        let (signer, identity) = (routes.segments.signer.clone(), routes.segments.identity.clone());
         proxy.set_route(Route { client, signer, identity });
-        Ok(route)
+        Ok(routes)
     };
-    flow.run(route, signals).await
+    let asks_metadata = !config.local_mode && !environment.disables_metadata;
+    let telemetry = telemetry(config, environment, &flow, asks_metadata);
+    flow.run(routes, telemetry, signals).await
 }
 
 async fn run_for_sandbox(
@@ -164,11 +174,28 @@ async fn run_for_sandbox(
         identity: Identity::fixed(sandbox::credentials()),
         transport: Transport::local(),
     };
-    let route = future::ready(Ok(destination.route(config, environment)));
-    let result = flow.run(route, signals).await;
+    let routes = future::ready(Ok(destination.routes(config, environment)));
+    let telemetry = telemetry(config, environment, &flow, false);
+    let result = flow.run(routes, telemetry, signals).await;
     printer.abort();
     service.print_rest();
     result
+}
+
+/// The telemetry of `flow`, unless it is switched off; and where its way to the service goes.
+fn telemetry(
+    config: &Config,
+    environment: &Environment,
+    flow: &Flow,
+    asks_metadata: bool,
+) -> Option<(Telemetry, oneshot::Sender<Route>)> {
+    let sources = HostSources {
+        hostname: environment.hostname.clone(),
+        instance_id: environment.instance_id.clone(),
+        resource_arn: config.resource_arn.clone(),
+        asks_metadata,
+    };
+    config.telemetry.then(|| Telemetry::start(flow.account(), sources))
 }
 
 /// Whom the segments are sent to, and as whom.
@@ -213,7 +240,7 @@ impl Destination {
         Client::new(&self.transport, timeouts)
     }
 
-    fn route(self, config: &Config, environment: &Environment) -> Route {
+    fn routes(self, config: &Config, environment: &Environment) -> Routes {
         let timeouts = Timeouts {
             connect: Duration::from_secs(config.connect_timeout_seconds),
             request: Duration::from_secs(config.request_timeout_seconds),
@@ -221,8 +248,13 @@ impl Destination {
         };
         let client = Client::new(&self.transport, timeouts);
         let execution_environment = environment.execution_environment.as_deref();
+        let telemetry = Route {
+            client: client.with_own_connections(),
+            signer: Signer::for_telemetry(&self.endpoint, &self.region, execution_environment),
+            identity: self.identity.clone(),
+        };
         let signer = Signer::new(&self.endpoint, &self.region, execution_environment);
-        Route { client, signer, identity: self.identity }
+        Routes { segments: Route { client, signer, identity: self.identity }, telemetry }
     }
 }
 

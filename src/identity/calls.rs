@@ -53,7 +53,7 @@ pub(super) fn http_client(transport: &Transport) -> SharedHttpClient {
 }
 
 /// A client for the instance metadata alone.
-pub(super) fn metadata_client() -> SharedHttpClient {
+pub fn metadata_client() -> SharedHttpClient {
     SharedHttpClient::new(Calls { transport: Transport::local(), direct_hosts: Vec::new() })
 }
 

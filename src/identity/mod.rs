@@ -8,6 +8,7 @@
 mod calls;
 mod region;
 
+pub use calls::metadata_client;
 pub use region::{RegionError, Sources};
 
 use crate::transport::Transport;

@@ -100,6 +100,13 @@ impl Client {
         self.http = http(&self.transport, self.timeouts);
     }
 
+    /// The same client with connections that no clone of this one uses.
+    pub fn with_own_connections(&self) -> Self {
+        let mut client = self.clone();
+        client.forget_connections();
+        client
+    }
+
     /// Sends `request` and reads the whole answer.
     ///
     /// # Errors

@@ -163,6 +163,8 @@ pub struct Arrival {
 pub struct Ledger {
     /// The documents that were taken.
     pub arrivals: BTreeMap<String, Arrival>,
+    /// The bodies of telemetry, which is always taken and counted nowhere else.
+    pub telemetry: Vec<serde_json::Value>,
     /// Every request that was answered.
     pub requests: Vec<(Instant, Verdict)>,
     /// What no daemon may send.

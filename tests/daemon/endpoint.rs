@@ -36,6 +36,8 @@ pub enum Reply {
 pub struct Seen {
     /// Documents of the requests that it took, in the order they came.
     pub documents: Vec<String>,
+    /// The bodies of telemetry, which is always taken and counted nowhere else.
+    pub telemetry: Vec<serde_json::Value>,
     /// Number of requests, taken or not.
     pub request_count: usize,
     /// Versions of HTTP, one for each request.
@@ -178,9 +180,14 @@ async fn answer(
     seen: &Mutex<Seen>,
 ) -> Result<Response<Full<Bytes>>, Broken> {
     let version = request.version();
-    assert_eq!(request.uri().path(), "/TraceSegments");
+    let path = request.uri().path().to_owned();
     assert!(request.headers().contains_key("authorization"), "every request is signed");
     let body = request.into_body().collect().await.map_err(|_| Broken)?.to_bytes();
+    if path == "/TelemetryRecords" {
+        seen.lock().unwrap().telemetry.push(serde_json::from_slice(&body).unwrap());
+        return Ok(Response::new(Full::from("{}")));
+    }
+    assert_eq!(path, "/TraceSegments");
     let reply = {
         let mut seen = seen.lock().unwrap();
         seen.versions.push(version);
