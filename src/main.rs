@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tracing::{error, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 use xrayd::cli::{self, Command, Invocation};
-use xrayd::config::{Config, DEFAULT_PATHS, LogLevel};
+use xrayd::config::{Config, DEFAULT_PATHS, LogFormat, LogLevel};
 use xrayd::daemon::{self, Environment, Mode};
 use xrayd::limits::{Host, Limits, Wanted};
 use xrayd::log::{self, LogFile};
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Command::Config => return say(&mut io::stdout(), config.table().trim_end()),
         _ => {}
     }
-    let log = match start_log(&config, mode) {
+    let log = match start_log(&config, &invocation, mode) {
         Ok(log) => log,
         Err(error) => {
             say(&mut io::stderr(), &error);
@@ -84,23 +84,30 @@ fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {
     say(&mut io::stderr(), reason);
     let path = invocation.flags.log_file.as_deref().unwrap_or_default();
     if let Ok(file) = LogFile::open(Path::new(path), false) {
-        let _log = log::start(LogLevel::default(), file);
+        let _log = log::start(LogLevel::default(), LogFormat::default(), file);
         error!("{reason}");
     }
     ExitCode::FAILURE
 }
 
 /// The log goes to its file, else to standard output, which in the sandbox belongs to the traces.
-fn start_log(config: &Config, mode: Mode) -> Result<WorkerGuard, String> {
+fn start_log(config: &Config, invocation: &Invocation, mode: Mode) -> Result<WorkerGuard, String> {
+    let (level, format) = (config.log_level, config.log_format);
     Ok(match &config.log_path {
         Some(path) => {
             let file = LogFile::open(path, config.log_rotation).map_err(|error| {
-                format!("the log file {} cannot be opened: {error}", path.display())
+                let is_flag = invocation.flags.log_file.as_ref().is_some_and(|it| !it.is_empty());
+                let name = if is_flag { "-f" } else { "Logging.LogPath" };
+                format!(
+                    "{name}: the log file {} cannot be opened: {error}. Give a file that this \
+                     user may write, or none for standard output",
+                    path.display()
+                )
             })?;
-            log::start(config.log_level, file)
+            log::start(level, format, file)
         }
-        None if mode == Mode::Service => log::start(config.log_level, io::stdout()),
-        None => log::start(config.log_level, io::stderr()),
+        None if mode == Mode::Service => log::start(level, format, io::stdout()),
+        None => log::start(level, format, io::stderr()),
     })
 }
 

@@ -4,9 +4,9 @@
 //! name file, key and value. Bound: 1 MiB.
 
 use super::{
-    CONCURRENCY_MAX, Config, PROXY_TIMEOUT_SECONDS_MAX, RECEIVER_COUNT_MAX, ReceiveBackend,
-    SHUTDOWN_SECONDS_MAX, SPOOL_AGE_HOURS_MAX, Source, TIMEOUT_SECONDS_MAX, buffer_size, log_level,
-    spool_size, within,
+    CONCURRENCY_MAX, Config, LogFormat, PROXY_TIMEOUT_SECONDS_MAX, RECEIVER_COUNT_MAX,
+    ReceiveBackend, SHUTDOWN_SECONDS_MAX, SPOOL_AGE_HOURS_MAX, Source, TIMEOUT_SECONDS_MAX,
+    buffer_size, log_level, spool_size, within,
 };
 use serde_json::Value;
 use std::fs::File;
@@ -161,6 +161,10 @@ pub(super) const KEYS: &[(&str, Apply)] = &[
         if !level.is_empty() {
             config.log_level = log_level(&level)?;
         }
+        Ok(())
+    }),
+    ("Logging.Format", |config, value| {
+        config.log_format = LogFormat::parse(&text(value)?)?;
         Ok(())
     }),
     ("Logging.LogPath", |config, value| {
@@ -376,7 +380,7 @@ mod tests {
     fn every_key_has_its_effect() {
         let text = "TotalBufferSizeMB: 16\nConcurrency: 3\nRegion: r\nEndpoint: http://e\n\
              Socket: {UDPAddress: \"u:1\", TCPAddress: \"t:1\"}\n\
-             Logging: {LogRotation: no, LogLevel: warn, LogPath: /l}\n\
+             Logging: {LogRotation: no, LogLevel: warn, LogPath: /l, Format: json}\n\
              Receive: {Backend: tokio-uring, Receivers: 5, SharePort: yes, Pin: off}\n\
              Upload: {ConnectTimeoutSeconds: 1, RequestTimeoutSeconds: 2, PingIntervalSeconds: 3}\n\
              ProxyServer: {AllowedPaths: [/GetGroups, \"*\"], TimeoutSeconds: 4}\n\
@@ -410,6 +414,7 @@ mod tests {
             spool_size_mb: 20,
             spool_age_hours: 24,
             log_level: LogLevel::Warn,
+            log_format: LogFormat::Json,
             log_path: Some("/l".into()),
             log_rotation: false,
             shutdown_seconds: 20,
@@ -441,6 +446,7 @@ mod tests {
             ("Version: 2\nShutdownSeconds: 4000\n", "from 0 to 3600"),
             ("Version: 2\nLocalMode: maybe\n", "LocalMode: \"maybe\" is neither true nor false"),
             ("Version: 2\nLogging: {LogLevel: loud}\n", "Logging.LogLevel: \"loud\" is no log"),
+            ("Version: 2\nLogging: {Format: xml}\n", "Logging.Format: \"xml\" is no log format"),
             ("Version: 2\nReceive: {Backend: epoll}\n", "Give auto, uring, recvmmsg or tokio-u"),
             ("Version: 2\nReceive: {Receivers: 300}\n", "Receive.Receivers: 300 is out of"),
             ("Version: 2\nUpload: {RequestTimeoutSeconds: 0}\n", "write a number from 1 to 300"),

@@ -81,6 +81,26 @@ impl LogLevel {
     }
 }
 
+/// What a line of the log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// As the original's: `2026-01-31T12:00:00Z [Info] message`.
+    #[default]
+    Text,
+    /// One JSON object a line, with `time`, `level` and `message`.
+    Json,
+}
+
+impl LogFormat {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "text" | "" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is no log format. Give text or json")),
+        }
+    }
+}
+
 /// How datagrams should be received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReceiveBackend {
@@ -174,6 +194,8 @@ pub struct Config {
     pub spool_age_hours: u64,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// What its lines look like; JSON for those who collect logs by machine.
+    pub log_format: LogFormat,
     /// A file for the log; without one it goes to standard output.
     pub log_path: Option<PathBuf>,
     /// Whether the log file is set aside when it has 50 MB.
@@ -218,6 +240,7 @@ impl Default for Config {
             spool_size_mb: SPOOL_SIZE_MB,
             spool_age_hours: SPOOL_AGE_HOURS,
             log_level: LogLevel::default(),
+            log_format: LogFormat::default(),
             log_path: None,
             log_rotation: true,
             shutdown_seconds: 8,

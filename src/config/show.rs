@@ -2,7 +2,7 @@
 //!
 //! No setting is a secret; an address that may have a password in it is shown without.
 
-use super::{Config, LogLevel, ReceiveBackend};
+use super::{Config, LogFormat, LogLevel, ReceiveBackend};
 use crate::cli::Flags;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -165,6 +165,13 @@ pub const SETTINGS: &[Setting] = &[
         |flags| has_text(&flags.log_file),
         |config| text(config.log_path.as_ref().map(|path| path.display()).as_ref()),
     ),
+    key("Logging.Format", |config| {
+        let name = match config.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        name.to_owned()
+    }),
     key("Logging.LogRotation", |config| config.log_rotation.to_string()),
 ];
 

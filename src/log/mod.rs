@@ -1,7 +1,9 @@
 //! The log: lines that operators of the original know, written off the data path.
 //!
 //! In: `tracing` events of this crate (others only from warnings up). Out: one bounded line for
-//! each, `2026-01-31T12:00:00Z [Info] message`, on standard output, standard error or in a file.
+//! each, `2026-01-31T12:00:00Z [Info] message` or
+//! `{"time":"2026-01-31T12:00:00Z","level":"info","message":"message"}`, on standard output,
+//! standard error or in a file.
 //! A thread of its own writes them; when it cannot keep up lines are dropped and the rest of the
 //! daemon goes on. A closed output is no error.
 //!
@@ -13,7 +15,7 @@ mod rate_limit;
 pub use file::{LogFile, reopen};
 pub use rate_limit::{RateLimit, Suppressed};
 
-use crate::config::LogLevel;
+use crate::config::{LogFormat, LogLevel};
 use std::fmt::{self, Write as _};
 use std::io;
 use time::OffsetDateTime;
@@ -38,13 +40,17 @@ const LINE_COUNT_MAX: usize = 4096;
 /// # Panics
 ///
 /// When the process has a log already.
-pub fn start(level: LogLevel, output: impl io::Write + Send + 'static) -> WorkerGuard {
+pub fn start(
+    level: LogLevel,
+    format: LogFormat,
+    output: impl io::Write + Send + 'static,
+) -> WorkerGuard {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINE_COUNT_MAX)
         .thread_name("log")
         .finish(output);
-    let lines = tracing_subscriber::fmt::layer().event_format(Line).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().event_format(Line(format)).with_writer(writer);
     // The libraries' debug lines can hold headers of signed requests: they are never shown.
     let filter = Targets::new()
         .with_target(env!("CARGO_CRATE_NAME"), level_filter(level))
@@ -65,7 +71,7 @@ fn level_filter(level: LogLevel) -> LevelFilter {
 }
 
 /// Formats an event as one line.
-struct Line;
+struct Line(LogFormat);
 
 impl<S, N> FormatEvent<S, N> for Line
 where
@@ -78,16 +84,30 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let level = match *event.metadata().level() {
-            Level::ERROR => "Error",
-            Level::WARN => "Warn",
-            Level::INFO => "Info",
-            Level::DEBUG => "Debug",
-            Level::TRACE => "Trace",
-        };
-        let mut message = Message(String::with_capacity(128));
+        let mut message = Message::new(self.0);
         event.record(&mut message);
-        writeln!(out, "{} [{level}] {}", timestamp(OffsetDateTime::now_utc()), message.0)
+        let line = self.0.line(OffsetDateTime::now_utc(), *event.metadata().level(), &message);
+        out.write_str(&line)
+    }
+}
+
+impl LogFormat {
+    /// A line with its end.
+    fn line(self, now: OffsetDateTime, level: Level, message: &Message) -> String {
+        let (time, message) = (timestamp(now), &message.text);
+        let (name, lower) = match level {
+            Level::ERROR => ("Error", "error"),
+            Level::WARN => ("Warn", "warn"),
+            Level::INFO => ("Info", "info"),
+            Level::DEBUG => ("Debug", "debug"),
+            Level::TRACE => ("Trace", "trace"),
+        };
+        match self {
+            Self::Text => format!("{time} [{name}] {message}\n"),
+            Self::Json => {
+                format!("{{\"time\":\"{time}\",\"level\":\"{lower}\",\"message\":\"{message}\"}}\n")
+            }
+        }
     }
 }
 
@@ -96,22 +116,36 @@ fn timestamp(now: OffsetDateTime) -> String {
     whole_seconds.format(&Rfc3339).unwrap_or_default()
 }
 
-/// The text of an event on one bounded line: what could end it or steer a terminal is escaped.
-struct Message(String);
+/// The text of an event on one bounded line: what could end it, or steer a terminal, is escaped;
+/// in JSON also what could end the string.
+struct Message {
+    format: LogFormat,
+    text: String,
+}
 
 impl Message {
+    fn new(format: LogFormat) -> Self {
+        Self { format, text: String::with_capacity(128) }
+    }
+
     fn push(&mut self, text: &str) {
         for character in text.chars() {
-            if self.0.len() >= MESSAGE_BYTES_MAX {
-                if !self.0.ends_with('…') {
-                    self.0.push('…');
+            if self.text.len() >= MESSAGE_BYTES_MAX {
+                if !self.text.ends_with('…') {
+                    self.text.push('…');
                 }
                 return;
             }
-            if character.is_control() {
-                self.0.extend(character.escape_default());
-            } else {
-                self.0.push(character);
+            match (self.format, character) {
+                (LogFormat::Json, '"' | '\\') => self.text.extend(['\\', character]),
+                (LogFormat::Json, _) if character.is_control() => {
+                    let written = write!(self.text, "\\u{:04x}", u32::from(character));
+                    debug_assert!(written.is_ok(), "writing to a string does not fail");
+                }
+                (LogFormat::Text, _) if character.is_control() => {
+                    self.text.extend(character.escape_default());
+                }
+                _ => self.text.push(character),
             }
         }
     }
@@ -142,13 +176,34 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped_and_lines_are_bounded() {
-        let mut message = Message(String::new());
+        let mut message = Message::new(LogFormat::Text);
         message.push("a\nb\x1b[31m é");
-        assert_eq!(message.0, r"a\nb\u{1b}[31m é");
+        assert_eq!(message.text, r"a\nb\u{1b}[31m é");
         message.push(&"x".repeat(3 * MESSAGE_BYTES_MAX));
         message.push("more");
-        assert!(message.0.len() < MESSAGE_BYTES_MAX + 10);
-        assert!(message.0.ends_with("x…"));
+        assert!(message.text.len() < MESSAGE_BYTES_MAX + 10);
+        assert!(message.text.ends_with("x…"));
+    }
+
+    #[test]
+    fn a_line_of_json_reads_back_as_what_was_said_and_has_the_same_bound() {
+        let now = OffsetDateTime::from_unix_timestamp(1_769_860_800).unwrap();
+        let said = "a \"b\" \\ c:\n\x1b[31m\u{85}\u{7f} é";
+        let mut message = Message::new(LogFormat::Json);
+        message.push(said);
+        let line = LogFormat::Json.line(now, Level::WARN, &message);
+        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        let expected =
+            serde_json::json!({"time": "2026-01-31T12:00:00Z", "level": "warn", "message": said});
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
+        assert_eq!(
+            LogFormat::Text.line(now, Level::WARN, &message).split_once("] ").unwrap().0,
+            "2026-01-31T12:00:00Z [Warn"
+        );
+        message.push(&"\0".repeat(MESSAGE_BYTES_MAX));
+        assert!(message.text.len() < MESSAGE_BYTES_MAX + 10);
+        let line = LogFormat::Json.line(now, Level::WARN, &message);
+        assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), "{line}");
     }
 
     #[test]

@@ -59,7 +59,9 @@ impl Host {
         if tokio::time::timeout(METADATA_TIMEOUT, asked).await.is_err() {
             debug!("The instance metadata does not answer: telemetry goes without");
         }
-        Self::of(sources, hostname, instance_id)
+        let host = Self::of(sources, hostname, instance_id);
+        debug!("Telemetry names host {:?}, instance {:?}", host.hostname, host.instance_id);
+        host
     }
 
     fn of(sources: &HostSources, hostname: Option<String>, instance_id: Option<String>) -> Self {

@@ -14,6 +14,10 @@ pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// How much of an unexpected answer a log line shows.
 const EXCERPT_CHARACTERS_MAX: usize = 200;
 
+/// The service shows the signed headers when it takes a signature for wrong. What follows this
+/// one is a secret.
+const TOKEN_HEADER: &str = "x-amz-security-token";
+
 /// A longer `Retry-After` is not believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
@@ -241,10 +245,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-/// The start of a text, on one line and without control characters.
+/// The start of a text, on one line, without control characters and without a session token.
 fn excerpt(text: &[u8]) -> String {
     let start = &text[..text.len().min(4 * EXCERPT_CHARACTERS_MAX)];
     let start = String::from_utf8_lossy(start);
+    let token_at = start.to_ascii_lowercase().find(TOKEN_HEADER);
+    let start = &start[..token_at.unwrap_or(start.len())];
     let visible = |character: char| if character.is_control() { ' ' } else { character };
     start.chars().take(EXCERPT_CHARACTERS_MAX).map(visible).collect()
 }
@@ -405,6 +411,15 @@ mod tests {
             failure(503, &[("retry-after", "4000000000")], ""),
             Failure::Retry { retry_after }
         );
+    }
+
+    #[test]
+    fn what_the_service_shows_of_a_session_token_is_cut_off() {
+        let body = r#"{"message":"Wrong: 'POST\nx-amz-date:1\nX-Amz-Security-Token:secret\n'"}"#;
+        for body in [body, "Wrong: 'POST x-amz-date:1 x-amz-security-token: secret"] {
+            let Outcome::Failed { reason, .. } = answer(403, &[], body) else { panic!("{body}") };
+            assert!(reason.ends_with("x-amz-date:1 ") && !reason.contains("secret"), "{reason}");
+        }
     }
 
     #[test]

@@ -27,7 +27,8 @@ impl Account {
         let mut account = Self::default();
         let mut term = String::new();
         let mut in_reasons = false;
-        for word in line.split_whitespace() {
+        // A line of JSON goes on behind it.
+        for word in line.trim_end_matches(['"', '}']).split_whitespace() {
             in_reasons |= word.starts_with('(');
             if let Some((name, count)) = word.trim_matches(['(', ')', ',']).split_once('=') {
                 let count = count.parse().unwrap_or_else(|_| panic!("{word} in {line}"));

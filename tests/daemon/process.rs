@@ -157,7 +157,8 @@ impl Daemon {
     fn listening(&self, text: &str) -> SocketAddr {
         let line = self.wait_for_line(text);
         let address = line.split(text).nth(1).unwrap().split_whitespace().next().unwrap();
-        address.parse().unwrap()
+        // A line of JSON goes on behind it.
+        address.trim_end_matches(['"', '}']).parse().unwrap()
     }
 
     /// Waits for a line with `text` in the log; returns it.

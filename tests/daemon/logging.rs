@@ -1,0 +1,270 @@
+//! The log of the real binary: its forms, its file, and what must never be in it.
+
+use super::endpoint::{Endpoint, Reply};
+use super::process::{
+    Daemon, HEADER, command, config_file, daemon_command, run_to_end, wait_for_text,
+    with_credentials,
+};
+use rustix::process::Signal;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+
+/// What a log file may grow to.
+const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
+
+#[test]
+fn json_lines_are_objects_with_time_level_and_message() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "Logging: {Format: json}");
+    let mut command = daemon_command(&endpoint.url(), &["-c", &config, "-l", "dev"]);
+    with_credentials(&mut command);
+    let daemon = Daemon::spawn(command);
+    daemon.send(["no \"header\"\x1b[31m\n{}".to_owned(), format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let mut levels = Vec::new();
+    for line in log.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(object.as_object().unwrap().len(), 3, "{line}");
+        let (time, message) = (object["time"].as_str().unwrap(), object["message"].as_str());
+        assert!(time.len() == "2026-01-31T12:00:00Z".len() && time.ends_with('Z'), "{line}");
+        assert!(message.is_some_and(|message| !message.is_empty()), "{line}");
+        levels.push(object["level"].as_str().unwrap().to_owned());
+    }
+    for text in ["Initializing AWS X-Ray daemon", "Invalid header", "Got shutdown signal"] {
+        assert!(log.contains(text), "{text} is not in\n{log}");
+    }
+    assert!(["info", "warn"].iter().all(|level| levels.iter().any(|it| it == level)), "{log}");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_written_ends_the_start_and_is_named_by_its_flag_or_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing").join("x.log");
+    let ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+    for path in [missing.as_path(), folder.path()] {
+        let path = path.to_str().unwrap();
+        let config = config_file(folder.path(), &format!("Logging: {{LogPath: {path}}}"));
+        for (flag, name) in [(["-f", path], "-f: "), (["-c", &config], "Logging.LogPath: ")] {
+            let (code, error) = run_to_end(&[&ports[..], &flag[..]].concat());
+            assert_eq!(code, Some(1), "{error}");
+            assert!(error.starts_with(&format!("{name}the log file {path}")), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}
+
+/// Runs a daemon that logs into `path` from its start to its end.
+fn run_with_log(path: &Path) {
+    let ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+    let mut child = command(&ports).args(["-f", path.to_str().unwrap()]).spawn().unwrap();
+    wait_for_text(path, "Listening on TCP");
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_log_of_fifty_megabytes_is_set_aside_and_one_old_file_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, old) = (folder.path().join("x.log"), folder.path().join("x.log.1"));
+    let length_bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+    std::fs::write(&old, "older").unwrap();
+    // Sparse: it takes no room.
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(LOG_FILE_BYTES_MAX - 10).unwrap();
+    run_with_log(&path);
+    assert_eq!(length_bytes(&old), LOG_FILE_BYTES_MAX - 10);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("Initializing AWS X-Ray daemon") && text.contains("Account:"), "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    // Where it is switched off it grows.
+    let configs = tempfile::tempdir().unwrap();
+    let config = config_file(configs.path(), "Logging: {LogRotation: false}");
+    std::fs::remove_file(&old).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(60 << 20).unwrap();
+    let large_bytes = length_bytes(&path);
+    let ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1", "-c", &config];
+    let mut child = command(&ports).args(["-f", path.to_str().unwrap()]).spawn().unwrap();
+    super::process::wait_until("the log grows", || length_bytes(&path) > large_bytes + 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!old.exists());
+}
+
+#[test]
+fn a_closed_standard_output_ends_nothing() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let mut command = daemon_command(&endpoint.url(), &["-l", "dev"]);
+    with_credentials(&mut command).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.find(|line| line.as_ref().unwrap().contains("Listening on UDP ")).unwrap();
+    let line = line.unwrap();
+    let address = line.split("Listening on UDP ").nth(1).unwrap().split(' ').next().unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    // The reader is gone: each line that follows is an EPIPE and, but for the runtime, a SIGPIPE.
+    drop(lines);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for round in 1..=5 {
+        sender.send_to(format!("{HEADER}{{\"n\":{round}}}").as_bytes(), address).unwrap();
+        sender.send_to(b"a line of the log each", address).unwrap();
+        super::process::wait_until("it arrives", || {
+            endpoint.seen(|seen| seen.documents.len()) == round
+        });
+    }
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// A part of every secret below.
+const SECRET: &str = "TOPSECRET";
+
+/// Answers requests for credentials, one after the other and the last one for ever.
+fn credentials_service(answers: &'static [(&'static str, &'static str)]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (index, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let (status, body) = answers[index.min(answers.len() - 1)];
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+                 content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(head.as_bytes());
+        }
+    });
+    address
+}
+
+/// What the service says of a signature that it takes for wrong: it shows what should have been
+/// signed, the session token in it.
+const WRONG_SIGNATURE: &str = r#"{"message":"Wrong signature. The Canonical String for this request
+ should have been 'POST\n/TraceSegments\n\nhost:x\nX-Amz-Security-Token:token-TOPSECRET\n"}"#;
+
+/// Answers that are no success, then success.
+fn misbehaving() -> Endpoint {
+    Endpoint::start(|index| match index {
+        0 => Reply::Fail(403, &[], WRONG_SIGNATURE.replace('\n', "")),
+        1 => Reply::Fail(500, &[], "<html>X-AMZ-SECURITY-TOKEN: token-TOPSECRET".to_owned()),
+        2 => Reply::Break,
+        3 => Reply::Fail(429, &[], String::new()),
+        _ => Reply::Accept,
+    })
+}
+
+/// Sends good and bad segments until `text` is in the log, ends the daemon, and looks through all
+/// that it has said.
+fn says_no_secret(daemon: Daemon, text: &str) {
+    daemon.send([format!("{HEADER}{{\"a\":1}}"), "no header".to_owned(), "{}".to_owned()]);
+    daemon.wait_for_line(text);
+    let pages = daemon.get("/metrics");
+    let (_, log) = daemon.stop();
+    assert!(!log.contains(SECRET) && !pages.contains(SECRET), "{log}");
+}
+
+fn at_dev(endpoint: &Endpoint, folder: &Path, variables: &[(&str, &str)]) -> Daemon {
+    let config = config_file(folder, "ShutdownSeconds: 1");
+    let mut command = daemon_command(&endpoint.url(), &["-l", "dev", "-c", &config]);
+    command.envs(variables.iter().copied()).env("PATH", "/usr/bin:/bin");
+    Daemon::spawn(command)
+}
+
+#[test]
+fn secrets_of_the_environment_are_in_no_line_whatever_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "key-TOPSECRET"),
+        ("AWS_SESSION_TOKEN", "token-TOPSECRET"),
+        ("HTTPS_PROXY", "http://user:TOPSECRET@127.0.0.1:9"),
+        ("NO_PROXY", "127.0.0.1"),
+    ];
+    let endpoint = misbehaving();
+    // It pauses for half a minute then: another one meets the failures that follow.
+    says_no_secret(at_dev(&endpoint, folder.path(), &keys), "Wrong signature");
+    says_no_secret(at_dev(&endpoint, folder.path(), &keys), "Successfully sent batch");
+    let cannot_be_signed = [keys[0], keys[1], ("AWS_SESSION_TOKEN", "a\nb-TOPSECRET")];
+    let daemon = at_dev(&endpoint, folder.path(), &cannot_be_signed);
+    says_no_secret(daemon, "cannot be signed");
+}
+
+#[test]
+fn secrets_of_container_credentials_are_in_no_line_whatever_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = credentials_service(&[
+        ("403 Forbidden", r#"{"message":"not authorization-TOPSECRET"}"#),
+        ("200 OK", r#"{"AccessKeyId":"AKID","SecretAccessKey":"key-TOPSECRET","Token":"#),
+        (
+            "200 OK",
+            r#"{"AccessKeyId":"AKID","SecretAccessKey":"key-TOPSECRET",
+                "Token":"token-TOPSECRET","Expiration":"soon"}"#,
+        ),
+        (
+            "200 OK",
+            r#"{"AccessKeyId":"AKID","SecretAccessKey":"key-TOPSECRET",
+                "Token":"token-TOPSECRET","Expiration":"2099-01-01T00:00:00Z"}"#,
+        ),
+    ]);
+    let url = format!("http://{service}/credentials");
+    let variables = |token| {
+        [
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", token),
+        ]
+    };
+    let endpoint = misbehaving();
+    let broken = at_dev(&endpoint, folder.path(), &variables("a\nb-TOPSECRET"));
+    says_no_secret(broken, "No credentials");
+    let daemon = at_dev(&endpoint, folder.path(), &variables("authorization-TOPSECRET"));
+    says_no_secret(daemon, "Sending segment batch failed");
+}
+
+#[test]
+fn what_a_credential_process_prints_is_in_no_line_whatever_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, config) = (folder.path().join("output"), folder.path().join("config"));
+    let process = format!("[default]\ncredential_process = cat {}\n", output.display());
+    std::fs::write(&config, process).unwrap();
+    let variables = [("AWS_CONFIG_FILE", config.to_str().unwrap())];
+    let endpoint = misbehaving();
+    for (printed, text) in [
+        ("key-TOPSECRET", "No credentials"),
+        (r#"{"Version":1,"SecretAccessKey":"key-TOPSECRET"#, "No credentials"),
+        (r#"{"Version":2,"SecretAccessKey":"key-TOPSECRET"}"#, "No credentials"),
+        (
+            r#"{"Version":1,"AccessKeyId":"AKID","SecretAccessKey":"key-TOPSECRET",
+                "SessionToken":"token-TOPSECRET","Expiration":"later"}"#,
+            "No credentials",
+        ),
+        (
+            r#"{"Version":1,"AccessKeyId":"AKID","SecretAccessKey":"key-TOPSECRET",
+                "SessionToken":"token-TOPSECRET"}"#,
+            "Sending segment batch failed",
+        ),
+    ] {
+        std::fs::write(&output, printed).unwrap();
+        says_no_secret(at_dev(&endpoint, folder.path(), &variables), text);
+    }
+}
+
+#[test]
+fn passwords_in_addresses_are_not_shown() {
+    let ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1", "-l", "dev"];
+    let folder = tempfile::tempdir().unwrap();
+    for address in ["http://user:TOPSECRET@127.0.0.1:9", "http://127.0.0.1:9/?token=TOPSECRET"] {
+        let config = config_file(folder.path(), &format!("Endpoint: \"{address}\""));
+        let (code, error) = run_to_end(&[&ports[..], &["-c", &config]].concat());
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.contains("Endpoint") && !error.contains(SECRET), "{error}");
+    }
+}

@@ -1,0 +1,289 @@
+//! What the daemon tells the service of itself: true counts, from the first segment on.
+//!
+//! The minute between two records is tested in `src/telemetry/tests.rs`; here it is the record of
+//! the shutdown, which has everything that was counted before it.
+
+use super::answers::Failure;
+use super::endpoint::{Endpoint, Reply};
+use super::fault::{FaultEndpoint, Way};
+use super::load::{document, send};
+use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The names of the failures in a record and in the metrics.
+const KINDS: [(&str, &str); 6] = [
+    ("TimeoutCount", "timeout"),
+    ("ConnectionRefusedCount", "connection_refused"),
+    ("HTTPCode4XXCount", "http_4xx"),
+    ("HTTPCode5XXCount", "http_5xx"),
+    ("UnknownHostCount", "unknown_host"),
+    ("OtherCount", "other"),
+];
+
+/// The only call that came, and its only record.
+fn only(calls: &[Value]) -> (Value, Value) {
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    let records = calls[0]["TelemetryRecords"].as_array().unwrap();
+    assert_eq!(records.len(), 1, "{records:?}");
+    (calls[0].clone(), records[0].clone())
+}
+
+/// Has a daemon send a segment and end; returns its log and the only call.
+fn run_once(endpoint: &Endpoint, daemon: Daemon) -> (String, Value) {
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    (log, only(&endpoint.seen(|seen| seen.telemetry.clone())).0)
+}
+
+#[test]
+fn the_last_record_has_true_counts_and_names_the_host() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let arguments = ["-a", "arn:aws:ec2:eu-west-1:1:instance/i-1"];
+    let host = [("AWS_HOSTNAME", "web-1"), ("AWS_INSTANCE_ID", "i-0123456789abcdef0")];
+    let daemon = Daemon::start(&endpoint.url(), &arguments, &host);
+    daemon.send((0..10).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+    daemon.send(["no header", "{}\n{}"]);
+    daemon.wait_for_metric("xray_segments_sent_total", 10);
+    daemon.wait_for_metric("xray_segments_received_total", 12);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let (mut call, mut record) = only(&endpoint.seen(|seen| seen.telemetry.clone()));
+    let at = record.as_object_mut().unwrap().remove("Timestamp").unwrap().as_f64().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(at <= now && at > now - 60.0, "{at}");
+    let none: serde_json::Map<_, _> =
+        KINDS.iter().map(|(name, _)| ((*name).to_owned(), json!(0))).collect();
+    assert_eq!(
+        record,
+        json!({
+            "SegmentsReceivedCount": 12,
+            "SegmentsSentCount": 10,
+            "SegmentsSpilloverCount": 0,
+            "SegmentsRejectedCount": 2,
+            "BackendConnectionErrors": none,
+        })
+    );
+    call.as_object_mut().unwrap().remove("TelemetryRecords");
+    assert_eq!(
+        call,
+        json!({"EC2InstanceId": "i-0123456789abcdef0", "Hostname": "web-1", "ResourceARN": arguments[1]})
+    );
+}
+
+#[test]
+fn before_a_first_segment_and_where_it_is_switched_off_there_is_none() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let off = config_file(folder.path(), "Telemetry: false");
+    for (arguments, datagram_count) in [(&[][..], 0), (&["-c", off.as_str()][..], 3)] {
+        let daemon = Daemon::start(&endpoint.url(), arguments, &[]);
+        daemon.send((0..datagram_count).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+        daemon.wait_for_metric("xray_segments_sent_total", datagram_count);
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{log}");
+        assert!(endpoint.seen(|seen| seen.telemetry.is_empty()), "{log}");
+    }
+}
+
+#[test]
+fn segments_that_were_given_up_are_spillover() {
+    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "ResourceARN: arn\nShutdownSeconds: 4");
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
+    daemon.send((0..7).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+    daemon.wait_for_metric_of_at_least("xray_request_failures_total{kind=\"http_5xx\"}", 1);
+    let mark = Instant::now();
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    // The record is within the time for the shutdown, not beyond it.
+    assert!(mark.elapsed() < Duration::from_secs(5), "{:?}\n{log}", mark.elapsed());
+    let (call, record) = only(&endpoint.seen(|seen| seen.telemetry.clone()));
+    assert_eq!(call["ResourceARN"], "arn");
+    assert_eq!(record["SegmentsSpilloverCount"], 7, "{log}");
+    assert_eq!(record["SegmentsSentCount"], 0);
+    let failure_count = endpoint.seen(|seen| seen.request_count);
+    assert_eq!(record["BackendConnectionErrors"]["HTTPCode5XXCount"], failure_count, "{log}");
+}
+
+#[test]
+fn failures_are_counted_by_their_kind() {
+    let endpoint = FaultEndpoint::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "Upload: {RequestTimeoutSeconds: 1}");
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
+    let metric =
+        |kind: &str| daemon.metric(&format!("xray_request_failures_total{{kind=\"{kind}\"}}"));
+    send(daemon.udp, (0..10).map(document));
+    daemon.wait_for_metric("xray_segments_sent_total", 10);
+    let mut sent_count = 10;
+    let mut fails_as = |kind: &str, begin: &dyn Fn(), end: &dyn Fn()| {
+        let before = KINDS.map(|(_, kind)| metric(kind));
+        begin();
+        send(daemon.udp, [document(sent_count)]);
+        daemon.wait_until(&format!("a request fails: {kind}"), || {
+            KINDS.map(|(_, kind)| metric(kind)) != before
+        });
+        end();
+        sent_count += 1;
+        daemon.wait_for_metric("xray_segments_sent_total", sent_count as u64);
+        // What fails after that is no more of the same: the way has changed under a request.
+        assert!(metric(kind) > before[KINDS.iter().position(|(_, it)| *it == kind).unwrap()]);
+    };
+    let way = |way: Way| {
+        let endpoint = &endpoint;
+        move || endpoint.set_way(way)
+    };
+    fails_as("connection_refused", &way(Way::Down), &way(Way::Open));
+    fails_as("timeout", &way(Way::BlackHole), &way(Way::Open));
+    fails_as("other", &way(Way::Half("HTTP/1.1 200 OK\r\n")), &way(Way::Open));
+    let failure = |failure: Option<Failure>| {
+        let endpoint = &endpoint;
+        move || endpoint.change(|rules| rules.failure = failure.clone())
+    };
+    let throttled = Failure::code(429, "ThrottledException");
+    fails_as("http_4xx", &failure(Some(throttled)), &failure(None));
+    fails_as("http_5xx", &failure(Some(Failure::status(503))), &failure(None));
+    let counted = KINDS.map(|(_, kind)| metric(kind));
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let (_, record) = only(&endpoint.ledger(|ledger| ledger.telemetry.clone()));
+    let told = KINDS.map(|(name, _)| record["BackendConnectionErrors"][name].as_u64().unwrap());
+    assert_eq!(told, counted, "{log}");
+    assert!(counted.iter().zip(KINDS).all(|(n, (_, kind))| (*n > 0) == (kind != "unknown_host")));
+}
+
+#[test]
+fn a_name_without_an_address_is_an_unknown_host() {
+    // A label that is too long for a question: no name server is asked.
+    let url = format!("http://{}.invalid", "x".repeat(64));
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "ShutdownSeconds: 1");
+    let daemon = Daemon::start(&url, &["-c", &config], &[]);
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric_of_at_least("xray_request_failures_total{kind=\"unknown_host\"}", 1);
+    assert_eq!(daemon.metric("xray_request_failures_total{kind=\"other\"}"), 0);
+    daemon.stop();
+}
+
+#[test]
+fn the_sandbox_verifies_and_takes_telemetry() {
+    let mut command = daemon_command("http://127.0.0.1:9", &["-l", "debug", "sandbox"]);
+    command.env_remove("AWS_ENDPOINT_URL_XRAY");
+    let daemon = Daemon::spawn(command);
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_received_total", 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.contains("Sent 1 telemetry records"), "{log}");
+}
+
+/// An instance metadata service, version 2 only; or one that never answers.
+struct Metadata {
+    address: SocketAddr,
+    paths: Arc<Mutex<Vec<String>>>,
+}
+
+impl Metadata {
+    fn start(answers: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let paths = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&paths);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let seen = Arc::clone(&seen);
+                thread::spawn(move || serve(stream.unwrap(), &seen, answers));
+            }
+        });
+        Self { address, paths }
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.paths.lock().unwrap().clone()
+    }
+
+    /// A daemon that may ask it.
+    fn command(&self, endpoint: &Endpoint, arguments: &[&str]) -> Command {
+        let mut command = daemon_command(&endpoint.url(), arguments);
+        with_credentials(&mut command).env_remove("AWS_EC2_METADATA_DISABLED");
+        let url = format!("http://{}", self.address);
+        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", url);
+        command
+    }
+}
+
+fn serve(mut stream: TcpStream, paths: &Mutex<Vec<String>>, answers: bool) {
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut buffer).unwrap_or_default();
+        if count == 0 {
+            return;
+        }
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        let Some((head, rest)) = text.split_once("\r\n\r\n") else { continue };
+        let line = head.lines().next().unwrap().to_owned();
+        let has_token = head.contains("x-aws-ec2-metadata-token: token-of-the-test");
+        text = rest.to_owned();
+        paths.lock().unwrap().push(line.clone());
+        if !answers {
+            continue;
+        }
+        let (status, body) = match line.split(' ').nth(1).unwrap() {
+            "/latest/api/token" if line.starts_with("PUT ") => ("200 OK", "token-of-the-test"),
+            _ if !has_token => ("401 Unauthorized", ""),
+            "/latest/meta-data/instance-id" => ("200 OK", "i-0123456789abcdef0"),
+            "/latest/meta-data/local-hostname" => ("200 OK", "ip-10-0-0-1.ec2.internal"),
+            _ => ("404 Not Found", ""),
+        };
+        let length = body.len();
+        let ttl = "x-aws-ec2-metadata-token-ttl-seconds: 21600";
+        let _ =
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{ttl}\r\n\r\n{body}");
+    }
+}
+
+#[test]
+fn the_instance_metadata_names_the_host() {
+    let (endpoint, metadata) = (Endpoint::start(|_| Reply::Accept), Metadata::start(true));
+    let daemon = Daemon::spawn(metadata.command(&endpoint, &["-l", "debug"]));
+    daemon.wait_for_line("Telemetry names host");
+    let (log, call) = run_once(&endpoint, daemon);
+    assert_eq!(call["EC2InstanceId"], "i-0123456789abcdef0", "{log}");
+    assert_eq!(call["Hostname"], "ip-10-0-0-1.ec2.internal", "{log}");
+    // Asked once.
+    assert_eq!(metadata.paths().len(), 3, "{:?}", metadata.paths());
+}
+
+#[test]
+fn in_local_mode_the_instance_metadata_is_not_asked_and_the_kernel_names_the_host() {
+    let (endpoint, metadata) = (Endpoint::start(|_| Reply::Accept), Metadata::start(true));
+    let daemon = Daemon::spawn(metadata.command(&endpoint, &["-o"]));
+    let (log, call) = run_once(&endpoint, daemon);
+    let name = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    assert_eq!(call["Hostname"], name, "{log}");
+    assert_eq!(call["EC2InstanceId"], Value::Null);
+    assert_eq!(metadata.paths(), [""; 0]);
+}
+
+#[test]
+fn a_metadata_service_that_hangs_delays_nothing() {
+    let (endpoint, metadata) = (Endpoint::start(|_| Reply::Accept), Metadata::start(false));
+    let start = Instant::now();
+    let daemon = Daemon::spawn(metadata.command(&endpoint, &[]));
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_received_total", 1);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    // The search was cut off: the kernel has a name.
+    let (call, _) = only(&endpoint.seen(|seen| seen.telemetry.clone()));
+    assert!(call["Hostname"].is_string() && call["EC2InstanceId"].is_null(), "{call}");
+}
