@@ -25,7 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        print("documents", len(body["TraceSegmentDocuments"]), flush=True)
+        print("documents", len(body.get("TraceSegmentDocuments", [])), flush=True)
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()

@@ -1,0 +1,64 @@
+"""Telemetry as botocore's model of the service has it.
+
+In: the requests of a daemon that was sent segments and ended. Out: one PutTelemetryRecords among
+them, with no member that the model does not have, none of another type, and none too long.
+"""
+
+import json
+import time
+
+import botocore.session
+from botocore.validate import ParamValidator
+
+from recorder import Recorder
+
+HEADER = b'{"format":"json","version":1}\n'
+OPERATION = botocore.session.get_session().get_service_model("xray").operation_model(
+    "PutTelemetryRecords"
+)
+
+
+def check_members(value, shape):
+    """Fails if a structure has a member that the model does not know, or a text is too long."""
+    if shape.type_name == "structure":
+        assert set(value) <= set(shape.members), f"{shape.name}: {list(value)}"
+        for name, member in value.items():
+            check_members(member, shape.members[name])
+    elif shape.type_name == "list":
+        for member in value:
+            check_members(member, shape.member)
+    elif shape.type_name == "string":
+        assert len(value) <= shape.metadata.get("max", len(value)), f"{shape.name}: {value}"
+    elif shape.type_name == "integer":
+        assert type(value) is int and value < 2**31, f"{shape.name}: {value}"
+
+
+def test_the_records_are_what_botocores_model_describes(start_daemon):
+    with Recorder() as recorder:
+        daemon = start_daemon(
+            "-a",
+            "arn:aws:ecs:eu-west-1:123456789012:task/x",
+            AWS_ENDPOINT_URL_XRAY=recorder.url,
+            AWS_INSTANCE_ID="i-0123456789abcdef0",
+        )
+        daemon.send([HEADER + b'{"n":%d}' % number for number in range(3)])
+        daemon.wait_until_sent(3)
+        daemon.terminate()
+        assert daemon.wait() == 0, daemon.log()
+        [request] = [it for it in recorder.requests if it.path != "/TraceSegments"]
+    http = OPERATION.http
+    assert (request.method, request.path) == (http["method"], http["requestUri"])
+    assert request.headers.get_all("Content-Type") == ["application/json"]
+    call = json.loads(request.body)
+    report = ParamValidator().validate(call, OPERATION.input_shape)
+    assert not report.has_errors(), report.generate_report()
+    check_members(call, OPERATION.input_shape)
+    assert set(call) == set(OPERATION.input_shape.members), "all of it is known here"
+    [record] = call["TelemetryRecords"]
+    assert abs(record["Timestamp"] - time.time()) < 60
+    assert (record["SegmentsReceivedCount"], record["SegmentsSentCount"]) == (3, 3)
+    shape = OPERATION.input_shape.members["TelemetryRecords"].member
+    assert set(record) == set(shape.members)
+    errors = record["BackendConnectionErrors"]
+    assert set(errors) == set(shape.members["BackendConnectionErrors"].members)
+    assert not any(errors.values())
