@@ -245,6 +245,22 @@ mod tests {
     }
 
     #[test]
+    fn every_key_and_every_flag_is_in_the_table_of_compatibility() {
+        let table = include_str!("../../docs/compatibility.md");
+        for (key, _) in KEYS {
+            assert!(table.contains(&format!("`{key}`")), "{key} is missing");
+        }
+        for (short, long) in cli::flag_names() {
+            let names = if short.is_empty() {
+                format!("`--{long}`")
+            } else {
+                format!("`-{short}`, `--{long}`")
+            };
+            assert!(table.contains(&names), "{names} is missing");
+        }
+    }
+
+    #[test]
     fn each_value_is_shown_with_where_it_came_from() {
         let text = "Region: of-file\nTotalBufferSizeMB: 7\nReceive: {Pin: off}\n";
         let table = load("-n of-flag -o=false -l warn", text, &[("AWS_ENDPOINT_URL", "http://e")]);

@@ -132,9 +132,11 @@ impl HttpProxy {
         self.state.lock().unwrap().0 = manner;
     }
 
-    /// What it was asked for so far, the same thing once.
+    /// What it was asked for so far, the same thing once; telemetry, which goes the same way at the
+    /// end, is left out.
     pub fn asked(&self) -> Vec<Asked> {
         let mut asked = self.state.lock().unwrap().1.clone();
+        asked.retain(|asked| !asked.target.ends_with("/TelemetryRecords"));
         asked.dedup();
         asked
     }

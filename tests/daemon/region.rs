@@ -58,7 +58,9 @@ fn the_environment_comes_before_the_instance() {
     let daemon = Daemon::spawn(daemon(&endpoint.url(), &metadata, &variables));
     daemon.wait_for_line("in region eu-south-2");
     drop(daemon);
-    assert!(metadata.requests().is_empty());
+    // Telemetry asks for the names of the host.
+    let is_for_region = |request: &Request| request.line.contains("placement/region");
+    assert!(!metadata.requests().iter().any(is_for_region));
 }
 
 #[test]
