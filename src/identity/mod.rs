@@ -28,6 +28,10 @@ const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// What to do where the instance metadata cannot be reached from a container.
+const HOP_LIMIT_HINT: &str = " In a container the instance metadata's answer needs a hop more: aws \
+                              ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
+
 /// What the original calls its sessions of an assumed role, and how long they last.
 const ROLE_SESSION_NAME: &str = "xray-daemon";
 const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
@@ -135,9 +139,12 @@ async fn refresh(
                 wait
             }
             Err(error) => {
+                let reason = causes(&error);
+                // What the SDK calls it when the instance's answer does not get here.
+                let hint = if reason.contains("IMDS session token") { HOP_LIMIT_HINT } else { "" };
                 warn!(
-                    "No credentials: {}. Trying again in {} s; segments are kept meanwhile",
-                    causes(&error),
+                    "No credentials: {reason}.{hint} Trying again in {} s; segments are kept \
+                     meanwhile",
                     pause.as_secs()
                 );
                 let wait = pause;

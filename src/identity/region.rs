@@ -166,13 +166,10 @@ impl Sources<'_> {
             .read_timeout(METADATA_TIMEOUT)
             .max_attempts(INSTANCE_ATTEMPTS)
             .build();
-        let answer = client.get(INSTANCE_PATH).await.map_err(|error| {
-            format!(
-                "{}. In a container the answer needs a hop more: aws ec2 \
-                 modify-instance-metadata-options --http-put-response-hop-limit 2",
-                super::causes(&error)
-            )
-        })?;
+        let answer = client
+            .get(INSTANCE_PATH)
+            .await
+            .map_err(|error| format!("{}.{}", super::causes(&error), super::HOP_LIMIT_HINT))?;
         let region = answer.as_ref().trim();
         let is_name = |name: &str| {
             let is_valid = |character: char| character.is_ascii_alphanumeric() || character == '-';

@@ -105,6 +105,10 @@ impl Outlet {
         loop {
             let now = Instant::now();
             self.serve_spool(is_closing, now);
+            // Also when the rings are empty: receivers that get no memory fill none.
+            if self.is_room_short() {
+                self.spill();
+            }
             let progress = self.take(now);
             if !self.uploader.is_held_back(now) {
                 self.batcher.finish_due(now);

@@ -78,6 +78,44 @@ async fn a_chunk_that_vanishes_is_noticed() {
 }
 
 #[tokio::test]
+async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are_empty() {
+    let (mut outlet, mut producer, account) = outlet();
+    // Until receivers get no memory any more; the batches of it are not in flight.
+    let document = vec![b'"'; 60_000];
+    let datagram = [b"{\"format\":\"json\",\"version\":1}\n".as_slice(), &document].concat();
+    let mut parser = Parser::default();
+    let mut receive_one = |producer: &mut Producer| {
+        let segment = parser.parse(&datagram).unwrap();
+        let mut drain = producer.begin(Instant::now());
+        let dropped_count = drain.push(&segment).dropped_count;
+        account.received.add(1);
+        account.dropped(DropReason::Memory).add(dropped_count);
+        (dropped_count, drain.commit())
+    };
+    while receive_one(&mut producer).0 == 0 {
+        while outlet.pool.available() >= outlet.parcel_room_count {
+            let Some(parcel) = outlet.rings[0].pop() else { break };
+            outlet.pack(&parcel, Instant::now());
+            drop(parcel);
+            outlet.batcher.finish_all(Instant::now());
+            outlet.pass_on();
+        }
+    }
+    while let Some(parcel) = outlet.rings[0].pop() {
+        account.dropped(DropReason::Memory).add(parcel.segment_count() as u64);
+    }
+    while let Some(chunk) = outlet.pool.take_for_receive() {
+        std::mem::forget(chunk);
+    }
+    let (dropped_count, is_woken) = receive_one(&mut producer);
+    assert_eq!((dropped_count, is_woken), (1, true), "nothing to push into, and it is woken");
+    assert!(outlet.is_room_short());
+    outlet.spill();
+    assert_eq!(receive_one(&mut producer).0, 0);
+    assert_eq!(account.imbalance(outlet.held_segment_count()), 0);
+}
+
+#[tokio::test]
 async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
     let (mut outlet, mut producer, account) = outlet();
     receive(&mut producer, &account, 1_000);

@@ -155,7 +155,8 @@ impl Drain<'_> {
             let _ = self.producer.shared.open.force_push(parcel);
         }
         if self.pushed_count == 0 {
-            return false;
+            // Perhaps nothing could be pushed: the consumer holds all the memory.
+            return self.is_memory_low;
         }
         let before =
             self.producer.shared.fresh_count.fetch_add(self.pushed_count, Ordering::AcqRel);

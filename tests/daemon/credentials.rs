@@ -110,6 +110,18 @@ fn the_instance_gives_the_credentials_of_its_role_to_those_with_a_token() {
 }
 
 #[test]
+fn an_instance_that_does_not_answer_is_named_with_a_hint_at_the_hop_limit() {
+    let (metadata, service) = (Fake::start(|_| None), service());
+    let variables = [
+        ("AWS_EC2_METADATA_DISABLED", "false"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.url()),
+    ];
+    let daemon = daemon(&service, &[], &variables);
+    let line = daemon.wait_for_line("No credentials");
+    assert!(line.contains("--http-put-response-hop-limit 2"), "{line}");
+}
+
+#[test]
 fn a_web_identity_is_exchanged_for_credentials_of_its_role() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
