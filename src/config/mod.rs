@@ -146,7 +146,7 @@ pub struct Config {
     pub share_port: bool,
     /// Whether each receiver keeps to one processor; `None`: unless in a container.
     pub pin: Option<bool>,
-    /// The region, if flag or file has one; else it is looked for.
+    /// The region, if flag, file or environment has one; else it is looked for.
     pub region: Option<String>,
     /// The service's address; without one it is the region's own. For interface endpoints.
     pub endpoint: Option<String>,
@@ -340,6 +340,14 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(), ConfigError> {
         let variable = |name| environment(name).filter(|value| !value.trim().is_empty());
+        if self.region.is_none() {
+            let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+            let found = names.into_iter().find_map(|name| Some((name, variable(name)?)));
+            if let Some((name, region)) = found {
+                self.region = Some(region.trim().to_owned());
+                self.sources.insert("Region", Source::Variable(name));
+            }
+        }
         let name = match (variable("AWS_ENDPOINT_URL_XRAY"), &self.endpoint) {
             (Some(_), _) => Some("AWS_ENDPOINT_URL_XRAY"),
             (None, Some(_)) => None,

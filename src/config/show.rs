@@ -188,7 +188,13 @@ impl Config {
         let mut table = format!("{:<30}{:<30}{}\n", "setting", "value", "from");
         for Setting { key, show, .. } in SETTINGS {
             let value = show(self);
-            let value = if value.is_empty() { "(none)" } else { &value };
+            // What may be a password is not shown; the start refuses such an endpoint.
+            let is_hidden = *key == "Endpoint" && value.contains('@');
+            let value = match value.is_empty() {
+                true => "(none)",
+                false if is_hidden => "(has a user in it)",
+                false => &value,
+            };
             let source = match self.sources.get(key) {
                 None => "default".to_owned(),
                 Some(Source::File(path)) => path.display().to_string(),
@@ -273,5 +279,8 @@ mod tests {
         assert_eq!(row(&table, "Endpoint"), ["http://e", "variable", "AWS_ENDPOINT_URL"]);
         assert_eq!(row(&table, "Concurrency"), ["8", "default"]);
         assert_eq!(row(&table, "Spool.Path"), ["(none)", "default"]);
+        let table = load("", "Endpoint: 'http://u:secret@h'\n", &[("AWS_REGION", "r")]);
+        assert_eq!(row(&table, "Region"), ["r", "variable", "AWS_REGION"]);
+        assert!(!table.contains("secret"), "{table}");
     }
 }

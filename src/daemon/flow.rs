@@ -200,8 +200,8 @@ fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits, receiver_count
              sender to one receiver"
         ),
         Spread::Shared => info!(
-            "Another daemon listens on the port too (Receive.SharePort): the kernel spreads \
-             datagrams by sender"
+            "Another daemon listens on the port too (Receive.SharePort): it may get all datagrams \
+             until it ends"
         ),
     }
 }

@@ -140,8 +140,8 @@ async fn refresh(
             }
             Err(error) => {
                 let reason = causes(&error);
-                // What the SDK calls it when the instance's answer does not get here.
-                let hint = if reason.contains("IMDS session token") { HOP_LIMIT_HINT } else { "" };
+                let asked_instance = reason.contains("IMDS") && !reason.contains("IMDS disabled");
+                let hint = if asked_instance { HOP_LIMIT_HINT } else { "" };
                 warn!(
                     "No credentials: {reason}.{hint} Trying again in {} s; segments are kept \
                      meanwhile",

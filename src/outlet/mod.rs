@@ -275,7 +275,12 @@ impl Outlet {
             if is_full {
                 break;
             }
-            let Some(attempt) = self.uploader.displace_oldest() else { break };
+            // What has just been read from the spool goes back only if there is no other way.
+            let attempt = match self.pool.is_low() {
+                true => self.uploader.displace_oldest(),
+                false => self.uploader.displace_oldest_unspooled(),
+            };
+            let Some(attempt) = attempt else { break };
             let segment_count = attempt.batch.documents.len();
             match &mut self.spooler {
                 Some(spooler) if spooler.has_room() || attempt.is_in_spool() => {
@@ -325,6 +330,7 @@ impl Outlet {
         }
         // While the service fails and there is nothing else, one asks whether it is back.
         let is_nothing_else = self.uploader.is_idle()
+            && !self.uploader.is_paused(now)
             && self.batcher.segment_count() == 0
             && self.rings.iter().all(|ring| ring.waiting_count() == 0);
         let count_max = match self.uploader.is_failing() {

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// Why the address for segments could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,11 @@ pub struct SocketGroup {
     share_port: bool,
 }
 
+/// A daemon that was killed leaves its port a few milliseconds after its end: the kernel takes its
+/// rings apart first. Whoever starts it again must not fail for that.
+const RELEASE_TIME: Duration = Duration::from_millis(500);
+const RELEASE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 impl SocketGroup {
     /// Binds to `address` (`HOST:PORT`; a name is resolved, port 0 takes a free one).
     ///
@@ -100,11 +106,18 @@ impl SocketGroup {
 
     fn open(address: SocketAddr, binding: Binding) -> io::Result<Self> {
         let Binding { socket_count, queue_bytes, share_port } = binding;
-        let (first, is_shared) = match ReceiveSocket::open(address, queue_bytes, false) {
-            Err(error) if share_port && error.kind() == io::ErrorKind::AddrInUse => {
-                (ReceiveSocket::open(address, queue_bytes, true)?, true)
+        let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let started_at = Instant::now();
+        let (first, is_shared) = loop {
+            match ReceiveSocket::open(address, queue_bytes, false) {
+                Err(error) if is_taken(&error) && share_port => {
+                    break (ReceiveSocket::open(address, queue_bytes, true)?, true);
+                }
+                Err(error) if is_taken(&error) && started_at.elapsed() < RELEASE_TIME => {
+                    std::thread::sleep(RELEASE_LOOK_INTERVAL);
+                }
+                first => break (first?, false),
             }
-            first => (first?, false),
         };
         if socket_count > 1 || share_port {
             // Allowed only now that the port is ours: the kernel makes the group when others join.

@@ -431,6 +431,17 @@ impl Uploader {
         self.waiting.pop_oldest()
     }
 
+    /// The same, but of those that are not out of the spool.
+    #[must_use = "segments that gave way have to be counted"]
+    pub fn displace_oldest_unspooled(&mut self) -> Option<Attempt> {
+        self.waiting.pop_oldest_unspooled()
+    }
+
+    /// Whether no call may start now, because of failures or throttling.
+    pub fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until(now).is_some()
+    }
+
     /// Ends all calls, and gives up everything that waits or was in flight, the oldest first.
     #[must_use = "segments that gave way have to be counted"]
     pub fn give_up_all(&mut self) -> Vec<Attempt> {

@@ -131,13 +131,23 @@ impl Waiting {
 
     /// Takes the oldest batch, due or not.
     pub fn pop_oldest(&mut self) -> Option<Attempt> {
-        let oldest_due = self.due.first_key_value().map(|(age, _)| *age);
-        match self.later_by_age.first_key_value() {
-            Some((&age, &at)) if oldest_due.is_none_or(|due| age < due) => {
+        self.pop_oldest_from((0, 0))
+    }
+
+    /// Takes the oldest batch, due or not, that is not out of the spool.
+    pub fn pop_oldest_unspooled(&mut self) -> Option<Attempt> {
+        self.pop_oldest_from((FIRST_NUMBER, 0))
+    }
+
+    fn pop_oldest_from(&mut self, first: Age) -> Option<Attempt> {
+        let due = self.due.range(first..).next().map(|(age, _)| *age);
+        let later = self.later_by_age.range(first..).next().map(|(age, at)| (*age, *at));
+        match (due, later) {
+            (due, Some((age, at))) if due.is_none_or(|due| age < due) => {
                 self.later_by_age.remove(&age);
                 self.later.remove(&(at, age))
             }
-            _ => self.due.pop_first().map(|(_, attempt)| attempt),
+            (due, _) => self.due.remove(&due?),
         }
     }
 
@@ -268,7 +278,7 @@ mod tests {
         waiting.push_failed(failed, now, Duration::from_secs(9));
         waiting.push(batch(2), None);
         assert_eq!(name(&waiting.pop_oldest().unwrap()), 1);
-        assert_eq!(name(&waiting.pop_oldest().unwrap()), 2);
+        assert_eq!(name(&waiting.pop_oldest_unspooled().unwrap()), 2);
         assert!(waiting.pop_oldest().is_none() && waiting.is_empty());
     }
 
