@@ -281,7 +281,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
                     log::reopen();
-                    info!("Got SIGHUP: the log file is opened again");
+                    info!("Got SIGHUP: opening the log file again, if there is one");
                 }
             }
         }

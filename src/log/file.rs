@@ -27,6 +27,8 @@ pub struct LogFile {
     file: File,
     length_bytes: u64,
     length_bytes_max: u64,
+    /// Lines that could not be written since the last one that could.
+    lost_count: u64,
 }
 
 impl LogFile {
@@ -42,12 +44,27 @@ impl LogFile {
     fn open_with(path: &Path, length_bytes_max: u64) -> io::Result<Self> {
         let file = append(path)?;
         let length_bytes = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, length_bytes, length_bytes_max })
+        let path = path.to_owned();
+        Ok(Self { path, file, length_bytes, length_bytes_max, lost_count: 0 })
     }
 
     fn open_again(&mut self) -> io::Result<()> {
         self.file = append(&self.path)?;
         self.length_bytes = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.lost_count > 0 {
+            // What could not be written may have left half a line.
+            self.file.write_all(b"\n")?;
+        }
+        self.file.write_all(line)?;
+        if self.lost_count > 0 {
+            let path = self.path.display();
+            eprintln!("{} lines are missing in the log file {path}", self.lost_count);
+            self.lost_count = 0;
+        }
         Ok(())
     }
 
@@ -67,7 +84,10 @@ impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if REOPEN.swap(false, Ordering::Relaxed) {
             // Where that fails the log goes on in the old file.
-            self.open_again().unwrap_or_default();
+            if let Err(error) = self.open_again() {
+                let path = self.path.display();
+                eprintln!("the log file {path} cannot be opened again: {error}; the old one stays");
+            }
         }
         if self.length_bytes + line.len() as u64 > self.length_bytes_max && self.length_bytes > 0 {
             // Where that fails the log goes on in the old file; the next try is a file's length
@@ -75,7 +95,12 @@ impl Write for LogFile {
             let _ = self.rotate();
             self.length_bytes = 0;
         }
-        self.file.write_all(line)?;
+        self.write_line(line).inspect_err(|error| {
+            if self.lost_count == 0 {
+                eprintln!("the log file {} cannot be written: {error}", self.path.display());
+            }
+            self.lost_count += 1;
+        })?;
         self.length_bytes += line.len() as u64;
         Ok(line.len())
     }
@@ -102,6 +127,23 @@ mod tests {
         let old = std::fs::read_to_string(folder.path().join("x.log.1")).unwrap();
         assert_eq!(old, "third, which does not fit\n");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_line_after_a_full_disk_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.log");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let mut log = LogFile::open_with(&path, u64::MAX).unwrap();
+        assert!(log.write_all(b"lost\n").is_err() && log.write_all(b"lost\n").is_err());
+        assert_eq!(log.lost_count, 2);
+        std::fs::remove_file(&path).unwrap();
+        log.open_again().unwrap();
+        log.write_all(b"there\n").unwrap();
+        assert_eq!(
+            (std::fs::read_to_string(&path).unwrap().as_str(), log.lost_count),
+            ("\nthere\n", 0)
+        );
     }
 
     #[test]
