@@ -380,10 +380,12 @@ impl Uploader {
     /// The service, or the way to it, fails.
     fn hold_back(&mut self, pause_min: Duration, now: Instant) {
         let pause = self.waiting.backoff(self.hold.failed_rounds()).max(pause_min);
+        let is_news = self.hold.fail(pause, now);
         if !pause_min.is_zero() {
+            // The service's own word counts also while a shorter pause is on.
             self.hold.pause(pause_min, now);
         }
-        if self.hold.fail(pause, now) {
+        if is_news {
             // Names are looked up anew, and no connection to what has gone is used again.
             if let Some(route) = &mut self.route {
                 route.client.forget_connections();
