@@ -193,13 +193,6 @@ pub struct ProxyCounts {
     pub failed: Counter,
 }
 
-impl ReceiverCounts {
-    /// Datagrams taken so far.
-    pub fn datagram_count(&self) -> u64 {
-        self.datagrams.get()
-    }
-}
-
 /// All counts of one daemon.
 #[derive(Debug, Default)]
 pub struct Account {

@@ -1,7 +1,7 @@
 //! The order of a shutdown: first what still comes, then what the kernel has queued, then uploads.
 
 use super::threads::{Receivers, UploadThread};
-use crate::account::{Account, ReceiverCounts};
+use crate::account::Account;
 use crate::outlet::Deadline;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl Ending {
 
 /// Waits until no datagram has come for [`QUIET_TIME`], or until `limit`.
 async fn wait_until_quiet(account: &Account, limit: Instant) {
-    let count = || account.receivers.iter().map(ReceiverCounts::datagram_count).sum::<u64>();
+    let count = || account.receivers.iter().map(|counts| counts.datagrams.get()).sum::<u64>();
     let (mut last_count, mut last_at) = (count(), Instant::now());
     while Instant::now() < limit && last_at.elapsed() < QUIET_TIME {
         tokio::time::sleep(LOOK_INTERVAL).await;

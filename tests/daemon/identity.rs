@@ -36,8 +36,9 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
     let daemon = Daemon::spawn(command);
     let load = Load::start(daemon.udp, 1_000, document);
     // It looks after one second, after two more and after four more.
-    daemon.wait_for_line("No credentials");
-    thread::sleep(Duration::from_secs(4));
+    daemon.wait_until("it has looked twice while segments came", || {
+        daemon.log().matches("No credentials").count() >= 2 && load.sent_count() > 2_000
+    });
     assert_eq!(endpoint.request_count(), 0);
     write_keys(&path, "AKIDEXAMPLE");
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
