@@ -69,6 +69,16 @@ pub trait Fallback: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>>;
 }
 
+/// What is asked of the connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    /// The place of one that is between requests: others wait for it.
+    Place,
+    /// The end of each, after the request that it has.
+    End,
+}
+
 /// The daemon's own pages, and what lies behind them.
 pub struct Pages {
     metrics: Metrics,
@@ -175,25 +185,112 @@ pub fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
     answer
 }
 
-/// Serves `pages` on `listener` until the future is dropped.
-pub async fn serve(listener: TcpListener, pages: Arc<Pages>) {
-    let places = Arc::new(Semaphore::new(CONNECTION_COUNT_MAX));
-    let crowd = watch::Sender::new(false);
-    loop {
-        crowd.send_if_modified(|is_crowded| {
-            let before = std::mem::replace(is_crowded, places.available_permits() == 0);
-            before != *is_crowded
-        });
-        let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (pages, crowd) = (Arc::clone(&pages), crowd.subscribe());
-                tokio::spawn(async move {
-                    serve_connection(stream, pages, crowd).await;
-                    drop(place);
-                });
+/// The server of the TCP port.
+#[derive(Debug)]
+pub struct Server {
+    pages: Pages,
+    places: Arc<Semaphore>,
+    want: watch::Sender<Want>,
+}
+
+impl Server {
+    /// A server of `pages`.
+    pub fn new(pages: Pages) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(CONNECTION_COUNT_MAX));
+        Arc::new(Self { pages, places, want: watch::Sender::new(Want::Nothing) })
+    }
+
+    /// Serves on `listener` until [`finish`](Self::finish), or until the future is dropped.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let mut want = self.want.subscribe();
+        tokio::select! {
+            _ = want.wait_for(|want| *want == Want::End) => {}
+            never = self.accept(&listener) => match never {},
+        }
+    }
+
+    async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
+        loop {
+            let now = match self.places.available_permits() {
+                0 => Want::Place,
+                _ => Want::Nothing,
+            };
+            self.want.send_if_modified(|want| std::mem::replace(want, now) != now);
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let place = place.expect("it is never closed");
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let server = Arc::clone(self);
+                    tokio::spawn(async move {
+                        server.serve_connection(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => accept_failed(&error).await,
             }
-            Err(error) => accept_failed(&error).await,
+        }
+    }
+
+    /// Takes no more requests, and waits until those under way are answered; for `time` at most.
+    pub async fn finish(&self, time: Duration) {
+        self.want.send_replace(Want::End);
+        let all = u32::try_from(CONNECTION_COUNT_MAX).expect("a small number");
+        if tokio::time::timeout(time, self.places.acquire_many(all)).await.is_err() {
+            let count = CONNECTION_COUNT_MAX - self.places.available_permits();
+            warn!("{count} calls of clients on the TCP port are cut off: no time is left for them");
+        }
+    }
+
+    async fn serve_connection(&self, stream: TcpStream) {
+        let phase = Arc::new(Phase::default());
+        let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
+        let service = service_fn(|request| {
+            let busy = phase.busy();
+            async move {
+                let mut answer = self.pages.answer(request).await;
+                if *self.want.borrow() != Want::Nothing {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                drop(busy);
+                Ok::<_, Infallible>(answer.map(Full::new))
+            }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Its own time for a header would also end connections that are idle between requests.
+            .header_read_timeout(None)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .max_header_size(HEADER_BYTES_MAX)
+            .max_headers(HEADER_COUNT_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut served = pin!(served);
+        let result = tokio::select! {
+            result = served.as_mut() => Ok(result),
+            _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.is_unwanted(&phase)) => {
+                // Whatever is being answered is answered to its end.
+                served.as_mut().graceful_shutdown();
+                tokio::time::timeout(LAST_REQUEST_TIMEOUT, served).await
+            }
+        };
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("A connection to the TCP port ended: {error}"),
+            Err(_) => debug!("A connection to the TCP port was open for too long"),
+        }
+    }
+
+    /// Waits until a connection at this phase is to take no more requests.
+    async fn is_unwanted(&self, phase: &Phase) {
+        let mut want = self.want.subscribe();
+        loop {
+            match *want.borrow_and_update() {
+                Want::End => return,
+                Want::Place if phase.is_between_requests() => return,
+                Want::Place | Want::Nothing => {}
+            }
+            if want.changed().await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -204,52 +301,5 @@ async fn accept_failed(error: &io::Error) {
         warn!("The TCP port cannot take a connection: {error}");
         // Out of file descriptors: the same error would come at once again.
         tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-/// `crowd` says whether others wait for the connection's place.
-async fn serve_connection(stream: TcpStream, pages: Arc<Pages>, mut crowd: watch::Receiver<bool>) {
-    let phase = Arc::new(Phase::default());
-    let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
-    let is_crowded = crowd.clone();
-    let service = service_fn(|request| {
-        let (pages, busy, is_crowded) = (Arc::clone(&pages), phase.busy(), is_crowded.clone());
-        async move {
-            let mut answer = pages.answer(request).await;
-            if *is_crowded.borrow() {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            drop(busy);
-            Ok::<_, Infallible>(answer.map(Full::new))
-        }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // Its own time for a header would also end connections that are idle between requests.
-        .header_read_timeout(None)
-        .max_buf_size(HEADER_BYTES_MAX)
-        .max_header_size(HEADER_BYTES_MAX)
-        .max_headers(HEADER_COUNT_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut served = pin!(served);
-    let is_in_the_way = async {
-        while crowd.changed().await.is_ok() {
-            if *crowd.borrow_and_update() && phase.is_between_requests() {
-                return;
-            }
-        }
-    };
-    let result = tokio::select! {
-        result = served.as_mut() => Ok(result),
-        _ = tokio::time::timeout(CONNECTION_TIMEOUT, is_in_the_way) => {
-            // Whatever is being answered is answered to its end.
-            served.as_mut().graceful_shutdown();
-            tokio::time::timeout(LAST_REQUEST_TIMEOUT, served).await
-        }
-    };
-    match result {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("A connection to the TCP port ended: {error}"),
-        Err(_) => debug!("A connection to the TCP port was open for too long"),
     }
 }

@@ -6,6 +6,7 @@ use super::{DaemonError, Signals};
 use crate::account::Account;
 use crate::config::Config;
 use crate::limits::{Host, Limits, MEGABYTE, Wanted};
+use crate::local_http::Server;
 use crate::memory::Pool;
 use crate::metrics::Metrics;
 use crate::outlet::{Deadline, Outlet};
@@ -87,11 +88,13 @@ impl Flow {
         Arc::clone(&self.account)
     }
 
-    /// Sends by the routes that are found, until a signal or a failure has ended it in order.
+    /// Sends by the routes that are found, until a signal or a failure has ended it in order; the
+    /// clients of `server` are answered until then.
     pub async fn run(
         self,
         routes: impl Future<Output = Result<Routes, DaemonError>>,
         telemetry: Option<(Telemetry, oneshot::Sender<Route>)>,
+        server: &Server,
         mut signals: Signals,
     ) -> Result<(), DaemonError> {
         let Self { account, mut receivers, mut upload, mut ending, .. } = self;
@@ -121,6 +124,7 @@ impl Flow {
             Ok(()) => info!("Got shutdown signal: sending what is left"),
             Err(failure) => error!("{failure}. Sending what is left, then ending"),
         }
+        let mut end = Instant::now() + ending.time;
         let telemetry_time = Telemetry::time_at_end(ending.time);
         if telemetry.is_some() {
             ending.time -= telemetry_time;
@@ -130,16 +134,22 @@ impl Flow {
             () = signals.next() => {
                 warn!("Got shutdown signal again: no time is left for what is not sent");
                 telemetry = None;
+                end = Instant::now();
                 upload.set_deadline(Deadline::at_once(Instant::now()));
                 receivers.stop().await;
                 upload.ended().await
             }
         };
-        if let Some(telemetry) = telemetry {
-            tokio::select! {
-                () = telemetry.finish(telemetry_time) => {}
-                () = signals.next() => {}
+        // The port stays open to the last upload: the sandbox takes them through it.
+        let rest = async {
+            if let Some(telemetry) = telemetry {
+                telemetry.finish(telemetry_time).await;
             }
+            server.finish(end.saturating_duration_since(Instant::now())).await;
+        };
+        tokio::select! {
+            () = rest => {}
+            () = signals.next() => {}
         }
         show_account(&account, held_count);
         result

@@ -16,7 +16,7 @@ use crate::address;
 use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointError, Variant};
 use crate::identity::{self, Identity, RegionError};
-use crate::local_http::{self, Fallback, Pages};
+use crate::local_http::{Fallback, Pages, Server};
 use crate::log;
 use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
@@ -126,8 +126,8 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<(
     let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
     let proxy = Arc::new(proxy);
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
-    let pages = Arc::new(Pages::new(flow.metrics(), Some(fallback)));
-    tokio::spawn(serve_when_free(config.tcp_address.clone(), pages));
+    let server = Server::new(Pages::new(flow.metrics(), Some(fallback)));
+    tokio::spawn(serve_when_free(config.tcp_address.clone(), Arc::clone(&server)));
     let routes = async {
         let destination = Destination::find(config, environment).await?;
         let client = destination.proxy_client(config);
@@ -139,7 +139,7 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<(
     };
     let asks_metadata = !config.local_mode && !environment.disables_metadata;
     let telemetry = telemetry(config, environment, &flow, asks_metadata);
-    flow.run(routes, telemetry, signals).await
+    flow.run(routes, telemetry, &server, signals).await
 }
 
 async fn run_for_sandbox(
@@ -156,7 +156,8 @@ async fn run_for_sandbox(
     let flow = Flow::start(config)?;
     let service = Arc::new(LocalService::new());
     let pages = Pages::new(flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
-    tokio::spawn(local_http::serve(listener, Arc::new(pages)));
+    let server = Server::new(pages);
+    tokio::spawn(Arc::clone(&server).serve(listener));
     let printer = tokio::spawn(Arc::clone(&service).print());
     let udp_address = sandbox::reachable(flow.udp_address);
     let tcp_address = sandbox::reachable(tcp_address);
@@ -176,7 +177,7 @@ async fn run_for_sandbox(
     };
     let routes = future::ready(Ok(destination.routes(config, environment)));
     let telemetry = telemetry(config, environment, &flow, false);
-    let result = flow.run(routes, telemetry, signals).await;
+    let result = flow.run(routes, telemetry, &server, signals).await;
     printer.abort();
     service.print_rest();
     result
@@ -303,12 +304,12 @@ async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Serves `pages` as soon as the TCP port is free: segments do not wait for it.
-async fn serve_when_free(address: String, pages: Arc<Pages>) {
+/// Lets `server` serve as soon as the TCP port is free: segments do not wait for it.
+async fn serve_when_free(address: String, server: Arc<Server>) {
     let mut said = false;
     loop {
         match listen(&address).await {
-            Ok((listener, _)) => return local_http::serve(listener, pages).await,
+            Ok((listener, _)) => return server.serve(listener).await,
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 error!(
                     "TCP {address} is no HOST:PORT: {error}. Segments are received and sent \

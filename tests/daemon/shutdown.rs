@@ -2,10 +2,11 @@
 //! hands over to the next without a gap.
 
 use super::account::Account;
+use super::client::{Client, RULES, start};
 use super::delivery::Delivery;
 use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, Sent, document, send};
-use super::process::{Daemon, config_file};
+use super::process::{Daemon, config_file, wait_until};
 use rustix::process::Signal;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,6 +59,40 @@ fn a_sender_that_never_stops_does_not_keep_it_beyond_half_its_time() {
     Delivery::of(&endpoint, &sent).misses(missing_count, &log).has_none_twice(&log);
     let arrived = |sent: &&&Sent| endpoint.ledger(|l| l.arrivals.contains_key(&sent.document));
     assert_eq!(must.iter().filter(arrived).count(), must.len(), "{log}");
+}
+
+#[test]
+fn calls_of_clients_under_way_are_answered_before_it_ends() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "Telemetry: false");
+    let mut idle = Client::connect(daemon.tcp);
+    assert_eq!(idle.call("GET /metrics", "", b"").status, 200);
+    // Longer than all the rest takes, as there is nothing to send.
+    endpoint.change(|rules| rules.pause = Duration::from_millis(1_500));
+    let mut client = Client::connect(daemon.tcp);
+    client
+        .write(format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
+    wait_until("the call is on its way", || endpoint.connection_count() == 1);
+    daemon.signal(Signal::TERM);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    let (status, log) = daemon.wait();
+    assert!(status.success() && !log.contains("cut off"), "{log}");
+    assert_eq!(idle.rest(), "");
+}
+
+#[test]
+fn a_call_that_hangs_does_not_keep_it_beyond_its_time() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = start(&endpoint, "Telemetry: false\nShutdownSeconds: 1");
+    endpoint.set_way(Way::BlackHole);
+    let mut client = Client::connect(daemon.tcp);
+    client
+        .write(format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
+    wait_until("the call is on its way", || endpoint.connection_count() == 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && log.contains("1 calls of clients on the TCP port"), "{log}");
+    assert_eq!(client.rest(), "");
 }
 
 #[test]
