@@ -15,6 +15,7 @@ mod ending;
 mod spooler;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 pub use ending::Deadline;
 

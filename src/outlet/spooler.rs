@@ -2,22 +2,22 @@
 //!
 //! In: attempts for which memory is too short, or for which no time is left. Out: the same ones
 //! again when the service takes batches. Files are read and written in *turns* on a thread beside
-//! (tokio's for blocking work): one at a time, each with all that has come together since the
-//! last. What could not be written comes back ([`Spooler::unwritten`]); after a failure the spool
+//! (`turn.rs`): one at a time, each with all that has come together since the last. What could not be written comes back ([`Spooler::unwritten`]); after a failure the spool
 //! rests for [`RETRY_PAUSE`], and memory is all there is until then.
 //!
 //! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
 
+use super::turn::{Done, Work, turn};
 use crate::account::{Account, DropReason};
-use crate::batch::{Batch, RecordError};
+use crate::batch::Batch;
 use crate::log::RateLimit;
-use crate::memory::{CHUNK_BYTES, Pool};
-use crate::spool::{Found, Next, Options, RecordId, Spool, SpoolError};
+use crate::memory::Pool;
+use crate::spool::{Found, Options, RecordId, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -36,48 +36,11 @@ const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// When memory has no room for a record it is tried again after this time.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Records that cannot be used which a turn looks at, at most, before others have their turn.
-const SKIPPED_COUNT_MAX: usize = 1000;
-
 static FAILED: RateLimit = RateLimit::once_a_minute();
 static TROUBLE: RateLimit = RateLimit::once_a_minute();
-static TOO_LARGE: RateLimit = RateLimit::once_a_minute();
 static FULL: RateLimit = RateLimit::new();
 static EXPIRED: RateLimit = RateLimit::new();
 static DAMAGED: RateLimit = RateLimit::new();
-
-/// What the next turn is to do beside writing.
-#[derive(Debug, Default)]
-struct Work {
-    settled: Vec<RecordId>,
-    /// With the number of segments in each.
-    released: Vec<(RecordId, u64)>,
-    read_count: usize,
-    is_sync_due: bool,
-}
-
-/// What a turn has done.
-#[derive(Debug, Default)]
-struct Done {
-    written_count: usize,
-    read: Vec<(Batch, RecordId)>,
-    /// Whether nothing was left to be read.
-    is_read_out: bool,
-    displaced_count: u64,
-    expired_count: u64,
-    damaged_record_count: u64,
-    damaged_bytes: u64,
-    /// Segments that are known to be lost with those.
-    damaged_segment_count: u64,
-    /// What the last of them was.
-    damage: Option<String>,
-    /// Whether memory had no room for the next record.
-    is_memory_short: bool,
-    /// Why something could not be written.
-    failure: Option<SpoolError>,
-    /// Why something else could not be done.
-    trouble: Option<SpoolError>,
-}
 
 #[derive(Debug)]
 enum State {
@@ -428,120 +391,4 @@ impl Spooler {
 /// A panic in a turn is a fault of the program, to pass on.
 fn panicked<T>(error: tokio::task::JoinError) -> T {
     std::panic::resume_unwind(error.into_panic())
-}
-
-/// Does all the work of a turn: first what makes segments safer, then what frees the disk.
-///
-/// A failure ends the writing, and whatever else there is to do is done all the same.
-fn turn(
-    mut spool: Box<Spool>,
-    writes: &[Attempt],
-    work: Work,
-    pool: &Arc<Pool>,
-) -> (Box<Spool>, Done) {
-    let mut done = Done::default();
-    done.failure = write(&mut spool, writes, &mut done).err();
-    let mut rest = Ok(());
-    for record in work.settled {
-        rest = rest.and(spool.settle(record));
-    }
-    for (record, segment_count) in work.released {
-        if !spool.release(record) {
-            done.displaced_count += segment_count;
-        }
-    }
-    if work.is_sync_due {
-        rest = rest.and(spool.sync());
-    }
-    rest = rest.and(read(&mut spool, work.read_count, pool, &mut done));
-    done.trouble = rest.err();
-    (spool, done)
-}
-
-fn write(spool: &mut Spool, writes: &[Attempt], done: &mut Done) -> Result<(), SpoolError> {
-    for Attempt { batch, .. } in writes {
-        let age_seconds = batch.oldest_at.elapsed().as_secs();
-        let created_at = unix_seconds(SystemTime::now()).saturating_sub(age_seconds);
-        let table = batch.record_table();
-        let pieces: Vec<&[u8]> =
-            std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
-        let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
-        match spool.append(&pieces, segment_count, created_at) {
-            Ok(displaced) => done.displaced_count += displaced.segment_count,
-            Err(error) => {
-                done.displaced_count += error.displaced.segment_count;
-                return Err(error.cause);
-            }
-        }
-        done.written_count += 1;
-    }
-    Ok(())
-}
-
-fn read(
-    spool: &mut Spool,
-    read_count: usize,
-    pool: &Arc<Pool>,
-    done: &mut Done,
-) -> Result<(), SpoolError> {
-    let mut skipped_count = 0;
-    let now = unix_seconds(SystemTime::now());
-    while done.read.len() < read_count && skipped_count < SKIPPED_COUNT_MAX && !pool.is_half_used()
-    {
-        skipped_count += 1;
-        match spool.next(now) {
-            Next::Empty => {
-                done.is_read_out = true;
-                break;
-            }
-            Next::Expired { segment_count } => done.expired_count += u64::from(segment_count),
-            Next::Damaged(damage) => {
-                done.damaged_record_count += 1;
-                done.damaged_bytes += damage.bytes;
-                done.damaged_segment_count += damage.segment_count;
-                done.damage = Some(damage.to_string());
-            }
-            Next::Record(record) => {
-                let (id, segment_count) = (record.id, u64::from(record.segment_count));
-                let age = Duration::from_secs(now.saturating_sub(record.created_at));
-                let oldest_at = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-                match Batch::from_record(record.payload, oldest_at, pool) {
-                    Ok(batch) => done.read.push((batch, id)),
-                    // It stays where it is, taken, for a run with more memory.
-                    Err(RecordError::Memory(_)) if is_too_large(record.payload.len(), pool) => {
-                        let length = record.payload.len();
-                        TOO_LARGE.log(|more| {
-                            error!(
-                                "A batch of {length} bytes in the spool is larger than memory (-m) \
-                                 and stays there for a run with more{more}"
-                            );
-                        });
-                    }
-                    Err(RecordError::Memory(_)) => {
-                        done.is_memory_short = true;
-                        let is_back = spool.release(id);
-                        debug_assert!(is_back, "its file was there a moment ago");
-                        break;
-                    }
-                    Err(RecordError::Content) => {
-                        done.damaged_record_count += 1;
-                        done.damaged_bytes += record.payload.len() as u64;
-                        done.damaged_segment_count += segment_count;
-                        done.damage = Some(RecordError::Content.to_string());
-                        spool.settle(id)?;
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether a record cannot be read whatever else waits in memory.
-fn is_too_large(record_bytes: usize, pool: &Pool) -> bool {
-    record_bytes / CHUNK_BYTES >= pool.chunk_count_max() / 2
-}
-
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

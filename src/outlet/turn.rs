@@ -1,0 +1,168 @@
+//! A turn of the spool: all that has come together since the last one, on a thread beside.
+//!
+//! In: attempts to write, and [`Work`]. Out: [`Done`], for the [`Spooler`](super::spooler::Spooler) to count
+//! and to say. Bound: what the spooler asks for; of records that cannot be used,
+//! [`SKIPPED_COUNT_MAX`]. Runs on tokio's threads for blocking work, and may wait for the disk.
+
+use crate::batch::{Batch, RecordError};
+use crate::log::RateLimit;
+use crate::memory::{CHUNK_BYTES, Pool};
+use crate::spool::{Next, RecordId, Spool, SpoolError};
+use crate::upload::Attempt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tracing::error;
+
+/// Records that cannot be used which a turn looks at, at most, before others have their turn.
+const SKIPPED_COUNT_MAX: usize = 1000;
+
+static TOO_LARGE: RateLimit = RateLimit::once_a_minute();
+
+/// What the next turn is to do beside writing.
+#[derive(Debug, Default)]
+pub struct Work {
+    pub settled: Vec<RecordId>,
+    /// With the number of segments in each.
+    pub released: Vec<(RecordId, u64)>,
+    pub read_count: usize,
+    pub is_sync_due: bool,
+}
+
+/// What a turn has done.
+#[derive(Debug, Default)]
+pub struct Done {
+    pub written_count: usize,
+    pub read: Vec<(Batch, RecordId)>,
+    /// Whether nothing was left to be read.
+    pub is_read_out: bool,
+    pub displaced_count: u64,
+    pub expired_count: u64,
+    pub damaged_record_count: u64,
+    pub damaged_bytes: u64,
+    /// Segments that are known to be lost with those.
+    pub damaged_segment_count: u64,
+    /// What the last of them was.
+    pub damage: Option<String>,
+    /// Whether memory had no room for the next record.
+    pub is_memory_short: bool,
+    /// Why something could not be written.
+    pub failure: Option<SpoolError>,
+    /// Why something else could not be done.
+    pub trouble: Option<SpoolError>,
+}
+
+/// Does all the work of a turn: first what makes segments safer, then what frees the disk.
+///
+/// A failure ends the writing, and whatever else there is to do is done all the same.
+pub fn turn(
+    mut spool: Box<Spool>,
+    writes: &[Attempt],
+    work: Work,
+    pool: &Arc<Pool>,
+) -> (Box<Spool>, Done) {
+    let mut done = Done::default();
+    done.failure = write(&mut spool, writes, &mut done).err();
+    let mut rest = Ok(());
+    for record in work.settled {
+        rest = rest.and(spool.settle(record));
+    }
+    for (record, segment_count) in work.released {
+        if !spool.release(record) {
+            done.displaced_count += segment_count;
+        }
+    }
+    if work.is_sync_due {
+        rest = rest.and(spool.sync());
+    }
+    rest = rest.and(read(&mut spool, work.read_count, pool, &mut done));
+    done.trouble = rest.err();
+    (spool, done)
+}
+
+fn write(spool: &mut Spool, writes: &[Attempt], done: &mut Done) -> Result<(), SpoolError> {
+    for Attempt { batch, .. } in writes {
+        let age_seconds = batch.oldest_at.elapsed().as_secs();
+        let created_at = unix_seconds(SystemTime::now()).saturating_sub(age_seconds);
+        let table = batch.record_table();
+        let pieces: Vec<&[u8]> =
+            std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
+        let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
+        match spool.append(&pieces, segment_count, created_at) {
+            Ok(displaced) => done.displaced_count += displaced.segment_count,
+            Err(error) => {
+                done.displaced_count += error.displaced.segment_count;
+                return Err(error.cause);
+            }
+        }
+        done.written_count += 1;
+    }
+    Ok(())
+}
+
+fn read(
+    spool: &mut Spool,
+    read_count: usize,
+    pool: &Arc<Pool>,
+    done: &mut Done,
+) -> Result<(), SpoolError> {
+    let mut skipped_count = 0;
+    let now = unix_seconds(SystemTime::now());
+    while done.read.len() < read_count && skipped_count < SKIPPED_COUNT_MAX && !pool.is_half_used()
+    {
+        skipped_count += 1;
+        match spool.next(now) {
+            Next::Empty => {
+                done.is_read_out = true;
+                break;
+            }
+            Next::Expired { segment_count } => done.expired_count += u64::from(segment_count),
+            Next::Damaged(damage) => {
+                done.damaged_record_count += 1;
+                done.damaged_bytes += damage.bytes;
+                done.damaged_segment_count += damage.segment_count;
+                done.damage = Some(damage.to_string());
+            }
+            Next::Record(record) => {
+                let (id, segment_count) = (record.id, u64::from(record.segment_count));
+                let age = Duration::from_secs(now.saturating_sub(record.created_at));
+                let oldest_at = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+                match Batch::from_record(record.payload, oldest_at, pool) {
+                    Ok(batch) => done.read.push((batch, id)),
+                    // It stays where it is, taken, for a run with more memory.
+                    Err(RecordError::Memory(_)) if is_too_large(record.payload.len(), pool) => {
+                        let length = record.payload.len();
+                        TOO_LARGE.log(|more| {
+                            error!(
+                                "A batch of {length} bytes in the spool is larger than memory (-m) \
+                                 and stays there for a run with more{more}"
+                            );
+                        });
+                    }
+                    Err(RecordError::Memory(_)) => {
+                        done.is_memory_short = true;
+                        let is_back = spool.release(id);
+                        debug_assert!(is_back, "its file was there a moment ago");
+                        break;
+                    }
+                    Err(RecordError::Content) => {
+                        done.damaged_record_count += 1;
+                        done.damaged_bytes += record.payload.len() as u64;
+                        done.damaged_segment_count += segment_count;
+                        done.damage = Some(RecordError::Content.to_string());
+                        spool.settle(id)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a record cannot be read whatever else waits in memory.
+fn is_too_large(record_bytes: usize, pool: &Pool) -> bool {
+    record_bytes / CHUNK_BYTES >= pool.chunk_count_max() / 2
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
