@@ -168,7 +168,11 @@ impl Outlet {
         // While calls are held back, part-filled batches go on filling.
         let batch_due = self.batcher.next_due().filter(|_| !self.uploader.is_held_back(now));
         let spool_due = self.spooler.as_ref().and_then(Spooler::next_due);
-        let next = [until, batch_due, self.uploader.next_due(now), spool_due, self.take_at, limit];
+        // Where all that waits lies in the spool, nothing else has it read after a pause.
+        let has_spooled = self.spooler.as_ref().is_some_and(Spooler::may_have_more);
+        let probe_due = self.uploader.paused_until(now).filter(|_| has_spooled);
+        let upload_due = self.uploader.next_due(now);
+        let next = [until, batch_due, upload_due, spool_due, probe_due, self.take_at, limit];
         let next = next.into_iter().flatten().min();
         let due = async {
             match next {

@@ -12,7 +12,7 @@ use crate::account::{Account, DropReason};
 use crate::batch::Batch;
 use crate::log::RateLimit;
 use crate::memory::Pool;
-use crate::spool::{Found, Options, RecordId, Spool, SpoolError};
+use crate::spool::{Found, Options, RecordId, Removal, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::mem;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 static FAILED: RateLimit = RateLimit::once_a_minute();
 static TROUBLE: RateLimit = RateLimit::once_a_minute();
+static FILE_REMOVED: RateLimit = RateLimit::once_a_minute();
+static FOLDER_REMOVED: RateLimit = RateLimit::once_a_minute();
 static FULL: RateLimit = RateLimit::new();
 static EXPIRED: RateLimit = RateLimit::new();
 static DAMAGED: RateLimit = RateLimit::new();
@@ -63,6 +65,8 @@ pub struct Spooler {
     read: Vec<(Batch, RecordId)>,
     /// Whether there may be something to be read.
     may_have_more: bool,
+    /// Whether the last write, or the opening, has failed.
+    has_failed: bool,
     /// Before this the spool is left alone.
     rests_until: Option<Instant>,
     /// When what was written is brought to the disk itself.
@@ -84,6 +88,7 @@ impl Spooler {
             unwritten: Vec::new(),
             read: Vec::new(),
             may_have_more: false,
+            has_failed: false,
             rests_until: None,
             sync_at: None,
             reads_at: None,
@@ -270,6 +275,7 @@ impl Spooler {
                 self.may_have_more = found.file_count > 0;
                 self.account.spool.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
                 self.state = State::Open(Box::new(spool));
+                self.has_failed = false;
             }
             Err(error) => {
                 self.state = State::Closed;
@@ -296,6 +302,7 @@ impl Spooler {
     }
 
     fn failed(&mut self, error: &SpoolError) {
+        self.has_failed = true;
         self.account.spool.errors.add(1);
         self.rests_until = Some(Instant::now() + RETRY_PAUSE);
         FAILED.log(|more| {
@@ -306,6 +313,32 @@ impl Spooler {
                 RETRY_PAUSE.as_secs()
             );
         });
+    }
+
+    /// A failure that went with a line ends with one.
+    fn works_again(&mut self, is_working: bool) {
+        if is_working && mem::take(&mut self.has_failed) {
+            info!("The spool {} can be used again", self.options.path.display());
+        }
+    }
+
+    fn say_what_was_removed(&self, removal: Option<Removal>) {
+        let path = self.options.path.display();
+        match removal {
+            None => {}
+            Some(Removal::File) => FILE_REMOVED.log(|more| {
+                error!(
+                    "A file of the spool {path} was removed while it was written to: what is in \
+                     it is lost unless it is sent before the daemon ends{more}"
+                );
+            }),
+            Some(Removal::Folder) => FOLDER_REMOVED.log(|more| {
+                error!(
+                    "The spool {path} was removed under the daemon and is made anew: what was in \
+                     it is lost, but for a file that is open still{more}"
+                );
+            }),
+        }
     }
 
     fn done(&mut self, (spool, done): (Box<Spool>, Done)) {
@@ -320,6 +353,7 @@ impl Spooler {
         let written = writes.iter().map(|attempt| attempt.batch.documents.len() as u64);
         self.account.spooled.add(written.sum());
         if !writes.is_empty() {
+            self.works_again(done.failure.is_none());
             self.may_have_more = true;
             self.sync_at.get_or_insert(Instant::now() + SYNC_DELAY);
         }
@@ -335,6 +369,7 @@ impl Spooler {
         self.given_up(DropReason::SpoolFull, done.displaced_count);
         self.given_up(DropReason::SpoolAge, done.expired_count);
         self.damaged(&done);
+        self.say_what_was_removed(done.removal);
         if let Some(error) = &done.failure {
             self.failed(error);
         } else if let Some(error) = &done.trouble {

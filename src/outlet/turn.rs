@@ -7,7 +7,7 @@
 use crate::batch::{Batch, RecordError};
 use crate::log::RateLimit;
 use crate::memory::{CHUNK_BYTES, Pool};
-use crate::spool::{Next, RecordId, Spool, SpoolError};
+use crate::spool::{Next, RecordId, Removal, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,6 +45,8 @@ pub struct Done {
     pub damage: Option<String>,
     /// Whether memory had no room for the next record.
     pub is_memory_short: bool,
+    /// What somebody else has removed.
+    pub removal: Option<Removal>,
     /// Why something could not be written.
     pub failure: Option<SpoolError>,
     /// Why something else could not be done.
@@ -62,6 +64,7 @@ pub fn turn(
 ) -> (Box<Spool>, Done) {
     let mut done = Done::default();
     done.failure = write(&mut spool, writes, &mut done).err();
+    done.removal = spool.removal();
     let mut rest = Ok(());
     for record in work.settled {
         rest = rest.and(spool.settle(record));

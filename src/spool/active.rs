@@ -5,7 +5,7 @@
 //! has grown to its bound.
 
 use super::file::{Count, DataFile};
-use super::folder::{Folder, Kind};
+use super::folder::{Folder, Kind, is_removed};
 use super::record::{FILE_MAGIC, Header};
 use rustix::io::{pwritev, retry_on_intr};
 use std::fs::File;
@@ -59,6 +59,11 @@ impl ActiveFile {
     pub fn sync(&mut self) -> io::Result<()> {
         let is_unsynced = std::mem::take(&mut self.is_unsynced);
         if is_unsynced { self.handle.sync_data() } else { Ok(()) }
+    }
+
+    /// Whether somebody has removed it: then what is in it does not outlive the daemon.
+    pub fn is_removed(&self) -> bool {
+        is_removed(&self.handle)
     }
 
     /// The number in its name.

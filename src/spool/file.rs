@@ -5,10 +5,11 @@
 //! cursor. Bound: 60 bytes of memory for each record that is taken or put back, 40 for each that an
 //! earlier run settled in the file being read.
 //!
-//! The file is open while something in it is not synced and while it is being read. A file that
-//! cannot be read is given up for this run, and kept for the next one.
+//! The file is open while something in it is not synced and while it is being read; one that
+//! somebody removed meanwhile stays open to its end. A file that cannot be read is given up for this
+//! run, and kept for the next one.
 
-use super::folder::{Folder, Kind};
+use super::folder::{Folder, Kind, is_removed};
 use super::progress::Progress;
 use super::record::{FILE_HEADER_BYTES, Header, Slot, look, read_payload};
 use super::{Damage, DamageCause};
@@ -265,7 +266,8 @@ impl DataFile {
     /// descriptors.
     fn close_if_idle(&mut self) {
         let is_being_read = self.cursor > 0 && self.cursor < self.length_bytes;
-        if !is_being_read && !self.is_unsynced {
+        let is_idle = !is_being_read && !self.is_unsynced;
+        if is_idle && !(self.is_unread() && self.handle.as_ref().is_some_and(is_removed)) {
             self.handle = None;
         }
     }

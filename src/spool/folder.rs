@@ -1,6 +1,6 @@
 //! The folder of a spool: ours alone, and held open.
 //!
-//! The path is followed once. From then on everything is reached from the folder's descriptor,
+//! The path is followed once, and again where the folder itself was removed. From then on everything is reached from the folder's descriptor,
 //! and never through a symbolic link, so nobody who can write further up in the path can have us
 //! write or delete elsewhere. While a daemon has the folder it holds a lock on the file `lock` in
 //! it; the kernel lets go of it when the daemon ends, however that happens.
@@ -22,8 +22,8 @@ use rustix::process::geteuid;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// The largest number that has ten digits. At a file a second it takes three hundred years.
 const SEQUENCE_MAX: u64 = 9_999_999_999;
@@ -70,6 +70,7 @@ impl Drop for Lock {
 /// The folder, open and locked.
 #[derive(Debug)]
 pub struct Folder {
+    path: PathBuf,
     descriptor: OwnedFd,
     _lock: Lock,
     /// Whether names came or went since the last [`sync`](Self::sync).
@@ -86,7 +87,17 @@ impl Folder {
         let descriptor = open_folder(path)?;
         let tightened_from = secure(&descriptor, path)?;
         let lock = lock(&descriptor, path)?;
-        Ok((Self { descriptor, _lock: lock, is_unsynced: true }, tightened_from))
+        let path = path.to_owned();
+        Ok((Self { path, descriptor, _lock: lock, is_unsynced: true }, tightened_from))
+    }
+
+    /// Makes and locks the folder anew if somebody has removed it; says whether it was.
+    pub fn make_again(&mut self) -> Result<bool, SpoolError> {
+        let is_removed = is_removed(&self.descriptor);
+        if is_removed {
+            (*self, _) = Self::open(&self.path)?;
+        }
+        Ok(is_removed)
     }
 
     /// Looks for files of ours. Reads names and sizes alone.
@@ -165,6 +176,11 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Whether an open file or folder has no name any more.
+pub fn is_removed(descriptor: impl AsFd) -> bool {
+    fstat(descriptor).is_ok_and(|stat| stat.st_nlink == 0)
 }
 
 fn make(path: &Path) -> Result<(), SpoolError> {

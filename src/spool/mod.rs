@@ -97,6 +97,16 @@ pub struct Displaced {
     pub segment_count: u64,
 }
 
+/// What somebody else has done to the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// A file was removed while it was written to. It is read through its descriptor as long as
+    /// the daemon lives.
+    File,
+    /// The folder was removed, with all that was in it, and is made anew.
+    Folder,
+}
+
 /// The place of a record that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId {
@@ -147,6 +157,7 @@ pub struct Spool {
     /// Above the number of every file there ever was.
     next_sequence: u64,
     payload: Vec<u8>,
+    removal: Option<Removal>,
 }
 
 impl Spool {
@@ -182,6 +193,7 @@ impl Spool {
             sealed: found_files(&listing),
             active: None,
             payload: Vec::new(),
+            removal: None,
         };
         Ok((spool, found))
     }
@@ -204,7 +216,7 @@ impl Spool {
         let mut displaced = Displaced::default();
         let appended = self.header(payload, segment_count, created_at).and_then(|header| {
             self.make_room(&header, &mut displaced).map_err(SpoolError::Remove)?;
-            self.write(&header, payload).map_err(SpoolError::Write)
+            self.write(&header, payload)
         });
         match appended {
             Ok(()) => Ok(displaced),
@@ -288,6 +300,11 @@ impl Spool {
         synced.and(self.folder.sync()).map_err(SpoolError::Sync)
     }
 
+    /// What somebody else has removed since the last time that this was asked.
+    pub fn removal(&mut self) -> Option<Removal> {
+        self.removal.take()
+    }
+
     /// Bytes on disk, settled records in files that still have others among them.
     pub fn size_bytes(&self) -> u64 {
         let active = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
@@ -355,15 +372,14 @@ impl Spool {
         Ok(())
     }
 
-    fn write(&mut self, header: &Header, payload: &[&[u8]]) -> io::Result<()> {
+    fn write(&mut self, header: &Header, payload: &[&[u8]]) -> Result<(), SpoolError> {
+        if self.active.as_ref().is_some_and(ActiveFile::is_removed) {
+            self.removal.get_or_insert(Removal::File);
+            self.seal_active();
+        }
         let active = match self.active.take() {
             Some(active) => active,
-            None => {
-                // A number is used up even if this fails: the file may be there all the same.
-                let sequence = self.next_sequence;
-                self.next_sequence += 1;
-                ActiveFile::begin(&mut self.folder, sequence)?
-            }
+            None => self.begin_file()?,
         };
         let active = self.active.insert(active);
         let written = active.append(header, payload);
@@ -371,7 +387,17 @@ impl Spool {
         if written.is_err() && active.cut_back().is_err() {
             self.seal_active();
         }
-        written
+        written.map_err(SpoolError::Write)
+    }
+
+    fn begin_file(&mut self) -> Result<ActiveFile, SpoolError> {
+        if self.folder.make_again()? {
+            self.removal = Some(Removal::Folder);
+        }
+        // A number is used up even if this fails: the file may be there all the same.
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        ActiveFile::begin(&mut self.folder, sequence).map_err(SpoolError::Write)
     }
 
     /// The oldest sealed file that may have a record; seals the active one if there is no other.

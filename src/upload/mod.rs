@@ -202,7 +202,7 @@ impl Uploader {
     }
 
     /// Until when no call may start, because of failures or throttling.
-    fn paused_until(&self, now: Instant) -> Option<Instant> {
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.hold.until(now).max(self.pace.ready_at(now))
     }
 

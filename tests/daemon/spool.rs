@@ -300,6 +300,34 @@ fn a_flipped_byte_costs_the_batch_that_it_was_in() {
 }
 
 #[test]
+fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = start(&endpoint, &spool);
+    let mut sent = fill(&daemon, 1_000);
+    fs::remove_dir_all(&spool).unwrap();
+    let load = Load::start(daemon.udp, 100, |index| large_document(1_000_000 + index));
+    daemon.wait_for_line("was removed under the daemon and is made anew");
+    sent.extend(load.stop());
+    assert!(spool.join("lock").exists());
+    endpoint.set_way(Way::Open);
+    daemon.wait_until("nothing waits any more", || {
+        let account = daemon.account();
+        account.get("sent") + account.get("dropped") >= sent.len() as u64
+    });
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    // A file that was closed is gone; whether one was, the moment decides.
+    let account = Account::of_log(&log).unwrap();
+    let lost_count = account.reason("dropped", "spool_damage");
+    assert_eq!((account.get("dropped"), account.imbalance()), (lost_count, 0), "{log}");
+    let lost_count = usize::try_from(lost_count).unwrap();
+    Delivery::of(&endpoint, &sent).misses(lost_count, &log).has_none_twice(&log);
+}
+
+#[test]
 fn a_spool_keeps_to_its_size_and_the_oldest_give_way_and_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = FaultEndpoint::start();

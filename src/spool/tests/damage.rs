@@ -157,6 +157,40 @@ fn a_file_that_somebody_removed_is_counted_and_forgotten() {
 }
 
 #[test]
+fn a_file_that_is_removed_while_it_is_written_is_read_still_and_appended_to_no_more() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    let _ = append(&mut spool, 0);
+    std::fs::remove_file(folder.path().join("0000000001.spool")).unwrap();
+    spool.sync().unwrap();
+    let _ = append(&mut spool, 1);
+    assert_eq!((spool.removal(), spool.removal()), (Some(Removal::File), None));
+    // Not even a sync closes what nobody could open again.
+    spool.sync().unwrap();
+    assert_eq!(file_names(folder.path()), ["0000000002.spool"]);
+    assert_eq!(take_all(&mut spool), [0, 1]);
+}
+
+#[test]
+fn a_folder_that_is_removed_is_made_anew_and_locked() {
+    let parent = folder();
+    let path = parent.path().join("spool");
+    let mut spool = open_small(&path, 1 << 30, 250);
+    for name in 0..3 {
+        let _ = append(&mut spool, name);
+    }
+    spool.sync().unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    let _ = append(&mut spool, 3);
+    assert_eq!(spool.removal(), Some(Removal::Folder));
+    assert_eq!(file_names(&path), ["0000000003.spool"]);
+    assert!(matches!(Spool::open(options(&path, 1 << 30)), Err(SpoolError::Locked { .. })));
+    // The first file was closed and is gone; the second one was open.
+    let drained = drain(&mut spool);
+    assert_eq!((drained.names, drained.damaged_segment_count), (vec![2, 3], 2));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_passed_over_and_kept() {
     let folder = folder();
     let mut spool = open_small(folder.path(), 1_000, 250);
