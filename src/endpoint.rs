@@ -27,7 +27,7 @@ pub struct Variant {
 /// The configured endpoint is not an address
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "Endpoint {text:?} is not an address of a service: {reason}. \
+    "{text} is not an address of a service: {reason}. \
      Give http://HOST[:PORT] or https://HOST[:PORT]"
 )]
 pub struct EndpointError {
@@ -67,8 +67,11 @@ impl Endpoint {
 
     fn parse(text: &str) -> Result<Self, EndpointError> {
         // What may be a password or a token is not shown.
-        let shown = if text.contains(['@', '?']) { "with a user or a query" } else { text };
-        let error = |reason: String| EndpointError { text: shown.to_owned(), reason };
+        let shown = match text.contains(['@', '?']) {
+            true => "(not shown)".to_owned(),
+            false => format!("{text:?}"),
+        };
+        let error = |reason: String| EndpointError { text: shown.clone(), reason };
         let uri: Uri = text.trim().parse().map_err(|reason| error(format!("{reason}")))?;
         let parts = uri.into_parts();
         let scheme = parts.scheme.ok_or_else(|| error("the scheme is missing".into()))?;
@@ -76,8 +79,11 @@ impl Endpoint {
             return Err(error(format!("the scheme {scheme} is neither http nor https")));
         }
         let authority = parts.authority.ok_or_else(|| error("the host is missing".into()))?;
-        if authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err(error("the host is not a plain name or address".into()));
+        if authority.as_str().contains('@') {
+            return Err(error("it has a user in it".into()));
+        }
+        if authority.host().is_empty() {
+            return Err(error("the host is missing".into()));
         }
         let path = parts.path_and_query.unwrap_or(PathAndQuery::from_static("/"));
         if path.query().is_some() {
@@ -159,7 +165,7 @@ mod tests {
         for text in ["xray", "ftp://host", "https://", "http://a b", "http://h/?q", "http://u:p@h"]
         {
             let error = Endpoint::parse(text).unwrap_err();
-            assert!(error.to_string().contains("Endpoint"), "{error}");
+            assert!(error.to_string().contains("is not an address of a service"), "{error}");
             assert!(!error.to_string().contains("u:p"), "{error}");
         }
     }

@@ -65,15 +65,14 @@ fn main() -> ExitCode {
             .is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
     };
     let result = daemon::run(&config, &environment, mode);
-    if let Err(error) = &result {
-        error!("{error}");
-    }
-    // Flushed before the last word, which is for whoever looks at standard error only.
+    // Flushed before the last word, which is for whoever does not look into the file.
     drop(log);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&mut io::stderr(), &error.to_string());
+            if config.log_path.is_some() {
+                say(&mut io::stderr(), &error.to_string());
+            }
             ExitCode::FAILURE
         }
     }

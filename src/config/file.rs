@@ -8,7 +8,9 @@ use super::{
     ReceiveBackend, SHUTDOWN_SECONDS_MAX, SPOOL_AGE_HOURS_MAX, Source, TIMEOUT_SECONDS_MAX,
     buffer_size, log_level, spool_size, within,
 };
+use crate::endpoint::EndpointError;
 use serde_json::Value;
+use serde_saphyr::UserMessageFormatter;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -52,6 +54,14 @@ pub enum ConfigError {
         name: &'static str,
         /// What is wrong, and what to write instead.
         problem: String,
+    },
+    /// The endpoint is no address
+    #[error("{name} {source}")]
+    Endpoint {
+        /// The key or the variable that it is from.
+        name: &'static str,
+        /// What is wrong, and what to write instead.
+        source: EndpointError,
     },
     /// A flag's value cannot be used
     #[error("flag {flag}: {problem}")]
@@ -232,7 +242,7 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let tree: Value = serde_saphyr::from_str(text).map_err(|error| {
-            let reason = error.without_snippet().to_string();
+            let reason = error.without_snippet().render_with_formatter(&UserMessageFormatter);
             ConfigError::Syntax { path: path.to_owned(), reason }
         })?;
         let wrong = |key: &str, problem: String| ConfigError::Key {

@@ -3,6 +3,7 @@
 //! In: an [`Invocation`], the environment, the places where a file may be. Out: a [`Config`] in
 //! which every value is within its bounds, or an error that says which flag or key to change.
 
+mod check;
 mod file;
 mod show;
 
@@ -281,13 +282,7 @@ impl Config {
         config.apply_flags(flags)?;
         config.note_flags(flags);
         config.apply_environment(environment)?;
-        if config.no_verify_ssl {
-            config.warnings.push(
-                "NoVerifySSL is on: certificates are not checked, so whoever is on the way can \
-                 read and change what is sent. Trust a private authority with AWS_CA_BUNDLE instead"
-                    .to_owned(),
-            );
-        }
+        config.check()?;
         if !invocation.ignored.is_empty() {
             // The address of a proxy may be among them, with a password in it.
             let shown = |word: &String| if word.contains('@') { "..." } else { word }.to_owned();

@@ -53,6 +53,15 @@ fn text<T: ToString>(value: Option<&T>) -> String {
     value.map(T::to_string).unwrap_or_default()
 }
 
+/// What a value that is not given stands for.
+fn or<T: ToString>(value: Option<&T>, otherwise: &str) -> String {
+    value.map_or_else(|| otherwise.to_owned(), T::to_string)
+}
+
+fn automatic(value: u64) -> String {
+    if value == 0 { "0 (see xray limits)".to_owned() } else { value.to_string() }
+}
+
 /// Every setting, in the order of the table.
 pub const SETTINGS: &[Setting] = &[
     setting(
@@ -71,9 +80,9 @@ pub const SETTINGS: &[Setting] = &[
         "Region",
         "-n, --region",
         |flags| has_text(&flags.region),
-        |config| text(config.region.as_ref()),
+        |config| or(config.region.as_ref(), "(looked for at the start)"),
     ),
-    key("Endpoint", |config| text(config.endpoint.as_ref())),
+    key("Endpoint", |config| or(config.endpoint.as_ref(), "(the region's own)")),
     setting(
         "ProxyAddress",
         "-p, --proxy-address",
@@ -104,7 +113,7 @@ pub const SETTINGS: &[Setting] = &[
         "TotalBufferSizeMB",
         "-m, --buffer-memory",
         |flags| flags.buffer_memory.is_some(),
-        |config| config.buffer_size_mb.to_string(),
+        |config| automatic(config.buffer_size_mb),
     ),
     key("Concurrency", |config| config.concurrency.to_string()),
     key("ShutdownSeconds", |config| config.shutdown_seconds.to_string()),
@@ -122,9 +131,9 @@ pub const SETTINGS: &[Setting] = &[
             name.to_owned()
         },
     ),
-    key("Receive.Receivers", |config| config.receiver_count.to_string()),
+    key("Receive.Receivers", |config| automatic(config.receiver_count as u64)),
     key("Receive.SharePort", |config| config.share_port.to_string()),
-    key("Receive.Pin", |config| text(config.pin.as_ref())),
+    key("Receive.Pin", |config| or(config.pin.as_ref(), "(unless in a container)")),
     key("Upload.ConnectTimeoutSeconds", |config| config.connect_timeout_seconds.to_string()),
     key("Upload.RequestTimeoutSeconds", |config| config.request_timeout_seconds.to_string()),
     key("Upload.PingIntervalSeconds", |config| config.ping_interval_seconds.to_string()),
@@ -188,11 +197,8 @@ impl Config {
         let mut table = format!("{:<30}{:<30}{}\n", "setting", "value", "from");
         for Setting { key, show, .. } in SETTINGS {
             let value = show(self);
-            // What may be a password is not shown; the start refuses such an endpoint.
-            let is_hidden = *key == "Endpoint" && value.contains('@');
             let value = match value.is_empty() {
                 true => "(none)",
-                false if is_hidden => "(has a user in it)",
                 false => &value,
             };
             let source = match self.sources.get(key) {
@@ -279,8 +285,9 @@ mod tests {
         assert_eq!(row(&table, "Endpoint"), ["http://e", "variable", "AWS_ENDPOINT_URL"]);
         assert_eq!(row(&table, "Concurrency"), ["8", "default"]);
         assert_eq!(row(&table, "Spool.Path"), ["(none)", "default"]);
-        let table = load("", "Endpoint: 'http://u:secret@h'\n", &[("AWS_REGION", "r")]);
+        let table = load("", "ProxyAddress: 'http://u:secret@h'\n", &[("AWS_REGION", "r")]);
         assert_eq!(row(&table, "Region"), ["r", "variable", "AWS_REGION"]);
+        assert!(row(&table, "ProxyAddress")[0].contains('h'), "{table}");
         assert!(!table.contains("secret"), "{table}");
     }
 }

@@ -46,7 +46,8 @@ impl Flow {
     /// Opens the sockets and starts all threads; segments are kept until [`run`](Self::run) knows
     /// where to send them.
     pub fn start(config: &Config) -> Result<Self, DaemonError> {
-        let limits = Limits::derive(Wanted::from(config), Host::read());
+        let host = Host::read();
+        let limits = Limits::derive(Wanted::from(config), host);
         let choice = Choice::make(config.receive_backend)?;
         let binding = Binding {
             socket_count: limits.receiver_count,
@@ -54,7 +55,8 @@ impl Flow {
             share_port: config.share_port,
         };
         let group = SocketGroup::bind(&config.udp_address, binding)?;
-        say_how(&group, &choice, &limits, config.receiver_count);
+        say_how(&group, &choice, &limits);
+        say_what_does_not_fit(&limits, host, config.receiver_count);
         let spool = spool_options(config);
         let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::new(limits.receiver_count));
@@ -173,7 +175,7 @@ fn spool_options(config: &Config) -> Option<spool::Options> {
 }
 
 /// The start-up lines: the backend in force, what the kernel granted, what was not to be had.
-fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits, receiver_count: usize) {
+fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits) {
     let queue = group.queue();
     info!(
         "Listening on UDP {} (receive backend {}, {} receivers, socket queue {} bytes each, \
@@ -186,13 +188,6 @@ fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits, receiver_count
     );
     if let Some(reason) = &choice.fallback {
         warn!("Receiving with {} instead: {reason}", choice.backend);
-    }
-    if limits.receiver_count < receiver_count {
-        warn!(
-            "{} receivers and not {receiver_count} (Receive.Receivers): more do not fit into half \
-             of the buffers (-m)",
-            limits.receiver_count
-        );
     }
     if queue.granted_bytes < queue.asked_bytes {
         info!(
@@ -213,6 +208,26 @@ fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits, receiver_count
             "Another daemon listens on the port too (Receive.SharePort): it may get all datagrams \
              until it ends"
         ),
+    }
+}
+
+/// What the operator has asked for and the machine has no room for.
+fn say_what_does_not_fit(limits: &Limits, host: Host, receiver_count: usize) {
+    let memory_bytes = host.cgroup_limit_bytes.unwrap_or(host.memory_bytes);
+    if limits.total_bytes > memory_bytes {
+        warn!(
+            "The buffers (-m) may grow to {} MB and there are {} MB of memory: the kernel may end \
+             the daemon, and lose what it holds, before they are full",
+            limits.total_bytes / MEGABYTE,
+            memory_bytes / MEGABYTE
+        );
+    }
+    if limits.receiver_count < receiver_count {
+        warn!(
+            "{} receivers and not {receiver_count} (Receive.Receivers): more do not fit into half \
+             of the buffers (-m)",
+            limits.receiver_count
+        );
     }
 }
 

@@ -60,7 +60,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Region(#[from] RegionError),
     /// The endpoint is no address
-    #[error(transparent)]
+    #[error("Endpoint {0}")]
     Endpoint(#[from] EndpointError),
     /// The certificates to trust cannot be used
     #[error(transparent)]
@@ -104,7 +104,8 @@ pub struct Environment {
 ///
 /// # Errors
 ///
-/// When it cannot start, or a part of it that it cannot do without has failed.
+/// When it cannot start, or a part of it that it cannot do without has failed. The log has it
+/// already.
 pub fn run(config: &Config, environment: &Environment, mode: Mode) -> Result<(), DaemonError> {
     info!("Initializing AWS X-Ray daemon (xrayd {})", env!("CARGO_PKG_VERSION"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -116,10 +117,16 @@ pub fn run(config: &Config, environment: &Environment, mode: Mode) -> Result<(),
     });
     // A name that is being looked up on a thread of the runtime is not worth a wait.
     runtime.shutdown_background();
-    result
+    result.unwrap_or_else(|failure| {
+        error!("{failure}");
+        Err(failure)
+    })
 }
 
-async fn run_for_service(config: &Config, environment: &Environment) -> Result<(), DaemonError> {
+/// How the flow has ended; a failure of it is logged when it comes.
+type Ended = Result<(), DaemonError>;
+
+async fn run_for_service(config: &Config, environment: &Environment) -> Result<Ended, DaemonError> {
     let signals = Signals::new()?;
     let flow = Flow::start(config)?;
     let proxy_timeout = Duration::from_secs(config.proxy_timeout_seconds);
@@ -139,14 +146,14 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<(
     };
     let asks_metadata = !config.local_mode && !environment.disables_metadata;
     let telemetry = telemetry(config, environment, &flow, asks_metadata);
-    flow.run(routes, telemetry, &server, signals).await
+    Ok(flow.run(routes, telemetry, &server, signals).await)
 }
 
 async fn run_for_sandbox(
     config: &Config,
     environment: &Environment,
     demo: bool,
-) -> Result<(), DaemonError> {
+) -> Result<Ended, DaemonError> {
     let signals = Signals::new()?;
     let listener = listen(&config.tcp_address).await;
     let (listener, tcp_address) = listener.map_err(|source| {
@@ -180,7 +187,7 @@ async fn run_for_sandbox(
     let result = flow.run(routes, telemetry, &server, signals).await;
     printer.abort();
     service.print_rest();
-    result
+    Ok(result)
 }
 
 /// The telemetry of `flow`, unless it is switched off; and where its way to the service goes.

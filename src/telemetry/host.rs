@@ -1,10 +1,11 @@
 //! Which host the telemetry is of: from the environment, the instance metadata, the kernel.
 
 use crate::identity;
+use crate::log::RateLimit;
 use aws_config::imds;
 use aws_config::provider_config::ProviderConfig;
 use std::time::Duration;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// All that the instance metadata gets, the fetching of a token among it.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
@@ -14,6 +15,8 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 const HOSTNAME_LENGTH_MAX: usize = 255;
 const INSTANCE_ID_LENGTH_MAX: usize = 20;
 const RESOURCE_ARN_LENGTH_MAX: usize = 500;
+
+static TOO_LONG: RateLimit = RateLimit::once_a_minute();
 
 /// What the operator and the environment say of the host.
 #[derive(Debug, Clone, Default)]
@@ -67,10 +70,11 @@ impl Host {
     fn of(sources: &HostSources, hostname: Option<String>, instance_id: Option<String>) -> Self {
         let hostname = sources.hostname.clone().or(hostname).or_else(kernel_hostname);
         let instance_id = sources.instance_id.clone().or(instance_id);
+        let resource_arn = sources.resource_arn.clone();
         Self {
-            hostname: at_most(hostname, HOSTNAME_LENGTH_MAX),
-            instance_id: at_most(instance_id, INSTANCE_ID_LENGTH_MAX),
-            resource_arn: at_most(sources.resource_arn.clone(), RESOURCE_ARN_LENGTH_MAX),
+            hostname: at_most("host name", hostname, HOSTNAME_LENGTH_MAX),
+            instance_id: at_most("instance id", instance_id, INSTANCE_ID_LENGTH_MAX),
+            resource_arn: at_most("resource ARN (-a)", resource_arn, RESOURCE_ARN_LENGTH_MAX),
         }
     }
 }
@@ -97,8 +101,18 @@ fn kernel_hostname() -> Option<String> {
     Some(name).filter(|name| !name.is_empty())
 }
 
-fn at_most(text: Option<String>, length_max: usize) -> Option<String> {
-    text.filter(|text| text.chars().count() <= length_max)
+/// `text`, unless the service would refuse it for its length.
+fn at_most(name: &str, text: Option<String>, length_max: usize) -> Option<String> {
+    let length = text.as_ref().map_or(0, |text| text.chars().count());
+    if length > length_max {
+        TOO_LONG.log(|more| {
+            warn!(
+                "The {name} has {length} characters and is left out of telemetry: the service \
+                 takes {length_max}{more}"
+            );
+        });
+    }
+    text.filter(|_| length <= length_max)
 }
 
 #[cfg(test)]

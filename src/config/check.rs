@@ -1,0 +1,131 @@
+//! What an operator should know of settings that are taken as they are.
+//!
+//! The original takes any text for a role or a region, so these are warnings: a start that has
+//! worked goes on working. Pure code; the endpoint alone is refused, as it was never of use.
+
+use super::{Config, ConfigError, Source};
+use crate::endpoint::Endpoint;
+
+impl Config {
+    /// Refuses an endpoint that is no address, and notes what looks like a slip.
+    pub(super) fn check(&mut self) -> Result<(), ConfigError> {
+        if let Some(text) = &self.endpoint {
+            let name = match self.sources.get("Endpoint") {
+                Some(Source::Variable(name)) => name,
+                _ => "Endpoint",
+            };
+            Endpoint::resolve(Some(text), "", self.endpoint_variant)
+                .map_err(|source| ConfigError::Endpoint { name, source })?;
+        }
+        if self.no_verify_ssl {
+            self.warn(
+                "NoVerifySSL is on: certificates are not checked, so whoever is on the way can \
+                 read and change what is sent. Trust a private authority with AWS_CA_BUNDLE instead",
+            );
+        }
+        if let Some(region) = self.region.clone().filter(|region| !is_region(region)) {
+            self.warn(format!("{region:?} does not look like a region, for example eu-west-1"));
+        }
+        if let Some(role) = self.role_arn.clone().filter(|role| !is_role_arn(role)) {
+            self.warn(format!(
+                "{role:?} does not look like the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME"
+            ));
+        }
+        let has_size = ["Spool.MaxSizeMB", "Spool.MaxAgeHours"]
+            .iter()
+            .any(|key| self.sources.contains_key(key));
+        if has_size && self.spool_path.is_none() {
+            self.warn(
+                "the size or the age of a spool is given and no folder (--spool-path): \
+                       there is none",
+            );
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+}
+
+/// Letters, digits and hyphens with a number at the end, as every region there is.
+fn is_region(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let number = text.rsplit('-').next().unwrap_or_default();
+    text.bytes().all(is_plain)
+        && text.contains('-')
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/NAME`, where the name may have a path.
+fn is_role_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
+    partition.starts_with("aws")
+        && account.len() == 12
+        && account.bytes().all(|byte| byte.is_ascii_digit())
+        && resource.strip_prefix("role/").is_some_and(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check().unwrap();
+        config.warnings
+    }
+
+    #[test]
+    fn regions_and_roles_of_every_partition_pass_and_slips_are_noted() {
+        for region in ["us-east-1", "us-gov-west-1", "cn-north-1", "us-isob-east-1", "mx-central-1"]
+        {
+            assert!(is_region(region), "{region}");
+        }
+        for region in ["us-east", "US-EAST-1", "us-east-1a", "useast1", "eu west-1", "us-east-"] {
+            let warnings = warnings(|config| config.region = Some(region.to_owned()));
+            assert!(warnings[0].contains(region) && warnings.len() == 1, "{warnings:?}");
+        }
+        for role in ["arn:aws:iam::123456789012:role/x", "arn:aws-cn:iam::123456789012:role/a/b/x"]
+        {
+            assert!(is_role_arn(role), "{role}");
+        }
+        for role in [
+            "x",
+            "arn:aws:iam::123456789012:user/x",
+            "arn:aws:iam::12345678901:role/x",
+            "arn:aws:iam::123456789012:role/",
+            "arn:aws:sts::123456789012:assumed-role/x/y",
+        ] {
+            let warnings = warnings(|config| config.role_arn = Some(role.to_owned()));
+            assert!(warnings[0].contains(role) && warnings.len() == 1, "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn settings_without_effect_are_noted() {
+        assert!(warnings(|_| {}).is_empty());
+        let size = |config: &mut Config| {
+            config.sources.insert("Spool.MaxSizeMB", Source::Flag("--spool-size-mb"));
+        };
+        assert!(warnings(size)[0].contains("--spool-path"));
+        let with_folder = |config: &mut Config| {
+            size(config);
+            config.spool_path = Some("/x".into());
+        };
+        assert!(warnings(with_folder).is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_that_is_no_address_is_refused_by_the_name_that_it_has() {
+        let mut config = Config { endpoint: Some("ftp://h".to_owned()), ..Config::default() };
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("Endpoint \"ftp://h\" is not"), "{error}");
+        config.sources.insert("Endpoint", Source::Variable("AWS_ENDPOINT_URL"));
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("AWS_ENDPOINT_URL \"ftp://h\" is not"), "{error}");
+    }
+}
