@@ -51,6 +51,7 @@ pub mod daemon;
 // Leaves: used by all of the above, and by nothing but each other.
 pub mod account;
 pub mod address;
+pub mod cause;
 pub mod endpoint;
 pub mod escape;
 pub mod limits;

@@ -27,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const LEAVES: &[&str] = &[
     "account",
     "address",
+    "cause",
     "config",
     "endpoint",
     "escape",

@@ -7,6 +7,7 @@ use crate::account::Account;
 use crate::config::Config;
 use crate::limits::{Host, Limits, MEGABYTE, Wanted};
 use crate::local_http::Server;
+use crate::log;
 use crate::memory::Pool;
 use crate::metrics::Metrics;
 use crate::outlet::{Deadline, Outlet};
@@ -241,8 +242,12 @@ fn is_in_container() -> bool {
             .any(|name| std::env::var_os(name).is_some())
 }
 
-/// The line of the end.
+/// The lines of the end.
 fn show_account(account: &Account, held_count: usize) {
+    match log::untold_count() {
+        0 => {}
+        count => info!("{count} lines were not logged, since others like them were"),
+    }
     info!("Account: {}", account.line(held_count));
     let imbalance = account.imbalance(held_count);
     if imbalance != 0 {

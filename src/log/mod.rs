@@ -13,7 +13,7 @@ mod file;
 mod rate_limit;
 
 pub use file::{LogFile, reopen};
-pub use rate_limit::{RateLimit, Suppressed};
+pub use rate_limit::{RateLimit, Suppressed, untold_count};
 
 use crate::config::{LogFormat, LogLevel};
 use std::fmt::{self, Write as _};

@@ -11,6 +11,14 @@ const LINE_COUNT_MAX: u64 = 5;
 /// Length of a window.
 const WINDOW_SECONDS: u64 = 10;
 
+/// Lines that were held back, in all places, and that no line has told of yet.
+static UNTOLD_COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines were held back that no later line tells of; for the last word of the log.
+pub fn untold_count() -> u64 {
+    UNTOLD_COUNT.load(Ordering::Relaxed)
+}
+
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Lets some lines through in a window, five in ten seconds unless it says otherwise, and counts
@@ -75,9 +83,12 @@ impl RateLimit {
             self.line_count.store(0, Ordering::Relaxed);
         }
         if self.line_count.fetch_add(1, Ordering::Relaxed) < self.line_count_max {
-            Some(Suppressed(self.suppressed_count.swap(0, Ordering::Relaxed)))
+            let suppressed_count = self.suppressed_count.swap(0, Ordering::Relaxed);
+            UNTOLD_COUNT.fetch_sub(suppressed_count, Ordering::Relaxed);
+            Some(Suppressed(suppressed_count))
         } else {
             self.suppressed_count.fetch_add(1, Ordering::Relaxed);
+            UNTOLD_COUNT.fetch_add(1, Ordering::Relaxed);
             None
         }
     }

@@ -5,6 +5,7 @@
 //! original does the same, and many proxies grant tunnels to port 443 only.
 
 use super::proxy::{Proxy, ProxyAddress, port_of};
+use crate::cause::root_cause;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::uri::Scheme;
@@ -105,15 +106,6 @@ fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
     }
 }
 
-/// The error with its deepest cause, which is the one that an operator can mend.
-pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
 /// What a TLS handshake says of a certificate, which is hidden in errors of the system.
 fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
     if let Some(found @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
@@ -208,7 +200,7 @@ impl Service<Uri> for Way {
         Box::pin(async move {
             let wire = connecting.await.map_err(|error| ConnectError::ProxyUnreachable {
                 proxy: proxy.clone(),
-                reason: innermost(&*error),
+                reason: root_cause(&*error),
             })?;
             if destination.scheme() == Some(&Scheme::HTTP) {
                 return Ok(Stream { wire, takes_requests: true });
@@ -226,7 +218,7 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
         let (proxy, host) = (proxy.clone(), host.clone());
         ConnectError::ProxyBreaks { proxy, host, reason: reason.to_owned() }
     };
-    let broken = |error: hyper::Error| breaks(&innermost(&error));
+    let broken = |error: hyper::Error| breaks(&root_cause(&error));
     let (mut sender, connection) = handshake(wire).await.map_err(broken)?;
     // It ends with the tunnel that it gives away, or with the sender. Its errors are the sender's.
     tokio::spawn(connection.with_upgrades());

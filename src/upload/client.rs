@@ -7,6 +7,7 @@ use super::body::RequestBody;
 use super::classify::ANSWER_BYTES_MAX;
 use super::failure;
 use crate::account::RequestFailure;
+use crate::cause::with_root_cause;
 use crate::transport::{Connector, Transport};
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
@@ -14,7 +15,6 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::error::Error;
 use std::time::Duration;
 
 /// A connection that was not used for this long is closed: load balancers on the way forget it.
@@ -123,9 +123,11 @@ impl Client {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
         let uri = request.uri().clone();
-        let answer = self.http.request(request).await.map_err(|error| {
-            RequestError::Connection { kind: failure::of_error(&error), reason: innermost(&error) }
-        })?;
+        let answer =
+            self.http.request(request).await.map_err(|error| RequestError::Connection {
+                kind: failure::of_error(&error),
+                reason: with_root_cause(&error),
+            })?;
         if let Some(refusal) = self.transport.refusal(&uri, answer.status()) {
             let kind = RequestFailure::Http4xx;
             return Err(RequestError::Connection { kind, reason: refusal.to_string() });
@@ -134,7 +136,7 @@ impl Client {
         let body = Limited::new(body, ANSWER_BYTES_MAX)
             .collect()
             .await
-            .map_err(|error| RequestError::Answer(innermost(&*error)))?;
+            .map_err(|error| RequestError::Answer(with_root_cause(&*error)))?;
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
     }
 }
@@ -148,13 +150,4 @@ fn http(transport: &Transport, timeouts: Timeouts) -> HyperClient<Connector, Req
         .http2_keep_alive_interval(timeouts.ping_interval)
         .http2_keep_alive_timeout(timeouts.connect)
         .build(transport.connector(timeouts.connect))
-}
-
-/// The error as hyper names it with its deepest cause, which is the one that an operator can mend.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if std::ptr::eq(cause, error) { error.to_string() } else { format!("{error}: {cause}") }
 }

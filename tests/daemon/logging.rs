@@ -43,6 +43,25 @@ fn json_lines_are_objects_with_time_level_and_message() {
 }
 
 #[test]
+fn the_last_lines_say_how_many_others_were_held_back() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    // One at a time: what comes together is one line anyway.
+    for count in 1..=12 {
+        daemon.send(["no header\n{}".to_owned()]);
+        daemon.wait_for_metric("xray_segments_rejected_total{reason=\"header\"}", count);
+    }
+    let (_, log) = daemon.stop();
+    let logged_count = log.lines().filter(|line| line.contains("Invalid header")).count();
+    let told: usize = log
+        .lines()
+        .filter_map(|line| line.split_once(" lines were not logged")?.0.rsplit(' ').next())
+        .map(|count| count.parse::<usize>().unwrap())
+        .sum();
+    assert_eq!((logged_count + told, told > 0), (12, true), "{log}");
+}
+
+#[test]
 fn a_log_file_that_cannot_be_written_ends_the_start_and_is_named_by_its_flag_or_key() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing").join("x.log");

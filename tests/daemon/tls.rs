@@ -1,6 +1,8 @@
 //! TLS to the service: HTTP/1.1 and HTTP/2, and whom the daemon trusts.
 
 use super::endpoint::{Endpoint, Reply};
+use super::fault::FaultEndpoint;
+use super::load::document;
 use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
 use http::Version;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -138,6 +140,14 @@ fn any_certificate_is_taken_where_the_file_says_so_and_the_log_says_what_that_me
         let warnings = log.lines().filter(|line| line.contains("certificates are not checked"));
         assert_eq!(warnings.count(), 1, "{log}");
     }
+}
+
+#[test]
+fn https_to_a_port_without_tls_is_said_in_plain_words() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url().replace("http:", "https:"), &[], &[]);
+    daemon.send([format!("{HEADER}{}", document(1))]);
+    daemon.wait_for_line("does not speak TLS; is its address http and not https?");
 }
 
 #[test]
