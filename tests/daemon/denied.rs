@@ -102,7 +102,7 @@ fn a_backend_that_is_wanted_and_denied_ends_the_start_and_says_why() {
         return;
     }
     let output = restrained.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("the receive backend {backend} does not work here")), "{said}");
     assert!(said.contains("seccomp profile") && said.contains("auto"), "{said}");
