@@ -15,6 +15,7 @@ mod ending;
 mod spooler;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod turn;
 
 pub use ending::Deadline;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
+use trim::Trim;
 
 /// Parcels taken before the uploader has its turn: a few milliseconds of work.
 const PARCELS_PER_TURN: usize = 64;
@@ -57,6 +59,7 @@ pub struct Outlet {
     parcel_room_count: usize,
     /// When the few segments that wait in the rings are taken, if no more come.
     take_at: Option<Instant>,
+    trim: Trim,
 }
 
 /// How far a turn has come with the rings.
@@ -96,6 +99,7 @@ impl Outlet {
             account,
             parcel_room_count: limits.parcel_room_count,
             take_at: None,
+            trim: Trim::new(Instant::now()),
         }
     }
 
@@ -126,6 +130,7 @@ impl Outlet {
             self.uploader.settle_ended();
             self.uploader.start_due(now);
             self.settle_spool(now);
+            self.trim.look(&self.pool, now);
             if is_closing && (self.is_settled() || self.uploader.is_hopeless()) {
                 break;
             }
@@ -172,8 +177,9 @@ impl Outlet {
         let has_spooled = self.spooler.as_ref().is_some_and(Spooler::may_have_more);
         let probe_due = self.uploader.paused_until(now).filter(|_| has_spooled);
         let upload_due = self.uploader.next_due(now);
-        let next = [until, batch_due, upload_due, spool_due, probe_due, self.take_at, limit];
-        let next = next.into_iter().flatten().min();
+        let trim_due = self.trim.next_due();
+        let next = [until, batch_due, upload_due, spool_due, probe_due, trim_due, limit];
+        let next = next.into_iter().chain([self.take_at]).flatten().min();
         let due = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
