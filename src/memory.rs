@@ -38,7 +38,7 @@ struct Buffer {
 /// A piece of the daemon's memory, filled from the front; it goes back to its pool when dropped.
 pub struct Chunk {
     // `None` only while it is being dropped.
-    buffer: Option<Buffer>,
+    buffer: Option<Box<Buffer>>,
     pool: Arc<Pool>,
 }
 
@@ -105,7 +105,8 @@ impl fmt::Debug for Chunk {
 
 /// The free list and the bound on what it hands out.
 pub struct Pool {
-    free: ArrayQueue<Buffer>,
+    // In boxes: the queue has a place for every chunk there may be, made or not.
+    free: ArrayQueue<Box<Buffer>>,
     made_count: AtomicUsize,
     chunk_count_max: usize,
     reserve_count: usize,
@@ -146,7 +147,7 @@ impl Pool {
         Some(Chunk { buffer: Some(buffer), pool: Arc::clone(self) })
     }
 
-    fn make(&self) -> Option<Buffer> {
+    fn make(&self) -> Option<Box<Buffer>> {
         let below_max = |count| (count < self.chunk_count_max).then_some(count + 1);
         self.made_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_max).ok()?;
         let bytes = MmapMut::map_anon(CHUNK_BYTES);
@@ -154,10 +155,10 @@ impl Pool {
             // The system has no memory left: as if all were in use.
             self.made_count.fetch_sub(1, Ordering::Relaxed);
         }
-        Some(Buffer { length: 0, bytes: bytes.ok()? })
+        Some(Box::new(Buffer { length: 0, bytes: bytes.ok()? }))
     }
 
-    fn give(&self, buffer: Buffer) {
+    fn give(&self, buffer: Box<Buffer>) {
         let given = self.free.push(buffer);
         debug_assert!(given.is_ok(), "the free list has a place for every chunk");
     }
