@@ -6,6 +6,7 @@
 //! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`
 //! where `held` is counted by walking whatever holds segments ([`Account::imbalance`]).
 
+use crate::status::Status;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -230,6 +231,8 @@ pub struct Account {
     pub spool: SpoolCounts,
     /// Clients' requests, which are no part of the balance.
     pub proxy: ProxyCounts,
+    /// What keeps segments from being delivered.
+    pub status: Status,
     rate_limit: AtomicU64,
     census: OnceLock<mpsc::UnboundedSender<Question>>,
     rejected: [Counter; RejectReason::ALL.len()],

@@ -1,7 +1,7 @@
 //! From `HOST:PORT` to the socket addresses to listen on.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The addresses to try for `address`, best first: the first one that can be opened is enough.
 ///
@@ -40,6 +40,16 @@ pub fn open_first<T>(
         }
     }
     result
+}
+
+/// The address under which a process on this host reaches a port that listens on `address`.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        // Such a port takes IPv4 too, which every host has.
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v6.port()).into(),
+        other => other,
+    }
 }
 
 #[cfg(test)]

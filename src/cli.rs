@@ -21,6 +21,11 @@ pub enum Command {
     Limits,
     /// Print the configuration in force.
     Config,
+    /// Ask a running daemon how it is.
+    Healthcheck {
+        /// Whether it delivers, and not only whether it lives.
+        ready: bool,
+    },
     /// Print the version.
     Version,
     /// Print the usage.
@@ -103,6 +108,7 @@ enum Kind {
     Version,
     Help,
     Demo,
+    Ready,
 }
 
 struct Flag {
@@ -174,11 +180,16 @@ const FLAGS: &[Flag] = &[
 /// The sandbox's own flag.
 const DEMO: Flag = flag("", "demo", Kind::Demo, "Send a few segments at the start");
 
+/// The flag of the health check.
+const READY: Flag =
+    flag("", "ready", Kind::Ready, "Ask whether it delivers, and not only whether it lives");
+
 /// The words that are a command behind the flags.
 const SUBCOMMANDS: &[(&str, Command)] = &[
     ("sandbox", Command::Sandbox { demo: false }),
     ("config", Command::Config),
     ("limits", Command::Limits),
+    ("healthcheck", Command::Healthcheck { ready: false }),
 ];
 
 /// The short and the long name of every flag of the daemon; a short one may be empty.
@@ -236,7 +247,11 @@ fn parse_flags(
 }
 
 fn find(name: &str, command: Command) -> Result<Kind, UsageError> {
-    let of_command = matches!(command, Command::Sandbox { .. }).then_some(&DEMO);
+    let of_command = match command {
+        Command::Sandbox { .. } => Some(&DEMO),
+        Command::Healthcheck { .. } => Some(&READY),
+        _ => None,
+    };
     FLAGS
         .iter()
         .chain(of_command)
@@ -275,6 +290,7 @@ fn apply(
         Kind::Version if boolean(value.clone())? => invocation.command = Command::Version,
         Kind::Help if boolean(value.clone())? => invocation.command = Command::Help,
         Kind::Demo => invocation.command = Command::Sandbox { demo: boolean(value)? },
+        Kind::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
         Kind::Version | Kind::Help => {}
     }
     Ok(())
@@ -287,11 +303,13 @@ pub fn version_line() -> String {
 
 /// What `-h` prints, and a usage error.
 pub fn usage() -> String {
-    let mut text = String::from("Usage: xray [flags] [sandbox [--demo] | config | limits]\n\n");
+    let mut text = String::from(
+        "Usage: xray [flags] [sandbox [--demo] | config | limits | healthcheck [--ready]]\n\n",
+    );
     for flag in FLAGS {
         let value = match flag.kind {
             Kind::Text(_) | Kind::Megabytes(_) => " VALUE",
-            Kind::LocalMode | Kind::Version | Kind::Help | Kind::Demo => "",
+            _ => "",
         };
         let short = if flag.short.is_empty() { "  " } else { &format!("-{},", flag.short) };
         let names = format!("{short:<3} --{}{value}", flag.long);
@@ -301,8 +319,9 @@ pub fn usage() -> String {
         text,
         "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n  \
          {:<30}{}\nconfig: print the configuration in force and where it came from, and end\n\
-         limits: print what each holder of memory may hold, and end",
-        "--demo", DEMO.help
+         limits: print what each holder of memory may hold, and end\nhealthcheck: ask the daemon \
+         on the TCP address how it is; exit 0 or 1 within 5 s\n  {:<30}{}",
+        "--demo", DEMO.help, "--ready", READY.help
     );
     text
 }
@@ -373,6 +392,7 @@ mod tests {
         for (line, text) in [
             ("-x", "flag provided but not defined: -x"),
             ("--demo", "flag provided but not defined: -demo"),
+            ("--ready", "flag provided but not defined: -ready"),
             ("-n", "flag needs an argument: -n"),
             ("-m x", "invalid value \"x\" for flag -m: it takes a whole number of megabytes"),
             ("-m -3", "invalid value \"-3\" for flag -m"),
@@ -395,6 +415,10 @@ mod tests {
         assert_eq!(invocation.ignored, ["more"]);
         assert_eq!(parse_line("sandbox").unwrap().command, Command::Sandbox { demo: false });
         assert_eq!(parse_line("-m 9 limits").unwrap().command, Command::Limits);
+        let healthcheck = |line| parse_line(line).unwrap().command;
+        assert_eq!(healthcheck("-t T healthcheck"), Command::Healthcheck { ready: false });
+        assert_eq!(healthcheck("healthcheck --ready -c C"), Command::Healthcheck { ready: true });
+        assert!(parse_line("sandbox --ready").is_err());
         assert_eq!(parse_line("-v sandbox").unwrap().command, Command::Version);
         assert_eq!(parse_line("sandbox -h").unwrap().command, Command::Help);
     }

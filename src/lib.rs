@@ -36,6 +36,7 @@ pub mod intake;
 pub mod outlet;
 
 // Beside the flow.
+pub mod health;
 pub mod identity;
 pub mod local_http;
 pub mod metrics;
@@ -58,5 +59,6 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod spool;
+pub mod status;
 pub mod sync;
 pub mod transport;

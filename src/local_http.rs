@@ -1,12 +1,16 @@
 //! The TCP port: a small HTTP server for the daemon's own pages.
 //!
-//! In: HTTP/1.1 requests on the TCP address. Out: `GET /metrics`; every other request goes to the
-//! [`Fallback`], if there is one. Bounds: connections at a time, a time for a request's header and
-//! for its body, a size for each, a number of large bodies. Runs on the main thread's runtime,
-//! beside the flow.
+//! In: HTTP/1.1 requests on the TCP address. Out: `GET /health`, `/ready` and `/metrics`; every
+//! other request goes to the [`Fallback`], if there is one. Bounds: connections at a time, a time
+//! for a request's header and for its body, a size for each, a number of large bodies. Runs on the
+//! main thread's runtime, beside the flow.
+//!
+//! A daemon must not be killed because its clients hang: connections that wait for a place are
+//! looked at, and those that ask for one of the daemon's own pages need none.
 
 mod slow;
 
+use crate::health::Health;
 use crate::metrics::{self, Metrics};
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT};
@@ -22,14 +26,23 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
-/// Connections at a time; more wait in the kernel's queue, and then none is kept for its next
-/// request.
+/// Connections that are served at a time; while more wait none is kept for its next request.
 const CONNECTION_COUNT_MAX: usize = 128;
+
+/// Connections that are open at a time; more wait in the kernel's queue.
+const OPEN_COUNT_MAX: usize = 512;
+
+/// How long an own page may be asked for without a place.
+const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a request for an own page begins.
+const OWN_PAGES: [&[u8]; 3] = [b"GET /health", b"GET /ready", b"GET /metrics"];
 
 /// A request's header, and then its body, must be complete by then.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,6 +94,7 @@ enum Want {
 
 /// The daemon's own pages, and what lies behind them.
 pub struct Pages {
+    health: Health,
     metrics: Metrics,
     fallback: Option<Arc<dyn Fallback>>,
     large_bodies: Semaphore,
@@ -93,17 +107,28 @@ impl std::fmt::Debug for Pages {
 }
 
 impl Pages {
-    /// `metrics`, and `fallback` for everything else.
-    pub fn new(metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
-        Self { metrics, fallback, large_bodies: Semaphore::new(LARGE_BODY_COUNT_MAX) }
+    /// Pages of `health` and `metrics`, and `fallback` for everything else.
+    pub fn new(health: Health, metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
+        let large_bodies = Semaphore::new(LARGE_BODY_COUNT_MAX);
+        Self { health, metrics, fallback, large_bodies }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Bytes> {
-        if request.uri().path() == "/metrics" {
-            return self.answer_metrics(request.method()).await;
+        let path = request.uri().path();
+        if matches!(path, "/health" | "/ready" | "/metrics") {
+            return match *request.method() {
+                Method::GET | Method::HEAD => self.own_page(path).await,
+                _ => {
+                    let why = "only GET is allowed here";
+                    let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, why);
+                    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                    answer
+                }
+            };
         }
         let Some(fallback) = &self.fallback else {
-            return failure(StatusCode::NOT_FOUND, "there is no such page; there is GET /metrics");
+            let why = "there is no such page; there are GET /health, /ready and /metrics";
+            return failure(StatusCode::NOT_FOUND, why);
         };
         let (head, mut body) = request.into_parts();
         if let Some(refusal) = fallback.refuse(&head) {
@@ -134,16 +159,17 @@ impl Pages {
         }
     }
 
-    async fn answer_metrics(&self, method: &Method) -> Response<Bytes> {
-        if method != Method::GET && method != Method::HEAD {
-            let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+    async fn own_page(&self, path: &str) -> Response<Bytes> {
+        match path {
+            "/health" => page(self.health.live().await),
+            "/ready" => page(self.health.ready()),
+            _ => {
+                let mut answer = Response::new(self.metrics.text().await.into());
+                let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                answer.headers_mut().insert(CONTENT_TYPE, content_type);
+                answer
+            }
         }
-        let mut answer = Response::new(self.metrics.text().await.into());
-        let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
-        answer.headers_mut().insert(CONTENT_TYPE, content_type);
-        answer
     }
 }
 
@@ -177,8 +203,11 @@ async fn discard(head: &Parts, mut body: Incoming) {
 
 /// An answer of the daemon's own: a JSON object with a message.
 pub fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
-    let body = serde_json::json!({ "message": message }).to_string();
-    let mut answer = Response::new(Bytes::from(body));
+    page((status, serde_json::json!({ "message": message })))
+}
+
+fn page((status, body): (StatusCode, serde_json::Value)) -> Response<Bytes> {
+    let mut answer = Response::new(Bytes::from(body.to_string()));
     *answer.status_mut() = status;
     let content_type = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -189,15 +218,21 @@ pub fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
 #[derive(Debug)]
 pub struct Server {
     pages: Pages,
-    places: Arc<Semaphore>,
+    places: Semaphore,
+    /// Connections that wait for a place.
+    waiting_count: AtomicUsize,
     want: watch::Sender<Want>,
 }
 
 impl Server {
     /// A server of `pages`.
     pub fn new(pages: Pages) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(CONNECTION_COUNT_MAX));
-        Arc::new(Self { pages, places, want: watch::Sender::new(Want::Nothing) })
+        Arc::new(Self {
+            pages,
+            places: Semaphore::new(CONNECTION_COUNT_MAX),
+            waiting_count: AtomicUsize::new(0),
+            want: watch::Sender::new(Want::Nothing),
+        })
     }
 
     /// Serves on `listener` until [`finish`](Self::finish), or until the future is dropped.
@@ -210,25 +245,46 @@ impl Server {
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
+        let open = Arc::new(Semaphore::new(OPEN_COUNT_MAX));
         loop {
-            let now = match self.places.available_permits() {
-                0 => Want::Place,
-                _ => Want::Nothing,
-            };
-            self.want.send_if_modified(|want| std::mem::replace(want, now) != now);
-            let place = Arc::clone(&self.places).acquire_owned().await;
-            let place = place.expect("it is never closed");
+            let is_open = Arc::clone(&open).acquire_owned().await.expect("it is never closed");
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let server = Arc::clone(self);
                     tokio::spawn(async move {
-                        server.serve_connection(stream).await;
-                        drop(place);
+                        server.serve_in_place(stream).await;
+                        drop(is_open);
                     });
                 }
                 Err(error) => accept_failed(&error).await,
             }
         }
+    }
+
+    /// Serves a connection when there is a place for it; at once if it asks for an own page.
+    async fn serve_in_place(&self, stream: TcpStream) {
+        if let Ok(_place) = self.places.try_acquire() {
+            return self.serve_connection(stream, true).await;
+        }
+        let first_look = tokio::time::timeout(FIRST_LOOK_TIMEOUT, asks_for_own_page(&stream));
+        if first_look.await.unwrap_or(false) {
+            return self.serve_connection(stream, false).await;
+        }
+        self.wants_place(true);
+        let _place = self.places.acquire().await.expect("it is never closed");
+        self.wants_place(false);
+        self.serve_connection(stream, true).await;
+    }
+
+    /// Has others give up their places while somebody waits for one.
+    fn wants_place(&self, begins: bool) {
+        let waiting_count = match begins {
+            true => self.waiting_count.fetch_add(1, Ordering::Relaxed) + 1,
+            false => self.waiting_count.fetch_sub(1, Ordering::Relaxed) - 1,
+        };
+        let now = if waiting_count > 0 { Want::Place } else { Want::Nothing };
+        self.want
+            .send_if_modified(|want| *want != Want::End && std::mem::replace(want, now) != now);
     }
 
     /// Takes no more requests, and waits until those under way are answered; for `time` at most.
@@ -241,14 +297,15 @@ impl Server {
         }
     }
 
-    async fn serve_connection(&self, stream: TcpStream) {
+    /// `is_kept`: whether it may have another request after the first.
+    async fn serve_connection(&self, stream: TcpStream, is_kept: bool) {
         let phase = Arc::new(Phase::default());
         let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
         let service = service_fn(|request| {
             let busy = phase.busy();
             async move {
                 let mut answer = self.pages.answer(request).await;
-                if *self.want.borrow() != Want::Nothing {
+                if !is_kept || *self.want.borrow() != Want::Nothing {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 drop(busy);
@@ -291,6 +348,26 @@ impl Server {
             if want.changed().await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Whether the first bytes of a connection ask for one of the daemon's own pages.
+async fn asks_for_own_page(stream: &TcpStream) -> bool {
+    let mut start = [0; 16];
+    loop {
+        let Ok(count @ 1..) = stream.peek(&mut start).await else { return false };
+        let start = &start[..count];
+        if let Some(page) =
+            OWN_PAGES.iter().find(|page| page.starts_with(&start[..start.len().min(page.len())]))
+        {
+            if count >= page.len() {
+                return true;
+            }
+            // The rest is on its way: what is there already would be there again at once.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        } else {
+            return false;
         }
     }
 }

@@ -9,6 +9,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use xrayd::cli::{self, Command, Invocation};
 use xrayd::config::{Config, DEFAULT_PATHS, LogFormat, LogLevel};
 use xrayd::daemon::{self, Environment, Mode};
+use xrayd::health::ask::ask;
 use xrayd::limits::{Host, Limits, Wanted};
 use xrayd::log::{self, LogFile};
 
@@ -29,7 +30,9 @@ fn main() -> ExitCode {
     let mode = match invocation.command {
         Command::Version => return say(&mut io::stdout(), &cli::version_line()),
         Command::Help => return say(&mut io::stdout(), &cli::usage()),
-        Command::Run | Command::Config | Command::Limits => Mode::Service,
+        Command::Run | Command::Config | Command::Limits | Command::Healthcheck { .. } => {
+            Mode::Service
+        }
         Command::Sandbox { demo } => Mode::Sandbox { demo },
     };
     // An empty variable is as good as none.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
             let limits = Limits::derive(Wanted::from(&config), Host::read());
             return say(&mut io::stdout(), &limits.to_string());
         }
+        Command::Healthcheck { ready } => return check_health(&config.tcp_address, ready),
         Command::Config => return say(&mut io::stdout(), config.table().trim_end()),
         _ => {}
     }
@@ -73,6 +77,17 @@ fn main() -> ExitCode {
             if config.log_path.is_some() {
                 say(&mut io::stderr(), &error.to_string());
             }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Asks the daemon on `address` how it is.
+fn check_health(address: &str, ready: bool) -> ExitCode {
+    match ask(address, if ready { "/ready" } else { "/health" }) {
+        Ok(status) => say(&mut io::stdout(), &status),
+        Err(error) => {
+            say(&mut io::stderr(), &error.to_string());
             ExitCode::FAILURE
         }
     }

@@ -14,8 +14,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("intake", &["receive", "ring", "segment"]),
     ("outlet", &["batch", "ring", "upload"]),
     ("identity", &[]),
+    ("health", &["receive"]),
     ("metrics", &[]),
-    ("local_http", &["metrics"]),
+    ("local_http", &["health", "metrics"]),
     ("proxy", &["identity", "local_http", "upload"]),
     ("sandbox", &[]),
     ("telemetry", &["identity", "upload"]),
@@ -35,6 +36,7 @@ const LEAVES: &[&str] = &[
     "log",
     "memory",
     "spool",
+    "status",
     "sync",
     "transport",
 ];

@@ -2,9 +2,10 @@
 
 use super::ending::Ending;
 use super::threads::{Receivers, Sinks, UploadThread};
-use super::{DaemonError, Signals};
+use super::{DaemonError, Signals, manager};
 use crate::account::Account;
 use crate::config::Config;
+use crate::health::Health;
 use crate::limits::{Host, Limits, MEGABYTE, Wanted};
 use crate::local_http::Server;
 use crate::log;
@@ -86,6 +87,11 @@ impl Flow {
         Metrics::new(Arc::clone(&self.account), Arc::clone(&self.pool), self.backend.name())
     }
 
+    /// Whether its threads live, and what keeps it from delivering.
+    pub fn health(&self) -> Health {
+        Health::new(Arc::clone(&self.account), self.receivers.sockets())
+    }
+
     /// Where everything is counted.
     pub fn account(&self) -> Arc<Account> {
         Arc::clone(&self.account)
@@ -123,6 +129,7 @@ impl Flow {
                 never = run_telemetry(telemetry.as_mut()) => match never {},
             }
         };
+        manager::stopping();
         match &result {
             Ok(()) => info!("Got shutdown signal: sending what is left"),
             Err(failure) => error!("{failure}. Sending what is left, then ending"),

@@ -9,9 +9,11 @@
 
 mod ending;
 mod flow;
+mod manager;
 mod sandbox;
 mod threads;
 
+use crate::account::Account;
 use crate::address;
 use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointError, Variant};
@@ -20,6 +22,7 @@ use crate::local_http::{Fallback, Pages, Server};
 use crate::log;
 use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
+use crate::status::Trouble;
 use crate::telemetry::{HostSources, Telemetry};
 use crate::transport::{TlsError, Transport, Trust};
 use crate::upload::{Client, Route, Signer, Timeouts};
@@ -133,10 +136,16 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<E
     let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
     let proxy = Arc::new(proxy);
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
-    let server = Server::new(Pages::new(flow.metrics(), Some(fallback)));
+    let server = Server::new(Pages::new(flow.health(), flow.metrics(), Some(fallback)));
     tokio::spawn(serve_when_free(config.tcp_address.clone(), Arc::clone(&server)));
+    manager::ready();
+    tokio::spawn(manager::keep_watchdog(flow.health()));
+    let account = flow.account();
+    account.status.begin(Trouble::NoRegion, "it is being looked for");
     let routes = async {
         let destination = Destination::find(config, environment).await?;
+        account.status.end(Trouble::NoRegion);
+        tokio::spawn(note_credentials(destination.identity.clone(), Arc::clone(&account)));
         let client = destination.proxy_client(config);
         let routes = destination.routes(config, environment);
         // The same signer, so that both know of the service's clock.
@@ -162,12 +171,13 @@ async fn run_for_sandbox(
     })?;
     let flow = Flow::start(config)?;
     let service = Arc::new(LocalService::new());
-    let pages = Pages::new(flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
+    let pages =
+        Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
     let server = Server::new(pages);
     tokio::spawn(Arc::clone(&server).serve(listener));
     let printer = tokio::spawn(Arc::clone(&service).print());
-    let udp_address = sandbox::reachable(flow.udp_address);
-    let tcp_address = sandbox::reachable(tcp_address);
+    let udp_address = address::reachable(flow.udp_address);
+    let tcp_address = address::reachable(tcp_address);
     service.welcome(udp_address, tcp_address);
     if demo {
         sandbox::send_demo(udp_address)?;
@@ -188,6 +198,16 @@ async fn run_for_sandbox(
     printer.abort();
     service.print_rest();
     Ok(result)
+}
+
+/// Notes while there are no credentials.
+async fn note_credentials(mut identity: Identity, account: Arc<Account>) {
+    while !identity.is_ready() {
+        let reason = "no source has any; the log says which were asked";
+        account.status.begin(Trouble::NoCredentials, reason);
+        identity.changed().await;
+    }
+    account.status.end(Trouble::NoCredentials);
 }
 
 /// The telemetry of `flow`, unless it is switched off; and where its way to the service goes.

@@ -134,13 +134,3 @@ pub fn send_demo(udp_address: SocketAddr) -> io::Result<()> {
     }
     Ok(())
 }
-
-/// The address under which a process on this host reaches a port that listens on `address`.
-pub fn reachable(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
-        // Such a port takes IPv4 too, which every host has.
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v6.port()).into(),
-        other => other,
-    }
-}

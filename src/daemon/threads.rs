@@ -5,11 +5,11 @@ use crate::intake::Intake;
 use crate::limits::Limits;
 use crate::memory::Pool;
 use crate::outlet::{Deadline, Outlet};
-use crate::receive::{Backend, ReceiveError, SocketGroup, Stop};
+use crate::receive::{Backend, ReceiveError, ReceiveSocket, SocketGroup, Stop};
 use crate::ring::{self, Consumer};
 use rustix::thread::CpuSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::warn;
@@ -31,6 +31,7 @@ pub struct Receivers {
     stop: Stop,
     ended: mpsc::UnboundedReceiver<Result<(), ReceiveError>>,
     running_count: usize,
+    sockets: Vec<Weak<ReceiveSocket>>,
 }
 
 impl Receivers {
@@ -51,6 +52,7 @@ impl Receivers {
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let receivers = group.into_receivers(limits.receive_slot_count);
         let running_count = receivers.len();
+        let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
         let mut rings = Vec::with_capacity(running_count);
         for (index, mut receiver) in receivers.into_iter().enumerate() {
             let (producer, consumer) =
@@ -69,7 +71,13 @@ impl Receivers {
                 let _ = ended.send(result);
             })?;
         }
-        Ok((Self { stop, ended, running_count }, rings))
+        Ok((Self { stop, ended, running_count, sockets }, rings))
+    }
+
+    /// Their sockets, by number, for as long as they live: a socket that was kept open after its
+    /// receiver would go on to get datagrams.
+    pub fn sockets(&self) -> Vec<Weak<ReceiveSocket>> {
+        self.sockets.clone()
     }
 
     /// Waits until a receiver fails.

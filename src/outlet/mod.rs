@@ -27,6 +27,7 @@ use crate::log::RateLimit;
 use crate::memory::Pool;
 use crate::ring::{Consumer, Parcel, WAKE_SEGMENT_COUNT};
 use crate::spool;
+use crate::status::Trouble;
 use crate::upload::Uploader;
 use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct Outlet {
     parcel_room_count: usize,
     /// When the few segments that wait in the rings are taken, if no more come.
     take_at: Option<Instant>,
+    /// Whether segments were given up for want of memory since there was last room.
+    is_losing: bool,
     trim: Trim,
 }
 
@@ -99,6 +102,7 @@ impl Outlet {
             account,
             parcel_room_count: limits.parcel_room_count,
             take_at: None,
+            is_losing: false,
             trim: Trim::new(Instant::now()),
         }
     }
@@ -113,6 +117,8 @@ impl Outlet {
             // Also when the rings are empty: receivers that get no memory fill none.
             if self.is_room_short() {
                 self.spill();
+            } else if std::mem::take(&mut self.is_losing) {
+                self.account.status.end(Trouble::MemoryFull);
             }
             let progress = self.take(now);
             if !self.uploader.is_held_back(now) {
@@ -312,6 +318,11 @@ impl Outlet {
             spooler.start_due(Instant::now());
         }
         self.account.dropped(DropReason::Memory).add(lost_count as u64);
+        if lost_count > 0 {
+            self.is_losing = true;
+            let reason = "the memory limit (-m) is reached and the oldest unsent segments are lost";
+            self.account.status.begin(Trouble::MemoryFull, reason);
+        }
         if spooled_count > 0 {
             TO_SPOOL.log(|more| {
                 info!(

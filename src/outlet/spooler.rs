@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::log::RateLimit;
 use crate::memory::Pool;
 use crate::spool::{Found, Options, RecordId, Removal, Spool, SpoolError};
+use crate::status::Trouble;
 use crate::upload::Attempt;
 use std::mem;
 use std::sync::Arc;
@@ -276,6 +277,7 @@ impl Spooler {
                 self.account.spool.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
                 self.state = State::Open(Box::new(spool));
                 self.has_failed = false;
+                self.account.status.end(Trouble::SpoolFailing);
             }
             Err(error) => {
                 self.state = State::Closed;
@@ -303,6 +305,7 @@ impl Spooler {
 
     fn failed(&mut self, error: &SpoolError) {
         self.has_failed = true;
+        self.account.status.begin(Trouble::SpoolFailing, error.to_string());
         self.account.spool.errors.add(1);
         self.rests_until = Some(Instant::now() + RETRY_PAUSE);
         FAILED.log(|more| {
@@ -318,6 +321,7 @@ impl Spooler {
     /// A failure that went with a line ends with one.
     fn works_again(&mut self, is_working: bool) {
         if is_working && mem::take(&mut self.has_failed) {
+            self.account.status.end(Trouble::SpoolFailing);
             info!("The spool {} can be used again", self.options.path.display());
         }
     }
@@ -366,6 +370,7 @@ impl Spooler {
         for (batch, _) in &done.read {
             self.account.replayed.add(batch.documents.len() as u64);
         }
+        self.note_fullness(done.displaced_count);
         self.given_up(DropReason::SpoolFull, done.displaced_count);
         self.given_up(DropReason::SpoolAge, done.expired_count);
         self.damaged(&done);
@@ -379,6 +384,16 @@ impl Spooler {
             });
         }
         self.read.extend(done.read);
+    }
+
+    fn note_fullness(&self, displaced_count: u64) {
+        let (status, size_bytes_max) = (&self.account.status, self.options.size_bytes_max);
+        if displaced_count > 0 {
+            let reason = "the spool is full (Spool.MaxSizeMB) and its oldest segments are lost";
+            status.begin(Trouble::SpoolFull, reason);
+        } else if self.account.spool.size_bytes.load(Ordering::Relaxed) < size_bytes_max / 8 * 7 {
+            status.end(Trouble::SpoolFull);
+        }
     }
 
     /// Segments that leave the spool and are not sent.

@@ -235,6 +235,11 @@ impl ReceiveSocket {
         sys::drop_count(self.as_fd()).unwrap_or_default()
     }
 
+    /// Bytes that its queue takes up at the moment; 0 where the kernel does not say.
+    pub fn queued_bytes(&self) -> u32 {
+        sys::queued_bytes(self.as_fd()).unwrap_or_default()
+    }
+
     /// Has the datagrams that come from now on go to the other members of its group.
     ///
     /// The kernel's hash passes over sockets that are connected, and so talk to one peer alone;

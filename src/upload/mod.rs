@@ -34,6 +34,7 @@ use crate::account::{Account, RequestFailure};
 use crate::batch::Batch;
 use crate::identity::Identity;
 use crate::spool::RecordId;
+use crate::status::Trouble;
 use hold::Hold;
 use pace::Pace;
 use refusal::{Doubt, Verdict};
@@ -261,7 +262,12 @@ impl Uploader {
         let now = Instant::now();
         match outcome {
             Outcome::Accepted { unprocessed } => self.settle_accepted(call, &unprocessed, now),
-            Outcome::Failed { failure, reason } => self.settle_failed(call, failure, &reason, now),
+            Outcome::Failed { failure, reason } => {
+                self.settle_failed(call, failure, &reason, now);
+                if self.hold.is_failing() {
+                    self.account.status.begin(Trouble::UploadsFailing, reason);
+                }
+            }
         }
         self.account.set_rate_limit(self.pace.rate());
     }
@@ -269,6 +275,7 @@ impl Uploader {
     fn settle_accepted(&mut self, call: Call, unprocessed: &[Unprocessed], now: Instant) {
         let Call { attempt, started_at, .. } = call;
         self.accepted_count += 1;
+        self.account.status.end(Trouble::UploadsFailing);
         self.refused_in_a_row = 0;
         self.resume();
         let report = report::accepted(&attempt.batch, unprocessed, now - started_at, &self.account);

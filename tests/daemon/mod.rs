@@ -16,6 +16,7 @@ mod endpoint;
 mod fake;
 mod fault;
 mod faults;
+mod health;
 mod http_proxy;
 mod identity;
 mod load;

@@ -10,7 +10,7 @@ mod uring;
 mod watch;
 
 pub use bpf::{attach_spread, detach_spread};
-pub use meminfo::drop_count;
+pub use meminfo::{drop_count, queued_bytes};
 pub use mmsg::DatagramSlots;
 pub use uring::MultishotReceive;
 pub use watch::watch;

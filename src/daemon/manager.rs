@@ -1,0 +1,40 @@
+//! What the service manager is told (systemd, `Type=notify`): ready, alive, stopping.
+//!
+//! In: the daemon's own moments, and its health for the watchdog, as often as the manager asks for
+//! it. Out: datagrams to `NOTIFY_SOCKET`; nothing where there is none. Runs on the main thread.
+
+use crate::health::Health;
+use sd_notify::NotifyState;
+use tracing::{error, warn};
+
+/// Segments are accepted.
+pub fn ready() {
+    tell(&NotifyState::Ready);
+}
+
+/// What is left is being sent.
+pub fn stopping() {
+    tell(&NotifyState::Stopping);
+}
+
+/// Says that the daemon lives for as long as it does, if the manager wants to be told.
+pub async fn keep_watchdog(health: Health) {
+    let Some(timeout) = sd_notify::watchdog_enabled() else { return };
+    let mut interval = tokio::time::interval(timeout / 2);
+    loop {
+        interval.tick().await;
+        let faults = health.faults().await;
+        match faults.is_empty() {
+            true => tell(&NotifyState::Watchdog),
+            false => {
+                error!("The watchdog is not told that the daemon lives: {}", faults.join("; "))
+            }
+        }
+    }
+}
+
+fn tell(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        warn!("The service manager (NOTIFY_SOCKET) cannot be told {state}: {error}");
+    }
+}

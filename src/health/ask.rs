@@ -1,0 +1,142 @@
+//! `xray healthcheck`: asks a daemon whether it lives, for images without a shell.
+//!
+//! In: the address of its TCP port. Out: its answer, in words. Bound: [`TIME_MAX`], one answer of
+//! [`ANSWER_BYTES_MAX`]. Runs in a process of its own.
+
+use crate::address;
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// Orchestrators give up after 5 s, and then nobody sees why.
+const TIME_MAX: Duration = Duration::from_millis(4_500);
+
+/// A longer answer is not the daemon's.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Why the daemon is not well, as far as can be seen from here
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens, or it does not answer
+    #[error("no answer on TCP {address}: {source}. Give the daemon's address with -t or -c")]
+    Unreachable {
+        /// As configured.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something else has the port
+    #[error("what answers on TCP {address} is not the X-Ray daemon")]
+    Foreign {
+        /// As configured.
+        address: String,
+    },
+    /// The daemon says that it is not well
+    #[error("{0}")]
+    Unwell(String),
+}
+
+/// Asks the daemon that listens on `address`, `HOST:PORT`, for `page`; says what it is in a word.
+///
+/// # Errors
+///
+/// When it is not well, or does not answer.
+pub fn ask(address: &str, page: &str) -> Result<String, AskError> {
+    let answer = exchange(address, page).map_err(|source| {
+        let address = address.to_owned();
+        AskError::Unreachable { address, source }
+    })?;
+    let foreign = || AskError::Foreign { address: address.to_owned() };
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(foreign)?;
+    let is_ok = head.split(' ').nth(1) == Some("200");
+    let body: Value = serde_json::from_str(body).map_err(|_| foreign())?;
+    let status = body["status"].as_str().ok_or_else(foreign)?.to_owned();
+    if is_ok {
+        return Ok(status);
+    }
+    let text = |reason: &Value| match reason.as_str() {
+        Some(text) => text.to_owned(),
+        None => format!(
+            "{} for {} s: {}",
+            reason["code"].as_str().unwrap_or_default(),
+            reason["seconds"],
+            reason["reason"].as_str().unwrap_or_default()
+        ),
+    };
+    let reasons: Vec<_> = body["reasons"].as_array().into_iter().flatten().map(text).collect();
+    Err(AskError::Unwell(format!("{status}: {}", reasons.join("; "))))
+}
+
+fn exchange(address: &str, page: &str) -> io::Result<String> {
+    let end = Instant::now() + TIME_MAX;
+    let left = || end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let addresses = address::resolve(address)?;
+    let first = addresses.first().ok_or(io::ErrorKind::NotFound)?;
+    let mut stream = TcpStream::connect_timeout(&address::reachable(*first), left())?;
+    stream.set_write_timeout(Some(left()))?;
+    stream.write_all(format!("GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    loop {
+        stream.set_read_timeout(Some(left()))?;
+        let mut part = [0; 4096];
+        let count = stream.read(&mut part)?;
+        answer.extend_from_slice(&part[..count]);
+        if count == 0 || answer.len() as u64 > ANSWER_BYTES_MAX {
+            return Ok(String::from_utf8_lossy(&answer).into_owned());
+        }
+        if Instant::now() >= end {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// Asks a server that says `answer` whatever it is asked.
+    fn asked(answer: &'static str) -> Result<String, AskError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1000]);
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let said = ask(&address, "/health");
+        server.join().unwrap();
+        said
+    }
+
+    #[test]
+    fn the_answer_is_told_in_words() {
+        let alive = asked("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"status\":\"alive\"}");
+        assert_eq!(alive.unwrap(), "alive");
+        let wedged = asked(
+            "HTTP/1.0 503 x\r\n\r\n{\"status\":\"wedged\",\"reasons\":[\"receiver 1 sleeps\", \
+             {\"code\":\"no_region\",\"seconds\":7,\"reason\":\"none\"}]}",
+        );
+        let text = wedged.unwrap_err().to_string();
+        assert_eq!(text, "wedged: receiver 1 sleeps; no_region for 7 s: none");
+    }
+
+    #[test]
+    fn whoever_else_has_the_port_is_not_taken_for_the_daemon() {
+        for answer in ["", "SSH-2.0-x\r\n", "HTTP/1.1 200 OK\r\n\r\nhello", "x\r\n\r\n{}"] {
+            let error = asked(answer).unwrap_err();
+            assert!(matches!(error, AskError::Foreign { .. }), "{answer:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_the_flags_that_help_are_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let error = ask(&address, "/health").unwrap_err().to_string();
+        assert!(error.contains(&address) && error.contains("-t or -c"), "{error}");
+    }
+}

@@ -1,0 +1,214 @@
+//! Whether it lives: what the orchestrator may end it for, and what it must never.
+
+#![allow(unsafe_code, reason = "a thread can only be held with ptrace")]
+
+use super::client::{Client, start};
+use super::endpoint::{Endpoint, Reply};
+use super::fault::{FaultEndpoint, Way};
+use super::load::document;
+use super::process::{Daemon, HEADER, command, config_file, daemon_command, wait_until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::Output;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A thread of a daemon that is held by this process's debugger interface, as one that a fault of
+/// the program has stuck; it runs again when this is dropped, on the thread that made it.
+struct Held(libc::pid_t);
+
+impl Held {
+    fn thread_of(daemon: &Daemon, name: &str) -> Option<Self> {
+        let folder = format!("/proc/{}/task", daemon.id());
+        let thread =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(|path| {
+                std::fs::read_to_string(path.join("comm")).is_ok_and(|it| it.trim() == name)
+            });
+        let id: libc::pid_t =
+            thread.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: neither request reads or writes memory of this process.
+        let is_held = unsafe {
+            libc::ptrace(libc::PTRACE_SEIZE, id, none, none) == 0
+                && libc::ptrace(libc::PTRACE_INTERRUPT, id, none, none) == 0
+        };
+        if !is_held {
+            eprintln!("skipped: threads cannot be held here (ptrace)");
+            return None;
+        }
+        let state = || std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        wait_until("the thread is held", || state().contains(") t "));
+        Some(Self(id))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the request reads and writes no memory of this process; the thread is in its stop,
+        // which is what it takes.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
+}
+
+fn page(daemon: &Daemon, path: &str) -> (u16, Value) {
+    let answer = Client::connect(daemon.tcp).call(&format!("GET {path}"), "", b"");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
+/// The codes of what keeps it from delivering.
+fn reasons(daemon: &Daemon) -> Vec<String> {
+    let (status, body) = page(daemon, "/ready");
+    let reasons = body["reasons"].as_array().unwrap();
+    assert_eq!(
+        (status == 200, body["status"] == "ready"),
+        (reasons.is_empty(), reasons.is_empty())
+    );
+    reasons.iter().map(|reason| reason["code"].as_str().unwrap().to_owned()).collect()
+}
+
+fn healthcheck(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let address = daemon.tcp.to_string();
+    command(&[&["healthcheck", "-t", &address], arguments].concat()).output().unwrap()
+}
+
+#[test]
+fn an_outage_of_the_service_is_told_by_readiness_and_never_by_liveness() {
+    let endpoint = FaultEndpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    daemon.wait_until("it is ready", || reasons(&daemon).is_empty());
+    let output = healthcheck(&daemon, &["--ready"]);
+    assert!(output.status.success() && output.stdout == b"ready\n", "{output:?}");
+    for way in [Way::Down, Way::Reset] {
+        endpoint.set_way(way);
+        daemon.send((0..10).map(|index| format!("{HEADER}{}", document(index))));
+        daemon.wait_until("the failure is told", || reasons(&daemon) == ["uploads_failing"]);
+        let (status, body) = page(&daemon, "/health");
+        assert_eq!((status, &body["status"]), (200, &"alive".into()));
+        assert!(healthcheck(&daemon, &[]).status.success());
+        let output = healthcheck(&daemon, &["--ready"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("not_ready: uploads_failing for "), "{said}");
+        endpoint.set_way(Way::Open);
+        daemon.wait_until("it is ready again", || reasons(&daemon).is_empty());
+    }
+}
+
+#[test]
+fn without_credentials_it_lives_and_is_not_ready() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let daemon = Daemon::spawn(daemon_command(&endpoint.url(), &[]));
+    daemon.wait_until("it is told", || reasons(&daemon) == ["no_credentials"]);
+    assert_eq!(page(&daemon, "/health").0, 200);
+    assert!(healthcheck(&daemon, &[]).status.success());
+}
+
+#[test]
+fn a_full_memory_is_told_until_there_is_room_again() {
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = Daemon::start(&endpoint.url(), &["-m", "3"], &[]);
+    let datagram =
+        |index| format!("{HEADER}{{\"id\":\"{index:016x}\",\"a\":\"{}\"}}", "x".repeat(9_000));
+    daemon.send((0..1_000).map(datagram));
+    daemon.wait_until("both are told", || reasons(&daemon) == ["uploads_failing", "memory_full"]);
+    assert_eq!(page(&daemon, "/health").0, 200);
+    endpoint.set_way(Way::Open);
+    daemon.wait_until("it is ready again", || reasons(&daemon).is_empty());
+}
+
+#[test]
+fn a_receiver_that_is_stuck_with_datagrams_before_it_is_told_by_liveness() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "Receive: {Receivers: 1}");
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
+    let Some(held) = Held::thread_of(&daemon, "receive-0") else { return };
+    // Stuck with nothing to do, it loses nothing, and nobody can tell.
+    assert_eq!(page(&daemon, "/health").0, 200);
+    daemon.send([format!("{HEADER}{{}}")]);
+    let (status, body) = page(&daemon, "/health");
+    assert_eq!((status, &body["status"]), (503, &"wedged".into()));
+    assert!(body["reasons"][0].as_str().unwrap().starts_with("receiver 0 has left "), "{body}");
+    let output = healthcheck(&daemon, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("wedged: receiver 0 has left "), "{said}");
+    drop(held);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    assert_eq!(page(&daemon, "/health").0, 200);
+}
+
+#[test]
+fn an_upload_thread_that_is_stuck_is_told_by_liveness() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let Some(held) = Held::thread_of(&daemon, "upload") else { return };
+    let (status, body) = page(&daemon, "/health");
+    assert_eq!(status, 503);
+    assert!(body["reasons"][0].as_str().unwrap().starts_with("the upload thread "), "{body}");
+    drop(held);
+    daemon.wait_until("it lives again", || page(&daemon, "/health").0 == 200);
+}
+
+#[test]
+fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::BlackHole);
+    let daemon = start(&endpoint, "ProxyServer: {TimeoutSeconds: 60}");
+    let mut hanging: Vec<Client> = (0..128).map(|_| Client::connect(daemon.tcp)).collect();
+    for client in &mut hanging {
+        client.write(b"POST /SamplingTargets HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
+    }
+    // More than there are places, some of whom say nothing at all.
+    let _silent: Vec<TcpStream> =
+        (0..50).map(|_| TcpStream::connect(daemon.tcp).unwrap()).collect();
+    let started_at = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(page(&daemon, "/health").0, 200);
+        assert!(daemon.get("/metrics").contains("# EOF"));
+        assert!(healthcheck(&daemon, &[]).status.success());
+    }
+    assert!(started_at.elapsed() < Duration::from_secs(30), "{:?}", started_at.elapsed());
+}
+
+#[test]
+fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let (sender, received) = mpsc::channel();
+    // It ends with the test's process; a manager reads whatever comes.
+    thread::spawn(move || {
+        let mut text = [0; 100];
+        while let Ok(length) = manager.recv(&mut text) {
+            let _ = sender.send(String::from_utf8_lossy(&text[..length]).trim().to_owned());
+        }
+    });
+    let said = || received.recv_timeout(Duration::from_secs(30)).unwrap();
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
+    let daemon = Daemon::start(&endpoint.url(), &[], &variables);
+    let told: Vec<_> = (0..4).map(|_| said()).collect();
+    assert_eq!(told, ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    if let Some(held) = Held::thread_of(&daemon, "upload") {
+        daemon.wait_for_line("The watchdog is not told that the daemon lives: the upload thread ");
+        drop(held);
+    }
+    daemon.signal(Signal::TERM);
+    while said() != "STOPPING=1" {}
+    assert!(daemon.wait().0.success());
+}
+
+#[test]
+fn a_health_check_without_a_daemon_says_whom_it_has_asked() {
+    let output = command(&["healthcheck", "-t", "127.0.0.1:1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("127.0.0.1:1") && said.contains("-t or -c"), "{said}");
+}
