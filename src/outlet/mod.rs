@@ -60,7 +60,7 @@ pub struct Outlet {
     parcel_room_count: usize,
     /// When the few segments that wait in the rings are taken, if no more come.
     take_at: Option<Instant>,
-    /// Whether segments were given up for want of memory since there was last room.
+    /// Whether segments were given up for want of memory since half of it was last free.
     is_losing: bool,
     trim: Trim,
 }
@@ -117,7 +117,8 @@ impl Outlet {
             // Also when the rings are empty: receivers that get no memory fill none.
             if self.is_room_short() {
                 self.spill();
-            } else if std::mem::take(&mut self.is_losing) {
+            } else if self.is_losing && !self.pool.is_half_used() {
+                self.is_losing = false;
                 self.account.status.end(Trouble::MemoryFull);
             }
             let progress = self.take(now);

@@ -22,7 +22,8 @@ const RATE_HIGH: f64 = 30_000.0;
 /// Below this rate half of the receivers can do the work.
 const RATE_LOW: f64 = 10_000.0;
 
-/// The rate has to be low for this long before receivers are let go.
+/// The rate is taken as low over this time before receivers are let go. Over all of it: a sender
+/// that catches up is fast for a moment every now and then.
 const CALM: Duration = Duration::from_secs(1);
 
 /// The program is not changed more often than this.
@@ -35,19 +36,33 @@ struct Decision {
     count_max: usize,
     count: usize,
     changed_at: Instant,
-    busy_at: Instant,
+    /// What the first receiver has got since when, to see whether it is calm.
+    since: Instant,
+    datagram_count: f64,
+    noted_at: Instant,
 }
 
 impl Decision {
+    fn new(count_min: usize, count_max: usize, now: Instant) -> Self {
+        Self {
+            count_min,
+            count_max,
+            count: count_min,
+            changed_at: now,
+            since: now,
+            datagram_count: 0.0,
+            noted_at: now,
+        }
+    }
+
     /// `rate` is what the first receiver sees; returns the new number where it changes.
     fn note(&mut self, rate: f64, now: Instant) -> Option<usize> {
-        if rate > RATE_LOW {
-            self.busy_at = now;
-        }
+        self.datagram_count += rate * now.saturating_duration_since(self.noted_at).as_secs_f64();
+        self.noted_at = now;
+        let is_calm = self.is_calm(now);
         if now.saturating_duration_since(self.changed_at) < CHANGE_PAUSE {
             return None;
         }
-        let is_calm = now.saturating_duration_since(self.busy_at) >= CALM;
         let count = if rate > RATE_HIGH {
             (self.count * 2).min(self.count_max)
         } else if is_calm {
@@ -60,8 +75,24 @@ impl Decision {
         }
         self.count = count;
         self.changed_at = now;
-        self.busy_at = now;
+        self.begin_to_count(now);
         Some(count)
+    }
+
+    /// Whether [`CALM`] is over and the rate was low in it.
+    fn is_calm(&mut self, now: Instant) -> bool {
+        let time = now.saturating_duration_since(self.since);
+        if time < CALM {
+            return false;
+        }
+        let rate = self.datagram_count / time.as_secs_f64();
+        self.begin_to_count(now);
+        rate <= RATE_LOW
+    }
+
+    fn begin_to_count(&mut self, now: Instant) {
+        self.since = now;
+        self.datagram_count = 0.0;
     }
 }
 
@@ -80,14 +111,7 @@ impl Steering {
     pub(super) fn start(first: &ReceiveSocket, socket_count: usize) -> io::Result<Self> {
         let count_min =
             BURST_BYTES.div_ceil(first.queue().granted_bytes.max(1)).clamp(1, socket_count);
-        let now = Instant::now();
-        let decision = Decision {
-            count_min,
-            count_max: socket_count,
-            count: count_min,
-            changed_at: now,
-            busy_at: now,
-        };
+        let decision = Decision::new(count_min, socket_count, Instant::now());
         sys::attach_spread(first, count_min)?;
         Ok(Self { decision })
     }
@@ -107,7 +131,7 @@ mod tests {
     use super::*;
 
     fn decision(count_min: usize, now: Instant) -> Decision {
-        Decision { count_min, count_max: 16, count: count_min, changed_at: now, busy_at: now }
+        Decision::new(count_min, 16, now)
     }
 
     #[test]
@@ -143,6 +167,20 @@ mod tests {
         assert_eq!(decision.note(100.0, now), Some(3));
         now += Duration::from_secs(2);
         assert_eq!(decision.note(100.0, now), None);
+    }
+
+    #[test]
+    fn a_sender_that_catches_up_every_now_and_then_is_calm_all_the_same() {
+        let mut now = Instant::now();
+        let mut decision = decision(1, now);
+        decision.count = 2;
+        for _ in 0..10 {
+            for rate in [2_000.0, 2_000.0, 25_000.0] {
+                now += Duration::from_millis(if rate > RATE_LOW { 2 } else { 60 });
+                decision.note(rate, now);
+            }
+        }
+        assert_eq!(decision.count, 1);
     }
 
     #[test]
