@@ -1,0 +1,64 @@
+# The daemon's image: a static binary, the roots of the web, a configuration file. No shell.
+#
+#   docker build -t xrayd .                          for this machine's architecture
+#   docker build --platform linux/arm64 -t xrayd .   for another one: the compiler runs here, and
+#                                                    builds for there (x86_64 and arm64)
+#   docker build --target amazonlinux -t xrayd .     on Amazon Linux, for those who want a shell
+#   docker build --build-arg PROFILE=ci -t xrayd .   in half the time, for a trial
+#
+# tests/container builds and runs it.
+
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:1-bookworm AS build
+# amd64 or arm64; the builder sets it from --platform.
+ARG TARGETARCH
+# A profile of Cargo.toml.
+ARG PROFILE=dist
+WORKDIR /build
+COPY . .
+# glibc, but static: its resolver reads files and asks name servers without a library to load.
+RUN set -eu; \
+    case $TARGETARCH in \
+        amd64) machine=x86_64 ;; \
+        arm64) machine=aarch64 ;; \
+        *) echo "no architecture of this image: $TARGETARCH" >&2; exit 1 ;; \
+    esac; \
+    target=$machine-unknown-linux-gnu; strip=strip; \
+    if [ "$(uname -m)" != $machine ]; then \
+        cross=$(echo $machine-linux-gnu | tr _ -); strip=$machine-linux-gnu-strip; \
+        apt-get update; \
+        apt-get install -y --no-install-recommends gcc-$cross libc6-dev-$TARGETARCH-cross; \
+        rustup target add $target; \
+        linker=CARGO_TARGET_$(echo $target | tr a-z- A-Z_)_LINKER; \
+        export "$linker=$machine-linux-gnu-gcc"; \
+    fi; \
+    RUSTFLAGS="-C target-feature=+crt-static" \
+        cargo build --locked --bin xray --profile $PROFILE --target $target; \
+    mkdir -p /image/usr/bin /image/etc/amazon/xray /image/etc/ssl/certs; \
+    $strip -o /image/xray target/$target/$PROFILE/xray; \
+    ln /image/xray /image/usr/bin/xray; \
+    cp deploy/cfg.yaml /image/etc/amazon/xray/; \
+    cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/; \
+    echo "xray:x:10001:10001::/:/sbin/nologin" > /image/etc/passwd; \
+    echo "xray:x:10001:" > /image/etc/group; \
+    echo "hosts: files dns" > /image/etc/nsswitch.conf
+
+FROM public.ecr.aws/amazonlinux/amazonlinux:2023-minimal AS amazonlinux
+COPY --from=build /image/xray /xray
+COPY --from=build /image/usr/bin/xray /usr/bin/xray
+COPY --from=build /image/etc/amazon /etc/amazon
+# A static program cannot load what other sources of names there may be.
+COPY --from=build /image/etc/nsswitch.conf /etc/nsswitch.conf
+COPY --from=build /image/etc/passwd /image/etc/group /tmp/
+RUN cat /tmp/passwd >> /etc/passwd; cat /tmp/group >> /etc/group; \
+    rm /tmp/passwd /tmp/group
+USER 10001
+EXPOSE 2000/udp 2000/tcp
+HEALTHCHECK --interval=10s --start-period=10s --timeout=6s --retries=3 CMD ["/xray", "healthcheck"]
+ENTRYPOINT ["/xray", "-t", "0.0.0.0:2000", "-b", "0.0.0.0:2000"]
+
+FROM scratch
+COPY --from=build /image/ /
+USER 10001
+EXPOSE 2000/udp 2000/tcp
+HEALTHCHECK --interval=10s --start-period=10s --timeout=6s --retries=3 CMD ["/xray", "healthcheck"]
+ENTRYPOINT ["/xray", "-t", "0.0.0.0:2000", "-b", "0.0.0.0:2000"]

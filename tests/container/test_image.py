@@ -1,0 +1,63 @@
+"""What is in the images, before anything runs."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tree(podman, image):
+    """The image's files in a folder."""
+    folder = Path(podman("image", "mount", image))
+    yield folder
+    podman("image", "unmount", image)
+
+
+def test_the_image_has_these_files_and_no_other(tree):
+    files = {str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir()}
+    assert files == {
+        "etc/amazon/xray/cfg.yaml",
+        "etc/group",
+        "etc/nsswitch.conf",
+        "etc/passwd",
+        "etc/ssl/certs/ca-certificates.crt",
+        "usr/bin/xray",
+        "xray",
+    }
+    assert (tree / "etc/amazon/xray/cfg.yaml").read_bytes() == (ROOT / "deploy/cfg.yaml").read_bytes()
+    assert (tree / "etc/ssl/certs/ca-certificates.crt").read_text().count("BEGIN CERT") > 100
+
+
+def test_both_paths_of_the_binary_are_one_static_file(tree):
+    assert (tree / "xray").samefile(tree / "usr/bin/xray")
+    headers = subprocess.run(["readelf", "-lW", tree / "xray"], capture_output=True, text=True)
+    assert "LOAD" in headers.stdout and "INTERP" not in headers.stdout
+
+
+def test_the_image_is_smaller_than_15_megabytes(podman, image):
+    assert podman.inspect("image", image)["Size"] < 15_000_000
+
+
+def test_the_image_starts_as_the_originals_does(podman, image):
+    config = podman.inspect("image", image)["Config"]
+    assert config["Entrypoint"] == ["/xray", "-t", "0.0.0.0:2000", "-b", "0.0.0.0:2000"]
+    assert set(config["ExposedPorts"]) == {"2000/tcp", "2000/udp"}
+    assert config["User"] == "10001" and not config.get("Cmd")
+    health = podman.inspect("image", image)["Healthcheck"]
+    assert health["Test"] == ["CMD", "/xray", "healthcheck"]
+
+
+def test_the_amazon_linux_image_has_a_shell_and_both_paths(podman, image):
+    podman.build("with-a-shell", "--build-arg", "PROFILE=ci", "--target", "amazonlinux")
+    flags = ["run", "--rm", "--network=none", "--volume=/usr:/usr:ro", "--entrypoint=/bin/sh"]
+    script = "id -un; cat /etc/passwd; ls -l /xray"
+    lines = podman(*flags, "with-a-shell", "-c", script).splitlines()
+    assert lines[0] == "xray" and lines[1].startswith("root:"), lines
+    first = podman.inspect("image", "with-a-shell")
+    second = podman.inspect("image", image)
+    for key in ("Entrypoint", "ExposedPorts", "User"):
+        assert first["Config"][key] == second["Config"][key]
+    assert first["Healthcheck"] == second["Healthcheck"]
