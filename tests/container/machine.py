@@ -1,0 +1,123 @@
+"""A machine with systemd, in a container: what packages are installed on.
+
+In: a podman that has the image. Out: commands run on it, and what its service does.
+"""
+
+import re
+
+from podman import ROOT
+from processes import wait_for
+
+IMAGE = "machine-with-systemd"
+
+#: Enough for systemd to put services into sandboxes; the kernel's settings stay out of reach.
+FLAGS = ["--systemd=always", "--cap-add=all", "--security-opt=seccomp=unconfined"]
+
+#: What a running machine changes by itself, and what dpkg and rpm keep of their own work.
+CHANGING = "/dev /proc /root /run /sys /tmp /var/backups /var/cache /var/lib/dpkg /var/lib/rpm /var/log/apt"
+CHANGING += " /var/lib/systemd /var/log/dpkg.log /var/log/journal /var/tmp /packages"
+
+
+class Machine:
+    """One that has booted."""
+
+    def __init__(self, podman, folder):
+        self._podman = podman
+        volumes = [f"--volume={folder}:/packages:ro"]
+        command = [*FLAGS, *volumes, "--network=none", "--detach", IMAGE, "/lib/systemd/systemd"]
+        self._name = podman("run", "--pull=never", *command).splitlines()[-1]
+        is_up = ["exec", self._name, "systemctl", "is-system-running", "--wait"]
+        wait_for(lambda: podman(*is_up, okay=None), lambda: podman("logs", self._name))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._podman("rm", "--force", "--time", "0", self._name)
+
+    def run(self, *command, okay=True):
+        """Runs a command there; returns what it printed, or whether it succeeded."""
+        return self._podman("exec", self._name, *command, okay=okay)
+
+    def write(self, path, text):
+        """Writes a file."""
+        self.run("sh", "-c", 'mkdir -p "$(dirname "$1")"; printf %s "$2" >"$1"', "sh", path, text)
+
+    def read(self, path):
+        """The text of a file."""
+        return self.run("cat", path)
+
+    def service(self, *names):
+        """Properties of the daemon's service."""
+        lines = self.run("systemctl", "show", "xray", "--property", ",".join(names)).splitlines()
+        values = dict(line.split("=", 1) for line in lines)
+        return [values[name] for name in names]
+
+    def log(self):
+        """What systemd and the daemon say, for a test that fails."""
+        command = "systemctl status xray; journalctl --unit xray; cat /var/log/xray/xray.log"
+        return self.run("sh", "-c", command + "; true")
+
+    def wait_for_service(self):
+        """Waits until the service runs, and returns its process."""
+        wait_for(lambda: self.service("ActiveState") == ["active"], self.log)
+        [process] = self.service("MainPID")
+        return process
+
+    def files(self):
+        """Every path that neither the machine nor the package managers change by themselves."""
+        prune = [word for path in CHANGING.split() for word in ("-path", path, "-o")]
+        found = self.run("find", "/", "(", *prune[:-1], ")", "-prune", "-o", "-print")
+        accounts = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+        backups = {f"/etc/{name}{suffix}" for name in accounts for suffix in ("", "-")}
+        return set(found.splitlines()) - backups
+
+
+def original(folder):
+    """Stand-ins for the original's packages: its name, its paths, its service."""
+    root = folder / "original"
+    (root / "DEBIAN").mkdir(parents=True)
+    files = {
+        "usr/bin/xray": "#!/bin/sh\nexec sleep infinity\n",
+        "etc/amazon/xray/cfg.yaml": "Version: 2\nTotalBufferSizeMB: 0\n",
+        "lib/systemd/system/xray.service": (
+            "[Service]\nExecStart=/usr/bin/xray -f /var/log/xray/xray.log\n"
+            "User=xray\nRestart=always\n[Install]\nWantedBy=network.target\n"
+        ),
+    }
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    (root / "usr/bin/xray").chmod(0o755)
+    scripts = {
+        "postinst": "useradd --system xray; systemctl enable xray; systemctl start xray",
+        "prerm": "systemctl stop xray; systemctl disable xray",
+    }
+    control = "Package: xray\nVersion: 3.6.6\nArchitecture: amd64\nMaintainer: a\nDescription: a\n"
+    (root / "DEBIAN/control").write_text(control)
+    (root / "DEBIAN/conffiles").write_text("/etc/amazon/xray/cfg.yaml\n")
+    for name, text in scripts.items():
+        (root / "DEBIAN" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (root / "DEBIAN" / name).chmod(0o755)
+    spec = f"""
+Name: xray
+Version: 3.6.6
+Release: 1
+Summary: a
+License: a
+%description
+%prep
+%build
+%install
+cp -a {root}/usr {root}/etc {root}/lib %{{buildroot}}
+%post
+{scripts["postinst"]}
+%preun
+if [ $1 -eq 0 ]; then {scripts["prerm"]}; fi
+%files
+/usr/bin/xray
+/lib/systemd/system/xray.service
+%config(noreplace) /etc/amazon/xray/cfg.yaml
+"""
+    (folder / "xray.spec").write_text(spec)
+    return root, folder / "xray.spec"

@@ -1,0 +1,195 @@
+"""The packages for Debian and RPM on a machine with systemd.
+
+In: packages of the binary under test, in two revisions, and stand-ins for the original's. Out: a
+service that runs, a configuration that stays, and nothing where they were purged.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import machine
+from machine import Machine
+from podman import ROOT
+from processes import ENVIRONMENT, wait_for
+
+CFG = "/etc/amazon/xray/cfg.yaml"
+EDIT = "Version: 2\n# by the operator\nTotalBufferSizeMB: 9\n"
+
+#: How each package manager is told what to do.
+DEB = {
+    "install": ["dpkg", "--install"],
+    "upgrade": ["dpkg", "--install"],
+    "remove": ["dpkg", "--remove"],
+    "suffix": "deb",
+}
+# What the packages of Debian provide is not in rpm's own list.
+RPM = {
+    "install": ["rpm", "--install", "--nodeps"],
+    "upgrade": ["rpm", "--upgrade", "--nodeps"],
+    "remove": ["rpm", "--erase"],
+    "suffix": "rpm",
+}
+BOTH = pytest.mark.parametrize("manager", [DEB, RPM], ids=["deb", "rpm"])
+
+
+@pytest.fixture(scope="module")
+def folder(podman, tmp_path_factory):
+    """Where the packages are: 1 and 2 of each kind, and the original's."""
+    folder = tmp_path_factory.mktemp("packages")
+    environment = os.environ | {"QUICK": "1"}
+    for revision in ("1", "2"):
+        command = [ROOT / "deploy/packages/build", os.environ["XRAY_BINARY"], folder, revision]
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    root, spec = machine.original(folder)
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", root, folder], **quiet)
+    definitions = {"_topdir": folder / "rpm", "_rpmdir": folder, "_rpmfilename": "xray-3.6.6.rpm"}
+    flags = [f"--define={name} {value}" for name, value in definitions.items()]
+    subprocess.run(["rpmbuild", "-bb", *flags, spec], **quiet)
+    podman("import", Path(os.environ["FOLDER"]) / "machine.tar", machine.IMAGE)
+    return folder
+
+
+@pytest.fixture
+def host(podman, folder):
+    """A machine on which nothing was installed yet; the daemon finds all it needs to start."""
+    with Machine(podman, folder) as host:
+        host.write("/etc/default/xray", "".join(f"{k}={v}\n" for k, v in ENVIRONMENT.items()))
+        yield host
+
+
+def package(manager, folder, revision):
+    """The path on the machine of a package."""
+    [found] = folder.glob(f"xrayd[-_]*-{revision}[._]*{manager['suffix']}")
+    return f"/packages/{found.name}"
+
+
+def original(manager, folder):
+    """The path on the machine of the original's stand-in."""
+    [found] = folder.glob(f"xray[-_]3*{manager['suffix']}")
+    return f"/packages/{found.name}"
+
+
+@BOTH
+def test_an_installed_daemon_runs_as_its_user_and_at_the_next_boot(manager, folder, host):
+    host.run(*manager["install"], package(manager, folder, 1))
+    process = host.wait_for_service()
+    assert host.run("systemctl", "is-enabled", "xray") == "enabled"
+    assert host.run("stat", "--format=%U %G", f"/proc/{process}") == "xray xray"
+    assert host.run("stat", "--format=%U", "/var/log/xray/xray.log") == "xray"
+    log = host.read("/var/log/xray/xray.log")
+    assert "Listening on UDP 127.0.0.1:2000" in log and "Initializing AWS X-Ray daemon" in log
+    assert host.service("NRestarts") == ["0"]
+
+
+@BOTH
+def test_the_service_ends_in_order_and_reopens_its_log(manager, folder, host):
+    host.run(*manager["install"], package(manager, folder, 1))
+    host.wait_for_service()
+    host.run("mv", "/var/log/xray/xray.log", "/var/log/xray/old.log")
+    host.run("systemctl", "reload", "xray")
+    host.run("systemctl", "stop", "xray")
+    assert "Got SIGHUP" in host.read("/var/log/xray/xray.log")
+    assert "Account: received=0" in host.read("/var/log/xray/xray.log")
+    assert host.service("Result", "ExecMainStatus") == ["success", "0"]
+
+
+def test_a_daemon_that_stands_still_is_started_anew(folder, host):
+    quick = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\n"
+    host.write("/etc/systemd/system/xray.service.d/quick.conf", quick)
+    host.run(*DEB["install"], package(DEB, folder, 1))
+    process = host.wait_for_service()
+    host.run("sh", "-c", f"kill -STOP {process}")
+    wait_for(lambda: host.service("NRestarts") == ["1"], host.log)
+    assert host.wait_for_service() != process
+
+
+@BOTH
+def test_an_upgrade_keeps_an_edited_configuration_and_starts_the_new_daemon(manager, folder, host):
+    host.run(*manager["install"], package(manager, folder, 1))
+    before = host.wait_for_service()
+    host.write(CFG, EDIT)
+    host.run(*manager["upgrade"], package(manager, folder, 2))
+    after = host.wait_for_service()
+    assert host.read(CFG) == EDIT.strip()
+    assert before != after
+    assert "buffers 9 MB" in host.read("/var/log/xray/xray.log")
+
+
+@BOTH
+def test_an_upgrade_leaves_a_service_disabled_that_the_operator_has_disabled(manager, folder, host):
+    host.run(*manager["install"], package(manager, folder, 1))
+    host.run("systemctl", "disable", "--now", "xray")
+    host.run(*manager["upgrade"], package(manager, folder, 2))
+    assert host.run("systemctl", "show", "xray", "--property=UnitFileState").endswith("=disabled")
+
+
+@BOTH
+def test_it_takes_the_place_of_the_original_and_keeps_its_configuration(manager, folder, host):
+    host.run(*manager["install"], original(manager, folder))
+    assert host.service("ActiveState") == ["active"]
+    host.write(CFG, EDIT)
+    # dpkg asks whose file is to stay unless it is told so.
+    keep = ["--force-confold"] if manager is DEB else []
+    host.run(*manager["upgrade"], *keep, package(manager, folder, 1))
+    process = host.wait_for_service()
+    assert host.run("systemctl", "is-enabled", "xray") == "enabled"
+    assert host.run("readlink", f"/proc/{process}/exe") == "/usr/bin/xray"
+    assert host.read(CFG) == EDIT.strip()
+    if manager is DEB:
+        # Gone but for its configuration, and a purge of that spares ours.
+        status = host.run("dpkg-query", "--show", "--showformat=${db:Status-Status}", "xray")
+        assert status == "config-files"
+        host.run("dpkg", "--purge", "xray")
+        assert host.read(CFG) == EDIT.strip()
+    else:
+        assert host.run("rpm", "--query", "--all", "--queryformat=%{NAME} ") == "xrayd"
+
+
+def test_a_purge_leaves_nothing(folder, host):
+    before = host.files()
+    host.run("dpkg", "--install", package(DEB, folder, 1))
+    host.wait_for_service()
+    assert len(host.files() - before) > 5
+    host.write(CFG, EDIT)
+    host.run("dpkg", "--remove", "xrayd")
+    assert host.read(CFG) == EDIT.strip()
+    assert host.service("ActiveState") == ["inactive"]
+    host.run("dpkg", "--purge", "xrayd")
+    assert host.files() ^ before == set()
+    for accounts in ("passwd", "group"):
+        assert not host.run("getent", accounts, "xray", okay=None)
+
+
+def test_an_erased_rpm_leaves_an_edited_configuration_and_what_the_daemon_wrote(folder, host):
+    before = host.files()
+    host.run(*RPM["install"], package(RPM, folder, 1))
+    host.wait_for_service()
+    host.write(CFG, EDIT)
+    host.run(*RPM["remove"], "xrayd")
+    assert host.service("ActiveState") == ["inactive"]
+    # The first two are there where rpm is at home.
+    shared = {"/usr/share/licenses", "/var/lib/rpm-state", "/etc/amazon", "/etc/amazon/xray"}
+    written = {CFG + ".rpmsave", "/var/lib/xray", "/var/log/xray", "/var/log/xray/xray.log"}
+    assert host.files() - before == shared | written
+    assert host.read(CFG + ".rpmsave") == EDIT.strip()
+
+
+def test_the_rpm_depends_on_the_systems_own_libraries_alone(folder):
+    [path] = folder.glob("xrayd-*-1.*.rpm")
+    command = ["rpm", "--query", "--package", "--requires", path]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    names = {line.split("(")[0].split(" ")[0] for line in lines if line}
+    libraries = {"ld-linux-x86-64.so.2", "libc.so.6", "libgcc_s.so.1", "libm.so.6"}
+    assert names - libraries == {"/bin/sh", "config", "rpmlib", "rtld", "shadow-utils"}
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(folder, host):
+    host.run("dpkg", "--install", package(DEB, folder, 1))
+    assert host.run("systemd-analyze", "verify", "/lib/systemd/system/xray.service") == ""
+    # 0 to 100; what is left is that it has a network, which is its work.
+    check = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
+    host.run(*check, "--threshold=15", "xray.service")
