@@ -1,0 +1,170 @@
+"""deploy/ecs against botocore's model of ECS, and against the daemon's own command line.
+
+In: the task definitions, the service and the policies. Out: what the model says of them, and what
+the daemon makes of the words of a command.
+"""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+
+from processes import ENVIRONMENT
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "ecs"
+TASKS = sorted(FOLDER.rglob("*.task.json"))
+POLICIES = sorted(FOLDER.rglob("iam/*.json"))
+SESSION = botocore.session.get_session()
+
+#: What the image says of itself.
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.MULTILINE)[-1])
+HEALTHCHECK = json.loads(re.findall(r"^HEALTHCHECK .* CMD (.*)$", DOCKERFILE, re.MULTILINE)[-1])
+
+#: Seconds that the daemon takes at the end.
+SHUTDOWN_SECONDS = 8
+
+#: Memory that Fargate sells with a number of CPU units, in MB; the smallest is enough here.
+FARGATE = {"256": {"512", "1024", "2048"}}
+
+
+def check(operation, call):
+    """Fails if a call has unknown or missing members, wrong types or unknown words."""
+    shape = SESSION.get_service_model("ecs").operation_model(operation).input_shape
+    report = ParamValidator().validate(call, shape)
+    assert not report.has_errors(), report.generate_report()
+    check_words(call, shape)
+
+
+def check_words(value, shape):
+    if shape.type_name == "structure":
+        for name, member in value.items():
+            check_words(member, shape.members[name])
+    elif shape.type_name == "list":
+        for member in value:
+            check_words(member, shape.member)
+    elif shape.type_name == "string" and shape.enum:
+        assert value in shape.enum, f"{shape.name}: {value}"
+
+
+def containers(path):
+    """The task of a file, its daemon and its application, each `None` where there is none."""
+    task = json.loads(path.read_text())
+    named = {container["name"]: container for container in task["containerDefinitions"]}
+    return task, named.get("xray-daemon"), named.get("shop")
+
+
+def names(paths):
+    return [path.name.split(".")[0] for path in paths]
+
+
+@pytest.mark.parametrize("path", TASKS, ids=names(TASKS))
+def test_ecs_takes_the_task(path):
+    task, daemon, application = containers(path)
+    assert daemon or application
+    check("RegisterTaskDefinition", task)
+    if "FARGATE" in task["requiresCompatibilities"]:
+        assert task["networkMode"] == "awsvpc" and task["memory"] in FARGATE[task["cpu"]]
+        for container in (daemon, application):
+            assert "dockerSecurityOptions" not in container and "links" not in container
+    if application and "links" in application:
+        assert task["networkMode"] == "bridge"
+
+
+def test_ecs_takes_the_service_with_one_daemon_on_each_host():
+    service = json.loads((FOLDER / "daemon.service.json").read_text())
+    check("CreateService", service)
+    assert service["schedulingStrategy"] == "DAEMON"
+    task, daemon, _ = containers(FOLDER / "daemon.task.json")
+    assert task["family"] == service["taskDefinition"]
+    ports = {(port["hostPort"], port["protocol"]) for port in daemon["portMappings"]}
+    assert ports == {(2000, "udp"), (2000, "tcp")}
+
+
+WITH_DAEMON = [path for path in TASKS if containers(path)[1]]
+
+
+@pytest.mark.parametrize("path", WITH_DAEMON, ids=names(WITH_DAEMON))
+def test_the_daemon_is_held_tight_asked_for_its_health_and_given_time(path):
+    _, daemon, application = containers(path)
+    assert daemon["readonlyRootFilesystem"] and daemon["user"] == "10001"
+    assert daemon["linuxParameters"]["capabilities"] == {"drop": ["ALL"]}
+    assert daemon["healthCheck"]["command"] == ["CMD", *HEALTHCHECK]
+    assert daemon["healthCheck"]["timeout"] > 5, "the check itself takes up to 5 s"
+    assert daemon["stopTimeout"] > SHUTDOWN_SECONDS
+    assert daemon["memory"] >= 64
+    if application:
+        # It starts before the application, and ends after it; its fall is not the application's.
+        wanted = {"containerName": "xray-daemon", "condition": "START"}
+        assert application["dependsOn"] == [wanted] and "dependsOn" not in daemon
+        assert not daemon["essential"] and daemon["restartPolicy"]["enabled"]
+
+
+@pytest.mark.parametrize("path", WITH_DAEMON, ids=names(WITH_DAEMON))
+def test_the_daemon_understands_its_command(path, tmp_path):
+    task, daemon, _ = containers(path)
+    command = [os.environ["XRAY_BINARY"], *ENTRYPOINT[1:], *daemon.get("command", [])]
+    if path.name.startswith("baked"):
+        command = [os.environ["XRAY_BINARY"], "-c", FOLDER / "cross-account" / "cfg.yaml"]
+    result = subprocess.run(
+        [*command, "config"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    settings = {line[0]: line[1] for line in lines}
+    # Where it has the network for itself nobody else is to reach it.
+    host = "127.0.0.1" if task["networkMode"] == "awsvpc" else "0.0.0.0"
+    assert settings["Socket.UDPAddress"] == settings["Socket.TCPAddress"] == f"{host}:2000"
+    trust = json.loads((FOLDER / "iam/cross-account.policy.json").read_text())
+    role = trust["Statement"][0]["Resource"]
+    assert settings["RoleARN"] == (role if "cross-account" in str(path) else "(none)")
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=[path.name for path in POLICIES])
+def test_the_policies_name_actions_that_there_are(path):
+    policy = json.loads(path.read_text())
+    assert policy["Version"] == "2012-10-17"
+    for statement in policy["Statement"]:
+        assert set(statement) <= {"Action", "Condition", "Effect", "Principal", "Resource"}
+        assert ("Principal" in statement) == path.name.endswith(".trust.json")
+        assert ("Resource" in statement) == path.name.endswith(".policy.json")
+        actions = statement["Action"]
+        for action in actions if isinstance(actions, list) else [actions]:
+            service, operation = action.split(":")
+            assert operation in SESSION.get_service_model(service).operation_names, action
+
+
+def test_the_policy_allows_all_that_the_daemon_calls():
+    policy = json.loads((FOLDER / "iam/xray-write.policy.json").read_text())
+    model = SESSION.get_service_model("xray")
+    actions = [action.split(":")[1] for action in policy["Statement"][0]["Action"]]
+    paths = {model.operation_model(action).http["requestUri"] for action in actions}
+    source = (ROOT / "src/proxy/paths.rs").read_text()
+    called = set(re.findall(r'"(/[A-Z]\w+)"', source.split("#[cfg(test)]")[0]))
+    assert called and called <= paths
+
+
+def test_the_user_data_fits_and_carries_profile_and_setting(tmp_path):
+    script = subprocess.run(
+        [FOLDER / "user-data", "shop"], capture_output=True, text=True, check=True
+    ).stdout
+    assert len(script) < 16 * 1024, "EC2 takes no more"
+    # The same script, with a folder for the host's root and nothing that touches this machine.
+    script = script.replace("/etc/", f"{tmp_path}/etc/")
+    for folder in ("docker", "ecs", "sysctl.d"):
+        (tmp_path / "etc" / folder).mkdir(parents=True)
+    quiet = "sysctl() { :; }; systemctl() { :; };\n"
+    subprocess.run(["bash"], input=quiet + script, text=True, check=True)
+    found = tmp_path / "etc/docker/seccomp-with-io-uring.json"
+    assert found.read_text() == (ROOT / "deploy/seccomp/xray.json").read_text()
+    engine = json.loads((tmp_path / "etc/docker/daemon.json").read_text())
+    assert engine == {"seccomp-profile": str(found)}
+    setting = (tmp_path / "etc/sysctl.d/10-xray.conf").read_text()
+    assert setting == (ROOT / "deploy/systemd/10-xray.conf").read_text()
+    assert (tmp_path / "etc/ecs/ecs.config").read_text() == "ECS_CLUSTER=shop\n"
