@@ -1,0 +1,136 @@
+"""The dashboard and the alerts, against what the daemon shows on /metrics and what the docs say.
+
+In: deploy/grafana, deploy/prometheus and docs/operations.md; a daemon's metrics; the lines that
+src/ logs. Out: no name that is not there, and nothing there that is not explained.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
+DASHBOARD = json.loads((ROOT / "deploy/grafana/xrayd.json").read_text())
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+PANELS = DASHBOARD["panels"]
+
+#: Functions, operators and modifiers of PromQL that are used here.
+WORDS = {"abs", "and", "by", "increase", "or", "rate", "sum", "without"}
+
+
+def expressions():
+    """Each expression with where it is from."""
+    for rule in RULES:
+        yield rule["alert"], rule["expr"]
+    for panel in PANELS:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+    for variable in DASHBOARD["templating"]["list"]:
+        if variable["type"] == "query":
+            yield variable["name"], variable["definition"]
+
+
+@pytest.fixture
+def metrics(start_daemon):
+    """The names of the daemon's metrics, each with its labels and their values."""
+    found = {}
+    for line in start_daemon("sandbox").get("/metrics").splitlines():
+        if not line.startswith("#"):
+            name, labels = re.match(r"(\w+)(?:\{(.*)\})? ", line).groups()
+            for label, value in re.findall(r'(\w+)="([^"]*)"', labels or ""):
+                found.setdefault(name, {}).setdefault(label, set()).add(value)
+            found.setdefault(name, {})
+    return found
+
+
+def test_every_metric_that_is_asked_for_is_one_of_the_daemons(metrics):
+    for where, expression in expressions():
+        asked = re.findall(r"(xray_\w+)(?:\{([^}]*)\})?", expression)
+        assert asked, where
+        for name, selectors in asked:
+            assert name in metrics, f"{where}: {name}"
+            for label, operator, pattern in re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', selectors):
+                if label == "instance":
+                    continue
+                values = metrics[name].get(label, set())
+                for value in pattern.split("|") if "~" in operator else [pattern]:
+                    assert value in values, f"{where}: {name} with {label} {value}"
+
+
+def test_every_label_that_is_grouped_by_is_one_of_the_metrics(metrics):
+    for where, expression in expressions():
+        names = re.findall(r"xray_\w+", expression)
+        for labels in re.findall(r"(?:by|without) \(([^)]*)\)", expression):
+            for label in labels.split(", "):
+                known = any(label in metrics[name] for name in names)
+                assert label == "instance" or known, f"{where}: {label}"
+
+
+def test_expressions_are_whole():
+    for where, expression in expressions():
+        assert expression.count("(") == expression.count(")"), where
+        bare = re.sub(r'\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\([a-z, ]+\)', " ", expression)
+        words = set(re.findall(r"[a-z]\w+", bare)) - {"label_values", "instance"}
+        assert {word for word in words if not word.startswith("xray_")} <= WORDS, where
+
+
+def test_every_metric_is_on_the_dashboard_and_explained(metrics):
+    shown = " ".join(expression for _, expression in expressions())
+    for name in metrics:
+        assert re.search(rf"\b{name}\b", shown), f"{name} is on no panel"
+        assert f"`{name}" in OPERATIONS, f"{name} is not in docs/operations.md"
+
+
+def test_every_alert_says_what_happens_and_is_explained():
+    names = [rule["alert"] for rule in RULES]
+    assert len(set(names)) == len(names)
+    for rule in RULES:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert set(rule["annotations"]) == {"summary", "description"}
+        assert f"`{rule['alert']}`" in OPERATIONS, rule["alert"]
+    explained = set(re.findall(r"`(Xray\w+)`", OPERATIONS))
+    assert explained == set(names)
+
+
+def test_panels_have_places_of_their_own_and_a_source():
+    places = set()
+    for panel in PANELS:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & places, panel["title"]
+        places |= cells
+        assert panel["datasource"]["uid"] == "${datasource}"
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+def logged():
+    """The texts of warnings and errors in src/, without their tests."""
+    for path in sorted((ROOT / "src").rglob("*.rs")):
+        if "tests" in path.parts or path.name == "tests.rs":
+            continue
+        source = path.read_text().split("#[cfg(test)]")[0]
+        for text in re.findall(r'\b(?:warn|error)!\(\s*"((?:[^"\\]|\\.)*)"', source, re.DOTALL):
+            yield re.sub(r"\\\n\s*", "", text)
+
+
+def test_every_warning_and_error_is_explained():
+    flat = re.sub(r"\s+", " ", OPERATIONS)
+    texts = list(logged())
+    assert len(texts) > 20
+    for text in texts:
+        # The longest piece without a value in it is enough to find the line by.
+        piece = max(re.split(r"\{[^}]*\}", text), key=len).strip(" .:;,(")
+        # A line that is nothing but the text of an error is found under that.
+        if len(piece) > 3:
+            assert piece[:40] in flat, f"docs/operations.md does not have: {text}"
