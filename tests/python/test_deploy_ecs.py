@@ -71,7 +71,7 @@ def test_ecs_takes_the_task(path):
     check("RegisterTaskDefinition", task)
     if "FARGATE" in task["requiresCompatibilities"]:
         assert task["networkMode"] == "awsvpc" and task["memory"] in FARGATE[task["cpu"]]
-        for container in (daemon, application):
+        for container in task["containerDefinitions"]:
             assert "dockerSecurityOptions" not in container and "links" not in container
     if application and "links" in application:
         assert task["networkMode"] == "bridge"
@@ -104,6 +104,14 @@ def test_the_daemon_is_held_tight_asked_for_its_health_and_given_time(path):
         wanted = {"containerName": "xray-daemon", "condition": "START"}
         assert application["dependsOn"] == [wanted] and "dependsOn" not in daemon
         assert not daemon["essential"] and daemon["restartPolicy"]["enabled"]
+
+
+def test_the_check_runs_beside_a_healthy_daemon_and_its_end_is_the_tasks():
+    task, daemon, _ = containers(FOLDER / "verify.task.json")
+    [check] = [it for it in task["containerDefinitions"] if it is not daemon]
+    assert check["command"] == [*daemon["command"], "verify"]
+    assert check["dependsOn"] == [{"containerName": "xray-daemon", "condition": "HEALTHY"}]
+    assert check["essential"] and check["image"] == daemon["image"]
 
 
 @pytest.mark.parametrize("path", WITH_DAEMON, ids=names(WITH_DAEMON))
