@@ -1,0 +1,35 @@
+//! The clock that sender and endpoint share.
+
+use rustix::thread::{clock_nanosleep_absolute, set_current_timer_slack};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use std::num::NonZeroU64;
+
+/// `CLOCK_MONOTONIC`, in nanoseconds: the same for all processes of a machine.
+pub fn now_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::Monotonic))
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
+}
+
+/// Has the calling thread woken when it is time, and not up to 50 us later.
+pub fn wake_exactly() {
+    // Without it the sender is a little late, and says so.
+    let _ = set_current_timer_slack(NonZeroU64::new(1));
+}
+
+/// Sleeps until [`now_ns`] is `time_ns`.
+pub fn sleep_until(time_ns: u64) {
+    let seconds = i64::try_from(time_ns / 1_000_000_000).unwrap_or(i64::MAX);
+    let rest = i64::try_from(time_ns % 1_000_000_000).unwrap_or(0);
+    let until = Timespec { tv_sec: seconds, tv_nsec: rest };
+    // A signal ends it early: go on.
+    while clock_nanosleep_absolute(ClockId::Monotonic, &until).is_err() {}
+}
+
+fn nanoseconds(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}

@@ -1,0 +1,321 @@
+//! A program that takes part, and a run of it.
+
+use super::process;
+use crate::endpoint::Endpoint;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long it may take to start, and to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often the kernel is asked whether a daemon listens.
+const LISTENING_INTERVAL: Duration = Duration::from_micros(200);
+
+/// What takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A daemon: a program and its own arguments.
+    Daemon(PathBuf, Vec<String>),
+    /// The floor of this kit.
+    Floor {
+        /// Whether it parses and escapes.
+        with_parsing: bool,
+    },
+}
+
+/// One that takes part, under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contender {
+    /// Its name in rows, tables and plots.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Contender {
+    /// The one that `NAME=PROGRAM ARGUMENTS...` describes; arguments have no spaces in them.
+    ///
+    /// # Errors
+    ///
+    /// When there is no name or no such program.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, command) =
+            text.split_once('=').ok_or("give a daemon as NAME=PATH [ARGUMENTS]")?;
+        let mut words = command.split_whitespace();
+        let program = words.next().ok_or_else(|| format!("{name} has no path"))?;
+        let program =
+            fs::canonicalize(program).map_err(|error| format!("{name}: {program}: {error}"))?;
+        let arguments = words.map(str::to_owned).collect();
+        Ok(Self { name: name.to_owned(), kind: Kind::Daemon(program, arguments) })
+    }
+
+    /// Both floors.
+    pub fn floors() -> [Self; 2] {
+        [("floor", false), ("floor-parsing", true)].map(|(name, with_parsing)| Self {
+            name: name.into(),
+            kind: Kind::Floor { with_parsing },
+        })
+    }
+
+    /// Whether it is a daemon.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.kind, Kind::Daemon(..))
+    }
+
+    /// The receive backend that it was asked for.
+    pub fn wanted_backend(&self) -> Option<&str> {
+        let Kind::Daemon(_, arguments) = &self.kind else { return None };
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let word = word.trim_start_matches('-');
+            if word == "receiver" {
+                return words.next().map(String::as_str);
+            }
+            if let Some(backend) = word.strip_prefix("receiver=") {
+                return Some(backend);
+            }
+        }
+        None
+    }
+
+    /// Its command as it is written in a row.
+    pub fn command_text(&self) -> String {
+        match &self.kind {
+            Kind::Daemon(program, arguments) => {
+                // The folders are the machine's.
+                let name = program.file_name().unwrap_or_default().to_string_lossy();
+                std::iter::once(name.as_ref())
+                    .chain(arguments.iter().map(String::as_str))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            }
+            Kind::Floor { with_parsing: false } => "xrayd-perf floor".into(),
+            Kind::Floor { with_parsing: true } => "xrayd-perf floor --with-parsing".into(),
+        }
+    }
+}
+
+/// How it is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Megabytes (`TotalBufferSizeMB`).
+    pub memory_mb: u64,
+    /// Whether as in a container without privileges; see [`crate::confine`].
+    pub is_confined: bool,
+}
+
+/// A contender that runs; it is killed with the value.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// Where it receives.
+    pub udp: SocketAddr,
+    /// From its start until it listened.
+    pub start_time: Duration,
+    folder: TempDir,
+}
+
+impl Running {
+    /// Starts it on free ports, with an environment of its own, and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// When it does not listen, with its log, or runs on another backend than it was asked for.
+    pub fn start(contender: &Contender, endpoint: &Endpoint, setting: Setting) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        // Readable for a user without privileges.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(folder.path(), open)?;
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut command = command(contender, endpoint, setting, &folder, udp, tcp)?;
+        let log = File::create(folder.path().join("log"))?;
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", "/nonexistent")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_CA_BUNDLE", folder.path().join("authority.pem"))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let start = Instant::now();
+        let child = command.spawn()?;
+        let mut running = Self { child, udp, start_time: Duration::ZERO, folder };
+        while process::udp_sockets(udp.port()).count == 0 {
+            if start.elapsed() > PATIENCE || running.has_ended() {
+                let name = &contender.name;
+                let log = running.log();
+                return Err(io::Error::other(format!("{name} does not listen:\n{log}")));
+            }
+            thread::sleep(LISTENING_INTERVAL);
+        }
+        running.start_time = start.elapsed();
+        Ok(running)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// All that it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The line of its log that says where it listens; empty where it has none.
+    pub fn start_line(&self) -> String {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("Listening on UDP"));
+        line.unwrap_or_default().to_owned()
+    }
+
+    /// The receive backend that its start-up line names.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the one that was asked for.
+    pub fn backend(&self, contender: &Contender) -> io::Result<Option<String>> {
+        let start = Instant::now();
+        let wanted = contender.wanted_backend();
+        let mut found = backend_in(&self.start_line());
+        // It listens a little before it says so.
+        while wanted.is_some() && found.is_none() && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+            found = backend_in(&self.start_line());
+        }
+        match wanted {
+            Some(wanted) if found.as_deref() != Some(wanted) => Err(io::Error::other(format!(
+                "{} was to run on {wanted} and runs on {found:?}",
+                contender.name
+            ))),
+            _ => Ok(found),
+        }
+    }
+
+    /// Ends it with SIGTERM, and kills it when it does not; returns whether it ended in order.
+    pub fn stop(&mut self) -> bool {
+        let id = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.success();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        false
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The backend that a start-up line of xrayd names.
+fn backend_in(line: &str) -> Option<String> {
+    let rest = line.split_once("receive backend ")?.1;
+    Some(rest.split([',', ')']).next()?.to_owned())
+}
+
+/// The command of a contender. A daemon gets a `cfg.yaml` with keys that the original knows too.
+fn command(
+    contender: &Contender,
+    endpoint: &Endpoint,
+    setting: Setting,
+    folder: &TempDir,
+    udp: SocketAddr,
+    tcp: SocketAddr,
+) -> io::Result<Command> {
+    let authority = folder.path().join("authority.pem");
+    fs::write(&authority, endpoint.authority.as_deref().unwrap_or_default())?;
+    let itself = std::env::current_exe()?;
+    let mut words: Vec<std::ffi::OsString> = Vec::new();
+    match &contender.kind {
+        Kind::Floor { with_parsing } => {
+            words.extend([itself.clone().into(), "floor".into()]);
+            words.extend(["--listen".into(), udp.to_string().into()]);
+            words.extend(["--endpoint".into(), endpoint.address.to_string().into()]);
+            words.extend(["--authority".into(), authority.into()]);
+            words.extend(with_parsing.then(|| "--with-parsing".into()));
+        }
+        Kind::Daemon(program, arguments) => {
+            let config = folder.path().join("cfg.yaml");
+            let text = format!(
+                "Version: 2\nRegion: us-east-1\nLocalMode: true\nEndpoint: {}\n\
+                 NoVerifySSL: true\nTotalBufferSizeMB: {}\n\
+                 Socket:\n  UDPAddress: {udp}\n  TCPAddress: {tcp}\n",
+                endpoint.url(),
+                setting.memory_mb,
+            );
+            fs::write(&config, text)?;
+            words.push(program.into());
+            words.extend(["-c".into(), config.into()]);
+            words.extend(arguments.iter().map(Into::into));
+        }
+    }
+    let mut command = if setting.is_confined {
+        let mut command = Command::new(itself);
+        command.arg("confine").arg(&words[0]);
+        command
+    } else {
+        Command::new(&words[0])
+    };
+    command.args(&words[1..]);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daemon(arguments: &[&str]) -> Contender {
+        let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        Contender { name: "x".into(), kind: Kind::Daemon("xray".into(), arguments) }
+    }
+
+    #[test]
+    fn the_wanted_backend_is_that_of_the_flag_in_any_form() {
+        assert_eq!(daemon(&["-l", "dev", "--receiver", "uring"]).wanted_backend(), Some("uring"));
+        assert_eq!(daemon(&["-receiver=recvmmsg"]).wanted_backend(), Some("recvmmsg"));
+        assert_eq!(daemon(&["-l", "dev"]).wanted_backend(), None);
+        assert_eq!(Contender::floors()[0].wanted_backend(), None);
+    }
+
+    #[test]
+    fn the_backend_is_read_from_the_start_up_line() {
+        let line =
+            "[Info] Listening on UDP 127.0.0.1:2000 (receive backend tokio-uring, 2 receivers)";
+        assert_eq!(backend_in(line).as_deref(), Some("tokio-uring"));
+        assert_eq!(backend_in("[Info] Starting proxy http server on 127.0.0.1:2000"), None);
+    }
+
+    #[test]
+    fn a_daemon_is_a_name_a_program_and_its_arguments() {
+        let contender = Contender::parse("old=/bin/sh --receiver uring").unwrap();
+        assert_eq!((contender.name.as_str(), contender.wanted_backend()), ("old", Some("uring")));
+        assert!(contender.command_text().ends_with("sh --receiver uring"));
+        assert!(Contender::parse("/bin/sh").is_err());
+        assert!(Contender::parse("x=/no/such/program").is_err());
+    }
+}

@@ -1,0 +1,354 @@
+//! One turn of one contender: start it, load it, look at it from outside, end it.
+//!
+//! CPU time is counted in a window: from one delivery to another, so that it holds whole requests,
+//! after a while in which connections and buffers are made. It is divided by what was delivered in
+//! the same window.
+
+use super::contender::{Contender, Kind, Running, Setting};
+use super::process::{self, Sleeps};
+use super::scenario::Scenario;
+use crate::endpoint::{Counts, Endpoint, Faults};
+use crate::sender::{self, Load, Report, Sender, Size};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Below this rate a window begins and ends with a delivery; above it a request is nothing.
+const ALIGN_RATE_MAX: u32 = 5_000;
+/// The longest wait for one: a batch that is not full leaves after a second.
+const ALIGN_MAX: Duration = Duration::from_millis(1_500);
+/// What a daemon still does when an answer is out.
+const SETTLE: Duration = Duration::from_millis(3);
+
+/// Between two looks at memory.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// When nothing has been delivered for so long, nothing will be.
+const QUIET: Duration = Duration::from_millis(1_300);
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Documents a second in an outage.
+const OUTAGE_RATE: f64 = 50_000.0;
+/// How long the service works again after it.
+const RECOVERY: Duration = Duration::from_secs(4);
+
+/// What does not change between turns.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    /// How large documents are.
+    pub size: Size,
+    /// Sockets of the sender.
+    pub socket_count: usize,
+    /// What the mix is drawn with.
+    pub seed: u64,
+    /// Whether the sender has the kernel cut messages.
+    pub gso: bool,
+    /// Whether daemons run as in a container without privileges.
+    pub is_confined: bool,
+    /// Whether windows are short.
+    pub is_quick: bool,
+}
+
+/// What a turn has shown.
+#[derive(Debug, Clone, Default)]
+pub struct Turn {
+    /// Numbers by name; the unit is in the name.
+    pub figures: BTreeMap<&'static str, f64>,
+    /// The receive backend that the start-up line names.
+    pub backend: Option<String>,
+    /// The start-up line.
+    pub start_line: String,
+    /// Resident memory in megabytes by seconds.
+    pub memory: Vec<(f64, f64)>,
+}
+
+impl Turn {
+    fn put(&mut self, name: &'static str, value: f64) {
+        self.figures.insert(name, value);
+    }
+}
+
+/// A process and its load at one moment.
+struct Look {
+    time: Instant,
+    cpu_ns: u64,
+    schedstat_ns: u64,
+    sleeps: Sleeps,
+    sender_cpu_ns: u64,
+    endpoint_cpu_ns: u64,
+    sent_count: u64,
+    counts: Counts,
+}
+
+impl Look {
+    fn take(running: &Running, endpoint: &Endpoint, sender: Option<&Sender>) -> io::Result<Self> {
+        Ok(Self {
+            time: Instant::now(),
+            cpu_ns: process::cpu_ns(running.id())?,
+            counts: endpoint.counts(),
+            sent_count: sender.map_or(0, Sender::sent_count),
+            schedstat_ns: process::schedstat_ns(running.id()),
+            sleeps: Sleeps::of(running.id()),
+            sender_cpu_ns: process::own_thread_cpu_ns("sender"),
+            endpoint_cpu_ns: process::own_thread_cpu_ns("endpoint"),
+        })
+    }
+}
+
+/// Runs a turn of any scenario but [`Scenario::Idle`], in which all run at once.
+///
+/// # Errors
+///
+/// When the contender does not start, ends early or runs on another backend than it was asked for.
+pub fn turn(
+    contender: &Contender,
+    scenario: Scenario,
+    endpoint: &Endpoint,
+    conditions: &Conditions,
+) -> io::Result<Turn> {
+    if let (Scenario::Binary, Kind::Daemon(program, _)) = (scenario, &contender.kind) {
+        let mut turn = Turn::default();
+        turn.put("binary_mb", in_megabytes(fs::metadata(program)?.len()));
+        return Ok(turn);
+    }
+    let faults = match scenario {
+        Scenario::Outage => Faults { failed_share: 1.0, ..Faults::default() },
+        _ => Faults::default(),
+    };
+    endpoint.reset(faults);
+    let ended_before_ns = process::ended_children_cpu_ns();
+    let (mut running, mut turn) = start(contender, scenario, endpoint, conditions)?;
+    turn.put("start_ms", running.start_time.as_secs_f64() * 1e3);
+    let loaded = match scenario {
+        Scenario::Rate(_) | Scenario::Flat => {
+            steady(&running, scenario, endpoint, conditions, &mut turn)
+        }
+        Scenario::Burst { count, .. } => burst(&running, count, endpoint, conditions, &mut turn),
+        Scenario::Outage => outage(&running, scenario, endpoint, conditions, &mut turn),
+        Scenario::Idle | Scenario::Start | Scenario::Binary => Ok(()),
+    };
+    // The sender notices it too, and has less to say.
+    if running.has_ended() {
+        let (name, log) = (&contender.name, running.log());
+        return Err(io::Error::other(format!("{name} has ended early:\n{log}")));
+    }
+    loaded?;
+    turn.put("peak_mb", in_megabytes(process::resident(running.id()).most_bytes));
+    turn.put("kernel_drops", process::udp_sockets(running.udp.port()).drop_count as f64);
+    let total_ns = process::cpu_ns(running.id())?;
+    running.stop();
+    let usage_ns = process::ended_children_cpu_ns() - ended_before_ns;
+    turn.put("cpu_total_ms", total_ns as f64 / 1e6);
+    turn.put("cpu_total_rusage_ms", usage_ns as f64 / 1e6);
+    Ok(turn)
+}
+
+/// Starts a contender and makes sure of its backend.
+pub fn start(
+    contender: &Contender,
+    scenario: Scenario,
+    endpoint: &Endpoint,
+    conditions: &Conditions,
+) -> io::Result<(Running, Turn)> {
+    let setting = Setting { memory_mb: scenario.memory_mb(), is_confined: conditions.is_confined };
+    let running = Running::start(contender, endpoint, setting)?;
+    let backend = running.backend(contender)?;
+    let start_line = running.start_line();
+    // The time of day is of no use, and the port is another one each time.
+    let start_line = start_line.split_once("receive backend").map_or("", |(_, rest)| rest.trim());
+    Ok((running, Turn { backend, start_line: start_line.to_owned(), ..Turn::default() }))
+}
+
+/// A contender that nothing comes to, from the begin of a window.
+pub struct Idle(Look);
+
+impl Idle {
+    /// Begins the window.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub fn begin(running: &Running, endpoint: &Endpoint) -> io::Result<Self> {
+        Look::take(running, endpoint, None).map(Self)
+    }
+
+    /// Ends it: CPU time, wake-ups and memory.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub fn end(self, running: &Running, endpoint: &Endpoint, turn: &mut Turn) -> io::Result<()> {
+        let (before, after) = (self.0, Look::take(running, endpoint, None)?);
+        let seconds = (after.time - before.time).as_secs_f64();
+        let cpu_ms = (after.cpu_ns - before.cpu_ns) as f64 / 1e6;
+        turn.put("window_s", seconds);
+        // As of a minute, however long the window was.
+        turn.put("idle_cpu_ms_per_minute", cpu_ms * 60.0 / seconds);
+        turn.put("wake_ups_per_s", after.sleeps.since(&before.sleeps) as f64 / seconds);
+        turn.put("resident_mb", in_megabytes(process::resident(running.id()).now_bytes));
+        Ok(())
+    }
+}
+
+fn options(running: &Running, conditions: &Conditions, load: Load) -> sender::Options {
+    sender::Options {
+        target: running.udp,
+        load,
+        size: conditions.size.clone(),
+        socket_count: conditions.socket_count,
+        seed: conditions.seed,
+        gso: conditions.gso,
+        first_sequence: 0,
+        count_max: u64::MAX,
+    }
+}
+
+/// A rate, or as fast as the sender can.
+fn steady(
+    running: &Running,
+    scenario: Scenario,
+    endpoint: &Endpoint,
+    conditions: &Conditions,
+    turn: &mut Turn,
+) -> io::Result<()> {
+    let (load, is_aligned) = match scenario {
+        Scenario::Rate(rate) => {
+            (Load::Paced { rate: rate.into(), burst: 0 }, rate <= ALIGN_RATE_MAX)
+        }
+        _ => (Load::Flat, false),
+    };
+    let (warm_up, window) = scenario.times(conditions.is_quick);
+    let begin = Instant::now();
+    let sender = Sender::start(&options(running, conditions, load))?;
+    sample(running, begin, warm_up, turn);
+    if is_aligned {
+        wait_for_delivery(endpoint);
+    }
+    let first = Look::take(running, endpoint, Some(&sender))?;
+    sample(running, begin, window, turn);
+    if is_aligned {
+        wait_for_delivery(endpoint);
+    }
+    let last = Look::take(running, endpoint, Some(&sender))?;
+    let report = sender.stop()?;
+    drain(endpoint, report.sent_count);
+    window_figures(&first, &last, turn);
+    let (from, to) = (first.counts.delivered_count, last.counts.delivered_count);
+    let percentiles = endpoint.percentiles_us(from, to, &[0.5, 0.99]);
+    turn.put("latency_p50_ms", percentiles[0] / 1e3);
+    turn.put("latency_p99_ms", percentiles[1] / 1e3);
+    load_figures(&report, endpoint.counts(), turn);
+    Ok(())
+}
+
+/// What happened in a window.
+fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
+    let seconds = (last.time - first.time).as_secs_f64();
+    let delivered = (last.counts.delivered_count - first.counts.delivered_count) as f64;
+    let sent = (last.sent_count - first.sent_count) as f64;
+    let requests = (last.counts.request_count - first.counts.request_count) as f64;
+    let each = |ns: u64| ns as f64 / 1e3 / delivered;
+    turn.put("window_s", seconds);
+    turn.put("cpu_us_per_segment", each(last.cpu_ns - first.cpu_ns));
+    turn.put("cpu_schedstat_us_per_segment", each(last.schedstat_ns - first.schedstat_ns));
+    turn.put("sender_us_per_sent", (last.sender_cpu_ns - first.sender_cpu_ns) as f64 / 1e3 / sent);
+    turn.put("endpoint_us_per_segment", each(last.endpoint_cpu_ns - first.endpoint_cpu_ns));
+    turn.put("delivered_per_s", delivered / seconds);
+    turn.put("offered_per_s", sent / seconds);
+    turn.put("wake_ups_per_s", last.sleeps.since(&first.sleeps) as f64 / seconds);
+    turn.put("segments_per_request", delivered / requests);
+}
+
+/// What happened from the first document to the last.
+fn load_figures(report: &Report, counts: Counts, turn: &mut Turn) {
+    turn.put("sent", report.sent_count as f64);
+    turn.put("delivered", counts.delivered_count as f64);
+    turn.put("delivered_share", counts.delivered_count as f64 / report.sent_count as f64);
+    turn.put("duplicates", counts.duplicate_count as f64);
+    turn.put("connections", counts.connection_count as f64);
+    turn.put("sender_burst", f64::from(report.burst));
+    turn.put("sender_back_to_back_max", report.back_to_back_max as f64);
+    turn.put("sender_late_max_us", report.late_max_us);
+    turn.put("sender_held_up_s", report.held_up_s);
+}
+
+/// Documents at once.
+fn burst(
+    running: &Running,
+    count: u64,
+    endpoint: &Endpoint,
+    conditions: &Conditions,
+    turn: &mut Turn,
+) -> io::Result<()> {
+    let report = Sender::start(&options(running, conditions, Load::Once(count)))?.wait()?;
+    drain(endpoint, report.sent_count);
+    turn.put("offered_per_s", report.rate);
+    load_figures(&report, endpoint.counts(), turn);
+    let percentiles = endpoint.percentiles_us(0, u64::MAX, &[0.5, 1.0]);
+    turn.put("latency_p50_ms", percentiles[0] / 1e3);
+    turn.put("latency_max_ms", percentiles[1] / 1e3);
+    Ok(())
+}
+
+/// The service fails until memory is full, then works again without a load.
+fn outage(
+    running: &Running,
+    scenario: Scenario,
+    endpoint: &Endpoint,
+    conditions: &Conditions,
+    turn: &mut Turn,
+) -> io::Result<()> {
+    let begin = Instant::now();
+    let (_, time) = scenario.times(conditions.is_quick);
+    let load = Load::Paced { rate: OUTAGE_RATE, burst: 0 };
+    let sender = Sender::start(&options(running, conditions, load))?;
+    sample(running, begin, time, turn);
+    let report = sender.stop()?;
+    endpoint.reset(Faults::default());
+    sample(running, begin, RECOVERY, turn);
+    turn.put("sent", report.sent_count as f64);
+    turn.put("offered_per_s", report.rate);
+    Ok(())
+}
+
+/// Lets time pass and looks at memory meanwhile.
+fn sample(running: &Running, begin: Instant, time: Duration, turn: &mut Turn) {
+    let end = Instant::now() + time;
+    loop {
+        let resident = process::resident(running.id()).now_bytes;
+        turn.memory.push((begin.elapsed().as_secs_f64(), in_megabytes(resident)));
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::sleep(left.min(SAMPLE_INTERVAL));
+    }
+}
+
+/// Waits until something is delivered.
+fn wait_for_delivery(endpoint: &Endpoint) {
+    let (start, before) = (Instant::now(), endpoint.counts().delivered_count);
+    while endpoint.counts().delivered_count == before && start.elapsed() < ALIGN_MAX {
+        thread::sleep(Duration::from_micros(500));
+    }
+    thread::sleep(SETTLE);
+}
+
+/// Waits until all is delivered, or nothing more comes.
+fn drain(endpoint: &Endpoint, sent_count: u64) {
+    let start = Instant::now();
+    let (mut count, mut changed) = (endpoint.counts().delivered_count, start);
+    while count < sent_count && changed.elapsed() < QUIET && start.elapsed() < DRAIN_MAX {
+        thread::sleep(Duration::from_millis(10));
+        let now = endpoint.counts().delivered_count;
+        if now != count {
+            (count, changed) = (now, Instant::now());
+        }
+    }
+}
+
+fn in_megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0 / 1024.0
+}

@@ -1,0 +1,172 @@
+//! Daemons side by side: the same load and the same endpoint, in turn, round by round.
+//!
+//! In: contenders and scenarios. Out: rows in a file, tables in Markdown, the check of budgets.
+//! Sender and endpoint are threads of this process; each contender is a process of its own, and
+//! one of them runs at a time (but for the idle ones).
+
+mod budget;
+mod contender;
+#[path = "../../../shared/machine.rs"]
+mod machine;
+mod measure;
+mod process;
+mod row;
+mod scenario;
+mod summary;
+
+pub use contender::Contender;
+pub use scenario::{ALL as SCENARIOS, Scenario};
+
+use crate::endpoint::{Endpoint, Faults, Http, Options as EndpointOptions};
+use crate::sender::Size;
+use budget::Budgets;
+use measure::{Conditions, Idle};
+use row::{Writer, mode};
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::thread;
+use summary::Summary;
+
+/// What to compare, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Who takes part.
+    pub contenders: Vec<Contender>,
+    /// What is asked of them; all where it is empty.
+    pub scenarios: Vec<Scenario>,
+    /// Rounds; 0 is what each scenario is worth.
+    pub round_count: usize,
+    /// A short run that shows where things are; its numbers vary more.
+    pub is_quick: bool,
+    /// Daemons run as in a container without privileges.
+    pub is_confined: bool,
+    /// How large documents are.
+    pub size: Size,
+    /// Sockets of the sender.
+    pub socket_count: usize,
+    /// What the mix is drawn with.
+    pub seed: u64,
+    /// Whether the sender has the kernel cut messages.
+    pub gso: bool,
+    /// What the endpoint speaks.
+    pub http: Http,
+    /// A folder that is there; `rows.jsonl` and `summary.md` go into it.
+    pub folder: PathBuf,
+    /// The commit that was built.
+    pub commit: String,
+    /// The budgets to check.
+    pub budgets: Option<PathBuf>,
+}
+
+/// Runs all of it; returns the report in Markdown and how many budgets were not kept.
+///
+/// # Errors
+///
+/// When a contender does not run as it was asked to, or a file cannot be written.
+pub fn run(options: &Options) -> io::Result<(String, usize)> {
+    let budgets = options.budgets.as_ref().map(fs::read_to_string).transpose()?;
+    let budgets =
+        budgets.map(|text| Budgets::parse(&text)).transpose().map_err(io::Error::other)?;
+    let endpoint = Endpoint::start(EndpointOptions {
+        address: (Ipv4Addr::LOCALHOST, 0).into(),
+        tls: Some(options.http),
+        seed: options.seed,
+        faults: Faults::default(),
+    })?;
+    let conditions = Conditions {
+        size: options.size.clone(),
+        socket_count: options.socket_count,
+        seed: options.seed,
+        gso: options.gso,
+        is_confined: options.is_confined,
+        is_quick: options.is_quick,
+    };
+    let http = if options.http == Http::One { "1.1" } else { "2" };
+    let path = options.folder.join("rows.jsonl");
+    let mut writer = Writer::create(&path, &options.commit, &conditions, http)?;
+    let mut summary = Summary::default();
+    let all = if options.scenarios.is_empty() { &SCENARIOS[..] } else { &options.scenarios };
+    for &scenario in all {
+        let takes_part = |contender: &&Contender| contender.is_daemon() || scenario.has_floor();
+        let contenders: Vec<&Contender> = options.contenders.iter().filter(takes_part).collect();
+        if scenario == Scenario::Idle {
+            idle(&contenders, &endpoint, &conditions, &mut writer, &mut summary)?;
+            continue;
+        }
+        let round_count = match options.round_count {
+            0 => scenario.round_count(options.is_quick),
+            count => count,
+        };
+        for round in 0..round_count {
+            for index in scenario::order(contenders.len(), round) {
+                let contender = contenders[index];
+                eprintln!("{} round {}: {}", scenario.name(), round + 1, contender.name);
+                let turn = measure::turn(contender, scenario, &endpoint, &conditions)?;
+                summary.rows.push(writer.write(contender, scenario, round, turn)?);
+            }
+        }
+    }
+    let mut report = format!("{}\n\n{}", heading(options, &summary), summary.tables());
+    let mut over_count = 0;
+    if let Some(budgets) = budgets {
+        let daemons = options.contenders.iter().filter(|contender| contender.is_daemon());
+        let daemons: Vec<&str> = daemons.map(|contender| contender.name.as_str()).collect();
+        let (table, count) = budgets.check(&summary, &daemons, mode(options.is_confined));
+        report += &format!("{table}\n{count} budgets are not kept.\n");
+        over_count = count;
+    }
+    fs::write(options.folder.join("summary.md"), &report)?;
+    Ok((report, over_count))
+}
+
+/// All daemons at once, with nothing to do: they take nothing from each other.
+fn idle(
+    contenders: &[&Contender],
+    endpoint: &Endpoint,
+    conditions: &Conditions,
+    writer: &mut Writer,
+    summary: &mut Summary,
+) -> io::Result<()> {
+    let scenario = Scenario::Idle;
+    eprintln!("idle: all daemons");
+    endpoint.reset(Faults::default());
+    let mut started = Vec::new();
+    for contender in contenders {
+        started.push(measure::start(contender, scenario, endpoint, conditions)?);
+    }
+    let (warm_up, time) = scenario.times(conditions.is_quick);
+    thread::sleep(warm_up);
+    let windows = started.iter().map(|(running, _)| Idle::begin(running, endpoint));
+    let windows = windows.collect::<io::Result<Vec<_>>>()?;
+    thread::sleep(time);
+    for ((running, turn), window) in started.iter_mut().zip(windows) {
+        window.end(running, endpoint, turn)?;
+    }
+    for (contender, (mut running, turn)) in contenders.iter().zip(started) {
+        running.stop();
+        summary.rows.push(writer.write(contender, scenario, 0, turn)?);
+    }
+    Ok(())
+}
+
+/// What the tables are of.
+fn heading(options: &Options, summary: &Summary) -> String {
+    let size = match &options.size {
+        Size::Fixed(bytes) => format!("documents of {bytes} bytes"),
+        Size::Mix(_) => "documents as recorded from SDKs".into(),
+    };
+    let backends = summary.contenders().into_iter().filter_map(|name| {
+        let backend = summary.backend(name)?;
+        Some(format!("{name} runs on {backend}"))
+    });
+    let backends = backends.collect::<Vec<_>>().join(", ");
+    format!(
+        "{}; commit {}, {size}, TLS, {}{}. {backends}.",
+        machine::Machine::read(),
+        options.commit,
+        mode(options.is_confined),
+        if options.is_quick { ", quick" } else { "" },
+    )
+}

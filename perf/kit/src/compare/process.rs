@@ -1,0 +1,206 @@
+//! A process from outside: what the kernel knows of it.
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+
+/// CPU time of a process in nanoseconds, from the scheduler's own accounting: all threads, those
+/// that have ended and io_uring's workers included, exact to the moment of the call.
+///
+/// # Errors
+///
+/// When the process is gone.
+pub fn cpu_ns(id: u32) -> io::Result<u64> {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(id.cast_signed()))?;
+    let time = clock.now()?;
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    Ok(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0))
+}
+
+/// The same from another side: the threads that live, by `/proc/ID/task/*/schedstat`. A thread
+/// that runs just now is behind by a tick at most.
+pub fn schedstat_ns(id: u32) -> u64 {
+    tasks(id, "schedstat").filter_map(|(_, text)| first(text)).sum()
+}
+
+/// CPU time of the children that have ended and were waited for, in nanoseconds (`getrusage`).
+pub fn ended_children_cpu_ns() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return 0 };
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| {
+            let microseconds = time.tv_sec() * 1_000_000 + time.tv_usec();
+            u64::try_from(microseconds).unwrap_or(0) * 1_000
+        })
+        .sum()
+}
+
+/// How often each thread of a process went to sleep of its own accord: each time it is woken again.
+#[derive(Debug, Clone, Default)]
+pub struct Sleeps(BTreeMap<OsString, u64>);
+
+impl Sleeps {
+    /// Of the threads that live.
+    pub fn of(id: u32) -> Self {
+        let count = |(thread, text): (_, String)| {
+            Some((thread, number(&text, "voluntary_ctxt_switches:")?))
+        };
+        Self(tasks(id, "status").filter_map(count).collect())
+    }
+
+    /// How many there were since `before`, of the threads that live now.
+    pub fn since(&self, before: &Self) -> u64 {
+        let known = |thread| before.0.get(thread).copied().unwrap_or(0);
+        self.0.iter().map(|(thread, count)| count.saturating_sub(known(thread))).sum()
+    }
+}
+
+/// Memory of a process, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// `VmRSS`.
+    pub now_bytes: u64,
+    /// `VmHWM`.
+    pub most_bytes: u64,
+}
+
+/// What memory a process has.
+pub fn resident(id: u32) -> Resident {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let bytes = |name: &str| 1024 * number(&status, name).unwrap_or(0);
+    Resident { now_bytes: bytes("VmRSS:"), most_bytes: bytes("VmHWM:") }
+}
+
+/// What the kernel knows of the UDP sockets on a port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UdpSockets {
+    /// Sockets on it.
+    pub count: u64,
+    /// Datagrams that they have dropped.
+    pub drop_count: u64,
+    /// Bytes that wait, the kernel's overhead included.
+    pub waiting_bytes: u64,
+}
+
+/// Looks at the UDP sockets on a port, of both versions of IP.
+pub fn udp_sockets(port: u16) -> UdpSockets {
+    let tables = ["/proc/net/udp", "/proc/net/udp6"].map(fs::read_to_string);
+    tables.iter().flatten().fold(UdpSockets::default(), |sum, table| {
+        let found = sockets_in(table, port);
+        UdpSockets {
+            count: sum.count + found.count,
+            drop_count: sum.drop_count + found.drop_count,
+            waiting_bytes: sum.waiting_bytes + found.waiting_bytes,
+        }
+    })
+}
+
+/// The sockets on a port in a table of the kernel's: local address, remote address, state, queues
+/// and so on, drops in the end.
+fn sockets_in(table: &str, port: u16) -> UdpSockets {
+    let end = format!(":{port:04X}");
+    let mut sockets = UdpSockets::default();
+    for line in table.lines().skip(1) {
+        let mut words = line.split_whitespace();
+        if !words.nth(1).is_some_and(|address| address.ends_with(&end)) {
+            continue;
+        }
+        let waiting = words.nth(2).and_then(|queues| queues.split_once(':'));
+        let waiting = waiting.and_then(|(_, bytes)| u64::from_str_radix(bytes, 16).ok());
+        sockets.count += 1;
+        sockets.waiting_bytes += waiting.unwrap_or(0);
+        sockets.drop_count += words.last().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    }
+    sockets
+}
+
+/// CPU time of this process's threads of a name, in nanoseconds.
+pub fn own_thread_cpu_ns(name: &str) -> u64 {
+    let id = std::process::id();
+    let names: BTreeMap<_, _> = tasks(id, "comm").collect();
+    let times = tasks(id, "schedstat")
+        .filter(|(thread, _)| names.get(thread).is_some_and(|found| found.trim() == name));
+    times.filter_map(|(_, text)| first(text)).sum()
+}
+
+/// A file of each thread of a process, by the thread's id.
+fn tasks(id: u32, name: &'static str) -> impl Iterator<Item = (OsString, String)> {
+    let folders = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    folders.filter_map(move |folder| {
+        let text = fs::read_to_string(folder.path().join(name)).ok()?;
+        Some((folder.file_name(), text))
+    })
+}
+
+/// The first number of a line.
+fn first(text: String) -> Option<u64> {
+    text.split(' ').next()?.parse().ok()
+}
+
+fn number(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn drops_and_what_waits_are_those_of_the_port_alone() {
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   \
+                     uid  timeout inode ref pointer drops\n\
+                     1: 0100007F:07D0 00000000:0000 07 00000000:00000900 00:00000000 00000000     \
+                     0        0 123 2 0000000000000000 17\n\
+                     2: 0100007F:07D0 00000000:0000 07 00000000:00000100 00:00000000 00000000     \
+                     0        0 124 2 0000000000000000 3\n\
+                     3: 0100007F:17D0 00000000:07D0 07 00000000:00000001 00:00000000 00000000     \
+                     0        0 125 2 0000000000000000 99\n";
+        let expected = UdpSockets { count: 2, drop_count: 20, waiting_bytes: 0xa00 };
+        assert_eq!(sockets_in(table, 2000), expected);
+    }
+
+    #[test]
+    fn a_socket_of_ours_is_seen_with_what_waits_on_it() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        socket.send_to(b"waits", ("127.0.0.1", port)).unwrap();
+        let sockets = udp_sockets(port);
+        assert_eq!((sockets.count, sockets.drop_count), (1, 0));
+        assert!(sockets.waiting_bytes > 0);
+    }
+
+    #[test]
+    fn the_two_accounts_of_cpu_time_agree() {
+        let id = std::process::id();
+        let before = cpu_ns(id).unwrap();
+        while cpu_ns(id).unwrap() < before + 20_000_000 {}
+        // Other tests may run on threads that have ended: those are in the first alone.
+        assert!(schedstat_ns(id) <= cpu_ns(id).unwrap());
+        assert!(schedstat_ns(id) > 10_000_000);
+    }
+
+    #[test]
+    fn memory_and_wake_ups_are_read() {
+        let id = std::process::id();
+        let memory = resident(id);
+        assert!(memory.now_bytes > 1 << 16 && memory.most_bytes >= memory.now_bytes, "{memory:?}");
+        let before = Sleeps::of(id);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(Sleeps::of(id).since(&before) > 0);
+    }
+
+    #[test]
+    fn a_thread_that_ends_or_begins_takes_nothing_away() {
+        let sleeps = |pairs: &[(&str, u64)]| {
+            Sleeps(pairs.iter().map(|&(thread, count)| (thread.into(), count)).collect())
+        };
+        let (before, after) = (sleeps(&[("1", 100), ("2", 50)]), sleeps(&[("2", 53), ("3", 4)]));
+        assert_eq!(after.since(&before), 7);
+    }
+}

@@ -1,0 +1,136 @@
+//! What is asked of each contender, and how long it takes.
+
+use std::time::Duration;
+
+/// Megabytes that a daemon gets (`-m 256`), where a scenario is not about a small queue.
+const MEMORY_MB: u64 = 256;
+
+/// A question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// Documents at a steady rate a second.
+    Rate(u32),
+    /// As fast as the sender can.
+    Flat,
+    /// So many at once, with so many megabytes (`-m`).
+    Burst {
+        /// Documents.
+        count: u64,
+        /// Megabytes; a daemon of ours asks for an eighth of it as its sockets' buffers.
+        memory_mb: u64,
+    },
+    /// The service fails while documents come, until memory is full.
+    Outage,
+    /// Nothing comes.
+    Idle,
+    /// From its start until it listens.
+    Start,
+    /// The program's file.
+    Binary,
+}
+
+/// Bursts into 1 MB and 4 MB of socket buffers, as they are asked for: the kernel counts double.
+const BURST_SMALL: Scenario = Scenario::Burst { count: 1_000, memory_mb: 8 };
+const BURST_LARGE: Scenario = Scenario::Burst { count: 20_000, memory_mb: 32 };
+
+/// All of them, in the order of a run.
+pub const ALL: [Scenario; 12] = [
+    Scenario::Binary,
+    Scenario::Start,
+    Scenario::Rate(100),
+    Scenario::Rate(1_000),
+    Scenario::Rate(4_000),
+    Scenario::Rate(20_000),
+    Scenario::Rate(50_000),
+    Scenario::Flat,
+    BURST_SMALL,
+    BURST_LARGE,
+    Scenario::Outage,
+    Scenario::Idle,
+];
+
+impl Scenario {
+    /// Its name in rows, in budgets and on the command line.
+    pub fn name(self) -> String {
+        match self {
+            Self::Rate(rate) => format!("rate-{rate}"),
+            Self::Flat => "flat".into(),
+            Self::Burst { count, .. } => format!("burst-{count}"),
+            Self::Outage => "outage".into(),
+            Self::Idle => "idle".into(),
+            Self::Start => "start".into(),
+            Self::Binary => "binary".into(),
+        }
+    }
+
+    /// The one of a name; `rate-N` with any number.
+    pub fn parse(name: &str) -> Option<Self> {
+        let rate = name.strip_prefix("rate-").and_then(|rate| rate.parse().ok());
+        let rate = rate.filter(|&rate| rate > 0).map(Self::Rate);
+        rate.or_else(|| ALL.into_iter().find(|scenario| scenario.name() == name))
+    }
+
+    /// Megabytes that a daemon gets.
+    pub fn memory_mb(self) -> u64 {
+        match self {
+            Self::Burst { memory_mb, .. } => memory_mb,
+            _ => MEMORY_MB,
+        }
+    }
+
+    /// Whether the floors take part.
+    pub fn has_floor(self) -> bool {
+        matches!(self, Self::Rate(_) | Self::Flat)
+    }
+
+    /// Times that each contender has its turn.
+    pub fn round_count(self, is_quick: bool) -> usize {
+        let (full, quick) = match self {
+            Self::Rate(_) | Self::Flat => (3, 1),
+            Self::Burst { .. } | Self::Start => (10, 3),
+            Self::Outage | Self::Idle | Self::Binary => (1, 1),
+        };
+        if is_quick { quick } else { full }
+    }
+
+    /// How long it runs before it is measured, and how long it is measured.
+    pub fn times(self, is_quick: bool) -> (Duration, Duration) {
+        let milliseconds = match (self, is_quick) {
+            (Self::Rate(..=500), false) => (3_000, 10_000),
+            (Self::Rate(..=500), true) => (1_500, 4_000),
+            (Self::Idle, false) => (2_000, 60_000),
+            (Self::Idle, true) => (2_000, 8_000),
+            (Self::Outage, _) => (0, 7_000),
+            (_, false) => (2_000, 5_000),
+            (_, true) => (1_500, 2_500),
+        };
+        (Duration::from_millis(milliseconds.0), Duration::from_millis(milliseconds.1))
+    }
+}
+
+/// The order of a round: each begins with another one, so that nobody always comes first.
+pub fn order(count: usize, round: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |index| (index + round) % count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_found_by_its_name() {
+        for scenario in ALL {
+            assert_eq!(Scenario::parse(&scenario.name()), Some(scenario));
+        }
+        assert_eq!(Scenario::parse("rate-7"), Some(Scenario::Rate(7)));
+        assert_eq!(Scenario::parse("rate-0"), None);
+        assert_eq!(Scenario::parse("ratio"), None);
+    }
+
+    #[test]
+    fn in_every_round_each_has_one_turn_and_another_one_begins() {
+        let rounds: Vec<Vec<usize>> = (0..3).map(|round| order(3, round).collect()).collect();
+        assert_eq!(rounds, [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
+        assert_eq!(order(1, 5).collect::<Vec<_>>(), [0]);
+    }
+}

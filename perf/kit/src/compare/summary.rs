@@ -1,0 +1,203 @@
+//! Many turns as one number, and the numbers as tables.
+
+use super::row::Row;
+use std::fmt::Write;
+
+/// What the tables over rates show: figure, heading, digits behind the point.
+const RATE_COLUMNS: [(&str, &str, usize); 10] = [
+    ("cpu_us_per_segment", "CPU us a segment", 2),
+    ("floor_ratio", "x floor", 2),
+    ("floor_parsing_ratio", "x floor with parsing", 2),
+    ("delivered_per_s", "delivered /s", 0),
+    ("offered_per_s", "offered /s", 0),
+    ("delivered_share", "delivered", 4),
+    ("kernel_drops", "kernel drops", 0),
+    ("latency_p50_ms", "p50 ms", 1),
+    ("latency_p99_ms", "p99 ms", 1),
+    ("wake_ups_per_s", "wake-ups /s", 0),
+];
+
+const OTHER_COLUMNS: [(&str, &str, usize); 9] = [
+    ("delivered_share", "delivered", 4),
+    ("offered_per_s", "offered /s", 0),
+    ("kernel_drops", "kernel drops", 0),
+    ("latency_max_ms", "all within ms", 0),
+    ("start_ms", "start ms", 1),
+    ("idle_cpu_ms_per_minute", "CPU ms a minute", 2),
+    ("wake_ups_per_s", "wake-ups /s", 2),
+    ("resident_mb", "resident MB", 1),
+    ("peak_mb", "peak MB", 1),
+];
+
+/// All rows of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// In the order of the run.
+    pub rows: Vec<Row>,
+}
+
+impl Summary {
+    /// One number of all rounds: the worst where it is about losses or memory, else the median.
+    /// `floor_ratio` and `floor_parsing_ratio` divide the CPU time a segment by that of the floor
+    /// in the same round.
+    pub fn figure(&self, scenario: &str, contender: &str, figure: &str) -> Option<f64> {
+        let numbers = match figure {
+            "floor_ratio" => self.ratios(scenario, contender, "floor"),
+            "floor_parsing_ratio" => self.ratios(scenario, contender, "floor-parsing"),
+            _ => {
+                let rows = self.of(scenario, contender);
+                rows.filter_map(|row| row.figures.get(figure).copied()).collect()
+            }
+        };
+        match figure {
+            "delivered_share" => numbers.into_iter().reduce(f64::min),
+            "peak_mb" | "latency_max_ms" | "kernel_drops" => numbers.into_iter().reduce(f64::max),
+            _ => median(numbers),
+        }
+    }
+
+    /// Names of scenarios, in the order of the run.
+    pub fn scenarios(&self) -> Vec<&str> {
+        in_order(self.rows.iter().map(|row| row.scenario.as_str()))
+    }
+
+    /// Names of contenders, sorted.
+    pub fn contenders(&self) -> Vec<&str> {
+        let mut names = in_order(self.rows.iter().map(|row| row.contender.as_str()));
+        names.sort_unstable();
+        names
+    }
+
+    /// The backend that a contender runs on.
+    pub fn backend(&self, contender: &str) -> Option<&str> {
+        let mut rows = self.rows.iter().filter(|row| row.contender == contender);
+        rows.find_map(|row| row.backend.as_deref())
+    }
+
+    fn of<'a>(&'a self, scenario: &'a str, contender: &'a str) -> impl Iterator<Item = &'a Row> {
+        self.rows.iter().filter(move |row| row.scenario == scenario && row.contender == contender)
+    }
+
+    fn ratios(&self, scenario: &str, contender: &str, floor: &str) -> Vec<f64> {
+        const COST: &str = "cpu_us_per_segment";
+        let ratio = |row: &Row| {
+            let floor = self.of(scenario, floor).find(|floor| floor.round == row.round)?;
+            Some(row.figures.get(COST)? / floor.figures.get(COST)?)
+        };
+        self.of(scenario, contender).filter_map(ratio).collect()
+    }
+
+    /// The tables in Markdown.
+    pub fn tables(&self) -> String {
+        let has_floor = |name: &&str| name.starts_with("rate-") || *name == "flat";
+        let (steady, other): (Vec<&str>, _) = self.scenarios().into_iter().partition(has_floor);
+        let mut text = String::new();
+        self.table(&steady, &RATE_COLUMNS, &mut text);
+        self.table(&other, &OTHER_COLUMNS, &mut text);
+        text
+    }
+
+    fn table(&self, scenarios: &[&str], columns: &[(&str, &str, usize)], text: &mut String) {
+        let has_one = |figure: &str| {
+            let contenders = self.contenders();
+            let mut pairs = scenarios.iter().flat_map(|s| contenders.iter().map(move |c| (s, c)));
+            pairs.any(|(scenario, contender)| self.figure(scenario, contender, figure).is_some())
+        };
+        let columns: Vec<_> = columns.iter().filter(|(figure, ..)| has_one(figure)).collect();
+        if columns.is_empty() {
+            return;
+        }
+        let headings: Vec<_> = columns.iter().map(|(_, heading, _)| *heading).collect();
+        let _ = writeln!(text, "| | | {} |", headings.join(" | "));
+        let _ = writeln!(text, "|---|---|{}", "---|".repeat(columns.len()));
+        for scenario in scenarios {
+            for contender in self.contenders() {
+                if self.of(scenario, contender).next().is_none() {
+                    continue;
+                }
+                let cell = |(figure, _, digits): &&(&str, &str, usize)| {
+                    let number = self.figure(scenario, contender, figure);
+                    number.map_or(String::new(), |number| format!("{number:.digits$}"))
+                };
+                let cells: Vec<String> = columns.iter().map(cell).collect();
+                let _ = writeln!(text, "| {scenario} | {contender} | {} |", cells.join(" | "));
+            }
+        }
+        text.push('\n');
+    }
+}
+
+/// The middle one; of an even number the mean of the middle two.
+pub fn median(mut numbers: Vec<f64>) -> Option<f64> {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len() / 2;
+    if numbers.len() % 2 == 1 {
+        return numbers.get(middle).copied();
+    }
+    Some((numbers.get(middle.checked_sub(1)?)? + numbers.get(middle)?) / 2.0)
+}
+
+fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for name in names {
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(costs: &[(&str, usize, f64)]) -> Summary {
+        let row = |&(contender, round, cost): &(&str, usize, f64)| {
+            Row::example(contender, "rate-100", round, &[("cpu_us_per_segment", cost)])
+        };
+        Summary { rows: costs.iter().map(row).collect() }
+    }
+
+    #[test]
+    fn a_cost_is_the_median_of_its_rounds() {
+        let summary = summary(&[("a", 0, 3.0), ("a", 1, 100.0), ("a", 2, 1.0), ("b", 0, 7.0)]);
+        assert_eq!(summary.figure("rate-100", "a", "cpu_us_per_segment"), Some(3.0));
+        assert_eq!(summary.figure("rate-100", "c", "cpu_us_per_segment"), None);
+        assert_eq!(summary.figure("flat", "a", "cpu_us_per_segment"), None);
+    }
+
+    #[test]
+    fn a_ratio_is_to_the_floor_of_the_same_round() {
+        // The machine was half as fast in the second round.
+        let rows = [("floor", 0, 2.0), ("a", 0, 3.0), ("a", 1, 6.0), ("floor", 1, 4.0)];
+        let summary = summary(&rows);
+        assert_eq!(summary.figure("rate-100", "a", "floor_ratio"), Some(1.5));
+        assert_eq!(summary.figure("rate-100", "a", "floor_parsing_ratio"), None);
+    }
+
+    #[test]
+    fn losses_and_memory_are_those_of_the_worst_round() {
+        let figures = |share, peak| [("delivered_share", share), ("peak_mb", peak)];
+        let rows = [(0, 1.0, 5.0), (1, 0.5, 9.0), (2, 0.9, 7.0)];
+        let rows = rows
+            .map(|(round, share, peak)| Row::example("a", "flat", round, &figures(share, peak)));
+        let summary = Summary { rows: rows.into() };
+        assert_eq!(summary.figure("flat", "a", "delivered_share"), Some(0.5));
+        assert_eq!(summary.figure("flat", "a", "peak_mb"), Some(9.0));
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(median(vec![2.0]), Some(2.0));
+        assert_eq!(median(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_each_that_took_part_and_no_empty_column() {
+        let text = summary(&[("a", 0, 3.0), ("b", 0, 7.0)]).tables();
+        let expected = "| | | CPU us a segment |\n|---|---|---|\n\
+                        | rate-100 | a | 3.00 |\n| rate-100 | b | 7.00 |\n\n";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,283 @@
+//! An X-Ray endpoint that answers at once and knows each document that it has taken.
+//!
+//! One thread. A body is looked through for marks as its pieces come; nothing is kept of it and
+//! nothing parsed, so that the endpoint costs little of the processors that it shares with the
+//! daemon. Signatures are not verified. A document counts when its request is answered with
+//! success. Faults are drawn for each request.
+
+mod tls;
+
+pub use tls::Http;
+
+use super::clock;
+use super::document::{Mark, Scanner};
+use super::tally::Tally;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// Windows of HTTP/2 that never hold a sender up on a loopback interface.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+
+/// One rule, so that a client that samples has something to sample by.
+const SAMPLING_RULES: &str = r#"{"SamplingRuleRecords":[{"SamplingRule":{"RuleName":"Default",
+"RuleARN":"arn:aws:xray:us-east-1:111122223333:sampling-rule/Default","Priority":10000,"Version":1,
+"FixedRate":0.05,"ReservoirSize":1,"ServiceName":"*","ServiceType":"*","Host":"*","HTTPMethod":"*",
+"URLPath":"*","ResourceARN":"*","Attributes":{}},"CreatedAt":0,"ModifiedAt":0}],"NextToken":null}"#;
+
+/// What goes wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Faults {
+    /// How long an answer takes.
+    pub delay: Duration,
+    /// The share of requests that are throttled (429).
+    pub throttled_share: f64,
+    /// The share that fails with 503, of those that are not throttled.
+    pub failed_share: f64,
+}
+
+/// How it serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// `None` is without TLS, and either HTTP by what the client begins with.
+    pub tls: Option<Http>,
+    /// What faults are drawn with.
+    pub seed: u64,
+    /// What goes wrong.
+    pub faults: Faults,
+}
+
+/// What has come so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Documents that were taken.
+    pub delivered_count: u64,
+    /// Documents that were taken again.
+    pub duplicate_count: u64,
+    /// Marks of no sender of ours.
+    pub foreign_count: u64,
+    /// Requests that were answered with success.
+    pub request_count: u64,
+    /// Requests that were throttled.
+    pub throttled_count: u64,
+    /// Requests that failed.
+    pub failed_count: u64,
+    /// Calls of `PutTelemetryRecords`.
+    pub telemetry_count: u64,
+    /// Connections.
+    pub connection_count: u64,
+    /// Bytes of bodies.
+    pub body_bytes: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    tally: Tally,
+    counts: Counts,
+    faults: Faults,
+    random: fastrand::Rng,
+}
+
+/// A running endpoint; it ends with the value.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The certificate of its authority as PEM, where it speaks TLS.
+    pub authority: Option<String>,
+    state: Arc<Mutex<State>>,
+    _running: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Endpoint {
+    /// Starts it on a thread named `endpoint`.
+    ///
+    /// # Errors
+    ///
+    /// When the port is taken, or no key can be made.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let (acceptor, authority) = match options.tls {
+            None => (None, None),
+            Some(http) => {
+                let (config, authority) = tls::server(http).map_err(io::Error::other)?;
+                (Some(TlsAcceptor::from(Arc::new(config))), Some(authority))
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind(options.address))?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(Mutex::new(State {
+            tally: Tally::default(),
+            counts: Counts::default(),
+            faults: options.faults,
+            random: fastrand::Rng::with_seed(options.seed),
+        }));
+        let shared = Arc::clone(&state);
+        let (running, ended) = tokio::sync::oneshot::channel();
+        thread::Builder::new().name("endpoint".into()).spawn(move || {
+            clock::wake_exactly();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, acceptor, shared) => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(Self { address, authority, state, _running: running })
+    }
+
+    /// Its address for a daemon.
+    pub fn url(&self) -> String {
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// What has come since the start or the last [`reset`](Self::reset).
+    pub fn counts(&self) -> Counts {
+        let state = lock(&self.state);
+        Counts {
+            delivered_count: state.tally.delivered_count,
+            duplicate_count: state.tally.duplicate_count,
+            foreign_count: state.tally.foreign_count,
+            ..state.counts
+        }
+    }
+
+    /// See [`Tally::percentiles_us`].
+    pub fn percentiles_us(&self, from: u64, to: u64, shares: &[f64]) -> Vec<f64> {
+        // The copy is made while nothing is measured any more.
+        lock(&self.state).tally.percentiles_us(from, to, shares)
+    }
+
+    /// Begins to count anew, and has other faults from now on.
+    pub fn reset(&self, faults: Faults) {
+        let mut state = lock(&self.state);
+        (state.tally, state.counts, state.faults) = (Tally::default(), Counts::default(), faults);
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().expect("nobody panics with it")
+}
+
+async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc<Mutex<State>>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        lock(&state).counts.connection_count += 1;
+        let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
+        tokio::spawn(async move {
+            match acceptor {
+                None => serve(stream, state).await,
+                Some(acceptor) => {
+                    // An error is a client that does not trust the certificate.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, state).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Serves a connection until the client ends it.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    state: Arc<Mutex<State>>,
+) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder
+        .http2()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    // An error is a connection that the client has broken, or one that is no HTTP.
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    state: Arc<Mutex<State>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let mut body = request.into_body();
+    let (mut scanner, mut marks, mut body_bytes) = (Scanner::default(), Vec::with_capacity(50), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Ok(text(StatusCode::BAD_REQUEST, "{}")) };
+        if let Some(piece) = frame.data_ref() {
+            body_bytes += piece.len() as u64;
+            scanner.scan(piece, &mut marks);
+        }
+    }
+    match path.as_str() {
+        "/TraceSegments" => Ok(take(&state, &marks, body_bytes).await),
+        "/TelemetryRecords" => {
+            lock(&state).counts.telemetry_count += 1;
+            Ok(text(StatusCode::OK, "{}"))
+        }
+        "/GetSamplingRules" => Ok(text(StatusCode::OK, SAMPLING_RULES)),
+        "/SamplingTargets" => Ok(text(
+            StatusCode::OK,
+            r#"{"SamplingTargetDocuments":[],"UnprocessedStatistics":[],"LastRuleModification":0}"#,
+        )),
+        _ => Ok(text(StatusCode::NOT_FOUND, r#"{"message":"no such call"}"#)),
+    }
+}
+
+/// Takes the documents of a request, or fails it.
+async fn take(state: &Mutex<State>, marks: &[Mark], body_bytes: u64) -> Response<Full<Bytes>> {
+    let (delay, is_throttled, is_failed) = {
+        let mut state = lock(state);
+        let Faults { delay, throttled_share, failed_share } = state.faults;
+        let is_throttled = throttled_share > 0.0 && state.random.f64() < throttled_share;
+        let is_failed = failed_share > 0.0 && state.random.f64() < failed_share;
+        (delay, is_throttled, is_failed)
+    };
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let mut state = lock(state);
+    if is_throttled {
+        state.counts.throttled_count += 1;
+        let mut answer = text(StatusCode::TOO_MANY_REQUESTS, r#"{"message":"Rate exceeded"}"#);
+        let kind = http::HeaderValue::from_static("ThrottledException");
+        answer.headers_mut().insert("x-amzn-errortype", kind);
+        return answer;
+    }
+    if is_failed {
+        state.counts.failed_count += 1;
+        return text(StatusCode::SERVICE_UNAVAILABLE, r#"{"message":"unavailable"}"#);
+    }
+    let now_ns = clock::now_ns();
+    for &mark in marks {
+        state.tally.add(mark, now_ns);
+    }
+    state.counts.request_count += 1;
+    state.counts.body_bytes += body_bytes;
+    text(StatusCode::OK, r#"{"UnprocessedTraceSegments":[]}"#)
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *answer.status_mut() = status;
+    let kind = http::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    answer
+}

@@ -1,0 +1,252 @@
+//! The floor: what receiving and uploading cost on this machine when nothing else is done.
+//!
+//! Woken every 10 ms it takes what waits with `recvmmsg`; for every 50 datagrams it hashes a
+//! ready-made body of 50 documents, writes it over one TLS connection and reads the answer. No
+//! check, no parsing, no escaping, no signature, no account, no memory for what cannot be sent.
+//! The marks of the datagrams are copied into the body, so that the endpoint can count: 44 bytes
+//! each. `with_parsing` looks into each document with the daemon's own parser (simd-json) and
+//! escapes it into the body: the floor of the job as given.
+
+use super::document::{MARK_BYTES, Mark};
+use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use sha2::{Digest, Sha256};
+use std::error::Error;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::io::{self, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use xrayd::escape;
+use xrayd::segment::{Parser, split};
+
+const WAKE_INTERVAL: Duration = Duration::from_millis(10);
+const DOCUMENT_COUNT: usize = 50;
+/// As the daemon asks for with `-m 256`.
+const QUEUE_BYTES: usize = 16 << 20;
+const SLOT_COUNT: usize = 64;
+const SLOT_BYTES: usize = 65_536 + 64;
+
+const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
+const BODY_END: &[u8] = b"]}";
+
+/// What it needs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it receives.
+    pub listen: SocketAddr,
+    /// Where it sends to.
+    pub endpoint: SocketAddr,
+    /// The endpoint's authority, a PEM file.
+    pub authority: PathBuf,
+    /// Whether documents are looked into and escaped.
+    pub with_parsing: bool,
+}
+
+/// Runs until it is killed.
+///
+/// # Errors
+///
+/// When a socket cannot be opened, or the connection breaks.
+pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let socket = UdpSocket::bind(options.listen)?;
+    let handle = socket2::SockRef::from(&socket);
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES).is_err() {
+        handle.set_recv_buffer_size(QUEUE_BYTES)?;
+    }
+    let mut upload = Upload::connect(options)?;
+    let mut body = Body::new();
+    let mut parser = options.with_parsing.then(Parser::default);
+    let mut buffers = vec![0; SLOT_COUNT * SLOT_BYTES];
+    let mut lengths = [0; SLOT_COUNT];
+    loop {
+        let taken = receive(&socket, &mut buffers, &mut lengths)?;
+        let datagrams = buffers.chunks_exact(SLOT_BYTES).zip(lengths);
+        for (slot, length) in datagrams.take(taken) {
+            let datagram = &slot[..length];
+            match &mut parser {
+                None => body.add_mark(datagram),
+                Some(parser) => body.add_document(parser, datagram),
+            }
+            if body.count == DOCUMENT_COUNT {
+                upload.send(body.finish())?;
+                body.begin(options.with_parsing);
+            }
+        }
+        if taken < SLOT_COUNT {
+            thread::sleep(WAKE_INTERVAL);
+        }
+    }
+}
+
+/// Takes what waits, as much as there are slots for.
+fn receive(
+    socket: &UdpSocket,
+    buffers: &mut [u8],
+    lengths: &mut [usize; SLOT_COUNT],
+) -> io::Result<usize> {
+    let mut headers = MultiHeaders::<()>::preallocate(SLOT_COUNT, None);
+    let mut slices: Vec<_> =
+        buffers.chunks_exact_mut(SLOT_BYTES).map(|slot| [IoSliceMut::new(slot)]).collect();
+    let flags = MsgFlags::MSG_DONTWAIT;
+    match recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None) {
+        Ok(messages) => {
+            let mut count = 0;
+            for (message, length) in messages.zip(lengths) {
+                *length = message.bytes;
+                count += 1;
+            }
+            Ok(count)
+        }
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A body of 50 documents: made of the first 50 and then used again, or made anew each time.
+struct Body {
+    /// Room for 50 of the largest; pages that no document reaches are never touched.
+    bytes: Vec<u8>,
+    length: usize,
+    count: usize,
+    /// Where the marks are.
+    marks: Vec<usize>,
+    is_made: bool,
+}
+
+impl Body {
+    fn new() -> Self {
+        let document_bytes = SLOT_BYTES * escape::EXPANSION_MAX;
+        let mut bytes = vec![0; DOCUMENT_COUNT * document_bytes];
+        bytes[..BODY_START.len()].copy_from_slice(BODY_START);
+        Self { bytes, length: BODY_START.len(), count: 0, marks: Vec::new(), is_made: false }
+    }
+
+    /// Copies the mark of a datagram; the first 50 come as a whole.
+    fn add_mark(&mut self, datagram: &[u8]) {
+        let Some(mark) = Mark::find(datagram) else { return };
+        if self.is_made {
+            let place = self.marks[self.count];
+            self.bytes[place..place + MARK_BYTES].copy_from_slice(&datagram[mark..][..MARK_BYTES]);
+            self.count += 1;
+            return;
+        }
+        let start = self.length;
+        self.append(split(datagram).unwrap_or_default());
+        self.marks.push(start + Mark::find(&self.bytes[start..self.length]).unwrap_or_default());
+    }
+
+    /// Looks into a document and escapes it.
+    fn add_document(&mut self, parser: &mut Parser, datagram: &[u8]) {
+        if let Ok(segment) = parser.parse(datagram) {
+            black_box(segment.fields);
+            self.append(segment.document);
+        }
+    }
+
+    fn append(&mut self, document: &[u8]) {
+        self.put(if self.count == 0 { b"\"" } else { b",\"" });
+        self.length += escape::escape(document, &mut self.bytes[self.length..]).written;
+        self.put(b"\"");
+        self.count += 1;
+    }
+
+    fn put(&mut self, text: &[u8]) {
+        self.bytes[self.length..self.length + text.len()].copy_from_slice(text);
+        self.length += text.len();
+    }
+
+    /// The whole body.
+    fn finish(&mut self) -> &[u8] {
+        if !self.is_made {
+            self.put(BODY_END);
+        }
+        &self.bytes[..self.length]
+    }
+
+    /// Begins the next body.
+    fn begin(&mut self, is_made_anew: bool) {
+        self.count = 0;
+        self.is_made = !is_made_anew;
+        if is_made_anew {
+            self.length = BODY_START.len();
+        }
+    }
+}
+
+/// One TLS connection, one request at a time.
+struct Upload {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    host: SocketAddr,
+    header: String,
+    answer: Vec<u8>,
+}
+
+impl Upload {
+    fn connect(options: &Options) -> Result<Self, Box<dyn Error>> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(&options.authority)? {
+            roots.add(certificate?)?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let stream = TcpStream::connect(options.endpoint)?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::from(options.endpoint.ip());
+        let connection = ClientConnection::new(Arc::new(config), name)?;
+        let stream = StreamOwned::new(connection, stream);
+        Ok(Self { stream, host: options.endpoint, header: String::new(), answer: vec![0; 4096] })
+    }
+
+    fn send(&mut self, body: &[u8]) -> io::Result<()> {
+        let hash = Sha256::digest(body);
+        self.header.clear();
+        let _ = write!(
+            self.header,
+            "POST /TraceSegments HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nx-amz-content-sha256: ",
+            self.host,
+            body.len()
+        );
+        for byte in hash {
+            let _ = write!(self.header, "{byte:02x}");
+        }
+        self.header.push_str("\r\n\r\n");
+        self.stream.write_all(self.header.as_bytes())?;
+        self.stream.write_all(body)?;
+        self.stream.flush()?;
+        // The endpoint's answers are short and say their length; one read has them.
+        let mut filled = 0;
+        loop {
+            let count = self.stream.read(&mut self.answer[filled..])?;
+            filled += count;
+            if count == 0 || !self.answer.starts_with(b"HTTP/1.1 200") {
+                return Err(io::Error::other("the endpoint does not answer with success"));
+            }
+            if is_whole(&self.answer[..filled]) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether an answer has all of its body.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((header, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = header.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    });
+    length.is_none_or(|length: usize| body.len() >= length)
+}

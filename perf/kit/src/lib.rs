@@ -1,0 +1,20 @@
+//! A kit that measures X-Ray daemons side by side: load, endpoint, floor and comparison.
+//!
+//! A daemon is a black box here: a program that takes datagrams on a UDP port and calls an HTTP
+//! endpoint. `perf/README.md` says how to run it and what the numbers mean.
+//!
+//! ```text
+//!   sender ──UDP──► a daemon, or floor ──TLS──► endpoint        compare starts them in turn,
+//!   document, pace                              tally           watches them from outside
+//!                                                               and writes rows
+//! ```
+
+pub mod clock;
+pub mod compare;
+pub mod confine;
+pub mod document;
+pub mod endpoint;
+pub mod floor;
+pub mod pace;
+pub mod sender;
+pub mod tally;

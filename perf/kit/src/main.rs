@@ -1,0 +1,220 @@
+//! The command line of the kit; `perf/README.md` says what each part is for.
+
+#![allow(clippy::print_stdout, reason = "reports are what it is for")]
+
+use lexopt::prelude::*;
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use xrayd_perf::compare::{self, Contender, Scenario};
+use xrayd_perf::endpoint::{self, Endpoint, Faults, Http};
+use xrayd_perf::floor;
+use xrayd_perf::sender::{self, Load, Sender, Size};
+
+const USAGE: &str = "\
+xrayd-perf sender --target HOST:PORT [--rate N [--burst N] | --once N] [--seconds N] [--count N]
+                  [--bytes 1000 | --mix FOLDER] [--sockets 1] [--seed 1] [--gso]
+xrayd-perf endpoint [--listen 127.0.0.1:0] [--plain | --http2] [--authority FILE]
+                  [--delay-ms 0] [--throttled 0.0] [--failed 0.0] [--seed 1]
+xrayd-perf floor --listen HOST:PORT --endpoint HOST:PORT --authority FILE [--with-parsing]
+xrayd-perf compare --out FOLDER (--daemon 'NAME=PATH [ARGUMENTS]')... [--floor] [--only SCENARIO]...
+                  [--quick] [--rounds N] [--confined] [--http2] [--bytes 1000 | --mix FOLDER]
+                  [--sockets 1] [--seed 1] [--gso] [--commit TEXT] [--check BUDGETS]
+xrayd-perf confine PROGRAM [ARGUMENTS]...
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xrayd-perf: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Box<dyn Error>> {
+    let mut words = std::env::args_os().skip(1);
+    let command = words.next().unwrap_or_default();
+    let words = words.collect::<Vec<_>>();
+    match command.to_str() {
+        Some("sender") => send(words),
+        Some("endpoint") => serve(words),
+        Some("floor") => run_floor(words),
+        Some("compare") => run_compare(words),
+        Some("confine") => {
+            xrayd_perf::confine::become_confined(words.into_iter())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            print!("{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn send(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
+    let mut target = None;
+    let (mut rate, mut burst, mut once, mut seconds) = (None, 0, None, f64::INFINITY);
+    let mut options = sender::Options {
+        target: ([127, 0, 0, 1], 2000).into(),
+        load: Load::Flat,
+        size: Size::Fixed(1_000),
+        socket_count: 1,
+        seed: 1,
+        gso: false,
+        first_sequence: 0,
+        count_max: u64::MAX,
+    };
+    let mut parser = lexopt::Parser::from_args(words);
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("target") => target = Some(parser.value()?.parse()?),
+            Long("rate") => rate = Some(parser.value()?.parse()?),
+            Long("burst") => burst = parser.value()?.parse()?,
+            Long("once") => once = Some(parser.value()?.parse()?),
+            Long("seconds") => seconds = parser.value()?.parse()?,
+            Long("count") => options.count_max = parser.value()?.parse()?,
+            Long("bytes") => options.size = Size::Fixed(parser.value()?.parse()?),
+            Long("mix") => options.size = Size::Mix(parser.value()?.into()),
+            Long("sockets") => options.socket_count = parser.value()?.parse()?,
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            Long("gso") => options.gso = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    options.target = target.ok_or("sender needs --target")?;
+    options.load = match (once, rate) {
+        (Some(count), _) => Load::Once(count),
+        (None, Some(rate)) => Load::Paced { rate, burst },
+        (None, None) => Load::Flat,
+    };
+    let sender = Sender::start(&options)?;
+    let end = std::time::Instant::now()
+        + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 4);
+    while !sender.has_ended() && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("{}", serde_json::to_string(&sender.stop()?)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
+    let mut options = endpoint::Options {
+        address: ([127, 0, 0, 1], 0).into(),
+        tls: Some(Http::One),
+        seed: 1,
+        faults: Faults::default(),
+    };
+    let mut authority: Option<PathBuf> = None;
+    let mut parser = lexopt::Parser::from_args(words);
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("listen") => options.address = parser.value()?.parse()?,
+            Long("plain") => options.tls = None,
+            Long("http2") => options.tls = Some(Http::Two),
+            Long("authority") => authority = Some(parser.value()?.into()),
+            Long("delay-ms") => {
+                options.faults.delay = Duration::from_millis(parser.value()?.parse()?);
+            }
+            Long("throttled") => options.faults.throttled_share = parser.value()?.parse()?,
+            Long("failed") => options.faults.failed_share = parser.value()?.parse()?,
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let endpoint = Endpoint::start(options)?;
+    if let (Some(path), Some(text)) = (authority, &endpoint.authority) {
+        std::fs::write(path, text)?;
+    }
+    eprintln!("AWS_ENDPOINT_URL_XRAY={}; close standard input to end", endpoint.url());
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    let counts = endpoint.counts();
+    let latencies = endpoint.percentiles_us(0, u64::MAX, &[0.5, 0.99, 1.0]);
+    let mut report = serde_json::to_value(counts)?;
+    for (name, latency) in
+        ["latency_p50_ms", "latency_p99_ms", "latency_max_ms"].iter().zip(latencies)
+    {
+        report[name] = (latency / 1e3).into();
+    }
+    println!("{report}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_floor(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
+    let (mut listen, mut endpoint, mut authority, mut with_parsing) = (None, None, None, false);
+    let mut parser = lexopt::Parser::from_args(words);
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("listen") => listen = Some(parser.value()?.parse()?),
+            Long("endpoint") => endpoint = Some(parser.value()?.parse()?),
+            Long("authority") => authority = Some(parser.value()?.into()),
+            Long("with-parsing") => with_parsing = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    floor::run(&floor::Options {
+        listen: listen.ok_or("floor needs --listen")?,
+        endpoint: endpoint.ok_or("floor needs --endpoint")?,
+        authority: authority.ok_or("floor needs --authority")?,
+        with_parsing,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_compare(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
+    let mut folder = None;
+    let mut options = compare::Options {
+        contenders: Vec::new(),
+        scenarios: Vec::new(),
+        round_count: 0,
+        is_quick: false,
+        is_confined: false,
+        size: Size::Fixed(1_000),
+        socket_count: 1,
+        seed: 1,
+        gso: false,
+        http: Http::One,
+        folder: PathBuf::new(),
+        commit: "unknown".into(),
+        budgets: None,
+    };
+    let mut parser = lexopt::Parser::from_args(words);
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("daemon") => {
+                options.contenders.push(Contender::parse(&parser.value()?.string()?)?)
+            }
+            Long("floor") => options.contenders.extend(Contender::floors()),
+            Long("only") => {
+                let name = parser.value()?.string()?;
+                let scenario = Scenario::parse(&name);
+                options.scenarios.push(scenario.ok_or_else(|| format!("{name}: no scenario"))?);
+            }
+            Long("quick") => options.is_quick = true,
+            Long("confined") => options.is_confined = true,
+            Long("rounds") => options.round_count = parser.value()?.parse()?,
+            Long("http2") => options.http = Http::Two,
+            Long("bytes") => options.size = Size::Fixed(parser.value()?.parse()?),
+            Long("mix") => options.size = Size::Mix(parser.value()?.into()),
+            Long("sockets") => options.socket_count = parser.value()?.parse()?,
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            Long("gso") => options.gso = true,
+            Long("commit") => options.commit = parser.value()?.string()?,
+            Long("check") => options.budgets = Some(parser.value()?.into()),
+            Long("out") => folder = Some(PathBuf::from(parser.value()?)),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    options.folder = folder.ok_or("compare needs --out")?;
+    std::fs::create_dir_all(&options.folder)?;
+    if options.contenders.is_empty() {
+        return Err("compare needs --daemon or --floor".into());
+    }
+    let (report, over_count) = compare::run(&options)?;
+    print!("{report}");
+    Ok(ExitCode::from(u8::from(over_count > 0)))
+}

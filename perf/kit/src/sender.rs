@@ -1,0 +1,295 @@
+//! The load: documents over UDP, paced, at once or as fast as the machine can.
+//!
+//! The datagrams are made before the start; for each the sender writes digits and reads the clock.
+//! A burst goes out with one `sendmmsg`. With `gso` datagrams of one size in a row go as one
+//! message that the kernel cuts (`UDP_SEGMENT`): cheaper for the sender, but on the loopback
+//! interface all of one message reach the same socket of a group, which no SDK's datagrams do. So
+//! it has to be asked for.
+
+use super::clock;
+use super::document::{Mark, Wheel};
+use super::pace::{Pace, Step, burst_for};
+use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+use serde::Serialize;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// Datagrams that are made before the start; a batch is a part of them.
+const SLOT_COUNT: usize = 512;
+
+/// Messages of a system call at most.
+const BATCH_COUNT_MAX: usize = 64;
+
+/// Bytes that a message may have before the kernel cuts it, and pieces that it makes at most.
+const MESSAGE_BYTES_MAX: usize = 65_000;
+const PIECE_COUNT_MAX: usize = 64;
+
+/// How the documents come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Load {
+    /// So many a second, in bursts of a stated size; 0 is the size that [`burst_for`] names.
+    Paced {
+        /// Documents a second.
+        rate: f64,
+        /// Documents of a burst.
+        burst: u32,
+    },
+    /// As fast as it can.
+    Flat,
+    /// So many as fast as it can, then the end.
+    Once(u64),
+}
+
+/// How large documents are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Size {
+    /// All of one size, in bytes.
+    Fixed(usize),
+    /// Drawn from the datagrams recorded in a folder.
+    Mix(PathBuf),
+}
+
+/// What to send, and where to.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to.
+    pub target: SocketAddr,
+    /// How fast.
+    pub load: Load,
+    /// How large.
+    pub size: Size,
+    /// Sockets; they take turns batch by batch.
+    pub socket_count: usize,
+    /// What the mix is drawn with.
+    pub seed: u64,
+    /// Whether the kernel cuts messages into datagrams.
+    pub gso: bool,
+    /// The number of the first document.
+    pub first_sequence: u64,
+    /// Documents at most.
+    pub count_max: u64,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Datagrams that the kernel took.
+    pub sent_count: u64,
+    /// From the first to the last, in seconds.
+    pub seconds: f64,
+    /// Datagrams a second.
+    pub rate: f64,
+    /// Datagrams of a burst; 0 where it is as fast as it can be.
+    pub burst: u32,
+    /// The most that were sent back to back, without a wait, because the sender was late.
+    pub back_to_back_max: u64,
+    /// The most that a burst was late, in microseconds.
+    pub late_max_us: f64,
+    /// How much was left out because the sender was held up for too long, in seconds.
+    pub held_up_s: f64,
+    /// CPU time of the sender, in microseconds a datagram.
+    pub cpu_us_each: f64,
+}
+
+/// A sender on a thread of its own.
+#[derive(Debug)]
+pub struct Sender {
+    shared: Arc<Shared>,
+    thread: JoinHandle<io::Result<Report>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    is_over: AtomicBool,
+    sent_count: AtomicU64,
+}
+
+impl Sender {
+    /// Makes the datagrams and starts to send.
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot be opened or no datagram made.
+    pub fn start(options: &Options) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let mut line = Line::new(options, Arc::clone(&shared))?;
+        let thread = thread::Builder::new().name("sender".into());
+        let load = options.load;
+        let thread = thread.spawn(move || line.run(load))?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Datagrams that the kernel has taken so far.
+    pub fn sent_count(&self) -> u64 {
+        self.shared.sent_count.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has sent all that it may, or could not go on.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    ///
+    /// What ended it before.
+    pub fn stop(self) -> io::Result<Report> {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.wait()
+    }
+
+    /// Waits until it has sent all that it may.
+    ///
+    /// # Errors
+    ///
+    /// What ended it before.
+    pub fn wait(self) -> io::Result<Report> {
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the sender has panicked")))
+    }
+}
+
+/// The sender's thread.
+struct Line {
+    sockets: Vec<UdpSocket>,
+    wheel: Wheel,
+    gso: bool,
+    next_socket: usize,
+    next_slot: usize,
+    next_sequence: u64,
+    first_sequence: u64,
+    end_sequence: u64,
+    shared: Arc<Shared>,
+}
+
+impl Line {
+    fn new(options: &Options, shared: Arc<Shared>) -> io::Result<Self> {
+        let mut random = fastrand::Rng::with_seed(options.seed);
+        let wheel = match &options.size {
+            Size::Fixed(bytes) => Wheel::fixed(*bytes, SLOT_COUNT)?,
+            Size::Mix(folder) => Wheel::mix(folder, SLOT_COUNT, &mut random)?,
+        };
+        let open = |_| {
+            let socket = UdpSocket::bind((options.target.ip(), 0)).or_else(|_| {
+                UdpSocket::bind(if options.target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })
+            })?;
+            socket.connect(options.target)?;
+            Ok(socket)
+        };
+        let sockets = (0..options.socket_count.max(1)).map(open).collect::<io::Result<_>>()?;
+        Ok(Self {
+            sockets,
+            wheel,
+            gso: options.gso,
+            next_socket: 0,
+            next_slot: 0,
+            next_sequence: options.first_sequence,
+            first_sequence: options.first_sequence,
+            end_sequence: options.first_sequence.saturating_add(match options.load {
+                Load::Once(count) => count.min(options.count_max),
+                Load::Paced { .. } | Load::Flat => options.count_max,
+            }),
+            shared,
+        })
+    }
+
+    fn run(&mut self, load: Load) -> io::Result<Report> {
+        clock::wake_exactly();
+        let (start_ns, start_cpu_ns) = (clock::now_ns(), clock::thread_cpu_ns());
+        let (rate, burst) = match load {
+            Load::Paced { rate, burst: 0 } => (rate, burst_for(rate)),
+            Load::Paced { rate, burst } => (rate, burst),
+            Load::Flat | Load::Once(_) => (f64::INFINITY, 0),
+        };
+        let mut pace = Pace::new(rate, burst, start_ns);
+        while !self.is_over() {
+            match pace.step(clock::now_ns()) {
+                Step::WaitUntil(time_ns) => clock::sleep_until(time_ns),
+                Step::Send if burst == 0 => self.send(BATCH_COUNT_MAX)?,
+                Step::Send => self.send(usize::try_from(burst).unwrap_or(usize::MAX))?,
+            }
+        }
+        let seconds = (clock::now_ns() - start_ns) as f64 / 1e9;
+        let sent_count = self.next_sequence - self.first_sequence;
+        let is_paced = burst > 0;
+        Ok(Report {
+            sent_count,
+            seconds,
+            rate: sent_count as f64 / seconds,
+            burst,
+            back_to_back_max: if is_paced { pace.chain_max * u64::from(burst) } else { 0 },
+            late_max_us: if is_paced { pace.late_max_ns as f64 / 1e3 } else { 0.0 },
+            held_up_s: if is_paced { pace.held_up_ns as f64 / 1e9 } else { 0.0 },
+            cpu_us_each: (clock::thread_cpu_ns() - start_cpu_ns) as f64
+                / 1e3
+                / sent_count.max(1) as f64,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.next_sequence >= self.end_sequence || self.shared.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Sends `count` documents, or as many as are left.
+    fn send(&mut self, count: usize) -> io::Result<()> {
+        let left = usize::try_from(self.end_sequence - self.next_sequence).unwrap_or(usize::MAX);
+        let mut count = count.min(left);
+        while count > 0 {
+            let batch = count.min(BATCH_COUNT_MAX).min(self.wheel.slot_count() - self.next_slot);
+            let slots = self.next_slot..self.next_slot + batch;
+            for (slot, sequence) in slots.clone().zip(self.next_sequence..) {
+                self.wheel.fill(slot, Mark { sequence, time_ns: clock::now_ns() });
+            }
+            let socket = &self.sockets[self.next_socket];
+            let taken = send_slots(socket, &self.wheel, slots, self.gso)?;
+            // What was not taken is filled again, with the same numbers.
+            self.next_slot = (self.next_slot + taken) % self.wheel.slot_count();
+            self.next_socket = (self.next_socket + 1) % self.sockets.len();
+            self.next_sequence += taken as u64;
+            count -= taken;
+            let sent_count = self.next_sequence - self.first_sequence;
+            self.shared.sent_count.store(sent_count, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Sends datagrams with one system call; returns how many of them the kernel took.
+fn send_slots(
+    socket: &UdpSocket,
+    wheel: &Wheel,
+    slots: Range<usize>,
+    gso: bool,
+) -> io::Result<usize> {
+    let runs = if gso { runs(wheel, slots) } else { slots.map(|slot| slot..slot + 1).collect() };
+    if gso {
+        let bytes = wheel.datagram(runs[0].start).len();
+        setsockopt(socket, UdpGsoSegment, &i32::try_from(bytes).unwrap_or(0))?;
+    }
+    let slices: Vec<_> =
+        runs.iter().map(|run| [IoSlice::new(wheel.datagrams(run.clone()))]).collect();
+    let mut controls: Vec<_> = runs.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut messages: Vec<_> = slices
+        .iter()
+        .zip(&mut controls)
+        .map(|(slice, control)| MMsgHdr::new(slice, control))
+        .collect();
+    let sent = sendmmsg(socket, &mut messages, SendFlags::empty())?;
+    Ok(runs[..sent].iter().map(ExactSizeIterator::len).sum())
+}
+
+/// Slots in a row of one size: what the kernel cuts by the size of the first. All runs have the
+/// size of the first one, which is one setting of the socket.
+fn runs(wheel: &Wheel, slots: Range<usize>) -> Vec<Range<usize>> {
+    let bytes = wheel.datagram(slots.start).len();
+    let same = slots.clone().take_while(|&slot| wheel.datagram(slot).len() == bytes).count();
+    let step = (MESSAGE_BYTES_MAX / bytes).clamp(1, PIECE_COUNT_MAX);
+    let end = slots.start + same;
+    (slots.start..end).step_by(step).map(|start| start..end.min(start + step)).collect()
+}

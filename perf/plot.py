@@ -1,0 +1,189 @@
+"""Draws the rows of a comparison: `plot.py FOLDER` reads its rows.jsonl and writes SVG and PNG.
+
+A point is the median of its rounds, a bar goes from the least to the most of them. A contender has
+the same colour in every plot; floors are grey and dashed.
+"""
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import FuncFormatter  # noqa: E402
+
+# Okabe and Ito's colours: told apart by all eyes, in print too.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+FLOORS = {"floor": ("#666666", "--"), "floor-parsing": ("#999999", ":")}
+SIZE_INCHES = (8, 5)
+
+plt.rcParams.update(
+    {
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "figure.constrained_layout.use": True,
+        "font.size": 11,
+        "grid.alpha": 0.3,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 5,
+        # The same rows make the same file.
+        "svg.hashsalt": "xrayd-perf",
+    }
+)
+
+
+class Run:
+    """The rows of a folder, by scenario and contender."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with open(folder / "rows.jsonl", encoding="utf-8") as lines:
+            self.rows = [json.loads(line) for line in lines]
+        names = sorted({row["contender"] for row in self.rows})
+        self.daemons = [name for name in names if name not in FLOORS]
+        self.contenders = self.daemons + [name for name in FLOORS if name in names]
+
+    def style(self, contender):
+        """The look of a contender's line."""
+        if contender in FLOORS:
+            colour, dashes = FLOORS[contender]
+            return {"color": colour, "linestyle": dashes}
+        return {"color": COLOURS[self.daemons.index(contender) % len(COLOURS)]}
+
+    def points(self, contender, figures):
+        """Of each steady load the median, least and most of each figure, sorted by the first."""
+        by_scenario = defaultdict(list)
+        for row in self.rows:
+            is_steady = row["scenario"] == "flat" or row["scenario"].startswith("rate-")
+            if row["contender"] == contender and is_steady:
+                by_scenario[row["scenario"]].append(row["figures"])
+        points = []
+        for rounds in by_scenario.values():
+            columns = [[figures[name] for figures in rounds] for name in figures]
+            points.append([(statistics.median(c), min(c), max(c)) for c in columns])
+        return sorted(points)
+
+    def caption(self):
+        """What the numbers are from, in two lines."""
+        row = self.rows[0]
+        size = row["parameters"]["document_bytes"]
+        size = "documents as recorded" if size == "mix" else f"{size}-byte documents"
+        return (
+            f"{row['processors']} processors ({row['cpu']}) shared by sender, daemon and endpoint; "
+            f"Linux {row['kernel']}\n{size}, TLS, HTTP/{row['parameters']['http']}, {row['mode']}; "
+            f"commit {row['commit']}"
+        )
+
+    def save(self, figure, axes, name, title):
+        """Adds title, legend and caption; writes both files."""
+        axes.set_title(title, loc="left", fontweight="bold")
+        axes.legend(frameon=False)
+        figure.supxlabel(self.caption(), fontsize=8, color="#555555", x=0.01, ha="left")
+        figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(self.folder / f"{name}.png", dpi=150)
+        plt.close(figure)
+
+
+def plain(number, _position):
+    """A tick without powers of ten."""
+    return f"{number:,.0f}" if number >= 1 else f"{number:g}"
+
+
+def draw_line(axes, run, contender, x, y, **more):
+    """A contender's medians with the spread of their rounds."""
+    points = run.points(contender, [x, y])
+    if not points:
+        return
+    xs = [point[0][0] for point in points]
+    ys = [point[1][0] for point in points]
+    spread = [
+        [point[1][0] - point[1][1] for point in points],
+        [point[1][2] - point[1][0] for point in points],
+    ]
+    style = {"marker": "o", "label": contender, "capsize": 2, "elinewidth": 1}
+    axes.errorbar(xs, ys, yerr=spread, **(style | run.style(contender) | more))
+
+
+def logarithmic(axes, *names):
+    for name in names:
+        getattr(axes, f"set_{name}scale")("log")
+        getattr(axes, f"{name}axis").set_major_formatter(FuncFormatter(plain))
+
+
+def cpu(run):
+    figure, axes = plt.subplots(figsize=SIZE_INCHES)
+    for contender in run.contenders:
+        draw_line(axes, run, contender, "delivered_per_s", "cpu_us_per_segment")
+    logarithmic(axes, "x", "y")
+    axes.set_xlabel("delivered segments a second")
+    axes.set_ylabel("CPU time a delivered segment (µs)")
+    run.save(figure, axes, "cpu", "What a segment costs")
+
+
+def delivered(run):
+    figure, axes = plt.subplots(figsize=SIZE_INCHES)
+    most = 0
+    for contender in run.contenders:
+        draw_line(axes, run, contender, "offered_per_s", "delivered_per_s")
+        for point in run.points(contender, ["offered_per_s"]):
+            most = max(most, point[0][2])
+    axes.plot([0, most], [0, most], color="#bbbbbb", linewidth=1, zorder=0, label="all")
+    axes.xaxis.set_major_formatter(FuncFormatter(plain))
+    axes.yaxis.set_major_formatter(FuncFormatter(plain))
+    axes.set_xlabel("offered segments a second")
+    axes.set_ylabel("delivered segments a second")
+    run.save(figure, axes, "delivered", "What arrives of what is offered")
+
+
+def latency(run):
+    figure, axes = plt.subplots(figsize=SIZE_INCHES)
+    for contender in run.contenders:
+        draw_line(axes, run, contender, "delivered_per_s", "latency_p50_ms", label=f"{contender}, p50")
+        draw_line(
+            axes,
+            run,
+            contender,
+            "delivered_per_s",
+            "latency_p99_ms",
+            label=f"{contender}, p99",
+            marker="^",
+            markerfacecolor="white",
+        )
+    logarithmic(axes, "x", "y")
+    axes.set_xlabel("delivered segments a second")
+    axes.set_ylabel("from datagram to delivery (ms)")
+    run.save(figure, axes, "latency", "How late a segment is")
+
+
+def memory(run):
+    figure, axes = plt.subplots(figsize=SIZE_INCHES)
+    drawn = set()
+    for row in run.rows:
+        if row["scenario"] == "outage" and row.get("memory"):
+            label = None if row["contender"] in drawn else row["contender"]
+            drawn.add(row["contender"])
+            seconds, megabytes = zip(*row["memory"], strict=True)
+            axes.plot(seconds, megabytes, label=label, **run.style(row["contender"]))
+    axes.set_xlabel("seconds; 50,000 segments a second and no answer but 503, for seven of them")
+    axes.set_ylabel("resident memory (MB)")
+    axes.set_ylim(bottom=0)
+    run.save(figure, axes, "memory", "Memory while the service fails (-m 256)")
+
+
+def main():
+    run = Run(Path(sys.argv[1]))
+    scenarios = {row["scenario"] for row in run.rows}
+    if any(name == "flat" or name.startswith("rate-") for name in scenarios):
+        for draw in (cpu, delivered, latency):
+            draw(run)
+    if "outage" in scenarios:
+        memory(run)
+
+
+if __name__ == "__main__":
+    main()
