@@ -94,6 +94,12 @@ def plain(number, _position):
     return f"{number:,.0f}" if number >= 1 else f"{number:g}"
 
 
+def one_two_five(number, position):
+    """A tick between powers of ten: 2 and 5 alone."""
+    digit = f"{number:e}"[0]
+    return plain(number, position) if digit in "25" and number < 1000 else ""
+
+
 def draw_line(axes, run, contender, x, y, **more):
     """A contender's medians with the spread of their rounds."""
     points = run.points(contender, [x, y])
@@ -112,7 +118,9 @@ def draw_line(axes, run, contender, x, y, **more):
 def logarithmic(axes, *names):
     for name in names:
         getattr(axes, f"set_{name}scale")("log")
-        getattr(axes, f"{name}axis").set_major_formatter(FuncFormatter(plain))
+        axis = getattr(axes, f"{name}axis")
+        axis.set_major_formatter(FuncFormatter(plain))
+        axis.set_minor_formatter(FuncFormatter(one_two_five))
 
 
 def cpu(run):
@@ -142,18 +150,11 @@ def delivered(run):
 
 def latency(run):
     figure, axes = plt.subplots(figsize=SIZE_INCHES)
+    kinds = {"p50": {}, "p99": {"marker": "^", "markerfacecolor": "white"}}
     for contender in run.contenders:
-        draw_line(axes, run, contender, "delivered_per_s", "latency_p50_ms", label=f"{contender}, p50")
-        draw_line(
-            axes,
-            run,
-            contender,
-            "delivered_per_s",
-            "latency_p99_ms",
-            label=f"{contender}, p99",
-            marker="^",
-            markerfacecolor="white",
-        )
+        for kind, look in kinds.items():
+            name, label = f"latency_{kind}_ms", f"{contender}, {kind}"
+            draw_line(axes, run, contender, "delivered_per_s", name, label=label, **look)
     logarithmic(axes, "x", "y")
     axes.set_xlabel("delivered segments a second")
     axes.set_ylabel("from datagram to delivery (ms)")
@@ -168,7 +169,10 @@ def memory(run):
             label = None if row["contender"] in drawn else row["contender"]
             drawn.add(row["contender"])
             seconds, megabytes = zip(*row["memory"], strict=True)
-            axes.plot(seconds, megabytes, label=label, **run.style(row["contender"]))
+            # The later ones are narrower: they may lie on top of each other.
+            width = 4 - len(drawn)
+            style = run.style(row["contender"]) | {"linewidth": max(width, 1)}
+            axes.plot(seconds, megabytes, label=label, **style)
     axes.set_xlabel("seconds; 50,000 segments a second and no answer but 503, for seven of them")
     axes.set_ylabel("resident memory (MB)")
     axes.set_ylim(bottom=0)

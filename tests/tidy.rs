@@ -114,7 +114,16 @@ fn the_check_of_directions_sees_a_use() {
 
 #[test]
 fn files_begin_with_what_they_are_and_can_be_read_in_one_sitting() {
-    for folder in ["src", "benches", "tests", "fuzz/targets"] {
+    for folder in [
+        "src",
+        "benches",
+        "tests",
+        "fuzz/targets",
+        "perf/kit",
+        "perf/receive",
+        "perf/shared",
+        "perf/soak",
+    ] {
         for (path, text) in sources(folder) {
             assert!(text.starts_with("//!"), "{} says nothing of itself", path.display());
             let line_count = text.lines().count();

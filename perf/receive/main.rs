@@ -11,9 +11,11 @@
 #![allow(clippy::print_stdout, reason = "the tables are what it is for")]
 
 mod bench;
+#[path = "../shared/machine.rs"]
+mod machine;
 mod sections;
 
-use std::fs;
+use machine::Machine;
 
 /// What a section takes from the command line.
 #[derive(Debug, Clone, Copy)]
@@ -46,25 +48,11 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let is_quick = words.iter().any(|word| word == "--quick");
     let names: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
-    println!("{}\n", machine());
+    println!("{}\n", Machine::read());
     for (name, section) in SECTIONS {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
             section(Effort { is_quick });
             println!();
         }
     }
-}
-
-/// Processor, kernel and the limit on queues.
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let processors = read("/proc/cpuinfo");
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name"));
-    format!(
-        "{} processors ({}), Linux {}, net.core.rmem_max {}",
-        std::thread::available_parallelism().map_or(0, usize::from),
-        model.unwrap_or_default().trim_start_matches(['\t', ':', ' ']),
-        read("/proc/sys/kernel/osrelease"),
-        read("/proc/sys/net/core/rmem_max"),
-    )
 }

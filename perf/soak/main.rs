@@ -19,6 +19,8 @@ mod daemon;
 mod document;
 mod endpoint;
 mod faults;
+#[path = "../shared/machine.rs"]
+mod machine;
 mod report;
 mod sender;
 mod tally;

@@ -4,14 +4,14 @@
 
 use super::Run;
 use super::checks::{Check, in_megabytes};
+use super::machine::{Machine, load_average};
 use std::collections::HashMap;
-use std::fs;
 use std::time::Duration;
 
 /// Prints all of it.
 pub fn print(run: &Run, checks: &[Check]) {
     let options = &run.options;
-    println!("{}\n", machine());
+    println!("{}, load average at the end {}\n", Machine::read(), load_average());
     println!(
         "{} s of faults at {} documents of {} bytes a second, seed {}, `-m {}`, {}; {} profile.\n",
         options.seconds,
@@ -140,19 +140,4 @@ fn over_time(run: &Run) {
         );
     }
     println!();
-}
-
-/// Processor, kernel, limit on queues and how busy it was.
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let processors = read("/proc/cpuinfo");
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name"));
-    format!(
-        "{} processors ({}), Linux {}, net.core.rmem_max {}, load average at the end {}",
-        std::thread::available_parallelism().map_or(0, usize::from),
-        model.unwrap_or_default().trim_start_matches(['\t', ':', ' ']),
-        read("/proc/sys/kernel/osrelease"),
-        read("/proc/sys/net/core/rmem_max"),
-        read("/proc/loadavg"),
-    )
 }

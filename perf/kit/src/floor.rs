@@ -27,6 +27,8 @@ use xrayd::escape;
 use xrayd::segment::{Parser, split};
 
 const WAKE_INTERVAL: Duration = Duration::from_millis(10);
+/// Wake-ups without a datagram after which what is there leaves, so that nothing seems lost.
+const SILENCE: u32 = 100;
 const DOCUMENT_COUNT: usize = 50;
 /// As the daemon asks for with `-m 256`.
 const QUEUE_BYTES: usize = 16 << 20;
@@ -61,10 +63,11 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         handle.set_recv_buffer_size(QUEUE_BYTES)?;
     }
     let mut upload = Upload::connect(options)?;
-    let mut body = Body::new();
+    let mut body = Body::new(options.with_parsing);
     let mut parser = options.with_parsing.then(Parser::default);
     let mut buffers = vec![0; SLOT_COUNT * SLOT_BYTES];
     let mut lengths = [0; SLOT_COUNT];
+    let mut silence = 0;
     loop {
         let taken = receive(&socket, &mut buffers, &mut lengths)?;
         let datagrams = buffers.chunks_exact(SLOT_BYTES).zip(lengths);
@@ -76,8 +79,13 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             }
             if body.count == DOCUMENT_COUNT {
                 upload.send(body.finish())?;
-                body.begin(options.with_parsing);
+                body.begin_again();
             }
+        }
+        silence = if taken == 0 { silence + 1 } else { 0 };
+        if silence == SILENCE && body.count > 0 {
+            upload.send(&body.part())?;
+            body.begin_again();
         }
         if taken < SLOT_COUNT {
             thread::sleep(WAKE_INTERVAL);
@@ -114,24 +122,35 @@ struct Body {
     /// Room for 50 of the largest; pages that no document reaches are never touched.
     bytes: Vec<u8>,
     length: usize,
+    /// Documents in it.
     count: usize,
-    /// Where the marks are.
+    /// Where their marks are, and where they end.
     marks: Vec<usize>,
-    is_made: bool,
+    ends: Vec<usize>,
+    is_made_anew: bool,
+    is_ready: bool,
 }
 
 impl Body {
-    fn new() -> Self {
+    fn new(is_made_anew: bool) -> Self {
         let document_bytes = SLOT_BYTES * escape::EXPANSION_MAX;
         let mut bytes = vec![0; DOCUMENT_COUNT * document_bytes];
         bytes[..BODY_START.len()].copy_from_slice(BODY_START);
-        Self { bytes, length: BODY_START.len(), count: 0, marks: Vec::new(), is_made: false }
+        Self {
+            bytes,
+            length: BODY_START.len(),
+            count: 0,
+            marks: Vec::new(),
+            ends: Vec::new(),
+            is_made_anew,
+            is_ready: false,
+        }
     }
 
     /// Copies the mark of a datagram; the first 50 come as a whole.
     fn add_mark(&mut self, datagram: &[u8]) {
         let Some(mark) = Mark::find(datagram) else { return };
-        if self.is_made {
+        if self.is_ready {
             let place = self.marks[self.count];
             self.bytes[place..place + MARK_BYTES].copy_from_slice(&datagram[mark..][..MARK_BYTES]);
             self.count += 1;
@@ -154,6 +173,7 @@ impl Body {
         self.put(if self.count == 0 { b"\"" } else { b",\"" });
         self.length += escape::escape(document, &mut self.bytes[self.length..]).written;
         self.put(b"\"");
+        self.ends.push(self.length);
         self.count += 1;
     }
 
@@ -164,18 +184,25 @@ impl Body {
 
     /// The whole body.
     fn finish(&mut self) -> &[u8] {
-        if !self.is_made {
+        if !self.is_ready {
             self.put(BODY_END);
+            self.is_ready = !self.is_made_anew;
         }
         &self.bytes[..self.length]
     }
 
+    /// A body of the documents that are there.
+    fn part(&self) -> Vec<u8> {
+        [&self.bytes[..self.ends[self.count - 1]], BODY_END].concat()
+    }
+
     /// Begins the next body.
-    fn begin(&mut self, is_made_anew: bool) {
+    fn begin_again(&mut self) {
         self.count = 0;
-        self.is_made = !is_made_anew;
-        if is_made_anew {
+        if !self.is_ready {
             self.length = BODY_START.len();
+            self.marks.clear();
+            self.ends.clear();
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::sender::{self, Load, Report, Sender, Size};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -111,6 +113,9 @@ pub fn turn(
     if let (Scenario::Binary, Kind::Daemon(program, _)) = (scenario, &contender.kind) {
         let mut turn = Turn::default();
         turn.put("binary_mb", in_megabytes(fs::metadata(program)?.len()));
+        if let Some(bytes) = stripped_bytes(program)? {
+            turn.put("stripped_mb", in_megabytes(bytes));
+        }
         return Ok(turn);
     }
     let faults = match scenario {
@@ -143,6 +148,14 @@ pub fn turn(
     turn.put("cpu_total_ms", total_ns as f64 / 1e6);
     turn.put("cpu_total_rusage_ms", usage_ns as f64 / 1e6);
     Ok(turn)
+}
+
+/// A program's size without its symbols; `None` where there is no `strip` (binutils).
+fn stripped_bytes(program: &Path) -> io::Result<Option<u64>> {
+    let copy = tempfile::NamedTempFile::new()?;
+    let status = Command::new("strip").arg("-o").arg(copy.path()).arg(program).status();
+    let is_stripped = status.is_ok_and(|status| status.success());
+    is_stripped.then(|| Ok(fs::metadata(copy.path())?.len())).transpose()
 }
 
 /// Starts a contender and makes sure of its backend.

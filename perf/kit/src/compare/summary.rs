@@ -17,7 +17,9 @@ const RATE_COLUMNS: [(&str, &str, usize); 10] = [
     ("wake_ups_per_s", "wake-ups /s", 0),
 ];
 
-const OTHER_COLUMNS: [(&str, &str, usize); 9] = [
+const OTHER_COLUMNS: [(&str, &str, usize); 11] = [
+    ("binary_mb", "program MB", 1),
+    ("stripped_mb", "stripped MB", 1),
     ("delivered_share", "delivered", 4),
     ("offered_per_s", "offered /s", 0),
     ("kernel_drops", "kernel drops", 0),

@@ -1,0 +1,170 @@
+//! The kit with itself: what the sender sends is what a socket gets, and what a client uploads is
+//! what the endpoint counts.
+
+#![allow(clippy::unwrap_used, reason = "a test may end where it finds what it does not expect")]
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::time::Duration;
+use xrayd_perf::clock;
+use xrayd_perf::document::{HEADER, Mark};
+use xrayd_perf::endpoint::{Endpoint, Faults, Options as EndpointOptions};
+use xrayd_perf::sender::{Load, Options, Sender, Size};
+
+/// A socket that waits for seconds and no longer.
+fn receiver() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    socket
+}
+
+fn options(receiver: &UdpSocket, load: Load) -> Options {
+    Options {
+        target: receiver.local_addr().unwrap(),
+        load,
+        size: Size::Fixed(400),
+        socket_count: 1,
+        seed: 1,
+        gso: false,
+        first_sequence: 0,
+        count_max: u64::MAX,
+    }
+}
+
+/// The documents of so many datagrams.
+fn receive(receiver: &UdpSocket, count: usize) -> Vec<String> {
+    let mut buffer = vec![0; 65_536];
+    let mut next = || {
+        let length = receiver.recv(&mut buffer).expect("a datagram comes");
+        let document = buffer[..length].strip_prefix(HEADER).expect("it has the header line");
+        String::from_utf8(document.to_vec()).expect("it is text")
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn mark(document: &str) -> Mark {
+    let start = Mark::find(document.as_bytes()).expect("it has a mark");
+    Mark::read(&document.as_bytes()[start..]).expect("it is whole")
+}
+
+/// Calls the endpoint; the status line of its answer and its body.
+fn call(endpoint: &Endpoint, path: &str, body: &[u8]) -> (String, String) {
+    let mut stream = TcpStream::connect(endpoint.address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (header, body) = answer.split_once("\r\n\r\n").expect("it is an answer");
+    (header.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+}
+
+fn endpoint(faults: Faults) -> Endpoint {
+    let address = ([127, 0, 0, 1], 0).into();
+    Endpoint::start(EndpointOptions { address, tls: None, seed: 1, faults }).unwrap()
+}
+
+fn upload(documents: &[String]) -> Vec<u8> {
+    serde_json::to_vec(&serde_json::json!({ "TraceSegmentDocuments": documents })).unwrap()
+}
+
+#[test]
+fn every_datagram_has_the_next_number_and_the_time_it_was_sent() {
+    for (gso, socket_count) in [(false, 1), (false, 3), (true, 1)] {
+        let receiver = receiver();
+        let before_ns = clock::now_ns();
+        let options =
+            Options { gso, socket_count, first_sequence: 7, ..options(&receiver, Load::Once(50)) };
+        let report = Sender::start(&options).unwrap().wait().unwrap();
+        assert_eq!(report.sent_count, 50);
+        let documents = receive(&receiver, 50);
+        let mut marks: Vec<Mark> = documents.iter().map(|document| mark(document)).collect();
+        marks.sort_unstable_by_key(|mark| mark.sequence);
+        for (mark, sequence) in marks.iter().zip(7..) {
+            assert_eq!(mark.sequence, sequence);
+            assert!((before_ns..=clock::now_ns()).contains(&mark.time_ns));
+        }
+        assert!(documents.iter().all(|document| document.len() == 400));
+    }
+}
+
+#[test]
+fn a_paced_load_is_no_faster_than_asked_for_and_ends_when_it_is_stopped() {
+    let receiver = receiver();
+    let sender = Sender::start(&options(&receiver, Load::Paced { rate: 500.0, burst: 0 })).unwrap();
+    receive(&receiver, 50);
+    let report = sender.stop().unwrap();
+    assert_eq!(report.burst, 1);
+    assert!(report.sent_count >= 50);
+    assert!(report.sent_count as f64 <= report.seconds * 500.0 + 1.0, "{report:?}");
+}
+
+#[test]
+fn recorded_documents_arrive_as_json_of_many_sizes() {
+    let receiver = receiver();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/segments");
+    let load = Load::Paced { rate: 2_000.0, burst: 0 };
+    let options =
+        Options { size: Size::Mix(folder.into()), count_max: 30, ..options(&receiver, load) };
+    let sender = Sender::start(&options).unwrap();
+    let documents = receive(&receiver, 30);
+    assert_eq!(sender.wait().unwrap().sent_count, 30);
+    let sizes: std::collections::BTreeSet<usize> = documents.iter().map(String::len).collect();
+    assert!(sizes.len() > 5, "{sizes:?}");
+    // All of them fit into the smallest queue: on a busy machine nobody may read for a while.
+    assert!(documents.iter().map(String::len).sum::<usize>() < 60_000);
+    for (document, sequence) in documents.iter().zip(0..) {
+        assert_eq!(mark(document).sequence, sequence);
+        let parsed: serde_json::Value = serde_json::from_str(document).expect("it is JSON");
+        assert_eq!(parsed["id"], format!("{sequence:016x}"));
+    }
+}
+
+#[test]
+fn the_endpoint_counts_each_document_once_and_how_late_it_was() {
+    let receiver = receiver();
+    Sender::start(&options(&receiver, Load::Once(50))).unwrap().wait().unwrap();
+    let documents = receive(&receiver, 50);
+    let endpoint = endpoint(Faults::default());
+    let (status, body) = call(&endpoint, "/TraceSegments", &upload(&documents[..30]));
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert_eq!(body, r#"{"UnprocessedTraceSegments":[]}"#);
+    call(&endpoint, "/TraceSegments", &upload(&documents[20..]));
+    let counts = endpoint.counts();
+    assert_eq!((counts.delivered_count, counts.duplicate_count), (50, 10));
+    assert_eq!(counts.request_count, 2);
+    let latencies = endpoint.percentiles_us(0, 50, &[0.0, 1.0]);
+    assert!(0.0 < latencies[0] && latencies[0] <= latencies[1], "{latencies:?}");
+    endpoint.reset(Faults::default());
+    assert_eq!(endpoint.counts().delivered_count, 0);
+}
+
+#[test]
+fn a_request_that_fails_on_purpose_delivers_nothing() {
+    let receiver = receiver();
+    Sender::start(&options(&receiver, Load::Once(5))).unwrap().wait().unwrap();
+    let body = upload(&receive(&receiver, 5));
+    let endpoint = endpoint(Faults { failed_share: 1.0, ..Faults::default() });
+    assert_eq!(call(&endpoint, "/TraceSegments", &body).0, "HTTP/1.1 503 Service Unavailable");
+    endpoint.reset(Faults { throttled_share: 1.0, ..Faults::default() });
+    assert_eq!(call(&endpoint, "/TraceSegments", &body).0, "HTTP/1.1 429 Too Many Requests");
+    let counts = endpoint.counts();
+    assert_eq!((counts.delivered_count, counts.throttled_count), (0, 1));
+}
+
+#[test]
+fn the_other_calls_of_a_daemon_are_answered() {
+    let endpoint = endpoint(Faults::default());
+    assert_eq!(call(&endpoint, "/TelemetryRecords", b"{}").1, "{}");
+    assert_eq!(endpoint.counts().telemetry_count, 1);
+    for path in ["/GetSamplingRules", "/SamplingTargets"] {
+        let (status, body) = call(&endpoint, path, b"{}");
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        assert!(serde_json::from_str::<serde_json::Value>(&body).unwrap().is_object());
+    }
+    assert_eq!(call(&endpoint, "/elsewhere", b"").0, "HTTP/1.1 404 Not Found");
+}
