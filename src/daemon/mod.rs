@@ -170,14 +170,15 @@ async fn run_for_sandbox(
         DaemonError::Tcp { address, source }
     })?;
     let flow = Flow::start(config)?;
-    let service = Arc::new(LocalService::new());
+    let udp_address = address::reachable(flow.udp_address);
+    let tcp_address = address::reachable(tcp_address);
+    let region = config.region.clone().unwrap_or_else(|| sandbox::REGION.to_owned());
+    let service = Arc::new(LocalService::new(udp_address, tcp_address, &region));
     let pages =
         Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
     let server = Server::new(pages);
     tokio::spawn(Arc::clone(&server).serve(listener));
     let printer = tokio::spawn(Arc::clone(&service).print());
-    let udp_address = address::reachable(flow.udp_address);
-    let tcp_address = address::reachable(tcp_address);
     service.welcome(udp_address, tcp_address);
     if demo {
         sandbox::send_demo(udp_address)?;
@@ -188,7 +189,7 @@ async fn run_for_sandbox(
             "",
             Variant::default(),
         )?,
-        region: config.region.clone().unwrap_or_else(|| sandbox::REGION.to_owned()),
+        region,
         identity: Identity::fixed(sandbox::credentials()),
         transport: Transport::local(),
     };

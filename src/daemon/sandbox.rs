@@ -2,9 +2,10 @@
 //! output, and a few segments to begin with.
 
 use crate::local_http::Fallback;
-use crate::sandbox::{self, QUIET_TIME, Sandbox};
+use crate::sandbox::{self, About, Limits, QUIET_TIME, Sandbox};
 use aws_credential_types::Credentials;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use std::future;
 use std::io::{self, Write};
@@ -60,9 +61,17 @@ impl Output {
 
 impl LocalService {
     /// An endpoint without traces.
-    pub fn new() -> Self {
-        let output = Output::new();
-        Self { sandbox: Sandbox::new(credentials()), answered: Notify::new(), output }
+    pub fn new(udp_address: SocketAddr, tcp_address: SocketAddr, region: &str) -> Self {
+        let about = About {
+            udp_address: udp_address.to_string(),
+            tcp_address: tcp_address.to_string(),
+            region: region.to_owned(),
+            // An address is no name that could be made to lead elsewhere, and this one is asked by
+            // the daemon itself.
+            own_hosts: vec![tcp_address.ip().to_string(), format!("[{}]", tcp_address.ip())],
+        };
+        let sandbox = Sandbox::with(credentials(), about, Limits::default());
+        Self { sandbox, answered: Notify::new(), output: Output::new() }
     }
 
     /// Prints each trace as a tree when nothing more has come for it in a while; never ends.
@@ -101,13 +110,17 @@ impl LocalService {
         self.output.print(&format!(
             "The sandbox is ready. Point an X-Ray SDK at it and see its traces here:\n\
              \n    AWS_XRAY_DAEMON_ADDRESS=\"tcp:{tcp_address} udp:{udp_address}\"\n\
-             \nAs JSON: http://{tcp_address}/traces    Counters: http://{tcp_address}/metrics    \
-             Stop: Ctrl-C\n",
+             \nIn a browser: http://{tcp_address}/    As JSON: http://{tcp_address}/traces    \
+             Counters: http://{tcp_address}/metrics    Stop: Ctrl-C\n",
         ));
     }
 }
 
 impl Fallback for LocalService {
+    fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
+        self.sandbox.refuse(head)
+    }
+
     fn answer(
         &self,
         request: Request<Bytes>,

@@ -182,7 +182,7 @@ fn cart(trace: &Trace) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::super::document::{DOCUMENT_SIZE_BYTES_MAX, Document};
-    use super::super::store::{Limits, Store};
+    use super::super::store::{Limits, Moment, Store};
     use super::super::tree;
     use super::*;
     use std::time::Instant;
@@ -230,12 +230,15 @@ mod tests {
 
     #[test]
     fn the_trees_show_the_services_the_fault_and_the_throttle() {
-        let mut store = Store::new(Limits::default());
+        let mut store = Store::new(Limits::default(), 1);
         for document in documents() {
-            store.insert(document, Instant::now());
+            store.insert(document, Moment { arrival: Instant::now(), wall_seconds: 0.0 });
         }
-        let trees: Vec<String> =
-            store.take_all().iter().map(|(id, documents)| tree::render(id, documents)).collect();
+        let trees: Vec<String> = store
+            .take_all()
+            .iter()
+            .map(|trace| tree::render(&trace.id, &trace.documents))
+            .collect();
         let below = |tree: &str| tree.split_once('\n').unwrap().1.to_owned();
         assert!(trees[0].contains("  482 ms  3 segments, 5 subsegments\n"), "{}", trees[0]);
         assert_eq!(

@@ -5,7 +5,7 @@
 //! is left out is counted in a last line. Nothing here recurses, links that form a ring are cut,
 //! and every word from a document goes through [`text::clean`]. Pure code.
 
-use super::document::{self, Document, Flags, seconds};
+use super::document::{self, Document, Flags, seconds, string};
 use super::text;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -264,10 +264,6 @@ fn path_of(url: &str) -> &str {
         Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => url,
     }
-}
-
-fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    object.get(key).and_then(Value::as_str)
 }
 
 #[cfg(test)]

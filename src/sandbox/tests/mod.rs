@@ -1,9 +1,13 @@
 //! Tests of the routes, with requests signed by aws-sigv4.
 
+mod page;
+
+use super::answer::ERROR_TYPE;
 use super::*;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use std::time::UNIX_EPOCH;
+use http::header::{ALLOW, CONTENT_TYPE};
+use serde_json::{Value, json};
 
 fn credentials() -> Credentials {
     Credentials::new("AKIDEXAMPLE", "secret", Some("token".to_owned()), None, "test")
@@ -42,9 +46,20 @@ fn put(documents: &[&str]) -> Request<Bytes> {
     signed("/TraceSegments", &json!({"TraceSegmentDocuments": documents}).to_string())
 }
 
-fn segment(trace_id: &str, id: &str) -> String {
-    json!({"trace_id": trace_id, "id": id, "name": "shop", "start_time": 1.0, "end_time": 1.25})
-        .to_string()
+/// The hexadecimal digits of a short word, with zeros before.
+fn digits(word: &str, count: usize) -> String {
+    let digits: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{digits:0>count$}")
+}
+
+fn trace_id(word: &str) -> String {
+    format!("1-581cf771-{}", digits(word, 24))
+}
+
+fn segment(trace: &str, id: &str) -> String {
+    json!({"trace_id": trace_id(trace), "id": digits(id, 16), "name": "shop", "start_time": 1.0,
+        "end_time": 1.25})
+    .to_string()
 }
 
 fn json_of(response: &Response<Bytes>) -> Value {
@@ -64,12 +79,12 @@ fn failure(response: &Response<Bytes>) -> (u16, String) {
 #[test]
 fn signed_documents_are_kept_and_the_others_named_as_unprocessed() {
     let sandbox = Sandbox::new(credentials());
-    let no_name = r#"{"trace_id":"t1","id":"x","start_time":1}"#;
+    let no_name = segment("t1", "x").replace("name", "nom");
     let large = format!("{}{}", segment("t1", "y"), " ".repeat(DOCUMENT_SIZE_BYTES_MAX));
     let response = sandbox.answer(put(&[
         &segment("t1", "a"),
         "T1SAAEC",
-        no_name,
+        &no_name,
         &segment("t2", "b"),
         &large,
     ]));
@@ -78,7 +93,7 @@ fn signed_documents_are_kept_and_the_others_named_as_unprocessed() {
     let unprocessed = answer["UnprocessedTraceSegments"].as_array().unwrap();
     let told: Vec<_> =
         unprocessed.iter().map(|entry| (entry["ErrorCode"].as_str(), entry.get("Id"))).collect();
-    let x = json!("x");
+    let x = json!(digits("x", 16));
     assert_eq!(
         told,
         [
@@ -114,7 +129,7 @@ fn fifty_documents_are_taken_and_fifty_one_are_a_400() {
 fn what_is_written_has_to_be_signed_and_of_this_time() {
     let sandbox = Sandbox::new(credentials());
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let body = r#"{"TraceSegmentDocuments":[]}"#;
+    let body = r#"{"TraceSegmentDocuments":[],"TelemetryRecords":[]}"#;
     for path in ["/TraceSegments", "/TelemetryRecords"] {
         let answer = |request| sandbox.answer_at(request, now, Instant::now());
         let status_and_type = failure(&answer(request("POST", path, body)));
@@ -176,15 +191,18 @@ fn traces_are_listed_newest_first_and_given_back_as_they_came() {
     assert_eq!(list.as_array().unwrap().len(), 2);
     assert_eq!(
         list[0],
-        json!({"id": "t1", "start_time": 1.0, "duration_seconds": 0.25,
+        json!({"id": trace_id("t1"), "start_time": 1.0, "duration_seconds": 0.25,
         "segment_count": 2, "services": ["café", "shop"], "in_progress": false, "fault": false,
         "error": false, "throttle": false})
     );
-    assert_eq!(list[1]["id"], "t2");
-    let trace = sandbox.answer(request("GET", "/traces/t1", ""));
+    assert_eq!(list[1]["id"], trace_id("t2"));
+    let trace = sandbox.answer(request("GET", &format!("/traces/{}", trace_id("t1")), ""));
     assert!(std::str::from_utf8(trace.body()).unwrap().contains(&odd));
     let trace = json_of(&trace);
-    assert_eq!((&trace["id"], &trace["documents"][1]["id"]), (&json!("t1"), &json!("c")));
+    assert_eq!(
+        (&trace["id"], &trace["documents"][1]["id"]),
+        (&json!(trace_id("t1")), &json!(digits("c", 16)))
+    );
     // Looking on is not a call of the API.
     assert_eq!(sandbox.account().accepted_request_count, 1);
 }
@@ -192,7 +210,18 @@ fn traces_are_listed_newest_first_and_given_back_as_they_came() {
 #[test]
 fn unknown_traces_and_paths_are_a_404_and_wrong_methods_a_405() {
     let sandbox = Sandbox::new(credentials());
-    for path in ["/traces/none", "/traces/", "/traces/%1b%5b", "/", "/TraceSegments/", "/tracesX"] {
+    for path in [
+        "/traces/none",
+        "/traces/",
+        "/traces/%1b%5b",
+        "/page/",
+        "/page/x.js",
+        "/page/../mod.rs",
+        "/TraceSegments/",
+        "/tracesX",
+        "/api/traces/none",
+        "/api",
+    ] {
         assert_eq!(failure(&sandbox.answer(request("GET", path, ""))).0, 404, "{path}");
     }
     for (method, path, allow) in [
@@ -200,6 +229,9 @@ fn unknown_traces_and_paths_are_a_404_and_wrong_methods_a_405() {
         ("PUT", "/TelemetryRecords", "POST"),
         ("GET", "/GetSamplingRules", "POST"),
         ("DELETE", "/traces", "GET"),
+        ("POST", "/", "GET"),
+        ("PUT", "/api/traces", "GET, DELETE"),
+        ("DELETE", "/api/sampling-rules", "GET, PUT"),
         ("POST", "/traces/t1", "GET"),
     ] {
         let response = sandbox.answer(request(method, path, ""));
@@ -218,15 +250,16 @@ fn trees_come_when_a_trace_is_quiet_and_the_rest_at_the_end() {
     sandbox.answer_at(put(&[&segment("t2", "b")]), wall, start + QUIET_TIME);
     assert_eq!(sandbox.next_quiet(QUIET_TIME), Some(start + QUIET_TIME));
     let trees = sandbox.take_quiet(start + QUIET_TIME, QUIET_TIME);
-    assert_eq!(trees, ["t1  250 ms  1 segment\n└─ shop  250 ms"]);
-    assert_eq!(sandbox.take_all(), ["t2  250 ms  1 segment\n└─ shop  250 ms"]);
+    let tree = |trace: &str| format!("{}  250 ms  1 segment\n└─ shop  250 ms", trace_id(trace));
+    assert_eq!(trees, [tree("t1")]);
+    assert_eq!(sandbox.take_all(), [tree("t2")]);
     assert_eq!(sandbox.next_quiet(QUIET_TIME), None);
 }
 
 #[test]
 fn the_limits_hold_and_what_they_cost_is_counted() {
     let limits = Limits { trace_count_max: 3, ..Limits::default() };
-    let sandbox = Sandbox::with_limits(credentials(), limits);
+    let sandbox = Sandbox::with(credentials(), About::default(), limits);
     for index in 0..10 {
         sandbox.answer(put(&[&segment(&format!("t{index}"), "a")]));
     }

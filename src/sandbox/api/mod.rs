@@ -1,0 +1,34 @@
+//! The calls, one file for each group of them.
+//!
+//! In: the body or the query of a request. Out: an [`Answer`](super::answer::Answer) or a
+//! [`Failure`]. Each takes what it needs out of the store under the lock and works on that outside
+//! of it.
+
+mod graph;
+mod page;
+mod sampling;
+mod segments;
+mod summaries;
+mod traces;
+
+pub use segments::DOCUMENT_COUNT_MAX;
+
+use super::answer::Failure;
+use serde::Deserialize;
+
+/// Traces in one answer of `GetTraceGraph`, and ids in one request.
+const TRACE_ID_COUNT_MAX: usize = 100;
+
+/// The fields of a request's body.
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::invalid(format!("Could not parse: {error}")))
+}
+
+/// A time range, both ends of which belong to it.
+fn check_range(start: f64, end: f64) -> Result<(), Failure> {
+    if start <= end {
+        return Ok(());
+    }
+    Err(Failure::invalid("StartTime lies behind EndTime"))
+}

@@ -1,0 +1,196 @@
+//! What the page asks for, and the listings for people with other tools.
+
+use super::super::Sandbox;
+use super::super::answer::{Answer, Failure};
+use super::super::document::{Annotation, Http};
+use super::super::sampling::Rule;
+use super::super::store::Status;
+use super::super::summary::Summary;
+use super::parse;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Traces in one listing for people.
+const LISTED_TRACE_COUNT_MAX: usize = 100;
+
+/// Traces in one listing for the page, where it names no number.
+const PAGE_TRACE_COUNT: usize = 10_000;
+
+/// Services named in a summary; a trace that meets more of them is no longer read at a glance.
+const SERVICE_NAME_COUNT_MAX: usize = 8;
+
+/// The parameters behind a path, decoded.
+#[derive(Debug, Default)]
+struct Query {
+    since: u64,
+    limit: Option<usize>,
+    filter: Option<String>,
+    start: Option<f64>,
+    end: Option<f64>,
+}
+
+impl Query {
+    fn parse(query: Option<&str>) -> Result<Self, Failure> {
+        let mut parsed = Self::default();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let wrong = || Failure::invalid(format!("{name} is no number"));
+            let seconds = || value.parse().ok().filter(|it: &f64| it.is_finite()).ok_or_else(wrong);
+            match &*name {
+                "since" => parsed.since = value.parse().map_err(|_| wrong())?,
+                "limit" => parsed.limit = Some(value.parse().map_err(|_| wrong())?),
+                "start" => parsed.start = Some(seconds()?),
+                "end" => parsed.end = Some(seconds()?),
+                "filter" => parsed.filter = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+#[derive(Deserialize)]
+struct Rules {
+    rules: Vec<Rule>,
+}
+
+impl Sandbox {
+    pub(in super::super) fn list(&self) -> Answer {
+        let newest = self.lock().store.newest(LISTED_TRACE_COUNT_MAX);
+        let entries = newest.iter().map(|trace| short_json(&Summary::of(trace)));
+        Value::Array(entries.collect()).into()
+    }
+
+    pub(in super::super) fn show(&self, trace_id: &str) -> Result<Answer, Failure> {
+        let trace = self.lock().store.get(trace_id).ok_or_else(Failure::no_such_trace)?;
+        // Each was parsed as JSON when it came, so they go out as they are.
+        let texts: Vec<&str> = trace.documents.iter().map(|it| it.text.as_str()).collect();
+        let id = json!(trace_id);
+        Ok(Answer::text(format!("{{\"id\":{id},\"documents\":[{}]}}", texts.join(","))))
+    }
+
+    pub(in super::super) fn page_traces(&self, query: Option<&str>) -> Result<Answer, Failure> {
+        let query = Query::parse(query)?;
+        let state = self.lock();
+        let status = state.store.status();
+        let changed = state.store.since(query.since);
+        drop(state);
+        let is_gone = changed.is_none();
+        let traces = changed.unwrap_or_default();
+        let count_max = query.limit.unwrap_or(PAGE_TRACE_COUNT);
+        let summaries = traces.iter().map(Summary::of);
+        let entries = summaries.take(count_max).map(|summary| page_json(&summary));
+        Ok(json!({
+            "revision": status.revision,
+            "store": store_json(&status),
+            "traces": entries.collect::<Vec<_>>(),
+            "gone": is_gone,
+        })
+        .into())
+    }
+
+    pub(in super::super) fn page_clear(&self) -> Answer {
+        let mut state = self.lock();
+        state.store.clear();
+        json!({"revision": state.store.status().revision}).into()
+    }
+
+    pub(in super::super) fn page_trace(&self, trace_id: &str) -> Result<Answer, Failure> {
+        let trace = self.lock().store.get(trace_id).ok_or_else(Failure::no_such_trace)?;
+        let texts: Vec<&str> = trace.documents.iter().map(|it| it.text.as_str()).collect();
+        Ok(json!({"id": trace_id, "documents": texts}).into())
+    }
+
+    pub(in super::super) fn page_service_graph(
+        &self,
+        query: Option<&str>,
+    ) -> Result<Answer, Failure> {
+        let query = Query::parse(query)?;
+        self.service_graph(query.start.unwrap_or(0.0), query.end.unwrap_or(f64::MAX))
+    }
+
+    pub(in super::super) fn page_rules(&self) -> Answer {
+        json!({"rules": self.lock().rules.all()}).into()
+    }
+
+    pub(in super::super) fn page_set_rules(
+        &self,
+        body: &[u8],
+        now_seconds: f64,
+    ) -> Result<Answer, Failure> {
+        let request: Rules = parse(body)?;
+        let mut state = self.lock();
+        state.rules.replace(request.rules, now_seconds).map_err(|error| error.failure())?;
+        Ok(json!({"rules": state.rules.all()}).into())
+    }
+
+    pub(in super::super) fn page_info(&self) -> Answer {
+        let about = &self.about;
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "udp_address": about.udp_address,
+            "tcp_address": about.tcp_address,
+            "region": about.region,
+            "access_key_id": self.credentials.access_key_id(),
+        })
+        .into()
+    }
+}
+
+/// What `GET /traces` says of a trace.
+fn short_json(summary: &Summary<'_>) -> Value {
+    json!({
+        "id": &*summary.trace.id,
+        "start_time": summary.start_time,
+        "duration_seconds": summary.duration_seconds(),
+        "segment_count": summary.segment_count,
+        "services": summary.services(SERVICE_NAME_COUNT_MAX),
+        "in_progress": summary.in_progress,
+        "fault": summary.flags.fault,
+        "error": summary.flags.error,
+        "throttle": summary.flags.throttle,
+    })
+}
+
+/// The same for the page, which asks for more.
+fn page_json(summary: &Summary<'_>) -> Value {
+    let mut value = short_json(summary);
+    value["revision"] = json!(summary.trace.revision);
+    value["response_time_seconds"] = json!(summary.response_time_seconds());
+    value["name"] = json!(summary.root.map_or("", |root| &root.name));
+    value["http"] = summary.http().map_or(Value::Null, http_json);
+    value["users"] = json!(summary.users().into_keys().collect::<Vec<_>>());
+    let mut annotations: Map<String, Value> = Map::new();
+    for (key, annotation, _) in summary.annotations() {
+        let value = match annotation {
+            Annotation::Boolean(value) => json!(value),
+            Annotation::Number(value) => json!(value),
+            Annotation::Text(text) => json!(text),
+        };
+        let values = annotations.entry(key).or_insert_with(|| json!([]));
+        if let Some(values) = values.as_array_mut().filter(|values| !values.contains(&value)) {
+            values.push(value);
+        }
+    }
+    value["annotations"] = annotations.into();
+    value
+}
+
+fn http_json(http: &Http) -> Value {
+    json!({
+        "method": http.method,
+        "url": http.url,
+        "status": http.status,
+        "client_ip": http.client_ip,
+    })
+}
+
+fn store_json(status: &Status) -> Value {
+    json!({
+        "trace_count": status.trace_count,
+        "document_count": status.document_count,
+        "size_bytes": status.size_bytes,
+        "trace_count_max": status.trace_count_max,
+        "evicted_trace_count": status.evicted_trace_count,
+        "evicted_document_count": status.evicted_document_count,
+    })
+}

@@ -1,0 +1,75 @@
+//! `PutTraceSegments` and `PutTelemetryRecords`.
+
+use super::super::Sandbox;
+use super::super::answer::{Answer, Failure};
+use super::super::document::{Document, Fault};
+use super::super::store::Moment;
+use super::parse;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use std::borrow::Cow;
+
+/// Documents taken in one request; the service's limit.
+pub const DOCUMENT_COUNT_MAX: usize = 50;
+
+#[derive(Deserialize)]
+struct PutTraceSegments<'a> {
+    #[serde(borrow, rename = "TraceSegmentDocuments")]
+    documents: Vec<Text<'a>>,
+}
+
+/// A string that is borrowed where it holds no escapes; serde borrows a bare `Cow` never.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PutTelemetryRecords {
+    #[expect(dead_code, reason = "it must be there, and a list")]
+    telemetry_records: Vec<IgnoredAny>,
+}
+
+impl Sandbox {
+    pub(in super::super) fn put_trace_segments(
+        &self,
+        body: &[u8],
+        now: Moment,
+    ) -> Result<Answer, Failure> {
+        let request: PutTraceSegments<'_> = parse(body)?;
+        let count = request.documents.len();
+        if count > DOCUMENT_COUNT_MAX {
+            let message = format!("{count} trace segment documents, at most {DOCUMENT_COUNT_MAX}");
+            return Err(Failure::invalid(message));
+        }
+        let (mut kept, mut unprocessed) = (Vec::new(), Vec::new());
+        for Text(text) in &request.documents {
+            match Document::parse(text) {
+                Ok(document) => kept.push(document),
+                Err(fault) => unprocessed.push(unprocessed_json(&fault)),
+            }
+        }
+        let mut state = self.lock();
+        state.account.kept_document_count += kept.len() as u64;
+        state.account.unprocessed_document_count += unprocessed.len() as u64;
+        for document in kept {
+            state.store.insert(document, now);
+        }
+        drop(state);
+        Ok(json!({"UnprocessedTraceSegments": unprocessed}).into())
+    }
+
+    /// Telemetry is taken and not kept: the daemon's own counters are on its page.
+    pub(in super::super) fn put_telemetry_records(body: &[u8]) -> Result<Answer, Failure> {
+        parse::<PutTelemetryRecords>(body)?;
+        Ok(json!({}).into())
+    }
+}
+
+fn unprocessed_json(fault: &Fault) -> Value {
+    let mut entry = json!({"ErrorCode": fault.code, "Message": fault.to_string()});
+    if let Some(id) = &fault.id {
+        entry["Id"] = json!(id);
+    }
+    entry
+}

@@ -1,0 +1,55 @@
+//! `BatchGetTraces`.
+
+use super::super::Sandbox;
+use super::super::answer::{Answer, Failure};
+use super::super::store::Snapshot;
+use super::super::summary::Summary;
+use super::parse;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Ids in one request; the service's limit.
+const BATCH_TRACE_COUNT_MAX: usize = 5;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BatchGetTraces {
+    trace_ids: Vec<String>,
+}
+
+impl Sandbox {
+    pub(in super::super) fn batch_get_traces(&self, body: &[u8]) -> Result<Answer, Failure> {
+        let request: BatchGetTraces = parse(body)?;
+        let count = request.trace_ids.len();
+        if count > BATCH_TRACE_COUNT_MAX {
+            let message = format!("{count} trace ids, at most {BATCH_TRACE_COUNT_MAX}");
+            return Err(Failure::invalid(message));
+        }
+        let (mut traces, mut unknown) = (Vec::new(), Vec::new());
+        let state = self.lock();
+        for id in request.trace_ids {
+            match state.store.get(&id) {
+                Some(trace) => traces.push(trace),
+                None => unknown.push(id),
+            }
+        }
+        drop(state);
+        Ok(json!({
+            "Traces": traces.iter().map(trace_json).collect::<Vec<_>>(),
+            "UnprocessedTraceIds": unknown,
+            "NextToken": null,
+        })
+        .into())
+    }
+}
+
+fn trace_json(trace: &Snapshot) -> Value {
+    let segments = trace.documents.iter();
+    let segments = segments.map(|segment| json!({"Id": segment.id, "Document": segment.text}));
+    json!({
+        "Id": &*trace.id,
+        "Duration": Summary::of(trace).duration_seconds(),
+        "LimitExceeded": trace.is_cut,
+        "Segments": segments.collect::<Vec<_>>(),
+    })
+}

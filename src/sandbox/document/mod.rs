@@ -1,0 +1,242 @@
+//! One segment document: what the sandbox checks and what it remembers of it.
+//!
+//! In: the text of one document of a `PutTraceSegments` request. Out: a [`Document`] with the text
+//! byte for byte and the [`Facts`] that listings, filters and the service graph need, or a
+//! [`Fault`] in the words of the service ([`rules`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`], and 128 levels of nesting
+//! (serde_json's own limit, which is what keeps a hostile document off the stack). Pure code.
+
+mod facts;
+mod rules;
+
+pub use facts::{ANNOTATION_COUNT_MAX, Annotation, Facts, Http, Kind, Part};
+
+use serde_json::{Map, Value};
+
+/// Largest document that the service takes, in bytes: "maximum size of segment documents 64 kB",
+/// <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>.
+pub const DOCUMENT_SIZE_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest name of a segment, in characters, and what is kept of a longer one beside the text.
+const NAME_LENGTH_MAX: usize = 200;
+
+/// A document that was kept.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// The trace that it belongs to.
+    pub trace_id: String,
+    /// Its own id.
+    pub id: String,
+    /// Its name, cut to 200 characters; not cleaned for a terminal.
+    pub name: String,
+    /// Start, in seconds since 1970.
+    pub start_time: f64,
+    /// End, in seconds since 1970, when it has one.
+    pub end_time: Option<f64>,
+    /// Whether a completed version of it is still to come.
+    pub in_progress: bool,
+    /// Whether it is a subsegment sent on its own.
+    pub is_subsegment: bool,
+    /// Flags set in it or in any of its subsegments.
+    pub flags: Flags,
+    /// What filters, summaries and the service graph ask for.
+    pub facts: Facts,
+    /// The document as it came.
+    pub text: String,
+}
+
+/// The status flags of a segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// A fault of the server (5xx).
+    pub fault: bool,
+    /// An error of the client (4xx).
+    pub error: bool,
+    /// The call was throttled (429).
+    pub throttle: bool,
+}
+
+impl Flags {
+    /// The flags that `object` itself sets.
+    pub fn of(object: &Map<String, Value>) -> Self {
+        let is_set = |key: &str| object.get(key) == Some(&Value::Bool(true));
+        Self { fault: is_set("fault"), error: is_set("error"), throttle: is_set("throttle") }
+    }
+
+    /// The flags set in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            fault: self.fault || other.fault,
+            error: self.error || other.error,
+            throttle: self.throttle || other.throttle,
+        }
+    }
+}
+
+/// Why a document is reported as unprocessed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Invalid segment. ErrorCode: {code}. {detail}")]
+pub struct Fault {
+    /// The id of the segment, where the document tells it.
+    pub id: Option<String>,
+    /// The code, such as `ParseError` or `MissingId`.
+    pub code: &'static str,
+    /// What is wrong, in a sentence.
+    pub detail: String,
+}
+
+impl Document {
+    /// Reads a document and holds it to the published rules, see [`rules`].
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] with the code that the service would give.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let object = object_of(text)?;
+        rules::check(&object)?;
+        Ok(Self::of(&object, text))
+    }
+
+    /// What there is to be seen in the object of a document.
+    fn of(object: &Map<String, Value>, text: &str) -> Self {
+        let owned = |key: &str| string(object, key).unwrap_or_default().to_owned();
+        let facts = Facts::of(object);
+        let flags = facts.parts.iter().map(|part| part.flags);
+        Self {
+            trace_id: owned("trace_id"),
+            id: owned("id"),
+            name: owned("name").chars().take(NAME_LENGTH_MAX).collect(),
+            start_time: seconds(object.get("start_time")).unwrap_or_default(),
+            end_time: seconds(object.get("end_time")),
+            // The Python SDK sends `"in_progress": false` with the completed document.
+            in_progress: object.get("in_progress") == Some(&Value::Bool(true)),
+            is_subsegment: string(object, "type") == Some("subsegment"),
+            flags: flags.fold(Flags::default(), Flags::or),
+            facts,
+            text: text.to_owned(),
+        }
+    }
+
+    /// A document that need not follow the rules, for tests of what is done with it.
+    #[cfg(test)]
+    pub fn unchecked(text: &str) -> Self {
+        Self::of(&object_of(text).unwrap(), text)
+    }
+
+    /// What the document costs the store, in bytes: its text and fields.
+    pub fn size_bytes(&self) -> usize {
+        let strings = self.trace_id.len() + self.id.len() + self.name.len() + self.text.len();
+        strings + size_of::<Self>() + self.facts.size_bytes()
+    }
+}
+
+/// A finite number of seconds.
+pub fn seconds(value: Option<&Value>) -> Option<f64> {
+    value.and_then(Value::as_f64).filter(|seconds| seconds.is_finite())
+}
+
+/// The subsegments embedded in `object`, in their order.
+pub fn subsegments(
+    object: &Map<String, Value>,
+) -> impl DoubleEndedIterator<Item = &Map<String, Value>> {
+    let list = object.get("subsegments").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_object)
+}
+
+/// The string under `key`.
+pub fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    object.get(key).and_then(Value::as_str)
+}
+
+/// The object that a document is.
+fn object_of(text: &str) -> Result<Map<String, Value>, Fault> {
+    let fault = |code, detail| Fault { id: None, code, detail };
+    if text.len() > DOCUMENT_SIZE_BYTES_MAX {
+        let detail = format!("{} bytes, at most {DOCUMENT_SIZE_BYTES_MAX}", text.len());
+        return Err(fault("DocumentTooLarge", detail));
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(fault("ParseError", "Not a JSON object".to_owned())),
+        Err(error) => Err(fault("ParseError", format!("Not JSON: {error}"))),
+    }
+}
+
+/// Whether `text` is like `1-58406520-a006649127e371903a2de979`.
+pub fn is_trace_id(text: &str) -> bool {
+    rules::is_trace_id(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn code(text: &str) -> (&'static str, Option<String>) {
+        let fault = Document::parse(text).unwrap_err();
+        assert!(fault.to_string().contains(fault.code), "{fault}");
+        (fault.code, fault.id)
+    }
+
+    /// A good document with `more` fields.
+    fn good(more: Value) -> String {
+        let mut document = json!({"id": "70de5b6f19ff9a0a", "name": "n", "start_time": 1.5e9,
+            "trace_id": "1-581cf771-a006649127e371903a2de979", "end_time": 1.5e9});
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        document.to_string()
+    }
+
+    #[test]
+    fn a_good_document_is_kept_byte_for_byte() {
+        let text = format!(" {}\n", good(json!({"end_time": 1_500_000_001.5, "x": [1, 2]})));
+        let document = Document::parse(&text).unwrap();
+        assert_eq!(document.text, text);
+        assert_eq!(document.id, "70de5b6f19ff9a0a");
+        assert_eq!(document.trace_id, "1-581cf771-a006649127e371903a2de979");
+        assert_eq!((document.start_time, document.end_time), (1.5e9, Some(1_500_000_001.5)));
+        assert!(!document.in_progress && !document.is_subsegment);
+    }
+
+    #[test]
+    fn a_document_that_is_not_a_json_object_is_a_parse_error_without_an_id() {
+        for text in ["T1SAAECAw==", "", "[]", "1", "{\"id\":\"a\"", "{} {}"] {
+            assert_eq!(code(text), ("ParseError", None), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_document_is_kept_and_one_byte_more_is_not() {
+        let mut text = good(json!({}));
+        text.push_str(&" ".repeat(DOCUMENT_SIZE_BYTES_MAX - text.len()));
+        assert!(Document::parse(&text).is_ok());
+        text.push(' ');
+        assert_eq!(code(&text).0, "DocumentTooLarge");
+    }
+
+    #[test]
+    fn ten_thousand_nested_values_are_a_parse_error_and_no_stack_overflow() {
+        for (open, close) in [("[", "]"), ("{\"subsegments\":[", "]}")] {
+            let depth = 3_000;
+            let deep = format!("{}{}", open.repeat(depth), close.repeat(depth));
+            let text = good(json!({})).replacen('{', &format!("{{\"m\":{deep},"), 1);
+            assert_eq!(code(&text), ("ParseError", None));
+        }
+    }
+
+    #[test]
+    fn a_document_full_of_subsegments_costs_what_is_counted_for_it() {
+        let subsegments = vec![json!({}); 20_000];
+        let text = json!({"id": "70de5b6f19ff9a0a", "subsegments": subsegments}).to_string();
+        let document = Document::unchecked(&text);
+        assert_eq!(document.facts.parts.len(), 20_001);
+        assert!(document.size_bytes() > 20_000 * size_of::<Part>());
+    }
+
+    #[test]
+    fn flags_of_embedded_subsegments_count() {
+        let text = json!({"error": false,
+            "subsegments": [{"subsegments": [{"throttle": true, "error": "yes"}]}, 7]});
+        let flags = Document::unchecked(&text.to_string()).flags;
+        assert_eq!(flags, Flags { fault: false, error: false, throttle: true });
+    }
+}

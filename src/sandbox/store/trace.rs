@@ -1,0 +1,101 @@
+//! The documents of one trace.
+//!
+//! In: documents of a trace. Out: a [`Snapshot`] for the time after the lock. Bounds: those of
+//! [`Limits`] for one trace; the oldest documents give way.
+
+use super::super::document::Document;
+use super::{Limits, Moment};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A trace as it was at one time.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The revision of its last change.
+    pub revision: u64,
+    /// When its last document came, in seconds since 1970.
+    pub updated_at: f64,
+    /// Whether documents of it were given up because it was too large.
+    pub is_cut: bool,
+    /// Its documents, in the order of their arrival.
+    pub documents: Vec<Arc<Document>>,
+}
+
+/// A trace in the store.
+#[derive(Debug)]
+pub(super) struct Trace {
+    documents: VecDeque<Arc<Document>>,
+    size_bytes: usize,
+    is_cut: bool,
+    /// Of its last change; its key in the store's order.
+    pub revision: u64,
+    touched: Moment,
+}
+
+impl Trace {
+    pub fn new(revision: u64, now: Moment) -> Self {
+        let documents = VecDeque::new();
+        Self { documents, size_bytes: 0, is_cut: false, revision, touched: now }
+    }
+
+    pub fn touch(&mut self, revision: u64, now: Moment) {
+        self.revision = revision;
+        self.touched = now;
+    }
+
+    pub fn touched_at(&self) -> Instant {
+        self.touched.arrival
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    pub fn document_count(&self) -> usize {
+        self.documents.len()
+    }
+
+    pub fn snapshot(&self, id: &Arc<str>) -> Snapshot {
+        Snapshot {
+            id: Arc::clone(id),
+            revision: self.revision,
+            updated_at: self.touched.wall_seconds,
+            is_cut: self.is_cut,
+            documents: self.documents.iter().cloned().collect(),
+        }
+    }
+
+    /// Looks through all documents: there are no more than a bound, and few of one trace.
+    pub fn put(&mut self, document: Document) {
+        let document = Arc::new(document);
+        match self.documents.iter_mut().find(|held| held.id == document.id) {
+            Some(held) if document.in_progress && !held.in_progress => {}
+            Some(held) => {
+                self.size_bytes -= held.size_bytes();
+                self.size_bytes += document.size_bytes();
+                *held = document;
+            }
+            None => {
+                self.size_bytes += document.size_bytes();
+                self.documents.push_back(document);
+            }
+        }
+    }
+
+    /// Gives up the oldest documents beyond the bounds of one trace; returns how many.
+    pub fn shrink(&mut self, limits: &Limits) -> u64 {
+        let mut count = 0;
+        while self.documents.len() > limits.trace_document_count_max
+            || self.size_bytes > limits.trace_size_bytes_max
+        {
+            let Some(document) = self.documents.pop_front() else { break };
+            self.size_bytes -= document.size_bytes();
+            self.is_cut = true;
+            count += 1;
+        }
+        count
+    }
+}
