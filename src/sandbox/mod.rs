@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! answer ──► guard ──► route ──► verify ──► api/ ──► document/ ──► store/ ──► tree ──► the terminal
-//!              │         │         │          │          │           └─────► summary, graph/, sampling/
+//!              │         │         │          │          │           └─────► summary, filter/, graph/
 //!              └─ 403    └─ 404    └─ 403     └─ 400     └─ UnprocessedTraceSegments
 //! ```
 //!
@@ -22,6 +22,7 @@ mod api;
 mod asset;
 pub mod demo;
 pub mod document;
+pub mod filter;
 pub mod graph;
 mod guard;
 mod route;

@@ -14,6 +14,7 @@ mod traces;
 pub use segments::DOCUMENT_COUNT_MAX;
 
 use super::answer::Failure;
+use super::filter::Expression;
 use serde::Deserialize;
 
 /// Traces in one answer of `GetTraceGraph`, and ids in one request.
@@ -23,6 +24,13 @@ const TRACE_ID_COUNT_MAX: usize = 100;
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
         .map_err(|error| Failure::invalid(format!("Could not parse: {error}")))
+}
+
+/// The filter that a request asks for; an empty one is none.
+fn parse_filter(text: Option<&str>) -> Result<Option<Expression>, Failure> {
+    let text = text.filter(|text| !text.trim().is_empty());
+    let expression = text.map(Expression::parse).transpose();
+    expression.map_err(|error| Failure::invalid(error.to_string()))
 }
 
 /// A time range, both ends of which belong to it.

@@ -6,7 +6,7 @@ use super::super::document::{Annotation, Http};
 use super::super::sampling::Rule;
 use super::super::store::Status;
 use super::super::summary::Summary;
-use super::parse;
+use super::{parse, parse_filter};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -70,6 +70,7 @@ impl Sandbox {
 
     pub(in super::super) fn page_traces(&self, query: Option<&str>) -> Result<Answer, Failure> {
         let query = Query::parse(query)?;
+        let filter = parse_filter(query.filter.as_deref())?;
         let state = self.lock();
         let status = state.store.status();
         let changed = state.store.since(query.since);
@@ -77,7 +78,9 @@ impl Sandbox {
         let is_gone = changed.is_none();
         let traces = changed.unwrap_or_default();
         let count_max = query.limit.unwrap_or(PAGE_TRACE_COUNT);
-        let summaries = traces.iter().map(Summary::of);
+        let is_meant =
+            |it: &Summary<'_>| filter.as_ref().is_none_or(|filter| filter.is_true_of(it));
+        let summaries = traces.iter().map(Summary::of).filter(is_meant);
         let entries = summaries.take(count_max).map(|summary| page_json(&summary));
         Ok(json!({
             "revision": status.revision,

@@ -9,7 +9,7 @@ use super::super::document::{Annotation, Document, is_trace_id};
 use super::super::graph::{Service, hops};
 use super::super::store::Snapshot;
 use super::super::summary::Summary;
-use super::{check_range, parse};
+use super::{check_range, parse, parse_filter};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
@@ -37,6 +37,8 @@ struct GetTraceSummaries {
     end_time: f64,
     #[serde(default)]
     time_range_type: Option<TimeRangeType>,
+    #[serde(default)]
+    filter_expression: Option<String>,
     #[serde(default)]
     next_token: Option<String>,
 }
@@ -76,6 +78,7 @@ impl Sandbox {
             Place::of_token(&token).ok_or_else(|| Failure::invalid("The NextToken is not one"))
         });
         let after = after.transpose()?;
+        let filter = parse_filter(request.filter_expression.as_deref())?;
         let range = request.start_time..=request.end_time;
         let time_range_type = request.time_range_type.unwrap_or_default();
 
@@ -90,6 +93,7 @@ impl Sandbox {
         }
         let processed_count = found.len();
         found.retain(|(place, _)| after.as_ref().is_none_or(|after| after.order(place).is_lt()));
+        found.retain(|(_, it)| filter.as_ref().is_none_or(|filter| filter.is_true_of(it)));
         found.sort_by(|(one, _), (other, _)| one.order(other));
         let has_more = found.len() > PAGE_SIZE;
         found.truncate(PAGE_SIZE);

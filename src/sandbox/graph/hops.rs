@@ -8,6 +8,9 @@ use super::super::document::{Document, Kind, Part};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// Type of the nodes that traces come from.
+const CLIENT: &str = "client";
+
 /// A node of the service graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service<'a> {
@@ -52,6 +55,11 @@ impl<'a> Hop<'a> {
     /// The called service's own part.
     pub fn own(&self) -> Option<&'a Part> {
         self.segment.and_then(|segment| segment.facts.parts.first()).or(self.call)
+    }
+
+    /// The node that stands for those outside who call the target.
+    pub fn client(&self) -> Service<'a> {
+        Service { name: self.target.name, type_name: CLIENT }
     }
 
     /// What the caller saw, or else what the called service says.

@@ -17,9 +17,6 @@ use std::collections::BTreeMap;
 /// Significant digits of a response time in a histogram.
 const DIGITS: u32 = 2;
 
-/// Type of the nodes that traces come from.
-const CLIENT: &str = "client";
-
 /// A node's key: its name and its type, in the order of the answer.
 type Key = (String, String);
 
@@ -124,7 +121,7 @@ fn add(nodes: &mut BTreeMap<Key, Node>, hop: &Hop<'_>) {
     }
     let source = match hop.source {
         Source::Service(service) => key(service),
-        Source::Client => (hop.target.name.to_owned(), CLIENT.to_owned()),
+        Source::Client => key(hop.client()),
         Source::Unknown => return,
     };
     if let Some(part) = hop.seen() {

@@ -1,0 +1,229 @@
+//! Whether an expression is true of a trace.
+
+use super::{
+    AnnotationTest, Comparison, Expression, Flag, NumberField, Selector, Test, TextComparison,
+    TextField,
+};
+use crate::sandbox::document::{Annotation, Document, Flags, Http, Part};
+use crate::sandbox::graph::{Hop, Service, Source, hops};
+use crate::sandbox::summary::Summary;
+use std::cell::OnceCell;
+
+impl Expression {
+    /// Whether the trace is meant.
+    pub fn is_true_of(&self, summary: &Summary<'_>) -> bool {
+        let trace = Trace { summary, hops: OnceCell::new() };
+        self.holds(&trace, Subject::Trace)
+    }
+
+    /// No deeper than it was parsed.
+    fn holds<'a>(&self, trace: &Trace<'a>, subject: Subject<'a>) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().all(|part| part.holds(trace, subject)),
+            Self::Any(parts) => parts.iter().any(|part| part.holds(trace, subject)),
+            Self::Not(inner) => !inner.holds(trace, subject),
+            Self::Test(test) => test.holds(trace, subject),
+        }
+    }
+}
+
+/// A trace, and who called whom in it, which few expressions ask for.
+struct Trace<'a> {
+    summary: &'a Summary<'a>,
+    hops: OnceCell<Vec<Hop<'a>>>,
+}
+
+impl<'a> Trace<'a> {
+    fn hops(&self) -> &[Hop<'a>] {
+        self.hops.get_or_init(|| hops(&self.summary.trace.documents))
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy)]
+enum Subject<'a> {
+    /// The trace, which stands for its first segment.
+    Trace,
+    /// A service that was reached: its segment, if it sent one, and the part that tells of it.
+    Reached(Option<&'a Document>, &'a Part),
+}
+
+impl Test {
+    fn holds<'a>(&self, trace: &Trace<'a>, subject: Subject<'a>) -> bool {
+        match self {
+            Self::Flag(flag, is_set) => subject.flag(trace, *flag) == *is_set,
+            Self::Number(field, comparison, number) => {
+                let value = subject.number(trace, *field);
+                value.is_some_and(|value| compare(value, *comparison, *number))
+            }
+            Self::Text(field, comparison, text) => {
+                compare_texts(&subject.texts(trace, *field), *comparison, text)
+            }
+            Self::Annotation(key, test) => {
+                let values = subject.annotations(trace, key);
+                test.as_ref().map_or_else(
+                    || values.iter().any(|value| **value != Annotation::Boolean(false)),
+                    |test| test.holds(&values),
+                )
+            }
+            Self::Service(service, filter) => trace.hops().iter().any(|hop| {
+                service.is_of(hop.target) && holds_at(filter.as_deref(), trace, hop, hop.own())
+            }),
+            Self::Edge(source, target, filter) => trace.hops().iter().any(|hop| {
+                let is_from_there = match hop.source {
+                    Source::Service(service) => source.is_of(service),
+                    Source::Client => source.is_of(hop.client()),
+                    Source::Unknown => false,
+                };
+                let is_it = is_from_there && target.is_of(hop.target);
+                is_it && holds_at(filter.as_deref(), trace, hop, hop.seen())
+            }),
+        }
+    }
+}
+
+fn holds_at<'a>(
+    filter: Option<&Expression>,
+    trace: &Trace<'a>,
+    hop: &Hop<'a>,
+    part: Option<&'a Part>,
+) -> bool {
+    let Some(filter) = filter else { return true };
+    part.is_some_and(|part| filter.holds(trace, Subject::Reached(hop.segment, part)))
+}
+
+impl Selector {
+    fn is_of(&self, service: Service<'_>) -> bool {
+        self.name.as_ref().is_none_or(|name| name == service.name)
+            && self.type_name.as_ref().is_none_or(|name| name == service.type_name)
+    }
+}
+
+impl<'a> Subject<'a> {
+    fn part(self, trace: &Trace<'a>) -> Option<&'a Part> {
+        match self {
+            Self::Trace => trace.summary.root_part(),
+            Self::Reached(_, part) => Some(part),
+        }
+    }
+
+    fn http(self, trace: &Trace<'a>) -> Option<&'a Http> {
+        self.part(trace).and_then(|part| part.http.as_deref())
+    }
+
+    fn flag(self, trace: &Trace<'a>, flag: Flag) -> bool {
+        let flags = self.part(trace).map(|part| part.flags).unwrap_or_default();
+        match (flag, self) {
+            (Flag::Error, _) => flags.error,
+            (Flag::Fault, _) => flags.fault,
+            // "One or more of the segment documents", as the summary's HasThrottle.
+            (Flag::Throttle, Self::Trace) => trace.summary.flags.throttle,
+            (Flag::Throttle, Self::Reached(..)) => flags.throttle,
+            (Flag::Partial, Self::Trace) => trace.summary.in_progress,
+            (Flag::Partial, Self::Reached(_, part)) => part.in_progress,
+            (Flag::Ok, _) => {
+                let status = self.http(trace).and_then(|http| http.status);
+                let is_good = status.is_none_or(|status| (200..300).contains(&status));
+                is_good && flags == Flags::default()
+            }
+        }
+    }
+
+    fn number(self, trace: &Trace<'a>, field: NumberField) -> Option<f64> {
+        match (field, self) {
+            (NumberField::HttpStatus, _) => self.http(trace)?.status.map(f64::from),
+            (NumberField::Duration, Self::Trace) => trace.summary.duration_seconds(),
+            _ => self.part(trace)?.duration_seconds(),
+        }
+    }
+
+    /// The values of a field; several where a trace has several users.
+    fn texts(self, trace: &Trace<'a>, field: TextField) -> Vec<&'a str> {
+        let http = self.http(trace);
+        let one = match field {
+            TextField::HttpUrl => http.and_then(|http| http.url.as_deref()),
+            TextField::HttpMethod => http.and_then(|http| http.method.as_deref()),
+            TextField::HttpUserAgent => http.and_then(|http| http.user_agent.as_deref()),
+            TextField::HttpClientIp => http.and_then(|http| http.client_ip.as_deref()),
+            TextField::Id => Some(&*trace.summary.trace.id),
+            TextField::Name => self.part(trace).map(|part| &*part.name),
+            TextField::Type => self.part(trace).map(|part| &*part.type_name),
+            TextField::User => {
+                let documents = self.documents(trace);
+                return documents.filter_map(|document| document.facts.user.as_deref()).collect();
+            }
+        };
+        one.into_iter().collect()
+    }
+
+    fn annotations(self, trace: &Trace<'a>, key: &str) -> Vec<&'a Annotation> {
+        let all = self.documents(trace).flat_map(|document| &document.facts.annotations);
+        all.filter(|(known, _)| **known == *key).map(|(_, value)| value).collect()
+    }
+
+    fn documents(self, trace: &Trace<'a>) -> Box<dyn Iterator<Item = &'a Document> + 'a> {
+        match self {
+            Self::Trace => Box::new(trace.summary.trace.documents.iter().map(|it| &**it)),
+            Self::Reached(segment, _) => Box::new(segment.into_iter()),
+        }
+    }
+}
+
+impl AnnotationTest {
+    /// Values of another type are unequal to what is asked for, and nothing else.
+    fn holds(&self, values: &[&Annotation]) -> bool {
+        let number = |value: &Annotation| match value {
+            Annotation::Number(number) => Some(*number),
+            _ => None,
+        };
+        match self {
+            Self::Flag(is_set) => values.contains(&&Annotation::Boolean(*is_set)),
+            Self::Number(Comparison::Unequal, other) => {
+                !values.is_empty() && values.iter().all(|value| number(value) != Some(*other))
+            }
+            Self::Number(comparison, other) => {
+                let mut numbers = values.iter().filter_map(|value| number(value));
+                numbers.any(|value| compare(value, *comparison, *other))
+            }
+            Self::Text(comparison, other) => {
+                let texts: Vec<&str> = values
+                    .iter()
+                    .filter_map(|value| match value {
+                        Annotation::Text(text) => Some(&**text),
+                        _ => None,
+                    })
+                    .collect();
+                let has_none = texts.is_empty() && !values.is_empty();
+                (has_none && *comparison == TextComparison::Unequal)
+                    || compare_texts(&texts, *comparison, other)
+            }
+        }
+    }
+}
+
+#[expect(clippy::float_cmp, reason = "who asks for a number means that one")]
+fn compare(value: f64, comparison: Comparison, other: f64) -> bool {
+    match comparison {
+        Comparison::Equal => value == other,
+        Comparison::Unequal => value != other,
+        Comparison::Less => value < other,
+        Comparison::LessOrEqual => value <= other,
+        Comparison::Greater => value > other,
+        Comparison::GreaterOrEqual => value >= other,
+    }
+}
+
+/// Whether one of the values compares so; what has no value is not unequal to anything either.
+fn compare_texts(values: &[&str], comparison: TextComparison, other: &str) -> bool {
+    let holds = |value: &&str| match comparison {
+        TextComparison::Equal => *value == other,
+        TextComparison::Unequal => *value != other,
+        TextComparison::Contains => value.contains(other),
+        TextComparison::BeginsWith => value.starts_with(other),
+        TextComparison::EndsWith => value.ends_with(other),
+    };
+    match comparison {
+        TextComparison::Unequal => !values.is_empty() && values.iter().all(holds),
+        _ => values.iter().any(holds),
+    }
+}
