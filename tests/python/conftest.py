@@ -56,6 +56,12 @@ def start_daemon(tmp_path):
             daemon.end_in_order()
 
 
+@pytest.fixture
+def sandbox(start_daemon):
+    """A sandbox without a trace."""
+    return start_daemon("sandbox")
+
+
 @pytest.fixture(scope="session")
 def moto_url(tmp_path_factory):
     """Where moto listens, in a process of its own."""

@@ -9,11 +9,12 @@ import json
 import shutil
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from processes import Child
+from processes import PATIENCE_SECONDS, Child
 from recorder import Recorder
 
 HERE = Path(__file__).parent
@@ -98,3 +99,29 @@ def test_a_sampler_follows_the_rules_and_targets_that_it_gets_through_the_daemon
             assert one["SampledCount"] == one["RequestCount"] * RATES[one["RuleName"]], one
         count = f'xray_proxy_requests_total{{outcome="answered"}} {len(requests)}\n'
         assert count in daemon.get("/metrics")
+
+
+def test_a_sampler_follows_rules_that_are_edited_in_the_sandbox(sandbox, tmp_path):
+    """First by the rules as they were; then as the page has them, from the next targets on."""
+
+    def edit(rates):
+        default = json.loads(sandbox.get("/api/sampling-rules"))["rules"][-1]
+        rules = [rule(name, rate)["SamplingRule"] for name, rate in rates.items()]
+        body = json.dumps({"rules": [*rules, default]}).encode()
+        request = urllib.request.Request(
+            f"{sandbox.url}/api/sampling-rules",
+            body,
+            {"Content-Type": "application/json", "Origin": sandbox.url},
+            method="PUT",
+        )
+        urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
+
+    edit(RATES)
+    address = "tcp:{}:{} udp:{}:{}".format(*sandbox.tcp, *sandbox.udp)
+    with Child(program("python"), tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as application:
+        application.wait_for_line("{")
+        edit({name: 1.0 - rate for name, rate in RATES.items()})
+        assert application.wait() == 0, application.log()
+        by_rules, by_edited_rules = map(json.loads, application.output)
+    assert by_rules == {"always": 100, "never": 0}
+    assert by_edited_rules == {"always": 0, "never": 100}

@@ -41,12 +41,6 @@ DOCUMENT = {
 }
 
 
-@pytest.fixture
-def sandbox(start_daemon):
-    """A sandbox without a trace."""
-    return start_daemon("sandbox")
-
-
 def test_a_trace_of_the_python_sdk_is_on_the_pages(sandbox, emit):
     [document] = map(json.loads, emit("python", sandbox, DESCRIBED))
     [summary] = json.loads(sandbox.get("/traces"))

@@ -11,26 +11,12 @@ import botocore.session
 from botocore.validate import ParamValidator
 
 from recorder import Recorder
+from shapes import check_members
 
 HEADER = b'{"format":"json","version":1}\n'
 OPERATION = botocore.session.get_session().get_service_model("xray").operation_model(
     "PutTelemetryRecords"
 )
-
-
-def check_members(value, shape):
-    """Fails if a structure has a member that the model does not know, or a text is too long."""
-    if shape.type_name == "structure":
-        assert set(value) <= set(shape.members), f"{shape.name}: {list(value)}"
-        for name, member in value.items():
-            check_members(member, shape.members[name])
-    elif shape.type_name == "list":
-        for member in value:
-            check_members(member, shape.member)
-    elif shape.type_name == "string":
-        assert len(value) <= shape.metadata.get("max", len(value)), f"{shape.name}: {value}"
-    elif shape.type_name == "integer":
-        assert type(value) is int and value < 2**31, f"{shape.name}: {value}"
 
 
 def test_the_records_are_what_botocores_model_describes(start_daemon):

@@ -93,6 +93,15 @@ fn what_is_true_of_a_trace_is_found() {
         "annotation[\"a.b\"] = \"dot\"",
         "annotation.a.b = \"dot\"",
         "!annotation.none",
+    ] {
+        assert!(is_true(text, &trace), "{text}");
+    }
+}
+
+#[test]
+fn what_is_true_of_a_service_or_a_call_is_found() {
+    let trace = shop();
+    for text in [
         "service(\"shop\")",
         "service()",
         "service(\"shop\") { error }",
