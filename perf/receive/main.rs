@@ -12,6 +12,7 @@
 
 mod bench;
 #[path = "../shared/machine.rs"]
+#[allow(dead_code, reason = "other programs use more of it")]
 mod machine;
 mod sections;
 
