@@ -15,8 +15,9 @@
 //!                                                                   (memory short, or no time left)
 //!
 //!   beside the flow, on the main thread (daemon/):  identity/     credentials and region
-//!                                                   local_http.rs GET /metrics, and to what else
-//!                                                                 comes: the sandbox, or
+//!                                                   health/       do the threads make progress?
+//!                                                   local_http.rs its pages, and to what else comes:
+//!                                                                 the sandbox, or
 //!                                                   proxy/        the service, signed for clients
 //!                                                   telemetry/    PutTelemetryRecords
 //! ```
