@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from podman import Podman, machine_mounts, python_mounts, volumes
-from processes import PATIENCE_SECONDS, wait_for
+from processes import PATIENCE_SECONDS
 
 #: The least that a scheduler may ask of a container.
 HARDENED = [
@@ -111,7 +111,7 @@ def endpoint(containers):
 
 @pytest.fixture
 def start_daemon(containers):
-    """Starts the image as tightly as it can be, with flags for podman and words for ECS' command."""
+    """Starts the image as tightly as can be, with flags for podman and words for ECS' command."""
 
     def start(*flags, command=("-n", "eu-west-1", "-o"), url="http://endpoint:2000", **variables):
         variables = CREDENTIALS | {"AWS_ENDPOINT_URL_XRAY": url} | variables

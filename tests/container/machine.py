@@ -3,9 +3,6 @@
 In: a podman that has the image. Out: commands run on it, and what its service does.
 """
 
-import re
-
-from podman import ROOT
 from processes import wait_for
 
 IMAGE = "machine-with-systemd"
@@ -14,8 +11,8 @@ IMAGE = "machine-with-systemd"
 FLAGS = ["--systemd=always", "--cap-add=all", "--security-opt=seccomp=unconfined"]
 
 #: What a running machine changes by itself, and what dpkg and rpm keep of their own work.
-CHANGING = "/dev /proc /root /run /sys /tmp /var/backups /var/cache /var/lib/dpkg /var/lib/rpm /var/log/apt"
-CHANGING += " /var/lib/systemd /var/log/dpkg.log /var/log/journal /var/tmp /packages"
+CHANGING = "/dev /packages /proc /root /run /sys /tmp /var/backups /var/cache /var/lib/dpkg"
+CHANGING += " /var/lib/rpm /var/lib/systemd /var/log/apt /var/log/dpkg.log /var/log/journal /var/tmp"
 
 
 class Machine:

@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from conftest import CREDENTIALS, HARDENED, IMAGE, environment
+from conftest import HARDENED
 from podman import ROOT
 from processes import wait_for
 
@@ -50,7 +50,8 @@ def account(container):
 
 
 def test_arguments_are_appended_as_ecs_does(podman, image):
-    command = ["-n", "eu-central-1", "-m", "16", "-r", "arn:aws:iam::123456789012:role/traces", "config"]
+    role = "arn:aws:iam::123456789012:role/traces"
+    command = ["-n", "eu-central-1", "-m", "16", "-r", role, "config"]
     flags = ["run", "--rm", "--network=none", *HARDENED, image]
     settings = {}
     for line in podman(*flags, *command).splitlines()[1:]:
@@ -60,7 +61,7 @@ def test_arguments_are_appended_as_ecs_does(podman, image):
     assert settings["Socket.TCPAddress"] == ("0.0.0.0:2000", "flag")
     assert settings["Region"] == ("eu-central-1", "flag")
     assert settings["TotalBufferSizeMB"] == ("16", "flag")
-    assert settings["RoleARN"] == ("arn:aws:iam::123456789012:role/traces", "flag")
+    assert settings["RoleARN"] == (role, "flag")
 
 
 @pytest.mark.parametrize("names", ["hosts file", "name server"])

@@ -64,7 +64,9 @@ def daemons():
         yield patch, pod, pod["containers"][0]
 
 
-DAEMONS = pytest.mark.parametrize("pod, daemon", [it[1:] for it in daemons()], ids=[it[0] for it in daemons()])
+DAEMONS = pytest.mark.parametrize(
+    "pod, daemon", [pytest.param(pod, daemon, id=name) for name, pod, daemon in daemons()]
+)
 
 
 @pytest.mark.parametrize("release", RELEASES)
