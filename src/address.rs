@@ -1,7 +1,8 @@
 //! From `HOST:PORT` to the socket addresses to listen on.
 
+use http::uri::Authority;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The addresses to try for `address`, best first: the first one that can be opened is enough.
 ///
@@ -50,6 +51,16 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v6.port()).into(),
         other => other,
     }
+}
+
+/// Whether a host, as in a `Host` header, is a name or an address of loopback. No name but
+/// `localhost` is: any other could be made to lead here by whoever owns it (DNS rebinding).
+pub fn is_loopback(authority: &Authority) -> bool {
+    let host = authority.host();
+    let has_user = authority.as_str().contains('@');
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_address = bare.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback());
+    !has_user && (host.eq_ignore_ascii_case("localhost") || is_address)
 }
 
 #[cfg(test)]

@@ -13,10 +13,7 @@ pub enum Command {
     #[default]
     Run,
     /// Run the daemon against the endpoint in its own process.
-    Sandbox {
-        /// Send a few segments at the start.
-        demo: bool,
-    },
+    Sandbox,
     /// Print what each holder of memory may hold.
     Limits,
     /// Print the configuration in force.
@@ -65,6 +62,25 @@ pub struct Flags {
     pub spool_size_mb: Option<u64>,
 }
 
+/// The sandbox's own flags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxFlags {
+    /// `--demo`: send a few segments at the start.
+    pub demo: bool,
+    /// `--print`: print each trace as a tree.
+    pub print: bool,
+    /// `--keep`: a file that traces are kept in from one run to the next.
+    pub keep: Option<String>,
+    /// `--allow-host`, once for each: names that it answers to beside those of loopback.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for SandboxFlags {
+    fn default() -> Self {
+        Self { demo: false, print: true, keep: None, allowed_hosts: Vec::new() }
+    }
+}
+
 /// A command line as understood.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Invocation {
@@ -72,6 +88,8 @@ pub struct Invocation {
     pub command: Command,
     /// The daemon's flags.
     pub flags: Flags,
+    /// The sandbox's flags.
+    pub sandbox: SandboxFlags,
     /// Words that the original ignores too: everything from the first that is no flag on.
     pub ignored: Vec<String>,
 }
@@ -107,10 +125,13 @@ enum Kind {
     Megabytes(fn(&mut Flags) -> &mut Option<u64>),
     Version,
     Help,
-    Demo,
+    SandboxSwitch(fn(&mut SandboxFlags) -> &mut bool),
+    Keep,
+    AllowHost,
     Ready,
 }
 
+#[derive(Clone, Copy)]
 struct Flag {
     short: &'static str,
     long: &'static str,
@@ -177,16 +198,36 @@ const FLAGS: &[Flag] = &[
     flag("h", "help", Kind::Help, "Print this text"),
 ];
 
-/// The sandbox's own flag.
-const DEMO: Flag = flag("", "demo", Kind::Demo, "Send a few segments at the start");
+/// The sandbox's own flags.
+const SANDBOX_FLAGS: &[Flag] = &[
+    flag(
+        "",
+        "demo",
+        Kind::SandboxSwitch(|flags| &mut flags.demo),
+        "Send a few segments at the start",
+    ),
+    flag(
+        "",
+        "print",
+        Kind::SandboxSwitch(|flags| &mut flags.print),
+        "Print each trace as a tree (true)",
+    ),
+    flag("", "keep", Kind::Keep, "Keep traces in this file, for the next run too"),
+    flag(
+        "",
+        "allow-host",
+        Kind::AllowHost,
+        "A name of this host that others ask for, such as one in a compose file",
+    ),
+];
 
 /// The flag of the health check.
-const READY: Flag =
-    flag("", "ready", Kind::Ready, "Ask whether it delivers, and not only whether it lives");
+const HEALTHCHECK_FLAGS: &[Flag] =
+    &[flag("", "ready", Kind::Ready, "Ask whether it delivers, and not only whether it lives")];
 
 /// The words that are a command behind the flags.
 const SUBCOMMANDS: &[(&str, Command)] = &[
-    ("sandbox", Command::Sandbox { demo: false }),
+    ("sandbox", Command::Sandbox),
     ("config", Command::Config),
     ("limits", Command::Limits),
     ("healthcheck", Command::Healthcheck { ready: false }),
@@ -248,9 +289,9 @@ fn parse_flags(
 
 fn find(name: &str, command: Command) -> Result<Kind, UsageError> {
     let of_command = match command {
-        Command::Sandbox { .. } => Some(&DEMO),
-        Command::Healthcheck { .. } => Some(&READY),
-        _ => None,
+        Command::Sandbox => SANDBOX_FLAGS,
+        Command::Healthcheck { .. } => HEALTHCHECK_FLAGS,
+        _ => &[],
     };
     FLAGS
         .iter()
@@ -289,7 +330,9 @@ fn apply(
         }
         Kind::Version if boolean(value.clone())? => invocation.command = Command::Version,
         Kind::Help if boolean(value.clone())? => invocation.command = Command::Help,
-        Kind::Demo => invocation.command = Command::Sandbox { demo: boolean(value)? },
+        Kind::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
+        Kind::Keep => invocation.sandbox.keep = Some(text(value)?),
+        Kind::AllowHost => invocation.sandbox.allowed_hosts.push(text(value)?),
         Kind::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
         Kind::Version | Kind::Help => {}
     }
@@ -304,26 +347,32 @@ pub fn version_line() -> String {
 /// What `-h` prints, and a usage error.
 pub fn usage() -> String {
     let mut text = String::from(
-        "Usage: xray [flags] [sandbox [--demo] | config | limits | healthcheck [--ready]]\n\n",
+        "Usage: xray [flags] [sandbox [flags] | config | limits | healthcheck [--ready]]\n\n",
     );
-    for flag in FLAGS {
+    push_flags(&mut text, FLAGS);
+    text.push_str(
+        "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n",
+    );
+    push_flags(&mut text, SANDBOX_FLAGS);
+    text.push_str(
+        "config: print the configuration in force and where it came from, and end\n\
+         limits: print what each holder of memory may hold, and end\n\
+         healthcheck: ask the daemon on the TCP address how it is; exit 0 or 1 within 5 s\n",
+    );
+    push_flags(&mut text, HEALTHCHECK_FLAGS);
+    text
+}
+
+fn push_flags(text: &mut String, flags: &[Flag]) {
+    for flag in flags {
         let value = match flag.kind {
-            Kind::Text(_) | Kind::Megabytes(_) => " VALUE",
+            Kind::Text(_) | Kind::Megabytes(_) | Kind::Keep | Kind::AllowHost => " VALUE",
             _ => "",
         };
         let short = if flag.short.is_empty() { "  " } else { &format!("-{},", flag.short) };
         let names = format!("{short:<3} --{}{value}", flag.long);
         let _ = writeln!(text, "  {names:<30}{}", flag.help);
     }
-    let _ = writeln!(
-        text,
-        "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n  \
-         {:<30}{}\nconfig: print the configuration in force and where it came from, and end\n\
-         limits: print what each holder of memory may hold, and end\nhealthcheck: ask the daemon \
-         on the TCP address how it is; exit 0 or 1 within 5 s\n  {:<30}{}",
-        "--demo", DEMO.help, "--ready", READY.help
-    );
-    text
 }
 
 #[cfg(test)]
@@ -408,12 +457,24 @@ mod tests {
 
     #[test]
     fn the_sandbox_takes_flags_on_both_sides() {
-        let invocation = parse_line("-t T -b B sandbox --demo -n N more").unwrap();
-        assert_eq!(invocation.command, Command::Sandbox { demo: true });
+        let line = "-t T -b B sandbox --demo --print=false --keep F --allow-host a --allow-host=b \
+             -n N more";
+        let invocation = parse_line(line).unwrap();
+        assert_eq!(invocation.command, Command::Sandbox);
+        assert_eq!(
+            invocation.sandbox,
+            SandboxFlags {
+                demo: true,
+                print: false,
+                keep: Some("F".to_owned()),
+                allowed_hosts: vec!["a".to_owned(), "b".to_owned()],
+            }
+        );
         assert_eq!(invocation.flags.bind.as_deref(), Some("B"));
         assert_eq!(invocation.flags.region.as_deref(), Some("N"));
         assert_eq!(invocation.ignored, ["more"]);
-        assert_eq!(parse_line("sandbox").unwrap().command, Command::Sandbox { demo: false });
+        assert_eq!(parse_line("sandbox").unwrap().sandbox, SandboxFlags::default());
+        assert!(parse_line("sandbox --print").unwrap().sandbox.print);
         assert_eq!(parse_line("-m 9 limits").unwrap().command, Command::Limits);
         let healthcheck = |line| parse_line(line).unwrap().command;
         assert_eq!(healthcheck("-t T healthcheck"), Command::Healthcheck { ready: false });
@@ -426,11 +487,10 @@ mod tests {
     #[test]
     fn the_usage_names_every_flag() {
         let usage = usage();
-        for flag in FLAGS {
+        for flag in [FLAGS, SANDBOX_FLAGS, HEALTHCHECK_FLAGS].concat() {
             assert!(usage.contains(&format!(" --{}", flag.long)), "{usage}");
             assert!(usage.contains(&format!("-{}", flag.short)), "{usage}");
         }
-        assert!(usage.contains("--demo"), "{usage}");
     }
 
     proptest! {

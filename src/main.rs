@@ -30,10 +30,8 @@ fn main() -> ExitCode {
     let mode = match invocation.command {
         Command::Version => return say(&mut io::stdout(), &cli::version_line()),
         Command::Help => return say(&mut io::stdout(), &cli::usage()),
-        Command::Run | Command::Config | Command::Limits | Command::Healthcheck { .. } => {
-            Mode::Service
-        }
-        Command::Sandbox { demo } => Mode::Sandbox { demo },
+        Command::Sandbox => Mode::Sandbox(invocation.sandbox.clone()),
+        _ => Mode::Service,
     };
     // An empty variable is as good as none.
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
@@ -50,7 +48,7 @@ fn main() -> ExitCode {
         Command::Config => return say(&mut io::stdout(), config.table().trim_end()),
         _ => {}
     }
-    let log = match start_log(&config, &invocation, mode) {
+    let log = match start_log(&config, &invocation, &mode) {
         Ok(log) => log,
         Err(error) => {
             say(&mut io::stderr(), &error);
@@ -68,7 +66,7 @@ fn main() -> ExitCode {
         disables_metadata: variable("AWS_EC2_METADATA_DISABLED")
             .is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
     };
-    let result = daemon::run(&config, &environment, mode);
+    let result = daemon::run(&config, &environment, &mode);
     // Flushed before the last word, which is for whoever does not look into the file.
     drop(log);
     match result {
@@ -105,7 +103,7 @@ fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {
 }
 
 /// The log goes to its file, else to standard output, which in the sandbox belongs to the traces.
-fn start_log(config: &Config, invocation: &Invocation, mode: Mode) -> Result<WorkerGuard, String> {
+fn start_log(config: &Config, invocation: &Invocation, mode: &Mode) -> Result<WorkerGuard, String> {
     let (level, format) = (config.log_level, config.log_format);
     Ok(match &config.log_path {
         Some(path) => {
@@ -120,7 +118,7 @@ fn start_log(config: &Config, invocation: &Invocation, mode: Mode) -> Result<Wor
             })?;
             log::start(level, format, file)
         }
-        None if mode == Mode::Service => log::start(level, format, io::stdout()),
+        None if *mode == Mode::Service => log::start(level, format, io::stdout()),
         None => log::start(level, format, io::stderr()),
     })
 }

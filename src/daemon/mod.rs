@@ -15,6 +15,7 @@ mod threads;
 
 use crate::account::Account;
 use crate::address;
+use crate::cli::SandboxFlags;
 use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointError, Variant};
 use crate::identity::{self, Identity, RegionError};
@@ -22,6 +23,7 @@ use crate::local_http::{Fallback, Pages, Server};
 use crate::log;
 use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
+use crate::sandbox::Keep;
 use crate::status::Trouble;
 use crate::telemetry::{HostSources, Telemetry};
 use crate::transport::{TlsError, Transport, Trust};
@@ -31,7 +33,7 @@ use sandbox::LocalService;
 use std::future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -59,6 +61,16 @@ pub enum DaemonError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The file for the sandbox's traces cannot be used
+    #[error(
+        "--keep {path}: {source}. Give a file that this user may write and no other sandbox has"
+    )]
+    Keep {
+        /// As given.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
     /// No region was found
     #[error(transparent)]
     Region(#[from] RegionError),
@@ -77,15 +89,12 @@ pub enum DaemonError {
 }
 
 /// What the daemon sends to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
     /// The X-Ray service, or what the operator puts in its place.
     Service,
     /// The endpoint in this process, without an account.
-    Sandbox {
-        /// Whether to send a few segments, so that there is something to see.
-        demo: bool,
-    },
+    Sandbox(SandboxFlags),
 }
 
 /// What the process environment has to say beside the configuration.
@@ -109,13 +118,13 @@ pub struct Environment {
 ///
 /// When it cannot start, or a part of it that it cannot do without has failed. The log has it
 /// already.
-pub fn run(config: &Config, environment: &Environment, mode: Mode) -> Result<(), DaemonError> {
+pub fn run(config: &Config, environment: &Environment, mode: &Mode) -> Result<(), DaemonError> {
     info!("Initializing AWS X-Ray daemon (xrayd {})", env!("CARGO_PKG_VERSION"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match mode {
             Mode::Service => run_for_service(config, environment).await,
-            Mode::Sandbox { demo } => run_for_sandbox(config, environment, demo).await,
+            Mode::Sandbox(flags) => run_for_sandbox(config, environment, flags).await,
         }
     });
     // A name that is being looked up on a thread of the runtime is not worth a wait.
@@ -136,7 +145,8 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<E
     let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
     let proxy = Arc::new(proxy);
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
-    let server = Server::new(Pages::new(flow.health(), flow.metrics(), Some(fallback)));
+    let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback));
+    let server = Server::new(pages);
     tokio::spawn(serve_when_free(config.tcp_address.clone(), Arc::clone(&server)));
     manager::ready();
     tokio::spawn(manager::keep_watchdog(flow.health()));
@@ -161,7 +171,7 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<E
 async fn run_for_sandbox(
     config: &Config,
     environment: &Environment,
-    demo: bool,
+    flags: &SandboxFlags,
 ) -> Result<Ended, DaemonError> {
     let signals = Signals::new()?;
     let listener = listen(&config.tcp_address).await;
@@ -169,18 +179,24 @@ async fn run_for_sandbox(
         let address = config.tcp_address.clone();
         DaemonError::Tcp { address, source }
     })?;
+    let keep = flags.keep.as_ref().map(|path| {
+        Keep::open(Path::new(path))
+            .map_err(|source| DaemonError::Keep { path: path.clone(), source })
+    });
+    let keep = keep.transpose()?;
     let flow = Flow::start(config)?;
     let udp_address = address::reachable(flow.udp_address);
     let tcp_address = address::reachable(tcp_address);
     let region = config.region.clone().unwrap_or_else(|| sandbox::REGION.to_owned());
-    let service = Arc::new(LocalService::new(udp_address, tcp_address, &region));
+    let about = sandbox::about(udp_address, tcp_address, &region, &flags.allowed_hosts);
+    let service = Arc::new(LocalService::new(about, keep));
     let pages =
         Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
     let server = Server::new(pages);
     tokio::spawn(Arc::clone(&server).serve(listener));
-    let printer = tokio::spawn(Arc::clone(&service).print());
+    let printer = tokio::spawn(Arc::clone(&service).watch(flags.print));
     service.welcome(udp_address, tcp_address);
-    if demo {
+    if flags.demo {
         sandbox::send_demo(udp_address)?;
     }
     let destination = Destination {
@@ -197,7 +213,7 @@ async fn run_for_sandbox(
     let telemetry = telemetry(config, environment, &flow, false);
     let result = flow.run(routes, telemetry, &server, signals).await;
     printer.abort();
-    service.print_rest();
+    service.finish(flags.print);
     Ok(result)
 }
 

@@ -2,7 +2,8 @@
 //! output, and a few segments to begin with.
 
 use crate::local_http::Fallback;
-use crate::sandbox::{self, About, Limits, QUIET_TIME, Sandbox};
+use crate::log::RateLimit;
+use crate::sandbox::{self, About, Keep, Limits, QUIET_TIME, Sandbox};
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::request::Parts;
@@ -39,8 +40,15 @@ struct Output {
     _flushed_at_the_end: WorkerGuard,
 }
 
-/// Texts that wait for standard output at most.
-const TEXT_COUNT_MAX: usize = 4096;
+/// Texts that wait for standard output at most: more than the sandbox has traces.
+const TEXT_COUNT_MAX: usize = 16 * 1024;
+
+/// Trees drawn before others have their turn on the thread: some milliseconds of work.
+const TREES_PER_TURN: usize = 64;
+
+const MEGABYTE: usize = 1024 * 1024;
+
+static EVICTED: RateLimit = RateLimit::once_a_minute();
 
 impl Output {
     fn new() -> Self {
@@ -59,28 +67,49 @@ impl Output {
     }
 }
 
+/// What the page tells of the sandbox, and the names that it answers to.
+pub fn about(
+    udp_address: SocketAddr,
+    tcp_address: SocketAddr,
+    region: &str,
+    allowed_hosts: &[String],
+) -> About {
+    // An address is no name that could be made to lead elsewhere, and this one is asked by the
+    // daemon itself.
+    let own = [tcp_address.ip().to_string(), format!("[{}]", tcp_address.ip())];
+    About {
+        udp_address: udp_address.to_string(),
+        tcp_address: tcp_address.to_string(),
+        region: region.to_owned(),
+        own_hosts: own.into_iter().chain(allowed_hosts.iter().cloned()).collect(),
+    }
+}
+
 impl LocalService {
-    /// An endpoint without traces.
-    pub fn new(udp_address: SocketAddr, tcp_address: SocketAddr, region: &str) -> Self {
-        let about = About {
-            udp_address: udp_address.to_string(),
-            tcp_address: tcp_address.to_string(),
-            region: region.to_owned(),
-            // An address is no name that could be made to lead elsewhere, and this one is asked by
-            // the daemon itself.
-            own_hosts: vec![tcp_address.ip().to_string(), format!("[{}]", tcp_address.ip())],
-        };
+    /// An endpoint with the traces of `keep`.
+    pub fn new(about: About, keep: Option<Keep>) -> Self {
         let sandbox = Sandbox::with(credentials(), about, Limits::default());
+        let sandbox = match keep {
+            Some(keep) => sandbox.keeping(keep),
+            None => sandbox,
+        };
         Self { sandbox, answered: Notify::new(), output: Output::new() }
     }
 
-    /// Prints each trace as a tree when nothing more has come for it in a while; never ends.
-    pub async fn print(self: Arc<Self>) {
+    /// Prints each trace as a tree when nothing more has come for it in a while, if it `prints`,
+    /// and says when traces have given way; never ends.
+    pub async fn watch(self: Arc<Self>, prints: bool) {
+        let mut evicted_count = 0;
         loop {
-            for tree in self.sandbox.take_quiet(Instant::now(), QUIET_TIME) {
+            self.say_evicted(&mut evicted_count);
+            let taken = match prints {
+                true => self.sandbox.take_quiet(Instant::now(), QUIET_TIME, TREES_PER_TURN),
+                false => Vec::new(),
+            };
+            for tree in &taken {
                 self.output.print(&format!("{tree}\n"));
             }
-            let next = self.sandbox.next_quiet(QUIET_TIME);
+            let next = self.sandbox.next_quiet(QUIET_TIME).filter(|_| prints);
             let quiet = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -94,14 +123,39 @@ impl LocalService {
         }
     }
 
-    /// Prints the traces that have not been quiet for long enough.
-    pub fn print_rest(&self) {
+    fn say_evicted(&self, said_count: &mut u64) {
+        let status = self.sandbox.status();
+        let count = status.evicted_trace_count;
+        if count > *said_count {
+            EVICTED.log(|more| {
+                warn!(
+                    "The sandbox is full: its oldest traces give way, {count} so far. It holds \
+                     {} traces, {} MB of documents{more}",
+                    status.trace_count,
+                    status.size_bytes / MEGABYTE
+                );
+            });
+            *said_count = count;
+        }
+    }
+
+    /// Prints the traces that have not been quiet for long enough, and says what was left out.
+    pub fn finish(&self, prints: bool) {
+        if !prints {
+            return;
+        }
         for tree in self.sandbox.take_all() {
             self.output.print(&format!("{tree}\n"));
         }
         let left_out_count = self.output.left_out_count();
         if left_out_count > 0 {
             warn!("{left_out_count} traces were not shown: standard output was not read in time");
+        }
+        let evicted_count = self.sandbox.status().evicted_unshown_count;
+        if evicted_count > 0 {
+            warn!(
+                "{evicted_count} traces were not shown: they had given way before they were quiet"
+            );
         }
     }
 

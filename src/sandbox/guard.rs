@@ -7,11 +7,11 @@
 //! send neither. Pure code.
 
 use super::answer::Failure;
+use crate::address::is_loopback;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
-use std::net::IpAddr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -77,14 +77,6 @@ fn only<'a>(head: &'a Parts, name: &HeaderName) -> Result<Option<&'a [u8]>, Fail
         None => Ok(first),
         Some(_) => Err(Failure::forbidden(format!("More than one {name}"))),
     }
-}
-
-fn is_loopback(authority: &Authority) -> bool {
-    let host = authority.host();
-    let has_user = authority.as_str().contains('@');
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let is_address = bare.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback());
-    !has_user && (host.eq_ignore_ascii_case("localhost") || is_address)
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@
 //!
 //! Bounds: [`BODY_SIZE_BYTES_MAX`], [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and
 //! [`Limits`]; when full, the traces touched longest ago give way and are counted. No sockets, no
-//! threads, no tasks: any thread may call, a lock is held for the store and the rules alone and
-//! never while something is parsed or drawn.
+//! threads, no tasks: any thread may call, a lock is held for the store, its file and the rules alone
+//! and never while something is parsed or drawn.
 
 mod answer;
 mod api;
@@ -25,11 +25,12 @@ pub mod document;
 pub mod filter;
 pub mod graph;
 mod guard;
+mod keep;
 mod route;
 pub mod sampling;
 pub mod store;
 pub mod summary;
-mod text;
+pub mod text;
 pub mod tree;
 pub mod verify;
 
@@ -37,11 +38,13 @@ pub use api::DOCUMENT_COUNT_MAX;
 pub use aws_credential_types::Credentials;
 pub use demo::datagrams;
 pub use document::DOCUMENT_SIZE_BYTES_MAX;
+pub use keep::Keep;
 pub use store::{Limits, Status};
 pub use verify::{Refusal, verify};
 
 use answer::{Answer, Failure, respond};
 use bytes::Bytes;
+use document::Document;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use route::{Call, Operation};
@@ -97,8 +100,33 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct State {
     store: Store,
+    /// The file that documents are kept in, too.
+    keep: Option<Keep>,
     rules: RuleSet,
     account: Account,
+}
+
+impl State {
+    /// Writes documents that are about to be held to the file, if there is one.
+    fn keep_documents(&mut self, documents: &[Document]) {
+        let Some(keep) = &mut self.keep else { return };
+        keep.append(documents.iter().map(|document| &*document.text));
+        if keep.is_grown(self.store.status().size_bytes) {
+            let traces = self.store.all();
+            // The oldest first, so that they are also the first to give way after the next start.
+            let held = traces.iter().rev().flat_map(|trace| &trace.documents);
+            let held = held.map(|document| &*document.text);
+            keep.rewrite(held.chain(documents.iter().map(|document| &*document.text)));
+        }
+    }
+
+    /// Forgets all traces, those of the file too.
+    fn clear(&mut self) {
+        self.store.clear();
+        if let Some(keep) = &mut self.keep {
+            keep.rewrite(std::iter::empty());
+        }
+    }
 }
 
 impl Sandbox {
@@ -115,10 +143,30 @@ impl Sandbox {
         let first_revision = u64::try_from(since_1970.as_micros()).unwrap_or(1);
         let state = State {
             store: Store::new(limits, first_revision),
+            keep: None,
             rules: RuleSet::default(),
             account: Account::default(),
         };
         Self { credentials, about, state: Mutex::new(state) }
+    }
+
+    /// The same sandbox with the traces of a file, which is written to from now on.
+    #[must_use]
+    pub fn keeping(self, mut keep: Keep) -> Self {
+        let now = Moment::now();
+        let mut state = self.lock();
+        keep.read(|text| match Document::parse(text) {
+            Ok(document) => {
+                state.store.insert(document, now);
+                true
+            }
+            Err(_) => false,
+        });
+        // They were shown when they came.
+        state.store.take_all();
+        state.keep = Some(keep);
+        drop(state);
+        self
     }
 
     /// Refuses a request for its head's sake: then there is no need to read its body.
@@ -210,9 +258,10 @@ impl Sandbox {
     }
 
     /// The trees of the traces that got no document for `quiet_time` and were not drawn since,
-    /// the oldest first. A trace that gets another document later is drawn again as a whole.
-    pub fn take_quiet(&self, now: Instant, quiet_time: Duration) -> Vec<String> {
-        let taken = self.lock().store.take_quiet(now, quiet_time);
+    /// the oldest first, `count_max` at most. A trace that gets another document later is drawn
+    /// again as a whole.
+    pub fn take_quiet(&self, now: Instant, quiet_time: Duration, count_max: usize) -> Vec<String> {
+        let taken = self.lock().store.take_quiet(now, quiet_time, count_max);
         draw(&taken)
     }
 

@@ -93,7 +93,7 @@ impl Sandbox {
 
     pub(in super::super) fn page_clear(&self) -> Answer {
         let mut state = self.lock();
-        state.store.clear();
+        state.clear();
         json!({"revision": state.store.status().revision}).into()
     }
 

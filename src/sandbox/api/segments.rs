@@ -52,6 +52,7 @@ impl Sandbox {
         let mut state = self.lock();
         state.account.kept_document_count += kept.len() as u64;
         state.account.unprocessed_document_count += unprocessed.len() as u64;
+        state.keep_documents(&kept);
         for document in kept {
             state.store.insert(document, now);
         }

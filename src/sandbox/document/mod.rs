@@ -117,10 +117,15 @@ impl Document {
         }
     }
 
+    /// Reads a document without holding it to the rules; `None` when it is no JSON object.
+    pub fn read(text: &str) -> Option<Self> {
+        object_of(text).ok().map(|object| Self::of(&object, text))
+    }
+
     /// A document that need not follow the rules, for tests of what is done with it.
     #[cfg(test)]
     pub fn unchecked(text: &str) -> Self {
-        Self::of(&object_of(text).unwrap(), text)
+        Self::read(text).unwrap()
     }
 
     /// What the document costs the store, in bytes: its text and fields.

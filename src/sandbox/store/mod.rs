@@ -3,8 +3,8 @@
 //! In: documents that were taken. Out: [`Snapshot`]s, all or those of the traces that have changed
 //! since a revision, and the traces that have become quiet. Bounds: [`Limits`]. When full, the
 //! trace that was touched longest ago gives way as a whole, and inside one trace that is too large
-//! its oldest documents; both are counted. Pure code without a clock: the caller holds the lock and
-//! says what time it is.
+//! its oldest documents; both are counted. Pure code that asks no clock: the caller holds the lock
+//! and says what time it is.
 
 mod trace;
 
@@ -14,7 +14,7 @@ use super::document::Document;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trace::Trace;
 
 /// What the sandbox may hold.
@@ -49,6 +49,14 @@ pub struct Moment {
     pub arrival: Instant,
     /// In seconds since 1970.
     pub wall_seconds: f64,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { arrival: Instant::now(), wall_seconds: since_1970.as_secs_f64() }
+    }
 }
 
 /// How full the store is, and what it has given up.
@@ -205,10 +213,17 @@ impl Store {
     }
 
     /// Takes the traces that were not shown since their last document and got none for
-    /// `quiet_time`, the oldest first. A trace that gets another document later is taken again.
-    pub fn take_quiet(&mut self, now: Instant, quiet_time: Duration) -> Vec<Snapshot> {
+    /// `quiet_time`, the oldest first, `count_max` at most. A trace that gets another document
+    /// later is taken again.
+    pub fn take_quiet(
+        &mut self,
+        now: Instant,
+        quiet_time: Duration,
+        count_max: usize,
+    ) -> Vec<Snapshot> {
         let mut taken = Vec::new();
-        while self.next_quiet(quiet_time).is_some_and(|quiet_at| quiet_at <= now) {
+        let is_quiet = |store: &Self| store.next_quiet(quiet_time).is_some_and(|at| at <= now);
+        while taken.len() < count_max && is_quiet(self) {
             taken.extend(self.take_first_unshown());
         }
         taken

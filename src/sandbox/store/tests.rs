@@ -109,7 +109,7 @@ fn a_trace_is_taken_once_it_is_quiet_and_again_after_another_document() {
     store.insert(plain("t2", "b"), moment(100));
     store.insert(plain("t1", "c"), moment(300));
     let taken = |store: &mut Store, ms| {
-        let traces = store.take_quiet(at(ms), QUIET).into_iter();
+        let traces = store.take_quiet(at(ms), QUIET, 9).into_iter();
         traces.map(|trace| (trace.id.to_string(), trace.documents.len())).collect::<Vec<_>>()
     };
     assert_eq!(store.next_quiet(QUIET), Some(at(800)));
@@ -120,7 +120,9 @@ fn a_trace_is_taken_once_it_is_quiet_and_again_after_another_document() {
     assert_eq!(taken(&mut store, 9_000), []);
     assert_eq!(store.next_quiet(QUIET), None);
     store.insert(plain("t2", "d"), moment(9_000));
-    assert_eq!(store.take_all()[0].documents.len(), 2);
+    store.insert(plain("t3", "e"), moment(9_000));
+    assert_eq!(store.take_quiet(at(9_800), QUIET, 1)[0].documents.len(), 2);
+    assert_eq!(&*store.take_all()[0].id, "t3");
     assert!(store.take_all().is_empty());
 }
 

@@ -249,7 +249,7 @@ fn trees_come_when_a_trace_is_quiet_and_the_rest_at_the_end() {
     sandbox.answer_at(put(&[&segment("t1", "a")]), wall, start);
     sandbox.answer_at(put(&[&segment("t2", "b")]), wall, start + QUIET_TIME);
     assert_eq!(sandbox.next_quiet(QUIET_TIME), Some(start + QUIET_TIME));
-    let trees = sandbox.take_quiet(start + QUIET_TIME, QUIET_TIME);
+    let trees = sandbox.take_quiet(start + QUIET_TIME, QUIET_TIME, 9);
     let tree = |trace: &str| format!("{}  250 ms  1 segment\n└─ shop  250 ms", trace_id(trace));
     assert_eq!(trees, [tree("t1")]);
     assert_eq!(sandbox.take_all(), [tree("t2")]);
@@ -279,7 +279,7 @@ fn several_threads_may_call_at_once() {
                 for index in 0..20 {
                     let document = segment(&format!("t{thread}-{index}"), "a");
                     assert_eq!(sandbox.answer(put(&[&document])).status(), 200);
-                    sandbox.take_quiet(Instant::now(), QUIET_TIME);
+                    sandbox.take_quiet(Instant::now(), QUIET_TIME, 9);
                 }
             });
         }

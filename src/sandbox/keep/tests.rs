@@ -1,0 +1,121 @@
+//! Tests of the file: what is read back, torn ends, strange lines, and when it is written anew.
+
+use super::*;
+use proptest::prelude::*;
+use std::fs;
+use tempfile::TempDir;
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("traces.jsonl");
+    (folder, path)
+}
+
+/// What a new process finds.
+fn reopened(path: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    Keep::open(path).unwrap().read(|text| {
+        texts.push(text.to_owned());
+        true
+    });
+    texts
+}
+
+#[test]
+fn what_was_appended_is_there_at_the_next_start_for_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_folder, path) = folder();
+    let mut keep = Keep::open(&path).unwrap();
+    keep.read(|_| panic!("it is new"));
+    keep.append(["{\n}", "größe \u{0}\""].into_iter());
+    keep.append(["c"].into_iter());
+    drop(keep);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(reopened(&path), ["{\n}", "größe \u{0}\"", "c"]);
+}
+
+#[test]
+fn half_a_line_at_the_end_is_cut_off_and_the_next_one_stands_alone() {
+    let (_folder, path) = folder();
+    fs::write(&path, "\"a\"\n\"b").unwrap();
+    let mut keep = Keep::open(&path).unwrap();
+    keep.read(|_| true);
+    keep.append(["c"].into_iter());
+    drop(keep);
+    assert_eq!(reopened(&path), ["a", "c"]);
+}
+
+#[test]
+fn lines_that_are_no_documents_are_passed_over() {
+    let (_folder, path) = folder();
+    let long = "x".repeat(usize::try_from(LINE_BYTES_MAX).unwrap() * 3);
+    fs::write(&path, format!("\"a\"\n{{}}\n\n\"{long}\"\n\u{0}\n\"b\"\n\"{long}")).unwrap();
+    assert_eq!(reopened(&path), ["a", "b"]);
+    assert!(fs::metadata(&path).unwrap().len() < 4 * LINE_BYTES_MAX);
+}
+
+#[test]
+fn the_longest_document_fits_into_a_line() {
+    let (_folder, path) = folder();
+    let text = "\u{1}".repeat(super::super::DOCUMENT_SIZE_BYTES_MAX);
+    let mut keep = Keep::open(&path).unwrap();
+    keep.append([&*text].into_iter());
+    drop(keep);
+    assert_eq!(reopened(&path), [text]);
+}
+
+#[test]
+fn two_processes_do_not_write_one_file() {
+    let (_folder, path) = folder();
+    let _keep = Keep::open(&path).unwrap();
+    assert!(Keep::open(&path).unwrap_err().to_string().contains("another process"));
+}
+
+#[test]
+fn it_is_written_anew_when_it_has_grown() {
+    let (_folder, path) = folder();
+    let mut keep = Keep::open(&path).unwrap();
+    let large = "x".repeat(1024 * 1024);
+    for _ in 0..17 {
+        keep.append([&*large].into_iter());
+    }
+    assert!(keep.is_grown(1024));
+    assert!(!keep.is_grown(64 * 1024 * 1024));
+    keep.rewrite(["a", "b"].into_iter());
+    assert!(!keep.is_grown(1024));
+    keep.append(["c"].into_iter());
+    // It is still this process's own.
+    assert!(Keep::open(&path).is_err());
+    drop(keep);
+    assert_eq!(reopened(&path), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_left_as_it_is() {
+    let mut keep = Keep::open(Path::new("/dev/full")).unwrap();
+    keep.append(["a"].into_iter());
+    assert!(keep.is_broken);
+    keep.append(["b"].into_iter());
+    keep.rewrite(["c"].into_iter());
+    assert!(!Path::new("/dev/full.new").exists());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_file_that_is_cut_anywhere_gives_back_the_whole_lines(
+        texts in prop::collection::vec(".{0,20}", 0..8),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (_folder, path) = folder();
+        let mut keep = Keep::open(&path).unwrap();
+        keep.append(texts.iter().map(String::as_str));
+        drop(keep);
+        let bytes = fs::read(&path).unwrap();
+        let cut = cut.index(bytes.len() + 1);
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let whole_count = bytes[..cut].iter().filter(|byte| **byte == b'\n').count();
+        prop_assert_eq!(reopened(&path), &texts[..whole_count]);
+    }
+}
