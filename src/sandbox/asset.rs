@@ -14,7 +14,46 @@ macro_rules! assets {
     };
 }
 
-const ASSETS: &[(&str, &[u8])] = assets!["index.html"];
+const ASSETS: &[(&str, &[u8])] = assets![
+    "api.js",
+    "app.js",
+    "base.css",
+    "connect.js",
+    "details.js",
+    "dom.js",
+    "exceptions.js",
+    "filter.js",
+    "filterbar.js",
+    "format.js",
+    "graph.js",
+    "help.js",
+    "icon.svg",
+    "index.html",
+    "json.js",
+    "layout.js",
+    "live.js",
+    "map.js",
+    "mapparts.js",
+    "nothing.js",
+    "raw.js",
+    "router.js",
+    "rule.js",
+    "rules.js",
+    "splitter.js",
+    "theme.js",
+    "trace.css",
+    "trace.js",
+    "tracehead.js",
+    "tracerow.js",
+    "traces.css",
+    "traces.js",
+    "tree.js",
+    "viewport.js",
+    "views.css",
+    "virtual.js",
+    "waterfall.js",
+    "waterfallrow.js",
+];
 
 /// The file of this name.
 pub fn find(name: &str) -> Result<Answer, Failure> {

@@ -134,6 +134,8 @@ impl Sandbox {
             "tcp_address": about.tcp_address,
             "region": about.region,
             "access_key_id": self.credentials.access_key_id(),
+            // It is no secret: every sandbox has the same, and the AWS CLI wants one to sign with.
+            "secret_access_key": self.credentials.secret_access_key(),
         })
         .into()
     }

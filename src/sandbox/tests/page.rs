@@ -179,7 +179,8 @@ fn the_page_is_told_how_to_point_an_sdk_here() {
     assert_eq!(
         json_of(&get(&sandbox, "/api/info")),
         json!({"version": env!("CARGO_PKG_VERSION"), "udp_address": "127.0.0.1:2000",
-            "tcp_address": "127.0.0.1:2001", "region": "eu-west-1", "access_key_id": "AKIDEXAMPLE"})
+            "tcp_address": "127.0.0.1:2001", "region": "eu-west-1", "access_key_id": "AKIDEXAMPLE",
+            "secret_access_key": "secret"})
     );
 }
 

@@ -1,0 +1,169 @@
+/**
+ * The page: its bar, its views, and the keys that work everywhere.
+ *
+ * In: the address and the keyboard. Out: one view at a time. Views are made when they are first
+ * wanted and kept, with what was chosen in them.
+ */
+
+import { ConnectView } from "./connect.js";
+import { h, icon, iconButton, setText } from "./dom.js";
+import { plural } from "./format.js";
+import { helpDialog } from "./help.js";
+import { Live } from "./live.js";
+import { MapView } from "./map.js";
+import { Router } from "./router.js";
+import { RulesView } from "./rules.js";
+import { applyTheme, themeButton } from "./theme.js";
+import { TraceView } from "./trace.js";
+import { TracesView } from "./traces.js";
+
+applyTheme();
+
+const TABS = [
+  ["traces", "Traces"],
+  ["map", "Service map"],
+  ["rules", "Sampling rules"],
+];
+
+const live = new Live();
+const router = new Router();
+const main = document.getElementById("main");
+const help = helpDialog();
+const theme = themeButton();
+
+/** The address of the list as it was left, filter and all. */
+let list = { view: "traces" };
+let shown = null;
+
+const makers = {
+  traces: () => new TracesView({ live, router }),
+  trace: () =>
+    new TraceView({
+      live,
+      router,
+      neighbours: (id) => viewOf("traces").neighbours(id),
+      back: (id) => {
+        viewOf("traces").select(id);
+        router.go(list);
+      },
+    }),
+  map: () => new MapView({ live, router }),
+  rules: () => new RulesView(),
+  connect: () => new ConnectView(),
+};
+const views = new Map();
+
+function viewOf(name) {
+  if (!views.has(name)) views.set(name, makers[name]());
+  return views.get(name);
+}
+
+const tabs = new Map(
+  TABS.map(([view, label], at) => {
+    const go = (event) => {
+      if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
+      event.preventDefault();
+      goTo(view);
+    };
+    const tab = h(
+      "a",
+      { class: "tab", href: `#/${view}`, title: `${label} (${at + 1})`, on: { click: go } },
+      label,
+    );
+    return [view, tab];
+  }),
+);
+const state = h("span", { class: "connection" });
+const stateText = h("span", { class: "connection-text" });
+document.getElementById("bar").append(
+  h(
+    "a",
+    { class: "brand", href: "#/traces", "aria-label": "X-Ray sandbox" },
+    h("img", { src: "/page/icon.svg", alt: "", width: 20, height: 20 }),
+    h("span", {}, "X-Ray ", h("b", { text: "sandbox" })),
+  ),
+  h("nav", { class: "tabs", "aria-label": "Views" }, [...tabs.values()]),
+  h("span", { class: "grow" }),
+  h("span", { class: "connection-box", role: "status" }, state, stateText),
+  h(
+    "a",
+    {
+      class: "button quiet",
+      href: "#/connect",
+      title: "Connect an application (c)",
+      "aria-label": "Connect an application",
+    },
+    icon("plug"),
+    h("span", { class: "connect-words", text: "Connect" }),
+  ),
+  theme,
+  iconButton("help", "Keys and filters (?)", () => help.showModal()),
+);
+document.body.append(help);
+
+/** Where a tab leads: to the list as it was left, and everything else afresh. */
+function goTo(view) {
+  router.go(view === "traces" ? list : { view });
+}
+
+function show(route) {
+  const view = viewOf(route.view);
+  if (route.view === "traces") list = { view: "traces", query: route.query };
+  const isOther = view !== shown;
+  if (isOther) {
+    // Its filter goes into the address without a route being told.
+    if (shown && shown === views.get("traces")) list = { view: "traces", query: shown.query };
+    if (shown) shown.element.hidden = true;
+    shown = view;
+    view.element.hidden = false;
+    // Views stay on the page, hidden: taken off it they would forget how far they are scrolled.
+    if (!view.element.isConnected) main.append(view.element);
+  }
+  const active = route.view === "trace" ? "traces" : route.view;
+  for (const [name, tab] of tabs) {
+    if (name === active) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
+  document.title = `${view.title} · X-Ray sandbox`;
+  view.show(route);
+  if (isOther && !help.open) view.focus();
+}
+
+function drawConnection() {
+  const words = { connecting: "Connecting…", live: "Live", lost: "No answer, trying again" };
+  state.dataset.state = live.connection;
+  const size = live.connection === "live" ? `, ${plural(live.traces.size, "trace")}` : "";
+  setText(stateText, words[live.connection] + size);
+}
+
+const KEYS = {
+  1: () => goTo("traces"),
+  2: () => goTo("map"),
+  3: () => goTo("rules"),
+  c: () => goTo("connect"),
+  t: () => theme.click(),
+  "?": () => help.showModal(),
+  "/": () => {
+    goTo("traces");
+    viewOf("traces").focusFilter();
+  },
+};
+
+function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (document.querySelector("dialog[open]")) return;
+  const isTyping = event.target.matches?.("input:not([type=checkbox]), textarea, select") === true;
+  const used = isTyping ? shown.typing?.(event) : shown.key(event);
+  if (used) event.preventDefault();
+  else if (!isTyping && event.key in KEYS) {
+    event.preventDefault();
+    KEYS[event.key]();
+  } else if (isTyping && event.key === "Escape") event.target.blur();
+}
+
+document.addEventListener("keydown", press);
+live.listen(drawConnection);
+drawConnection();
+router.listen(show);
+router.start();
+live.start();

@@ -1,0 +1,304 @@
+/**
+ * How to point an application at the sandbox.
+ *
+ * In: the addresses and credentials of `/api/info`. Out: a few lines to copy for each SDK.
+ */
+
+import { info } from "./api.js";
+import { copyButton, h } from "./dom.js";
+import { line } from "./format.js";
+
+/** What is shown until the sandbox has answered: what it listens on when nobody says otherwise. */
+const USUAL = {
+  udp_address: "127.0.0.1:2000",
+  tcp_address: "127.0.0.1:2000",
+  region: "us-east-1",
+  access_key_id: "xrayd-sandbox",
+};
+
+/** One address if both ports are the same, else both, as SDKs read them. */
+export function daemonAddress({ udp_address: udp, tcp_address: tcp }) {
+  return udp === tcp ? udp : `tcp:${tcp} udp:${udp}`;
+}
+
+const quoted = (address) => (address.includes(" ") ? `"${address}"` : address);
+
+/** What every SDK reads from its environment. */
+const environment = (about) => `export AWS_XRAY_DAEMON_ADDRESS=${quoted(daemonAddress(about))}`;
+
+const credentials = (about) =>
+  [
+    `export AWS_ACCESS_KEY_ID=${about.access_key_id}`,
+    `export AWS_SECRET_ACCESS_KEY=${about.secret_access_key ?? "…"}`,
+    `export AWS_REGION=${about.region}`,
+  ].join("\n");
+
+/** Sample everything: a first try that is not sampled shows nothing. */
+const GUIDES = [
+  {
+    name: "Python",
+    parts: (about) => [
+      ["Install", "pip install aws-xray-sdk"],
+      ["Environment", environment(about)],
+      [
+        "Code",
+        `from aws_xray_sdk.core import patch_all, xray_recorder
+
+xray_recorder.configure(service="my-service", sampling=False)  # each request is traced
+patch_all()  # requests, boto3, database drivers, ...
+
+with xray_recorder.in_segment("my-service"):
+    with xray_recorder.in_subsegment("work") as work:
+        work.put_annotation("customer", "returning")`,
+      ],
+    ],
+  },
+  {
+    name: "Node.js",
+    parts: (about) => [
+      ["Install", "npm install aws-xray-sdk-core"],
+      ["Environment", environment(about)],
+      [
+        "Code",
+        `const xray = require("aws-xray-sdk-core");
+
+const segment = new xray.Segment("my-service");
+xray.getNamespace().run(() => {
+  xray.setSegment(segment);
+  xray.captureFunc("work", (work) => work.addAnnotation("customer", "returning"));
+  segment.close();
+});`,
+      ],
+    ],
+  },
+  {
+    name: "Java",
+    parts: (about) => [
+      [
+        "Maven",
+        `<dependency>
+  <groupId>com.amazonaws</groupId>
+  <artifactId>aws-xray-recorder-sdk-core</artifactId>
+  <version>2.18.2</version>
+</dependency>`,
+      ],
+      ["Environment", environment(about)],
+      [
+        "Code",
+        `import com.amazonaws.xray.AWSXRay;
+
+AWSXRay.beginSegment("my-service");
+AWSXRay.createSubsegment("work", work -> {
+    work.putAnnotation("customer", "returning");
+});
+AWSXRay.endSegment();`,
+      ],
+    ],
+  },
+  {
+    name: "Go",
+    parts: (about) => [
+      ["Install", "go get github.com/aws/aws-xray-sdk-go/v2"],
+      ["Environment", environment(about)],
+      [
+        "Code",
+        `import "github.com/aws/aws-xray-sdk-go/v2/xray"
+
+ctx, segment := xray.BeginSegment(context.Background(), "my-service")
+xray.Capture(ctx, "work", func(ctx context.Context) error {
+	return xray.AddAnnotation(ctx, "customer", "returning")
+})
+segment.Close(nil)`,
+      ],
+    ],
+  },
+  {
+    name: ".NET",
+    parts: (about) => [
+      ["Install", "dotnet add package AWSXRayRecorder.Core"],
+      ["Environment", environment(about)],
+      [
+        "Code",
+        `using Amazon.XRay.Recorder.Core;
+
+AWSXRayRecorder.Instance.BeginSegment("my-service");
+AWSXRayRecorder.Instance.BeginSubsegment("work");
+AWSXRayRecorder.Instance.AddAnnotation("customer", "returning");
+AWSXRayRecorder.Instance.EndSubsegment();
+AWSXRayRecorder.Instance.EndSegment();`,
+      ],
+    ],
+  },
+  {
+    name: "Ruby",
+    parts: (about) => [
+      ["Install", "gem install aws-xray-sdk"],
+      ["Environment", environment(about)],
+      [
+        "Code",
+        `require 'aws-xray-sdk'
+
+XRay.recorder.configure(name: 'my-service')
+XRay.recorder.capture('my-service') do |segment|
+  XRay.recorder.capture('work') { |work| work.annotations[:customer] = 'returning' }
+end`,
+      ],
+    ],
+  },
+  {
+    name: "OpenTelemetry",
+    parts: (about, origin) => [
+      [
+        "Collector (ADOT, or contrib with the awsxray exporter)",
+        `receivers:
+  otlp:
+    protocols: {grpc: {}, http: {}}
+exporters:
+  awsxray:
+    endpoint: ${origin}
+    region: ${about.region}
+    local_mode: true
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [awsxray]}`,
+      ],
+      ["Environment of the collector", credentials(about)],
+    ],
+  },
+  {
+    name: "AWS CLI",
+    parts: (about, origin) => [
+      ["Environment", credentials(about)],
+      [
+        "Put a segment",
+        `T=$(date +%s) ID=1-$(printf %08x $(date +%s))-$(openssl rand -hex 12)
+aws xray put-trace-segments --endpoint-url ${origin} --trace-segment-documents \\
+  '{"trace_id": "'$ID'", "id": "'$(openssl rand -hex 8)'", "name": "cli",
+    "start_time": '$T', "end_time": '$T'.25}'`,
+      ],
+      [
+        "Read it back",
+        `aws xray get-trace-summaries --endpoint-url ${origin} \\
+  --start-time $(($(date +%s) - 3600)) --end-time $(date +%s)`,
+      ],
+    ],
+  },
+];
+
+function block([label, text]) {
+  return h(
+    "div",
+    { class: "snippet" },
+    h("div", { class: "snippet-label", text: label }),
+    h(
+      "div",
+      { class: "code-box" },
+      h("pre", { class: "code", tabIndex: 0, text }),
+      copyButton(text, `Copy: ${label}`),
+    ),
+  );
+}
+
+/**
+ * The guide, with a tab for each SDK.
+ *
+ * @param {{isWaiting: boolean}} how Whether traces are waited for, as in an empty list.
+ * @returns {HTMLElement}
+ */
+export function connectGuide({ isWaiting }) {
+  let about = USUAL;
+  let chosen = GUIDES[0];
+  const body = h("div", {
+    class: "snippets",
+    role: "tabpanel",
+    id: `guide-${isWaiting}`,
+    tabIndex: -1,
+  });
+  const tabs = GUIDES.map((guide) =>
+    h("button", {
+      type: "button",
+      role: "tab",
+      class: "guide-tab",
+      text: guide.name,
+      "aria-controls": body.id,
+      on: { click: () => draw(guide) },
+    }),
+  );
+  function draw(guide) {
+    chosen = guide;
+    tabs.forEach((tab, at) => {
+      tab.setAttribute("aria-selected", String(GUIDES[at] === guide));
+      tab.tabIndex = GUIDES[at] === guide ? 0 : -1;
+    });
+    body.replaceChildren(...guide.parts(about, location.origin).map(block));
+  }
+  const turn = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = (GUIDES.indexOf(chosen) + step + GUIDES.length) % GUIDES.length;
+    draw(GUIDES[next]);
+    tabs[next].focus();
+    event.stopPropagation();
+  };
+  const addresses = h("p", { class: "muted" });
+  const element = h(
+    "div",
+    { class: "guide" },
+    isWaiting
+      ? h(
+          "div",
+          { class: "waiting" },
+          h("span", { class: "pulse" }),
+          h("h1", { text: "Waiting for the first trace" }),
+        )
+      : h("h1", { text: "Connect an application" }),
+    addresses,
+    h(
+      "div",
+      { class: "guide-tabs", role: "tablist", "aria-label": "SDK", on: { keydown: turn } },
+      tabs,
+    ),
+    body,
+  );
+  const describe = () => {
+    const word = (text) => h("b", { class: "nowrap", text: line(text, 60) });
+    addresses.replaceChildren(
+      "Segments are taken at UDP ",
+      word(about.udp_address),
+      ", sampling rules and the API at TCP ",
+      word(about.tcp_address),
+      "; the region is ",
+      word(about.region),
+      ". Traces appear here within a second or two.",
+    );
+    draw(chosen);
+  };
+  describe();
+  info()
+    .then((answer) => {
+      about = { ...USUAL, ...answer };
+      describe();
+    })
+    .catch(() => {});
+  return element;
+}
+
+/** The guide as a view of its own. */
+export class ConnectView {
+  title = "Connect";
+  element = h(
+    "section",
+    { class: "view connect", "aria-label": "Connect" },
+    h("div", { class: "page" }, connectGuide({ isWaiting: false })),
+  );
+
+  show() {}
+
+  focus() {
+    this.element.parentElement.focus({ preventScroll: true });
+  }
+
+  key() {
+    return false;
+  }
+}

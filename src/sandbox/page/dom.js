@@ -1,0 +1,170 @@
+/**
+ * Elements, the only place where the page makes any.
+ *
+ * In: names and properties that the page's own code chose, and text from wherever. Out: elements.
+ * Text gets in as text nodes and nowhere as markup, so a document cannot become a part of the page.
+ */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** Properties that are not attributes. */
+const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "htmlFor", "tabIndex"]);
+
+function fill(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "text") element.textContent = value;
+    else if (name === "on") {
+      for (const [event, listener] of Object.entries(value)) {
+        element.addEventListener(event, listener);
+      }
+    } else if (name === "style") {
+      // Through the object model: the policy refuses the attribute.
+      for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
+    } else if (PROPERTIES.has(name)) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/**
+ * Makes an HTML element.
+ *
+ * @param {string} tag
+ * @param {object} [properties] Attributes; besides `text`, `on` (listeners by event) and `style`.
+ * @param {...(Node|string|null|Array)} children Strings become text; null is left out.
+ * @returns {HTMLElement}
+ */
+export function h(tag, properties = {}, ...children) {
+  return fill(document.createElement(tag), properties, children);
+}
+
+/**
+ * Makes an SVG element, like {@link h}.
+ *
+ * @param {string} tag
+ * @param {object} [properties]
+ * @param {...(Node|string|null|Array)} children
+ * @returns {SVGElement}
+ */
+export function s(tag, properties = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), properties, children);
+}
+
+/**
+ * Sets the text of an element, which costs nothing when it has that text.
+ *
+ * @param {Element} element
+ * @param {string} text
+ */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Outlines on a grid of 16, drawn with the current colour. */
+const ICONS = {
+  back: "M10 3 5 8l5 5",
+  close: "m4 4 8 8m0-8-8 8",
+  chevron: "m6 4 4 4-4 4",
+  copy: "M5.5 5.5v-3h8v8h-3m-8-5h8v8h-8z",
+  check: "m3 8.5 3.5 3.5L13 4.5",
+  search: "M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9M10.5 10.5l3 3",
+  pause: "M5.5 3v10m5-10v10",
+  play: "M5 3v10l8-5z",
+  sun:
+    "M8 5.2a2.8 2.8 0 1 0 0 5.6 2.8 2.8 0 0 0 0-5.6M8 1v1.5m0 11V15M1 8h1.5m11 0H15" +
+    "M3 3l1.1 1.1m7.8 7.8L13 13m0-10-1.1 1.1M4.1 11.9 3 13",
+  moon: "M13.2 9.6A5.6 5.6 0 0 1 6.4 2.8a5.6 5.6 0 1 0 6.8 6.8z",
+  display: "M2 3h12v8H2zm4 11h4m-2-3v3",
+  help: "M5.8 6a2.2 2.2 0 1 1 3.2 2c-.7.4-1 .8-1 1.6m0 2.4v.1",
+  trash: "M3 4.5h10m-6.5-2h3M4.5 4.5l.6 9h5.800l.6-9",
+  up: "M8 13V3M4 7l4-4 4 4",
+  down: "M8 3v10m-4-4 4 4 4-4",
+  plus: "M8 3v10M3 8h10",
+  minus: "M3 8h10",
+  fit: "M2.5 6V2.5H6m4 0h3.5V6m0 4v3.5H10m-4 0H2.5V10",
+  plug: "M5.5 1.5v3.5m5-3.5v3.5m-7 0h9v2.5a4.5 4.5 0 0 1-9 0zm4.5 7v2.5",
+};
+
+/**
+ * One of the page's icons, hidden from screen readers.
+ *
+ * @param {keyof typeof ICONS} name
+ * @returns {SVGElement}
+ */
+export function icon(name) {
+  const path = s("path", { d: ICONS[name] });
+  return s("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
+}
+
+/**
+ * A button with an icon, and words for those who do not see it.
+ *
+ * @param {keyof typeof ICONS} name
+ * @param {string} label
+ * @param {() => void} press
+ * @param {object} [properties]
+ * @returns {HTMLButtonElement}
+ */
+export function iconButton(name, label, press, properties = {}) {
+  const base = { type: "button", class: "icon-button", "aria-label": label, title: label };
+  return h("button", { ...base, on: { click: press }, ...properties }, icon(name));
+}
+
+/**
+ * Says something at the edge of the page for a few seconds; screen readers read it.
+ *
+ * @param {string} text
+ * @param {"info"|"bad"} [kind]
+ */
+export function toast(text, kind = "info") {
+  const box = document.getElementById("toasts");
+  const note = h("div", { class: `toast ${kind}`, text });
+  box.append(note);
+  while (box.childElementCount > 3) box.firstElementChild.remove();
+  setTimeout(() => note.remove(), kind === "bad" ? 8000 : 2500);
+}
+
+/** Copies in the way of browsers that keep the clipboard from the page. */
+function copyBySelection(text) {
+  const area = h("textarea", { class: "off-screen", "aria-hidden": "true", value: text });
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+}
+
+/**
+ * A button that copies a text as it is.
+ *
+ * @param {string|(() => string)} text
+ * @param {string} [label] What it copies.
+ * @param {string} [words] Words beside the icon.
+ * @returns {HTMLButtonElement}
+ */
+export function copyButton(text, label = "Copy", words = "") {
+  const button = iconButton("copy", label, async () => {
+    const exact = typeof text === "function" ? text() : text;
+    let done = true;
+    try {
+      await navigator.clipboard.writeText(exact);
+    } catch {
+      done = copyBySelection(exact);
+    }
+    if (!done) return toast("The browser does not let the page copy", "bad");
+    button.replaceChildren(icon("check"), words && "Copied");
+    button.classList.add("is-done");
+    setTimeout(() => {
+      button.replaceChildren(icon("copy"), words);
+      button.classList.remove("is-done");
+    }, 1500);
+  });
+  button.classList.add("copy");
+  if (words) {
+    button.classList.replace("icon-button", "button");
+    button.append(words);
+  }
+  return button;
+}

@@ -1,0 +1,177 @@
+/**
+ * The bar above the list of traces: the filter box and its chips.
+ *
+ * In: a choice, from the address of the page. Out: other choices, as people make them.
+ */
+
+import { h, icon, setText } from "./dom.js";
+import { isExpression, parseDuration } from "./filter.js";
+
+const FLAGS = [
+  ["error", "Errors", "Traces with a client's error (4xx)"],
+  ["fault", "Faults", "Traces with a server's fault (5xx)"],
+  ["throttle", "Throttles", "Traces with a throttled call (429)"],
+  ["progress", "In progress", "Traces that are not complete"],
+];
+const STATUSES = ["2xx", "3xx", "4xx", "5xx"];
+
+const TYPING_PAUSE_MS = 120;
+
+/** @typedef {{q: string, flags: string[], status: string[], min: string}} Chosen */
+
+/** @param {URLSearchParams} query @returns {Chosen} */
+export function chosenOf(query) {
+  const list = (name) => (query.get(name) ?? "").split(",").filter((part) => part !== "");
+  return {
+    q: query.get("q") ?? "",
+    flags: list("flags"),
+    status: list("status"),
+    min: query.get("min") ?? "",
+  };
+}
+
+/** The bar; see the module. */
+export class FilterBar {
+  /** @type {HTMLElement} */
+  element;
+
+  #chosen = chosenOf(new URLSearchParams());
+  #change;
+  #input;
+  #mode;
+  #message;
+  #chips = new Map();
+  #min;
+  #clear;
+  #timer = 0;
+
+  /** @param {(chosen: Chosen) => void} change */
+  constructor(change) {
+    this.#change = change;
+    this.#input = h("input", {
+      type: "search",
+      id: "filter",
+      class: "filter-input",
+      placeholder: 'Filter by text, or by an expression: service("api") AND responsetime > 0.5',
+      "aria-label": "Filter: words, or an X-Ray filter expression",
+      "aria-describedby": "filter-message",
+      autocomplete: "off",
+      autocapitalize: "off",
+      spellcheck: "false",
+      on: { input: () => this.#typed() },
+    });
+    this.#mode = h("span", { class: "filter-mode", "aria-live": "polite" });
+    this.#message = h("div", { class: "filter-message", id: "filter-message", role: "alert" });
+    this.#min = h("input", {
+      type: "text",
+      class: "min-input",
+      placeholder: "any",
+      "aria-label": "Shortest duration, such as 100 ms or 1.5 s",
+      autocomplete: "off",
+      on: { input: () => this.#typed() },
+    });
+    this.#clear = h("button", {
+      type: "button",
+      class: "button quiet",
+      text: "Clear",
+      on: { click: () => this.#choose({ q: "", flags: [], status: [], min: "" }) },
+    });
+    const flags = FLAGS.map(([flag, label, title]) => this.#chip("flags", flag, label, title));
+    const statuses = STATUSES.map((status) =>
+      this.#chip("status", status, status, `Traces answered with ${status}`),
+    );
+    this.element = h(
+      "div",
+      { class: "filter-bar", role: "search" },
+      h(
+        "div",
+        { class: "filter-box" },
+        icon("search"),
+        this.#input,
+        this.#mode,
+        h("kbd", { text: "/", "aria-hidden": "true" }),
+      ),
+      h(
+        "div",
+        { class: "chips" },
+        h("div", { class: "chip-group", role: "group", "aria-label": "Flags" }, flags),
+        h("div", { class: "chip-group", role: "group", "aria-label": "Status" }, statuses),
+        h("label", { class: "min" }, "Longer than", this.#min),
+        this.#clear,
+      ),
+      this.#message,
+    );
+  }
+
+  /** @param {Chosen} chosen */
+  show(chosen) {
+    clearTimeout(this.#timer);
+    this.#chosen = chosen;
+    // What is being typed is not replaced by what it meant a moment ago.
+    if (this.#input.value !== chosen.q) this.#input.value = chosen.q;
+    if (this.#min.value !== chosen.min) this.#min.value = chosen.min;
+    this.#draw();
+  }
+
+  focus() {
+    this.#input.focus();
+    this.#input.select();
+  }
+
+  /** Whether the keyboard is in the filter box. */
+  get hasFocus() {
+    return this.#input === document.activeElement;
+  }
+
+  /** @param {string} message What is wrong with the expression; empty when nothing is. */
+  refuse(message) {
+    setText(this.#message, message);
+    this.#message.hidden = message === "";
+    this.#input.setAttribute("aria-invalid", String(message !== ""));
+  }
+
+  #chip(kind, value, label, title) {
+    const chip = h("button", {
+      type: "button",
+      class: `chip ${value}`,
+      "aria-pressed": "false",
+      title,
+      text: label,
+      on: {
+        click: () => {
+          const now = this.#chosen[kind];
+          const next = now.includes(value) ? now.filter((one) => one !== value) : [...now, value];
+          this.#choose({ ...this.#chosen, [kind]: next });
+        },
+      },
+    });
+    this.#chips.set(`${kind} ${value}`, chip);
+    return chip;
+  }
+
+  #typed() {
+    clearTimeout(this.#timer);
+    this.#chosen = { ...this.#chosen, q: this.#input.value, min: this.#min.value };
+    this.#draw();
+    this.#timer = setTimeout(() => this.#change(this.#chosen), TYPING_PAUSE_MS);
+  }
+
+  #choose(chosen) {
+    this.show(chosen);
+    this.#change(chosen);
+  }
+
+  #draw() {
+    const { q, flags, status, min } = this.#chosen;
+    for (const [key, chip] of this.#chips) {
+      const [kind, value] = key.split(" ");
+      chip.setAttribute("aria-pressed", String(this.#chosen[kind].includes(value)));
+    }
+    this.#mode.hidden = q.trim() === "";
+    const expression = isExpression(q);
+    setText(this.#mode, expression ? "expression" : "text");
+    this.#mode.classList.toggle("is-expression", expression);
+    this.#min.setAttribute("aria-invalid", String(Number.isNaN(parseDuration(min))));
+    this.#clear.hidden = q === "" && min === "" && flags.length === 0 && status.length === 0;
+  }
+}

@@ -1,0 +1,224 @@
+/**
+ * The service map: who calls whom, how fast, and how often that fails.
+ *
+ * In: the service graph, asked for again while traces come. Out: a drawing to move and to zoom;
+ * a click on a node shows its traces in the list.
+ */
+
+import { serviceGraph } from "./api.js";
+import { h, iconButton, s } from "./dom.js";
+import { OUTCOMES, graphOf } from "./graph.js";
+import { layout } from "./layout.js";
+import { edgeGroup, nodeGroup, numbersOf } from "./mapparts.js";
+import { Viewport } from "./viewport.js";
+
+const MARGIN = 90;
+/** Between two questions for the graph while traces come. */
+const REFRESH_MS = 3000;
+
+const RANGES = [
+  ["", "All traces"],
+  ["300", "Last 5 minutes"],
+  ["900", "Last 15 minutes"],
+  ["3600", "Last hour"],
+];
+const LEGEND = [
+  ["ok", "ok"],
+  ["error", "error (4xx)"],
+  ["throttle", "throttle (429)"],
+  ["fault", "fault (5xx)"],
+];
+
+/** The view; see the module. */
+export class MapView {
+  title = "Service map";
+  /** @type {HTMLElement} */
+  element;
+
+  #live;
+  #router;
+  #svg;
+  #scene;
+  #viewport;
+  #card;
+  #note;
+  #range;
+  #drawn = "";
+  #version = -1;
+  #timer = 0;
+
+  /** @param {{live: import("./live.js").Live, router: import("./router.js").Router}} page */
+  constructor({ live, router }) {
+    this.#live = live;
+    this.#router = router;
+    this.#scene = s("g", {});
+    this.#svg = s(
+      "svg",
+      { class: "map", role: "group", "aria-label": "Service map" },
+      s(
+        "defs",
+        {},
+        OUTCOMES.map((outcome) =>
+          s(
+            "marker",
+            {
+              id: `arrow-${outcome}`,
+              class: `arrow ${outcome}`,
+              viewBox: "0 0 8 8",
+              refX: 6,
+              refY: 4,
+              markerWidth: 8,
+              markerHeight: 8,
+              markerUnits: "userSpaceOnUse",
+              orient: "auto",
+            },
+            s("path", { d: "M0 .8 7 4 0 7.2z" }),
+          ),
+        ),
+      ),
+      this.#scene,
+    );
+    this.#viewport = new Viewport(this.#svg, this.#scene);
+    this.#card = h("div", { class: "map-card", hidden: true });
+    this.#note = h("div", { class: "empty-note", role: "status" });
+    this.#range = h(
+      "select",
+      { "aria-label": "Time range", on: { change: () => this.#choose() } },
+      RANGES.map(([value, text]) => h("option", { value, text })),
+    );
+    this.element = h(
+      "section",
+      { class: "view map-view", "aria-label": "Service map" },
+      h(
+        "div",
+        { class: "map-bar" },
+        this.#range,
+        h(
+          "ul",
+          { class: "legend", "aria-label": "Colours" },
+          LEGEND.map(([state, label]) =>
+            h("li", { "data-state": state }, h("i", { class: "swatch" }), label),
+          ),
+        ),
+        h("span", { class: "grow" }),
+        h("span", { class: "faint", text: "A click on a service shows its traces" }),
+        iconButton("minus", "Zoom out (-)", () => this.#viewport.zoom(1 / 1.25)),
+        iconButton("plus", "Zoom in (+)", () => this.#viewport.zoom(1.25)),
+        iconButton("fit", "Show all (0)", () => this.#viewport.fit()),
+      ),
+      h("div", { class: "map-body" }, this.#svg, this.#card, this.#note),
+    );
+    live.listen(() => this.#changed());
+  }
+
+  /** @param {import("./router.js").Route} route */
+  show({ query }) {
+    this.#range.value = query.get("range") ?? "";
+    if (this.#range.selectedIndex < 0) this.#range.value = "";
+    this.#card.hidden = true;
+    this.#load();
+  }
+
+  focus() {
+    this.#scene.querySelector(".map-node")?.focus({ preventScroll: true });
+  }
+
+  /** @param {KeyboardEvent} event @returns {boolean} */
+  key(event) {
+    const zooms = { "+": 1.25, "=": 1.25, "-": 1 / 1.25 };
+    if (event.key in zooms) this.#viewport.zoom(zooms[event.key]);
+    else if (event.key === "0") this.#viewport.fit();
+    else if (event.key === "j" || event.key === "k" || event.key.startsWith("Arrow")) {
+      const nodes = [...this.#scene.querySelectorAll(".map-node")];
+      const step =
+        event.key === "j" || event.key === "ArrowDown" || event.key === "ArrowRight" ? 1 : -1;
+      const at = nodes.indexOf(document.activeElement);
+      nodes[(at + step + nodes.length) % nodes.length]?.focus();
+    } else return false;
+    return true;
+  }
+
+  #choose() {
+    this.#router.note({ view: "map", query: { range: this.#range.value } });
+    this.#load();
+  }
+
+  #changed() {
+    if (this.element.hidden || this.#version === this.#live.version || this.#timer) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = 0;
+      if (!this.element.hidden) this.#load();
+    }, REFRESH_MS);
+  }
+
+  async #load() {
+    this.#version = this.#live.version;
+    const window = Number(this.#range.value);
+    const now = Math.ceil(Date.now() / 1000);
+    try {
+      this.#draw(graphOf(await serviceGraph(window ? { start: now - window, end: now } : {})));
+    } catch (error) {
+      if (this.#drawn === "") this.#say("The map cannot be loaded", error.message);
+    }
+  }
+
+  #say(title, text) {
+    this.#note.hidden = title === "";
+    this.#note.replaceChildren(h("h2", { text: title }), h("p", { text }));
+  }
+
+  #draw({ nodes, edges }) {
+    if (nodes.length === 0)
+      this.#say("No service yet", "The map is drawn from traces; there is none in this range.");
+    else this.#say("", "");
+    const focused = document.activeElement?.dataset?.index;
+    const placed = layout(
+      nodes.length,
+      edges.map(({ from, to }) => [from, to]),
+    );
+    const lines = edges.map((edge, index) => edgeGroup(edge, placed.edges[index]));
+    const circles = nodes.map((node, index) => this.#node(node, index, placed.nodes[index]));
+    this.#scene.replaceChildren(...lines, ...circles);
+    if (focused !== undefined) circles[focused]?.focus({ preventScroll: true });
+    // Another shape is shown as a whole; new numbers leave the view where it is.
+    const shape = JSON.stringify([
+      nodes.map((node) => node.name),
+      edges.map(({ from, to }) => [from, to]),
+    ]);
+    const bounds = {
+      x: -MARGIN,
+      y: 0,
+      width: placed.width + 2 * MARGIN,
+      height: placed.height + 24,
+    };
+    this.#viewport.setBounds(bounds, shape !== this.#drawn);
+    this.#drawn = shape;
+  }
+
+  #node(node, index, position) {
+    const group = nodeGroup(node, index, position);
+    if (node.isClient) return group;
+    const open = () => this.#router.go({ view: "traces", query: { q: serviceFilter(node.name) } });
+    const tell = () => {
+      this.#card.replaceChildren(...numbersOf(node));
+      this.#card.hidden = false;
+    };
+    group.addEventListener("click", () => this.#viewport.wasDragged || open());
+    group.addEventListener("keydown", (event) => event.key === "Enter" && open());
+    for (const event of ["pointerenter", "focus"]) group.addEventListener(event, tell);
+    for (const event of ["pointerleave", "blur"]) {
+      group.addEventListener(event, () => (this.#card.hidden = true));
+    }
+    return group;
+  }
+}
+
+/**
+ * The expression for the traces of a service.
+ *
+ * @param {string} name
+ * @returns {string}
+ */
+export function serviceFilter(name) {
+  return `service("${name.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}")`;
+}

@@ -1,0 +1,193 @@
+/**
+ * The parts of the service map: nodes with their rings, edges, and the numbers of a node.
+ *
+ * In: nodes and edges of `graph.js`, and where they go. Out: elements.
+ */
+
+import { h, s } from "./dom.js";
+import { count, duration, line, percent } from "./format.js";
+import { OUTCOMES, quantile, typeLabel } from "./graph.js";
+
+const RADIUS = 34;
+/** Characters in a line below a node. */
+const LABEL_LENGTH = 24;
+
+/** The outcomes of a node as arcs of a ring. */
+function ring(node) {
+  const length = 2 * Math.PI * RADIUS;
+  const arcs = [];
+  let at = 0;
+  for (const outcome of OUTCOMES) {
+    const share = node.total > 0 ? node[outcome] / node.total : 0;
+    if (share === 0) continue;
+    // A failure among thousands is seen too.
+    const drawn = Math.max(share, 0.012);
+    arcs.push(
+      s("circle", {
+        r: RADIUS,
+        class: `ring ${outcome}`,
+        "stroke-dasharray": `${drawn * length} ${length}`,
+        "stroke-dashoffset": -at * length,
+      }),
+    );
+    at += share;
+  }
+  return s("g", { transform: "rotate(-90)" }, s("circle", { r: RADIUS, class: "ring base" }), arcs);
+}
+
+/** A text of at most two lines for below a node. */
+function labelLines(name) {
+  const text = line(name, 60);
+  if (text.length <= LABEL_LENGTH) return [text];
+  const cut = text.slice(0, LABEL_LENGTH).search(/[\s./:_-][^\s./:_-]*$/);
+  const at = cut > 8 ? cut + 1 : LABEL_LENGTH;
+  const rest = text.slice(at);
+  return [
+    text.slice(0, at),
+    rest.length > LABEL_LENGTH ? `${rest.slice(0, LABEL_LENGTH - 1)}…` : rest,
+  ];
+}
+
+/** A curve through the centres of an edge's ends and the stand-ins between them. */
+function curveOf(points) {
+  const [first] = points;
+  if (points.length === 1) {
+    const { x } = first;
+    const top = first.y - RADIUS;
+    const high = top - 46;
+    const d = `M${x - 14} ${top + 2}C${x - 44} ${high} ${x + 44} ${high} ${x + 17} ${top - 5}`;
+    return { d, middle: { x, y: top - 32 } };
+  }
+  // Out at one side of a node and in at the other; what leads back runs a little below.
+  const sign = points.at(-1).x > first.x ? 1 : -1;
+  const below = sign < 0 ? 10 : 0;
+  const line = points.map(({ x, y }) => ({ x, y: y + below }));
+  line[0].x += sign * (RADIUS + 4);
+  line.at(-1).x -= sign * (RADIUS + 8);
+  let d = `M${line[0].x} ${line[0].y}`;
+  for (let index = 1; index < line.length; index += 1) {
+    const [from, to] = [line[index - 1], line[index]];
+    const bend = (to.x - from.x) / 2;
+    d += `C${from.x + bend} ${from.y} ${to.x - bend} ${to.y} ${to.x} ${to.y}`;
+  }
+  const half = Math.floor((line.length - 1) / 2);
+  const [one, other] = [line[half], line[half + 1]];
+  return { d, middle: { x: (one.x + other.x) / 2, y: (one.y + other.y) / 2 } };
+}
+
+function worst({ fault, throttle, error }) {
+  if (fault > 0) return "fault";
+  if (throttle > 0) return "throttle";
+  return error > 0 ? "error" : "ok";
+}
+
+/**
+ * An edge: an arrow with its mean time.
+ *
+ * @param {object} edge
+ * @param {{x: number, y: number}[]} points
+ * @returns {SVGElement}
+ */
+export function edgeGroup(edge, points) {
+  const { d, middle } = curveOf(points);
+  const outcome = worst(edge);
+  return s(
+    "g",
+    { class: "map-edge" },
+    s("path", {
+      d,
+      class: `line ${outcome}`,
+      "marker-end": `url(#arrow-${outcome})`,
+      "stroke-width": 1.2 + Math.min(2, Math.log10(1 + edge.total) / 2),
+    }),
+    s("text", { x: middle.x, y: middle.y - 5, class: "edge-label", text: duration(edge.seconds) }),
+  );
+}
+
+/**
+ * A node: its ring, with the mean time and the number of requests in it, and its name below.
+ *
+ * @param {object} node
+ * @param {number} index
+ * @param {{x: number, y: number}} position
+ * @returns {SVGElement}
+ */
+export function nodeGroup(node, index, { x, y }) {
+  const lines = labelLines(node.name);
+  const failed = node.total - node.ok;
+  const says =
+    `${line(node.name, 100)}, ${typeLabel(node.type)}: ${count(node.total)} requests, ` +
+    `${duration(node.seconds)} on average, ${percent(failed, node.total)} not ok`;
+  const group = s("g", {
+    class: `map-node${node.isClient ? " client" : ""}`,
+    transform: `translate(${x} ${y})`,
+    tabindex: 0,
+    role: node.isClient ? "img" : "link",
+    "aria-label": node.isClient ? "Clients" : says,
+    "data-index": index,
+    "data-name": line(node.name, 200),
+  });
+  group.append(
+    s("circle", { r: RADIUS + 7, class: "focus-ring" }),
+    s("circle", { r: RADIUS - 4, class: "disc" }),
+    node.isClient
+      ? s("path", {
+          class: "person",
+          d: "M0-14a7 7 0 1 1 0 14 7 7 0 0 1 0-14M-13 15a13 11 0 0 1 26 0",
+        })
+      : ring(node),
+    ...(node.isClient
+      ? []
+      : [
+          s("text", { class: "node-time", y: 0, text: duration(node.seconds) }),
+          s("text", { class: "node-count", y: 14, text: `${count(node.total)} req` }),
+        ]),
+    s(
+      "text",
+      { class: "node-name", y: RADIUS + 19 },
+      lines.map((text, at) => s("tspan", { x: 0, dy: at === 0 ? 0 : 14, text })),
+    ),
+    s("text", {
+      class: "node-type",
+      y: RADIUS + 19 + 14 * lines.length,
+      text: line(typeLabel(node.type), 32),
+    }),
+  );
+  return group;
+}
+
+/**
+ * The numbers of a node, in words.
+ *
+ * @param {object} node
+ * @returns {HTMLElement[]}
+ */
+export function numbersOf(node) {
+  const rows = OUTCOMES.map((outcome) =>
+    h(
+      "tr",
+      { "data-state": outcome },
+      h("th", { scope: "row" }, h("i", { class: "swatch" }), outcome),
+      h("td", { text: count(node[outcome]) }),
+      h("td", { text: percent(node[outcome], node.total) }),
+    ),
+  );
+  const times = [
+    ["mean", node.seconds],
+    ["p50", quantile(node.histogram, 0.5)],
+    ["p90", quantile(node.histogram, 0.9)],
+    ["p99", quantile(node.histogram, 0.99)],
+  ].filter(([, value]) => value !== null);
+  return [
+    h("h3", { text: line(node.name, 120) }),
+    h("p", { class: "faint", text: line(typeLabel(node.type), 60) }),
+    h("table", {}, h("tbody", {}, rows)),
+    h(
+      "dl",
+      { class: "times" },
+      times.map(([name, value]) =>
+        h("div", {}, h("dt", { text: name }), h("dd", { text: duration(value) })),
+      ),
+    ),
+  ];
+}

@@ -1,0 +1,112 @@
+/**
+ * The documents of a trace as they came.
+ *
+ * In: their texts. Out: one of them at a time, to read and to copy byte for byte; on wish with line
+ * breaks, which is a view only.
+ */
+
+import { copyButton, h, setText } from "./dom.js";
+import { count, line, plural, size } from "./format.js";
+
+/** Characters put on the page at once; the service takes documents of 64 kB. */
+const SHOWN_LENGTH_MAX = 200_000;
+
+/** The view; see the module. */
+export class RawView {
+  /** @type {HTMLElement} */
+  element;
+
+  #choice;
+  #text;
+  #about;
+  #documents = [];
+  #isPretty = false;
+
+  constructor() {
+    this.#choice = h("select", { "aria-label": "Document", on: { change: () => this.#draw() } });
+    this.#text = h("pre", { class: "raw-text", tabIndex: 0, "aria-label": "Document as it came" });
+    this.#about = h("span", { class: "faint" });
+    const pretty = h("input", {
+      type: "checkbox",
+      on: {
+        change: () => {
+          this.#isPretty = pretty.checked;
+          this.#draw();
+        },
+      },
+    });
+    const copyAll = copyButton(
+      () => this.#documents.join("\n"),
+      "Copy all documents, one a line",
+      "Copy all",
+    );
+    this.element = h(
+      "div",
+      { class: "raw" },
+      h(
+        "div",
+        { class: "raw-bar" },
+        this.#choice,
+        this.#about,
+        h("span", { class: "grow" }),
+        h("label", { class: "check" }, pretty, "Line breaks"),
+        copyButton(
+          () => this.#documents[this.#at] ?? "",
+          "Copy this document as it came",
+          "Copy document",
+        ),
+        copyAll,
+      ),
+      this.#text,
+    );
+  }
+
+  get #at() {
+    return Math.max(0, this.#choice.selectedIndex);
+  }
+
+  /**
+   * @param {string[]} documents
+   * @param {(index: number) => {name: string, id: string}|undefined} describe
+   */
+  show(documents, describe) {
+    const at = this.#at;
+    this.#documents = documents;
+    this.#choice.replaceChildren(
+      ...documents.map((_, index) => {
+        const { name = "not JSON", id = "" } = describe(index) ?? {};
+        return h("option", { text: `${index + 1}. ${line(name, 60)}  ${line(id, 16)}` });
+      }),
+    );
+    this.#choice.selectedIndex = Math.min(at, documents.length - 1);
+    this.#draw();
+  }
+
+  /** @param {number} index */
+  select(index) {
+    this.#choice.selectedIndex = index;
+    this.#draw();
+  }
+
+  #draw() {
+    const exact = this.#documents[this.#at] ?? "";
+    let text = exact;
+    if (this.#isPretty) {
+      try {
+        text = JSON.stringify(JSON.parse(exact), null, 2);
+      } catch {
+        // It is shown as it came.
+      }
+    }
+    const bytes = new TextEncoder().encode(exact).length;
+    const rest = text.length - SHOWN_LENGTH_MAX;
+    const cut = rest > 0 ? `, ${count(rest)} characters not shown` : "";
+    const all = plural(this.#documents.length, "document");
+    const changed = this.#isPretty ? ", formatted for reading" : "";
+    setText(
+      this.#about,
+      `${this.#at + 1} of ${all}, ${size(bytes)}${changed}${cut}`,
+    );
+    setText(this.#text, text.slice(0, SHOWN_LENGTH_MAX));
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * What stands above a trace: its name and call, its id, and the way to the traces beside it.
+ *
+ * In: the summary of the list, where it has one, and the forest. Out: elements.
+ */
+
+import { copyButton, h, iconButton } from "./dom.js";
+import { statusClass } from "./filter.js";
+import { clock, count, duration, line, moment, plural } from "./format.js";
+import { span } from "./tree.js";
+
+/**
+ * @param {object} trace
+ * @param {string} trace.id
+ * @param {object} trace.summary
+ * @param {ReturnType<import("./tree.js").build>|null} trace.model Null while it is loaded.
+ * @param {boolean} trace.isAdjusted Whether clocks are set right.
+ * @param {{before?: string, after?: string}} trace.neighbours
+ * @param {(id: string|undefined) => void} trace.open
+ * @param {() => void} trace.back
+ * @returns {HTMLElement[]}
+ */
+export function traceHead({ id, summary, model, isAdjusted, neighbours, open, back }) {
+  const { method, url, status } = summary.http ?? {};
+  const name = summary.name ?? model?.roots[0]?.name ?? "Trace";
+  const time = model ? span(model.nodes, isAdjusted) : null;
+  const parts = model && [
+    duration(time.end - time.start),
+    plural(model.segmentCount, "segment"),
+    plural(model.nodes.length - model.segmentCount, "subsegment"),
+    model.omittedCount > 0 && `${count(model.omittedCount)} more not shown`,
+    model.unreadCount > 0 && `${plural(model.unreadCount, "document")} not JSON`,
+    model.nodes.some((node) => node.inProgress && node.isSegment) && "in progress",
+  ];
+  const { before, after } = neighbours;
+  return [
+    iconButton("back", "Back to the list (Esc)", () => back()),
+    h(
+      "div",
+      { class: "trace-title" },
+      h("h1", {}, line(name, 120)),
+      h("span", { class: "method", text: line(method, 12) }),
+      h("span", { class: "url", text: line(url, 400), title: line(url, 2000) }),
+      status
+        ? h("span", { class: "status", "data-class": statusClass(summary), text: line(status, 6) })
+        : null,
+    ),
+    h(
+      "div",
+      { class: "trace-facts" },
+      h("span", { class: "mono with-copy" }, line(id, 140), copyButton(id, "Copy the trace's id")),
+      time && time.start > 0
+        ? h("span", { text: clock(time.start), title: moment(time.start) })
+        : null,
+      (parts ?? []).filter(Boolean).map((text) => h("span", { text })),
+    ),
+    h(
+      "div",
+      { class: "trace-nav" },
+      iconButton("up", "Trace above in the list ([)", () => open(before), { disabled: !before }),
+      iconButton("down", "Trace below in the list (])", () => open(after), { disabled: !after }),
+    ),
+  ];
+}

@@ -1,0 +1,104 @@
+/**
+ * A row of the list of traces.
+ *
+ * In: a summary. Out: the cells, filled. Rows are used again for other traces, so everything that
+ * a summary decides is set each time.
+ */
+
+import { h, setText } from "./dom.js";
+import { stateOf, statusClass } from "./filter.js";
+import { clock, duration, line, moment } from "./format.js";
+
+const FLAGS = [
+  ["fault", "fault"],
+  ["error", "error"],
+  ["throttle", "throttle"],
+  ["in_progress", "in progress"],
+];
+
+/** The parts of each row, and the trace that it shows. */
+const parts = new WeakMap();
+let rowCount = 0;
+
+/**
+ * Makes an empty row.
+ *
+ * @param {(id: string) => void} open
+ * @returns {HTMLElement}
+ */
+export function createRow(open) {
+  const part = (name) => h("span", { class: name });
+  const own = {
+    id: "",
+    name: part("name"),
+    method: part("method"),
+    url: part("url"),
+    status: part("status"),
+    meter: part("meter-fill"),
+    duration: part("duration"),
+    start: part("start"),
+    services: part("services-text"),
+    flags: FLAGS.map(([flag, label]) => h("span", { class: `flag ${flag}`, text: label })),
+  };
+  const cell = (name, ...children) =>
+    h("div", { class: `cell ${name}`, role: "gridcell" }, children);
+  rowCount += 1;
+  const row = h(
+    "div",
+    { class: "trace-row", role: "row", id: `trace-row-${rowCount}` },
+    cell("state", part("dot")),
+    cell("trace", own.name, own.method, own.url),
+    cell("status-cell", own.status),
+    cell("duration-cell", own.duration, h("span", { class: "meter" }, own.meter)),
+    cell("start-cell", own.start),
+    cell("services", own.services),
+    cell("flags", own.flags),
+  );
+  parts.set(row, own);
+  row.addEventListener("click", () => {
+    // Who marks text in a row does not want to leave.
+    if (String(getSelection()) === "") open(own.id);
+  });
+  return row;
+}
+
+/** A share of the longest, by the square root: one slow trace leaves something of the others. */
+function meter(seconds, longest) {
+  return seconds > 0 && longest > 0 ? Math.sqrt(seconds / longest) : 0;
+}
+
+/**
+ * Shows a trace in a row.
+ *
+ * @param {HTMLElement} row
+ * @param {object} trace
+ * @param {{index: number, isSelected: boolean, isFresh: boolean, longest: number}} how The duration
+ *   of the longest trace in seconds, beside what the row is.
+ */
+export function updateRow(row, trace, { index, isSelected, isFresh, longest }) {
+  const own = parts.get(row);
+  own.id = trace.id;
+  const state = stateOf(trace);
+  row.dataset.state = state;
+  row.dataset.traceId = trace.id;
+  row.classList.toggle("is-odd", index % 2 === 1);
+  row.classList.toggle("is-fresh", isFresh);
+  row.setAttribute("aria-selected", String(isSelected));
+  row.setAttribute("aria-rowindex", String(index + 2));
+  const { method, url, status } = trace.http ?? {};
+  setText(own.name, line(trace.name, 200) || "?");
+  setText(own.method, line(method, 12));
+  setText(own.url, line(url, 300));
+  own.url.title = line(url, 1000);
+  setText(own.status, line(status, 6) || "–");
+  own.status.dataset.class = statusClass(trace);
+  const isOpen = trace.in_progress && !(trace.duration_seconds > 0);
+  setText(own.duration, isOpen ? "…" : duration(trace.duration_seconds));
+  own.meter.style.width = `${100 * meter(trace.duration_seconds, longest)}%`;
+  setText(own.start, clock(trace.start_time));
+  own.start.title = moment(trace.start_time);
+  const services = (trace.services ?? []).filter((name) => name !== trace.name);
+  setText(own.services, line(services.slice(0, 8).join(", "), 200));
+  own.services.title = line(services.join(", "), 1000);
+  own.flags.forEach((flag, at) => (flag.hidden = trace[FLAGS[at][0]] !== true));
+}

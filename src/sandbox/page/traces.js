@@ -1,0 +1,368 @@
+/**
+ * The list of traces, live.
+ *
+ * In: the traces that {@link Live} follows, and the filter in the address. Out: rows, the newest
+ * first; Enter or a click opens one. New traces do not move the selected row, nor what somebody
+ * reads further down.
+ */
+
+import { forgetTraces } from "./api.js";
+import { h, icon, iconButton, setText, toast } from "./dom.js";
+import { isExpression, parseDuration, predicate, sort } from "./filter.js";
+import { FilterBar, chosenOf } from "./filterbar.js";
+import { plural } from "./format.js";
+import { kindOfNothing, nothing, statusLine } from "./nothing.js";
+import { createRow, updateRow } from "./tracerow.js";
+import { VirtualList } from "./virtual.js";
+
+const ROW_HEIGHT = 34;
+
+/** The columns: heading, and the order that a click on it asks for. */
+const COLUMNS = [
+  ["", ""],
+  ["Trace", "name"],
+  ["Status", "-status"],
+  ["Duration", "-duration"],
+  ["Start", "-start"],
+  ["Other services", ""],
+  ["Flags", ""],
+];
+
+/** The view; see the module. */
+export class TracesView {
+  title = "Traces";
+  /** @type {HTMLElement} */
+  element;
+
+  #live;
+  #router;
+  #bar;
+  #scroller;
+  #list;
+  #headings = new Map();
+  #empty;
+  #status;
+  #newer;
+  #pause;
+  #chosen = chosenOf(new URLSearchParams());
+  #order = "-start";
+  #selectedId = "";
+  #arrivals = new Map();
+  #newerCount = 0;
+  #longest = 0;
+  /** What was there when the list was paused; null while it follows. */
+  #paused = null;
+
+  /** @param {{live: import("./live.js").Live, router: import("./router.js").Router}} page */
+  constructor({ live, router }) {
+    this.#live = live;
+    this.#router = router;
+    this.#bar = new FilterBar((chosen) => this.#choose(chosen));
+    this.#scroller = h(
+      "div",
+      {
+        class: "trace-list",
+        role: "grid",
+        tabIndex: 0,
+        "aria-label": "Traces",
+        on: { scroll: () => this.#scrolled() },
+      },
+      this.#heading(),
+    );
+    this.#list = new VirtualList(this.#scroller, {
+      rowHeight: ROW_HEIGHT,
+      create: () => createRow((id) => this.#open(id)),
+      update: (row, trace, index) => this.#fill(row, trace, index),
+    });
+    this.#pause = iconButton("pause", "Pause", () => this.#togglePause());
+    this.#newer = h("button", {
+      type: "button",
+      class: "newer",
+      hidden: true,
+      on: { click: () => this.#toTop() },
+    });
+    this.#empty = h("div", { class: "empty" });
+    this.#status = h("div", { class: "status-text" });
+    const foot = h(
+      "div",
+      { class: "list-foot" },
+      this.#pause,
+      this.#status,
+      iconButton("trash", "Delete all traces", () => this.#forget(), { class: "icon-button last" }),
+    );
+    this.element = h(
+      "section",
+      { class: "view traces", "aria-label": "Traces" },
+      this.#bar.element,
+      h("div", { class: "list-body" }, this.#scroller, this.#empty, this.#newer),
+      foot,
+    );
+    this.element.hidden = true;
+    live.listen(() => !this.element.hidden && this.#refresh());
+  }
+
+  /** @param {import("./router.js").Route} route */
+  show(route) {
+    this.#chosen = chosenOf(route.query);
+    this.#order = route.query.get("sort") || "-start";
+    this.#bar.show(this.#chosen);
+    this.#apply();
+  }
+
+  /** Puts the keyboard where j and k are expected. */
+  focus() {
+    this.#scroller.focus({ preventScroll: true });
+  }
+
+  focusFilter() {
+    this.#bar.focus();
+  }
+
+  /** The traces before and after one, in the order of the list. */
+  neighbours(id) {
+    const shown = this.#fitting();
+    const at = shown.findIndex((trace) => trace.id === id);
+    return { before: shown[at - 1]?.id, after: at < 0 ? undefined : shown[at + 1]?.id };
+  }
+
+  /** @param {string} id */
+  select(id) {
+    this.#selectedId = id;
+  }
+
+  /**
+   * A key while the keyboard is in a field.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} Whether it meant something here.
+   */
+  typing(event) {
+    const isDown = event.key === "Enter" || event.key === "ArrowDown";
+    if (!this.#bar.hasFocus || !(isDown || event.key === "Escape")) return false;
+    this.focus();
+    if (isDown && this.#index() < 0) this.#move(1);
+    return true;
+  }
+
+  /** @param {KeyboardEvent} event @returns {boolean} Whether it meant something here. */
+  key(event) {
+    const steps = {
+      j: 1,
+      ArrowDown: 1,
+      k: -1,
+      ArrowUp: -1,
+      PageDown: this.#list.pageSize,
+      PageUp: -this.#list.pageSize,
+      Home: -Infinity,
+      End: Infinity,
+    };
+    if (event.key in steps) {
+      this.#move(steps[event.key]);
+      return true;
+    }
+    if (event.key === "Enter" && this.#index() >= 0) {
+      if (document.activeElement?.closest("button, a")) return false;
+      this.#open(this.#selectedId);
+      return true;
+    }
+    if (event.key === "Escape" && this.#selectedId) {
+      this.#selectedId = "";
+      this.#list.draw(true);
+      return true;
+    }
+    if (event.key === "p") {
+      this.#togglePause();
+      return true;
+    }
+    return false;
+  }
+
+  #heading() {
+    const cells = COLUMNS.map(([label, order]) => {
+      const cell = h("div", { role: "columnheader", class: "cell" });
+      if (order === "") cell.append(label);
+      else {
+        const button = h("button", { type: "button", text: label });
+        button.addEventListener("click", () => this.#orderBy(order));
+        cell.append(button);
+        this.#headings.set(order.replace("-", ""), cell);
+      }
+      return cell;
+    });
+    return h("div", { class: "trace-row heading", role: "row" }, cells);
+  }
+
+  #orderBy(order) {
+    const turned = order.startsWith("-") ? order.slice(1) : `-${order}`;
+    this.#order = this.#order === order ? turned : order;
+    this.#scroller.scrollTop = 0;
+    this.#note();
+    this.#refresh();
+  }
+
+  #choose(chosen) {
+    this.#chosen = chosen;
+    this.#scroller.scrollTop = 0;
+    this.#note();
+    this.#apply();
+  }
+
+  /** What the address says of the list. */
+  get query() {
+    const { q, flags, status, min } = this.#chosen;
+    const sort = this.#order === "-start" ? "" : this.#order;
+    return { q, flags: flags.join(","), status: status.join(","), min, sort };
+  }
+
+  /** The choice goes into the address, for a reload and for a friend. */
+  #note() {
+    this.#router.note({ view: "traces", query: this.query });
+  }
+
+  #apply() {
+    this.#live.setExpression(isExpression(this.#chosen.q) ? this.#chosen.q : "");
+    this.#refresh();
+  }
+
+  get #all() {
+    return this.#paused ?? [...this.#live.traces.values()];
+  }
+
+  /** The traces that the choice lets through, in its order. */
+  #fitting() {
+    const { q, flags, status, min } = this.#chosen;
+    const expression = isExpression(q);
+    const fits = predicate({
+      text: q,
+      flags: new Set(flags),
+      statuses: new Set(status),
+      minSeconds: parseDuration(min) || 0,
+    });
+    const { matched } = this.#live;
+    const shown = this.#all.filter(
+      (trace) => fits(trace) && (!expression || matched?.has(trace.id)),
+    );
+    return sort(shown, this.#order);
+  }
+
+  #refresh() {
+    const shown = this.#fitting();
+    this.#longest = shown.reduce((most, trace) => Math.max(most, trace.duration_seconds || 0), 0);
+    this.#replace(shown);
+    this.#bar.refuse(isExpression(this.#chosen.q) ? this.#live.refusal : "");
+    for (const [order, cell] of this.#headings) {
+      const direction = this.#order.startsWith("-") ? "descending" : "ascending";
+      const sorted = this.#order.replace("-", "") === order;
+      cell.setAttribute("aria-sort", sorted ? direction : "none");
+    }
+    this.#scroller.setAttribute("aria-rowcount", String(shown.length + 1));
+    this.#describe(shown.length, this.#all.length);
+  }
+
+  /** Shows other rows so that the selected row, or the first one seen, stays where it is. */
+  #replace(traces) {
+    const before = this.#list.items;
+    const { from, to } = this.#list.seen;
+    const selected = this.#index();
+    const isSeen = selected >= from && selected < to;
+    const anchor = isSeen ? before[selected] : this.#scroller.scrollTop > 0 ? before[from] : null;
+    const positions = new Map(traces.map((trace, index) => [trace.id, index]));
+    const now = anchor ? positions.get(anchor.id) : undefined;
+    const shift = now === undefined ? 0 : now - (isSeen ? selected : from);
+    this.#greet(before, traces, now);
+    this.#list.setItems(traces, shift);
+    this.#scrolled();
+  }
+
+  /** Remembers which rows are new: they light up, and those above what is seen are counted. */
+  #greet(before, traces, anchor) {
+    const known = new Set(before.map((trace) => trace.id));
+    const time = performance.now();
+    for (const [id, at] of this.#arrivals) if (time - at > 2000) this.#arrivals.delete(id);
+    if (before.length === 0) return;
+    traces.forEach((trace, index) => {
+      if (known.has(trace.id)) return;
+      this.#arrivals.set(trace.id, time);
+      if (anchor !== undefined && index < anchor) this.#newerCount += 1;
+    });
+  }
+
+  #fill(row, trace, index) {
+    const isSelected = trace.id === this.#selectedId;
+    const arrived = this.#arrivals.get(trace.id);
+    const isFresh = arrived !== undefined && performance.now() - arrived < 1200;
+    updateRow(row, trace, { index, isSelected, isFresh, longest: this.#longest });
+    if (isSelected) this.#scroller.setAttribute("aria-activedescendant", row.id);
+  }
+
+  #index() {
+    if (this.#selectedId === "") return -1;
+    return this.#list.items.findIndex((trace) => trace.id === this.#selectedId);
+  }
+
+  #move(step) {
+    const { items, seen } = this.#list;
+    if (items.length === 0) return;
+    const at = this.#index();
+    const next = at < 0 ? (Number.isFinite(step) ? seen.from : step > 0 ? Infinity : 0) : at + step;
+    const index = Math.min(Math.max(next, 0), items.length - 1);
+    this.#selectedId = items[index].id;
+    this.#list.reveal(index);
+    this.#list.draw(true);
+  }
+
+  #open(id) {
+    this.#selectedId = id;
+    this.#router.go({ view: "trace", id });
+  }
+
+  #scrolled() {
+    if (this.#scroller.scrollTop < 2) this.#newerCount = 0;
+    this.#newer.hidden = this.#newerCount === 0;
+    if (!this.#newer.hidden) {
+      this.#newer.replaceChildren(icon("up"), `${plural(this.#newerCount, "new trace")}`);
+    }
+  }
+
+  #toTop() {
+    this.#scroller.scrollTop = 0;
+    this.focus();
+  }
+
+  #togglePause() {
+    this.#paused = this.#paused ? null : [...this.#live.traces.values()];
+    const label = this.#paused ? "Go on" : "Pause";
+    this.#pause.replaceChildren(icon(this.#paused ? "play" : "pause"));
+    this.#pause.setAttribute("aria-label", label);
+    this.#pause.title = label;
+    this.element.classList.toggle("is-paused", this.#paused !== null);
+    this.#refresh();
+  }
+
+  #describe(shownCount, allCount) {
+    const { connection, store, matched, traces } = this.#live;
+    const isLoading =
+      connection === "connecting" || (matched === null && isExpression(this.#chosen.q));
+    const kind = shownCount > 0 ? "" : kindOfNothing({ connection, isLoading, allCount });
+    this.#scroller.classList.toggle("is-empty", kind !== "");
+    if (this.#empty.dataset.kind !== kind) {
+      this.#empty.dataset.kind = kind;
+      this.#empty.replaceChildren(...nothing(kind));
+    }
+    const waitingCount = this.#paused ? traces.size - this.#paused.length : 0;
+    const counts = { shownCount, allCount, waitingCount };
+    setText(this.#status, statusLine({ ...counts, store, isPaused: this.#paused !== null }));
+  }
+
+  async #forget() {
+    if (this.#live.traces.size === 0) return;
+    if (!confirm("Delete all traces that the sandbox holds?")) return;
+    try {
+      await forgetTraces();
+      this.#selectedId = "";
+      await this.#live.poll();
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+  }
+}

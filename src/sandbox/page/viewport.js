@@ -1,0 +1,106 @@
+/**
+ * Moving and zooming a drawing by pointer, wheel and buttons.
+ *
+ * In: an SVG element, its scene, and the bounds of what is drawn. Out: the scene's transform.
+ */
+
+const SCALE_MIN = 0.15;
+const SCALE_MAX = 3;
+/** Larger than life helps nobody. */
+const FIT_SCALE_MAX = 1.25;
+/** A pointer that moves less was a click. */
+const DRAG_MIN = 4;
+
+/** The viewport; see the module. */
+export class Viewport {
+  /** Whether the pointer moved the drawing since it was pressed. */
+  wasDragged = false;
+
+  #svg;
+  #scene;
+  #bounds = { x: 0, y: 0, width: 1, height: 1 };
+  #scale = 1;
+  #x = 0;
+  #y = 0;
+  /** Whether everything is to be seen when the size of the page changes. */
+  #isFitted = true;
+
+  /**
+   * @param {SVGSVGElement} svg
+   * @param {SVGGElement} scene
+   */
+  constructor(svg, scene) {
+    this.#svg = svg;
+    this.#scene = scene;
+    svg.addEventListener("pointerdown", (event) => this.#drag(event));
+    svg.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        const box = svg.getBoundingClientRect();
+        const factor = Math.exp(-event.deltaY * (event.deltaMode === 1 ? 0.05 : 0.0015));
+        this.zoom(factor, { x: event.clientX - box.x, y: event.clientY - box.y });
+      },
+      { passive: false },
+    );
+    new ResizeObserver(() => this.#isFitted && this.fit()).observe(svg);
+  }
+
+  /**
+   * @param {{x: number, y: number, width: number, height: number}} bounds
+   * @param {boolean} fit Whether to show all of it now.
+   */
+  setBounds(bounds, fit) {
+    this.#bounds = bounds;
+    if (fit || this.#isFitted) this.fit();
+  }
+
+  /** Shows everything. */
+  fit() {
+    const { clientWidth: width, clientHeight: height } = this.#svg;
+    if (width === 0 || height === 0) return;
+    const { x, y, width: w, height: h } = this.#bounds;
+    this.#scale = Math.max(SCALE_MIN, Math.min(width / w, height / h, FIT_SCALE_MAX));
+    this.#x = (width - w * this.#scale) / 2 - x * this.#scale;
+    this.#y = (height - h * this.#scale) / 2 - y * this.#scale;
+    this.#isFitted = true;
+    this.#apply();
+  }
+
+  /**
+   * @param {number} factor
+   * @param {{x: number, y: number}} [at] What stays where it is; the middle if not given.
+   */
+  zoom(factor, at = { x: this.#svg.clientWidth / 2, y: this.#svg.clientHeight / 2 }) {
+    const scale = Math.min(Math.max(this.#scale * factor, SCALE_MIN), SCALE_MAX);
+    this.#x = at.x - ((at.x - this.#x) * scale) / this.#scale;
+    this.#y = at.y - ((at.y - this.#y) * scale) / this.#scale;
+    this.#scale = scale;
+    this.#isFitted = false;
+    this.#apply();
+  }
+
+  #drag(event) {
+    if (event.button !== 0) return;
+    const from = { x: event.clientX - this.#x, y: event.clientY - this.#y };
+    const start = { x: event.clientX, y: event.clientY };
+    this.wasDragged = false;
+    const move = (moved) => {
+      const far = Math.hypot(moved.clientX - start.x, moved.clientY - start.y) >= DRAG_MIN;
+      if (!this.wasDragged && !far) return;
+      this.wasDragged = true;
+      this.#isFitted = false;
+      this.#x = moved.clientX - from.x;
+      this.#y = moved.clientY - from.y;
+      this.#apply();
+    };
+    const done = new AbortController();
+    addEventListener("pointermove", move, { signal: done.signal });
+    addEventListener("pointerup", () => done.abort(), { signal: done.signal });
+    addEventListener("pointercancel", () => done.abort(), { signal: done.signal });
+  }
+
+  #apply() {
+    this.#scene.setAttribute("transform", `translate(${this.#x} ${this.#y}) scale(${this.#scale})`);
+  }
+}
