@@ -17,6 +17,7 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from browser import Page, start_browser
 from processes import ACCESS_KEY, REGION, SECRET_KEY, Child, Daemon
 from recorder import signed_headers
 from service import Service
@@ -60,6 +61,22 @@ def start_daemon(tmp_path):
 def sandbox(start_daemon):
     """A sandbox without a trace."""
     return start_daemon("sandbox")
+
+
+@pytest.fixture(scope="session")
+def driver():
+    """A browser without a window."""
+    driver = start_browser()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(driver, sandbox):
+    """The sandbox's page, not loaded yet."""
+    page = Page(driver, sandbox)
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,9 @@ import boto3
 
 from processes import ACCESS_KEY, PATIENCE_SECONDS, REGION, SECRET_KEY
 
+#: Documents in one call; the service's limit.
+DOCUMENT_COUNT_MAX = 50
+
 
 def xray_client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
     """boto3's client for the service at `url`."""
@@ -20,6 +23,15 @@ def xray_client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
     )
+
+
+def put_documents(url, texts, access_key, secret_key):
+    """Puts documents through the API, as the AWS CLI would; fails if one is refused."""
+    client = xray_client(url, access_key, secret_key)
+    for first in range(0, len(texts), DOCUMENT_COUNT_MAX):
+        batch = texts[first : first + DOCUMENT_COUNT_MAX]
+        answer = client.put_trace_segments(TraceSegmentDocuments=batch)
+        assert answer["UnprocessedTraceSegments"] == []
 
 
 class Service:

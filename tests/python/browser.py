@@ -1,0 +1,238 @@
+"""A browser without a window, and the sandbox's page in it.
+
+In: Debian's chromium and chromedriver. Out: what is on the page, asked for until it is there. The
+browser resolves no name and reaches loopback alone; what it asks for is kept all the same, and a
+test fails if it asks anybody else. Pictures are kept in tests/.cache/screenshots.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.keys import Keys
+
+from page_traces import compact
+from processes import wait_for
+from service import put_documents
+
+#: What the sandbox accepts, known to everybody: src/daemon/sandbox.rs.
+ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
+
+SCREENSHOTS = Path(__file__).parent.parent / ".cache" / "screenshots"
+
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--lang=en",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+]
+
+#: Imports a module of the page and calls one of its functions.
+CALL = """
+const [module, name, args, done] = arguments;
+import(`/page/${module}`).then(async (it) => done({value: await it[name](...args)}))
+    .catch((error) => done({error: String(error)}));
+"""
+
+#: Milliseconds from an act until the browser has drawn what came of it.
+MEASURE = """
+const [act, done] = arguments;
+const start = performance.now();
+new Function(act)();
+requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+"""
+
+#: Has the page get answers of ours for some paths, as from a server that checks less.
+ANSWERS = """
+const answers = %s;
+const real = window.fetch;
+window.fetch = (path, options) => {
+    const own = answers[String(path).split("?")[0]];
+    return own ? Promise.resolve(new Response(JSON.stringify(own))) : real(path, options);
+};
+"""
+
+
+def start_browser():
+    """A driver; chromium and chromedriver must be installed, nothing is fetched."""
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    assert all(programs), "Debian's chromium and chromium-driver are not installed"
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ARGUMENTS:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(programs[1]))
+
+
+class Page:
+    """The page of one sandbox."""
+
+    def __init__(self, driver, sandbox):
+        self.driver, self.url = driver, sandbox.url
+        self._script = None
+        self.resize(1440, 900)
+        self.prefer("light")
+
+    def open(self, fragment="", answers=None):
+        """Loads the page afresh."""
+        self.driver.get("about:blank")
+        self._drop_answers()
+        if answers:
+            source = ANSWERS % json.dumps(answers)
+            command = "Page.addScriptToEvaluateOnNewDocument"
+            self._script = self.driver.execute_cdp_cmd(command, {"source": source})["identifier"]
+        self.driver.get(f"{self.url}/{fragment}")
+        return self
+
+    def _drop_answers(self):
+        if self._script:
+            command = "Page.removeScriptToEvaluateOnNewDocument"
+            self.driver.execute_cdp_cmd(command, {"identifier": self._script})
+            self._script = None
+
+    def put(self, documents):
+        """Puts documents into the sandbox, texts as they are."""
+        texts = [it if isinstance(it, str) else compact(it) for it in documents]
+        put_documents(self.url, texts, ACCESS_KEY, SECRET_KEY)
+
+    def resize(self, width, height):
+        """Sets the size of the page, in CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def prefer(self, scheme):
+        """What the system prefers: "light" or "dark"."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def js(self, script, *arguments):
+        """What a script returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def call(self, module, name, *arguments):
+        """What a function of a module of the page returns."""
+        answer = self.driver.execute_async_script(CALL, module, name, list(arguments))
+        assert "error" not in answer, answer
+        return answer.get("value")
+
+    def measure(self, act):
+        """Milliseconds until what a script does is on the screen."""
+        return self.driver.execute_async_script(MEASURE, act)
+
+    def texts(self, selector):
+        """The texts of all elements that are seen."""
+        return self.js(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".filter((it) => it.checkVisibility()).map((it) => it.innerText.trim())",
+            selector,
+        )
+
+    def wait(self, find, complaint):
+        """Waits until `find` returns something; returns it."""
+        where = "return location.href + '\\n' + document.body.innerText.slice(0, 2000)"
+        return wait_for(find, lambda: f"{complaint}\n{self.js(where)}")
+
+    def wait_for_text(self, selector, text):
+        """Waits until an element that is seen has `text` in it."""
+        found = lambda: any(text in one for one in self.texts(selector))
+        self.wait(found, f"no {text!r} in {selector}")
+
+    def wait_for_count(self, selector, count):
+        """Waits until so many elements are seen."""
+        self.wait(lambda: len(self.texts(selector)) == count, f"not {count} of {selector}")
+
+    def rows(self):
+        """The names in the rows of the list or the waterfall, from top to bottom."""
+        return self.js(
+            "return [...document.querySelectorAll('.virtual-row')]"
+            ".filter((it) => it.checkVisibility())"
+            ".sort((a, b) => a.getBoundingClientRect().y - b.getBoundingClientRect().y)"
+            ".map((it) => it.querySelector('.name, .wf-name').textContent)"
+        )
+
+    def click(self, selector, text=""):
+        """Clicks the element that is seen and has this text, when it is there."""
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].find((it) =>"
+            " it.checkVisibility() && it.textContent.includes(arguments[1]))"
+        )
+
+        def click():
+            element = self.js(script, selector, text)
+            if not element:
+                return False
+            try:
+                ActionChains(self.driver).move_to_element(element).click().perform()
+            except StaleElementReferenceException:
+                # The page has drawn it anew in between.
+                return False
+            return True
+
+        self.wait(click, f"no {selector} {text!r}")
+
+    def fill(self, selector, text):
+        """Types into a field, in place of what is in it."""
+        self.js(
+            "const it = document.querySelector(arguments[0]); it.focus(); it.select()", selector
+        )
+        self.press(text if text else Keys.BACKSPACE)
+
+    def press(self, *keys):
+        """Presses keys, one after the other."""
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def fragment(self):
+        """Where the page is."""
+        return self.js("return location.hash")
+
+    def copied(self, press):
+        """What is in the clipboard after `press`."""
+        permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        command = {"origin": self.url, "permissions": permissions}
+        self.driver.execute_cdp_cmd("Browser.grantPermissions", command)
+        press()
+        # The button says it when the text is there.
+        self.wait(lambda: self.js("return document.querySelector('.is-done')"), "it is not copied")
+        read = "navigator.clipboard.readText().then(arguments[0], arguments[0])"
+        return self.driver.execute_async_script(read)
+
+    def picture(self, name):
+        """Keeps a picture of the page."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+
+    def close(self):
+        """Leaves the page; fails if it complained, or asked anybody but its sandbox."""
+        self.driver.get("about:blank")
+        self._drop_answers()
+        console, network = self.driver.get_log("browser"), self.driver.get_log("performance")
+        complaints = [
+            entry["message"]
+            for entry in console
+            # An answer that is no success is the sandbox's to give.
+            if entry["level"] == "SEVERE" and "Failed to load resource" not in entry["message"]
+        ]
+        assert not complaints, complaints
+        asked = set()
+        for entry in network:
+            message = json.loads(entry["message"])["message"]
+            if message["method"] in ("Network.requestWillBeSent", "Network.webSocketCreated"):
+                parameters = message["params"]
+                asked.add(parameters.get("url") or parameters["request"]["url"])
+        assert asked, "the log of the network is empty"
+        own = urlsplit(self.url).netloc
+        others = [url for url in asked if url != "about:blank" and urlsplit(url).netloc != own]
+        assert not others, others

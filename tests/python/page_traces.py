@@ -1,0 +1,381 @@
+"""Traces for the tests of the sandbox's page: a shop like a real one, very many, and hostile ones.
+
+In: the time, and what kind. Out: segment documents as dictionaries, with ids that are the same in
+each run, so that pictures of the page can be compared.
+"""
+
+import json
+import random
+from pathlib import Path
+
+HEADER = b'{"format":"json","version":1}\n'
+
+#: Markup and other words that must stay words, wherever a document can hold them.
+MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+SCRIPT_URL = "javascript:window.hacked=1"
+
+CALLERS = {
+    "shop.example": ["inventory", "pricing", "payments", "users"],
+    "inventory": ["stock@inventory-db"],
+    "pricing": ["currency-rates"],
+    "payments": ["fraud-check", "ledger@payments-db"],
+    "users": ["Sessions"],
+    "fraud-check": ["Scores"],
+}
+
+
+def recorded(name):
+    """The document of a datagram that was recorded from a real SDK."""
+    return (
+        (Path(__file__).parent.parent / "segments" / name).read_bytes().split(b"\n", 1)[1].decode()
+    )
+
+
+def compact(document):
+    """The JSON of a document without spaces."""
+    return json.dumps(document, separators=(",", ":"))
+
+
+def parts(document):
+    """A document and everything embedded in it."""
+    found = [document]
+    for part in found:
+        found.extend(part.get("subsegments", []))
+    return found
+
+
+class Ids:
+    """Ids of traces and segments."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+
+    def segment(self):
+        return f"{self.random.getrandbits(64):016x}"
+
+    def trace(self, start):
+        return f"1-{int(start):08x}-{self.random.getrandbits(96):024x}"
+
+
+def named(name, start, **fields):
+    """The only document of a trace."""
+    ids = Ids(name)
+    return {
+        "trace_id": ids.trace(start),
+        "id": ids.segment(),
+        "name": name,
+        "start_time": start,
+        "end_time": start + 0.1,
+    } | fields
+
+
+def http(method, url, status, **request):
+    """The field http."""
+    return {"request": {"method": method, "url": url} | request, "response": {"status": status}}
+
+
+def request(ids, start, path="/checkout", method="GET", status=200, slow=1.0, failing=None):
+    """The documents of one request to the shop; `failing` names the service that throws."""
+    trace_id = ids.trace(start)
+    chance = ids.random
+    documents = []
+
+    def flags(code):
+        found = {"fault": True} if code >= 500 else {"error": True} if code >= 400 else {}
+        return found | ({"throttle": True} if code == 429 else {})
+
+    def serve(name, at, parent_id=None, depth=0, method=method):
+        """Adds the segment of a service; returns its end and status."""
+        segment_id, now, calls = ids.segment(), at + slow * chance.uniform(0.002, 0.006), []
+        worst = 200
+        for called in CALLERS.get(name, []):
+            if depth == 0 and path == "/" and called == "payments":
+                continue
+            call = {"id": ids.segment(), "name": called, "start_time": now}
+            if "@" in called:
+                end = now + slow * chance.uniform(0.01, 0.05)
+                call |= {
+                    "namespace": "remote",
+                    "end_time": end,
+                    "sql": {
+                        "database_type": "PostgreSQL",
+                        "database_version": "16.4",
+                        "user": "app",
+                        "url": f"jdbc:postgresql://{called.split('@')[1]}:5432/main",
+                        "sanitized_query": "SELECT id, count FROM items WHERE item = ? FOR UPDATE",
+                    },
+                }
+                code = 200
+            elif called in ("Sessions", "Scores"):
+                end = now + slow * chance.uniform(0.004, 0.02)
+                code = 429 if failing == called else 200
+                call |= {
+                    "namespace": "aws",
+                    "end_time": end,
+                    "aws": {
+                        "operation": "GetItem",
+                        "table_name": called,
+                        "region": "eu-west-1",
+                        "request_id": ids.segment().upper(),
+                        "retries": 2 if code == 429 else 0,
+                    },
+                    "http": {"response": {"status": code}},
+                } | flags(code)
+            else:
+                verb = "POST" if called in ("payments", "fraud-check") else "GET"
+                end, code = serve(called, now + 0.002, call["id"], depth + 1, verb)
+                end += 0.002
+                call |= {
+                    "namespace": "remote",
+                    "end_time": end,
+                    "http": http(verb, f"http://{called}.internal{path}", code),
+                } | flags(code)
+            calls.append(call)
+            worst = max(worst, code)
+            now = end + slow * chance.uniform(0.001, 0.004)
+        if depth == 0:
+            render = {"id": ids.segment(), "name": "render", "start_time": now}
+            now += slow * chance.uniform(0.02, 0.08)
+            calls.append(render | {"end_time": now})
+        now += slow * chance.uniform(0.001, 0.004)
+        code = 500 if name == failing else 502 if worst >= 500 else worst
+        code = status if depth == 0 and status != 200 else code
+        segment = {
+            "trace_id": trace_id,
+            "id": segment_id,
+            "name": name,
+            "start_time": at,
+            "end_time": now,
+            "origin": "AWS::ECS::Container",
+            "http": http(
+                method,
+                f"https://{name}{path}" if depth == 0 else f"http://{name}.internal{path}",
+                code,
+                client_ip="192.0.2.7",
+                user_agent="Mozilla/5.0",
+            ),
+            "aws": {"xray": {"sdk": "X-Ray for Python", "sdk_version": "2.15.0"}},
+            "subsegments": calls,
+        } | flags(code)
+        if parent_id:
+            segment["parent_id"] = parent_id
+        else:
+            segment["user"] = chance.choice(["ana", "bo", "chidi"])
+            segment["annotations"] = {
+                "customer": chance.choice(["returning", "new"]),
+                "items": chance.randint(1, 9),
+            }
+            segment["metadata"] = {
+                "shop": {
+                    "cart": {
+                        "currency": "EUR",
+                        "lines": [{"sku": "tea-12", "quantity": 2, "price": 4.5}],
+                    }
+                }
+            }
+        if name == failing:
+            segment["cause"] = {
+                "working_directory": f"/srv/{name}",
+                "exceptions": [
+                    {
+                        "id": ids.segment(),
+                        "type": "UpstreamTimeout",
+                        "message": "the card issuer did not answer within 250 ms",
+                        "remote": False,
+                        "stack": [
+                            {"path": f"{name}/{file}.py", "line": line, "label": label}
+                            for file, line, label in [
+                                ("charge", 88, "charge"),
+                                ("issuer", 41, "ask"),
+                                ("http", 210, "send"),
+                            ]
+                        ],
+                    }
+                ],
+            }
+        documents.append(segment)
+        return now, code
+
+    serve("shop.example", start)
+    return documents
+
+
+def shop(now, count=60, seed=1):
+    """The documents of `count` requests of the last minutes, the newest at `now`."""
+    ids = Ids(seed)
+    paths = [
+        ("/", "GET"),
+        ("/items/42", "GET"),
+        ("/checkout", "POST"),
+        ("/cart", "PUT"),
+        ("/search?q=tea", "GET"),
+    ]
+    documents = []
+    for index in range(count):
+        path, method = paths[ids.random.choices(range(5), [5, 4, 3, 2, 3])[0]]
+        what = {"path": path, "method": method, "slow": ids.random.lognormvariate(0, 0.5)}
+        if index % 11 == 5:
+            what |= {"path": "/checkout", "method": "POST", "failing": "payments"}
+        elif index % 13 == 7:
+            what |= {"failing": "Sessions"}
+        elif index % 9 == 4:
+            what |= {"status": 404, "path": f"/items/{9000 + index}", "method": "GET"}
+        start = now - 1 - (count - index) * 3.7 - ids.random.uniform(0, 2)
+        documents += request(ids, start, **what)
+    return documents
+
+
+def many(now, count, seed=2):
+    """One small document for each of `count` traces."""
+    ids = Ids(seed)
+    documents = []
+    for index in range(count):
+        start = now - count + index
+        code = ids.random.choices([200, 404, 500, 429], [90, 4, 4, 2])[0]
+        flags = {
+            200: {},
+            404: {"error": True},
+            500: {"fault": True},
+            429: {"error": True, "throttle": True},
+        }[code]
+        documents.append(
+            {
+                "trace_id": ids.trace(start),
+                "id": ids.segment(),
+                "name": f"service-{index % 7}",
+                "start_time": start,
+                "end_time": start + ids.random.lognormvariate(-3, 1),
+                "http": http("GET", f"https://service.example/items/{index}", code),
+                "annotations": {"index": index},
+            }
+            | flags
+        )
+    return documents
+
+
+def wide(start, count=10_000, seed=3):
+    """One trace with `count` subsegments, in documents that stay below 64 kB."""
+    ids = Ids(seed)
+    trace_id, root = ids.trace(start), ids.segment()
+    documents = [
+        {
+            "trace_id": trace_id,
+            "id": root,
+            "name": "wide",
+            "start_time": start,
+            "end_time": start + count / 1000,
+        }
+    ]
+    for first in range(0, count, 200):
+        batch = {
+            "trace_id": trace_id,
+            "id": ids.segment(),
+            "parent_id": root,
+            "type": "subsegment",
+            "name": f"batch {first}",
+            "start_time": start + first / 1000,
+            "end_time": start + (first + 200) / 1000,
+        }
+        batch["subsegments"] = [
+            {
+                "id": ids.segment(),
+                "name": f"item {index}",
+                "start_time": start + index / 1000,
+                "end_time": start + index / 1000 + 0.0008,
+            }
+            for index in range(first, min(first + 199, count))
+        ]
+        documents.append(batch)
+    return documents
+
+
+def hostile(start, seed=4):
+    """Traces that try to be more than text, or less than a tree, by what they try.
+
+    Those under "refused" break the published rules: the sandbox does not take them, but the page
+    must not depend on that.
+    """
+    ids = Ids(seed)
+
+    def document(**fields):
+        return {
+            "trace_id": ids.trace(start),
+            "id": ids.segment(),
+            "name": "hostile",
+            "start_time": start,
+            "end_time": start + 0.1,
+        } | fields
+
+    def part(**fields):
+        return {
+            "id": ids.segment(),
+            "name": "part",
+            "start_time": start,
+            "end_time": start + 0.05,
+        } | fields
+
+    markup = document(
+        user=MARKUP,
+        origin=MARKUP,
+        http=http(MARKUP, SCRIPT_URL, 500, user_agent=MARKUP),
+        fault=True,
+        aws={"operation": MARKUP, MARKUP: MARKUP},
+        sql={"sanitized_query": MARKUP, "url": SCRIPT_URL},
+        annotations={"markup": MARKUP, "__proto__": "x", "constructor": 1},
+        metadata={MARKUP: {MARKUP: [MARKUP]}, "__proto__": {"polluted": True}},
+        cause={
+            "exceptions": [
+                {
+                    "id": "e",
+                    "type": MARKUP,
+                    "message": MARKUP,
+                    "stack": [{"path": MARKUP, "line": MARKUP, "label": MARKUP}],
+                }
+            ]
+        },
+        links=[{"trace_id": MARKUP, "attributes": {MARKUP: SCRIPT_URL}}],
+        subsegments=[part(name=MARKUP, namespace=MARKUP)],
+    )
+    huge = document(name="n" * 200, metadata={"list": list(range(5_000)), "text": "y" * 20_000})
+    first, second, third = (ids.segment() for _ in range(3))
+    ring_id = ids.trace(start)
+    ring = [
+        document(trace_id=ring_id, id=own, parent_id=parent, name=name)
+        for own, parent, name in [
+            (first, second, "ring-a"),
+            (second, third, "ring-b"),
+            (third, first, "ring-c"),
+            (ids.segment(), first, "below"),
+        ]
+    ]
+    alone = document(parent_id="0123456789abcdef", name="orphan", type="subsegment")
+    deep = part()
+    for level in range(40):
+        deep = part(name=f"level {level}", subsegments=[deep])
+    reordered = document(subsegments=[part(name="\u202eexe.cod\u0007\u2066\u200b end"), deep])
+    refused = [
+        document(name=MARKUP, namespace=MARKUP),
+        document(
+            http=[],
+            aws=1,
+            sql="x",
+            cause={"exceptions": {}},
+            annotations=[1],
+            metadata="text",
+            links={"a": 1},
+            service=[None],
+            user={"a": 1},
+            end_time=-1e300,
+            subsegments=[1, None, [], {"name": 7, "start_time": "x"}],
+        ),
+        document(id=7, name=None, start_time=None, cause=[None], subsegments={"a": 1}),
+        document(name="n" * 30_000, start_time=1e308, end_time=1e308),
+    ]
+    return {
+        "markup": [markup],
+        "huge": [huge],
+        "ring": ring,
+        "alone": [alone],
+        "reordered": [reordered],
+        "refused": refused,
+    }

@@ -1,0 +1,152 @@
+"""The sandbox's page in a real browser: the service map and the sampling rules.
+
+In: traces of a shop, and rules typed in. Out: nodes and edges, and what a real sampler decides.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from selenium.webdriver.common.keys import Keys
+
+import page_traces
+from processes import ENVIRONMENT
+
+HERE = Path(__file__).parent
+
+
+def test_the_map_has_a_node_for_each_service_and_leads_to_its_traces(page, sandbox):
+    page.put(page_traces.shop(time.time(), 30))
+    page.open("#/map")
+    names = {
+        "shop.example",
+        "inventory",
+        "pricing",
+        "payments",
+        "users",
+        "fraud-check",
+        "currency-rates",
+    }
+    shown = lambda: set(
+        page.js(
+            "return [...document.querySelectorAll('.map-node:not(.client)')].map((it) => it.dataset.name)"
+        )
+    )
+    page.wait(lambda: names <= shown(), "not all services")
+    graph = json.loads(sandbox.get("/api/service-graph"))["Services"]
+    assert page.js("return document.querySelectorAll('.map-node').length") == len(graph)
+    edges = sum(len(service["Edges"]) for service in graph)
+    assert page.js("return document.querySelectorAll('.map-edge').length") == edges
+    page.picture("map")
+    [shop] = [
+        service
+        for service in graph
+        if service["Name"] == "shop.example" and service["Type"] != "client"
+    ]
+    total = shop["SummaryStatistics"]["TotalCount"]
+    label = page.js(
+        "return document.querySelector('[data-name=\"shop.example\"]:not(.client)')"
+        ".getAttribute('aria-label')"
+    )
+    assert f"{total} requests" in label
+    page.click('[data-name="payments"] .disc')
+    page.wait_for_text(".filter-mode", "expression")
+    assert page.js("return document.querySelector('#filter').value") == 'service("payments")'
+    page.driver.back()
+    page.wait(lambda: page.fragment() == "#/map", "back does not lead to the map")
+
+
+def test_thirty_services_with_rings_lie_apart_and_layers_follow_calls(page):
+    page.open()
+    edges = [[0, 1]] + [[1 + index % 9, 10 + index] for index in range(20)]
+    edges += [[index, index + 1] for index in range(1, 9)] + [[9, 1], [12, 2], [5, 5], [3, 29]]
+    found = page.call("layout.js", "layout", 30, edges)
+    nodes = found["nodes"]
+    assert len(nodes) == 30 and len(found["edges"]) == len(edges)
+    for one in range(30):
+        for other in range(one):
+            apart = [abs(nodes[one][axis] - nodes[other][axis]) for axis in "xy"]
+            assert apart[0] >= 200 or apart[1] >= 120, (one, other)
+    for (source, target), line in zip(edges, found["edges"]):
+        assert line[0] == nodes[source] and line[-1] == nodes[target]
+    forward = sum(nodes[source]["x"] < nodes[target]["x"] for source, target in edges)
+    # All but the two that close a ring, and the loop.
+    assert forward == len(edges) - 3
+
+
+def fill_rule(page, **values):
+    """Types into the fields of the rule's form."""
+    for key, value in values.items():
+        page.fill(f"#rule-{key}", value)
+
+
+def test_rules_changed_on_the_page_change_what_the_python_sampler_decides(page, sandbox, tmp_path):
+    page.open("#/rules")
+    for name, rate in [("always", "100"), ("never", "0")]:
+        page.click(".button", "Add rule")
+        page.wait_for_text("dialog h2", "New rule")
+        fill_rule(
+            page, RuleName=name, ServiceName=name, FixedRate=rate, ReservoirSize="0", Priority="10"
+        )
+        page.press(Keys.ENTER)
+        page.wait_for_text(".rule-edit", name)
+    page.picture("rules")
+    address = "tcp:{}:{} udp:{}:{}".format(*sandbox.tcp, *sandbox.udp)
+    sampler = subprocess.Popen(
+        [sys.executable, HERE / "sample.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT | {"AWS_XRAY_DAEMON_ADDRESS": address},
+    )
+    try:
+        assert json.loads(sampler.stdout.readline()) == {"always": 100, "never": 0}
+        for name, rate in [("always", "0"), ("never", "100")]:
+            page.click(f"[aria-label='Edit {name}']")
+            page.wait_for_text("dialog h2", f"Edit {name}")
+            fill_rule(page, FixedRate=rate)
+            page.click(".button", "Save")
+            page.wait_for_text(f"[data-rule='{name}']", f"{rate}%")
+        assert json.loads(sampler.stdout.readline()) == {"always": 0, "never": 100}
+    finally:
+        sampler.kill()
+        sampler.wait()
+        sampler.stdout.close()
+
+
+def test_a_rule_that_cannot_be_is_explained_and_not_saved(page, sandbox):
+    page.open("#/rules")
+    page.click("[aria-label='Edit Default']")
+    page.wait_for_text("dialog h2", "Edit Default")
+    disabled = page.js("return [...document.querySelectorAll('dialog input:disabled')].length")
+    assert disabled == 8
+    fill_rule(page, FixedRate="7.5", ReservoirSize="3")
+    page.press(Keys.ENTER)
+    page.wait_for_text("[data-rule='Default']", "7.5%")
+    page.click(".button", "Add rule")
+    for values, problem in [
+        ({"RuleName": "Default"}, "Another rule has this name"),
+        ({"RuleName": "a b"}, "Letters, digits"),
+        ({"RuleName": "mine", "Priority": "0"}, "From 1 to 9999"),
+        ({"Priority": "5", "FixedRate": "101"}, "From 0 to 100"),
+        ({"FixedRate": "1", "ReservoirSize": "1.5"}, "A whole number, please"),
+        ({"ReservoirSize": "1", "Host": " "}, None),
+        ({"Host": "x" * 65}, "At most 64 characters"),
+    ]:
+        fill_rule(page, **values)
+        if problem:
+            page.press(Keys.ENTER)
+            page.wait_for_text(".field-note.is-problem", problem)
+    fill_rule(page, Host="*.example")
+    page.press(Keys.ENTER)
+    page.wait_for_text("[data-rule='mine']", "*.example")
+    rules = json.loads(sandbox.get("/api/sampling-rules"))["rules"]
+    assert {rule["RuleName"]: rule["FixedRate"] for rule in rules} == {
+        "Default": 0.075,
+        "mine": 0.01,
+    }
+    page.js("window.confirm = () => true")
+    page.click("[aria-label='Delete mine']")
+    page.wait_for_count(".rule-edit", 1)
