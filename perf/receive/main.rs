@@ -12,7 +12,6 @@
 
 mod bench;
 #[path = "../shared/machine.rs"]
-#[allow(dead_code, reason = "other programs use more of it")]
 mod machine;
 mod sections;
 

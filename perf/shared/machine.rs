@@ -1,5 +1,7 @@
 //! The machine that a number is from. Every program of `perf` includes this file.
 
+#![allow(dead_code, reason = "each program takes the part that it needs")]
+
 use std::fs;
 
 /// Processor, kernel and limits.

@@ -101,6 +101,9 @@ impl Scenario {
             (Self::Idle, false) => (2_000, 60_000),
             (Self::Idle, true) => (2_000, 8_000),
             (Self::Outage, _) => (0, 7_000),
+            // What a wake-up costs varies more than what a segment does.
+            (Self::Rate(..=5_000), false) => (2_000, 8_000),
+            (Self::Rate(..=5_000), true) => (1_500, 4_000),
             (_, false) => (2_000, 5_000),
             (_, true) => (1_500, 2_500),
         };
