@@ -6,13 +6,19 @@
 //! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`
 //! where `held` is counted by walking whatever holds segments ([`Account::imbalance`]).
 
+mod census;
+mod sizes;
+
+pub use census::{CensusTaker, Held, Question};
+pub use sizes::Sizes;
+
 use crate::status::Status;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-/// Who asks how many segments are held waits so long for the answer.
+/// Who asks what is held waits so long for the answer.
 const CENSUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A monotonic count of things.
@@ -143,38 +149,13 @@ pub struct ReceiverCounts {
     pub kernel_drops: Counter,
 }
 
-/// Somebody wants to know how many segments are held.
-#[derive(Debug)]
-pub struct Question(oneshot::Sender<usize>);
-
-impl Question {
-    /// Answers it.
-    pub fn answer(self, held_count: usize) {
-        // Whoever has asked may have given up.
-        let _ = self.0.send(held_count);
-    }
-}
-
-/// Where the questions come to: the one who can walk all that holds segments.
-#[derive(Debug)]
-pub struct CensusTaker(mpsc::UnboundedReceiver<Question>);
-
-impl CensusTaker {
-    /// Waits until somebody asks.
-    pub async fn asked(&mut self) -> Question {
-        match self.0.recv().await {
-            Some(question) => question,
-            // The account is gone, and with it everybody who could ask.
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// What the spool has to say.
 #[derive(Debug, Default)]
 pub struct SpoolCounts {
     /// Bytes of its files.
     pub size_bytes: AtomicU64,
+    /// Segments in them that are not settled, as far as they were counted.
+    pub segment_count: AtomicU64,
     /// Appends, reads and other work of it that failed.
     pub errors: Counter,
     /// Pieces of its files that could not be read: torn off, or changed.
@@ -233,6 +214,8 @@ pub struct Account {
     pub proxy: ProxyCounts,
     /// What keeps segments from being delivered.
     pub status: Status,
+    /// How long requests take, and how full batches are.
+    pub sizes: Sizes,
     rate_limit: AtomicU64,
     census: OnceLock<mpsc::UnboundedSender<Question>>,
     rejected: [Counter; RejectReason::ALL.len()],
@@ -282,11 +265,11 @@ impl Account {
         CensusTaker(receiver)
     }
 
-    /// How many segments are held at the moment, counted by walking what holds them; `None` when
-    /// nobody can tell yet, or soon enough.
-    pub async fn held_count(&self) -> Option<usize> {
-        let (question, answer) = oneshot::channel();
-        self.census.get()?.send(Question(question)).ok()?;
+    /// What is held at the moment, counted by walking what holds it; `None` when nobody can tell
+    /// yet, or soon enough.
+    pub async fn held(&self) -> Option<Held> {
+        let (question, answer) = Question::new();
+        self.census.get()?.send(question).ok()?;
         tokio::time::timeout(CENSUS_TIMEOUT, answer).await.ok()?.ok()
     }
 

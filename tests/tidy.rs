@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("outlet", &["batch", "ring", "upload"]),
     ("identity", &[]),
     ("health", &["receive"]),
-    ("metrics", &[]),
+    ("metrics", &["health", "receive"]),
     ("local_http", &["health", "metrics"]),
     ("proxy", &["identity", "local_http", "upload"]),
     ("sandbox", &[]),

@@ -114,4 +114,10 @@ impl Batcher {
         let open: usize = self.lanes.iter().map(|lane| lane.documents.len()).sum();
         open + self.finished.iter().map(|batch| batch.documents.len()).sum::<usize>()
     }
+
+    /// Memory that they take up.
+    pub fn memory_bytes(&self) -> usize {
+        let open: usize = self.lanes.iter().map(Lane::memory_bytes).sum();
+        open + self.finished.iter().map(Batch::memory_bytes).sum::<usize>()
+    }
 }

@@ -1,6 +1,7 @@
 //! A finished batch: a request body in pieces, and the way to a batch of some of its documents.
 
 use super::{BODY_END, BODY_START, Document};
+use crate::memory::CHUNK_BYTES;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
@@ -61,6 +62,11 @@ impl Batch {
         self.share(&run, &mut pieces);
         pieces.push(Bytes::from_static(BODY_END));
         Self::new(pieces, documents, self.oldest_at)
+    }
+
+    /// Memory that it takes up, if it is no [part](Self::part) of another one: a chunk a piece.
+    pub fn memory_bytes(&self) -> usize {
+        self.body.len() * CHUNK_BYTES
     }
 
     /// Two batches of one half of the documents each.

@@ -2,7 +2,7 @@
 
 use super::{BODY_END, BODY_START, Batch, DOCUMENT_COUNT_MAX, Document, Label};
 use crate::escape;
-use crate::memory::{Chunk, Pool};
+use crate::memory::{CHUNK_BYTES, Chunk, Pool};
 use crate::ring::PackedSegment;
 use crate::segment::Form;
 use bytes::Bytes;
@@ -110,6 +110,11 @@ impl Lane {
             kept > 0
         });
         self.length = length;
+    }
+
+    /// Memory that the body takes up.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.chunks.len() * CHUNK_BYTES
     }
 
     /// Ends the body; `None` when it has no document.

@@ -6,11 +6,11 @@ use super::{DaemonError, Signals, manager};
 use crate::account::Account;
 use crate::config::Config;
 use crate::health::Health;
-use crate::limits::{Host, Limits, MEGABYTE, Wanted};
+use crate::limits::{Host, Limits, MEGABYTE, RECEIVE_SLOT_BYTES, Wanted};
 use crate::local_http::Server;
 use crate::log;
 use crate::memory::Pool;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Subject};
 use crate::outlet::{Deadline, Outlet};
 use crate::receive::{Backend, Binding, Choice, SocketGroup, Spread};
 use crate::spool;
@@ -38,6 +38,7 @@ pub struct Flow {
     account: Arc<Account>,
     pool: Arc<Pool>,
     backend: Backend,
+    receive_slots_bytes: usize,
     receivers: Receivers,
     upload: UploadThread,
     route: oneshot::Sender<Route>,
@@ -79,12 +80,31 @@ impl Flow {
         let outlet =
             Outlet::new(&limits, rings, sinks.woken, uploader, spool, sinks.pool, sinks.account);
         let upload = UploadThread::start(outlet)?;
-        Ok(Self { udp_address, account, pool, backend, receivers, upload, route, ending })
+        let receive_slots_bytes =
+            limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;
+        Ok(Self {
+            udp_address,
+            account,
+            pool,
+            backend,
+            receive_slots_bytes,
+            receivers,
+            upload,
+            route,
+            ending,
+        })
     }
 
     /// What there is to be seen of it.
     pub fn metrics(&self) -> Metrics {
-        Metrics::new(Arc::clone(&self.account), Arc::clone(&self.pool), self.backend.name())
+        Metrics::new(Subject {
+            account: self.account(),
+            pool: Arc::clone(&self.pool),
+            health: self.health(),
+            sockets: self.receivers.sockets(),
+            receive_backend: self.backend.name(),
+            receive_slots_bytes: self.receive_slots_bytes,
+        })
     }
 
     /// Whether its threads live, and what keeps it from delivering.

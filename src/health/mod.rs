@@ -82,7 +82,7 @@ impl Health {
 
     async fn is_upload_thread_wedged(&self) -> bool {
         tokio::time::timeout(PATIENCE, async {
-            while self.account.held_count().await.is_none() {
+            while self.account.held().await.is_none() {
                 // At once where the thread has ended: then this goes on to the end of patience.
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
@@ -136,6 +136,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::Held;
     use crate::receive::{Binding, Receiver, SocketGroup};
     use std::net::UdpSocket;
 
@@ -171,7 +172,7 @@ mod tests {
         let mut taker = account.census_taker();
         let (wedged, ()) = tokio::join!(health.is_upload_thread_wedged(), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            taker.asked().await.answer(7);
+            taker.asked().await.answer(Held::default());
         });
         assert!(!wedged);
         drop(taker);

@@ -20,7 +20,7 @@ mod turn;
 
 pub use ending::Deadline;
 
-use crate::account::{Account, CensusTaker, DropReason};
+use crate::account::{Account, CensusTaker, DropReason, Held};
 use crate::batch::{AGE_MAX, Batcher};
 use crate::limits::Limits;
 use crate::log::RateLimit;
@@ -150,7 +150,7 @@ impl Outlet {
         }
         let deadline = *deadline.borrow();
         self.end(deadline).await;
-        self.held_segment_count()
+        self.held().segment_count
     }
 
     /// Whether nothing is left that could be sent, or could not be spooled.
@@ -204,16 +204,28 @@ impl Outlet {
             () = self.uploader.event() => {}
             () = spool_event => {}
             () = due => {}
-            question = self.census.asked() => question.answer(self.held_segment_count()),
+            question = self.census.asked() => question.answer(self.held()),
             Ok(()) = deadline.changed() => {}
         }
     }
 
-    /// Segments in rings, batches, calls and on their way to or from the spool, counted one by one.
-    fn held_segment_count(&mut self) -> usize {
-        let rings: usize = self.rings.iter_mut().map(Consumer::segment_count).sum();
-        let spooler = self.spooler.as_ref().map_or(0, Spooler::segment_count);
-        rings + self.batcher.segment_count() + self.uploader.segment_count() + spooler
+    /// What is in rings, batches, calls and on its way to or from the spool, counted one by one.
+    fn held(&mut self) -> Held {
+        let mut held = Held {
+            segment_count: self.batcher.segment_count(),
+            open_batch_bytes: self.batcher.memory_bytes(),
+            ..Held::default()
+        };
+        for ring in &mut self.rings {
+            held.segment_count += ring.segment_count();
+            held.ring_bytes += ring.memory_bytes();
+        }
+        self.uploader.count(&mut held);
+        if let Some(spooler) = &self.spooler {
+            held.segment_count += spooler.segment_count();
+            held.spool_bytes = spooler.memory_bytes();
+        }
+        held
     }
 
     /// Takes what waits in the rings, if it is worth it, as far as a turn goes and memory lasts.
@@ -386,6 +398,9 @@ impl Outlet {
 
     fn pass_on(&mut self) {
         while let Some(batch) = self.batcher.pop() {
+            let sizes = &self.account.sizes;
+            sizes.batch_documents.observe(batch.documents.len() as f64);
+            sizes.batch_bytes.observe(batch.body_length_bytes as f64);
             self.uploader.push(batch);
         }
     }

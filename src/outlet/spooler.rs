@@ -126,6 +126,12 @@ impl Spooler {
         writes.chain(read).map(|batch| batch.documents.len()).sum()
     }
 
+    /// Memory that they take up.
+    pub fn memory_bytes(&self) -> usize {
+        let writes = self.writes_on_their_way().map(Attempt::memory_bytes);
+        writes.chain(self.read.iter().map(|(batch, _)| batch.memory_bytes())).sum()
+    }
+
     /// Takes over an attempt that memory has no room for, or that there is no time for.
     ///
     /// The rest of a batch of which some are delivered is a batch of its own.
@@ -274,7 +280,7 @@ impl Spooler {
             Ok((spool, found)) => {
                 self.say_what_was_found(&found);
                 self.may_have_more = found.file_count > 0;
-                self.account.spool.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
+                self.note_size(&spool);
                 self.state = State::Open(Box::new(spool));
                 self.has_failed = false;
                 self.account.status.end(Trouble::SpoolFailing);
@@ -346,7 +352,7 @@ impl Spooler {
     }
 
     fn done(&mut self, (spool, done): (Box<Spool>, Done)) {
-        self.account.spool.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
+        self.note_size(&spool);
         let before = mem::replace(&mut self.state, State::Open(spool));
         let State::Busy { writes, .. } = before else { return };
         // The turn has given up its share of them.
@@ -384,6 +390,12 @@ impl Spooler {
             });
         }
         self.read.extend(done.read);
+    }
+
+    fn note_size(&self, spool: &Spool) {
+        let counts = &self.account.spool;
+        counts.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
+        counts.segment_count.store(spool.segment_count(), Ordering::Relaxed);
     }
 
     fn note_fullness(&self, displaced_count: u64) {

@@ -56,13 +56,13 @@ async fn whatever_is_held_is_counted_wherever_it_is() {
     let (mut outlet, mut producer, account) = outlet();
     for round in 0..4 {
         receive(&mut producer, &account, 130);
-        assert_eq!(account.imbalance(outlet.held_segment_count()), 0, "in the ring, {round}");
+        assert_eq!(account.imbalance(outlet.held().segment_count), 0, "in the ring, {round}");
         let now = Instant::now();
         assert_eq!(outlet.take(now), Progress::Idle);
         receive(&mut producer, &account, 7);
-        assert_eq!(account.imbalance(outlet.held_segment_count()), 0, "everywhere, {round}");
+        assert_eq!(account.imbalance(outlet.held().segment_count), 0, "everywhere, {round}");
     }
-    assert_eq!(outlet.held_segment_count(), 4 * 137);
+    assert_eq!(outlet.held().segment_count, 4 * 137);
 }
 
 #[tokio::test]
@@ -70,11 +70,11 @@ async fn a_chunk_that_vanishes_is_noticed() {
     let (mut outlet, mut producer, account) = outlet();
     receive(&mut producer, &account, 60);
     drop(outlet.rings[0].pop());
-    assert_eq!(account.imbalance(outlet.held_segment_count()), 60);
+    assert_eq!(account.imbalance(outlet.held().segment_count), 60);
     receive(&mut producer, &account, 120);
     assert_eq!(outlet.take(Instant::now()), Progress::Idle);
     drop(outlet.uploader.displace_oldest());
-    assert_eq!(account.imbalance(outlet.held_segment_count()), 60 + 50);
+    assert_eq!(account.imbalance(outlet.held().segment_count), 60 + 50);
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are
     assert!(outlet.is_room_short());
     outlet.spill();
     assert_eq!(receive_one(&mut producer).0, 0);
-    assert_eq!(account.imbalance(outlet.held_segment_count()), 0);
+    assert_eq!(account.imbalance(outlet.held().segment_count), 0);
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
     receive(&mut producer, &account, 10);
     drop(producer);
     outlet.end(Some(Deadline::within(Duration::from_secs(60), true, Instant::now()))).await;
-    let held_count = outlet.held_segment_count();
+    let held_count = outlet.held().segment_count;
     assert_eq!((held_count, account.spooled.get(), account.imbalance(0)), (0, 1_010, 0));
     drop(outlet);
     let (mut spool, found) = spool::Spool::open(options()).unwrap();

@@ -217,6 +217,11 @@ impl Consumer {
         self.counted_segment_count()
     }
 
+    /// Memory of the segments that were [counted](Self::segment_count).
+    pub fn memory_bytes(&self) -> usize {
+        self.counted.iter().map(Parcel::memory_bytes).sum()
+    }
+
     fn counted_segment_count(&self) -> usize {
         self.counted.iter().map(Parcel::segment_count).sum()
     }

@@ -89,6 +89,11 @@ impl Parcel {
         self.segment_count
     }
 
+    /// Memory that it takes up.
+    pub fn memory_bytes(&self) -> usize {
+        self.chunks.iter().flatten().count() * CHUNK_BYTES
+    }
+
     /// When its first segment came.
     pub fn opened_at(&self) -> Instant {
         self.opened_at

@@ -30,7 +30,7 @@ pub use client::{Answer, Client, RequestError, Timeouts};
 pub use sign::{SignError, Signer};
 pub use waiting::Attempt;
 
-use crate::account::{Account, RequestFailure};
+use crate::account::{Account, Held, RequestFailure};
 use crate::batch::Batch;
 use crate::identity::Identity;
 use crate::spool::RecordId;
@@ -260,6 +260,11 @@ impl Uploader {
             self.account.request_failures(kind).add(1);
         }
         let now = Instant::now();
+        let (sizes, seconds) = (&self.account.sizes, (now - call.started_at).as_secs_f64());
+        match outcome {
+            Outcome::Accepted { .. } => sizes.accepted_request_seconds.observe(seconds),
+            Outcome::Failed { .. } => sizes.failed_request_seconds.observe(seconds),
+        }
         match outcome {
             Outcome::Accepted { unprocessed } => self.settle_accepted(call, &unprocessed, now),
             Outcome::Failed { failure, reason } => {
@@ -473,10 +478,18 @@ impl Uploader {
         self.waiting.is_empty() && self.calls.is_empty()
     }
 
-    /// Segments that wait or are in flight, counted one by one.
-    pub fn segment_count(&self) -> usize {
-        let calls = self.calls.values().map(|call| &call.attempt);
-        self.waiting.iter().chain(calls).map(|attempt| attempt.batch.documents.len()).sum()
+    /// Adds what waits or is in flight to `held`, counted one by one.
+    pub fn count(&self, held: &mut Held) {
+        for attempt in self.waiting.iter() {
+            held.segment_count += attempt.batch.documents.len();
+            held.waiting_batch_count += 1;
+            held.waiting_bytes += attempt.memory_bytes();
+        }
+        for Call { attempt, .. } in self.calls.values() {
+            held.segment_count += attempt.batch.documents.len();
+            held.in_flight_batch_count += 1;
+            held.in_flight_bytes += attempt.memory_bytes();
+        }
     }
 
     /// Batches out of the spool that wait or are in flight.

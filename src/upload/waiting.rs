@@ -47,6 +47,11 @@ impl Attempt {
         !self.is_part && self.record.as_ref().is_some_and(|record| Arc::strong_count(record) == 1)
     }
 
+    /// Memory that it takes up: of a part its own bytes, since it shares chunks with other parts.
+    pub fn memory_bytes(&self) -> usize {
+        if self.is_part { self.batch.body_length_bytes } else { self.batch.memory_bytes() }
+    }
+
     /// The same for some of its documents; `first` is the place of the first one in it.
     pub fn part(&self, batch: Batch, first: usize) -> Self {
         let age = (self.age.0, self.age.1 + first);

@@ -1,75 +1,24 @@
-//! The account as Prometheus reads it (`GET /metrics`).
-//!
-//! In: the account and the pool, read when somebody asks. Out: OpenMetrics text, encoded by
-//! prometheus-client. The flow keeps no metric of its own, so a scrape costs it nothing.
+//! Every metric with its name, its help and where its value is.
 
+use super::{Moment, Subject};
 use crate::account::{Account, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure};
-use crate::memory::{CHUNK_BYTES, Pool};
+use crate::memory::CHUNK_BYTES;
+use crate::status::Trouble;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-/// What [`Metrics::text`] is, for the answer's header.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Nobody can tell how many segments are held.
-const UNKNOWN: u64 = u64::MAX;
-
-/// Everything that `GET /metrics` shows.
+/// What is shown, and what was asked for it.
 #[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    account: Arc<Account>,
-    /// [`UNKNOWN`], or how many segments are held.
-    held_count: Arc<AtomicU64>,
-}
-
-impl Metrics {
-    /// Shows `account`, `pool` and the name of the receive backend in force.
-    pub fn new(account: Arc<Account>, pool: Arc<Pool>, receive_backend: &'static str) -> Self {
-        let mut registry = Registry::with_prefix("xray");
-        registry.register(
-            "build",
-            "The daemon's version",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
-        registry.register(
-            "receive_backend",
-            "How datagrams are received",
-            Info::new([("backend", receive_backend)]),
-        );
-        let held_count = Arc::new(AtomicU64::new(UNKNOWN));
-        registry.register_collector(Box::new(Source {
-            account: Arc::clone(&account),
-            pool,
-            held_count: Arc::clone(&held_count),
-        }));
-        Self { registry, account, held_count }
-    }
-
-    /// The metrics in OpenMetrics text format.
-    pub async fn text(&self) -> String {
-        let held_count = self.account.held_count().await.map_or(UNKNOWN, |count| count as u64);
-        self.held_count.store(held_count, Ordering::Relaxed);
-        let mut text = String::with_capacity(8 * 1024);
-        encode(&mut text, &self.registry).expect("writing to a string does not fail");
-        text
-    }
-}
-
-#[derive(Debug)]
-struct Source {
-    account: Arc<Account>,
-    pool: Arc<Pool>,
-    held_count: Arc<AtomicU64>,
+pub(super) struct Source {
+    pub subject: Arc<Subject>,
+    pub moment: Moment,
 }
 
 /// A counter's name, what it counts, and where it is.
@@ -118,16 +67,56 @@ const COUNTERS: &[CounterOf] = &[
 ];
 
 impl Source {
+    fn encode_sizes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sizes = &self.subject.account.sizes;
+        let help =
+            "Seconds from the start of a request to the end of its answer, or to its failure";
+        let name = "request_duration_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (outcome, histogram) in [
+            ("accepted", &sizes.accepted_request_seconds),
+            ("failed", &sizes.failed_request_seconds),
+        ] {
+            histogram.encode(family.encode_family(&[("outcome", outcome)])?)?;
+        }
+        let documents: (_, _, &Histogram) =
+            ("batch_documents", "Documents of a batch", &sizes.batch_documents);
+        let bytes = ("batch_bytes", "Bytes of a batch's body", &sizes.batch_bytes);
+        for (name, help, histogram) in [documents, bytes] {
+            let kind = MetricType::Histogram;
+            histogram.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+        }
+        Ok(())
+    }
+
     fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let spool_size_bytes = self.account.spool.size_bytes.load(Ordering::Relaxed);
+        let Self { subject, moment } = self;
+        let spool = &subject.account.spool;
+        let is_ready = !moment.troubles.contains(&true);
         for (name, help, value) in [
-            ("memory_used_bytes", "Memory that segments take up", chunk_bytes(self.pool.used())),
+            ("alive", "Whether all threads make progress", u64::from(moment.is_alive)),
+            ("ready", "Whether nothing keeps segments from being sent", u64::from(is_ready)),
+            ("memory_used_bytes", "Memory that segments take up", chunk_bytes(subject.pool.used())),
             (
                 "memory_limit_bytes",
                 "Memory that segments may take up",
-                chunk_bytes(self.pool.chunk_count_max()),
+                chunk_bytes(subject.pool.chunk_count_max()),
             ),
-            ("spool_size_bytes", "Bytes of the spool's files", spool_size_bytes),
+            (
+                "socket_queues_limit_bytes",
+                "What the kernel granted as queues, its own overhead included",
+                moment.queues_limit_bytes,
+            ),
+            (
+                "spool_size_bytes",
+                "Bytes of the spool's files",
+                spool.size_bytes.load(Ordering::Relaxed),
+            ),
+            (
+                "spool_segments",
+                "Segments in the spool, as far as they were counted",
+                spool.segment_count.load(Ordering::Relaxed),
+            ),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
@@ -135,15 +124,41 @@ impl Source {
         let help = "Documents a second that are sent at most since the service throttles; 0: any";
         let descriptor =
             encoder.encode_descriptor("upload_rate_limit", help, None, MetricType::Gauge)?;
-        ConstGauge::new(self.account.rate_limit()).encode(descriptor)?;
-        let held_count = self.held_count.load(Ordering::Relaxed);
-        if held_count == UNKNOWN {
-            return Ok(());
+        ConstGauge::new(subject.account.rate_limit()).encode(descriptor)?;
+        let troubles = Trouble::ALL
+            .map(|trouble| (trouble.code(), u64::from(moment.troubles[trouble as usize])));
+        let help = "Whether this keeps segments from being sent, as GET /ready has it";
+        encode_family(encoder, ("trouble", "code"), help, &troubles)
+    }
+
+    /// What is held, by who holds it; without what the upload thread has not said.
+    fn encode_holders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Self { subject, moment } = self;
+        let mut holders = vec![
+            ("socket_queues", moment.queued_bytes),
+            ("receive_slots", subject.receive_slots_bytes as u64),
+        ];
+        if let Some(held) = &moment.held {
+            holders.extend([
+                ("rings", held.ring_bytes as u64),
+                ("open_batches", held.open_batch_bytes as u64),
+                ("waiting", held.waiting_bytes as u64),
+                ("in_flight", held.in_flight_bytes as u64),
+                ("spool", held.spool_bytes as u64),
+            ]);
+            let help = "Segments in rings, batches and calls, counted one by one";
+            let gauge = ConstGauge::new(held.segment_count as u64);
+            let kind = MetricType::Gauge;
+            gauge.encode(encoder.encode_descriptor("segments_held", help, None, kind)?)?;
+            let states = [
+                ("waiting", held.waiting_batch_count as u64),
+                ("in_flight", held.in_flight_batch_count as u64),
+            ];
+            let help = "Batches that wait for an attempt, or for its answer";
+            encode_family(encoder, ("batches_held", "state"), help, &states)?;
         }
-        let help = "Segments in rings, batches and calls, counted one by one";
-        let descriptor =
-            encoder.encode_descriptor("segments_held", help, None, MetricType::Gauge)?;
-        ConstGauge::new(held_count).encode(descriptor)
+        let help = "Memory by who holds it; what holds segments, counted chunk by chunk";
+        encode_family(encoder, ("memory_holder_bytes", "holder"), help, &holders)
     }
 
     fn encode_receivers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -153,7 +168,7 @@ impl Source {
             ("receiver_kernel_drops", "Kernel drops by receiver", |counts| &counts.kernel_drops),
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (index, counts) in self.account.receivers.iter().enumerate() {
+            for (index, counts) in self.subject.account.receivers.iter().enumerate() {
                 let labels = [("receiver", index)];
                 let counter = ConstCounter::new(counter(counts).get());
                 counter.encode(family.encode_family(&labels)?)?;
@@ -165,7 +180,7 @@ impl Source {
 
 impl Collector for Source {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let account = &*self.account;
+        let account = &*self.subject.account;
         for (name, help, counter) in COUNTERS {
             let counter = ConstCounter::new(counter(account).get());
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
@@ -186,7 +201,9 @@ impl Collector for Source {
         let help = "Requests that got no answer of success, by what came instead";
         encode_labels(&mut encoder, ("request_failures", "kind"), help, &failures)?;
         self.encode_receivers(&mut encoder)?;
-        self.encode_gauges(&mut encoder)
+        self.encode_sizes(&mut encoder)?;
+        self.encode_gauges(&mut encoder)?;
+        self.encode_holders(&mut encoder)
     }
 }
 
@@ -209,46 +226,17 @@ fn encode_labels(
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_held_is_asked_for_and_left_out_where_nobody_knows() {
-        let account = Arc::new(Account::new(1));
-        let metrics = Metrics::new(Arc::clone(&account), Pool::new(8, 2), "recvmmsg");
-        assert!(!metrics.text().await.contains("xray_segments_held"));
-        let mut taker = account.census_taker();
-        let (text, ()) = tokio::join!(metrics.text(), async { taker.asked().await.answer(17) });
-        assert!(text.contains("xray_segments_held 17\n"), "{text}");
+/// A gauge with a line for each label.
+fn encode_family(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, label_name): (&str, &'static str),
+    help: &str,
+    values: &[(&'static str, u64)],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (label, value) in values {
+        let labels = [(label_name, *label)];
+        ConstGauge::new(*value).encode(family.encode_family(&labels)?)?;
     }
-
-    #[tokio::test]
-    async fn every_reason_is_shown_from_the_start_and_counts() {
-        let account = Arc::new(Account::new(2));
-        let metrics = Metrics::new(Arc::clone(&account), Pool::new(8, 2), "recvmmsg");
-        let text = metrics.text().await;
-        for line in [
-            "xray_receive_backend_info{backend=\"recvmmsg\"} 1",
-            "xray_segments_received_total 0",
-            "xray_segments_rejected_total{reason=\"header\"} 0",
-            "xray_segments_dropped_total{reason=\"memory\"} 0",
-            "xray_request_failures_total{kind=\"unknown_host\"} 0",
-            "xray_segments_spooled_total 0",
-            "xray_proxy_requests_total{outcome=\"refused\"} 0",
-            "xray_spool_size_bytes 0",
-            "xray_upload_rate_limit 0.0",
-            "xray_receiver_datagrams_total{receiver=\"1\"} 0",
-            "xray_receiver_kernel_drops_total{receiver=\"0\"} 0",
-            "xray_memory_limit_bytes 131072",
-            "# EOF",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
-        }
-        account.received.add(7);
-        account.dropped(DropReason::Shutdown).add(3);
-        let text = metrics.text().await;
-        assert!(text.contains("xray_segments_received_total 7\n"), "{text}");
-        assert!(text.contains("xray_segments_dropped_total{reason=\"shutdown\"} 3\n"), "{text}");
-    }
+    Ok(())
 }
