@@ -12,12 +12,12 @@ pub enum Scenario {
     Rate(u32),
     /// As fast as the sender can.
     Flat,
-    /// So many at once, with so many megabytes (`-m`).
+    /// So many at once, with so many megabytes of buffer for each socket.
     Burst {
         /// Documents.
         count: u64,
-        /// Megabytes; a daemon of ours asks for an eighth of it as its sockets' buffers.
-        memory_mb: u64,
+        /// Megabytes; a daemon of ours asks for an eighth of its memory as its sockets' buffers.
+        socket_mb: u64,
     },
     /// The service fails while documents come, until memory is full.
     Outage,
@@ -29,9 +29,12 @@ pub enum Scenario {
     Binary,
 }
 
-/// Bursts into 1 MB and 4 MB of socket buffers, as they are asked for: the kernel counts double.
-const BURST_SMALL: Scenario = Scenario::Burst { count: 1_000, memory_mb: 8 };
-const BURST_LARGE: Scenario = Scenario::Burst { count: 20_000, memory_mb: 32 };
+/// Sockets that a daemon of ours opens at most, one a processor.
+const SOCKET_COUNT_MAX: usize = 16;
+
+/// Bursts into socket buffers of 1 MB and 4 MB, as they are asked for: the kernel counts double.
+const BURST_SMALL: Scenario = Scenario::Burst { count: 1_000, socket_mb: 1 };
+const BURST_LARGE: Scenario = Scenario::Burst { count: 20_000, socket_mb: 4 };
 
 /// All of them, in the order of a run.
 pub const ALL: [Scenario; 12] = [
@@ -73,7 +76,10 @@ impl Scenario {
     /// Megabytes that a daemon gets.
     pub fn memory_mb(self) -> u64 {
         match self {
-            Self::Burst { memory_mb, .. } => memory_mb,
+            Self::Burst { socket_mb, .. } => {
+                let processor_count = std::thread::available_parallelism().map_or(1, usize::from);
+                8 * socket_mb * processor_count.min(SOCKET_COUNT_MAX) as u64
+            }
             _ => MEMORY_MB,
         }
     }
