@@ -137,3 +137,11 @@ def test_every_warning_and_error_is_explained():
         # A line that is nothing but the text of an error is found under that.
         if len(piece) > 3:
             assert piece[:40] in flat, f"docs/operations.md does not have: {text}"
+
+
+def test_every_reason_for_not_being_ready_is_explained():
+    source = (ROOT / "src/status.rs").read_text()
+    codes = re.findall(r'=> "([a-z]+_[a-z]+)"', source.split("#[cfg(test)]")[0])
+    assert len(codes) >= 6
+    for code in codes:
+        assert f"`{code}`" in OPERATIONS, code
