@@ -34,6 +34,9 @@ CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
+#: What the endpoint is called: by the server of names, and by a file of them.
+NAMES = ["endpoint", "service"]
+
 IMAGE = "xrayd"
 MACHINE = "machine"
 
@@ -79,15 +82,17 @@ class Endpoint:
 
     def traces(self):
         """A summary of each trace that it has."""
-        url = f"http://{self.address}:2000/traces"
-        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
-            return json.load(answer)
+        return self._get("/traces")
 
     def documents(self, trace_id):
         """The documents of a trace."""
-        url = f"http://{self.address}:2000/traces/{trace_id}"
-        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
-            return json.load(answer)["documents"]
+        return self._get(f"/traces/{trace_id}")["documents"]
+
+    def _get(self, path):
+        url = f"http://{self.address}:2000{path}"
+        request = urllib.request.Request(url, headers={"Host": NAMES[0]})
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+            return json.load(answer)
 
 
 @pytest.fixture
@@ -105,8 +110,8 @@ def containers(podman, image):
 @pytest.fixture
 def endpoint(containers):
     """A service without a trace, by the name of `endpoint`."""
-    names = ["--network-alias=endpoint"]
-    return Endpoint(containers(*names, *HARDENED, IMAGE, "sandbox", name="endpoint"))
+    command = ["sandbox", *(f"--allow-host={name}" for name in NAMES)]
+    return Endpoint(containers("--network-alias=endpoint", *HARDENED, IMAGE, *command))
 
 
 @pytest.fixture
