@@ -131,11 +131,9 @@ class Container(Child):
         return self._podman.inspect("container", self.name)
 
     def check_health(self):
-        """Runs the image's health check, as a timer would; returns the status after it, and how
-        often in a row it has failed."""
+        """Runs the image's health check, as a timer would; returns what is known after it."""
         self._podman("healthcheck", "run", self.name, okay=None)
-        health = self.inspect()["State"]["Health"]
-        return health["Status"], health["FailingStreak"]
+        return self.health()
 
     def health(self):
         """`starting`, `healthy` or `unhealthy`."""
