@@ -23,6 +23,11 @@ pub enum Command {
         /// Whether it delivers, and not only whether it lives.
         ready: bool,
     },
+    /// Check everything from the configuration to a segment that the service has.
+    Verify {
+        /// Whether for a machine to read.
+        json: bool,
+    },
     /// Print the version.
     Version,
     /// Print the usage.
@@ -129,6 +134,7 @@ enum Kind {
     Keep,
     AllowHost,
     Ready,
+    Json,
 }
 
 #[derive(Clone, Copy)]
@@ -225,12 +231,16 @@ const SANDBOX_FLAGS: &[Flag] = &[
 const HEALTHCHECK_FLAGS: &[Flag] =
     &[flag("", "ready", Kind::Ready, "Ask whether it delivers, and not only whether it lives")];
 
+/// The flag of the checklist.
+const VERIFY_FLAGS: &[Flag] = &[flag("", "json", Kind::Json, "Print one JSON object")];
+
 /// The words that are a command behind the flags.
 const SUBCOMMANDS: &[(&str, Command)] = &[
     ("sandbox", Command::Sandbox),
     ("config", Command::Config),
     ("limits", Command::Limits),
     ("healthcheck", Command::Healthcheck { ready: false }),
+    ("verify", Command::Verify { json: false }),
 ];
 
 /// The short and the long name of every flag of the daemon; a short one may be empty.
@@ -291,6 +301,7 @@ fn find(name: &str, command: Command) -> Result<Kind, UsageError> {
     let of_command = match command {
         Command::Sandbox => SANDBOX_FLAGS,
         Command::Healthcheck { .. } => HEALTHCHECK_FLAGS,
+        Command::Verify { .. } => VERIFY_FLAGS,
         _ => &[],
     };
     FLAGS
@@ -334,6 +345,7 @@ fn apply(
         Kind::Keep => invocation.sandbox.keep = Some(text(value)?),
         Kind::AllowHost => invocation.sandbox.allowed_hosts.push(text(value)?),
         Kind::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
+        Kind::Json => invocation.command = Command::Verify { json: boolean(value)? },
         Kind::Version | Kind::Help => {}
     }
     Ok(())
@@ -347,7 +359,10 @@ pub fn version_line() -> String {
 /// What `-h` prints, and a usage error.
 pub fn usage() -> String {
     let mut text = String::from(
-        "Usage: xray [flags] [sandbox [flags] | config | limits | healthcheck [--ready]]\n\n",
+        "Usage: xray [flags] [sandbox [flags] | config | limits | healthcheck [--ready] | verify \
+         [--json]]
+
+",
     );
     push_flags(&mut text, FLAGS);
     text.push_str(
@@ -360,6 +375,11 @@ pub fn usage() -> String {
          healthcheck: ask the daemon on the TCP address how it is; exit 0 or 1 within 5 s\n",
     );
     push_flags(&mut text, HEALTHCHECK_FLAGS);
+    text.push_str(
+        "verify: check everything from the configuration to a segment that the service has; exit 0 \
+         or 1\n",
+    );
+    push_flags(&mut text, VERIFY_FLAGS);
     text
 }
 
@@ -480,6 +500,10 @@ mod tests {
         assert_eq!(healthcheck("-t T healthcheck"), Command::Healthcheck { ready: false });
         assert_eq!(healthcheck("healthcheck --ready -c C"), Command::Healthcheck { ready: true });
         assert!(parse_line("sandbox --ready").is_err());
+        let verify = parse_line("-c C verify --json -n N").unwrap();
+        assert_eq!(verify.command, Command::Verify { json: true });
+        assert_eq!(verify.flags.region.as_deref(), Some("N"));
+        assert!(parse_line("--json").is_err() && parse_line("healthcheck --json").is_err());
         assert_eq!(parse_line("-v sandbox").unwrap().command, Command::Version);
         assert_eq!(parse_line("sandbox -h").unwrap().command, Command::Help);
     }
@@ -487,7 +511,7 @@ mod tests {
     #[test]
     fn the_usage_names_every_flag() {
         let usage = usage();
-        for flag in [FLAGS, SANDBOX_FLAGS, HEALTHCHECK_FLAGS].concat() {
+        for flag in [FLAGS, SANDBOX_FLAGS, HEALTHCHECK_FLAGS, VERIFY_FLAGS].concat() {
             assert!(usage.contains(&format!(" --{}", flag.long)), "{usage}");
             assert!(usage.contains(&format!("-{}", flag.short)), "{usage}");
         }

@@ -44,6 +44,7 @@ pub mod metrics;
 pub mod proxy;
 pub mod sandbox;
 pub mod telemetry;
+pub mod verify;
 
 // The assembly.
 pub mod cli;

@@ -12,6 +12,7 @@ use xrayd::daemon::{self, Environment, Mode};
 use xrayd::health::ask::ask;
 use xrayd::limits::{Host, Limits, Wanted};
 use xrayd::log::{self, LogFile};
+use xrayd::verify;
 
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
@@ -27,14 +28,15 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    // An empty variable is as good as none.
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
     let mode = match invocation.command {
         Command::Version => return say(&mut io::stdout(), &cli::version_line()),
         Command::Help => return say(&mut io::stdout(), &cli::usage()),
         Command::Sandbox => Mode::Sandbox(invocation.sandbox.clone()),
+        Command::Verify { json } => return verify(&invocation, &variable, json),
         _ => Mode::Service,
     };
-    // An empty variable is as good as none.
-    let variable = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
     let config = match Config::load(&invocation, &variable, &DEFAULT_PATHS.map(Path::new)) {
         Ok(config) => config,
         Err(error) => return refuse(&invocation, &error.to_string()),
@@ -88,6 +90,20 @@ fn check_health(address: &str, ready: bool) -> ExitCode {
             say(&mut io::stderr(), &error.to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Checks everything from the configuration to a segment that the service has.
+fn verify(
+    invocation: &Invocation,
+    environment: &dyn Fn(&str) -> Option<String>,
+    json: bool,
+) -> ExitCode {
+    let paths = DEFAULT_PATHS.map(Path::new);
+    match verify::verify(invocation, environment, &paths, json, &mut io::stdout()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => refuse(invocation, &format!("nothing can be checked: {error}")),
     }
 }
 

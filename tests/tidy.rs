@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proxy", &["identity", "local_http", "upload"]),
     ("sandbox", &[]),
     ("telemetry", &["identity", "upload"]),
+    ("verify", &["cli", "health", "identity", "receive", "upload"]),
     ("cli", &[]),
     ("config", &["cli"]),
 ];

@@ -1,7 +1,7 @@
-//! `xray healthcheck`: asks a daemon whether it lives, for images without a shell.
+//! `xray healthcheck` and `xray verify` ask a daemon for its pages, from a process of their own.
 //!
-//! In: the address of its TCP port. Out: its answer, in words. Bound: [`TIME_MAX`], one answer of
-//! [`ANSWER_BYTES_MAX`]. Runs in a process of its own.
+//! In: the address of its TCP port. Out: its answer, in words or as it is. Bound: [`TIME_MAX`], one answer of
+//! [`ANSWER_BYTES_MAX`]. No runtime is needed.
 
 use crate::address;
 use serde_json::Value;
@@ -43,18 +43,37 @@ pub enum AskError {
 ///
 /// When it is not well, or does not answer.
 pub fn ask(address: &str, page: &str) -> Result<String, AskError> {
-    let answer = exchange(address, page).map_err(|source| {
-        let address = address.to_owned();
-        AskError::Unreachable { address, source }
-    })?;
-    let foreign = || AskError::Foreign { address: address.to_owned() };
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(foreign)?;
-    let is_ok = head.split(' ').nth(1) == Some("200");
-    let body: Value = serde_json::from_str(body).map_err(|_| foreign())?;
-    let status = body["status"].as_str().ok_or_else(foreign)?.to_owned();
-    if is_ok {
-        return Ok(status);
+    let Report { is_well, status, reasons, .. } = report(address, page)?;
+    match is_well {
+        true => Ok(status),
+        false => Err(AskError::Unwell(format!("{status}: {}", reasons.join("; ")))),
     }
+}
+
+/// What a daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Whether there is nothing to complain of.
+    pub is_well: bool,
+    /// In a word.
+    pub status: String,
+    /// The daemon's version, where the page has it.
+    pub version: Option<String>,
+    /// What there is to complain of, each in words.
+    pub reasons: Vec<String>,
+}
+
+/// The report on `page` of the daemon that listens on `address`.
+///
+/// # Errors
+///
+/// When there is no daemon that answers.
+pub fn report(address: &str, page: &str) -> Result<Report, AskError> {
+    let (is_well, body) = fetch(address, page)?;
+    let foreign = || AskError::Foreign { address: address.to_owned() };
+    let body: Value = serde_json::from_str(&body).map_err(|_| foreign())?;
+    let status = body["status"].as_str().ok_or_else(foreign)?.to_owned();
+    let version = body["version"].as_str().map(str::to_owned);
     let text = |reason: &Value| match reason.as_str() {
         Some(text) => text.to_owned(),
         None => format!(
@@ -64,8 +83,23 @@ pub fn ask(address: &str, page: &str) -> Result<String, AskError> {
             reason["reason"].as_str().unwrap_or_default()
         ),
     };
-    let reasons: Vec<_> = body["reasons"].as_array().into_iter().flatten().map(text).collect();
-    Err(AskError::Unwell(format!("{status}: {}", reasons.join("; "))))
+    let reasons = body["reasons"].as_array().into_iter().flatten().map(text).collect();
+    Ok(Report { is_well, status, version, reasons })
+}
+
+/// The body of a page of the daemon that listens on `address`, and whether its status is 200.
+///
+/// # Errors
+///
+/// When nobody answers in HTTP.
+pub fn fetch(address: &str, page: &str) -> Result<(bool, String), AskError> {
+    let answer = exchange(address, page).map_err(|source| {
+        let address = address.to_owned();
+        AskError::Unreachable { address, source }
+    })?;
+    let foreign = || AskError::Foreign { address: address.to_owned() };
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(foreign)?;
+    Ok((head.split(' ').nth(1) == Some("200"), body.to_owned()))
 }
 
 fn exchange(address: &str, page: &str) -> io::Result<String> {

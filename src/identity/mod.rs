@@ -5,9 +5,11 @@
 //! operator's role. Out: the newest credentials in a watch channel that the uploader looks at.
 //! Nothing waits for them: segments are accepted and kept while there are none.
 
+mod caller;
 mod calls;
 mod region;
 
+pub use caller::{Caller, CallerError, caller};
 pub use calls::metadata_client;
 pub use region::{RegionError, Sources};
 
@@ -15,6 +17,7 @@ use crate::transport::Transport;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -86,6 +89,28 @@ impl Identity {
     }
 }
 
+/// The credentials that a daemon would sign with, asked for once.
+///
+/// # Errors
+///
+/// Says which sources were asked and why none has any.
+pub async fn find_credentials(
+    region: Region,
+    role_arn: Option<String>,
+    transport: &Transport,
+) -> Result<Credentials, String> {
+    let provider = provider(region, role_arn, transport).await;
+    provider.provide_credentials().await.map_err(|error| why(&error))
+}
+
+/// Why there are no credentials, and what to do about it where that is known.
+fn why(error: &CredentialsError) -> String {
+    let reason = causes(error);
+    let asked_instance = reason.contains("IMDS") && !reason.contains("IMDS disabled");
+    let hint = if asked_instance { HOP_LIMIT_HINT } else { "" };
+    format!("{reason}.{hint}")
+}
+
 /// The chain of sources, with the role on top.
 async fn provider(
     region: Region,
@@ -139,12 +164,9 @@ async fn refresh(
                 wait
             }
             Err(error) => {
-                let reason = causes(&error);
-                let asked_instance = reason.contains("IMDS") && !reason.contains("IMDS disabled");
-                let hint = if asked_instance { HOP_LIMIT_HINT } else { "" };
                 warn!(
-                    "No credentials: {reason}.{hint} Trying again in {} s; segments are kept \
-                     meanwhile",
+                    "No credentials: {} Trying again in {} s; segments are kept meanwhile",
+                    why(&error),
                     pause.as_secs()
                 );
                 let wait = pause;

@@ -32,6 +32,9 @@ const METADATA_BYTES_MAX: usize = 1024 * 1024;
 /// Where the instance metadata service has the region.
 const INSTANCE_PATH: &str = "/latest/meta-data/placement/region";
 
+/// What the files of the AWS command line interface are called as a source.
+const PROFILE: &str = "shared AWS configuration";
+
 /// No source has a region
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -80,42 +83,52 @@ impl Sources<'_> {
     ///
     /// When none of them has one; says what was tried.
     pub async fn find(&self) -> Result<Region, RegionError> {
+        Ok(self.find_with_source().await?.0)
+    }
+
+    /// The same, with the name of the source that has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub async fn find_with_source(&self) -> Result<(Region, &'static str), RegionError> {
+        let found = |name: String, source| Ok((Region::new(name), source));
         if let Some(name) = self.configured {
-            return Ok(Region::new(name.trim().to_owned()));
+            return found(name.trim().to_owned(), "configuration");
         }
         let mut tried =
             vec![Tried { source: "-n and Region in cfg.yaml", reason: "not given".into() }];
         for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
             match self.variable(name) {
-                Ok(region) => return Ok(Region::new(region)),
+                Ok(region) => return found(region, name),
                 Err(reason) => tried.push(Tried { source: name, reason }),
             }
         }
         if !self.local_mode {
+            let source = "ECS metadata file";
             match self.of_task_file() {
-                Ok(region) => return Ok(Region::new(region)),
-                Err(reason) => tried.push(Tried { source: "ECS metadata file", reason }),
+                Ok(region) => return found(region, source),
+                Err(reason) => tried.push(Tried { source, reason }),
             }
+            let source = "ECS task metadata";
             match self.of_task_service().await {
-                Ok(region) => return Ok(Region::new(region)),
-                Err(reason) => tried.push(Tried { source: "ECS task metadata", reason }),
+                Ok(region) => return found(region, source),
+                Err(reason) => tried.push(Tried { source, reason }),
             }
         }
         match ProfileFileRegionProvider::new().region().await {
-            Some(region) => return Ok(region),
-            None => tried.push(Tried {
-                source: "shared AWS configuration",
-                reason: "the profile has none".into(),
-            }),
+            Some(region) => return Ok((region, PROFILE)),
+            None => tried.push(Tried { source: PROFILE, reason: "the profile has none".into() }),
         }
         let of_instance = match self.local_mode {
             true => Err("left alone in local mode (-o)".to_owned()),
             false => self.of_instance().await,
         };
+        let source = "instance metadata";
         match of_instance {
-            Ok(region) => Ok(Region::new(region)),
+            Ok(region) => found(region, source),
             Err(reason) => {
-                tried.push(Tried { source: "instance metadata", reason });
+                tried.push(Tried { source, reason });
                 Err(RegionError(tried))
             }
         }

@@ -34,8 +34,10 @@ class Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, self.headers, body)
         self.server.requests.append(request)
         answer = self.server.answer(request)
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        status, headers, answer = answer if isinstance(answer, tuple) else (200, {}, answer)
+        self.send_response_only(status)
+        for name, value in ({"Content-Type": "application/json"} | headers).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -45,7 +47,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Recorder(ThreadingHTTPServer):
-    """Records within its `with` block; `answer` makes the body of an answer."""
+    """Records within its `with` block; `answer` makes the body of an answer, or status, headers and
+    body."""
 
     def __init__(self, answer=lambda _: b'{"UnprocessedTraceSegments":[]}'):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -1,0 +1,360 @@
+"""`xray verify`: green where all is well, and red with the right advice where it is not.
+
+In: moto as X-Ray and STS, a daemon, and one thing that is broken. Out: exactly the checks that it
+breaks, with words that help. Every address is one of 127.0.0.1.
+"""
+
+import datetime
+import json
+import os
+import re
+import socket
+import ssl
+import threading
+from contextlib import contextmanager
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from processes import REGION, Child, Daemon
+from recorder import Recorder
+
+LINE = re.compile(r"^(ok|note|FAIL) +(\w+): (.+)$")
+
+
+@pytest.fixture
+def verify(tmp_path, moto_url):
+    """Runs `xray verify` against a daemon; moto is the service unless a variable says otherwise."""
+
+    def verify(daemon, *arguments, **environment):
+        addresses = ["-b", "{}:{}".format(*daemon.udp), "-t", "{}:{}".format(*daemon.tcp)]
+        command = [os.environ["XRAY_BINARY"], "verify", *addresses, *arguments]
+        environment = {
+            "AWS_ENDPOINT_URL_STS": moto_url,
+            "AWS_ENDPOINT_URL_XRAY": moto_url,
+        } | environment
+        with Child(command, tmp_path, **environment) as child:
+            code = child.wait()
+            lines = [LINE.match(line) for line in child.output]
+            assert "--json" in arguments or all(lines), child.log()
+        found = [match.groups() for match in lines if match]
+        return SimpleNamespace(
+            code=code,
+            log=child.log(),
+            text={check: text for _, check, text in found},
+            names={
+                word: [check for found_word, check, _ in found if found_word == word]
+                for word in ("ok", "note", "FAIL")
+            },
+        )
+
+    return verify
+
+
+@pytest.fixture
+def daemon(service, start_daemon):
+    """A daemon that delivers to moto, and was sent nothing by anybody else."""
+    daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
+    yield daemon
+    # What was verified through it is no surprise at its end.
+    [line] = [line for line in daemon.get("/metrics").splitlines() if "received_total " in line]
+    daemon.sent_count = int(float(line.split()[1]))
+
+
+def has_failed(verified, *names):
+    """Fails unless these checks have failed, and no other."""
+    assert verified.names["FAIL"] == list(names), verified.log
+    assert verified.code == 1, verified.log
+
+
+def nobody():
+    """A bound socket that does not listen, and its address."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    return held, "{}:{}".format(*held.getsockname())
+
+
+def refusal(status, code, message="so", **headers):
+    """An answer of the service that refuses a request."""
+    body = json.dumps({"message": message}).encode()
+    return lambda _: (status, {"x-amzn-ErrorType": code} | headers, body)
+
+
+def test_it_is_green_where_all_is_well_and_reads_its_segment_back(daemon, service, verify):
+    verified = verify(daemon)
+    assert verified.code == 0 and verified.names["FAIL"] == [], verified.log
+    good = "configuration region endpoint credentials caller name connection request daemon ready"
+    assert set(f"{good} segment read_back".split()) <= set(verified.names["ok"]), verified.log
+    [document] = [json.loads(document) for document in service.documents()]
+    assert document["name"] == "xray-verify"
+    assert document["trace_id"] in verified.text["segment"]
+    assert document["trace_id"] in verified.text["read_back"]
+    assert verified.text["region"] == f"{REGION}, from AWS_REGION"
+    assert "123456789012" in verified.text["caller"]
+
+
+def test_the_sandbox_is_verified_as_a_service_of_its_own(sandbox, verify):
+    keys = {"AWS_ACCESS_KEY_ID": "xrayd-sandbox", "AWS_SECRET_ACCESS_KEY": "xrayd-sandbox-secret"}
+    verified = verify(sandbox, AWS_ENDPOINT_URL_XRAY=sandbox.url, **keys)
+    assert verified.code == 0, verified.log
+    assert {"request", "segment", "read_back"} <= set(verified.names["ok"]), verified.log
+    sandbox.sent_count = 1
+
+
+def test_json_has_the_same(daemon, verify):
+    verified = verify(daemon, "--json")
+    report = json.loads(verified.log)
+    assert verified.code == 0 and report["ok"] is True
+    by_name = {check["check"]: check for check in report["checks"]}
+    assert by_name["read_back"]["verdict"] == "ok"
+    assert set(by_name["request"]) == {"check", "verdict", "text", "advice"}
+    held, address = nobody()
+    with held:
+        verified = verify(daemon, "--json", AWS_ENDPOINT_URL_XRAY=f"http://{address}")
+    report = json.loads(verified.log)
+    assert verified.code == 1 and report["ok"] is False
+    [failed] = [check for check in report["checks"] if check["verdict"] == "fail"]
+    assert failed["check"] == "connection" and "security groups" in failed["advice"]
+
+
+def test_a_wrong_key_in_the_file_is_named(daemon, verify, tmp_path):
+    path = tmp_path / "cfg.yaml"
+    path.write_text("Version: 2\nConcurency: 8\n")
+    verified = verify(daemon, "-c", str(path))
+    has_failed(verified, "configuration")
+    assert str(path) in verified.text["configuration"]
+    assert "Concurency" in verified.text["configuration"]
+
+
+def test_a_missing_region_is_said_with_all_that_was_tried(daemon, verify):
+    verified = verify(daemon, AWS_REGION="")
+    has_failed(verified, "region")
+    assert "Give one with -n" in verified.text["region"]
+    assert "AWS_REGION: not set" in verified.text["region"]
+    assert "segment" in verified.names["ok"], "the daemon has one"
+
+
+def test_missing_credentials_are_said(daemon, verify):
+    verified = verify(daemon, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    has_failed(verified, "credentials")
+    assert "a role or keys" in verified.text["credentials"]
+    assert "connection" in verified.names["ok"], "the way is looked at all the same"
+
+
+def test_credentials_that_nobody_knows_are_said(daemon, verify):
+    unknown = refusal(403, "UnrecognizedClientException", "The security token is invalid")
+    error = "<Error><Code>InvalidClientTokenId</Code><Message>invalid</Message></Error>"
+    sts = lambda _: (  # noqa: E731
+        403,
+        {"Content-Type": "text/xml"},
+        f"<ErrorResponse>{error}</ErrorResponse>".encode(),
+    )
+    with Recorder(unknown) as service, Recorder(sts) as sts:
+        verified = verify(
+            daemon, AWS_ENDPOINT_URL_XRAY=service.url, AWS_ENDPOINT_URL_STS=sts.url
+        )
+    has_failed(verified, "caller", "request")
+    assert "InvalidClientTokenId" in verified.text["caller"]
+    for check in ("caller", "request"):
+        assert "Correct access key, secret and session token" in verified.text[check]
+
+
+def test_a_missing_permission_is_named_with_its_policy(daemon, verify):
+    message = "User: arn:aws:sts::1:x is not authorized to perform: xray:PutTraceSegments"
+    with Recorder(refusal(403, "AccessDeniedException", message)) as service:
+        verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=service.url)
+    has_failed(verified, "request")
+    assert message in verified.text["request"]
+    assert "AWSXRayDaemonWriteAccess" in verified.text["request"]
+
+
+def test_a_clock_that_is_wrong_is_said_with_how_far(daemon, verify):
+    service_time = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=2)
+    date = format_datetime(service_time, usegmt=True)
+    with Recorder(refusal(403, "InvalidSignatureException", Date=date)) as service:
+        verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=service.url)
+    has_failed(verified, "request")
+    assert re.search(r"the clock is 7[12]\d\d s ahead of the service's", verified.text["request"])
+    assert "Set the clock" in verified.text["request"]
+
+
+def test_a_name_that_is_unknown_is_said(daemon, verify):
+    # A label that is too long for a question to any name server: it is refused at home.
+    verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=f"http://{'x' * 64}.invalid")
+    has_failed(verified, "name")
+    assert "has no address" in verified.text["name"]
+    assert "slips in region and endpoint" in verified.text["name"]
+
+
+def test_a_port_that_is_closed_is_said(daemon, verify):
+    held, address = nobody()
+    with held:
+        verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=f"http://{address}")
+    has_failed(verified, "connection")
+    assert "refused" in verified.text["connection"]
+    assert "security groups" in verified.text["connection"]
+
+
+@contextmanager
+def tls_server(folder):
+    """A server with a certificate that it has made itself; yields its address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "server.pem"
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, form, plain)
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    # Its handshakes fail, which is no news.
+    server.handle_error = lambda *_: None
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(server):
+        yield f"localhost:{server.server_port}"
+
+
+@contextmanager
+def serving(server):
+    """Has a server serve within the block."""
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_certificate_that_nobody_trusts_is_said(daemon, verify, tmp_path):
+    with tls_server(tmp_path) as address:
+        verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=f"https://{address}")
+    has_failed(verified, "tls")
+    assert "is not trusted" in verified.text["tls"]
+    assert "AWS_CA_BUNDLE" in verified.text["tls"]
+
+
+class RefusingProxy(BaseHTTPRequestHandler):
+    """Wants to know who asks."""
+
+    def do_CONNECT(self):
+        self.send_response(407)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_proxy_that_refuses_is_said(daemon, verify):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RefusingProxy)
+    with serving(server):
+        proxy = f"127.0.0.1:{server.server_port}"
+        # A name for documentation (RFC 6761), which is the proxy's to look up.
+        endpoint = {"AWS_ENDPOINT_URL_XRAY": "https://xray.example"}
+        verified = verify(daemon, "-p", proxy, **endpoint)
+    has_failed(verified, "proxy")
+    assert "407" in verified.text["proxy"] and "user and a password" in verified.text["proxy"]
+    verified = verify(daemon, "-p", proxy, **endpoint)
+    has_failed(verified, "proxy")
+    assert "cannot be reached" in verified.text["proxy"] and "NO_PROXY" in verified.text["proxy"]
+
+
+def test_where_no_daemon_runs_it_is_said_and_nothing_is_sent(service, verify):
+    (held, address), (udp, _) = nobody(), nobody()
+    with held, udp:
+        absent = SimpleNamespace(udp=udp.getsockname(), tcp=held.getsockname())
+        verified = verify(absent)
+    has_failed(verified, "daemon")
+    assert address in verified.text["daemon"] and "Start the daemon" in verified.text["daemon"]
+    assert "segment" not in verified.text
+    assert service.documents() == []
+
+
+def test_what_is_no_xrayd_is_not_taken_for_one(daemon, verify):
+    with Recorder() as other:
+        stranger = SimpleNamespace(udp=daemon.udp, tcp=other.server_address)
+        verified = verify(stranger)
+    has_failed(verified, "daemon")
+    assert "is not the X-Ray daemon" in verified.text["daemon"]
+    assert "-t" in verified.text["daemon"]
+
+
+def test_a_daemon_that_cannot_send_is_said_with_its_reason(tmp_path, verify):
+    held, address = nobody()
+    binary = os.environ["XRAY_BINARY"]
+    with held, Daemon(binary, tmp_path, AWS_ENDPOINT_URL_XRAY=f"http://{address}") as daemon:
+        daemon.wait_until_ready()
+        daemon.send([b'{"format":"json","version":1}\n{}'])
+        daemon.wait_for_line("Sending segment batch failed with:")
+        verified = verify(daemon)
+    has_failed(verified, "ready", "segment")
+    assert "uploads_failing" in verified.text["ready"]
+    assert "other settings, credentials or another network" in verified.text["ready"]
+    assert "it is kept" in verified.text["segment"]
+
+
+def test_an_address_where_nobody_receives_is_said(daemon, verify):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        verified = verify(SimpleNamespace(udp=silent.getsockname(), tcp=daemon.tcp))
+        has_failed(verified, "segment")
+        assert "arrives" in verified.text["segment"] and "-b and -t" in verified.text["segment"]
+        closed = SimpleNamespace(udp=silent.getsockname(), tcp=daemon.tcp)
+    verified = verify(closed)
+    has_failed(verified, "segment")
+    assert "nobody listens there" in verified.text["segment"]
+
+
+def test_a_segment_that_the_service_turns_down_is_said(start_daemon, verify, tmp_path):
+    def unprocessed(request):
+        documents = json.loads(request.body).get("TraceSegmentDocuments", [])
+        ids = [json.loads(document)["id"] for document in documents]
+        named = [{"Id": id, "ErrorCode": "InvalidSegment", "Message": "no"} for id in ids]
+        return json.dumps({"UnprocessedTraceSegments": named}).encode()
+
+    binary = os.environ["XRAY_BINARY"]
+    with (
+        Recorder(unprocessed) as service,
+        Daemon(binary, tmp_path, AWS_ENDPOINT_URL_XRAY=service.url) as daemon,
+    ):
+        daemon.wait_until_ready()
+        verified = verify(daemon)
+    has_failed(verified, "segment")
+    assert "turns it down. The daemon's log" in verified.text["segment"]
+
+
+def test_what_a_daemon_need_not_be_allowed_is_a_note(daemon, verify):
+    def without_reading(request):
+        accepted = b'{"UnprocessedTraceSegments":[]}'
+        denied = refusal(403, "AccessDeniedException", "xray:BatchGetTraces")
+        return denied(request) if request.path == "/Traces" else accepted
+
+    held, sts = nobody()
+    with held, Recorder(without_reading) as service:
+        environment = {"AWS_ENDPOINT_URL_XRAY": service.url, "AWS_ENDPOINT_URL_STS": f"http://{sts}"}
+        verified = verify(daemon, **environment)
+    assert verified.code == 0, verified.log
+    assert {"caller", "read_back"} <= set(verified.names["note"]), verified.log
+    assert "xray:BatchGetTraces is no part of its policy" in verified.text["read_back"]
+    assert "for a role (-r) alone" in verified.text["caller"]
