@@ -1,13 +1,15 @@
 //! The TCP port: a small HTTP server for the daemon's own pages.
 //!
 //! In: HTTP/1.1 requests on the TCP address. Out: `GET /health`, `/ready` and `/metrics`; every
-//! other request goes to the [`Fallback`], if there is one. Bounds: connections at a time, a time
-//! for a request's header and for its body, a size for each, a number of large bodies. Runs on the
-//! main thread's runtime, beside the flow.
+//! other request goes to the [`Fallback`], if there is one. Bounds: connections at a time, and of
+//! them those with such a request; a time for a request's header and for its body, a size for each,
+//! a number of large bodies. Runs on the main thread's runtime, beside the flow.
 //!
-//! A daemon must not be killed because its clients hang: connections that wait for a place are
-//! looked at, and those that ask for one of the daemon's own pages need none.
+//! **A daemon must not be killed because its clients hang**: its own pages are answered whatever
+//! they do. There are more connections than requests of clients at a time, and when all are taken
+//! the one that has waited longest, for its client or for its turn, gives way (`line.rs`).
 
+mod line;
 mod slow;
 
 use crate::health::Health;
@@ -21,28 +23,22 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use line::{Line, Seat};
 use slow::{Phase, WatchedStream};
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tracing::{debug, warn};
 
-/// Connections that are served at a time; while more wait none is kept for its next request.
-const CONNECTION_COUNT_MAX: usize = 128;
+/// Connections at a time; for another one, one that waits gives way.
+const CONNECTION_COUNT_MAX: usize = 256;
 
-/// Connections that are open at a time; more wait in the kernel's queue.
-const OPEN_COUNT_MAX: usize = 512;
-
-/// How long an own page may be asked for without a place.
-const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How a request for an own page begins.
-const OWN_PAGES: [&[u8]; 3] = [b"GET /health", b"GET /ready", b"GET /metrics"];
+/// Requests at a time that are not for the daemon's own pages; more wait for [`READ_TIMEOUT`].
+const REQUEST_COUNT_MAX: usize = 128;
 
 /// A request's header, and then its body, must be complete by then.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,9 +46,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection takes no more requests after this time.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The request that it has then must be over by this time: 10 s each for the header, a place for the
-/// body and the body, and the 60 s that a client's call may take.
-const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
+/// The request that it has then must be over by this time: 10 s each for the header, its turn, a
+/// place for the body and the body, and the 60 s that a client's call may take.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(110);
+
+/// What is left of its last answer must be on its way by then when a connection gives way.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request's header beyond this size, or this number of lines, is refused.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -62,7 +61,7 @@ const HEADER_COUNT_MAX: usize = 100;
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 
 /// Request bodies beyond this size wait for a place; the others, those of sampling calls among
-/// them, never wait for large ones, and there are no more of them than connections.
+/// them, never wait for large ones, and there are no more of them than requests.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Large bodies at a time at most, until their requests are answered: together 20 MB.
@@ -82,21 +81,12 @@ pub trait Fallback: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>>;
 }
 
-/// What is asked of the connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Want {
-    Nothing,
-    /// The place of one that is between requests: others wait for it.
-    Place,
-    /// The end of each, after the request that it has.
-    End,
-}
-
 /// The daemon's own pages, and what lies behind them.
 pub struct Pages {
     health: Health,
     metrics: Metrics,
     fallback: Option<Arc<dyn Fallback>>,
+    requests: Semaphore,
     large_bodies: Semaphore,
 }
 
@@ -109,13 +99,16 @@ impl std::fmt::Debug for Pages {
 impl Pages {
     /// Pages of `health` and `metrics`, and `fallback` for everything else.
     pub fn new(health: Health, metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
+        let requests = Semaphore::new(REQUEST_COUNT_MAX);
         let large_bodies = Semaphore::new(LARGE_BODY_COUNT_MAX);
-        Self { health, metrics, fallback, large_bodies }
+        Self { health, metrics, fallback, requests, large_bodies }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Bytes> {
+    /// Answers a request of the connection in `seat`, which has waited for it.
+    async fn answer(&self, request: Request<Incoming>, seat: &Seat) -> Response<Bytes> {
         let path = request.uri().path();
         if matches!(path, "/health" | "/ready" | "/metrics") {
+            seat.stay();
             return match *request.method() {
                 Method::GET | Method::HEAD => self.own_page(path).await,
                 _ => {
@@ -130,6 +123,34 @@ impl Pages {
             let why = "there is no such page; there are GET /health, /ready and /metrics";
             return failure(StatusCode::NOT_FOUND, why);
         };
+        match self.turn(seat).await {
+            Some(_turn) => self.pass_to(&**fallback, request).await,
+            None => {
+                let why = "too many requests are on their way already; try again";
+                let mut answer = failure(StatusCode::SERVICE_UNAVAILABLE, why);
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                answer
+            }
+        }
+    }
+
+    /// Waits until it is the turn of a request; `None` when that takes too long, or its connection
+    /// has to give way.
+    async fn turn(&self, seat: &Seat) -> Option<SemaphorePermit<'_>> {
+        let turn = tokio::select! {
+            biased;
+            turn = tokio::time::timeout(READ_TIMEOUT, self.requests.acquire()) => turn.ok()?.ok(),
+            () = seat.dismissed() => None,
+        };
+        seat.stay();
+        turn
+    }
+
+    async fn pass_to(
+        &self,
+        fallback: &dyn Fallback,
+        request: Request<Incoming>,
+    ) -> Response<Bytes> {
         let (head, mut body) = request.into_parts();
         if let Some(refusal) = fallback.refuse(&head) {
             discard(&head, body).await;
@@ -218,10 +239,9 @@ fn page((status, body): (StatusCode, serde_json::Value)) -> Response<Bytes> {
 #[derive(Debug)]
 pub struct Server {
     pages: Pages,
-    places: Semaphore,
-    /// Connections that wait for a place.
-    waiting_count: AtomicUsize,
-    want: watch::Sender<Want>,
+    places: Arc<Semaphore>,
+    line: Arc<Line>,
+    is_ending: watch::Sender<bool>,
 }
 
 impl Server {
@@ -229,67 +249,45 @@ impl Server {
     pub fn new(pages: Pages) -> Arc<Self> {
         Arc::new(Self {
             pages,
-            places: Semaphore::new(CONNECTION_COUNT_MAX),
-            waiting_count: AtomicUsize::new(0),
-            want: watch::Sender::new(Want::Nothing),
+            places: Arc::new(Semaphore::new(CONNECTION_COUNT_MAX)),
+            line: Arc::default(),
+            is_ending: watch::Sender::new(false),
         })
     }
 
     /// Serves on `listener` until [`finish`](Self::finish), or until the future is dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let mut want = self.want.subscribe();
         tokio::select! {
-            _ = want.wait_for(|want| *want == Want::End) => {}
+            () = self.ending() => {}
             never = self.accept(&listener) => match never {},
         }
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
-        let open = Arc::new(Semaphore::new(OPEN_COUNT_MAX));
         loop {
-            let is_open = Arc::clone(&open).acquire_owned().await.expect("it is never closed");
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let server = Arc::clone(self);
-                    tokio::spawn(async move {
-                        server.serve_in_place(stream).await;
-                        drop(is_open);
-                    });
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    accept_failed(&error).await;
+                    continue;
                 }
-                Err(error) => accept_failed(&error).await,
+            };
+            if self.places.available_permits() == 0 {
+                self.line.dismiss_first();
             }
+            let place = Arc::clone(&self.places).acquire_owned().await;
+            let place = place.expect("it is never closed");
+            let server = Arc::clone(self);
+            tokio::spawn(async move {
+                server.serve_connection(stream).await;
+                drop(place);
+            });
         }
-    }
-
-    /// Serves a connection when there is a place for it; at once if it asks for an own page.
-    async fn serve_in_place(&self, stream: TcpStream) {
-        if let Ok(_place) = self.places.try_acquire() {
-            return self.serve_connection(stream, true).await;
-        }
-        let first_look = tokio::time::timeout(FIRST_LOOK_TIMEOUT, asks_for_own_page(&stream));
-        if first_look.await.unwrap_or(false) {
-            return self.serve_connection(stream, false).await;
-        }
-        self.wants_place(true);
-        let _place = self.places.acquire().await.expect("it is never closed");
-        self.wants_place(false);
-        self.serve_connection(stream, true).await;
-    }
-
-    /// Has others give up their places while somebody waits for one.
-    fn wants_place(&self, begins: bool) {
-        let waiting_count = match begins {
-            true => self.waiting_count.fetch_add(1, Ordering::Relaxed) + 1,
-            false => self.waiting_count.fetch_sub(1, Ordering::Relaxed) - 1,
-        };
-        let now = if waiting_count > 0 { Want::Place } else { Want::Nothing };
-        self.want
-            .send_if_modified(|want| *want != Want::End && std::mem::replace(want, now) != now);
     }
 
     /// Takes no more requests, and waits until those under way are answered; for `time` at most.
     pub async fn finish(&self, time: Duration) {
-        self.want.send_replace(Want::End);
+        self.is_ending.send_replace(true);
         let all = u32::try_from(CONNECTION_COUNT_MAX).expect("a small number");
         if tokio::time::timeout(time, self.places.acquire_many(all)).await.is_err() {
             let count = CONNECTION_COUNT_MAX - self.places.available_permits();
@@ -297,18 +295,19 @@ impl Server {
         }
     }
 
-    /// `is_kept`: whether it may have another request after the first.
-    async fn serve_connection(&self, stream: TcpStream, is_kept: bool) {
+    async fn serve_connection(&self, stream: TcpStream) {
         let phase = Arc::new(Phase::default());
         let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
+        let seat = &self.line.join();
         let service = service_fn(|request| {
             let busy = phase.busy();
             async move {
-                let mut answer = self.pages.answer(request).await;
-                if !is_kept || *self.want.borrow() != Want::Nothing {
+                let mut answer = self.pages.answer(request, seat).await;
+                if *self.is_ending.borrow() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 drop(busy);
+                seat.wait();
                 Ok::<_, Infallible>(answer.map(Full::new))
             }
         });
@@ -323,10 +322,11 @@ impl Server {
         let mut served = pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => Ok(result),
-            _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.is_unwanted(&phase)) => {
+            () = self.has_had_its_time(seat) => {
+                let Some(time) = time_left(seat, &phase) else { return };
                 // Whatever is being answered is answered to its end.
                 served.as_mut().graceful_shutdown();
-                tokio::time::timeout(LAST_REQUEST_TIMEOUT, served).await
+                tokio::time::timeout(time, served).await
             }
         };
         match result {
@@ -336,39 +336,28 @@ impl Server {
         }
     }
 
-    /// Waits until a connection at this phase is to take no more requests.
-    async fn is_unwanted(&self, phase: &Phase) {
-        let mut want = self.want.subscribe();
-        loop {
-            match *want.borrow_and_update() {
-                Want::End => return,
-                Want::Place if phase.is_between_requests() => return,
-                Want::Place | Want::Nothing => {}
-            }
-            if want.changed().await.is_err() {
-                return;
-            }
+    /// Waits until the connection in `seat` is to take no more requests.
+    async fn has_had_its_time(&self, seat: &Seat) {
+        tokio::select! {
+            () = seat.dismissed() => {}
+            _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.ending()) => {}
         }
+    }
+
+    /// Waits until no connection is to take more requests.
+    async fn ending(&self) {
+        // The sender is there for as long as this is.
+        let _ = self.is_ending.subscribe().wait_for(|is_ending| *is_ending).await;
     }
 }
 
-/// Whether the first bytes of a connection ask for one of the daemon's own pages.
-async fn asks_for_own_page(stream: &TcpStream) -> bool {
-    let mut start = [0; 16];
-    loop {
-        let Ok(count @ 1..) = stream.peek(&mut start).await else { return false };
-        let start = &start[..count];
-        if let Some(page) =
-            OWN_PAGES.iter().find(|page| page.starts_with(&start[..start.len().min(page.len())]))
-        {
-            if count >= page.len() {
-                return true;
-            }
-            // The rest is on its way: what is there already would be there again at once.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        } else {
-            return false;
-        }
+/// How long a connection that takes no more requests may last.
+fn time_left(seat: &Seat, phase: &Phase) -> Option<Duration> {
+    match phase.awaited_header() {
+        // The client has had no answer, and waits for none.
+        Some(0) if seat.is_dismissed() => None,
+        Some(_) if seat.is_dismissed() => Some(WRITE_TIMEOUT),
+        _ => Some(LAST_REQUEST_TIMEOUT),
     }
 }
 

@@ -114,7 +114,11 @@ fn exchange(address: &str, page: &str) -> io::Result<String> {
     loop {
         stream.set_read_timeout(Some(left()))?;
         let mut part = [0; 4096];
-        let count = stream.read(&mut part)?;
+        let count = stream.read(&mut part).map_err(|error| match error.kind() {
+            // What the system calls the end of a time.
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        })?;
         answer.extend_from_slice(&part[..count]);
         if count == 0 || answer.len() as u64 > ANSWER_BYTES_MAX {
             return Ok(String::from_utf8_lossy(&answer).into_owned());

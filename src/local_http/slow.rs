@@ -38,13 +38,8 @@ impl Phase {
         Busy(Arc::clone(self))
     }
 
-    /// Whether a request has been answered and the next one has not come.
-    pub fn is_between_requests(&self) -> bool {
-        self.awaited_header().is_some_and(|header| header > 0)
-    }
-
     /// The number of the header that comes next, unless a request is being answered.
-    fn awaited_header(&self) -> Option<usize> {
+    pub fn awaited_header(&self) -> Option<usize> {
         let begun_count = self.begun_count.load(Ordering::Relaxed);
         (begun_count == self.over_count.load(Ordering::Relaxed)).then_some(begun_count)
     }
@@ -149,11 +144,9 @@ mod tests {
     fn a_header_is_awaited_unless_a_request_is_being_answered() {
         let phase = Arc::new(Phase::default());
         assert_eq!(phase.awaited_header(), Some(0));
-        assert!(!phase.is_between_requests());
         let busy = phase.busy();
         assert_eq!(phase.awaited_header(), None);
         drop(busy);
         assert_eq!(phase.awaited_header(), Some(1));
-        assert!(phase.is_between_requests());
     }
 }
