@@ -14,6 +14,8 @@ pub enum Command {
     Run,
     /// Run the daemon against the endpoint in its own process.
     Sandbox,
+    /// Follow the segments of a running daemon.
+    Tail,
     /// Print what each holder of memory may hold.
     Limits,
     /// Print the configuration in force.
@@ -237,6 +239,7 @@ const VERIFY_FLAGS: &[Flag] = &[flag("", "json", Kind::Json, "Print one JSON obj
 /// The words that are a command behind the flags.
 const SUBCOMMANDS: &[(&str, Command)] = &[
     ("sandbox", Command::Sandbox),
+    ("tail", Command::Tail),
     ("config", Command::Config),
     ("limits", Command::Limits),
     ("healthcheck", Command::Healthcheck { ready: false }),
@@ -359,8 +362,8 @@ pub fn version_line() -> String {
 /// What `-h` prints, and a usage error.
 pub fn usage() -> String {
     let mut text = String::from(
-        "Usage: xray [flags] [sandbox [flags] | config | limits | healthcheck [--ready] | verify \
-         [--json]]
+        "Usage: xray [flags] [sandbox [flags] | tail | config | limits | healthcheck [--ready] | \
+         verify [--json]]
 
 ",
     );
@@ -370,7 +373,8 @@ pub fn usage() -> String {
     );
     push_flags(&mut text, SANDBOX_FLAGS);
     text.push_str(
-        "config: print the configuration in force and where it came from, and end\n\
+        "tail: follow the segments of the daemon on the TCP address, which needs Tail: true\n\
+         config: print the configuration in force and where it came from, and end\n\
          limits: print what each holder of memory may hold, and end\n\
          healthcheck: ask the daemon on the TCP address how it is; exit 0 or 1 within 5 s\n",
     );
@@ -495,6 +499,7 @@ mod tests {
         assert_eq!(invocation.ignored, ["more"]);
         assert_eq!(parse_line("sandbox").unwrap().sandbox, SandboxFlags::default());
         assert!(parse_line("sandbox --print").unwrap().sandbox.print);
+        assert_eq!(parse_line("-t T tail").unwrap().command, Command::Tail);
         assert_eq!(parse_line("-m 9 limits").unwrap().command, Command::Limits);
         let healthcheck = |line| parse_line(line).unwrap().command;
         assert_eq!(healthcheck("-t T healthcheck"), Command::Healthcheck { ready: false });

@@ -63,4 +63,5 @@ pub mod memory;
 pub mod spool;
 pub mod status;
 pub mod sync;
+pub mod tail;
 pub mod transport;

@@ -1,9 +1,9 @@
 //! The TCP port: a small HTTP server for the daemon's own pages.
 //!
-//! In: HTTP/1.1 requests on the TCP address. Out: `GET /health`, `/ready` and `/metrics`; every
-//! other request goes to the [`Fallback`], if there is one. Bounds: connections at a time, and of
-//! them those with such a request; a time for a request's header and for its body, a size for each,
-//! a number of large bodies. Runs on the main thread's runtime, beside the flow.
+//! In: HTTP/1.1 requests on the TCP address. Out: `GET /health`, `/ready`, `/metrics` and `/tail`;
+//! every other request goes to the [`Fallback`], if there is one. Bounds: connections at a time,
+//! and of them those with such a request; a time for a request's header and for its body, a size
+//! for each, a number of large bodies. Runs on the main thread's runtime, beside the flow.
 //!
 //! **A daemon must not be killed because its clients hang**: its own pages are answered whatever
 //! they do. There are more connections than requests of clients at a time, and when all are taken
@@ -12,11 +12,14 @@
 mod line;
 mod slow;
 
+use crate::address::is_loopback;
 use crate::health::Health;
 use crate::metrics::{self, Metrics};
+use crate::tail::{Tail, WAIT_TIME};
 use bytes::{Bytes, BytesMut};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HOST};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -86,6 +89,7 @@ pub struct Pages {
     health: Health,
     metrics: Metrics,
     fallback: Option<Arc<dyn Fallback>>,
+    tail: Option<Arc<Tail>>,
     requests: Semaphore,
     large_bodies: Semaphore,
 }
@@ -101,12 +105,29 @@ impl Pages {
     pub fn new(health: Health, metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
         let requests = Semaphore::new(REQUEST_COUNT_MAX);
         let large_bodies = Semaphore::new(LARGE_BODY_COUNT_MAX);
-        Self { health, metrics, fallback, requests, large_bodies }
+        Self { health, metrics, fallback, tail: None, requests, large_bodies }
     }
 
-    /// Answers a request of the connection in `seat`, which has waited for it.
-    async fn answer(&self, request: Request<Incoming>, seat: &Seat) -> Response<Bytes> {
+    /// The same pages, with what `tail` has for programs on this host.
+    #[must_use]
+    pub fn with_tail(self, tail: Option<Arc<Tail>>) -> Self {
+        Self { tail, ..self }
+    }
+
+    /// Answers a request of the connection in `seat`, which has waited for it; `is_local`: its
+    /// client is on this host.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        seat: &Seat,
+        is_local: bool,
+    ) -> Response<Bytes> {
         let path = request.uri().path();
+        if path == "/tail" {
+            // It keeps its place in the line: who follows gives way to who asks how the daemon is.
+            let (head, _) = request.into_parts();
+            return self.tail_page(&head, is_local).await;
+        }
         if matches!(path, "/health" | "/ready" | "/metrics") {
             seat.stay();
             return match *request.method() {
@@ -177,6 +198,35 @@ impl Pages {
                 failure(StatusCode::BAD_REQUEST, "the request's body broke off")
             }
             Err(_) => failure(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
+        }
+    }
+
+    /// What has come, for `xray tail`: documents may hold secrets, so for nobody else than programs
+    /// on this host. A browser is none: a page could be made to ask by a name of its own.
+    async fn tail_page(&self, head: &Parts, is_local: bool) -> Response<Bytes> {
+        let Some(tail) = &self.tail else {
+            let why = "this daemon cannot be followed; Tail: true in its configuration lets it be";
+            return failure(StatusCode::NOT_FOUND, why);
+        };
+        let host = head.headers.get(HOST).map(|host| Authority::try_from(host.as_bytes()));
+        let is_for_loopback = host.is_some_and(|host| host.is_ok_and(|host| is_loopback(&host)));
+        let is_browser =
+            ["origin", "sec-fetch-site"].iter().any(|it| head.headers.contains_key(*it));
+        if head.method != Method::GET || !is_local || !is_for_loopback || is_browser {
+            return failure(StatusCode::FORBIDDEN, "only programs on this host may follow");
+        }
+        let after = head.uri.query().and_then(|query| query.strip_prefix("after="));
+        let Ok(after) = after.map(str::parse).transpose() else {
+            return failure(StatusCode::BAD_REQUEST, "after= is the number of a segment");
+        };
+        match tail.read(after, WAIT_TIME).await {
+            Ok(body) => {
+                let mut answer = Response::new(body);
+                let content_type = HeaderValue::from_static("application/json");
+                answer.headers_mut().insert(CONTENT_TYPE, content_type);
+                answer
+            }
+            Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         }
     }
 
@@ -288,6 +338,9 @@ impl Server {
     /// Takes no more requests, and waits until those under way are answered; for `time` at most.
     pub async fn finish(&self, time: Duration) {
         self.is_ending.send_replace(true);
+        if let Some(tail) = &self.pages.tail {
+            tail.close();
+        }
         let all = u32::try_from(CONNECTION_COUNT_MAX).expect("a small number");
         if tokio::time::timeout(time, self.places.acquire_many(all)).await.is_err() {
             let count = CONNECTION_COUNT_MAX - self.places.available_permits();
@@ -296,13 +349,15 @@ impl Server {
     }
 
     async fn serve_connection(&self, stream: TcpStream) {
+        let peer = stream.peer_addr();
+        let is_local = peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
         let phase = Arc::new(Phase::default());
         let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
         let seat = &self.line.join();
         let service = service_fn(|request| {
             let busy = phase.busy();
             async move {
-                let mut answer = self.pages.answer(request, seat).await;
+                let mut answer = self.pages.answer(request, seat, is_local).await;
                 if *self.is_ending.borrow() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             return say(&mut io::stdout(), &limits.to_string());
         }
         Command::Healthcheck { ready } => return check_health(&config.tcp_address, ready),
+        Command::Tail => return follow(&config.tcp_address),
         Command::Config => return say(&mut io::stdout(), config.table().trim_end()),
         _ => {}
     }
@@ -104,6 +105,17 @@ fn verify(
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => refuse(invocation, &format!("nothing can be checked: {error}")),
+    }
+}
+
+/// Follows the daemon on `address` until it ends, or this does.
+fn follow(address: &str) -> ExitCode {
+    match daemon::tail::follow(address, &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut io::stderr(), &error.to_string());
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -39,6 +39,7 @@ const LEAVES: &[&str] = &[
     "spool",
     "status",
     "sync",
+    "tail",
     "transport",
 ];
 

@@ -162,6 +162,10 @@ pub(super) const KEYS: &[(&str, Apply)] = &[
         config.telemetry = boolean(value)?;
         Ok(())
     }),
+    ("Tail", |config, value| {
+        config.tail = boolean(value)?;
+        Ok(())
+    }),
     ("Logging.LogRotation", |config, value| {
         config.log_rotation = boolean(value)?;
         Ok(())
@@ -397,7 +401,7 @@ mod tests {
              Spool: {Path: /s, MaxSizeMB: 20, MaxAgeHours: 24}\n\
              ProxyAddress: \"http://p:1\"\nNoVerifySSL: true\n\
              LocalMode: true\nRoleARN: a\nResourceARN: b\nTelemetry: false\n\
-             ShutdownSeconds: 20\nVersion: 1\n";
+             Tail: yes\nShutdownSeconds: 20\nVersion: 1\n";
         let expected = Config {
             receive_backend: ReceiveBackend::TokioUring,
             receiver_count: 5,
@@ -412,6 +416,7 @@ mod tests {
             role_arn: Some("a".into()),
             resource_arn: Some("b".into()),
             telemetry: false,
+            tail: true,
             local_mode: true,
             buffer_size_mb: 16,
             concurrency: 3,

@@ -170,6 +170,9 @@ pub struct Config {
     /// Whether the service is told once a minute what was counted. Off where the credentials are
     /// not allowed `xray:PutTelemetryRecords`.
     pub telemetry: bool,
+    /// Whether programs on this host may follow the segments (`xray tail`), which may hold secrets;
+    /// not by default.
+    pub tail: bool,
     /// Whether not to ask the instance metadata. For use outside EC2.
     pub local_mode: bool,
     /// Megabytes for segments, all stages together; 0 is automatic, else 3 at least. More lets
@@ -229,6 +232,7 @@ impl Default for Config {
             role_arn: None,
             resource_arn: None,
             telemetry: true,
+            tail: false,
             local_mode: false,
             buffer_size_mb: 0,
             concurrency: 8,

@@ -97,6 +97,7 @@ pub const SETTINGS: &[Setting] = &[
         |config| text(config.resource_arn.as_ref()),
     ),
     key("Telemetry", |config| config.telemetry.to_string()),
+    key("Tail", |config| config.tail.to_string()),
     setting(
         "RoleARN",
         "-r, --role-arn",

@@ -14,6 +14,7 @@ use crate::metrics::{Metrics, Subject};
 use crate::outlet::{Deadline, Outlet};
 use crate::receive::{Backend, Binding, Choice, SocketGroup, Spread};
 use crate::spool;
+use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::upload::{Route, Uploader};
 use std::convert::Infallible;
@@ -43,6 +44,7 @@ pub struct Flow {
     upload: UploadThread,
     route: oneshot::Sender<Route>,
     ending: Ending,
+    tail: Option<Arc<Tail>>,
 }
 
 impl Flow {
@@ -77,8 +79,10 @@ impl Flow {
             waits_for_quiet: !config.share_port,
         };
         let uploader = Uploader::new(arrival, config.concurrency, Arc::clone(&account));
+        let tail: Option<Arc<Tail>> = config.tail.then(Arc::default);
         let outlet =
-            Outlet::new(&limits, rings, sinks.woken, uploader, spool, sinks.pool, sinks.account);
+            Outlet::new(&limits, rings, sinks.woken, uploader, spool, sinks.pool, sinks.account)
+                .with_tail(tail.clone());
         let upload = UploadThread::start(outlet)?;
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;
@@ -92,6 +96,7 @@ impl Flow {
             upload,
             route,
             ending,
+            tail,
         })
     }
 
@@ -110,6 +115,11 @@ impl Flow {
     /// Whether its threads live, and what keeps it from delivering.
     pub fn health(&self) -> Health {
         Health::new(Arc::clone(&self.account), self.receivers.sockets())
+    }
+
+    /// What can be followed of it, if anybody may.
+    pub fn tail(&self) -> Option<Arc<Tail>> {
+        self.tail.clone()
     }
 
     /// Where everything is counted.

@@ -11,6 +11,7 @@ mod ending;
 mod flow;
 mod manager;
 mod sandbox;
+pub mod tail;
 mod threads;
 
 use crate::account::Account;
@@ -146,7 +147,7 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<E
     let proxy = Arc::new(proxy);
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
     let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback));
-    let server = Server::new(pages);
+    let server = Server::new(pages.with_tail(flow.tail()));
     tokio::spawn(serve_when_free(config.tcp_address.clone(), Arc::clone(&server)));
     manager::ready();
     tokio::spawn(manager::keep_watchdog(flow.health()));
@@ -192,7 +193,7 @@ async fn run_for_sandbox(
     let service = Arc::new(LocalService::new(about, keep));
     let pages =
         Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
-    let server = Server::new(pages);
+    let server = Server::new(pages.with_tail(flow.tail()));
     tokio::spawn(Arc::clone(&server).serve(listener));
     let printer = tokio::spawn(Arc::clone(&service).watch(flags.print));
     service.welcome(udp_address, tcp_address);

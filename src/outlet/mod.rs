@@ -28,6 +28,7 @@ use crate::memory::Pool;
 use crate::ring::{Consumer, Parcel, WAKE_SEGMENT_COUNT};
 use crate::spool;
 use crate::status::Trouble;
+use crate::tail::Tail;
 use crate::upload::Uploader;
 use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub struct Outlet {
     /// Whether segments were given up for want of memory since half of it was last free.
     is_losing: bool,
     trim: Trim,
+    tail: Option<Arc<Tail>>,
 }
 
 /// How far a turn has come with the rings.
@@ -104,7 +106,14 @@ impl Outlet {
             take_at: None,
             is_losing: false,
             trim: Trim::new(Instant::now()),
+            tail: None,
         }
+    }
+
+    /// The same outlet, whose batches `tail` takes too while somebody listens.
+    #[must_use]
+    pub fn with_tail(self, tail: Option<Arc<Tail>>) -> Self {
+        Self { tail, ..self }
     }
 
     /// Runs until the rings are closed and everything is settled, or until the deadline that the
@@ -401,6 +410,9 @@ impl Outlet {
             let sizes = &self.account.sizes;
             sizes.batch_documents.observe(batch.documents.len() as f64);
             sizes.batch_bytes.observe(batch.body_length_bytes as f64);
+            if let Some(tail) = self.tail.as_ref().filter(|tail| tail.is_wanted()) {
+                tail.take(&batch.body, batch.documents.len());
+            }
             self.uploader.push(batch);
         }
     }

@@ -1,0 +1,304 @@
+//! What `xray tail` follows: the batches of the last moments, for those who ask.
+//!
+//! In: finished batches, from the upload thread. Out: the same as the body of a page, on the main
+//! thread. While nobody has asked for [`LISTEN_TIME`] a batch costs a relaxed load of one atomic
+//! and nothing is held. Bound: [`SIZE_BYTES_MAX`]; when full, the oldest batches give way, and
+//! whoever had not read them is told how many segments those were. Taking never waits for a
+//! reader: the lock is held for a copy of a batch, or for that of what an answer takes.
+
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Bytes of batches that are held for readers.
+pub const SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of batches in one answer, unless a single one is larger.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a question waits for something to tell.
+pub const WAIT_TIME: Duration = Duration::from_secs(15);
+
+/// A reader that has not asked for this long has gone.
+const LISTEN_TIME: Duration = Duration::from_secs(10);
+
+/// Questions that may wait at a time.
+const READER_COUNT_MAX: usize = 8;
+
+/// The last batches; see the module.
+#[derive(Debug)]
+pub struct Tail {
+    started_at: Instant,
+    /// Until when somebody listens, in milliseconds since the start; 0 for nobody.
+    wanted_until_ms: AtomicU64,
+    is_closed: AtomicBool,
+    held: Mutex<Held>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    batches: VecDeque<Batch>,
+    size_bytes: usize,
+    /// Segments so far; the number of the next one.
+    next: u64,
+    reader_count: usize,
+}
+
+#[derive(Debug)]
+struct Batch {
+    /// The number of its first segment.
+    first: u64,
+    /// The body of its request.
+    body: Vec<u8>,
+}
+
+/// There are too many readers already.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{READER_COUNT_MAX} others follow the daemon already")]
+pub struct TooMany;
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            started_at: Instant::now(),
+            wanted_until_ms: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+            held: Mutex::default(),
+            arrived: Notify::new(),
+        }
+    }
+}
+
+impl Tail {
+    /// Whether somebody listens. A relaxed load while nobody has asked; a batch that is missed at
+    /// the edge was not promised to anybody.
+    pub fn is_wanted(&self) -> bool {
+        let until_ms = self.wanted_until_ms.load(Ordering::Relaxed);
+        if until_ms == 0 {
+            return false;
+        }
+        if self.now_ms() <= until_ms {
+            return true;
+        }
+        let mut held = self.lock();
+        held.batches.clear();
+        held.size_bytes = 0;
+        self.wanted_until_ms.store(0, Ordering::Relaxed);
+        false
+    }
+
+    /// Takes the body of a batch, in pieces, and the number of segments in it.
+    pub fn take(&self, pieces: &[Bytes], segment_count: usize) {
+        let body = pieces.concat();
+        let mut held = self.lock();
+        let first = held.next;
+        held.next += segment_count as u64;
+        held.size_bytes += body.len();
+        held.batches.push_back(Batch { first, body });
+        while held.size_bytes > SIZE_BYTES_MAX {
+            let Some(oldest) = held.batches.pop_front() else { break };
+            held.size_bytes -= oldest.body.len();
+        }
+        drop(held);
+        self.arrived.notify_waiters();
+    }
+
+    /// What came from the segment with the number `after` on:
+    /// `{"next":N,"lost":N,"batches":[...]}` with the bodies of requests. Waits for something to
+    /// tell, for `wait_time` at most. Without a number it says at once which one is next.
+    ///
+    /// # Errors
+    ///
+    /// When too many wait already.
+    pub async fn read(&self, after: Option<u64>, wait_time: Duration) -> Result<Bytes, TooMany> {
+        let _reader = Reader::enter(self)?;
+        self.listen();
+        let Some(after) = after else {
+            let held = self.lock();
+            return Ok(held.answer(held.next));
+        };
+        let wait = async {
+            loop {
+                let arrived = self.arrived.notified();
+                self.listen();
+                if self.has_news(after) || self.is_closed.load(Ordering::Relaxed) {
+                    return;
+                }
+                arrived.await;
+            }
+        };
+        let _ = tokio::time::timeout(wait_time, wait).await;
+        self.listen();
+        Ok(self.lock().answer(after))
+    }
+
+    /// Has every question answered at once from now on: the daemon ends.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.arrived.notify_waiters();
+    }
+
+    /// A number from an earlier process is news too: the answer sets it right.
+    fn has_news(&self, after: u64) -> bool {
+        self.lock().next != after
+    }
+
+    fn listen(&self) {
+        let until = self.started_at.elapsed() + LISTEN_TIME + WAIT_TIME;
+        let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.wanted_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn answer(&self, after: u64) -> Bytes {
+        let oldest = self.batches.front().map_or(self.next, |batch| batch.first);
+        let lost = if after > self.next { 0 } else { oldest.saturating_sub(after) };
+        let mut next = after.clamp(oldest, self.next);
+        let mut bodies: Vec<u8> = Vec::new();
+        let mut fresh = self.batches.iter().filter(|batch| batch.first >= next).peekable();
+        let mut ends_at = next;
+        while let Some(batch) = fresh.next() {
+            if !bodies.is_empty() {
+                if bodies.len() + batch.body.len() > ANSWER_BYTES_MAX {
+                    break;
+                }
+                bodies.push(b',');
+            }
+            bodies.extend(&batch.body);
+            ends_at = fresh.peek().map_or(self.next, |following| following.first);
+        }
+        next = next.max(ends_at);
+        let head = format!("{{\"next\":{next},\"lost\":{lost},\"batches\":[");
+        [head.as_bytes(), &bodies, b"]}"].concat().into()
+    }
+}
+
+/// A place among those who wait.
+struct Reader<'a>(&'a Tail);
+
+impl<'a> Reader<'a> {
+    fn enter(tail: &'a Tail) -> Result<Self, TooMany> {
+        let mut held = tail.lock();
+        if held.reader_count == READER_COUNT_MAX {
+            return Err(TooMany);
+        }
+        held.reader_count += 1;
+        Ok(Self(tail))
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.0.lock().reader_count -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn body(text: &str) -> Vec<Bytes> {
+        let (one, other) = text.split_at(text.len() / 2);
+        vec![Bytes::copy_from_slice(one.as_bytes()), Bytes::copy_from_slice(other.as_bytes())]
+    }
+
+    async fn read(tail: &Tail, after: Option<u64>) -> Value {
+        let answer = tail.read(after, Duration::ZERO).await.unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_wanted_before_somebody_asks() {
+        let tail = Tail::default();
+        assert!(!tail.is_wanted());
+        assert_eq!(read(&tail, None).await, json!({"next": 0, "lost": 0, "batches": []}));
+        assert!(tail.is_wanted());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_gone_is_forgotten_with_what_was_held_for_it() {
+        let tail = Tail::default();
+        read(&tail, None).await;
+        tail.take(&body("{}"), 1);
+        tail.wanted_until_ms.store(1, Ordering::Relaxed);
+        let start = Instant::now();
+        while tail.is_wanted() {
+            assert!(start.elapsed() < Duration::from_secs(30));
+        }
+        assert_eq!(tail.wanted_until_ms.load(Ordering::Relaxed), 0);
+        assert!(tail.lock().batches.is_empty());
+        // It had not read the one segment, and is told so if it comes back.
+        assert_eq!(read(&tail, Some(0)).await, json!({"next": 1, "lost": 1, "batches": []}));
+    }
+
+    #[tokio::test]
+    async fn each_reader_gets_what_came_since_its_last_answer() {
+        let tail = Tail::default();
+        for (text, count) in [("[1,2]", 2), ("[3]", 1)] {
+            tail.take(&body(text), count);
+        }
+        let all = json!({"next": 3, "lost": 0, "batches": [[1, 2], [3]]});
+        assert_eq!(read(&tail, Some(0)).await, all);
+        assert_eq!(read(&tail, Some(2)).await, json!({"next": 3, "lost": 0, "batches": [[3]]}));
+        assert_eq!(read(&tail, Some(3)).await, json!({"next": 3, "lost": 0, "batches": []}));
+        assert_eq!(read(&tail, None).await, json!({"next": 3, "lost": 0, "batches": []}));
+        // Of an earlier process.
+        assert_eq!(read(&tail, Some(99)).await, json!({"next": 3, "lost": 0, "batches": []}));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_how_much_it_has_lost_and_holds_up_nothing() {
+        let tail = Tail::default();
+        let large = format!("\"{}\"", "x".repeat(ANSWER_BYTES_MAX / 2));
+        for _ in 0..20 {
+            tail.take(&body(&large), 10);
+        }
+        assert!(tail.lock().size_bytes <= SIZE_BYTES_MAX);
+        let (mut next, mut lost, mut batch_count) = (0, 0, 0);
+        while next < 200 {
+            let answer = read(&tail, Some(next)).await;
+            let batches = answer["batches"].as_array().unwrap().len() as u64;
+            assert!((1..=2).contains(&batches));
+            lost += answer["lost"].as_u64().unwrap();
+            batch_count += batches;
+            next = answer["next"].as_u64().unwrap();
+        }
+        assert_eq!(lost + 10 * batch_count, 200);
+        assert!(lost > 0);
+    }
+
+    #[tokio::test]
+    async fn a_question_waits_until_something_comes_or_the_daemon_ends() {
+        let tail = Tail::default();
+        let ask = || tail.read(Some(0), Duration::from_secs(60));
+        let come = async { tail.take(&body("[1]"), 1) };
+        let (answer, ()) = tokio::join!(ask(), come);
+        assert!(answer.unwrap().ends_with(b"[[1]]}"));
+        let end = async { tail.close() };
+        let (answer, ()) = tokio::join!(tail.read(Some(1), Duration::from_secs(60)), end);
+        assert!(answer.unwrap().ends_with(b"[]}"));
+    }
+
+    #[tokio::test]
+    async fn no_more_wait_than_there_are_places() {
+        let tail = Tail::default();
+        let places: Vec<_> = (0..READER_COUNT_MAX).map(|_| Reader::enter(&tail).unwrap()).collect();
+        assert_eq!(tail.read(None, Duration::ZERO).await, Err(TooMany));
+        drop(places);
+        assert!(tail.read(None, Duration::ZERO).await.is_ok());
+    }
+}

@@ -1,0 +1,86 @@
+"""`xray tail` beside a daemon: what it shows, and who may follow.
+
+In: segments of the Python SDK, sent to a daemon in front of moto. Out: the trees that a second
+process prints.
+"""
+
+import http.client
+import json
+import os
+
+import pytest
+
+from processes import PATIENCE_SECONDS, Child
+
+DESCRIBED = {"name": "shop.example", "subsegments": [{"name": "query"}]}
+
+
+@pytest.fixture
+def start_followed(start_daemon, service, tmp_path):
+    """Starts a daemon that may be followed, or may not."""
+
+    def start(may):
+        config = tmp_path / "cfg.yaml"
+        config.write_text(f"Version: 2\nTail: {may}\n")
+        return start_daemon("-c", str(config), AWS_ENDPOINT_URL_XRAY=service.url)
+
+    return start
+
+
+def tail(daemon, folder):
+    """A process that follows the daemon."""
+    command = [os.environ["XRAY_BINARY"], "-t", "{}:{}".format(*daemon.tcp), "tail"]
+    return Child(command, folder)
+
+
+def status(daemon, **headers):
+    """The status of what is answered to a question on /tail."""
+    connection = http.client.HTTPConnection(*daemon.tcp, timeout=PATIENCE_SECONDS)
+    connection.request("GET", "/tail?after=999", headers=headers)
+    return connection.getresponse().status
+
+
+def test_segments_are_followed_as_trees_until_the_daemon_ends(start_followed, emit, tmp_path):
+    daemon = start_followed("true")
+    with tail(daemon, tmp_path) as follower:
+        follower.wait_for_line("Following the daemon")
+        [document] = emit("python", daemon, DESCRIBED)
+        trace_id = json.loads(document)["trace_id"]
+        assert follower.wait_for_line(trace_id).endswith("1 segment, 1 subsegment")
+        follower.wait_for_line("   └─ query")
+        daemon.end_in_order()
+        assert follower.wait() == 1
+        assert "no answer on TCP" in follower.log()
+
+
+def test_what_is_no_segment_is_shown_as_a_line_without_control_characters(
+    start_followed, tmp_path
+):
+    daemon = start_followed("true")
+    with tail(daemon, tmp_path) as follower:
+        follower.wait_for_line("Following the daemon")
+        daemon.send([b'{"format":"json","version":1}\nT1S\x1b[2JAAECAw=='])
+        line = follower.wait_for_line("no segment")
+        assert line == r"no segment, 15 bytes: T1S\u{1b}[2JAAECAw=="
+    daemon.end()
+
+
+def test_a_daemon_is_followed_only_where_its_configuration_says_so(start_followed, tmp_path):
+    daemon = start_followed("false")
+    with tail(daemon, tmp_path) as follower:
+        assert follower.wait() == 1
+        assert "Tail: true" in follower.log()
+    assert status(daemon) == 404
+
+
+def test_no_browser_and_no_other_name_may_follow(start_followed):
+    daemon = start_followed("true")
+    assert status(daemon) == 200
+    own = "{}:{}".format(*daemon.tcp)
+    for headers in [
+        {"Host": "rebound.example"},
+        {"Host": "10.0.0.7:2000"},
+        {"Origin": f"http://{own}"},
+        {"Sec-Fetch-Site": "same-origin"},
+    ]:
+        assert status(daemon, **headers) == 403, headers
