@@ -13,8 +13,10 @@ use aws_sigv4::sign::v4;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use std::fmt::Display;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
-use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
+use time::format_description::{self, BorrowedFormatItem};
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 /// How far the signature's time may lie from ours, either way.
 pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5 * 60);
@@ -273,35 +275,23 @@ fn is_equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && std::hint::black_box(difference) == 0
 }
 
+/// How `X-Amz-Date` writes a time.
+static FORMAT: LazyLock<Vec<BorrowedFormatItem<'static>>> = LazyLock::new(|| {
+    let format = "[year][month][day]T[hour][minute][second]Z";
+    format_description::parse_borrowed::<2>(format).expect("it is a format")
+});
+
 /// Reads `20260131T120000Z`.
 fn parse_time(text: &str) -> Option<SystemTime> {
-    let plain = |at: usize| text.as_bytes()[at].is_ascii_digit();
-    let is_shaped = text.len() == 16
-        && text.as_bytes()[8] == b'T'
-        && text.ends_with('Z')
-        && (0..8).chain(9..15).all(plain);
-    if !is_shaped {
-        return None;
-    }
-    let part = |from: usize, to: usize| text[from..to].parse::<u8>().ok();
-    let month = Month::try_from(part(4, 6)?).ok()?;
-    let date = Date::from_calendar_date(text[..4].parse().ok()?, month, part(6, 8)?).ok()?;
-    let time = Time::from_hms(part(9, 11)?, part(11, 13)?, part(13, 15)?).ok()?;
-    Some(PrimitiveDateTime::new(date, time).assume_utc().into())
+    // A year may have a sign, for the parser.
+    let is_plain = text.starts_with(|first: char| first.is_ascii_digit());
+    let time = PrimitiveDateTime::parse(text, &*FORMAT).ok().filter(|_| is_plain)?;
+    Some(time.assume_utc().into())
 }
 
 /// Writes `20260131T120000Z`.
 fn format_time(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time);
-    let (date, month) = (time.date(), u8::from(time.month()));
-    format!(
-        "{:04}{month:02}{:02}T{:02}{:02}{:02}Z",
-        date.year(),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second()
-    )
+    OffsetDateTime::from(time).format(&*FORMAT).unwrap_or_default()
 }
 
 #[cfg(test)]
