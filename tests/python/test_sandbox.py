@@ -4,14 +4,17 @@ In: segments of the Python SDK, and calls of boto3 and of the SDK's own connecto
 the trees and the answers of the sandbox.
 """
 
+import http.client
 import json
 import re
+import urllib.request
 from datetime import datetime, timezone
 
 import pytest
 from aws_xray_sdk.core.sampling.connector import ServiceConnector
 from botocore.exceptions import ClientError
 
+from processes import PATIENCE_SECONDS
 from service import xray_client
 
 #: What the sandbox accepts, known to everybody: src/daemon/sandbox.rs.
@@ -126,3 +129,41 @@ def test_boto3_is_refused_with_the_wrong_credentials(sandbox, access_key, secret
     assert refusal.value.response["Error"]["Code"] == code
     assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
     assert json.loads(sandbox.get("/traces")) == []
+
+
+def test_traces_are_kept_from_one_run_to_the_next(start_daemon, emit, tmp_path):
+    kept = tmp_path / "traces.jsonl"
+    first = start_daemon("sandbox", "--keep", str(kept))
+    [text] = emit("python", first, DESCRIBED)
+    trace_id = json.loads(text)["trace_id"]
+    first.end_in_order()
+    assert [json.loads(line) for line in kept.read_text().splitlines()] == [text]
+    with kept.open("a") as file:
+        file.write('"half a li')
+    second = start_daemon("sandbox", "--keep", str(kept))
+    page = json.loads(second.get(f"/api/traces/{trace_id}"))
+    assert page == {"id": trace_id, "documents": [text]}
+    # It was shown when it came.
+    assert not any(trace_id in line for line in second.output)
+    clear = urllib.request.Request(f"{second.url}/api/traces", method="DELETE")
+    urllib.request.urlopen(clear, timeout=PATIENCE_SECONDS).close()
+    assert kept.read_text() == ""
+
+
+def test_a_name_is_answered_to_when_it_is_allowed(start_daemon):
+    sandbox = start_daemon("sandbox", "--allow-host", "xray")
+
+    def status(host):
+        connection = http.client.HTTPConnection(*sandbox.tcp, timeout=PATIENCE_SECONDS)
+        connection.request("GET", "/traces", headers={"Host": host})
+        return connection.getresponse().status
+
+    assert status("xray:2000") == 200
+    assert status("other:2000") == 403
+
+
+def test_nothing_is_printed_where_that_is_switched_off(start_daemon, emit):
+    sandbox = start_daemon("sandbox", "--print=false")
+    emit("python", sandbox, DESCRIBED)
+    sandbox.end_in_order()
+    assert not any("shop.example" in line for line in sandbox.output)
