@@ -14,6 +14,7 @@ HEADER = b'{"format":"json","version":1}\n'
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 SCRIPT_URL = "javascript:window.hacked=1"
 
+#: Who calls whom: services, databases by their names with an @, and tables of DynamoDB.
 CALLERS = {
     "shop.example": ["inventory", "pricing", "payments", "users"],
     "inventory": ["stock@inventory-db"],
@@ -22,13 +23,13 @@ CALLERS = {
     "users": ["Sessions"],
     "fraud-check": ["Scores"],
 }
+TABLES = {"Sessions", "Scores"}
 
 
 def recorded(name):
     """The document of a datagram that was recorded from a real SDK."""
-    return (
-        (Path(__file__).parent.parent / "segments" / name).read_bytes().split(b"\n", 1)[1].decode()
-    )
+    datagram = (Path(__file__).parent.parent / "segments" / name).read_bytes()
+    return datagram.split(b"\n", 1)[1].decode()
 
 
 def compact(document):
@@ -74,130 +75,133 @@ def http(method, url, status, **request):
     return {"request": {"method": method, "url": url} | request, "response": {"status": status}}
 
 
-def request(ids, start, path="/checkout", method="GET", status=200, slow=1.0, failing=None):
-    """The documents of one request to the shop; `failing` names the service that throws."""
-    trace_id = ids.trace(start)
-    chance = ids.random
-    documents = []
+def flags(code):
+    """The flags that belong to a status."""
+    found = {"fault": True} if code >= 500 else {"error": True} if code >= 400 else {}
+    return found | ({"throttle": True} if code == 429 else {})
 
-    def flags(code):
-        found = {"fault": True} if code >= 500 else {"error": True} if code >= 400 else {}
-        return found | ({"throttle": True} if code == 429 else {})
 
-    def serve(name, at, parent_id=None, depth=0, method=method):
+class Request:
+    """One request to the shop, through all services; `failing` names the one that does."""
+
+    def __init__(
+        self, ids, start, path="/checkout", method="GET", status=200, slow=1.0, failing=""
+    ):
+        self.ids, self.path, self.status = ids, path, status
+        self.slow, self.failing = slow, failing
+        self.trace_id = ids.trace(start)
+        self.documents = []
+        self._serve("shop.example", start, method, None)
+
+    def _later(self, now, least, most):
+        return now + self.slow * self.ids.random.uniform(least, most)
+
+    def _serve(self, name, start, method, parent_id):
         """Adds the segment of a service; returns its end and status."""
-        segment_id, now, calls = ids.segment(), at + slow * chance.uniform(0.002, 0.006), []
-        worst = 200
+        now, codes, calls = self._later(start, 0.002, 0.006), [200], []
+        segment = {"trace_id": self.trace_id, "id": self.ids.segment(), "name": name}
         for called in CALLERS.get(name, []):
-            if depth == 0 and path == "/" and called == "payments":
+            if self.path == "/" and called == "payments":
                 continue
-            call = {"id": ids.segment(), "name": called, "start_time": now}
-            if "@" in called:
-                end = now + slow * chance.uniform(0.01, 0.05)
-                call |= {
-                    "namespace": "remote",
-                    "end_time": end,
-                    "sql": {
-                        "database_type": "PostgreSQL",
-                        "database_version": "16.4",
-                        "user": "app",
-                        "url": f"jdbc:postgresql://{called.split('@')[1]}:5432/main",
-                        "sanitized_query": "SELECT id, count FROM items WHERE item = ? FOR UPDATE",
-                    },
-                }
-                code = 200
-            elif called in ("Sessions", "Scores"):
-                end = now + slow * chance.uniform(0.004, 0.02)
-                code = 429 if failing == called else 200
-                call |= {
-                    "namespace": "aws",
-                    "end_time": end,
-                    "aws": {
-                        "operation": "GetItem",
-                        "table_name": called,
-                        "region": "eu-west-1",
-                        "request_id": ids.segment().upper(),
-                        "retries": 2 if code == 429 else 0,
-                    },
-                    "http": {"response": {"status": code}},
-                } | flags(code)
-            else:
-                verb = "POST" if called in ("payments", "fraud-check") else "GET"
-                end, code = serve(called, now + 0.002, call["id"], depth + 1, verb)
-                end += 0.002
-                call |= {
-                    "namespace": "remote",
-                    "end_time": end,
-                    "http": http(verb, f"http://{called}.internal{path}", code),
-                } | flags(code)
+            call, code = self._call(called, now)
             calls.append(call)
-            worst = max(worst, code)
-            now = end + slow * chance.uniform(0.001, 0.004)
-        if depth == 0:
-            render = {"id": ids.segment(), "name": "render", "start_time": now}
-            now += slow * chance.uniform(0.02, 0.08)
-            calls.append(render | {"end_time": now})
-        now += slow * chance.uniform(0.001, 0.004)
-        code = 500 if name == failing else 502 if worst >= 500 else worst
-        code = status if depth == 0 and status != 200 else code
-        segment = {
-            "trace_id": trace_id,
-            "id": segment_id,
-            "name": name,
-            "start_time": at,
-            "end_time": now,
+            codes.append(code)
+            now = self._later(call["end_time"], 0.001, 0.004)
+        if parent_id is None:
+            end = self._later(now, 0.02, 0.08)
+            calls.append(
+                {"id": self.ids.segment(), "name": "render", "start_time": now, "end_time": end}
+            )
+            now = end
+        end = self._later(now, 0.001, 0.004)
+        code = 500 if name == self.failing else 502 if max(codes) >= 500 else max(codes)
+        host = f"http://{name}.internal"
+        if parent_id is None:
+            host = f"https://{name}"
+            code = self.status if code == 200 else code
+        segment |= {
+            "start_time": start,
+            "end_time": end,
             "origin": "AWS::ECS::Container",
-            "http": http(
-                method,
-                f"https://{name}{path}" if depth == 0 else f"http://{name}.internal{path}",
-                code,
-                client_ip="192.0.2.7",
-                user_agent="Mozilla/5.0",
-            ),
+            "http": http(method, host + self.path, code, client_ip="192.0.2.7"),
             "aws": {"xray": {"sdk": "X-Ray for Python", "sdk_version": "2.15.0"}},
             "subsegments": calls,
-        } | flags(code)
-        if parent_id:
-            segment["parent_id"] = parent_id
-        else:
-            segment["user"] = chance.choice(["ana", "bo", "chidi"])
-            segment["annotations"] = {
+        }
+        segment |= flags(code) | ({"parent_id": parent_id} if parent_id else self._of_the_shop())
+        if name == self.failing:
+            segment["cause"] = self._cause()
+        self.documents.append(segment)
+        return end, code
+
+    def _call(self, called, start):
+        """A call of a service, a table or a database; and its status."""
+        call = {"id": self.ids.segment(), "name": called, "start_time": start}
+        if "@" in called:
+            return call | self._query(called, start), 200
+        if called in TABLES:
+            code = 429 if self.failing == called else 200
+            return call | self._table(called, start, code) | flags(code), code
+        method = "POST" if called in ("payments", "fraud-check") else "GET"
+        end, code = self._serve(called, start + 0.002, method, call["id"])
+        call |= {
+            "namespace": "remote",
+            "end_time": end + 0.002,
+            "http": http(method, f"http://{called}.internal{self.path}", code),
+        }
+        return call | flags(code), code
+
+    def _query(self, called, start):
+        return {
+            "namespace": "remote",
+            "end_time": self._later(start, 0.01, 0.05),
+            "sql": {
+                "database_type": "PostgreSQL",
+                "database_version": "16.4",
+                "user": "app",
+                "url": f"jdbc:postgresql://{called.split('@')[1]}:5432/main",
+                "sanitized_query": "SELECT id, count FROM items WHERE item = ? FOR UPDATE",
+            },
+        }
+
+    def _table(self, called, start, code):
+        return {
+            "name": "DynamoDB",
+            "namespace": "aws",
+            "end_time": self._later(start, 0.004, 0.02),
+            "aws": {
+                "operation": "GetItem",
+                "table_name": called,
+                "region": "eu-west-1",
+                "request_id": self.ids.segment().upper(),
+                "retries": 2 if code == 429 else 0,
+            },
+            "http": {"response": {"status": code}},
+        }
+
+    def _of_the_shop(self):
+        chance = self.ids.random
+        line = {"sku": "tea-12", "quantity": 2, "price": 4.5}
+        return {
+            "user": chance.choice(["ana", "bo", "chidi"]),
+            "annotations": {
                 "customer": chance.choice(["returning", "new"]),
                 "items": chance.randint(1, 9),
-            }
-            segment["metadata"] = {
-                "shop": {
-                    "cart": {
-                        "currency": "EUR",
-                        "lines": [{"sku": "tea-12", "quantity": 2, "price": 4.5}],
-                    }
-                }
-            }
-        if name == failing:
-            segment["cause"] = {
-                "working_directory": f"/srv/{name}",
-                "exceptions": [
-                    {
-                        "id": ids.segment(),
-                        "type": "UpstreamTimeout",
-                        "message": "the card issuer did not answer within 250 ms",
-                        "remote": False,
-                        "stack": [
-                            {"path": f"{name}/{file}.py", "line": line, "label": label}
-                            for file, line, label in [
-                                ("charge", 88, "charge"),
-                                ("issuer", 41, "ask"),
-                                ("http", 210, "send"),
-                            ]
-                        ],
-                    }
-                ],
-            }
-        documents.append(segment)
-        return now, code
+            },
+            "metadata": {"shop": {"cart": {"currency": "EUR", "lines": [line]}}},
+        }
 
-    serve("shop.example", start)
-    return documents
+    def _cause(self):
+        frames = [("charge", 88, "charge"), ("issuer", 41, "ask"), ("http", 210, "send")]
+        exception = {
+            "id": self.ids.segment(),
+            "type": "UpstreamTimeout",
+            "message": "the card issuer did not answer within 250 ms",
+            "stack": [
+                {"path": f"{self.failing}/{file}.py", "line": line, "label": label}
+                for file, line, label in frames
+            ],
+        }
+        return {"working_directory": f"/srv/{self.failing}", "exceptions": [exception]}
 
 
 def shop(now, count=60, seed=1):
@@ -221,7 +225,7 @@ def shop(now, count=60, seed=1):
         elif index % 9 == 4:
             what |= {"status": 404, "path": f"/items/{9000 + index}", "method": "GET"}
         start = now - 1 - (count - index) * 3.7 - ids.random.uniform(0, 2)
-        documents += request(ids, start, **what)
+        documents += Request(ids, start, **what).documents
     return documents
 
 

@@ -235,6 +235,31 @@ def test_everything_works_from_the_keyboard_and_back_leads_back(page):
     page.wait(lambda: page.rows() == ["one"], "the filter has not the keyboard")
 
 
+def test_traces_that_have_given_way_leave_the_list_the_oldest_first(page):
+    traces = [
+        {"id": f"1-{index}", "revision": index, "name": f"trace {index}", "start_time": 9 - index}
+        for index in range(1, 5)
+    ]
+    store = {"trace_count": 2, "document_count": 2, "size_bytes": 1, "evicted_trace_count": 2}
+    answer = {"revision": 4, "store": store, "gone": False, "traces": traces}
+    page.open(answers={"/api/traces": answer})
+    page.wait(lambda: page.rows() == ["trace 3", "trace 4"], "not the two changed last")
+    page.wait_for_text(".status-text", "2 older ones have given way")
+
+
+def test_a_filter_that_is_being_typed_does_not_follow_into_another_view(page):
+    page.put([named("one", time.time()), named("two", time.time())])
+    page.open()
+    page.wait_for_count(".virtual-row", 2)
+    page.press("/", "one", Keys.ENTER, Keys.ENTER)
+    page.wait(lambda: page.fragment().startswith("#/trace/"), "no trace is open")
+    # Longer than typing is waited for.
+    page.driver.execute_async_script("setTimeout(arguments[0], 400)")
+    assert page.fragment().startswith("#/trace/")
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: page.fragment() == "#/traces?q=one", "the filter is lost")
+
+
 def test_when_the_sandbox_is_gone_the_page_says_so_and_finds_another_one(page):
     page.put([named("known", time.time())])
     page.open()

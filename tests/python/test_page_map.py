@@ -29,11 +29,8 @@ def test_the_map_has_a_node_for_each_service_and_leads_to_its_traces(page, sandb
         "fraud-check",
         "currency-rates",
     }
-    shown = lambda: set(
-        page.js(
-            "return [...document.querySelectorAll('.map-node:not(.client)')].map((it) => it.dataset.name)"
-        )
-    )
+    services = "[...document.querySelectorAll('.map-node:not(.client)')]"
+    shown = lambda: set(page.js(f"return {services}.map((it) => it.dataset.name)"))
     page.wait(lambda: names <= shown(), "not all services")
     graph = json.loads(sandbox.get("/api/service-graph"))["Services"]
     assert page.js("return document.querySelectorAll('.map-node').length") == len(graph)

@@ -59,7 +59,7 @@ def test_bars_are_where_the_segments_of_a_recorded_trace_were_in_time(page):
 
 def test_the_states_and_kinds_of_a_request_are_seen(page):
     ids = page_traces.Ids("states")
-    documents = page_traces.request(ids, time.time(), method="POST", failing="payments")
+    documents = page_traces.Request(ids, time.time(), method="POST", failing="payments").documents
     page.put(documents)
     page.open(f"#/trace/{documents[0]['trace_id']}")
     page.wait_for_text(".wf-name", "ledger@payments-db")

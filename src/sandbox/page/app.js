@@ -110,7 +110,9 @@ function show(route) {
   const view = viewOf(route.view);
   if (route.view === "traces") list = { view: "traces", query: route.query };
   const isOther = view !== shown;
+  const isFirst = shown === null;
   if (isOther) {
+    shown?.leave?.();
     // Its filter goes into the address without a route being told.
     if (shown && shown === views.get("traces")) list = { view: "traces", query: shown.query };
     if (shown) shown.element.hidden = true;
@@ -126,7 +128,8 @@ function show(route) {
   }
   document.title = `${view.title} · X-Ray sandbox`;
   view.show(route);
-  if (isOther && !help.open) view.focus();
+  // At first nobody has asked for a mark where the keyboard is; keys work all the same.
+  if (isOther && !isFirst && !help.open) view.focus();
 }
 
 function drawConnection() {

@@ -120,6 +120,8 @@ export function iconButton(name, label, press, properties = {}) {
  */
 export function toast(text, kind = "info") {
   const box = document.getElementById("toasts");
+  // Said again it is said once.
+  for (const shown of [...box.children]) if (shown.textContent === text) shown.remove();
   const note = h("div", { class: `toast ${kind}`, text });
   box.append(note);
   while (box.childElementCount > 3) box.firstElementChild.remove();

@@ -113,6 +113,16 @@ export class FilterBar {
     this.#draw();
   }
 
+  /**
+   * Takes what is typed as it is, without telling anybody.
+   *
+   * @returns {Chosen}
+   */
+  settle() {
+    clearTimeout(this.#timer);
+    return this.#chosen;
+  }
+
   focus() {
     this.#input.focus();
     this.#input.select();

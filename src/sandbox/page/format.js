@@ -133,7 +133,7 @@ export function line(value, lengthMax = 300) {
   const cut = text.length > lengthMax ? `${text.slice(0, lengthMax)}…` : text;
   // Characters that reorder or hide what stands beside them are shown as what they are.
   return cut.replace(
-    /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g,
+    /[\u0000-\u001f\u007f-\u009f\u200b\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
     (character) =>
       character === "\n" || character === "\t"
         ? " "

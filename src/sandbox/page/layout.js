@@ -3,8 +3,8 @@
  *
  * In: the number of nodes and edges between them, rings and loops included. Out: a position for
  * each node and a line for each edge. The steps are the usual ones: cut rings (depth first),
- * longest path layering, stand-ins where an edge crosses a layer, barycentre ordering with the fewest
- * crossings kept, and positions pulled towards the neighbours. Nothing recurses. Pure code.
+ * longest path layering, stand-ins where an edge crosses a layer, barycentre ordering with the
+ * fewest crossings kept, and positions pulled towards the neighbours. Nothing recurses. Pure code.
  */
 
 /** Distances between nodes, and how often the order is improved. */

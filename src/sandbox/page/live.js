@@ -46,6 +46,7 @@ export class Live {
   #revision = 0;
   #expression = "";
   #failureCount = 0;
+  #isMatchStale = false;
   #listeners = [];
   #timer = 0;
   #polling = null;
@@ -108,8 +109,9 @@ export class Live {
       const answer = await this.#fetch(since);
       if (answer.gone) return this.#startAnew();
       changed = this.#merge(answer);
-      if (this.#expression !== "" && (changed || this.matched === null)) {
-        await this.#match(this.matched === null ? 0 : since, answer.traces);
+      const isStale = this.#isMatchStale || this.matched === null;
+      if (this.#expression !== "" && (changed || isStale)) {
+        await this.#match(isStale ? 0 : since, answer.traces);
         changed = true;
       }
       this.connection = "live";
@@ -118,7 +120,7 @@ export class Live {
       this.connection = "lost";
       this.#failureCount += 1;
       // What came may not have been matched.
-      this.matched = null;
+      this.#isMatchStale = true;
     }
     const after = `${this.connection} ${this.store?.trace_count}`;
     if (changed || before !== after) this.#tell();
@@ -159,6 +161,7 @@ export class Live {
       const matched = since === 0 ? new Set() : (this.matched ?? new Set());
       for (const trace of changed) matched.delete(trace.id);
       for (const trace of traces) matched.add(trace.id);
+      this.#isMatchStale = false;
       this.matched = matched;
       this.refusal = "";
     } catch (error) {

@@ -120,7 +120,7 @@ export class MapView {
   }
 
   focus() {
-    this.#scene.querySelector(".map-node")?.focus({ preventScroll: true });
+    this.#scene.querySelector(".map-node:not(.client)")?.focus({ preventScroll: true });
   }
 
   /** @param {KeyboardEvent} event @returns {boolean} */
@@ -129,7 +129,7 @@ export class MapView {
     if (event.key in zooms) this.#viewport.zoom(zooms[event.key]);
     else if (event.key === "0") this.#viewport.fit();
     else if (event.key === "j" || event.key === "k" || event.key.startsWith("Arrow")) {
-      const nodes = [...this.#scene.querySelectorAll(".map-node")];
+      const nodes = [...this.#scene.querySelectorAll(".map-node:not(.client)")];
       const step =
         event.key === "j" || event.key === "ArrowDown" || event.key === "ArrowRight" ? 1 : -1;
       const at = nodes.indexOf(document.activeElement);

@@ -104,6 +104,33 @@ export function edgeGroup(edge, points) {
   );
 }
 
+/** Who is outside: a figure, without numbers. */
+function clientParts() {
+  const person = "M0-14a7 7 0 1 1 0 14 7 7 0 0 1 0-14M-13 15a13 11 0 0 1 26 0";
+  return [
+    s("path", { class: "person", d: person }),
+    s("text", { class: "node-name", y: RADIUS + 19, text: "Client" }),
+  ];
+}
+
+function serviceParts(node) {
+  const lines = labelLines(node.name);
+  const type = line(typeLabel(node.type), 32);
+  const names = lines.map((text, at) => s("tspan", { x: 0, dy: at === 0 ? 0 : 14, text }));
+  return [
+    ring(node),
+    s("text", { class: "node-time", y: 0, text: duration(node.seconds) }),
+    s("text", { class: "node-count", y: 14, text: `${count(node.total)} req` }),
+    s("text", { class: "node-name", y: RADIUS + 19 }, names),
+    // What names no type of its own has its name there too.
+    s("text", {
+      class: "node-type",
+      y: RADIUS + 19 + 14 * lines.length,
+      text: type === node.name ? "" : type,
+    }),
+  ];
+}
+
 /**
  * A node: its ring, with the mean time and the number of requests in it, and its name below.
  *
@@ -113,47 +140,25 @@ export function edgeGroup(edge, points) {
  * @returns {SVGElement}
  */
 export function nodeGroup(node, index, { x, y }) {
-  const lines = labelLines(node.name);
-  const failed = node.total - node.ok;
-  const says =
+  const failed = percent(node.total - node.ok, node.total);
+  const label =
     `${line(node.name, 100)}, ${typeLabel(node.type)}: ${count(node.total)} requests, ` +
-    `${duration(node.seconds)} on average, ${percent(failed, node.total)} not ok`;
-  const group = s("g", {
-    class: `map-node${node.isClient ? " client" : ""}`,
-    transform: `translate(${x} ${y})`,
-    tabindex: 0,
-    role: node.isClient ? "img" : "link",
-    "aria-label": node.isClient ? "Clients" : says,
-    "data-index": index,
-    "data-name": line(node.name, 200),
-  });
-  group.append(
+    `${duration(node.seconds)} on average, ${failed} not ok`;
+  return s(
+    "g",
+    {
+      class: node.isClient ? "map-node client" : "map-node",
+      transform: `translate(${x} ${y})`,
+      tabindex: node.isClient ? null : 0,
+      role: node.isClient ? "img" : "link",
+      "aria-label": node.isClient ? "Client" : label,
+      "data-index": index,
+      "data-name": line(node.name, 200),
+    },
     s("circle", { r: RADIUS + 7, class: "focus-ring" }),
     s("circle", { r: RADIUS - 4, class: "disc" }),
-    node.isClient
-      ? s("path", {
-          class: "person",
-          d: "M0-14a7 7 0 1 1 0 14 7 7 0 0 1 0-14M-13 15a13 11 0 0 1 26 0",
-        })
-      : ring(node),
-    ...(node.isClient
-      ? []
-      : [
-          s("text", { class: "node-time", y: 0, text: duration(node.seconds) }),
-          s("text", { class: "node-count", y: 14, text: `${count(node.total)} req` }),
-        ]),
-    s(
-      "text",
-      { class: "node-name", y: RADIUS + 19 },
-      lines.map((text, at) => s("tspan", { x: 0, dy: at === 0 ? 0 : 14, text })),
-    ),
-    s("text", {
-      class: "node-type",
-      y: RADIUS + 19 + 14 * lines.length,
-      text: line(typeLabel(node.type), 32),
-    }),
+    node.isClient ? clientParts() : serviceParts(node),
   );
-  return group;
 }
 
 /**

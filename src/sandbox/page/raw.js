@@ -103,10 +103,7 @@ export class RawView {
     const cut = rest > 0 ? `, ${count(rest)} characters not shown` : "";
     const all = plural(this.#documents.length, "document");
     const changed = this.#isPretty ? ", formatted for reading" : "";
-    setText(
-      this.#about,
-      `${this.#at + 1} of ${all}, ${size(bytes)}${changed}${cut}`,
-    );
+    setText(this.#about, `${this.#at + 1} of ${all}, ${size(bytes)}${changed}${cut}`);
     setText(this.#text, text.slice(0, SHOWN_LENGTH_MAX));
   }
 }

@@ -7,21 +7,13 @@
 
 import { trace as fetchTrace } from "./api.js";
 import { details } from "./details.js";
-import { h, setText } from "./dom.js";
-import { count } from "./format.js";
+import { h } from "./dom.js";
 import { RawView } from "./raw.js";
 import { splitter } from "./splitter.js";
 import { traceHead } from "./tracehead.js";
+import { TraceTools } from "./tracetools.js";
 import { build, span } from "./tree.js";
 import { Waterfall } from "./waterfall.js";
-
-const LEGEND = [
-  ["ok", "ok"],
-  ["error", "error"],
-  ["fault", "fault"],
-  ["throttle", "throttle"],
-  ["progress", "in progress"],
-];
 
 /** The view; see the module. */
 export class TraceView {
@@ -37,16 +29,14 @@ export class TraceView {
   #aside;
   #waterfall;
   #raw;
-  #tabs = new Map();
-  #find;
-  #foundCount;
-  #adjust;
   #id = "";
   #revision = -1;
   #documents = [];
   #model = null;
   #isRaw = false;
   #wanted = "";
+  /** What the details were drawn from. */
+  #told = "";
 
   /**
    * @param {object} page
@@ -73,12 +63,17 @@ export class TraceView {
       this.#aside,
     );
     this.#body = h("div", { class: "trace-body" }, this.#note, timeline, this.#raw.element);
-    this.#tools = this.#toolbar();
+    this.#tools = new TraceTools({
+      view: (isRaw) => this.#setRaw(isRaw),
+      find: () => this.#search(0),
+      adjust: () => this.#model && this.#drawAll(),
+      all: (isCollapsed) => this.#waterfall.setAll(isCollapsed),
+    });
     this.element = h(
       "section",
       { class: "view trace", "aria-label": "Trace" },
       this.#head,
-      this.#tools,
+      this.#tools.element,
       this.#body,
     );
     this.element.hidden = true;
@@ -93,8 +88,7 @@ export class TraceView {
       this.#id = id;
       this.#model = null;
       this.#waterfall.reset();
-      this.#find.value = "";
-      setText(this.#foundCount, "");
+      this.#tools.reset();
       this.#load();
     } else {
       this.#drawTabs();
@@ -110,7 +104,7 @@ export class TraceView {
 
   /** A key while the keyboard is in a field. @param {KeyboardEvent} event @returns {boolean} */
   typing(event) {
-    if (document.activeElement !== this.#find) return false;
+    if (!this.#tools.hasFocus) return false;
     if (event.key === "Enter") this.#search(event.shiftKey ? -1 : 1);
     else if (event.key === "Escape") this.focus();
     else return false;
@@ -133,12 +127,14 @@ export class TraceView {
       return true;
     }
     if (event.key === "f" && !this.#isRaw) {
-      this.#find.focus();
+      this.#tools.focus();
       return true;
     }
     // The details scroll by the keys that scroll.
     if (this.#aside.contains(document.activeElement) && event.key.length > 1) return false;
-    return this.#model !== null && !this.#isRaw && this.#waterfall.key(event);
+    const isUsed = this.#model !== null && !this.#isRaw && this.#waterfall.key(event);
+    if (isUsed && document.activeElement === document.body) this.focus();
+    return isUsed;
   }
 
   async #load() {
@@ -174,11 +170,10 @@ export class TraceView {
   #drawAll() {
     const model = this.#model;
     this.element.dataset.has = "trace";
-    this.#adjust.parentElement.hidden = model.skewedCount === 0;
-    setText(this.#adjust.nextSibling, `Set clocks right (${count(model.skewedCount)})`);
+    this.#tools.showSkew(model.skewedCount);
     const selected = this.#wanted || this.#waterfall.selected?.id;
     this.#drawHead();
-    this.#waterfall.show(model, this.#adjust.checked);
+    this.#waterfall.show(model, this.#tools.isAdjusted);
     const byDocument = new Map();
     for (const node of model.nodes)
       if (!byDocument.has(node.document)) byDocument.set(node.document, node);
@@ -213,13 +208,21 @@ export class TraceView {
   }
 
   #drawDetails(node) {
-    if (!node) return this.#aside.replaceChildren();
-    const { start } = span(this.#model.nodes, this.#adjust.checked);
+    if (!node) {
+      this.#told = "";
+      return this.#aside.replaceChildren();
+    }
+    const { start } = span(this.#model.nodes, this.#tools.isAdjusted);
+    // A trace that grows elsewhere leaves what is being read as it is.
+    const told = [node.id, node.shift, start, node.parent?.name, this.#documents[node.document]];
+    if (JSON.stringify(told) === this.#told) return;
+    this.#told = JSON.stringify(told);
     this.#aside.replaceChildren(
       details(node, {
         exceptions: this.#model.exceptions,
         start,
-        select: (other) => {
+        select: ({ id }) => {
+          const other = this.#nodeAt(id);
           this.#select(other);
           this.#noteRoute(other);
         },
@@ -237,7 +240,7 @@ export class TraceView {
         id: this.#id,
         summary,
         model: this.#model,
-        isAdjusted: this.#adjust.checked,
+        isAdjusted: this.#tools.isAdjusted,
         neighbours: this.#page.neighbours(this.#id),
         open: (id) => this.#open(id),
         back: () => this.#back(),
@@ -245,66 +248,9 @@ export class TraceView {
     );
   }
 
-  #toolbar() {
-    const tab = (raw, label) => {
-      const button = h("button", {
-        type: "button",
-        role: "tab",
-        class: "segment",
-        text: label,
-        on: { click: () => this.#setRaw(raw) },
-      });
-      this.#tabs.set(raw, button);
-      return button;
-    };
-    this.#find = h("input", {
-      type: "search",
-      class: "find-input",
-      placeholder: "Find in this trace",
-      "aria-label": "Find in this trace",
-      on: { input: () => this.#search(0) },
-    });
-    this.#foundCount = h("span", { class: "faint", "aria-live": "polite" });
-    this.#adjust = h("input", {
-      type: "checkbox",
-      checked: true,
-      on: { change: () => this.#model && this.#drawAll() },
-    });
-    const button = (label, press) =>
-      h("button", { type: "button", class: "button quiet", text: label, on: { click: press } });
-    return h(
-      "div",
-      { class: "trace-tools" },
-      h(
-        "div",
-        { class: "segments", role: "tablist", "aria-label": "View" },
-        tab(false, "Timeline"),
-        tab(true, "Documents"),
-      ),
-      h(
-        "div",
-        { class: "timeline-tools" },
-        this.#find,
-        this.#foundCount,
-        button("Collapse all", () => this.#waterfall.setAll(true)),
-        button("Expand all", () => this.#waterfall.setAll(false)),
-        h("label", { class: "check", hidden: true }, this.#adjust, h("span")),
-        h("span", { class: "grow" }),
-        h(
-          "ul",
-          { class: "legend", "aria-label": "Colours" },
-          LEGEND.map(([state, label]) =>
-            h("li", { "data-state": state }, h("i", { class: "swatch" }), label),
-          ),
-        ),
-      ),
-    );
-  }
-
   #search(direction) {
     if (!this.#model) return;
-    const found = this.#waterfall.find(this.#find.value, direction);
-    setText(this.#foundCount, this.#find.value.trim() === "" ? "" : `${count(found)} found`);
+    this.#tools.showFound(this.#waterfall.find(this.#tools.text, direction));
   }
 
   #setRaw(raw) {
@@ -316,9 +262,7 @@ export class TraceView {
 
   #drawTabs() {
     this.element.classList.toggle("is-raw", this.#isRaw);
-    for (const [raw, button] of this.#tabs) {
-      button.setAttribute("aria-selected", String(raw === this.#isRaw));
-    }
+    this.#tools.showView(this.#isRaw);
   }
 
   #say(title, text) {

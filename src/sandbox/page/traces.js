@@ -7,26 +7,18 @@
  */
 
 import { forgetTraces } from "./api.js";
+import { Arrivals } from "./arrivals.js";
 import { h, icon, iconButton, setText, toast } from "./dom.js";
 import { isExpression, parseDuration, predicate, sort } from "./filter.js";
 import { FilterBar, chosenOf } from "./filterbar.js";
 import { plural } from "./format.js";
+import { stepOf } from "./keys.js";
+import { ListHeading } from "./listheading.js";
 import { kindOfNothing, nothing, statusLine } from "./nothing.js";
 import { createRow, updateRow } from "./tracerow.js";
 import { VirtualList } from "./virtual.js";
 
 const ROW_HEIGHT = 34;
-
-/** The columns: heading, and the order that a click on it asks for. */
-const COLUMNS = [
-  ["", ""],
-  ["Trace", "name"],
-  ["Status", "-status"],
-  ["Duration", "-duration"],
-  ["Start", "-start"],
-  ["Other services", ""],
-  ["Flags", ""],
-];
 
 /** The view; see the module. */
 export class TracesView {
@@ -39,7 +31,7 @@ export class TracesView {
   #bar;
   #scroller;
   #list;
-  #headings = new Map();
+  #heading = new ListHeading((order) => this.#orderBy(order));
   #empty;
   #status;
   #newer;
@@ -47,8 +39,7 @@ export class TracesView {
   #chosen = chosenOf(new URLSearchParams());
   #order = "-start";
   #selectedId = "";
-  #arrivals = new Map();
-  #newerCount = 0;
+  #arrivals = new Arrivals();
   #longest = 0;
   /** What was there when the list was paused; null while it follows. */
   #paused = null;
@@ -67,7 +58,7 @@ export class TracesView {
         "aria-label": "Traces",
         on: { scroll: () => this.#scrolled() },
       },
-      this.#heading(),
+      this.#heading.element,
     );
     this.#list = new VirtualList(this.#scroller, {
       rowHeight: ROW_HEIGHT,
@@ -109,6 +100,11 @@ export class TracesView {
     this.#apply();
   }
 
+  /** Another view comes: what is being typed must not change the address any more. */
+  leave() {
+    this.#chosen = this.#bar.settle();
+  }
+
   /** Puts the keyboard where j and k are expected. */
   focus() {
     this.#scroller.focus({ preventScroll: true });
@@ -146,18 +142,9 @@ export class TracesView {
 
   /** @param {KeyboardEvent} event @returns {boolean} Whether it meant something here. */
   key(event) {
-    const steps = {
-      j: 1,
-      ArrowDown: 1,
-      k: -1,
-      ArrowUp: -1,
-      PageDown: this.#list.pageSize,
-      PageUp: -this.#list.pageSize,
-      Home: -Infinity,
-      End: Infinity,
-    };
-    if (event.key in steps) {
-      this.#move(steps[event.key]);
+    const step = stepOf(event.key, this.#list.pageSize);
+    if (step !== undefined) {
+      this.#move(step);
       return true;
     }
     if (event.key === "Enter" && this.#index() >= 0) {
@@ -177,24 +164,8 @@ export class TracesView {
     return false;
   }
 
-  #heading() {
-    const cells = COLUMNS.map(([label, order]) => {
-      const cell = h("div", { role: "columnheader", class: "cell" });
-      if (order === "") cell.append(label);
-      else {
-        const button = h("button", { type: "button", text: label });
-        button.addEventListener("click", () => this.#orderBy(order));
-        cell.append(button);
-        this.#headings.set(order.replace("-", ""), cell);
-      }
-      return cell;
-    });
-    return h("div", { class: "trace-row heading", role: "row" }, cells);
-  }
-
   #orderBy(order) {
-    const turned = order.startsWith("-") ? order.slice(1) : `-${order}`;
-    this.#order = this.#order === order ? turned : order;
+    this.#order = order;
     this.#scroller.scrollTop = 0;
     this.#note();
     this.#refresh();
@@ -250,11 +221,7 @@ export class TracesView {
     this.#longest = shown.reduce((most, trace) => Math.max(most, trace.duration_seconds || 0), 0);
     this.#replace(shown);
     this.#bar.refuse(isExpression(this.#chosen.q) ? this.#live.refusal : "");
-    for (const [order, cell] of this.#headings) {
-      const direction = this.#order.startsWith("-") ? "descending" : "ascending";
-      const sorted = this.#order.replace("-", "") === order;
-      cell.setAttribute("aria-sort", sorted ? direction : "none");
-    }
+    this.#heading.show(this.#order);
     this.#scroller.setAttribute("aria-rowcount", String(shown.length + 1));
     this.#describe(shown.length, this.#all.length);
   }
@@ -269,28 +236,14 @@ export class TracesView {
     const positions = new Map(traces.map((trace, index) => [trace.id, index]));
     const now = anchor ? positions.get(anchor.id) : undefined;
     const shift = now === undefined ? 0 : now - (isSeen ? selected : from);
-    this.#greet(before, traces, now);
+    this.#arrivals.note(before, traces, now);
     this.#list.setItems(traces, shift);
     this.#scrolled();
   }
 
-  /** Remembers which rows are new: they light up, and those above what is seen are counted. */
-  #greet(before, traces, anchor) {
-    const known = new Set(before.map((trace) => trace.id));
-    const time = performance.now();
-    for (const [id, at] of this.#arrivals) if (time - at > 2000) this.#arrivals.delete(id);
-    if (before.length === 0) return;
-    traces.forEach((trace, index) => {
-      if (known.has(trace.id)) return;
-      this.#arrivals.set(trace.id, time);
-      if (anchor !== undefined && index < anchor) this.#newerCount += 1;
-    });
-  }
-
   #fill(row, trace, index) {
     const isSelected = trace.id === this.#selectedId;
-    const arrived = this.#arrivals.get(trace.id);
-    const isFresh = arrived !== undefined && performance.now() - arrived < 1200;
+    const isFresh = this.#arrivals.isFresh(trace.id);
     updateRow(row, trace, { index, isSelected, isFresh, longest: this.#longest });
     if (isSelected) this.#scroller.setAttribute("aria-activedescendant", row.id);
   }
@@ -307,6 +260,7 @@ export class TracesView {
     const next = at < 0 ? (Number.isFinite(step) ? seen.from : step > 0 ? Infinity : 0) : at + step;
     const index = Math.min(Math.max(next, 0), items.length - 1);
     this.#selectedId = items[index].id;
+    if (document.activeElement === document.body) this.focus();
     this.#list.reveal(index);
     this.#list.draw(true);
   }
@@ -317,11 +271,10 @@ export class TracesView {
   }
 
   #scrolled() {
-    if (this.#scroller.scrollTop < 2) this.#newerCount = 0;
-    this.#newer.hidden = this.#newerCount === 0;
-    if (!this.#newer.hidden) {
-      this.#newer.replaceChildren(icon("up"), `${plural(this.#newerCount, "new trace")}`);
-    }
+    if (this.#scroller.scrollTop < 2) this.#arrivals.aboveCount = 0;
+    const { aboveCount } = this.#arrivals;
+    this.#newer.hidden = aboveCount === 0;
+    if (aboveCount > 0) this.#newer.replaceChildren(icon("up"), plural(aboveCount, "new trace"));
   }
 
   #toTop() {

@@ -7,6 +7,7 @@
 
 import { h } from "./dom.js";
 import { duration } from "./format.js";
+import { stepOf } from "./keys.js";
 import { rows, span } from "./tree.js";
 import { VirtualList } from "./virtual.js";
 import { createRow, noteOf, updateRow } from "./waterfallrow.js";
@@ -153,19 +154,10 @@ export class Waterfall {
   /** @param {KeyboardEvent} event @returns {boolean} Whether it meant something here. */
   key(event) {
     const { items, pageSize } = this.#list;
-    const steps = {
-      j: 1,
-      ArrowDown: 1,
-      k: -1,
-      ArrowUp: -1,
-      PageDown: pageSize,
-      PageUp: -pageSize,
-      Home: -Infinity,
-      End: Infinity,
-    };
+    const step = stepOf(event.key, pageSize);
     const at = items.findIndex((row) => row.node === this.selected);
-    if (event.key in steps && items.length > 0) {
-      const next = Math.min(Math.max(at + steps[event.key], 0), items.length - 1);
+    if (step !== undefined && items.length > 0) {
+      const next = Math.min(Math.max(at + step, 0), items.length - 1);
       this.#pick(items[next].node);
       return true;
     }

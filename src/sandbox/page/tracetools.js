@@ -1,0 +1,130 @@
+/**
+ * The bar between the head of a trace and its rows: which view, what to find, whose clocks.
+ *
+ * In: what the view says of itself. Out: what people choose in it.
+ */
+
+import { h, setText } from "./dom.js";
+import { count } from "./format.js";
+
+const LEGEND = [
+  ["ok", "ok"],
+  ["error", "error"],
+  ["fault", "fault"],
+  ["throttle", "throttle"],
+  ["progress", "in progress"],
+];
+
+/** The bar; see the module. */
+export class TraceTools {
+  /** @type {HTMLElement} */
+  element;
+
+  #tabs = new Map();
+  #find;
+  #foundCount = h("span", { class: "faint", "aria-live": "polite" });
+  #adjust;
+  #adjustWords = h("span");
+  #adjustLabel;
+
+  /**
+   * @param {object} on
+   * @param {(isRaw: boolean) => void} on.view
+   * @param {() => void} on.find
+   * @param {() => void} on.adjust
+   * @param {(isCollapsed: boolean) => void} on.all Everything is to be collapsed or expanded.
+   */
+  constructor(on) {
+    this.#find = h("input", {
+      type: "search",
+      class: "find-input",
+      placeholder: "Find in this trace",
+      "aria-label": "Find in this trace",
+      on: { input: on.find },
+    });
+    this.#adjust = h("input", { type: "checkbox", checked: true, on: { change: on.adjust } });
+    this.#adjustLabel = h("label", { class: "check" }, this.#adjust, this.#adjustWords);
+    const button = (text, press) =>
+      h("button", { type: "button", class: "button quiet", text, on: { click: press } });
+    const legend = LEGEND.map(([state, label]) =>
+      h("li", { "data-state": state }, h("i", { class: "swatch" }), label),
+    );
+    this.element = h(
+      "div",
+      { class: "trace-tools" },
+      h(
+        "div",
+        { class: "segments", role: "tablist", "aria-label": "View" },
+        this.#tab("Timeline", false, on.view),
+        this.#tab("Documents", true, on.view),
+      ),
+      h(
+        "div",
+        { class: "timeline-tools" },
+        this.#find,
+        this.#foundCount,
+        button("Collapse all", () => on.all(true)),
+        button("Expand all", () => on.all(false)),
+        this.#adjustLabel,
+        h("span", { class: "grow" }),
+        h("ul", { class: "legend", "aria-label": "Colours" }, legend),
+      ),
+    );
+    this.reset();
+  }
+
+  #tab(text, isRaw, view) {
+    const press = () => view(isRaw);
+    const tab = h("button", {
+      type: "button",
+      role: "tab",
+      class: "segment",
+      text,
+      on: { click: press },
+    });
+    this.#tabs.set(isRaw, tab);
+    return tab;
+  }
+
+  /** Forgets what was looked for, for another trace. */
+  reset() {
+    this.#find.value = "";
+    this.showFound(0);
+    this.showSkew(0);
+  }
+
+  /** What is looked for. */
+  get text() {
+    return this.#find.value;
+  }
+
+  /** Whether clocks are to be set right. */
+  get isAdjusted() {
+    return this.#adjust.checked;
+  }
+
+  /** Whether the keyboard is in the field. */
+  get hasFocus() {
+    return document.activeElement === this.#find;
+  }
+
+  focus() {
+    this.#find.focus();
+  }
+
+  /** @param {number} foundCount Rows with the text that is looked for. */
+  showFound(foundCount) {
+    setText(this.#foundCount, this.text.trim() === "" ? "" : `${count(foundCount)} found`);
+  }
+
+  /** @param {number} skewedCount Segments whose clocks are not those of their callers. */
+  showSkew(skewedCount) {
+    this.#adjustLabel.hidden = skewedCount === 0;
+    setText(this.#adjustWords, `Set clocks right (${count(skewedCount)})`);
+  }
+
+  /** @param {boolean} isRaw */
+  showView(isRaw) {
+    for (const [raw, tab] of this.#tabs) tab.setAttribute("aria-selected", String(raw === isRaw));
+  }
+}
