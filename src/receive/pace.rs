@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 /// Fewer datagrams are not worth a timer's wake-up everywhere.
 const COLLECT_MIN: f64 = 12.0;
 
+/// Pauses end when they collect fewer than this: a rate near the bound would else go to and fro,
+/// with a wake-up for each datagram of every other window.
+const COLLECT_MIN_ONCE_PAUSED: f64 = 6.0;
+
 /// To collect more saves nothing: a timer's wake-up costs a hundredth of so many datagrams.
 const COLLECT_MAX: f64 = 256.0;
 
@@ -110,7 +114,8 @@ impl Pace {
         if std::mem::take(&mut self.gathered_count) > self.gathered_count_max {
             self.hold(now);
         }
-        let is_worth_it = self.rate * self.pause_max.as_secs_f64() >= COLLECT_MIN;
+        let collect_min = if self.paused { COLLECT_MIN_ONCE_PAUSED } else { COLLECT_MIN };
+        let is_worth_it = self.rate * self.pause_max.as_secs_f64() >= collect_min;
         // Beyond the rate that the queue is made for there is no time to lose.
         let is_held = self.held_until.is_some_and(|until| now < until);
         self.paused = is_worth_it && self.rate <= BURST_RATE && !is_held;
@@ -159,6 +164,19 @@ mod tests {
         let pause = pause_at(240_000.0, LARGE).expect("256 come in a millisecond");
         assert!(pause < Duration::from_micros(1_100), "{pause:?}");
         assert_eq!(pause_at(600_000.0, LARGE), None);
+    }
+
+    #[test]
+    fn a_rate_that_pauses_were_worth_goes_on_to_be_paused_for_at_half_of_it() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(LARGE, now);
+        let mut paused_count = 0;
+        for count_in_pause in [20, 20, 11, 8, 11, 20, 7, 9, 5, 5, 5] {
+            now += PAUSE_MAX;
+            pace.note(count_in_pause, false, now);
+            paused_count += usize::from(pace.pause(now).is_some());
+        }
+        assert_eq!(paused_count, 8);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! random number and so evenly, whatever the number of senders: the kernel's own hash would give
 //! all that one process sends to one socket.
 //!
-//! Few receivers while the rate is low, so that each wakes for many datagrams; more as it grows.
+//! Few receivers while the rate is low, so that each wakes for many datagrams; more as it grows,
+//! within a millisecond where it grows to a burst. A sender that was held up and catches up is none.
 //! The least number is the one whose queues together take [`BURST_BYTES`]: with a large queue that
 //! is one, without privileges it is three. Bound: the group. Runs on the first receiver's thread.
 
@@ -19,8 +20,12 @@ const BURST_BYTES: usize = 512 * super::pace::QUEUE_BYTES_PER_DATAGRAM;
 /// Beyond this rate a receiver gets help; it is a tenth to a fifth of what a core can take.
 const RATE_HIGH: f64 = 30_000.0;
 
-/// Below this rate half of the receivers can do the work.
-const RATE_LOW: f64 = 10_000.0;
+/// So many datagrams at such a rate are a burst: half a millisecond at 250,000 a second.
+const BURST_COUNT: f64 = 128.0;
+
+/// Below this rate half of the receivers can do the work: what they get is then well below
+/// [`RATE_HIGH`], and twice 10,000 are below it in spite of the chance in every share.
+const RATE_LOW: f64 = 12_500.0;
 
 /// The rate is taken as low over this time before receivers are let go. Over all of it: a sender
 /// that catches up is fast for a moment every now and then.
@@ -36,6 +41,8 @@ struct Decision {
     count_max: usize,
     count: usize,
     changed_at: Instant,
+    /// Datagrams that the first receiver has got since the rate has been high.
+    burst_count: f64,
     /// What the first receiver has got since when, to see whether it is calm.
     since: Instant,
     datagram_count: f64,
@@ -49,6 +56,7 @@ impl Decision {
             count_max,
             count: count_min,
             changed_at: now,
+            burst_count: 0.0,
             since: now,
             datagram_count: 0.0,
             noted_at: now,
@@ -57,13 +65,15 @@ impl Decision {
 
     /// `rate` is what the first receiver sees; returns the new number where it changes.
     fn note(&mut self, rate: f64, now: Instant) -> Option<usize> {
-        self.datagram_count += rate * now.saturating_duration_since(self.noted_at).as_secs_f64();
+        let count = rate * now.saturating_duration_since(self.noted_at).as_secs_f64();
         self.noted_at = now;
+        self.datagram_count += count;
+        self.burst_count = if rate > RATE_HIGH { self.burst_count + count } else { 0.0 };
         let is_calm = self.is_calm(now);
         if now.saturating_duration_since(self.changed_at) < CHANGE_PAUSE {
             return None;
         }
-        let count = if rate > RATE_HIGH {
+        let count = if self.burst_count >= BURST_COUNT {
             (self.count * 2).min(self.count_max)
         } else if is_calm {
             (self.count / 2).max(self.count_min)
@@ -75,6 +85,7 @@ impl Decision {
         }
         self.count = count;
         self.changed_at = now;
+        self.burst_count = 0.0;
         self.begin_to_count(now);
         Some(count)
     }
@@ -179,6 +190,30 @@ mod tests {
                 now += Duration::from_millis(if rate > RATE_LOW { 2 } else { 60 });
                 decision.note(rate, now);
             }
+        }
+        assert_eq!(decision.count, 1);
+    }
+
+    #[test]
+    fn a_sender_that_was_held_up_is_no_burst() {
+        let mut now = Instant::now();
+        let mut decision = decision(1, now);
+        for rate in [4_000.0, 60_000.0, 4_000.0, 60_000.0, 60_000.0] {
+            now += Duration::from_millis(if rate > RATE_HIGH { 1 } else { 10 });
+            assert_eq!(decision.note(rate, now), None, "{rate}");
+        }
+        now += Duration::from_millis(1);
+        assert_eq!(decision.note(60_000.0, now), Some(2));
+    }
+
+    #[test]
+    fn two_receivers_are_one_again_at_twenty_thousand_a_second() {
+        let mut now = Instant::now();
+        let mut decision = decision(1, now);
+        decision.count = 2;
+        for share in [9_900.0, 10_100.0].into_iter().cycle().take(60) {
+            now += Duration::from_millis(20);
+            decision.note(share, now);
         }
         assert_eq!(decision.count, 1);
     }
