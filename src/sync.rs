@@ -3,4 +3,4 @@
 
 pub use crossbeam_queue::ArrayQueue;
 pub use std::sync::Arc;
-pub use std::sync::atomic::{AtomicUsize, Ordering, fence};
+pub use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};

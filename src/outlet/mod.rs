@@ -12,6 +12,7 @@
 //! is taken from the rings, and it is there that the oldest gives way.
 
 mod ending;
+mod gathering;
 mod spooler;
 #[cfg(test)]
 mod tests;
@@ -21,15 +22,16 @@ mod turn;
 pub use ending::Deadline;
 
 use crate::account::{Account, CensusTaker, DropReason, Held};
-use crate::batch::{AGE_MAX, Batcher};
+use crate::batch::Batcher;
 use crate::limits::Limits;
 use crate::log::RateLimit;
 use crate::memory::Pool;
-use crate::ring::{Consumer, Parcel, WAKE_SEGMENT_COUNT};
+use crate::ring::{Consumer, Parcel};
 use crate::spool;
 use crate::status::Trouble;
 use crate::tail::Tail;
 use crate::upload::Uploader;
+use gathering::Gathering;
 use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,8 +61,11 @@ pub struct Outlet {
     account: Arc<Account>,
     census: CensusTaker,
     parcel_room_count: usize,
-    /// When the few segments that wait in the rings are taken, if no more come.
-    take_at: Option<Instant>,
+    gathering: Gathering,
+    /// What the receivers were told to wake this thread for.
+    told_wake_count: usize,
+    /// Segments taken out of the rings since all of them were empty.
+    taken_count: usize,
     /// Whether segments were given up for want of memory since half of it was last free.
     is_losing: bool,
     trim: Trim,
@@ -103,7 +108,9 @@ impl Outlet {
             census: account.census_taker(),
             account,
             parcel_room_count: limits.parcel_room_count,
-            take_at: None,
+            gathering: Gathering::new(Instant::now()),
+            told_wake_count: 0,
+            taken_count: 0,
             is_losing: false,
             trim: Trim::new(Instant::now()),
             tail: None,
@@ -154,7 +161,7 @@ impl Outlet {
                 break;
             }
             // With more to take there is no sleep, but events have their turn.
-            let until = (progress == Progress::More).then_some(now);
+            let until = (progress == Progress::More || self.tell_receivers()).then_some(now);
             self.sleep(until, &mut deadline).await;
         }
         let deadline = *deadline.borrow();
@@ -194,8 +201,9 @@ impl Outlet {
         let probe_due = self.uploader.paused_until(now).filter(|_| has_spooled);
         let upload_due = self.uploader.next_due(now);
         let trim_due = self.trim.next_due();
-        let next = [until, batch_due, upload_due, spool_due, probe_due, trim_due, limit];
-        let next = next.into_iter().chain([self.take_at]).flatten().min();
+        let take_due = self.gathering.next_due();
+        let next = [until, take_due, batch_due, upload_due, spool_due, probe_due, trim_due, limit];
+        let next = next.into_iter().flatten().min();
         let due = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -241,44 +249,48 @@ impl Outlet {
     fn take(&mut self, now: Instant) -> Progress {
         // Asked before the rings are looked into: what is in them then is all there will be.
         let closed = self.rings.iter().all(Consumer::is_closed);
-        if !closed && !self.is_worth_taking(now) {
+        let most = self.rings.iter().map(Consumer::waiting_count).max().unwrap_or_default();
+        let is_due = self.gathering.is_due(most, now) || (most > 0 && self.pool.is_low());
+        if !closed && !is_due {
             return Progress::Idle;
         }
-        self.take_at = None;
-        let mut taken_count = 0;
+        let mut parcel_count = 0;
         for index in 0..self.rings.len() {
             loop {
                 if !self.has_room() {
                     // An answer, and with it room, is an event of the uploader or the spooler.
+                    self.gathering.put_off(now);
                     return Progress::Idle;
                 }
                 let Some(parcel) = self.rings[index].pop() else { break };
+                self.taken_count += parcel.segment_count();
                 self.pack(&parcel, now);
                 drop(parcel);
                 self.pass_on();
-                taken_count += 1;
-                if taken_count == PARCELS_PER_TURN {
+                parcel_count += 1;
+                if parcel_count == PARCELS_PER_TURN {
                     // The ring that comes last must not wait for the first one to be empty.
                     self.rings.rotate_left(1);
                     return Progress::More;
                 }
             }
         }
+        self.gathering.taken(std::mem::take(&mut self.taken_count), now);
         if closed { Progress::Closed } else { Progress::Idle }
     }
 
-    /// Whether enough waits in a ring, or has waited for long enough.
-    ///
-    /// A few segments stay in their ring until their batch is due: to be woken for each of them
-    /// would cost more than all the rest.
-    fn is_worth_taking(&mut self, now: Instant) -> bool {
-        let most = self.rings.iter().map(Consumer::waiting_count).max().unwrap_or_default();
-        if most == 0 {
-            self.take_at = None;
+    /// Tells the receivers when to wake this thread; says whether there is reason to already.
+    fn tell_receivers(&mut self) -> bool {
+        let wake_count = self.gathering.wake_count();
+        if wake_count == self.told_wake_count {
             return false;
         }
-        let take_at = *self.take_at.get_or_insert(now + AGE_MAX);
-        most >= WAKE_SEGMENT_COUNT || take_at <= now || self.pool.is_low()
+        self.told_wake_count = wake_count;
+        let mut is_due = false;
+        for ring in &self.rings {
+            is_due |= ring.wake_at(wake_count);
+        }
+        is_due
     }
 
     /// Makes room for the segments of one parcel, if there is any way to.

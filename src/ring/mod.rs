@@ -27,16 +27,10 @@ pub use parcel::{PackedSegment, Parcel};
 
 use crate::memory::Pool;
 use crate::segment::Segment;
-use crate::sync::{self, ArrayQueue, AtomicUsize, Ordering, fence};
+use crate::sync::{self, ArrayQueue, AtomicU64, Ordering, fence};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The batcher is woken when this many segments wait, and when the first one comes.
-///
-/// A batch takes 50; to wake it for each would cost more than all its other work. The first one
-/// starts its clock, see [`Consumer::waiting_count`].
-pub const WAKE_SEGMENT_COUNT: usize = 50;
 
 /// What a push did to the segments in the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,8 +44,31 @@ pub struct Pushed {
 struct Shared {
     open: ArrayQueue<Parcel>,
     full: ArrayQueue<Parcel>,
+    /// A [`Tally`]: one number, so that neither side changes one half and misses the other.
+    tally: AtomicU64,
+}
+
+/// What the consumer is woken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tally {
     /// Segments pushed since the consumer last found the queue empty.
-    fresh_count: AtomicUsize,
+    fresh_count: u32,
+    /// It is woken when there are so many.
+    wake_count: u32,
+}
+
+impl Tally {
+    /// The fresh segments' bits; a wake count in the others.
+    const FRESH: u64 = u32::MAX as u64;
+
+    fn of(bits: u64) -> Self {
+        // The halves.
+        Self { fresh_count: (bits & Self::FRESH) as u32, wake_count: (bits >> u32::BITS) as u32 }
+    }
+
+    fn bits(self) -> u64 {
+        u64::from(self.wake_count) << u32::BITS | u64::from(self.fresh_count)
+    }
 }
 
 /// Makes a ring of at most `parcel_count_max` full parcels with chunks from `pool`.
@@ -59,7 +76,7 @@ pub fn ring(pool: Arc<Pool>, parcel_count_max: usize) -> (Producer, Consumer) {
     let shared = sync::Arc::new(Shared {
         open: ArrayQueue::new(1),
         full: ArrayQueue::new(parcel_count_max),
-        fresh_count: AtomicUsize::new(0),
+        tally: AtomicU64::new(Tally { fresh_count: 0, wake_count: 1 }.bits()),
     });
     let producer = Producer { shared: sync::Arc::clone(&shared), pool };
     (producer, Consumer { shared, counted: VecDeque::new() })
@@ -158,13 +175,12 @@ impl Drain<'_> {
             // Perhaps nothing could be pushed: the consumer holds all the memory.
             return self.is_memory_low;
         }
+        let pushed_count = self.pushed_count as u64;
         let before =
-            self.producer.shared.fresh_count.fetch_add(self.pushed_count, Ordering::AcqRel);
-        let after = before + self.pushed_count;
+            Tally::of(self.producer.shared.tally.fetch_add(pushed_count, Ordering::AcqRel));
+        let (fresh, wake) = (u64::from(before.fresh_count), u64::from(before.wake_count));
         // When memory is low it is the consumer who makes room, before this ring loses its own.
-        self.is_memory_low
-            || before == 0
-            || before / WAKE_SEGMENT_COUNT != after / WAKE_SEGMENT_COUNT
+        self.is_memory_low || (fresh < wake && fresh + pushed_count >= wake)
     }
 }
 
@@ -188,23 +204,32 @@ impl Consumer {
         self.shared.full.pop().or_else(|| {
             // Counted down before the look: a push after it wakes this side again, and what was
             // counted before it is seen by the look. (A store would not order the two.)
-            self.shared.fresh_count.swap(0, Ordering::AcqRel);
+            self.shared.tally.fetch_and(!Tally::FRESH, Ordering::AcqRel);
             let open = self.shared.open.pop().filter(|parcel| parcel.segment_count() > 0);
             if open.is_some() && !self.shared.full.is_empty() {
                 // Filled up between the two looks and counted down with the rest; a consumer that
                 // stops here has to know of it.
-                self.shared.fresh_count.fetch_add(1, Ordering::Relaxed);
+                self.shared.tally.fetch_add(1, Ordering::Relaxed);
             }
             open
         })
     }
 
     /// Segments pushed since [`pop`](Self::pop) last found no full parcel.
-    ///
-    /// From one to [`WAKE_SEGMENT_COUNT`] they may stay where they are until their batch is due:
-    /// the receiver wakes the consumer again only when there are that many.
     pub fn waiting_count(&self) -> usize {
-        self.shared.fresh_count.load(Ordering::Acquire) + self.counted_segment_count()
+        let tally = Tally::of(self.shared.tally.load(Ordering::Acquire));
+        tally.fresh_count as usize + self.counted_segment_count()
+    }
+
+    /// Has the receiver wake this side when `count` segments wait, and not for less; at first it
+    /// is one. Says whether so many wait already, for which it may not be woken.
+    #[must_use = "a consumer that sleeps over what waits already may sleep on"]
+    pub fn wake_at(&self, count: usize) -> bool {
+        let wake_count = u32::try_from(count).unwrap_or(u32::MAX);
+        let with_wake_count = |bits| Some(Tally { wake_count, ..Tally::of(bits) }.bits());
+        let (Ok(before) | Err(before)) =
+            self.shared.tally.fetch_update(Ordering::AcqRel, Ordering::Acquire, with_wake_count);
+        Tally::of(before).fresh_count >= wake_count
     }
 
     /// Segments in the ring, counted parcel by parcel.

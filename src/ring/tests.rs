@@ -67,7 +67,7 @@ fn a_large_document_spans_chunks_and_is_never_cut_within_a_character() {
 }
 
 #[test]
-fn the_consumer_is_woken_by_the_first_and_by_every_fiftieth_segment() {
+fn the_consumer_is_woken_when_as_many_wait_as_it_wants_to_be_woken_for() {
     let (mut producer, mut consumer) = ring(Pool::new(50, 0), 50);
     let mut wakes = |count: usize| {
         let mut drain = producer.begin(Instant::now());
@@ -78,12 +78,17 @@ fn the_consumer_is_woken_by_the_first_and_by_every_fiftieth_segment() {
     };
     assert!(!wakes(0));
     assert!(wakes(1));
-    assert!(!wakes(48));
+    assert!(!wakes(1));
+    assert!(!consumer.wake_at(50));
+    assert!(!wakes(47));
     assert!(wakes(1));
-    assert!(!wakes(10));
-    assert!(wakes(120));
+    assert!(!wakes(120));
+    assert!(consumer.wake_at(170));
+    assert!(!consumer.wake_at(171));
+    assert!(wakes(1));
     pop_all(&mut consumer);
-    assert!(wakes(1));
+    assert!(!wakes(170));
+    assert!(wakes(20));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! `Consumer::is_closed` could not be missed. [`Arc`] counts as std's does; loom's own reads its
 //! count in sequentially consistent order.
 
-pub use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use loom::thread::yield_now;
 use std::fmt;
 use std::ops::Deref;

@@ -1,7 +1,7 @@
 //! The hand-over from receiver to batcher under loom: over the interleavings of two threads and
 //! the values that each load may see, up to a bound on preemptions (`LOOM_MAX_PREEMPTIONS`).
 //!
-//! The consumer here does what `src/outlet.rs` does with a ring: `take`, `is_worth_taking` and
+//! The consumer here does what `src/outlet/mod.rs` does with a ring: `take`, `tell_receivers` and
 //! `sleep`. Its clock is left out: where it would sleep with a timer it goes on at once, which is
 //! one of the times at which the timer may fire. Where it sleeps without one it waits for the
 //! wake-up alone, and loom reports the deadlock if none comes.
@@ -14,8 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use xrayd_model::memory::{CHUNK_BYTES, Pool};
-use xrayd_model::ring::{Consumer, Producer, WAKE_SEGMENT_COUNT, ring};
+use xrayd_model::ring::{Consumer, Producer, ring};
 use xrayd_model::segment::{Fields, Segment};
+
+/// A number of segments to be woken for, while the clock runs.
+const WAKE_COUNT: usize = 3;
 
 /// A document of which many fit into a chunk.
 const SMALL: &[u8] = b"x";
@@ -107,6 +110,7 @@ struct Outlet {
     woken: Arc<Notify>,
     parcels_per_turn: usize,
     taken_count: u64,
+    told_wake_count: usize,
 }
 
 impl Outlet {
@@ -115,6 +119,8 @@ impl Outlet {
         if !closed && self.consumer.waiting_count() == 0 {
             return Progress::Idle;
         }
+        // The clock runs now, until a look finds nothing.
+        self.tell(WAKE_COUNT);
         let mut parcel_count = 0;
         while let Some(parcel) = self.consumer.pop() {
             self.taken_count += parcel.segment_count() as u64;
@@ -126,6 +132,22 @@ impl Outlet {
         if closed { Progress::Closed } else { Progress::Idle }
     }
 
+    /// Tells the receiver when to wake this side; says whether there is reason to already.
+    fn tell(&mut self, wake_count: usize) -> bool {
+        if wake_count == self.told_wake_count {
+            return false;
+        }
+        self.told_wake_count = wake_count;
+        self.consumer.wake_at(wake_count)
+    }
+
+    /// Sleeps without a clock until the receiver wakes this side, unless there is reason already.
+    fn sleep(&mut self) {
+        if !self.tell(1) {
+            self.woken.notified();
+        }
+    }
+
     /// Sleeps and takes until it has `segment_count` segments, the receiver staying where it is.
     fn take_all(&mut self, segment_count: u64) {
         loop {
@@ -134,7 +156,7 @@ impl Outlet {
                 return;
             }
             if progress == Progress::Idle {
-                self.woken.notified();
+                self.sleep();
             }
         }
     }
@@ -144,7 +166,7 @@ impl Outlet {
         loop {
             match self.take() {
                 Progress::More => {}
-                Progress::Idle => self.woken.notified(),
+                Progress::Idle => self.sleep(),
                 Progress::Closed => return self.taken_count,
             }
         }
@@ -157,7 +179,13 @@ fn connect(pool: &Arc<Pool>, parcel_count_max: usize) -> (Intake, Outlet) {
     let batcher = Arc::clone(&woken);
     (
         Intake { producer, batcher, pushed_count: 0, dropped_count: 0 },
-        Outlet { consumer, woken, parcels_per_turn: usize::MAX, taken_count: 0 },
+        Outlet {
+            consumer,
+            woken,
+            parcels_per_turn: usize::MAX,
+            taken_count: 0,
+            told_wake_count: 1,
+        },
     )
 }
 
@@ -205,20 +233,27 @@ fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
 }
 
 #[test]
-fn a_consumer_that_waits_for_a_full_batch_is_woken_for_it() {
-    check(4, || {
-        let (mut intake, outlet) = connect(&Pool::new(4, 0), 4);
-        intake.drain([SMALL; WAKE_SEGMENT_COUNT - 2]);
-        let receiver = thread::spawn(move || {
+fn a_consumer_that_waits_for_more_is_woken_for_as_many_as_it_has_said() {
+    for told_before in [true, false] {
+        check(4, move || {
+            let (mut intake, mut outlet) = connect(&Pool::new(4, 0), 4);
+            if told_before {
+                outlet.tell(WAKE_COUNT);
+            }
             intake.drain([SMALL]);
-            intake.drain([SMALL]);
-            intake
+            let receiver = thread::spawn(move || {
+                intake.drain([SMALL]);
+                intake.drain([SMALL]);
+                intake
+            });
+            while outlet.consumer.waiting_count() < WAKE_COUNT {
+                if !outlet.tell(WAKE_COUNT) {
+                    outlet.woken.notified();
+                }
+            }
+            receiver.join().unwrap();
         });
-        while outlet.consumer.waiting_count() < WAKE_SEGMENT_COUNT {
-            outlet.woken.notified();
-        }
-        receiver.join().unwrap();
-    });
+    }
 }
 
 #[test]
