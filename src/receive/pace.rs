@@ -40,6 +40,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 const WINDOW_DATAGRAMS: u64 = 32;
 const WINDOW: Duration = Duration::from_millis(20);
 
+/// A drain that goes on for longer has windows of its own.
+const DRAIN_WINDOW: Duration = Duration::from_millis(5);
+
 /// How long a receiver does without pauses after one that was too long.
 const HOLD: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,8 @@ pub(super) struct Pace {
     pause_max: Duration,
     window_start: Instant,
     window_count: u64,
+    /// Since when the drain under way, or its last window, goes on.
+    draining_since: Option<Instant>,
     /// Datagrams a second in the last window.
     rate: f64,
     paused: bool,
@@ -75,6 +80,7 @@ impl Pace {
             pause_max: pause_max(queue_bytes),
             window_start: now,
             window_count: 0,
+            draining_since: None,
             rate: 0.0,
             paused: false,
             gathered_count: 0,
@@ -92,15 +98,25 @@ impl Pace {
     /// second, when one is known.
     ///
     /// A window ends with a whole drain: the first look after a pause alone would show too low a
-    /// rate, and those behind it the speed of the drain. A drain that does not end has windows too.
+    /// rate, and those behind it the speed of the drain, which looks like a burst. A drain that does
+    /// not end has windows too.
     pub(super) fn note(&mut self, datagram_count: usize, more: bool, now: Instant) -> Option<f64> {
         self.window_count += datagram_count as u64;
         self.gathered_count += datagram_count;
         let elapsed = now.saturating_duration_since(self.window_start);
         // A pause that collected nothing is the end of a burst.
         let ended = self.paused && self.gathered_count == 0 && !more;
-        let is_counted = self.window_count >= WINDOW_DATAGRAMS && !more;
-        if !is_counted && elapsed < WINDOW && !ended {
+        let is_over = match more {
+            true => {
+                let since = *self.draining_since.get_or_insert(now);
+                now.saturating_duration_since(since) >= DRAIN_WINDOW
+            }
+            false => self.window_count >= WINDOW_DATAGRAMS || elapsed >= WINDOW || ended,
+        };
+        if is_over || !more {
+            self.draining_since = None;
+        }
+        if !is_over {
             return None;
         }
         self.rate = if ended { 0.0 } else { self.window_count as f64 / elapsed.as_secs_f64() };
@@ -193,6 +209,24 @@ mod tests {
             let pause = pace.pause(now).expect("it is worth it");
             assert!((2_400..2_700).contains(&pause.as_micros()), "{pause:?}");
         }
+    }
+
+    #[test]
+    fn a_late_look_at_a_part_of_what_has_gathered_is_no_burst() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(LARGE, now);
+        let mut rates = Vec::new();
+        for _ in 0..20 {
+            // Woken late: 500 have gathered at 20,000 a second.
+            now += Duration::from_millis(25);
+            for look in 0..16 {
+                now += Duration::from_micros(30);
+                rates.extend(pace.note(if look < 15 { 32 } else { 20 }, look < 15, now));
+            }
+            let _ = pace.pause(now);
+        }
+        assert!(rates.len() == 20, "{rates:?}");
+        assert!(rates.iter().all(|rate| (18_000.0..21_000.0).contains(rate)), "{rates:?}");
     }
 
     #[test]
