@@ -8,14 +8,15 @@
 //! Few receivers while the rate is low, so that each wakes for many datagrams; more as it grows,
 //! within a millisecond where it grows to a burst. A sender that was held up and catches up is none.
 //! The least number is the one whose queues together take [`BURST_BYTES`]: with a large queue that
-//! is one, without privileges it is three. Bound: the group. Runs on the first receiver's thread.
+//! is one, with 1 MB for each it is two, without privileges six. Bound: the group. Runs on the first receiver's thread.
 
 use super::{ReceiveSocket, sys};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Queue that a burst from idle should find, all sockets in use together: 512 segments of 1 kB.
-const BURST_BYTES: usize = 512 * super::pace::QUEUE_BYTES_PER_DATAGRAM;
+/// Queue that a burst from idle should find, all sockets in use together: 1,024 segments of 1 kB,
+/// so that it is whole also where its sender keeps the receivers from running.
+const BURST_BYTES: usize = 1_024 * super::pace::QUEUE_BYTES_PER_DATAGRAM;
 
 /// Beyond this rate a receiver gets help; it is a tenth to a fifth of what a core can take.
 const RATE_HIGH: f64 = 30_000.0;
