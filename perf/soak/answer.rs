@@ -57,7 +57,8 @@ pub enum Answer {
 pub struct Broken;
 
 impl Answer {
-    fn status(status: u16, text: &str) -> Self {
+    /// An answer in full.
+    pub fn status(status: u16, text: &str) -> Self {
         Self::Whole { status, retry_after: None, text: text.to_owned() }
     }
 
