@@ -1,7 +1,7 @@
 //! The files of the page, which are part of the binary.
 //!
-//! In: a name. Out: the file, with its type. The files are plain modules, styles and markup in
-//! `page/`; nothing builds them. Pure code.
+//! In: a name, with the folder. Out: the file, with its type. The files are plain modules, styles
+//! and markup in `page/`, a folder for each view; nothing builds them. Pure code.
 
 use super::answer::{Answer, Failure};
 use bytes::Bytes;
@@ -15,48 +15,48 @@ macro_rules! assets {
 }
 
 const ASSETS: &[(&str, &[u8])] = assets![
-    "api.js",
     "app.js",
-    "arrivals.js",
-    "base.css",
-    "connect.js",
-    "details.js",
-    "dom.js",
-    "exceptions.js",
-    "filter.js",
-    "filterbar.js",
-    "format.js",
-    "graph.js",
-    "help.js",
+    "guide/connect.js",
+    "guide/help.js",
     "icon.svg",
     "index.html",
-    "json.js",
-    "keys.js",
-    "layout.js",
-    "listheading.js",
-    "live.js",
-    "map.js",
-    "mapparts.js",
-    "nothing.js",
-    "raw.js",
-    "router.js",
-    "rule.js",
-    "rules.js",
-    "splitter.js",
-    "theme.js",
-    "trace.css",
-    "trace.js",
-    "tracehead.js",
-    "tracerow.js",
-    "traces.css",
-    "traces.js",
-    "tracetools.js",
-    "tree.js",
-    "viewport.js",
+    "list/arrivals.js",
+    "list/filter.js",
+    "list/filterbar.js",
+    "list/heading.js",
+    "list/list.css",
+    "list/nothing.js",
+    "list/row.js",
+    "list/traces.js",
+    "map/graph.js",
+    "map/layout.js",
+    "map/map.js",
+    "map/parts.js",
+    "map/viewport.js",
+    "rules/rule.js",
+    "rules/rules.js",
+    "shared/api.js",
+    "shared/base.css",
+    "shared/dom.js",
+    "shared/format.js",
+    "shared/keys.js",
+    "shared/live.js",
+    "shared/router.js",
+    "shared/splitter.js",
+    "shared/theme.js",
+    "shared/virtual.js",
+    "trace/details.js",
+    "trace/exceptions.js",
+    "trace/head.js",
+    "trace/json.js",
+    "trace/raw.js",
+    "trace/row.js",
+    "trace/tools.js",
+    "trace/trace.css",
+    "trace/trace.js",
+    "trace/tree.js",
+    "trace/waterfall.js",
     "views.css",
-    "virtual.js",
-    "waterfall.js",
-    "waterfallrow.js",
 ];
 
 /// The file of this name.
@@ -87,9 +87,18 @@ mod tests {
 
     #[test]
     fn every_file_of_the_page_is_in_the_binary_with_a_type() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sandbox/page");
-        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sandbox/page");
+        let mut folders = vec![root.clone()];
+        let mut names: Vec<String> = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    names.push(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
         names.sort();
         let mut known: Vec<&str> = ASSETS.iter().map(|(name, _)| *name).collect();
         known.sort_unstable();

@@ -50,7 +50,7 @@ def test_the_page_asks_twice_a_second_and_less_often_where_nobody_looks_or_answe
     page.open()
 
     def delay(hidden, failures):
-        return page.call("live.js", "pollDelay", {"hidden": hidden, "failureCount": failures})
+        return page.call("shared/live.js", "pollDelay", {"hidden": hidden, "failureCount": failures})
 
     assert [delay(False, failures) for failures in (0, 1, 2, 3, 1000)] == [
         500,
@@ -201,7 +201,7 @@ def test_an_expression_is_evaluated_by_the_sandbox_and_a_bad_one_explained(page)
 )
 def test_expressions_are_told_from_words(page, text, expected):
     page.open()
-    assert page.call("filter.js", "isExpression", text) is expected
+    assert page.call("list/filter.js", "isExpression", text) is expected
 
 
 def test_everything_works_from_the_keyboard_and_back_leads_back(page):

@@ -59,7 +59,7 @@ def test_thirty_services_with_rings_lie_apart_and_layers_follow_calls(page):
     page.open()
     edges = [[0, 1]] + [[1 + index % 9, 10 + index] for index in range(20)]
     edges += [[index, index + 1] for index in range(1, 9)] + [[9, 1], [12, 2], [5, 5], [3, 29]]
-    found = page.call("layout.js", "layout", 30, edges)
+    found = page.call("map/layout.js", "layout", 30, edges)
     nodes = found["nodes"]
     assert len(nodes) == 30 and len(found["edges"]) == len(edges)
     for one in range(30):

@@ -5,17 +5,17 @@
  * wanted and kept, with what was chosen in them.
  */
 
-import { ConnectView } from "./connect.js";
-import { h, icon, iconButton, setText } from "./dom.js";
-import { plural } from "./format.js";
-import { helpDialog } from "./help.js";
-import { Live } from "./live.js";
-import { MapView } from "./map.js";
-import { Router } from "./router.js";
-import { RulesView } from "./rules.js";
-import { applyTheme, themeButton } from "./theme.js";
-import { TraceView } from "./trace.js";
-import { TracesView } from "./traces.js";
+import { ConnectView } from "./guide/connect.js";
+import { h, icon, iconButton, setText } from "./shared/dom.js";
+import { plural } from "./shared/format.js";
+import { helpDialog } from "./guide/help.js";
+import { Live } from "./shared/live.js";
+import { MapView } from "./map/map.js";
+import { Router } from "./shared/router.js";
+import { RulesView } from "./rules/rules.js";
+import { applyTheme, themeButton } from "./shared/theme.js";
+import { TraceView } from "./trace/trace.js";
+import { TracesView } from "./list/traces.js";
 
 applyTheme();
 

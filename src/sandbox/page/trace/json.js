@@ -6,8 +6,8 @@
  * time, the rest on demand.
  */
 
-import { h } from "./dom.js";
-import { count, line } from "./format.js";
+import { h } from "../shared/dom.js";
+import { count, line } from "../shared/format.js";
 import { isObject } from "./tree.js";
 
 export const CHILD_COUNT_MAX = 100;

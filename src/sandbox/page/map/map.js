@@ -5,11 +5,11 @@
  * a click on a node shows its traces in the list.
  */
 
-import { serviceGraph } from "./api.js";
-import { h, iconButton, s } from "./dom.js";
+import { serviceGraph } from "../shared/api.js";
+import { h, iconButton, s } from "../shared/dom.js";
 import { OUTCOMES, graphOf } from "./graph.js";
 import { layout } from "./layout.js";
-import { edgeGroup, nodeGroup, numbersOf } from "./mapparts.js";
+import { edgeGroup, nodeGroup, numbersOf } from "./parts.js";
 import { Viewport } from "./viewport.js";
 
 const MARGIN = 90;
@@ -47,7 +47,7 @@ export class MapView {
   #version = -1;
   #timer = 0;
 
-  /** @param {{live: import("./live.js").Live, router: import("./router.js").Router}} page */
+  /** @param {{live: import("../shared/live.js").Live, router: import("../shared/router.js").Router}} page */
   constructor({ live, router }) {
     this.#live = live;
     this.#router = router;
@@ -111,7 +111,7 @@ export class MapView {
     live.listen(() => this.#changed());
   }
 
-  /** @param {import("./router.js").Route} route */
+  /** @param {import("../shared/router.js").Route} route */
   show({ query }) {
     this.#range.value = query.get("range") ?? "";
     if (this.#range.selectedIndex < 0) this.#range.value = "";

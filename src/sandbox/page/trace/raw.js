@@ -5,8 +5,8 @@
  * breaks, which is a view only.
  */
 
-import { copyButton, h, setText } from "./dom.js";
-import { count, line, plural, size } from "./format.js";
+import { copyButton, h, setText } from "../shared/dom.js";
+import { count, line, plural, size } from "../shared/format.js";
 
 /** Characters put on the page at once; the service takes documents of 64 kB. */
 const SHOWN_LENGTH_MAX = 200_000;

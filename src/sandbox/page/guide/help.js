@@ -4,7 +4,7 @@
  * In: nothing. Out: a dialog that lists them.
  */
 
-import { h } from "./dom.js";
+import { h } from "../shared/dom.js";
 
 const GROUPS = [
   [

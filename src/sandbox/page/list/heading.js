@@ -5,7 +5,7 @@
  * click for.
  */
 
-import { h } from "./dom.js";
+import { h } from "../shared/dom.js";
 
 /** The columns: heading, and the order that a click on it asks for. */
 const COLUMNS = [

@@ -4,9 +4,9 @@
  * In: the summary of the list, where it has one, and the forest. Out: elements.
  */
 
-import { copyButton, h, iconButton } from "./dom.js";
-import { statusClass } from "./filter.js";
-import { clock, count, duration, line, moment, plural } from "./format.js";
+import { copyButton, h, iconButton } from "../shared/dom.js";
+import { statusClass } from "../list/filter.js";
+import { clock, count, duration, line, moment, plural } from "../shared/format.js";
 import { span } from "./tree.js";
 
 /**

@@ -4,8 +4,8 @@
  * In: nodes and edges of `graph.js`, and where they go. Out: elements.
  */
 
-import { h, s } from "./dom.js";
-import { count, duration, line, percent } from "./format.js";
+import { h, s } from "../shared/dom.js";
+import { count, duration, line, percent } from "../shared/format.js";
 import { OUTCOMES, quantile, typeLabel } from "./graph.js";
 
 const RADIUS = 34;

@@ -5,8 +5,8 @@
  * everything that a node decides is set each time.
  */
 
-import { h, setText } from "./dom.js";
-import { duration, line, pathOf } from "./format.js";
+import { h, setText } from "../shared/dom.js";
+import { duration, line, pathOf } from "../shared/format.js";
 import { isObject } from "./tree.js";
 
 /** Deeper rows are no further in: names need the room. */

@@ -5,9 +5,9 @@
  * a summary decides is set each time.
  */
 
-import { h, setText } from "./dom.js";
+import { h, setText } from "../shared/dom.js";
 import { stateOf, statusClass } from "./filter.js";
-import { clock, duration, line, moment } from "./format.js";
+import { clock, duration, line, moment } from "../shared/format.js";
 
 const FLAGS = [
   ["fault", "fault"],

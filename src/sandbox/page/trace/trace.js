@@ -5,13 +5,13 @@
  * changes. Out: the view. The chosen row and the view of documents are in the address.
  */
 
-import { trace as fetchTrace } from "./api.js";
+import { trace as fetchTrace } from "../shared/api.js";
 import { details } from "./details.js";
-import { h } from "./dom.js";
+import { h } from "../shared/dom.js";
 import { RawView } from "./raw.js";
-import { splitter } from "./splitter.js";
-import { traceHead } from "./tracehead.js";
-import { TraceTools } from "./tracetools.js";
+import { splitter } from "../shared/splitter.js";
+import { traceHead } from "./head.js";
+import { TraceTools } from "./tools.js";
 import { build, span } from "./tree.js";
 import { Waterfall } from "./waterfall.js";
 
@@ -40,8 +40,8 @@ export class TraceView {
 
   /**
    * @param {object} page
-   * @param {import("./live.js").Live} page.live
-   * @param {import("./router.js").Router} page.router
+   * @param {import("../shared/live.js").Live} page.live
+   * @param {import("../shared/router.js").Router} page.router
    * @param {(id: string) => {before?: string, after?: string}} page.neighbours
    */
   constructor(page) {
@@ -80,7 +80,7 @@ export class TraceView {
     page.live.listen(() => !this.element.hidden && this.#changed());
   }
 
-  /** @param {import("./router.js").Route} route */
+  /** @param {import("../shared/router.js").Route} route */
   show({ id, query }) {
     this.#isRaw = query.get("view") === "raw";
     this.#wanted = query.get("at") ?? "";

@@ -6,8 +6,8 @@
  * frames of each at first.
  */
 
-import { h } from "./dom.js";
-import { count, line } from "./format.js";
+import { h } from "../shared/dom.js";
+import { count, line } from "../shared/format.js";
 import { jsonView, longText } from "./json.js";
 import { isObject } from "./tree.js";
 

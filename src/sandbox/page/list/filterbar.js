@@ -4,7 +4,7 @@
  * In: a choice, from the address of the page. Out: other choices, as people make them.
  */
 
-import { h, icon, setText } from "./dom.js";
+import { h, icon, setText } from "../shared/dom.js";
 import { isExpression, parseDuration } from "./filter.js";
 
 const FLAGS = [

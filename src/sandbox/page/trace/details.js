@@ -5,9 +5,9 @@
  * shows stands under "More". Addresses in documents are text and no links.
  */
 
-import { copyButton, h } from "./dom.js";
+import { copyButton, h } from "../shared/dom.js";
 import { exceptionsSection } from "./exceptions.js";
-import { duration, line, moment, plural } from "./format.js";
+import { duration, line, moment, plural } from "../shared/format.js";
 import { jsonView, longText } from "./json.js";
 import { isObject } from "./tree.js";
 

@@ -4,9 +4,9 @@
  * In: the addresses and credentials of `/api/info`. Out: a few lines to copy for each SDK.
  */
 
-import { info } from "./api.js";
-import { copyButton, h } from "./dom.js";
-import { line } from "./format.js";
+import { info } from "../shared/api.js";
+import { copyButton, h } from "../shared/dom.js";
+import { line } from "../shared/format.js";
 
 /** What is shown until the sandbox has answered: what it listens on when nobody says otherwise. */
 const USUAL = {

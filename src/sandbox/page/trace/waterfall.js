@@ -5,12 +5,12 @@
  * chosen. Bound: that of the forest.
  */
 
-import { h } from "./dom.js";
-import { duration } from "./format.js";
-import { stepOf } from "./keys.js";
+import { h } from "../shared/dom.js";
+import { duration } from "../shared/format.js";
+import { stepOf } from "../shared/keys.js";
 import { rows, span } from "./tree.js";
-import { VirtualList } from "./virtual.js";
-import { createRow, noteOf, updateRow } from "./waterfallrow.js";
+import { VirtualList } from "../shared/virtual.js";
+import { createRow, noteOf, updateRow } from "./row.js";
 
 const ROW_HEIGHT = 28;
 /** Pixels between two ticks of the axis, at least. */

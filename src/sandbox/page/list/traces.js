@@ -6,17 +6,17 @@
  * reads further down.
  */
 
-import { forgetTraces } from "./api.js";
+import { forgetTraces } from "../shared/api.js";
 import { Arrivals } from "./arrivals.js";
-import { h, icon, iconButton, setText, toast } from "./dom.js";
+import { h, icon, iconButton, setText, toast } from "../shared/dom.js";
 import { isExpression, parseDuration, predicate, sort } from "./filter.js";
 import { FilterBar, chosenOf } from "./filterbar.js";
-import { plural } from "./format.js";
-import { stepOf } from "./keys.js";
-import { ListHeading } from "./listheading.js";
+import { plural } from "../shared/format.js";
+import { stepOf } from "../shared/keys.js";
+import { ListHeading } from "./heading.js";
 import { kindOfNothing, nothing, statusLine } from "./nothing.js";
-import { createRow, updateRow } from "./tracerow.js";
-import { VirtualList } from "./virtual.js";
+import { createRow, updateRow } from "./row.js";
+import { VirtualList } from "../shared/virtual.js";
 
 const ROW_HEIGHT = 34;
 
@@ -44,7 +44,7 @@ export class TracesView {
   /** What was there when the list was paused; null while it follows. */
   #paused = null;
 
-  /** @param {{live: import("./live.js").Live, router: import("./router.js").Router}} page */
+  /** @param {{live: import("../shared/live.js").Live, router: import("../shared/router.js").Router}} page */
   constructor({ live, router }) {
     this.#live = live;
     this.#router = router;
@@ -92,7 +92,7 @@ export class TracesView {
     live.listen(() => !this.element.hidden && this.#refresh());
   }
 
-  /** @param {import("./router.js").Route} route */
+  /** @param {import("../shared/router.js").Route} route */
   show(route) {
     this.#chosen = chosenOf(route.query);
     this.#order = route.query.get("sort") || "-start";

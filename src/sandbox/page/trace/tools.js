@@ -4,8 +4,8 @@
  * In: what the view says of itself. Out: what people choose in it.
  */
 
-import { h, setText } from "./dom.js";
-import { count } from "./format.js";
+import { h, setText } from "../shared/dom.js";
+import { count } from "../shared/format.js";
 
 const LEGEND = [
   ["ok", "ok"],

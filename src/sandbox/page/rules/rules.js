@@ -5,9 +5,9 @@
  * the last word; what it says is shown where people are.
  */
 
-import { putSamplingRules, samplingRules } from "./api.js";
-import { h, icon, setText, toast } from "./dom.js";
-import { line } from "./format.js";
+import { putSamplingRules, samplingRules } from "../shared/api.js";
+import { h, icon, setText, toast } from "../shared/dom.js";
+import { line } from "../shared/format.js";
 import { FIELDS, NEW_RULE, byPriority, isDefault, isFixed, ruleOf, textOf } from "./rule.js";
 
 const CONDITIONS = ["Host", "HTTPMethod", "URLPath", "ServiceName", "ServiceType", "ResourceARN"];

@@ -4,9 +4,9 @@
  * In: counts, the state of the connection and of the store. Out: elements, and a line of text.
  */
 
-import { connectGuide } from "./connect.js";
-import { h } from "./dom.js";
-import { count, plural, size } from "./format.js";
+import { connectGuide } from "../guide/connect.js";
+import { h } from "../shared/dom.js";
+import { count, plural, size } from "../shared/format.js";
 
 /** @typedef {"loading"|"none"|"lost"|"guide"} Nothing Why there are no rows. */
 
