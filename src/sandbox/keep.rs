@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// The file is written anew when it is larger than this.
 const SIZE_BYTES_MIN: u64 = 16 * 1024 * 1024;
@@ -40,14 +40,18 @@ impl Keep {
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, or another process has it.
+    /// When it cannot be opened, is no regular file, or another process has it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = options().truncate(false).open(path)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other("another process has it"),
             TryLockError::Error(error) => error,
         })?;
-        let size_bytes = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let size_bytes = metadata.len();
         Ok(Self { path: path.to_owned(), file, size_bytes, is_broken: false })
     }
 
@@ -73,13 +77,15 @@ impl Keep {
         // Behind the last line that is whole.
         let mut end = 0;
         let mut line = Vec::new();
-        loop {
+        let ends_like_a_document = loop {
             line.clear();
             let length = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
             if !line.ends_with(b"\n") {
                 let rest =
                     if length as u64 == LINE_BYTES_MAX { skip_line(&mut reader)? } else { None };
-                let Some(rest) = rest else { break };
+                let Some(rest) = rest else {
+                    break line.is_empty() || line.starts_with(b"\"");
+                };
                 bad_count += 1;
                 end += length as u64 + rest;
                 continue;
@@ -87,6 +93,10 @@ impl Keep {
             end += length as u64;
             let is_good = serde_json::from_slice(&line).is_ok_and(|text: String| take(&text));
             *(if is_good { &mut good_count } else { &mut bad_count }) += 1;
+        };
+        // Somebody's other file, named by mistake, must not be cut or written to.
+        if good_count == 0 && (bad_count > 0 || !ends_like_a_document) {
+            return Err(io::Error::other("it has other things than documents, and stays as it is"));
         }
         self.file.set_len(end)?;
         self.file.seek(SeekFrom::End(0))?;
@@ -127,7 +137,20 @@ impl Keep {
     fn write_beside<'a>(&mut self, texts: impl Iterator<Item = &'a str>) -> io::Result<()> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
-        let file = options().truncate(true).open(&name)?;
+        let written = self.write_new(Path::new(&name), texts);
+        if written.is_err() {
+            // It would take the room that others need on a full disk.
+            let _ = std::fs::remove_file(&name);
+        }
+        written
+    }
+
+    fn write_new<'a>(
+        &mut self,
+        name: &Path,
+        texts: impl Iterator<Item = &'a str>,
+    ) -> io::Result<()> {
+        let file = options().truncate(true).open(name)?;
         file.try_lock()?;
         let mut writer = BufWriter::new(file);
         let mut line = Vec::new();
@@ -139,7 +162,7 @@ impl Keep {
             size_bytes += line.len() as u64;
         }
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-        std::fs::rename(&name, &self.path)?;
+        std::fs::rename(name, &self.path)?;
         (self.file, self.size_bytes) = (file, size_bytes);
         Ok(())
     }
@@ -149,7 +172,7 @@ impl Keep {
         self.is_broken = true;
         let path = self.path.display();
         BROKEN.log(|more| {
-            warn!(
+            error!(
                 "{path} cannot be used: {error}. From now on traces are kept in memory alone{more}"
             );
         });

@@ -92,12 +92,33 @@ fn it_is_written_anew_when_it_has_grown() {
 
 #[test]
 fn a_file_that_cannot_be_written_is_left_as_it_is() {
-    let mut keep = Keep::open(Path::new("/dev/full")).unwrap();
+    let path = PathBuf::from("/dev/full");
+    let file = options().open(&path).unwrap();
+    let mut keep = Keep { path, file, size_bytes: 0, is_broken: false };
     keep.append(["a"].into_iter());
     assert!(keep.is_broken);
     keep.append(["b"].into_iter());
     keep.rewrite(["c"].into_iter());
     assert!(!Path::new("/dev/full.new").exists());
+}
+
+#[test]
+fn another_file_is_neither_cut_nor_written_to() {
+    let (_folder, path) = folder();
+    for bytes in [&b"\x89PNG\r\n\x1a\n rest"[..], b"no line at all", b"one line\n", b"{}\n\"x"] {
+        fs::write(&path, bytes).unwrap();
+        let mut keep = Keep::open(&path).unwrap();
+        keep.read(|_| true);
+        keep.append(["a"].into_iter());
+        keep.rewrite(["b"].into_iter());
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    let error = Keep::open(Path::new("/dev/full")).unwrap_err();
+    assert_eq!(error.to_string(), "it is no regular file");
 }
 
 proptest! {
