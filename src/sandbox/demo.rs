@@ -10,6 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 
+/// Where the shop runs. Name and origin together make a service, so each of its segments has both.
+const ORIGIN: &str = "AWS::ECS::Container";
+
 /// The datagrams, in the order in which the services would have sent them.
 pub fn datagrams(now: SystemTime) -> Vec<Vec<u8>> {
     let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
@@ -82,21 +85,36 @@ fn checkout(trace: &Trace) -> Vec<Value> {
         trace.part(&id(), "render", (280, 471), json!({})),
     ]);
     vec![
-        trace.document(&stock, "inventory", (24, 131), json!({
-            "parent_id": stock_call, "http": http("GET", stock_url, 200),
-            "subsegments": [trace.part(&id(), "stock@inventory-db", (31, 118), json!({
-                "namespace": "remote",
-                "sql": {"database_type": "PostgreSQL",
-                    "sanitized_query": "SELECT count FROM stock WHERE item = ?"},
-            }))],
-        })),
-        trace.document(&price, "pricing", (147, 229), json!({
-            "parent_id": price_call, "http": http("POST", price_url, 200),
-        })),
-        trace.document(&shop, "shop.example", (0, 482), json!({
-            "origin": "AWS::ECS::Container", "http": http("GET", "https://shop.example/checkout", 200),
-            "annotations": {"customer": "returning"}, "subsegments": calls,
-        })),
+        trace.document(
+            &stock,
+            "inventory",
+            (24, 131),
+            json!({
+                "parent_id": stock_call, "http": http("GET", stock_url, 200),
+                "subsegments": [trace.part(&id(), "stock@inventory-db", (31, 118), json!({
+                    "namespace": "remote",
+                    "sql": {"database_type": "PostgreSQL",
+                        "sanitized_query": "SELECT count FROM stock WHERE item = ?"},
+                }))],
+            }),
+        ),
+        trace.document(
+            &price,
+            "pricing",
+            (147, 229),
+            json!({
+                "parent_id": price_call, "http": http("POST", price_url, 200),
+            }),
+        ),
+        trace.document(
+            &shop,
+            "shop.example",
+            (0, 482),
+            json!({
+                "origin": ORIGIN, "http": http("GET", "https://shop.example/checkout", 200),
+                "annotations": {"customer": "returning"}, "subsegments": calls,
+            }),
+        ),
     ]
 }
 
@@ -130,7 +148,8 @@ fn order(trace: &Trace) -> Vec<Value> {
             "shop.example",
             (0, 325),
             json!({
-                "fault": true, "http": http("POST", "https://shop.example/orders", 502),
+                "origin": ORIGIN, "fault": true,
+                "http": http("POST", "https://shop.example/orders", 502),
                 "subsegments": calls,
             }),
         ),
@@ -146,7 +165,8 @@ fn cart(trace: &Trace) -> Vec<Value> {
         "shop.example",
         (0, 0),
         json!({
-            "in_progress": true, "http": {"request": {"method": "PUT", "url": url}},
+            "origin": ORIGIN, "in_progress": true,
+            "http": {"request": {"method": "PUT", "url": url}},
         }),
     );
     if let Some(fields) = open.as_object_mut() {
@@ -173,7 +193,7 @@ fn cart(trace: &Trace) -> Vec<Value> {
             "shop.example",
             (0, 171),
             json!({
-                "error": true, "throttle": true, "http": http("PUT", url, 429),
+                "origin": ORIGIN, "error": true, "throttle": true, "http": http("PUT", url, 429),
             }),
         ),
     ]
@@ -219,6 +239,14 @@ mod tests {
             assert!(document.start_time <= end && end <= 1_700_000_000.0);
             assert_eq!(document.id.len(), 16);
         }
+    }
+
+    #[test]
+    fn the_shop_is_one_service() {
+        let documents = documents();
+        let shop = documents.iter().filter(|document| document.name == "shop.example");
+        let types: Vec<&str> = shop.map(|it| &*it.facts.parts[0].type_name).collect();
+        assert_eq!(types, [ORIGIN; 4]);
     }
 
     #[test]
