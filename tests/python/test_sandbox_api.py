@@ -95,6 +95,15 @@ def test_what_an_sdk_sends_is_read_back(sandbox, client, emit, sdk):
         assert shop["SummaryStatistics"]["FaultStatistics"]["TotalCount"] == 1
 
 
+def test_a_group_is_refused_and_not_taken_for_everything(client):
+    now = datetime.now(timezone.utc)
+    times = {"StartTime": now - HOUR, "EndTime": now}
+    assert client.get_service_graph(**times, GroupName="Default")["Services"] == []
+    for group in [{"GroupName": "mine"}, {"GroupARN": "arn:aws:xray:us-east-1:1:group/mine/1"}]:
+        code, message = refusal(client.get_service_graph, **times, **group)
+        assert (code, "no groups" in message) == ("InvalidRequestException", True)
+
+
 def test_a_call_between_services_is_an_edge(client):
     call = segment("stock.internal", namespace="remote", error=True)
     shop = segment(origin="AWS::EC2::Instance", subsegments=[call])
@@ -168,6 +177,10 @@ def test_a_bad_filter_is_refused_with_its_position(client):
     code, message = refusal(client.get_trace_summaries, **times, FilterExpression="ok AND speed > 1")
     assert code == "InvalidRequestException"
     assert "at character 8" in message and "speed" in message
+    for keyword in ["rootcause.fault.entity", "group.name", "coverage"]:
+        expression = f'ok AND {keyword} = "x"'
+        _, message = refusal(client.get_trace_summaries, **times, FilterExpression=expression)
+        assert f"the sandbox does not have {keyword}" in message
 
 
 def test_the_time_range_is_that_of_start_end_or_arrival(client):

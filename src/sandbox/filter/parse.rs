@@ -49,6 +49,13 @@ impl Expression {
     }
 }
 
+/// Keywords of the service that are about root causes and groups.
+fn is_left_out(keyword: &str) -> bool {
+    keyword.starts_with("rootcause")
+        || keyword.starts_with("group")
+        || ["first", "last", "remote", "index", "coverage", "message"].contains(&keyword)
+}
+
 struct Parser<'a> {
     text: &'a str,
     /// In bytes, at the beginning of a character.
@@ -141,6 +148,10 @@ impl<'a> Parser<'a> {
                 self.at = start;
                 if word.is_empty() {
                     self.fail("a keyword is missing, such as ok, responsetime or service")
+                } else if is_left_out(&keyword) {
+                    self.fail(format!(
+                        "the sandbox does not have {word}: no root causes, no groups"
+                    ))
                 } else {
                     self.fail(format!("{word:?} is no keyword that is known here"))
                 }

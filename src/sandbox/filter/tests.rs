@@ -239,7 +239,7 @@ fn what_is_wrong_is_said_with_its_position() {
         ("service() {}", 12, "a keyword is missing"),
         ("service() { service() }", 13, "there can be no service inside of braces"),
         ("service(id(host: \"x\"))", 12, "name:, type: or account.id: is missing"),
-        ("group.name = \"x\"", 1, "\"group.name\" is no keyword"),
+        ("group.name = \"x\"", 1, "the sandbox does not have group.name"),
     ] {
         let error = Expression::parse(text).unwrap_err();
         assert_eq!(error.position, position, "{text}: {error}");
