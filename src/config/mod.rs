@@ -4,131 +4,30 @@
 //! which every value is within its bounds, or an error that says which flag or key to change.
 
 mod check;
+mod error;
 mod file;
+mod keys;
 mod show;
+#[cfg(test)]
+mod tests;
+mod values;
 
-pub use file::ConfigError;
+pub use error::ConfigError;
 pub use show::{SETTINGS, Setting, Source};
+pub use values::{LogFormat, LogLevel, ReceiveBackend};
 
 use crate::cli::{Flags, Invocation};
 use crate::endpoint::Variant;
 use crate::transport::ProxyAddress;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use values::{SPOOL_AGE_HOURS, SPOOL_SIZE_MB, buffer_size, spool_size};
 
 /// Where a file is looked for when none is given.
 pub const DEFAULT_PATHS: [&str; 2] = ["/etc/amazon/xray/cfg.yaml", "cfg.yaml"];
 
 /// The address for segments and for pages where none is given.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:2000";
-
-/// The least that a buffer size may be, in megabytes; below it, only 0 has a meaning.
-const BUFFER_SIZE_MB_MIN: u64 = 3;
-
-/// Receivers at most that may be asked for.
-const RECEIVER_COUNT_MAX: u64 = 256;
-
-/// Requests in flight at most that may be asked for.
-const CONCURRENCY_MAX: u64 = 1000;
-
-/// The longest time for a shutdown that may be asked for.
-const SHUTDOWN_SECONDS_MAX: u64 = 3600;
-
-/// Megabytes of the spool where none are given, and what may be asked for.
-const SPOOL_SIZE_MB: u64 = 256;
-const SPOOL_SIZE_MB_MIN: u64 = 16;
-const SPOOL_SIZE_MB_MAX: u64 = 1024 * 1024;
-
-/// Hours that the spool keeps a segment for where none are given, and at most: a month, beyond
-/// which the service takes none.
-const SPOOL_AGE_HOURS: u64 = 168;
-const SPOOL_AGE_HOURS_MAX: u64 = 720;
-
-/// The longest timeout that may be asked for.
-const TIMEOUT_SECONDS_MAX: u64 = 300;
-
-/// The longest time for a client's call that may be asked for; `local_http` counts on it.
-const PROXY_TIMEOUT_SECONDS_MAX: u64 = 60;
-
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// Everything.
-    Dev,
-    /// What helps to find a fault, the start of bad datagrams among it.
-    Debug,
-    /// What the daemon does.
-    Info,
-    /// What goes wrong and passes.
-    Warn,
-    /// What goes wrong and costs something.
-    Error,
-    /// The same as [`Info`](Self::Info).
-    #[default]
-    Prod,
-}
-
-impl LogLevel {
-    fn parse(text: &str) -> Option<Self> {
-        Some(match text.to_ascii_lowercase().as_str() {
-            "dev" => Self::Dev,
-            "debug" => Self::Debug,
-            "info" => Self::Info,
-            "warn" => Self::Warn,
-            "error" => Self::Error,
-            "prod" => Self::Prod,
-            _ => return None,
-        })
-    }
-}
-
-/// What a line of the log looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// As the original's: `2026-01-31T12:00:00Z [Info] message`.
-    #[default]
-    Text,
-    /// One JSON object a line, with `time`, `level` and `message`.
-    Json,
-}
-
-impl LogFormat {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "text" | "" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("{text:?} is no log format. Give text or json")),
-        }
-    }
-}
-
-/// How datagrams should be received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ReceiveBackend {
-    /// io_uring where it works, else `recvmmsg`.
-    #[default]
-    Auto,
-    /// io_uring, or no start.
-    Uring,
-    /// `recvmmsg(2)`.
-    Recvmmsg,
-    /// The tokio-uring runtime, or no start.
-    TokioUring,
-}
-
-impl ReceiveBackend {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" | "" => Ok(Self::Auto),
-            "uring" => Ok(Self::Uring),
-            "recvmmsg" => Ok(Self::Recvmmsg),
-            "tokio-uring" => Ok(Self::TokioUring),
-            _ => Err(format!(
-                "{text:?} is no receive backend. Give auto, uring, recvmmsg or tokio-uring"
-            )),
-        }
-    }
-}
 
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -328,7 +227,7 @@ impl Config {
                 ReceiveBackend::parse(backend).map_err(|problem| wrong("--receiver", problem))?;
         }
         if let Some(level) = &flags.log_level {
-            self.log_level = log_level(level).map_err(|problem| wrong("-l", problem))?;
+            self.log_level = LogLevel::parse(level).map_err(|problem| wrong("-l", problem))?;
         }
         Ok(())
     }
@@ -402,166 +301,5 @@ fn set_proxy(field: &mut Option<ProxyAddress>, value: &str) -> Result<(), String
 fn set_address(field: &mut String, value: Option<&String>) {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
         field.clone_from(value);
-    }
-}
-
-fn buffer_size(megabytes: u64) -> Result<u64, String> {
-    if (1..BUFFER_SIZE_MB_MIN).contains(&megabytes) {
-        return Err(format!(
-            "{megabytes} MB are too little. Give {BUFFER_SIZE_MB_MIN} or more, or 0 for 1 % of \
-             the memory"
-        ));
-    }
-    Ok(megabytes)
-}
-
-fn spool_size(megabytes: u64) -> Result<u64, String> {
-    within(megabytes, SPOOL_SIZE_MB_MIN, SPOOL_SIZE_MB_MAX)
-}
-
-fn within(number: u64, low: u64, high: u64) -> Result<u64, String> {
-    if (low..=high).contains(&number) {
-        Ok(number)
-    } else {
-        Err(format!("{number} is out of bounds; write a number from {low} to {high}"))
-    }
-}
-
-fn log_level(text: &str) -> Result<LogLevel, String> {
-    LogLevel::parse(text).ok_or_else(|| {
-        format!("{text:?} is no log level. Give dev, debug, info, warn, error or prod")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli;
-
-    fn load(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let invocation = cli::parse(line.split_whitespace().map(str::to_owned)).unwrap();
-        let environment = |name: &str| {
-            let found = variables.iter().find(|(variable, _)| *variable == name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        Config::load(&invocation, &environment, &[])
-    }
-
-    #[test]
-    fn without_anything_there_are_the_defaults() {
-        assert_eq!(load("", &[]).unwrap(), Config::default());
-    }
-
-    #[test]
-    fn flags_win_over_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cfg.yaml");
-        let text = "Version: 2\nRegion: file\nTotalBufferSizeMB: 10\nSocket:\n  UDPAddress: f:1\n";
-        std::fs::write(&path, text).unwrap();
-        let config = load(&format!("-c {} -n flag -m 20", path.display()), &[]).unwrap();
-        assert_eq!(config.region.as_deref(), Some("flag"));
-        assert_eq!(config.buffer_size_mb, 20);
-        assert_eq!(config.udp_address, "f:1");
-        assert_eq!(config.config_path, Some(path));
-    }
-
-    #[test]
-    fn the_variable_for_xray_beats_the_file_which_beats_the_variable_for_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cfg.yaml");
-        std::fs::write(&path, "Version: 2\nEndpoint: http://file\n").unwrap();
-        let with_file = format!("-c {}", path.display());
-        let all = ("AWS_ENDPOINT_URL", "http://all");
-        let xray = ("AWS_ENDPOINT_URL_XRAY", "http://xray");
-        let endpoint = |line: &str, variables: &[(&str, &str)]| {
-            load(line, variables).unwrap().endpoint.unwrap_or_default()
-        };
-        assert_eq!(endpoint(&with_file, &[all, xray]), "http://xray");
-        assert_eq!(endpoint(&with_file, &[all]), "http://file");
-        assert_eq!(endpoint("", &[all]), "http://all");
-        assert_eq!(endpoint("", &[("AWS_ENDPOINT_URL_XRAY", "")]), "");
-    }
-
-    #[test]
-    fn variables_choose_among_the_endpoints_of_a_region() {
-        let variant = |variables: &[(&str, &str)]| load("", variables).unwrap().endpoint_variant;
-        let (fips, dual_stack) = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT");
-        assert_eq!(variant(&[(fips, "true")]), Variant { fips: true, dual_stack: false });
-        assert_eq!(variant(&[(dual_stack, "TRUE")]), Variant { fips: false, dual_stack: true });
-        assert_eq!(variant(&[(fips, "false"), (dual_stack, "")]), Variant::default());
-        for name in [fips, dual_stack] {
-            let error = load("", &[(name, "yes")]).unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("neither true nor false"), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_proxy_is_the_flags_or_the_files_or_the_variables() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cfg.yaml");
-        std::fs::write(&path, "Version: 2\nProxyAddress: http://file:1\n").unwrap();
-        let file = format!("-c {}", path.display());
-        let upper = ("HTTPS_PROXY", "http://upper:1");
-        let lower = ("https_proxy", "lower:1");
-        let proxy = |line: &str, variables: &[(&str, &str)]| {
-            load(line, variables).unwrap().proxy.map(|proxy| proxy.to_string())
-        };
-        let some = |address: &str| Some(address.to_owned());
-        assert_eq!(proxy(&format!("{file} -p flag:1"), &[upper]), some("http://flag:1"));
-        assert_eq!(proxy(&format!("{file} -p="), &[upper]), some("http://file:1"));
-        assert_eq!(proxy("", &[lower, upper]), some("http://upper:1"));
-        assert_eq!(proxy("", &[lower, ("HTTPS_PROXY", " ")]), some("http://lower:1"));
-        assert_eq!(proxy("", &[("HTTP_PROXY", "http://other:1")]), None);
-        let no_proxy = |variables: &[(&str, &str)]| load("", variables).unwrap().no_proxy;
-        assert_eq!(no_proxy(&[("NO_PROXY", "a"), ("no_proxy", "b")]), "a");
-        assert_eq!(no_proxy(&[("no_proxy", "b")]), "b");
-    }
-
-    #[test]
-    fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
-        for (line, variables, place) in [
-            ("-p ftp://user:hush@proxy:1", &[][..], "flag -p: "),
-            ("", &[("HTTPS_PROXY", "socks5://user:hush@proxy:1")], "HTTPS_PROXY cannot be obeyed"),
-            ("", &[("https_proxy", "http://user:hu#sh@proxy:1")], "https_proxy cannot be obeyed"),
-        ] {
-            let error = load(line, variables).unwrap_err();
-            for shown in [error.to_string(), format!("{error:?}")] {
-                assert!(!shown.contains("hush") && !shown.contains("user:hu"), "{shown}");
-            }
-            assert!(error.to_string().starts_with(place), "{error}");
-        }
-        for line in ["-p http://user:hush@proxy:1", "-o true -p http://user:hush@proxy:1"] {
-            let config = load(line, &[]).unwrap();
-            assert!(!format!("{config:?}").contains("hush"), "{config:?}");
-        }
-    }
-
-    #[test]
-    fn empty_values_are_as_good_as_none() {
-        assert_eq!(
-            load("-n= -b= -t= -r= -f= -c= -p= -receiver= -spool-path=", &[]).unwrap(),
-            Config::default()
-        );
-    }
-
-    #[test]
-    fn sizes_and_levels_out_of_bounds_name_the_flag() {
-        for (line, text) in [
-            ("-m 1", "-m"),
-            ("-m 2", "3 or more"),
-            ("-l loud", "-l: \"loud\""),
-            ("--receiver epoll", "--receiver: \"epoll\" is no receive backend"),
-            ("--spool-size-mb 5", "--spool-size-mb: 5 is out of bounds; write a number from 16"),
-        ] {
-            let error = load(line, &[]).unwrap_err().to_string();
-            assert!(error.contains(text), "{line}: {error}");
-        }
-        assert_eq!(load("-m 0 -l DEBUG", &[]).unwrap().log_level, LogLevel::Debug);
-    }
-
-    #[test]
-    fn ignored_words_are_a_warning() {
-        let warnings = load("-o true -b X", &[]).unwrap().warnings;
-        assert_eq!(warnings, ["ignored on the command line: true -b X"]);
     }
 }

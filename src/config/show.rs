@@ -219,7 +219,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::KEYS;
+    use super::super::keys::KEYS;
     use super::*;
     use crate::cli;
     use std::path::Path;

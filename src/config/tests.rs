@@ -1,0 +1,131 @@
+//! What beats what, and what is out of bounds.
+
+use super::*;
+use crate::cli;
+
+fn load(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let invocation = cli::parse(line.split_whitespace().map(str::to_owned)).unwrap();
+    let environment = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Config::load(&invocation, &environment, &[])
+}
+
+#[test]
+fn without_anything_there_are_the_defaults() {
+    assert_eq!(load("", &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    let text = "Version: 2\nRegion: file\nTotalBufferSizeMB: 10\nSocket:\n  UDPAddress: f:1\n";
+    std::fs::write(&path, text).unwrap();
+    let config = load(&format!("-c {} -n flag -m 20", path.display()), &[]).unwrap();
+    assert_eq!(config.region.as_deref(), Some("flag"));
+    assert_eq!(config.buffer_size_mb, 20);
+    assert_eq!(config.udp_address, "f:1");
+    assert_eq!(config.config_path, Some(path));
+}
+
+#[test]
+fn the_variable_for_xray_beats_the_file_which_beats_the_variable_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, "Version: 2\nEndpoint: http://file\n").unwrap();
+    let with_file = format!("-c {}", path.display());
+    let all = ("AWS_ENDPOINT_URL", "http://all");
+    let xray = ("AWS_ENDPOINT_URL_XRAY", "http://xray");
+    let endpoint = |line: &str, variables: &[(&str, &str)]| {
+        load(line, variables).unwrap().endpoint.unwrap_or_default()
+    };
+    assert_eq!(endpoint(&with_file, &[all, xray]), "http://xray");
+    assert_eq!(endpoint(&with_file, &[all]), "http://file");
+    assert_eq!(endpoint("", &[all]), "http://all");
+    assert_eq!(endpoint("", &[("AWS_ENDPOINT_URL_XRAY", "")]), "");
+}
+
+#[test]
+fn variables_choose_among_the_endpoints_of_a_region() {
+    let variant = |variables: &[(&str, &str)]| load("", variables).unwrap().endpoint_variant;
+    let (fips, dual_stack) = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT");
+    assert_eq!(variant(&[(fips, "true")]), Variant { fips: true, dual_stack: false });
+    assert_eq!(variant(&[(dual_stack, "TRUE")]), Variant { fips: false, dual_stack: true });
+    assert_eq!(variant(&[(fips, "false"), (dual_stack, "")]), Variant::default());
+    for name in [fips, dual_stack] {
+        let error = load("", &[(name, "yes")]).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("neither true nor false"), "{error}");
+    }
+}
+
+#[test]
+fn the_proxy_is_the_flags_or_the_files_or_the_variables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, "Version: 2\nProxyAddress: http://file:1\n").unwrap();
+    let file = format!("-c {}", path.display());
+    let upper = ("HTTPS_PROXY", "http://upper:1");
+    let lower = ("https_proxy", "lower:1");
+    let proxy = |line: &str, variables: &[(&str, &str)]| {
+        load(line, variables).unwrap().proxy.map(|proxy| proxy.to_string())
+    };
+    let some = |address: &str| Some(address.to_owned());
+    assert_eq!(proxy(&format!("{file} -p flag:1"), &[upper]), some("http://flag:1"));
+    assert_eq!(proxy(&format!("{file} -p="), &[upper]), some("http://file:1"));
+    assert_eq!(proxy("", &[lower, upper]), some("http://upper:1"));
+    assert_eq!(proxy("", &[lower, ("HTTPS_PROXY", " ")]), some("http://lower:1"));
+    assert_eq!(proxy("", &[("HTTP_PROXY", "http://other:1")]), None);
+    let no_proxy = |variables: &[(&str, &str)]| load("", variables).unwrap().no_proxy;
+    assert_eq!(no_proxy(&[("NO_PROXY", "a"), ("no_proxy", "b")]), "a");
+    assert_eq!(no_proxy(&[("no_proxy", "b")]), "b");
+}
+
+#[test]
+fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
+    for (line, variables, place) in [
+        ("-p ftp://user:hush@proxy:1", &[][..], "flag -p: "),
+        ("", &[("HTTPS_PROXY", "socks5://user:hush@proxy:1")], "HTTPS_PROXY cannot be obeyed"),
+        ("", &[("https_proxy", "http://user:hu#sh@proxy:1")], "https_proxy cannot be obeyed"),
+    ] {
+        let error = load(line, variables).unwrap_err();
+        for shown in [error.to_string(), format!("{error:?}")] {
+            assert!(!shown.contains("hush") && !shown.contains("user:hu"), "{shown}");
+        }
+        assert!(error.to_string().starts_with(place), "{error}");
+    }
+    for line in ["-p http://user:hush@proxy:1", "-o true -p http://user:hush@proxy:1"] {
+        let config = load(line, &[]).unwrap();
+        assert!(!format!("{config:?}").contains("hush"), "{config:?}");
+    }
+}
+
+#[test]
+fn empty_values_are_as_good_as_none() {
+    assert_eq!(
+        load("-n= -b= -t= -r= -f= -c= -p= -receiver= -spool-path=", &[]).unwrap(),
+        Config::default()
+    );
+}
+
+#[test]
+fn sizes_and_levels_out_of_bounds_name_the_flag() {
+    for (line, text) in [
+        ("-m 1", "-m"),
+        ("-m 2", "3 or more"),
+        ("-l loud", "-l: \"loud\""),
+        ("--receiver epoll", "--receiver: \"epoll\" is no receive backend"),
+        ("--spool-size-mb 5", "--spool-size-mb: 5 is out of bounds; write a number from 16"),
+    ] {
+        let error = load(line, &[]).unwrap_err().to_string();
+        assert!(error.contains(text), "{line}: {error}");
+    }
+    assert_eq!(load("-m 0 -l DEBUG", &[]).unwrap().log_level, LogLevel::Debug);
+}
+
+#[test]
+fn ignored_words_are_a_warning() {
+    let warnings = load("-o true -b X", &[]).unwrap().warnings;
+    assert_eq!(warnings, ["ignored on the command line: true -b X"]);
+}
