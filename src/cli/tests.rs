@@ -1,0 +1,131 @@
+//! Command lines, and what is understood of them.
+
+use super::*;
+use proptest::prelude::*;
+
+fn parse_line(line: &str) -> Result<Invocation, UsageError> {
+    parse(line.split_whitespace().map(str::to_owned))
+}
+
+#[test]
+fn flags_have_one_dash_or_two_and_a_value_after_a_space_or_an_equals_sign() {
+    for line in ["-b X", "-b=X", "--b X", "--b=X", "-bind X", "--bind=X", "--bind X"] {
+        assert_eq!(parse_line(line).unwrap().flags.bind.as_deref(), Some("X"), "{line}");
+    }
+    let line = "-a A -t T -c C -n N -o -m 9 -l L -f F -p P -r R --receiver E -spool-path=s --spool-size-mb 20";
+    let text = |value: &str| Some(value.to_owned());
+    let expected = Flags {
+        bind: None,
+        bind_tcp: text("T"),
+        config: text("C"),
+        region: text("N"),
+        local_mode: Some(true),
+        resource_arn: text("A"),
+        buffer_memory: Some(9),
+        log_level: text("L"),
+        log_file: text("F"),
+        proxy_address: text("P"),
+        role_arn: text("R"),
+        receiver: text("E"),
+        spool_path: Some("s".into()),
+        spool_size_mb: Some(20),
+    };
+    assert_eq!(parse_line(line).unwrap().flags, expected);
+}
+
+#[test]
+fn a_value_may_look_like_a_flag_or_be_empty_and_the_last_one_counts() {
+    assert_eq!(parse_line("-n -o").unwrap().flags.region.as_deref(), Some("-o"));
+    assert_eq!(parse_line("-n=").unwrap().flags.region.as_deref(), Some(""));
+    assert_eq!(parse_line("-n a=b -n c=d").unwrap().flags.region.as_deref(), Some("c=d"));
+}
+
+#[test]
+fn a_boolean_takes_its_value_only_after_an_equals_sign() {
+    let invocation = parse_line("-o true -b X").unwrap();
+    assert_eq!(invocation.flags.local_mode, Some(true));
+    assert_eq!(invocation.flags.bind, None);
+    assert_eq!(invocation.ignored, ["true", "-b", "X"]);
+    for (value, expected) in [("true", true), ("T", true), ("1", true), ("f", false)] {
+        let flags = parse_line(&format!("-o={value}")).unwrap().flags;
+        assert_eq!(flags.local_mode, Some(expected));
+    }
+    assert!(matches!(parse_line("-o=yes"), Err(UsageError::Value { .. })));
+}
+
+#[test]
+fn parsing_stops_at_two_dashes_and_at_a_single_one() {
+    assert_eq!(parse_line("-n x -- -b X").unwrap().ignored, ["-b", "X"]);
+    assert_eq!(parse_line("- -b X").unwrap().ignored, ["-", "-b", "X"]);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (line, text) in [
+        ("-x", "flag provided but not defined: -x"),
+        ("--demo", "flag provided but not defined: -demo"),
+        ("--ready", "flag provided but not defined: -ready"),
+        ("-n", "flag needs an argument: -n"),
+        ("-m x", "invalid value \"x\" for flag -m: it takes a whole number of megabytes"),
+        ("-m -3", "invalid value \"-3\" for flag -m"),
+        ("---b", "bad flag syntax: ---b"),
+        ("-=b", "bad flag syntax: -"),
+        ("---p=http://u:hush@p", "bad flag syntax: ---p"),
+    ] {
+        let error = parse_line(line).unwrap_err().to_string();
+        assert!(error.contains(text) && !error.contains("hush"), "{line}: {error}");
+    }
+    assert!(parse_line("-p=").is_ok());
+}
+
+#[test]
+fn the_sandbox_takes_flags_on_both_sides() {
+    let line = "-t T -b B sandbox --demo --print=false --keep F --allow-host a --allow-host=b \
+         -n N more";
+    let invocation = parse_line(line).unwrap();
+    assert_eq!(invocation.command, Command::Sandbox);
+    assert_eq!(
+        invocation.sandbox,
+        SandboxFlags {
+            demo: true,
+            print: false,
+            keep: Some("F".to_owned()),
+            allowed_hosts: vec!["a".to_owned(), "b".to_owned()],
+        }
+    );
+    assert_eq!(invocation.flags.bind.as_deref(), Some("B"));
+    assert_eq!(invocation.flags.region.as_deref(), Some("N"));
+    assert_eq!(invocation.ignored, ["more"]);
+    assert_eq!(parse_line("sandbox").unwrap().sandbox, SandboxFlags::default());
+    assert!(parse_line("sandbox --print").unwrap().sandbox.print);
+    assert_eq!(parse_line("-t T tail").unwrap().command, Command::Tail);
+    assert_eq!(parse_line("-m 9 limits").unwrap().command, Command::Limits);
+    let healthcheck = |line| parse_line(line).unwrap().command;
+    assert_eq!(healthcheck("-t T healthcheck"), Command::Healthcheck { ready: false });
+    assert_eq!(healthcheck("healthcheck --ready -c C"), Command::Healthcheck { ready: true });
+    assert!(parse_line("sandbox --ready").is_err());
+    let verify = parse_line("-c C verify --json -n N").unwrap();
+    assert_eq!(verify.command, Command::Verify { json: true });
+    assert_eq!(verify.flags.region.as_deref(), Some("N"));
+    assert!(parse_line("--json").is_err() && parse_line("healthcheck --json").is_err());
+    assert_eq!(parse_line("-v sandbox").unwrap().command, Command::Version);
+    assert_eq!(parse_line("sandbox -h").unwrap().command, Command::Help);
+}
+
+#[test]
+fn the_usage_names_every_flag() {
+    let usage = usage();
+    for flag in [FLAGS, SANDBOX_FLAGS, HEALTHCHECK_FLAGS, VERIFY_FLAGS].concat() {
+        assert!(usage.contains(&format!(" --{}", flag.long)), "{usage}");
+        assert!(usage.contains(&format!("-{}", flag.short)), "{usage}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_command_line_ends_in_a_panic(
+        words in proptest::collection::vec("(-{0,3}[a-z=]{0,4}|sandbox|.{0,5})", 0..8),
+    ) {
+        let _ = parse(words);
+    }
+}
