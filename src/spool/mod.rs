@@ -26,11 +26,14 @@
 //! and one that is taken when the daemon dies comes again: at least once, not at most once.
 
 mod active;
+mod append;
 mod error;
 mod file;
 mod folder;
 mod progress;
 mod record;
+#[cfg(test)]
+mod tests;
 
 pub use error::{AppendError, Damage, DamageCause, SpoolError};
 pub use record::RECORD_BYTES_MAX;
@@ -38,14 +41,10 @@ pub use record::RECORD_BYTES_MAX;
 use active::ActiveFile;
 use file::{DataFile, Step};
 use folder::{Folder, Kind, Listing};
-use record::{FILE_HEADER_BYTES, HEADER_BYTES, Header};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// What every record takes beside its payload, and a file of its own where it comes to that.
-const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
 
 /// Which part of the bound a file takes at most, and so what gives way at once.
 const FILE_SHARE: u64 = 16;
@@ -198,32 +197,6 @@ impl Spool {
         Ok((spool, found))
     }
 
-    /// Appends a record, whose payload is the `payload` pieces one after the other.
-    ///
-    /// Where it does not fit, the oldest files give way first.
-    ///
-    /// # Errors
-    ///
-    /// When the record is larger than [`RECORD_BYTES_MAX`] or than the whole bound, no room could
-    /// be made, or it could not be written. Nothing of it is kept then, and the next one may fare
-    /// better. The error has what gave way in vain.
-    pub fn append(
-        &mut self,
-        payload: &[&[u8]],
-        segment_count: u32,
-        created_at: u64,
-    ) -> Result<Displaced, AppendError> {
-        let mut displaced = Displaced::default();
-        let appended = self.header(payload, segment_count, created_at).and_then(|header| {
-            self.make_room(&header, &mut displaced).map_err(SpoolError::Remove)?;
-            self.write(&header, payload)
-        });
-        match appended {
-            Ok(()) => Ok(displaced),
-            Err(cause) => Err(AppendError { displaced, cause }),
-        }
-    }
-
     /// Takes the oldest record that is neither settled nor taken. `now` is in seconds since 1970.
     ///
     /// Every call comes closer to [`Next::Empty`], whatever is in the files.
@@ -330,76 +303,6 @@ impl Spool {
         is_active_empty && self.sealed.values().all(DataFile::is_settled)
     }
 
-    fn header(
-        &self,
-        payload: &[&[u8]],
-        segment_count: u32,
-        created_at: u64,
-    ) -> Result<Header, SpoolError> {
-        let payload_bytes: u64 = payload.iter().map(|piece| piece.len() as u64).sum();
-        let room_bytes = self.size_bytes_max.saturating_sub(OVERHEAD_BYTES);
-        let record_bytes_max = room_bytes.min(RECORD_BYTES_MAX.into());
-        let payload_length = u32::try_from(payload_bytes)
-            .ok()
-            .filter(|_| payload_bytes <= record_bytes_max)
-            .ok_or(SpoolError::TooLarge { record_bytes: payload_bytes, record_bytes_max })?;
-        let mut crc32 = crc32fast::Hasher::new();
-        payload.iter().for_each(|piece| crc32.update(piece));
-        Ok(Header { payload_length, segment_count, created_at, payload_crc32: crc32.finalize() })
-    }
-
-    /// Has the oldest files give way until a record fits, in a file of its own if need be.
-    fn make_room(&mut self, header: &Header, displaced: &mut Displaced) -> io::Result<()> {
-        let needed_bytes = FILE_HEADER_BYTES + header.record_bytes();
-        let active_bytes = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
-        if active_bytes + header.record_bytes() > self.file_bytes_max {
-            self.seal_active();
-        }
-        while self.size_bytes() + needed_bytes > self.size_bytes_max {
-            if self.sealed.is_empty() {
-                self.seal_active();
-            }
-            let Some(mut oldest) = self.sealed.first_entry() else { break };
-            let sequence = *oldest.key();
-            let bytes = oldest.get().size_bytes();
-            let waiting = oldest.get_mut().waiting(&self.folder);
-            self.remove(sequence)?;
-            displaced.file_count += 1;
-            displaced.bytes += bytes;
-            displaced.record_count += waiting.record_count;
-            displaced.segment_count += waiting.segment_count;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, header: &Header, payload: &[&[u8]]) -> Result<(), SpoolError> {
-        if self.active.as_ref().is_some_and(ActiveFile::is_removed) {
-            self.removal.get_or_insert(Removal::File);
-            self.seal_active();
-        }
-        let active = match self.active.take() {
-            Some(active) => active,
-            None => self.begin_file()?,
-        };
-        let active = self.active.insert(active);
-        let written = active.append(header, payload);
-        // What cannot be cut off is left behind in a file that nothing is appended to.
-        if written.is_err() && active.cut_back().is_err() {
-            self.seal_active();
-        }
-        written.map_err(SpoolError::Write)
-    }
-
-    fn begin_file(&mut self) -> Result<ActiveFile, SpoolError> {
-        if self.folder.make_again()? {
-            self.removal = Some(Removal::Folder);
-        }
-        // A number is used up even if this fails: the file may be there all the same.
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        ActiveFile::begin(&mut self.folder, sequence).map_err(SpoolError::Write)
-    }
-
     /// The oldest sealed file that may have a record; seals the active one if there is no other.
     fn oldest_unread(&mut self) -> Option<u64> {
         let find = |sealed: &BTreeMap<u64, DataFile>| {
@@ -409,16 +312,6 @@ impl Spool {
             self.seal_active();
             find(&self.sealed)
         })
-    }
-
-    fn seal_active(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        let sequence = active.sequence();
-        match active.seal() {
-            Some(file) => _ = self.sealed.insert(sequence, file),
-            // A file without a record stays behind where this fails, and is found empty later.
-            None => _ = self.folder.remove(sequence),
-        }
     }
 
     /// Settles a record that was found and not taken.
@@ -472,6 +365,3 @@ fn remove_orphans(folder: &mut Folder, listing: &mut Listing) -> u64 {
     progress.retain(|&sequence, _| data.contains_key(&sequence) || keep(sequence, Kind::Progress));
     removed_count
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,6 +3,7 @@
 mod damage;
 mod model;
 
+use super::record::{FILE_HEADER_BYTES, HEADER_BYTES};
 use super::*;
 use std::fs::File;
 use std::os::unix::fs::symlink;
