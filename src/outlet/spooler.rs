@@ -2,25 +2,23 @@
 //!
 //! In: attempts for which memory is too short, or for which no time is left. Out: the same ones
 //! again when the service takes batches. Files are read and written in *turns* on a thread beside
-//! (`turn.rs`): one at a time, each with all that has come together since the last. What could not be written comes back ([`Spooler::unwritten`]); after a failure the spool
-//! rests for [`RETRY_PAUSE`], and memory is all there is until then.
+//! (`turn.rs`): one at a time, each with all that has come together since the last. What could not
+//! be written comes back ([`Spooler::unwritten`]); after a failure the spool rests for
+//! [`RETRY_PAUSE`], and memory is all there is until then. `spool_report.rs` says what happens.
 //!
 //! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
 
+use super::spool_report::Report;
 use super::turn::{Done, Work, turn};
-use crate::account::{Account, DropReason};
+use crate::account::Account;
 use crate::batch::Batch;
-use crate::log::RateLimit;
 use crate::memory::Pool;
-use crate::spool::{Found, Options, RecordId, Removal, Spool, SpoolError};
-use crate::status::Trouble;
+use crate::spool::{Found, Options, RecordId, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
 
 /// Batches on their way to the disk at most.
 const WRITE_COUNT_MAX: usize = 8;
@@ -36,14 +34,6 @@ const SYNC_DELAY: Duration = Duration::from_secs(1);
 
 /// When memory has no room for a record it is tried again after this time.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
-
-static FAILED: RateLimit = RateLimit::once_a_minute();
-static TROUBLE: RateLimit = RateLimit::once_a_minute();
-static FILE_REMOVED: RateLimit = RateLimit::once_a_minute();
-static FOLDER_REMOVED: RateLimit = RateLimit::once_a_minute();
-static FULL: RateLimit = RateLimit::new();
-static EXPIRED: RateLimit = RateLimit::new();
-static DAMAGED: RateLimit = RateLimit::new();
 
 #[derive(Debug)]
 enum State {
@@ -66,8 +56,7 @@ pub struct Spooler {
     read: Vec<(Batch, RecordId)>,
     /// Whether there may be something to be read.
     may_have_more: bool,
-    /// Whether the last write, or the opening, has failed.
-    has_failed: bool,
+    report: Report,
     /// Before this the spool is left alone.
     rests_until: Option<Instant>,
     /// When what was written is brought to the disk itself.
@@ -79,6 +68,7 @@ pub struct Spooler {
 impl Spooler {
     /// A spooler whose spool is not open yet; it counts into `account`.
     pub fn new(options: Options, pool: Arc<Pool>, account: Arc<Account>) -> Self {
+        let report = Report::new(&options, Arc::clone(&account));
         Self {
             options,
             pool,
@@ -89,7 +79,7 @@ impl Spooler {
             unwritten: Vec::new(),
             read: Vec::new(),
             may_have_more: false,
-            has_failed: false,
+            report,
             rests_until: None,
             sync_at: None,
             reads_at: None,
@@ -278,12 +268,9 @@ impl Spooler {
     fn opened(&mut self, opened: Result<(Spool, Found), SpoolError>) {
         match opened {
             Ok((spool, found)) => {
-                self.say_what_was_found(&found);
+                self.report.opened(&spool, &found);
                 self.may_have_more = found.file_count > 0;
-                self.note_size(&spool);
                 self.state = State::Open(Box::new(spool));
-                self.has_failed = false;
-                self.account.status.end(Trouble::SpoolFailing);
             }
             Err(error) => {
                 self.state = State::Closed;
@@ -292,67 +279,13 @@ impl Spooler {
         }
     }
 
-    fn say_what_was_found(&self, found: &Found) {
-        let path = self.options.path.display();
-        info!(
-            "The spool {path} is open: {} bytes in {} files of earlier runs",
-            found.bytes, found.file_count
-        );
-        if let Some(mode) = found.tightened_from {
-            warn!("The spool {path} was open to others (mode {mode:o}) and is not any more");
-        }
-        if found.refused_count > 0 {
-            warn!(
-                "{} names in the spool {path} are links or no files, and are left alone",
-                found.refused_count
-            );
-        }
-    }
-
     fn failed(&mut self, error: &SpoolError) {
-        self.has_failed = true;
-        self.account.status.begin(Trouble::SpoolFailing, error.to_string());
-        self.account.spool.errors.add(1);
+        self.report.failed(error, RETRY_PAUSE);
         self.rests_until = Some(Instant::now() + RETRY_PAUSE);
-        FAILED.log(|more| {
-            error!(
-                "The spool {} cannot be used: {error}. Segments are kept in memory alone; it is \
-                 tried again in {} s{more}",
-                self.options.path.display(),
-                RETRY_PAUSE.as_secs()
-            );
-        });
-    }
-
-    /// A failure that went with a line ends with one.
-    fn works_again(&mut self, is_working: bool) {
-        if is_working && mem::take(&mut self.has_failed) {
-            self.account.status.end(Trouble::SpoolFailing);
-            info!("The spool {} can be used again", self.options.path.display());
-        }
-    }
-
-    fn say_what_was_removed(&self, removal: Option<Removal>) {
-        let path = self.options.path.display();
-        match removal {
-            None => {}
-            Some(Removal::File) => FILE_REMOVED.log(|more| {
-                error!(
-                    "A file of the spool {path} was removed while it was written to: what is in \
-                     it is lost unless it is sent before the daemon ends{more}"
-                );
-            }),
-            Some(Removal::Folder) => FOLDER_REMOVED.log(|more| {
-                error!(
-                    "The spool {path} was removed under the daemon and is made anew: what was in \
-                     it is lost, but for a file that is open still{more}"
-                );
-            }),
-        }
     }
 
     fn done(&mut self, (spool, done): (Box<Spool>, Done)) {
-        self.note_size(&spool);
+        self.report.done(&spool, &done);
         let before = mem::replace(&mut self.state, State::Open(spool));
         let State::Busy { writes, .. } = before else { return };
         // The turn has given up its share of them.
@@ -363,7 +296,6 @@ impl Spooler {
         let written = writes.iter().map(|attempt| attempt.batch.documents.len() as u64);
         self.account.spooled.add(written.sum());
         if !writes.is_empty() {
-            self.works_again(done.failure.is_none());
             self.may_have_more = true;
             self.sync_at.get_or_insert(Instant::now() + SYNC_DELAY);
         }
@@ -376,76 +308,11 @@ impl Spooler {
         for (batch, _) in &done.read {
             self.account.replayed.add(batch.documents.len() as u64);
         }
-        self.note_fullness(done.displaced_count);
-        self.given_up(DropReason::SpoolFull, done.displaced_count);
-        self.given_up(DropReason::SpoolAge, done.expired_count);
-        self.damaged(&done);
-        self.say_what_was_removed(done.removal);
-        if let Some(error) = &done.failure {
-            self.failed(error);
-        } else if let Some(error) = &done.trouble {
-            self.account.spool.errors.add(1);
-            TROUBLE.log(|more| {
-                warn!("The spool {}: {error}{more}", self.options.path.display());
-            });
-        }
         self.read.extend(done.read);
-    }
-
-    fn note_size(&self, spool: &Spool) {
-        let counts = &self.account.spool;
-        counts.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
-        counts.segment_count.store(spool.segment_count(), Ordering::Relaxed);
-    }
-
-    fn note_fullness(&self, displaced_count: u64) {
-        let (status, size_bytes_max) = (&self.account.status, self.options.size_bytes_max);
-        if displaced_count > 0 {
-            let reason = "the spool is full (Spool.MaxSizeMB) and its oldest segments are lost";
-            status.begin(Trouble::SpoolFull, reason);
-        } else if self.account.spool.size_bytes.load(Ordering::Relaxed) < size_bytes_max / 8 * 7 {
-            status.end(Trouble::SpoolFull);
-        }
-    }
-
-    /// Segments that leave the spool and are not sent.
-    fn given_up(&self, reason: DropReason, count: u64) {
-        self.account.replayed.add(count);
-        self.account.dropped(reason).add(count);
-        let path = self.options.path.display();
-        match (reason, count) {
-            (_, 0) => {}
-            (DropReason::SpoolFull, _) => FULL.log(|more| {
-                warn!(
-                    "Spilling over {count} segments: the spool {path} is full (Spool.MaxSizeMB) \
-                     and its oldest give way{more}"
-                );
-            }),
-            _ => EXPIRED.log(|more| {
-                warn!(
-                    "{count} segments are given up: they were in the spool {path} for longer than \
-                     Spool.MaxAgeHours{more}"
-                );
-            }),
-        }
-    }
-
-    fn damaged(&self, done: &Done) {
-        self.account.spool.damaged_records.add(done.damaged_record_count);
-        self.account.spool.damaged_bytes.add(done.damaged_bytes);
-        self.account.replayed.add(done.damaged_segment_count);
-        self.account.dropped(DropReason::SpoolDamage).add(done.damaged_segment_count);
-        if done.damaged_record_count > 0 {
-            DAMAGED.log(|more| {
-                error!(
-                    "{} bytes of the spool {} are damaged and skipped, and with them {} segments \
-                     of this run. The last of it: {}{more}",
-                    done.damaged_bytes,
-                    self.options.path.display(),
-                    done.damaged_segment_count,
-                    done.damage.as_deref().unwrap_or_default()
-                );
-            });
+        match &done.failure {
+            Some(error) => self.failed(error),
+            None if !writes.is_empty() => self.report.works(),
+            None => {}
         }
     }
 }
