@@ -72,19 +72,6 @@ pub enum SpoolError {
     Sync(#[source] io::Error),
 }
 
-impl SpoolError {
-    /// Whether the same call may work later without anyone changing the configuration.
-    pub fn is_passing(&self) -> bool {
-        !matches!(
-            self,
-            Self::ParentMissing { .. }
-                | Self::NotAFolder { .. }
-                | Self::ForeignFolder { .. }
-                | Self::TooLarge { .. }
-        )
-    }
-}
-
 /// Why a record was not appended, and what had given way for it nevertheless.
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]

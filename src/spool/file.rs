@@ -110,11 +110,6 @@ impl DataFile {
         self.length_bytes + self.progress.length_bytes()
     }
 
-    /// Bytes that may hold records nobody has counted.
-    pub fn uncounted_bytes(&self) -> u64 {
-        if self.unread.is_some() { 0 } else { self.length_bytes - self.cursor }
-    }
-
     /// Segments that are not settled, as far as they are known.
     pub fn segment_count(&self) -> u64 {
         let held = self.taken.values().chain(self.released.values());

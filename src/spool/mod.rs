@@ -167,7 +167,7 @@ impl Spool {
     /// # Errors
     ///
     /// When the folder is not there and cannot be made, is not ours alone, cannot be written to,
-    /// or is in use; [`SpoolError::is_passing`] says whether another try may be worth it.
+    /// or is in use.
     pub fn open(options: Options) -> Result<(Self, Found), SpoolError> {
         let (mut folder, tightened_from) = Folder::open(&options.path)?;
         let mut listing = folder
@@ -284,23 +284,11 @@ impl Spool {
         active + self.sealed.values().map(DataFile::size_bytes).sum::<u64>()
     }
 
-    /// Segments in records that are not settled, without [those](Self::uncounted_bytes) that
-    /// nobody has counted.
+    /// Segments in records that are not settled, without those of earlier runs that were not read
+    /// yet: nobody has counted them.
     pub fn segment_count(&self) -> u64 {
         let active = self.active.as_ref().map_or(0, ActiveFile::segment_count);
         active + self.sealed.values().map(DataFile::segment_count).sum::<u64>()
-    }
-
-    /// Bytes of earlier runs that were not read yet, so that nobody knows how many segments they
-    /// hold.
-    pub fn uncounted_bytes(&self) -> u64 {
-        self.sealed.values().map(DataFile::uncounted_bytes).sum()
-    }
-
-    /// Whether nothing is left that is not settled. Files that could not be read do not count.
-    pub fn is_empty(&self) -> bool {
-        let is_active_empty = self.active.as_ref().is_none_or(|file| file.length_bytes() == 0);
-        is_active_empty && self.sealed.values().all(DataFile::is_settled)
     }
 
     /// The oldest sealed file that may have a record; seals the active one if there is no other.

@@ -120,7 +120,7 @@ proptest! {
             }
             if is_counted {
                 prop_assert_eq!(spool.segment_count(), model.segment_count());
-                prop_assert_eq!(spool.is_empty(), model.records.is_empty());
+                prop_assert_eq!(is_empty(&spool), model.records.is_empty());
             }
         }
         while !matches!(spool.next(now), Next::Empty) { }
