@@ -73,6 +73,7 @@ fn drain(spool: &mut Spool, bytes: &[u8]) {
                 passed_bytes += damage.bytes;
                 continue;
             }
+            Next::Unreadable(error) => panic!("{error}"),
             Next::Expired { .. } => panic!("the clock stands still"),
             Next::Empty => break,
         };

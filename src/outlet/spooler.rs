@@ -63,6 +63,8 @@ pub struct Spooler {
     sync_at: Option<Instant>,
     /// Before this nothing is read: memory had no room.
     reads_at: Option<Instant>,
+    /// When files that could not be read are tried again.
+    retries_at: Option<Instant>,
 }
 
 impl Spooler {
@@ -83,6 +85,7 @@ impl Spooler {
             rests_until: None,
             sync_at: None,
             reads_at: None,
+            retries_at: None,
         }
     }
 
@@ -178,6 +181,11 @@ impl Spooler {
             self.sync_at = None;
             self.work.is_sync_due = true;
         }
+        if self.retries_at.is_some_and(|at| at <= now) {
+            self.retries_at = None;
+            self.work.is_retry_due = true;
+            self.may_have_more = true;
+        }
         if self.rests_until.is_some() {
             return;
         }
@@ -199,9 +207,9 @@ impl Spooler {
     }
 
     fn has_work(&self) -> bool {
-        let Work { settled, released, read_count, is_sync_due } = &self.work;
+        let Work { settled, released, read_count, is_sync_due, is_retry_due } = &self.work;
         let is_asked = !settled.is_empty() || !released.is_empty() || *read_count > 0;
-        is_asked || *is_sync_due || !self.writes.is_empty()
+        is_asked || *is_sync_due || *is_retry_due || !self.writes.is_empty()
     }
 
     /// Whether all that it was given is done.
@@ -213,7 +221,7 @@ impl Spooler {
     /// When [`start_due`](Self::start_due) has something to do without an
     /// [`event`](Self::event) before it.
     pub fn next_due(&self) -> Option<Instant> {
-        let waits = [self.rests_until, self.sync_at, self.reads_at];
+        let waits = [self.rests_until, self.sync_at, self.reads_at, self.retries_at];
         waits.into_iter().flatten().min()
     }
 
@@ -304,6 +312,9 @@ impl Spooler {
         }
         if done.is_memory_short {
             self.reads_at = Some(Instant::now() + MEMORY_PAUSE);
+        }
+        if done.is_unreadable {
+            self.retries_at.get_or_insert(Instant::now() + RETRY_PAUSE);
         }
         for (batch, _) in &done.read {
             self.account.replayed.add(batch.documents.len() as u64);

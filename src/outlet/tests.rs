@@ -166,3 +166,42 @@ async fn when_nobody_will_ever_tell_where_to_send_to_the_end_comes_at_once() {
     let held_count = tokio::time::timeout(Duration::from_secs(60), outlet.run(deadline)).await;
     assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (Ok(0), 10));
 }
+
+#[tokio::test]
+async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_it_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = spool::Options {
+        path: folder.path().to_owned(),
+        size_bytes_max: 16 << 20,
+        age_max: Duration::from_secs(60),
+    };
+    let (_route, arrival) = oneshot::channel();
+    let (mut outlet, mut producer, _) = outlet_with_spool(arrival, Some(options.clone()));
+    receive(&mut producer, &outlet.account, 10);
+    drop(producer);
+    outlet.end(None).await;
+    drop(outlet);
+    let account = Arc::new(Account::new(1));
+    let mut spooler = Spooler::new(options, Pool::new(100, 8), Arc::clone(&account));
+    let now = Instant::now();
+    spooler.start_due(now);
+    spooler.event().await;
+    let (file, aside) = (folder.path().join("0000000001.spool"), folder.path().join("aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    // Root can read any file, but a link is never followed.
+    std::os::unix::fs::symlink("aside", &file).unwrap();
+    spooler.ask(1);
+    spooler.start_due(now);
+    spooler.event().await;
+    assert!(spooler.read(now).is_empty() && !spooler.may_have_more());
+    assert_eq!((account.spool.errors.get(), account.dropped_total()), (1, 0));
+    std::fs::rename(&aside, &file).unwrap();
+    let due = spooler.next_due().expect("it is tried again");
+    spooler.start_due(due);
+    spooler.event().await;
+    spooler.ask(1);
+    spooler.start_due(due);
+    spooler.event().await;
+    let read = spooler.read(due);
+    assert_eq!((read.len(), read[0].0.documents.len()), (1, 10));
+}

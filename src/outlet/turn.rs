@@ -26,6 +26,8 @@ pub struct Work {
     pub released: Vec<(RecordId, u64)>,
     pub read_count: usize,
     pub is_sync_due: bool,
+    /// Whether files that could not be read are tried again.
+    pub is_retry_due: bool,
 }
 
 /// What a turn has done.
@@ -43,6 +45,8 @@ pub struct Done {
     pub damaged_segment_count: u64,
     /// What the last of them was.
     pub damage: Option<String>,
+    /// Whether a file could not be read, which is `trouble` too.
+    pub is_unreadable: bool,
     /// Whether memory had no room for the next record.
     pub is_memory_short: bool,
     /// What somebody else has removed.
@@ -77,6 +81,9 @@ pub fn turn(
     if work.is_sync_due {
         rest = rest.and(spool.sync());
     }
+    if work.is_retry_due {
+        spool.try_unreadable();
+    }
     rest = rest.and(read(&mut spool, work.read_count, pool, &mut done));
     done.trouble = rest.err();
     (spool, done)
@@ -109,6 +116,7 @@ fn read(
     done: &mut Done,
 ) -> Result<(), SpoolError> {
     let mut skipped_count = 0;
+    let mut unread = Ok(());
     let now = unix_seconds(SystemTime::now());
     while done.read.len() < read_count && skipped_count < SKIPPED_COUNT_MAX && !pool.is_half_used()
     {
@@ -124,6 +132,10 @@ fn read(
                 done.damaged_bytes += damage.bytes;
                 done.damaged_segment_count += damage.segment_count;
                 done.damage = Some(damage.to_string());
+            }
+            Next::Unreadable(error) => {
+                done.is_unreadable = true;
+                unread = Err(error);
             }
             Next::Record(record) => {
                 let (id, segment_count) = (record.id, u64::from(record.segment_count));
@@ -158,7 +170,7 @@ fn read(
             }
         }
     }
-    Ok(())
+    unread
 }
 
 /// Whether a record cannot be read whatever else waits in memory.

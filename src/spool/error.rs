@@ -64,6 +64,14 @@ pub enum SpoolError {
     /// What was delivered could not be noted: after a restart it will be sent again.
     #[error("cannot note progress in the spool: {0}; check the room and the state of its disk")]
     Progress(#[source] io::Error),
+    /// A file could not be read; it is left alone until [`Spool::try_unreadable`](super::Spool::try_unreadable).
+    #[error("cannot read its file {name}: {source}; check the state of its disk")]
+    Read {
+        /// In the folder of the spool.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file that is not needed any longer could not be removed.
     #[error("cannot remove a file of the spool: {0}; check the permissions of its folder")]
     Remove(#[source] io::Error),
@@ -112,7 +120,7 @@ pub enum DamageCause {
     /// The file ends within a record, as it does when the machine stops while one is written.
     #[error("the file ends within a record")]
     Torn,
-    /// The file could not be read. Unless it is gone it stays, for the next start to try again.
-    #[error("the file cannot be read: {0}")]
-    Read(#[source] io::Error),
+    /// Somebody has removed the file, or cut it short.
+    #[error("the file, or a part of it, is gone")]
+    Gone,
 }

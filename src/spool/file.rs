@@ -6,8 +6,8 @@
 //! earlier run settled in the file being read.
 //!
 //! The file is open while something in it is not synced and while it is being read; one that
-//! somebody removed meanwhile stays open to its end. A file that cannot be read is given up for this
-//! run, and kept for the next one.
+//! somebody removed meanwhile stays open to its end. One that cannot be read is passed over until
+//! [`DataFile::try_again`]; what of it is gone is given up.
 
 use super::folder::{Folder, Kind, is_removed};
 use super::progress::Progress;
@@ -41,8 +41,17 @@ impl Count {
 pub enum Step {
     /// The header of a record, and where it is.
     Record(u64, Header),
-    Damaged(Damage),
+    Fault(Fault),
     End,
+}
+
+/// Why there is no record.
+#[derive(Debug)]
+pub enum Fault {
+    /// What is lost; reading goes on behind it.
+    Damage(Damage),
+    /// Nothing is lost, and the file is left alone until [`DataFile::try_again`].
+    Unreadable(io::Error),
 }
 
 /// A sealed file.
@@ -59,7 +68,7 @@ pub struct DataFile {
     released: BTreeMap<u64, Header>,
     progress: Progress,
     is_unsynced: bool,
-    is_given_up: bool,
+    is_unreadable: bool,
 }
 
 impl DataFile {
@@ -75,7 +84,7 @@ impl DataFile {
             released: BTreeMap::new(),
             progress: Progress::unread(progress_bytes),
             is_unsynced: false,
-            is_given_up: false,
+            is_unreadable: false,
         }
     }
 
@@ -89,20 +98,24 @@ impl DataFile {
         }
     }
 
-    /// Whether [`find`](Self::find) may come upon something.
-    pub fn is_unread(&self) -> bool {
+    /// Whether [`find`](Self::find) may come upon something, and is worth a try.
+    pub fn is_readable(&self) -> bool {
+        self.is_unread() && !self.is_unreadable
+    }
+
+    /// Has it read again, whatever has come of it before.
+    pub fn try_again(&mut self) {
+        self.is_unreadable = false;
+    }
+
+    fn is_unread(&self) -> bool {
         let is_short = self.unread.is_some_and(|count| count.segment_count > 0);
         self.cursor < self.length_bytes || is_short || !self.released.is_empty()
     }
 
-    /// Whether nothing in it waits to be settled.
-    pub fn is_settled(&self) -> bool {
-        !self.is_unread() && self.taken.is_empty()
-    }
-
-    /// Whether it has no more use, so that it can go.
+    /// Whether nothing in it waits to be settled, so that it can go.
     pub fn is_finished(&self) -> bool {
-        self.is_settled() && !self.is_given_up
+        !self.is_unread() && self.taken.is_empty()
     }
 
     /// Bytes on disk, with the progress beside it.
@@ -119,7 +132,7 @@ impl DataFile {
 
     /// Finds the next record that is neither settled nor taken.
     pub fn find(&mut self, folder: &Folder) -> Step {
-        self.try_find(folder).unwrap_or_else(|error| Step::Damaged(self.give_up(error)))
+        self.try_find(folder).unwrap_or_else(|error| Step::Fault(self.fault(error)))
     }
 
     fn try_find(&mut self, folder: &Folder) -> io::Result<Step> {
@@ -139,14 +152,16 @@ impl DataFile {
                 }
                 Slot::Damaged { end, segment_count, cause } => {
                     self.pass(end, segment_count);
-                    return Ok(Step::Damaged(self.damage(end - offset, segment_count, cause)));
+                    let damage = self.damage(end - offset, segment_count, cause);
+                    return Ok(Step::Fault(Fault::Damage(damage)));
                 }
             }
         }
         self.close_if_idle();
         if self.is_unread() {
             // All was read and less came than was written: an earlier header was damaged.
-            return Ok(Step::Damaged(self.damage(0, 0, DamageCause::RecordHeader)));
+            let damage = self.damage(0, 0, DamageCause::RecordHeader);
+            return Ok(Step::Fault(Fault::Damage(damage)));
         }
         Ok(Step::End)
     }
@@ -158,7 +173,7 @@ impl DataFile {
         offset: u64,
         header: Header,
         payload: &mut Vec<u8>,
-    ) -> Result<(), Damage> {
+    ) -> Result<(), Fault> {
         match self.try_read(folder, offset, &header, payload) {
             Ok(true) => {
                 self.taken.insert(offset, header);
@@ -167,11 +182,12 @@ impl DataFile {
             }
             Ok(false) => {
                 let bytes = header.record_bytes();
-                Err(self.damage(bytes, header.segment_count, DamageCause::Payload))
+                let damage = self.damage(bytes, header.segment_count, DamageCause::Payload);
+                Err(Fault::Damage(damage))
             }
             Err(error) => {
                 self.released.insert(offset, header);
-                Err(self.give_up(error))
+                Err(self.fault(error))
             }
         }
     }
@@ -283,17 +299,24 @@ impl DataFile {
         Damage { sequence: self.sequence, bytes, segment_count, cause }
     }
 
-    /// Reads no more of the file in this run.
-    fn give_up(&mut self, error: io::Error) -> Damage {
+    /// What an error means. A disk that fails, or a system without descriptors, may do better later.
+    fn fault(&mut self, error: io::Error) -> Fault {
+        if [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof].contains(&error.kind()) {
+            return Fault::Damage(self.give_up());
+        }
+        self.is_unreadable = true;
+        Fault::Unreadable(error)
+    }
+
+    /// Counts as lost what was not read.
+    fn give_up(&mut self) -> Damage {
         let released = std::mem::take(&mut self.released);
         let bytes: u64 = released.values().map(Header::record_bytes).sum();
         let segment_count: u64 =
             released.values().map(|header| u64::from(header.segment_count)).sum();
         let bytes = bytes + self.length_bytes - self.cursor;
         self.cursor = self.length_bytes;
-        // A file that somebody has removed need not be kept.
-        self.is_given_up = error.kind() != io::ErrorKind::NotFound;
-        let mut damage = self.damage(bytes, 0, DamageCause::Read(error));
+        let mut damage = self.damage(bytes, 0, DamageCause::Gone);
         damage.segment_count += segment_count;
         damage
     }

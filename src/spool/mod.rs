@@ -39,7 +39,7 @@ pub use error::{AppendError, Damage, DamageCause, SpoolError};
 pub use record::RECORD_BYTES_MAX;
 
 use active::ActiveFile;
-use file::{DataFile, Step};
+use file::{DataFile, Fault, Step};
 use folder::{Folder, Kind, Listing};
 use std::collections::BTreeMap;
 use std::io;
@@ -137,8 +137,10 @@ pub enum Next<'spool> {
         /// Segments in it.
         segment_count: u32,
     },
-    /// Something that could not be read; it is skipped.
+    /// Something that is no record; it is skipped.
     Damaged(Damage),
+    /// A file that could not be read; it is left alone until [`Spool::try_unreadable`].
+    Unreadable(SpoolError),
     /// No record waits. Some may be taken.
     Empty,
 }
@@ -205,7 +207,7 @@ impl Spool {
             let Some(file) = self.sealed.get_mut(&sequence) else { break };
             let (offset, header) = match file.find(&self.folder) {
                 Step::Record(offset, header) => (offset, header),
-                Step::Damaged(damage) => return self.damaged(damage),
+                Step::Fault(fault) => return self.fault(sequence, fault),
                 Step::End => {
                     self.finish_quietly(sequence);
                     continue;
@@ -216,8 +218,8 @@ impl Spool {
                 self.expire(RecordId { sequence, offset });
                 return Next::Expired { segment_count };
             }
-            if let Err(damage) = file.take(&self.folder, offset, header, &mut self.payload) {
-                return self.damaged(damage);
+            if let Err(fault) = file.take(&self.folder, offset, header, &mut self.payload) {
+                return self.fault(sequence, fault);
             }
             return Next::Record(Record {
                 id: RecordId { sequence, offset },
@@ -227,6 +229,11 @@ impl Spool {
             });
         }
         Next::Empty
+    }
+
+    /// Has the files read again that could not be read. To be called after a pause.
+    pub fn try_unreadable(&mut self) {
+        self.sealed.values_mut().for_each(DataFile::try_again);
     }
 
     /// Forgets a record that was taken: it was delivered, or given up.
@@ -294,7 +301,7 @@ impl Spool {
     /// The oldest sealed file that may have a record; seals the active one if there is no other.
     fn oldest_unread(&mut self) -> Option<u64> {
         let find = |sealed: &BTreeMap<u64, DataFile>| {
-            sealed.iter().find(|(_, file)| file.is_unread()).map(|(&sequence, _)| sequence)
+            sealed.iter().find(|(_, file)| file.is_readable()).map(|(&sequence, _)| sequence)
         };
         find(&self.sealed).or_else(|| {
             self.seal_active();
@@ -311,9 +318,17 @@ impl Spool {
         }
     }
 
-    fn damaged(&mut self, damage: Damage) -> Next<'static> {
-        self.finish_quietly(damage.sequence);
-        Next::Damaged(damage)
+    fn fault(&mut self, sequence: u64, fault: Fault) -> Next<'static> {
+        match fault {
+            Fault::Damage(damage) => {
+                self.finish_quietly(sequence);
+                Next::Damaged(damage)
+            }
+            Fault::Unreadable(source) => {
+                let name = folder::name(sequence, Kind::Data);
+                Next::Unreadable(SpoolError::Read { name, source })
+            }
+        }
     }
 
     /// Removes a file if all of it is settled. Where that fails it stays, is not read again, and

@@ -20,7 +20,7 @@ const RECORD_BYTES: u64 = HEADER_BYTES as u64 + 72;
 /// Whether nothing is left that is not settled.
 fn is_empty(spool: &Spool) -> bool {
     let is_active_empty = spool.active.as_ref().is_none_or(|file| file.length_bytes() == 0);
-    is_active_empty && spool.sealed.values().all(DataFile::is_settled)
+    is_active_empty && spool.sealed.values().all(DataFile::is_finished)
 }
 
 fn folder() -> TempDir {

@@ -144,6 +144,7 @@ proptest! {
                     Next::Record(record) => taken.push((record.id, record.segment_count.into())),
                     Next::Expired { segment_count } => gone += u64::from(segment_count),
                     Next::Damaged(damage) => panic!("{damage:?}"),
+                    Next::Unreadable(error) => panic!("{error}"),
                     Next::Empty => {}
                 },
                 Step::Settle(_) => if let Some((id, segment_count)) = taken.pop() {
@@ -168,6 +169,7 @@ proptest! {
                 Next::Record(record) => gone += u64::from(record.segment_count),
                 Next::Expired { segment_count } => gone += u64::from(segment_count),
                 Next::Damaged(damage) => panic!("{damage:?}"),
+                    Next::Unreadable(error) => panic!("{error}"),
                 Next::Empty => break,
             }
         }
