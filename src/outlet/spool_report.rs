@@ -144,7 +144,7 @@ impl Report {
             DAMAGED.log(|more| {
                 error!(
                     "{} bytes of the spool {} are damaged and skipped, and with them {} segments \
-                     of this run. The last of it: {}{more}",
+                     that are known of. The last of it: {}{more}",
                     done.damaged_bytes,
                     self.path.display(),
                     done.damaged_segment_count,
