@@ -5,6 +5,7 @@ use super::spooler::Spooler;
 use crate::account::DropReason;
 use crate::upload::Attempt;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tracing::{error, info};
 
 /// Of the time for the shutdown, this part is for the spool.
@@ -40,10 +41,7 @@ impl Deadline {
 
 impl Outlet {
     /// Gives up all that is left: to the spool as far as it takes it, and counted as lost beyond.
-    pub(super) async fn end(&mut self, deadline: Option<Deadline>) {
-        // Whatever time is left, the spool has some: it needs little.
-        let at_once = Instant::now() + SPOOL_TIME_AT_ONCE;
-        let deadline = deadline.map_or(at_once, |deadline| deadline.for_spool.max(at_once));
+    pub(super) async fn end(&mut self, deadline: &mut watch::Receiver<Option<Deadline>>) {
         self.uploader.settle_ended();
         let mut lost_count = 0;
         match self.spooler.take() {
@@ -79,7 +77,13 @@ impl Outlet {
     }
 
     /// Writes all that is left to the spool; returns how many segments of it are lost.
-    async fn end_in_spool(&mut self, spooler: &mut Spooler, deadline: Instant) -> usize {
+    async fn end_in_spool(
+        &mut self,
+        spooler: &mut Spooler,
+        deadline: &mut watch::Receiver<Option<Deadline>>,
+    ) -> usize {
+        // Whatever time is left, the spool has some: it needs little.
+        let time_min = Instant::now() + SPOOL_TIME_AT_ONCE;
         let before = self.account.spooled.get();
         spooler.settle(self.uploader.settled_records());
         spooler.hurry();
@@ -95,7 +99,11 @@ impl Outlet {
             for attempt in attempts {
                 spooler.write(attempt);
             }
-            spooler.finish(deadline).await;
+            let is_over = tokio::select! {
+                biased;
+                () = over(deadline, time_min) => true,
+                () = spooler.finish() => false,
+            };
             lost_count += count(spooler.unwritten());
             // What a turn was reading lies there still.
             let read = spooler.read(Instant::now());
@@ -103,7 +111,7 @@ impl Outlet {
             for (batch, record) in read {
                 self.uploader.push_spooled(batch, record);
             }
-            if is_last || Instant::now() >= deadline || !spooler.is_working() {
+            if is_last || is_over || !spooler.is_working() {
                 break;
             }
         }
@@ -129,6 +137,21 @@ impl Outlet {
     }
 }
 
+/// Waits until the time for the spool is over, which a second signal may shorten meanwhile.
+async fn over(deadline: &mut watch::Receiver<Option<Deadline>>, time_min: Instant) {
+    loop {
+        let for_spool = deadline.borrow_and_update().map(|deadline| deadline.for_spool);
+        let end_at = for_spool.map_or(time_min, |at| at.max(time_min));
+        let has_changed = tokio::time::timeout_at(end_at.into(), deadline.changed()).await;
+        match has_changed {
+            Ok(Ok(())) => {}
+            // Nobody is there to change it any more.
+            Ok(Err(_)) => return tokio::time::sleep_until(end_at.into()).await,
+            Err(_) => return,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +167,18 @@ mod tests {
         );
         assert_eq!(Deadline::within(seconds(8), false, now).for_uploads, now + seconds(8));
         assert_eq!(Deadline::within(seconds(3600), true, now).for_uploads, now + seconds(3595));
+    }
+
+    #[tokio::test]
+    async fn a_second_signal_shortens_the_time_for_the_spool_while_it_is_waited_for() {
+        let now = Instant::now();
+        let far = Deadline::within(Duration::from_secs(3600), true, now);
+        let (sender, mut receiver) = watch::channel(Some(far));
+        let signal = async {
+            tokio::task::yield_now().await;
+            sender.send_replace(Some(Deadline { for_uploads: now, for_spool: now }));
+        };
+        let wait = async { tokio::join!(over(&mut receiver, now), signal) };
+        assert!(tokio::time::timeout(Duration::from_secs(60), wait).await.is_ok());
     }
 }

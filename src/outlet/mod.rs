@@ -165,8 +165,7 @@ impl Outlet {
             let until = (progress == Progress::More || self.tell_receivers()).then_some(now);
             self.sleep(until, &mut deadline).await;
         }
-        let deadline = *deadline.borrow();
-        self.end(deadline).await;
+        self.end(&mut deadline).await;
         self.held().segment_count
     }
 

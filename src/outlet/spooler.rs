@@ -230,17 +230,17 @@ impl Spooler {
         self.rests_until = None;
     }
 
-    /// Does all that it was given, and brings it to the disk itself; until `deadline`.
-    pub async fn finish(&mut self, deadline: Instant) {
+    /// Does all that it was given, and brings it to the disk itself.
+    ///
+    /// Nothing is lost when the wait is given up.
+    pub async fn finish(&mut self) {
         loop {
             self.work.is_sync_due |= self.sync_at.take().is_some();
             self.start_due(Instant::now());
             if self.is_idle() {
                 return;
             }
-            if tokio::time::timeout_at(deadline.into(), self.event()).await.is_err() {
-                return;
-            }
+            self.event().await;
         }
     }
 

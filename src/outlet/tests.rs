@@ -142,7 +142,8 @@ async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
     assert_eq!(outlet.take(Instant::now()), Progress::Idle);
     receive(&mut producer, &account, 10);
     drop(producer);
-    outlet.end(Some(Deadline::within(Duration::from_secs(60), true, Instant::now()))).await;
+    let deadline = Deadline::within(Duration::from_secs(60), true, Instant::now());
+    outlet.end(&mut watch::channel(Some(deadline)).1).await;
     let held_count = outlet.held().segment_count;
     assert_eq!((held_count, account.spooled.get(), account.imbalance(0)), (0, 1_010, 0));
     drop(outlet);
@@ -179,7 +180,7 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
     let (mut outlet, mut producer, _) = outlet_with_spool(arrival, Some(options.clone()));
     receive(&mut producer, &outlet.account, 10);
     drop(producer);
-    outlet.end(None).await;
+    outlet.end(&mut watch::channel(None).1).await;
     drop(outlet);
     let account = Arc::new(Account::new(1));
     let mut spooler = Spooler::new(options, Pool::new(100, 8), Arc::clone(&account));
