@@ -9,7 +9,7 @@
 //! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
 
 use super::spool_report::Report;
-use super::turn::{Done, Work, turn};
+use super::turn::{Done, Work, Writes, turn};
 use crate::account::Account;
 use crate::batch::Batch;
 use crate::memory::Pool;
@@ -40,7 +40,7 @@ enum State {
     Closed,
     Open(Box<Spool>),
     Opening(JoinHandle<Result<(Spool, Found), SpoolError>>),
-    Busy { turn: JoinHandle<(Box<Spool>, Done)>, writes: Arc<Vec<Attempt>> },
+    Busy { turn: JoinHandle<(Box<Spool>, Done)>, writes: Arc<Writes> },
 }
 
 /// The spool, and what is on its way to it.
@@ -106,7 +106,7 @@ impl Spooler {
 
     fn writes_on_their_way(&self) -> impl Iterator<Item = &Attempt> {
         let busy = match &self.state {
-            State::Busy { writes, .. } => writes.as_slice(),
+            State::Busy { writes, .. } => writes.attempts.as_slice(),
             _ => &[],
         };
         self.writes.iter().chain(busy).chain(&self.unwritten)
@@ -196,7 +196,7 @@ impl Spooler {
                 self.state = State::Opening(opening);
             }
             State::Open(spool) if self.has_work() => {
-                let writes = Arc::new(mem::take(&mut self.writes));
+                let writes = Arc::new(Writes::new(mem::take(&mut self.writes)));
                 let (work, pool) = (mem::take(&mut self.work), Arc::clone(&self.pool));
                 let shared = Arc::clone(&writes);
                 let turn = tokio::task::spawn_blocking(move || turn(spool, &shared, work, &pool));
@@ -245,14 +245,22 @@ impl Spooler {
     }
 
     /// Gives up what has not been written; returns how many segments that were.
+    ///
+    /// A turn that has not ended yet ends with the batch that it is writing. Nobody waits for that
+    /// one: it is counted as lost, and where the disk takes it after all the next run sends it.
     #[must_use = "segments that are lost have to be counted"]
     pub fn give_up(&mut self) -> usize {
-        let lost_count = self.segment_count();
+        let mut lost_count = self.segment_count();
         self.writes.clear();
         self.unwritten.clear();
         self.read.clear();
-        // A turn that has not ended yet may still write some.
-        self.state = State::Closed;
+        if let State::Busy { writes, .. } = mem::replace(&mut self.state, State::Closed) {
+            writes.give_up();
+            let written = &writes.attempts[..writes.written_count()];
+            let written_count: usize = written.iter().map(|it| it.batch.documents.len()).sum();
+            self.account.spooled.add(written_count as u64);
+            lost_count -= written_count;
+        }
         lost_count
     }
 
@@ -297,8 +305,10 @@ impl Spooler {
         let before = mem::replace(&mut self.state, State::Open(spool));
         let State::Busy { writes, .. } = before else { return };
         // The turn has given up its share of them.
-        let mut writes = Arc::into_inner(writes).unwrap_or_default();
-        self.unwritten.extend(writes.drain(done.written_count..));
+        let writes = Arc::into_inner(writes).unwrap_or_default();
+        let written_count = writes.written_count();
+        let mut writes = writes.attempts;
+        self.unwritten.extend(writes.drain(written_count..));
         let records = writes.iter_mut().filter_map(|attempt| attempt.record.take());
         self.work.settled.extend(records.filter_map(Arc::into_inner));
         let written = writes.iter().map(|attempt| attempt.batch.documents.len() as u64);
@@ -331,4 +341,53 @@ impl Spooler {
 /// A panic in a turn is a fault of the program, to pass on.
 fn panicked<T>(error: tokio::task::JoinError) -> T {
     std::panic::resume_unwind(error.into_panic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::test_batch;
+    use crate::upload::Uploader;
+    use std::sync::mpsc;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn of_a_turn_that_hangs_what_it_has_written_is_no_loss_and_it_begins_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            path: folder.path().to_owned(),
+            size_bytes_max: 16 << 20,
+            age_max: Duration::from_secs(60),
+        };
+        let (pool, account) = (Pool::new(100, 8), Arc::new(Account::new(1)));
+        let mut spooler = Spooler::new(options.clone(), Arc::clone(&pool), Arc::clone(&account));
+        let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::clone(&account));
+        let mut attempt = |ids: &[&str]| {
+            uploader.push(test_batch(ids.iter().map(|id| (*id).to_owned())));
+            uploader.displace_oldest().unwrap()
+        };
+        let mut spool = Box::new(Spool::open(options).unwrap().0);
+        let writes = Arc::new(Writes::new(vec![attempt(&["a", "b", "c"])]));
+        (spool, _) = turn(spool, &writes, Work::default(), &pool);
+        assert_eq!((writes.written_count(), spool.segment_count()), (1, 3));
+        // One more is given to the same turn, which hangs before it.
+        let mut writes = Arc::into_inner(writes).unwrap();
+        writes.attempts.push(attempt(&["d", "e"]));
+        let writes = Arc::new(writes);
+        let (go_on, waits) = mpsc::channel();
+        let shared = Arc::clone(&writes);
+        let busy = tokio::task::spawn_blocking(move || {
+            let () = waits.recv().unwrap();
+            turn(spool, &shared, Work::default(), &pool)
+        });
+        spooler.state = State::Busy { turn: busy, writes: Arc::clone(&writes) };
+        assert_eq!(spooler.segment_count(), 5);
+        assert_eq!((spooler.give_up(), account.spooled.get()), (2, 3));
+        assert_eq!(spooler.segment_count(), 0);
+        go_on.send(()).unwrap();
+        while Arc::strong_count(&writes) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(writes.written_count(), 1, "it has begun no more");
+    }
 }

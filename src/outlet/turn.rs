@@ -10,6 +10,7 @@ use crate::memory::{CHUNK_BYTES, Pool};
 use crate::spool::{Next, RecordId, Removal, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::error;
 
@@ -17,6 +18,33 @@ use tracing::error;
 const SKIPPED_COUNT_MAX: usize = 1000;
 
 static TOO_LARGE: RateLimit = RateLimit::once_a_minute();
+
+/// Attempts on their way to the disk, shared by the turn that writes them and the thread that
+/// counts them.
+#[derive(Debug, Default)]
+pub struct Writes {
+    /// In the order in which they are written.
+    pub attempts: Vec<Attempt>,
+    written_count: AtomicUsize,
+    is_given_up: AtomicBool,
+}
+
+impl Writes {
+    /// None of them is written yet.
+    pub fn new(attempts: Vec<Attempt>) -> Self {
+        Self { attempts, ..Self::default() }
+    }
+
+    /// How many of them, from the first on, are in the spool.
+    pub fn written_count(&self) -> usize {
+        self.written_count.load(Ordering::Acquire)
+    }
+
+    /// Has the turn begin no more of them; the one that it is writing may still get there.
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What the next turn is to do beside writing.
 #[derive(Debug, Default)]
@@ -33,7 +61,6 @@ pub struct Work {
 /// What a turn has done.
 #[derive(Debug, Default)]
 pub struct Done {
-    pub written_count: usize,
     pub read: Vec<(Batch, RecordId)>,
     /// Whether nothing was left to be read.
     pub is_read_out: bool,
@@ -62,7 +89,7 @@ pub struct Done {
 /// A failure ends the writing, and whatever else there is to do is done all the same.
 pub fn turn(
     mut spool: Box<Spool>,
-    writes: &[Attempt],
+    writes: &Writes,
     work: Work,
     pool: &Arc<Pool>,
 ) -> (Box<Spool>, Done) {
@@ -89,8 +116,11 @@ pub fn turn(
     (spool, done)
 }
 
-fn write(spool: &mut Spool, writes: &[Attempt], done: &mut Done) -> Result<(), SpoolError> {
-    for Attempt { batch, .. } in writes {
+fn write(spool: &mut Spool, writes: &Writes, done: &mut Done) -> Result<(), SpoolError> {
+    for (index, Attempt { batch, .. }) in writes.attempts.iter().enumerate() {
+        if writes.is_given_up.load(Ordering::Relaxed) {
+            break;
+        }
         let age_seconds = batch.oldest_at.elapsed().as_secs();
         let created_at = unix_seconds(SystemTime::now()).saturating_sub(age_seconds);
         let table = batch.record_table();
@@ -104,7 +134,7 @@ fn write(spool: &mut Spool, writes: &[Attempt], done: &mut Done) -> Result<(), S
                 return Err(error.cause);
             }
         }
-        done.written_count += 1;
+        writes.written_count.store(index + 1, Ordering::Release);
     }
     Ok(())
 }
