@@ -21,6 +21,14 @@ pub fn with_root_cause(error: &(dyn Error + 'static)) -> String {
     if error.source().is_none() { cause } else { format!("{error}: {cause}") }
 }
 
+/// `error` and all its causes, on one line: for a chain in which each says a part of it.
+pub fn with_all_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    // Some causes have lines of their own.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn in_plain_words(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if cause.is::<http_body_util::LengthLimitError>() {
         return Some("it is larger than the limit");
@@ -51,6 +59,12 @@ mod tests {
         assert_eq!(root_cause(&Outer(refused())), refused().to_string());
         assert_eq!(with_root_cause(&Outer(refused())), format!("outer: {}", refused()));
         assert_eq!(with_root_cause(&refused()), refused().to_string());
+    }
+
+    #[test]
+    fn all_causes_are_told_on_one_line() {
+        let error = Outer(io::Error::other(Outer(io::Error::other("two\n  lines"))));
+        assert_eq!(with_all_causes(&error), "outer: outer: two lines");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub use caller::{Caller, CallerError, caller};
 pub use calls::metadata_client;
 pub use region::{RegionError, Sources};
 
+use crate::cause::with_all_causes;
 use crate::transport::Transport;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -105,7 +106,7 @@ pub async fn find_credentials(
 
 /// Why there are no credentials, and what to do about it where that is known.
 fn why(error: &CredentialsError) -> String {
-    let reason = causes(error);
+    let reason = with_all_causes(error);
     let asked_instance = reason.contains("IMDS") && !reason.contains("IMDS disabled");
     let hint = if asked_instance { HOP_LIMIT_HINT } else { "" };
     format!("{reason}.{hint}")
@@ -197,19 +198,6 @@ async fn refresh(
 fn renew_in(expiry: SystemTime, now: SystemTime) -> Duration {
     let left = expiry.duration_since(now).unwrap_or_default();
     left.checked_sub(RENEW_BEFORE_EXPIRY).unwrap_or(left / 2).max(RETRY_PAUSE_MIN)
-}
-
-/// An error with what caused it: the chain's own message says only that it failed.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    // Some causes have lines of their own.
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! asked directly, never through a proxy, and with short timeouts.
 
 use super::calls;
+use crate::cause::with_all_causes;
 use aws_config::Region;
 use aws_config::imds;
 use aws_config::meta::region::ProvideRegion;
@@ -182,7 +183,7 @@ impl Sources<'_> {
         let answer = client
             .get(INSTANCE_PATH)
             .await
-            .map_err(|error| format!("{}.{}", super::causes(&error), super::HOP_LIMIT_HINT))?;
+            .map_err(|error| format!("{}.{}", with_all_causes(&error), super::HOP_LIMIT_HINT))?;
         let region = answer.as_ref().trim();
         let is_name = |name: &str| {
             let is_valid = |character: char| character.is_ascii_alphanumeric() || character == '-';
@@ -207,7 +208,7 @@ async fn get(uri: Uri) -> Result<Bytes, String> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(METADATA_TIMEOUT));
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let answer = client.get(uri).await.map_err(|error| super::causes(&error))?;
+    let answer = client.get(uri).await.map_err(|error| with_all_causes(&error))?;
     if !answer.status().is_success() {
         return Err(format!("the answer is {}", answer.status()));
     }
