@@ -55,7 +55,6 @@ const RENEW_PAUSE: Duration = Duration::from_secs(30);
 
 static REFUSED: RateLimit = RateLimit::new();
 static FAILED: RateLimit = RateLimit::new();
-static SKEWED: RateLimit = RateLimit::once_a_minute();
 
 /// Passes requests on.
 #[derive(Debug)]
@@ -204,12 +203,6 @@ impl Proxy {
         match failure {
             upload::Failure::Skew { service_time } => {
                 route.signer.set_time(service_time, SystemTime::now());
-                SKEWED.log(|more| {
-                    warn!(
-                        "The clock of this host is not the service's: requests are signed with \
-                         the service's time from now on. Set the clock{more}"
-                    );
-                });
                 true
             }
             upload::Failure::Expired | upload::Failure::Denied => {

@@ -5,7 +5,7 @@ use super::hold::{DENIED_PAUSE, Hold};
 use crate::account::{Account, RejectReason};
 use crate::batch::{Batch, Document};
 use crate::log::{RateLimit, Suppressed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 /// A busy daemon sends thousands of batches in a window, a quiet one ten.
@@ -15,7 +15,6 @@ static UNPROCESSED: RateLimit = RateLimit::with_line_count(50);
 static PASSING: RateLimit = RateLimit::new();
 static FAILED: RateLimit = RateLimit::new();
 static DENIED: RateLimit = RateLimit::once_a_minute();
-static SKEWED: RateLimit = RateLimit::new();
 static GIVEN_UP: RateLimit = RateLimit::with_line_count(50);
 static SHOWN: RateLimit = RateLimit::new();
 
@@ -132,22 +131,6 @@ pub(super) fn denied(reason: &str, hold: &Hold, now: Instant) {
              credentials are the right ones and are allowed xray:PutTraceSegments. Segments are \
              kept; the next attempt is in {} s{more}",
             pause.as_secs()
-        );
-    });
-}
-
-/// The service's clock says something else than ours.
-pub(super) fn skewed(service_time: SystemTime) {
-    let now = SystemTime::now();
-    let (distance, what) = match service_time.duration_since(now) {
-        Ok(ahead) => (ahead, "behind"),
-        Err(behind) => (behind.duration(), "ahead of"),
-    };
-    SKEWED.log(|more| {
-        warn!(
-            "The clock of this host is {} s {what} the service's: requests are signed with the \
-             service's time from now on. Segments carry times of this host; set its clock{more}",
-            distance.as_secs()
         );
     });
 }

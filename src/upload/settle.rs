@@ -97,7 +97,6 @@ impl Uploader {
                 self.waiting.push_due(attempt);
             }
             Failure::Skew { service_time } => {
-                report::skewed(service_time);
                 if let Some(route) = &self.route {
                     route.signer.set_time(service_time, SystemTime::now());
                 }

@@ -6,6 +6,7 @@
 use super::body::RequestBody;
 use crate::batch::Batch;
 use crate::endpoint::Endpoint;
+use crate::log::RateLimit;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
@@ -18,6 +19,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tracing::warn;
+
+static SKEWED: RateLimit = RateLimit::once_a_minute();
 
 /// Name of the service in the scope of a signature.
 const SERVICE: &str = "xray";
@@ -101,15 +105,22 @@ impl Signer {
         if ahead_ns < 0 { now - distance } else { now + distance }
     }
 
-    /// Signs with the service's time from now on, when our clock shows `now`.
+    /// Signs with the service's time from now on, when our clock shows `now`, and says so.
     pub fn set_time(&self, service_time: SystemTime, now: SystemTime) {
-        let nanoseconds = |distance: Duration| i64::try_from(distance.as_nanos());
-        let ahead_ns = match service_time.duration_since(now) {
-            Ok(ahead) => nanoseconds(ahead),
-            Err(behind) => nanoseconds(behind.duration()).map(i64::wrapping_neg),
+        let (distance, sign, what) = match service_time.duration_since(now) {
+            Ok(ahead) => (ahead, 1, "behind"),
+            Err(behind) => (behind.duration(), -1, "ahead of"),
         };
         // Clocks that are centuries apart are not worth an error: the service will refuse.
-        self.service_ahead_ns.store(ahead_ns.unwrap_or_default(), Ordering::Relaxed);
+        let distance_ns = i64::try_from(distance.as_nanos()).unwrap_or_default();
+        self.service_ahead_ns.store(sign * distance_ns, Ordering::Relaxed);
+        SKEWED.log(|more| {
+            warn!(
+                "The clock of this host is {} s {what} the service's: requests are signed with the \
+                 service's time from now on. Segments carry times of this host; set its clock{more}",
+                distance.as_secs()
+            );
+        });
     }
 
     /// A request for `batch`, signed with `credentials` at `now`.
