@@ -7,7 +7,6 @@ use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, document};
 use super::process::{Daemon, config_file};
 use super::tls::Authority;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// So that a fault is noticed within a test.
@@ -171,8 +170,10 @@ fn a_dead_connection_of_http2_is_noticed_by_pings_long_before_its_requests_are_g
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
     assert_eq!(endpoint.connection_count(), 1);
     endpoint.set_way(Way::Unread);
-    // Until the open connection is dead for good; a new one lives.
-    thread::sleep(Duration::from_millis(300));
+    daemon.wait_until("the open connection is dead for good", || {
+        endpoint.dead_connection_count() == 1
+    });
+    // A new one lives.
     let mended_at = Instant::now();
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives over another connection", || {

@@ -61,6 +61,7 @@ struct Shared {
     way: watch::Sender<Way>,
     state: Mutex<(Rules, Ledger)>,
     connection_count: AtomicUsize,
+    dead_connection_count: AtomicUsize,
     tls: Option<TlsAcceptor>,
 }
 
@@ -86,7 +87,9 @@ impl FaultEndpoint {
         let address = port.local_addr().unwrap().as_socket().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (way, state) = (watch::channel(Way::Open).0, Mutex::default());
-        let shared = Arc::new(Shared { way, state, connection_count: AtomicUsize::new(0), tls });
+        let (connection_count, dead_connection_count) = Default::default();
+        let shared = Shared { way, state, connection_count, dead_connection_count, tls };
+        let shared = Arc::new(shared);
         let (running, mut ended) = tokio::sync::oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(async { listen(address) });
@@ -135,6 +138,11 @@ impl FaultEndpoint {
     /// How many connections have been made to it.
     pub fn connection_count(&self) -> usize {
         self.shared.connection_count.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are open and will never be read again, whatever the way is from now on.
+    pub fn dead_connection_count(&self) -> usize {
+        self.shared.dead_connection_count.load(Ordering::Relaxed)
     }
 }
 
@@ -275,7 +283,10 @@ async fn drive<C: Future>(
             _ => {
                 let _ = tokio::time::timeout(FLUSH, &mut connection).await;
                 match now {
-                    Way::Unread => pending().await,
+                    Way::Unread => {
+                        shared.dead_connection_count.fetch_add(1, Ordering::Relaxed);
+                        pending().await
+                    }
                     Way::Reset => socket.set_linger(Some(Duration::ZERO)).unwrap(),
                     _ => {}
                 }
