@@ -309,6 +309,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// Caught for what comes of it: a write beyond the limit on the size of files (`ulimit -f`)
+    /// fails like one on a full disk, rather than end the daemon with all that it holds; signal(7).
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -316,7 +319,8 @@ impl Signals {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let hang_up = signal(SignalKind::hangup())?;
-        Ok(Self { terminate, interrupt, hang_up })
+        let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+        Ok(Self { terminate, interrupt, hang_up, _file_size })
     }
 
     /// Waits for a signal that ends the daemon; SIGHUP has the log file opened again meanwhile.

@@ -4,7 +4,7 @@ use super::account::Account;
 use super::delivery::{Delivery, settle_once, wait_until_received};
 use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, document, large_document, send};
-use super::process::{Daemon, daemon_command, in_own_mounts, with_credentials};
+use super::process::{Daemon, behind_shell, daemon_command, in_own_mounts, with_credentials};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -59,4 +59,27 @@ fn a_read_only_disk_is_said_and_segments_arrive_without_a_spool() {
     assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
     let sent = send(daemon.udp, (0..120).map(document));
     settle_once(daemon, &endpoint, &sent);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_like_a_full_disk_and_does_not_end_the_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let endpoint = FaultEndpoint::start();
+    endpoint.set_way(Way::Down);
+    let arguments = ["-m", "3", "--spool-path", path.to_str().unwrap()];
+    let mut command = daemon_command(&endpoint.url(), &arguments);
+    with_credentials(&mut command);
+    // Units of 512 bytes or of 1024, by shell.
+    let daemon = Daemon::spawn(behind_shell(&command, "ulimit -f 64 && exec \"$@\""));
+    let load = Load::start(daemon.udp, 1_000, large_document);
+    daemon.wait_for_line("File too large");
+    let sent = load.stop();
+    wait_until_received(&daemon, &sent);
+    endpoint.set_way(Way::Open);
+    daemon.wait_until("nothing waits any more", || {
+        let account = daemon.account();
+        account.get("sent") + account.get("dropped") >= sent.len() as u64
+    });
+    daemon.balance();
 }

@@ -74,11 +74,21 @@ pub fn with_credentials(command: &mut Command) -> &mut Command {
     command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret")
 }
 
-/// The same command behind `/bin/sh -c script`, where it is `"$@"`, in a mount namespace of its
-/// own. The script has to `exec` it, so that signals reach the daemon.
+/// The same command behind `/bin/sh -c script`, where it is `"$@"`. The script has to `exec` it, so
+/// that signals reach the daemon.
+pub fn behind_shell(command: &Command, script: &str) -> Command {
+    behind(Command::new("/bin/sh"), command, script)
+}
+
+/// The same in a mount namespace of its own.
 pub fn in_own_mounts(command: &Command, script: &str) -> Command {
     let mut outer = Command::new("/usr/bin/unshare");
-    outer.args(["--mount", "/bin/sh", "-c", script, "sh"]);
+    outer.args(["--mount", "/bin/sh"]);
+    behind(outer, command, script)
+}
+
+fn behind(mut outer: Command, command: &Command, script: &str) -> Command {
+    outer.args(["-c", script, "sh"]);
     outer.arg(command.get_program()).args(command.get_args()).env_clear();
     outer.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
     outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
