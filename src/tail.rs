@@ -1,10 +1,11 @@
 //! What `xray tail` follows: the batches of the last moments, for those who ask.
 //!
 //! In: finished batches, from the upload thread. Out: the same as the body of a page, on the main
-//! thread. While nobody has asked for [`LISTEN_TIME`] a batch costs a relaxed load of one atomic
-//! and nothing is held. Bound: [`SIZE_BYTES_MAX`]; when full, the oldest batches give way, and
-//! whoever had not read them is told how many segments those were. Taking never waits for a
-//! reader: the lock is held for a copy of a batch, or for that of what an answer takes.
+//! thread. While nobody asks a batch costs a relaxed load of one atomic, and the first one after the
+//! last reader has gone frees what was held. Bound: [`SIZE_BYTES_MAX`], beside `-m`; when full, the
+//! oldest batches give way, and whoever had not read them is told how many segments those were.
+//! Taking never waits for a reader: the lock is held for a copy of a batch, or for that of what an
+//! answer takes.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// How long a question waits for something to tell.
 pub const WAIT_TIME: Duration = Duration::from_secs(15);
 
-/// A reader that has not asked for this long has gone.
+/// A reader that has not asked for this long after it might have had its answer has gone.
 const LISTEN_TIME: Duration = Duration::from_secs(10);
 
 /// Questions that may wait at a time.
