@@ -86,7 +86,28 @@ pub fn settle_within(
     (log, account)
 }
 
-/// The same, and none has arrived twice.
+/// Waits until each of `sent` is delivered or given up, ends the daemon, and checks that what is
+/// missing is what it says that it has given up, and that none has arrived twice.
+pub fn settle_with_losses(
+    daemon: Daemon,
+    endpoint: &FaultEndpoint,
+    sent: &[Sent],
+) -> (String, Account) {
+    wait_until_received(&daemon, sent);
+    daemon.wait_until("nothing waits any more", || {
+        let account = daemon.account();
+        account.get("sent") + account.get("dropped") >= sent.len() as u64
+    });
+    daemon.balance();
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = Account::of_log(&log).unwrap();
+    let dropped_count = usize::try_from(account.get("dropped")).unwrap();
+    Delivery::of(endpoint, sent).misses(dropped_count, &log).has_none_twice(&log);
+    (log, account)
+}
+
+/// [`settle`], and none has arrived twice.
 pub fn settle_once(daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> (String, Account) {
     let (log, account) = settle(daemon, endpoint, sent);
     Delivery::of(endpoint, sent).has_none_twice(&log);

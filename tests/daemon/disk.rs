@@ -1,7 +1,6 @@
 //! A spool on a disk that does not take it: said, counted, and never the end of the daemon.
 
-use super::account::Account;
-use super::delivery::{Delivery, settle_once, wait_until_received};
+use super::delivery::{settle_once, settle_with_losses};
 use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, document, large_document, send};
 use super::process::{Daemon, behind_shell, daemon_command, in_own_mounts, with_credentials};
@@ -37,17 +36,7 @@ fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();
-    wait_until_received(&daemon, &sent);
-    daemon.wait_until("nothing waits any more", || {
-        let account = daemon.account();
-        account.get("sent") + account.get("dropped") >= sent.len() as u64
-    });
-    daemon.balance();
-    let (status, log) = daemon.stop();
-    assert!(status.success(), "{log}");
-    let account = Account::of_log(&log).unwrap();
-    let dropped_count = usize::try_from(account.get("dropped")).unwrap();
-    Delivery::of(&endpoint, &sent).misses(dropped_count, &log).has_none_twice(&log);
+    settle_with_losses(daemon, &endpoint, &sent);
 }
 
 #[test]
@@ -74,12 +63,6 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk_and_does_not_end_the_daemon(
     let daemon = Daemon::spawn(behind_shell(&command, "ulimit -f 64 && exec \"$@\""));
     let load = Load::start(daemon.udp, 1_000, large_document);
     daemon.wait_for_line("File too large");
-    let sent = load.stop();
-    wait_until_received(&daemon, &sent);
     endpoint.set_way(Way::Open);
-    daemon.wait_until("nothing waits any more", || {
-        let account = daemon.account();
-        account.get("sent") + account.get("dropped") >= sent.len() as u64
-    });
-    daemon.balance();
+    settle_with_losses(daemon, &endpoint, &load.stop());
 }

@@ -1,7 +1,9 @@
 //! What memory cannot hold goes to the disk and comes back, also after a crash.
 
 use super::account::Account;
-use super::delivery::{Delivery, settle, settle_once, settle_within, wait_until_received};
+use super::delivery::{
+    Delivery, settle, settle_once, settle_with_losses, settle_within, wait_until_received,
+};
 use super::fault::{FaultEndpoint, Way};
 use super::load::{Load, Sent, document, document_of, large_document, send};
 use super::process::{Daemon, runs_long_tests};
@@ -345,18 +347,8 @@ fn a_spool_keeps_to_its_size_and_the_oldest_give_way_and_are_counted() {
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();
-    wait_until_received(&daemon, &sent);
-    daemon.wait_until("nothing waits any more", || {
-        let account = daemon.account();
-        account.get("sent") + account.get("dropped") >= sent.len() as u64
-    });
-    daemon.balance();
-    let (status, log) = daemon.stop();
-    assert!(status.success(), "{log}");
-    let account = Account::of_log(&log).unwrap();
+    let (log, account) = settle_with_losses(daemon, &endpoint, &sent);
     assert!(account.reason("dropped", "spool_full") > 0, "{log}");
-    let dropped_count = usize::try_from(account.get("dropped")).unwrap();
-    Delivery::of(&endpoint, &sent).misses(dropped_count, &log).has_none_twice(&log);
     let newest = &sent[sent.len() - 200..];
     let arrived = |sent: &&Sent| endpoint.ledger(|l| l.arrivals.contains_key(&sent.document));
     assert_eq!(newest.iter().filter(arrived).count(), newest.len(), "{log}");
