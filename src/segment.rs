@@ -9,7 +9,7 @@
 
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
-use simd_json::{Buffers, Node, StaticNode, Tape};
+use simd_json::{Buffers, Node, Tape};
 use std::fmt;
 
 /// The header as the SDKs for Python, Node.js, .NET and Ruby write it.
@@ -69,10 +69,6 @@ pub struct Fields {
     pub trace_id: Span,
     /// `id`: the service's answers name it.
     pub id: Span,
-    /// `name` of the service or call.
-    pub name: Span,
-    /// `in_progress` is true: the same segment comes again when it is complete.
-    pub in_progress: bool,
     /// JSON, other text or other bytes.
     pub form: Form,
 }
@@ -217,8 +213,6 @@ fn fields_of(tape: &[Node<'_>], document: &[u8], start: usize) -> Fields {
         match (*key, value) {
             ("trace_id", Node::String(text)) => fields.trace_id = span(text, document, start),
             ("id", Node::String(text)) => fields.id = span(text, document, start),
-            ("name", Node::String(text)) => fields.name = span(text, document, start),
-            ("in_progress", Node::Static(StaticNode::Bool(value))) => fields.in_progress = *value,
             _ => {}
         }
         index += 2 + match value {
@@ -263,8 +257,8 @@ mod tests {
         [GOOD, document].concat()
     }
 
-    /// The fields as text: trace id, id, name, in-progress, form.
-    fn fields(document: &str) -> (String, String, String, bool, Form) {
+    /// The fields as text: trace id, id, form.
+    fn fields(document: &str) -> (String, String, Form) {
         let datagram = datagram(document.as_bytes());
         let segment = Parser::default().parse(&datagram).expect("the header is good");
         assert_eq!(segment.document, document.as_bytes());
@@ -272,8 +266,7 @@ mod tests {
             String::from_utf8_lossy(span.of(segment.document).unwrap_or_default()).into_owned()
         };
         let fields = segment.fields;
-        let texts = (text(fields.trace_id), text(fields.id), text(fields.name));
-        (texts.0, texts.1, texts.2, fields.in_progress, fields.form)
+        (text(fields.trace_id), text(fields.id), fields.form)
     }
 
     #[test]
@@ -331,35 +324,26 @@ mod tests {
 
     #[test]
     fn fields_are_found_at_the_top_level_only() {
-        let document = r#"{"subsegments":[{"id":"x","trace_id":"y","in_progress":true}],
-            "metadata":{"name":"z"},"id":"70de5b6f19ff9a0a","name":"shop",
-            "trace_id":"1-581cf771-a006649127e371903a2de979","n":[1,[2,{"id":3}]],"in_progress":false}"#;
-        let expected = (
-            "1-581cf771-a006649127e371903a2de979".into(),
-            "70de5b6f19ff9a0a".into(),
-            "shop".into(),
-            false,
-            Form::Json,
-        );
+        let document = r#"{"subsegments":[{"id":"x","trace_id":"y"}],
+            "metadata":{"id":"z"},"id":"70de5b6f19ff9a0a","name":"shop",
+            "trace_id":"1-581cf771-a006649127e371903a2de979","n":[1,[2,{"id":3}]]}"#;
+        let expected =
+            ("1-581cf771-a006649127e371903a2de979".into(), "70de5b6f19ff9a0a".into(), Form::Json);
         assert_eq!(fields(document), expected);
-        assert!(fields(r#"{"in_progress":true}"#).3);
     }
 
     #[test]
     fn a_field_with_escape_sequences_keeps_its_place_in_the_document() {
-        let (trace_id, id, name, ..) =
-            fields(r#"{"name":"a\"b\\ \u00e9 \ud83e\udd80","id":"\u0061b","trace_id":"t"}"#);
-        assert_eq!(name, r#"a\"b\\ \u00e9 \ud83e\udd80"#);
+        let (trace_id, id, _) =
+            fields(r#"{"trace_id":"a\"b\\ \u00e9 \ud83e\udd80","id":"\u0061b"}"#);
+        assert_eq!(trace_id, r#"a\"b\\ \u00e9 \ud83e\udd80"#);
         assert_eq!(id, r"\u0061b");
-        assert_eq!(trace_id, "t");
     }
 
     #[test]
     fn fields_of_another_type_and_documents_of_another_kind_are_no_fields() {
-        let none = (String::new(), String::new(), String::new(), false, Form::Json);
-        for document in
-            [r#"{"id":1,"name":null,"trace_id":{"a":"b"},"in_progress":"yes"}"#, "[1]", "1"]
-        {
+        let none = (String::new(), String::new(), Form::Json);
+        for document in [r#"{"id":1,"trace_id":{"a":"b"}}"#, r#"{"id":null}"#, "[1]", "1"] {
             assert_eq!(fields(document), none, "{document}");
         }
     }
@@ -367,7 +351,7 @@ mod tests {
     #[test]
     fn what_is_not_json_is_forwarded_as_text_or_bytes() {
         for document in ["T1SAAECAw==", "{\"a\":", " ", "{'a':1}", "nul", "{}x"] {
-            assert_eq!(fields(document).4, Form::Text, "{document}");
+            assert_eq!(fields(document).2, Form::Text, "{document}");
         }
         let datagram = datagram(b"{\"a\":\"\xff\"}");
         let segment = Parser::default().parse(&datagram).expect("the header is good");
@@ -377,8 +361,8 @@ mod tests {
     #[test]
     fn ten_thousand_levels_of_nesting_overflow_no_stack() {
         let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-        assert_eq!(fields(&nested).4, Form::Text, "deeper than the parser goes: not looked into");
-        assert_eq!(fields(&"{\"a\":".repeat(10_000)).4, Form::Text);
+        assert_eq!(fields(&nested).2, Form::Text, "deeper than the parser goes: not looked into");
+        assert_eq!(fields(&"{\"a\":".repeat(10_000)).2, Form::Text);
     }
 
     #[test]
@@ -416,12 +400,12 @@ mod tests {
         }
 
         #[test]
-        fn the_fields_equal_what_serde_json_reads(name in ".{0,30}", id in "[0-9a-f]{16}", before in 0usize..80) {
-            let document = serde_json::json!({"a": "x".repeat(before), "id": id, "name": name});
+        fn the_fields_equal_what_serde_json_reads(trace_id in ".{0,30}", id in "[0-9a-f]{16}", before in 0usize..80) {
+            let document = serde_json::json!({"a": "x".repeat(before), "id": id, "trace_id": trace_id});
             let document = document.to_string();
-            let (_, found_id, found_name, ..) = fields(&document);
-            let decoded: String = serde_json::from_str(&format!("\"{found_name}\"")).expect("a span is a JSON string's inside");
-            prop_assert_eq!(decoded, name);
+            let (found_trace_id, found_id, _) = fields(&document);
+            let decoded: String = serde_json::from_str(&format!("\"{found_trace_id}\"")).expect("a span is a JSON string's inside");
+            prop_assert_eq!(decoded, trace_id);
             prop_assert_eq!(found_id, id);
         }
     }

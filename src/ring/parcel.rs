@@ -5,7 +5,7 @@ use crate::segment::{Fields, Form, Segment, Span};
 use std::time::Instant;
 
 /// Bytes in front of each document in a chunk: its length and its fields.
-const RECORD_HEADER_BYTES: usize = 16;
+const RECORD_HEADER_BYTES: usize = 12;
 
 /// Chunks that the largest datagram (65,507 bytes) can take up.
 const CHUNKS_PER_PARCEL: usize = (65_535 + RECORD_HEADER_BYTES).div_ceil(CHUNK_BYTES);
@@ -151,20 +151,10 @@ fn cut(text: &[u8], room: usize) -> (&[u8], &[u8]) {
 }
 
 fn encode_header(segment: &Segment<'_>) -> [u8; RECORD_HEADER_BYTES] {
-    let Fields { trace_id, id, name, in_progress, form } = segment.fields;
+    let Fields { trace_id, id, form } = segment.fields;
     let length = u16::try_from(segment.document.len()).expect("a datagram is below 64 KiB");
-    let flags = u16::from(in_progress) | (form as u16) << 1;
     let mut header = [0; RECORD_HEADER_BYTES];
-    let numbers = [
-        length,
-        flags,
-        trace_id.offset,
-        trace_id.length,
-        id.offset,
-        id.length,
-        name.offset,
-        name.length,
-    ];
+    let numbers = [length, form as u16, trace_id.offset, trace_id.length, id.offset, id.length];
     for (place, number) in header.chunks_exact_mut(2).zip(numbers) {
         place.copy_from_slice(&number.to_le_bytes());
     }
@@ -174,17 +164,10 @@ fn encode_header(segment: &Segment<'_>) -> [u8; RECORD_HEADER_BYTES] {
 fn decode_header(header: &[u8; RECORD_HEADER_BYTES]) -> (usize, Fields) {
     let number = |index: usize| u16::from_le_bytes([header[2 * index], header[2 * index + 1]]);
     let span = |index| Span { offset: number(index), length: number(index + 1) };
-    let form = match number(1) >> 1 {
+    let form = match number(1) {
         0 => Form::Json,
         1 => Form::Text,
         _ => Form::Bytes,
     };
-    let fields = Fields {
-        trace_id: span(2),
-        id: span(4),
-        name: span(6),
-        in_progress: number(1) & 1 == 1,
-        form,
-    };
-    (usize::from(number(0)), fields)
+    (usize::from(number(0)), Fields { trace_id: span(2), id: span(4), form })
 }

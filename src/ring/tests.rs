@@ -7,7 +7,6 @@ use proptest::prelude::*;
 fn segment(document: &[u8]) -> Segment<'_> {
     let fields = Fields {
         id: Span { offset: 0, length: u16::try_from(document.len().min(16)).unwrap() },
-        in_progress: document.len().is_multiple_of(2),
         form: Form::Text,
         ..Fields::default()
     };

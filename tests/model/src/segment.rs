@@ -21,8 +21,6 @@ pub enum Form {
 pub struct Fields {
     pub trace_id: Span,
     pub id: Span,
-    pub name: Span,
-    pub in_progress: bool,
     pub form: Form,
 }
 
