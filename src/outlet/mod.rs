@@ -67,7 +67,9 @@ pub struct Outlet {
     told_wake_count: usize,
     /// Segments taken out of the rings since all of them were empty.
     taken_count: usize,
-    /// Whether segments were given up for want of memory since half of it was last free.
+    /// Segments given up for want of memory, as far as they were noted.
+    noted_loss_count: u64,
+    /// Whether some were since half of it was last free.
     is_losing: bool,
     trim: Trim,
     tail: Option<Arc<Tail>>,
@@ -112,6 +114,7 @@ impl Outlet {
             gathering: Gathering::new(Instant::now()),
             told_wake_count: 0,
             taken_count: 0,
+            noted_loss_count: 0,
             is_losing: false,
             trim: Trim::new(Instant::now()),
             tail: None,
@@ -134,10 +137,8 @@ impl Outlet {
             // Also when the rings are empty: receivers that get no memory fill none.
             if self.is_room_short() {
                 self.spill();
-            } else if self.is_losing && !self.pool.is_half_used() {
-                self.is_losing = false;
-                self.account.status.end(Trouble::MemoryFull);
             }
+            self.note_losses();
             let progress = self.take(now);
             if !self.uploader.is_held_back(now) {
                 self.batcher.finish_due(now);
@@ -352,11 +353,6 @@ impl Outlet {
             spooler.start_due(Instant::now());
         }
         self.account.dropped(DropReason::Memory).add(lost_count as u64);
-        if lost_count > 0 {
-            self.is_losing = true;
-            let reason = "the memory limit (-m) is reached and the oldest unsent segments are lost";
-            self.account.status.begin(Trouble::MemoryFull, reason);
-        }
         if spooled_count > 0 {
             TO_SPOOL.log(|more| {
                 info!(
@@ -372,6 +368,21 @@ impl Outlet {
                      oldest unsent ones are lost{more}"
                 );
             });
+        }
+    }
+
+    /// Notes when segments are given up for want of memory, and when that is over: those that gave
+    /// way here, and those that receivers have displaced in their rings.
+    fn note_losses(&mut self) {
+        let loss_count = self.account.dropped(DropReason::Memory).get();
+        if loss_count > self.noted_loss_count {
+            self.noted_loss_count = loss_count;
+            self.is_losing = true;
+            let reason = "the memory limit (-m) is reached and the oldest unsent segments are lost";
+            self.account.status.begin(Trouble::MemoryFull, reason);
+        } else if self.is_losing && !self.pool.is_half_used() {
+            self.is_losing = false;
+            self.account.status.end(Trouble::MemoryFull);
         }
     }
 

@@ -116,6 +116,32 @@ async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are
 }
 
 #[tokio::test]
+async fn what_receivers_displace_in_their_rings_is_told_until_half_of_the_memory_is_free() {
+    let (mut outlet, mut producer, account) = outlet();
+    let document = vec![b'x'; 10_000];
+    let datagram = [b"{\"format\":\"json\",\"version\":1}\n".as_slice(), &document].concat();
+    let mut parser = Parser::default();
+    let mut drain = producer.begin(Instant::now());
+    let is_told = || account.status.has(Trouble::MemoryFull);
+    while account.dropped(DropReason::Memory).get() == 0 {
+        outlet.note_losses();
+        assert!(!is_told());
+        let segment = parser.parse(&datagram).unwrap();
+        account.dropped(DropReason::Memory).add(drain.push(&segment).dropped_count);
+    }
+    let _ = drain.commit();
+    outlet.note_losses();
+    assert!(is_told());
+    while outlet.pool.is_half_used() {
+        outlet.note_losses();
+        assert!(is_told());
+        outlet.rings[0].pop();
+    }
+    outlet.note_losses();
+    assert!(!is_told());
+}
+
+#[tokio::test]
 async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
     let (mut outlet, mut producer, account) = outlet();
     receive(&mut producer, &account, 1_000);
