@@ -219,13 +219,12 @@ async fn run_for_sandbox(
 }
 
 /// Notes while there are no credentials.
-async fn note_credentials(mut identity: Identity, account: Arc<Account>) {
-    while !identity.is_ready() {
-        let reason = "no source has any; the log says which were asked";
-        account.status.begin(Trouble::NoCredentials, reason);
-        identity.changed().await;
-    }
-    account.status.end(Trouble::NoCredentials);
+async fn note_credentials(identity: Identity, account: Arc<Account>) {
+    let note = |absence: Option<&str>| match absence {
+        Some(reason) => account.status.begin(Trouble::NoCredentials, reason),
+        None => account.status.end(Trouble::NoCredentials),
+    };
+    identity.watch_absence(note).await;
 }
 
 /// The telemetry of `flow`, unless it is switched off; and where its way to the service goes.

@@ -2,9 +2,10 @@
 //!
 //! In: the whole default chain of `aws-config` (environment, shared files, SSO,
 //! `credential_process`, web identity, container credentials, instance metadata) and the
-//! operator's role. Out: the newest credentials in a watch channel that the uploader looks at.
-//! Nothing waits for them: segments are accepted and kept while there are none.
+//! operator's role. Out: the newest credentials, and why there are none (`absence`), each in a
+//! watch channel. Nothing waits for them: segments are accepted and kept while there are none.
 
+mod absence;
 mod caller;
 mod calls;
 mod region;
@@ -13,12 +14,10 @@ pub use caller::{Caller, CallerError, caller};
 pub use calls::metadata_client;
 pub use region::{RegionError, Sources};
 
-use crate::cause::with_all_causes;
 use crate::transport::Transport;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,10 +31,6 @@ const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What to do where the instance metadata cannot be reached from a container.
-const HOP_LIMIT_HINT: &str = " In a container the instance metadata's answer needs a hop more: aws \
-                              ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
-
 /// What the original calls its sessions of an assumed role, and how long they last.
 const ROLE_SESSION_NAME: &str = "xray-daemon";
 const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
@@ -44,24 +39,37 @@ const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
 #[derive(Debug, Clone)]
 pub struct Identity {
     credentials: watch::Receiver<Option<Credentials>>,
+    absence: watch::Receiver<Option<String>>,
     renew: Arc<Notify>,
+}
+
+/// Where a new identity is put.
+struct Findings {
+    credentials: watch::Sender<Option<Credentials>>,
+    absence: watch::Sender<Option<String>>,
 }
 
 impl Identity {
     /// Credentials that never change.
     pub fn fixed(credentials: Credentials) -> Self {
         // A receiver keeps the last value when its sender is gone.
-        Self { credentials: watch::channel(Some(credentials)).1, renew: Arc::default() }
+        Self {
+            credentials: watch::channel(Some(credentials)).1,
+            absence: watch::channel(None).1,
+            renew: Arc::default(),
+        }
     }
 
     /// Starts to look for credentials on the current runtime, with `role_arn` on top if given.
     /// Sources beyond this host are asked over `transport`.
     pub fn start(region: Region, role_arn: Option<String>, transport: Transport) -> Self {
-        let (sender, credentials) = watch::channel(None);
+        let (found, credentials) = watch::channel(None);
+        let (missed, absence) = watch::channel(Some("the sources are being asked".to_owned()));
+        let findings = Findings { credentials: found, absence: missed };
         let renew = Arc::new(Notify::new());
-        let identity = Self { credentials, renew: Arc::clone(&renew) };
+        let identity = Self { credentials, absence, renew: Arc::clone(&renew) };
         tokio::spawn(async move {
-            refresh(region, role_arn, &transport, &sender, &renew).await;
+            refresh(region, role_arn, &transport, &findings, &renew).await;
         });
         identity
     }
@@ -88,6 +96,17 @@ impl Identity {
             std::future::pending().await
         }
     }
+
+    /// Tells `listener` why there are no credentials, or `None` once there are some: now, and
+    /// whenever that changes.
+    pub async fn watch_absence(mut self, mut listener: impl FnMut(Option<&str>)) {
+        loop {
+            listener(self.absence.borrow_and_update().as_deref());
+            if self.absence.changed().await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// The credentials that a daemon would sign with, asked for once.
@@ -101,15 +120,7 @@ pub async fn find_credentials(
     transport: &Transport,
 ) -> Result<Credentials, String> {
     let provider = provider(region, role_arn, transport).await;
-    provider.provide_credentials().await.map_err(|error| why(&error))
-}
-
-/// Why there are no credentials, and what to do about it where that is known.
-fn why(error: &CredentialsError) -> String {
-    let reason = with_all_causes(error);
-    let asked_instance = reason.contains("IMDS") && !reason.contains("IMDS disabled");
-    let hint = if asked_instance { HOP_LIMIT_HINT } else { "" };
-    format!("{reason}.{hint}")
+    provider.provide_credentials().await.map_err(|error| absence::in_full(&error))
 }
 
 /// The chain of sources, with the role on top.
@@ -141,9 +152,10 @@ async fn refresh(
     region: Region,
     role_arn: Option<String>,
     transport: &Transport,
-    sender: &watch::Sender<Option<Credentials>>,
+    findings: &Findings,
     renew: &Notify,
 ) {
+    let Findings { credentials: sender, absence: missed } = findings;
     let mut pause = RETRY_PAUSE_MIN;
     while !sender.is_closed() {
         // Made anew each time: a source keeps what it has read of the shared files, and also that
@@ -162,14 +174,18 @@ async fn refresh(
                     *present = Some(credentials);
                     is_new
                 });
+                missed.send_replace(None);
                 wait
             }
             Err(error) => {
                 warn!(
                     "No credentials: {} Trying again in {} s; segments are kept meanwhile",
-                    why(&error),
+                    absence::in_full(&error),
                     pause.as_secs()
                 );
+                if sender.borrow().is_none() {
+                    missed.send_replace(Some(absence::in_short(&error)));
+                }
                 let wait = pause;
                 pause = (pause * 2).min(RETRY_PAUSE_MAX);
                 Some(wait)

@@ -180,10 +180,9 @@ impl Sources<'_> {
             .read_timeout(METADATA_TIMEOUT)
             .max_attempts(INSTANCE_ATTEMPTS)
             .build();
-        let answer = client
-            .get(INSTANCE_PATH)
-            .await
-            .map_err(|error| format!("{}.{}", with_all_causes(&error), super::HOP_LIMIT_HINT))?;
+        let answer = client.get(INSTANCE_PATH).await.map_err(|error| {
+            format!("{}.{}", with_all_causes(&error), super::absence::HOP_LIMIT_HINT)
+        })?;
         let region = answer.as_ref().trim();
         let is_name = |name: &str| {
             let is_valid = |character: char| character.is_ascii_alphanumeric() || character == '-';

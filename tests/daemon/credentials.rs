@@ -178,6 +178,25 @@ fn the_role_of_the_flag_is_assumed_on_top_as_the_original_does() {
 }
 
 #[test]
+fn a_role_that_is_refused_is_told_with_the_code_of_sts() {
+    let sts = Fake::start(|_| {
+        let text = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
+                    <Message>nobody may</Message></Error></ErrorResponse>";
+        Some(("403 Forbidden", text.into()))
+    });
+    let service = service();
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKIDBASE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL_STS", &sts.url()),
+    ];
+    let daemon = daemon(&service, &["-r", "arn:aws:iam::123456789012:role/r"], &variables);
+    daemon.wait_until("the code is told", || {
+        daemon.get("/ready").contains("STS refuses the role: AccessDenied")
+    });
+}
+
+#[test]
 fn the_token_of_a_single_sign_on_is_exchanged_for_credentials() {
     let home = tempfile::tempdir().unwrap();
     let sso = Fake::start(|_| {

@@ -109,6 +109,21 @@ fn without_credentials_it_lives_and_is_not_ready() {
 }
 
 #[test]
+fn why_there_are_no_credentials_is_told_without_what_a_program_has_printed() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let program = "[default]\ncredential_process = sh -c \"echo of-nobody >&2; exit 1\"\n";
+    std::fs::write(&config, program).unwrap();
+    let mut command = daemon_command(&endpoint.url(), &[]);
+    command.env("AWS_CONFIG_FILE", &config).env("PATH", "/usr/bin:/bin");
+    let daemon = Daemon::spawn(command);
+    let reason = || page(&daemon, "/ready").1["reasons"][0]["reason"].to_string();
+    daemon.wait_until("it is told", || reason().contains("the credential_process fails"));
+    assert!(!reason().contains("of-nobody"), "{}", reason());
+}
+
+#[test]
 fn a_full_memory_is_told_until_there_is_room_again() {
     let endpoint = FaultEndpoint::start();
     endpoint.set_way(Way::Down);
