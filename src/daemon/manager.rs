@@ -5,20 +5,24 @@
 
 use crate::health::Health;
 use sd_notify::NotifyState;
+use tokio::sync::oneshot;
 use tracing::{error, warn};
-
-/// Segments are accepted.
-pub fn ready() {
-    tell(&NotifyState::Ready);
-}
 
 /// What is left is being sent.
 pub fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// Says that the daemon lives for as long as it does, if the manager wants to be told.
-pub async fn keep_watchdog(health: Health) {
+/// Says that the daemon is ready: segments are accepted, and clients too, or the TCP port `is_tried`
+/// at least, since one that is taken may stay so. Then says for as long as it lives that it does.
+pub async fn keep_informed(is_tried: oneshot::Receiver<()>, health: Health) {
+    // Where the address is none there is no word of a try, and nothing to wait for.
+    let _ = is_tried.await;
+    tell(&NotifyState::Ready);
+    keep_watchdog(health).await;
+}
+
+async fn keep_watchdog(health: Health) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     let mut interval = tokio::time::interval(timeout / 2);
     loop {

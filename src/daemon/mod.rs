@@ -148,9 +148,9 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<E
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
     let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback));
     let server = Server::new(pages.with_tail(flow.tail()));
-    tokio::spawn(serve_when_free(config.tcp_address.clone(), Arc::clone(&server)));
-    manager::ready();
-    tokio::spawn(manager::keep_watchdog(flow.health()));
+    let (tried, is_tried) = oneshot::channel();
+    tokio::spawn(serve_when_free(config.tcp_address.clone(), Arc::clone(&server), tried));
+    tokio::spawn(manager::keep_informed(is_tried, flow.health()));
     let account = flow.account();
     account.status.begin(Trouble::NoRegion, "it is being looked for");
     let routes = async {
@@ -352,29 +352,32 @@ async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Lets `server` serve as soon as the TCP port is free: segments do not wait for it.
-async fn serve_when_free(address: String, server: Arc<Server>) {
-    let mut said = false;
+/// Lets `server` serve as soon as the TCP port is free: segments do not wait for it. `tried` hears
+/// of the first attempt, whatever came of it.
+async fn serve_when_free(address: String, server: Arc<Server>, tried: oneshot::Sender<()>) {
+    let mut listening = listen(&address).await;
+    match &listening {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            error!(
+                "TCP {address} is no HOST:PORT: {error}. Segments are received and sent \
+                 without it; give another address with -t"
+            );
+            return;
+        }
+        Err(error) => error!(
+            "TCP {address} cannot be opened: {error}. Segments are received and sent \
+             without it; it is tried again every {} s",
+            TCP_RETRY_PAUSE.as_secs()
+        ),
+    }
+    // Nobody waits for it where there is no service manager.
+    let _ = tried.send(());
     loop {
-        match listen(&address).await {
-            Ok((listener, _)) => return server.serve(listener).await,
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                error!(
-                    "TCP {address} is no HOST:PORT: {error}. Segments are received and sent \
-                     without it; give another address with -t"
-                );
-                return;
-            }
-            Err(error) if !said => {
-                error!(
-                    "TCP {address} cannot be opened: {error}. Segments are received and sent \
-                     without it; it is tried again every {} s",
-                    TCP_RETRY_PAUSE.as_secs()
-                );
-                said = true;
-            }
-            Err(_) => {}
+        if let Ok((listener, _)) = listening {
+            return server.serve(listener).await;
         }
         tokio::time::sleep(TCP_RETRY_PAUSE).await;
+        listening = listen(&address).await;
     }
 }

@@ -223,6 +223,23 @@ fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
 }
 
 #[test]
+fn the_service_manager_is_told_of_it_when_clients_are_accepted_and_no_sooner() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.connect(&path).unwrap();
+    filler.set_nonblocking(true).unwrap();
+    // A manager that does not read holds up whoever has something to tell.
+    while filler.send(b"FULL=1").is_ok() {}
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    // Waits for the line that says that the TCP port is open.
+    let _daemon = Daemon::start(&endpoint.url(), &[], &variables);
+    drop(manager);
+}
+
+#[test]
 fn a_health_check_without_a_daemon_says_whom_it_has_asked() {
     let output = command(&["healthcheck", "-t", "127.0.0.1:1"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
