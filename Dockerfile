@@ -48,9 +48,8 @@ COPY --from=build /image/usr/bin/xray /usr/bin/xray
 COPY --from=build /image/etc/amazon /etc/amazon
 # A static program cannot load what other sources of names there may be.
 COPY --from=build /image/etc/nsswitch.conf /etc/nsswitch.conf
-COPY --from=build /image/etc/passwd /image/etc/group /tmp/
-RUN cat /tmp/passwd >> /etc/passwd; cat /tmp/group >> /etc/group; \
-    rm /tmp/passwd /tmp/group
+COPY --from=build /image/etc/passwd /image/etc/group /image/
+RUN set -eu; cd /image; cat passwd >> /etc/passwd; cat group >> /etc/group; cd /; rm -r /image
 USER 10001
 EXPOSE 2000/udp 2000/tcp
 HEALTHCHECK --interval=10s --start-period=10s --timeout=6s --retries=3 CMD ["/xray", "healthcheck"]
