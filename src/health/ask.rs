@@ -6,7 +6,9 @@
 use crate::address;
 use serde_json::Value;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Orchestrators give up after 5 s, and then nobody sees why.
@@ -105,7 +107,7 @@ pub fn fetch(address: &str, page: &str) -> Result<(bool, String), AskError> {
 fn exchange(address: &str, page: &str) -> io::Result<String> {
     let end = Instant::now() + TIME_MAX;
     let left = || end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let addresses = address::resolve(address)?;
+    let addresses = resolve(address, left())?;
     let first = addresses.first().ok_or(io::ErrorKind::NotFound)?;
     let mut stream = TcpStream::connect_timeout(&address::reachable(*first), left())?;
     stream.set_write_timeout(Some(left()))?;
@@ -129,11 +131,19 @@ fn exchange(address: &str, page: &str) -> io::Result<String> {
     }
 }
 
+/// The addresses of `address`, within `time`: the system's resolver itself takes no limit.
+fn resolve(address: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
+    let (sender, found) = mpsc::channel();
+    let address = address.to_owned();
+    // When it is late nobody listens any more, and it ends with the process.
+    thread::spawn(move || sender.send(address::resolve(&address)));
+    found.recv_timeout(time).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::thread;
 
     /// Asks a server that says `answer` whatever it is asked.
     fn asked(answer: &'static str) -> Result<String, AskError> {

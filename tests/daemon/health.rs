@@ -6,12 +6,15 @@ use super::client::{Client, start};
 use super::endpoint::{Endpoint, Reply};
 use super::fault::{FaultEndpoint, Way};
 use super::load::document;
-use super::process::{Daemon, HEADER, command, config_file, daemon_command, wait_until};
+use super::process::{
+    Daemon, HEADER, command, config_file, daemon_command, in_own_mounts, wait_until,
+};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::net::TcpStream;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -245,4 +248,51 @@ fn a_health_check_without_a_daemon_says_whom_it_has_asked() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("127.0.0.1:1") && said.contains("-t or -c"), "{said}");
+}
+
+/// Runs a health check that gets no answer; it has to give up before its orchestrator does.
+fn times_out(mut healthcheck: Command) {
+    let started_at = Instant::now();
+    let output = healthcheck.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("timed out"), "{said}");
+    // It takes 4.5 s; without an end of its own it would take a minute at least.
+    assert!(started_at.elapsed() < Duration::from_secs(30), "{:?}", started_at.elapsed());
+}
+
+#[test]
+fn a_health_check_gives_up_on_what_takes_connections_and_says_nothing_whole() {
+    for answer in ["", "HTTP/1.1 200 OK\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // It ends with the test's process, and drips for longer than anybody waits.
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for byte in answer.bytes().cycle().take(600) {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+            thread::park();
+        });
+        times_out(command(&["healthcheck", "-t", &address]));
+    }
+}
+
+#[test]
+fn a_health_check_gives_up_on_a_name_server_that_does_not_answer() {
+    let silent = UdpSocket::bind("127.0.83.1:53");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resolv.conf");
+    std::fs::write(&path, "nameserver 127.0.83.1\noptions timeout:30\n").unwrap();
+    let mount = format!("mount --bind {} /etc/resolv.conf", path.display());
+    let trial = in_own_mounts(&Command::new("true"), &mount).output();
+    if silent.is_err() || !trial.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: port 53, or mounting, is not allowed here");
+        return;
+    }
+    let healthcheck = command(&["healthcheck", "-t", "xray-daemon.example:2000"]);
+    times_out(in_own_mounts(&healthcheck, &format!("{mount} && exec \"$@\"")));
 }
