@@ -53,6 +53,16 @@ def folder(podman, tmp_path_factory):
     return folder
 
 
+def test_a_binary_for_another_machine_is_not_packed_under_the_name_of_this_one(tmp_path):
+    binary = tmp_path / "xray"
+    # The start of an ELF file, for a machine that nobody has (EM_NONE).
+    binary.write_bytes(b"\x7fELF" + bytes(60))
+    command = [ROOT / "deploy/packages/build", binary, tmp_path / "packages"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1 and "is not for this machine" in result.stderr, result.stderr
+    assert not (tmp_path / "packages").exists()
+
+
 @pytest.fixture
 def host(podman, folder):
     """A machine on which nothing was installed yet; the daemon finds all it needs to start."""
