@@ -40,6 +40,9 @@ const READ_BACK_INTERVAL: Duration = Duration::from_secs(1);
 /// The path of `BatchGetTraces`.
 const READ_BACK_PATH: PathAndQuery = PathAndQuery::from_static("/Traces");
 
+/// What is said of a daemon that was there a moment ago.
+const GONE: &str = "the daemon ended, or answers no more, while it had the segment";
+
 /// The counters that the way of a segment shows in.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
@@ -87,6 +90,8 @@ enum Fate {
     TurnedDown,
     /// It, or another one, was given up or put into the spool.
     Lost,
+    /// The daemon that had it is not there any more.
+    Gone,
     /// Nobody knows yet.
     Open,
 }
@@ -94,7 +99,10 @@ enum Fate {
 impl Fate {
     /// What became of a segment that was received between `before` and `arrival`.
     fn of(before: Counts, arrival: Counts, now: Counts) -> Self {
-        if now.settled() < arrival.received {
+        if now.received < arrival.received {
+            // Another one, which counts from zero.
+            Self::Gone
+        } else if now.settled() < arrival.received {
             Self::Open
         } else if now.rejected > before.rejected {
             Self::TurnedDown
@@ -191,12 +199,12 @@ async fn send_and_follow(
     let followed = async {
         let before = counts().map_err(|error| error.to_string())?;
         send(udp, &datagram(trace_id)).map_err(|error| format!("UDP {udp}: {error}"))?;
-        let arrival = wait(ARRIVAL_TIME, || {
-            let now = counts().ok()?;
-            (now.received > before.received).then_some(now)
+        let arrival = wait(ARRIVAL_TIME, || match counts() {
+            Ok(now) => (now.received > before.received).then_some(Ok(now)),
+            Err(_) => Some(Err(GONE.to_owned())),
         });
         let arrival = arrival.await.ok_or(format!("nothing sent to UDP {udp} arrives"))?;
-        Ok::<_, String>((before, arrival))
+        Ok::<_, String>((before, arrival?))
     };
     let (before, arrival) = match followed.await {
         Ok(counts) => counts,
@@ -208,7 +216,7 @@ async fn send_and_follow(
         }
     };
     let fate = wait(patience, || {
-        let fate = Fate::of(before, arrival, counts().ok()?);
+        let fate = counts().map_or(Fate::Gone, |now| Fate::of(before, arrival, now));
         (fate != Fate::Open).then_some(fate)
     });
     let log = "The daemon's log names it and the reason";
@@ -218,7 +226,7 @@ async fn send_and_follow(
             return true;
         }
         // Others are on their way too, so it may be one of theirs.
-        fate if arrival.received > before.received + 1 && fate != Fate::Open => {
+        Fate::TurnedDown | Fate::Lost if arrival.received > before.received + 1 => {
             let text = format!(
                 "it was received, and of those around it some were not accepted (trace {trace_id})"
             );
@@ -226,6 +234,7 @@ async fn send_and_follow(
             return true;
         }
         Fate::TurnedDown => list.fail("segment", "the service turns it down", log),
+        Fate::Gone => list.fail("segment", GONE, "Its log, or the system's, says why it ended"),
         Fate::Lost => {
             let advice = "The daemon cannot send: see what keeps it above, and its log";
             list.fail("segment", "it was received and given up, or put into the spool", advice);
@@ -365,6 +374,7 @@ mod tests {
         assert_eq!(fate(counts(500, 11, 0, 0)), Fate::Accepted);
         assert_eq!(fate(counts(11, 10, 1, 0)), Fate::TurnedDown);
         assert_eq!(fate(counts(11, 10, 0, 1)), Fate::Lost);
+        assert_eq!(fate(counts(0, 0, 0, 0)), Fate::Gone, "started anew");
         let spooled = Counts { spooled: 1, ..counts(11, 10, 0, 0) };
         assert_eq!(fate(spooled), Fate::Lost);
     }

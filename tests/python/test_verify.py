@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import threading
@@ -342,6 +343,25 @@ def test_a_segment_that_the_service_turns_down_is_said(start_daemon, verify, tmp
         verified = verify(daemon)
     has_failed(verified, "segment")
     assert "turns it down. The daemon's log" in verified.text["segment"]
+
+
+def test_a_daemon_that_ends_meanwhile_is_said(tmp_path, verify):
+    daemons = []
+
+    def end(_):
+        daemons[0].signal(signal.SIGKILL)
+        return 500, {}, b""
+
+    binary = os.environ["XRAY_BINARY"]
+    with (
+        Recorder(end) as service,
+        Daemon(binary, tmp_path, AWS_ENDPOINT_URL_XRAY=service.url) as daemon,
+    ):
+        daemons.append(daemon)
+        daemon.wait_until_ready()
+        verified = verify(daemon)
+    has_failed(verified, "segment")
+    assert "the daemon ended" in verified.text["segment"]
 
 
 def test_what_a_daemon_need_not_be_allowed_is_a_note(daemon, verify):
