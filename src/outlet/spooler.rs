@@ -4,7 +4,10 @@
 //! again when the service takes batches. Files are read and written in *turns* on a thread beside
 //! (`turn.rs`): one at a time, each with all that has come together since the last. What could not
 //! be written comes back ([`Spooler::unwritten`]); after a failure the spool rests for
-//! [`RETRY_PAUSE`], and memory is all there is until then. `spool_report.rs` says what happens.
+//! [`RETRY_PAUSE`], and memory is all there is until then. It is tried after each such pause, with
+//! whatever is to be written or with a probe: so it is known to fail for as long as it does, and no
+//! longer. What lies in it is read meanwhile, which may be what makes room. `spool_report.rs` says
+//! what happens.
 //!
 //! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
 
@@ -59,6 +62,8 @@ pub struct Spooler {
     report: Report,
     /// Before this the spool is left alone.
     rests_until: Option<Instant>,
+    /// When to find out whether it can be written to again: perhaps nothing else does.
+    probe_at: Option<Instant>,
     /// When what was written is brought to the disk itself.
     sync_at: Option<Instant>,
     /// Before this nothing is read: memory had no room.
@@ -83,6 +88,7 @@ impl Spooler {
             may_have_more: false,
             report,
             rests_until: None,
+            probe_at: None,
             sync_at: None,
             reads_at: None,
             retries_at: None,
@@ -177,6 +183,10 @@ impl Spooler {
         if self.rests_until.is_some_and(|until| until <= now) {
             self.rests_until = None;
         }
+        if self.probe_at.is_some_and(|at| at <= now) {
+            self.probe_at = None;
+            self.work.is_probe_due = true;
+        }
         if self.sync_at.is_some_and(|at| at <= now) {
             self.sync_at = None;
             self.work.is_sync_due = true;
@@ -207,9 +217,10 @@ impl Spooler {
     }
 
     fn has_work(&self) -> bool {
-        let Work { settled, released, read_count, is_sync_due, is_retry_due } = &self.work;
+        let Work { settled, released, read_count, is_sync_due, is_retry_due, is_probe_due } =
+            &self.work;
         let is_asked = !settled.is_empty() || !released.is_empty() || *read_count > 0;
-        is_asked || *is_sync_due || *is_retry_due || !self.writes.is_empty()
+        is_asked || *is_sync_due || *is_retry_due || *is_probe_due || !self.writes.is_empty()
     }
 
     /// Whether all that it was given is done.
@@ -221,7 +232,7 @@ impl Spooler {
     /// When [`start_due`](Self::start_due) has something to do without an
     /// [`event`](Self::event) before it.
     pub fn next_due(&self) -> Option<Instant> {
-        let waits = [self.rests_until, self.sync_at, self.reads_at, self.retries_at];
+        let waits = [self.rests_until, self.probe_at, self.sync_at, self.reads_at, self.retries_at];
         waits.into_iter().flatten().min()
     }
 
@@ -290,14 +301,10 @@ impl Spooler {
             }
             Err(error) => {
                 self.state = State::Closed;
-                self.failed(&error);
+                self.report.failed(&error, RETRY_PAUSE);
+                self.rests_until = Some(Instant::now() + RETRY_PAUSE);
             }
         }
-    }
-
-    fn failed(&mut self, error: &SpoolError) {
-        self.report.failed(error, RETRY_PAUSE);
-        self.rests_until = Some(Instant::now() + RETRY_PAUSE);
     }
 
     fn done(&mut self, (spool, done): (Box<Spool>, Done)) {
@@ -331,8 +338,17 @@ impl Spooler {
         }
         self.read.extend(done.read);
         match &done.failure {
-            Some(error) => self.failed(error),
-            None if !writes.is_empty() => self.report.works(),
+            Some(error) => {
+                self.report.failed(error, RETRY_PAUSE);
+                self.probe_at = Some(Instant::now() + RETRY_PAUSE);
+                if !done.has_probed {
+                    self.rests_until = self.probe_at;
+                }
+            }
+            None if done.has_probed || !writes.is_empty() => {
+                self.probe_at = None;
+                self.report.works();
+            }
             None => {}
         }
     }

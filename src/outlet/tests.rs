@@ -183,6 +183,47 @@ async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
 }
 
 #[tokio::test]
+async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let options = spool::Options {
+        path: path.clone(),
+        size_bytes_max: 16 << 20,
+        age_max: Duration::from_secs(60),
+    };
+    let (_route, arrival) = oneshot::channel();
+    let (mut outlet, mut producer, account) = outlet_with_spool(arrival, Some(options));
+    receive(&mut producer, &account, 100);
+    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
+    let attempt = outlet.uploader.displace_oldest().unwrap();
+    let spooler = outlet.spooler.as_mut().unwrap();
+    let mut now = Instant::now();
+    spooler.start_due(now);
+    spooler.event().await;
+    // A file has taken the folder's place.
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    spooler.write(attempt);
+    spooler.start_due(now);
+    spooler.event().await;
+    assert_eq!(spooler.unwritten().len(), 1);
+    for (errors_count, is_failing) in [(2, true), (3, true), (3, false)] {
+        if !is_failing {
+            std::fs::remove_file(&path).unwrap();
+        }
+        now += Duration::from_secs(60);
+        spooler.start_due(now);
+        assert!(!spooler.is_idle(), "it is tried");
+        spooler.event().await;
+        assert_eq!(account.status.has(Trouble::SpoolFailing), is_failing);
+        assert_eq!(account.spool.errors.get(), errors_count);
+    }
+    now += Duration::from_secs(60);
+    spooler.start_due(now);
+    assert!(spooler.is_idle(), "it works, and is left alone");
+}
+
+#[tokio::test]
 async fn when_nobody_will_ever_tell_where_to_send_to_the_end_comes_at_once() {
     let (sender, arrival) = oneshot::channel();
     let (outlet, mut producer, account) = outlet_with(arrival);

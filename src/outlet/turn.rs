@@ -56,11 +56,15 @@ pub struct Work {
     pub is_sync_due: bool,
     /// Whether files that could not be read are tried again.
     pub is_retry_due: bool,
+    /// To find out whether it can be written to, if nothing else does.
+    pub is_probe_due: bool,
 }
 
 /// What a turn has done.
 #[derive(Debug, Default)]
 pub struct Done {
+    /// Whether it was found out that it can be written to, or cannot.
+    pub has_probed: bool,
     pub read: Vec<(Batch, RecordId)>,
     /// Whether nothing was left to be read.
     pub is_read_out: bool,
@@ -95,6 +99,10 @@ pub fn turn(
 ) -> (Box<Spool>, Done) {
     let mut done = Done::default();
     done.failure = write(&mut spool, writes, &mut done).err();
+    if work.is_probe_due && writes.attempts.is_empty() {
+        done.failure = spool.probe().err();
+        done.has_probed = true;
+    }
     done.removal = spool.removal();
     let mut rest = Ok(());
     for record in work.settled {

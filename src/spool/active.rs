@@ -43,7 +43,13 @@ impl ActiveFile {
         Ok(())
     }
 
-    /// Cuts off what a failed write has left.
+    /// Tries whether so many bytes would find room after what is there; [`cut_back`](Self::cut_back)
+    /// has to follow.
+    pub fn probe(&self, length_bytes: usize) -> io::Result<()> {
+        write_all(&self.handle, &mut [IoSlice::new(&vec![0; length_bytes])], self.length_bytes)
+    }
+
+    /// Cuts off what a failed write, or a probe, has left.
     pub fn cut_back(&self) -> io::Result<()> {
         self.handle.set_len(self.length_bytes)
     }
@@ -82,7 +88,7 @@ impl ActiveFile {
     }
 }
 
-/// Writes all of `pieces`, the first two of which are not both empty.
+/// Writes all of `pieces`, which do not begin with two empty ones.
 fn write_all(file: &File, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
     while !pieces.is_empty() {
         // Of more pieces than one call may take, rustix passes on as many as it may.

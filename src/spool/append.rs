@@ -9,7 +9,7 @@ use super::{AppendError, Displaced, Removal, Spool, SpoolError};
 use std::io;
 
 /// What every record takes beside its payload, and a file of its own where it comes to that.
-const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
+pub(super) const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
 
 impl Spool {
     /// Appends a record, whose payload is the `payload` pieces one after the other.
@@ -28,6 +28,7 @@ impl Spool {
         created_at: u64,
     ) -> Result<Displaced, AppendError> {
         let mut displaced = Displaced::default();
+        self.append_bytes = OVERHEAD_BYTES + payload.iter().map(|it| it.len() as u64).sum::<u64>();
         let appended = self.header(payload, segment_count, created_at).and_then(|header| {
             self.make_room(&header, &mut displaced).map_err(SpoolError::Remove)?;
             self.write(&header, payload)
@@ -36,6 +37,20 @@ impl Spool {
             Ok(()) => Ok(displaced),
             Err(cause) => Err(AppendError { displaced, cause }),
         }
+    }
+
+    /// Tries whether the record that could not be appended last would find room now, as far as the
+    /// bound lets it. Nothing of it is kept, and nothing gives way for it.
+    ///
+    /// # Errors
+    ///
+    /// When nothing, or not so much, can be written.
+    pub fn probe(&mut self) -> Result<(), SpoolError> {
+        let room_bytes = self.size_bytes_max.saturating_sub(self.size_bytes());
+        let probe_bytes = self.append_bytes.min(room_bytes).min(RECORD_BYTES_MAX.into());
+        let probed = self.writable()?.probe(usize::try_from(probe_bytes).unwrap_or_default());
+        self.cut_back();
+        probed.map_err(SpoolError::Write)
     }
 
     fn header(
@@ -81,6 +96,15 @@ impl Spool {
     }
 
     fn write(&mut self, header: &Header, payload: &[&[u8]]) -> Result<(), SpoolError> {
+        let written = self.writable()?.append(header, payload);
+        if written.is_err() {
+            self.cut_back();
+        }
+        written.map_err(SpoolError::Write)
+    }
+
+    /// The active file, a new one if need be.
+    fn writable(&mut self) -> Result<&mut ActiveFile, SpoolError> {
         if self.active.as_ref().is_some_and(ActiveFile::is_removed) {
             self.removal.get_or_insert(Removal::File);
             self.seal_active();
@@ -89,13 +113,15 @@ impl Spool {
             Some(active) => active,
             None => self.begin_file()?,
         };
-        let active = self.active.insert(active);
-        let written = active.append(header, payload);
-        // What cannot be cut off is left behind in a file that nothing is appended to.
-        if written.is_err() && active.cut_back().is_err() {
+        Ok(self.active.insert(active))
+    }
+
+    /// Cuts off what is no whole record. What cannot be cut off is left behind in a file that
+    /// nothing is appended to.
+    fn cut_back(&mut self) {
+        if self.active.as_ref().is_some_and(|active| active.cut_back().is_err()) {
             self.seal_active();
         }
-        written.map_err(SpoolError::Write)
     }
 
     fn begin_file(&mut self) -> Result<ActiveFile, SpoolError> {

@@ -158,6 +158,8 @@ pub struct Spool {
     /// Above the number of every file there ever was.
     next_sequence: u64,
     payload: Vec<u8>,
+    /// What the record takes that was appended last, or was to be: for a probe.
+    append_bytes: u64,
     removal: Option<Removal>,
 }
 
@@ -194,6 +196,7 @@ impl Spool {
             sealed: found_files(&listing),
             active: None,
             payload: Vec::new(),
+            append_bytes: 0,
             removal: None,
         };
         Ok((spool, found))

@@ -36,6 +36,8 @@ fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();
+    // There is room again, and soon nothing is written to it any more.
+    daemon.wait_until("the spool is known to work", || daemon.get("/ready").contains("\"ready\""));
     settle_with_losses(daemon, &endpoint, &sent);
 }
 

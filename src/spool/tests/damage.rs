@@ -373,6 +373,8 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
     assert_eq!(spool.segment_count(), written_count);
     let length = std::fs::metadata(path.join("0000000001.spool")).unwrap().len();
     assert_eq!(length, spool.size_bytes(), "it was cut back");
+    assert!(matches!(spool.probe(), Err(SpoolError::Write(_))));
+    assert_eq!(length, std::fs::metadata(path.join("0000000001.spool")).unwrap().len());
     // A smaller one still fits, and is behind the others.
     let _ = append(&mut spool, 7);
     for _ in 0..written_count {
@@ -385,6 +387,9 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
     assert_eq!(name, 7);
     spool.settle(id).unwrap();
     assert!(spool.append(&[&large], 1, NOW).is_ok());
+    spool.probe().unwrap();
+    let (size_bytes, segment_count) = (spool.size_bytes(), spool.segment_count());
+    assert_eq!((size_bytes, segment_count), (append::OVERHEAD_BYTES + 20_000, 1), "no trace of it");
 }
 
 #[test]
