@@ -15,7 +15,7 @@ pub use sizes::Sizes;
 use crate::status::Status;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 /// Who asks what is held waits so long for the answer.
@@ -156,12 +156,28 @@ pub struct SpoolCounts {
     pub size_bytes: AtomicU64,
     /// Segments in them that are not settled, as far as they were counted.
     pub segment_count: AtomicU64,
+    /// When the first of those was made, in seconds since 1970; 0: there is none.
+    pub oldest_created_at: AtomicU64,
     /// Appends, reads and other work of it that failed.
     pub errors: Counter,
     /// Pieces of its files that could not be read: torn off, or changed.
     pub damaged_records: Counter,
     /// The bytes of those.
     pub damaged_bytes: Counter,
+}
+
+impl SpoolCounts {
+    /// How old the first of the segments in it is at `now`.
+    pub fn oldest_age(&self, now: SystemTime) -> Duration {
+        match self.oldest_created_at.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            seconds => {
+                let created_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+                // A clock that was set back makes nothing old.
+                now.duration_since(created_at).unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// What became of the requests that clients made to the service through the daemon.
@@ -351,6 +367,16 @@ mod tests {
         assert_eq!(account.imbalance(40), 0);
         assert_eq!(account.imbalance(39), 1);
         assert_eq!(account.imbalance(41), -1);
+    }
+
+    #[test]
+    fn the_oldest_segment_of_a_spool_ages_and_of_none_there_is_no_age() {
+        let (counts, epoch) = (SpoolCounts::default(), SystemTime::UNIX_EPOCH);
+        let at = |seconds| epoch + Duration::from_secs(seconds);
+        assert_eq!(counts.oldest_age(at(1_000)), Duration::ZERO);
+        counts.oldest_created_at.store(1_000, Ordering::Relaxed);
+        assert_eq!(counts.oldest_age(at(1_060)), Duration::from_secs(60));
+        assert_eq!(counts.oldest_age(at(900)), Duration::ZERO, "the clock was set back");
     }
 
     #[test]

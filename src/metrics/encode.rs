@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 /// What is shown, and what was asked for it.
 #[derive(Debug)]
@@ -116,6 +117,11 @@ impl Source {
                 "spool_segments",
                 "Segments in the spool, as far as they were counted",
                 spool.segment_count.load(Ordering::Relaxed),
+            ),
+            (
+                "spool_oldest_age_seconds",
+                "Seconds since the segment was received that has been in the spool for longest",
+                spool.oldest_age(SystemTime::now()).as_secs(),
             ),
         ] {
             let gauge = ConstGauge::new(value);

@@ -55,7 +55,7 @@ impl Report {
                 found.refused_count
             );
         }
-        self.note_size(spool);
+        self.note_size(spool, found.oldest_created_at);
         self.has_failed = false;
         self.account.status.end(Trouble::SpoolFailing);
     }
@@ -85,7 +85,7 @@ impl Report {
 
     /// A turn is over. What it has written and read is for who has the batches to count.
     pub fn done(&self, spool: &Spool, done: &Done) {
-        self.note_size(spool);
+        self.note_size(spool, done.oldest_created_at);
         self.note_fullness(done.displaced_count);
         self.given_up(DropReason::SpoolFull, done.displaced_count);
         self.given_up(DropReason::SpoolAge, done.expired_count);
@@ -97,10 +97,11 @@ impl Report {
         }
     }
 
-    fn note_size(&self, spool: &Spool) {
+    fn note_size(&self, spool: &Spool, oldest_created_at: Option<u64>) {
         let counts = &self.account.spool;
         counts.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
         counts.segment_count.store(spool.segment_count(), Ordering::Relaxed);
+        counts.oldest_created_at.store(oldest_created_at.unwrap_or_default(), Ordering::Relaxed);
     }
 
     fn note_fullness(&self, displaced_count: u64) {

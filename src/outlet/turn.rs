@@ -80,6 +80,8 @@ pub struct Done {
     pub is_unreadable: bool,
     /// Whether memory had no room for the next record.
     pub is_memory_short: bool,
+    /// See [`Spool::oldest_created_at`].
+    pub oldest_created_at: Option<u64>,
     /// What somebody else has removed.
     pub removal: Option<Removal>,
     /// Why something could not be written.
@@ -121,6 +123,7 @@ pub fn turn(
     }
     rest = rest.and(read(&mut spool, work.read_count, pool, &mut done));
     done.trouble = rest.err();
+    done.oldest_created_at = spool.oldest_created_at();
     (spool, done)
 }
 

@@ -19,6 +19,8 @@ pub struct ActiveFile {
     /// Up to the end of the last whole record; nothing while there is none.
     length_bytes: u64,
     count: Count,
+    /// When its first record was made.
+    oldest_created_at: Option<u64>,
     is_unsynced: bool,
 }
 
@@ -27,7 +29,9 @@ impl ActiveFile {
     pub fn begin(folder: &mut Folder, sequence: u64) -> io::Result<Self> {
         let handle = folder.create(sequence, Kind::Data)?;
         let count = Count::default();
-        Ok(Self { sequence, handle, length_bytes: 0, count, is_unsynced: false })
+        let oldest_created_at = None;
+        let is_unsynced = false;
+        Ok(Self { sequence, handle, length_bytes: 0, count, oldest_created_at, is_unsynced })
     }
 
     /// Writes a record at the end. After an error [`cut_back`](Self::cut_back) has to follow.
@@ -40,6 +44,7 @@ impl ActiveFile {
         write_all(&self.handle, &mut pieces, self.length_bytes)?;
         self.length_bytes += file_magic.len() as u64 + header.record_bytes();
         self.count.add(header);
+        self.oldest_created_at.get_or_insert(header.created_at);
         Ok(())
     }
 
@@ -85,6 +90,11 @@ impl ActiveFile {
     /// Segments in it.
     pub fn segment_count(&self) -> u64 {
         self.count.segment_count
+    }
+
+    /// When its first record was made, in seconds since 1970.
+    pub fn oldest_created_at(&self) -> Option<u64> {
+        self.oldest_created_at
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Damage, DamageCause};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 
 /// Records, and the segments in them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct DataFile {
     taken: BTreeMap<u64, Header>,
     released: BTreeMap<u64, Header>,
     progress: Progress,
+    /// When the first record behind the cursor was made, with the cursor of that look.
+    first_unread: Option<(u64, u64)>,
     is_unsynced: bool,
     is_unreadable: bool,
 }
@@ -83,6 +86,7 @@ impl DataFile {
             taken: BTreeMap::new(),
             released: BTreeMap::new(),
             progress: Progress::unread(progress_bytes),
+            first_unread: None,
             is_unsynced: false,
             is_unreadable: false,
         }
@@ -228,24 +232,61 @@ impl DataFile {
         count
     }
 
-    /// Goes from header to header, without a look at payloads.
     fn count_unread(&mut self, folder: &Folder) -> io::Result<Count> {
         let mut count = Count::default();
+        self.visit_unread(folder, |header| {
+            count.add(header);
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    }
+
+    /// When the first record was made that is not settled, as far as it can be read.
+    pub fn oldest_created_at(&mut self, folder: &Folder) -> Option<u64> {
+        // What was taken or put back lies before the cursor.
+        let held = self.taken.values().chain(self.released.values());
+        let held = held.map(|header| header.created_at).min();
+        held.or_else(|| self.unread_created_at(folder).ok().flatten())
+    }
+
+    fn unread_created_at(&mut self, folder: &Folder) -> io::Result<Option<u64>> {
+        if let Some((cursor, created_at)) = self.first_unread
+            && cursor == self.cursor
+        {
+            return Ok(Some(created_at));
+        }
+        let mut first = None;
+        self.visit_unread(folder, |header| {
+            first = Some(header.created_at);
+            ControlFlow::Break(())
+        })?;
+        self.close_if_idle();
+        self.first_unread = first.map(|created_at| (self.cursor, created_at));
+        Ok(first)
+    }
+
+    /// Goes from header to header of what is behind the cursor and not settled, without a look at
+    /// payloads.
+    fn visit_unread(
+        &mut self,
+        folder: &Folder,
+        mut visit: impl FnMut(&Header) -> ControlFlow<()>,
+    ) -> io::Result<()> {
         let mut offset = self.cursor;
         let length_bytes = self.length_bytes;
         while offset < length_bytes {
             match look(self.open(folder)?, offset, length_bytes)? {
                 Slot::FileHeader => offset = FILE_HEADER_BYTES,
                 Slot::Record(header) => {
-                    if !self.progress.is_settled(offset) {
-                        count.add(&header);
+                    if !self.progress.is_settled(offset) && visit(&header).is_break() {
+                        break;
                     }
                     offset += header.record_bytes();
                 }
                 Slot::Damaged { end, .. } => offset = end,
             }
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Brings the file and its progress to disk.

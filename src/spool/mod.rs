@@ -79,6 +79,8 @@ pub struct Found {
     pub orphan_count: u64,
     /// The permissions of the folder, where other users had any. They have none now.
     pub tightened_from: Option<u32>,
+    /// See [`Spool::oldest_created_at`].
+    pub oldest_created_at: Option<u64>,
 }
 
 /// What had to give way, never to be sent. Records that were taken at the time are not among it:
@@ -166,7 +168,8 @@ pub struct Spool {
 impl Spool {
     /// Opens the folder for this daemon alone, and lists what earlier runs left in it.
     ///
-    /// No file is read yet, so this takes no longer when there is much to send.
+    /// Of files no more is read than the start of the oldest one, so this takes no longer when there
+    /// is much to send.
     ///
     /// # Errors
     ///
@@ -178,16 +181,17 @@ impl Spool {
             .list()
             .map_err(|source| SpoolError::Folder { path: options.path.clone(), source })?;
         let orphan_count = remove_orphans(&mut folder, &mut listing);
-        let found = Found {
+        let mut found = Found {
             file_count: listing.data.len() as u64,
             bytes: listing.data.values().sum(),
             refused_count: listing.refused_count,
             orphan_count,
             tightened_from,
+            oldest_created_at: None,
         };
         let file_bytes_max =
             (options.size_bytes_max / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
-        let spool = Self {
+        let mut spool = Self {
             folder,
             size_bytes_max: options.size_bytes_max,
             file_bytes_max,
@@ -199,6 +203,7 @@ impl Spool {
             append_bytes: 0,
             removal: None,
         };
+        found.oldest_created_at = spool.oldest_created_at();
         Ok((spool, found))
     }
 
@@ -299,6 +304,14 @@ impl Spool {
     pub fn segment_count(&self) -> u64 {
         let active = self.active.as_ref().map_or(0, ActiveFile::segment_count);
         active + self.sealed.values().map(DataFile::segment_count).sum::<u64>()
+    }
+
+    /// When the first record was made that is not settled, in seconds since 1970; `None` where there
+    /// is none, or it cannot be read. May look into a file for it.
+    pub fn oldest_created_at(&mut self) -> Option<u64> {
+        let sealed = self.sealed.values_mut();
+        let oldest = sealed.filter_map(|file| file.oldest_created_at(&self.folder)).next();
+        oldest.or_else(|| self.active.as_ref()?.oldest_created_at())
     }
 
     /// The oldest sealed file that may have a record; seals the active one if there is no other.

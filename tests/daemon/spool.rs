@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const SPOOLED: &str = "xray_segments_spooled_total";
+const OLDEST_AGE: &str = "xray_spool_oldest_age_seconds";
 const REPLAYED: &str = "xray_segments_replayed_total";
 
 /// Documents that can be in flight: eight calls of fifty.
@@ -98,6 +99,7 @@ fn what_had_reached_the_disk_before_a_kill_arrives_after_it_and_once() {
     let daemon = start(&endpoint, folder.path());
     let load = Load::start(daemon.udp, 1_000, large_document);
     daemon.wait_for_metric_of_at_least(SPOOLED, 2_000);
+    daemon.wait_for_metric_of_at_least(OLDEST_AGE, 1);
     // One may have been read again to ask whether the service is back.
     let account = daemon.account();
     let spooled_count = usize::try_from(account.get("spooled") - account.get("replayed")).unwrap();
@@ -109,6 +111,7 @@ fn what_had_reached_the_disk_before_a_kill_arrives_after_it_and_once() {
     daemon.wait_until("the spool is empty", || {
         daemon.account().get("replayed") > 0 && daemon.metric("xray_spool_size_bytes") == 0
     });
+    assert_eq!(daemon.metric(OLDEST_AGE), 0);
     daemon.balance();
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");

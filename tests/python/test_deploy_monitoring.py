@@ -20,7 +20,7 @@ RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 PANELS = DASHBOARD["panels"]
 
 #: Functions, operators and modifiers of PromQL that are used here.
-WORDS = {"abs", "and", "by", "increase", "min", "or", "rate", "sum", "without"}
+WORDS = {"abs", "and", "by", "increase", "max", "min", "or", "rate", "sum", "without"}
 WORDS |= {"histogram_quantile"}
 
 

@@ -307,6 +307,37 @@ fn records_expire_with_age_and_do_not_come_again() {
 }
 
 #[test]
+fn the_age_of_the_first_record_that_is_not_settled_is_known_wherever_it_is() {
+    let folder = folder();
+    let mut spool = open(folder.path());
+    assert_eq!(spool.oldest_created_at(), None);
+    for created_at in [NOW, NOW + 1, NOW + 2] {
+        let _ = spool.append(&[b"x"], 1, created_at).unwrap();
+    }
+    assert_eq!(spool.oldest_created_at(), Some(NOW), "in the active file");
+    let mut taken = [(); 2].map(|()| match spool.next(NOW) {
+        Next::Record(record) => record.id,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(spool.oldest_created_at(), Some(NOW), "taken");
+    taken.reverse();
+    for (id, oldest) in taken.into_iter().zip([NOW, NOW + 2]) {
+        spool.settle(id).unwrap();
+        assert_eq!(spool.oldest_created_at(), Some(oldest));
+    }
+    drop(spool);
+    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30)).unwrap();
+    assert_eq!(found.oldest_created_at, Some(NOW + 2), "of an earlier run");
+    let _ = spool.append(&[b"x"], 1, NOW + 9).unwrap();
+    let Next::Record(Record { id, .. }) = spool.next(NOW) else { panic!("one is left") };
+    spool.settle(id).unwrap();
+    assert_eq!(spool.oldest_created_at(), Some(NOW + 9), "in another file");
+    let Next::Record(Record { id, .. }) = spool.next(NOW) else { panic!("one is left") };
+    spool.settle(id).unwrap();
+    assert_eq!(spool.oldest_created_at(), None);
+}
+
+#[test]
 fn a_file_of_expired_records_goes() {
     let folder = folder();
     let mut spool = open(folder.path());
