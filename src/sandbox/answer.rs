@@ -84,6 +84,12 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
     }
 
+    /// There is no operation of the service at that path; `known` names those that there are.
+    pub fn unknown_operation(known: &str) -> Self {
+        let message = format!("The sandbox does not have this operation. It has {known}");
+        Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
+    }
+
     /// The path takes other methods, named in `allow`.
     pub fn wrong_method(allow: &str) -> Self {
         let message = format!("This path takes {allow} only");

@@ -12,10 +12,10 @@
 //!              └─ 403    └─ 404    └─ 403     └─ 400     └─ UnprocessedTraceSegments
 //! ```
 //!
-//! Bounds: [`BODY_SIZE_BYTES_MAX`], [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and
-//! [`Limits`]; when full, the traces touched longest ago give way and are counted. No sockets, no
-//! threads, no tasks: any thread may call, a lock is held for the store, its file and the rules alone
-//! and never while something is parsed or drawn.
+//! Bounds: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`], and what
+//! `local_http.rs` takes of a body; when full, the traces touched longest ago give way and are
+//! counted. No sockets, no threads, no tasks: any thread may call, a lock is held for the store, its
+//! file and the rules alone and never while something is parsed or drawn.
 
 mod answer;
 mod api;
@@ -46,15 +46,12 @@ use answer::{Answer, Failure, respond};
 use bytes::Bytes;
 use document::Document;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use route::{Call, Operation};
 use sampling::RuleSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use store::{Moment, Snapshot, Store};
-
-/// Largest request body: fifty of the largest documents with every byte escaped as two.
-pub const BODY_SIZE_BYTES_MAX: usize = 2 * DOCUMENT_COUNT_MAX * DOCUMENT_SIZE_BYTES_MAX;
 
 /// How long a trace gets no document before it is taken for complete and drawn.
 pub const QUIET_TIME: Duration = Duration::from_millis(700);
@@ -208,13 +205,6 @@ impl Sandbox {
     ) -> Result<Answer, Failure> {
         guard::check(head, &self.about.own_hosts)?;
         let call = Call::find(&head.method, head.uri.path())?;
-        if body.len() > BODY_SIZE_BYTES_MAX {
-            return Err(Failure::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "RequestEntityTooLargeException",
-                format!("{} bytes, at most {BODY_SIZE_BYTES_MAX}", body.len()),
-            ));
-        }
         let wall_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let moment = Moment { arrival, wall_seconds };
         match call {

@@ -84,7 +84,9 @@ impl<'a> Call<'a> {
     pub fn find(method: &Method, path: &'a str) -> Result<Self, Failure> {
         let taken = Self::taken(path);
         if taken.is_empty() {
-            return Err(Failure::no_such_path());
+            // The service's operations are all POST; whoever asks otherwise has a browser, or curl.
+            let is_operation = *method == Method::POST;
+            return Err(if is_operation { unknown_operation() } else { Failure::no_such_path() });
         }
         let found = taken.iter().find(|(taken, _)| taken == method);
         found.map(|(_, call)| *call).ok_or_else(|| {
@@ -119,4 +121,9 @@ impl<'a> Call<'a> {
             }
         }
     }
+}
+
+fn unknown_operation() -> Failure {
+    let names = OPERATIONS.iter().map(|(_, operation)| format!("{operation:?}"));
+    Failure::unknown_operation(&names.collect::<Vec<_>>().join(", "))
 }

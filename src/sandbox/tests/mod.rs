@@ -157,14 +157,22 @@ fn telemetry_is_answered_with_an_empty_object() {
 }
 
 #[test]
-fn bodies_that_are_no_request_are_a_400_and_too_large_ones_a_413() {
+fn bodies_that_are_no_request_are_a_400() {
     let sandbox = Sandbox::new(credentials());
     for body in ["", "{}", "[", "{\"TraceSegmentDocuments\":[1]}", &"[".repeat(10_000)] {
         assert_eq!(failure(&sandbox.answer(signed("/TraceSegments", body))).0, 400, "{body}");
     }
     assert_eq!(failure(&sandbox.answer(request("POST", "/SamplingTargets", "x"))).0, 400);
-    let large = " ".repeat(BODY_SIZE_BYTES_MAX + 1);
-    assert_eq!(failure(&sandbox.answer(request("POST", "/TraceSegments", &large))).0, 413);
+}
+
+#[test]
+fn an_operation_that_is_not_there_is_told_which_are() {
+    let sandbox = Sandbox::new(credentials());
+    let answer = sandbox.answer(signed("/Groups", "{}"));
+    assert_eq!(failure(&answer), (404, "UnknownOperationException".to_owned()));
+    let message = json_of(&answer)["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("PutTraceSegments, "), "{message}");
+    assert!(message.ends_with("DeleteSamplingRule"), "{message}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tests of what the page asks for, and of who may ask.
 
 use super::*;
+use http::StatusCode;
 
 fn get(sandbox: &Sandbox, path: &str) -> Response<Bytes> {
     sandbox.answer(request("GET", path, ""))
