@@ -4,7 +4,7 @@ use super::{
     AnnotationTest, Comparison, Expression, Flag, NumberField, Selector, Test, TextComparison,
     TextField,
 };
-use crate::sandbox::document::{Annotation, Document, Flags, Http, Part};
+use crate::sandbox::document::{Annotation, Document, Facts, Flags, Http, Part};
 use crate::sandbox::graph::{Hop, Service, Source, hops};
 use crate::sandbox::summary::Summary;
 use std::cell::OnceCell;
@@ -137,7 +137,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The values of a field; several where a trace has several users.
+    /// The values of a field; several where the segments of a trace have several.
     fn texts(self, trace: &Trace<'a>, field: TextField) -> Vec<&'a str> {
         let http = self.http(trace);
         let one = match field {
@@ -148,12 +148,23 @@ impl<'a> Subject<'a> {
             TextField::Id => Some(&*trace.summary.trace.id),
             TextField::Name => self.part(trace).map(|part| &*part.name),
             TextField::Type => self.part(trace).map(|part| &*part.type_name),
-            TextField::User => {
-                let documents = self.documents(trace);
-                return documents.filter_map(|document| document.facts.user.as_deref()).collect();
+            TextField::User => return self.of_documents(trace, |facts| &facts.user),
+            TextField::AvailabilityZone => {
+                return self.of_documents(trace, |facts| &facts.availability_zone);
             }
+            TextField::InstanceId => return self.of_documents(trace, |facts| &facts.instance_id),
+            TextField::ResourceArn => return self.of_documents(trace, |facts| &facts.resource_arn),
         };
         one.into_iter().collect()
+    }
+
+    fn of_documents(
+        self,
+        trace: &Trace<'a>,
+        field: impl Fn(&'a Facts) -> &'a Option<Box<str>>,
+    ) -> Vec<&'a str> {
+        let documents = self.documents(trace);
+        documents.filter_map(|document| field(&document.facts).as_deref()).collect()
     }
 
     fn annotations(self, trace: &Trace<'a>, key: &str) -> Vec<&'a Annotation> {

@@ -107,6 +107,12 @@ pub enum TextField {
     Name,
     /// The service's type.
     Type,
+    /// The zone that any segment ran in.
+    AvailabilityZone,
+    /// The instance that any segment ran on.
+    InstanceId,
+    /// The resource that any segment ran on.
+    ResourceArn,
 }
 
 /// How numbers compare.
@@ -175,6 +181,9 @@ const TEXTS: &[(&str, TextField)] = &[
     ("id", TextField::Id),
     ("name", TextField::Name),
     ("type", TextField::Type),
+    ("availabilityzone", TextField::AvailabilityZone),
+    ("instance.id", TextField::InstanceId),
+    ("resource.arn", TextField::ResourceArn),
 ];
 
 /// The longer ones first, since a shorter one may begin them.

@@ -53,7 +53,8 @@ impl Expression {
 fn is_left_out(keyword: &str) -> bool {
     keyword.starts_with("rootcause")
         || keyword.starts_with("group")
-        || ["first", "last", "remote", "index", "coverage", "message"].contains(&keyword)
+        || ["first", "last", "remote", "root", "inferred", "index", "coverage", "message"]
+            .contains(&keyword)
 }
 
 struct Parser<'a> {
