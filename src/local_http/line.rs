@@ -21,7 +21,8 @@ pub struct Line {
 #[derive(Debug)]
 pub struct Seat {
     line: Arc<Line>,
-    number: Mutex<u64>,
+    /// `None` before it has first waited.
+    number: Mutex<Option<u64>>,
     is_to_go: Arc<watch::Sender<bool>>,
 }
 
@@ -29,7 +30,7 @@ impl Line {
     /// A connection begins to wait.
     pub fn join(self: &Arc<Self>) -> Seat {
         let is_to_go = Arc::new(watch::Sender::new(false));
-        let seat = Seat { line: Arc::clone(self), number: Mutex::new(0), is_to_go };
+        let seat = Seat { line: Arc::clone(self), number: Mutex::default(), is_to_go };
         seat.wait();
         seat
     }
@@ -51,15 +52,20 @@ impl Seat {
     pub fn wait(&self) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = self.line.lock();
-        waiting.remove(&number);
-        *number = self.line.next_number.fetch_add(1, Ordering::Relaxed);
-        waiting.insert(*number, Arc::clone(&self.is_to_go));
+        if let Some(before) = *number {
+            waiting.remove(&before);
+        }
+        let next = self.line.next_number.fetch_add(1, Ordering::Relaxed);
+        *number = Some(next);
+        waiting.insert(next, Arc::clone(&self.is_to_go));
     }
 
     /// The connection waits no more: it is being answered, and stays until it has its answer.
     pub fn stay(&self) {
         let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
-        self.line.lock().remove(&number);
+        if let Some(number) = *number {
+            self.line.lock().remove(&number);
+        }
     }
 
     /// Waits until the connection is told to go; that stays said.
@@ -83,6 +89,14 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn also_the_very_first_one_is_told_to_go() {
+        let line = Arc::new(Line::default());
+        let [first, second] = [line.join(), line.join()];
+        line.dismiss_first();
+        assert!(first.is_dismissed() && !second.is_dismissed());
+    }
 
     #[tokio::test]
     async fn the_one_that_has_waited_longest_goes_and_who_is_answered_stays() {
