@@ -126,7 +126,11 @@ impl Pages {
         if path == "/tail" {
             // It keeps its place in the line: who follows gives way to who asks how the daemon is.
             let (head, _) = request.into_parts();
-            return self.tail_page(&head, is_local).await;
+            return tokio::select! {
+                biased;
+                answer = self.tail_page(&head, is_local) => answer,
+                () = seat.dismissed() => crowded(),
+            };
         }
         if matches!(path, "/health" | "/ready" | "/metrics") {
             seat.stay();
@@ -146,12 +150,7 @@ impl Pages {
         };
         match self.turn(seat).await {
             Some(_turn) => self.pass_to(&**fallback, request).await,
-            None => {
-                let why = "too many requests are on their way already; try again";
-                let mut answer = failure(StatusCode::SERVICE_UNAVAILABLE, why);
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                answer
-            }
+            None => crowded(),
         }
     }
 
@@ -275,6 +274,14 @@ async fn discard(head: &Parts, mut body: Incoming) {
 /// An answer of the daemon's own: a JSON object with a message.
 pub fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
     page((status, serde_json::json!({ "message": message })))
+}
+
+/// What a connection that has to give way is answered.
+fn crowded() -> Response<Bytes> {
+    let why = "too many requests are on their way already; try again";
+    let mut answer = failure(StatusCode::SERVICE_UNAVAILABLE, why);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn page((status, body): (StatusCode, serde_json::Value)) -> Response<Bytes> {

@@ -198,6 +198,25 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
 }
 
 #[test]
+fn who_follows_the_daemon_gives_way_to_who_asks_how_it_is() {
+    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "Tail: true");
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
+    let mut followers: Vec<Client> = (0..8).map(|_| Client::connect(daemon.tcp)).collect();
+    for client in &mut followers {
+        client.write(b"GET /tail?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    // With the followers one more than there are connections; the followers have waited longest.
+    let _silent: Vec<TcpStream> =
+        (0..249).map(|_| TcpStream::connect(daemon.tcp).unwrap()).collect();
+    let output = healthcheck(&daemon, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let answer = followers[0].answer();
+    assert_eq!(answer.status, 503, "{answer:?}");
+}
+
+#[test]
 fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
     let endpoint = Endpoint::start(|_| Reply::Accept);
     let folder = tempfile::tempdir().unwrap();
