@@ -86,9 +86,18 @@ impl Tail {
             return true;
         }
         let mut held = self.lock();
+        // Unless somebody has asked anew in this very moment.
+        let swap = self.wanted_until_ms.compare_exchange(
+            until_ms,
+            0,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if swap.is_err() {
+            return true;
+        }
         held.batches.clear();
         held.size_bytes = 0;
-        self.wanted_until_ms.store(0, Ordering::Relaxed);
         false
     }
 
