@@ -60,6 +60,7 @@ pub mod escape;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod page;
 pub mod spool;
 pub mod status;
 pub mod sync;

@@ -36,6 +36,7 @@ const LEAVES: &[&str] = &[
     "limits",
     "log",
     "memory",
+    "page",
     "spool",
     "status",
     "sync",

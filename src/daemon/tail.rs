@@ -5,14 +5,13 @@
 //! segment as a line, and how much was lost where this was too slow. Bound: [`LIMITS`]. A process
 //! of its own; ends with the daemon, or with whoever reads its output.
 
-use crate::address;
+use crate::page::{Bounds, get};
 use crate::sandbox::document::Document;
 use crate::sandbox::store::{Limits, Moment, Store};
 use crate::sandbox::{QUIET_TIME, text, tree};
 use crate::tail::WAIT_TIME;
 use serde::Deserialize;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,8 +24,8 @@ const LIMITS: Limits = Limits {
     trace_size_bytes_max: 4 * 1024 * 1024,
 };
 
-/// An answer beyond this size is not the daemon's.
-const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// An answer takes [`WAIT_TIME`], and a larger one is not the daemon's.
+const BOUNDS: Bounds = Bounds { time: WAIT_TIME.saturating_mul(2), answer_bytes: 8 * 1024 * 1024 };
 
 /// Answers that wait to be drawn, so that one is fetched while others are.
 const ANSWER_COUNT_MAX: usize = 2;
@@ -163,38 +162,19 @@ impl Screen<'_> {
 
 /// One question and its answer.
 fn ask(address: &str, after: Option<u64>) -> Result<Answer, TailError> {
-    let (status, body) = exchange(address, after).map_err(|source| {
-        let address = address.to_owned();
-        TailError::Unreachable { address, source }
-    })?;
+    let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
     let foreign = || TailError::Foreign(address.to_owned());
-    if status == 200 {
-        return serde_json::from_slice(&body).map_err(|_| foreign());
+    let page = get(address, &format!("/tail{query}"), BOUNDS).map_err(|source| {
+        let address = address.to_owned();
+        match source.kind() {
+            io::ErrorKind::InvalidData => TailError::Foreign(address),
+            _ => TailError::Unreachable { address, source },
+        }
+    })?;
+    if page.status == 200 {
+        return serde_json::from_slice(&page.body).map_err(|_| foreign());
     }
-    let failure: serde_json::Value = serde_json::from_slice(&body).map_err(|_| foreign())?;
+    let failure: serde_json::Value = serde_json::from_slice(&page.body).map_err(|_| foreign())?;
     let message = failure["message"].as_str().ok_or_else(foreign)?;
     Err(TailError::Refused(text::clean(message, 500)))
-}
-
-/// HTTP/1.0, whose answers end with the connection.
-fn exchange(address: &str, after: Option<u64>) -> io::Result<(u16, Vec<u8>)> {
-    let addresses = address::resolve(address)?;
-    let first = addresses.first().ok_or(io::ErrorKind::NotFound)?;
-    let connect_time = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address::reachable(*first), connect_time)?;
-    stream.set_write_timeout(Some(connect_time))?;
-    stream.set_read_timeout(Some(2 * WAIT_TIME))?;
-    let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
-    write!(stream, "GET /tail{query} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut reader = BufReader::new(stream.take(ANSWER_BYTES_MAX));
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    while line.trim_end() != "" {
-        line.clear();
-        reader.read_line(&mut line)?;
-    }
-    let mut body = Vec::new();
-    reader.read_to_end(&mut body)?;
-    Ok((status, body))
 }

@@ -1,21 +1,14 @@
 //! `xray healthcheck` and `xray verify` ask a daemon for its pages, from a process of their own.
 //!
-//! In: the address of its TCP port. Out: its answer, in words or as it is. Bound: [`TIME_MAX`], one answer of
-//! [`ANSWER_BYTES_MAX`]. No runtime is needed.
+//! In: the address of its TCP port. Out: its answer, in words or as it is. Bound: [`BOUNDS`].
 
-use crate::address;
+use crate::page::{Bounds, get};
 use serde_json::Value;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
 
-/// Orchestrators give up after 5 s, and then nobody sees why.
-const TIME_MAX: Duration = Duration::from_millis(4_500);
-
-/// A longer answer is not the daemon's.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// Orchestrators give up after 5 s, and then nobody sees why; a longer answer is not the daemon's.
+const BOUNDS: Bounds = Bounds { time: Duration::from_millis(4_500), answer_bytes: 64 * 1024 };
 
 /// Why the daemon is not well, as far as can be seen from here
 #[derive(Debug, thiserror::Error)]
@@ -95,55 +88,20 @@ pub fn report(address: &str, page: &str) -> Result<Report, AskError> {
 ///
 /// When nobody answers in HTTP.
 pub fn fetch(address: &str, page: &str) -> Result<(bool, String), AskError> {
-    let answer = exchange(address, page).map_err(|source| {
-        let address = address.to_owned();
-        AskError::Unreachable { address, source }
+    let address = || address.to_owned();
+    let answer = get(&address(), page, BOUNDS).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => AskError::Foreign { address: address() },
+        _ => AskError::Unreachable { address: address(), source },
     })?;
-    let foreign = || AskError::Foreign { address: address.to_owned() };
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(foreign)?;
-    Ok((head.split(' ').nth(1) == Some("200"), body.to_owned()))
-}
-
-fn exchange(address: &str, page: &str) -> io::Result<String> {
-    let end = Instant::now() + TIME_MAX;
-    let left = || end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let addresses = resolve(address, left())?;
-    let first = addresses.first().ok_or(io::ErrorKind::NotFound)?;
-    let mut stream = TcpStream::connect_timeout(&address::reachable(*first), left())?;
-    stream.set_write_timeout(Some(left()))?;
-    stream.write_all(format!("GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    loop {
-        stream.set_read_timeout(Some(left()))?;
-        let mut part = [0; 4096];
-        let count = stream.read(&mut part).map_err(|error| match error.kind() {
-            // What the system calls the end of a time.
-            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-            _ => error,
-        })?;
-        answer.extend_from_slice(&part[..count]);
-        if count == 0 || answer.len() as u64 > ANSWER_BYTES_MAX {
-            return Ok(String::from_utf8_lossy(&answer).into_owned());
-        }
-        if Instant::now() >= end {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-    }
-}
-
-/// The addresses of `address`, within `time`: the system's resolver itself takes no limit.
-fn resolve(address: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
-    let (sender, found) = mpsc::channel();
-    let address = address.to_owned();
-    // When it is late nobody listens any more, and it ends with the process.
-    thread::spawn(move || sender.send(address::resolve(&address)));
-    found.recv_timeout(time).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    Ok((answer.status == 200, String::from_utf8_lossy(&answer.body).into_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::thread;
 
     /// Asks a server that says `answer` whatever it is asked.
     fn asked(answer: &'static str) -> Result<String, AskError> {
