@@ -1,9 +1,12 @@
 //! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4. Requests of
 //! clients are signed in the same way.
 //!
-//! Signed afresh for each attempt, because credentials change and a signature lasts five minutes.
+//! Signed afresh for each attempt, because credentials change and a signature lasts five minutes; but
+//! what the requests of a day have in common is made once (`template.rs`).
 
-use super::body::RequestBody;
+mod template;
+
+use super::RequestBody;
 use crate::batch::Batch;
 use crate::endpoint::Endpoint;
 use crate::log::RateLimit;
@@ -15,10 +18,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use template::Template;
 use tracing::warn;
 
 static SKEWED: RateLimit = RateLimit::once_a_minute();
@@ -49,7 +52,8 @@ pub enum SignError {
     Header(#[from] http::Error),
 }
 
-/// What all requests of a daemon have in common. Clones share what is known of the service's clock.
+/// What all requests of a daemon have in common. Clones share what is known of the service's clock,
+/// and the template of the day's requests.
 #[derive(Debug, Clone)]
 pub struct Signer {
     endpoint: Endpoint,
@@ -59,6 +63,7 @@ pub struct Signer {
     user_agent: HeaderValue,
     /// How far the service's clock is ahead of ours.
     service_ahead_ns: Arc<AtomicI64>,
+    template: Arc<Mutex<Option<Template>>>,
 }
 
 impl Signer {
@@ -95,6 +100,7 @@ impl Signer {
             region: region.to_owned(),
             user_agent,
             service_ahead_ns: Arc::default(),
+            template: Arc::default(),
         }
     }
 
@@ -134,7 +140,14 @@ impl Signer {
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Request<RequestBody>, SignError> {
-        self.sign_body(RequestBody::new(batch), &batch.body_sha256, credentials, now)
+        let (body, body_sha256) = (RequestBody::new(batch), &batch.body_sha256);
+        let mut template = self.template.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(template) = template.as_ref().filter(|it| it.is_for(credentials, now)) {
+            return Ok(template.request(body, body_sha256, now));
+        }
+        let request = self.sign_body(body, body_sha256, credentials, now)?;
+        *template = Template::of(&request, body_sha256, (credentials, &self.region), now);
+        Ok(request)
     }
 
     /// A request with `body`, whose SHA-256 is given, signed with `credentials` at `now`.
@@ -154,9 +167,10 @@ impl Signer {
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("x-amzn-xray-timestamp", timestamp(now));
+        let timestamp = HeaderValue::try_from(timestamp(now)).map_err(http::Error::from)?;
+        headers.insert(template::TIMESTAMP, timestamp);
 
-        let body_sha256 = hex(body_sha256);
+        let body_sha256 = hex::encode(body_sha256);
         self.authorize(&mut request, &self.uri_text, body_sha256, credentials, now)?;
         // Not signed: proxies on the way may add to it.
         request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
@@ -181,7 +195,7 @@ impl Signer {
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Request<RequestBody>, SignError> {
-        let body_sha256 = hex(&Sha256::digest(&body));
+        let body_sha256 = hex::encode(Sha256::digest(&body));
         let mut request = Request::new(RequestBody::from(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.endpoint.uri(target.as_str());
@@ -258,17 +272,9 @@ fn user_agent(execution_environment: &str) -> String {
 }
 
 /// Seconds since 1970 with nine decimals.
-fn timestamp(now: SystemTime) -> HeaderValue {
+fn timestamp(now: SystemTime) -> String {
     let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let text = format!("{}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos());
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0.000000000"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("{}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos())
 }
 
 #[cfg(test)]
@@ -290,17 +296,95 @@ mod tests {
         }
     }
 
+    fn batch(body_sha256: [u8; 32]) -> Batch {
+        Batch {
+            body: vec![],
+            body_length_bytes: 0,
+            body_sha256,
+            documents: vec![],
+            oldest_at: std::time::Instant::now(),
+        }
+    }
+
+    fn signer(endpoint: &str) -> Signer {
+        let endpoint = Endpoint::resolve(Some(endpoint), "x", Variant::default()).unwrap();
+        Signer::new(&endpoint, "eu-west-1", Some("AWS_ECS_FARGATE"))
+    }
+
+    /// As aws-sigv4 alone signs it.
+    fn expected(signer: &Signer, sha256: [u8; 32], with: &Credentials, at: SystemTime) -> String {
+        let request = signer.sign_body(RequestBody::from(Bytes::new()), &sha256, with, at).unwrap();
+        text(&request)
+    }
+
+    fn text(request: &Request<RequestBody>) -> String {
+        format!("{} {} {:?}", request.method(), request.uri(), shown(request.headers().clone()))
+    }
+
+    /// Sensitive values are not shown otherwise.
+    fn shown(mut headers: HeaderMap) -> HeaderMap {
+        headers.values_mut().for_each(|value| value.set_sensitive(false));
+        headers
+    }
+
+    #[test]
+    fn requests_from_a_template_are_those_that_the_library_makes() {
+        let token = Some("FwoGZXIvYXdzEB4aDH+/session//token==".to_owned());
+        let keys = [("AKIDEXAMPLE", None), ("ASIA/EXAMPLE", token)];
+        let start = UNIX_EPOCH + Duration::new(1_795_305_600, 999_999_999);
+        let endpoints = [
+            "https://xray.eu-west-1.amazonaws.com",
+            "http://127.0.0.1:2000",
+            "https://vpce-1.example/two/parts/",
+            "https://[::1]:8443",
+        ];
+        for (endpoint, (key, token)) in
+            endpoints.iter().flat_map(|it| keys.clone().map(|key| (it, key)))
+        {
+            let signer = signer(endpoint);
+            let credentials = Credentials::new(key, "wJalrXUtnFEMI", token, None, "test");
+            // Over four days, at hours and minutes of one digit and of two.
+            for number in 0..200_u8 {
+                let at = start + u32::from(number) * Duration::from_secs(1_741);
+                let sha256 = [number; 32];
+                let request = signer.sign(&batch(sha256), &credentials, at).unwrap();
+                assert_eq!(text(&request), expected(&signer, sha256, &credentials, at));
+                let template = signer.template.lock().unwrap();
+                assert!(template.as_ref().unwrap().is_for(&credentials, at), "{endpoint}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_credentials_have_another_template() {
+        let signer = signer("https://xray.eu-west-1.amazonaws.com");
+        let at = SystemTime::now();
+        for key in ["AKID1", "AKID2", "AKID1"] {
+            for secret in ["one", "two"] {
+                let credentials = Credentials::new(key, secret, None, None, "test");
+                let request = signer.sign(&batch([1; 32]), &credentials, at).unwrap();
+                assert_eq!(text(&request), expected(&signer, [1; 32], &credentials, at));
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_library_signs_in_another_form_has_no_template() {
+        let signer = signer("https://vpce-1.example/with%20space");
+        let credentials = Credentials::new("AKID", "secret", None, None, "test");
+        for _ in 0..2 {
+            let at = SystemTime::now();
+            let request = signer.sign(&batch([1; 32]), &credentials, at).unwrap();
+            assert_eq!(text(&request), expected(&signer, [1; 32], &credentials, at));
+            assert!(signer.template.lock().unwrap().is_none());
+        }
+    }
+
     #[test]
     fn a_line_break_in_the_access_key_is_an_error_and_no_panic() {
         let endpoint =
             Endpoint::resolve(Some("http://127.0.0.1:1"), "x", Variant::default()).unwrap();
-        let batch = Batch {
-            body: vec![],
-            body_length_bytes: 0,
-            body_sha256: [0; 32],
-            documents: vec![],
-            oldest_at: std::time::Instant::now(),
-        };
+        let batch = batch([0; 32]);
         for (key, region) in [("AKID\n", "us-east-1"), ("AKID", "us-east-1\n")] {
             let signer = Signer::new(&endpoint, region, None);
             let credentials = Credentials::new(key, "secret", None, None, "test");
