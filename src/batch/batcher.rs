@@ -6,7 +6,6 @@ use crate::limits::LANE_COUNT_MAX;
 use crate::memory::Pool;
 use crate::ring::PackedSegment;
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,6 @@ pub struct Batcher {
     lanes: Vec<Lane>,
     pub(super) lane_count: usize,
     body_bytes_max: usize,
-    hash: RandomState,
     finished: VecDeque<Batch>,
 }
 
@@ -29,8 +27,7 @@ impl Batcher {
     /// body before it passes `body_bytes_max`, unless a single document does.
     pub fn new(pool: Arc<Pool>, body_bytes_max: usize, lane_count_max: usize) -> Self {
         let lanes = (0..lane_count_max.clamp(1, LANE_COUNT_MAX)).map(|_| Lane::default()).collect();
-        let hash = RandomState::new();
-        Self { pool, lanes, lane_count: 1, body_bytes_max, hash, finished: VecDeque::new() }
+        Self { pool, lanes, lane_count: 1, body_bytes_max, finished: VecDeque::new() }
     }
 
     /// Adds a segment that came at `received_at`; [`pop`](Self::pop) then has the batches it
@@ -63,10 +60,7 @@ impl Batcher {
 
     fn lane_of(&self, segment: &PackedSegment<'_>) -> usize {
         match segment.field(segment.fields.trace_id) {
-            Some(trace_id) if self.lane_count > 1 => {
-                let hash = self.hash.hash_one(trace_id);
-                usize::try_from(hash % self.lane_count as u64).unwrap_or(0)
-            }
+            Some(trace_id) if self.lane_count > 1 => spread(trace_id) % self.lane_count,
             _ => 0,
         }
     }
@@ -120,4 +114,16 @@ impl Batcher {
         let open: usize = self.lanes.iter().map(Lane::memory_bytes).sum();
         open + self.finished.iter().map(Batch::memory_bytes).sum::<usize>()
     }
+}
+
+/// A number for a trace: the same for the same id, and evenly spread, since the end of an id is
+/// random. Not a hash of all of it, which every segment would pay for.
+fn spread(trace_id: &[u8]) -> usize {
+    let mut end = [0; 8];
+    for (place, byte) in end.iter_mut().zip(trace_id.iter().rev()) {
+        *place = *byte;
+    }
+    // The golden ratio of 64 bits, so that each digit counts in the upper half.
+    let product = u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    usize::try_from(product >> 32).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! A batch being written: documents escaped straight into the chunks of a request body.
 
-use super::{BODY_END, BODY_START, Batch, DOCUMENT_COUNT_MAX, Document, Label};
+use super::{BODY_END, Batch, DOCUMENT_COUNT_MAX, Document, FIRST_START, Label};
 use crate::escape;
 use crate::memory::{CHUNK_BYTES, Chunk, Pool};
 use crate::ring::PackedSegment;
@@ -59,10 +59,8 @@ impl Lane {
         segment: &PackedSegment<'_>,
         pool: &Arc<Pool>,
     ) -> Result<usize, OutOfChunks> {
-        let first = self.documents.is_empty();
-        self.write(if first { BODY_START } else { b"," }, pool)?;
-        let offset = self.length;
-        self.write(b"\"", pool)?;
+        self.write(if self.documents.is_empty() { FIRST_START } else { b",\"" }, pool)?;
+        let offset = self.length - 1;
         let escape = match segment.fields.form {
             Form::Json | Form::Text => escape::escape,
             Form::Bytes => escape::escape_lossy,

@@ -34,7 +34,9 @@ pub const DOCUMENT_COUNT_MAX: usize = 50;
 /// A batch leaves when its oldest document has waited this long, full or not.
 pub const AGE_MAX: Duration = Duration::from_secs(1);
 
-const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
+/// A body up to the first document's quote, and with it.
+const BODY_START: &[u8] = FIRST_START.split_last().expect("it is not empty").1;
+const FIRST_START: &[u8] = br#"{"TraceSegmentDocuments":[""#;
 const BODY_END: &[u8; 2] = b"]}";
 
 /// Where a document lies in a body, and what the answers and the log call it.

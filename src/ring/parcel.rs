@@ -57,6 +57,9 @@ impl<'a> PackedSegment<'a> {
     pub fn field(&self, span: Span) -> Option<&'a [u8]> {
         let mut offset = usize::from(span.offset);
         let length = usize::from(span.length);
+        if let Pieces::One(document) = self.pieces {
+            return document.get(offset..offset + length).filter(|field| !field.is_empty());
+        }
         for piece in self.pieces() {
             if offset < piece.len() {
                 return piece.get(offset..offset + length).filter(|field| !field.is_empty());
