@@ -57,6 +57,7 @@ pub mod address;
 pub mod cause;
 pub mod endpoint;
 pub mod escape;
+pub mod hash;
 pub mod limits;
 pub mod log;
 pub mod memory;

@@ -1,9 +1,9 @@
 //! A finished batch: a request body in pieces, and the way to a batch of some of its documents.
 
 use super::{BODY_END, BODY_START, Document};
+use crate::hash::{sha256, sha256_of_two};
 use crate::memory::CHUNK_BYTES;
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -22,13 +22,42 @@ pub struct Batch {
     pub oldest_at: Instant,
 }
 
+/// A finished request body that is still to be hashed.
+#[derive(Debug)]
+pub(super) struct Unhashed {
+    pub(super) body: Vec<Bytes>,
+    pub(super) documents: Vec<Document>,
+    pub(super) oldest_at: Instant,
+}
+
+impl Unhashed {
+    pub(super) fn hash(self) -> Batch {
+        let body_sha256 = sha256(&self.body);
+        self.with_hash(body_sha256)
+    }
+
+    /// Of two at a time it takes two thirds of the time.
+    pub(super) fn hash_two([one, other]: [Self; 2]) -> [Batch; 2] {
+        let [sha256, other_sha256] = sha256_of_two([&one.body, &other.body]);
+        [one.with_hash(sha256), other.with_hash(other_sha256)]
+    }
+
+    /// Memory that it takes up: a chunk a piece.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.body.len() * CHUNK_BYTES
+    }
+
+    fn with_hash(self, body_sha256: [u8; 32]) -> Batch {
+        let Self { body, documents, oldest_at } = self;
+        let body_length_bytes = body.iter().map(Bytes::len).sum();
+        Batch { body, body_length_bytes, body_sha256, documents, oldest_at }
+    }
+}
+
 impl Batch {
     /// A batch of `body` with these documents in it.
     pub(super) fn new(body: Vec<Bytes>, documents: Vec<Document>, oldest_at: Instant) -> Self {
-        let mut hash = Sha256::new();
-        body.iter().for_each(|piece| hash.update(piece));
-        let body_length_bytes = body.iter().map(Bytes::len).sum();
-        Self { body, body_length_bytes, body_sha256: hash.finalize().into(), documents, oldest_at }
+        Unhashed { body, documents, oldest_at }.hash()
     }
 
     /// The batch of the documents at these places alone; its pieces are shared with this one, so

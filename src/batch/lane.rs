@@ -1,6 +1,7 @@
 //! A batch being written: documents escaped straight into the chunks of a request body.
 
-use super::{BODY_END, Batch, DOCUMENT_COUNT_MAX, Document, FIRST_START, Label};
+use super::body::Unhashed;
+use super::{BODY_END, DOCUMENT_COUNT_MAX, Document, FIRST_START, Label};
 use crate::escape;
 use crate::memory::{CHUNK_BYTES, Chunk, Pool};
 use crate::ring::PackedSegment;
@@ -116,11 +117,11 @@ impl Lane {
     }
 
     /// Ends the body; `None` when it has no document.
-    pub(super) fn finish(&mut self) -> Option<Batch> {
+    pub(super) fn finish(&mut self) -> Option<Unhashed> {
         let oldest_at = self.oldest_at.take()?;
         self.chunks.last_mut()?.fill(BODY_END);
         let body = self.chunks.drain(..).map(Bytes::from_owner).collect();
-        let batch = Batch::new(body, self.documents.clone(), oldest_at);
+        let batch = Unhashed { body, documents: self.documents.clone(), oldest_at };
         self.documents.clear();
         self.length = 0;
         Some(batch)

@@ -267,7 +267,10 @@ impl Outlet {
                 self.taken_count += parcel.segment_count();
                 self.pack(&parcel, now);
                 drop(parcel);
-                self.pass_on();
+                // An odd one waits for the end of the turn at most.
+                if self.batcher.has_two() {
+                    self.pass_on();
+                }
                 parcel_count += 1;
                 if parcel_count == PARCELS_PER_TURN {
                     // The ring that comes last must not wait for the first one to be empty.
