@@ -6,10 +6,12 @@
 //!
 //! Documents are JSON themselves, so a character to escape (a quote) comes every eight bytes or
 //! so, and looking for the next one does not pay. Blocks are looked at as a whole instead: one
-//! with quotes and backslashes is spread out without a branch for each byte (`x86.rs`, or
-//! `portable.rs` on other processors), and only one with a control character goes
-//! byte by byte. `benches/escape.rs` holds the comparison with the ecosystem's escapers.
+//! with quotes and backslashes is spread out without a branch for each byte (`avx512.rs` or `x86.rs`,
+//! whichever the processor has the instructions for, or `portable.rs`), and only one with a control
+//! character goes byte by byte. `benches/escape.rs` holds the comparison with the ecosystem's escapers.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -69,6 +71,10 @@ const fn escape_table() -> [u8; 256] {
 ///
 /// `input` is taken as valid UTF-8: bytes from 0x80 up are copied. Never stops within a character.
 pub fn escape(input: &[u8], output: &mut [u8]) -> Progress {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_available() {
+        return escape_with(avx512::escape_blocks, input, output);
+    }
     #[cfg(target_arch = "x86_64")]
     if x86::is_available() {
         return escape_with(x86::escape_blocks, input, output);
@@ -170,8 +176,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Escape = fn(&[u8], &mut [u8]) -> Progress;
+
     /// Escapes all of `input` through an output of `room` bytes at a time.
-    fn escape_all(input: &[u8], room: usize, escape: fn(&[u8], &mut [u8]) -> Progress) -> Vec<u8> {
+    fn escape_all(input: &[u8], room: usize, escape: Escape) -> Vec<u8> {
         let mut escaped = Vec::new();
         let mut rest = input;
         let mut output = vec![0; room];
@@ -184,6 +192,16 @@ mod tests {
         escaped
     }
 
+    /// Every way that this processor has.
+    fn ways() -> Vec<Escape> {
+        let mut ways: Vec<Escape> = vec![escape, escape_portable];
+        #[cfg(target_arch = "x86_64")]
+        if x86::is_available() {
+            ways.push(|input, output| escape_with(x86::escape_blocks, input, output));
+        }
+        ways
+    }
+
     fn decode(escaped: &[u8]) -> String {
         let quoted = [b"\"", escaped, b"\""].concat();
         serde_json::from_slice(&quoted).expect("escaped text is the inside of a JSON string")
@@ -191,10 +209,10 @@ mod tests {
 
     #[test]
     fn every_ascii_character_survives_in_every_place_of_a_block() {
-        for escape in [escape, escape_portable] {
+        for escape in ways() {
             for byte in 0..0x80u8 {
-                for place in 0..BLOCK {
-                    let mut text = vec![b'x'; 2 * BLOCK + 3];
+                for place in 0..2 * BLOCK {
+                    let mut text = vec![b'x'; 4 * BLOCK + 3];
                     text[place] = byte;
                     let escaped = escape_all(&text, 8 * BLOCK, escape);
                     assert_eq!(decode(&escaped).as_bytes(), text, "byte {byte} at {place}");
@@ -205,21 +223,23 @@ mod tests {
 
     #[test]
     fn every_mix_of_quotes_in_half_a_block_survives() {
-        for escape in [escape, escape_portable] {
+        for escape in ways() {
             for mask in 0..1u32 << 8 {
                 let quote = |place: u32| if mask >> place & 1 == 1 { b'"' } else { b'a' };
                 let low: Vec<u8> = (0..8).map(quote).collect();
                 let high: Vec<u8> = (0..8).map(|place| quote(7 - place)).collect();
-                let text = [low, high].concat();
-                assert_eq!(decode(&escape_all(&text, 4 * BLOCK, escape)).as_bytes(), text);
+                let text = [&low[..], &high, &high, &low].concat();
+                assert_eq!(decode(&escape_all(&text, 8 * BLOCK, escape)).as_bytes(), text);
             }
         }
     }
 
     #[test]
-    fn the_byte_shuffle_is_used_where_the_processor_has_it() {
+    fn vector_instructions_are_used_where_the_processor_has_them() {
         #[cfg(target_arch = "x86_64")]
         assert_eq!(x86::is_available(), is_x86_feature_detected!("ssse3"));
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(avx512::is_available(), is_x86_feature_detected!("avx512vbmi2"));
     }
 
     #[test]
@@ -233,7 +253,7 @@ mod tests {
     proptest! {
         #[test]
         fn decoding_gives_back_any_string(text in ".*", room in 6usize..200) {
-            for escape in [escape, escape_portable] {
+            for escape in ways() {
                 prop_assert_eq!(&decode(&escape_all(text.as_bytes(), room, escape)), &text);
             }
         }
@@ -243,7 +263,7 @@ mod tests {
             text in r#"[a-c"\\ \n\t\x00-\x1fé🦀]{0,300}"#,
         ) {
             let expected = serde_json::to_string(&text).expect("a string is serializable");
-            for escape in [escape, escape_portable] {
+            for escape in ways() {
                 let escaped = escape_all(text.as_bytes(), 4096, escape);
                 prop_assert_eq!(format!("\"{}\"", String::from_utf8_lossy(&escaped)), &*expected);
             }
