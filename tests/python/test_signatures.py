@@ -1,8 +1,8 @@
 """The daemon's requests, held against botocore's idea of them.
 
-In: the requests that the daemon sends for two recorded datagrams, as an endpoint of the test
-receives them. botocore signs each again, at the same moment and with the same headers, and has to
-come to the same Authorization header.
+In: the requests that the daemon sends for two recorded datagrams, twice, as an
+endpoint of the test receives them. botocore signs each again, at the same moment and with the same
+headers, and has to come to the same Authorization header.
 """
 
 import json
@@ -30,8 +30,10 @@ def receive(start_daemon):
 
         def receive(path="", **environment):
             daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=recorder.url + path, **environment)
-            daemon.send(DATAGRAMS)
-            daemon.wait_until_sent(len(DATAGRAMS))
+            # Two requests: the second one is made of the first.
+            for number in (1, 2):
+                daemon.send(DATAGRAMS)
+                daemon.wait_until_sent(number * len(DATAGRAMS))
             return recorder.requests
 
         yield receive
@@ -70,7 +72,7 @@ def test_the_bodies_hold_the_documents_of_all_datagrams(receive):
     bodies = [json.loads(request.body) for request in receive()]
     assert all(list(body) == ["TraceSegmentDocuments"] for body in bodies)
     documents = [document for body in bodies for document in body["TraceSegmentDocuments"]]
-    expected = [datagram.split(b"\n", 1)[1].decode() for datagram in DATAGRAMS]
+    expected = [datagram.split(b"\n", 1)[1].decode() for datagram in 2 * DATAGRAMS]
     assert sorted(documents) == sorted(expected)
 
 
