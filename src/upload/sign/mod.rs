@@ -356,6 +356,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_for_a_day_shows_no_secret() {
+        let signer = signer("https://xray.eu-west-1.amazonaws.com");
+        let token = Some("secret-token".to_owned());
+        let credentials = Credentials::new("AKID", "secret-key", token, None, "test");
+        signer.sign(&batch([1; 32]), &credentials, SystemTime::now()).unwrap();
+        let shown = format!("{signer:?}");
+        assert!(shown.contains("/eu-west-1/xray/") && !shown.contains("secret-"), "{shown}");
+    }
+
+    #[test]
     fn other_credentials_have_another_template() {
         let signer = signer("https://xray.eu-west-1.amazonaws.com");
         let at = SystemTime::now();

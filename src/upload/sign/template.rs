@@ -24,7 +24,6 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the requests of one day that are signed with the same credentials have in common.
-#[derive(Debug)]
 pub(super) struct Template {
     day_number: u64,
     credentials: Credentials,
@@ -37,15 +36,14 @@ pub(super) struct Template {
     scope: String,
     /// `Authorization` up to the signature.
     authorization: String,
-    key: Key,
+    /// Of the day, the region and the service.
+    key: Vec<u8>,
 }
 
-/// The key of a day, a region and a service.
-struct Key(Vec<u8>);
-
-impl fmt::Debug for Key {
+/// The text that is hashed holds the session token, so that nothing but the scope is shown.
+impl fmt::Debug for Template {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Key")
+        out.debug_struct("Template").field("scope", &self.scope).finish_non_exhaustive()
     }
 }
 
@@ -77,7 +75,7 @@ impl Template {
             canonical: canonical(request, names)?,
             scope: scope.to_owned(),
             authorization: authorization.to_owned(),
-            key: Key(v4::generate_signing_key(secret, now, region, SERVICE).as_ref().to_vec()),
+            key: v4::generate_signing_key(secret, now, region, SERVICE).as_ref().to_vec(),
         };
         let time = template.date(now);
         let is_same = headers.get(DATE)? == time.as_str()
@@ -121,7 +119,7 @@ impl Template {
         canonical.update(hex(body_sha256));
         let canonical = hex(&canonical.finalize().into());
         let signed = [ALGORITHM, "\n", date, "\n", &self.scope, "\n"].map(str::as_bytes);
-        v4::calculate_signature(&self.key.0, &[signed.concat(), canonical.to_vec()].concat())
+        v4::calculate_signature(&self.key, &[signed.concat(), canonical.to_vec()].concat())
     }
 
     /// `20260131T235959Z`: the day is the scope's.
