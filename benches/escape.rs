@@ -4,7 +4,7 @@ mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use xrayd::escape::{EXPANSION_MAX, escape, escape_lossy, escape_portable};
+use xrayd::escape::{EXPANSION_MAX, escape_lossy, ways};
 
 fn bytewise(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {
@@ -25,12 +25,11 @@ fn benchmark(criterion: &mut Criterion) {
         let text = std::str::from_utf8(&document).expect("it is text");
         let mut out = vec![0; length * EXPANSION_MAX];
         group.throughput(Throughput::Bytes(length as u64));
-        group.bench_function(format!("ours/{length}"), |bencher| {
-            bencher.iter(|| escape(black_box(&document), &mut out).written);
-        });
-        group.bench_function(format!("ours, any processor/{length}"), |bencher| {
-            bencher.iter(|| escape_portable(black_box(&document), &mut out).written);
-        });
+        for (name, escape) in ways() {
+            group.bench_function(format!("ours, {name}/{length}"), |bencher| {
+                bencher.iter(|| escape(black_box(&document), &mut out).written);
+            });
+        }
         group.bench_function(format!("ours, invalid UTF-8 looked for/{length}"), |bencher| {
             bencher.iter(|| escape_lossy(black_box(&document), &mut out).written);
         });

@@ -82,8 +82,28 @@ pub fn escape(input: &[u8], output: &mut [u8]) -> Progress {
     escape_portable(input, output)
 }
 
+/// Escapes as [`escape`] does.
+pub type Escape = fn(&[u8], &mut [u8]) -> Progress;
+
+/// Every way to escape that this processor has, with its name, the fastest last: for tests and
+/// benchmarks, which hold them against each other.
+pub fn ways() -> Vec<(&'static str, Escape)> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
+    let mut ways: Vec<(_, Escape)> = vec![("any processor", escape_portable)];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if x86::is_available() {
+            ways.push(("byte shuffle", |text, out| escape_with(x86::escape_blocks, text, out)));
+        }
+        if avx512::is_available() {
+            ways.push(("byte compress", |text, out| escape_with(avx512::escape_blocks, text, out)));
+        }
+    }
+    ways
+}
+
 /// The same as [`escape`] without instructions of one processor alone.
-pub fn escape_portable(input: &[u8], output: &mut [u8]) -> Progress {
+fn escape_portable(input: &[u8], output: &mut [u8]) -> Progress {
     escape_with(portable::escape_blocks, input, output)
 }
 
@@ -176,8 +196,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    type Escape = fn(&[u8], &mut [u8]) -> Progress;
-
     /// Escapes all of `input` through an output of `room` bytes at a time.
     fn escape_all(input: &[u8], room: usize, escape: Escape) -> Vec<u8> {
         let mut escaped = Vec::new();
@@ -192,14 +210,9 @@ mod tests {
         escaped
     }
 
-    /// Every way that this processor has.
-    fn ways() -> Vec<Escape> {
-        let mut ways: Vec<Escape> = vec![escape, escape_portable];
-        #[cfg(target_arch = "x86_64")]
-        if x86::is_available() {
-            ways.push(|input, output| escape_with(x86::escape_blocks, input, output));
-        }
-        ways
+    /// Every way that this processor has, and the one that is taken.
+    fn all_ways() -> impl Iterator<Item = Escape> {
+        ways().into_iter().map(|(_, escape)| escape).chain([escape as Escape])
     }
 
     fn decode(escaped: &[u8]) -> String {
@@ -209,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_ascii_character_survives_in_every_place_of_a_block() {
-        for escape in ways() {
+        for escape in all_ways() {
             for byte in 0..0x80u8 {
                 for place in 0..2 * BLOCK {
                     let mut text = vec![b'x'; 4 * BLOCK + 3];
@@ -223,7 +236,7 @@ mod tests {
 
     #[test]
     fn every_mix_of_quotes_in_half_a_block_survives() {
-        for escape in ways() {
+        for escape in all_ways() {
             for mask in 0..1u32 << 8 {
                 let quote = |place: u32| if mask >> place & 1 == 1 { b'"' } else { b'a' };
                 let low: Vec<u8> = (0..8).map(quote).collect();
@@ -253,7 +266,7 @@ mod tests {
     proptest! {
         #[test]
         fn decoding_gives_back_any_string(text in ".*", room in 6usize..200) {
-            for escape in ways() {
+            for escape in all_ways() {
                 prop_assert_eq!(&decode(&escape_all(text.as_bytes(), room, escape)), &text);
             }
         }
@@ -263,7 +276,7 @@ mod tests {
             text in r#"[a-c"\\ \n\t\x00-\x1fé🦀]{0,300}"#,
         ) {
             let expected = serde_json::to_string(&text).expect("a string is serializable");
-            for escape in ways() {
+            for escape in all_ways() {
                 let escaped = escape_all(text.as_bytes(), 4096, escape);
                 prop_assert_eq!(format!("\"{}\"", String::from_utf8_lossy(&escaped)), &*expected);
             }
