@@ -1,18 +1,29 @@
-//! What a steered endpoint says to a request, and what it has taken.
+//! What the fake service says to a request ([`Rules`]), and what it has taken ([`Ledger`]).
+//!
+//! In: the parts of a request. Out: an answer, and a note in the ledger. No network, no thread.
 
+use super::dates::{amazon_date, http_date};
 use super::load::Sent;
 use http::header::{CONTENT_TYPE, DATE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use std::collections::{BTreeMap, HashSet};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use time::{Date, Month, OffsetDateTime};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 
 /// A request that was signed this far from the service's clock is refused.
 const SKEW_MAX_SECONDS: i64 = 5 * 60;
 
+/// What the service does with an upload of a number.
+type Script = dyn Fn(usize) -> Reply + Send + Sync;
+
 /// What the service does with requests; a test changes it at any time.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Rules {
+    /// What happens to the upload of each number, from 0; without one [`Reply::Accept`]. The other
+    /// rules come first.
+    pub script: Option<Arc<Script>>,
     /// How long an answer takes. The documents are taken at its end.
     pub pause: Duration,
     /// Every request is answered with this, and nothing is taken.
@@ -31,6 +42,27 @@ pub struct Rules {
     pub hangs_uploads: bool,
     /// What other calls than uploads are answered with.
     pub call_answer: CallAnswer,
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Rules").field("failure", &self.failure).finish_non_exhaustive()
+    }
+}
+
+/// What a script does with an upload.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// Takes the documents and says so.
+    Accept,
+    /// Takes the documents and answers with success and this body.
+    Answer(String),
+    /// Takes the documents, then breaks the connection instead of answering.
+    AcceptAndBreak,
+    /// Breaks the connection and takes nothing.
+    Break,
+    /// Takes nothing and answers with this.
+    Fail(Failure),
 }
 
 /// The answer to a call that is no upload.
@@ -78,7 +110,12 @@ pub struct Failure {
 impl Failure {
     /// A status and nothing else.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: String::new() }
+        Self::body(status, "")
+    }
+
+    /// A status and a body.
+    pub fn body(status: u16, body: &str) -> Self {
+        Self { status, headers: Vec::new(), body: body.to_owned() }
     }
 
     /// The page of a proxy on the way.
@@ -147,6 +184,8 @@ pub enum Verdict {
     Throttled,
     /// It was answered with another status than success.
     Failed(u16),
+    /// Its connection was broken, after the documents were taken or instead of it.
+    Broken,
 }
 
 /// How often a document was taken, and when first.
@@ -165,14 +204,39 @@ pub struct Ledger {
     pub arrivals: BTreeMap<String, Arrival>,
     /// The bodies of telemetry, which is always taken and counted nowhere else.
     pub telemetry: Vec<serde_json::Value>,
-    /// Every request that was answered.
+    /// Every upload that was answered or broken off.
     pub requests: Vec<(Instant, Verdict)>,
+    /// The version of HTTP of each.
+    pub versions: Vec<Version>,
+    /// The largest number of uploads that were open at a time.
+    pub open_count_max: usize,
     /// What no daemon may send.
     pub violations: Vec<String>,
     /// Calls that are no uploads.
     pub calls: Vec<Call>,
     /// Documents that were unprocessed once.
     put_off: HashSet<String>,
+    begun_count: usize,
+}
+
+/// An upload as it came.
+#[derive(Debug)]
+pub struct Upload<'a> {
+    /// The version of HTTP.
+    pub version: Version,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// How an upload ends.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With an answer.
+    Answered(Response<String>),
+    /// With its connection.
+    Broken,
 }
 
 impl Ledger {
@@ -210,27 +274,55 @@ impl Ledger {
         answer
     }
 
-    /// Decides about a request and notes what is taken.
-    pub fn decide(
-        &mut self,
-        rules: &mut Rules,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> Response<String> {
-        let (verdict, mut answer) = match self.documents(headers, body) {
+    /// Notes that an upload has come. One that is never answered stays open.
+    pub fn begin_upload(&mut self) {
+        self.begun_count += 1;
+        self.open_count_max = self.open_count_max.max(self.begun_count - self.requests.len());
+    }
+
+    /// Decides about an upload and notes what is taken.
+    pub fn decide(&mut self, rules: &mut Rules, upload: &Upload<'_>) -> Outcome {
+        let (verdict, answer) = match self.documents(upload.headers, upload.body) {
             Err(violation) => {
                 self.violations.push(violation);
-                (Verdict::Failed(400), fail(Failure::status(400)))
+                (Verdict::Failed(400), Some(fail(Failure::status(400))))
             }
-            Ok(documents) => match refuse(rules, headers, body.len(), &documents) {
-                Some((verdict, failure)) => (verdict, fail(failure)),
-                None => self.take(documents),
+            Ok(documents) => match refuse(rules, upload.headers, upload.body.len(), &documents) {
+                Some((verdict, failure)) => (verdict, Some(fail(failure))),
+                None => self.reply(rules, documents),
             },
         };
         self.requests.push((Instant::now(), verdict));
+        self.versions.push(upload.version);
+        let Some(mut answer) = answer else { return Outcome::Broken };
         let now = OffsetDateTime::now_utc() + offset(rules.clock);
         answer.headers_mut().insert(DATE, http_date(now));
-        answer
+        Outcome::Answered(answer)
+    }
+
+    /// Does what the script says, if there is one.
+    fn reply(
+        &mut self,
+        rules: &Rules,
+        documents: Vec<String>,
+    ) -> (Verdict, Option<Response<String>>) {
+        let number = self.requests.len();
+        match rules.script.as_ref().map_or(Reply::Accept, |script| script(number)) {
+            Reply::Accept => {
+                let (verdict, answer) = self.take(documents);
+                (verdict, Some(answer))
+            }
+            Reply::Answer(body) => {
+                let (verdict, answer) = self.take(documents);
+                (verdict, Some(answer.map(|_| body)))
+            }
+            Reply::AcceptAndBreak => {
+                self.take(documents);
+                (Verdict::Broken, None)
+            }
+            Reply::Break => (Verdict::Broken, None),
+            Reply::Fail(failure) => (Verdict::Failed(failure.status), Some(fail(failure))),
+        }
     }
 
     /// The documents of a request that is as it has to be.
@@ -264,7 +356,10 @@ impl Ledger {
                 .push(serde_json::json!({"Id": id, "ErrorCode": code, "Message": "of the test"}));
         }
         let body = serde_json::json!({"UnprocessedTraceSegments": entries}).to_string();
-        (Verdict::Accepted(taken_count), Response::new(body))
+        let mut answer = Response::new(body);
+        let id = HeaderValue::from_static("1-6925a2b2-0123456789abcdef01234567");
+        answer.headers_mut().insert("x-amzn-requestid", id);
+        (Verdict::Accepted(taken_count), answer)
     }
 }
 
@@ -331,36 +426,4 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 
 fn offset(clock: Option<Clock>) -> time::Duration {
     time::Duration::seconds(clock.map_or(0, |clock| clock.offset_seconds))
-}
-
-/// `20261125T072106Z`; what is none is long ago.
-fn amazon_date(text: &str) -> OffsetDateTime {
-    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u8>().ok();
-    let parse = || {
-        let month = Month::try_from(number(4..6)?).ok()?;
-        let date = Date::from_calendar_date(text.get(..4)?.parse().ok()?, month, number(6..8)?);
-        let at = date.ok()?.with_hms(number(9..11)?, number(11..13)?, number(13..15)?);
-        Some(at.ok()?.assume_utc())
-    };
-    parse().unwrap_or(UNIX_EPOCH.into())
-}
-
-/// `Wed, 25 Nov 2026 07:21:06 GMT`.
-fn http_date(at: OffsetDateTime) -> HeaderValue {
-    let (day, month) = (at.weekday().to_string(), at.month().to_string());
-    let (year, date) = (at.year(), at.day());
-    let (hour, minute, second) = at.to_hms();
-    let text = format!(
-        "{}, {date:02} {} {year} {hour:02}:{minute:02}:{second:02} GMT",
-        &day[..3],
-        &month[..3]
-    );
-    text.parse().unwrap()
-}
-
-#[test]
-fn dates_are_read_and_written_as_on_the_wire() {
-    let at = amazon_date("20261125T072106Z");
-    assert_eq!(SystemTime::from(at).duration_since(UNIX_EPOCH).unwrap().as_secs(), 1_795_591_266);
-    assert_eq!(http_date(at), "Wed, 25 Nov 2026 07:21:06 GMT");
 }

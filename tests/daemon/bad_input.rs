@@ -1,13 +1,13 @@
 //! Bad datagrams are counted and logged, and cost no good one.
 
-use super::endpoint::{Endpoint, Reply};
+use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 fn daemon(arguments: &[&str]) -> (Endpoint, Daemon) {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), arguments, &[]);
     (endpoint, daemon)
 }
@@ -19,7 +19,7 @@ fn arrives(datagram: &[u8], metric: &str) -> (Vec<String>, String) {
     daemon.wait_for_metric(metric, 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    let mut documents = endpoint.seen(|seen| seen.documents.clone());
+    let mut documents = endpoint.sorted_documents();
     let good = documents.iter().position(|document| document == "\"good\"");
     documents.remove(good.unwrap_or_else(|| panic!("the good one is lost:\n{log}")));
     (documents, log)

@@ -1,7 +1,7 @@
 //! A client of the daemon's TCP port that writes what it is told, byte for byte.
 
 use super::answers::Call;
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::process::{Daemon, config_file};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -97,7 +97,7 @@ pub fn call(daemon: &Daemon, request_line: &str, headers: &str, body: &[u8]) -> 
 }
 
 /// The calls that have come, all of them signed.
-pub fn calls(endpoint: &FaultEndpoint) -> Vec<Call> {
+pub fn calls(endpoint: &Endpoint) -> Vec<Call> {
     endpoint.ledger(|ledger| {
         assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
         ledger.calls.clone()
@@ -105,7 +105,7 @@ pub fn calls(endpoint: &FaultEndpoint) -> Vec<Call> {
 }
 
 /// A daemon with these keys in its file.
-pub fn start(endpoint: &FaultEndpoint, keys: &str) -> Daemon {
+pub fn start(endpoint: &Endpoint, keys: &str) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), keys);
     Daemon::start(&endpoint.url(), &["-c", &config], &[])

@@ -3,7 +3,7 @@
 
 use super::answers::Failure;
 use super::delivery::settle_once;
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Load, document};
 use super::process::{Daemon, config_file};
 use super::tls::Authority;
@@ -14,10 +14,10 @@ const SHORT_TIMEOUTS: &str = "Upload: {RequestTimeoutSeconds: 1, ConnectTimeoutS
 
 /// Begins a fault under load, ends it when calls have failed; all arrives, and once.
 fn passes(
-    endpoint: &FaultEndpoint,
+    endpoint: &Endpoint,
     daemon: Daemon,
-    begin: impl FnOnce(&FaultEndpoint),
-    end: impl FnOnce(&FaultEndpoint),
+    begin: impl FnOnce(&Endpoint),
+    end: impl FnOnce(&Endpoint),
 ) -> String {
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
@@ -37,13 +37,13 @@ fn passes(
 }
 
 /// The same for a fault of the way.
-fn way_passes(endpoint: &FaultEndpoint, daemon: Daemon, way: Way) -> String {
+fn way_passes(endpoint: &Endpoint, daemon: Daemon, way: Way) -> String {
     passes(endpoint, daemon, |it| it.set_way(way), |it| it.set_way(Way::Open))
 }
 
 /// The same for an answer.
 fn failure_passes(failure: Failure) {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     passes(
         &endpoint,
@@ -55,14 +55,14 @@ fn failure_passes(failure: Failure) {
 
 #[test]
 fn refused_connections_cost_nothing() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     way_passes(&endpoint, daemon, Way::Down);
 }
 
 #[test]
 fn reset_connections_cost_nothing() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     way_passes(&endpoint, daemon, Way::Reset);
 }
@@ -73,7 +73,7 @@ fn half_answers_are_no_success_and_cost_nothing() {
         "HTTP/1.1 200 OK\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"UnprocessedTraceSegments\":[]}",
     ] {
-        let endpoint = FaultEndpoint::start();
+        let endpoint = Endpoint::start();
         let daemon = Daemon::start(&endpoint.url(), &[], &[]);
         way_passes(&endpoint, daemon, Way::Half(half));
     }
@@ -95,7 +95,7 @@ fn pages_of_a_proxy_on_the_way_cost_nothing() {
 #[test]
 fn a_black_hole_is_given_up_after_the_time_for_a_request_and_costs_nothing() {
     for way in [Way::BlackHole, Way::Unread] {
-        let endpoint = FaultEndpoint::start();
+        let endpoint = Endpoint::start();
         let folder = tempfile::tempdir().unwrap();
         let config = config_file(folder.path(), SHORT_TIMEOUTS);
         let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
@@ -106,7 +106,7 @@ fn a_black_hole_is_given_up_after_the_time_for_a_request_and_costs_nothing() {
 
 #[test]
 fn slow_answers_are_waited_for() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.pause = Duration::from_millis(700));
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Upload: {RequestTimeoutSeconds: 3}");
@@ -118,10 +118,10 @@ fn slow_answers_are_waited_for() {
     settle_once(daemon, &endpoint, &sent);
 }
 
-fn tls_pair(folder: &tempfile::TempDir, protocol: &[u8], upload: &str) -> (FaultEndpoint, Daemon) {
+fn tls_pair(folder: &tempfile::TempDir, protocol: &[u8], upload: &str) -> (Endpoint, Daemon) {
     let authority = Authority::new(folder.path(), "private");
     let tls = authority.server("127.0.0.1", &[protocol]);
-    let endpoint = FaultEndpoint::start_tls(tls);
+    let endpoint = Endpoint::start_tls(tls);
     let bundle = authority.path.to_str().unwrap();
     let config = config_file(folder.path(), upload);
     let arguments = ["-c", config.as_str()];

@@ -1,7 +1,7 @@
 //! What was sent against what has arrived.
 
 use super::account::Account;
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::load::Sent;
 use super::process::Daemon;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// Compares; what nobody sent must not have arrived, nor a request that was not signed.
-    pub fn of<'a>(endpoint: &FaultEndpoint, sent: impl IntoIterator<Item = &'a Sent>) -> Self {
+    pub fn of<'a>(endpoint: &Endpoint, sent: impl IntoIterator<Item = &'a Sent>) -> Self {
         endpoint.ledger(|ledger| {
             assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
             let sent: Vec<&String> = sent.into_iter().map(|sent| &sent.document).collect();
@@ -57,7 +57,7 @@ pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
 
 /// Waits until all that was received is sent, then ends the daemon: everything has arrived, the
 /// account says the same. Returns the log, and the account at the end.
-pub fn settle(daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> (String, Account) {
+pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     settle_within(Duration::from_secs(30), daemon, endpoint, sent)
 }
 
@@ -65,7 +65,7 @@ pub fn settle(daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> (Strin
 pub fn settle_within(
     patience: Duration,
     daemon: Daemon,
-    endpoint: &FaultEndpoint,
+    endpoint: &Endpoint,
     sent: &[Sent],
 ) -> (String, Account) {
     wait_until_received(&daemon, sent);
@@ -88,11 +88,7 @@ pub fn settle_within(
 
 /// Waits until each of `sent` is delivered or given up, ends the daemon, and checks that what is
 /// missing is what it says that it has given up, and that none has arrived twice.
-pub fn settle_with_losses(
-    daemon: Daemon,
-    endpoint: &FaultEndpoint,
-    sent: &[Sent],
-) -> (String, Account) {
+pub fn settle_with_losses(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     wait_until_received(&daemon, sent);
     daemon.wait_until("nothing waits any more", || {
         let account = daemon.account();
@@ -108,7 +104,7 @@ pub fn settle_with_losses(
 }
 
 /// [`settle`], and none has arrived twice.
-pub fn settle_once(daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> (String, Account) {
+pub fn settle_once(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     let (log, account) = settle(daemon, endpoint, sent);
     Delivery::of(endpoint, sent).has_none_twice(&log);
     assert_eq!(account.get("sent"), sent.len() as u64, "{log}");

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "a child can only be restrained between fork and exec")]
 
-use super::endpoint::{Endpoint, Reply};
+use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, backend, command};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -80,7 +80,7 @@ fn delivers(endpoint: &Endpoint, daemon: Daemon) -> String {
 #[test]
 fn where_io_uring_is_denied_the_daemon_falls_back_says_why_and_delivers() {
     for errno in [libc::EPERM, libc::ENOSYS] {
-        let endpoint = Endpoint::start(|_| Reply::Accept);
+        let endpoint = Endpoint::start();
         let daemon = Daemon::spawn(restrained(&endpoint, &[], move || deny_io_uring(errno)));
         assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"recvmmsg\"}"), 1);
         let log = delivers(&endpoint, daemon);
@@ -92,7 +92,7 @@ fn where_io_uring_is_denied_the_daemon_falls_back_says_why_and_delivers() {
 
 #[test]
 fn a_backend_that_is_wanted_and_denied_ends_the_start_and_says_why() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let backend = backend();
     let arguments = ["--receiver", backend.name()];
     let mut restrained = restrained(&endpoint, &arguments, || deny_io_uring(libc::EPERM));
@@ -111,7 +111,7 @@ fn a_backend_that_is_wanted_and_denied_ends_the_start_and_says_why() {
 #[test]
 fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
     const CAP_IPC_LOCK: libc::c_ulong = 14;
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let restrain = || {
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: `none` is valid for reads for the call.
@@ -135,7 +135,7 @@ fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
 #[test]
 fn without_the_right_to_a_large_queue_it_says_what_was_granted() {
     const CAP_NET_ADMIN: libc::c_ulong = 12;
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     // Half a gigabyte asks for queues of 32 MB.
     let daemon =
         Daemon::spawn(restrained(&endpoint, &["-m", "512"], || drop_capability(CAP_NET_ADMIN)));

@@ -1,7 +1,7 @@
 //! A spool on a disk that does not take it: said, counted, and never the end of the daemon.
 
 use super::delivery::{settle_once, settle_with_losses};
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Load, document, large_document, send};
 use super::process::{Daemon, behind_shell, daemon_command, in_own_mounts, with_credentials};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 /// A daemon that sees a file system of its own, mounted with `options`, where its spool is to be.
 /// `None` where the test may not mount.
-fn start(endpoint: &FaultEndpoint, spool: &Path, options: &str) -> Option<Daemon> {
+fn start(endpoint: &Endpoint, spool: &Path, options: &str) -> Option<Daemon> {
     let path = spool.to_str().unwrap();
     let mount = format!("mount -t tmpfs -o {options} none {path}");
     let trial = in_own_mounts(&Command::new("true"), &mount).stderr(Stdio::null()).status();
@@ -26,7 +26,7 @@ fn start(endpoint: &FaultEndpoint, spool: &Path, options: &str) -> Option<Daemon
 #[test]
 fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let Some(daemon) = start(&endpoint, folder.path(), "size=1m,mode=700") else { return };
     let load = Load::start(daemon.udp, 1_000, large_document);
@@ -44,7 +44,7 @@ fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
 #[test]
 fn a_read_only_disk_is_said_and_segments_arrive_without_a_spool() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let Some(daemon) = start(&endpoint, folder.path(), "ro,mode=700") else { return };
     let line = daemon.wait_for_line("read-only");
     assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
@@ -56,7 +56,7 @@ fn a_read_only_disk_is_said_and_segments_arrive_without_a_spool() {
 fn a_limit_on_the_size_of_files_is_like_a_full_disk_and_does_not_end_the_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spool");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let arguments = ["-m", "3", "--spool-path", path.to_str().unwrap()];
     let mut command = daemon_command(&endpoint.url(), &arguments);

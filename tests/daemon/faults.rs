@@ -1,6 +1,7 @@
 //! What the service or the way to it does wrong costs no segment.
 
-use super::endpoint::{Endpoint, Reply};
+use super::answers::{Failure, Reply};
+use super::endpoint::{Endpoint, Way};
 use super::process::{Daemon, HEADER};
 use std::time::Duration;
 
@@ -32,9 +33,9 @@ fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[String]) {
 
 #[test]
 fn server_errors_cost_no_segment_and_double_none() {
-    let endpoint = Endpoint::start(|index| match index {
-        0..3 => Reply::Fail(500, &[], "<html>Internal Server Error</html>".into()),
-        3 => Reply::Fail(503, &[], String::new()),
+    let endpoint = Endpoint::scripted(|index| match index {
+        0..3 => Reply::Fail(Failure::body(500, "<html>Internal Server Error</html>")),
+        3 => Reply::Fail(Failure::status(503)),
         _ => Reply::Accept,
     });
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
@@ -45,10 +46,10 @@ fn server_errors_cost_no_segment_and_double_none() {
 
 #[test]
 fn throttling_costs_no_segment_and_doubles_none() {
-    let endpoint = Endpoint::start(|index| match index {
-        0 => Reply::Fail(429, &[("x-amzn-errortype", "ThrottledException")], THROTTLED.into()),
-        1 => Reply::Fail(400, &[], THROTTLED.into()),
-        2 => Reply::Fail(429, &[("retry-after", "1")], String::new()),
+    let endpoint = Endpoint::scripted(|index| match index {
+        0 => Reply::Fail(Failure::code(429, "ThrottledException")),
+        1 => Reply::Fail(Failure::body(400, THROTTLED)),
+        2 => Reply::Fail(Failure::status(429).with("retry-after", 1)),
         _ => Reply::Accept,
     });
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
@@ -60,7 +61,7 @@ fn throttling_costs_no_segment_and_doubles_none() {
 
 #[test]
 fn broken_connections_before_the_request_was_taken_cost_no_segment_and_double_none() {
-    let endpoint = Endpoint::start(|index| match index {
+    let endpoint = Endpoint::scripted(|index| match index {
         0..4 => Reply::Break,
         _ => Reply::Accept,
     });
@@ -72,7 +73,7 @@ fn broken_connections_before_the_request_was_taken_cost_no_segment_and_double_no
 
 #[test]
 fn a_lost_answer_doubles_its_own_batch_and_nothing_else() {
-    let endpoint = Endpoint::start(|index| match index {
+    let endpoint = Endpoint::scripted(|index| match index {
         0 => Reply::AcceptAndBreak,
         _ => Reply::Accept,
     });
@@ -90,18 +91,19 @@ fn a_lost_answer_doubles_its_own_batch_and_nothing_else() {
 
 #[test]
 fn slow_answers_are_waited_for_with_as_many_calls_as_configured() {
-    let endpoint = Endpoint::start(|_| Reply::AcceptAfter(Duration::from_millis(300)));
+    let endpoint = Endpoint::start();
+    endpoint.change(|rules| rules.pause = Duration::from_millis(300));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = documents(1_000);
     send(&daemon, &sent);
     settle(daemon, &endpoint, &sent);
-    let open_count_max = endpoint.seen(|seen| seen.open_count_max);
+    let open_count_max = endpoint.ledger(|ledger| ledger.open_count_max);
     assert!((2..=8).contains(&open_count_max), "{open_count_max} calls at a time");
 }
 
 #[test]
 fn connections_are_used_again() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = documents(30);
     for (index, part) in sent.chunks(10).enumerate() {
@@ -109,23 +111,21 @@ fn connections_are_used_again() {
         daemon.wait_for_metric("xray_segments_sent_total", 10 * (index as u64 + 1));
     }
     // Before the end, when telemetry has a connection of its own.
-    let (requests, connections) = endpoint.seen(|seen| (seen.request_count, seen.connection_count));
+    let (requests, connections) = (endpoint.request_count(), endpoint.connection_count());
     settle(daemon, &endpoint, &sent);
     assert!(requests >= 3 && connections == 1, "{requests} requests, {connections} connections");
 }
 
 #[test]
 fn an_endpoint_that_comes_late_gets_everything() {
-    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = held.local_addr().unwrap();
-    // The port is ours and nobody answers: connections are made by the kernel and then cut.
-    let daemon = Daemon::start(&format!("http://{address}"), &[], &[]);
+    let endpoint = Endpoint::start();
+    endpoint.set_way(Way::Down);
+    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = documents(60);
     send(&daemon, &sent);
-    drop(held);
     daemon.wait_for_line("Sending segment batch failed with:");
     assert_eq!(daemon.metric("xray_segments_sent_total"), 0);
-    let endpoint = Endpoint::start_at(address, |_| Reply::Accept);
+    endpoint.set_way(Way::Open);
     settle(daemon, &endpoint, &sent);
 }
 
@@ -134,7 +134,7 @@ fn unprocessed_documents_are_reported_by_trace_and_counted() {
     let answer = r#"{"UnprocessedTraceSegments":[
         {"Id":"0000000000000001","ErrorCode":"InvalidTraceId","Message":"no"},
         {"ErrorCode":"ParseError"}]}"#;
-    let endpoint = Endpoint::start(move |_| Reply::Answer(answer.into()));
+    let endpoint = Endpoint::scripted(move |_| Reply::Answer(answer.into()));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     send(&daemon, &documents(50));
     daemon.wait_for_metric("xray_segments_rejected_total{reason=\"unprocessed\"}", 2);
@@ -149,8 +149,8 @@ fn unprocessed_documents_are_reported_by_trace_and_counted() {
 #[test]
 fn a_refusal_that_no_document_is_to_blame_for_costs_no_segment() {
     let refusal = r#"{"__type":"InvalidRequestException","message":"not like this"}"#;
-    let endpoint = Endpoint::start(move |index| match index {
-        0..3 => Reply::Fail(400, &[], refusal.into()),
+    let endpoint = Endpoint::scripted(move |index| match index {
+        0..3 => Reply::Fail(Failure::body(400, refusal)),
         _ => Reply::Accept,
     });
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
@@ -162,7 +162,7 @@ fn a_refusal_that_no_document_is_to_blame_for_costs_no_segment() {
 
 #[test]
 fn a_success_without_a_body_is_a_success() {
-    let endpoint = Endpoint::start(|_| Reply::Answer(String::new()));
+    let endpoint = Endpoint::scripted(|_| Reply::Answer(String::new()));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = documents(75);
     send(&daemon, &sent);
@@ -171,15 +171,7 @@ fn a_success_without_a_body_is_a_success() {
 
 #[test]
 fn a_service_that_comes_back_during_the_shutdown_gets_what_is_left() {
-    let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let is_open = std::sync::Arc::clone(&open);
-    let endpoint = Endpoint::start(move |_| {
-        if is_open.load(std::sync::atomic::Ordering::Relaxed) {
-            Reply::Accept
-        } else {
-            Reply::Fail(500, &[], String::new())
-        }
-    });
+    let endpoint = Endpoint::failing(Failure::status(500));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = documents(500);
     send(&daemon, &sent);
@@ -187,7 +179,7 @@ fn a_service_that_comes_back_during_the_shutdown_gets_what_is_left() {
     daemon.wait_for_metric_of_at_least("xray_requests_retried_total", 9);
     daemon.signal(rustix::process::Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
-    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    endpoint.change(|rules| rules.failure = None);
     let (status, log) = daemon.wait();
     assert!(status.success(), "{log}");
     assert!(log.contains("received=500 replayed=0 sent=500 rejected=0 dropped=0"), "{log}");
@@ -196,7 +188,7 @@ fn a_service_that_comes_back_during_the_shutdown_gets_what_is_left() {
 
 #[test]
 fn credentials_that_no_header_can_hold_cost_no_segment_and_are_said() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[("AWS_ACCESS_KEY_ID", "AKID\nEXAMPLE")]);
     send(&daemon, &documents(1));
     daemon.wait_for_line("line break");
@@ -210,15 +202,7 @@ fn credentials_that_no_header_can_hold_cost_no_segment_and_are_said() {
 
 #[test]
 fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
-    let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let is_open = std::sync::Arc::clone(&open);
-    let endpoint = Endpoint::start(move |_| {
-        if is_open.load(std::sync::atomic::Ordering::Relaxed) {
-            Reply::Accept
-        } else {
-            Reply::Fail(500, &[], String::new())
-        }
-    });
+    let endpoint = Endpoint::failing(Failure::status(500));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "3"], &[]);
     let sent: Vec<String> = documents(5_000)
         .into_iter()
@@ -227,7 +211,7 @@ fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
     send(&daemon, &sent);
     daemon.wait_for_line("Spilling over");
     daemon.wait_for_metric("xray_segments_received_total", 5_000);
-    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    endpoint.change(|rules| rules.failure = None);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     let arrived = endpoint.sorted_documents();

@@ -3,8 +3,7 @@
 #![allow(unsafe_code, reason = "a thread can only be held with ptrace")]
 
 use super::client::{Client, start};
-use super::endpoint::{Endpoint, Reply};
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::document;
 use super::process::{
     Daemon, HEADER, command, config_file, daemon_command, in_own_mounts, wait_until,
@@ -81,7 +80,7 @@ fn healthcheck(daemon: &Daemon, arguments: &[&str]) -> Output {
 
 #[test]
 fn an_outage_of_the_service_is_told_by_readiness_and_never_by_liveness() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     daemon.wait_until("it is ready", || reasons(&daemon).is_empty());
     let output = healthcheck(&daemon, &["--ready"]);
@@ -104,7 +103,7 @@ fn an_outage_of_the_service_is_told_by_readiness_and_never_by_liveness() {
 
 #[test]
 fn without_credentials_it_lives_and_is_not_ready() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::spawn(daemon_command(&endpoint.url(), &[]));
     daemon.wait_until("it is told", || reasons(&daemon) == ["no_credentials"]);
     assert_eq!(page(&daemon, "/health").0, 200);
@@ -113,7 +112,7 @@ fn without_credentials_it_lives_and_is_not_ready() {
 
 #[test]
 fn why_there_are_no_credentials_is_told_without_what_a_program_has_printed() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config");
     let program = "[default]\ncredential_process = sh -c \"echo of-nobody >&2; exit 1\"\n";
@@ -128,7 +127,7 @@ fn why_there_are_no_credentials_is_told_without_what_a_program_has_printed() {
 
 #[test]
 fn a_full_memory_is_told_until_there_is_room_again() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = Daemon::start(&endpoint.url(), &["-m", "3"], &[]);
     let datagram =
@@ -142,7 +141,7 @@ fn a_full_memory_is_told_until_there_is_room_again() {
 
 #[test]
 fn a_receiver_that_is_stuck_with_datagrams_before_it_is_told_by_liveness() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Receive: {Receivers: 1}");
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
@@ -164,7 +163,7 @@ fn a_receiver_that_is_stuck_with_datagrams_before_it_is_told_by_liveness() {
 
 #[test]
 fn an_upload_thread_that_is_stuck_is_told_by_liveness() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let Some(held) = Held::thread_of(&daemon, "upload") else { return };
     let (status, body) = page(&daemon, "/health");
@@ -176,7 +175,7 @@ fn an_upload_thread_that_is_stuck_is_told_by_liveness() {
 
 #[test]
 fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::BlackHole);
     let daemon = start(&endpoint, "ProxyServer: {TimeoutSeconds: 60}");
     // More than may be answered at a time, and together more than there are connections.
@@ -199,7 +198,7 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
 
 #[test]
 fn who_follows_the_daemon_gives_way_to_who_asks_how_it_is() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Tail: true");
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
@@ -218,7 +217,7 @@ fn who_follows_the_daemon_gives_way_to_who_asks_how_it_is() {
 
 #[test]
 fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -246,7 +245,7 @@ fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
 
 #[test]
 fn the_service_manager_is_told_of_it_when_clients_are_accepted_and_no_sooner() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();

@@ -3,7 +3,7 @@
 
 use super::answers::{Clock, Failure, Verdict};
 use super::delivery::settle_once;
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::load::{Load, document, document_of, send};
 use super::process::{Daemon, daemon_command, runs_long_tests};
 use std::path::Path;
@@ -28,7 +28,7 @@ fn write_answer(path: &Path, key: &str) {
 
 #[test]
 fn segments_wait_for_a_credentials_file_that_is_written_later() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("credentials");
     let mut command = daemon_command(&endpoint.url(), &["-m", "16"]);
@@ -49,7 +49,7 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
 }
 
 /// Keys expire under load, and `renew` has put others in their place.
-fn expiry_costs_nothing(daemon: Daemon, endpoint: &FaultEndpoint, renew: impl FnOnce()) {
+fn expiry_costs_nothing(daemon: Daemon, endpoint: &Endpoint, renew: impl FnOnce()) {
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
     let mark = Instant::now();
@@ -71,7 +71,7 @@ fn expiry_costs_nothing(daemon: Daemon, endpoint: &FaultEndpoint, renew: impl Fn
 
 #[test]
 fn an_expired_token_is_replaced_by_that_of_a_credential_process_and_nothing_is_lost() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let answer = folder.path().join("answer");
     write_answer(&answer, "AKIDOLD");
@@ -86,7 +86,7 @@ fn an_expired_token_is_replaced_by_that_of_a_credential_process_and_nothing_is_l
 
 #[test]
 fn an_expired_token_is_replaced_by_that_of_the_credentials_file_and_nothing_is_lost() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("credentials");
     write_keys(&path, "AKIDOLD");
@@ -102,7 +102,7 @@ fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted
     if !runs_long_tests() {
         return;
     }
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let denied = Failure::code(403, "AccessDeniedException");
     endpoint.change(|rules| rules.failure = Some(denied));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
@@ -132,7 +132,7 @@ fn a_clock_that_is_an_hour_wrong_costs_one_call_more_and_nothing_else() {
         (3600, "InvalidSignatureException"),
         (-3600, "SignatureDoesNotMatch"),
     ] {
-        let endpoint = FaultEndpoint::start();
+        let endpoint = Endpoint::start();
         endpoint.change(|rules| rules.clock = Some(Clock { offset_seconds, code }));
         let daemon = Daemon::start(&endpoint.url(), &[], &[]);
         // One trace, and few documents: one request.
@@ -150,7 +150,7 @@ fn a_clock_that_is_an_hour_wrong_costs_one_call_more_and_nothing_else() {
 
 #[test]
 fn a_clock_that_is_set_right_later_is_believed_again() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let skewed = Clock { offset_seconds: 3600, code: "RequestTimeTooSkewed" };
     endpoint.change(|rules| rules.clock = Some(skewed));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);

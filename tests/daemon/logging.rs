@@ -1,6 +1,7 @@
 //! The log of the real binary: its forms, its file, and what must never be in it.
 
-use super::endpoint::{Endpoint, Reply};
+use super::answers::{Failure, Reply};
+use super::endpoint::Endpoint;
 use super::process::{
     Daemon, HEADER, command, config_file, daemon_command, run_to_end, wait_for_text,
     with_credentials,
@@ -17,7 +18,7 @@ const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 
 #[test]
 fn json_lines_are_objects_with_time_level_and_message() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Logging: {Format: json}");
     let mut command = daemon_command(&endpoint.url(), &["-c", &config, "-l", "dev"]);
@@ -44,7 +45,7 @@ fn json_lines_are_objects_with_time_level_and_message() {
 
 #[test]
 fn the_last_lines_say_how_many_others_were_held_back() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     // One at a time: what comes together is one line anyway.
     for count in 1..=12 {
@@ -118,7 +119,7 @@ fn a_log_of_fifty_megabytes_is_set_aside_and_one_old_file_is_kept() {
 
 #[test]
 fn a_closed_standard_output_ends_nothing() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let mut command = daemon_command(&endpoint.url(), &["-l", "dev"]);
     with_credentials(&mut command).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
@@ -133,9 +134,7 @@ fn a_closed_standard_output_ends_nothing() {
     for round in 1..=5 {
         sender.send_to(format!("{HEADER}{{\"n\":{round}}}").as_bytes(), address).unwrap();
         sender.send_to(b"a line of the log each", address).unwrap();
-        super::process::wait_until("it arrives", || {
-            endpoint.seen(|seen| seen.documents.len()) == round
-        });
+        super::process::wait_until("it arrives", || endpoint.arrived_count() == round);
     }
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, Signal::TERM).unwrap();
@@ -172,11 +171,12 @@ const WRONG_SIGNATURE: &str = r#"{"message":"Wrong signature. The Canonical Stri
 
 /// Answers that are no success, then success.
 fn misbehaving() -> Endpoint {
-    Endpoint::start(|index| match index {
-        0 => Reply::Fail(403, &[], WRONG_SIGNATURE.replace('\n', "")),
-        1 => Reply::Fail(500, &[], "<html>X-AMZ-SECURITY-TOKEN: token-TOPSECRET".to_owned()),
+    let page = "<html>X-AMZ-SECURITY-TOKEN: token-TOPSECRET";
+    Endpoint::scripted(move |index| match index {
+        0 => Reply::Fail(Failure::body(403, &WRONG_SIGNATURE.replace('\n', ""))),
+        1 => Reply::Fail(Failure::body(500, page)),
         2 => Reply::Break,
-        3 => Reply::Fail(429, &[], String::new()),
+        3 => Reply::Fail(Failure::status(429)),
         _ => Reply::Accept,
     })
 }

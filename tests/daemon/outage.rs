@@ -2,7 +2,7 @@
 
 use super::account::Account;
 use super::delivery::{Delivery, settle_once};
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Load, Sent, document, large_document};
 use super::process::{Daemon, runs_long_tests};
 use std::thread;
@@ -16,14 +16,14 @@ const RECOVERY_MAX: Duration = Duration::from_secs(15);
 const FRESH_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// Until the service has taken something again.
-fn wait_for_recovery(daemon: &Daemon, endpoint: &FaultEndpoint, back_at: Instant) -> Instant {
+fn wait_for_recovery(daemon: &Daemon, endpoint: &Endpoint, back_at: Instant) -> Instant {
     let first = || endpoint.ledger(|ledger| ledger.first_accepted_after(back_at));
     daemon.wait_until("something arrives after the outage", || first().is_some());
     first().unwrap()
 }
 
 fn outage_costs_nothing(length: Duration) {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
     let load = Load::start(daemon.udp, 1_000, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() > 500);
@@ -64,7 +64,7 @@ fn an_outage_of_half_a_minute_costs_nothing_and_fresh_segments_are_soon_on_time_
 
 #[test]
 fn with_little_memory_an_outage_costs_the_oldest_and_each_of_them_is_counted() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = Daemon::start(&endpoint.url(), &["-m", "5"], &[]);
     let memory_bytes = usize::try_from(daemon.metric("xray_memory_limit_bytes")).unwrap();

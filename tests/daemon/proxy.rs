@@ -1,8 +1,7 @@
 //! The way to the service through an HTTP proxy.
 
 use super::delivery::settle_once;
-use super::endpoint::{Endpoint, Reply};
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::http_proxy::{self, Asked, HttpProxy, Manner};
 use super::load::{document, send};
 use super::process::{Daemon, HEADER, config_file, daemon_command};
@@ -37,7 +36,7 @@ fn an_https_endpoint_is_reached_through_a_tunnel_by_a_name_that_only_the_proxy_k
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "private");
         let tls = authority.server("xray.test", &[protocol]);
-        let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+        let endpoint = Endpoint::start_tls(tls);
         let proxy = HttpProxy::start(Manner::Open);
         let host = format!("xray.test:{}", endpoint.address.port());
         let bundle = authority.path.to_str().unwrap();
@@ -52,7 +51,7 @@ fn an_https_endpoint_is_reached_through_a_tunnel_by_a_name_that_only_the_proxy_k
 
 #[test]
 fn a_plain_endpoint_is_reached_by_requests_to_the_proxy_itself() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let proxy = HttpProxy::start(Manner::Open);
     let daemon = Daemon::start(&endpoint.url(), &["-p", &proxy.address.to_string()], &[]);
     arrives(daemon, &endpoint);
@@ -69,14 +68,13 @@ fn a_proxy_may_be_spoken_to_with_tls_itself() {
         let tls = authority.server("127.0.0.1", &[b"h2", b"http/1.1"]);
         let proxy = HttpProxy::start_tls(Manner::Open, tls);
         let endpoint = if is_https {
-            Endpoint::start_tls(|_| Reply::Accept, authority.server("127.0.0.1", &[b"h2"]))
+            Endpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]))
         } else {
-            Endpoint::start(|_| Reply::Accept)
+            Endpoint::start()
         };
-        let scheme = if is_https { "https" } else { "http" };
-        let url = format!("{scheme}://{}", endpoint.address);
         let address = format!("https://{}", proxy.address);
-        let daemon = Daemon::start(&url, &["-p", &address], &[("AWS_CA_BUNDLE", bundle)]);
+        let daemon =
+            Daemon::start(&endpoint.url(), &["-p", &address], &[("AWS_CA_BUNDLE", bundle)]);
         arrives(daemon, &endpoint);
         let expected = if is_https { tunnel(endpoint.address) } else { request(&endpoint) };
         assert_eq!(proxy.asked(), [expected]);
@@ -85,14 +83,14 @@ fn a_proxy_may_be_spoken_to_with_tls_itself() {
 
 #[test]
 fn hosts_of_no_proxy_are_reached_without_it_and_others_are_not() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let proxy = HttpProxy::start(Manner::Open);
     let address = endpoint.address.to_string();
     let variables = [("https_proxy", &*proxy.url()), ("NO_PROXY", "a.example, 127.0.0.0/8")];
     let log = arrives(Daemon::start(&endpoint.url(), &[], &variables), &endpoint);
     assert!(proxy.asked().is_empty() && !log.contains("through"), "{log}");
     drop(endpoint);
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     // The port of the endpoint before.
     let variables = [("https_proxy", &*proxy.url()), ("no_proxy", &address)];
     arrives(Daemon::start(&endpoint.url(), &[], &variables), &endpoint);
@@ -106,20 +104,15 @@ fn user_and_password_go_to_the_proxy_alone_and_into_no_log() {
     let bundle = authority.path.to_str().unwrap();
     for is_https in [true, false] {
         let proxy = HttpProxy::start(Manner::Password(AUTHORIZATION));
-        let (endpoint, url) = if is_https {
-            let tls = authority.server("127.0.0.1", &[b"h2"]);
-            let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
-            let url = format!("https://{}", endpoint.address);
-            (endpoint, url)
+        let endpoint = if is_https {
+            Endpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]))
         } else {
-            let endpoint = Endpoint::start(|_| Reply::Accept);
-            let url = endpoint.url();
-            (endpoint, url)
+            Endpoint::start()
         };
         let address = format!("http://user:hush%3Ahush@{}", proxy.address);
         let config = config_file(folder.path(), &format!("ProxyAddress: \"{address}\""));
         let arguments = ["-c", config.as_str(), "-l", "dev"];
-        let daemon = Daemon::start(&url, &arguments, &[("AWS_CA_BUNDLE", bundle)]);
+        let daemon = Daemon::start(&endpoint.url(), &arguments, &[("AWS_CA_BUNDLE", bundle)]);
         let log = arrives(daemon, &endpoint);
         let asked = proxy.asked();
         assert!(!asked.is_empty());
@@ -142,7 +135,7 @@ fn what_a_proxy_refuses_is_named_with_what_to_do_and_arrives_when_it_is_allowed(
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "private");
         let tls = authority.server("127.0.0.1", &[b"h2"]);
-        let endpoint = FaultEndpoint::start_tls(tls);
+        let endpoint = Endpoint::start_tls(tls);
         let proxy = HttpProxy::start(Manner::Refuse(status));
         let address = format!("http://{user}{}", proxy.address);
         let bundle = authority.path.to_str().unwrap();
@@ -167,7 +160,7 @@ fn a_plain_request_that_a_proxy_refuses_is_kept_too() {
         ("403 Forbidden", ""),
         ("502 Bad Gateway", ""),
     ] {
-        let endpoint = FaultEndpoint::start();
+        let endpoint = Endpoint::start();
         let proxy = HttpProxy::start(Manner::Refuse(status));
         let daemon = Daemon::start(&endpoint.url(), &["-p", &proxy.url()], &[]);
         let sent = send(daemon.udp, (0..100).map(document));
@@ -180,7 +173,7 @@ fn a_plain_request_that_a_proxy_refuses_is_kept_too() {
 
 #[test]
 fn a_proxy_that_is_down_is_named_and_nothing_is_lost() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let port = http_proxy::port();
     let address = http_proxy::address(&port).to_string();
     let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &[]);
@@ -196,7 +189,7 @@ fn a_proxy_that_is_down_is_named_and_nothing_is_lost() {
 fn a_proxy_that_does_not_answer_is_given_up_after_the_time_for_a_connection() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "private");
-    let endpoint = FaultEndpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]));
+    let endpoint = Endpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]));
     let proxy = HttpProxy::start(Manner::Hang);
     let keys = format!("Upload: {{ConnectTimeoutSeconds: 1}}\nProxyAddress: {}", proxy.url());
     let config = config_file(folder.path(), &keys);

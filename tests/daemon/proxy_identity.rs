@@ -2,8 +2,7 @@
 //! kind of endpoints as uploads, unless they are for this host.
 
 use super::delivery::settle_once;
-use super::endpoint::{Endpoint, Reply};
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::http_proxy::{Asked, HttpProxy, Manner, Service};
 use super::load::{document, send};
 use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
@@ -24,7 +23,7 @@ fn sts_is_asked_through_the_proxy_and_container_credentials_are_not() {
     let authority = Authority::new(folder.path(), "private");
     let container = Service::start(CONTAINER_KEYS, None);
     let sts = Service::start(ROLE_KEYS, Some(authority.server("sts.test", &[b"http/1.1"])));
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     // The role's keys are taken, and no others.
     endpoint.change(|rules| rules.expired_key = Some("AKIDCONTAINER"));
     let proxy = HttpProxy::start(Manner::Password(AUTHORIZATION));
@@ -60,7 +59,7 @@ fn a_web_identity_is_shown_through_the_proxy_under_any_certificate_where_the_fil
     let foreign = Authority::new(folder.path(), "foreign");
     let tls = foreign.server("other.example", &[b"http/1.1"]);
     let sts = Service::start(WEB_IDENTITY_KEYS, Some(tls));
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let proxy = HttpProxy::start(Manner::Open);
     let token = folder.path().join("token");
     std::fs::write(&token, "of-the-cluster").unwrap();
@@ -83,7 +82,7 @@ fn a_session_of_sso_is_shown_through_the_proxy_under_a_private_authority() {
     let home = tempfile::tempdir().unwrap();
     let authority = Authority::new(home.path(), "private");
     let sso = Service::start(SSO_KEYS, Some(authority.server("sso.test", &[b"http/1.1"])));
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let proxy = HttpProxy::start(Manner::Open);
     let cache = home.path().join(".aws/sso/cache");
     std::fs::create_dir_all(&cache).unwrap();

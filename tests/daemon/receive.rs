@@ -1,6 +1,7 @@
 //! How segments are received: addresses, the kernel's queue, a shared port, bounded memory.
 
-use super::endpoint::{Endpoint, Reply};
+use super::answers::Failure;
+use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, backend, wait_until};
 use rustix::process::Signal;
 use std::net::{SocketAddr, UdpSocket};
@@ -23,7 +24,7 @@ fn segments_are_received_on_ipv4_ipv6_both_and_by_name() {
         ("0.0.0.0:0", &["[::1]", "127.0.0.1"]),
         ("localhost:0", &["localhost"]),
     ] {
-        let endpoint = Endpoint::start(|_| Reply::Accept);
+        let endpoint = Endpoint::start();
         let daemon = Daemon::start(&endpoint.url(), &["-b", address], &[]);
         for host in hosts {
             let target = format!("{host}:{}", daemon.udp.port());
@@ -40,7 +41,7 @@ fn segments_are_received_on_ipv4_ipv6_both_and_by_name() {
 fn the_metrics_name_the_backend_and_count_by_receiver() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&folder, "Receivers: 3, Pin: true");
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let arguments = ["-c", config.to_str().unwrap(), "-m", "64"];
     let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
     daemon.send((0..500).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
@@ -71,7 +72,7 @@ fn kernel_drops(port: u16) -> u64 {
 
 #[test]
 fn what_the_kernel_drops_is_counted_exactly_as_the_kernel_counts_it() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "3"], &[]);
     daemon.signal(Signal::STOP);
     let stat = format!("/proc/{}/stat", daemon.id());
@@ -102,7 +103,7 @@ fn a_shared_port_is_handed_over_without_a_gap() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&folder, "Receivers: 2, SharePort: true");
     let config = config.to_str().unwrap();
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let mut daemon = Daemon::start(&endpoint.url(), &["-c", config, "-m", "16"], &[]);
     let address: SocketAddr = daemon.udp;
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -142,7 +143,7 @@ fn a_flood_of_large_documents_stays_within_the_memory_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&folder, "Receivers: 64");
     // Nobody answers, so that everything is kept for as long as there is memory.
-    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    let endpoint = Endpoint::failing(Failure::status(500));
     for (megabytes, receiver_count) in [("3", 1), ("6", 2)] {
         let arguments = ["-c", config.to_str().unwrap(), "-m", megabytes];
         let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);

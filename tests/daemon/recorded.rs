@@ -1,6 +1,6 @@
 //! Datagrams recorded from real SDKs arrive byte for byte, each once.
 
-use super::endpoint::{Endpoint, Reply};
+use super::endpoint::Endpoint;
 use super::process::Daemon;
 use std::fs;
 use std::path::Path;
@@ -28,13 +28,13 @@ fn document(datagram: &[u8]) -> String {
 fn every_recorded_datagram_arrives_byte_for_byte_and_once() {
     let recorded = recorded();
     assert!(recorded.len() >= 23, "{} datagrams", recorded.len());
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     daemon.send(recorded.iter().map(|(_, datagram)| datagram));
     daemon.wait_for_metric("xray_segments_sent_total", recorded.len() as u64);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    let mut arrived = endpoint.seen(|seen| seen.documents.clone());
+    let mut arrived = endpoint.sorted_documents();
     for (name, datagram) in &recorded {
         let place = arrived.iter().position(|arrived| *arrived == document(datagram));
         arrived.swap_remove(place.unwrap_or_else(|| panic!("{name} has not arrived as it was")));

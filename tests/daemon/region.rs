@@ -1,6 +1,6 @@
 //! Where the region comes from when nobody has named one: metadata services, faked on 127.0.0.1.
 
-use super::endpoint::{Endpoint, Reply};
+use super::endpoint::Endpoint;
 use super::fake::{Fake, Request};
 use super::process::{Daemon, HEADER, backend, command, run_to_end_with};
 use std::process::Command;
@@ -39,7 +39,7 @@ fn daemon(endpoint: &str, metadata: &Fake, variables: &[(&str, &str)]) -> Comman
 
 #[test]
 fn the_instance_knows_its_region_and_is_asked_with_a_token() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let metadata = metadata("ca-central-1\n");
     let daemon = Daemon::spawn(daemon(&endpoint.url(), &metadata, &[]));
     daemon.wait_for_line("in region ca-central-1");
@@ -52,7 +52,7 @@ fn the_instance_knows_its_region_and_is_asked_with_a_token() {
 
 #[test]
 fn the_environment_comes_before_the_instance() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let metadata = metadata("ca-central-1");
     let variables = [("AWS_DEFAULT_REGION", "eu-south-2")];
     let daemon = Daemon::spawn(daemon(&endpoint.url(), &metadata, &variables));

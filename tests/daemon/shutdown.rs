@@ -4,7 +4,7 @@
 use super::account::Account;
 use super::client::{Client, RULES, start};
 use super::delivery::Delivery;
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Load, Sent, document, send};
 use super::process::{Daemon, config_file, wait_until};
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn what_arrives_during_the_drain_is_taken_until_it_is_quiet() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_for_metric_of_at_least("xray_segments_received_total", 100);
@@ -38,7 +38,7 @@ fn what_arrives_during_the_drain_is_taken_until_it_is_quiet() {
 fn a_sender_that_never_stops_does_not_keep_it_beyond_half_its_time() {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "ShutdownSeconds: 4");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16", "-c", &config], &[]);
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_for_metric_of_at_least("xray_segments_received_total", 100);
@@ -63,7 +63,7 @@ fn a_sender_that_never_stops_does_not_keep_it_beyond_half_its_time() {
 
 #[test]
 fn calls_of_clients_under_way_are_answered_before_it_ends() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "Telemetry: false");
     let mut idle = Client::connect(daemon.tcp);
     assert_eq!(idle.call("GET /metrics", "", b"").status, 200);
@@ -83,7 +83,7 @@ fn calls_of_clients_under_way_are_answered_before_it_ends() {
 
 #[test]
 fn a_call_that_hangs_does_not_keep_it_beyond_its_time() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "Telemetry: false\nShutdownSeconds: 1");
     endpoint.set_way(Way::BlackHole);
     let mut client = Client::connect(daemon.tcp);
@@ -99,7 +99,7 @@ fn a_call_that_hangs_does_not_keep_it_beyond_its_time() {
 fn a_second_signal_ends_it_at_once_and_what_is_left_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "ShutdownSeconds: 60");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::BlackHole);
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16", "-c", &config], &[]);
     let sent = send(daemon.udp, (0..120).map(document));
@@ -120,7 +120,7 @@ fn a_second_signal_ends_it_at_once_and_what_is_left_is_counted() {
 fn a_second_signal_while_segments_still_arrive_ends_it_at_once_too() {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "ShutdownSeconds: 60");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16", "-c", &config], &[]);
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_for_metric_of_at_least("xray_segments_received_total", 100);
@@ -140,7 +140,7 @@ fn a_second_signal_while_segments_still_arrive_ends_it_at_once_too() {
 fn ten_restarts_one_after_the_other_on_a_shared_port_cost_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Receive: {Receivers: 1, SharePort: true}");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     // A quarter of it is the kernel's queue, which has to hold while a daemon starts.
     let memory = ["-c", &config, "-m", "64"];
     let mut daemon = Daemon::start(&endpoint.url(), &memory, &[]);

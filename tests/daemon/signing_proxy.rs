@@ -4,7 +4,7 @@
 use super::answers::{CallAnswer, Clock};
 use super::client::{Client, RULES, call, calls, start};
 use super::delivery::settle_once;
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Load, document};
 use super::process::{Daemon, HEADER, daemon_command, runs_long_tests, wait_until};
 use super::tls::Authority;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn what_clients_send_is_signed_and_sent_without_the_headers_of_their_connection() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
     // Go sends no Content-Type, Ruby a signature of its own, others what belongs to a connection.
     let foreign = "Authorization: AWS4-HMAC-SHA256 Credential=bogus/x, SignedHeaders=host, \
@@ -67,7 +67,7 @@ fn what_clients_send_is_signed_and_sent_without_the_headers_of_their_connection(
 
 #[test]
 fn the_answer_of_the_service_is_given_back_as_it_is() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
     let body = b"\x1f\x8b\x08 no matter what\x00\xff".to_vec();
     for status in [200, 204, 302, 400, 403, 429, 500, 503] {
@@ -95,7 +95,7 @@ fn the_answer_of_the_service_is_given_back_as_it_is() {
 
 #[test]
 fn other_paths_and_web_pages_are_refused_and_never_reach_the_service() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "ProxyServer: {AllowedPaths: [/GetGroups]}");
     let paths = [
         "/",
@@ -127,7 +127,7 @@ fn other_paths_and_web_pages_are_refused_and_never_reach_the_service() {
 
 #[test]
 fn without_credentials_or_a_service_the_answer_says_why() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::spawn(daemon_command(&endpoint.url(), &[]));
     let answer = call(&daemon, RULES, "", b"{}");
     assert_eq!(answer.status, 502);
@@ -155,7 +155,7 @@ fn without_credentials_or_a_service_the_answer_says_why() {
 
 #[test]
 fn a_call_that_is_refused_for_the_clocks_sake_is_signed_with_the_services_time() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let skew = Clock { offset_seconds: 3600, code: "RequestTimeTooSkewed" };
     endpoint.change(|rules| rules.clock = Some(skew));
     let daemon = start(&endpoint, "");
@@ -174,7 +174,7 @@ fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
     if !runs_long_tests() {
         return;
     }
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.hangs_uploads = true);
     let daemon = start(&endpoint, "");
     daemon.send((0..2_000).map(|index| format!("{}{}", HEADER, document(index))));
@@ -198,7 +198,7 @@ fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
 
 #[test]
 fn a_call_at_the_start_waits_for_credentials_for_a_moment() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config");
     let process = r#"sh -c 'sleep 0.4; echo "{\"Version\":1,\"AccessKeyId\":\"AKIDNEW\",\"SecretAccessKey\":\"s\"}"'"#;
@@ -212,7 +212,7 @@ fn a_call_at_the_start_waits_for_credentials_for_a_moment() {
 
 #[test]
 fn a_thousand_calls_on_fifty_connections_and_the_segments_beside_them_all_arrive() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
     let started_at = Instant::now();
     let load = Load::start(daemon.udp, 20_000, document);
@@ -245,7 +245,7 @@ fn calls_are_answered_over_both_versions_of_http_under_a_private_authority() {
     for protocol in [&b"http/1.1"[..], b"h2"] {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "private");
-        let endpoint = FaultEndpoint::start_tls(authority.server("127.0.0.1", &[protocol]));
+        let endpoint = Endpoint::start_tls(authority.server("127.0.0.1", &[protocol]));
         let bundle = authority.path.to_str().unwrap();
         let daemon = Daemon::start(&endpoint.url(), &[], &[("AWS_CA_BUNDLE", bundle)]);
         let hops = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\

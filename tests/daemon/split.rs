@@ -3,7 +3,7 @@
 use super::account::Account;
 use super::answers::{Failure, Verdict};
 use super::delivery::{Delivery, settle_once, wait_until_received};
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::load::{Sent, document, document_of, send, trace_id};
 use super::process::Daemon;
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::Duration;
 const REFUSED: &str = "xray_segments_rejected_total{reason=\"refused\"}";
 
 /// Ends a daemon that has lost the documents with `mark` in them and no others.
-fn loses_only(mark: &str, daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent]) -> String {
+fn loses_only(mark: &str, daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> String {
     let (lost, kept): (Vec<&Sent>, Vec<&Sent>) =
         sent.iter().partition(|sent| sent.document.contains(mark));
     wait_until_received(&daemon, sent);
@@ -32,7 +32,7 @@ fn loses_only(mark: &str, daemon: Daemon, endpoint: &FaultEndpoint, sent: &[Sent
 #[test]
 fn a_poison_document_in_each_batch_is_lost_alone_and_said_with_its_trace() {
     const BATCH_COUNT: usize = 100;
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     // Every fiftieth: wherever a batch of this order begins and ends, it has one at most.
     let shape =
@@ -50,7 +50,7 @@ fn a_poison_document_in_each_batch_is_lost_alone_and_said_with_its_trace() {
 
 #[test]
 fn a_poison_document_that_comes_alone_is_kept_until_the_service_takes_another_one() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let mut sent = send(daemon.udp, [document_of(1, 1, "poison")]);
     // It is as likely that the service refuses everything.
@@ -65,7 +65,7 @@ fn a_poison_document_that_comes_alone_is_kept_until_the_service_takes_another_on
 
 #[test]
 fn when_every_request_is_refused_no_document_is_at_fault_and_all_arrive_later() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let refusal = Failure::code(400, "InvalidRequestException");
     endpoint.change(|rules| rules.failure = Some(refusal));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
@@ -85,7 +85,7 @@ fn when_every_request_is_refused_no_document_is_at_fault_and_all_arrive_later() 
 
 #[test]
 fn a_body_that_is_too_large_is_halved_until_it_is_not_and_all_arrive() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.body_bytes_max = Some(20_000));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let shape = |index| document_of(index, index, &"x".repeat(900));
@@ -99,7 +99,7 @@ fn a_body_that_is_too_large_is_halved_until_it_is_not_and_all_arrive() {
 
 #[test]
 fn a_document_that_is_too_large_by_itself_is_lost_alone() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.body_bytes_max = Some(20_000));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     // One in ten, so that there is no request of large ones only.
@@ -114,7 +114,7 @@ fn a_document_that_is_too_large_by_itself_is_lost_alone() {
 
 #[test]
 fn documents_unprocessed_for_a_passing_reason_go_again_and_no_others_do() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let shape = |index: usize| {
         let text = if index.is_multiple_of(5) { "unprocessed:throttled" } else { "" };
@@ -126,7 +126,7 @@ fn documents_unprocessed_for_a_passing_reason_go_again_and_no_others_do() {
 
 #[test]
 fn documents_unprocessed_for_good_are_said_by_trace_and_counted_and_their_text_is_not_shown() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let shape = |index: usize| {
         let text = if index == 77 { "unprocessed:invalid private" } else { "" };

@@ -4,7 +4,7 @@ use super::account::Account;
 use super::delivery::{
     Delivery, settle, settle_once, settle_with_losses, settle_within, wait_until_received,
 };
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Load, Sent, document, document_of, large_document, send};
 use super::process::{Daemon, runs_long_tests};
 use rustix::process::Signal;
@@ -22,7 +22,7 @@ const REPLAYED: &str = "xray_segments_replayed_total";
 const IN_FLIGHT_MAX: usize = 8 * 50;
 
 /// A daemon with little memory and a spool.
-fn start(endpoint: &FaultEndpoint, spool: &Path) -> Daemon {
+fn start(endpoint: &Endpoint, spool: &Path) -> Daemon {
     let spool = spool.to_str().unwrap();
     let arguments = ["-m", "3", "--spool-path", spool, "--spool-size-mb", "256"];
     Daemon::start(&endpoint.url(), &arguments, &[])
@@ -61,7 +61,7 @@ fn largest(spool: &Path) -> PathBuf {
 
 fn outage_costs_nothing(length: Duration, per_second: u32) {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, folder.path());
     let load = Load::start(daemon.udp, per_second, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() > 500);
@@ -94,7 +94,7 @@ fn a_long_outage_that_memory_cannot_hold_costs_nothing_and_doubles_none() {
 #[test]
 fn what_had_reached_the_disk_before_a_kill_arrives_after_it_and_once() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, folder.path());
     let load = Load::start(daemon.udp, 1_000, large_document);
@@ -123,7 +123,7 @@ fn what_had_reached_the_disk_before_a_kill_arrives_after_it_and_once() {
 #[test]
 fn a_kill_while_the_spool_is_sent_doubles_no_more_than_was_in_flight() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, folder.path());
     let sent = fill(&daemon, 3_000);
@@ -147,7 +147,7 @@ fn a_kill_while_the_spool_is_sent_doubles_no_more_than_was_in_flight() {
 #[test]
 fn what_is_left_at_the_shutdown_goes_to_the_spool_and_a_restart_delivers_it() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, folder.path());
     // Few enough for memory alone.
@@ -174,7 +174,7 @@ fn what_is_left_at_the_shutdown_goes_to_the_spool_and_a_restart_delivers_it() {
 #[test]
 fn a_second_signal_with_a_spool_loses_nothing_either() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::BlackHole);
     let daemon = start(&endpoint, folder.path());
     let sent = send(daemon.udp, (0..120).map(document));
@@ -188,7 +188,7 @@ fn a_second_signal_with_a_spool_loses_nothing_either() {
 fn the_configuration_file_names_a_spool_as_the_flags_do() {
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("spool");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let keys = format!("{{Path: {:?}, MaxSizeMB: 16, MaxAgeHours: 24}}", spool.to_str().unwrap());
     let config = super::process::config_file(folder.path(), &format!("Spool: {keys}"));
@@ -203,7 +203,7 @@ fn the_configuration_file_names_a_spool_as_the_flags_do() {
 fn nobody_else_can_read_the_spool() {
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("new");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, &spool);
     fill(&daemon, 500);
@@ -226,7 +226,7 @@ fn refusal(daemon: &Daemon, spool: &Path) -> String {
 #[test]
 fn a_second_daemon_on_the_same_folder_says_so_and_delivers_without_a_spool() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let first = start(&endpoint, folder.path());
     first.wait_for_line("spool");
     let second = start(&endpoint, folder.path());
@@ -243,7 +243,7 @@ fn a_symbolic_link_is_no_spool_and_segments_arrive_without_one() {
     let (real, link) = (folder.path().join("real"), folder.path().join("link"));
     fs::create_dir(&real).unwrap();
     symlink(&real, &link).unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, &link);
     let line = refusal(&daemon, &link);
     assert!(line.contains("symbolic link"), "{line}");
@@ -256,7 +256,7 @@ fn a_symbolic_link_is_no_spool_and_segments_arrive_without_one() {
 /// nearly all arrive, and the log says what does not. Returns how many are missing.
 fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, folder.path());
     let sent = fill(&daemon, 1_000);
@@ -308,7 +308,7 @@ fn a_flipped_byte_costs_the_batch_that_it_was_in() {
 fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("spool");
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, &spool);
     let mut sent = fill(&daemon, 1_000);
@@ -335,7 +335,7 @@ fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_co
 #[test]
 fn a_spool_keeps_to_its_size_and_the_oldest_give_way_and_are_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let path = folder.path().to_str().unwrap();
     let arguments = ["-m", "8", "--spool-path", path, "--spool-size-mb", "16"];
@@ -360,7 +360,7 @@ fn a_spool_keeps_to_its_size_and_the_oldest_give_way_and_are_counted() {
 #[test]
 fn without_a_spool_nothing_is_written_and_without_an_outage_nothing_is_spooled() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, folder.path());
     let load = Load::start(daemon.udp, 1_000, document);
     daemon.wait_until("segments arrive", || endpoint.arrived_count() > 2_000);

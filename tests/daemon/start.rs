@@ -1,6 +1,7 @@
 //! How the daemon starts, and how it ends.
 
-use super::endpoint::{Endpoint, Reply};
+use super::answers::Failure;
+use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, command, run_to_end, wait_for_text, wait_until};
 use rustix::process::Signal;
 use std::net::{TcpListener, UdpSocket};
@@ -18,7 +19,7 @@ fn a_udp_port_in_use_is_an_error_that_names_it() {
 fn without_a_tcp_port_segments_still_arrive_and_the_port_is_taken_when_it_is_free() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let mut command = command(&["-b", "127.0.0.1:0", "-t", &address, "-n", "us-east-1"]);
     command.env("AWS_ENDPOINT_URL_XRAY", endpoint.url());
     command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret");
@@ -44,7 +45,7 @@ fn without_a_region_the_daemon_ends_and_lists_what_it_tried() {
 
 #[test]
 fn segments_wait_for_credentials() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("credentials");
     let mut command = command(&["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"]);
@@ -67,7 +68,7 @@ fn segments_wait_for_credentials() {
 #[test]
 fn a_part_filled_batch_leaves_at_the_shutdown() {
     for signal in [Signal::TERM, Signal::INT] {
-        let endpoint = Endpoint::start(|_| Reply::Accept);
+        let endpoint = Endpoint::start();
         let daemon = Daemon::start(&endpoint.url(), &[], &[]);
         daemon.send((0..75).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
         daemon.signal(signal);
@@ -84,7 +85,7 @@ fn a_part_filled_batch_leaves_at_the_shutdown() {
 
 #[test]
 fn what_cannot_be_sent_in_time_is_counted() {
-    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    let endpoint = Endpoint::failing(Failure::status(500));
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("cfg.yaml");
     std::fs::write(&config, "Version: 2\nShutdownSeconds: 1\n").unwrap();
@@ -103,7 +104,7 @@ fn what_cannot_be_sent_in_time_is_counted() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    let endpoint = Endpoint::failing(Failure::status(500));
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("cfg.yaml");
     std::fs::write(&config, "Version: 2\nShutdownSeconds: 3600\n").unwrap();
@@ -154,7 +155,7 @@ fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
 
 #[test]
 fn a_hang_up_opens_the_log_file_again_and_ends_nothing() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let (path, old) = (folder.path().join("x.log"), folder.path().join("x.old"));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);

@@ -1,14 +1,14 @@
 //! The limits of the TCP port, with the signing proxy behind it.
 
 use super::client::{Client, RULES, call, calls, start};
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::process::runs_long_tests;
 use std::thread;
 use std::time::{Duration, Instant};
 
 #[test]
 fn a_body_of_5_mb_is_passed_on_and_a_larger_one_is_refused() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
     let mut body = vec![b'x'; 5 * 1024 * 1024];
     let mut client = Client::connect(daemon.tcp);
@@ -44,7 +44,7 @@ fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
     if !runs_long_tests() {
         return;
     }
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
     let mut kept = Client::connect(daemon.tcp);
     assert_eq!(kept.call(RULES, "", b"{}").status, 200);
@@ -86,7 +86,7 @@ fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
 
 #[test]
 fn connections_that_are_kept_make_room_for_others() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
     let started_at = Instant::now();
     let mut kept = Vec::new();

@@ -4,8 +4,7 @@
 //! the shutdown, which has everything that was counted before it.
 
 use super::answers::Failure;
-use super::endpoint::{Endpoint, Reply};
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{document, send};
 use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
 use serde_json::{Value, json};
@@ -40,12 +39,12 @@ fn run_once(endpoint: &Endpoint, daemon: Daemon) -> (String, Value) {
     daemon.wait_for_metric("xray_segments_sent_total", 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    (log, only(&endpoint.seen(|seen| seen.telemetry.clone())).0)
+    (log, only(&endpoint.ledger(|ledger| ledger.telemetry.clone())).0)
 }
 
 #[test]
 fn the_last_record_has_true_counts_and_names_the_host() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let arguments = ["-a", "arn:aws:ec2:eu-west-1:1:instance/i-1"];
     let host = [("AWS_HOSTNAME", "web-1"), ("AWS_INSTANCE_ID", "i-0123456789abcdef0")];
     let daemon = Daemon::start(&endpoint.url(), &arguments, &host);
@@ -55,7 +54,7 @@ fn the_last_record_has_true_counts_and_names_the_host() {
     daemon.wait_for_metric("xray_segments_received_total", 12);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    let (mut call, mut record) = only(&endpoint.seen(|seen| seen.telemetry.clone()));
+    let (mut call, mut record) = only(&endpoint.ledger(|ledger| ledger.telemetry.clone()));
     let at = record.as_object_mut().unwrap().remove("Timestamp").unwrap().as_f64().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(at <= now && at > now - 60.0, "{at}");
@@ -80,7 +79,7 @@ fn the_last_record_has_true_counts_and_names_the_host() {
 
 #[test]
 fn before_a_first_segment_and_where_it_is_switched_off_there_is_none() {
-    let endpoint = Endpoint::start(|_| Reply::Accept);
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let off = config_file(folder.path(), "Telemetry: false");
     for (arguments, datagram_count) in [(&[][..], 0), (&["-c", off.as_str()][..], 3)] {
@@ -89,13 +88,13 @@ fn before_a_first_segment_and_where_it_is_switched_off_there_is_none() {
         daemon.wait_for_metric("xray_segments_sent_total", datagram_count);
         let (status, log) = daemon.stop();
         assert!(status.success(), "{log}");
-        assert!(endpoint.seen(|seen| seen.telemetry.is_empty()), "{log}");
+        assert!(endpoint.ledger(|ledger| ledger.telemetry.is_empty()), "{log}");
     }
 }
 
 #[test]
 fn segments_that_were_given_up_are_spillover() {
-    let endpoint = Endpoint::start(|_| Reply::Fail(500, &[], String::new()));
+    let endpoint = Endpoint::failing(Failure::status(500));
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "ResourceARN: arn\nShutdownSeconds: 4");
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
@@ -106,17 +105,17 @@ fn segments_that_were_given_up_are_spillover() {
     assert!(status.success(), "{log}");
     // The record is within the time for the shutdown, not beyond it.
     assert!(mark.elapsed() < Duration::from_secs(5), "{:?}\n{log}", mark.elapsed());
-    let (call, record) = only(&endpoint.seen(|seen| seen.telemetry.clone()));
+    let (call, record) = only(&endpoint.ledger(|ledger| ledger.telemetry.clone()));
     assert_eq!(call["ResourceARN"], "arn");
     assert_eq!(record["SegmentsSpilloverCount"], 7, "{log}");
     assert_eq!(record["SegmentsSentCount"], 0);
-    let failure_count = endpoint.seen(|seen| seen.request_count);
+    let failure_count = endpoint.request_count();
     assert_eq!(record["BackendConnectionErrors"]["HTTPCode5XXCount"], failure_count, "{log}");
 }
 
 #[test]
 fn failures_are_counted_by_their_kind() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Upload: {RequestTimeoutSeconds: 1}");
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
@@ -252,7 +251,7 @@ fn serve(mut stream: TcpStream, paths: &Mutex<Vec<String>>, answers: bool) {
 
 #[test]
 fn the_instance_metadata_names_the_host() {
-    let (endpoint, metadata) = (Endpoint::start(|_| Reply::Accept), Metadata::start(true));
+    let (endpoint, metadata) = (Endpoint::start(), Metadata::start(true));
     let daemon = Daemon::spawn(metadata.command(&endpoint, &["-l", "debug"]));
     daemon.wait_for_line("Telemetry names host");
     let (log, call) = run_once(&endpoint, daemon);
@@ -264,7 +263,7 @@ fn the_instance_metadata_names_the_host() {
 
 #[test]
 fn in_local_mode_the_instance_metadata_is_not_asked_and_the_kernel_names_the_host() {
-    let (endpoint, metadata) = (Endpoint::start(|_| Reply::Accept), Metadata::start(true));
+    let (endpoint, metadata) = (Endpoint::start(), Metadata::start(true));
     let daemon = Daemon::spawn(metadata.command(&endpoint, &["-o"]));
     let (log, call) = run_once(&endpoint, daemon);
     let name = rustix::system::uname().nodename().to_str().unwrap().to_owned();
@@ -275,7 +274,7 @@ fn in_local_mode_the_instance_metadata_is_not_asked_and_the_kernel_names_the_hos
 
 #[test]
 fn a_metadata_service_that_hangs_delays_nothing() {
-    let (endpoint, metadata) = (Endpoint::start(|_| Reply::Accept), Metadata::start(false));
+    let (endpoint, metadata) = (Endpoint::start(), Metadata::start(false));
     let start = Instant::now();
     let daemon = Daemon::spawn(metadata.command(&endpoint, &[]));
     daemon.send([format!("{HEADER}{{}}")]);
@@ -284,6 +283,6 @@ fn a_metadata_service_that_hangs_delays_nothing() {
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     // The search was cut off: the kernel has a name.
-    let (call, _) = only(&endpoint.seen(|seen| seen.telemetry.clone()));
+    let (call, _) = only(&endpoint.ledger(|ledger| ledger.telemetry.clone()));
     assert!(call["Hostname"].is_string() && call["EC2InstanceId"].is_null(), "{call}");
 }

@@ -2,7 +2,7 @@
 
 use super::answers::{Bucket, Failure, Verdict};
 use super::delivery::{settle_once, wait_until_received};
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::load::{Load, document, send};
 use super::process::{Daemon, runs_long_tests};
 use std::thread;
@@ -16,7 +16,7 @@ fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is
     if !runs_long_tests() {
         return;
     }
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.bucket = Some(Bucket::new(ALLOWED, ALLOWED)));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
     let load = Load::start(daemon.udp, 4 * ALLOWED, document);
@@ -50,7 +50,7 @@ fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is
 
 #[test]
 fn throttled_documents_arrive_once() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.bucket = Some(Bucket::new(300, 100)));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let sent = send(daemon.udp, (0..1_200).map(document));
@@ -63,7 +63,7 @@ fn throttled_documents_arrive_once() {
 
 #[test]
 fn the_pause_that_the_service_asks_for_is_kept() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let throttled = Failure::code(429, "ThrottledException").with("retry-after", 2);
     endpoint.change(|rules| rules.failure = Some(throttled));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);

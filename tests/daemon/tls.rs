@@ -1,7 +1,6 @@
 //! TLS to the service: HTTP/1.1 and HTTP/2, and whom the daemon trusts.
 
-use super::endpoint::{Endpoint, Reply};
-use super::fault::FaultEndpoint;
+use super::endpoint::Endpoint;
 use super::load::document;
 use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
 use http::Version;
@@ -56,8 +55,7 @@ impl Authority {
 }
 
 fn start(endpoint: &Endpoint, variable: &str, path: &Path) -> Daemon {
-    let url = format!("https://{}", endpoint.address);
-    Daemon::start(&url, &[], &[(variable, path.to_str().unwrap())])
+    Daemon::start(&endpoint.url(), &[], &[(variable, path.to_str().unwrap())])
 }
 
 #[test]
@@ -67,7 +65,7 @@ fn segments_arrive_over_both_versions_of_http_under_a_private_authority() {
             let folder = tempfile::tempdir().unwrap();
             let authority = Authority::new(folder.path(), "private");
             let tls = authority.server("127.0.0.1", &[protocol]);
-            let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+            let endpoint = Endpoint::start_tls(tls);
             let daemon = start(&endpoint, variable, &authority.path);
             let documents: Vec<String> = (100..300).map(|n| format!("{{\"n\":{n}}}")).collect();
             daemon.send(documents.iter().map(|document| format!("{HEADER}{document}")));
@@ -75,7 +73,7 @@ fn segments_arrive_over_both_versions_of_http_under_a_private_authority() {
             let (status, log) = daemon.stop();
             assert!(status.success(), "{log}");
             assert_eq!(endpoint.sorted_documents(), documents);
-            let versions = endpoint.seen(|seen| seen.versions.clone());
+            let versions = endpoint.ledger(|ledger| ledger.versions.clone());
             assert!(versions.iter().all(|&seen| seen == version), "{versions:?}");
         }
     }
@@ -86,13 +84,13 @@ fn http2_carries_all_calls_over_one_connection() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "private");
     let tls = authority.server("127.0.0.1", &[b"h2", b"http/1.1"]);
-    let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+    let endpoint = Endpoint::start_tls(tls);
     let daemon = start(&endpoint, "AWS_CA_BUNDLE", &authority.path);
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
     daemon.send((0..500).map(|n| format!("{HEADER}{{\"n\":{n}}}")));
     daemon.wait_for_metric("xray_segments_sent_total", 501);
-    assert_eq!(endpoint.seen(|seen| seen.connection_count), 1);
+    assert_eq!(endpoint.connection_count(), 1);
 }
 
 /// What is wrong with a certificate for who trusts `trusted`, and a server that has it.
@@ -111,7 +109,7 @@ fn an_expired_certificate_or_one_of_another_authority_or_host_is_refused_and_not
     let trusted = Authority::new(folder.path(), "trusted");
     let foreign = Authority::new(folder.path(), "foreign");
     for (reason, tls) in bad_servers(&trusted, &foreign) {
-        let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
+        let endpoint = Endpoint::start_tls(tls);
         let daemon = start(&endpoint, "AWS_CA_BUNDLE", &trusted.path);
         daemon.send([format!("{HEADER}{{}}")]);
         let line = daemon.wait_for_line("Sending segment batch failed with:");
@@ -119,7 +117,7 @@ fn an_expired_certificate_or_one_of_another_authority_or_host_is_refused_and_not
         assert!(line.contains(&text) && line.contains(reason), "{line}");
         assert!(line.contains("AWS_CA_BUNDLE"), "{line}");
         assert!(line.contains("are kept"), "{line}");
-        assert_eq!(endpoint.seen(|seen| seen.request_count), 0);
+        assert_eq!(endpoint.request_count(), 0);
         assert_eq!(daemon.metric("xray_segments_held"), 1);
     }
 }
@@ -131,9 +129,8 @@ fn any_certificate_is_taken_where_the_file_says_so_and_the_log_says_what_that_me
     let foreign = Authority::new(folder.path(), "foreign");
     let config = config_file(folder.path(), "NoVerifySSL: true");
     for (_, tls) in bad_servers(&trusted, &foreign) {
-        let endpoint = Endpoint::start_tls(|_| Reply::Accept, tls);
-        let url = format!("https://{}", endpoint.address);
-        let daemon = Daemon::start(&url, &["-c", &config], &[]);
+        let endpoint = Endpoint::start_tls(tls);
+        let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
         daemon.send([format!("{HEADER}{{}}")]);
         daemon.wait_for_metric("xray_segments_sent_total", 1);
         let log = daemon.stop().1;
@@ -144,7 +141,7 @@ fn any_certificate_is_taken_where_the_file_says_so_and_the_log_says_what_that_me
 
 #[test]
 fn https_to_a_port_without_tls_is_said_in_plain_words() {
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url().replace("http:", "https:"), &[], &[]);
     daemon.send([format!("{HEADER}{}", document(1))]);
     daemon.wait_for_line("does not speak TLS; is its address http and not https?");
