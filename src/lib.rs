@@ -67,3 +67,8 @@ pub mod status;
 pub mod sync;
 pub mod tail;
 pub mod transport;
+
+// Beside the unit tests.
+#[cfg(test)]
+#[path = "../tests/shared/skip.rs"]
+mod skip;

@@ -1,5 +1,7 @@
-//! The tests of `tests/daemon`, with daemons that receive by uring.
+//! The tests of the daemon that depend on how it receives, with daemons that receive by io_uring.
 
 #![allow(clippy::unwrap_used, reason = "a test may end where it finds what it does not expect")]
+#![allow(dead_code, reason = "only a part of the tests, and so of what they use, is here")]
 
+#[path = "daemon/by_backend.rs"]
 mod daemon;

@@ -1,6 +1,7 @@
 //! What every backend promises, tried with each one that works here.
 
 use super::*;
+use crate::skip::{Need, skip};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -34,7 +35,14 @@ impl Sink for Forward {
 
 /// The backends that work here; `recvmmsg` is always among them.
 fn backends() -> Vec<Backend> {
-    Backend::ALL.into_iter().filter(|backend| backend.probe().is_ok()).collect()
+    let works = |backend: &Backend| match backend.probe() {
+        Ok(()) => true,
+        Err(error) => {
+            skip(Need::Uring, error);
+            false
+        }
+    };
+    Backend::ALL.into_iter().filter(works).collect()
 }
 
 fn receiver(queue_bytes: usize, slot_count: usize) -> (Receiver, SocketAddr) {

@@ -265,6 +265,7 @@ fn parse(name: &str) -> Option<(u64, Kind)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skip::{Need, skip};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
     use std::path::PathBuf;
 
@@ -331,8 +332,7 @@ mod tests {
     fn a_folder_of_another_user_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         if chown(folder.path(), Some(12_345), None).is_err() {
-            eprintln!("skipped: only root can give a folder away");
-            return;
+            return skip(Need::Root, "only root can give a folder away");
         }
         let error = error(folder.path());
         assert!(matches!(error, SpoolError::ForeignFolder { uid: 12_345, .. }), "{error}");

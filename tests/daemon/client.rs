@@ -2,9 +2,10 @@
 
 use super::answers::Call;
 use super::endpoint::Endpoint;
-use super::process::{Daemon, config_file};
+use super::process::{Daemon, command, config_file};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Output;
 use std::time::Duration;
 
 /// The call that SDKs begin with.
@@ -109,4 +110,17 @@ pub fn start(endpoint: &Endpoint, keys: &str) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), keys);
     Daemon::start(&endpoint.url(), &["-c", &config], &[])
+}
+
+/// What a page of JSON says, and its status.
+pub fn page(daemon: &Daemon, path: &str) -> (u16, serde_json::Value) {
+    let answer = Client::connect(daemon.tcp).call(&format!("GET {path}"), "", b"");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
+/// Runs `xray healthcheck` against a daemon.
+pub fn healthcheck(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let address = daemon.tcp.to_string();
+    command(&[&["healthcheck", "-t", &address], arguments].concat()).output().unwrap()
 }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "a child can only be restrained between fork and exec")]
 
 use super::endpoint::Endpoint;
-use super::process::{Daemon, HEADER, backend, command};
+use super::process::{Daemon, HEADER, command};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -92,20 +92,22 @@ fn where_io_uring_is_denied_the_daemon_falls_back_says_why_and_delivers() {
 
 #[test]
 fn a_backend_that_is_wanted_and_denied_ends_the_start_and_says_why() {
-    let endpoint = Endpoint::start();
-    let backend = backend();
-    let arguments = ["--receiver", backend.name()];
-    let mut restrained = restrained(&endpoint, &arguments, || deny_io_uring(libc::EPERM));
-    if backend == Backend::Recvmmsg {
-        let log = delivers(&endpoint, Daemon::spawn(restrained));
-        assert!(!log.contains("instead"), "{log}");
-        return;
+    for backend in Backend::ALL {
+        let endpoint = Endpoint::start();
+        let arguments = ["--receiver", backend.name()];
+        let mut restrained = restrained(&endpoint, &arguments, || deny_io_uring(libc::EPERM));
+        if backend == Backend::Recvmmsg {
+            let log = delivers(&endpoint, Daemon::spawn(restrained));
+            assert!(!log.contains("instead"), "{log}");
+            continue;
+        }
+        let output = restrained.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let denied = format!("the receive backend {backend} does not work here");
+        assert!(said.contains(&denied), "{said}");
+        assert!(said.contains("seccomp profile") && said.contains("auto"), "{said}");
     }
-    let output = restrained.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("the receive backend {backend} does not work here")), "{said}");
-    assert!(said.contains("seccomp profile") && said.contains("auto"), "{said}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::delivery::{settle_once, settle_with_losses};
 use super::endpoint::{Endpoint, Way};
 use super::load::{Load, document, large_document, send};
 use super::process::{Daemon, behind_shell, daemon_command, in_own_mounts, with_credentials};
+use super::skip::{Need, skip};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -14,7 +15,7 @@ fn start(endpoint: &Endpoint, spool: &Path, options: &str) -> Option<Daemon> {
     let mount = format!("mount -t tmpfs -o {options} none {path}");
     let trial = in_own_mounts(&Command::new("true"), &mount).stderr(Stdio::null()).status();
     if !trial.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: mounting is not allowed here");
+        skip(Need::Mount, "mounting is not allowed here");
         return None;
     }
     let arguments = ["-m", "3", "--spool-path", path, "--spool-size-mb", "256"];

@@ -1,66 +1,19 @@
 //! Whether it lives: what the orchestrator may end it for, and what it must never.
 
-#![allow(unsafe_code, reason = "a thread can only be held with ptrace")]
-
-use super::client::{Client, start};
+use super::client::{Client, healthcheck, page, start};
 use super::endpoint::{Endpoint, Way};
+use super::held::Held;
 use super::load::document;
-use super::process::{
-    Daemon, HEADER, command, config_file, daemon_command, in_own_mounts, wait_until,
-};
+use super::process::{Daemon, HEADER, command, config_file, daemon_command, in_own_mounts};
+use super::skip::{Need, skip};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// A thread of a daemon that is held by this process's debugger interface, as one that a fault of
-/// the program has stuck; it runs again when this is dropped, on the thread that made it.
-struct Held(libc::pid_t);
-
-impl Held {
-    fn thread_of(daemon: &Daemon, name: &str) -> Option<Self> {
-        let folder = format!("/proc/{}/task", daemon.id());
-        let thread =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(|path| {
-                std::fs::read_to_string(path.join("comm")).is_ok_and(|it| it.trim() == name)
-            });
-        let id: libc::pid_t =
-            thread.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
-        let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: neither request reads or writes memory of this process.
-        let is_held = unsafe {
-            libc::ptrace(libc::PTRACE_SEIZE, id, none, none) == 0
-                && libc::ptrace(libc::PTRACE_INTERRUPT, id, none, none) == 0
-        };
-        if !is_held {
-            eprintln!("skipped: threads cannot be held here (ptrace)");
-            return None;
-        }
-        let state = || std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        wait_until("the thread is held", || state().contains(") t "));
-        Some(Self(id))
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: the request reads and writes no memory of this process; the thread is in its stop,
-        // which is what it takes.
-        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
-    }
-}
-
-fn page(daemon: &Daemon, path: &str) -> (u16, Value) {
-    let answer = Client::connect(daemon.tcp).call(&format!("GET {path}"), "", b"");
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    (answer.status, serde_json::from_slice(&answer.body).unwrap())
-}
 
 /// The codes of what keeps it from delivering.
 fn reasons(daemon: &Daemon) -> Vec<String> {
@@ -71,11 +24,6 @@ fn reasons(daemon: &Daemon) -> Vec<String> {
         (reasons.is_empty(), reasons.is_empty())
     );
     reasons.iter().map(|reason| reason["code"].as_str().unwrap().to_owned()).collect()
-}
-
-fn healthcheck(daemon: &Daemon, arguments: &[&str]) -> Output {
-    let address = daemon.tcp.to_string();
-    command(&[&["healthcheck", "-t", &address], arguments].concat()).output().unwrap()
 }
 
 #[test]
@@ -137,28 +85,6 @@ fn a_full_memory_is_told_until_there_is_room_again() {
     assert_eq!(page(&daemon, "/health").0, 200);
     endpoint.set_way(Way::Open);
     daemon.wait_until("it is ready again", || reasons(&daemon).is_empty());
-}
-
-#[test]
-fn a_receiver_that_is_stuck_with_datagrams_before_it_is_told_by_liveness() {
-    let endpoint = Endpoint::start();
-    let folder = tempfile::tempdir().unwrap();
-    let config = config_file(folder.path(), "Receive: {Receivers: 1}");
-    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
-    let Some(held) = Held::thread_of(&daemon, "receive-0") else { return };
-    // Stuck with nothing to do, it loses nothing, and nobody can tell.
-    assert_eq!(page(&daemon, "/health").0, 200);
-    daemon.send([format!("{HEADER}{{}}")]);
-    let (status, body) = page(&daemon, "/health");
-    assert_eq!((status, &body["status"]), (503, &"wedged".into()));
-    assert!(body["reasons"][0].as_str().unwrap().starts_with("receiver 0 has left "), "{body}");
-    let output = healthcheck(&daemon, &[]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.starts_with("wedged: receiver 0 has left "), "{said}");
-    drop(held);
-    daemon.wait_for_metric("xray_segments_sent_total", 1);
-    assert_eq!(page(&daemon, "/health").0, 200);
 }
 
 #[test]
@@ -307,9 +233,11 @@ fn a_health_check_gives_up_on_a_name_server_that_does_not_answer() {
     std::fs::write(&path, "nameserver 127.0.83.1\noptions timeout:30\n").unwrap();
     let mount = format!("mount --bind {} /etc/resolv.conf", path.display());
     let trial = in_own_mounts(&Command::new("true"), &mount).output();
-    if silent.is_err() || !trial.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: port 53, or mounting, is not allowed here");
-        return;
+    if silent.is_err() {
+        return skip(Need::Root, "only root may open port 53");
+    }
+    if !trial.is_ok_and(|output| output.status.success()) {
+        return skip(Need::Mount, "mounting is not allowed here");
     }
     let healthcheck = command(&["healthcheck", "-t", "xray-daemon.example:2000"]);
     times_out(in_own_mounts(&healthcheck, &format!("{mount} && exec \"$@\"")));

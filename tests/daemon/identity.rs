@@ -5,7 +5,7 @@ use super::answers::{Clock, Failure, Verdict};
 use super::delivery::settle_once;
 use super::endpoint::Endpoint;
 use super::load::{Load, document, document_of, send};
-use super::process::{Daemon, daemon_command, runs_long_tests};
+use super::process::{Daemon, daemon_command};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,9 +99,6 @@ fn an_expired_token_is_replaced_by_that_of_the_credentials_file_and_nothing_is_l
 #[test]
 fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted() {
     // It is tried again after half a minute.
-    if !runs_long_tests() {
-        return;
-    }
     let endpoint = Endpoint::start();
     let denied = Failure::code(403, "AccessDeniedException");
     endpoint.change(|rules| rules.failure = Some(denied));

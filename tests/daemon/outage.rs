@@ -4,7 +4,7 @@ use super::account::Account;
 use super::delivery::{Delivery, settle_once};
 use super::endpoint::{Endpoint, Way};
 use super::load::{Load, Sent, document, large_document};
-use super::process::{Daemon, runs_long_tests};
+use super::process::Daemon;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,9 +57,7 @@ fn a_short_outage_costs_nothing_and_fresh_segments_are_soon_on_time_again() {
 
 #[test]
 fn an_outage_of_half_a_minute_costs_nothing_and_fresh_segments_are_soon_on_time_again() {
-    if runs_long_tests() {
-        outage_costs_nothing(Duration::from_secs(30));
-    }
+    outage_costs_nothing(Duration::from_secs(30));
 }
 
 #[test]

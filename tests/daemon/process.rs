@@ -1,11 +1,13 @@
 //! The real binary as a child process, and the questions that a test asks it.
 
 use super::account::Account;
+use super::skip::{Need, skip};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use xrayd::receive::Backend;
@@ -13,18 +15,40 @@ use xrayd::receive::Backend;
 /// How long a test waits for what must come; a busy machine may need most of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The receive backend that this target's daemons have to run on, or the one that they fall back
-/// to where the wanted one is denied. Where it works and is not used that is a failure.
+/// The receive backend that this target's daemons run on: the one in its name. In a target whose
+/// tests do not depend on it: io_uring, or recvmmsg where io_uring does not work.
+///
+/// # Panics
+///
+/// Where the backend in the target's name does not work; see `backend.rs`.
 pub fn backend() -> Backend {
-    let name = env!("CARGO_CRATE_NAME").trim_start_matches("daemon_").replace('_', "-");
-    let wanted = Backend::ALL.into_iter().find(|backend| backend.name() == name).unwrap();
-    match wanted.probe() {
-        Ok(()) => wanted,
-        Err(error) => {
-            eprintln!("{error}: the tests run on recvmmsg");
-            Backend::Recvmmsg
-        }
+    match (backend_in_name(), missing()) {
+        (Some(backend), None) => backend,
+        (Some(_), Some(reason)) => panic!("the test is not skipped, and {reason}"),
+        (None, None) => Backend::Uring,
+        (None, Some(_)) => Backend::Recvmmsg,
     }
+}
+
+fn backend_in_name() -> Option<Backend> {
+    let name = env!("CARGO_CRATE_NAME").strip_prefix("daemon_")?.replace('_', "-");
+    let named = Backend::ALL.into_iter().find(|backend| backend.name() == name);
+    Some(named.unwrap_or_else(|| panic!("{name} is not the name of a backend")))
+}
+
+/// Why the wanted backend does not work, if so. Where that costs no test it is said here, once.
+pub fn missing() -> Option<&'static str> {
+    static IS_SAID: AtomicBool = AtomicBool::new(false);
+    static REASON: LazyLock<Option<String>> = LazyLock::new(|| {
+        let wanted = backend_in_name().unwrap_or(Backend::Uring);
+        wanted.probe().err().map(|error| error.to_string())
+    });
+    let reason = REASON.as_deref()?;
+    if backend_in_name().is_none() && !IS_SAID.load(Ordering::Relaxed) {
+        skip(Need::Uring, format!("{reason}. These tests run on recvmmsg"));
+        IS_SAID.store(true, Ordering::Relaxed);
+    }
+    Some(reason)
 }
 
 /// The header line that SDKs send, with its newline.
@@ -107,12 +131,6 @@ pub fn run_to_end_with(mut command: Command) -> (Option<i32>, String) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let (status, log) = Daemon::watch(child, any).wait();
     (status.code(), log)
-}
-
-/// Whether this target has the tests that take half a minute: one way to receive is enough for
-/// them, since they are about what comes after it.
-pub fn runs_long_tests() -> bool {
-    env!("CARGO_CRATE_NAME") == "daemon_uring"
 }
 
 /// A file `cfg.yaml` in `folder` with these keys; returns its path.
@@ -254,18 +272,6 @@ impl Daemon {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
-    }
-
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
-    /// The most memory that it has had resident, in bytes.
-    pub fn peak_memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// Whether one of its descriptors is for something of this name.

@@ -6,7 +6,7 @@ use super::client::{Client, RULES, call, calls, start};
 use super::delivery::settle_once;
 use super::endpoint::{Endpoint, Way};
 use super::load::{Load, document};
-use super::process::{Daemon, HEADER, daemon_command, runs_long_tests, wait_until};
+use super::process::{Daemon, HEADER, daemon_command, wait_until};
 use super::tls::Authority;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -171,9 +171,6 @@ fn a_call_that_is_refused_for_the_clocks_sake_is_signed_with_the_services_time()
 
 #[test]
 fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
-    if !runs_long_tests() {
-        return;
-    }
     let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.hangs_uploads = true);
     let daemon = start(&endpoint, "");

@@ -6,7 +6,7 @@ use super::delivery::{
 };
 use super::endpoint::{Endpoint, Way};
 use super::load::{Load, Sent, document, document_of, large_document, send};
-use super::process::{Daemon, runs_long_tests};
+use super::process::Daemon;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -86,9 +86,7 @@ fn an_outage_that_memory_cannot_hold_costs_nothing_and_doubles_none() {
 
 #[test]
 fn a_long_outage_that_memory_cannot_hold_costs_nothing_and_doubles_none() {
-    if runs_long_tests() {
-        outage_costs_nothing(Duration::from_secs(20), 2_000);
-    }
+    outage_costs_nothing(Duration::from_secs(20), 2_000);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::client::{Client, RULES, call, calls, start};
 use super::endpoint::Endpoint;
-use super::process::runs_long_tests;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,9 +40,6 @@ fn a_body_of_5_mb_is_passed_on_and_a_larger_one_is_refused() {
 
 #[test]
 fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
-    if !runs_long_tests() {
-        return;
-    }
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
     let mut kept = Client::connect(daemon.tcp);

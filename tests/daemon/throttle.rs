@@ -4,7 +4,7 @@ use super::answers::{Bucket, Failure, Verdict};
 use super::delivery::{settle_once, wait_until_received};
 use super::endpoint::Endpoint;
 use super::load::{Load, document, send};
-use super::process::{Daemon, runs_long_tests};
+use super::process::Daemon;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,6 @@ const ALLOWED: u32 = 500;
 
 #[test]
 fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is_lost() {
-    if !runs_long_tests() {
-        return;
-    }
     let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.bucket = Some(Bucket::new(ALLOWED, ALLOWED)));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);

@@ -1,6 +1,7 @@
 //! Files that are not as they were left, and disks that do not take what they are given.
 
 use super::*;
+use crate::skip::{Need, skip};
 use std::process::Command;
 
 /// What a drain came upon.
@@ -354,8 +355,7 @@ impl Drop for TinyDisk {
 #[test]
 fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_there_is_room() {
     let Some(disk) = TinyDisk::mount("64k") else {
-        eprintln!("skipped: no file system can be mounted here");
-        return;
+        return skip(Need::Mount, "no file system can be mounted here");
     };
     let path = disk.0.path().join("spool");
     let mut spool = open(&path);
@@ -395,8 +395,7 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
 #[test]
 fn a_read_only_disk_is_named_as_such() {
     let Some(disk) = TinyDisk::mount("64k") else {
-        eprintln!("skipped: no file system can be mounted here");
-        return;
+        return skip(Need::Mount, "no file system can be mounted here");
     };
     let path = disk.0.path().join("spool");
     let remount = |how: &str| {

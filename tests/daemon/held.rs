@@ -1,0 +1,46 @@
+//! A thread of a daemon that is held still, as one that a fault of the program has stuck.
+
+#![allow(unsafe_code, reason = "a thread can only be held with ptrace")]
+
+use super::process::{Daemon, wait_until};
+use super::skip::{Need, skip};
+
+/// A thread of a daemon that this process holds as a debugger does. For the daemon it is stuck. It
+/// runs again when this is dropped, on the thread that made it.
+#[derive(Debug)]
+pub struct Held(libc::pid_t);
+
+impl Held {
+    /// Holds the thread of this name; `None` where that is not allowed, which is said.
+    pub fn thread_of(daemon: &Daemon, name: &str) -> Option<Self> {
+        let folder = format!("/proc/{}/task", daemon.id());
+        let thread =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(|path| {
+                std::fs::read_to_string(path.join("comm")).is_ok_and(|it| it.trim() == name)
+            });
+        let id: libc::pid_t =
+            thread.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: neither request reads or writes memory of this process.
+        let is_held = unsafe {
+            libc::ptrace(libc::PTRACE_SEIZE, id, none, none) == 0
+                && libc::ptrace(libc::PTRACE_INTERRUPT, id, none, none) == 0
+        };
+        if !is_held {
+            skip(Need::Root, "threads cannot be held here (ptrace)");
+            return None;
+        }
+        let state = || std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        wait_until("the thread is held", || state().contains(") t "));
+        Some(Self(id))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the request reads and writes no memory of this process; the thread is in its stop,
+        // which is what it takes.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
+}
