@@ -80,12 +80,20 @@ pub enum DropReason {
     SpoolAge,
     /// The spool's file is damaged where it was.
     SpoolDamage,
+    /// The program was at work on it when it panicked.
+    Panic,
 }
 
 impl DropReason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 5] =
-        [Self::Memory, Self::Shutdown, Self::SpoolFull, Self::SpoolAge, Self::SpoolDamage];
+    pub const ALL: [Self; 6] = [
+        Self::Memory,
+        Self::Shutdown,
+        Self::SpoolFull,
+        Self::SpoolAge,
+        Self::SpoolDamage,
+        Self::Panic,
+    ];
 
     /// The value of the metric's `reason` label.
     pub fn label(self) -> &'static str {
@@ -95,6 +103,7 @@ impl DropReason {
             Self::SpoolFull => "spool_full",
             Self::SpoolAge => "spool_age",
             Self::SpoolDamage => "spool_damage",
+            Self::Panic => "panic",
         }
     }
 }

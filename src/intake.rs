@@ -2,9 +2,13 @@
 //!
 //! In: the datagrams of one drain. Out: segments in the thread's own ring, and one wake-up of the
 //! batcher where it is due. Counts are kept in plain integers and published once a drain.
+//!
+//! A panic costs the datagram that it comes with: the rest of the drain is taken, and the alarm
+//! asks for the daemon's end in order.
 
 use crate::account::{Account, Counter, DropReason, RejectReason};
 use crate::log::RateLimit;
+use crate::panics::{self, Alarm};
 use crate::receive::{Queue, Sink};
 use crate::ring::{Drain, Producer};
 use crate::segment::{Form, Parser, Rejection};
@@ -32,6 +36,7 @@ pub struct Intake {
     /// Its place in the account.
     receiver_index: usize,
     batcher: Arc<Notify>,
+    alarm: Alarm,
 }
 
 /// The counts of one drain.
@@ -48,14 +53,15 @@ struct Counts {
 
 impl Intake {
     /// The intake of a receiver: it fills `producer`, counts into `account`, which must know the
-    /// receiver's number, and wakes `batcher`.
+    /// receiver's number, wakes `batcher`, and raises `alarm` when a datagram causes a panic.
     pub fn new(
         producer: Producer,
         account: Arc<Account>,
         receiver_index: usize,
         batcher: Arc<Notify>,
+        alarm: Alarm,
     ) -> Self {
-        Self { parser: Parser::default(), producer, account, receiver_index, batcher }
+        Self { parser: Parser::default(), producer, account, receiver_index, batcher, alarm }
     }
 
     /// Closes the ring, so that the batcher knows that nothing more comes.
@@ -66,11 +72,17 @@ impl Intake {
 }
 
 impl Sink for Intake {
-    fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+    fn drain<'a>(&mut self, mut datagrams: impl Iterator<Item = &'a [u8]>) {
         let mut counts = Counts::default();
         let mut drain = self.producer.begin(Instant::now());
-        for datagram in datagrams {
-            take(datagram, &mut self.parser, &mut drain, &mut counts);
+        let mut take_all = |parser: &mut Parser| {
+            for datagram in &mut datagrams {
+                take(datagram, parser, &mut drain, &mut counts);
+            }
+        };
+        while let Err(panicked) = panics::catch(|| take_all(&mut self.parser)) {
+            self.alarm.raise(panicked);
+            self.parser = Parser::default();
         }
         // Received before anything can be sent: the account never shows more sent than received.
         counts.publish(&self.account);
@@ -111,6 +123,7 @@ fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mu
         return;
     }
     counts.received += 1;
+    panics::inject("datagram");
     match parser.parse(datagram) {
         Ok(segment) => {
             match segment.fields.form {

@@ -62,6 +62,7 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod page;
+pub mod panics;
 pub mod spool;
 pub mod status;
 pub mod sync;

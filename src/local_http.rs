@@ -14,7 +14,9 @@ mod slow;
 
 use crate::address::is_loopback;
 use crate::health::Health;
+use crate::log::RateLimit;
 use crate::metrics::{self, Metrics};
+use crate::panics;
 use crate::tail::{Tail, WAIT_TIME};
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HOST};
@@ -35,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 /// Connections at a time; for another one, one that waits gives way.
 const CONNECTION_COUNT_MAX: usize = 256;
@@ -69,6 +71,8 @@ const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Large bodies at a time at most, until their requests are answered: together 20 MB.
 const LARGE_BODY_COUNT_MAX: usize = 4;
+
+static PANICKED: RateLimit = RateLimit::once_a_minute();
 
 /// What answers the requests that the daemon has no page for.
 pub trait Fallback: Send + Sync {
@@ -313,7 +317,7 @@ impl Server {
     }
 
     /// Serves on `listener` until [`finish`](Self::finish), or until the future is dropped.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
         tokio::select! {
             () = self.ending() => {}
             never = self.accept(&listener) => match never {},
@@ -336,7 +340,11 @@ impl Server {
             let place = place.expect("it is never closed");
             let server = Arc::clone(self);
             tokio::spawn(async move {
-                server.serve_connection(stream).await;
+                if let Err(panicked) = panics::caught(server.serve_connection(stream)).await {
+                    PANICKED.log(|more| {
+                        error!("A connection to the TCP port met {panicked} and is closed{more}")
+                    });
+                }
                 drop(place);
             });
         }
@@ -364,7 +372,7 @@ impl Server {
         let service = service_fn(|request| {
             let busy = phase.busy();
             async move {
-                let mut answer = self.pages.answer(request, seat, is_local).await;
+                let mut answer = self.answer(request, seat, is_local).await;
                 if *self.is_ending.borrow() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -396,6 +404,24 @@ impl Server {
             Ok(Err(error)) => debug!("A connection to the TCP port ended: {error}"),
             Err(_) => debug!("A connection to the TCP port was open for too long"),
         }
+    }
+
+    /// What the pages answer; where that panics, that it did.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        seat: &Seat,
+        is_local: bool,
+    ) -> Response<Bytes> {
+        let path = request.uri().path().to_owned();
+        let answer = panics::caught(async {
+            panics::inject("page");
+            self.pages.answer(request, seat, is_local).await
+        });
+        answer.await.unwrap_or_else(|panicked| {
+            PANICKED.log(|more| error!("Answering {path} on the TCP port met {panicked}{more}"));
+            failure(StatusCode::INTERNAL_SERVER_ERROR, &panicked.to_string())
+        })
     }
 
     /// Waits until the connection in `seat` is to take no more requests.

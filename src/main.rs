@@ -12,12 +12,14 @@ use xrayd::daemon::{self, Environment, Mode};
 use xrayd::health::ask::ask;
 use xrayd::limits::{Host, Limits, Wanted};
 use xrayd::log::{self, LogFile};
+use xrayd::panics;
 use xrayd::verify;
 
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    panics::install();
     // What is no text cannot be a good value; shown as such it is refused by name.
     let words = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let invocation = match cli::parse(words) {
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
     };
     let result = daemon::run(&config, &environment, &mode);
     // Flushed before the last word, which is for whoever does not look into the file.
-    drop(log);
+    flush(log);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -81,6 +83,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes what is left of the log. Where that takes too long, the library says so on standard
+/// output, which may be full: that is a panic.
+fn flush(log: WorkerGuard) {
+    let _ = panics::catch(|| drop(log));
 }
 
 /// Asks the daemon on `address` how it is.
@@ -133,7 +141,7 @@ fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {
 /// The log goes to its file, else to standard output, which in the sandbox belongs to the traces.
 fn start_log(config: &Config, invocation: &Invocation, mode: &Mode) -> Result<WorkerGuard, String> {
     let (level, format) = (config.log_level, config.log_format);
-    Ok(match &config.log_path {
+    let started = match &config.log_path {
         Some(path) => {
             let file = LogFile::open(path, config.log_rotation).map_err(|error| {
                 let is_flag = invocation.flags.log_file.as_ref().is_some_and(|it| !it.is_empty());
@@ -148,7 +156,8 @@ fn start_log(config: &Config, invocation: &Invocation, mode: &Mode) -> Result<Wo
         }
         None if *mode == Mode::Service => log::start(level, format, io::stdout()),
         None => log::start(level, format, io::stderr()),
-    })
+    };
+    started.map_err(|error| format!("the log cannot be started: {error}"))
 }
 
 /// Writes a line; when nobody reads it there is nobody to tell.

@@ -79,7 +79,8 @@ fn resolve(address: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
     let (sender, found) = mpsc::channel();
     let address = address.to_owned();
     // When it is late nobody listens any more, and it ends with the process.
-    thread::spawn(move || sender.send(address::resolve(&address)));
+    let look_up = move || sender.send(address::resolve(&address));
+    thread::Builder::new().name("resolve".into()).spawn(look_up)?;
     found.recv_timeout(time).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 

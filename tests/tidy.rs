@@ -38,6 +38,7 @@ const LEAVES: &[&str] = &[
     "log",
     "memory",
     "page",
+    "panics",
     "spool",
     "status",
     "sync",

@@ -20,6 +20,9 @@ pub struct Ending {
     pub has_spool: bool,
     /// Whether what still comes is to be taken.
     pub waits_for_quiet: bool,
+    /// Whether the spool, where there is one, takes all that is left: the thread that would upload
+    /// it has panicked once.
+    pub spools_at_once: bool,
 }
 
 impl Ending {
@@ -31,7 +34,11 @@ impl Ending {
         account: &Account,
     ) -> usize {
         let now = Instant::now();
-        upload.set_deadline(Deadline::within(self.time, self.has_spool, now));
+        let mut deadline = Deadline::within(self.time, self.has_spool, now);
+        if self.spools_at_once && self.has_spool {
+            deadline.for_uploads = now;
+        }
+        upload.set_deadline(deadline);
         if self.waits_for_quiet {
             wait_until_quiet(account, now + self.time / 2).await;
         }

@@ -3,7 +3,7 @@
 use super::ending::Ending;
 use super::threads::{Receivers, Sinks, UploadThread};
 use super::{DaemonError, Signals, manager};
-use crate::account::Account;
+use crate::account::{Account, DropReason};
 use crate::config::Config;
 use crate::health::Health;
 use crate::limits::{Host, Limits, MEGABYTE, RECEIVE_SLOT_BYTES, Wanted};
@@ -12,6 +12,7 @@ use crate::log;
 use crate::memory::Pool;
 use crate::metrics::{Metrics, Subject};
 use crate::outlet::{Deadline, Outlet};
+use crate::panics::{self, Alarm};
 use crate::receive::{Backend, Binding, Choice, SocketGroup, Spread};
 use crate::spool;
 use crate::tail::Tail;
@@ -42,9 +43,11 @@ pub struct Flow {
     receive_slots_bytes: usize,
     receivers: Receivers,
     upload: UploadThread,
-    route: oneshot::Sender<Route>,
+    /// Where the uploader gets its route from, until it has it.
+    route: Option<oneshot::Sender<Route>>,
     ending: Ending,
     tail: Option<Arc<Tail>>,
+    alarm: Alarm,
 }
 
 impl Flow {
@@ -65,8 +68,14 @@ impl Flow {
         let spool = spool_options(config);
         let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::new(limits.receiver_count));
-        let sinks =
-            Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), woken: Arc::default() };
+        panics::show(Arc::clone(&account));
+        let alarm = Alarm::default();
+        let sinks = Sinks {
+            pool: Arc::clone(&pool),
+            account: Arc::clone(&account),
+            woken: Arc::default(),
+            alarm: alarm.clone(),
+        };
         let udp_address = group.local_address();
         let backend = choice.backend;
         let pin = config.pin.unwrap_or_else(|| !is_in_container());
@@ -77,13 +86,14 @@ impl Flow {
             has_spool: spool.is_some(),
             // The other daemon on the port takes what comes from now on.
             waits_for_quiet: !config.share_port,
+            spools_at_once: false,
         };
         let uploader = Uploader::new(arrival, config.concurrency, Arc::clone(&account));
         let tail: Option<Arc<Tail>> = config.tail.then(Arc::default);
         let outlet =
             Outlet::new(&limits, rings, sinks.woken, uploader, spool, sinks.pool, sinks.account)
                 .with_tail(tail.clone());
-        let upload = UploadThread::start(outlet)?;
+        let upload = UploadThread::start(outlet, alarm.clone())?;
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;
         Ok(Self {
@@ -94,9 +104,10 @@ impl Flow {
             receive_slots_bytes,
             receivers,
             upload,
-            route,
+            route: Some(route),
             ending,
             tail,
+            alarm,
         })
     }
 
@@ -130,49 +141,79 @@ impl Flow {
     /// Sends by the routes that are found, until a signal or a failure has ended it in order; the
     /// clients of `server` are answered until then.
     pub async fn run(
-        self,
+        mut self,
         routes: impl Future<Output = Result<Routes, DaemonError>>,
         telemetry: Option<(Telemetry, oneshot::Sender<Route>)>,
         server: &Server,
         mut signals: Signals,
     ) -> Result<(), DaemonError> {
-        let Self { account, mut receivers, mut upload, mut ending, .. } = self;
         let (mut telemetry, telemetry_route) = telemetry.unzip();
-        let result = {
-            let no_route = async {
-                match routes.await {
-                    Ok(routes) => {
-                        // Both takers are there for as long as this is.
-                        let _ = self.route.send(routes.segments);
-                        if let Some(sender) = telemetry_route {
-                            let _ = sender.send(routes.telemetry);
-                        }
-                        std::future::pending().await
+        let route = self.route.take();
+        let no_route = async {
+            match routes.await {
+                Ok(routes) => {
+                    // Both takers are there for as long as this is.
+                    if let Some(sender) = route {
+                        let _ = sender.send(routes.segments);
                     }
-                    Err(error) => error,
+                    if let Some(sender) = telemetry_route {
+                        let _ = sender.send(routes.telemetry);
+                    }
+                    std::future::pending().await
                 }
-            };
+                Err(error) => error,
+            }
+        };
+        let until_end = async {
             tokio::select! {
                 () = signals.next() => Ok(()),
-                failure = receivers.failed() => Err(failure.into()),
+                failure = self.receivers.failed() => Err(failure.into()),
+                fault = self.alarm.raised() => Err(fault.into()),
                 error = no_route => Err(error),
                 never = run_telemetry(telemetry.as_mut()) => match never {},
             }
         };
+        let result = panics::caught(until_end).await.unwrap_or_else(|panicked| {
+            self.alarm.raise(panicked.clone());
+            Err(panicked.into())
+        });
         manager::stopping();
         match &result {
             Ok(()) => info!("Got shutdown signal: sending what is left"),
             Err(failure) => error!("{failure}. Sending what is left, then ending"),
         }
+        self.end(telemetry, server, signals).await;
+        result
+    }
+
+    /// Ends it in order: receivers, uploads, telemetry, clients; then shows the account.
+    async fn end(
+        mut self,
+        mut telemetry: Option<Telemetry>,
+        server: &Server,
+        mut signals: Signals,
+    ) {
+        let Self { ending, receivers, upload, account, alarm, .. } = &mut self;
+        ending.spools_at_once = alarm.fault().is_some_and(|it| it.thread == UploadThread::NAME);
         let mut end = Instant::now() + ending.time;
         let telemetry_time = Telemetry::time_at_end(ending.time);
         if telemetry.is_some() {
             ending.time -= telemetry_time;
         }
-        let held_count = tokio::select! {
-            held_count = ending.run(&mut receivers, &mut upload, &account) => held_count,
-            () = signals.next() => {
-                warn!("Got shutdown signal again: no time is left for what is not sent");
+        let ended = panics::caught(async {
+            panics::inject("ending");
+            tokio::select! {
+                held_count = ending.run(receivers, upload, account) => Some(held_count),
+                () = signals.next() => None,
+            }
+        });
+        let held_count = match ended.await {
+            Ok(Some(held_count)) => held_count,
+            cut_off => {
+                match cut_off {
+                    Err(panicked) => error!("The shutdown met {panicked}"),
+                    _ => warn!("Got shutdown signal again: no time is left for what is not sent"),
+                }
                 telemetry = None;
                 end = Instant::now();
                 upload.set_deadline(Deadline::at_once(Instant::now()));
@@ -188,11 +229,17 @@ impl Flow {
             server.finish(end.saturating_duration_since(Instant::now())).await;
         };
         tokio::select! {
-            () = rest => {}
+            rest = panics::caught(rest) => {
+                if let Err(panicked) = rest {
+                    error!("The end of the shutdown met {panicked}");
+                }
+            }
             () = signals.next() => {}
         }
-        show_account(&account, held_count);
-        result
+        if alarm.fault().is_some() {
+            count_unwound(account, held_count);
+        }
+        show_account(account, held_count);
     }
 }
 
@@ -201,6 +248,14 @@ async fn run_telemetry(telemetry: Option<&mut Telemetry>) -> Infallible {
         Some(telemetry) => telemetry.run().await,
         None => std::future::pending().await,
     }
+}
+
+/// Counts the segments that a thread was at work on when it panicked: they are in nothing that is
+/// left, and so they are what the account lacks.
+fn count_unwound(account: &Account, held_count: usize) {
+    let Ok(count @ 1..) = u64::try_from(account.imbalance(held_count)) else { return };
+    account.dropped(DropReason::Panic).add(count);
+    error!("{count} segments are lost: a thread was at work on them when it panicked");
 }
 
 /// The spool that the operator wants.

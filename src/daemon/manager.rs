@@ -4,8 +4,9 @@
 //! it. Out: datagrams to `NOTIFY_SOCKET`; nothing where there is none. Runs on the main thread.
 
 use crate::health::Health;
+use crate::panics;
 use sd_notify::NotifyState;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tracing::{error, warn};
 
 /// What is left is being sent.
@@ -15,9 +16,10 @@ pub fn stopping() {
 
 /// Says that the daemon is ready: segments are accepted, and clients too, or the TCP port `is_tried`
 /// at least, since one that is taken may stay so. Then says for as long as it lives that it does.
-pub async fn keep_informed(is_tried: oneshot::Receiver<()>, health: Health) {
+pub async fn keep_informed(mut is_tried: watch::Receiver<bool>, health: Health) {
     // Where the address is none there is no word of a try, and nothing to wait for.
-    let _ = is_tried.await;
+    let _ = is_tried.wait_for(|is_tried| *is_tried).await;
+    panics::inject("manager");
     tell(&NotifyState::Ready);
     keep_watchdog(health).await;
 }

@@ -22,12 +22,13 @@ use crate::endpoint::{Endpoint, EndpointError, Variant};
 use crate::identity::{self, Identity, RegionError};
 use crate::local_http::{Fallback, Pages, Server};
 use crate::log;
+use crate::panics::{self, Fault, Panicked};
 use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
 use crate::sandbox::Keep;
 use crate::status::Trouble;
 use crate::telemetry::{HostSources, Telemetry};
-use crate::transport::{TlsError, Transport, Trust};
+use crate::transport::{Resolver, TlsError, Transport, Trust};
 use crate::upload::{Client, Route, Signer, Timeouts};
 use flow::{Flow, Routes};
 use sandbox::LocalService;
@@ -39,11 +40,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-use tracing::{error, info};
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
 
 /// A TCP port that is taken is tried again after this pause.
 const TCP_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Work beside the flow that has panicked is started again after this pause.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start, or ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,12 @@ pub enum DaemonError {
     /// A receiver has ended
     #[error(transparent)]
     Receive(#[from] ReceiveError),
+    /// A thread that the daemon cannot do without has panicked
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The start has panicked
+    #[error("the start met {0}")]
+    Panic(#[from] Panicked),
 }
 
 /// What the daemon sends to.
@@ -121,25 +131,35 @@ pub struct Environment {
 /// already.
 pub fn run(config: &Config, environment: &Environment, mode: &Mode) -> Result<(), DaemonError> {
     info!("Initializing AWS X-Ray daemon (xrayd {})", env!("CARGO_PKG_VERSION"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        match mode {
-            Mode::Service => run_for_service(config, environment).await,
-            Mode::Sandbox(flags) => run_for_sandbox(config, environment, flags).await,
-        }
-    });
-    // A name that is being looked up on a thread of the runtime is not worth a wait.
-    runtime.shutdown_background();
+    let result = start(config, environment, mode);
     result.unwrap_or_else(|failure| {
         error!("{failure}");
         Err(failure)
     })
 }
 
+fn start(config: &Config, environment: &Environment, mode: &Mode) -> Result<Ended, DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let resolver = Resolver::start()?;
+    let result = runtime.block_on(panics::caught(async {
+        match mode {
+            Mode::Service => run_for_service(config, environment, &resolver).await,
+            Mode::Sandbox(flags) => run_for_sandbox(config, environment, flags, &resolver).await,
+        }
+    }));
+    // A source of credentials that does not answer is not worth a wait.
+    runtime.shutdown_background();
+    result?
+}
+
 /// How the flow has ended; a failure of it is logged when it comes.
 type Ended = Result<(), DaemonError>;
 
-async fn run_for_service(config: &Config, environment: &Environment) -> Result<Ended, DaemonError> {
+async fn run_for_service(
+    config: &Config,
+    environment: &Environment,
+    resolver: &Resolver,
+) -> Result<Ended, DaemonError> {
     let signals = Signals::new()?;
     let flow = Flow::start(config)?;
     let proxy_timeout = Duration::from_secs(config.proxy_timeout_seconds);
@@ -148,15 +168,13 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<E
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
     let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback));
     let server = Server::new(pages.with_tail(flow.tail()));
-    let (tried, is_tried) = oneshot::channel();
-    tokio::spawn(serve_when_free(config.tcp_address.clone(), Arc::clone(&server), tried));
-    tokio::spawn(manager::keep_informed(is_tried, flow.health()));
+    serve_beside(config, &flow, &server, resolver);
     let account = flow.account();
     account.status.begin(Trouble::NoRegion, "it is being looked for");
     let routes = async {
-        let destination = Destination::find(config, environment).await?;
+        let destination = Destination::find_anyhow(config, environment, resolver).await?;
         account.status.end(Trouble::NoRegion);
-        tokio::spawn(note_credentials(destination.identity.clone(), Arc::clone(&account)));
+        note_credentials(&destination.identity, &account);
         let client = destination.proxy_client(config);
         let routes = destination.routes(config, environment);
         // The same signer, so that both know of the service's clock.
@@ -165,17 +183,32 @@ async fn run_for_service(config: &Config, environment: &Environment) -> Result<E
         Ok(routes)
     };
     let asks_metadata = !config.local_mode && !environment.disables_metadata;
-    let telemetry = telemetry(config, environment, &flow, asks_metadata);
+    let telemetry = telemetry(config, environment, &flow, asks_metadata, resolver);
     Ok(flow.run(routes, telemetry, &server, signals).await)
+}
+
+/// Serves the TCP port, and tells the service manager, for as long as the daemon runs.
+fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server>, resolver: &Resolver) {
+    let (tried, is_tried) = watch::channel(false);
+    let (address, server, resolver) =
+        (config.tcp_address.clone(), Arc::clone(server), resolver.clone());
+    tokio::spawn(panics::restarted("The TCP port", RESTART_PAUSE, move || {
+        serve_when_free(address.clone(), Arc::clone(&server), resolver.clone(), tried.clone())
+    }));
+    let health = flow.health();
+    tokio::spawn(panics::restarted("What the service manager is told", RESTART_PAUSE, move || {
+        manager::keep_informed(is_tried.clone(), health.clone())
+    }));
 }
 
 async fn run_for_sandbox(
     config: &Config,
     environment: &Environment,
     flags: &SandboxFlags,
+    resolver: &Resolver,
 ) -> Result<Ended, DaemonError> {
     let signals = Signals::new()?;
-    let listener = listen(&config.tcp_address).await;
+    let listener = listen(&config.tcp_address, resolver).await;
     let (listener, tcp_address) = listener.map_err(|source| {
         let address = config.tcp_address.clone();
         DaemonError::Tcp { address, source }
@@ -194,8 +227,14 @@ async fn run_for_sandbox(
     let pages =
         Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
     let server = Server::new(pages.with_tail(flow.tail()));
-    tokio::spawn(Arc::clone(&server).serve(listener));
-    let printer = tokio::spawn(Arc::clone(&service).watch(flags.print));
+    let (serving, listener) = (Arc::clone(&server), Arc::new(listener));
+    tokio::spawn(panics::restarted("The TCP port", RESTART_PAUSE, move || {
+        Arc::clone(&serving).serve(Arc::clone(&listener))
+    }));
+    let (printed, prints) = (Arc::clone(&service), flags.print);
+    let printer = tokio::spawn(panics::restarted("Printing traces", RESTART_PAUSE, move || {
+        Arc::clone(&printed).watch(prints)
+    }));
     service.welcome(udp_address, tcp_address);
     if flags.demo {
         sandbox::send_demo(udp_address)?;
@@ -208,10 +247,10 @@ async fn run_for_sandbox(
         )?,
         region,
         identity: Identity::fixed(sandbox::credentials()),
-        transport: Transport::local(),
+        transport: Transport::local(resolver.clone()),
     };
     let routes = future::ready(Ok(destination.routes(config, environment)));
-    let telemetry = telemetry(config, environment, &flow, false);
+    let telemetry = telemetry(config, environment, &flow, false, resolver);
     let result = flow.run(routes, telemetry, &server, signals).await;
     printer.abort();
     service.finish(flags.print);
@@ -219,12 +258,15 @@ async fn run_for_sandbox(
 }
 
 /// Notes while there are no credentials.
-async fn note_credentials(identity: Identity, account: Arc<Account>) {
-    let note = |absence: Option<&str>| match absence {
-        Some(reason) => account.status.begin(Trouble::NoCredentials, reason),
-        None => account.status.end(Trouble::NoCredentials),
-    };
-    identity.watch_absence(note).await;
+fn note_credentials(identity: &Identity, account: &Arc<Account>) {
+    let (identity, account) = (identity.clone(), Arc::clone(account));
+    tokio::spawn(panics::restarted("Noting missing credentials", RESTART_PAUSE, move || {
+        let account = Arc::clone(&account);
+        identity.clone().watch_absence(move |absence: Option<&str>| match absence {
+            Some(reason) => account.status.begin(Trouble::NoCredentials, reason),
+            None => account.status.end(Trouble::NoCredentials),
+        })
+    }));
 }
 
 /// The telemetry of `flow`, unless it is switched off; and where its way to the service goes.
@@ -233,6 +275,7 @@ fn telemetry(
     environment: &Environment,
     flow: &Flow,
     asks_metadata: bool,
+    resolver: &Resolver,
 ) -> Option<(Telemetry, oneshot::Sender<Route>)> {
     let sources = HostSources {
         hostname: environment.hostname.clone(),
@@ -240,7 +283,7 @@ fn telemetry(
         resource_arn: config.resource_arn.clone(),
         asks_metadata,
     };
-    config.telemetry.then(|| Telemetry::start(flow.account(), sources))
+    config.telemetry.then(|| Telemetry::start(flow.account(), sources, resolver.clone()))
 }
 
 /// Whom the segments are sent to, and as whom.
@@ -252,16 +295,42 @@ struct Destination {
 }
 
 impl Destination {
-    async fn find(config: &Config, environment: &Environment) -> Result<Self, DaemonError> {
+    /// Finds it; tries again after a panic on the way to it.
+    async fn find_anyhow(
+        config: &Config,
+        environment: &Environment,
+        resolver: &Resolver,
+    ) -> Result<Self, DaemonError> {
+        loop {
+            match panics::caught(Self::find(config, environment, resolver)).await {
+                Ok(found) => return found,
+                Err(panicked) => warn!(
+                    "The search for region and endpoint met {panicked}. Trying again in {} s; \
+                     segments are kept meanwhile",
+                    RESTART_PAUSE.as_secs()
+                ),
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    async fn find(
+        config: &Config,
+        environment: &Environment,
+        resolver: &Resolver,
+    ) -> Result<Self, DaemonError> {
+        panics::inject("region");
         let trust = Trust {
             bundle_path: environment.bundle_path.clone(),
             accept_any: config.no_verify_ssl,
         };
-        let transport = Transport::new(&trust, config.proxy.as_ref(), &config.no_proxy)?;
+        let (proxy, no_proxy) = (config.proxy.as_ref(), &config.no_proxy);
+        let transport = Transport::new(&trust, proxy, no_proxy, resolver.clone())?;
         let sources = identity::Sources {
             configured: config.region.as_deref(),
             local_mode: config.local_mode,
             environment: &|name| std::env::var(name).ok(),
+            resolver,
         };
         let region = sources.find().await?;
         let variant = config.endpoint_variant;
@@ -338,10 +407,10 @@ impl Signals {
 }
 
 /// Opens the TCP port; also returns the address that it has, with the port taken.
-async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
+async fn listen(address: &str, resolver: &Resolver) -> io::Result<(TcpListener, SocketAddr)> {
     // A name server that does not answer must hold up nothing else.
     let text = address.to_owned();
-    let addresses = tokio::task::spawn_blocking(move || address::resolve(&text)).await??;
+    let addresses = resolver.run(move || address::resolve(&text)).await?;
     let listener = address::open_first(&addresses, |address| {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -354,8 +423,13 @@ async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
 
 /// Lets `server` serve as soon as the TCP port is free: segments do not wait for it. `tried` hears
 /// of the first attempt, whatever came of it.
-async fn serve_when_free(address: String, server: Arc<Server>, tried: oneshot::Sender<()>) {
-    let mut listening = listen(&address).await;
+async fn serve_when_free(
+    address: String,
+    server: Arc<Server>,
+    resolver: Resolver,
+    tried: watch::Sender<bool>,
+) {
+    let mut listening = listen(&address, &resolver).await;
     match &listening {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -371,13 +445,13 @@ async fn serve_when_free(address: String, server: Arc<Server>, tried: oneshot::S
             TCP_RETRY_PAUSE.as_secs()
         ),
     }
-    // Nobody waits for it where there is no service manager.
-    let _ = tried.send(());
+    tried.send_replace(true);
+    panics::inject("serve");
     loop {
         if let Ok((listener, _)) = listening {
-            return server.serve(listener).await;
+            return server.serve(Arc::new(listener)).await;
         }
         tokio::time::sleep(TCP_RETRY_PAUSE).await;
-        listening = listen(&address).await;
+        listening = listen(&address, &resolver).await;
     }
 }

@@ -1,10 +1,15 @@
 //! The threads of the flow: one a receiver, one for uploads.
+//!
+//! A thread that panics raises the alarm, which ends the daemon in order, and is started once more
+//! for what is left: a receiver empties its socket's queue, the upload thread settles what it holds.
+//! What each of them works on is no part of the frames that a panic unwinds.
 
 use crate::account::Account;
 use crate::intake::Intake;
 use crate::limits::Limits;
 use crate::memory::Pool;
 use crate::outlet::{Deadline, Outlet};
+use crate::panics::{self, Alarm};
 use crate::receive::{Backend, ReceiveError, ReceiveSocket, SocketGroup, Stop};
 use crate::ring::{self, Consumer};
 use rustix::thread::CpuSet;
@@ -12,7 +17,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tracing::warn;
+use tracing::{error, warn};
 
 /// What the receivers fill.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Sinks {
     pub account: Arc<Account>,
     /// What wakes the upload thread.
     pub woken: Arc<Notify>,
+    /// Asks for the end of the daemon.
+    pub alarm: Alarm,
 }
 
 /// The receiver threads.
@@ -59,13 +66,22 @@ impl Receivers {
                 ring::ring(Arc::clone(&sinks.pool), limits.ring_parcel_count_max);
             rings.push(consumer);
             let account = Arc::clone(&sinks.account);
-            let mut intake = Intake::new(producer, account, index, Arc::clone(&sinks.woken));
+            let (woken, alarm) = (Arc::clone(&sinks.woken), sinks.alarm.clone());
+            let mut intake = Intake::new(producer, account, index, woken, alarm.clone());
             let (stop, ended) = (stop.clone(), ended_sender.clone());
             thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
                 if pin {
                     keep_to_processor(index);
                 }
-                let result = backend.run(&mut receiver, &stop, &mut intake);
+                let mut run = |backend: Backend| {
+                    panics::catch(|| backend.run(&mut receiver, &stop, &mut intake))
+                };
+                // Whatever the first backend has left half done, this one does not build on it.
+                let result = run(backend).or_else(|panicked| {
+                    alarm.raise(panicked);
+                    run(Backend::Recvmmsg)
+                });
+                let result = result.unwrap_or_else(|panicked| Err(ReceiveError::Panic(panicked)));
                 intake.close();
                 // Nobody listens any more when the process is about to end anyway.
                 let _ = ended.send(result);
@@ -122,25 +138,38 @@ fn keep_to_processor(index: usize) {
 pub struct UploadThread {
     deadline: watch::Sender<Option<Deadline>>,
     ended: oneshot::Receiver<usize>,
+    /// What it held at its end, once that is known.
+    held_count: Option<usize>,
 }
 
 impl UploadThread {
+    /// The name of the thread.
+    pub const NAME: &str = "upload";
+
     /// Runs `outlet` on a thread of its own.
     ///
     /// # Errors
     ///
     /// When the system refuses a thread or a descriptor.
-    pub fn start(outlet: Outlet) -> io::Result<Self> {
-        let (deadline, deadline_receiver) = watch::channel(None);
+    pub fn start(mut outlet: Outlet, alarm: Alarm) -> io::Result<Self> {
+        let (deadline, mut deadline_receiver) = watch::channel(None);
         let (ended_sender, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("upload".into()).spawn(move || {
-            let held_count = runtime.block_on(outlet.run(deadline_receiver));
+        thread::Builder::new().name(Self::NAME.into()).spawn(move || {
+            let mut run = || panics::catch(|| runtime.block_on(outlet.run(&mut deadline_receiver)));
+            let held_count = run().or_else(|panicked| {
+                alarm.raise(panicked);
+                run()
+            });
+            let held_count = held_count.unwrap_or_else(|panicked| {
+                error!("Settling what is left met {panicked}");
+                0
+            });
             let _ = ended_sender.send(held_count);
             // A name that is being looked up is not worth a wait.
             runtime.shutdown_background();
         })?;
-        Ok(Self { deadline, ended })
+        Ok(Self { deadline, ended, held_count: None })
     }
 
     /// Sets when it gives up what it has not sent by then.
@@ -151,8 +180,11 @@ impl UploadThread {
     /// Waits until it has ended: everything is settled, or the deadline was reached. Returns how
     /// many segments it still held, counted one by one.
     pub async fn ended(&mut self) -> usize {
-        // An error means that the thread is gone, and with it whatever it held.
-        (&mut self.ended).await.unwrap_or_default()
+        if self.held_count.is_none() {
+            // An error means that the thread is gone, and with it whatever it held.
+            self.held_count = Some((&mut self.ended).await.unwrap_or_default());
+        }
+        self.held_count.unwrap_or_default()
     }
 }
 
@@ -170,6 +202,7 @@ mod tests {
             pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
             account: Arc::new(Account::new(1)),
             woken: Arc::default(),
+            alarm: Alarm::default(),
         };
         let group = SocketGroup::broken();
         let started = Receivers::start(group, Backend::Recvmmsg, false, &limits, &sinks);

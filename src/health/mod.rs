@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Looks at the daemon's threads when asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Health {
     account: Arc<Account>,
     sockets: Vec<Weak<ReceiveSocket>>,

@@ -3,10 +3,11 @@
 //! In: credentials. Out: the ARN behind them. Asked over the same proxy and roots as everything
 //! else, in the region's own STS. Bound: [`TIMEOUT`].
 
-use super::calls;
+use super::sources;
 use crate::cause::root_cause;
+use crate::panics;
 use crate::transport::Transport;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::Region;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
@@ -50,16 +51,15 @@ pub async fn caller(
     region: Region,
     transport: &Transport,
 ) -> Result<Caller, CallerError> {
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(calls::http_client(transport))
+    let config = sources::sdk_config(region, transport)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .region(region)
         .load()
         .await;
-    let answer = aws_sdk_sts::Client::new(&config).get_caller_identity().send();
-    let answer = tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| {
+    let call = aws_sdk_sts::Client::new(&config).get_caller_identity().send();
+    let answer = tokio::time::timeout(TIMEOUT, panics::caught(call)).await.map_err(|_| {
         CallerError::Unreachable(format!("no answer within {} s", TIMEOUT.as_secs()))
     })?;
+    let answer = answer.map_err(|panicked| CallerError::Unreachable(panicked.to_string()))?;
     match answer {
         Ok(identity) => Ok(Caller {
             arn: identity.arn().unwrap_or("nobody").to_owned(),

@@ -4,7 +4,7 @@
 //! In: requests of the AWS SDK. Out: its answers. Calls are rare, so no connection is kept. Bounds:
 //! the SDK's times, ours where it has none; a size for the answer.
 
-use crate::transport::{ConnectError, Connector, Transport};
+use crate::transport::{ConnectError, Connector, Executor, Resolver, Transport};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -18,7 +18,6 @@ use http::header::PROXY_AUTHORIZATION;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::rt::TokioExecutor;
 use std::error::Error;
 use std::io::{self, ErrorKind::TimedOut};
 use std::net::{IpAddr, Ipv6Addr};
@@ -53,8 +52,9 @@ pub(super) fn http_client(transport: &Transport) -> SharedHttpClient {
 }
 
 /// A client for the instance metadata alone.
-pub fn metadata_client() -> SharedHttpClient {
-    SharedHttpClient::new(Calls { transport: Transport::local(), direct_hosts: Vec::new() })
+pub fn metadata_client(resolver: &Resolver) -> SharedHttpClient {
+    let transport = Transport::local(resolver.clone());
+    SharedHttpClient::new(Calls { transport, direct_hosts: Vec::new() })
 }
 
 impl HttpClient for Calls {
@@ -65,7 +65,7 @@ impl HttpClient for Calls {
     ) -> SharedHttpConnector {
         let connect_timeout = settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
         let way = |transport: Transport| Way {
-            http: HyperClient::builder(TokioExecutor::new())
+            http: HyperClient::builder(Executor)
                 .pool_max_idle_per_host(0)
                 .build(transport.connector(connect_timeout)),
             transport,
@@ -176,10 +176,11 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = ProxyAddress::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let trust = Trust { accept_any: true, ..Trust::default() };
-        let transport = Transport::new(&trust, Some(&proxy), "").unwrap();
+        let transport =
+            Transport::new(&trust, Some(&proxy), "", Resolver::start().unwrap()).unwrap();
         let call = || async {
             let connector = transport.connector(Duration::from_millis(50));
-            let http = HyperClient::builder(TokioExecutor::new()).build(connector);
+            let http = HyperClient::builder(Executor).build(connector);
             let way = Way { http, transport: transport.clone() };
             let request = Request::get("https://sts.invalid/").body(Full::default()).unwrap();
             way.exchange(request).await.unwrap_err()

@@ -9,16 +9,16 @@ mod absence;
 mod caller;
 mod calls;
 mod region;
+mod sources;
 
 pub use caller::{Caller, CallerError, caller};
 pub use calls::metadata_client;
 pub use region::{RegionError, Sources};
 
+use crate::panics;
 use crate::transport::Transport;
-use aws_config::sts::AssumeRoleProvider;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::Region;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
@@ -30,10 +30,6 @@ const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 /// Pauses between tries while no source has credentials, from the first to the longest.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// What the original calls its sessions of an assumed role, and how long they last.
-const ROLE_SESSION_NAME: &str = "xray-daemon";
-const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
 
 /// The newest credentials, and the wish for newer ones.
 #[derive(Debug, Clone)]
@@ -65,12 +61,15 @@ impl Identity {
     pub fn start(region: Region, role_arn: Option<String>, transport: Transport) -> Self {
         let (found, credentials) = watch::channel(None);
         let (missed, absence) = watch::channel(Some("the sources are being asked".to_owned()));
-        let findings = Findings { credentials: found, absence: missed };
+        let findings = Arc::new(Findings { credentials: found, absence: missed });
         let renew = Arc::new(Notify::new());
         let identity = Self { credentials, absence, renew: Arc::clone(&renew) };
-        tokio::spawn(async move {
-            refresh(region, role_arn, &transport, &findings, &renew).await;
-        });
+        tokio::spawn(panics::restarted("The search for credentials", RETRY_PAUSE_MAX, move || {
+            let (region, role_arn, transport) =
+                (region.clone(), role_arn.clone(), transport.clone());
+            let (findings, renew) = (Arc::clone(&findings), Arc::clone(&renew));
+            async move { refresh(region, role_arn, &transport, &findings, &renew).await }
+        }));
         identity
     }
 
@@ -119,32 +118,7 @@ pub async fn find_credentials(
     role_arn: Option<String>,
     transport: &Transport,
 ) -> Result<Credentials, String> {
-    let provider = provider(region, role_arn, transport).await;
-    provider.provide_credentials().await.map_err(|error| absence::in_full(&error))
-}
-
-/// The chain of sources, with the role on top.
-async fn provider(
-    region: Region,
-    role_arn: Option<String>,
-    transport: &Transport,
-) -> SharedCredentialsProvider {
-    let config: SdkConfig = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(calls::http_client(transport))
-        .region(region)
-        .load()
-        .await;
-    match role_arn {
-        Some(role_arn) => SharedCredentialsProvider::new(
-            AssumeRoleProvider::builder(role_arn)
-                .configure(&config)
-                .session_name(ROLE_SESSION_NAME)
-                .session_length(ROLE_SESSION_LENGTH)
-                .build()
-                .await,
-        ),
-        None => config.credentials_provider().expect("the default chain is always set"),
-    }
+    sources::ask(region, role_arn, transport).await.map_err(|error| absence::in_full(&error))
 }
 
 /// Keeps the channel filled, for as long as anybody listens.
@@ -158,10 +132,9 @@ async fn refresh(
     let Findings { credentials: sender, absence: missed } = findings;
     let mut pause = RETRY_PAUSE_MIN;
     while !sender.is_closed() {
-        // Made anew each time: a source keeps what it has read of the shared files, and also that
-        // they were not there.
-        let provider = provider(region.clone(), role_arn.clone(), transport).await;
-        let wait = match provider.provide_credentials().await {
+        // The sources are made for each time: one keeps what it has read of the shared files, and
+        // also that they were not there.
+        let wait = match sources::ask(region.clone(), role_arn.clone(), transport).await {
             Ok(credentials) => {
                 pause = RETRY_PAUSE_MIN;
                 let wait = credentials.expiry().map(|expiry| renew_in(expiry, SystemTime::now()));

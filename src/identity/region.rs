@@ -6,6 +6,7 @@
 
 use super::calls;
 use crate::cause::with_all_causes;
+use crate::transport::{Executor, Resolver};
 use aws_config::Region;
 use aws_config::imds;
 use aws_config::meta::region::ProvideRegion;
@@ -16,7 +17,6 @@ use http::Uri;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use std::fmt;
 use std::time::Duration;
@@ -68,6 +68,8 @@ pub struct Sources<'a> {
     pub local_mode: bool,
     /// The process environment.
     pub environment: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    /// Looks up the names of metadata services.
+    pub resolver: &'a Resolver,
 }
 
 impl fmt::Debug for Sources<'_> {
@@ -159,7 +161,7 @@ impl Sources<'_> {
         let address = self.variable("ECS_CONTAINER_METADATA_URI_V4")?;
         let address = format!("{}/task", address.trim_end_matches('/'));
         let uri = address.parse().map_err(|error| format!("{address}: {error}"))?;
-        let answer = tokio::time::timeout(METADATA_TIMEOUT, get(uri));
+        let answer = tokio::time::timeout(METADATA_TIMEOUT, get(uri, self.resolver));
         let answer = answer.await.map_err(|_| format!("{address}: no answer within a second"))?;
         let metadata = answer.and_then(|body| {
             serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}"))
@@ -173,7 +175,8 @@ impl Sources<'_> {
         if is_disabled.is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err("AWS_EC2_METADATA_DISABLED is true".into());
         }
-        let config = ProviderConfig::default().with_http_client(calls::metadata_client());
+        let config =
+            ProviderConfig::default().with_http_client(calls::metadata_client(self.resolver));
         let client = imds::Client::builder()
             .configure(&config)
             .connect_timeout(METADATA_TIMEOUT)
@@ -203,10 +206,10 @@ fn region_of_task(metadata: &Value) -> Found {
 }
 
 /// The body of a page that is there.
-async fn get(uri: Uri) -> Result<Bytes, String> {
-    let mut connector = HttpConnector::new();
+async fn get(uri: Uri, resolver: &Resolver) -> Result<Bytes, String> {
+    let mut connector = HttpConnector::new_with_resolver(resolver.clone());
     connector.set_connect_timeout(Some(METADATA_TIMEOUT));
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let client: Client<_, Empty<Bytes>> = Client::builder(Executor).build(connector);
     let answer = client.get(uri).await.map_err(|error| with_all_causes(&error))?;
     if !answer.status().is_success() {
         return Err(format!("the answer is {}", answer.status()));
@@ -231,7 +234,9 @@ mod tests {
             let found = variables.iter().chain(&metadata).find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let sources = Sources { configured, local_mode, environment: &environment };
+        let resolver = Resolver::start().unwrap();
+        let sources =
+            Sources { configured, local_mode, environment: &environment, resolver: &resolver };
         let found = sources.find().await.map(|region| region.as_ref().to_owned());
         found.map_err(|error| error.to_string())
     }

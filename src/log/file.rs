@@ -4,6 +4,7 @@
 //! after a failed rename: `file-rotate` panics where it cannot make a folder, `rolling-file` has
 //! had no release for years, and neither can be told to reopen its file.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ impl LogFile {
         self.file.write_all(line)?;
         if self.lost_count > 0 {
             let path = self.path.display();
-            eprintln!("{} lines are missing in the log file {path}", self.lost_count);
+            say(format_args!("{} lines are missing in the log file {path}", self.lost_count));
             self.lost_count = 0;
         }
         Ok(())
@@ -76,6 +77,12 @@ impl LogFile {
     }
 }
 
+/// Says something of the log itself on standard error. That one may be full too, or closed: then
+/// there is no one left to tell.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
@@ -86,7 +93,9 @@ impl Write for LogFile {
             // Where that fails the log goes on in the old file.
             if let Err(error) = self.open_again() {
                 let path = self.path.display();
-                eprintln!("the log file {path} cannot be opened again: {error}; the old one stays");
+                say(format_args!(
+                    "the log file {path} cannot be opened again: {error}; the old one stays"
+                ));
             }
         }
         if self.length_bytes + line.len() as u64 > self.length_bytes_max && self.length_bytes > 0 {
@@ -97,7 +106,10 @@ impl Write for LogFile {
         }
         self.write_line(line).inspect_err(|error| {
             if self.lost_count == 0 {
-                eprintln!("the log file {} cannot be written: {error}", self.path.display());
+                say(format_args!(
+                    "the log file {} cannot be written: {error}",
+                    self.path.display()
+                ));
             }
             self.lost_count += 1;
         })?;

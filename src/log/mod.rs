@@ -16,6 +16,7 @@ pub use file::{LogFile, reopen};
 pub use rate_limit::{RateLimit, Suppressed, untold_count};
 
 use crate::config::{LogFormat, LogLevel};
+use crate::panics;
 use std::fmt::{self, Write as _};
 use std::io;
 use time::OffsetDateTime;
@@ -37,6 +38,10 @@ const LINE_COUNT_MAX: usize = 4096;
 
 /// Starts the log for the whole process; it is flushed when the guard is dropped.
 ///
+/// # Errors
+///
+/// When the system refuses a thread.
+///
 /// # Panics
 ///
 /// When the process has a log already.
@@ -44,20 +49,46 @@ pub fn start(
     level: LogLevel,
     format: LogFormat,
     output: impl io::Write + Send + 'static,
-) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
+) -> io::Result<WorkerGuard> {
+    let builder = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINE_COUNT_MAX)
-        .thread_name("log")
-        .finish(output);
-    let lines = tracing_subscriber::fmt::layer().event_format(Line(format)).with_writer(writer);
+        .thread_name("log");
+    let started = panics::catch(|| builder.finish(Guarded(output)));
+    // The builder has one reason for a panic.
+    let refused = |_| io::Error::other("the system refuses a thread for the log");
+    let (writer, guard) = started.map_err(refused)?;
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(Line(format))
+        // On standard error they would cause a panic where that is full.
+        .log_internal_errors(false)
+        .with_writer(writer);
     // The libraries' debug lines can hold headers of signed requests: they are never shown.
     let filter = Targets::new()
         .with_target(env!("CARGO_CRATE_NAME"), level_filter(level))
         .with_default(LevelFilter::WARN.min(level_filter(level)));
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber).expect("the log is started once");
-    guard
+    Ok(guard)
+}
+
+/// An output whose panics cost a line, and not the thread that writes the log.
+struct Guarded<W>(W);
+
+impl<W: io::Write> io::Write for Guarded<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let written = panics::catch(|| {
+            panics::inject("log");
+            self.0.write(line)
+        });
+        written.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // An error would be shown on standard error, which may be full too: that would be a panic.
+        let _ = panics::catch(|| self.0.flush());
+        Ok(())
+    }
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {

@@ -3,6 +3,7 @@
 use super::{Moment, Subject};
 use crate::account::{Account, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure};
 use crate::memory::CHUNK_BYTES;
+use crate::panics::{self, Thread};
 use crate::status::Trouble;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -206,6 +207,7 @@ impl Collector for Source {
             RequestFailure::ALL.map(|kind| (kind.label(), account.request_failures(kind)));
         let help = "Requests that got no answer of success, by what came instead";
         encode_labels(&mut encoder, ("request_failures", "kind"), help, &failures)?;
+        encode_panics(&mut encoder)?;
         self.encode_receivers(&mut encoder)?;
         self.encode_sizes(&mut encoder)?;
         self.encode_gauges(&mut encoder)?;
@@ -215,6 +217,16 @@ impl Collector for Source {
 
 fn chunk_bytes(chunk_count: usize) -> u64 {
     (chunk_count * CHUNK_BYTES) as u64
+}
+
+fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Panics, by the thread that met them; each is a fault in the program";
+    let mut family = encoder.encode_descriptor("panics", help, None, MetricType::Counter)?;
+    for thread in Thread::ALL {
+        let labels = [("thread", thread.label())];
+        ConstCounter::new(panics::count(thread)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 /// Every label has its line from the start, so that an alarm on it has a zero to start from.

@@ -3,6 +3,7 @@
 use super::Outlet;
 use super::spooler::Spooler;
 use crate::account::DropReason;
+use crate::panics;
 use crate::upload::Attempt;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -42,6 +43,7 @@ impl Deadline {
 impl Outlet {
     /// Gives up all that is left: to the spool as far as it takes it, and counted as lost beyond.
     pub(super) async fn end(&mut self, deadline: &mut watch::Receiver<Option<Deadline>>) {
+        panics::inject("sender_end");
         self.uploader.settle_ended();
         let mut lost_count = 0;
         match self.spooler.take() {

@@ -27,6 +27,7 @@ use crate::batch::Batcher;
 use crate::limits::Limits;
 use crate::log::RateLimit;
 use crate::memory::Pool;
+use crate::panics;
 use crate::ring::{Consumer, Parcel};
 use crate::spool;
 use crate::status::Trouble;
@@ -129,7 +130,9 @@ impl Outlet {
 
     /// Runs until the rings are closed and everything is settled, or until the deadline that the
     /// shutdown sets. Returns how many segments are still held: none, unless the account is wrong.
-    pub async fn run(mut self, mut deadline: watch::Receiver<Option<Deadline>>) -> usize {
+    ///
+    /// After a panic it can be run once more: what was at work is lost, the rest is settled.
+    pub async fn run(&mut self, deadline: &mut watch::Receiver<Option<Deadline>>) -> usize {
         let (mut is_closing, mut is_hurried) = (false, false);
         loop {
             let now = Instant::now();
@@ -164,9 +167,9 @@ impl Outlet {
             }
             // With more to take there is no sleep, but events have their turn.
             let until = (progress == Progress::More || self.tell_receivers()).then_some(now);
-            self.sleep(until, &mut deadline).await;
+            self.sleep(until, deadline).await;
         }
-        self.end(&mut deadline).await;
+        self.end(deadline).await;
         self.held().segment_count
     }
 
@@ -421,6 +424,7 @@ impl Outlet {
     }
 
     fn pack(&mut self, parcel: &Parcel, now: Instant) {
+        panics::inject("pack");
         for segment in parcel.segments() {
             if self.batcher.add(&segment, parcel.opened_at(), now).is_err() {
                 // `has_room` has made sure of the chunks, so this counts what should not happen.
@@ -440,6 +444,7 @@ impl Outlet {
                 tail.take(&batch.body, batch.documents.len());
             }
             self.uploader.push(batch);
+            panics::inject("sender");
         }
     }
 }

@@ -148,8 +148,8 @@ async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
     assert_eq!(outlet.take(Instant::now()), Progress::Idle);
     receive(&mut producer, &account, 10);
     drop(producer);
-    let (_sender, deadline) = watch::channel(Some(Deadline::at_once(Instant::now())));
-    let held_count = outlet.run(deadline).await;
+    let (_sender, mut deadline) = watch::channel(Some(Deadline::at_once(Instant::now())));
+    let held_count = outlet.run(&mut deadline).await;
     assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (0, 1_010));
     assert_eq!(account.imbalance(held_count), 0);
 }
@@ -226,12 +226,13 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
 #[tokio::test]
 async fn when_nobody_will_ever_tell_where_to_send_to_the_end_comes_at_once() {
     let (sender, arrival) = oneshot::channel();
-    let (outlet, mut producer, account) = outlet_with(arrival);
+    let (mut outlet, mut producer, account) = outlet_with(arrival);
     receive(&mut producer, &account, 10);
     drop((producer, sender));
     let deadline = Deadline::within(Duration::from_secs(600), false, Instant::now());
-    let (_sender, deadline) = watch::channel(Some(deadline));
-    let held_count = tokio::time::timeout(Duration::from_secs(60), outlet.run(deadline)).await;
+    let (_sender, mut deadline) = watch::channel(Some(deadline));
+    let run = outlet.run(&mut deadline);
+    let held_count = tokio::time::timeout(Duration::from_secs(60), run).await;
     assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (Ok(0), 10));
 }
 

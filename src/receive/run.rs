@@ -7,6 +7,7 @@ use super::drops::DropWatch;
 use super::pace::Pace;
 use super::steer::Steering;
 use super::{ReceiveSocket, Sink, Stop, recvmmsg};
+use crate::panics::{self, Panicked};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ pub enum ReceiveError {
     /// Reading the socket failed
     #[error("reading datagrams from the UDP socket failed: {0}")]
     Read(#[source] io::Error),
+    /// A panic ended it, and another one its second start
+    #[error("receiving met {0}")]
+    Panic(#[source] Panicked),
 }
 
 /// A socket, and what is known of it from one drain to the next.
@@ -135,6 +139,7 @@ impl Receiver {
         let mut drain_count = 0;
         loop {
             let taken = source.take(sink)?;
+            panics::inject("receiver");
             self.note(taken, sink);
             drain_count += 1;
             if taken.more {

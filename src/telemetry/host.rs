@@ -2,6 +2,7 @@
 
 use crate::identity;
 use crate::log::RateLimit;
+use crate::transport::Resolver;
 use aws_config::imds;
 use aws_config::provider_config::ProviderConfig;
 use std::time::Duration;
@@ -45,15 +46,16 @@ impl Host {
         Self::of(sources, None, None)
     }
 
-    /// The same, with the metadata asked once if the sources say so.
-    pub async fn find(sources: &HostSources) -> Self {
+    /// The same, with the metadata asked once if the sources say so; `resolver` looks up the name
+    /// of its service.
+    pub async fn find(sources: &HostSources, resolver: &Resolver) -> Self {
         let is_complete = sources.hostname.is_some() && sources.instance_id.is_some();
         if !sources.asks_metadata || is_complete {
             return Self::at_once(sources);
         }
         let (mut hostname, mut instance_id) = (None, None);
         let asked = async {
-            let client = metadata();
+            let client = metadata(resolver);
             instance_id = ask(&client, "/latest/meta-data/instance-id").await;
             if instance_id.is_some() {
                 hostname = ask(&client, "/latest/meta-data/local-hostname").await;
@@ -80,8 +82,8 @@ impl Host {
 }
 
 /// A client for version 2 of the instance metadata, which is never reached through a proxy.
-fn metadata() -> imds::Client {
-    let http = identity::metadata_client();
+fn metadata(resolver: &Resolver) -> imds::Client {
+    let http = identity::metadata_client(resolver);
     let config = ProviderConfig::default().with_http_client(http);
     imds::Client::builder().configure(&config).max_attempts(2).build()
 }
@@ -128,7 +130,7 @@ mod tests {
             // Not asked, since nothing is left to ask for.
             asks_metadata: true,
         };
-        let host = Host::find(&sources).await;
+        let host = Host::find(&sources, &Resolver::start().unwrap()).await;
         assert_eq!(host.hostname.as_deref(), Some("named"));
         assert_eq!(host.instance_id.as_deref(), Some("i-0123456789abcdef0"));
         assert_eq!(host.resource_arn.as_deref(), Some("arn"));

@@ -14,6 +14,9 @@ mod record;
 pub use host::HostSources;
 
 use crate::account::Account;
+use crate::log::RateLimit;
+use crate::panics;
+use crate::transport::Resolver;
 use crate::upload::{Failure, Outcome, RequestBody, Route, classify};
 use bytes::Bytes;
 use host::Host;
@@ -26,7 +29,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::debug;
+use tracing::{debug, error};
 
 /// A record stands for so long.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -34,6 +37,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Of the time for the shutdown the last record has this part, and at most [`END_TIME_MAX`].
 const END_SHARE: u32 = 8;
 const END_TIME_MAX: Duration = Duration::from_secs(1);
+
+static PANICKED: RateLimit = RateLimit::once_a_minute();
 
 /// Tells the service once a minute what was counted.
 #[derive(Debug)]
@@ -65,19 +70,31 @@ struct Call<'a> {
 
 impl Telemetry {
     /// Telemetry of `account`, and where to put the way to the service when it is known. Looks for
-    /// the host's names on the current runtime.
-    pub fn start(account: Arc<Account>, sources: HostSources) -> (Self, oneshot::Sender<Route>) {
-        Self::with_interval(account, sources, INTERVAL)
+    /// the host's names on the current runtime, with `resolver`.
+    pub fn start(
+        account: Arc<Account>,
+        sources: HostSources,
+        resolver: Resolver,
+    ) -> (Self, oneshot::Sender<Route>) {
+        Self::with_interval(account, sources, resolver, INTERVAL)
     }
 
     fn with_interval(
         account: Arc<Account>,
         sources: HostSources,
+        resolver: Resolver,
         interval: Duration,
     ) -> (Self, oneshot::Sender<Route>) {
         let (sender, arrival) = oneshot::channel();
         let host = Host::at_once(&sources);
-        let search = tokio::spawn(async move { Host::find(&sources).await });
+        let at_once = host.clone();
+        let search = tokio::spawn(async move {
+            let found = panics::caught(Host::find(&sources, &resolver)).await;
+            found.unwrap_or_else(|panicked| {
+                error!("Asking for the host's names met {panicked}; telemetry goes without them");
+                at_once
+            })
+        });
         let telemetry = Self {
             account,
             interval,
@@ -102,19 +119,27 @@ impl Telemetry {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            if self.take_record() {
-                self.send_all().await;
-            }
+            self.tell().await;
         }
     }
 
     /// Sends a last record, and what waits, within `time`.
     pub async fn finish(mut self, time: Duration) {
-        if !time.is_zero()
-            && self.take_record()
-            && tokio::time::timeout(time, self.send_all()).await.is_err()
-        {
+        if !time.is_zero() && tokio::time::timeout(time, self.tell()).await.is_err() {
             debug!("Sending telemetry failed with: no answer before the end");
+        }
+    }
+
+    /// Makes a record and sends what waits; a panic meanwhile leaves that to the next time.
+    async fn tell(&mut self) {
+        let told = panics::caught(async {
+            panics::inject("telemetry");
+            if self.take_record() {
+                self.send_all().await;
+            }
+        });
+        if let Err(panicked) = told.await {
+            PANICKED.log(|more| error!("Telemetry met {panicked}; it goes on{more}"));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::endpoint::{Endpoint, Variant};
 use crate::identity::Identity;
-use crate::transport::Transport;
+use crate::transport::{Resolver, Transport};
 use crate::upload::{Client, Signer, Timeouts};
 use aws_credential_types::Credentials;
 use http::{Request, Response};
@@ -60,7 +60,7 @@ impl Service {
     fn route(&self) -> Route {
         let endpoint = Endpoint::resolve(Some(&self.url), "x", Variant::default()).unwrap();
         Route {
-            client: Client::new(&Transport::local(), Timeouts::default()),
+            client: Client::new(&Transport::local(Resolver::start().unwrap()), Timeouts::default()),
             signer: Signer::for_telemetry(&endpoint, "us-east-1", None),
             identity: Identity::fixed(Credentials::new("AKID", "secret", None, None, "test")),
         }
@@ -78,7 +78,12 @@ impl Service {
 }
 
 fn start(account: &Arc<Account>, interval: Duration) -> (Telemetry, oneshot::Sender<Route>) {
-    Telemetry::with_interval(Arc::clone(account), HostSources::default(), interval)
+    Telemetry::with_interval(
+        Arc::clone(account),
+        HostSources::default(),
+        Resolver::start().unwrap(),
+        interval,
+    )
 }
 
 /// Runs it until `is_done`.

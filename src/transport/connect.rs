@@ -4,6 +4,7 @@
 //! host is not: the proxy gets the request itself, with the whole address in its first line. The
 //! original does the same, and many proxies grant tunnels to port 443 only.
 
+use super::Resolver;
 use super::proxy::{Proxy, ProxyAddress, port_of};
 use crate::cause::root_cause;
 use bytes::Bytes;
@@ -123,8 +124,13 @@ pub struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(tls: &ClientConfig, proxy: Option<Arc<Proxy>>, timeout: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
+    pub(super) fn new(
+        tls: &ClientConfig,
+        proxy: Option<Arc<Proxy>>,
+        resolver: Resolver,
+        timeout: Duration,
+    ) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Divided among the addresses of a name, so that a dead one leaves time for the next.
@@ -173,8 +179,8 @@ impl Service<Uri> for Connector {
 /// Makes connections without TLS, or those under it.
 #[derive(Debug, Clone)]
 struct Way {
-    tcp: HttpConnector,
-    to_proxy: HttpsConnector<HttpConnector>,
+    tcp: HttpConnector<Resolver>,
+    to_proxy: HttpsConnector<HttpConnector<Resolver>>,
     proxy: Option<Arc<Proxy>>,
 }
 

@@ -1,16 +1,20 @@
 //! The way to a service: TCP, the operator's HTTP proxy, TLS.
 //!
-//! In: what to trust and which proxy to use. Out: a [`Connector`] for hyper clients, the same for
+//! In: what to trust, which proxy to use, who looks up names. Out: a [`Connector`] for hyper clients, the same for
 //! uploads and for the calls that fetch credentials. Bound: one time for a connection to be open,
 //! name lookup, proxy and TLS included; it is an error when it is over. Runs on the thread of the
 //! client that it is given to.
 
 mod connect;
 mod proxy;
+mod resolve;
+mod task;
 mod tls;
 
 pub use connect::{ConnectError, Connector};
 pub use proxy::{ProxyAddress, ProxyAddressError};
+pub use resolve::Resolver;
+pub use task::Executor;
 pub use tls::{TlsError, Trust};
 
 use http::uri::Scheme;
@@ -25,11 +29,12 @@ use std::time::Duration;
 pub struct Transport {
     tls: Arc<ClientConfig>,
     proxy: Option<Arc<Proxy>>,
+    resolver: Resolver,
 }
 
 impl Transport {
     /// A transport that trusts `trust` and goes through `proxy`, but for the hosts of `no_proxy`
-    /// (as in the variable of that name).
+    /// (as in the variable of that name); `resolver` looks up names.
     ///
     /// # Errors
     ///
@@ -38,14 +43,15 @@ impl Transport {
         trust: &Trust,
         proxy: Option<&ProxyAddress>,
         no_proxy: &str,
+        resolver: Resolver,
     ) -> Result<Self, TlsError> {
         let proxy = proxy.map(|address| Arc::new(Proxy::new(address.clone(), no_proxy)));
-        Ok(Self { tls: Arc::new(tls::client(trust)?), proxy })
+        Ok(Self { tls: Arc::new(tls::client(trust)?), proxy, resolver })
     }
 
     /// A transport without a proxy that trusts nobody: for services on this host, without TLS.
-    pub fn local() -> Self {
-        Self { tls: Arc::new(tls::trusting_nobody()), proxy: None }
+    pub fn local(resolver: Resolver) -> Self {
+        Self { tls: Arc::new(tls::trusting_nobody()), proxy: None, resolver }
     }
 
     /// The same without the proxy.
@@ -53,9 +59,14 @@ impl Transport {
         Self { proxy: None, ..self.clone() }
     }
 
+    /// Looks up the names of hosts.
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
     /// Makes connections, each within `timeout`.
     pub fn connector(&self, timeout: Duration) -> Connector {
-        Connector::new(&self.tls, self.proxy.clone(), timeout)
+        Connector::new(&self.tls, self.proxy.clone(), self.resolver.clone(), timeout)
     }
 
     /// The proxy that connections to `uri` go through.

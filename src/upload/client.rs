@@ -8,13 +8,13 @@ use super::classify::ANSWER_BYTES_MAX;
 use super::failure;
 use crate::account::RequestFailure;
 use crate::cause::with_root_cause;
-use crate::transport::{Connector, Transport};
+use crate::transport::{Connector, Executor, Transport};
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use std::time::Duration;
 
 /// A connection that was not used for this long is closed: load balancers on the way forget it.
@@ -143,7 +143,7 @@ impl Client {
 
 /// An HTTP client without connections yet.
 fn http(transport: &Transport, timeouts: Timeouts) -> HyperClient<Connector, RequestBody> {
-    HyperClient::builder(TokioExecutor::new())
+    HyperClient::builder(Executor)
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)

@@ -42,7 +42,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<RequestFailure> {
 mod tests {
     use super::*;
     use crate::endpoint::{Endpoint, Variant};
-    use crate::transport::Transport;
+    use crate::transport::{Resolver, Transport};
     use crate::upload::{Client, Failure, RequestBody, Timeouts};
     use bytes::Bytes;
     use http::Request;
@@ -74,7 +74,7 @@ mod tests {
     async fn kind(url: &str) -> RequestFailure {
         let endpoint = Endpoint::resolve(Some(url), "x", Variant::default()).unwrap();
         let timeouts = Timeouts { request: Duration::from_millis(200), ..Timeouts::default() };
-        let client = Client::new(&Transport::local(), timeouts);
+        let client = Client::new(&Transport::local(Resolver::start().unwrap()), timeouts);
         let mut request = Request::new(RequestBody::from(Bytes::from("{}")));
         *request.uri_mut() = endpoint.uri("/");
         client.send(request).await.unwrap_err().kind()

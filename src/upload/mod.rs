@@ -34,6 +34,8 @@ pub use waiting::Attempt;
 use crate::account::{Account, Held, RequestFailure};
 use crate::batch::Batch;
 use crate::identity::Identity;
+use crate::log::RateLimit;
+use crate::panics::{self, Panicked};
 use crate::spool::RecordId;
 use hold::Hold;
 use pace::Pace;
@@ -42,7 +44,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tracing::error;
 use waiting::Waiting;
+
+static PANICKED: RateLimit = RateLimit::new();
 
 /// A call on its way.
 #[derive(Debug)]
@@ -153,13 +158,18 @@ impl Uploader {
             return;
         };
         let signed_at = route.signer.time(SystemTime::now());
-        let request = match route.signer.sign(&attempt.batch, &credentials, signed_at) {
+        let signed = panics::catch(|| {
+            panics::inject("sign");
+            route.signer.sign(&attempt.batch, &credentials, signed_at)
+        });
+        let signed = signed.map_err(|panicked| said(&panicked));
+        let request = match signed.and_then(|signed| signed.map_err(|error| error.to_string())) {
             Ok(request) => request,
             // Other credentials may do better; these are asked for again.
-            Err(error) => {
+            Err(reason) => {
                 route.identity.renew();
                 self.hold_back(Duration::ZERO, now);
-                self.try_again(attempt, &error.to_string(), Duration::ZERO, now);
+                self.try_again(attempt, &reason, Duration::ZERO, now);
                 return;
             }
         };
@@ -169,15 +179,21 @@ impl Uploader {
         let accepted_count = self.accepted_count;
         self.calls.insert(call_number, Call { attempt, started_at: now, accepted_count });
         let client = route.client.clone();
-        self.tasks.spawn(async move {
-            let (outcome, failure) = match client.send(request).await {
+        let call = async move {
+            panics::inject("upload_call");
+            match client.send(request).await {
                 Ok(answer) => {
                     let outcome = classify(answer.status, &answer.headers, &answer.body, signed_at);
                     let failure = failure::of_answer(answer.status, &outcome);
                     (outcome, failure)
                 }
                 Err(error) => (Outcome::retry(error.to_string()), Some(error.kind())),
-            };
+            }
+        };
+        self.tasks.spawn(async move {
+            let (outcome, failure) = panics::caught(call).await.unwrap_or_else(|panicked| {
+                (Outcome::retry(said(&panicked)), Some(RequestFailure::Other))
+            });
             Ended { call_number, outcome, failure }
         });
     }
@@ -307,4 +323,10 @@ impl Uploader {
         let calls = self.calls.values().filter(|call| call.attempt.record.is_some());
         self.waiting.spooled_count() + calls.count()
     }
+}
+
+/// Logs a panic during a call; returns it as the reason for which the call failed.
+fn said(panicked: &Panicked) -> String {
+    PANICKED.log(|more| error!("A call for uploading met {panicked}; it is tried again{more}"));
+    panicked.to_string()
 }

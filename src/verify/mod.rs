@@ -20,6 +20,8 @@ mod service;
 
 use crate::cli::Invocation;
 use crate::config::Config;
+use crate::panics;
+use crate::transport::Resolver;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
@@ -127,7 +129,7 @@ impl<'a> Checklist<'a> {
 ///
 /// # Errors
 ///
-/// When the system refuses a runtime.
+/// When the system refuses a runtime or a thread.
 pub fn verify(
     invocation: &Invocation,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -141,7 +143,16 @@ pub fn verify(
         let _ = if json { Ok(()) } else { writeln!(output, "{check}") };
     };
     let mut list = Checklist::new(&mut print);
-    runtime.block_on(run(invocation, environment, default_paths, &mut list));
+    let resolver = Resolver::start()?;
+    let checked = runtime.block_on(panics::caught(async {
+        panics::inject("verify");
+        run(invocation, environment, default_paths, &resolver, &mut list).await;
+    }));
+    if let Err(panicked) = checked {
+        let after = list.checks.last().map_or("the start", |check| check.check);
+        let text = format!("what comes after {after} met {panicked}");
+        list.fail("verify", text, "What it would have checked is not known");
+    }
     // A name that is being looked up is not worth a wait.
     runtime.shutdown_background();
     let (is_ok, text) = (list.is_ok(), list.json());
@@ -156,6 +167,7 @@ async fn run(
     invocation: &Invocation,
     environment: &dyn Fn(&str) -> Option<String>,
     default_paths: &[&Path],
+    resolver: &Resolver,
     list: &mut Checklist<'_>,
 ) {
     let config = match Config::load(invocation, environment, default_paths) {
@@ -167,7 +179,7 @@ async fn run(
         }
     };
     host::check(&config, list);
-    let service = service::check(&config, environment, list).await;
+    let service = service::check(&config, environment, resolver, list).await;
     segment::check(&config, service.as_ref(), list).await;
 }
 

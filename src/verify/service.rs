@@ -5,7 +5,7 @@ use crate::cause::root_cause;
 use crate::config::{Config, Source};
 use crate::endpoint::Endpoint;
 use crate::identity::{self, CallerError};
-use crate::transport::{ConnectError, Transport, Trust};
+use crate::transport::{ConnectError, Resolver, Transport, Trust};
 use crate::upload::{Client, Failure, Outcome, RequestBody, Signer, Timeouts, classify};
 use aws_config::Region;
 use aws_credential_types::Credentials;
@@ -13,8 +13,9 @@ use http::Uri;
 use sha2::{Digest, Sha256};
 use std::future::poll_fn;
 use std::io;
+use std::net::ToSocketAddrs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
@@ -49,16 +50,18 @@ pub(super) struct Service {
 pub(super) async fn check(
     config: &Config,
     environment: &dyn Fn(&str) -> Option<String>,
+    resolver: &Resolver,
     list: &mut Checklist<'_>,
 ) -> Option<Service> {
     let trust = Trust {
         bundle_path: environment("AWS_CA_BUNDLE").map(Into::into),
         accept_any: config.no_verify_ssl,
     };
-    let transport = Transport::new(&trust, config.proxy.as_ref(), &config.no_proxy)
+    let proxy = config.proxy.as_ref();
+    let transport = Transport::new(&trust, proxy, &config.no_proxy, resolver.clone())
         .map_err(|error| list.fail("certificates", error.to_string(), ""))
         .ok()?;
-    let region = find_region(config, list).await?;
+    let region = find_region(config, resolver, list).await?;
     let endpoint =
         Endpoint::resolve(config.endpoint.as_deref(), region.as_ref(), config.endpoint_variant);
     let endpoint =
@@ -85,11 +88,16 @@ pub(super) async fn check(
     check_request(&service, list).await.then_some(service)
 }
 
-async fn find_region(config: &Config, list: &mut Checklist<'_>) -> Option<Region> {
+async fn find_region(
+    config: &Config,
+    resolver: &Resolver,
+    list: &mut Checklist<'_>,
+) -> Option<Region> {
     let sources = identity::Sources {
         configured: config.region.as_deref(),
         local_mode: config.local_mode,
         environment: &|name| std::env::var(name).ok(),
+        resolver,
     };
     match sources.find_with_source().await {
         Ok((region, found)) => {
@@ -174,7 +182,7 @@ async fn check_way(
     if transport.proxy(uri).is_none() {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        if !check_tcp(host, port, limit, list).await {
+        if !check_tcp(host, port, limit, transport.resolver(), list).await {
             return false;
         }
         if !is_https {
@@ -215,10 +223,17 @@ async fn check_way(
     false
 }
 
-async fn check_tcp(host: &str, port: u16, limit: Duration, list: &mut Checklist<'_>) -> bool {
+async fn check_tcp(
+    host: &str,
+    port: u16,
+    limit: Duration,
+    resolver: &Resolver,
+    list: &mut Checklist<'_>,
+) -> bool {
     let late = |_| Err(io::ErrorKind::TimedOut.into());
-    let addresses = timeout(limit, lookup_host((host, port))).await.unwrap_or_else(late);
-    let addresses: Vec<_> = match addresses.map(Iterator::collect) {
+    let name = host.to_owned();
+    let lookup = resolver.run(move || Ok((name, port).to_socket_addrs()?.collect::<Vec<_>>()));
+    let addresses = match timeout(limit, lookup).await.unwrap_or_else(late) {
         Ok(addresses) => addresses,
         Err(error) => {
             let advice = "Look for slips in region and endpoint, and ask the name server of this \
