@@ -4,8 +4,8 @@
 //! host is not: the proxy gets the request itself, with the whole address in its first line. The
 //! original does the same, and many proxies grant tunnels to port 443 only.
 
-use super::Resolver;
 use super::proxy::{Proxy, ProxyAddress, port_of};
+use super::{Executor, Resolver};
 use crate::cause::root_cause;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
@@ -13,7 +13,7 @@ use http::uri::Scheme;
 use http::{Request, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::client::conn::http1::handshake;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Executor as _, Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
@@ -227,7 +227,7 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
     let broken = |error: hyper::Error| breaks(&root_cause(&error));
     let (mut sender, connection) = handshake(wire).await.map_err(broken)?;
     // It ends with the tunnel that it gives away, or with the sender. Its errors are the sender's.
-    tokio::spawn(connection.with_upgrades());
+    Executor.execute(connection.with_upgrades());
     let mut request = Request::connect(host.as_str()).header(HOST, host.as_str());
     if let Some(authorization) = proxy.authorization() {
         request = request.header(PROXY_AUTHORIZATION, authorization);

@@ -73,10 +73,7 @@ impl Resolver {
             if sender.is_closed() {
                 return;
             }
-            let found = panics::catch(|| {
-                panics::inject("lookup");
-                look_up()
-            });
+            let found = panics::catch(look_up);
             let found = found.unwrap_or_else(|panicked| {
                 PANICKED.log(|more| error!("A name lookup met {panicked}{more}"));
                 Err(io::Error::other(panicked))
@@ -107,7 +104,10 @@ impl Service<Name> for Resolver {
         let resolver = self.clone();
         Box::pin(async move {
             // The connector puts its own port in.
-            let look_up = move || Ok((name.as_str(), 0).to_socket_addrs()?.collect::<Vec<_>>());
+            let look_up = move || {
+                panics::inject("host_lookup");
+                Ok((name.as_str(), 0).to_socket_addrs()?.collect::<Vec<_>>())
+            };
             Ok(resolver.run(look_up).await?.into_iter())
         })
     }

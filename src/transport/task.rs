@@ -17,8 +17,11 @@ pub struct Executor;
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> rt::Executor<F> for Executor {
     fn execute(&self, task: F) {
-        tokio::spawn(async {
+        let task = async {
             panics::inject("connection");
+            task.await;
+        };
+        tokio::spawn(async {
             if let Err(panicked) = panics::caught(task).await {
                 PANICKED.log(|more| {
                     error!("A connection met {panicked}; its calls are tried again{more}")

@@ -1,0 +1,47 @@
+//! A host that grants no more threads: `ulimit -u`, `pids.max`, `TasksMax`.
+
+use super::endpoint::Endpoint;
+use super::process::{Daemon, HEADER, daemon_command, with_credentials};
+use super::skip::{Need, skip};
+use rustix::process::geteuid;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// A user that has no other processes, so that the limit counts those of the daemon alone.
+const USER_ID: u32 = 2_000_147_483;
+
+/// The daemon as that user, from a copy of the program that it may read; and the copy's folder.
+fn start_as_other_user(url: &str) -> (Daemon, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let usual = daemon_command(url, &[]);
+    let program = folder.path().join("xray");
+    fs::copy(usual.get_program(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(usual.get_args()).env_clear();
+    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    with_credentials(&mut command).uid(USER_ID).gid(USER_ID).current_dir("/");
+    (Daemon::spawn(command), folder)
+}
+
+#[test]
+fn names_are_looked_up_where_no_more_threads_can_be_made() {
+    if !geteuid().is_root() {
+        skip(Need::Root, "only root can start a daemon as another user");
+        return;
+    }
+    let endpoint = Endpoint::start();
+    let (daemon, _folder) =
+        start_as_other_user(&format!("http://localhost:{}", endpoint.address.port()));
+    // Not with the system call: root may not be allowed it either, but the same user is.
+    let mut limit = Command::new("prlimit");
+    limit.args(["--nproc=1:1", "--pid", &daemon.id().to_string()]).uid(USER_ID).gid(USER_ID);
+    assert!(limit.status().unwrap().success());
+    daemon.send([format!("{HEADER}{{\"id\":\"1\"}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert_eq!(endpoint.sorted_documents().len(), 1);
+}
