@@ -95,7 +95,7 @@ async fn run_until(telemetry: &mut Telemetry, mut is_done: impl FnMut() -> bool)
     };
     tokio::select! {
         never = telemetry.run() => match never {},
-        result = tokio::time::timeout(Duration::from_secs(30), done) => result.unwrap(),
+        result = tokio::time::timeout(Duration::from_secs(120), done) => result.unwrap(),
     }
 }
 
@@ -181,7 +181,8 @@ async fn the_end_does_not_wait_for_a_service_that_does_not_answer() {
     arrival.send(service.route()).unwrap();
     let start = std::time::Instant::now();
     telemetry.finish(Duration::from_millis(100)).await;
-    assert!(start.elapsed() < Duration::from_secs(5));
+    // Without an end of its own it would wait for 15 s.
+    assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
