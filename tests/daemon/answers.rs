@@ -3,7 +3,6 @@
 //! In: the parts of a request. Out: an answer, and a note in the ledger. No network, no thread.
 
 use super::dates::{amazon_date, http_date};
-use super::load::Sent;
 use http::header::{CONTENT_TYPE, DATE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use std::collections::{BTreeMap, HashSet};
@@ -26,6 +25,8 @@ pub struct Rules {
     pub script: Option<Arc<Script>>,
     /// How long an answer takes. The documents are taken at its end.
     pub pause: Duration,
+    /// No request is answered until this ends.
+    pub is_held: bool,
     /// Every request is answered with this, and nothing is taken.
     pub failure: Option<Failure>,
     /// More documents than this bucket gives are throttled.
@@ -188,13 +189,11 @@ pub enum Verdict {
     Broken,
 }
 
-/// How often a document was taken, and when first.
-#[derive(Debug, Clone, Copy)]
+/// How often a document was taken.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Arrival {
     /// 1 where nothing went wrong.
     pub count: usize,
-    /// The first time.
-    pub at: Instant,
 }
 
 /// What the endpoint has seen.
@@ -240,23 +239,10 @@ pub enum Outcome {
 }
 
 impl Ledger {
-    /// The requests answered since then.
-    pub fn since(&self, mark: Instant) -> Vec<Verdict> {
-        self.requests.iter().filter(|(at, _)| *at >= mark).map(|(_, verdict)| *verdict).collect()
-    }
-
     /// When the first document was taken after `mark`.
     pub fn first_accepted_after(&self, mark: Instant) -> Option<Instant> {
         let accepted = self.requests.iter().filter(|(_, v)| matches!(v, Verdict::Accepted(_)));
         accepted.map(|(at, _)| *at).find(|at| *at >= mark)
-    }
-
-    /// The longest that one of these documents took to arrive, of those that did.
-    pub fn delay_max<'a>(&self, sent: impl IntoIterator<Item = &'a Sent>) -> Duration {
-        let delays = sent.into_iter().filter_map(|sent| {
-            Some(self.arrivals.get(&sent.document)?.at.saturating_duration_since(sent.at))
-        });
-        delays.max().unwrap_or_default()
     }
 
     /// Notes a call that is no upload, and answers it.
@@ -338,7 +324,7 @@ impl Ledger {
     }
 
     fn take(&mut self, documents: Vec<String>) -> (Verdict, Response<String>) {
-        let (at, mut taken_count, mut entries) = (Instant::now(), 0, Vec::new());
+        let (mut taken_count, mut entries) = (0, Vec::new());
         for document in documents {
             let code = if document.contains("unprocessed:invalid") {
                 "InvalidTraceId"
@@ -347,7 +333,7 @@ impl Ledger {
             {
                 "ThrottledException"
             } else {
-                self.arrivals.entry(document).or_insert(Arrival { count: 0, at }).count += 1;
+                self.arrivals.entry(document).or_default().count += 1;
                 taken_count += 1;
                 continue;
             };

@@ -2,11 +2,10 @@
 
 use super::answers::Call;
 use super::endpoint::Endpoint;
-use super::process::{Daemon, command, config_file};
+use super::process::{Daemon, PATIENCE, command, config_file};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Output;
-use std::time::Duration;
 
 /// The call that SDKs begin with.
 pub const RULES: &str = "POST /GetSamplingRules";
@@ -42,7 +41,7 @@ impl Client {
     /// Opens a connection.
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(BufReader::new(stream))
     }
 

@@ -5,8 +5,6 @@ use super::endpoint::Endpoint;
 use super::load::Sent;
 use super::process::Daemon;
 use std::collections::BTreeSet;
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// The difference between what was sent and what has arrived.
 #[derive(Debug)]
@@ -49,39 +47,35 @@ impl Delivery {
     }
 }
 
-/// Waits until `daemon` has received as many segments as were sent to it, no one else's. None may
-/// be lost in the kernel: the sender is slow enough for the daemon's queue.
+/// Waits until `daemon` has received as many segments as were sent to it. None may be lost in the
+/// kernel: the sender waits for the daemon's queue.
 pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
-    daemon.wait_for_metric("xray_segments_received_total", sent.len() as u64);
+    daemon.wait_until("everything is received", || {
+        let account = daemon.account();
+        assert_eq!(account.get("kernel_drops"), 0, "{account}\n{}", daemon.log());
+        account.get("received") >= sent.len() as u64
+    });
+    let account = daemon.account();
+    assert_eq!(account.get("received"), sent.len() as u64, "{account}\n{}", daemon.log());
 }
 
 /// Waits until all that was received is sent, then ends the daemon: everything has arrived, the
 /// account says the same. Returns the log, and the account at the end.
 pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
-    settle_within(Duration::from_secs(30), daemon, endpoint, sent)
-}
-
-/// [`settle`] for what takes longer.
-pub fn settle_within(
-    patience: Duration,
-    daemon: Daemon,
-    endpoint: &Endpoint,
-    sent: &[Sent],
-) -> (String, Account) {
     wait_until_received(&daemon, sent);
-    let start = Instant::now();
-    while endpoint.arrived_count() < sent.len() {
-        let arrived_count = endpoint.arrived_count();
-        let log = daemon.log();
-        assert!(start.elapsed() < patience, "{arrived_count} of {}\n{log}", sent.len());
-        thread::sleep(Duration::from_millis(20));
-    }
+    daemon.wait_until("everything arrives", || {
+        let account = daemon.account();
+        let lost_count = account.get("dropped") + account.get("rejected");
+        let (arrived_count, log) = (endpoint.arrived_count(), daemon.log());
+        assert_eq!(lost_count, 0, "{arrived_count} of {}: {account}\n{log}", sent.len());
+        arrived_count >= sent.len()
+    });
     daemon.wait_for_metric_of_at_least("xray_segments_sent_total", sent.len() as u64);
     daemon.balance();
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     let account = Account::of_log(&log).unwrap();
-    assert_eq!(account.get("dropped") + account.get("rejected"), 0, "{log}");
+    assert_eq!(account.get("dropped") + account.get("rejected"), 0, "{account}\n{log}");
     Delivery::of(endpoint, sent).misses(0, &log);
     (log, account)
 }

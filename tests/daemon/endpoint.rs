@@ -353,6 +353,9 @@ async fn answer(
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
+    while shared.state.lock().unwrap().0.is_held {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let is_open = *shared.way.borrow() == Way::Open;
     let hangs = is_upload && shared.state.lock().unwrap().0.hangs_uploads;
     if !is_open || hangs {

@@ -4,7 +4,9 @@ use super::client::{Client, healthcheck, page, start};
 use super::endpoint::{Endpoint, Way};
 use super::held::Held;
 use super::load::document;
-use super::process::{Daemon, HEADER, command, config_file, daemon_command, in_own_mounts};
+use super::process::{
+    Daemon, HEADER, PATIENCE, command, config_file, daemon_command, in_own_mounts, run_to_end_with,
+};
 use super::skip::{Need, skip};
 use rustix::process::Signal;
 use std::io::Write;
@@ -13,7 +15,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The codes of what keeps it from delivering.
 fn reasons(daemon: &Daemon) -> Vec<String> {
@@ -111,7 +113,6 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
     }
     let _silent: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(daemon.tcp).unwrap()).collect();
-    let started_at = Instant::now();
     for _ in 0..3 {
         // First, since it waits for 5 s at most, and the silent ones are gone after ten.
         let output = healthcheck(&daemon, &[]);
@@ -119,7 +120,6 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
         assert_eq!(page(&daemon, "/health").0, 200);
         assert!(daemon.get("/metrics").contains("# EOF"));
     }
-    assert!(started_at.elapsed() < Duration::from_secs(30), "{:?}", started_at.elapsed());
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
             let _ = sender.send(String::from_utf8_lossy(&text[..length]).trim().to_owned());
         }
     });
-    let said = || received.recv_timeout(Duration::from_secs(30)).unwrap();
+    let said = || received.recv_timeout(PATIENCE).unwrap();
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
     let daemon = Daemon::start(&endpoint.url(), &[], &variables);
     let told: Vec<_> = (0..4).map(|_| said()).collect();
@@ -194,15 +194,12 @@ fn a_health_check_without_a_daemon_says_whom_it_has_asked() {
     assert!(said.contains("127.0.0.1:1") && said.contains("-t or -c"), "{said}");
 }
 
-/// Runs a health check that gets no answer; it has to give up before its orchestrator does.
-fn times_out(mut healthcheck: Command) {
-    let started_at = Instant::now();
-    let output = healthcheck.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+/// Runs a health check that gets no answer. It has to give up by itself, before its orchestrator
+/// does: what it asks says nothing for longer than a test waits.
+fn times_out(healthcheck: Command) {
+    let (code, said) = run_to_end_with(healthcheck);
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("timed out"), "{said}");
-    // It takes 4.5 s; without an end of its own it would take a minute at least.
-    assert!(started_at.elapsed() < Duration::from_secs(30), "{:?}", started_at.elapsed());
 }
 
 #[test]
@@ -213,7 +210,7 @@ fn a_health_check_gives_up_on_what_takes_connections_and_says_nothing_whole() {
         // It ends with the test's process, and drips for longer than anybody waits.
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            for byte in answer.bytes().cycle().take(600) {
+            for byte in answer.bytes().cycle().take(6_000) {
                 if stream.write_all(&[byte]).is_err() {
                     return;
                 }
@@ -230,7 +227,7 @@ fn a_health_check_gives_up_on_a_name_server_that_does_not_answer() {
     let silent = UdpSocket::bind("127.0.83.1:53");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("resolv.conf");
-    std::fs::write(&path, "nameserver 127.0.83.1\noptions timeout:30\n").unwrap();
+    std::fs::write(&path, "nameserver 127.0.83.1\noptions timeout:30 attempts:5\n").unwrap();
     let mount = format!("mount --bind {} /etc/resolv.conf", path.display());
     let trial = in_own_mounts(&Command::new("true"), &mount).output();
     if silent.is_err() {

@@ -7,8 +7,7 @@ use super::endpoint::Endpoint;
 use super::load::{Load, document, document_of, send};
 use super::process::{Daemon, daemon_command};
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A shared credentials file with one key; replaced as a whole, as its writers do.
 fn write_keys(path: &Path, key: &str) {
@@ -52,7 +51,6 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
 fn expiry_costs_nothing(daemon: Daemon, endpoint: &Endpoint, renew: impl FnOnce()) {
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
-    let mark = Instant::now();
     renew();
     endpoint.change(|rules| rules.expired_key = Some("AKIDOLD"));
     daemon.wait_until("the new key is used", || {
@@ -62,8 +60,6 @@ fn expiry_costs_nothing(daemon: Daemon, endpoint: &Endpoint, renew: impl FnOnce(
             refused_at.is_some_and(|at| ledger.first_accepted_after(at).is_some())
         })
     });
-    // Asked for at once: not with the next renewal, nor after a long pause.
-    assert!(mark.elapsed() < Duration::from_secs(15), "{:?}", mark.elapsed());
     let sent = load.stop();
     let (log, _) = settle_once(daemon, endpoint, &sent);
     assert!(log.contains("ExpiredTokenException"), "{log}");
@@ -108,14 +104,16 @@ fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted
     // The calls that were begun before the first was denied end too.
     let in_flight = "xray_batches_held{state=\"in_flight\"}";
     daemon.wait_until("no call is on its way", || daemon.metric(in_flight) == 0);
-    let first_count = endpoint.request_count();
-    // Half of the half minute: nothing less shows that nothing comes.
-    thread::sleep(Duration::from_secs(15));
-    let request_count = endpoint.request_count();
-    assert!(request_count <= first_count + 1, "{request_count}\n{}", daemon.log());
     endpoint.change(|rules| rules.failure = None);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let (log, _) = settle_once(daemon, &endpoint, &sent);
+    let at = |is_denied: bool| {
+        let is_wanted = move |verdict| (verdict == Verdict::Failed(403)) == is_denied;
+        let requests = endpoint.ledger(|ledger| ledger.requests.clone());
+        requests.into_iter().filter(move |(_, it)| is_wanted(*it)).map(|(at, _)| at)
+    };
+    let pause = at(false).min().unwrap() - at(true).max().unwrap();
+    assert!(pause >= Duration::from_secs(29), "{pause:?}\n{log}");
     let said = log.lines().filter(|line| line.contains("AccessDeniedException")).count();
     assert_eq!(said, 1, "{log}");
     assert!(log.contains("xray:PutTraceSegments"), "it names the permission: {log}");

@@ -1,6 +1,8 @@
-//! Documents that can be told apart, and a thread that sends them at a steady rate.
+//! Documents that can be told apart, and a thread that sends them at a steady rate, or as fast as
+//! the daemon takes them where that is less.
 
-use super::process::HEADER;
+use super::pacing::Pacer;
+use super::process::{Daemon, HEADER};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,8 +12,7 @@ use std::time::{Duration, Instant};
 /// Datagrams go out in bursts this far apart.
 const BURST_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A sender that was held up catches up by no more than so many bursts at once: small socket
-/// queues must not overflow for the sake of a busy machine.
+/// A sender that was held up catches up by no more than so many bursts at once.
 const BURSTS_AT_ONCE_MAX: u32 = 8;
 
 /// A document that was sent, and when.
@@ -44,22 +45,18 @@ pub fn large_document(index: usize) -> String {
     document_of(index, index, &"x".repeat(900))
 }
 
-/// Sends documents at once, slowly enough for a small socket queue.
+/// Sends documents, no faster than the daemon takes them off its socket.
 pub fn send(address: SocketAddr, documents: impl IntoIterator<Item = String>) -> Vec<Sent> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut sent = Vec::new();
-    for document in documents {
-        sent.push(send_one(&socket, address, document));
-        if sent.len().is_multiple_of(25) {
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-    sent
+    let mut pacer = Pacer::of_queue(address);
+    documents.into_iter().map(|it| send_one(&socket, address, it, &mut pacer)).collect()
 }
 
-fn send_one(socket: &UdpSocket, address: SocketAddr, document: String) -> Sent {
-    // Not connected: where nobody listens any more that is no error here.
-    socket.send_to(format!("{HEADER}{document}").as_bytes(), address).unwrap();
+fn send_one(socket: &UdpSocket, address: SocketAddr, document: String, pacer: &mut Pacer) -> Sent {
+    let datagram = format!("{HEADER}{document}");
+    pacer.wait(datagram.len());
+    // Not connected: that the daemon has ended is not an error here.
+    socket.send_to(datagram.as_bytes(), address).unwrap();
     Sent { document, at: Instant::now() }
 }
 
@@ -73,14 +70,34 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts to send what `shape` makes of 0, 1, 2 and so on to `address`.
+    /// Starts to send what `shape` makes of 0, 1, 2 and so on to `address`, no faster than the
+    /// daemon takes it off its socket. Its memory may be too small for it.
     pub fn start(address: SocketAddr, per_second: u32, shape: fn(usize) -> String) -> Self {
+        Self::start_paced(Pacer::of_queue(address), address, per_second, shape)
+    }
+
+    /// The same, no faster than the service or the spool takes it: nothing is lost for want of
+    /// memory.
+    pub fn start_within_memory(
+        daemon: &Daemon,
+        per_second: u32,
+        shape: fn(usize) -> String,
+    ) -> Self {
+        Self::start_paced(Pacer::of_memory(daemon), daemon.udp, per_second, shape)
+    }
+
+    fn start_paced(
+        pacer: Pacer,
+        address: SocketAddr,
+        per_second: u32,
+        shape: fn(usize) -> String,
+    ) -> Self {
         let (stop, sent_count) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let sent = Arc::<Mutex<Vec<Sent>>>::default();
         let (is_over, count, list) =
             (Arc::clone(&stop), Arc::clone(&sent_count), Arc::clone(&sent));
         let thread = thread::spawn(move || {
-            let sent = run(address, per_second, shape, &is_over, &count);
+            let sent = run(pacer, address, per_second, shape, &is_over, &count);
             *list.lock().unwrap() = sent;
         });
         Self { stop, sent_count, sent, thread: Some(thread) }
@@ -115,6 +132,7 @@ impl Drop for Load {
 }
 
 fn run(
+    mut pacer: Pacer,
     address: SocketAddr,
     per_second: u32,
     shape: fn(usize) -> String,
@@ -131,11 +149,11 @@ fn run(
         due += last.elapsed().as_secs_f64() * f64::from(per_second);
         last = Instant::now();
         let mut burst = f64::min(due, due_max);
-        while burst >= 1.0 {
-            sent.push(send_one(&socket, address, shape(sent.len())));
+        while burst >= 1.0 && !is_over.load(Ordering::Relaxed) {
+            sent.push(send_one(&socket, address, shape(sent.len()), &mut pacer));
+            sent_count.store(sent.len(), Ordering::Relaxed);
             (burst, due) = (burst - 1.0, due - 1.0);
         }
-        sent_count.store(sent.len(), Ordering::Relaxed);
         thread::sleep(BURST_INTERVAL);
     }
     sent

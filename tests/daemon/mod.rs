@@ -26,6 +26,7 @@ mod libraries;
 mod load;
 mod logging;
 mod outage;
+mod pacing;
 mod process;
 mod proxy;
 mod proxy_identity;

@@ -3,61 +3,52 @@
 use super::account::Account;
 use super::delivery::{Delivery, settle_once};
 use super::endpoint::{Endpoint, Way};
-use super::load::{Load, Sent, document, large_document};
+use super::load::{Load, Sent, document, document_of, large_document, send};
+use super::pacing::memory_low_bytes;
 use super::process::Daemon;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Within which everything that has waited must have arrived once the service is back.
-const RECOVERY_MAX: Duration = Duration::from_secs(15);
-
-/// How long a segment may take that was sent once the daemon knows that the service is back.
-/// Aimed at are two seconds; a machine that is busy with other tests gets more.
-const FRESH_DELAY_MAX: Duration = Duration::from_secs(5);
+const RETRIED: &str = "xray_requests_retried_total";
 
 /// Until the service has taken something again.
-fn wait_for_recovery(daemon: &Daemon, endpoint: &Endpoint, back_at: Instant) -> Instant {
-    let first = || endpoint.ledger(|ledger| ledger.first_accepted_after(back_at));
-    daemon.wait_until("something arrives after the outage", || first().is_some());
-    first().unwrap()
+fn wait_for_recovery(daemon: &Daemon, endpoint: &Endpoint, back_at: Instant) {
+    daemon.wait_until("something arrives after the outage", || {
+        endpoint.ledger(|ledger| ledger.first_accepted_after(back_at).is_some())
+    });
 }
 
-fn outage_costs_nothing(length: Duration) {
+/// An outage that lasts until so many calls have failed, ever later ones.
+fn outage_costs_nothing(failed_count: u64) {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
     let load = Load::start(daemon.udp, 1_000, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() > 500);
+    let before_count = daemon.metric(RETRIED);
     endpoint.set_way(Way::Down);
-    thread::sleep(length);
+    daemon.wait_for_metric_of_at_least(RETRIED, before_count + failed_count);
     let back_at = Instant::now();
     endpoint.set_way(Way::Open);
-    let recovered_at = wait_for_recovery(&daemon, &endpoint, back_at);
-    // Fresh segments for a while.
-    thread::sleep(Duration::from_secs(4));
+    wait_for_recovery(&daemon, &endpoint, back_at);
+    // What is sent from now on arrives while more is sent.
+    let fresh = document(load.sent_count() + 1);
+    daemon.wait_until("a fresh one arrives", || {
+        endpoint.ledger(|ledger| ledger.arrivals.contains_key(&fresh))
+    });
     let sent = load.stop();
+    assert!(sent.iter().any(|sent| sent.document == fresh && sent.at > back_at));
     let (log, _) = settle_once(daemon, &endpoint, &sent);
     assert!(log.contains("Sending segment batch failed with:"), "{log}");
     assert!(!log.contains("Spilling over"), "{log}");
-
-    let (old, fresh): (Vec<Sent>, Vec<Sent>) =
-        sent.into_iter().partition(|sent| sent.at < recovered_at);
-    assert!(old.len() > 700 && fresh.len() > 1_000, "{} and {}", old.len(), fresh.len());
-    let last_at = endpoint
-        .ledger(|ledger| old.iter().map(|sent| ledger.arrivals[&sent.document].at).max().unwrap());
-    let recovery = last_at.saturating_duration_since(back_at);
-    assert!(recovery < RECOVERY_MAX, "{recovery:?}\n{log}");
-    let delay = endpoint.ledger(|ledger| ledger.delay_max(&fresh));
-    assert!(delay < FRESH_DELAY_MAX, "{delay:?}\n{log}");
 }
 
 #[test]
-fn a_short_outage_costs_nothing_and_fresh_segments_are_soon_on_time_again() {
-    outage_costs_nothing(Duration::from_secs(3));
+fn a_short_outage_costs_nothing_and_fresh_segments_arrive_after_it() {
+    outage_costs_nothing(10);
 }
 
 #[test]
-fn an_outage_of_half_a_minute_costs_nothing_and_fresh_segments_are_soon_on_time_again() {
-    outage_costs_nothing(Duration::from_secs(30));
+fn an_outage_until_the_longest_pause_costs_nothing_and_fresh_segments_arrive_after_it() {
+    outage_costs_nothing(17);
 }
 
 #[test]
@@ -73,7 +64,13 @@ fn with_little_memory_an_outage_costs_the_oldest_and_each_of_them_is_counted() {
     let back_at = Instant::now();
     endpoint.set_way(Way::Open);
     wait_for_recovery(&daemon, &endpoint, back_at);
-    let sent = load.stop();
+    let mut sent = load.stop();
+    daemon.wait_until("there is room again", || {
+        daemon.metric("xray_memory_used_bytes") < memory_low_bytes(&daemon)
+    });
+    let fresh = |index| document_of(index, 1_000_000 + index, &"x".repeat(900));
+    let newest = send(daemon.udp, (0..100).map(fresh));
+    sent.extend(newest.iter().cloned());
     daemon.wait_until("nothing waits any more", || {
         let account = daemon.account();
         let settled_count = account.get("sent") + account.get("dropped");
@@ -87,12 +84,9 @@ fn with_little_memory_an_outage_costs_the_oldest_and_each_of_them_is_counted() {
     assert_eq!(account.get("sent") + account.get("dropped"), sent.len() as u64, "{log}");
     let dropped_count = usize::try_from(account.get("dropped")).unwrap();
     Delivery::of(&endpoint, &sent).misses(dropped_count, &log).has_none_twice(&log);
-    // What fits is kept, the newest ones; a third of the memory is for what is on its way.
+    // What fits is kept; a third of the memory is for what is on its way.
     let kept_count = sent.len() - dropped_count;
     assert!(kept_count >= fits_count / 3, "{kept_count}, {fits_count} fit\n{log}");
-    let newest = &sent[sent.len() - fits_count / 4..];
     let arrived = |sent: &&Sent| endpoint.ledger(|l| l.arrivals.contains_key(&sent.document));
-    // On a busy machine the upload thread may come too late now and then; then a ring gives way.
-    let arrived_count = newest.iter().filter(arrived).count();
-    assert!(arrived_count >= newest.len() / 2, "{arrived_count} of {}\n{log}", newest.len());
+    assert_eq!(newest.iter().filter(arrived).count(), newest.len(), "{log}");
 }

@@ -1,8 +1,9 @@
 //! The real binary as a child process, and the questions that a test asks it.
 
 use super::account::Account;
+use super::pacing::Pacer;
 use super::skip::{Need, skip};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use xrayd::receive::Backend;
 
-/// How long a test waits for what must come; a busy machine may need most of it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for what must come. Only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The receive backend that this target's daemons run on: the one in its name. In a target whose
 /// tests do not depend on it: io_uring, or recvmmsg where io_uring does not work.
@@ -62,6 +63,33 @@ pub struct Daemon {
     pub udp: SocketAddr,
     /// Where it serves its pages.
     pub tcp: SocketAddr,
+    /// The memory that it may use, as its first lines say it.
+    pub buffer_size_mb: u64,
+}
+
+/// Where a daemon serves its metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Metrics(SocketAddr);
+
+impl Metrics {
+    /// The value of a metric, with its labels as they are written; 0 when it is not there. An error
+    /// where the daemon has ended.
+    pub fn value(self, name: &str) -> io::Result<u64> {
+        let page = get(self.0, "/metrics")?;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        // Its whole part.
+        let whole = value.and_then(|value| value.split('.').next());
+        Ok(whole.map_or(0, |whole| whole.parse().unwrap()))
+    }
+}
+
+/// A page of a daemon.
+fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[derive(Default)]
@@ -148,11 +176,16 @@ pub fn wait_for_text(path: &Path, text: &str) {
 }
 
 /// Waits until `is_true`, which says `what`.
-pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, is_true: impl FnMut() -> bool) {
+    wait_and_look(Duration::from_millis(10), what, is_true);
+}
+
+/// The same with this time between two looks.
+pub fn wait_and_look(interval: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_true() {
         assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(interval);
     }
 }
 
@@ -167,19 +200,32 @@ impl Daemon {
     }
 
     /// Runs `command` and waits until both ports are open.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self::spawn_without_tcp(command).with_tcp()
+    }
+
+    /// Runs `command` and waits until it can receive; it cannot be asked yet.
+    pub fn spawn_without_tcp(mut command: Command) -> Self {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut daemon = Self::watch(child, ([127, 0, 0, 1], 0).into());
         daemon.udp = daemon.listening("Listening on UDP ");
-        daemon.tcp = daemon.listening("Listening on TCP ");
+        let line = daemon.wait_for_line(" MB)");
+        let size = line.split("buffers ").nth(1).and_then(|rest| rest.split(' ').next());
+        daemon.buffer_size_mb = size.unwrap().parse().unwrap();
         daemon
+    }
+
+    /// Waits until its pages are served too.
+    pub fn with_tcp(mut self) -> Self {
+        self.tcp = self.listening("Listening on TCP ");
+        self
     }
 
     fn watch(mut child: Child, address: SocketAddr) -> Self {
         let lines = Arc::new(Lines::default());
         collect(child.stdout.take().unwrap(), Arc::clone(&lines));
         collect(child.stderr.take().unwrap(), Arc::clone(&lines));
-        Self { child, lines, udp: address, tcp: address }
+        Self { child, lines, udp: address, tcp: address, buffer_size_mb: 0 }
     }
 
     fn listening(&self, text: &str) -> SocketAddr {
@@ -200,34 +246,35 @@ impl Daemon {
         self.lines.text.lock().unwrap().0.join("\n")
     }
 
-    /// Sends datagrams, slowly enough for a small socket queue.
+    /// Sends datagrams, no faster than the daemon takes them off its socket.
     pub fn send<D: AsRef<[u8]>>(&self, datagrams: impl IntoIterator<Item = D>) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(self.udp).unwrap();
-        let mut sent_bytes = 0;
+        let mut pacer = Pacer::of_queue(self.udp);
         for datagram in datagrams {
+            pacer.wait(datagram.as_ref().len());
             socket.send(datagram.as_ref()).unwrap();
-            sent_bytes += datagram.as_ref().len() + 768;
-            if sent_bytes > 50_000 {
-                sent_bytes = 0;
-                thread::sleep(Duration::from_millis(2));
-            }
         }
+    }
+
+    /// Where its metrics are, for another thread.
+    pub fn metrics(&self) -> Metrics {
+        Metrics(self.tcp)
     }
 
     /// The value of a metric, with its labels as they are written; 0 when it is not there.
     pub fn metric(&self, name: &str) -> u64 {
-        let page = self.get("/metrics");
-        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
+        let value = self.metrics().value(name);
+        value.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     /// Waits until a metric has reached `value`.
     pub fn wait_for_metric(&self, name: &str, value: u64) {
         let start = Instant::now();
         while self.metric(name) < value {
-            let page = self.get("/metrics");
-            assert!(start.elapsed() < PATIENCE, "{name} is not {value} in\n{page}\n{}", self.log());
+            let account = self.account();
+            let log = self.log();
+            assert!(start.elapsed() < PATIENCE, "{name} is not {value}: {account}\n{log}");
             thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(self.metric(name), value, "{name}");
@@ -249,12 +296,7 @@ impl Daemon {
 
     /// A page of the TCP port.
     pub fn get(&self, path: &str) -> String {
-        let stream = TcpStream::connect(self.tcp);
-        let mut stream = stream.unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        get(self.tcp, path).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
     /// The account on its metrics page, which has to balance; for a daemon at rest.

@@ -7,26 +7,26 @@ use super::endpoint::{Endpoint, Way};
 use super::load::{document, send};
 use super::process::{Daemon, config_file, wait_until};
 use rustix::process::Signal;
-use std::time::{Duration, Instant};
 
 #[test]
 fn calls_of_clients_under_way_are_answered_before_it_ends() {
     let endpoint = Endpoint::start();
-    let daemon = start(&endpoint, "Telemetry: false");
+    let daemon = start(&endpoint, "Telemetry: false\nShutdownSeconds: 3600");
     let mut idle = Client::connect(daemon.tcp);
     assert_eq!(idle.call("GET /metrics", "", b"").status, 200);
-    // Longer than all the rest takes, as there is nothing to send.
-    endpoint.change(|rules| rules.pause = Duration::from_millis(1_500));
+    endpoint.change(|rules| rules.is_held = true);
     let mut client = Client::connect(daemon.tcp);
     client
         .write(format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
     wait_until("the call is on its way", || endpoint.connection_count() == 1);
     daemon.signal(Signal::TERM);
+    // It is the turn of the connections: the one without a call is closed.
+    assert_eq!(idle.rest(), "");
+    endpoint.change(|rules| rules.is_held = false);
     let answer = client.answer();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     let (status, log) = daemon.wait();
     assert!(status.success() && !log.contains("cut off"), "{log}");
-    assert_eq!(idle.rest(), "");
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_call_that_hangs_does_not_keep_it_beyond_its_time() {
 #[test]
 fn a_second_signal_ends_it_at_once_and_what_is_left_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config_file(folder.path(), "ShutdownSeconds: 60");
+    let config = config_file(folder.path(), "ShutdownSeconds: 3600");
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::BlackHole);
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16", "-c", &config], &[]);
@@ -54,9 +54,7 @@ fn a_second_signal_ends_it_at_once_and_what_is_left_is_counted() {
     daemon.wait_for_metric("xray_segments_received_total", sent.len() as u64);
     daemon.signal(Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
-    let second_at = Instant::now();
     let (status, log) = daemon.stop();
-    assert!(second_at.elapsed() < Duration::from_secs(3), "{:?}\n{log}", second_at.elapsed());
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("Got shutdown signal again"), "{log}");
     let account = Account::of_log(&log).unwrap();

@@ -2,6 +2,7 @@
 
 use super::answers::Failure;
 use super::endpoint::Endpoint;
+use super::pacing::Pacer;
 use super::process::{Daemon, HEADER, command, run_to_end, wait_for_text, wait_until};
 use rustix::process::Signal;
 use std::net::{TcpListener, UdpSocket};
@@ -23,17 +24,14 @@ fn without_a_tcp_port_segments_still_arrive_and_the_port_is_taken_when_it_is_fre
     let mut command = command(&["-b", "127.0.0.1:0", "-t", &address, "-n", "us-east-1"]);
     command.env("AWS_ENDPOINT_URL_XRAY", endpoint.url());
     command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret");
-    let free = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        drop(taken);
-    });
-    let daemon = Daemon::spawn(command);
-    free.join().unwrap();
+    let daemon = Daemon::spawn_without_tcp(command);
+    daemon.wait_for_line(&format!("TCP {address} cannot be opened"));
+    drop(taken);
+    let daemon = daemon.with_tcp();
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    assert!(log.contains(&format!("TCP {address} cannot be opened")), "{log}");
 }
 
 #[test]
@@ -130,6 +128,7 @@ fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
     let text = std::fs::read_to_string(&log).unwrap();
     let address = text.split("Listening on UDP ").nth(1).unwrap().split(' ').next().unwrap();
     let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut pacer = Pacer::of_queue(address.parse().unwrap());
     // Several pipes full of trees.
     for index in 0..2_000 {
         let document = format!(
@@ -137,10 +136,8 @@ fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
              \"name\":\"{:200}\",\"start_time\":1,\"end_time\":2}}",
             "n"
         );
+        pacer.wait(document.len());
         sender.send_to(document.as_bytes(), address).unwrap();
-        if index % 50 == 0 {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
     }
     wait_for_text(&log, "Successfully sent batch");
     let id = rustix::process::Pid::from_child(&child);

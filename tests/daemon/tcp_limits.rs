@@ -67,13 +67,12 @@ fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
     assert_eq!(call(&daemon, RULES, &many, b"").status, 431);
     assert_eq!(call(&daemon, RULES, "", b"{}").status, 200);
     assert!(daemon.get("/metrics").contains("# EOF"));
-    assert!(started_at.elapsed() < Duration::from_secs(5));
     for client in slow.into_iter().chain([slow_later]) {
         assert_eq!(client.rest(), "");
     }
     assert_eq!(slow_body.answer().status, 408);
     let passed = started_at.elapsed();
-    assert!(passed > Duration::from_secs(9) && passed < Duration::from_secs(15), "{passed:?}");
+    assert!(passed > Duration::from_secs(9), "{passed:?}");
     // A client that asks every ten seconds keeps its connection.
     thread::sleep(Duration::from_secs(11).saturating_sub(passed));
     assert_eq!(kept.call(RULES, "", b"{}").status, 200);
@@ -84,7 +83,6 @@ fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
 fn connections_that_are_kept_make_room_for_others() {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
-    let started_at = Instant::now();
     let mut kept = Vec::new();
     for _ in 0..300 {
         let mut client = Client::connect(daemon.tcp);
@@ -92,5 +90,9 @@ fn connections_that_are_kept_make_room_for_others() {
         kept.push(client);
     }
     assert!(daemon.get("/metrics").contains("# EOF"));
-    assert!(started_at.elapsed() < Duration::from_secs(5), "{:?}", started_at.elapsed());
+    // The oldest made room, and no others.
+    for client in &mut kept[100..] {
+        assert_eq!(client.call(RULES, "", b"{}").status, 200);
+    }
+    assert_eq!(kept.swap_remove(0).rest(), "");
 }

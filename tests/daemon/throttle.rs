@@ -5,43 +5,45 @@ use super::delivery::{settle_once, wait_until_received};
 use super::endpoint::Endpoint;
 use super::load::{Load, document, send};
 use super::process::Daemon;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Documents a second that the service allows.
 const ALLOWED: u32 = 500;
+
+/// Documents a second that the daemon allows itself.
+const RATE_LIMIT: &str = "xray_upload_rate_limit";
+
+/// Calls until the rate has settled, and those that are looked at after that.
+const SETTLING: usize = 60;
+const MEASURED: usize = 120;
 
 #[test]
 fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is_lost() {
     let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.bucket = Some(Bucket::new(ALLOWED, ALLOWED)));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
-    let load = Load::start(daemon.udp, 4 * ALLOWED, document);
-    thread::sleep(Duration::from_secs(5));
-    let settled_at = Instant::now();
-    thread::sleep(Duration::from_secs(10));
-    let sent = load.stop();
-    // What has not been sent yet keeps the service busy for long after the load.
-    thread::sleep(Duration::from_secs(5));
-    let seconds = settled_at.elapsed().as_secs_f64();
-    let verdicts = endpoint.ledger(|ledger| ledger.since(settled_at));
-    let throttled_count = verdicts.iter().filter(|v| **v == Verdict::Throttled).count();
-    let accepted = verdicts.iter().filter_map(|verdict| match verdict {
-        Verdict::Accepted(count) => u32::try_from(*count).ok(),
-        _ => None,
+    let load = Load::start(daemon.udp, 3 * ALLOWED, document);
+    daemon.wait_until("the rate has settled", || endpoint.request_count() >= SETTLING);
+    let mut rates = Vec::new();
+    daemon.wait_until("many calls are answered", || {
+        rates.push(daemon.metric(RATE_LIMIT));
+        endpoint.request_count() >= SETTLING + MEASURED
     });
-    let accepted_per_second = f64::from(accepted.sum::<u32>()) / seconds;
+    let sent = load.stop();
+    let throttled_count = endpoint.ledger(|ledger| {
+        let measured = ledger.requests[SETTLING..SETTLING + MEASURED].iter();
+        measured.filter(|(_, verdict)| *verdict == Verdict::Throttled).count()
+    });
     let log = daemon.log();
     // Aimed at is a tenth.
-    let share = throttled_count * 100 / verdicts.len();
-    assert!(share < 15, "{throttled_count} of {} calls were throttled\n{log}", verdicts.len());
-    let least = 0.8 * f64::from(ALLOWED);
-    assert!(accepted_per_second >= least, "{accepted_per_second:.0} documents a second\n{log}");
+    let share = throttled_count * 100 / MEASURED;
+    assert!(share < 15, "{throttled_count} of {MEASURED} calls were throttled\n{log}");
+    let rate = rates.iter().sum::<u64>() / rates.len() as u64;
+    assert!(rate >= u64::from(ALLOWED) * 3 / 4, "{rate} documents a second at most\n{log}");
 
     wait_until_received(&daemon, &sent);
     endpoint.change(|rules| rules.bucket = None);
-    // At the rate allowed before, the rest would take longer than this waits.
-    assert!(sent.len() - endpoint.arrived_count() > 30 * ALLOWED as usize, "{log}");
+    daemon.wait_for_metric_of_at_least(RATE_LIMIT, u64::from(ALLOWED) * 5 / 4);
     settle_once(daemon, &endpoint, &sent);
 }
 
@@ -71,6 +73,5 @@ fn the_pause_that_the_service_asks_for_is_kept() {
     let (log, _) = settle_once(daemon, &endpoint, &sent);
     let at: Vec<Instant> = endpoint.ledger(|l| l.requests.iter().map(|(at, _)| *at).collect());
     let pause = at[1] - at[0];
-    let asked_for = Duration::from_secs(2);
-    assert!(pause >= asked_for && pause < 2 * asked_for, "{pause:?}\n{log}");
+    assert!(pause >= Duration::from_secs(2), "{pause:?}\n{log}");
 }
