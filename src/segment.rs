@@ -7,6 +7,10 @@
 //! Bound: one datagram (64 KiB). A document is never validated or changed here: one that is not
 //! JSON has no fields and goes on as it is, because the service answers for it.
 
+mod types;
+
+pub use types::{Fields, Form, Segment, Span};
+
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use simd_json::{Buffers, Node, Tape};
@@ -30,56 +34,6 @@ pub enum Rejection {
     /// Missing header or segment
     #[error("Missing header or segment: a datagram is a header line, a newline and a document")]
     NoDocument,
-}
-
-/// A place within a document; empty where the field is absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Span {
-    /// First byte, counted from the start of the document.
-    pub offset: u16,
-    /// Number of bytes, as written in the document: escape sequences are not decoded.
-    pub length: u16,
-}
-
-impl Span {
-    /// The bytes of the field in `document`; `None` where the field is absent.
-    pub fn of(self, document: &[u8]) -> Option<&[u8]> {
-        let start = usize::from(self.offset);
-        let bytes = document.get(start..start + usize::from(self.length))?;
-        (!bytes.is_empty()).then_some(bytes)
-    }
-}
-
-/// What a document turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Form {
-    /// One JSON value.
-    #[default]
-    Json,
-    /// Valid UTF-8 that is not JSON, such as the OpenTelemetry form for Lambda.
-    Text,
-    /// Bytes that are not UTF-8.
-    Bytes,
-}
-
-/// The fields of a document that later stages ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Fields {
-    /// `trace_id`: the batcher keeps the documents of one trace together.
-    pub trace_id: Span,
-    /// `id`: the service's answers name it.
-    pub id: Span,
-    /// JSON, other text or other bytes.
-    pub form: Form,
-}
-
-/// A document on its way, with the places of its fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment<'a> {
-    /// The document as it came, never empty.
-    pub document: &'a [u8],
-    /// Where its fields are.
-    pub fields: Fields,
 }
 
 /// Turns datagrams into segments.

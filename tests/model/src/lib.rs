@@ -8,5 +8,6 @@
 pub mod memory;
 #[path = "../../../src/ring/mod.rs"]
 pub mod ring;
+#[path = "../../../src/segment/types.rs"]
 pub mod segment;
 pub mod sync;
