@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::time::Instant;
 use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::memory::Pool;
-use xrayd::ring::{Parcel, ring};
+use xrayd::ring::{Parcel, Rings};
 use xrayd::segment::Parser;
 
 fn parcels(datagrams: &[Vec<u8>], pool: &Arc<Pool>) -> Vec<Parcel> {
-    let (mut producer, mut consumer) = ring(Arc::clone(pool), 1024);
+    let mut rings = Rings::new(Arc::clone(pool), 1024);
+    let mut producer = rings.add();
     let mut parser = Parser::default();
     let mut drain = producer.begin(Instant::now());
     for datagram in datagrams {
         let segment = parser.parse(datagram).expect("it is a segment");
         assert_eq!(drain.push(&segment).dropped_count, 0);
     }
-    black_box(drain.commit());
-    std::iter::from_fn(|| consumer.pop()).collect()
+    drain.commit();
+    std::iter::from_fn(|| rings.pop()).collect()
 }
 
 #[derive(serde::Serialize)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::memory::Pool;
-use xrayd::ring::ring;
+use xrayd::ring::Rings;
 use xrayd::segment::{Parser, split};
 
 /// Datagrams of one drain of the socket.
@@ -25,7 +25,8 @@ fn benchmark(criterion: &mut Criterion) {
     for length in [1_000, 10_000] {
         let datagrams = common::datagrams(length);
         let pool = Pool::new(512, 64);
-        let (mut producer, mut consumer) = ring(Arc::clone(&pool), 256);
+        let mut rings = Rings::new(Arc::clone(&pool), 256);
+        let mut producer = rings.add();
         let mut parser = Parser::default();
         let mut batcher = Batcher::new(pool, 1 << 20, 16);
         group.bench_function(format!("ours/{length}"), |bencher| {
@@ -37,8 +38,10 @@ fn benchmark(criterion: &mut Criterion) {
                         let segment = parser.parse(datagram).expect("it is a segment");
                         assert_eq!(drain.push(&segment).dropped_count, 0);
                     }
-                    black_box(drain.commit());
-                    while let Some(parcel) = consumer.pop() {
+                    drain.commit();
+                    let turn = rings.begin_turn(usize::MAX, |count| count > 0);
+                    let mut turn = turn.expect("it is due");
+                    while let Some(parcel) = rings.take(&mut turn) {
                         for segment in parcel.segments() {
                             batcher.add(&segment, now, now).expect("there is memory");
                         }

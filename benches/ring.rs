@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::mpsc;
 use std::time::Instant;
 use xrayd::memory::Pool;
-use xrayd::ring::ring;
+use xrayd::ring::Rings;
 use xrayd::segment::{Fields, Segment};
 
 /// Datagrams of one drain of the socket.
@@ -21,7 +21,8 @@ fn benchmark(criterion: &mut Criterion) {
         let documents = &documents[..DRAIN_COUNT];
         group.throughput(Throughput::Elements(DRAIN_COUNT as u64));
         let pool = Pool::new(256, 16);
-        let (mut producer, mut consumer) = ring(pool, 256);
+        let mut rings = Rings::new(pool, 256);
+        let mut producer = rings.add();
         let fields = Fields::default();
         group.bench_function(format!("ours/{length}"), |bencher| {
             bencher.iter(|| {
@@ -29,8 +30,9 @@ fn benchmark(criterion: &mut Criterion) {
                 for document in documents {
                     assert_eq!(drain.push(&Segment { document, fields }).dropped_count, 0);
                 }
-                black_box(drain.commit());
-                while let Some(parcel) = consumer.pop() {
+                drain.commit();
+                let mut turn = rings.begin_turn(usize::MAX, |count| count > 0).expect("it is due");
+                while let Some(parcel) = rings.take(&mut turn) {
                     for segment in parcel.segments() {
                         black_box(segment.document_length_bytes());
                     }

@@ -13,23 +13,24 @@ use std::time::{Instant, SystemTime};
 use xrayd::batch::{Batch, Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::endpoint::{Endpoint, Variant};
 use xrayd::memory::Pool;
-use xrayd::ring::ring;
+use xrayd::ring::Rings;
 use xrayd::segment::Parser;
 use xrayd::upload::Signer;
 
 fn batch() -> Batch {
     let pool = Pool::new(64, 16);
-    let (mut producer, mut consumer) = ring(Arc::clone(&pool), 16);
+    let mut rings = Rings::new(Arc::clone(&pool), 16);
+    let mut producer = rings.add();
     let mut parser = Parser::default();
     let mut drain = producer.begin(Instant::now());
     for datagram in &common::datagrams(1_000)[..DOCUMENT_COUNT_MAX] {
         let segment = parser.parse(datagram).expect("it is a segment");
         assert_eq!(drain.push(&segment).dropped_count, 0);
     }
-    black_box(drain.commit());
+    drain.commit();
     let now = Instant::now();
     let mut batcher = Batcher::new(pool, 1 << 20, 1);
-    while let Some(parcel) = consumer.pop() {
+    while let Some(parcel) = rings.pop() {
         for segment in parcel.segments() {
             batcher.add(&segment, now, now).expect("there is memory");
         }

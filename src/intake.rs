@@ -1,7 +1,7 @@
 //! What a receiver thread does with a datagram: parse it, pack it into the ring, count it.
 //!
-//! In: the datagrams of one drain. Out: segments in the thread's own ring, and one wake-up of the
-//! batcher where it is due. Counts are kept in plain integers and published once a drain.
+//! In: the datagrams of one drain. Out: segments in the thread's own ring, which wakes the upload
+//! thread where that is due. Counts are kept in plain integers and published once a drain.
 //!
 //! A panic costs the datagram that it comes with: the rest of the drain is taken, and the alarm
 //! asks for the daemon's end in order.
@@ -14,7 +14,6 @@ use crate::ring::{Drain, Producer};
 use crate::segment::{Form, Parser, Rejection};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 static INVALID_HEADER: RateLimit = RateLimit::new();
@@ -35,7 +34,6 @@ pub struct Intake {
     account: Arc<Account>,
     /// Its place in the account.
     receiver_index: usize,
-    batcher: Arc<Notify>,
     alarm: Alarm,
 }
 
@@ -53,22 +51,19 @@ struct Counts {
 
 impl Intake {
     /// The intake of a receiver: it fills `producer`, counts into `account`, which must know the
-    /// receiver's number, wakes `batcher`, and raises `alarm` when a datagram causes a panic.
+    /// receiver's number, and raises `alarm` when a datagram causes a panic. When it is dropped the
+    /// ring is closed.
     pub fn new(
         producer: Producer,
         account: Arc<Account>,
         receiver_index: usize,
-        batcher: Arc<Notify>,
         alarm: Alarm,
     ) -> Self {
-        Self { parser: Parser::default(), producer, account, receiver_index, batcher, alarm }
+        Self { parser: Parser::default(), producer, account, receiver_index, alarm }
     }
 
-    /// Closes the ring, so that the batcher knows that nothing more comes.
-    pub fn close(self) {
-        self.producer.close();
-        self.batcher.notify_one();
-    }
+    /// Closes the ring, so that the upload thread knows that nothing more comes.
+    pub fn close(self) {}
 }
 
 impl Sink for Intake {
@@ -87,9 +82,7 @@ impl Sink for Intake {
         // Received before anything can be sent: the account never shows more sent than received.
         counts.publish(&self.account);
         self.account.receivers[self.receiver_index].datagrams.add(counts.received + counts.empty);
-        if drain.commit() {
-            self.batcher.notify_one();
-        }
+        drain.commit();
     }
 
     fn kernel_dropped(&mut self, count: u32, queue: Queue) {

@@ -1,5 +1,5 @@
 //! Nothing is allocated for a datagram by its receiver, nor for a segment on its way from datagram
-//! to encoded body.
+//! through the hand-over to the encoded body.
 
 #![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
 
@@ -11,12 +11,14 @@ use skip::{Need, skip};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::UdpSocket;
+use std::pin::pin;
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
 use std::time::Instant;
 use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::memory::Pool;
 use xrayd::receive::{Backend, Binding, Queue, Sink, SocketGroup, Stop};
-use xrayd::ring::{Consumer, Producer, ring};
+use xrayd::ring::{Producer, Rings};
 use xrayd::segment::Parser;
 
 struct Counting;
@@ -52,7 +54,7 @@ static ALLOCATOR: Counting = Counting;
 struct Flow {
     parser: Parser,
     producer: Producer,
-    consumer: Consumer,
+    rings: Rings,
     batcher: Batcher,
 }
 
@@ -62,11 +64,22 @@ impl Flow {
         let segment = self.parser.parse(datagram).expect("it is a segment");
         let mut drain = self.producer.begin(now);
         assert_eq!(drain.push(&segment).dropped_count, 0);
-        let _ = drain.commit();
-        let parcel = self.consumer.pop().expect("it was just pushed");
-        for segment in parcel.segments() {
-            self.batcher.add(&segment, parcel.opened_at(), now).expect("there is memory");
+        drain.commit();
+        assert!(self.is_woken());
+        let turn = self.rings.begin_turn(usize::MAX, |waiting_count| waiting_count > 0);
+        let mut turn = turn.expect("it was just pushed");
+        while let Some(parcel) = self.rings.take(&mut turn) {
+            for segment in parcel.segments() {
+                self.batcher.add(&segment, parcel.opened_at(), now).expect("there is memory");
+            }
         }
+        assert!(!self.is_woken(), "it sleeps until more comes");
+    }
+
+    /// Sleeps as the upload thread does; says whether it was woken at once.
+    fn is_woken(&mut self) -> bool {
+        let woken = pin!(self.rings.woken(1));
+        woken.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
 
@@ -85,9 +98,10 @@ fn datagram(index: usize, kind: usize) -> Vec<u8> {
 #[test]
 fn no_segment_costs_an_allocation_on_its_way_into_a_body() {
     let pool = Pool::new(512, 128);
-    let (producer, consumer) = ring(Arc::clone(&pool), 64);
+    let mut rings = Rings::new(Arc::clone(&pool), 64);
+    let producer = rings.add();
     let batcher = Batcher::new(pool, 1 << 20, 4);
-    let mut flow = Flow { parser: Parser::default(), producer, consumer, batcher };
+    let mut flow = Flow { parser: Parser::default(), producer, rings, batcher };
     let mut batch_count = 0;
     for round in 0..60 {
         for index in 0..DOCUMENT_COUNT_MAX {

@@ -8,22 +8,23 @@ use std::sync::Arc;
 use std::time::Instant;
 use xrayd::batch::Batcher;
 use xrayd::memory::Pool;
-use xrayd::ring::{Consumer, Producer, ring};
+use xrayd::ring::{Producer, Rings};
 use xrayd::segment::Parser;
 
 struct Flow {
     parser: Parser,
     producer: Producer,
-    consumer: Consumer,
+    rings: Rings,
     batcher: Batcher,
 }
 
 thread_local! {
     static FLOW: RefCell<Flow> = RefCell::new({
         let pool = Pool::new(256, 64);
-        let (producer, consumer) = ring(Arc::clone(&pool), 16);
+        let mut rings = Rings::new(Arc::clone(&pool), 16);
+        let producer = rings.add();
         let batcher = Batcher::new(pool, 1 << 20, 1);
-        Flow { parser: Parser::default(), producer, consumer, batcher }
+        Flow { parser: Parser::default(), producer, rings, batcher }
     });
 }
 
@@ -43,8 +44,8 @@ fn check(flow: &mut Flow, datagram: &[u8]) {
     let now = Instant::now();
     let mut drain = flow.producer.begin(now);
     assert_eq!(drain.push(&segment).dropped_count, 0);
-    let _ = drain.commit();
-    let parcel = flow.consumer.pop().expect("it was just pushed");
+    drain.commit();
+    let parcel = flow.rings.pop().expect("it was just pushed");
     for packed in parcel.segments() {
         assert_eq!(packed.fields, fields);
         flow.batcher.add(&packed, now, now).expect("there is memory");

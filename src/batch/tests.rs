@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::LANE_COUNT_MAX;
 use crate::memory::{CHUNK_BYTES, Pool};
-use crate::ring::{Consumer, Producer, ring};
+use crate::ring::{Producer, Rings};
 use crate::segment::Parser;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use std::time::Instant;
 struct Bench {
     parser: Parser,
     producer: Producer,
-    consumer: Consumer,
+    rings: Rings,
     batcher: Batcher,
     pool: Arc<Pool>,
     batches: Arc<Pool>,
@@ -23,9 +23,10 @@ impl Bench {
     fn new(body_bytes_max: usize, chunk_count: usize) -> Self {
         let pool = Pool::new(64, 0);
         let batches = Pool::new(chunk_count, 0);
-        let (producer, consumer) = ring(Arc::clone(&pool), 64);
+        let mut rings = Rings::new(Arc::clone(&pool), 64);
+        let producer = rings.add();
         let batcher = Batcher::new(Arc::clone(&batches), body_bytes_max, LANE_COUNT_MAX);
-        Self { parser: Parser::default(), producer, consumer, batcher, pool, batches }
+        Self { parser: Parser::default(), producer, rings, batcher, pool, batches }
     }
 
     fn add(&mut self, document: &[u8], at: Instant) -> Result<(), OutOfChunks> {
@@ -33,8 +34,8 @@ impl Bench {
         let segment = self.parser.parse(&datagram).unwrap();
         let mut drain = self.producer.begin(at);
         assert_eq!(drain.push(&segment).dropped_count, 0);
-        let _ = drain.commit();
-        let parcel = self.consumer.pop().unwrap();
+        drain.commit();
+        let parcel = self.rings.pop().unwrap();
         let packed = parcel.segments().next().unwrap();
         self.batcher.add(&packed, parcel.opened_at(), at)
     }

@@ -70,12 +70,8 @@ impl Flow {
         let account = Arc::new(Account::new(limits.receiver_count));
         panics::show(Arc::clone(&account));
         let alarm = Alarm::default();
-        let sinks = Sinks {
-            pool: Arc::clone(&pool),
-            account: Arc::clone(&account),
-            woken: Arc::default(),
-            alarm: alarm.clone(),
-        };
+        let sinks =
+            Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), alarm: alarm.clone() };
         let udp_address = group.local_address();
         let backend = choice.backend;
         let pin = config.pin.unwrap_or_else(|| !is_in_container());
@@ -90,9 +86,8 @@ impl Flow {
         };
         let uploader = Uploader::new(arrival, config.concurrency, Arc::clone(&account));
         let tail: Option<Arc<Tail>> = config.tail.then(Arc::default);
-        let outlet =
-            Outlet::new(&limits, rings, sinks.woken, uploader, spool, sinks.pool, sinks.account)
-                .with_tail(tail.clone());
+        let outlet = Outlet::new(&limits, rings, uploader, spool, sinks.pool, sinks.account)
+            .with_tail(tail.clone());
         let upload = UploadThread::start(outlet, alarm.clone())?;
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;

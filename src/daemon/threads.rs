@@ -11,12 +11,12 @@ use crate::memory::Pool;
 use crate::outlet::{Deadline, Outlet};
 use crate::panics::{self, Alarm};
 use crate::receive::{Backend, ReceiveError, ReceiveSocket, SocketGroup, Stop};
-use crate::ring::{self, Consumer};
+use crate::ring::Rings;
 use rustix::thread::CpuSet;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 /// What the receivers fill.
@@ -26,8 +26,6 @@ pub struct Sinks {
     pub pool: Arc<Pool>,
     /// Where they count.
     pub account: Arc<Account>,
-    /// What wakes the upload thread.
-    pub woken: Arc<Notify>,
     /// Asks for the end of the daemon.
     pub alarm: Alarm,
 }
@@ -54,20 +52,17 @@ impl Receivers {
         pin: bool,
         limits: &Limits,
         sinks: &Sinks,
-    ) -> io::Result<(Self, Vec<Consumer>)> {
+    ) -> io::Result<(Self, Rings)> {
         let stop = Stop::new()?;
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let receivers = group.into_receivers(limits.receive_slot_count);
         let running_count = receivers.len();
         let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
-        let mut rings = Vec::with_capacity(running_count);
+        let mut rings = Rings::new(Arc::clone(&sinks.pool), limits.ring_parcel_count_max);
         for (index, mut receiver) in receivers.into_iter().enumerate() {
-            let (producer, consumer) =
-                ring::ring(Arc::clone(&sinks.pool), limits.ring_parcel_count_max);
-            rings.push(consumer);
-            let account = Arc::clone(&sinks.account);
-            let (woken, alarm) = (Arc::clone(&sinks.woken), sinks.alarm.clone());
-            let mut intake = Intake::new(producer, account, index, woken, alarm.clone());
+            let alarm = sinks.alarm.clone();
+            let (producer, account) = (rings.add(), Arc::clone(&sinks.account));
+            let mut intake = Intake::new(producer, account, index, alarm.clone());
             let (stop, ended) = (stop.clone(), ended_sender.clone());
             thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
                 if pin {
@@ -201,7 +196,6 @@ mod tests {
         let sinks = Sinks {
             pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
             account: Arc::new(Account::new(1)),
-            woken: Arc::default(),
             alarm: Alarm::default(),
         };
         let group = SocketGroup::broken();
@@ -210,6 +204,6 @@ mod tests {
         let error = receivers.failed().await;
         assert!(matches!(error, ReceiveError::Read(_)), "{error}");
         receivers.stop().await;
-        assert!(rings.iter().all(Consumer::is_closed));
+        assert!(rings.is_closed());
     }
 }

@@ -63,10 +63,8 @@ impl Outlet {
         while let Some(batch) = self.batcher.pop() {
             lost_count += batch.documents.len();
         }
-        for ring in &mut self.rings {
-            while let Some(parcel) = ring.pop() {
-                lost_count += parcel.segment_count();
-            }
+        while let Some(parcel) = self.rings.pop() {
+            lost_count += parcel.segment_count();
         }
         self.account.dropped(DropReason::Shutdown).add(lost_count as u64);
         if lost_count > 0 {
@@ -128,11 +126,9 @@ impl Outlet {
     /// Packs what is in the rings, as far as memory goes.
     fn pack_rest(&mut self) {
         let now = Instant::now();
-        for index in 0..self.rings.len() {
-            while self.pool.available() >= self.parcel_room_count {
-                let Some(parcel) = self.rings[index].pop() else { break };
-                self.pack(&parcel, now);
-            }
+        while self.pool.available() >= self.parcel_room_count {
+            let Some(parcel) = self.rings.pop() else { break };
+            self.pack(&parcel, now);
         }
         self.batcher.finish_all(now);
         self.pass_on();

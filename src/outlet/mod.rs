@@ -28,7 +28,7 @@ use crate::limits::Limits;
 use crate::log::RateLimit;
 use crate::memory::Pool;
 use crate::panics;
-use crate::ring::{Consumer, Parcel};
+use crate::ring::{Parcel, Progress, Rings};
 use crate::spool;
 use crate::status::Trouble;
 use crate::tail::Tail;
@@ -37,7 +37,7 @@ use gathering::Gathering;
 use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 use trim::Trim;
 
@@ -54,8 +54,7 @@ static NO_ROOM: RateLimit = RateLimit::new();
 /// Everything between the rings and the service.
 #[derive(Debug)]
 pub struct Outlet {
-    rings: Vec<Consumer>,
-    woken: Arc<Notify>,
+    rings: Rings,
     pool: Arc<Pool>,
     batcher: Batcher,
     uploader: Uploader,
@@ -64,8 +63,6 @@ pub struct Outlet {
     census: CensusTaker,
     parcel_room_count: usize,
     gathering: Gathering,
-    /// What the receivers were told to wake this thread for.
-    told_wake_count: usize,
     /// Segments taken out of the rings since all of them were empty.
     taken_count: usize,
     /// Segments given up for want of memory, as far as they were noted.
@@ -76,24 +73,11 @@ pub struct Outlet {
     tail: Option<Arc<Tail>>,
 }
 
-/// How far a turn has come with the rings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// More waits, and there is room for it.
-    More,
-    /// Nothing waits that has to be taken now.
-    Idle,
-    /// Nothing comes any more.
-    Closed,
-}
-
 impl Outlet {
-    /// An outlet for `rings` whose receivers wake it through `woken`; with a spool if there are
-    /// options for one.
+    /// An outlet for `rings`, with a spool if there are options for one.
     pub fn new(
         limits: &Limits,
-        rings: Vec<Consumer>,
-        woken: Arc<Notify>,
+        rings: Rings,
         uploader: Uploader,
         spool: Option<spool::Options>,
         pool: Arc<Pool>,
@@ -104,7 +88,6 @@ impl Outlet {
             spool.map(|options| Spooler::new(options, Arc::clone(&pool), Arc::clone(&account)));
         Self {
             rings,
-            woken,
             pool,
             batcher,
             uploader,
@@ -113,7 +96,6 @@ impl Outlet {
             account,
             parcel_room_count: limits.parcel_room_count,
             gathering: Gathering::new(Instant::now()),
-            told_wake_count: 0,
             taken_count: 0,
             noted_loss_count: 0,
             is_losing: false,
@@ -166,7 +148,7 @@ impl Outlet {
                 break;
             }
             // With more to take there is no sleep, but events have their turn.
-            let until = (progress == Progress::More || self.tell_receivers()).then_some(now);
+            let until = (progress == Progress::More).then_some(now);
             self.sleep(until, deadline).await;
         }
         self.end(deadline).await;
@@ -184,8 +166,7 @@ impl Outlet {
     /// Not before the rings are closed, or a receiver would go on filling one that nobody counts
     /// any more; but for one that does not end, not for ever either.
     fn end_at(&self, deadline: Option<Deadline>) -> Option<Instant> {
-        let is_closed = self.rings.iter().all(Consumer::is_closed);
-        let grace = if is_closed { Duration::ZERO } else { CLOSE_TIME_MAX };
+        let grace = if self.rings.is_closed() { Duration::ZERO } else { CLOSE_TIME_MAX };
         Some(deadline?.for_uploads + grace)
     }
 
@@ -221,7 +202,7 @@ impl Outlet {
             }
         };
         tokio::select! {
-            () = self.woken.notified() => {}
+            () = self.rings.woken(self.gathering.wake_count()) => {}
             () = self.uploader.event() => {}
             () = spool_event => {}
             () = due => {}
@@ -237,10 +218,8 @@ impl Outlet {
             open_batch_bytes: self.batcher.memory_bytes(),
             ..Held::default()
         };
-        for ring in &mut self.rings {
-            held.segment_count += ring.segment_count();
-            held.ring_bytes += ring.memory_bytes();
-        }
+        held.segment_count += self.rings.segment_count();
+        held.ring_bytes = self.rings.memory_bytes();
         self.uploader.count(&mut held);
         if let Some(spooler) = &self.spooler {
             held.segment_count += spooler.segment_count();
@@ -251,53 +230,31 @@ impl Outlet {
 
     /// Takes what waits in the rings, if it is worth it, as far as a turn goes and memory lasts.
     fn take(&mut self, now: Instant) -> Progress {
-        // Asked before the rings are looked into: what is in them then is all there will be.
-        let closed = self.rings.iter().all(Consumer::is_closed);
-        let most = self.rings.iter().map(Consumer::waiting_count).max().unwrap_or_default();
-        let is_due = self.gathering.is_due(most, now) || (most > 0 && self.pool.is_low());
-        if !closed && !is_due {
-            return Progress::Idle;
-        }
-        let mut parcel_count = 0;
-        for index in 0..self.rings.len() {
-            loop {
-                if !self.has_room() {
-                    // An answer, and with it room, is an event of the uploader or the spooler.
-                    self.gathering.put_off(now);
-                    return Progress::Idle;
-                }
-                let Some(parcel) = self.rings[index].pop() else { break };
-                self.taken_count += parcel.segment_count();
-                self.pack(&parcel, now);
-                drop(parcel);
-                // An odd one waits for the end of the turn at most.
-                if self.batcher.has_two() {
-                    self.pass_on();
-                }
-                parcel_count += 1;
-                if parcel_count == PARCELS_PER_TURN {
-                    // The ring that comes last must not wait for the first one to be empty.
-                    self.rings.rotate_left(1);
-                    return Progress::More;
-                }
+        let turn = self.rings.begin_turn(PARCELS_PER_TURN, |waiting_count| {
+            let is_due = self.gathering.is_due(waiting_count, now);
+            is_due || (waiting_count > 0 && self.pool.is_low())
+        });
+        let Some(mut turn) = turn else { return Progress::Idle };
+        loop {
+            if !self.has_room() {
+                // An answer, and with it room, is an event of the uploader or the spooler.
+                self.gathering.put_off(now);
+                return Progress::Idle;
+            }
+            let Some(parcel) = self.rings.take(&mut turn) else { break };
+            self.taken_count += parcel.segment_count();
+            self.pack(&parcel, now);
+            drop(parcel);
+            // An odd one waits for the end of the turn at most.
+            if self.batcher.has_two() {
+                self.pass_on();
             }
         }
-        self.gathering.taken(std::mem::take(&mut self.taken_count), now);
-        if closed { Progress::Closed } else { Progress::Idle }
-    }
-
-    /// Tells the receivers when to wake this thread; says whether there is reason to already.
-    fn tell_receivers(&mut self) -> bool {
-        let wake_count = self.gathering.wake_count();
-        if wake_count == self.told_wake_count {
-            return false;
+        let progress = turn.progress();
+        if progress != Progress::More {
+            self.gathering.taken(std::mem::take(&mut self.taken_count), now);
         }
-        self.told_wake_count = wake_count;
-        let mut is_due = false;
-        for ring in &self.rings {
-            is_due |= ring.wake_at(wake_count);
-        }
-        is_due
+        progress
     }
 
     /// Makes room for the segments of one parcel, if there is any way to.
@@ -405,7 +362,7 @@ impl Outlet {
         let is_nothing_else = self.uploader.is_idle()
             && !self.uploader.is_paused(now)
             && self.batcher.segment_count() == 0
-            && self.rings.iter().all(|ring| ring.waiting_count() == 0);
+            && self.rings.is_empty();
         let count_max = match self.uploader.is_failing() {
             false => READ_COUNT_MAX,
             true => usize::from(self.uploader.is_ready() && is_nothing_else),

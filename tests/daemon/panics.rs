@@ -11,6 +11,7 @@ mod answers;
 mod dates;
 mod endpoint;
 mod load;
+mod pacing;
 mod process;
 
 use account::Account;

@@ -3,13 +3,15 @@
 //! [`ArrayQueue`] is crossbeam's algorithm (crossbeam-queue 0.3, `array_queue.rs`), step by step
 //! and with its orderings: a queue under a lock would order more than it does, and the fence in
 //! `Consumer::is_closed` could not be missed. [`Arc`] counts as std's does; loom's own reads its
-//! count in sequentially consistent order.
+//! count in sequentially consistent order. [`Notify`] keeps to what tokio's promises.
 
 pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use loom::thread::yield_now;
 use std::fmt;
+use std::future::poll_fn;
 use std::ops::Deref;
 use std::sync::Mutex;
+use std::task::{Poll, Waker};
 
 /// A shared value whose strong count is read without order, as std's is.
 #[derive(Debug)]
@@ -51,6 +53,47 @@ impl<T> Deref for Arc<T> {
 
     fn deref(&self) -> &T {
         &self.0.value
+    }
+}
+
+/// `tokio::sync::Notify` for one sleeper: a permit that does not add up.
+#[derive(Debug)]
+pub struct Notify(loom::sync::Mutex<Sleeper>);
+
+#[derive(Debug)]
+struct Sleeper {
+    has_permit: bool,
+    waker: Option<Waker>,
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self(loom::sync::Mutex::new(Sleeper { has_permit: false, waker: None }))
+    }
+}
+
+impl Notify {
+    pub fn notify_one(&self) {
+        let waker = {
+            let mut sleeper = self.0.lock().expect("no thread panics here");
+            sleeper.has_permit = true;
+            sleeper.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub async fn notified(&self) {
+        poll_fn(|context| {
+            let mut sleeper = self.0.lock().expect("no thread panics here");
+            if std::mem::take(&mut sleeper.has_permit) {
+                return Poll::Ready(());
+            }
+            sleeper.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }
 

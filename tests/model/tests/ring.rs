@@ -1,36 +1,60 @@
-//! The hand-over from receiver to batcher under loom: over the interleavings of two threads and
-//! the values that each load may see, up to a bound on preemptions (`LOOM_MAX_PREEMPTIONS`).
+//! The hand-over from receivers to the upload thread under loom: over the interleavings of the
+//! threads and the values that each load may see, up to a bound on preemptions
+//! (`LOOM_MAX_PREEMPTIONS`).
 //!
-//! The consumer here does what `src/outlet/mod.rs` does with a ring: `take`, `tell_receivers` and
-//! `sleep`. Its clock is left out: where it would sleep with a timer it goes on at once, which is
-//! one of the times at which the timer may fire. Where it sleeps without one it waits for the
-//! wake-up alone, and loom reports the deadlock if none comes.
+//! The code under test is the daemon's own, `src/ring/` with the protocol in
+//! `src/ring/handover.rs`: what is pushed, when the other side is woken, what is looked at in which
+//! order, when it may sleep. The two loops here call it as `src/intake.rs` and `src/outlet/mod.rs`
+//! do. The clock is left out: where the upload thread would sleep with a timer it goes on at once,
+//! which is one of the times at which the timer may fire. Where it sleeps without one it waits for
+//! the wake-up alone, and loom reports the deadlock if none comes.
+//!
+//! `tests/model/mutations/run` changes that code in a copy, and the check fails each time:
+//!
+//! | mutation | how the check fails |
+//! |---|---|
+//! | `count-before-publish` | deadlock |
+//! | `wake-before-publish` | deadlock |
+//! | `wake-before-close` | deadlock |
+//! | `open-taken-at-begin` | deadlock |
+//! | `look-before-clear` | deadlock |
+//! | `sleep-without-second-look` | deadlock |
+//! | `armed-after-look` | deadlock |
+//! | `left-segments-forgotten` | what a consumer leaves is not counted |
+//! | `closed-asked-after-counts` | a closed ring is said to hold less than it does |
+//! | `close-without-fence` | the same |
+//! | `closed-asked-after-rings` | segments are neither taken nor dropped |
 //!
 //! A deadlock ends the whole run ("panic in a destructor"); the lines above that say which test.
 
-use loom::sync::{Condvar, Mutex};
 use loom::thread;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Instant;
 use xrayd_model::memory::{CHUNK_BYTES, Pool};
-use xrayd_model::ring::{Consumer, Producer, ring};
+use xrayd_model::ring::{Producer, Progress, Rings};
 use xrayd_model::segment::{Fields, Segment};
 
 /// A number of segments to be woken for, while the clock runs.
 const WAKE_COUNT: usize = 3;
+
+/// So many that memory is never low: a receiver that finds it low wakes the upload thread always,
+/// which would hide every wake-up that is missing.
+const CHUNK_COUNT: usize = 12;
 
 /// A document of which many fit into a chunk.
 const SMALL: &[u8] = b"x";
 /// A document that has a chunk, and so a parcel, to itself.
 const LARGE: &[u8] = &[b'x'; CHUNK_BYTES / 2];
 
-/// Goes through the interleavings of `model`, which may have one thread beside its own.
+/// Goes through the interleavings of `model`, which may have two threads beside its own.
 ///
 /// The bounds are what takes seconds; without one the larger models do not end in minutes.
 fn check(preemption_bound: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.max_threads = 2;
+    builder.max_threads = 3;
     builder.max_branches = 10_000;
     builder.preemption_bound = builder.preemption_bound.or(Some(preemption_bound));
     let run_count = Arc::new(AtomicUsize::new(0));
@@ -43,35 +67,27 @@ fn check(preemption_bound: usize, model: impl Fn() + Sync + Send + 'static) {
     println!("{name}: {} interleavings", run_count.load(Ordering::Relaxed));
 }
 
-/// `tokio::sync::Notify`, as far as one sleeper needs it: a permit that does not add up.
-struct Notify {
-    permit: Mutex<bool>,
-    given: Condvar,
-}
+/// Wakes a thread of the model.
+struct Unpark(thread::Thread);
 
-impl Notify {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { permit: Mutex::new(false), given: Condvar::new() })
-    }
-
-    fn notify_one(&self) {
-        *self.permit.lock().unwrap() = true;
-        self.given.notify_one();
-    }
-
-    fn notified(&self) {
-        let mut permit = self.permit.lock().unwrap();
-        while !*permit {
-            permit = self.given.wait(permit).unwrap();
-        }
-        *permit = false;
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
-/// The receiver's side, as in `src/intake.rs`.
+/// Sleeps until `event` is there.
+fn block_on(event: impl Future<Output = ()>) {
+    let mut event = pin!(event);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    while event.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        thread::park();
+    }
+}
+
+/// What a receiver does: `src/intake.rs` without the parser.
 struct Intake {
     producer: Producer,
-    batcher: Arc<Notify>,
     pushed_count: u64,
     dropped_count: u64,
 }
@@ -84,71 +100,55 @@ impl Intake {
             self.dropped_count += drain.push(&segment).dropped_count;
             self.pushed_count += 1;
         }
-        if drain.commit() {
-            self.batcher.notify_one();
-        }
+        drain.commit();
     }
 
     /// Closes the ring; says how many segments it had been given, and how many were dropped.
     fn close(self) -> (u64, u64) {
-        self.producer.close();
-        self.batcher.notify_one();
+        drop(self.producer);
         (self.pushed_count, self.dropped_count)
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    More,
-    Idle,
-    Closed,
-}
-
-/// The batcher's side, as in `src/outlet.rs`.
+/// What the upload thread does with the rings, for a clock that may show any time at any time.
 struct Outlet {
-    consumer: Consumer,
-    woken: Arc<Notify>,
+    rings: Rings,
     parcels_per_turn: usize,
     taken_count: u64,
-    told_wake_count: usize,
+    /// Whether it looks into the rings at some time, though it is not woken.
+    is_clock_running: bool,
 }
 
 impl Outlet {
     fn take(&mut self) -> Progress {
-        let closed = self.consumer.is_closed();
-        if !closed && self.consumer.waiting_count() == 0 {
-            return Progress::Idle;
-        }
-        // The clock runs now, until a look finds nothing.
-        self.tell(WAKE_COUNT);
-        let mut parcel_count = 0;
-        while let Some(parcel) = self.consumer.pop() {
+        let is_clock_running = &mut self.is_clock_running;
+        let turn = self.rings.begin_turn(self.parcels_per_turn, |waiting_count| {
+            *is_clock_running |= waiting_count > 0;
+            *is_clock_running
+        });
+        let Some(mut turn) = turn else { return Progress::Idle };
+        let mut is_empty = true;
+        while let Some(parcel) = self.rings.take(&mut turn) {
             self.taken_count += parcel.segment_count() as u64;
-            parcel_count += 1;
-            if parcel_count == self.parcels_per_turn {
-                return Progress::More;
-            }
+            is_empty = false;
         }
-        if closed { Progress::Closed } else { Progress::Idle }
+        if turn.progress() != Progress::More {
+            self.is_clock_running = !is_empty;
+        }
+        turn.progress()
     }
 
-    /// Tells the receiver when to wake this side; says whether there is reason to already.
-    fn tell(&mut self, wake_count: usize) -> bool {
-        if wake_count == self.told_wake_count {
-            return false;
-        }
-        self.told_wake_count = wake_count;
-        self.consumer.wake_at(wake_count)
-    }
-
-    /// Sleeps without a clock until the receiver wakes this side, unless there is reason already.
     fn sleep(&mut self) {
-        if !self.tell(1) {
-            self.woken.notified();
+        if self.is_clock_running {
+            // The time has come at once, where no receiver was faster.
+            let woken = pin!(self.rings.woken(WAKE_COUNT));
+            let _ = woken.poll(&mut Context::from_waker(Waker::noop()));
+        } else {
+            block_on(self.rings.woken(1));
         }
     }
 
-    /// Sleeps and takes until it has `segment_count` segments, the receiver staying where it is.
+    /// Sleeps and takes until it has `segment_count` segments, the receivers staying where they are.
     fn take_all(&mut self, segment_count: u64) {
         loop {
             let progress = self.take();
@@ -161,7 +161,7 @@ impl Outlet {
         }
     }
 
-    /// Sleeps and takes until the ring is closed and empty; says how many segments that gave.
+    /// Sleeps and takes until the rings are closed and empty; says how many segments that gave.
     fn take_to_the_end(mut self) -> u64 {
         loop {
             match self.take() {
@@ -171,28 +171,41 @@ impl Outlet {
             }
         }
     }
+
+    /// Segments in the fullest ring.
+    fn waiting_count(&self) -> usize {
+        let mut waiting_count = 0;
+        let _ = self.rings.begin_turn(1, |count| {
+            waiting_count = count;
+            false
+        });
+        waiting_count
+    }
 }
 
 fn connect(pool: &Arc<Pool>, parcel_count_max: usize) -> (Intake, Outlet) {
-    let (producer, consumer) = ring(Arc::clone(pool), parcel_count_max);
-    let woken = Notify::new();
-    let batcher = Arc::clone(&woken);
-    (
-        Intake { producer, batcher, pushed_count: 0, dropped_count: 0 },
-        Outlet {
-            consumer,
-            woken,
-            parcels_per_turn: usize::MAX,
-            taken_count: 0,
-            told_wake_count: 1,
-        },
-    )
+    let ([intake], outlet) = connect_all(pool, parcel_count_max);
+    (intake, outlet)
+}
+
+fn connect_all<const COUNT: usize>(
+    pool: &Arc<Pool>,
+    parcel_count_max: usize,
+) -> ([Intake; COUNT], Outlet) {
+    let mut rings = Rings::new(Arc::clone(pool), parcel_count_max);
+    let intakes = std::array::from_fn(|_| Intake {
+        producer: rings.add(),
+        pushed_count: 0,
+        dropped_count: 0,
+    });
+    let parcels_per_turn = usize::MAX;
+    (intakes, Outlet { rings, parcels_per_turn, taken_count: 0, is_clock_running: false })
 }
 
 #[test]
 fn a_segment_wakes_a_consumer_that_found_nothing() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(4, 0), 4);
+        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
         let receiver = thread::spawn(move || {
             intake.drain([SMALL]);
             intake.drain([SMALL]);
@@ -204,9 +217,42 @@ fn a_segment_wakes_a_consumer_that_found_nothing() {
 }
 
 #[test]
+fn a_segment_that_comes_between_the_last_look_and_the_arming_is_not_slept_over() {
+    check(4, || {
+        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        // As after the last segments that it took: not woken for a single one.
+        outlet.is_clock_running = true;
+        outlet.sleep();
+        let receiver = thread::spawn(move || {
+            intake.drain([SMALL]);
+            intake
+        });
+        outlet.take_all(1);
+        receiver.join().unwrap();
+    });
+}
+
+#[test]
+fn each_of_two_receivers_wakes_the_consumer_for_its_segment_and_for_its_end() {
+    check(2, || {
+        let (intakes, outlet) = connect_all::<2>(&Pool::new(CHUNK_COUNT, 0), 4);
+        let receivers = intakes.map(|mut intake| {
+            thread::spawn(move || {
+                intake.drain([SMALL]);
+                intake.close()
+            })
+        });
+        assert_eq!(outlet.take_to_the_end(), 2);
+        for receiver in receivers {
+            receiver.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_drain_that_gave_nothing_hides_no_segment() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(4, 0), 4);
+        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
         intake.drain([SMALL]);
         let receiver = thread::spawn(move || {
             intake.drain([]);
@@ -220,53 +266,55 @@ fn a_drain_that_gave_nothing_hides_no_segment() {
 #[test]
 fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(4, 0), 4);
+        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
         outlet.parcels_per_turn = 1;
         intake.drain([LARGE]);
         let receiver = thread::spawn(move || {
             intake.drain([LARGE]);
             intake
         });
-        outlet.take_all(2);
+        let progress = outlet.take();
         receiver.join().unwrap();
+        // Or it found none, while the receiver had the open one.
+        if progress == Progress::More {
+            assert_eq!((outlet.taken_count, outlet.rings.is_empty()), (1, false));
+        }
     });
 }
 
 #[test]
 fn a_consumer_that_waits_for_more_is_woken_for_as_many_as_it_has_said() {
-    for told_before in [true, false] {
-        check(4, move || {
-            let (mut intake, mut outlet) = connect(&Pool::new(4, 0), 4);
-            if told_before {
-                outlet.tell(WAKE_COUNT);
-            }
+    check(4, || {
+        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        intake.drain([SMALL]);
+        let receiver = thread::spawn(move || {
             intake.drain([SMALL]);
-            let receiver = thread::spawn(move || {
-                intake.drain([SMALL]);
-                intake.drain([SMALL]);
-                intake
-            });
-            while outlet.consumer.waiting_count() < WAKE_COUNT {
-                if !outlet.tell(WAKE_COUNT) {
-                    outlet.woken.notified();
-                }
-            }
-            receiver.join().unwrap();
+            intake.drain([SMALL]);
+            intake
         });
-    }
+        while outlet.waiting_count() < WAKE_COUNT {
+            block_on(outlet.rings.woken(WAKE_COUNT));
+        }
+        receiver.join().unwrap();
+    });
 }
 
 #[test]
 fn a_consumer_that_sees_the_close_sees_every_segment_counted() {
     check(4, || {
-        let (mut intake, outlet) = connect(&Pool::new(4, 0), 4);
+        let (mut intake, outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
         let receiver = thread::spawn(move || {
             intake.drain([SMALL]);
             intake.drain([SMALL]);
             intake.close();
         });
-        if outlet.consumer.is_closed() {
-            assert_eq!(outlet.consumer.waiting_count(), 2);
+        let mut waiting_count = 0;
+        let turn = outlet.rings.begin_turn(1, |count| {
+            waiting_count = count;
+            false
+        });
+        if turn.is_some() {
+            assert_eq!(waiting_count, 2, "the ring was closed before it was looked into");
         }
         receiver.join().unwrap();
     });
@@ -275,7 +323,7 @@ fn a_consumer_that_sees_the_close_sees_every_segment_counted() {
 #[test]
 fn what_was_pushed_before_the_close_is_taken() {
     check(4, || {
-        let pool = Pool::new(4, 0);
+        let pool = Pool::new(CHUNK_COUNT, 0);
         let (mut intake, outlet) = connect(&pool, 4);
         intake.drain([LARGE]);
         let receiver = thread::spawn(move || {
@@ -308,8 +356,8 @@ fn what_is_not_taken_is_counted_as_dropped_when_memory_is_short() {
 
 #[test]
 fn what_is_not_taken_is_counted_as_dropped_when_the_queue_is_full() {
-    check(3, || {
-        let pool = Pool::new(4, 0);
+    check(2, || {
+        let pool = Pool::new(CHUNK_COUNT, 0);
         let (mut intake, outlet) = connect(&pool, 1);
         intake.drain([LARGE, LARGE]);
         let receiver = thread::spawn(move || {
@@ -325,15 +373,14 @@ fn what_is_not_taken_is_counted_as_dropped_when_the_queue_is_full() {
 
 #[test]
 fn no_more_chunks_are_out_than_there_are_and_all_come_back() {
-    const CHUNK_COUNT: usize = 1;
     check(4, || {
-        let pool = Pool::new(CHUNK_COUNT, 0);
+        let pool = Pool::new(1, 0);
         // Not loom's: it is the truth, and takes no part in the interleaving.
         let out_count = Arc::new(AtomicUsize::new(0));
         let work = |pool: Arc<Pool>, out_count: Arc<AtomicUsize>| {
             for _ in 0..2 {
                 if let Some(chunk) = pool.take_for_receive() {
-                    assert!(out_count.fetch_add(1, Ordering::Relaxed) < CHUNK_COUNT);
+                    assert!(out_count.fetch_add(1, Ordering::Relaxed) < 1);
                     out_count.fetch_sub(1, Ordering::Relaxed);
                     drop(chunk);
                 }
@@ -343,7 +390,7 @@ fn no_more_chunks_are_out_than_there_are_and_all_come_back() {
         let other = thread::spawn(move || work(other_pool, other_count));
         work(Arc::clone(&pool), out_count);
         other.join().unwrap();
-        assert_eq!(pool.available(), CHUNK_COUNT);
+        assert_eq!(pool.available(), 1);
         assert!(pool.take_for_batch().is_some());
     });
 }
