@@ -3,10 +3,13 @@
 //! In: the parts of a request. Out: an answer, and a note in the ledger. No network, no thread.
 
 use super::dates::{amazon_date, http_date};
-use http::header::{CONTENT_TYPE, DATE};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -41,6 +44,8 @@ pub struct Rules {
     pub requests_per_connection: Option<usize>,
     /// Uploads are read and never answered; other calls are.
     pub hangs_uploads: bool,
+    /// Answers to uploads are compressed.
+    pub gzips: bool,
     /// What other calls than uploads are answered with.
     pub call_answer: CallAnswer,
 }
@@ -100,12 +105,12 @@ pub struct Call {
     pub body: Vec<u8>,
 }
 
-/// An answer that is no success.
+/// An answer to a request of which nothing is taken.
 #[derive(Debug, Clone)]
 pub struct Failure {
     status: u16,
     headers: Vec<(&'static str, String)>,
-    body: String,
+    body: Vec<u8>,
 }
 
 impl Failure {
@@ -115,20 +120,20 @@ impl Failure {
     }
 
     /// A status and a body.
-    pub fn body(status: u16, body: &str) -> Self {
-        Self { status, headers: Vec::new(), body: body.to_owned() }
+    pub fn body(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: Vec::new(), body: body.into() }
     }
 
     /// The page of a proxy on the way.
     pub fn html(status: u16) -> Self {
-        let body = format!("<html><body><h1>{status} Sorry</h1></body></html>");
-        Self { status, headers: vec![(CONTENT_TYPE.as_str(), "text/html".into())], body }
+        Self::body(status, format!("<html><body><h1>{status} Sorry</h1></body></html>"))
+            .with(CONTENT_TYPE.as_str(), "text/html")
     }
 
     /// An error in the service's own words.
     pub fn code(status: u16, code: &str) -> Self {
-        let headers = vec![("x-amzn-errortype", format!("{code}:http://internal.amazon.com/"))];
-        Self { status, headers, body: format!(r#"{{"message":"{code} of the test"}}"#) }
+        Self::body(status, format!(r#"{{"message":"{code} of the test"}}"#))
+            .with("x-amzn-errortype", format!("{code}:http://internal.amazon.com/"))
     }
 
     /// The same, with one header more.
@@ -283,6 +288,10 @@ impl Ledger {
         let Some(mut answer) = answer else { return Outcome::Broken };
         let now = OffsetDateTime::now_utc() + offset(rules.clock);
         answer.headers_mut().insert(DATE, http_date(now));
+        if rules.gzips {
+            answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            answer = answer.map(|body| gzip(&body));
+        }
         Outcome::Answered(answer)
     }
 
@@ -291,7 +300,7 @@ impl Ledger {
         &mut self,
         rules: &Rules,
         documents: Vec<String>,
-    ) -> (Verdict, Option<Response<String>>) {
+    ) -> (Verdict, Option<Response<Vec<u8>>>) {
         let number = self.requests.len();
         match rules.script.as_ref().map_or(Reply::Accept, |script| script(number)) {
             Reply::Accept => {
@@ -300,7 +309,7 @@ impl Ledger {
             }
             Reply::Answer(body) => {
                 let (verdict, answer) = self.take(documents);
-                (verdict, Some(answer.map(|_| body)))
+                (verdict, Some(answer.map(|_| body.into())))
             }
             Reply::AcceptAndBreak => {
                 self.take(documents);
@@ -323,7 +332,7 @@ impl Ledger {
         }
     }
 
-    fn take(&mut self, documents: Vec<String>) -> (Verdict, Response<String>) {
+    fn take(&mut self, documents: Vec<String>) -> (Verdict, Response<Vec<u8>>) {
         let (mut taken_count, mut entries) = (0, Vec::new());
         for document in documents {
             let code = if document.contains("unprocessed:invalid") {
@@ -342,7 +351,7 @@ impl Ledger {
                 .push(serde_json::json!({"Id": id, "ErrorCode": code, "Message": "of the test"}));
         }
         let body = serde_json::json!({"UnprocessedTraceSegments": entries}).to_string();
-        let mut answer = Response::new(body);
+        let mut answer = Response::new(body.into());
         let id = HeaderValue::from_static("1-6925a2b2-0123456789abcdef01234567");
         answer.headers_mut().insert("x-amzn-requestid", id);
         (Verdict::Accepted(taken_count), answer)
@@ -397,7 +406,14 @@ fn refuse(
     None
 }
 
-fn fail(failure: Failure) -> Response<String> {
+/// The same text, compressed.
+pub fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn fail(failure: Failure) -> Response<Vec<u8>> {
     let mut answer = Response::new(failure.body);
     *answer.status_mut() = StatusCode::from_u16(failure.status).unwrap();
     for (name, value) in failure.headers {
