@@ -82,17 +82,20 @@ pub enum DropReason {
     SpoolDamage,
     /// The program was at work on it when it panicked.
     Panic,
+    /// Another server answered to it in the service's place, several times.
+    NotXRay,
 }
 
 impl DropReason {
     /// Every reason, in the order of their discriminants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Memory,
         Self::Shutdown,
         Self::SpoolFull,
         Self::SpoolAge,
         Self::SpoolDamage,
         Self::Panic,
+        Self::NotXRay,
     ];
 
     /// The value of the metric's `reason` label.
@@ -104,6 +107,7 @@ impl DropReason {
             Self::SpoolAge => "spool_age",
             Self::SpoolDamage => "spool_damage",
             Self::Panic => "panic",
+            Self::NotXRay => "not_x_ray",
         }
     }
 }
@@ -233,6 +237,13 @@ pub struct Account {
     pub requests_throttled: Counter,
     /// Requests that the service refused for their documents' sake.
     pub requests_refused: Counter,
+    /// Answers of success that were not the service's.
+    pub answers_not_x_ray: Counter,
+    /// Answers of success of the service that did not say, or not for all documents, which it has
+    /// processed.
+    pub answers_unreadable: Counter,
+    /// Answers that were longer than is read, of whatever status.
+    pub answers_too_large: Counter,
     /// The spool as it is.
     pub spool: SpoolCounts,
     /// Clients' requests, which are no part of the balance.

@@ -61,6 +61,19 @@ const COUNTERS: &[CounterOf] = &[
     ("requests_refused", "Requests that were refused for their documents' sake", |account| {
         &account.requests_refused
     }),
+    (
+        "answers_not_x_ray",
+        "Answers of success that were not the service's: another server has answered in its place",
+        |account| &account.answers_not_x_ray,
+    ),
+    (
+        "answers_unreadable",
+        "Answers of success that did not say of all documents whether they were processed",
+        |account| &account.answers_unreadable,
+    ),
+    ("answers_too_large", "Answers to uploads that were longer than is read", |account| {
+        &account.answers_too_large
+    }),
     ("spool_errors", "Work of the spool that failed", |account| &account.spool.errors),
     ("spool_damaged_records", "Pieces of the spool that were torn off or changed", |account| {
         &account.spool.damaged_records
@@ -196,7 +209,7 @@ impl Collector for Source {
         let help = "Segments turned down for their own sake, by the daemon or by the service";
         encode_labels(&mut encoder, ("segments_rejected", "reason"), help, &rejected)?;
         let dropped = DropReason::ALL.map(|reason| (reason.label(), account.dropped(reason)));
-        let help = "Good segments given up for want of memory, disk or time";
+        let help = "Good segments given up for want of memory, disk, time or the service itself";
         encode_labels(&mut encoder, ("segments_dropped", "reason"), help, &dropped)?;
         let proxy = &account.proxy;
         let outcomes =

@@ -49,6 +49,9 @@ const READY_PATIENCE: Duration = Duration::from_secs(1);
 /// limit of 64 kB.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
 
+/// A client's call may ask for more than an upload is answered with: traces, rules.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
 /// Credentials that the service denies are asked for again this often at most: a client may call
 /// what they were never meant for.
 const RENEW_PAUSE: Duration = Duration::from_secs(30);
@@ -239,7 +242,7 @@ async fn send(
         credentials,
         signed_at,
     )?;
-    Ok((route.client.send(request).await?, signed_at))
+    Ok((route.client.send(request, ANSWER_BYTES_MAX).await?, signed_at))
 }
 
 impl Fallback for Proxy {

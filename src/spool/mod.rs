@@ -110,6 +110,7 @@ pub enum Removal {
 
 /// The place of a record that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(test, derive(Default))]
 pub struct RecordId {
     sequence: u64,
     offset: u64,

@@ -17,7 +17,7 @@ use crate::account::Account;
 use crate::log::RateLimit;
 use crate::panics;
 use crate::transport::Resolver;
-use crate::upload::{Failure, Outcome, RequestBody, Route, classify};
+use crate::upload::{ANSWER_BYTES_MAX, Failure, Outcome, RequestBody, Route, classify};
 use bytes::Bytes;
 use host::Host;
 use record::{Backlog, Counts, Record};
@@ -195,7 +195,7 @@ impl Telemetry {
             .signer
             .sign_body(RequestBody::from(body), &hash, &credentials, signed_at)
             .map_err(|error| error.to_string())?;
-        let answer = match route.client.send(request).await {
+        let answer = match route.client.send(request, ANSWER_BYTES_MAX).await {
             Ok(answer) => answer,
             Err(error) => {
                 // The service may have moved.

@@ -2,14 +2,22 @@
 //!
 //! Pure code. By error code first and by status second, because services answer throttling,
 //! expiry and bad signatures with status 400 too. What is unknown is tried again; nothing is
-//! dropped for what an answer says alone (see `refusal`).
+//! dropped for what one answer says alone (see `refusal`, and [`Failure::NotXRay`]).
+//!
+//! An answer of success is X-Ray's if it has a request id ([`REQUEST_ID`]), or if its body has the
+//! form of X-Ray's. Any web server answers with status 200: a captive portal, a proxy, an `nginx`
+//! without a page. The request id alone is enough: where the body cannot be read, X-Ray has still
+//! taken the request, and to send it again would double its documents. Which of them X-Ray has not
+//! processed is then unknown; the log says so, and all of them count as sent.
 
+use super::answer::{ErrorBody, SuccessBody, Unprocessed};
+use super::encoding::{Unreadable, decode};
 use http::{HeaderMap, StatusCode};
-use serde_json::Value;
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-/// An answer beyond this size is not the service's, and is not read to its end.
-pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// The header of each answer of the service, whatever its status.
+const REQUEST_ID: &str = "x-amzn-requestid";
 
 /// How much of an unexpected answer a log line shows.
 const EXCERPT_CHARACTERS_MAX: usize = 200;
@@ -69,6 +77,20 @@ pub enum Failure {
         /// Refused for its size, which half of the documents do not have.
         is_too_large: bool,
     },
+    /// An answer of success that nothing shows to be the service's: try again, a few times.
+    NotXRay,
+}
+
+/// An outcome, and what of the answer was not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What the service said.
+    pub outcome: Outcome,
+    /// Why it is not known, or not for all documents, which the service did not process though it
+    /// accepted the request.
+    pub unread: Option<String>,
+    /// Whether the body is longer than is read.
+    pub is_too_large: bool,
 }
 
 impl Outcome {
@@ -78,36 +100,10 @@ impl Outcome {
     }
 }
 
-/// A document that the service did not process. Any field may be missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unprocessed {
-    /// The segment's id.
-    pub id: Option<String>,
-    /// For example `InvalidTraceId`.
-    pub error_code: Option<String>,
-    /// The service's explanation.
-    pub message: Option<String>,
-}
-
-/// The text under the first of these names that has one; what is of another type is none.
-fn text<'a>(value: &'a Value, names: &[&str]) -> Option<&'a str> {
-    names.iter().find_map(|name| value.get(name)?.as_str())
-}
-
-/// The documents that an answer of success names. An answer without a body names none, as for the
-/// original; `None` is an answer in somebody else's words.
-fn unprocessed(body: &[u8]) -> Option<Vec<Unprocessed>> {
-    if body.trim_ascii().is_empty() {
-        return Some(Vec::new());
+impl From<Outcome> for Reading {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, unread: None, is_too_large: false }
     }
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    let named = answer.as_object()?.get("UnprocessedTraceSegments").and_then(Value::as_array);
-    let one = |entry: &Value| Unprocessed {
-        id: text(entry, &["Id"]).map(str::to_owned),
-        error_code: text(entry, &["ErrorCode"]).map(str::to_owned),
-        message: text(entry, &["Message"]).map(str::to_owned),
-    };
-    Some(named.map(|entries| entries.iter().map(one).collect()).unwrap_or_default())
 }
 
 impl Unprocessed {
@@ -133,29 +129,78 @@ pub fn classify(
     body: &[u8],
     signed_at: SystemTime,
 ) -> Outcome {
-    if status.is_success() {
-        return match unprocessed(body) {
-            Some(unprocessed) => Outcome::Accepted { unprocessed },
-            // A captive portal or a proxy: the service itself answers in JSON.
-            None => Outcome::retry(format!(
-                "{status}, but the answer is not the service's: {}",
-                excerpt(body)
-            )),
-        };
+    read(status, headers, Some(body), signed_at).outcome
+}
+
+/// The same, with what was not read. `body` is `None` where it is longer than is read.
+pub fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Option<&[u8]>,
+    signed_at: SystemTime,
+) -> Reading {
+    let body = body.map_or(Err(Unreadable::TooLarge), |body| decode(headers, body));
+    let is_too_large = body == Err(Unreadable::TooLarge);
+    let (outcome, unread) = match status.is_success() {
+        true => success(status, headers, body),
+        false => (error(status, headers, body, signed_at), None),
+    };
+    Reading { outcome, unread, is_too_large }
+}
+
+/// Reads an answer of success; with the outcome, why its list of documents is not known.
+fn success(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Result<Cow<'_, [u8]>, Unreadable>,
+) -> (Outcome, Option<String>) {
+    let has_request_id = headers.contains_key(REQUEST_ID);
+    let (read, shown) = match &body {
+        // With the request id, no document is unprocessed; without it, any server may answer so.
+        Ok(body) if body.trim_ascii().is_empty() => {
+            (Some(SuccessBody::default()), format!("it is empty and has no {REQUEST_ID}"))
+        }
+        Ok(body) => (SuccessBody::read(body), excerpt(body)),
+        Err(unreadable) => (None, unreadable.to_string()),
+    };
+    match read {
+        Some(read) if read.is_x_rays || has_request_id => {
+            let SuccessBody { unprocessed, unprocessed_count: count, .. } = read;
+            let unread = (count > unprocessed.len())
+                .then(|| format!("it names {count} documents, and only the first were read"));
+            (Outcome::Accepted { unprocessed }, unread)
+        }
+        None if has_request_id => (Outcome::Accepted { unprocessed: Vec::new() }, Some(shown)),
+        _ => {
+            let reason = format!("{status}, but the answer is not X-Ray's: {shown}");
+            (Outcome::Failed { failure: Failure::NotXRay, reason }, None)
+        }
     }
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+}
+
+/// Reads an answer that is no success.
+fn error(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: Result<Cow<'_, [u8]>, Unreadable>,
+    signed_at: SystemTime,
+) -> Outcome {
+    let read = body.as_deref().ok().and_then(ErrorBody::read);
+    let is_object = read.is_some();
+    let ErrorBody { code, message } = read.unwrap_or_default();
     let header = headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
-    let code = header.or_else(|| text(&answer, &["__type", "code", "Code"]));
-    let code = code.map(bare_code).unwrap_or_default();
-    let reason = match (text(&answer, &["message", "Message"]), code) {
+    let code = header.or(code.as_deref()).map(bare_code).unwrap_or_default();
+    let reason = match (message, code) {
         (Some(message), "") => format!("{status}: {}", excerpt(message.as_bytes())),
         (Some(message), code) => format!("{code}: {}", excerpt(message.as_bytes())),
-        (None, "") => format!("{status}: {}", excerpt(body)),
+        (None, "") => match &body {
+            Ok(body) => format!("{status}: {}", excerpt(body)),
+            Err(unreadable) => format!("{status}, and the answer cannot be read: {unreadable}"),
+        },
         (None, code) => format!("{code} ({status})"),
     };
-    let failure = failure_by_code(code, headers, signed_at).unwrap_or_else(|| {
-        failure_by_status(status, headers, code.is_empty() && answer.is_object())
-    });
+    let failure = failure_by_code(code, headers, signed_at)
+        .unwrap_or_else(|| failure_by_status(status, headers, code.is_empty() && is_object));
     Outcome::Failed { failure, reason }
 }
 

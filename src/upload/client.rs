@@ -1,20 +1,23 @@
 //! From signed request to answer: a hyper client over HTTP/1.1 or HTTP/2.
 //!
 //! Connections are kept and used again; which version of HTTP is spoken is settled by ALPN.
-//! Bounds: a time for the connection, a time for the whole request, a size for the answer.
+//! Bounds: a time for the connection, a time for the whole request, and the size of the answer that
+//! the caller names.
 
 use super::body::RequestBody;
-use super::classify::ANSWER_BYTES_MAX;
+use super::encoding::{Unreadable, decode};
 use super::failure;
 use crate::account::RequestFailure;
 use crate::cause::with_root_cause;
 use crate::transport::{Connector, Executor, Transport};
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
+use http::response::Parts;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioTimer;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A connection that was not used for this long is closed: load balancers on the way forget it.
@@ -53,9 +56,19 @@ pub enum RequestError {
     /// The answer did not come in time
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The answer broke off or is too long
+    /// The answer broke off
     #[error("the answer could not be read: {0}")]
     Answer(String),
+    /// The answer is longer than the caller reads
+    #[error("{status}, and the answer is longer than {limit_bytes} bytes")]
+    TooLarge {
+        /// Its status.
+        status: StatusCode,
+        /// Its headers.
+        headers: Box<HeaderMap>,
+        /// What the caller reads.
+        limit_bytes: usize,
+    },
 }
 
 impl RequestError {
@@ -64,7 +77,7 @@ impl RequestError {
         match self {
             Self::Connection { kind, .. } => *kind,
             Self::Timeout(_) => RequestFailure::Timeout,
-            Self::Answer(_) => RequestFailure::Other,
+            Self::Answer(_) | Self::TooLarge { .. } => RequestFailure::Other,
         }
     }
 }
@@ -76,8 +89,19 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// Its body, as it came.
     pub body: Bytes,
+}
+
+impl Answer {
+    /// Its body, decoded.
+    ///
+    /// # Errors
+    ///
+    /// When it is not what its encoding says, or that encoding is not known.
+    pub fn text(&self) -> Result<Cow<'_, [u8]>, Unreadable> {
+        decode(&self.headers, &self.body)
+    }
 }
 
 /// A client for one endpoint; clones share their connections.
@@ -107,18 +131,27 @@ impl Client {
         client
     }
 
-    /// Sends `request` and reads the whole answer.
+    /// Sends `request` and reads the whole answer, whose body has `limit_bytes` at most.
     ///
     /// # Errors
     ///
-    /// When there is no complete answer in time; the service may have taken the request even so.
-    pub async fn send(&self, request: Request<RequestBody>) -> Result<Answer, RequestError> {
-        tokio::time::timeout(self.timeouts.request, self.exchange(request))
+    /// When there is no complete answer in time, or a longer one; the service may have taken the
+    /// request even so.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+        limit_bytes: usize,
+    ) -> Result<Answer, RequestError> {
+        tokio::time::timeout(self.timeouts.request, self.exchange(request, limit_bytes))
             .await
             .unwrap_or(Err(RequestError::Timeout(self.timeouts.request)))
     }
 
-    async fn exchange(&self, mut request: Request<RequestBody>) -> Result<Answer, RequestError> {
+    async fn exchange(
+        &self,
+        mut request: Request<RequestBody>,
+        limit_bytes: usize,
+    ) -> Result<Answer, RequestError> {
         if let Some(authorization) = self.transport.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
@@ -132,12 +165,14 @@ impl Client {
             let kind = RequestFailure::Http4xx;
             return Err(RequestError::Connection { kind, reason: refusal.to_string() });
         }
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| RequestError::Answer(with_root_cause(&*error)))?;
-        Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        let (Parts { status, headers, .. }, body) = answer.into_parts();
+        match Limited::new(body, limit_bytes).collect().await {
+            Ok(body) => Ok(Answer { status, headers, body: body.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(RequestError::TooLarge { status, headers: headers.into(), limit_bytes })
+            }
+            Err(error) => Err(RequestError::Answer(with_root_cause(&*error))),
+        }
     }
 }
 

@@ -77,7 +77,7 @@ mod tests {
         let client = Client::new(&Transport::local(Resolver::start().unwrap()), timeouts);
         let mut request = Request::new(RequestBody::from(Bytes::from("{}")));
         *request.uri_mut() = endpoint.uri("/");
-        client.send(request).await.unwrap_err().kind()
+        client.send(request, 1_000).await.unwrap_err().kind()
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! From batch to outcome: signed requests, several at a time, tried again until they are settled.
 //!
 //! In: finished batches. Out: the account. A batch leaves only when the service took it, when a
-//! document of it alone is at fault, or when [`Uploader::displace_oldest`] takes it back for want
-//! of memory; any other failure puts it back with a growing, jittered pause.
+//! document of it alone is at fault, when another server has answered in the service's place three
+//! times, or when [`Uploader::displace_oldest`] takes it back for want of memory; any other failure
+//! puts it back with a growing, jittered pause.
 //!
 //! ```text
 //!  push ──► waiting ──► (hold, pace) ──► call ──► classify ──► accepted ──► account
@@ -13,9 +14,11 @@
 //! Bounds: `concurrency` calls in flight, fewer documents a second where the service throttles;
 //! what waits is bounded by the pool's memory. Runs on the upload thread.
 
+mod answer;
 mod body;
 mod classify;
 mod client;
+mod encoding;
 mod failure;
 mod hold;
 mod pace;
@@ -25,9 +28,11 @@ mod settle;
 mod sign;
 mod waiting;
 
+pub use answer::Unprocessed;
 pub use body::RequestBody;
-pub use classify::{Failure, Outcome, Unprocessed, classify};
+pub use classify::{Failure, Outcome, Reading, classify};
 pub use client::{Answer, Client, RequestError, Timeouts};
+pub use encoding::{ANSWER_BYTES_MAX, Unreadable};
 pub use sign::{SignError, Signer};
 pub use waiting::Attempt;
 
@@ -38,6 +43,7 @@ use crate::log::RateLimit;
 use crate::panics::{self, Panicked};
 use crate::spool::RecordId;
 use hold::Hold;
+use http::Request;
 use pace::Pace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +68,7 @@ struct Call {
 #[derive(Debug)]
 struct Ended {
     call_number: u64,
-    outcome: Outcome,
+    reading: Reading,
     /// How it failed, for the account.
     failure: Option<RequestFailure>,
 }
@@ -179,22 +185,12 @@ impl Uploader {
         let accepted_count = self.accepted_count;
         self.calls.insert(call_number, Call { attempt, started_at: now, accepted_count });
         let client = route.client.clone();
-        let call = async move {
-            panics::inject("upload_call");
-            match client.send(request).await {
-                Ok(answer) => {
-                    let outcome = classify(answer.status, &answer.headers, &answer.body, signed_at);
-                    let failure = failure::of_answer(answer.status, &outcome);
-                    (outcome, failure)
-                }
-                Err(error) => (Outcome::retry(error.to_string()), Some(error.kind())),
-            }
-        };
         self.tasks.spawn(async move {
-            let (outcome, failure) = panics::caught(call).await.unwrap_or_else(|panicked| {
-                (Outcome::retry(said(&panicked)), Some(RequestFailure::Other))
+            let call = panics::caught(call(&client, request, signed_at));
+            let (reading, failure) = call.await.unwrap_or_else(|panicked| {
+                (Outcome::retry(said(&panicked)).into(), Some(RequestFailure::Other))
             });
-            Ended { call_number, outcome, failure }
+            Ended { call_number, reading, failure }
         });
     }
 
@@ -323,6 +319,23 @@ impl Uploader {
         let calls = self.calls.values().filter(|call| call.attempt.record.is_some());
         self.waiting.spooled_count() + calls.count()
     }
+}
+
+/// Makes a call; with what it came to, how it failed.
+async fn call(
+    client: &Client,
+    request: Request<RequestBody>,
+    signed_at: SystemTime,
+) -> (Reading, Option<RequestFailure>) {
+    panics::inject("upload_call");
+    let (status, headers, body) = match client.send(request, ANSWER_BYTES_MAX).await {
+        Ok(Answer { status, headers, body }) => (status, headers, Some(body)),
+        Err(RequestError::TooLarge { status, headers, .. }) => (status, *headers, None),
+        Err(error) => return (Outcome::retry(error.to_string()).into(), Some(error.kind())),
+    };
+    let reading = classify::read(status, &headers, body.as_deref(), signed_at);
+    let failure = failure::of_answer(status, &reading.outcome);
+    (reading, failure)
 }
 
 /// Logs a panic during a call; returns it as the reason for which the call failed.

@@ -1,8 +1,9 @@
 //! What the account and the log learn of outcomes.
 
-use super::classify::Unprocessed;
+use super::answer::Unprocessed;
 use super::hold::{DENIED_PAUSE, Hold};
-use crate::account::{Account, RejectReason};
+use super::settle::NOT_X_RAY_COUNT_MAX;
+use crate::account::{Account, DropReason, RejectReason};
 use crate::batch::{Batch, Document};
 use crate::log::{RateLimit, Suppressed};
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ static PART_SENT: RateLimit = RateLimit::new();
 static UNPROCESSED: RateLimit = RateLimit::with_line_count(50);
 static PASSING: RateLimit = RateLimit::new();
 static FAILED: RateLimit = RateLimit::new();
+static UNREAD: RateLimit = RateLimit::new();
+static NOT_X_RAY_YET: RateLimit = RateLimit::new();
+static NOT_X_RAY: RateLimit = RateLimit::new();
 static DENIED: RateLimit = RateLimit::once_a_minute();
 static GIVEN_UP: RateLimit = RateLimit::with_line_count(50);
 static SHOWN: RateLimit = RateLimit::new();
@@ -37,7 +41,7 @@ pub(super) fn accepted(
     let segment_count = batch.documents.len();
     let seconds = duration.as_secs_f64();
     account.requests_sent.add(1);
-    // An answer can name no more documents than the request had.
+    // The caller has said where it names more documents than the request had.
     let unprocessed = &unprocessed[..unprocessed.len().min(segment_count)];
     if unprocessed.is_empty() {
         account.sent.add(segment_count as u64);
@@ -118,6 +122,49 @@ pub(super) fn failed(reason: &str, segment_count: usize, attempt_count: u32, pau
              attempt {} in {:.1} s or later{more}",
             attempt_count.saturating_add(1),
             pause.as_secs_f64()
+        );
+    });
+}
+
+/// The service took a batch, and which of the documents it has not processed is not known.
+pub(super) fn unread(batch: &Batch, why: &str, account: &Account) {
+    account.answers_unreadable.add(1);
+    let segment_count = batch.documents.len();
+    UNREAD.log(|more| {
+        warn!(
+            "X-Ray has accepted a batch of {segment_count} segments, and its answer could not be \
+             read, or not to its end: {why}. What it does not name counts as sent{more}"
+        );
+    });
+}
+
+/// Another server has answered in the service's place; the batch is sent again after a pause.
+pub(super) fn not_x_ray_yet(
+    reason: &str,
+    segment_count: usize,
+    attempt_count: u32,
+    pause: Duration,
+) {
+    NOT_X_RAY_YET.log(|more| {
+        error!(
+            "Sending segment batch failed with: {reason}. Another server answers in the place of \
+             X-Ray: a captive portal, a proxy, or what listens at a wrong endpoint. Check the \
+             endpoint and the way to it (xray verify). Its {segment_count} segments are kept; \
+             attempt {attempt_count} of {NOT_X_RAY_COUNT_MAX} in {:.0} s or later{more}",
+            pause.as_secs_f64()
+        );
+    });
+}
+
+/// Another server has answered in the service's place too often: `batch` is dropped.
+pub(super) fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
+    let segment_count = batch.documents.len();
+    account.dropped(DropReason::NotXRay).add(segment_count as u64);
+    NOT_X_RAY.log(|more| {
+        error!(
+            "{segment_count} segments are dropped: another server has answered in the place of \
+             X-Ray {NOT_X_RAY_COUNT_MAX} times, the last time with: {reason}. Check the endpoint \
+             and the way to it (xray verify); until then others are lost, too{more}"
         );
     });
 }

@@ -5,7 +5,7 @@
 
 use super::refusal::{self, Doubt, Verdict};
 use super::waiting::Attempt;
-use super::{Call, Ended, Failure, Outcome, Unprocessed, Uploader, report};
+use super::{Call, Ended, Failure, Outcome, Reading, Unprocessed, Uploader, report};
 use crate::status::Trouble;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,9 +15,18 @@ use tokio::task::JoinError;
 /// asked one call at a time.
 const REFUSED_IN_A_ROW_MAX: u32 = 8;
 
+/// A batch is dropped when so many answers to it were not the service's.
+pub(super) const NOT_X_RAY_COUNT_MAX: u32 = 3;
+
+/// After such an answer the batch waits for at least this long, which is the longest of the usual
+/// pauses. Meanwhile other batches ask whether the service is back. So a captive portal that is
+/// left within some seconds costs nothing. The pause stays as long when there is a deadline: the
+/// spool can keep what was not sent by then, and a batch that is dropped is lost.
+const NOT_X_RAY_PAUSE: Duration = Duration::from_secs(10);
+
 impl Uploader {
     pub(super) fn settle(&mut self, ended: Result<Ended, JoinError>) {
-        let Ended { call_number, outcome, failure } = match ended {
+        let Ended { call_number, reading, failure } = match ended {
             Ok(ended) => ended,
             Err(error) if error.is_cancelled() => return,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -26,6 +35,8 @@ impl Uploader {
         if let Some(kind) = failure {
             self.account.request_failures(kind).add(1);
         }
+        let Reading { outcome, unread, is_too_large } = reading;
+        self.account.answers_too_large.add(u64::from(is_too_large));
         let now = Instant::now();
         let (sizes, seconds) = (&self.account.sizes, (now - call.started_at).as_secs_f64());
         match outcome {
@@ -33,7 +44,15 @@ impl Uploader {
             Outcome::Failed { .. } => sizes.failed_request_seconds.observe(seconds),
         }
         match outcome {
-            Outcome::Accepted { unprocessed } => self.settle_accepted(call, &unprocessed, now),
+            Outcome::Accepted { unprocessed } => {
+                let batch = &call.attempt.batch;
+                let has_more = unprocessed.len() > batch.documents.len();
+                let more = has_more.then(|| "it names more documents than were sent".to_owned());
+                if let Some(why) = unread.or(more) {
+                    report::unread(batch, &why, &self.account);
+                }
+                self.settle_accepted(call, &unprocessed, now);
+            }
             Outcome::Failed { failure, reason } => {
                 self.settle_failed(call, failure, &reason, now);
                 if self.hold.is_failing() {
@@ -105,7 +124,33 @@ impl Uploader {
             Failure::Split { is_too_large } => {
                 self.settle_refused(attempt, accepted_count, is_too_large, reason, now);
             }
+            Failure::NotXRay => self.settle_not_x_ray(attempt, accepted_count, reason, now),
         }
+    }
+
+    /// Another server has answered in the service's place.
+    fn settle_not_x_ray(
+        &mut self,
+        mut attempt: Attempt,
+        accepted_count: u64,
+        reason: &str,
+        now: Instant,
+    ) {
+        self.account.answers_not_x_ray.add(1);
+        if self.accepted_count == accepted_count {
+            self.hold_back(Duration::ZERO, now);
+        }
+        attempt.not_x_ray_count += 1;
+        if attempt.not_x_ray_count >= NOT_X_RAY_COUNT_MAX {
+            report::not_x_ray(&attempt.batch, reason, &self.account);
+            self.settle_record(attempt);
+            return;
+        }
+        self.account.requests_retried.add(1);
+        let segment_count = attempt.batch.documents.len();
+        let attempt_count = attempt.not_x_ray_count + 1;
+        let pause = self.waiting.push_failed(attempt, now, NOT_X_RAY_PAUSE);
+        report::not_x_ray_yet(reason, segment_count, attempt_count, pause);
     }
 
     fn settle_refused(
@@ -206,3 +251,6 @@ impl Uploader {
         self.settled_records.extend(last);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! In: finished batches, and those whose attempt failed. Out: one that is due, or the oldest one
 //! when memory runs short. Of those that are due the newest and the oldest go in turn: what an
 //! outage has left does not hold up what comes fresh, nor the other way round. Bound: the pool's
-//! memory; there is no limit on attempts.
+//! memory. Attempts are limited only where another server answers (`settle`).
 
 use super::refusal::Doubt;
 use crate::batch::Batch;
@@ -32,6 +32,8 @@ pub struct Attempt {
     pub batch: Batch,
     /// Failures so far.
     pub failure_count: u32,
+    /// Answers so far that were not the service's, those to a batch that it is a part of too.
+    pub not_x_ray_count: u32,
     /// The doubt about its documents, if there is one.
     pub doubt: Option<Doubt>,
     /// Where it lies in the spool; all parts of a batch share it.
@@ -55,8 +57,15 @@ impl Attempt {
     /// The same for some of its documents; `first` is the place of the first one in it.
     pub fn part(&self, batch: Batch, first: usize) -> Self {
         let age = (self.age.0, self.age.1 + first);
-        let record = self.record.clone();
-        Self { batch, failure_count: 0, doubt: None, record, is_part: true, age }
+        Self {
+            batch,
+            failure_count: 0,
+            not_x_ray_count: self.not_x_ray_count,
+            doubt: None,
+            record: self.record.clone(),
+            is_part: true,
+            age,
+        }
     }
 }
 
@@ -96,8 +105,15 @@ impl Waiting {
         };
         let age = (*next_number, 0);
         *next_number += 1;
-        let record = record.map(Arc::new);
-        let attempt = Attempt { batch, failure_count: 0, doubt: None, record, is_part: false, age };
+        let attempt = Attempt {
+            batch,
+            failure_count: 0,
+            not_x_ray_count: 0,
+            doubt: None,
+            record: record.map(Arc::new),
+            is_part: false,
+            age,
+        };
         self.due.insert(age, attempt);
     }
 

@@ -10,6 +10,7 @@ use super::service::Service;
 use crate::address;
 use crate::config::Config;
 use crate::health::ask::{self, AskError};
+use crate::upload::ANSWER_BYTES_MAX;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
@@ -326,11 +327,15 @@ async fn read(service: &Service, trace_id: &str) -> Reading {
         Ok(request) => request,
         Err(error) => return Reading::Failed(error.to_string()),
     };
-    let answer = match client.send(request).await {
+    let answer = match client.send(request, ANSWER_BYTES_MAX).await {
         Ok(answer) => answer,
         Err(error) => return Reading::Failed(error.to_string()),
     };
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = match answer.text() {
+        Ok(text) => text,
+        Err(error) => return Reading::Failed(format!("{}, and {error}", answer.status)),
+    };
+    let body: Value = serde_json::from_slice(&text).unwrap_or_default();
     if answer.status == StatusCode::FORBIDDEN {
         return Reading::Denied("xray:BatchGetTraces".to_owned());
     }

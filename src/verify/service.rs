@@ -6,7 +6,10 @@ use crate::config::{Config, Source};
 use crate::endpoint::Endpoint;
 use crate::identity::{self, CallerError};
 use crate::transport::{ConnectError, Resolver, Transport, Trust};
-use crate::upload::{Client, Failure, Outcome, RequestBody, Signer, Timeouts, classify};
+use crate::upload::{
+    ANSWER_BYTES_MAX, Client, Failure, Outcome, RequestBody, RequestError, Signer, Timeouts,
+    classify,
+};
 use aws_config::Region;
 use aws_credential_types::Credentials;
 use http::Uri;
@@ -37,6 +40,10 @@ const CHECK_CLOCK: &str = "Set the clock of this host, with a time daemon such a
 
 const CHECK_WAY: &str = "Open the way: routes, security groups and network ACLs, a NAT or an \
                          interface endpoint (com.amazonaws.REGION.xray), or give a proxy with -p";
+
+const CHECK_SERVER: &str = "Another server answers in the place of X-Ray: a captive portal, a \
+                            proxy, or what listens at a wrong endpoint (Endpoint, \
+                            AWS_ENDPOINT_URL_XRAY). A daemon drops what it would send there";
 
 /// The service as it can be asked.
 #[derive(Debug)]
@@ -273,10 +280,12 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
             return false;
         }
     };
-    let answer = match client.send(request).await {
+    let answer = match client.send(request, ANSWER_BYTES_MAX).await {
         Ok(answer) => answer,
         Err(error) => {
-            list.fail("request", error.to_string(), CHECK_WAY);
+            let is_too_large = matches!(error, RequestError::TooLarge { .. });
+            let advice = if is_too_large { CHECK_SERVER } else { CHECK_WAY };
+            list.fail("request", error.to_string(), advice);
             return false;
         }
     };
@@ -305,6 +314,7 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
                 format!("the service does not take the credentials: {reason}"),
                 CHECK_KEYS,
             ),
+            Failure::NotXRay => list.fail("request", reason, CHECK_SERVER),
             Failure::Retry { .. } => list.fail(
                 "request",
                 format!("the service fails: {reason}"),

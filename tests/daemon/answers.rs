@@ -238,7 +238,7 @@ pub struct Upload<'a> {
 #[derive(Debug)]
 pub enum Outcome {
     /// With an answer.
-    Answered(Response<String>),
+    Answered(Response<Vec<u8>>),
     /// With its connection.
     Broken,
 }

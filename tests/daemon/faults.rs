@@ -162,15 +162,6 @@ fn a_refusal_that_no_document_is_to_blame_for_costs_no_segment() {
 }
 
 #[test]
-fn a_success_without_a_body_is_a_success() {
-    let endpoint = Endpoint::scripted(|_| Reply::Answer(String::new()));
-    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-    let sent = documents(75);
-    send(&daemon, &sent);
-    settle(daemon, &endpoint, &sent);
-}
-
-#[test]
 fn a_service_that_comes_back_during_the_shutdown_gets_what_is_left() {
     let endpoint = Endpoint::failing(Failure::status(500));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);

@@ -173,7 +173,7 @@ const WRONG_SIGNATURE: &str = r#"{"message":"Wrong signature. The Canonical Stri
 fn misbehaving() -> Endpoint {
     let page = "<html>X-AMZ-SECURITY-TOKEN: token-TOPSECRET";
     Endpoint::scripted(move |index| match index {
-        0 => Reply::Fail(Failure::body(403, &WRONG_SIGNATURE.replace('\n', ""))),
+        0 => Reply::Fail(Failure::body(403, WRONG_SIGNATURE.replace('\n', ""))),
         1 => Reply::Fail(Failure::body(500, page)),
         2 => Reply::Break,
         3 => Reply::Fail(Failure::status(429)),

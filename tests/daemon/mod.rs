@@ -25,6 +25,7 @@ mod identity;
 mod libraries;
 mod load;
 mod logging;
+mod not_x_ray;
 mod outage;
 mod pacing;
 mod process;

@@ -316,6 +316,18 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The first word of a field of its `/proc/PID/status`.
+    pub fn status_field(&self, name: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
+    /// The most memory that it has had resident, in bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        self.status_field("VmHWM:").parse::<u64>().unwrap() * 1024
+    }
+
     /// Whether one of its descriptors is for something of this name.
     pub fn has_descriptor(&self, name: &str) -> bool {
         let folder = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();

@@ -107,21 +107,9 @@ fn what_the_kernel_drops_is_counted_exactly_as_the_kernel_counts_it() {
     assert!(log.contains(&format!("kernel_drops={dropped_count}")), "{log}");
 }
 
-/// A field of the daemon's status.
-fn status_field(daemon: &Daemon, name: &str) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().to_owned()
-}
-
 /// Whether a daemon has ended that was not waited for yet.
 fn has_ended(daemon: &Daemon) -> bool {
-    status_field(daemon, "State:") == "Z"
-}
-
-/// The most memory that a daemon has had resident, in bytes.
-fn peak_memory_bytes(daemon: &Daemon) -> u64 {
-    status_field(daemon, "VmHWM:").parse::<u64>().unwrap() * 1024
+    daemon.status_field("State:") == "Z"
 }
 
 #[test]
@@ -181,15 +169,15 @@ fn a_flood_of_large_documents_stays_within_the_memory_allowed() {
         let arguments = ["-c", config.to_str().unwrap(), "-m", megabytes];
         let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
         daemon.wait_for_line(&format!("{receiver_count} receivers and not 64"));
-        let idle_bytes = peak_memory_bytes(&daemon);
+        let idle_bytes = daemon.peak_memory_bytes();
         let document = format!("{HEADER}{{\"n\":\"{}\"}}", "\"".repeat(60_000));
         daemon.send((0..300).map(|_| &document));
         daemon.wait_for_line("Spilling over");
-        let grown_bytes = peak_memory_bytes(&daemon) - idle_bytes;
+        let grown_bytes = daemon.peak_memory_bytes() - idle_bytes;
         let allowed_bytes = megabytes.parse::<u64>().unwrap() << 20;
         // Beside the segments: connections, the runtime and what the allocator keeps.
         assert!(grown_bytes < allowed_bytes + (4 << 20), "{grown_bytes} bytes with {megabytes} MB");
-        assert!(peak_memory_bytes(&daemon) < 64 << 20);
+        assert!(daemon.peak_memory_bytes() < 64 << 20);
     }
 }
 

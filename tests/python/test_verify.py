@@ -184,6 +184,19 @@ def test_a_clock_that_is_wrong_is_said_with_how_far(daemon, verify):
     assert "Set the clock" in verified.text["request"]
 
 
+@pytest.mark.parametrize(
+    "page",
+    [b"<html>log in</html>", b'{"error":"log in"}', b"", b" " * 200_000],
+    ids=["html", "json", "empty", "large"],
+)
+def test_another_server_in_the_place_of_the_service_is_said(daemon, verify, page):
+    with Recorder(lambda _: page) as server:
+        verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=server.url)
+    has_failed(verified, "request")
+    assert "200 OK" in verified.text["request"]
+    assert "a captive portal" in verified.text["request"]
+
+
 def test_a_name_that_is_unknown_is_said(daemon, verify):
     # A label that is too long for a question to any name server: it is refused at home.
     verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=f"http://{'x' * 64}.invalid")

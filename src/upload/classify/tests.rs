@@ -1,19 +1,48 @@
 //! Answers of the service, and what they mean.
 
+use super::super::encoding::ANSWER_BYTES_MAX;
 use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use proptest::prelude::*;
+use serde_json::Value;
+use std::io::Write;
 
-/// An answer to a request that was signed at noon on the first of June 2026.
-fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Outcome {
+type Headers<'a> = &'a [(&'static str, &'static str)];
+
+const VOUCHED: (&str, &str) = ("X-Amzn-RequestId", "1-2-3");
+const GZIP: (&str, &str) = ("content-encoding", "gzip");
+
+/// What is read of an answer to a request that was signed at noon on the first of June 2026.
+fn reading(status: u16, headers: Headers<'_>, body: Option<&[u8]>) -> Reading {
     let headers = headers
         .iter()
         .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
         .collect();
     let signed_at = httpdate::parse_http_date("Mon, 01 Jun 2026 12:00:00 GMT").unwrap();
-    classify(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), signed_at)
+    read(StatusCode::from_u16(status).unwrap(), &headers, body, signed_at)
 }
 
-fn failure(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Failure {
+fn answer(status: u16, headers: Headers<'_>, body: &str) -> Outcome {
+    reading(status, headers, Some(body.as_bytes())).outcome
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Whether an answer of success is a delivery, with no document that is not processed.
+fn is_delivery(reading: &Reading) -> bool {
+    match &reading.outcome {
+        Outcome::Accepted { unprocessed } => unprocessed.is_empty(),
+        Outcome::Failed { failure: Failure::NotXRay, .. } => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn failure(status: u16, headers: Headers<'_>, body: &str) -> Failure {
     match answer(status, headers, body) {
         Outcome::Failed { failure, .. } => failure,
         Outcome::Accepted { .. } => panic!("{status} {body} is accepted"),
@@ -33,15 +62,107 @@ fn success_names_the_documents_that_were_not_processed() {
     let body = r#"{"UnprocessedTraceSegments":[null,{"Id":5}]}"#;
     let Outcome::Accepted { unprocessed } = answer(200, &[], body) else { panic!() };
     assert!(unprocessed.iter().all(|one| one.id.is_none()) && unprocessed.len() == 2);
-    for body in ["", " \n", "{}", r#"{"UnprocessedTraceSegments":null}"#] {
+    for body in ["{}", " {}\n", "{ }", r#"{"UnprocessedTraceSegments":null}"#] {
         assert_eq!(answer(200, &[], body), Outcome::Accepted { unprocessed: vec![] });
     }
 }
 
 #[test]
-fn success_in_somebody_elses_words_is_no_success() {
-    for body in ["<html>log in</html>", "[]x", "[]", "5", "{\"UnprocessedTraceSegments\":["] {
-        assert_eq!(failure(200, &[], body), RETRY, "{body}");
+fn any_server_answers_with_success_and_only_x_ray_with_its_request_id_or_its_body() {
+    for body in [
+        "",
+        " \n",
+        "<html>log in</html>",
+        r#"{"error":"please log in"}"#,
+        r#"{"message":null}"#,
+        "[]x",
+        "[]",
+        "[{}]",
+        "5",
+        "null",
+        "{\"UnprocessedTraceSegments\":[",
+    ] {
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(failure(status, &[], body), Failure::NotXRay, "{status} {body}");
+        }
+        // The request id is enough, and a body that is no object is said.
+        let read = reading(200, &[VOUCHED], Some(body.as_bytes()));
+        assert!(is_delivery(&read), "{body}: {read:?}");
+        let is_known = body.trim().is_empty() || serde_json::from_str::<Object>(body).is_ok();
+        assert_eq!(read.unread.is_none(), is_known, "{body}: {read:?}");
+    }
+    // No other header has that meaning, and the id does not make a success of an error.
+    assert_eq!(
+        failure(200, &[("x-amzn-trace-id", "1"), ("server", "x-amzn-requestid")], ""),
+        Failure::NotXRay
+    );
+    assert_eq!(failure(302, &[VOUCHED], ""), RETRY);
+}
+
+type Object = std::collections::BTreeMap<String, Value>;
+
+#[test]
+fn the_list_of_documents_beside_a_request_id_is_read() {
+    let body = r#"{"UnprocessedTraceSegments":[{"Id":"1"}]}"#;
+    for headers in [&[][..], &[VOUCHED]] {
+        let Reading { outcome, unread, .. } = reading(200, headers, Some(body.as_bytes()));
+        let Outcome::Accepted { unprocessed } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((unprocessed.len(), unread), (1, None));
+    }
+    let entries = vec!["{}"; 51].join(",");
+    let body = format!(r#"{{"UnprocessedTraceSegments":[{entries}]}}"#);
+    let Reading { outcome, unread, .. } = reading(200, &[], Some(body.as_bytes()));
+    let Outcome::Accepted { unprocessed } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(unprocessed.len(), 50);
+    assert!(unread.is_some_and(|why| why.contains("51 documents")));
+}
+
+#[test]
+fn compressed_answers_say_the_same() {
+    let accepted = gzip(r#"{"UnprocessedTraceSegments":[]}"#);
+    assert!(is_delivery(&reading(200, &[GZIP], Some(&accepted))));
+    let throttled = gzip(r#"{"__type":"ThrottledException","message":"slow down"}"#);
+    let Outcome::Failed { failure, reason } = reading(400, &[GZIP], Some(&throttled)).outcome
+    else {
+        panic!()
+    };
+    assert_eq!(failure, Failure::Throttle { retry_after: None });
+    assert_eq!(reason, "ThrottledException: slow down");
+    for (header, body) in [
+        (GZIP, &accepted[..accepted.len() - 1]),
+        (GZIP, b"{}"),
+        (("content-encoding", "br"), b"{}"),
+        (("content-encoding", "gzip, gzip"), &accepted),
+    ] {
+        let read = reading(200, &[header], Some(body));
+        assert!(!is_delivery(&read) && !read.is_too_large, "{header:?} {read:?}");
+        let read = reading(200, &[header, VOUCHED], Some(body));
+        assert!(is_delivery(&read) && read.unread.is_some(), "{header:?} {read:?}");
+        // An error is known by its status where its body is not.
+        let Outcome::Failed { failure, reason } = reading(429, &[header], Some(body)).outcome
+        else {
+            panic!()
+        };
+        assert_eq!(failure, Failure::Throttle { retry_after: None });
+        assert!(reason.starts_with("429 Too Many Requests, and"), "{reason}");
+        assert!(matches!(reading(400, &[header], Some(body)).outcome,
+            Outcome::Failed { failure, .. } if failure == RETRY));
+    }
+}
+
+#[test]
+fn what_is_longer_than_is_read_is_known_by_its_head() {
+    let long = gzip(&" ".repeat(ANSWER_BYTES_MAX + 1));
+    for (headers, body) in [(&[][..], None), (&[GZIP], Some(&long[..]))] {
+        let read = reading(200, headers, body);
+        assert!(!is_delivery(&read) && read.is_too_large, "{read:?}");
+        let read = reading(200, &[headers, &[VOUCHED]].concat(), body);
+        assert!(is_delivery(&read) && read.is_too_large && read.unread.is_some(), "{read:?}");
+        let read = reading(503, headers, body);
+        assert!(read.is_too_large && read.unread.is_none(), "{read:?}");
+        let Outcome::Failed { failure, reason } = read.outcome else { panic!() };
+        assert_eq!(failure, RETRY);
+        assert!(reason.contains("longer than 131072 bytes"), "{reason}");
     }
 }
 
@@ -175,8 +296,18 @@ fn the_reason_holds_code_and_message_and_no_more_than_an_excerpt() {
 
 proptest! {
     #[test]
-    fn any_answer_has_an_outcome(status in 100u16..1000, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_answer_has_an_outcome(
+        status in 100u16..1000,
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         let status = StatusCode::from_u16(status).unwrap();
         let _ = classify(status, &HeaderMap::new(), &body, SystemTime::now());
+    }
+
+    #[test]
+    fn text_of_another_server_is_never_a_delivery(
+        body in prop_oneof!["[^{\\s]\\PC{0,40}", "\\{\"[a-z]{0,20}\":1\\}"],
+    ) {
+        prop_assert_eq!(failure(200, &[], &body), Failure::NotXRay);
     }
 }
