@@ -15,6 +15,7 @@ import pytest
 
 from podman import Podman, machine_mounts, python_mounts, volumes
 from processes import PATIENCE_SECONDS
+from skipping import pytest_terminal_summary  # noqa: F401
 
 #: The least that a scheduler may ask of a container.
 HARDENED = [

@@ -50,8 +50,22 @@ import(`/page/${module}`).then(async (it) => done({value: await it[name](...args
 MEASURE = """
 const [act, done] = arguments;
 const start = performance.now();
+let changeCount = 0;
+const size = (node) => 1 + (node.querySelectorAll?.("*").length ?? 0);
+const count = (records) => {
+    for (const { addedNodes } of records) {
+        changeCount += 1 + [...addedNodes].reduce((sum, node) => sum + size(node), 0);
+    }
+};
+const observer = new MutationObserver(count);
+const all = { subtree: true, childList: true, attributes: true, characterData: true };
+observer.observe(document, all);
 new Function(act)();
-requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+requestAnimationFrame(() => setTimeout(() => {
+    count(observer.takeRecords());
+    observer.disconnect();
+    done([performance.now() - start, changeCount]);
+}));
 """
 
 #: Has the page get answers of ours for some paths, as from a server that checks less.
@@ -129,7 +143,7 @@ class Page:
         return answer.get("value")
 
     def measure(self, act):
-        """Milliseconds until what a script does is on the screen."""
+        """Milliseconds until what a script does is on the screen, and what it changed."""
         return self.driver.execute_async_script(MEASURE, act)
 
     def texts(self, selector):

@@ -21,6 +21,7 @@ from browser import Page, start_browser
 from processes import ACCESS_KEY, REGION, SECRET_KEY, Child, Daemon
 from recorder import signed_headers
 from service import Service
+from skipping import pytest_terminal_summary  # noqa: F401
 from tap import Tap
 
 HERE = Path(__file__).parent
