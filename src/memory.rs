@@ -200,10 +200,15 @@ impl Pool {
         self.available() < self.low_count
     }
 
+    /// Chunks that are not reserved for batches.
+    pub fn unreserved_count(&self) -> usize {
+        self.chunk_count_max - self.reserve_count
+    }
+
     /// Whether half of what is not reserved is in use: then a spool takes the oldest, so that
     /// there is room left while a disk is slow.
     pub fn is_half_used(&self) -> bool {
-        self.available() < self.reserve_count + (self.chunk_count_max - self.reserve_count) / 2
+        self.available() < self.reserve_count + self.unreserved_count() / 2
     }
 }
 

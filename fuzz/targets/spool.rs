@@ -1,5 +1,5 @@
 //! Any data file and any progress beside it: reading ends, and a record that comes out of it went
-//! in with that checksum.
+//! in with that checksum. Records are taken in parts, and no part comes twice.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use xrayd::spool::{Next, Options, Spool};
+use xrayd::spool::{Next, Options, Record, Spool};
 
 const MAGIC: &[u8] = b"xrayspl1";
 const DATA_NAME: &str = "0000000001.spool";
@@ -23,6 +23,9 @@ thread_local! {
         })
         .expect("there is a folder for temporary files");
 }
+
+/// Parts of a record have so many segments, where that divides it.
+const PART_SEGMENT_COUNT: u32 = 3;
 
 /// Records as they should be, bytes to change in them, what comes behind, and the progress.
 type Input<'bytes> = (Vec<(u32, &'bytes [u8])>, Vec<(u16, u8)>, &'bytes [u8], &'bytes [u8]);
@@ -61,13 +64,11 @@ fn open(path: &PathBuf) -> Spool {
 
 fn drain(spool: &mut Spool, bytes: &[u8]) {
     let mut passed_bytes = 0;
+    // Parts of one record come one after the other.
+    let mut last: Option<Record> = None;
     loop {
-        let id = match spool.next(0) {
-            Next::Record(record) => {
-                passed_bytes += record.payload.len() as u64;
-                assert!(holds(bytes, record.payload));
-                record.id
-            }
+        let record = match spool.next(0) {
+            Next::Record(record) => record,
             Next::Damaged(damage) => {
                 assert!(damage.bytes > 0, "nothing is known of a file of an earlier run");
                 passed_bytes += damage.bytes;
@@ -77,7 +78,20 @@ fn drain(spool: &mut Spool, bytes: &[u8]) {
             Next::Expired { .. } => panic!("the clock stands still"),
             Next::Empty => break,
         };
-        spool.settle(id).expect("there is room");
+        let mut payload = vec![0; record.payload_bytes as usize];
+        spool.read(record.id, 0, &mut payload).expect("it was read a moment ago");
+        assert!(holds(bytes, &payload));
+        assert!(record.taken.end <= record.segment_count);
+        let is_rest = last.as_ref().is_some_and(|last| {
+            let shape = |record: &Record| (record.segment_count, record.payload_bytes);
+            shape(last) == shape(&record) && record.taken.start > last.taken.start
+        });
+        if !is_rest {
+            passed_bytes += u64::from(record.payload_bytes);
+        }
+        let _ = spool.split(record.id, PART_SEGMENT_COUNT);
+        spool.settle(record.id).expect("there is room");
+        last = Some(record);
     }
     assert!(passed_bytes <= bytes.len() as u64, "something was read twice");
     assert!(bytes.is_empty() || bytes.starts_with(MAGIC) || passed_bytes > 0);

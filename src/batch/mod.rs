@@ -24,7 +24,7 @@ mod tests;
 pub use batcher::Batcher;
 pub use body::Batch;
 pub use lane::OutOfChunks;
-pub use record::RecordError;
+pub use record::{RecordError, RecordTable, TABLE_BYTES_MAX};
 
 use std::time::Duration;
 

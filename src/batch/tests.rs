@@ -236,6 +236,23 @@ fn halves_share_the_memory_and_give_it_back_with_the_last_of_them() {
     assert_eq!(bench.batches.used(), 0);
 }
 
+fn table_of(record: &[u8]) -> Option<RecordTable> {
+    RecordTable::decode(&record[..record.len().min(TABLE_BYTES_MAX)], record.len())
+}
+
+/// Reads these documents of a record, as out of a file.
+fn read_documents(
+    table: &RecordTable,
+    documents: std::ops::Range<usize>,
+    record: &[u8],
+    pool: &Arc<Pool>,
+) -> Result<Batch, RecordError<()>> {
+    table.read(documents, Instant::now(), pool, |at, buffer| {
+        buffer.copy_from_slice(&record[at..at + buffer.len()]);
+        Ok(())
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
@@ -267,24 +284,67 @@ proptest! {
         let batch = batch_of(&texts);
         let record = [vec![batch.record_table()], vec![batch.body.concat()]].concat().concat();
         let pool = Pool::new(1_000, 0);
-        let read = Batch::from_record(&record, batch.oldest_at, &pool).unwrap();
+        let table = table_of(&record).unwrap();
+        let read = read_documents(&table, 0..texts.len(), &record, &pool).unwrap();
         prop_assert_eq!(documents(&read), &texts[..]);
         prop_assert_eq!(&read.documents, &batch.documents);
         prop_assert_eq!(read.body_sha256, batch.body_sha256);
         let tiny = Pool::new(1, 0);
         if batch.body_length_bytes > CHUNK_BYTES {
-            let read = Batch::from_record(&record, batch.oldest_at, &tiny);
+            let read = read_documents(&table, 0..texts.len(), &record, &tiny);
             prop_assert_eq!(read.unwrap_err(), RecordError::Memory(OutOfChunks));
         }
         prop_assert_eq!(tiny.used(), 0);
     }
 
     #[test]
-    fn any_record_makes_a_batch_or_an_error(record in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn a_record_that_is_larger_than_memory_is_read_in_parts_that_fit(
+        texts in proptest::collection::vec(
+            prop_oneof![1 => ".{1,60}", 1 => (1usize..60_000).prop_map(|n| "x".repeat(n))], 1..50),
+        chunk_count_max in 1usize..20,
+    ) {
+        let batch = batch_of(&texts);
+        let record = [vec![batch.record_table()], vec![batch.body.concat()]].concat().concat();
+        let table = table_of(&record).unwrap();
+        let (mut read, pool) = (Vec::new(), Pool::new(1_000, 0));
+        while read.len() < texts.len() {
+            let rest = read.len()..texts.len();
+            let count = table.fitting_count(rest.clone(), chunk_count_max);
+            let part = read_documents(&table, rest.start..rest.start + count, &record, &pool);
+            let part = part.unwrap();
+            prop_assert!(count == 1 || pool.used() <= chunk_count_max);
+            prop_assert!(pool.used() <= table.chunk_count_most(rest.clone()).max(chunk_count_max));
+            // One more would not have fitted.
+            if count < rest.len() && count < texts.len() - 1 {
+                let more = read_documents(
+                    &table, rest.start..rest.start + count + 1, &record, &Pool::new(1_000, 0));
+                prop_assert!(more.unwrap().body.len() > chunk_count_max);
+            }
+            let body = part.body.concat();
+            prop_assert_eq!(part.body_sha256.as_slice(), &Sha256::digest(&body)[..]);
+            for (document, text) in part.documents.iter().zip(&texts[rest]) {
+                let place = document.offset..document.offset + document.length;
+                prop_assert_eq!(&serde_json::from_slice::<String>(&body[place]).unwrap(), text);
+            }
+            // A part of a part is one too.
+            let last = part.documents.len() - 1;
+            prop_assert_eq!(documents(&part.part([last])).concat(), documents(&part)[last].clone());
+            read.extend(documents(&part));
+        }
+        prop_assert_eq!(read, texts);
+        prop_assert_eq!(pool.used(), 0);
+    }
+
+    #[test]
+    fn any_record_makes_a_batch_or_none(record in proptest::collection::vec(any::<u8>(), 0..400)) {
         let pool = Pool::new(10, 0);
-        if let Ok(batch) = Batch::from_record(&record, Instant::now(), &pool) {
-            let length = batch.body_length_bytes;
-            prop_assert!(batch.documents.iter().all(|one| one.offset + one.length <= length));
+        if let Some(table) = table_of(&record) {
+            let count = table.document_count();
+            for documents in [0..count, 0..1, count - 1..count] {
+                let batch = read_documents(&table, documents, &record, &pool).unwrap();
+                let length = batch.body_length_bytes;
+                prop_assert!(batch.documents.iter().all(|one| one.offset + one.length <= length));
+            }
         }
     }
 }

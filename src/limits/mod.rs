@@ -11,6 +11,7 @@ pub use host::Host;
 use crate::config::Config;
 use crate::escape;
 use crate::memory::CHUNK_BYTES;
+use crate::spool;
 use std::fmt;
 
 /// One megabyte, as `-m` counts them.
@@ -107,7 +108,7 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Open batches at most.
     pub lane_count_max: usize,
-    /// What a batch out of the spool is read into; 0 without a spool.
+    /// What records of the spool are checked in; 0 without a spool.
     pub spool_buffer_bytes: u64,
 }
 
@@ -138,8 +139,7 @@ impl Limits {
             + PARSER_BYTES;
         // Fifty usual documents are 60 kB. A sixteenth keeps one body from filling all.
         let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
-        let record_bytes_max = body_bytes_max.max(ESCAPED_DOCUMENT_CHUNK_COUNT_MAX * CHUNK_BYTES);
-        let spool_buffer_bytes = if has_spool { record_bytes_max as u64 } else { 0 };
+        let spool_buffer_bytes = if has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
         // The rest is chunks; a sixteenth of a terabyte is more than any queue is built for.
         let rest = total_bytes.saturating_sub(receivers * receiver_bytes + spool_buffer_bytes);
         let chunks = rest / CHUNK_AND_PLACE_BYTES;

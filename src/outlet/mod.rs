@@ -13,6 +13,7 @@
 
 mod ending;
 mod gathering;
+mod replay;
 mod spool_report;
 mod spooler;
 #[cfg(test)]

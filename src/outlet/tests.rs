@@ -179,7 +179,7 @@ async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
     assert_eq!(found.file_count, 1);
     let mut segment_count = 0;
     while let spool::Next::Record(record) = spool.next(0) {
-        segment_count += record.segment_count;
+        segment_count += record.taken.len();
     }
     assert_eq!(segment_count, 1_010);
 }

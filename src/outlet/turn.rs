@@ -1,23 +1,17 @@
 //! A turn of the spool: all that has come together since the last one, on a thread beside.
 //!
 //! In: attempts to write, and [`Work`]. Out: [`Done`], for the [`Spooler`](super::spooler::Spooler) to count
-//! and to say. Bound: what the spooler asks for; of records that cannot be used,
-//! [`SKIPPED_COUNT_MAX`]. Runs on tokio's threads for blocking work, and may wait for the disk.
+//! and to say. Bound: what the spooler asks for. Runs on tokio's threads for blocking work, and may
+//! wait for the disk.
 
-use crate::batch::{Batch, RecordError};
-use crate::log::RateLimit;
-use crate::memory::{CHUNK_BYTES, Pool};
-use crate::spool::{Next, RecordId, Removal, Spool, SpoolError};
+use super::replay::replay;
+use crate::batch::Batch;
+use crate::memory::Pool;
+use crate::spool::{Displaced, RecordId, Removal, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tracing::error;
-
-/// Records that cannot be used which a turn looks at, at most, before others have their turn.
-const SKIPPED_COUNT_MAX: usize = 1000;
-
-static TOO_LARGE: RateLimit = RateLimit::once_a_minute();
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Attempts on their way to the disk, shared by the turn that writes them and the thread that
 /// counts them.
@@ -90,6 +84,18 @@ pub struct Done {
     pub trouble: Option<SpoolError>,
 }
 
+impl Done {
+    fn note_displaced(&mut self, displaced: Displaced) {
+        self.displaced_count += displaced.segment_count;
+        if displaced.unknown_bytes > 0 {
+            self.damaged_record_count += 1;
+            self.damaged_bytes += displaced.unknown_bytes;
+            let what = "a file was evicted of which a part could not be read";
+            self.damage = Some(what.to_owned());
+        }
+    }
+}
+
 /// Does all the work of a turn: first what makes segments safer, then what frees the disk.
 ///
 /// A failure ends the writing, and whatever else there is to do is done all the same.
@@ -121,7 +127,7 @@ pub fn turn(
     if work.is_retry_due {
         spool.try_unreadable();
     }
-    rest = rest.and(read(&mut spool, work.read_count, pool, &mut done));
+    rest = rest.and(replay(&mut spool, work.read_count, pool, &mut done));
     done.trouble = rest.err();
     done.oldest_created_at = spool.oldest_created_at();
     (spool, done)
@@ -139,9 +145,9 @@ fn write(spool: &mut Spool, writes: &Writes, done: &mut Done) -> Result<(), Spoo
             std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
         let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
         match spool.append(&pieces, segment_count, created_at) {
-            Ok(displaced) => done.displaced_count += displaced.segment_count,
+            Ok(displaced) => done.note_displaced(displaced),
             Err(error) => {
-                done.displaced_count += error.displaced.segment_count;
+                done.note_displaced(error.displaced);
                 return Err(error.cause);
             }
         }
@@ -150,75 +156,6 @@ fn write(spool: &mut Spool, writes: &Writes, done: &mut Done) -> Result<(), Spoo
     Ok(())
 }
 
-fn read(
-    spool: &mut Spool,
-    read_count: usize,
-    pool: &Arc<Pool>,
-    done: &mut Done,
-) -> Result<(), SpoolError> {
-    let mut skipped_count = 0;
-    let mut unread = Ok(());
-    let now = unix_seconds(SystemTime::now());
-    while done.read.len() < read_count && skipped_count < SKIPPED_COUNT_MAX && !pool.is_half_used()
-    {
-        skipped_count += 1;
-        match spool.next(now) {
-            Next::Empty => {
-                done.is_read_out = true;
-                break;
-            }
-            Next::Expired { segment_count } => done.expired_count += u64::from(segment_count),
-            Next::Damaged(damage) => {
-                done.damaged_record_count += 1;
-                done.damaged_bytes += damage.bytes;
-                done.damaged_segment_count += damage.segment_count;
-                done.damage = Some(damage.to_string());
-            }
-            Next::Unreadable(error) => {
-                done.is_unreadable = true;
-                unread = Err(error);
-            }
-            Next::Record(record) => {
-                let (id, segment_count) = (record.id, u64::from(record.segment_count));
-                let age = Duration::from_secs(now.saturating_sub(record.created_at));
-                let oldest_at = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-                match Batch::from_record(record.payload, oldest_at, pool) {
-                    Ok(batch) => done.read.push((batch, id)),
-                    // It stays where it is, taken, for a run with more memory.
-                    Err(RecordError::Memory(_)) if is_too_large(record.payload.len(), pool) => {
-                        let length = record.payload.len();
-                        TOO_LARGE.log(|more| {
-                            error!(
-                                "A batch of {length} bytes in the spool is larger than memory (-m) \
-                                 and stays there for a run with more{more}"
-                            );
-                        });
-                    }
-                    Err(RecordError::Memory(_)) => {
-                        done.is_memory_short = true;
-                        let is_back = spool.release(id);
-                        debug_assert!(is_back, "its file was there a moment ago");
-                        break;
-                    }
-                    Err(RecordError::Content) => {
-                        done.damaged_record_count += 1;
-                        done.damaged_bytes += record.payload.len() as u64;
-                        done.damaged_segment_count += segment_count;
-                        done.damage = Some(RecordError::Content.to_string());
-                        spool.settle(id)?;
-                    }
-                }
-            }
-        }
-    }
-    unread
-}
-
-/// Whether a record cannot be read whatever else waits in memory.
-fn is_too_large(record_bytes: usize, pool: &Pool) -> bool {
-    record_bytes / CHUNK_BYTES >= pool.chunk_count_max() / 2
-}
-
-fn unix_seconds(time: SystemTime) -> u64 {
+pub(super) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

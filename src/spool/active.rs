@@ -43,7 +43,7 @@ impl ActiveFile {
         self.is_unsynced = true;
         write_all(&self.handle, &mut pieces, self.length_bytes)?;
         self.length_bytes += file_magic.len() as u64 + header.record_bytes();
-        self.count.add(header);
+        self.count.add(header.segment_count);
         self.oldest_created_at.get_or_insert(header.created_at);
         Ok(())
     }

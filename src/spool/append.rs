@@ -78,7 +78,7 @@ impl Spool {
         if active_bytes + header.record_bytes() > self.file_bytes_max {
             self.seal_active();
         }
-        while self.size_bytes() + needed_bytes > self.size_bytes_max {
+        while self.size_bytes().saturating_add(needed_bytes) > self.size_bytes_max {
             if self.sealed.is_empty() {
                 self.seal_active();
             }
@@ -89,8 +89,9 @@ impl Spool {
             self.remove(sequence)?;
             displaced.file_count += 1;
             displaced.bytes += bytes;
-            displaced.record_count += waiting.record_count;
-            displaced.segment_count += waiting.segment_count;
+            displaced.record_count += waiting.count.record_count;
+            displaced.segment_count += waiting.count.segment_count;
+            displaced.unknown_bytes += waiting.unknown_bytes;
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 //!
 //! In: records, which are any bytes with a count of the segments in them and the time they were
 //! made. Out: the same records, the oldest first, until each is settled, across restarts and
-//! crashes. Bound: [`Options::size_bytes_max`]; when it is reached the oldest file gives way as a
-//! whole, and [`Displaced`] says what was lost with it. Memory: the largest record once, and some
-//! bytes for each record that is taken. One thread at a time, and every call may wait for the disk.
+//! crashes. Bound: [`Options::size_bytes_max`]; when it is reached the oldest file is evicted as a
+//! whole, and [`Displaced`] says what was lost with it. Memory: [`BUFFER_BYTES`], and some bytes for
+//! each record that is taken. One thread at a time, and every call may wait for the disk.
 //!
 //! ```text
 //!          append                             next                  settle
@@ -22,8 +22,11 @@
 //! machine dies, what was appended after the last [`Spool::sync`], and records that were settled
 //! after it come again. A damaged byte costs the record that it lies in.
 //!
-//! A record is taken by [`Spool::next`], and then settled or released. It cannot be taken twice,
-//! and one that is taken when the daemon dies comes again: at least once, not at most once.
+//! A record is taken by [`Spool::next`] and read piece by piece. Where memory has no room for all of
+//! its segments the rest is put back ([`Spool::split`]) and comes next, as a record of its own. What
+//! is taken is then settled, released or, where memory could never hold it, set aside. It cannot be
+//! taken twice, and what is taken when the daemon dies comes again: at least once, not at most once.
+//! What is set aside waits for another run: it stays counted, also when its file is evicted.
 
 mod active;
 mod append;
@@ -32,6 +35,7 @@ mod file;
 mod folder;
 mod progress;
 mod record;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -39,10 +43,11 @@ pub use error::{AppendError, Damage, DamageCause, SpoolError};
 pub use record::RECORD_BYTES_MAX;
 
 use active::ActiveFile;
-use file::{DataFile, Fault, Step};
+use file::{DataFile, Place};
 use folder::{Folder, Kind, Listing};
+use record::WINDOW_BYTES;
 use std::collections::BTreeMap;
-use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +57,9 @@ const FILE_SHARE: u64 = 16;
 /// The size at which files are sealed, at least and at most.
 const FILE_BYTES_MIN: u64 = 1024 * 1024;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The memory that a spool reads records through.
+pub const BUFFER_BYTES: usize = WINDOW_BYTES;
 
 /// Where the spool is, and how much it keeps for how long.
 #[derive(Debug, Clone)]
@@ -83,7 +91,7 @@ pub struct Found {
     pub oldest_created_at: Option<u64>,
 }
 
-/// What had to give way, never to be sent. Records that were taken at the time are not among it:
+/// What was evicted, never to be sent. Records that were taken at the time are not among it:
 /// who took them has them, and [`Spool::release`] tells when there is no way back.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[must_use = "these segments are lost and have to be counted"]
@@ -96,6 +104,8 @@ pub struct Displaced {
     pub record_count: u64,
     /// Segments in those records.
     pub segment_count: u64,
+    /// Bytes of them that could not be read: the segments in them are not known.
+    pub unknown_bytes: u64,
 }
 
 /// What somebody else has done to the spool.
@@ -108,23 +118,26 @@ pub enum Removal {
     Folder,
 }
 
-/// The place of a record that was taken.
+/// The place of a record that was taken, or of a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(test, derive(Default))]
 pub struct RecordId {
     sequence: u64,
-    offset: u64,
+    place: Place,
 }
 
-/// A record, as it was appended.
-#[derive(Debug)]
-pub struct Record<'spool> {
-    /// For [`Spool::settle`] or [`Spool::release`].
+/// A record that was taken, or what is left of it; its payload is as it was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// For [`Spool::read`], [`Spool::settle`] and the like.
     pub id: RecordId,
-    /// In the spool's buffer, until the next call.
-    pub payload: &'spool [u8],
+    /// How long the payload is.
+    pub payload_bytes: u32,
     /// Segments in the payload.
     pub segment_count: u32,
+    /// Those of them that were taken, by their place in the payload. The others are settled, or come
+    /// on their own.
+    pub taken: Range<u32>,
     /// When it was made, in seconds since 1970.
     pub created_at: u64,
 }
@@ -132,9 +145,9 @@ pub struct Record<'spool> {
 /// What [`Spool::next`] came upon.
 #[derive(Debug)]
 #[must_use = "a record that is taken has to be settled or released, a loss has to be counted"]
-pub enum Next<'spool> {
+pub enum Next {
     /// A record, which is taken from now on.
-    Record(Record<'spool>),
+    Record(Record),
     /// A record that was too old; it is settled, and lost.
     Expired {
         /// Segments in it.
@@ -160,7 +173,9 @@ pub struct Spool {
     active: Option<ActiveFile>,
     /// Above the number of every file there ever was.
     next_sequence: u64,
-    payload: Vec<u8>,
+    window: Vec<u8>,
+    /// The file that was read last, which may be open still.
+    read_sequence: Option<u64>,
     /// What the record takes that was appended last, or was to be: for a probe.
     append_bytes: u64,
     removal: Option<Removal>,
@@ -184,7 +199,7 @@ impl Spool {
         let orphan_count = remove_orphans(&mut folder, &mut listing);
         let mut found = Found {
             file_count: listing.data.len() as u64,
-            bytes: listing.data.values().sum(),
+            bytes: listing.data.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
             refused_count: listing.refused_count,
             orphan_count,
             tightened_from,
@@ -200,78 +215,13 @@ impl Spool {
             next_sequence: listing.sequence_max + 1,
             sealed: found_files(&listing),
             active: None,
-            payload: Vec::new(),
+            window: vec![0; WINDOW_BYTES],
+            read_sequence: None,
             append_bytes: 0,
             removal: None,
         };
         found.oldest_created_at = spool.oldest_created_at();
         Ok((spool, found))
-    }
-
-    /// Takes the oldest record that is neither settled nor taken. `now` is in seconds since 1970.
-    ///
-    /// Every call comes closer to [`Next::Empty`], whatever is in the files.
-    pub fn next(&mut self, now: u64) -> Next<'_> {
-        while let Some(sequence) = self.oldest_unread() {
-            let Some(file) = self.sealed.get_mut(&sequence) else { break };
-            let (offset, header) = match file.find(&self.folder) {
-                Step::Record(offset, header) => (offset, header),
-                Step::Fault(fault) => return self.fault(sequence, fault),
-                Step::End => {
-                    self.finish_quietly(sequence);
-                    continue;
-                }
-            };
-            let segment_count = header.segment_count;
-            if now.saturating_sub(header.created_at) > self.age_max.as_secs() {
-                self.expire(RecordId { sequence, offset });
-                return Next::Expired { segment_count };
-            }
-            if let Err(fault) = file.take(&self.folder, offset, header, &mut self.payload) {
-                return self.fault(sequence, fault);
-            }
-            return Next::Record(Record {
-                id: RecordId { sequence, offset },
-                payload: &self.payload,
-                segment_count,
-                created_at: header.created_at,
-            });
-        }
-        Next::Empty
-    }
-
-    /// Has the files read again that could not be read. To be called after a pause.
-    pub fn try_unreadable(&mut self) {
-        self.sealed.values_mut().for_each(DataFile::try_again);
-    }
-
-    /// Forgets a record that was taken: it was delivered, or given up.
-    ///
-    /// It does not come again after a crash of the daemon. One that is not taken, because its file
-    /// gave way, is settled already.
-    ///
-    /// # Errors
-    ///
-    /// When that could not be noted on disk, or a file that is done with not be removed. The
-    /// record does not come again in this run, but it may after a restart.
-    pub fn settle(&mut self, id: RecordId) -> Result<(), SpoolError> {
-        let Some(file) = self.sealed.get_mut(&id.sequence) else { return Ok(()) };
-        if !file.settle(id.offset) {
-            return Ok(());
-        }
-        if file.is_finished() {
-            return self.remove(id.sequence).map_err(SpoolError::Remove);
-        }
-        file.note(&mut self.folder, id.offset).map_err(SpoolError::Progress)
-    }
-
-    /// Puts a record back that was taken; it comes again, before those after it.
-    ///
-    /// Returns `false` when its file has given way meanwhile: then the record is lost, and was not
-    /// counted as displaced.
-    #[must_use = "a record that could not be put back is lost and has to be counted"]
-    pub fn release(&mut self, id: RecordId) -> bool {
-        self.sealed.get_mut(&id.sequence).is_some_and(|file| file.release(id.offset))
     }
 
     /// Brings to disk what was appended and settled since the last time, so that it outlives the
@@ -297,7 +247,8 @@ impl Spool {
     /// Bytes on disk, settled records in files that still have others among them.
     pub fn size_bytes(&self) -> u64 {
         let active = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
-        active + self.sealed.values().map(DataFile::size_bytes).sum::<u64>()
+        let sealed = self.sealed.values().map(DataFile::size_bytes);
+        sealed.fold(active, u64::saturating_add)
     }
 
     /// Segments in records that are not settled, without those of earlier runs that were not read
@@ -313,53 +264,6 @@ impl Spool {
         let sealed = self.sealed.values_mut();
         let oldest = sealed.filter_map(|file| file.oldest_created_at(&self.folder)).next();
         oldest.or_else(|| self.active.as_ref()?.oldest_created_at())
-    }
-
-    /// The oldest sealed file that may have a record; seals the active one if there is no other.
-    fn oldest_unread(&mut self) -> Option<u64> {
-        let find = |sealed: &BTreeMap<u64, DataFile>| {
-            sealed.iter().find(|(_, file)| file.is_readable()).map(|(&sequence, _)| sequence)
-        };
-        find(&self.sealed).or_else(|| {
-            self.seal_active();
-            find(&self.sealed)
-        })
-    }
-
-    /// Settles a record that was found and not taken.
-    fn expire(&mut self, id: RecordId) {
-        self.finish_quietly(id.sequence);
-        if let Some(file) = self.sealed.get_mut(&id.sequence) {
-            // Where this fails it expires once more after a restart.
-            let _ = file.note(&mut self.folder, id.offset);
-        }
-    }
-
-    fn fault(&mut self, sequence: u64, fault: Fault) -> Next<'static> {
-        match fault {
-            Fault::Damage(damage) => {
-                self.finish_quietly(sequence);
-                Next::Damaged(damage)
-            }
-            Fault::Unreadable(source) => {
-                let name = folder::name(sequence, Kind::Data);
-                Next::Unreadable(SpoolError::Read { name, source })
-            }
-        }
-    }
-
-    /// Removes a file if all of it is settled. Where that fails it stays, is not read again, and
-    /// is the first to give way.
-    fn finish_quietly(&mut self, sequence: u64) {
-        if self.sealed.get(&sequence).is_some_and(DataFile::is_finished) {
-            let _ = self.remove(sequence);
-        }
-    }
-
-    fn remove(&mut self, sequence: u64) -> io::Result<()> {
-        self.folder.remove(sequence)?;
-        self.sealed.remove(&sequence);
-        Ok(())
     }
 }
 

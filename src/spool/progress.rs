@@ -1,14 +1,17 @@
 //! Which records of a data file are settled.
 //!
 //! A file beside the data file, only ever appended to: for each settled record its offset and the
-//! checksum of that. An entry that is torn or damaged is ignored, and its record is sent again. A
-//! torn one at the end is written over, so that entries stay where they are looked for.
+//! checksum of that. Of a record of which only some segments are settled it has the
+//! [mark](Header::mark) of each of those; a version of xrayd that knows no marks ignores them. An
+//! entry that is torn or damaged is ignored, and its record is sent again. A torn one at the end is
+//! written over, so that entries stay where they are looked for.
 //!
 //! An entry outlives the process as soon as it is written, and the machine after
-//! [`Progress::sync`].
+//! [`Progress::sync`]. Bound: 8 bytes of memory for each entry of the file that is being read.
 
+use super::file::Part;
 use super::folder::{Folder, Kind};
-use std::collections::BTreeSet;
+use super::record::Header;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -19,8 +22,8 @@ const ENTRY_BYTES: usize = OFFSET_BYTES + 4;
 /// What is settled of one data file.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Settled in earlier runs, and not come across yet in this one.
-    settled: BTreeSet<u64>,
+    /// Settled in earlier runs; in order, each once.
+    settled: Vec<u64>,
     length_bytes: u64,
     /// Open while something in it is not synced.
     file: Option<File>,
@@ -40,27 +43,46 @@ impl Progress {
             let _ = file.take(self.length_bytes).read_to_end(&mut bytes);
         }
         self.settled = bytes.chunks_exact(ENTRY_BYTES).filter_map(decode).collect();
+        self.settled.sort_unstable();
+        self.settled.dedup();
         self.length_bytes = (bytes.len() - bytes.len() % ENTRY_BYTES) as u64;
     }
 
-    /// Whether the record at `offset` was settled in an earlier run.
-    pub fn is_settled(&self, offset: u64) -> bool {
-        self.settled.contains(&offset)
+    /// The parts of the record at `offset` that no earlier run has settled.
+    pub fn unsettled(&self, offset: u64, header: &Header) -> Vec<Part> {
+        let whole = Part { header: *header, first: 0, segment_count: header.segment_count };
+        let is_settled = |entry: u64| self.settled.binary_search(&entry).is_ok();
+        if is_settled(offset) {
+            return Vec::new();
+        }
+        let from = self.settled.partition_point(|&entry| entry <= offset);
+        let end = offset.saturating_add(header.record_bytes());
+        let has_marks = self.settled.get(from).is_some_and(|&entry| entry < end);
+        if !has_marks || !header.is_divisible() {
+            return vec![whole];
+        }
+        let mut parts: Vec<Part> = Vec::new();
+        for index in 0..header.segment_count {
+            if is_settled(Header::mark(offset, index)) {
+                continue;
+            }
+            match parts.last_mut().filter(|part| part.first + part.segment_count == index) {
+                Some(part) => part.segment_count += 1,
+                None => parts.push(Part { first: index, segment_count: 1, ..whole }),
+            }
+        }
+        parts
     }
 
-    /// The same, when reading passes that record and nobody will ask again.
-    pub fn pass(&mut self, offset: u64) -> bool {
-        self.settled.remove(&offset)
-    }
-
-    /// Notes that the record at `offset` is settled.
-    pub fn note(&mut self, folder: &mut Folder, sequence: u64, offset: u64) -> io::Result<()> {
+    /// Notes that something is settled: the offset of a record, or marks within it.
+    pub fn note(&mut self, folder: &mut Folder, sequence: u64, entries: &[u64]) -> io::Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
             None => folder.open_to_write(sequence, Kind::Progress)?,
         };
-        self.file.insert(file).write_all_at(&encode(offset), self.length_bytes)?;
-        self.length_bytes += ENTRY_BYTES as u64;
+        let bytes: Vec<u8> = entries.iter().flat_map(|&entry| encode(entry)).collect();
+        self.file.insert(file).write_all_at(&bytes, self.length_bytes)?;
+        self.length_bytes += bytes.len() as u64;
         Ok(())
     }
 
@@ -105,13 +127,13 @@ mod tests {
         let mut progress = load(path);
         let (mut folder, _) = Folder::open(path).unwrap();
         for &offset in offsets {
-            progress.note(&mut folder, 1, offset).unwrap();
+            progress.note(&mut folder, 1, &[offset]).unwrap();
         }
         progress.sync().unwrap();
     }
 
     fn settled(path: &Path) -> Vec<u64> {
-        load(path).settled.into_iter().collect()
+        load(path).settled
     }
 
     #[test]
@@ -149,6 +171,27 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(settled(folder.path()), [8, 90]);
         }
+    }
+
+    #[test]
+    fn a_record_with_marks_is_left_with_the_segments_that_have_none() {
+        let header =
+            Header { payload_length: 5 * 28, segment_count: 5, created_at: 0, payload_crc32: 0 };
+        let unsettled = |entries: &[u64], header: Header| -> Vec<(u32, u32)> {
+            let folder = tempfile::tempdir().unwrap();
+            note(folder.path(), entries);
+            let parts = load(folder.path()).unsettled(1_000, &header);
+            parts.iter().map(|part| (part.first, part.segment_count)).collect()
+        };
+        let mark = |index| Header::mark(1_000, index);
+        assert_eq!(unsettled(&[8, 2_000], header), [(0, 5)]);
+        assert_eq!(unsettled(&[mark(2)], header), [(0, 2), (3, 2)]);
+        assert_eq!(unsettled(&[mark(4), mark(0), mark(1)], header), [(2, 2)]);
+        assert_eq!(unsettled(&[mark(1), 1_000], header), []);
+        assert_eq!(unsettled(&[0, 1, 2, 3, 4].map(mark), header), []);
+        // One that is too short for marks has none.
+        let short = Header { payload_length: 5 * 28 - 1, ..header };
+        assert_eq!(unsettled(&[mark(2)], short), [(0, 5)]);
     }
 
     #[test]

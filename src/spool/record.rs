@@ -34,8 +34,8 @@ pub const HEADER_BYTES: usize = 28;
 /// What of the header its checksum covers.
 const HEADER_BYTES_CHECKED: usize = HEADER_BYTES - 4;
 
-/// What a search reads at a time.
-const WINDOW_BYTES: usize = 64 * 1024;
+/// What is read at a time.
+pub const WINDOW_BYTES: usize = 64 * 1024;
 
 /// What stands before a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,18 @@ impl Header {
     /// Header and payload together.
     pub fn record_bytes(&self) -> u64 {
         HEADER_BYTES as u64 + u64::from(self.payload_length)
+    }
+
+    /// Whether its segments can be settled one by one: the record is long enough for the
+    /// [`mark`](Self::mark) of each to lie within it.
+    pub fn is_divisible(&self) -> bool {
+        u64::from(self.segment_count) * HEADER_BYTES as u64 <= u64::from(self.payload_length)
+    }
+
+    /// What stands for the segment with this index in the progress of a record at `offset` of which
+    /// not all segments are settled: a place within the record, where no other record begins.
+    pub fn mark(offset: u64, index: u32) -> u64 {
+        offset.saturating_add((u64::from(index) + 1) * HEADER_BYTES as u64)
     }
 }
 
@@ -150,16 +162,26 @@ fn search(file: &File, mut offset: u64, length_bytes: u64) -> io::Result<u64> {
     Ok(length_bytes)
 }
 
-/// Reads the payload of the record at `offset`; says whether it is what was written.
-pub fn read_payload(
+/// Whether the payload of the record at `offset` is what was written. It is read piece by piece into
+/// `window`, which is not empty.
+pub fn verify_payload(
     file: &File,
     offset: u64,
     header: &Header,
-    payload: &mut Vec<u8>,
+    window: &mut [u8],
 ) -> io::Result<bool> {
-    payload.resize(header.payload_length as usize, 0);
-    file.read_exact_at(payload, offset + HEADER_BYTES as u64)?;
-    Ok(crc32fast::hash(payload) == header.payload_crc32)
+    let mut crc32 = crc32fast::Hasher::new();
+    let mut offset = offset + HEADER_BYTES as u64;
+    let mut rest_bytes = header.payload_length as usize;
+    while rest_bytes > 0 {
+        let length_bytes = rest_bytes.min(window.len());
+        let piece = &mut window[..length_bytes];
+        file.read_exact_at(piece, offset)?;
+        crc32.update(piece);
+        offset += length_bytes as u64;
+        rest_bytes -= length_bytes;
+    }
+    Ok(crc32.finalize() == header.payload_crc32)
 }
 
 #[cfg(test)]

@@ -20,8 +20,9 @@ fn drain(spool: &mut Spool) -> Drained {
     loop {
         let id = match spool.next(NOW) {
             Next::Record(record) => {
-                let name = u32::from_le_bytes(*record.payload.first_chunk().unwrap());
-                assert_eq!(record.payload, payload(name));
+                let found = read(spool, &record);
+                let name = u32::from_le_bytes(*found.first_chunk().unwrap());
+                assert_eq!(found, payload(name));
                 drained.names.push(name);
                 record.id
             }
@@ -378,10 +379,9 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
     // A smaller one still fits, and is behind the others.
     let _ = append(&mut spool, 7);
     for _ in 0..written_count {
-        let Next::Record(record) = spool.next(NOW) else { panic!("a record is missing") };
-        assert_eq!(record.payload, large);
-        let id = record.id;
-        spool.settle(id).unwrap();
+        let record = take_record(&mut spool);
+        assert_eq!(read(&mut spool, &record), large);
+        spool.settle(record.id).unwrap();
     }
     let (name, id) = take(&mut spool);
     assert_eq!(name, 7);

@@ -1,4 +1,6 @@
 //! The spool beside a model of it that is too simple to be wrong.
+//!
+//! A record of the model is a part of one: a run of its segments.
 
 use super::*;
 use proptest::prelude::*;
@@ -6,8 +8,15 @@ use std::collections::VecDeque;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { length: usize, age: u64 },
+    Append {
+        length: usize,
+        segment_count: u32,
+        age: u64,
+    },
     Next,
+    /// Takes the next one and puts all but so many segments of it back.
+    Split(u32),
+    SetAside(usize),
     Settle(usize),
     Release(usize),
     Wait(u64),
@@ -17,8 +26,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..300usize, 0..60u64).prop_map(|(length, age)| Step::Append { length, age }),
-        6 => Just(Step::Next),
+        6 => (0..300usize, 1..9u32, 0..60u64)
+            .prop_map(|(length, segment_count, age)| Step::Append { length, segment_count, age }),
+        5 => Just(Step::Next),
+        2 => (1..5u32).prop_map(Step::Split),
+        1 => any::<usize>().prop_map(Step::SetAside),
         3 => any::<usize>().prop_map(Step::Settle),
         3 => any::<usize>().prop_map(Step::Release),
         1 => (0..60u64).prop_map(Step::Wait),
@@ -31,13 +43,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 0..120)
 }
 
-/// A record as the model knows it; `name` is its number and its count of segments.
+/// A run of the segments of a record. The `name` of the record is in its payload, if that has room.
 #[derive(Debug, Clone)]
 struct Expected {
-    name: u32,
+    name: u8,
     length: usize,
     created_at: u64,
+    segments: Range<u32>,
     taken: Option<RecordId>,
+    is_set_aside: bool,
 }
 
 /// All that is not settled, from the oldest on.
@@ -55,31 +69,68 @@ impl Model {
         taken.get(index % taken.len().max(1)).copied()
     }
 
-    /// Compares what the spool came upon with what it should come upon.
-    fn check_next(&mut self, next: &Next<'_>, now: u64) {
-        let place = self.records.iter().position(|record| record.taken.is_none());
+    /// Compares what the spool comes upon with what it should come upon. Returns its place and its
+    /// id, if it is taken.
+    fn check_next(&mut self, spool: &mut Spool, now: u64) -> Option<(usize, RecordId)> {
+        let waits = |record: &Expected| record.taken.is_none() && !record.is_set_aside;
+        let place = self.records.iter().position(waits);
         let expected = place.map(|place| &mut self.records[place]);
-        match (next, expected) {
-            (Next::Empty, None) => {}
+        match (spool.next(now), expected) {
+            (Next::Empty, None) => None,
             (Next::Expired { segment_count }, Some(expected)) => {
                 assert!(now - expected.created_at > AGE_MAX.as_secs());
-                assert_eq!(*segment_count, expected.name);
+                assert_eq!(segment_count as usize, expected.segments.len());
                 self.records.remove(place.unwrap());
+                None
             }
             (Next::Record(record), Some(expected)) => {
                 assert!(now - expected.created_at <= AGE_MAX.as_secs());
-                assert_eq!(record.segment_count, expected.name);
+                assert_eq!(record.taken, expected.segments);
                 assert_eq!(record.created_at, expected.created_at);
-                assert_eq!(record.payload, vec![7; expected.length]);
+                assert_eq!(read(spool, &record), vec![expected.name; expected.length]);
                 expected.taken = Some(record.id);
+                Some((place.unwrap(), record.id))
             }
             (next, expected) => panic!("{next:?} instead of {expected:?}"),
         }
     }
 
-    fn segment_count(&self) -> u64 {
-        self.records.iter().map(|record| u64::from(record.name)).sum()
+    /// Puts all but the first `count` segments of the one at `place` back.
+    fn split(&mut self, place: usize, count: u32) {
+        let record = &mut self.records[place];
+        let middle = record.segments.start + count;
+        let rest =
+            Expected { segments: middle..record.segments.end, taken: None, ..record.clone() };
+        record.segments.end = middle;
+        self.records.insert(place + 1, rest);
     }
+
+    /// What a crash does: all that is not settled is there again, and of a record that was never
+    /// divided, or of which nothing is settled, as one.
+    fn crash(&mut self) {
+        let mut records: VecDeque<Expected> = VecDeque::new();
+        for record in std::mem::take(&mut self.records) {
+            let record = Expected { taken: None, is_set_aside: false, ..record };
+            match records.back_mut() {
+                Some(last)
+                    if (last.name, last.segments.end) == (record.name, record.segments.start) =>
+                {
+                    last.segments.end = record.segments.end;
+                }
+                _ => records.push_back(record),
+            }
+        }
+        self.records = records;
+    }
+
+    fn segment_count(&self) -> u64 {
+        self.records.iter().map(|record| record.segments.len() as u64).sum()
+    }
+}
+
+/// Whether a record of so many bytes can be divided.
+fn is_divisible(length: usize, segments: &Range<u32>, count: u32, total: u32) -> bool {
+    total as usize * HEADER_BYTES <= length && (count as usize) < segments.len()
 }
 
 proptest! {
@@ -90,17 +141,37 @@ proptest! {
         let folder = folder();
         let mut spool = open_small(folder.path(), 1 << 30, 800);
         let mut model = Model::default();
+        let mut totals = std::collections::BTreeMap::new();
         let (mut now, mut name, mut is_counted) = (NOW, 0, true);
         for step in steps {
             match step {
-                Step::Append { length, age } => {
+                Step::Append { length, segment_count, age } => {
                     name += 1;
                     let created_at = now - age;
-                    let displaced = spool.append(&[&vec![7; length]], name, created_at).unwrap();
+                    let payload = vec![name; length];
+                    let displaced = spool.append(&[&payload], segment_count, created_at).unwrap();
                     prop_assert_eq!(displaced, Displaced::default());
-                    model.records.push_back(Expected { name, length, created_at, taken: None });
+                    let segments = 0..segment_count;
+                    totals.insert(name, segment_count);
+                    let (taken, is_set_aside) = (None, false);
+                    model.records.push_back(
+                        Expected { name, length, created_at, segments, taken, is_set_aside }
+                    );
                 }
-                Step::Next => model.check_next(&spool.next(now), now),
+                Step::Next => _ = model.check_next(&mut spool, now),
+                Step::Split(count) => if let Some((place, id)) = model.check_next(&mut spool, now) {
+                    let Expected { name, length, segments, .. } = &model.records[place];
+                    let is_divisible = is_divisible(*length, segments, count, totals[name]);
+                    prop_assert_eq!(spool.split(id, count), is_divisible);
+                    if is_divisible {
+                        model.split(place, count);
+                    }
+                },
+                Step::SetAside(index) => if let Some((place, id)) = model.taken(index) {
+                    spool.set_aside(id);
+                    model.records[place].taken = None;
+                    model.records[place].is_set_aside = true;
+                },
                 Step::Settle(index) => if let Some((place, id)) = model.taken(index) {
                     spool.settle(id).unwrap();
                     model.records.remove(place);
@@ -114,7 +185,7 @@ proptest! {
                 Step::Crash => {
                     drop(spool);
                     spool = open_small(folder.path(), 1 << 30, 800);
-                    model.records.iter_mut().for_each(|record| record.taken = None);
+                    model.crash();
                     is_counted = false;
                 }
             }
@@ -134,18 +205,39 @@ proptest! {
         let (mut now, mut appended, mut gone) = (NOW, 0, 0);
         for step in steps {
             match step {
-                Step::Append { length, age } => {
-                    let displaced = spool.append(&[&vec![7; length]], 3, now - age).unwrap();
-                    appended += 3;
+                Step::Append { length, segment_count, age } => {
+                    let payload = vec![7; length];
+                    let displaced = spool.append(&[&payload], segment_count, now - age).unwrap();
+                    appended += u64::from(segment_count);
                     gone += displaced.segment_count;
                     prop_assert!(spool.size_bytes() <= 3_000);
                 }
-                Step::Next => match spool.next(now) {
-                    Next::Record(record) => taken.push((record.id, record.segment_count.into())),
+                Step::Next | Step::Split(_) => match spool.next(now) {
+                    Next::Record(record) => {
+                        let mut count = record.taken.len() as u64;
+                        if let Step::Split(first) = step && spool.split(record.id, first) {
+                            count = first.into();
+                        }
+                        taken.push((record.id, count));
+                    }
                     Next::Expired { segment_count } => gone += u64::from(segment_count),
                     Next::Damaged(damage) => panic!("{damage:?}"),
                     Next::Unreadable(error) => panic!("{error}"),
                     Next::Empty => {}
+                },
+                Step::SetAside(_) => if let Some((id, segment_count)) = taken.pop() {
+                    // One whose file was evicted is not there to be set aside.
+                    if spool.release(id) {
+                        while let Next::Record(record) = spool.next(0) {
+                            if record.id == id {
+                                spool.set_aside(id);
+                                break;
+                            }
+                            taken.push((record.id, record.taken.len() as u64));
+                        }
+                    } else {
+                        gone += segment_count;
+                    }
                 },
                 Step::Settle(_) => if let Some((id, segment_count)) = taken.pop() {
                     spool.settle(id).unwrap();
@@ -166,13 +258,17 @@ proptest! {
         }
         loop {
             match spool.next(now) {
-                Next::Record(record) => gone += u64::from(record.segment_count),
+                Next::Record(record) => {
+                    gone += record.taken.len() as u64;
+                    spool.settle(record.id).unwrap();
+                }
                 Next::Expired { segment_count } => gone += u64::from(segment_count),
                 Next::Damaged(damage) => panic!("{damage:?}"),
-                    Next::Unreadable(error) => panic!("{error}"),
+                Next::Unreadable(error) => panic!("{error}"),
                 Next::Empty => break,
             }
         }
-        prop_assert_eq!(appended, gone);
+        // What was set aside is there still.
+        prop_assert_eq!(appended, gone + spool.segment_count());
     }
 }
