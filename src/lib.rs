@@ -55,6 +55,7 @@ pub mod daemon;
 pub mod account;
 pub mod address;
 pub mod cause;
+pub mod clock;
 pub mod endpoint;
 pub mod escape;
 pub mod hash;

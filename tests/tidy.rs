@@ -30,6 +30,7 @@ const LEAVES: &[&str] = &[
     "account",
     "address",
     "cause",
+    "clock",
     "config",
     "endpoint",
     "escape",
