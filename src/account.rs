@@ -12,10 +12,11 @@ mod sizes;
 pub use census::{CensusTaker, Held, Question};
 pub use sizes::Sizes;
 
+use crate::clock::{Clock, Moment};
 use crate::status::Status;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Who asks what is held waits so long for the answer.
@@ -169,8 +170,8 @@ pub struct SpoolCounts {
     pub size_bytes: AtomicU64,
     /// Segments in them that are not settled, as far as they were counted.
     pub segment_count: AtomicU64,
-    /// When the first of those was made, in seconds since 1970; 0: there is none.
-    pub oldest_created_at: AtomicU64,
+    /// When the first of those was made, in seconds since boot.
+    oldest_made_at: Mutex<Option<i64>>,
     /// Appends, reads and other work of it that failed.
     pub errors: Counter,
     /// Pieces of its files that could not be read: torn off, or changed.
@@ -180,16 +181,16 @@ pub struct SpoolCounts {
 }
 
 impl SpoolCounts {
+    /// Sets when the first of the segments in it was made, in seconds since boot; `None`: there is
+    /// none.
+    pub fn set_oldest(&self, made_at: Option<i64>) {
+        *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner) = made_at;
+    }
+
     /// How old the first of the segments in it is at `now`.
-    pub fn oldest_age(&self, now: SystemTime) -> Duration {
-        match self.oldest_created_at.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            seconds => {
-                let created_at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-                // A clock that was set back makes nothing old.
-                now.duration_since(created_at).unwrap_or_default()
-            }
-        }
+    pub fn oldest_age(&self, now: Moment) -> Duration {
+        let made_at = *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner);
+        made_at.map_or(Duration::ZERO, |made_at| now.since(made_at))
     }
 }
 
@@ -250,6 +251,8 @@ pub struct Account {
     pub proxy: ProxyCounts,
     /// What keeps segments from being delivered.
     pub status: Status,
+    /// What ages and dates are by; the service's answers set it.
+    pub clock: Clock,
     /// How long requests take, and how full batches are.
     pub sizes: Sizes,
     rate_limit: AtomicU64,
@@ -391,12 +394,15 @@ mod tests {
 
     #[test]
     fn the_oldest_segment_of_a_spool_ages_and_of_none_there_is_no_age() {
-        let (counts, epoch) = (SpoolCounts::default(), SystemTime::UNIX_EPOCH);
-        let at = |seconds| epoch + Duration::from_secs(seconds);
-        assert_eq!(counts.oldest_age(at(1_000)), Duration::ZERO);
-        counts.oldest_created_at.store(1_000, Ordering::Relaxed);
-        assert_eq!(counts.oldest_age(at(1_060)), Duration::from_secs(60));
-        assert_eq!(counts.oldest_age(at(900)), Duration::ZERO, "the clock was set back");
+        let (counts, account) = (SpoolCounts::default(), Account::default());
+        let now = account.clock.now();
+        assert_eq!(counts.oldest_age(now), Duration::ZERO);
+        counts.set_oldest(Some(now.uptime_seconds - 60));
+        assert_eq!(counts.oldest_age(now), Duration::from_secs(60));
+        counts.set_oldest(Some(i64::MIN));
+        assert_eq!(counts.oldest_age(now).as_secs(), i64::MAX as u64);
+        counts.set_oldest(Some(i64::MAX));
+        assert_eq!(counts.oldest_age(now), Duration::ZERO);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::local_http::Server;
 use crate::log;
 use crate::memory::Pool;
 use crate::metrics::{Metrics, Subject};
-use crate::outlet::{Deadline, Outlet};
+use crate::outlet::{Deadline, Outlet, SpoolThread};
 use crate::panics::{self, Alarm};
 use crate::receive::{Backend, Binding, Choice, SocketGroup, Spread};
 use crate::spool;
@@ -70,6 +70,11 @@ impl Flow {
         let account = Arc::new(Account::new(limits.receiver_count));
         panics::show(Arc::clone(&account));
         let alarm = Alarm::default();
+        let has_spool = spool.is_some();
+        let spool = spool
+            .map(|it| SpoolThread::start(it, Arc::clone(&pool), Arc::clone(&account)))
+            .transpose()
+            .map_err(DaemonError::SpoolThread)?;
         let sinks =
             Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), alarm: alarm.clone() };
         let udp_address = group.local_address();
@@ -79,7 +84,7 @@ impl Flow {
         let (route, arrival) = oneshot::channel();
         let ending = Ending {
             time: Duration::from_secs(config.shutdown_seconds),
-            has_spool: spool.is_some(),
+            has_spool,
             // The other daemon on the port takes what comes from now on.
             waits_for_quiet: !config.share_port,
             spools_at_once: false,

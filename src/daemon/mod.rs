@@ -85,6 +85,12 @@ pub enum DaemonError {
     /// The certificates to trust cannot be used
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The system refuses the spool's thread
+    #[error(
+        "the thread of the spool (Spool.Path) cannot be made: {0}. Allow more threads (TasksMax, \
+         pids.max, ulimit -u), or run without a spool"
+    )]
+    SpoolThread(#[source] io::Error),
     /// The system refuses a thread, a descriptor or a signal handler
     #[error("the system refuses what the daemon needs to run: {0}")]
     System(#[from] io::Error),

@@ -128,6 +128,28 @@ fn keep_to_processor(index: usize) {
     }
 }
 
+/// A runtime that may be dropped anywhere: tokio's own panics in the context of another one, which
+/// is where this one is dropped when its thread cannot be made.
+struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    fn new() -> io::Result<Self> {
+        Ok(Self(Some(tokio::runtime::Builder::new_current_thread().enable_all().build()?)))
+    }
+
+    fn get(&self) -> &tokio::runtime::Runtime {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// The thread that makes batches and sends them.
 #[derive(Debug)]
 pub struct UploadThread {
@@ -149,9 +171,10 @@ impl UploadThread {
     pub fn start(mut outlet: Outlet, alarm: Alarm) -> io::Result<Self> {
         let (deadline, mut deadline_receiver) = watch::channel(None);
         let (ended_sender, ended) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = Runtime::new()?;
         thread::Builder::new().name(Self::NAME.into()).spawn(move || {
-            let mut run = || panics::catch(|| runtime.block_on(outlet.run(&mut deadline_receiver)));
+            let mut run =
+                || panics::catch(|| runtime.get().block_on(outlet.run(&mut deadline_receiver)));
             let held_count = run().or_else(|panicked| {
                 alarm.raise(panicked);
                 run()
@@ -161,8 +184,6 @@ impl UploadThread {
                 0
             });
             let _ = ended_sender.send(held_count);
-            // A name that is being looked up is not worth a wait.
-            runtime.shutdown_background();
         })?;
         Ok(Self { deadline, ended, held_count: None })
     }

@@ -14,7 +14,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 /// What is shown, and what was asked for it.
 #[derive(Debug)]
@@ -135,7 +134,7 @@ impl Source {
             (
                 "spool_oldest_age_seconds",
                 "Seconds since the segment was received that has been in the spool for longest",
-                spool.oldest_age(SystemTime::now()).as_secs(),
+                spool.oldest_age(subject.account.clock.now()).as_secs(),
             ),
         ] {
             let gauge = ConstGauge::new(value);

@@ -202,6 +202,7 @@ mod tests {
             "xray_proxy_requests_total{outcome=\"refused\"} 0",
             "xray_spool_size_bytes 0",
             "xray_spool_oldest_age_seconds 0",
+            "xray_panics_total{thread=\"spool\"} 0",
             "xray_upload_rate_limit 0.0",
             "xray_receiver_datagrams_total{receiver=\"1\"} 0",
             "xray_receiver_kernel_drops_total{receiver=\"0\"} 0",

@@ -15,6 +15,7 @@ mod ending;
 mod gathering;
 mod replay;
 mod spool_report;
+mod spool_thread;
 mod spooler;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ mod trim;
 mod turn;
 
 pub use ending::Deadline;
+pub use spool_thread::SpoolThread;
 
 use crate::account::{Account, CensusTaker, DropReason, Held};
 use crate::batch::Batcher;
@@ -30,7 +32,6 @@ use crate::log::RateLimit;
 use crate::memory::Pool;
 use crate::panics;
 use crate::ring::{Parcel, Progress, Rings};
-use crate::spool;
 use crate::status::Trouble;
 use crate::tail::Tail;
 use crate::upload::Uploader;
@@ -75,18 +76,17 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// An outlet for `rings`, with a spool if there are options for one.
+    /// An outlet for `rings`, with a spool if there is a thread for one.
     pub fn new(
         limits: &Limits,
         rings: Rings,
         uploader: Uploader,
-        spool: Option<spool::Options>,
+        spool: Option<SpoolThread>,
         pool: Arc<Pool>,
         account: Arc<Account>,
     ) -> Self {
         let batcher = Batcher::new(Arc::clone(&pool), limits.body_bytes_max, limits.lane_count_max);
-        let spooler =
-            spool.map(|options| Spooler::new(options, Arc::clone(&pool), Arc::clone(&account)));
+        let spooler = spool.map(|thread| Spooler::new(thread, Arc::clone(&account)));
         Self {
             rings,
             pool,

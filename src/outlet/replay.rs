@@ -5,14 +5,15 @@
 //! each of as many documents as make a quarter of what is not reserved. Bound: the pool's memory; of
 //! records that cannot be used, [`SKIPPED_COUNT_MAX`] in a turn.
 
-use super::turn::{Done, unix_seconds};
+use super::turn::Done;
 use crate::batch::{Batch, RecordError, RecordTable, TABLE_BYTES_MAX};
+use crate::clock::Moment;
 use crate::log::RateLimit;
 use crate::memory::Pool;
 use crate::spool::{Next, Record, Spool, SpoolError};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 use tracing::error;
 
 /// Records that cannot be used which a turn looks at, at most, before others have their turn.
@@ -41,11 +42,11 @@ pub fn replay(
     spool: &mut Spool,
     count: usize,
     pool: &Arc<Pool>,
+    now: Moment,
     done: &mut Done,
 ) -> Result<(), SpoolError> {
     let mut skipped_count = 0;
     let mut result = Ok(());
-    let now = unix_seconds(SystemTime::now());
     while done.read.len() < count && skipped_count < SKIPPED_COUNT_MAX && !pool.is_half_used() {
         skipped_count += 1;
         let record = match spool.next(now) {
@@ -59,7 +60,7 @@ pub fn replay(
                 continue;
             }
         };
-        match read(spool, &record, now, pool) {
+        match read(spool, &record, pool) {
             Ok(batch) => done.read.push((batch, record.id)),
             Err(Missed::Gone(next)) => note(next, done, &mut result),
             Err(Missed::MemoryShort) => {
@@ -109,7 +110,7 @@ fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
 }
 
 /// Reads a record, or as much of it as is read at once; the rest of it is put back.
-fn read(spool: &mut Spool, record: &Record, now: u64, pool: &Arc<Pool>) -> Result<Batch, Missed> {
+fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, Missed> {
     let id = record.id;
     let mut start = [0; TABLE_BYTES_MAX];
     let start_bytes = TABLE_BYTES_MAX.min(record.payload_bytes as usize);
@@ -127,8 +128,7 @@ fn read(spool: &mut Spool, record: &Record, now: u64, pool: &Arc<Pool>) -> Resul
         return Err(Missed::TooLarge);
     }
     let part = documents.start..documents.start + count;
-    let age = Duration::from_secs(now.saturating_sub(record.created_at));
-    let oldest_at = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+    let oldest_at = Instant::now().checked_sub(record.age).unwrap_or_else(Instant::now);
     let read = table.read(part, oldest_at, pool, |at, bytes| spool.read(id, at as u64, bytes));
     read.map_err(|error| match error {
         RecordError::Memory(_) => Missed::MemoryShort,
@@ -141,9 +141,11 @@ mod tests {
     use super::super::turn::{Work, Writes, turn};
     use super::*;
     use crate::batch::test_batch;
+    use crate::clock::Clock;
     use crate::memory::CHUNK_BYTES;
     use crate::spool::Options;
     use crate::upload::{Attempt, Uploader};
+    use std::time::Duration;
     use tokio::sync::oneshot;
 
     /// A document of so many chunks.
@@ -158,11 +160,14 @@ mod tests {
     }
 
     /// A spool with a record for each of these batches.
-    fn spool(folder: &tempfile::TempDir, batches: Vec<Vec<String>>) -> Box<Spool> {
+    fn spool(folder: &tempfile::TempDir, batches: Vec<Vec<String>>) -> Spool {
         let (path, age_max) = (folder.path().to_owned(), Duration::from_secs(60));
-        let spool = Spool::open(Options { path, size_bytes_max: 16 << 20, age_max }).unwrap().0;
+        let (clock, options) =
+            (Clock::default(), Options { path, size_bytes_max: 16 << 20, age_max });
+        let mut spool = Spool::open(options, clock.now()).unwrap().0;
         let writes = Writes::new(batches.into_iter().map(attempt).collect());
-        let (spool, done) = turn(Box::new(spool), &writes, Work::default(), &Pool::new(10, 1));
+        let (pool, mut done) = (Pool::new(10, 1), Done::default());
+        turn(&mut spool, &writes, Work::default(), &pool, &clock, &mut done);
         assert!(done.failure.is_none());
         spool
     }
@@ -181,7 +186,7 @@ mod tests {
         let mut all = Vec::new();
         while all.len() < 11 {
             let mut done = Done::default();
-            replay(&mut spool, 100, &pool, &mut done).unwrap();
+            replay(&mut spool, 100, &pool, Clock::default().now(), &mut done).unwrap();
             assert!(!done.read.is_empty(), "{all:?}");
             assert!(pool.used() <= 24);
             for (batch, id) in done.read {
@@ -201,7 +206,7 @@ mod tests {
         let large = vec![document(0, 1), document(1, 7)];
         let mut spool = spool(&folder, vec![large, vec![document(2, 1)]]);
         let (pool, mut done) = (Pool::new(10, 4), Done::default());
-        replay(&mut spool, 100, &pool, &mut done).unwrap();
+        replay(&mut spool, 100, &pool, Clock::default().now(), &mut done).unwrap();
         let [(batch, id)] = &done.read[..] else { panic!("{done:?}") };
         assert_eq!((ids(batch), done.is_read_out, done.is_memory_short), (vec![2], true, false));
         spool.settle(*id).unwrap();

@@ -3,10 +3,11 @@
 //! In: what a turn has done, and failures. Out: counters, the reasons of `/ready`, lines of the log,
 //! each bounded in its rate. Runs on the upload thread.
 
+use super::spool_thread::Sizes;
 use super::turn::Done;
 use crate::account::{Account, DropReason};
 use crate::log::RateLimit;
-use crate::spool::{Found, Options, Removal, Spool, SpoolError};
+use crate::spool::{Found, Options, Removal, SpoolError};
 use crate::status::Trouble;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Report {
     }
 
     /// The spool is open.
-    pub fn opened(&mut self, spool: &Spool, found: &Found) {
+    pub fn opened(&mut self, sizes: &Sizes, found: &Found) {
         let path = self.path.display();
         info!(
             "The spool {path} is open: {} bytes in {} files of earlier runs",
@@ -55,7 +56,7 @@ impl Report {
                 found.refused_count
             );
         }
-        self.note_size(spool, found.oldest_created_at);
+        self.note_size(sizes);
         self.has_failed = false;
         self.account.status.end(Trouble::SpoolFailing);
     }
@@ -75,6 +76,11 @@ impl Report {
         });
     }
 
+    /// A job of its thread has panicked, and the spool is opened again after `pause`.
+    pub fn panicked(&mut self, message: &str, pause: Duration) {
+        self.failed(&SpoolError::Panic(message.to_owned()), pause);
+    }
+
     /// It takes what is written: a failure that went with a line ends with one.
     pub fn works(&mut self) {
         if std::mem::take(&mut self.has_failed) {
@@ -84,8 +90,13 @@ impl Report {
     }
 
     /// A turn is over. What it has written and read is for who has the batches to count.
-    pub fn done(&self, spool: &Spool, done: &Done) {
-        self.note_size(spool, done.oldest_created_at);
+    pub fn done(&self, done: &Done) {
+        self.note_size(&done.sizes);
+        self.lost(done);
+    }
+
+    /// What a turn has found to be lost, also one that did not come to its end.
+    pub fn lost(&self, done: &Done) {
         self.note_fullness(done.displaced_count);
         self.given_up(DropReason::SpoolFull, done.displaced_count);
         self.given_up(DropReason::SpoolAge, done.expired_count);
@@ -97,11 +108,11 @@ impl Report {
         }
     }
 
-    fn note_size(&self, spool: &Spool, oldest_created_at: Option<u64>) {
+    fn note_size(&self, sizes: &Sizes) {
         let counts = &self.account.spool;
-        counts.size_bytes.store(spool.size_bytes(), Ordering::Relaxed);
-        counts.segment_count.store(spool.segment_count(), Ordering::Relaxed);
-        counts.oldest_created_at.store(oldest_created_at.unwrap_or_default(), Ordering::Relaxed);
+        counts.size_bytes.store(sizes.bytes, Ordering::Relaxed);
+        counts.segment_count.store(sizes.segment_count, Ordering::Relaxed);
+        counts.set_oldest(sizes.oldest_made_at);
     }
 
     fn note_fullness(&self, displaced_count: u64) {

@@ -1,27 +1,26 @@
 //! The spool's part of the upload thread: batches to disk and back, without a wait for the disk.
 //!
 //! In: attempts for which memory is too short, or for which no time is left. Out: the same ones
-//! again when the service takes batches. Files are read and written in *turns* on a thread beside
-//! (`turn.rs`): one at a time, each with all that has come together since the last. What could not
-//! be written comes back ([`Spooler::unwritten`]); after a failure the spool rests for
-//! [`RETRY_PAUSE`], and memory is all there is until then. It is tried after each such pause, with
+//! again when the service takes batches. Files are read and written in *turns* on the spool's thread
+//! (`spool_thread.rs`, `turn.rs`): one at a time, each with all that has come together since the last.
+//! What could not be written comes back ([`Spooler::unwritten`]); after a failure nothing is written
+//! for [`RETRY_PAUSE`], and memory is all there is until then. It is tried after each such pause, with
 //! whatever is to be written or with a probe: so it is known to fail for as long as it does, and no
-//! longer. What lies in it is read meanwhile, which may be what makes room. `spool_report.rs` says
-//! what happens.
+//! longer. What lies in it is read and brought to the disk meanwhile. A turn that panics is a failure
+//! too, after which the spool is opened again. `spool_report.rs` says what happens.
 //!
 //! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
 
 use super::spool_report::Report;
-use super::turn::{Done, Work, Writes, turn};
+use super::spool_thread::{Job, Outcome, Sizes, SpoolThread};
+use super::turn::{Done, Work, Writes};
 use crate::account::Account;
 use crate::batch::Batch;
-use crate::memory::Pool;
-use crate::spool::{Found, Options, RecordId, Spool, SpoolError};
+use crate::spool::{Found, RecordId, SpoolError};
 use crate::upload::Attempt;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 
 /// Batches on their way to the disk at most.
 const WRITE_COUNT_MAX: usize = 8;
@@ -41,16 +40,15 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 enum State {
     Closed,
-    Open(Box<Spool>),
-    Opening(JoinHandle<Result<(Spool, Found), SpoolError>>),
-    Busy { turn: JoinHandle<(Box<Spool>, Done)>, writes: Arc<Writes> },
+    Open,
+    Opening,
+    Busy { writes: Arc<Writes> },
 }
 
 /// The spool, and what is on its way to it.
 #[derive(Debug)]
 pub struct Spooler {
-    options: Options,
-    pool: Arc<Pool>,
+    thread: SpoolThread,
     account: Arc<Account>,
     state: State,
     writes: Vec<Attempt>,
@@ -60,12 +58,14 @@ pub struct Spooler {
     /// Whether there may be something to be read.
     may_have_more: bool,
     report: Report,
-    /// Before this the spool is left alone.
+    /// Before this nothing is written, and a closed spool is left alone.
     rests_until: Option<Instant>,
     /// When to find out whether it can be written to again: perhaps nothing else does.
     probe_at: Option<Instant>,
     /// When what was written is brought to the disk itself.
     sync_at: Option<Instant>,
+    /// Whether that has failed the last time.
+    is_unsynced: bool,
     /// Before this nothing is read: memory had no room.
     reads_at: Option<Instant>,
     /// When files that could not be read are tried again.
@@ -74,11 +74,10 @@ pub struct Spooler {
 
 impl Spooler {
     /// A spooler whose spool is not open yet; it counts into `account`.
-    pub fn new(options: Options, pool: Arc<Pool>, account: Arc<Account>) -> Self {
-        let report = Report::new(&options, Arc::clone(&account));
+    pub fn new(thread: SpoolThread, account: Arc<Account>) -> Self {
+        let report = Report::new(thread.options(), Arc::clone(&account));
         Self {
-            options,
-            pool,
+            thread,
             account,
             state: State::Closed,
             writes: Vec::new(),
@@ -90,6 +89,7 @@ impl Spooler {
             rests_until: None,
             probe_at: None,
             sync_at: None,
+            is_unsynced: false,
             reads_at: None,
             retries_at: None,
         }
@@ -97,7 +97,11 @@ impl Spooler {
 
     /// Whether the spool is open and has not just failed.
     pub fn is_working(&self) -> bool {
-        matches!(self.state, State::Open(_) | State::Busy { .. }) && self.rests_until.is_none()
+        self.is_open() && self.rests_until.is_none()
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Busy { .. })
     }
 
     /// Whether it takes one more attempt now.
@@ -154,7 +158,7 @@ impl Spooler {
 
     /// Whether there is something to read, as far as is known.
     pub fn may_have_more(&self) -> bool {
-        self.may_have_more && self.is_working()
+        self.may_have_more && self.is_open()
     }
 
     /// Asks for so many batches out of the spool; [`read`](Self::read) has them later.
@@ -162,7 +166,7 @@ impl Spooler {
     /// Not while a turn is on its way: it may be reading some already.
     pub fn ask(&mut self, count: usize) {
         let may_read = self.may_have_more && self.reads_at.is_none();
-        if may_read && matches!(self.state, State::Open(_)) {
+        if may_read && matches!(self.state, State::Open) {
             self.work.read_count = count;
         }
     }
@@ -196,37 +200,33 @@ impl Spooler {
             self.work.is_retry_due = true;
             self.may_have_more = true;
         }
-        if self.rests_until.is_some() {
-            return;
-        }
-        match mem::replace(&mut self.state, State::Closed) {
-            State::Closed => {
-                let options = self.options.clone();
-                let opening = tokio::task::spawn_blocking(move || Spool::open(options));
-                self.state = State::Opening(opening);
+        match self.state {
+            State::Closed if self.rests_until.is_none() => {
+                self.thread.give(Job::Open);
+                self.state = State::Opening;
             }
-            State::Open(spool) if self.has_work() => {
-                let writes = Arc::new(Writes::new(mem::take(&mut self.writes)));
-                let (work, pool) = (mem::take(&mut self.work), Arc::clone(&self.pool));
-                let shared = Arc::clone(&writes);
-                let turn = tokio::task::spawn_blocking(move || turn(spool, &shared, work, &pool));
-                self.state = State::Busy { turn, writes };
+            State::Open if self.has_work() => {
+                let is_resting = self.rests_until.is_some();
+                let attempts = if is_resting { Vec::new() } else { mem::take(&mut self.writes) };
+                let writes = Arc::new(Writes::new(attempts));
+                self.thread.give(Job::Turn(Arc::clone(&writes), mem::take(&mut self.work)));
+                self.state = State::Busy { writes };
             }
-            state => self.state = state,
+            _ => {}
         }
     }
 
     fn has_work(&self) -> bool {
-        let Work { settled, released, read_count, is_sync_due, is_retry_due, is_probe_due } =
-            &self.work;
-        let is_asked = !settled.is_empty() || !released.is_empty() || *read_count > 0;
-        is_asked || *is_sync_due || *is_retry_due || *is_probe_due || !self.writes.is_empty()
+        let work = &self.work;
+        let is_asked = !work.settled.is_empty() || !work.released.is_empty() || work.read_count > 0;
+        let is_due = work.is_sync_due || work.is_retry_due || work.is_probe_due;
+        is_asked || is_due || (self.rests_until.is_none() && !self.writes.is_empty())
     }
 
-    /// Whether all that it was given is done.
+    /// Whether all that it was given is done, or nothing can be done now.
     pub fn is_idle(&self) -> bool {
-        let is_busy = matches!(self.state, State::Busy { .. } | State::Opening(_));
-        self.rests_until.is_some() || (!is_busy && !self.has_work())
+        let is_busy = matches!(self.state, State::Busy { .. } | State::Opening);
+        !is_busy && (self.rests_until.is_some() || !self.has_work())
     }
 
     /// When [`start_due`](Self::start_due) has something to do without an
@@ -279,25 +279,22 @@ impl Spooler {
     ///
     /// Nothing is lost when the wait is given up.
     pub async fn event(&mut self) {
-        match &mut self.state {
-            State::Closed | State::Open(_) => std::future::pending().await,
-            State::Opening(opening) => {
-                let opened = opening.await;
-                self.opened(opened.unwrap_or_else(panicked));
-            }
-            State::Busy { turn, .. } => {
-                let done = turn.await;
-                self.done(done.unwrap_or_else(panicked));
-            }
+        match self.state {
+            State::Closed | State::Open => std::future::pending().await,
+            State::Opening | State::Busy { .. } => match self.thread.outcome().await {
+                Outcome::Opened(opened) => self.opened(opened),
+                Outcome::Done(done) => self.done(*done),
+                Outcome::Panicked { reason, done } => self.panicked(&reason, &done),
+            },
         }
     }
 
-    fn opened(&mut self, opened: Result<(Spool, Found), SpoolError>) {
+    fn opened(&mut self, opened: Result<(Found, Sizes), SpoolError>) {
         match opened {
-            Ok((spool, found)) => {
-                self.report.opened(&spool, &found);
+            Ok((found, sizes)) => {
+                self.report.opened(&sizes, &found);
                 self.may_have_more = found.file_count > 0;
-                self.state = State::Open(Box::new(spool));
+                self.state = State::Open;
             }
             Err(error) => {
                 self.state = State::Closed;
@@ -307,11 +304,68 @@ impl Spooler {
         }
     }
 
-    fn done(&mut self, (spool, done): (Box<Spool>, Done)) {
-        self.report.done(&spool, &done);
-        let before = mem::replace(&mut self.state, State::Open(spool));
-        let State::Busy { writes, .. } = before else { return };
-        // The turn has given up its share of them.
+    fn done(&mut self, done: Done) {
+        self.report.done(&done);
+        let written_count = self.take_writes(State::Open);
+        let now = Instant::now();
+        if written_count > 0 {
+            self.may_have_more = true;
+            self.sync_at.get_or_insert(now + SYNC_DELAY);
+        }
+        if done.is_read_out && written_count == 0 && self.work.released.is_empty() {
+            self.may_have_more = false;
+        }
+        if done.is_memory_short {
+            self.reads_at = Some(now + MEMORY_PAUSE);
+        }
+        let again_at = now + RETRY_PAUSE;
+        if done.is_unreadable {
+            self.retries_at.get_or_insert(again_at);
+        }
+        for (batch, _) in &done.read {
+            self.account.replayed.add(batch.documents.len() as u64);
+        }
+        self.read.extend(done.read);
+        if done.has_tried_to_sync {
+            self.is_unsynced = done.is_unsynced;
+        }
+        if done.is_unsynced {
+            self.sync_at = Some(again_at);
+        }
+        match &done.failure {
+            Some(error) => {
+                self.report.failed(error, RETRY_PAUSE);
+                self.probe_at = Some(again_at);
+                if !done.has_probed || done.is_unsynced {
+                    self.rests_until = self.probe_at;
+                }
+            }
+            None if !self.is_unsynced && (done.has_probed || written_count > 0) => {
+                self.probe_at = None;
+                self.report.works();
+            }
+            None => {}
+        }
+    }
+
+    /// A job has panicked: what was not written comes back, and the spool is opened again.
+    fn panicked(&mut self, message: &str, done: &Done) {
+        self.take_writes(State::Closed);
+        self.report.lost(done);
+        self.report.panicked(message, RETRY_PAUSE);
+        // What the turn had to do was for a spool that is there no more. What was not settled comes
+        // again, what was to be put back lies there.
+        self.work = Work::default();
+        (self.may_have_more, self.is_unsynced) = (false, false);
+        (self.probe_at, self.sync_at) = (None, None);
+        self.rests_until = Some(Instant::now() + RETRY_PAUSE);
+    }
+
+    /// A turn is over: counts what it has written, and has the rest come back. Returns how many
+    /// attempts it has written.
+    fn take_writes(&mut self, next: State) -> usize {
+        let State::Busy { writes } = mem::replace(&mut self.state, next) else { return 0 };
+        // The thread has given up its share of them.
         let writes = Arc::into_inner(writes).unwrap_or_default();
         let written_count = writes.written_count();
         let mut writes = writes.attempts;
@@ -320,90 +374,9 @@ impl Spooler {
         self.work.settled.extend(records.filter_map(Arc::into_inner));
         let written = writes.iter().map(|attempt| attempt.batch.documents.len() as u64);
         self.account.spooled.add(written.sum());
-        if !writes.is_empty() {
-            self.may_have_more = true;
-            self.sync_at.get_or_insert(Instant::now() + SYNC_DELAY);
-        }
-        if done.is_read_out && writes.is_empty() && self.work.released.is_empty() {
-            self.may_have_more = false;
-        }
-        if done.is_memory_short {
-            self.reads_at = Some(Instant::now() + MEMORY_PAUSE);
-        }
-        if done.is_unreadable {
-            self.retries_at.get_or_insert(Instant::now() + RETRY_PAUSE);
-        }
-        for (batch, _) in &done.read {
-            self.account.replayed.add(batch.documents.len() as u64);
-        }
-        self.read.extend(done.read);
-        match &done.failure {
-            Some(error) => {
-                self.report.failed(error, RETRY_PAUSE);
-                self.probe_at = Some(Instant::now() + RETRY_PAUSE);
-                if !done.has_probed {
-                    self.rests_until = self.probe_at;
-                }
-            }
-            None if done.has_probed || !writes.is_empty() => {
-                self.probe_at = None;
-                self.report.works();
-            }
-            None => {}
-        }
+        written_count
     }
-}
-
-/// A panic in a turn is a fault of the program, to pass on.
-fn panicked<T>(error: tokio::task::JoinError) -> T {
-    std::panic::resume_unwind(error.into_panic())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::test_batch;
-    use crate::upload::Uploader;
-    use std::sync::mpsc;
-    use tokio::sync::oneshot;
-
-    #[tokio::test]
-    async fn of_a_turn_that_hangs_what_it_has_written_is_no_loss_and_it_begins_no_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = Options {
-            path: folder.path().to_owned(),
-            size_bytes_max: 16 << 20,
-            age_max: Duration::from_secs(60),
-        };
-        let (pool, account) = (Pool::new(100, 8), Arc::new(Account::new(1)));
-        let mut spooler = Spooler::new(options.clone(), Arc::clone(&pool), Arc::clone(&account));
-        let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::clone(&account));
-        let mut attempt = |ids: &[&str]| {
-            uploader.push(test_batch(ids.iter().map(|id| (*id).to_owned())));
-            uploader.displace_oldest().unwrap()
-        };
-        let mut spool = Box::new(Spool::open(options).unwrap().0);
-        let writes = Arc::new(Writes::new(vec![attempt(&["a", "b", "c"])]));
-        (spool, _) = turn(spool, &writes, Work::default(), &pool);
-        assert_eq!((writes.written_count(), spool.segment_count()), (1, 3));
-        // One more is given to the same turn, which hangs before it.
-        let mut writes = Arc::into_inner(writes).unwrap();
-        writes.attempts.push(attempt(&["d", "e"]));
-        let writes = Arc::new(writes);
-        let (go_on, waits) = mpsc::channel();
-        let shared = Arc::clone(&writes);
-        let busy = tokio::task::spawn_blocking(move || {
-            let () = waits.recv().unwrap();
-            turn(spool, &shared, Work::default(), &pool)
-        });
-        spooler.state = State::Busy { turn: busy, writes: Arc::clone(&writes) };
-        assert_eq!(spooler.segment_count(), 5);
-        assert_eq!((spooler.give_up(), account.spooled.get()), (2, 3));
-        assert_eq!(spooler.segment_count(), 0);
-        go_on.send(()).unwrap();
-        while Arc::strong_count(&writes) > 1 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(writes.written_count(), 1, "it has begun no more");
-    }
-}
+mod tests;

@@ -1,9 +1,11 @@
 //! The account against what the outlet really holds.
 
 use super::*;
+use crate::clock::Moment;
 use crate::limits::{Host, Wanted};
 use crate::ring::Producer;
 use crate::segment::Parser;
+use crate::spool;
 use crate::upload::Route;
 use std::task::{Context, Waker};
 use tokio::sync::oneshot;
@@ -29,8 +31,20 @@ fn outlet_with_spool(
     let mut rings = Rings::new(Arc::clone(&pool), limits.ring_parcel_count_max);
     let producer = rings.add();
     let uploader = Uploader::new(arrival, 8, Arc::clone(&account));
+    let start = |options| SpoolThread::start(options, Arc::clone(&pool), Arc::clone(&account));
+    let spool = spool.map(start).transpose().unwrap();
     let outlet = Outlet::new(&limits, rings, uploader, spool, pool, Arc::clone(&account));
     (outlet, producer, account)
+}
+
+/// Opens a spool whose outlet was dropped: its thread ends when it has noticed that.
+async fn reopened(options: &spool::Options, now: Moment) -> (spool::Spool, spool::Found) {
+    loop {
+        match spool::Spool::open(options.clone(), now) {
+            Err(spool::SpoolError::Locked { .. }) => tokio::task::yield_now().await,
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn receive(producer: &mut Producer, account: &Account, count: usize) {
@@ -175,10 +189,11 @@ async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
     let held_count = outlet.held().segment_count;
     assert_eq!((held_count, account.spooled.get(), account.imbalance(0)), (0, 1_010, 0));
     drop(outlet);
-    let (mut spool, found) = spool::Spool::open(options()).unwrap();
+    let now = account.clock.now();
+    let (mut spool, found) = reopened(&options(), now).await;
     assert_eq!(found.file_count, 1);
     let mut segment_count = 0;
-    while let spool::Next::Record(record) = spool.next(0) {
+    while let spool::Next::Record(record) = spool.next(now) {
         segment_count += record.taken.len();
     }
     assert_eq!(segment_count, 1_010);
@@ -253,7 +268,9 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
     outlet.end(&mut watch::channel(None).1).await;
     drop(outlet);
     let account = Arc::new(Account::new(1));
-    let mut spooler = Spooler::new(options, Pool::new(100, 8), Arc::clone(&account));
+    drop(reopened(&options, account.clock.now()).await);
+    let thread = SpoolThread::start(options, Pool::new(100, 8), Arc::clone(&account)).unwrap();
+    let mut spooler = Spooler::new(thread, Arc::clone(&account));
     let now = Instant::now();
     spooler.start_due(now);
     spooler.event().await;

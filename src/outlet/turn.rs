@@ -1,17 +1,18 @@
-//! A turn of the spool: all that has come together since the last one, on a thread beside.
+//! A turn of the spool: all that has come together since the last one, on the spool's thread.
 //!
-//! In: attempts to write, and [`Work`]. Out: [`Done`], for the [`Spooler`](super::spooler::Spooler) to count
-//! and to say. Bound: what the spooler asks for. Runs on tokio's threads for blocking work, and may
+//! In: attempts to write, and [`Work`]. Out: [`Done`], for the
+//! [`Spooler`](super::spooler::Spooler) to count and to say. Bound: what the spooler asks for. May
 //! wait for the disk.
 
 use super::replay::replay;
+use super::spool_thread::Sizes;
 use crate::batch::Batch;
+use crate::clock::Clock;
 use crate::memory::Pool;
 use crate::spool::{Displaced, RecordId, Removal, Spool, SpoolError};
 use crate::upload::Attempt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Attempts on their way to the disk, shared by the turn that writes them and the thread that
 /// counts them.
@@ -52,6 +53,20 @@ pub struct Work {
     pub is_retry_due: bool,
     /// To find out whether it can be written to, if nothing else does.
     pub is_probe_due: bool,
+    #[cfg(test)]
+    pub before_write: Hook,
+}
+
+/// What a test has done before an attempt is written, whose index it gets: a panic, or a wait.
+#[cfg(test)]
+#[derive(Default)]
+pub struct Hook(pub Option<Box<dyn FnMut(usize) + Send>>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}", self.0.is_some())
+    }
 }
 
 /// What a turn has done.
@@ -74,18 +89,23 @@ pub struct Done {
     pub is_unreadable: bool,
     /// Whether memory had no room for the next record.
     pub is_memory_short: bool,
-    /// See [`Spool::oldest_created_at`].
-    pub oldest_created_at: Option<u64>,
-    /// What somebody else has removed.
+    /// How large the spool is now.
+    pub sizes: Sizes,
+    /// Whether it was tried to bring what was written to the disk.
+    pub has_tried_to_sync: bool,
+    /// Whether that has failed.
+    pub is_unsynced: bool,
+    /// What another program has removed.
     pub removal: Option<Removal>,
-    /// Why something could not be written.
+    /// Why something could not be written, or brought to disk.
     pub failure: Option<SpoolError>,
     /// Why something else could not be done.
     pub trouble: Option<SpoolError>,
 }
 
 impl Done {
-    fn note_displaced(&mut self, displaced: Displaced) {
+    /// Counts what was evicted.
+    pub fn note_displaced(&mut self, displaced: Displaced) {
         self.displaced_count += displaced.segment_count;
         if displaced.unknown_bytes > 0 {
             self.damaged_record_count += 1;
@@ -100,13 +120,14 @@ impl Done {
 ///
 /// A failure ends the writing, and whatever else there is to do is done all the same.
 pub fn turn(
-    mut spool: Box<Spool>,
+    spool: &mut Spool,
     writes: &Writes,
-    work: Work,
+    mut work: Work,
     pool: &Arc<Pool>,
-) -> (Box<Spool>, Done) {
-    let mut done = Done::default();
-    done.failure = write(&mut spool, writes, &mut done).err();
+    clock: &Clock,
+    done: &mut Done,
+) {
+    done.failure = write(spool, writes, &mut work, clock, done).err();
     if work.is_probe_due && writes.attempts.is_empty() {
         done.failure = spool.probe().err();
         done.has_probed = true;
@@ -122,29 +143,38 @@ pub fn turn(
         }
     }
     if work.is_sync_due {
-        rest = rest.and(spool.sync());
+        let synced = spool.sync();
+        (done.has_tried_to_sync, done.is_unsynced) = (true, synced.is_err());
+        done.failure = done.failure.take().or(synced.err());
     }
     if work.is_retry_due {
         spool.try_unreadable();
     }
-    rest = rest.and(replay(&mut spool, work.read_count, pool, &mut done));
+    rest = rest.and(replay(spool, work.read_count, pool, clock.now(), done));
     done.trouble = rest.err();
-    done.oldest_created_at = spool.oldest_created_at();
-    (spool, done)
 }
 
-fn write(spool: &mut Spool, writes: &Writes, done: &mut Done) -> Result<(), SpoolError> {
+fn write(
+    spool: &mut Spool,
+    writes: &Writes,
+    _work: &mut Work,
+    clock: &Clock,
+    done: &mut Done,
+) -> Result<(), SpoolError> {
     for (index, Attempt { batch, .. }) in writes.attempts.iter().enumerate() {
         if writes.is_given_up.load(Ordering::Relaxed) {
             break;
         }
-        let age_seconds = batch.oldest_at.elapsed().as_secs();
-        let created_at = unix_seconds(SystemTime::now()).saturating_sub(age_seconds);
+        #[cfg(test)]
+        if let Some(hook) = &mut _work.before_write.0 {
+            hook(index);
+        }
+        let made = clock.now().before(batch.oldest_at.elapsed());
         let table = batch.record_table();
         let pieces: Vec<&[u8]> =
             std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
         let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
-        match spool.append(&pieces, segment_count, created_at) {
+        match spool.append(&pieces, segment_count, made) {
             Ok(displaced) => done.note_displaced(displaced),
             Err(error) => {
                 done.note_displaced(error.displaced);
@@ -154,8 +184,4 @@ fn write(spool: &mut Spool, writes: &Writes, done: &mut Done) -> Result<(), Spoo
         writes.written_count.store(index + 1, Ordering::Release);
     }
     Ok(())
-}
-
-pub(super) fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

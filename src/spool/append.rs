@@ -1,46 +1,61 @@
 //! The side of the spool that records are appended to, and what gives way for them.
 //!
 //! In: a record in pieces. Out: its bytes at the end of the active file, which is sealed when it has
-//! grown to its bound. Where the spool is full the oldest file gives way as a whole.
+//! grown to its bound, or when the date has been set. Where the spool is full the oldest file is
+//! evicted as a whole.
 
 use super::active::ActiveFile;
+use super::age::Dates;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, RECORD_BYTES_MAX};
 use super::{AppendError, Displaced, Removal, Spool, SpoolError};
+use crate::clock::Moment;
 use std::io;
 
 /// What every record takes beside its payload, and a file of its own where it comes to that.
 pub(super) const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
 
 impl Spool {
-    /// Appends a record, whose payload is the `payload` pieces one after the other.
+    /// Appends a record that was made at some moment, whose payload is the `payload` pieces one after
+    /// the other.
     ///
-    /// Where it does not fit, the oldest files give way first.
+    /// Where it does not fit, the oldest files are evicted first.
     ///
     /// # Errors
     ///
     /// When the record is larger than [`RECORD_BYTES_MAX`] or than the whole bound, no room could
     /// be made, or it could not be written. Nothing of it is kept then, and the next one may fare
-    /// better. The error has what gave way in vain.
+    /// better. The error has what was evicted in vain.
     pub fn append(
         &mut self,
         payload: &[&[u8]],
         segment_count: u32,
-        created_at: u64,
+        made: Moment,
     ) -> Result<Displaced, AppendError> {
-        let mut displaced = Displaced::default();
+        let dates = Dates::Own { offset_seconds: made.offset_seconds };
+        if self.active.as_ref().is_some_and(|active| active.dates() != dates) {
+            self.seal_active();
+        }
+        self.dates = dates;
         self.append_bytes = OVERHEAD_BYTES + payload.iter().map(|it| it.len() as u64).sum::<u64>();
+        let created_at = made.unix_seconds();
         let appended = self.header(payload, segment_count, created_at).and_then(|header| {
-            self.make_room(&header, &mut displaced).map_err(SpoolError::Remove)?;
+            self.make_room(&header).map_err(SpoolError::Remove)?;
             self.write(&header, payload)
         });
+        let displaced = self.displaced();
         match appended {
             Ok(()) => Ok(displaced),
             Err(cause) => Err(AppendError { displaced, cause }),
         }
     }
 
+    /// What was evicted and not told of: where a call did not come to its end.
+    pub fn displaced(&mut self) -> Displaced {
+        std::mem::take(&mut self.displaced)
+    }
+
     /// Tries whether the record that could not be appended last would find room now, as far as the
-    /// bound lets it. Nothing of it is kept, and nothing gives way for it.
+    /// bound lets it. Nothing of it is kept, and nothing is evicted for it.
     ///
     /// # Errors
     ///
@@ -71,8 +86,8 @@ impl Spool {
         Ok(Header { payload_length, segment_count, created_at, payload_crc32: crc32.finalize() })
     }
 
-    /// Has the oldest files give way until a record fits, in a file of its own if need be.
-    fn make_room(&mut self, header: &Header, displaced: &mut Displaced) -> io::Result<()> {
+    /// Evicts the oldest files until a record fits, in a file of its own if need be.
+    fn make_room(&mut self, header: &Header) -> io::Result<()> {
         let needed_bytes = FILE_HEADER_BYTES + header.record_bytes();
         let active_bytes = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
         if active_bytes + header.record_bytes() > self.file_bytes_max {
@@ -87,11 +102,12 @@ impl Spool {
             let bytes = oldest.get().size_bytes();
             let waiting = oldest.get_mut().waiting(&self.folder);
             self.remove(sequence)?;
+            let displaced = &mut self.displaced;
             displaced.file_count += 1;
-            displaced.bytes += bytes;
+            displaced.bytes = displaced.bytes.saturating_add(bytes);
             displaced.record_count += waiting.count.record_count;
             displaced.segment_count += waiting.count.segment_count;
-            displaced.unknown_bytes += waiting.unknown_bytes;
+            displaced.unknown_bytes = displaced.unknown_bytes.saturating_add(waiting.unknown_bytes);
         }
         Ok(())
     }
@@ -112,7 +128,7 @@ impl Spool {
         }
         let active = match self.active.take() {
             Some(active) => active,
-            None => self.begin_file()?,
+            None => self.begin_file(self.dates)?,
         };
         Ok(self.active.insert(active))
     }
@@ -125,14 +141,18 @@ impl Spool {
         }
     }
 
-    fn begin_file(&mut self) -> Result<ActiveFile, SpoolError> {
+    /// Makes a file for records with such dates.
+    pub(super) fn begin_file(&mut self, dates: Dates) -> Result<ActiveFile, SpoolError> {
         if self.folder.make_again()? {
             self.removal = Some(Removal::Folder);
+        }
+        while self.refused.contains(&self.next_sequence) {
+            self.next_sequence += 1;
         }
         // A number is used up even if this fails: the file may be there all the same.
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        ActiveFile::begin(&mut self.folder, sequence).map_err(SpoolError::Write)
+        ActiveFile::begin(&mut self.folder, sequence, dates).map_err(SpoolError::Write)
     }
 
     /// Has the active file take no more records; they can be read from then on.

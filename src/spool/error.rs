@@ -75,9 +75,12 @@ pub enum SpoolError {
     /// A file that is not needed any longer could not be removed.
     #[error("cannot remove a file of the spool: {0}; check the permissions of its folder")]
     Remove(#[source] io::Error),
-    /// What was written may not be on the disk.
+    /// What was written may not be on the disk. It is written again until it is.
     #[error("cannot bring the spool to disk: {0}; check the state of its disk")]
     Sync(#[source] io::Error),
+    /// A job of its thread has panicked.
+    #[error("its thread met {0}")]
+    Panic(String),
 }
 
 /// Why a record was not appended, and what had given way for it nevertheless.

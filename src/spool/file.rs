@@ -11,6 +11,7 @@
 //! was removed meanwhile stays open to its end. One that cannot be read is passed over until
 //! [`DataFile::try_again`]; what of it is gone is given up.
 
+use super::age::Dates;
 use super::folder::{Folder, Kind, is_removed};
 use super::progress::Progress;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, Slot, look, verify_payload};
@@ -33,7 +34,7 @@ impl Count {
         self.segment_count += u64::from(segment_count);
     }
 
-    fn remove(&mut self, segment_count: u32) {
+    pub(super) fn remove(&mut self, segment_count: u32) {
         self.record_count = self.record_count.saturating_sub(1);
         self.segment_count = self.segment_count.saturating_sub(segment_count.into());
     }
@@ -81,27 +82,36 @@ pub struct Waiting {
 /// A sealed file.
 #[derive(Debug)]
 pub struct DataFile {
-    sequence: u64,
-    length_bytes: u64,
+    pub(super) sequence: u64,
+    pub(super) length_bytes: u64,
     pub(super) handle: Option<File>,
     /// Where the first record begins that was not looked at.
-    cursor: u64,
+    pub(super) cursor: u64,
     /// What lies behind the cursor; not known for files of earlier runs.
-    unread: Option<Count>,
-    taken: BTreeMap<Place, Part>,
-    released: BTreeMap<Place, Part>,
+    pub(super) unread: Option<Count>,
+    pub(super) taken: BTreeMap<Place, Part>,
+    pub(super) released: BTreeMap<Place, Part>,
     /// Not to be read in this run, and not settled either.
-    set_aside: BTreeMap<Place, Part>,
-    progress: Progress,
+    pub(super) set_aside: BTreeMap<Place, Part>,
+    pub(super) progress: Progress,
     /// When the first record behind the cursor was made, with the cursor of that look.
     first_unread: Option<(u64, u64)>,
-    is_unsynced: bool,
+    dates: Dates,
+    /// Where what was not brought to disk begins, if there is any.
+    pub(super) unsynced_from: Option<u64>,
+    /// Whether bringing it to disk has failed: what is behind `unsynced_from` may not be there.
+    pub(super) is_doubtful: bool,
     is_unreadable: bool,
 }
 
 impl DataFile {
-    /// A file that an earlier run left.
-    pub fn found(sequence: u64, length_bytes: u64, progress_bytes: u64) -> Self {
+    /// A file that an earlier run left, found so many seconds after boot.
+    pub fn found(
+        sequence: u64,
+        length_bytes: u64,
+        progress_bytes: u64,
+        uptime_seconds: i64,
+    ) -> Self {
         Self {
             sequence,
             length_bytes,
@@ -113,19 +123,33 @@ impl DataFile {
             set_aside: BTreeMap::new(),
             progress: Progress::unread(progress_bytes),
             first_unread: None,
-            is_unsynced: false,
+            dates: Dates::Found { uptime_seconds },
+            unsynced_from: None,
+            is_doubtful: false,
             is_unreadable: false,
         }
     }
 
-    /// A file that this run has written.
-    pub fn sealed(sequence: u64, length_bytes: u64, handle: File, count: Count) -> Self {
+    /// A file that this run has written, synced up to `synced_bytes`.
+    pub fn sealed(
+        sequence: u64,
+        (length_bytes, synced_bytes): (u64, u64),
+        handle: File,
+        count: Count,
+        dates: Dates,
+    ) -> Self {
         Self {
             handle: Some(handle),
             unread: Some(count),
-            is_unsynced: true,
-            ..Self::found(sequence, length_bytes, 0)
+            unsynced_from: (synced_bytes < length_bytes).then_some(synced_bytes),
+            dates,
+            ..Self::found(sequence, length_bytes, 0, 0)
         }
+    }
+
+    /// By what clock the dates in it were written.
+    pub fn dates(&self) -> Dates {
+        self.dates
     }
 
     /// Whether [`find`](Self::find) may come upon something, and is worth a try.
@@ -183,13 +207,16 @@ impl DataFile {
             match look(file, offset, self.length_bytes)? {
                 Slot::FileHeader => self.cursor = FILE_HEADER_BYTES,
                 Slot::Record(header) => {
-                    self.pass(offset + header.record_bytes(), header.segment_count);
                     let parts = self.progress.unsettled(offset, &header);
+                    // One that was moved is not counted any longer.
+                    let segment_count = if parts.is_empty() { None } else { Some(&header) };
+                    let segment_count = segment_count.map(|header| header.segment_count);
+                    self.pass(offset + header.record_bytes(), segment_count);
                     let places = parts.into_iter().map(|part| ((offset, part.first), part));
                     self.released.extend(places);
                 }
                 Slot::Damaged { end, segment_count, cause } => {
-                    self.pass(end, segment_count);
+                    self.pass(end, Some(segment_count));
                     let damage = self.damage(end - offset, segment_count.into(), cause);
                     return Ok(Step::Fault(Fault::Damage(damage)));
                 }
@@ -358,24 +385,13 @@ impl DataFile {
         Ok(first)
     }
 
-    /// Brings the file and its progress to disk.
-    pub fn sync(&mut self) -> io::Result<()> {
-        let is_unsynced = std::mem::take(&mut self.is_unsynced);
-        let data = match &self.handle {
-            Some(file) if is_unsynced => file.sync_data(),
-            _ => Ok(()),
-        };
-        self.close_if_idle();
-        data.and(self.progress.sync())
-    }
-
-    fn open(&mut self, folder: &Folder) -> io::Result<&File> {
+    pub(super) fn open(&mut self, folder: &Folder) -> io::Result<&File> {
         let handle = match self.handle.take() {
             Some(handle) => handle,
             None => {
                 let handle = folder.open_to_read(self.sequence, Kind::Data)?;
-                if self.cursor == 0 {
-                    self.progress.load(folder, self.sequence);
+                if self.cursor == 0 && self.unread.is_none() {
+                    self.progress.load(folder, self.sequence, self.length_bytes);
                 }
                 handle
             }
@@ -387,15 +403,16 @@ impl DataFile {
     /// descriptors.
     pub fn close_if_idle(&mut self) {
         let is_being_read = self.cursor > 0 && self.cursor < self.length_bytes;
-        let is_idle = !is_being_read && !self.is_unsynced;
+        let is_idle = !is_being_read && self.unsynced_from.is_none();
         if is_idle && !(self.is_unread() && self.handle.as_ref().is_some_and(is_removed)) {
             self.handle = None;
         }
     }
 
-    fn pass(&mut self, end: u64, segment_count: u32) {
+    /// Reading has come to `end`, past a record of so many segments if it was one.
+    fn pass(&mut self, end: u64, segment_count: Option<u32>) {
         self.cursor = end;
-        if let Some(unread) = &mut self.unread {
+        if let Some((unread, segment_count)) = self.unread.as_mut().zip(segment_count) {
             unread.remove(segment_count);
         }
     }

@@ -1,8 +1,8 @@
 //! The folder of a spool: ours alone, and held open.
 //!
-//! The path is followed once, and again where the folder itself was removed. From then on everything is reached from the folder's descriptor,
-//! and never through a symbolic link, so nobody who can write further up in the path can have us
-//! write or delete elsewhere. While a daemon has the folder it holds a lock on the file `lock` in
+//! The path is followed once, and again where the folder itself was removed. From then on everything
+//! is reached from the folder's descriptor, and never through a symbolic link, so that a user who can
+//! write further up in the path cannot have us write or delete elsewhere. While a daemon has the folder it holds a lock on the file `lock` in
 //! it; the kernel lets go of it when the daemon ends, however that happens.
 //!
 //! ```text
@@ -12,14 +12,17 @@
 //!  0000000008.spool
 //! ```
 //!
-//! Numbers only grow, and no file is appended to after a restart. Other names are left alone.
+//! Numbers only grow within a run, and no file is appended to after a restart. Other names are left
+//! alone. Where a file is found whose number is so large that numbers could be used up, all are
+//! numbered again from the first one on, in the same order.
 
 use super::SpoolError;
+use super::disk::sync_folder;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
-use rustix::fs::{fchmod, flock, fstat, fsync, mkdirat, openat, statat, unlinkat};
+use rustix::fs::{fchmod, flock, fstat, fsync, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +31,9 @@ use std::path::{Path, PathBuf};
 /// The largest number that has ten digits. At a file a second it takes three hundred years.
 const SEQUENCE_MAX: u64 = 9_999_999_999;
 const SEQUENCE_DIGIT_COUNT: usize = 10;
+
+/// Where a file has a larger number, all are numbered again: no run comes to the end of the others.
+const SEQUENCE_FOUND_MAX: u64 = SEQUENCE_MAX / 2;
 
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -51,7 +57,10 @@ pub struct Listing {
     pub progress: BTreeMap<u64, u64>,
     /// Names of ours that are no regular files.
     pub refused_count: u64,
-    /// The largest number of any name of ours.
+    /// Their numbers.
+    pub refused: BTreeSet<u64>,
+    /// The largest number of a file. Those that are removed at the start are among them: what comes
+    /// back of one after a crash of the machine must not pass for a part of a new one.
     pub sequence_max: u64,
 }
 
@@ -108,12 +117,13 @@ impl Folder {
             let Some((sequence, kind)) = entry.file_name().to_str().ok().and_then(parse) else {
                 continue;
             };
-            listing.sequence_max = listing.sequence_max.max(sequence);
             let stat = statat(&self.descriptor, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                 listing.refused_count += 1;
+                listing.refused.insert(sequence);
                 continue;
             }
+            listing.sequence_max = listing.sequence_max.max(sequence);
             let sizes = match kind {
                 Kind::Data => &mut listing.data,
                 Kind::Progress => &mut listing.progress,
@@ -121,6 +131,48 @@ impl Folder {
             sizes.insert(sequence, u64::try_from(stat.st_size).unwrap_or_default());
         }
         Ok(listing)
+    }
+
+    /// Numbers all files again if the numbers could be used up. In the order of their numbers, so that
+    /// no new name is one that another file has still. Where this ends half-way progress may be apart
+    /// from its records, which are then sent again.
+    pub fn renumber_if_used_up(&mut self, listing: &mut Listing) -> io::Result<()> {
+        if listing.sequence_max <= SEQUENCE_FOUND_MAX {
+            return Ok(());
+        }
+        listing.sequence_max = 0;
+        let found = std::mem::take(&mut listing.data);
+        let mut progress = std::mem::take(&mut listing.progress);
+        let mut next = u64::from(!found.contains_key(&0));
+        for (sequence, bytes) in found {
+            while listing.refused.contains(&next) {
+                next += 1;
+            }
+            self.rename(sequence, next, Kind::Data)?;
+            listing.data.insert(next, bytes);
+            if let Some(bytes) = progress.remove(&sequence) {
+                self.rename(sequence, next, Kind::Progress)?;
+                listing.progress.insert(next, bytes);
+            }
+            listing.sequence_max = next;
+            next += 1;
+        }
+        // A name that came back after a crash must not pass for a new one.
+        self.is_unsynced = true;
+        self.sync()
+    }
+
+    fn rename(&mut self, from: u64, to: u64, kind: Kind) -> io::Result<()> {
+        if from != to {
+            renameat(&self.descriptor, name(from, kind), &self.descriptor, name(to, kind))?;
+            self.is_unsynced = true;
+        }
+        Ok(())
+    }
+
+    /// Cuts a file to so many bytes.
+    pub fn cut(&self, sequence: u64, kind: Kind, length_bytes: u64) -> io::Result<()> {
+        self.open_file(sequence, kind, OFlags::WRONLY)?.set_len(length_bytes)
     }
 
     /// Makes a new file, to be written and read.
@@ -171,9 +223,10 @@ impl Folder {
 
     /// Brings names to disk, where any changed.
     pub fn sync(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.is_unsynced) {
-            fsync(&self.descriptor)?;
+        if self.is_unsynced {
+            sync_folder(&self.descriptor)?;
         }
+        self.is_unsynced = false;
         Ok(())
     }
 }
@@ -185,10 +238,27 @@ pub fn is_removed(descriptor: impl AsFd) -> bool {
 
 fn make(path: &Path) -> Result<(), SpoolError> {
     match mkdirat(CWD, path, Mode::from_raw_mode(FOLDER_MODE)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(Errno::NOENT) => Err(SpoolError::ParentMissing { path: path.to_owned() }),
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(Errno::NOENT) => return Err(SpoolError::ParentMissing { path: path.to_owned() }),
+        Err(error) => return Err(folder_error(path, error)),
+    }
+    // Also where it was there: the run that has made it may have ended before this.
+    match sync_parent(path) {
+        // Some file systems cannot do this, and some folders cannot be read by us.
+        Ok(()) | Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::ROFS) => Ok(()),
         Err(error) => Err(folder_error(path, error)),
     }
+}
+
+/// Brings the name of the folder to disk, which is in the folder above it.
+fn sync_parent(path: &Path) -> rustix::io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fsync(openat(CWD, parent, flags, Mode::empty())?)
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, SpoolError> {
@@ -380,9 +450,10 @@ mod tests {
         std::fs::create_dir(folder.path().join("0000000009.done")).unwrap();
         std::fs::write(folder.path().join("notes.txt"), "mine").unwrap();
         let listing = opened.list().unwrap();
-        assert_eq!(listing.data.into_iter().collect::<Vec<_>>(), [(3, 0)]);
+        assert_eq!(listing.data, BTreeMap::from([(3, 0)]));
         assert!(listing.progress.is_empty());
-        assert_eq!((listing.refused_count, listing.sequence_max), (2, 9));
+        assert_eq!((listing.refused_count, listing.sequence_max), (2, 3));
+        assert_eq!(listing.refused, BTreeSet::from([4, 9]));
         assert!(opened.open_to_read(4, Kind::Data).is_err());
     }
 
@@ -395,6 +466,34 @@ mod tests {
         rustix::fs::mknodat(&opened.descriptor, name, FileType::Fifo, mode, 0).unwrap();
         assert_eq!(opened.list().unwrap().refused_count, 1);
         assert!(opened.open_to_read(1, Kind::Data).is_ok(), "this would wait for a writer");
+    }
+
+    #[test]
+    fn files_are_numbered_again_where_a_number_is_too_large_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut opened, _) = Folder::open(folder.path()).unwrap();
+        let write = |name: &str| std::fs::write(folder.path().join(name), name).unwrap();
+        ["0000000002.spool", "0000000005.spool", "0000000005.done"].iter().for_each(|it| write(it));
+        symlink("elsewhere", folder.path().join("0000000003.spool")).unwrap();
+        let mut listing = opened.list().unwrap();
+        opened.renumber_if_used_up(&mut listing).unwrap();
+        assert_eq!(listing.data.keys().copied().collect::<Vec<_>>(), [2, 5]);
+        ["9999999999.spool", "9999999999.done"].iter().for_each(|it| write(it));
+        let mut listing = opened.list().unwrap();
+        opened.renumber_if_used_up(&mut listing).unwrap();
+        let again = opened.list().unwrap();
+        assert_eq!((&again.data, &again.progress), (&listing.data, &listing.progress));
+        assert_eq!(again.sequence_max, 4);
+        for (new, old) in [
+            ("0000000001.spool", "0000000002.spool"),
+            ("0000000002.spool", "0000000005.spool"),
+            ("0000000002.done", "0000000005.done"),
+            ("0000000004.spool", "9999999999.spool"),
+            ("0000000004.done", "9999999999.done"),
+        ] {
+            assert_eq!(std::fs::read_to_string(folder.path().join(new)).unwrap(), old);
+        }
+        assert!(folder.path().join("0000000003.spool").is_symlink());
     }
 
     #[test]

@@ -29,26 +29,35 @@
 //! What is set aside waits for another run: it stays counted, also when its file is evicted.
 
 mod active;
+mod age;
 mod append;
+mod disk;
+mod doubt;
 mod error;
 mod file;
 mod folder;
 mod progress;
 mod record;
+mod sync;
 mod take;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use disk::faults::set as fail_syncs;
 pub use error::{AppendError, Damage, DamageCause, SpoolError};
 pub use record::RECORD_BYTES_MAX;
 
+use crate::clock::Moment;
 use active::ActiveFile;
+use age::Dates;
 use file::{DataFile, Place};
 use folder::{Folder, Kind, Listing};
 use record::WINDOW_BYTES;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Which part of the bound a file takes at most, and so what gives way at once.
@@ -57,6 +66,9 @@ const FILE_SHARE: u64 = 16;
 /// The size at which files are sealed, at least and at most.
 const FILE_BYTES_MIN: u64 = 1024 * 1024;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How many spools this process has opened: what one has taken is not taken from another.
+static OPENED_COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// The memory that a spool reads records through.
 pub const BUFFER_BYTES: usize = WINDOW_BYTES;
@@ -68,7 +80,8 @@ pub struct Options {
     pub path: PathBuf,
     /// Bytes on disk at most, all files together. What gives way at once is a sixteenth of it or
     /// 1 MB, whichever is more. The progress of settled records may exceed it, by twelve bytes
-    /// each, until the next record is appended; so may what is found at the start.
+    /// each, until the next record is appended; so may what is found at the start, and what is written
+    /// again after a failure to bring it to disk.
     pub size_bytes_max: u64,
     /// Older records expire when they are come upon.
     pub age_max: Duration,
@@ -87,8 +100,8 @@ pub struct Found {
     pub orphan_count: u64,
     /// The permissions of the folder, where other users had any. They have none now.
     pub tightened_from: Option<u32>,
-    /// See [`Spool::oldest_created_at`].
-    pub oldest_created_at: Option<u64>,
+    /// See [`Spool::oldest_age`].
+    pub oldest_age: Option<Duration>,
 }
 
 /// What was evicted, never to be sent. Records that were taken at the time are not among it:
@@ -122,6 +135,8 @@ pub enum Removal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(test, derive(Default))]
 pub struct RecordId {
+    /// Which spool of this process has given it.
+    opening: u64,
     sequence: u64,
     place: Place,
 }
@@ -138,8 +153,8 @@ pub struct Record {
     /// Those of them that were taken, by their place in the payload. The others are settled, or come
     /// on their own.
     pub taken: Range<u32>,
-    /// When it was made, in seconds since 1970.
-    pub created_at: u64,
+    /// How long ago it was made.
+    pub age: Duration,
 }
 
 /// What [`Spool::next`] came upon.
@@ -173,6 +188,12 @@ pub struct Spool {
     active: Option<ActiveFile>,
     /// Above the number of every file there ever was.
     next_sequence: u64,
+    /// Numbers whose names are taken by what is no file of ours.
+    refused: BTreeSet<u64>,
+    opening: u64,
+    /// By what clock records are written.
+    dates: Dates,
+    displaced: Displaced,
     window: Vec<u8>,
     /// The file that was read last, which may be open still.
     read_sequence: Option<u64>,
@@ -191,19 +212,19 @@ impl Spool {
     ///
     /// When the folder is not there and cannot be made, is not ours alone, cannot be written to,
     /// or is in use.
-    pub fn open(options: Options) -> Result<(Self, Found), SpoolError> {
+    pub fn open(options: Options, now: Moment) -> Result<(Self, Found), SpoolError> {
         let (mut folder, tightened_from) = Folder::open(&options.path)?;
-        let mut listing = folder
-            .list()
-            .map_err(|source| SpoolError::Folder { path: options.path.clone(), source })?;
+        let error = |source| SpoolError::Folder { path: options.path.clone(), source };
+        let mut listing = folder.list().map_err(error)?;
         let orphan_count = remove_orphans(&mut folder, &mut listing);
+        folder.renumber_if_used_up(&mut listing).map_err(error)?;
         let mut found = Found {
             file_count: listing.data.len() as u64,
             bytes: listing.data.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
             refused_count: listing.refused_count,
             orphan_count,
             tightened_from,
-            oldest_created_at: None,
+            oldest_age: None,
         };
         let file_bytes_max =
             (options.size_bytes_max / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
@@ -213,30 +234,19 @@ impl Spool {
             file_bytes_max,
             age_max: options.age_max,
             next_sequence: listing.sequence_max + 1,
-            sealed: found_files(&listing),
+            sealed: found_files(&listing, now),
+            refused: listing.refused,
+            opening: OPENED_COUNT.fetch_add(1, Ordering::Relaxed),
+            dates: Dates::Own { offset_seconds: now.offset_seconds },
+            displaced: Displaced::default(),
             active: None,
             window: vec![0; WINDOW_BYTES],
             read_sequence: None,
             append_bytes: 0,
             removal: None,
         };
-        found.oldest_created_at = spool.oldest_created_at();
+        found.oldest_age = spool.oldest_age(now);
         Ok((spool, found))
-    }
-
-    /// Brings to disk what was appended and settled since the last time, so that it outlives the
-    /// machine. To be called within the delay that the operator was promised.
-    ///
-    /// # Errors
-    ///
-    /// The first error, after everything was tried. The kernel tells of a failed write once and
-    /// then forgets it, so a second call that succeeds proves nothing; fsync(2).
-    pub fn sync(&mut self) -> Result<(), SpoolError> {
-        let mut synced = self.active.as_mut().map_or(Ok(()), ActiveFile::sync);
-        for file in self.sealed.values_mut() {
-            synced = synced.and(file.sync());
-        }
-        synced.and(self.folder.sync()).map_err(SpoolError::Sync)
     }
 
     /// What somebody else has removed since the last time that this was asked.
@@ -258,19 +268,25 @@ impl Spool {
         active + self.sealed.values().map(DataFile::segment_count).sum::<u64>()
     }
 
-    /// When the first record was made that is not settled, in seconds since 1970; `None` where there
-    /// is none, or it cannot be read. May look into a file for it.
-    pub fn oldest_created_at(&mut self) -> Option<u64> {
-        let sealed = self.sealed.values_mut();
-        let oldest = sealed.filter_map(|file| file.oldest_created_at(&self.folder)).next();
-        oldest.or_else(|| self.active.as_ref()?.oldest_created_at())
+    /// How long ago the first record was made that is not settled; `None` where there is none, or
+    /// it cannot be read. May look into a file for it.
+    pub fn oldest_age(&mut self, now: Moment) -> Option<Duration> {
+        let sealed = self.sealed.values_mut().filter_map(|file| {
+            let created_at = file.oldest_created_at(&self.folder)?;
+            Some(file.dates().age(created_at, now))
+        });
+        sealed.into_iter().next().or_else(|| {
+            let active = self.active.as_ref()?;
+            Some(active.dates().age(active.oldest_created_at()?, now))
+        })
     }
 }
 
-fn found_files(listing: &Listing) -> BTreeMap<u64, DataFile> {
+fn found_files(listing: &Listing, now: Moment) -> BTreeMap<u64, DataFile> {
     let file = |(&sequence, &length_bytes)| {
         let progress_bytes = listing.progress.get(&sequence).copied().unwrap_or_default();
-        (sequence, DataFile::found(sequence, length_bytes, progress_bytes))
+        let uptime_seconds = now.uptime_seconds;
+        (sequence, DataFile::found(sequence, length_bytes, progress_bytes, uptime_seconds))
     };
     listing.data.iter().map(file).collect()
 }

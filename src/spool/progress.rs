@@ -9,11 +9,12 @@
 //! An entry outlives the process as soon as it is written, and the machine after
 //! [`Progress::sync`]. Bound: 8 bytes of memory for each entry of the file that is being read.
 
+use super::disk::sync_file;
 use super::file::Part;
 use super::folder::{Folder, Kind};
-use super::record::Header;
+use super::record::{HEADER_BYTES, Header};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 const OFFSET_BYTES: usize = 8;
@@ -35,17 +36,45 @@ impl Progress {
         Self { length_bytes, ..Self::default() }
     }
 
-    /// Reads what earlier runs have settled. What cannot be read is sent again.
-    pub fn load(&mut self, folder: &Folder, sequence: u64) {
-        let mut bytes = Vec::new();
-        // As much as was found at the start: what this run added since need not be known.
-        if let Ok(file) = folder.open_to_read(sequence, Kind::Progress) {
-            let _ = file.take(self.length_bytes).read_to_end(&mut bytes);
+    /// Reads what earlier runs have settled of a data file of so many bytes. What cannot be read is
+    /// sent again.
+    ///
+    /// A record has an entry, or a mark for each of its segments and then its own, which together
+    /// are not more than it has times the bytes of a header. A file that is longer is damaged, and
+    /// is cut to what may be in it.
+    pub fn load(&mut self, folder: &Folder, sequence: u64, data_bytes: u64) {
+        self.settled = Vec::new();
+        let length_bytes_max = data_bytes / HEADER_BYTES as u64 * ENTRY_BYTES as u64;
+        if self.length_bytes > length_bytes_max {
+            // Where this fails no more of it is read all the same.
+            let _ = folder.cut(sequence, Kind::Progress, length_bytes_max);
         }
-        self.settled = bytes.chunks_exact(ENTRY_BYTES).filter_map(decode).collect();
+        // As much as was found at the start: what this run added since need not be known.
+        let found_bytes = self.length_bytes.min(length_bytes_max);
+        self.length_bytes = 0;
+        let Ok(file) = folder.open_to_read(sequence, Kind::Progress) else { return };
+        let found_bytes = found_bytes.min(file.metadata().map_or(0, |metadata| metadata.len()));
+        let mut window = [0; ENTRY_BYTES * 256];
+        loop {
+            let rest_bytes = usize::try_from(found_bytes - self.length_bytes).unwrap_or(usize::MAX);
+            let length_bytes = rest_bytes.min(window.len());
+            let entries = &mut window[..length_bytes - length_bytes % ENTRY_BYTES];
+            if entries.is_empty() || file.read_exact_at(entries, self.length_bytes).is_err() {
+                break;
+            }
+            let offsets = entries.chunks_exact(ENTRY_BYTES).filter_map(decode);
+            self.settled.extend(offsets.filter(|&offset| offset < data_bytes));
+            self.length_bytes += entries.len() as u64;
+        }
         self.settled.sort_unstable();
         self.settled.dedup();
-        self.length_bytes = (bytes.len() - bytes.len() % ENTRY_BYTES) as u64;
+    }
+
+    /// Has the records at these offsets count as settled in this run, without a note of it on disk.
+    pub fn pass_over(&mut self, offsets: &[u64]) {
+        self.settled.extend(offsets);
+        self.settled.sort_unstable();
+        self.settled.dedup();
     }
 
     /// The parts of the record at `offset` that no earlier run has settled.
@@ -88,7 +117,7 @@ impl Progress {
 
     /// Brings what was noted to disk.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.file.take().map_or(Ok(()), |file| file.sync_data())
+        self.file.take().map_or(Ok(()), |file| sync_file(&file))
     }
 
     /// Bytes on disk.
@@ -116,10 +145,14 @@ mod tests {
     use std::path::Path;
 
     fn load(path: &Path) -> Progress {
+        load_of(path, 1 << 30)
+    }
+
+    fn load_of(path: &Path, data_bytes: u64) -> Progress {
         let (folder, _) = Folder::open(path).unwrap();
         let length_bytes = folder.list().unwrap().progress.get(&1).copied().unwrap_or_default();
         let mut progress = Progress::unread(length_bytes);
-        progress.load(&folder, 1);
+        progress.load(&folder, 1, data_bytes);
         progress
     }
 
@@ -140,9 +173,26 @@ mod tests {
     fn what_was_noted_is_known_to_the_next_run() {
         let folder = tempfile::tempdir().unwrap();
         assert!(settled(folder.path()).is_empty());
-        note(folder.path(), &[8, u64::MAX]);
+        note(folder.path(), &[8, 1 << 29]);
         note(folder.path(), &[0]);
-        assert_eq!(settled(folder.path()), [0, 8, u64::MAX]);
+        assert_eq!(settled(folder.path()), [0, 8, 1 << 29]);
+        // More entries than are read at a time.
+        let many: Vec<u64> = (1..2_000).collect();
+        note(folder.path(), &many);
+        assert_eq!(settled(folder.path()).len(), 2_001);
+    }
+
+    #[test]
+    fn a_file_that_is_longer_than_its_data_allows_is_cut_and_what_is_read_of_it_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        note(folder.path(), &[8, 5_000, u64::MAX]);
+        let path = folder.path().join("0000000001.done");
+        // Sparse: it takes no room, and would take all memory.
+        File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        let progress = load_of(folder.path(), 100 * HEADER_BYTES as u64 + 27);
+        let expected = 100 * ENTRY_BYTES as u64;
+        assert_eq!((progress.settled, progress.length_bytes), (vec![8], expected));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), expected);
     }
 
     #[test]

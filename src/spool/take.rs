@@ -6,15 +6,16 @@
 use super::file::{DataFile, Fault, Step};
 use super::folder::{self, Kind};
 use super::{Next, Record, RecordId, Spool, SpoolError};
+use crate::clock::Moment;
 use std::collections::BTreeMap;
 use std::io;
 
 impl Spool {
-    /// Takes the oldest record that is neither settled nor taken, or what is left of it. `now` is in
-    /// seconds since 1970. Its payload has been held against its checksum.
+    /// Takes the oldest record that is neither settled nor taken, or what is left of it. Its payload
+    /// has been held against its checksum.
     ///
     /// Every call comes closer to [`Next::Empty`], whatever is in the files.
-    pub fn next(&mut self, now: u64) -> Next {
+    pub fn next(&mut self, now: Moment) -> Next {
         // The file that was read last is closed if nothing of it is read any more.
         let last = self.read_sequence.take().and_then(|sequence| self.sealed.get_mut(&sequence));
         if let Some(file) = last {
@@ -31,7 +32,8 @@ impl Spool {
                 }
             };
             let created_at = part.header.created_at;
-            if now.saturating_sub(created_at) > self.age_max.as_secs() {
+            let dates = file.dates();
+            if dates.has_expired(created_at, now, self.age_max) {
                 self.finish_quietly(sequence);
                 if let Some(file) = self.sealed.get_mut(&sequence) {
                     // Where this fails it expires once more after a restart.
@@ -44,11 +46,11 @@ impl Spool {
             }
             self.read_sequence = Some(sequence);
             return Next::Record(Record {
-                id: RecordId { sequence, place },
+                id: RecordId { opening: self.opening, sequence, place },
                 payload_bytes: part.header.payload_length,
                 segment_count: part.header.segment_count,
                 taken: part.first..part.first.saturating_add(part.segment_count),
-                created_at,
+                age: dates.age(created_at, now),
             });
         }
         Next::Empty
@@ -92,13 +94,16 @@ impl Spool {
     /// Forgets a record that was taken: it was delivered, or given up.
     ///
     /// It does not come again after a crash of the daemon. One that is not taken, because its file
-    /// was evicted, is settled already.
+    /// was evicted, is settled already. One that a spool opened before this one has given comes again.
     ///
     /// # Errors
     ///
     /// When that could not be noted on disk, or a file that is done with not be removed. The
     /// record does not come again in this run, but it may after a restart.
     pub fn settle(&mut self, id: RecordId) -> Result<(), SpoolError> {
+        if id.opening != self.opening {
+            return Ok(());
+        }
         let Some(file) = self.sealed.get_mut(&id.sequence) else { return Ok(()) };
         let Some(part) = file.settle(id.place) else { return Ok(()) };
         if file.is_finished() {
@@ -110,9 +115,12 @@ impl Spool {
     /// Puts a record back that was taken; it comes again, before those after it.
     ///
     /// Returns `false` when its file was evicted meanwhile: then the record is lost, and was not
-    /// counted as displaced.
+    /// counted as displaced. One that a spool opened before this one has given is there untaken.
     #[must_use = "a record that could not be put back is lost and has to be counted"]
     pub fn release(&mut self, id: RecordId) -> bool {
+        if id.opening != self.opening {
+            return true;
+        }
         self.sealed.get_mut(&id.sequence).is_some_and(|file| file.release(id.place))
     }
 
@@ -142,7 +150,7 @@ impl Spool {
 
     /// Removes a file if all of it is settled. Where that fails it stays, is not read again, and
     /// is the first to be evicted.
-    fn finish_quietly(&mut self, sequence: u64) {
+    pub(super) fn finish_quietly(&mut self, sequence: u64) {
         if self.sealed.get(&sequence).is_some_and(DataFile::is_finished) {
             let _ = self.remove(sequence);
         }

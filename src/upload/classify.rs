@@ -33,6 +33,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// not the clock.
 const SKEW_MIN: Duration = Duration::from_secs(4 * 60);
 
+/// Headers that only the service's own answers have.
+const SERVICE_HEADERS: [&str; 2] = ["x-amzn-requestid", "x-amzn-errortype"];
+
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -91,6 +94,8 @@ pub struct Reading {
     pub unread: Option<String>,
     /// Whether the body is longer than is read.
     pub is_too_large: bool,
+    /// The date that the service vouches for.
+    pub service_time: Option<SystemTime>,
 }
 
 impl Outcome {
@@ -102,7 +107,7 @@ impl Outcome {
 
 impl From<Outcome> for Reading {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, unread: None, is_too_large: false }
+        Self { outcome, unread: None, is_too_large: false, service_time: None }
     }
 }
 
@@ -145,7 +150,8 @@ pub fn read(
         true => success(status, headers, body),
         false => (error(status, headers, body, signed_at), None),
     };
-    Reading { outcome, unread, is_too_large }
+    let service_time = service_time(headers, &outcome);
+    Reading { outcome, unread, is_too_large, service_time }
 }
 
 /// Reads an answer of success; with the outcome, why its list of documents is not known.
@@ -266,10 +272,23 @@ fn is_throttle(code: &str) -> bool {
         .contains(&code)
 }
 
+/// The date that an answer vouches for, if it is the service's: it took the batch, or refuses it in
+/// words of its own. A page of a proxy on the way vouches for nothing.
+fn service_time(headers: &HeaderMap, outcome: &Outcome) -> Option<SystemTime> {
+    let is_accepted = matches!(outcome, Outcome::Accepted { .. });
+    let is_service =
+        is_accepted || SERVICE_HEADERS.iter().any(|header| headers.contains_key(*header));
+    if is_service { date(headers) } else { None }
+}
+
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    let date = headers.get(http::header::DATE)?.to_str().ok()?;
+    httpdate::parse_http_date(date).ok()
+}
+
 /// The service's time, if it is far from the one that the request was signed with.
 fn skew(headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
-    let date = headers.get(http::header::DATE)?.to_str().ok()?;
-    let service_time = httpdate::parse_http_date(date).ok()?;
+    let service_time = date(headers)?;
     let distance = match service_time.duration_since(signed_at) {
         Ok(ahead) => ahead,
         Err(behind) => behind.duration(),

@@ -35,8 +35,11 @@ impl Uploader {
         if let Some(kind) = failure {
             self.account.request_failures(kind).add(1);
         }
-        let Reading { outcome, unread, is_too_large } = reading;
+        let Reading { outcome, unread, is_too_large, service_time } = reading;
         self.account.answers_too_large.add(u64::from(is_too_large));
+        if let Some(service_time) = service_time {
+            self.account.clock.vouch(service_time);
+        }
         let now = Instant::now();
         let (sizes, seconds) = (&self.account.sizes, (now - call.started_at).as_secs_f64());
         match outcome {

@@ -36,6 +36,7 @@ mod shutdown;
 mod signing_proxy;
 mod split;
 mod spool;
+mod spool_clock;
 mod spool_large;
 mod start;
 mod tcp_limits;

@@ -18,7 +18,7 @@ struct Drained {
 fn drain(spool: &mut Spool) -> Drained {
     let mut drained = Drained::default();
     loop {
-        let id = match spool.next(NOW) {
+        let id = match spool.next(at(NOW)) {
             Next::Record(record) => {
                 let found = read(spool, &record);
                 let name = u32::from_le_bytes(*found.first_chunk().unwrap());
@@ -77,7 +77,7 @@ fn damage_says_where_it_is_and_what_it_cost() {
     let (folder, path, bytes) = three_records();
     std::fs::write(&path, &bytes[..50]).unwrap();
     let mut spool = open(folder.path());
-    let Next::Damaged(damage) = spool.next(NOW) else { panic!("the file is torn") };
+    let Next::Damaged(damage) = spool.next(at(NOW)) else { panic!("the file is torn") };
     let expected = "0000000001.spool: the file ends within a record; 42 bytes skipped";
     assert_eq!((damage.to_string().as_str(), damage.segment_count), (expected, 1));
 }
@@ -192,7 +192,10 @@ fn a_folder_that_is_removed_is_made_anew_and_locked() {
     let _ = append(&mut spool, 3);
     assert_eq!(spool.removal(), Some(Removal::Folder));
     assert_eq!(file_names(&path), ["0000000003.spool"]);
-    assert!(matches!(Spool::open(options(&path, 1 << 30)), Err(SpoolError::Locked { .. })));
+    assert!(matches!(
+        Spool::open(options(&path, 1 << 30), at(NOW)),
+        Err(SpoolError::Locked { .. })
+    ));
     // The first file was closed and is gone; the second one was open.
     let drained = drain(&mut spool);
     assert_eq!((drained.names, drained.damaged_segment_count), (vec![2, 3], 2));
@@ -273,7 +276,7 @@ fn after_a_failed_write_that_cannot_be_cut_off_a_new_file_is_begun() {
     // A device that is always full, and cannot be cut.
     let full = File::options().read(true).write(true).open("/dev/full").unwrap();
     spool.active.as_mut().unwrap().handle = full;
-    let error = spool.append(&[b"lost"], 1, NOW).unwrap_err();
+    let error = spool.append(&[b"lost"], 1, at(NOW)).unwrap_err();
     let SpoolError::Write(source) = &error.cause else { panic!("{error}") };
     assert_eq!(source.kind(), io::ErrorKind::StorageFull);
     assert_eq!((spool.segment_count(), spool.active.is_none()), (1, true));
@@ -298,13 +301,13 @@ fn without_room_nothing_is_appended_and_what_gave_way_before_is_told() {
     let second = folder.path().join("0000000002.spool");
     block(&second);
     let size_bytes = spool.size_bytes();
-    let error = spool.append(&[&[0; 400]], 1, NOW).unwrap_err();
+    let error = spool.append(&[&[0; 400]], 1, at(NOW)).unwrap_err();
     assert!(matches!(error.cause, SpoolError::Remove(_)), "{error}");
     assert_eq!((error.displaced.file_count, error.displaced.segment_count), (1, 2));
     assert_eq!(spool.size_bytes() + error.displaced.bytes, size_bytes);
     assert_eq!(spool.segment_count(), 6);
     std::fs::remove_dir(&second).unwrap();
-    let displaced = spool.append(&[&[0; 400]], 1, NOW).unwrap();
+    let displaced = spool.append(&[&[0; 400]], 1, at(NOW)).unwrap();
     assert_eq!((displaced.file_count, displaced.segment_count), (1, 2));
 }
 
@@ -363,7 +366,7 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
     let large = vec![1; 20_000];
     let mut written_count = 0;
     let error = loop {
-        match spool.append(&[&large[..9_000], &large[9_000..]], 1, NOW) {
+        match spool.append(&[&large[..9_000], &large[9_000..]], 1, at(NOW)) {
             Ok(_) => written_count += 1,
             Err(error) => break error,
         }
@@ -386,7 +389,7 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
     let (name, id) = take(&mut spool);
     assert_eq!(name, 7);
     spool.settle(id).unwrap();
-    assert!(spool.append(&[&large], 1, NOW).is_ok());
+    assert!(spool.append(&[&large], 1, at(NOW)).is_ok());
     spool.probe().unwrap();
     let (size_bytes, segment_count) = (spool.size_bytes(), spool.segment_count());
     assert_eq!((size_bytes, segment_count), (append::OVERHEAD_BYTES + 20_000, 1), "no trace of it");
@@ -404,7 +407,7 @@ fn a_read_only_disk_is_named_as_such() {
         assert!(mount.args(["-o", &options]).arg(disk.0.path()).status().unwrap().success());
     };
     let is_refused = || {
-        let error = Spool::open(options(&path, 1 << 30)).unwrap_err();
+        let error = Spool::open(options(&path, 1 << 30), at(NOW)).unwrap_err();
         matches!(error, SpoolError::ReadOnly { .. })
     };
     remount("ro");

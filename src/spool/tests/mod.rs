@@ -1,8 +1,10 @@
 //! The spool as its user sees it. A crash is a drop: nothing is done in an orderly way there.
 
+mod clocks;
 mod damage;
 mod model;
 mod parts;
+mod sync;
 
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES};
 use super::*;
@@ -15,6 +17,13 @@ use tempfile::TempDir;
 /// The time of all records that do not say otherwise.
 const NOW: u64 = 1_800_000_000;
 const AGE_MAX: Duration = Duration::from_secs(100);
+
+/// A moment by a clock that was never set, on a host that began to run in 2027.
+fn at(unix_seconds: u64) -> Moment {
+    let offset_seconds = NOW.cast_signed() - 1_000;
+    let uptime_seconds = unix_seconds.cast_signed() - offset_seconds;
+    Moment { uptime_seconds, offset_seconds, is_vouched: true }
+}
 
 /// What a record of [`append`] takes.
 const RECORD_BYTES: u64 = HEADER_BYTES as u64 + 72;
@@ -34,12 +43,12 @@ fn options(path: &Path, size_bytes_max: u64) -> Options {
 }
 
 fn open(path: &Path) -> Spool {
-    Spool::open(options(path, 1 << 30)).unwrap().0
+    Spool::open(options(path, 1 << 30), at(NOW)).unwrap().0
 }
 
 /// A spool of small files.
 fn open_small(path: &Path, size_bytes_max: u64, file_bytes_max: u64) -> Spool {
-    let (mut spool, _) = Spool::open(options(path, size_bytes_max)).unwrap();
+    let (mut spool, _) = Spool::open(options(path, size_bytes_max), at(NOW)).unwrap();
     spool.file_bytes_max = file_bytes_max;
     spool
 }
@@ -53,7 +62,7 @@ fn payload(name: u32) -> Vec<u8> {
 /// Appends a record of one segment in three pieces.
 fn append(spool: &mut Spool, name: u32) -> Displaced {
     let payload = payload(name);
-    spool.append(&[&payload[..3], &[], &payload[3..]], 1, NOW).unwrap()
+    spool.append(&[&payload[..3], &[], &payload[3..]], 1, at(NOW)).unwrap()
 }
 
 /// Takes a record, which has to be there and whole.
@@ -73,19 +82,19 @@ fn read(spool: &mut Spool, record: &Record) -> Vec<u8> {
 
 /// Takes the next record, which has to be there.
 fn take_record(spool: &mut Spool) -> Record {
-    match spool.next(NOW) {
+    match spool.next(at(NOW)) {
         Next::Record(record) => record,
         other => panic!("{other:?}"),
     }
 }
 
 fn try_take(spool: &mut Spool) -> Option<(u32, RecordId)> {
-    match spool.next(NOW) {
+    match spool.next(at(NOW)) {
         Next::Record(record) => {
             let found = read(spool, &record);
             let name = u32::from_le_bytes(*found.first_chunk().unwrap());
             assert_eq!(found, payload(name));
-            assert_eq!((record.segment_count, record.created_at), (1, NOW));
+            assert_eq!((record.segment_count, record.age), (1, Duration::ZERO));
             Some((name, record.id))
         }
         Next::Empty => None,
@@ -122,15 +131,15 @@ fn a_record_may_be_empty_or_as_large_as_allowed_but_no_larger() {
     let folder = folder();
     let mut spool = open(folder.path());
     let large = vec![7; RECORD_BYTES_MAX as usize];
-    let _ = spool.append(&[], 0, NOW).unwrap();
-    let _ = spool.append(&[&large], 9, NOW).unwrap();
-    let error = spool.append(&[&large, &[7]], 9, NOW).unwrap_err();
+    let _ = spool.append(&[], 0, at(NOW)).unwrap();
+    let _ = spool.append(&[&large], 9, at(NOW)).unwrap();
+    let error = spool.append(&[&large, &[7]], 9, at(NOW)).unwrap_err();
     assert!(matches!(error.cause, SpoolError::TooLarge { .. }), "{error}");
     for expected in [&[][..], &large] {
         let record = take_record(&mut spool);
         assert!(read(&mut spool, &record) == expected);
     }
-    assert!(matches!(spool.next(NOW), Next::Empty));
+    assert!(matches!(spool.next(at(NOW)), Next::Empty));
 }
 
 #[test]
@@ -138,7 +147,7 @@ fn more_pieces_than_one_call_takes_are_written() {
     let folder = folder();
     let mut spool = open(folder.path());
     let pieces: Vec<&[u8]> = (0..5_000).map(|index| [&b"ab"[..], b""][index % 2]).collect();
-    let _ = spool.append(&pieces, 1, NOW).unwrap();
+    let _ = spool.append(&pieces, 1, at(NOW)).unwrap();
     let record = take_record(&mut spool);
     assert!(read(&mut spool, &record) == pieces.concat());
 }
@@ -264,7 +273,7 @@ fn the_active_file_gives_way_when_it_is_the_only_one() {
     };
     assert_eq!(append(&mut spool, 3), expected);
     assert_eq!(take_all(&mut spool), [3]);
-    let error = spool.append(&[&[0; 350 - HEADER_BYTES - 7]], 1, NOW).unwrap_err();
+    let error = spool.append(&[&[0; 350 - HEADER_BYTES - 7]], 1, at(NOW)).unwrap_err();
     assert!(matches!(error.cause, SpoolError::TooLarge { .. }), "{error}");
     assert_eq!(error.displaced, Displaced::default());
 }
@@ -279,7 +288,7 @@ fn files_of_earlier_runs_are_counted_when_they_give_way_without_what_was_settled
     let (_, id) = take(&mut spool);
     spool.settle(id).unwrap();
     drop(spool);
-    let (mut spool, found) = Spool::open(options(folder.path(), 1_000)).unwrap();
+    let (mut spool, found) = Spool::open(options(folder.path(), 1_000), at(NOW)).unwrap();
     let bytes = FILE_HEADER_BYTES + 9 * RECORD_BYTES;
     assert_eq!((found.file_count, found.bytes), (1, bytes));
     assert_eq!((spool.segment_count(), spool.size_bytes() > bytes), (0, true));
@@ -304,7 +313,7 @@ fn a_file_that_gives_way_before_it_is_read_is_counted_without_what_was_settled()
     spool.settle(ids[2]).unwrap();
     spool.settle(ids[5]).unwrap();
     drop(spool);
-    let (mut spool, _) = Spool::open(options(folder.path(), 1_000)).unwrap();
+    let (mut spool, _) = Spool::open(options(folder.path(), 1_000), at(NOW)).unwrap();
     assert_eq!(append(&mut spool, 9).segment_count, 7);
     assert_eq!(take_all(&mut spool), [9]);
 }
@@ -315,16 +324,16 @@ fn records_expire_with_age_and_do_not_come_again() {
     let mut spool = open(folder.path());
     let age_max = AGE_MAX.as_secs();
     for (segment_count, age) in [(1, age_max + 1), (2, age_max), (3, age_max + 9), (4, 0)] {
-        let _ = spool.append(&[b"x"], segment_count, NOW - age).unwrap();
+        let _ = spool.append(&[b"x"], segment_count, at(NOW - age)).unwrap();
     }
     // A clock that was set back makes no record old.
-    let _ = spool.append(&[b"x"], 5, NOW + 1_000).unwrap();
-    assert!(matches!(spool.next(NOW), Next::Expired { segment_count: 1 }));
-    assert!(matches!(spool.next(NOW), Next::Record(record) if record.segment_count == 2));
-    assert!(matches!(spool.next(NOW), Next::Expired { segment_count: 3 }));
+    let _ = spool.append(&[b"x"], 5, at(NOW + 1_000)).unwrap();
+    assert!(matches!(spool.next(at(NOW)), Next::Expired { segment_count: 1 }));
+    assert!(matches!(spool.next(at(NOW)), Next::Record(record) if record.segment_count == 2));
+    assert!(matches!(spool.next(at(NOW)), Next::Expired { segment_count: 3 }));
     drop(spool);
     let mut spool = open(folder.path());
-    let counts = [(); 3].map(|()| match spool.next(NOW) {
+    let counts = [(); 3].map(|()| match spool.next(at(NOW)) {
         Next::Record(record) => record.segment_count,
         other => panic!("{other:?}"),
     });
@@ -335,31 +344,29 @@ fn records_expire_with_age_and_do_not_come_again() {
 fn the_age_of_the_first_record_that_is_not_settled_is_known_wherever_it_is() {
     let folder = folder();
     let mut spool = open(folder.path());
-    assert_eq!(spool.oldest_created_at(), None);
-    for created_at in [NOW, NOW + 1, NOW + 2] {
-        let _ = spool.append(&[b"x"], 1, created_at).unwrap();
+    let oldest = |spool: &mut Spool| spool.oldest_age(at(NOW + 50)).map(|age| 50 - age.as_secs());
+    assert_eq!(oldest(&mut spool), None);
+    for later in 0..3 {
+        let _ = spool.append(&[b"x"], 1, at(NOW + later)).unwrap();
     }
-    assert_eq!(spool.oldest_created_at(), Some(NOW), "in the active file");
-    let mut taken = [(); 2].map(|()| match spool.next(NOW) {
-        Next::Record(record) => record.id,
-        other => panic!("{other:?}"),
-    });
-    assert_eq!(spool.oldest_created_at(), Some(NOW), "taken");
+    assert_eq!(oldest(&mut spool), Some(0), "in the active file");
+    let mut taken = [(); 2].map(|()| take_record(&mut spool).id);
+    assert_eq!(oldest(&mut spool), Some(0), "taken");
     taken.reverse();
-    for (id, oldest) in taken.into_iter().zip([NOW, NOW + 2]) {
+    for (id, expected) in taken.into_iter().zip([0, 2]) {
         spool.settle(id).unwrap();
-        assert_eq!(spool.oldest_created_at(), Some(oldest));
+        assert_eq!(oldest(&mut spool), Some(expected));
     }
     drop(spool);
-    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30)).unwrap();
-    assert_eq!(found.oldest_created_at, Some(NOW + 2), "of an earlier run");
-    let _ = spool.append(&[b"x"], 1, NOW + 9).unwrap();
-    let Next::Record(Record { id, .. }) = spool.next(NOW) else { panic!("one is left") };
+    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30), at(NOW + 9)).unwrap();
+    assert_eq!(found.oldest_age, Some(Duration::from_secs(7)), "of an earlier run");
+    let _ = spool.append(&[b"x"], 1, at(NOW + 9)).unwrap();
+    let id = take_record(&mut spool).id;
     spool.settle(id).unwrap();
-    assert_eq!(spool.oldest_created_at(), Some(NOW + 9), "in another file");
-    let Next::Record(Record { id, .. }) = spool.next(NOW) else { panic!("one is left") };
+    assert_eq!(oldest(&mut spool), Some(9), "in another file");
+    let id = take_record(&mut spool).id;
     spool.settle(id).unwrap();
-    assert_eq!(spool.oldest_created_at(), None);
+    assert_eq!(oldest(&mut spool), None);
 }
 
 #[test]
@@ -371,7 +378,7 @@ fn a_file_of_expired_records_goes() {
     let id = take(&mut spool).1;
     assert!(spool.release(id));
     for _ in 0..2 {
-        assert!(matches!(spool.next(NOW + 101), Next::Expired { segment_count: 1 }));
+        assert!(matches!(spool.next(at(NOW + 101)), Next::Expired { segment_count: 1 }));
     }
     assert!(is_empty(&spool));
     assert!(file_names(folder.path()).is_empty());
@@ -383,7 +390,7 @@ fn nothing_is_appended_to_a_file_of_an_earlier_run_and_no_number_is_used_twice()
     let _ = append(&mut open(folder.path()), 0);
     std::fs::write(folder.path().join("0000000007.done"), "no records belong to this").unwrap();
     std::fs::write(folder.path().join("0000000008.spool"), "").unwrap();
-    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30)).unwrap();
+    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30), at(NOW)).unwrap();
     assert_eq!((found.file_count, found.orphan_count), (1, 2));
     let _ = append(&mut spool, 1);
     assert_eq!(file_names(folder.path()), ["0000000001.spool", "0000000009.spool"]);
@@ -396,7 +403,7 @@ fn a_link_in_place_of_a_data_file_is_neither_read_nor_removed() {
     let elsewhere = tempfile::NamedTempFile::new().unwrap();
     symlink(elsewhere.path(), folder.path().join("0000000001.spool")).unwrap();
     std::fs::write(folder.path().join("0000000001.done"), "").unwrap();
-    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30)).unwrap();
+    let (mut spool, found) = Spool::open(options(folder.path(), 1 << 30), at(NOW)).unwrap();
     assert_eq!((found.file_count, found.refused_count), (0, 1));
     let _ = append(&mut spool, 5);
     assert_eq!(take_all(&mut spool), [5]);
@@ -407,7 +414,7 @@ fn a_link_in_place_of_a_data_file_is_neither_read_nor_removed() {
 fn a_second_spool_in_the_same_folder_is_refused() {
     let folder = folder();
     let _first = open(folder.path());
-    let error = Spool::open(options(folder.path(), 1 << 30)).unwrap_err();
+    let error = Spool::open(options(folder.path(), 1 << 30), at(NOW)).unwrap_err();
     assert!(matches!(error, SpoolError::Locked { .. }), "{error}");
 }
 

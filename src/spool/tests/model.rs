@@ -75,7 +75,7 @@ impl Model {
         let waits = |record: &Expected| record.taken.is_none() && !record.is_set_aside;
         let place = self.records.iter().position(waits);
         let expected = place.map(|place| &mut self.records[place]);
-        match (spool.next(now), expected) {
+        match (spool.next(at(now)), expected) {
             (Next::Empty, None) => None,
             (Next::Expired { segment_count }, Some(expected)) => {
                 assert!(now - expected.created_at > AGE_MAX.as_secs());
@@ -86,7 +86,7 @@ impl Model {
             (Next::Record(record), Some(expected)) => {
                 assert!(now - expected.created_at <= AGE_MAX.as_secs());
                 assert_eq!(record.taken, expected.segments);
-                assert_eq!(record.created_at, expected.created_at);
+                assert_eq!(record.age, Duration::from_secs(now - expected.created_at));
                 assert_eq!(read(spool, &record), vec![expected.name; expected.length]);
                 expected.taken = Some(record.id);
                 Some((place.unwrap(), record.id))
@@ -149,7 +149,7 @@ proptest! {
                     name += 1;
                     let created_at = now - age;
                     let payload = vec![name; length];
-                    let displaced = spool.append(&[&payload], segment_count, created_at).unwrap();
+                    let displaced = spool.append(&[&payload], segment_count, at(created_at)).unwrap();
                     prop_assert_eq!(displaced, Displaced::default());
                     let segments = 0..segment_count;
                     totals.insert(name, segment_count);
@@ -194,7 +194,7 @@ proptest! {
                 prop_assert_eq!(is_empty(&spool), model.records.is_empty());
             }
         }
-        while !matches!(spool.next(now), Next::Empty) { }
+        while !matches!(spool.next(at(now)), Next::Empty) { }
     }
 
     #[test]
@@ -207,12 +207,12 @@ proptest! {
             match step {
                 Step::Append { length, segment_count, age } => {
                     let payload = vec![7; length];
-                    let displaced = spool.append(&[&payload], segment_count, now - age).unwrap();
+                    let displaced = spool.append(&[&payload], segment_count, at(now - age)).unwrap();
                     appended += u64::from(segment_count);
                     gone += displaced.segment_count;
                     prop_assert!(spool.size_bytes() <= 3_000);
                 }
-                Step::Next | Step::Split(_) => match spool.next(now) {
+                Step::Next | Step::Split(_) => match spool.next(at(now)) {
                     Next::Record(record) => {
                         let mut count = record.taken.len() as u64;
                         if let Step::Split(first) = step && spool.split(record.id, first) {
@@ -228,7 +228,7 @@ proptest! {
                 Step::SetAside(_) => if let Some((id, segment_count)) = taken.pop() {
                     // One whose file was evicted is not there to be set aside.
                     if spool.release(id) {
-                        while let Next::Record(record) = spool.next(0) {
+                        while let Next::Record(record) = spool.next(at(0)) {
                             if record.id == id {
                                 spool.set_aside(id);
                                 break;
@@ -257,7 +257,7 @@ proptest! {
             gone += if spool.release(id) { 0 } else { segment_count };
         }
         loop {
-            match spool.next(now) {
+            match spool.next(at(now)) {
                 Next::Record(record) => {
                     gone += record.taken.len() as u64;
                     spool.settle(record.id).unwrap();

@@ -4,13 +4,14 @@ use super::*;
 
 /// A record of six segments that can be divided.
 fn append_six(spool: &mut Spool) -> Displaced {
-    spool.append(&[&[7; 6 * HEADER_BYTES]], 6, NOW).unwrap()
+    spool.append(&[&[7; 6 * HEADER_BYTES]], 6, at(NOW)).unwrap()
 }
 
-/// The segments that come, one part after the other, until none is left. All of them stay taken.
-fn take_parts(spool: &mut Spool) -> Vec<Range<u32>> {
-    let next = |spool: &mut Spool| match spool.next(NOW) {
-        Next::Record(record) => Some(record.taken),
+/// The segments that come, one part after the other, until none is left: the first of each and the
+/// one behind it. All of them stay taken.
+fn take_parts(spool: &mut Spool) -> Vec<(u32, u32)> {
+    let next = |spool: &mut Spool| match spool.next(at(NOW)) {
+        Next::Record(record) => Some((record.taken.start, record.taken.end)),
         Next::Empty => None,
         other => panic!("{other:?}"),
     };
@@ -33,7 +34,7 @@ fn what_is_put_back_of_a_divided_record_comes_next_and_each_part_is_settled_on_i
     spool.settle(second.id).unwrap();
     assert_eq!(spool.segment_count(), 6);
     assert!(spool.release(first.id));
-    assert_eq!(take_parts(&mut spool), [0..2, 3..6, 0..1]);
+    assert_eq!(take_parts(&mut spool), [(0, 2), (3, 6), (0, 1)]);
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn a_part_that_was_settled_does_not_come_again_after_a_crash_and_the_others_do()
     spool.settle(second).unwrap();
     drop(spool);
     let mut spool = open(folder.path());
-    assert_eq!(take_parts(&mut spool), [0..2, 5..6, 0..1]);
+    assert_eq!(take_parts(&mut spool), [(0, 2), (5, 6), (0, 1)]);
     drop(spool);
     let mut spool = open(folder.path());
     for _ in 0..3 {
@@ -68,13 +69,13 @@ fn parts_that_were_settled_are_not_counted_when_their_file_is_evicted() {
     assert!(spool.split(first, 2));
     spool.settle(first).unwrap();
     let waiting = |spool: &mut Spool| {
-        let displaced = spool.append(&[&[0; 700]], 1, NOW).unwrap();
+        let displaced = spool.append(&[&[0; 700]], 1, at(NOW)).unwrap();
         (displaced.segment_count, displaced.unknown_bytes)
     };
     // By the run that settled them, and by the next one, which has not looked at them.
     spool.size_bytes_max = 800;
     drop(spool);
-    let (mut spool, _) = Spool::open(options(folder.path(), 800)).unwrap();
+    let (mut spool, _) = Spool::open(options(folder.path(), 800), at(NOW)).unwrap();
     assert_eq!(waiting(&mut spool), (4, 0));
 }
 
@@ -82,11 +83,11 @@ fn parts_that_were_settled_are_not_counted_when_their_file_is_evicted() {
 fn a_record_that_is_too_short_for_marks_is_not_divided() {
     let folder = folder();
     let mut spool = open(folder.path());
-    let _ = spool.append(&[&[7; 2 * HEADER_BYTES - 1]], 2, NOW).unwrap();
+    let _ = spool.append(&[&[7; 2 * HEADER_BYTES - 1]], 2, at(NOW)).unwrap();
     let record = take_record(&mut spool);
     assert!(!spool.split(record.id, 1));
     assert!(spool.release(record.id));
-    assert_eq!(take_parts(&mut spool), [0..2]);
+    assert_eq!(take_parts(&mut spool), [(0, 2)]);
 }
 
 #[test]
@@ -96,10 +97,10 @@ fn what_is_set_aside_is_not_read_in_this_run_and_is_counted_until_its_file_is_ev
     let _ = append_six(&mut spool);
     let id = take_record(&mut spool).id;
     spool.set_aside(id);
-    assert!(matches!(spool.next(NOW), Next::Empty));
+    assert!(matches!(spool.next(at(NOW)), Next::Empty));
     spool.settle(id).unwrap();
     assert_eq!((spool.segment_count(), is_empty(&spool)), (6, false));
-    assert_eq!(spool.oldest_created_at(), Some(NOW));
+    assert_eq!(spool.oldest_age(at(NOW + 5)), Some(Duration::from_secs(5)));
     let mut displaced_count = 0;
     for name in 0..8 {
         displaced_count += append(&mut spool, name).segment_count;
@@ -115,7 +116,7 @@ fn what_is_set_aside_comes_again_in_the_next_run() {
     let id = take_record(&mut spool).id;
     spool.set_aside(id);
     drop(spool);
-    assert_eq!(take_parts(&mut open(folder.path())), [0..6]);
+    assert_eq!(take_parts(&mut open(folder.path())), [(0, 6)]);
 }
 
 #[test]
@@ -131,9 +132,9 @@ fn what_waits_of_a_damaged_record_is_lost_with_the_part_that_shows_it() {
     bytes[60] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     assert!(spool.release(first));
-    let Next::Damaged(damage) = spool.next(NOW) else { panic!("it is damaged") };
+    let Next::Damaged(damage) = spool.next(at(NOW)) else { panic!("it is damaged") };
     assert_eq!(damage.segment_count, 6);
-    assert_eq!(take_parts(&mut spool), [0..1]);
+    assert_eq!(take_parts(&mut spool), [(0, 1)]);
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn a_record_that_is_cut_off_while_it_is_read_is_lost_and_counted() {
     let read = spool.read(record.id, 60, &mut [0; 50]);
     let Err(Next::Damaged(damage)) = read else { panic!("{read:?}") };
     assert_eq!((damage.segment_count, spool.segment_count()), (6, 0));
-    assert!(matches!(spool.next(NOW), Next::Empty));
+    assert!(matches!(spool.next(at(NOW)), Next::Empty));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn what_cannot_be_read_of_a_file_that_is_evicted_is_told_in_bytes() {
     // The header of the second record.
     bytes[usize::try_from(FILE_HEADER_BYTES + RECORD_BYTES).unwrap()] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let (mut spool, _) = Spool::open(options(folder.path(), 700)).unwrap();
+    let (mut spool, _) = Spool::open(options(folder.path(), 700), at(NOW)).unwrap();
     let displaced = append(&mut spool, 6);
     assert_eq!((displaced.segment_count, displaced.unknown_bytes), (5, RECORD_BYTES));
 }

@@ -311,3 +311,24 @@ proptest! {
         prop_assert_eq!(failure(200, &[], &body), Failure::NotXRay);
     }
 }
+
+#[test]
+fn only_the_services_own_answers_vouch_for_a_date() {
+    let date = ("date", "Mon, 01 Jun 2026 12:00:05 GMT");
+    let time = |status, headers: &[(&'static str, &'static str)], body| {
+        let outcome = answer(status, headers, body);
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect();
+        service_time(&headers, &outcome)
+    };
+    let expected = httpdate::parse_http_date(date.1).ok();
+    assert_eq!(time(200, &[date], "{}"), expected);
+    assert_eq!(time(403, &[date, ("x-amzn-errortype", "AccessDenied")], "{}"), expected);
+    assert_eq!(time(500, &[date, ("x-amzn-requestid", "1-2-3")], ""), expected);
+    assert_eq!(time(502, &[date], "<html>"), None, "a proxy");
+    assert_eq!(time(200, &[date], "<html>log in</html>"), None, "a captive portal");
+    assert_eq!(time(200, &[], "{}"), None);
+    assert_eq!(time(200, &[("date", "yesterday")], "{}"), None);
+}

@@ -182,6 +182,7 @@ fn an_answer_that_names_more_than_was_sent_is_counted_once() {
         outcome: Outcome::Accepted { unprocessed },
         unread: Some("it names 60 documents".to_owned()),
         is_too_large: false,
+        service_time: None,
     };
     trial.uploader.settle(Ok(Ended { call_number, reading, failure: None }));
     assert_eq!(trial.account.answers_unreadable.get(), 1);
