@@ -13,8 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The `Date` of an answer has whole seconds, and the answer was some time on its way: what is nearer
-/// than this to the date in force changes nothing.
+/// The `Date` of an answer has whole seconds, and the answer was some time on its way: what is
+/// nearer than this to the date in force changes nothing.
 const CHANGE_SECONDS_MIN: u64 = 60;
 
 /// No answer has vouched for a date.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Numbers are little-endian; an id is its length in a byte and then as many bytes as it may have.
-//! Whether a record is whole is the spool's to check. A record is read into chunks piece by piece, and
-//! where memory has no room for all of it a batch is made of some of its documents.
+//! Whether a record is whole is the spool's to check. A record is read into chunks piece by piece,
+//! and where memory has no room for all of it a batch is made of some of its documents.
 
 use super::{BODY_END, BODY_START, Batch, DOCUMENT_COUNT_MAX, Document, Label, OutOfChunks};
 use crate::memory::{CHUNK_BYTES, Chunk, Pool};
@@ -123,8 +123,8 @@ impl RecordTable {
         (BODY_START, self.body.start + span.start..self.body.start + span.end, BODY_END)
     }
 
-    /// The batch of these documents. `read` fills a buffer from a place in the record. The chunks of
-    /// `pool` are not reserved ones: what comes back from the spool must not keep fresh segments
+    /// The batch of these documents. `read` fills a buffer from a place in the record. The chunks
+    /// of `pool` are not reserved ones: what comes back from the spool must not keep fresh segments
     /// from being packed.
     ///
     /// # Errors

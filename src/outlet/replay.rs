@@ -1,9 +1,9 @@
 //! Records of the spool into batches, as far as memory goes.
 //!
-//! In: how many batches are wanted. Out: as many, each taken in the spool; what was come upon beside
-//! them is in [`Done`]. A record that memory has no room for as a whole comes as several batches,
-//! each of as many documents as make a quarter of what is not reserved. Bound: the pool's memory; of
-//! records that cannot be used, [`SKIPPED_COUNT_MAX`] in a turn.
+//! In: how many batches are wanted. Out: as many, each taken in the spool; what was come upon
+//! beside them is in [`Done`]. A record that memory has no room for as a whole comes as several
+//! batches, each of as many documents as make a quarter of what is not reserved. Bound: the pool's
+//! memory; of records that cannot be used, [`SKIPPED_COUNT_MAX`] in a turn.
 
 use super::turn::Done;
 use crate::batch::{Batch, RecordError, RecordTable, TABLE_BYTES_MAX};

@@ -1,7 +1,7 @@
 //! What the spool has done and what ails it: for the account, the status and the log.
 //!
-//! In: what a turn has done, and failures. Out: counters, the reasons of `/ready`, lines of the log,
-//! each bounded in its rate. Runs on the upload thread.
+//! In: what a turn has done, and failures. Out: counters, the reasons of `/ready`, lines of the
+//! log, each bounded in its rate. Runs on the upload thread.
 
 use super::spool_thread::Sizes;
 use super::turn::Done;

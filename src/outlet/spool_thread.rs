@@ -1,9 +1,10 @@
 //! The thread of the spool: the one that waits for its disk.
 //!
-//! In: jobs, one at a time, to open the spool or to do a turn of work. Out: what became of each. It is
-//! made at the start, so that no limit on threads is met when memory is short. The spool is its own: a
-//! job that panics ends with an [`Outcome`] as any other does, and the spool that it was done on is
-//! dropped and has to be opened again. It ends when the other side is gone, after the job at hand.
+//! In: jobs, one at a time, to open the spool or to do a turn of work. Out: what became of each. It
+//! is made at the start, so that no limit on threads is met when memory is short. The spool is its
+//! own: a job that panics ends with an [`Outcome`] as any other does, and the spool that it was
+//! done on is dropped and has to be opened again. It ends when the other side is gone, after the
+//! job at hand.
 
 use super::turn::{Done, Work, Writes, turn};
 use crate::account::Account;
@@ -21,7 +22,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 pub enum Job {
     /// Open the spool.
     Open,
-    /// Do a turn of work on it. The thread has given up its share of the writes when it tells of it.
+    /// Do a turn of work on it. The thread has given up its share of the writes when it tells of
+    /// it.
     Turn(Arc<Writes>, Work),
 }
 
@@ -73,8 +75,8 @@ pub struct SpoolThread {
 }
 
 impl SpoolThread {
-    /// Makes the thread for a spool that is not open yet. It reads into chunks of `pool`, and asks the
-    /// clock of `account`.
+    /// Makes the thread for a spool that is not open yet. It reads into chunks of `pool`, and asks
+    /// the clock of `account`.
     ///
     /// # Errors
     ///

@@ -1,13 +1,14 @@
 //! The spool's part of the upload thread: batches to disk and back, without a wait for the disk.
 //!
 //! In: attempts for which memory is too short, or for which no time is left. Out: the same ones
-//! again when the service takes batches. Files are read and written in *turns* on the spool's thread
-//! (`spool_thread.rs`, `turn.rs`): one at a time, each with all that has come together since the last.
-//! What could not be written comes back ([`Spooler::unwritten`]); after a failure nothing is written
-//! for [`RETRY_PAUSE`], and memory is all there is until then. It is tried after each such pause, with
-//! whatever is to be written or with a probe: so it is known to fail for as long as it does, and no
-//! longer. What lies in it is read and brought to the disk meanwhile. A turn that panics is a failure
-//! too, after which the spool is opened again. `spool_report.rs` says what happens.
+//! again when the service takes batches. Files are read and written in *turns* on the spool's
+//! thread (`spool_thread.rs`, `turn.rs`): one at a time, each with all that has come together since
+//! the last. What could not be written comes back ([`Spooler::unwritten`]); after a failure nothing
+//! is written for [`RETRY_PAUSE`], and memory is all there is until then. It is tried after each
+//! such pause, with whatever is to be written or with a probe: so it is known to fail for as long
+//! as it does, and no longer. What lies in it is read and brought to the disk meanwhile. A turn
+//! that panics is a failure too, after which the spool is opened again. `spool_report.rs` says what
+//! happens.
 //!
 //! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
 

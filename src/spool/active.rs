@@ -1,8 +1,8 @@
 //! The data file that records are appended to.
 //!
-//! A record is written in one call, with the pieces of its payload where they lie. When that
-//! fails the file is cut back to its last whole record. All dates in it are by the same clock. Bound:
-//! the caller seals the file when it has grown to its bound.
+//! A record is written in one call, with the pieces of its payload where they lie. When that fails
+//! the file is cut back to its last whole record. All dates in it are by the same clock. Bound: the
+//! caller seals the file when it has grown to its bound.
 
 use super::age::Dates;
 use super::disk::sync_file;
@@ -85,8 +85,8 @@ impl ActiveFile {
         *oldest = header.created_at.min(*oldest);
     }
 
-    /// Tries whether so many bytes would find room after what is there; [`cut_back`](Self::cut_back)
-    /// has to follow.
+    /// Tries whether so many bytes would find room after what is there;
+    /// [`cut_back`](Self::cut_back) has to follow.
     pub fn probe(&self, length_bytes: usize) -> io::Result<()> {
         write_all(&self.handle, &mut [IoSlice::new(&vec![0; length_bytes])], self.length_bytes)
     }

@@ -1,10 +1,10 @@
 //! How old a record is, whatever the clocks of this run and of earlier ones have shown.
 //!
-//! In: the date in a record's header, and the time now. Out: an age, and whether to act on it. A date
-//! that this run has written is held against the clock that it was written by, which does not jump.
-//! One of an earlier run is believed as far as it can be right; nothing expires by it before an
-//! answer of the service vouches for the date now. A clock that was wrong by less makes such a record
-//! as much older or younger.
+//! In: the date in a record's header, and the time now. Out: an age, and whether to act on it. A
+//! date that this run has written is held against the clock that it was written by, which does not
+//! jump. One of an earlier run is believed as far as it can be right; nothing expires by it before
+//! an answer of the service vouches for the date now. A clock that was wrong by less makes such a
+//! record as much older or younger.
 
 use crate::clock::Moment;
 use std::time::Duration;

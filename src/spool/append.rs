@@ -1,8 +1,8 @@
 //! The side of the spool that records are appended to, and what gives way for them.
 //!
-//! In: a record in pieces. Out: its bytes at the end of the active file, which is sealed when it has
-//! grown to its bound, or when the date has been set. Where the spool is full the oldest file is
-//! evicted as a whole.
+//! In: a record in pieces. Out: its bytes at the end of the active file, which is sealed when it
+//! has grown to its bound, or when the date has been set. Where the spool is full the oldest file
+//! is evicted as a whole.
 
 use super::active::ActiveFile;
 use super::age::Dates;
@@ -15,8 +15,8 @@ use std::io;
 pub(super) const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
 
 impl Spool {
-    /// Appends a record that was made at some moment, whose payload is the `payload` pieces one after
-    /// the other.
+    /// Appends a record that was made at some moment, whose payload is the `payload` pieces one
+    /// after the other.
     ///
     /// Where it does not fit, the oldest files are evicted first.
     ///

@@ -1,7 +1,7 @@
 //! What of a sealed file is on the disk itself, and what may never get there.
 //!
-//! In: whether an fsync has succeeded. Out: the records that are in doubt, copied to another file, and
-//! forgotten here when that one is on the disk. `sync.rs` says why.
+//! In: whether an fsync has succeeded. Out: the records that are in doubt, copied to another file,
+//! and forgotten here when that one is on the disk. `sync.rs` says why.
 
 use super::active::ActiveFile;
 use super::disk::sync_file;
@@ -13,7 +13,8 @@ use std::io;
 
 impl DataFile {
     /// Brings what was written to it to disk, unless that has failed before: then no call that
-    /// succeeds proves anything. [`confirm`](Self::confirm) or [`doubt`](Self::doubt) has to follow.
+    /// succeeds proves anything. [`confirm`](Self::confirm) or [`doubt`](Self::doubt) has to
+    /// follow.
     pub fn sync(&self) -> io::Result<()> {
         match &self.handle {
             Some(file) if self.unsynced_from.is_some() && !self.is_doubtful => sync_file(file),
@@ -44,9 +45,9 @@ impl DataFile {
         self.progress.sync()
     }
 
-    /// Copies the records to `copy` that may never get to the disk. Not those that are damaged, which
-    /// reading will come upon, nor those of which something is taken: that is in memory. Returns their
-    /// places.
+    /// Copies the records to `copy` that may never get to the disk. Not those that are damaged,
+    /// which reading will come upon, nor those of which something is taken: that is in memory.
+    /// Returns their places.
     pub fn copy_doubtful(
         &mut self,
         folder: &Folder,

@@ -64,7 +64,8 @@ pub enum SpoolError {
     /// What was delivered could not be noted: after a restart it will be sent again.
     #[error("cannot note progress in the spool: {0}; check the room and the state of its disk")]
     Progress(#[source] io::Error),
-    /// A file could not be read; it is left alone until [`Spool::try_unreadable`](super::Spool::try_unreadable).
+    /// A file could not be read; it is left alone until
+    /// [`Spool::try_unreadable`](super::Spool::try_unreadable).
     #[error("cannot read its file {name}: {source}; check the state of its disk")]
     Read {
         /// In the folder of the spool.

@@ -1,11 +1,11 @@
 //! A data file that is not appended to any longer, and how far it has been read.
 //!
 //! Reading goes from the front: the cursor passes each record once. A record is taken as a whole or
-//! in *parts*, which are some of its segments, one after the other: memory may not have room for all
-//! of them at once. A part that was taken is known by its place until it is settled, put back or set
-//! aside; those that were put back come before the cursor. Bound: 80 bytes of memory for each part
-//! that is taken, put back or set aside, 8 for each record that an earlier run settled in the file
-//! being read.
+//! in *parts*, which are some of its segments, one after the other: memory may not have room for
+//! all of them at once. A part that was taken is known by its place until it is settled, put back
+//! or set aside; those that were put back come before the cursor. Bound: 80 bytes of memory for
+//! each part that is taken, put back or set aside, 8 for each record that an earlier run settled in
+//! the file being read.
 //!
 //! The file is open while something in it is not synced and while it is being read; one that
 //! was removed meanwhile stays open to its end. One that cannot be read is passed over until
@@ -255,8 +255,8 @@ impl DataFile {
         }
     }
 
-    /// Reads from the place `at` of the payload of a part's record. Where that fails the part is not
-    /// taken any longer.
+    /// Reads from the place `at` of the payload of a part's record. Where that fails the part is
+    /// not taken any longer.
     pub fn read(
         &mut self,
         folder: &Folder,
@@ -436,7 +436,8 @@ impl DataFile {
         self.damage(part.header.record_bytes(), segment_count, DamageCause::Payload)
     }
 
-    /// What an error means. A disk that fails, or a system without descriptors, may do better later.
+    /// What an error means. A disk that fails, or a system without descriptors, may do better
+    /// later.
     fn fault(&mut self, error: io::Error) -> Fault {
         if [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof].contains(&error.kind()) {
             return Fault::Damage(self.give_up());

@@ -1,9 +1,10 @@
 //! The folder of a spool: ours alone, and held open.
 //!
-//! The path is followed once, and again where the folder itself was removed. From then on everything
-//! is reached from the folder's descriptor, and never through a symbolic link, so that a user who can
-//! write further up in the path cannot have us write or delete elsewhere. While a daemon has the folder it holds a lock on the file `lock` in
-//! it; the kernel lets go of it when the daemon ends, however that happens.
+//! The path is followed once, and again where the folder itself was removed. From then on
+//! everything is reached from the folder's descriptor, and never through a symbolic link, so that a
+//! user who can write further up in the path cannot have us write or delete elsewhere. While a
+//! daemon has the folder it holds a lock on the file `lock` in it; the kernel lets go of it when
+//! the daemon ends, however that happens.
 //!
 //! ```text
 //!  lock
@@ -133,9 +134,9 @@ impl Folder {
         Ok(listing)
     }
 
-    /// Numbers all files again if the numbers could be used up. In the order of their numbers, so that
-    /// no new name is one that another file has still. Where this ends half-way progress may be apart
-    /// from its records, which are then sent again.
+    /// Numbers all files again if the numbers could be used up. In the order of their numbers, so
+    /// that no new name is one that another file has still. Where this ends half-way progress may
+    /// be apart from its records, which are then sent again.
     pub fn renumber_if_used_up(&mut self, listing: &mut Listing) -> io::Result<()> {
         if listing.sequence_max <= SEQUENCE_FOUND_MAX {
             return Ok(());

@@ -3,8 +3,8 @@
 //! In: records, which are any bytes with a count of the segments in them and the time they were
 //! made. Out: the same records, the oldest first, until each is settled, across restarts and
 //! crashes. Bound: [`Options::size_bytes_max`]; when it is reached the oldest file is evicted as a
-//! whole, and [`Displaced`] says what was lost with it. Memory: [`BUFFER_BYTES`], and some bytes for
-//! each record that is taken. One thread at a time, and every call may wait for the disk.
+//! whole, and [`Displaced`] says what was lost with it. Memory: [`BUFFER_BYTES`], and some bytes
+//! for each record that is taken. One thread at a time, and every call may wait for the disk.
 //!
 //! ```text
 //!          append                             next                  settle
@@ -22,11 +22,12 @@
 //! machine dies, what was appended after the last [`Spool::sync`], and records that were settled
 //! after it come again. A damaged byte costs the record that it lies in.
 //!
-//! A record is taken by [`Spool::next`] and read piece by piece. Where memory has no room for all of
-//! its segments the rest is put back ([`Spool::split`]) and comes next, as a record of its own. What
-//! is taken is then settled, released or, where memory could never hold it, set aside. It cannot be
-//! taken twice, and what is taken when the daemon dies comes again: at least once, not at most once.
-//! What is set aside waits for another run: it stays counted, also when its file is evicted.
+//! A record is taken by [`Spool::next`] and read piece by piece. Where memory has no room for all
+//! of its segments the rest is put back ([`Spool::split`]) and comes next, as a record of its own.
+//! What is taken is then settled, released or, where memory could never hold it, set aside. It
+//! cannot be taken twice, and what is taken when the daemon dies comes again: at least once, not at
+//! most once. What is set aside waits for another run: it stays counted, also when its file is
+//! evicted.
 
 mod active;
 mod age;
@@ -78,9 +79,9 @@ pub const BUFFER_BYTES: usize = WINDOW_BYTES;
 pub struct Options {
     /// The folder; it is made where it is missing, the one above it is not.
     pub path: PathBuf,
-    /// Bytes on disk at most, all files together. What gives way at once is a sixteenth of it or
-    /// 1 MB, whichever is more. The progress of settled records may exceed it, by twelve bytes
-    /// each, until the next record is appended; so may what is found at the start, and what is written
+    /// Bytes on disk at most, all files together. What gives way at once is a sixteenth of it or 1
+    /// MB, whichever is more. The progress of settled records may exceed it, by twelve bytes each,
+    /// until the next record is appended; so may what is found at the start, and what is written
     /// again after a failure to bring it to disk.
     pub size_bytes_max: u64,
     /// Older records expire when they are come upon.
@@ -150,8 +151,8 @@ pub struct Record {
     pub payload_bytes: u32,
     /// Segments in the payload.
     pub segment_count: u32,
-    /// Those of them that were taken, by their place in the payload. The others are settled, or come
-    /// on their own.
+    /// Those of them that were taken, by their place in the payload. The others are settled, or
+    /// come on their own.
     pub taken: Range<u32>,
     /// How long ago it was made.
     pub age: Duration,
@@ -205,8 +206,8 @@ pub struct Spool {
 impl Spool {
     /// Opens the folder for this daemon alone, and lists what earlier runs left in it.
     ///
-    /// Of files no more is read than the start of the oldest one, so this takes no longer when there
-    /// is much to send.
+    /// Of files no more is read than the start of the oldest one, so this takes no longer when
+    /// there is much to send.
     ///
     /// # Errors
     ///

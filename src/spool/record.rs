@@ -162,8 +162,8 @@ fn search(file: &File, mut offset: u64, length_bytes: u64) -> io::Result<u64> {
     Ok(length_bytes)
 }
 
-/// Whether the payload of the record at `offset` is what was written. It is read piece by piece into
-/// `window`, which is not empty.
+/// Whether the payload of the record at `offset` is what was written. It is read piece by piece
+/// into `window`, which is not empty.
 pub fn verify_payload(
     file: &File,
     offset: u64,

@@ -1,18 +1,20 @@
-//! What the spool does for its records to outlive the machine, and when the disk does not take them.
+//! What the spool does for its records to outlive the machine, and when the disk does not take
+//! them.
 //!
-//! The kernel tells of a failed write-back once, marks the pages as clean and may drop them: a second
-//! fsync that succeeds proves nothing of them; fsync(2). So what was written to a file since the last
-//! fsync that succeeded is in doubt from the first one that fails. It is read back, held against its
-//! checksums, and written to a new file, until an fsync of that one succeeds; then the first copy is
-//! settled. The pages are in the system's cache at that time: the kernel drops them only when memory is
-//! short (ext4, XFS) or at once (Btrfs). What cannot be read back any more is no record when reading
-//! comes upon it, and is counted as damaged.
+//! The kernel tells of a failed write-back once, marks the pages as clean and may drop them: a
+//! second fsync that succeeds proves nothing of them; fsync(2). So what was written to a file since
+//! the last fsync that succeeded is in doubt from the first one that fails. It is read back, held
+//! against its checksums, and written to a new file, until an fsync of that one succeeds; then the
+//! first copy is settled. The pages are in the system's cache at that time: the kernel drops them
+//! only when memory is short (ext4, XFS) or at once (Btrfs). What cannot be read back any more is
+//! no record when reading comes upon it, and is counted as damaged.
 //!
-//! The other way, to keep in memory what was written until it is synced, would hold memory where the
-//! spool is there to free it, and make each batch that memory has no room for wait for an fsync.
+//! The other way, to keep in memory what was written until it is synced, would hold memory where
+//! the spool is there to free it, and make each batch that memory has no room for wait for an
+//! fsync.
 //!
-//! Bound: what is written between two calls of [`Spool::sync`]. While it is written again the spool may
-//! be larger than its bound by as much.
+//! Bound: what is written between two calls of [`Spool::sync`]. While it is written again the spool
+//! may be larger than its bound by as much.
 
 use super::active::ActiveFile;
 use super::file::DataFile;

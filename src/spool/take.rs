@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 impl Spool {
-    /// Takes the oldest record that is neither settled nor taken, or what is left of it. Its payload
-    /// has been held against its checksum.
+    /// Takes the oldest record that is neither settled nor taken, or what is left of it. Its
+    /// payload has been held against its checksum.
     ///
     /// Every call comes closer to [`Next::Empty`], whatever is in the files.
     pub fn next(&mut self, now: Moment) -> Next {
@@ -71,8 +71,8 @@ impl Spool {
         read.map_err(|fault| self.fault(id.sequence, fault))
     }
 
-    /// Keeps the first `segment_count` segments of a record that was taken, and puts the others back:
-    /// they are what comes next. `false` when the record cannot be divided so.
+    /// Keeps the first `segment_count` segments of a record that was taken, and puts the others
+    /// back: they are what comes next. `false` when the record cannot be divided so.
     #[must_use = "a record that is not divided is still taken as a whole"]
     pub fn split(&mut self, id: RecordId, segment_count: u32) -> bool {
         let file = self.sealed.get_mut(&id.sequence);
@@ -94,7 +94,8 @@ impl Spool {
     /// Forgets a record that was taken: it was delivered, or given up.
     ///
     /// It does not come again after a crash of the daemon. One that is not taken, because its file
-    /// was evicted, is settled already. One that a spool opened before this one has given comes again.
+    /// was evicted, is settled already. One that a spool opened before this one has given comes
+    /// again.
     ///
     /// # Errors
     ///

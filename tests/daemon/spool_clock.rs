@@ -1,4 +1,5 @@
-//! A spool whose records have dates that are long past or yet to come, by a clock that may be wrong.
+//! A spool whose records have dates that are long past or yet to come, by a clock that may be
+//! wrong.
 
 use super::account::Account;
 use super::answers::Failure;

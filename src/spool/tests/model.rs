@@ -149,7 +149,8 @@ proptest! {
                     name += 1;
                     let created_at = now - age;
                     let payload = vec![name; length];
-                    let displaced = spool.append(&[&payload], segment_count, at(created_at)).unwrap();
+                    let made = at(created_at);
+                    let displaced = spool.append(&[&payload], segment_count, made).unwrap();
                     prop_assert_eq!(displaced, Displaced::default());
                     let segments = 0..segment_count;
                     totals.insert(name, segment_count);
@@ -207,7 +208,8 @@ proptest! {
             match step {
                 Step::Append { length, segment_count, age } => {
                     let payload = vec![7; length];
-                    let displaced = spool.append(&[&payload], segment_count, at(now - age)).unwrap();
+                    let made = at(now - age);
+                    let displaced = spool.append(&[&payload], segment_count, made).unwrap();
                     appended += u64::from(segment_count);
                     gone += displaced.segment_count;
                     prop_assert!(spool.size_bytes() <= 3_000);
