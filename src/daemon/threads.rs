@@ -173,8 +173,10 @@ impl UploadThread {
         let (ended_sender, ended) = oneshot::channel();
         let runtime = Runtime::new()?;
         thread::Builder::new().name(Self::NAME.into()).spawn(move || {
-            let mut run =
-                || panics::catch(|| runtime.get().block_on(outlet.run(&mut deadline_receiver)));
+            let mut run = || {
+                let run = || runtime.get().block_on(outlet.run(&mut deadline_receiver));
+                panics::catch(run).flatten()
+            };
             let held_count = run().or_else(|panicked| {
                 alarm.raise(panicked);
                 run()

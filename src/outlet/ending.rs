@@ -3,7 +3,7 @@
 use super::Outlet;
 use super::spooler::Spooler;
 use crate::account::DropReason;
-use crate::panics;
+use crate::panics::{self, Panicked};
 use crate::upload::Attempt;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -42,8 +42,14 @@ impl Deadline {
 
 impl Outlet {
     /// Gives up all that is left: to the spool as far as it takes it, and counted as lost beyond.
-    pub(super) async fn end(&mut self, deadline: &mut watch::Receiver<Option<Deadline>>) {
-        panics::inject("sender_end");
+    ///
+    /// # Errors
+    ///
+    /// When writing to the spool panics. What is left is held still, for another try.
+    pub(super) async fn end(
+        &mut self,
+        deadline: &mut watch::Receiver<Option<Deadline>>,
+    ) -> Result<(), Panicked> {
         self.uploader.settle_ended();
         let mut lost_count = 0;
         match self.spooler.take() {
@@ -53,8 +59,9 @@ impl Outlet {
                 }
             }
             Some(mut spooler) => {
-                lost_count += self.end_in_spool(&mut spooler, deadline).await;
+                let ended = panics::caught(self.end_in_spool(&mut spooler, deadline)).await;
                 self.spooler = Some(spooler);
+                lost_count += ended?;
             }
         }
         // What could not be packed, since memory was full or time was over.
@@ -74,6 +81,7 @@ impl Outlet {
                  keeps them"
             );
         }
+        Ok(())
     }
 
     /// Writes all that is left to the spool; returns how many segments of it are lost.
@@ -99,6 +107,7 @@ impl Outlet {
             for attempt in attempts {
                 spooler.write(attempt);
             }
+            panics::inject("sender_end");
             let is_over = tokio::select! {
                 biased;
                 () = over(deadline, time_min) => true,

@@ -30,7 +30,7 @@ use crate::batch::Batcher;
 use crate::limits::Limits;
 use crate::log::RateLimit;
 use crate::memory::Pool;
-use crate::panics;
+use crate::panics::{self, Panicked};
 use crate::ring::{Parcel, Progress, Rings};
 use crate::status::Trouble;
 use crate::tail::Tail;
@@ -115,7 +115,14 @@ impl Outlet {
     /// shutdown sets. Returns how many segments are still held: none, unless the account is wrong.
     ///
     /// After a panic it can be run once more: what was at work is lost, the rest is settled.
-    pub async fn run(&mut self, deadline: &mut watch::Receiver<Option<Deadline>>) -> usize {
+    ///
+    /// # Errors
+    ///
+    /// When writing what is left to the spool panics.
+    pub async fn run(
+        &mut self,
+        deadline: &mut watch::Receiver<Option<Deadline>>,
+    ) -> Result<usize, Panicked> {
         let (mut is_closing, mut is_hurried) = (false, false);
         loop {
             let now = Instant::now();
@@ -152,8 +159,8 @@ impl Outlet {
             let until = (progress == Progress::More).then_some(now);
             self.sleep(until, deadline).await;
         }
-        self.end(deadline).await;
-        self.held().segment_count
+        self.end(deadline).await?;
+        Ok(self.held().segment_count)
     }
 
     /// Whether nothing is left that could be sent, or could not be spooled.

@@ -165,7 +165,7 @@ async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
     receive(&mut producer, &account, 10);
     drop(producer);
     let (_sender, mut deadline) = watch::channel(Some(Deadline::at_once(Instant::now())));
-    let held_count = outlet.run(&mut deadline).await;
+    let held_count = outlet.run(&mut deadline).await.unwrap();
     assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (0, 1_010));
     assert_eq!(account.imbalance(held_count), 0);
 }
@@ -185,7 +185,7 @@ async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
     receive(&mut producer, &account, 10);
     drop(producer);
     let deadline = Deadline::within(Duration::from_secs(60), true, Instant::now());
-    outlet.end(&mut watch::channel(Some(deadline)).1).await;
+    outlet.end(&mut watch::channel(Some(deadline)).1).await.unwrap();
     let held_count = outlet.held().segment_count;
     assert_eq!((held_count, account.spooled.get(), account.imbalance(0)), (0, 1_010, 0));
     drop(outlet);
@@ -250,7 +250,7 @@ async fn when_nobody_will_ever_tell_where_to_send_to_the_end_comes_at_once() {
     let (_sender, mut deadline) = watch::channel(Some(deadline));
     let run = outlet.run(&mut deadline);
     let held_count = tokio::time::timeout(Duration::from_secs(60), run).await;
-    assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (Ok(0), 10));
+    assert_eq!((held_count.unwrap(), account.dropped(DropReason::Shutdown).get()), (Ok(0), 10));
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
     let (mut outlet, mut producer, _) = outlet_with_spool(arrival, Some(options.clone()));
     receive(&mut producer, &outlet.account, 10);
     drop(producer);
-    outlet.end(&mut watch::channel(None).1).await;
+    outlet.end(&mut watch::channel(None).1).await.unwrap();
     drop(outlet);
     let account = Arc::new(Account::new(1));
     drop(reopened(&options, account.clock.now()).await);

@@ -239,6 +239,37 @@ fn an_upload_thread_that_panics_spools_what_is_left_once() {
 }
 
 #[test]
+fn a_shutdown_that_panics_over_the_spool_is_tried_again() {
+    let endpoint = Endpoint::start();
+    endpoint.set_way(Way::Down);
+    let folder = tempfile::tempdir().unwrap();
+    let spool = ["--spool-path", folder.path().to_str().unwrap()];
+    let daemon = start_with(&endpoint, "sender_end=1", &spool);
+    daemon.send(datagrams(10));
+    daemon.wait_for_metric("xray_segments_received_total", 10);
+    let (account, log) = end(daemon);
+    assert_shown(&log, "upload", "10 segments more are in the spool");
+    assert_eq!((account.get("spooled"), account.get("dropped")), (10, 0), "{log}");
+}
+
+#[test]
+fn a_job_of_the_spool_that_panics_is_done_again() {
+    let endpoint = Endpoint::start();
+    endpoint.set_way(Way::Down);
+    let folder = tempfile::tempdir().unwrap();
+    let spool = ["--spool-path", folder.path().to_str().unwrap()];
+    // The first job opens the spool.
+    let daemon = start_with(&endpoint, "spool_job=1", &spool);
+    daemon.wait_for_line("is open: 0 bytes in 0 files");
+    daemon.send(datagrams(10));
+    daemon.wait_for_metric("xray_segments_received_total", 10);
+    assert_eq!(daemon.metric("xray_panics_total{thread=\"spool\"}"), 1);
+    let (account, log) = end(daemon);
+    assert_shown(&log, "spool", "its thread met a fault in the program");
+    assert_eq!((account.get("spooled"), account.get("dropped")), (10, 0), "{log}");
+}
+
+#[test]
 fn what_an_upload_thread_that_panics_twice_holds_is_counted() {
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);

@@ -4,7 +4,7 @@
 use super::account::Account;
 use super::answers::Failure;
 use super::delivery::{Delivery, wait_until_received};
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Sent, document, send};
 use super::process::{Daemon, config_file};
 use std::fs;
@@ -17,7 +17,7 @@ const CREATED_AT: std::ops::Range<usize> = 12..20;
 const CHECKSUM: std::ops::Range<usize> = 24..28;
 
 /// What is older than an hour expires.
-fn start(endpoint: &FaultEndpoint, folder: &Path) -> Daemon {
+fn start(endpoint: &Endpoint, folder: &Path) -> Daemon {
     let spool = folder.join("spool");
     let keys = format!("Spool: {{Path: {:?}, MaxAgeHours: 1}}", spool.to_str().unwrap());
     Daemon::start(&endpoint.url(), &["-c", &config_file(folder, &keys)], &[])
@@ -45,7 +45,7 @@ fn set_created_at(spool: &Path, created_at: u64) {
 }
 
 /// Twenty batches of fifty in a spool, with this date.
-fn spool_with_date(endpoint: &FaultEndpoint, folder: &Path, created_at: u64) -> Vec<Sent> {
+fn spool_with_date(endpoint: &Endpoint, folder: &Path, created_at: u64) -> Vec<Sent> {
     endpoint.set_way(Way::Down);
     let daemon = start(endpoint, folder);
     let sent = send(daemon.udp, (0..1_000).map(document));
@@ -66,7 +66,7 @@ fn long_ago() -> u64 {
 #[test]
 fn nothing_of_an_earlier_run_expires_while_the_service_has_not_answered() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     spool_with_date(&endpoint, folder.path(), long_ago());
     let daemon = start(&endpoint, folder.path());
     daemon.wait_for_metric_of_at_least("xray_segments_replayed_total", 50);
@@ -83,7 +83,7 @@ fn nothing_of_an_earlier_run_expires_while_the_service_has_not_answered() {
 #[test]
 fn an_answer_of_the_service_vouches_for_the_date_also_one_that_refuses() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let sent = spool_with_date(&endpoint, folder.path(), long_ago());
     endpoint.change(|rules| rules.failure = Some(Failure::code(500, "InternalFailure")));
     endpoint.set_way(Way::Open);
@@ -108,7 +108,7 @@ fn an_answer_of_the_service_vouches_for_the_date_also_one_that_refuses() {
 fn a_date_that_is_yet_to_come_expires_nothing_and_ends_no_page_of_metrics() {
     for created_at in [u64::MAX, u64::MAX / 2, long_ago() + 3 * 365 * 24 * 3600, 0] {
         let folder = tempfile::tempdir().unwrap();
-        let endpoint = FaultEndpoint::start();
+        let endpoint = Endpoint::start();
         let sent = spool_with_date(&endpoint, folder.path(), created_at);
         let daemon = start(&endpoint, folder.path());
         daemon.wait_for_metric_of_at_least("xray_segments_replayed_total", 50);

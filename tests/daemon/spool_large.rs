@@ -2,7 +2,7 @@
 
 use super::account::Account;
 use super::delivery::{Delivery, wait_until_received};
-use super::fault::{FaultEndpoint, Way};
+use super::endpoint::{Endpoint, Way};
 use super::load::{Sent, document_of, send};
 use super::process::Daemon;
 use rustix::process::Signal;
@@ -14,7 +14,7 @@ use std::path::Path;
 const RECORD_HEADER_BYTES: usize = 28;
 const FILE_HEADER_BYTES: usize = 8;
 
-fn start(endpoint: &FaultEndpoint, spool: &Path, buffer_size_mb: &str) -> Daemon {
+fn start(endpoint: &Endpoint, spool: &Path, buffer_size_mb: &str) -> Daemon {
     let path = spool.to_str().unwrap();
     let arguments = ["-m", buffer_size_mb, "--spool-path", path, "--spool-size-mb", "16"];
     Daemon::start(&endpoint.url(), &arguments, &[])
@@ -66,7 +66,7 @@ fn count_on_disk(spool: &Path) -> u64 {
 }
 
 /// Spools a hundred documents in records of a megabyte, with the memory for them.
-fn spool_large_records(endpoint: &FaultEndpoint, spool: &Path) -> Vec<Sent> {
+fn spool_large_records(endpoint: &Endpoint, spool: &Path) -> Vec<Sent> {
     endpoint.set_way(Way::Down);
     let daemon = start(endpoint, spool, "128");
     let sent = send(daemon.udp, (0..100).map(largest_document));
@@ -80,7 +80,7 @@ fn spool_large_records(endpoint: &FaultEndpoint, spool: &Path) -> Vec<Sent> {
 #[test]
 fn records_that_are_larger_than_memory_arrive_document_by_document() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let sent = spool_large_records(&endpoint, folder.path());
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path(), "3");
@@ -96,7 +96,7 @@ fn records_that_are_larger_than_memory_arrive_document_by_document() {
 #[test]
 fn a_full_spool_counts_records_that_are_larger_than_memory_when_they_are_evicted() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = FaultEndpoint::start();
+    let endpoint = Endpoint::start();
     let mut sent = spool_large_records(&endpoint, folder.path());
     let daemon = start(&endpoint, folder.path(), "3");
     // All files of the run before have been evicted by then. The sender waits for the daemon: the
