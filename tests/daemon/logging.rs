@@ -2,16 +2,17 @@
 
 use super::answers::{Failure, Reply};
 use super::endpoint::Endpoint;
+use super::fake::Fake;
 use super::process::{
     Daemon, HEADER, command, config_file, daemon_command, run_to_end, wait_for_text,
     with_credentials,
 };
 use rustix::process::Signal;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a log file may grow to.
 const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
@@ -145,23 +146,13 @@ fn a_closed_standard_output_ends_nothing() {
 const SECRET: &str = "TOPSECRET";
 
 /// Answers requests for credentials, one after the other and the last one for ever.
-fn credentials_service(answers: &'static [(&'static str, &'static str)]) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for (index, stream) in listener.incoming().enumerate() {
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]);
-            let (status, body) = answers[index.min(answers.len() - 1)];
-            let length = body.len();
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
-                 content-length: {length}\r\nconnection: close\r\n\r\n{body}"
-            );
-            let _ = stream.write_all(head.as_bytes());
-        }
-    });
-    address
+fn credentials_service(answers: &'static [(&'static str, &'static str)]) -> Fake {
+    let count = AtomicUsize::new(0);
+    Fake::start(move |_| {
+        let index = count.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
+        let (status, body) = answers[index];
+        Some((status, body.to_owned()))
+    })
 }
 
 /// What the service says of a signature that it takes for wrong: it shows what should have been
@@ -234,7 +225,7 @@ fn secrets_of_container_credentials_are_in_no_line_whatever_fails() {
                 "Token":"token-TOPSECRET","Expiration":"2099-01-01T00:00:00Z"}"#,
         ),
     ]);
-    let url = format!("http://{service}/credentials");
+    let url = format!("{}/credentials", service.url());
     let variables = |token| {
         [
             ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),

@@ -5,14 +5,10 @@
 
 use super::answers::Failure;
 use super::endpoint::{Endpoint, Way};
+use super::fake::Fake;
 use super::load::{document, send};
 use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The names of the failures in a record and in the metrics.
@@ -106,8 +102,10 @@ fn segments_that_were_given_up_are_spillover() {
     assert_eq!(call["ResourceARN"], "arn");
     assert_eq!(record["SegmentsSpilloverCount"], 7, "{log}");
     assert_eq!(record["SegmentsSentCount"], 0);
-    let failure_count = endpoint.request_count();
-    assert_eq!(record["BackendConnectionErrors"]["HTTPCode5XXCount"], failure_count, "{log}");
+    let told_count = record["BackendConnectionErrors"]["HTTPCode5XXCount"].as_u64().unwrap();
+    // The end of the shutdown may cut off a call that the service is just answering.
+    let unheard_count = endpoint.request_count() as u64 - told_count;
+    assert!(told_count >= 1 && unheard_count <= 1, "{told_count}, {unheard_count}\n{log}");
 }
 
 #[test]
@@ -181,98 +179,55 @@ fn the_sandbox_verifies_and_takes_telemetry() {
     assert!(status.success() && log.contains("Sent 1 telemetry records"), "{log}");
 }
 
-/// An instance metadata service, version 2 only; or one that never answers.
-struct Metadata {
-    address: SocketAddr,
-    paths: Arc<Mutex<Vec<String>>>,
+/// An instance metadata service, version 2 only.
+fn metadata() -> Fake {
+    Fake::start(|request| {
+        let has_token = request.header("x-aws-ec2-metadata-token") == "token-of-the-test";
+        Some(match request.line.as_str() {
+            "PUT /latest/api/token" => ("200 OK", "token-of-the-test".into()),
+            _ if !has_token => ("401 Unauthorized", String::new()),
+            "GET /latest/meta-data/instance-id" => ("200 OK", "i-0123456789abcdef0".into()),
+            "GET /latest/meta-data/local-hostname" => ("200 OK", "ip-10-0-0-1.ec2.internal".into()),
+            _ => ("404 Not Found", String::new()),
+        })
+    })
 }
 
-impl Metadata {
-    fn start(answers: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let paths = Arc::<Mutex<Vec<String>>>::default();
-        let seen = Arc::clone(&paths);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let seen = Arc::clone(&seen);
-                thread::spawn(move || serve(stream.unwrap(), &seen, answers));
-            }
-        });
-        Self { address, paths }
-    }
-
-    fn paths(&self) -> Vec<String> {
-        self.paths.lock().unwrap().clone()
-    }
-
-    /// A daemon that may ask it.
-    fn command(&self, endpoint: &Endpoint, arguments: &[&str]) -> Command {
-        let mut command = daemon_command(&endpoint.url(), arguments);
-        with_credentials(&mut command).env_remove("AWS_EC2_METADATA_DISABLED");
-        let url = format!("http://{}", self.address);
-        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", url);
-        command
-    }
-}
-
-fn serve(mut stream: TcpStream, paths: &Mutex<Vec<String>>, answers: bool) {
-    let (mut text, mut buffer) = (String::new(), [0; 4096]);
-    loop {
-        let count = stream.read(&mut buffer).unwrap_or_default();
-        if count == 0 {
-            return;
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        let Some((head, rest)) = text.split_once("\r\n\r\n") else { continue };
-        let line = head.lines().next().unwrap().to_owned();
-        let has_token = head.contains("x-aws-ec2-metadata-token: token-of-the-test");
-        text = rest.to_owned();
-        paths.lock().unwrap().push(line.clone());
-        if !answers {
-            continue;
-        }
-        let (status, body) = match line.split(' ').nth(1).unwrap() {
-            "/latest/api/token" if line.starts_with("PUT ") => ("200 OK", "token-of-the-test"),
-            _ if !has_token => ("401 Unauthorized", ""),
-            "/latest/meta-data/instance-id" => ("200 OK", "i-0123456789abcdef0"),
-            "/latest/meta-data/local-hostname" => ("200 OK", "ip-10-0-0-1.ec2.internal"),
-            _ => ("404 Not Found", ""),
-        };
-        let length = body.len();
-        let ttl = "x-aws-ec2-metadata-token-ttl-seconds: 21600";
-        let _ =
-            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{ttl}\r\n\r\n{body}");
-    }
+/// A daemon that may ask it.
+fn beside(metadata: &Fake, endpoint: &Endpoint, arguments: &[&str]) -> Daemon {
+    let mut command = daemon_command(&endpoint.url(), arguments);
+    with_credentials(&mut command).env_remove("AWS_EC2_METADATA_DISABLED");
+    command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url());
+    Daemon::spawn(command)
 }
 
 #[test]
 fn the_instance_metadata_names_the_host() {
-    let (endpoint, metadata) = (Endpoint::start(), Metadata::start(true));
-    let daemon = Daemon::spawn(metadata.command(&endpoint, &["-l", "debug"]));
+    let (endpoint, metadata) = (Endpoint::start(), metadata());
+    let daemon = beside(&metadata, &endpoint, &["-l", "debug"]);
     daemon.wait_for_line("Telemetry names host");
     let (log, call) = run_once(&endpoint, daemon);
     assert_eq!(call["EC2InstanceId"], "i-0123456789abcdef0", "{log}");
     assert_eq!(call["Hostname"], "ip-10-0-0-1.ec2.internal", "{log}");
     // Asked once.
-    assert_eq!(metadata.paths().len(), 3, "{:?}", metadata.paths());
+    assert_eq!(metadata.requests().len(), 3, "{:?}", metadata.requests());
 }
 
 #[test]
 fn in_local_mode_the_instance_metadata_is_not_asked_and_the_kernel_names_the_host() {
-    let (endpoint, metadata) = (Endpoint::start(), Metadata::start(true));
-    let daemon = Daemon::spawn(metadata.command(&endpoint, &["-o"]));
+    let (endpoint, metadata) = (Endpoint::start(), metadata());
+    let daemon = beside(&metadata, &endpoint, &["-o"]);
     let (log, call) = run_once(&endpoint, daemon);
     let name = rustix::system::uname().nodename().to_str().unwrap().to_owned();
     assert_eq!(call["Hostname"], name, "{log}");
     assert_eq!(call["EC2InstanceId"], Value::Null);
-    assert_eq!(metadata.paths(), [""; 0]);
+    assert!(metadata.requests().is_empty());
 }
 
 #[test]
 fn a_metadata_service_that_hangs_delays_nothing() {
-    let (endpoint, metadata) = (Endpoint::start(), Metadata::start(false));
-    let daemon = Daemon::spawn(metadata.command(&endpoint, &[]));
+    let (endpoint, metadata) = (Endpoint::start(), Fake::start(|_| None));
+    let daemon = beside(&metadata, &endpoint, &[]);
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_received_total", 1);
     let (status, log) = daemon.stop();
