@@ -1,7 +1,7 @@
 """What the tests share: images, a network, an endpoint in a container and daemons beside it.
 
-In: FOLDER for all that podman makes, RUST_FOLDER and CARGO_HOME for the build; tests/container/run
-sets them. Out: fixtures.
+In: FOLDER for all that podman makes; RUST_FOLDER, CARGO_HOME and PROFILE for the build.
+tests/container/run sets them. Out: fixtures.
 """
 
 import json
@@ -62,8 +62,8 @@ def podman():
 
 @pytest.fixture(scope="session")
 def image(podman):
-    """The image, as quick as it can be built."""
-    podman.build(IMAGE, "--build-arg", "PROFILE=ci")
+    """The image."""
+    podman.build(IMAGE)
     return IMAGE
 
 

@@ -97,6 +97,7 @@ class Podman:
             (os.environ["CARGO_HOME"] + "/registry", "/cargo/registry", "rw"),
         ]
         options = ["--format", "docker", "--pull=never", "--network", "host", "--tag", tag]
+        options += ["--build-arg", "PROFILE=" + os.environ["PROFILE"]]
         self("build", *options, *volumes(mounts), *arguments, ".")
 
     def inspect(self, kind, name):

@@ -1,0 +1,145 @@
+"""tests/run with suites that fail, are empty, are skipped or do not end.
+
+In: a copy of it in a folder of its own, with planted suites. Out: what it prints, and its exit code.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from processes import skip_for_want_of, wait_for
+
+RUN = Path(__file__).parents[1] / "run"
+
+#: What the runner takes from tests/suites beside the suites.
+FRAME = """
+suites=({names}) full_suites=(long)
+declare -A minutes_max=()
+target=target
+install_needs() {{ :; }}
+suite_long() {{ echo "ok - long"; }}
+"""
+
+PASSED = "test a ... ok\\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\\n"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts tests/run with planted suites, of which each prints a text and runs a command."""
+
+    def start(*arguments, **suites):
+        (tmp_path / "tests").mkdir()
+        shutil.copy(RUN, tmp_path / "tests")
+        text = FRAME.format(names=" ".join(suites))
+        for name, (printed, command) in suites.items():
+            text += f"suite_{name}() {{ printf '{printed}'; {command}; }}\n"
+        (tmp_path / "tests" / "suites").write_text(text)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        environment = {"PATH": os.environ["PATH"], "CI": "true", "AWS_PROFILE": "mine"}
+        command = [tmp_path / "tests" / "run", *arguments]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, **pipes)
+
+    return start
+
+
+def ended(process):
+    """The lines that it printed, and its exit code."""
+    output, _ = process.communicate(timeout=60)
+    return output.splitlines(), process.returncode
+
+
+def test_the_last_line_has_the_sums_over_all_kinds_of_runners(start):
+    lines, code = ended(
+        start(
+            cargo=("running 4 tests\\n" + PASSED + "running 4 tests\\n" + PASSED, "true"),
+            pytest=("....s\\n4 passed, 1 skipped, 2 warnings in 75.10s (0:01:15)\\n", "true"),
+            checks=("ok - format\\nok - clippy\\n", "true"),
+        )
+    )
+    assert code == 0 and lines[-1] == "12 passed, 0 failed, 3 skipped"
+    assert [line.split()[0] for line in lines[:3]] == ["cargo", "pytest", "checks"]
+    assert lines[1].split(None, 1)[1].startswith("4 passed, 0 failed, 1 skipped, ")
+    assert len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("printed", "command", "said"),
+    [
+        ("running 2 tests\\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\\n", "exit 101", ""),
+        ("1 failed, 1 passed, 1 error in 0.10s\\n", "exit 1", ""),
+        ("ok - format\\nnot ok - clippy\\n", "true", ""),
+        ("ok - format\\n", "exit 3", ""),
+        ("ok - format\\n", "false | true", ""),
+        ("running 0 tests\\ntest result: ok. 0 passed; 0 failed; 0 ignored\\n", "true", "no test ran"),
+        ("no tests ran in 0.01s\\n", "true", "no test ran"),
+        ("", "true", "no test ran"),
+        ("running 2 tests\\ntest a ... ok\\nok - format\\n", "true", "ended before its last test"),
+    ],
+)
+def test_what_fails_or_is_empty_or_unfinished_fails_while_the_rest_runs(
+    start, printed, command, said
+):
+    lines, code = ended(start(bad=(printed, command), good=("ok - good\\n", "true")))
+    assert code == 1
+    assert [line for line in lines if line.startswith("good ")], lines
+    assert lines[-2].endswith("Failed: bad")
+    passed, failed, skipped = (int(part.split()[0]) for part in lines[-1].split(", "))
+    assert passed >= 1 and failed >= 1 and skipped == 0
+    assert said in "\n".join(lines) and "The whole log of bad: target/test-logs/bad.log" in lines
+
+
+def test_a_failure_shows_its_own_output_and_not_that_of_tests_that_passed(start):
+    printed = (
+        "running 2 tests\\ntest a ... ok\\n\\nsuccesses:\\n\\nthe log of a\\n\\nfailures:\\n\\n"
+        "the log of b\\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\\n"
+    )
+    lines, _ = ended(start(bad=(printed, "exit 101")))
+    assert "the log of b" in lines and "the log of a" not in lines
+
+
+def test_a_skipped_test_is_counted_and_its_reason_is_listed(start):
+    printed = "running 4 tests\\nskipped: disk: mounting is denied\\n" + PASSED
+    lines, code = ended(start(cargo=(printed, "true")))
+    assert code == 0 and lines[-1] == "2 passed, 0 failed, 2 skipped"
+    assert "skipped in cargo: disk: mounting is denied" in lines
+
+
+@pytest.mark.parametrize(
+    ("required", "outcome"),
+    [("", pytest.skip), ("root,mount", pytest.skip), ("uring,root,mount", pytest.fail)],
+)
+def test_a_skip_for_want_of_what_is_required_is_a_failure(monkeypatch, required, outcome):
+    monkeypatch.setenv("XRAY_REQUIRE", required)
+    with pytest.raises(outcome.Exception, match="denied here"):
+        skip_for_want_of("uring", "denied here")
+
+
+def test_suites_run_by_name_without_input_and_without_the_callers_account(start):
+    command = '[[ -z ${AWS_PROFILE:-} ]] && ! read -r && [[ $CARGO_INCREMENTAL == 0 ]]'
+    lines, code = ended(start("one", one=("ok - one\\n", command), two=("", "false")))
+    assert code == 0 and lines[-1] == "1 passed, 0 failed, 0 skipped"
+    shown = [line.split()[0] for line in lines]
+    assert shown[0] == "one" and "two" not in shown
+
+
+def test_an_unknown_suite_is_refused(start):
+    lines, code = ended(start("none", one=("", "true")))
+    assert code == 2 and "no suite none" in lines[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_the_suite_started_and_fails_the_run(start, tmp_path, number):
+    ids = tmp_path / "ids"
+    # One that ends when it is told to, and one that does not.
+    command = f"sleep 600 & trap '' TERM; echo $! $BASHPID >{ids}; while :; do sleep 600; done"
+    process = start(one=("ok - one\\n", f"({command}) & wait"), two=("ok - two\\n", "true"))
+    wait_for(lambda: ids.exists() and ids.read_text().strip(), lambda: "nothing was started")
+    process.send_signal(number)
+    lines, code = ended(process)
+    assert code == 130 and lines[-1] == "1 passed, 1 failed, 0 skipped"
+    for started in ids.read_text().split():
+        wait_for(lambda: not Path(f"/proc/{started}").exists(), lambda: f"{started} still runs")
