@@ -5,7 +5,6 @@ line, and how it ended. No child sees the home, the proxies or the AWS variables
 the tests, and each is killed when its `with` block ends before it does.
 """
 
-import os
 import re
 import socket
 import subprocess
