@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use tracing::{error, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 use xrayd::cli::{self, Command, Invocation};
-use xrayd::config::{Config, DEFAULT_PATHS, LogFormat, LogLevel};
+use xrayd::config::{Config, DEFAULT_PATHS};
 use xrayd::daemon::{self, Environment, Mode};
 use xrayd::health::ask::ask;
 use xrayd::limits::{Host, Limits, Wanted};
-use xrayd::log::{self, LogFile};
+use xrayd::log::{self, LogFile, LogFormat, LogLevel};
 use xrayd::panics;
 use xrayd::verify;
 

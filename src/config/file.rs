@@ -106,7 +106,8 @@ fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LogFormat, LogLevel, ReceiveBackend};
+    use crate::log::{LogFormat, LogLevel};
+    use crate::receive::ReceiveBackend;
     use crate::transport::ProxyAddress;
 
     fn apply(text: &str, strict: bool) -> Result<Config, String> {

@@ -5,11 +5,12 @@
 //! and what to write instead. Pure code.
 
 use super::values::{
-    CONCURRENCY_MAX, LogFormat, LogLevel, PROXY_TIMEOUT_SECONDS_MAX, RECEIVER_COUNT_MAX,
-    ReceiveBackend, SHUTDOWN_SECONDS_MAX, SPOOL_AGE_HOURS_MAX, TIMEOUT_SECONDS_MAX, buffer_size,
-    spool_size, within,
+    CONCURRENCY_MAX, PROXY_TIMEOUT_SECONDS_MAX, RECEIVER_COUNT_MAX, SHUTDOWN_SECONDS_MAX,
+    SPOOL_AGE_HOURS_MAX, TIMEOUT_SECONDS_MAX, buffer_size, spool_size, within,
 };
 use super::{Config, set_address, set_proxy, set_text};
+use crate::log::{LogFormat, LogLevel};
+use crate::receive::ReceiveBackend;
 use serde_json::Value;
 
 /// How the value of a key is used; the error says what is wrong with it.

@@ -14,10 +14,12 @@ mod values;
 
 pub use error::ConfigError;
 pub use show::{SETTINGS, Setting, Source};
-pub use values::{LogFormat, LogLevel, ReceiveBackend};
 
 use crate::cli::{Flags, Invocation};
 use crate::endpoint::Variant;
+use crate::limits::Wanted;
+use crate::log::{LogFormat, LogLevel};
+use crate::receive::ReceiveBackend;
 use crate::transport::ProxyAddress;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -151,6 +153,16 @@ impl Default for Config {
             config_path: None,
             warnings: Vec::new(),
             sources: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<&Config> for Wanted {
+    fn from(config: &Config) -> Self {
+        Self {
+            buffer_size_mb: config.buffer_size_mb,
+            receiver_count: config.receiver_count,
+            has_spool: config.spool_path.is_some(),
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! No setting is a secret; an address that may have a password in it is shown without.
 
-use super::{Config, LogFormat, LogLevel, ReceiveBackend};
+use super::Config;
 use crate::cli::Flags;
+use crate::log::{LogFormat, LogLevel};
+use crate::receive::ReceiveBackend;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What a value may be: the words that are taken, and the bounds of numbers.
+//! What a number may be: its bounds, and what stands where none is given.
 //!
 //! In: what the operator wrote. Out: the value, or what is wrong with it and what to write instead.
 //! Pure code.
@@ -30,88 +30,6 @@ pub(super) const TIMEOUT_SECONDS_MAX: u64 = 300;
 
 /// The longest time for a client's call that may be asked for; `local_http` counts on it.
 pub(super) const PROXY_TIMEOUT_SECONDS_MAX: u64 = 60;
-
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogLevel {
-    /// Everything.
-    Dev,
-    /// What helps to find a fault, the start of bad datagrams among it.
-    Debug,
-    /// What the daemon does.
-    Info,
-    /// What goes wrong and passes.
-    Warn,
-    /// What goes wrong and costs something.
-    Error,
-    /// The same as [`Info`](Self::Info).
-    #[default]
-    Prod,
-}
-
-impl LogLevel {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "dev" => Ok(Self::Dev),
-            "debug" => Ok(Self::Debug),
-            "info" => Ok(Self::Info),
-            "warn" => Ok(Self::Warn),
-            "error" => Ok(Self::Error),
-            "prod" => Ok(Self::Prod),
-            _ => {
-                Err(format!("{text:?} is no log level. Give dev, debug, info, warn, error or prod"))
-            }
-        }
-    }
-}
-
-/// What a line of the log looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// As the original's: `2026-01-31T12:00:00Z [Info] message`.
-    #[default]
-    Text,
-    /// One JSON object a line, with `time`, `level` and `message`.
-    Json,
-}
-
-impl LogFormat {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "text" | "" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(format!("{text:?} is no log format. Give text or json")),
-        }
-    }
-}
-
-/// How datagrams should be received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ReceiveBackend {
-    /// io_uring where it works, else `recvmmsg`.
-    #[default]
-    Auto,
-    /// io_uring, or no start.
-    Uring,
-    /// `recvmmsg(2)`.
-    Recvmmsg,
-    /// The tokio-uring runtime, or no start.
-    TokioUring,
-}
-
-impl ReceiveBackend {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" | "" => Ok(Self::Auto),
-            "uring" => Ok(Self::Uring),
-            "recvmmsg" => Ok(Self::Recvmmsg),
-            "tokio-uring" => Ok(Self::TokioUring),
-            _ => Err(format!(
-                "{text:?} is no receive backend. Give auto, uring, recvmmsg or tokio-uring"
-            )),
-        }
-    }
-}
 
 /// Megabytes for segments, or 0.
 pub(super) fn buffer_size(megabytes: u64) -> Result<u64, String> {

@@ -8,7 +8,6 @@ mod host;
 
 pub use host::Host;
 
-use crate::config::Config;
 use crate::escape;
 use crate::memory::CHUNK_BYTES;
 use crate::spool;
@@ -72,16 +71,6 @@ pub struct Wanted {
     pub receiver_count: usize,
     /// Whether there is a spool.
     pub has_spool: bool,
-}
-
-impl From<&Config> for Wanted {
-    fn from(config: &Config) -> Self {
-        Self {
-            buffer_size_mb: config.buffer_size_mb,
-            receiver_count: config.receiver_count,
-            has_spool: config.spool_path.is_some(),
-        }
-    }
 }
 
 /// How much each holder may hold. Together they are at most `total_bytes`.

@@ -10,12 +10,13 @@
 //! What a datagram or an answer of the service can trigger goes through a [`RateLimit`].
 
 mod file;
+mod level;
 mod rate_limit;
 
 pub use file::{LogFile, reopen};
+pub use level::{LogFormat, LogLevel};
 pub use rate_limit::{RateLimit, Suppressed, untold_count};
 
-use crate::config::{LogFormat, LogLevel};
 use crate::panics;
 use std::fmt::{self, Write as _};
 use std::io;

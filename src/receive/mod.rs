@@ -27,7 +27,7 @@ mod tokio_uring;
 mod uring;
 
 pub use group::{BindError, Binding, Queue, ReceiveSocket, SocketGroup, Spread};
-pub use probe::{Choice, Unavailable};
+pub use probe::{Choice, ReceiveBackend, Unavailable};
 pub use run::{ReceiveError, Receiver};
 pub use stop::Stop;
 

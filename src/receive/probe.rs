@@ -1,13 +1,12 @@
 //! Which backend works here: each is tried for real, since what a kernel has says nothing of what
 //! a container may use.
 //!
-//! In: the operator's wish. Out: the [`Backend`] in force, and why a better one is not. A probe
+//! In: the operator's wish ([`ReceiveBackend`]). Out: the [`Backend`] in force, and why a better one is not. A probe
 //! sets up all that the backend needs and receives a datagram with it, on a socket of its own.
 
 use super::Backend;
 use super::sys::MultishotReceive;
 use super::{Stop, tokio_uring};
-use crate::config::ReceiveBackend;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,6 +25,39 @@ pub struct Unavailable {
     pub backend: Backend,
     /// What the kernel says.
     pub source: io::Error,
+}
+
+/// How datagrams should be received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReceiveBackend {
+    /// io_uring where it works, else `recvmmsg`.
+    #[default]
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+    /// `recvmmsg(2)`.
+    Recvmmsg,
+    /// The tokio-uring runtime, or no start.
+    TokioUring,
+}
+
+impl ReceiveBackend {
+    /// Reads the operator's word for it.
+    ///
+    /// # Errors
+    ///
+    /// Says which words are taken.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" | "" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "recvmmsg" => Ok(Self::Recvmmsg),
+            "tokio-uring" => Ok(Self::TokioUring),
+            _ => Err(format!(
+                "{text:?} is no receive backend. Give auto, uring, recvmmsg or tokio-uring"
+            )),
+        }
+    }
 }
 
 /// The backend in force.
