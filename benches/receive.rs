@@ -1,7 +1,7 @@
 //! A full socket queue drained by each receive backend, against one system call a datagram.
 //!
 //! The receiver is held in its sink while the queue is filled, so this is the cost of taking, with
-//! its set-up and the waiting left out. perf/receive.rs measures the waiting.
+//! its set-up and the waiting left out. `perf/receive` measures the waiting.
 
 mod common;
 

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 /// The addresses to try for `address`, best first: the first one that can be opened is enough.
 ///
-/// A name is resolved, to IPv4 where it has both. Every interface (`0.0.0.0`) means IPv4 and IPv6 both, as in the original,
-/// and IPv4 alone on a host without IPv6.
+/// A name is resolved, to IPv4 where it has both. Every interface (`0.0.0.0`) means IPv4 and IPv6
+/// both, as in the original, and IPv4 alone on a host without IPv6.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! xrayd: a drop-in replacement for the AWS X-Ray daemon.
 //!
 //! Data flows one way. A stage uses what the stage before it gives and the leaves below, and
-//! knows nothing of the stages after it; `tests/tidy.rs` holds it to that.
+//! knows nothing of the stages after it; `tests/tidy` holds it to that.
 //!
 //! ```text
 //!   a receiver thread (intake.rs)                the upload thread (outlet/)
@@ -10,13 +10,13 @@
 //!  │ receive/                segment.rs │ring/ │    batch/        upload/         upload/ │
 //!  │                                    │       │    escape/       sign, client   classify │
 //!  └────────────────────────────────────┘       └──────────────────▲────────────────┬─────┘
-//!         memory.rs: one pool of chunks for all of it               └─ waiting.rs ◄──┘
-//!         account.rs: every segment counted once                    failures wait here ◄──► spool/
-//!                                                                   (memory short, or no time left)
+//!         memory.rs: one pool of chunks for all of it               └─── waiting ◄───┘
+//!         account.rs: every segment counted once                    failures wait here ◄─► spool/
+//!                                                                 (memory short, no time left)
 //!
 //!   beside the flow, on the main thread (daemon/):  identity/     credentials and region
 //!                                                   health/       do the threads make progress?
-//!                                                   local_http.rs its pages, and to what else comes:
+//!                                                   local_http.rs its pages, and for the rest:
 //!                                                                 the sandbox, or
 //!                                                   proxy/        the service, signed for clients
 //!                                                   telemetry/    PutTelemetryRecords
@@ -51,7 +51,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 
-// Leaves: used by all of the above, and by nothing but each other.
+// Leaves: used by all of the above. They have an order of their own, in `tests/tidy/direction.rs`:
+// each may use those before it.
 pub mod account;
 pub mod address;
 pub mod cause;

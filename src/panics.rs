@@ -1,7 +1,7 @@
 //! What becomes of a panic, ours or a library's: shown at once, counted, and handed to its owner.
 //!
-//! In: panics, from any thread. Out: one line on descriptor 2 and a count for the thread, both by the
-//! hook ([`install`]); and an error for the owner of the work, who runs it through [`catch`] or
+//! In: panics, from any thread. Out: one line on descriptor 2 and a count for the thread, both by
+//! the hook ([`install`]); and an error for the owner of the work, who runs it through [`catch`] or
 //! [`caught`] and decides what becomes of what it was about. The line has the version, the thread,
 //! the place in the code and the account. It leaves out the panic's own message, which may show
 //! what was being worked on, such as a key.

@@ -364,7 +364,7 @@ mod tests {
         }
     }
 
-    /// The rules of compat.md, written as plainly as possible.
+    /// The rules of the original, written as plainly as possible.
     fn naive(datagram: &str) -> Option<&[u8]> {
         let (header, document) = datagram.split_once('\n')?;
         if document.is_empty() {

@@ -1,4 +1,5 @@
-//! The rules of the code that no compiler checks: one direction, short files, unsafe code where it is said to be.
+//! The rules of the code that no compiler checks: one direction, short files, unsafe code where it
+//! is said to be.
 
 use std::collections::BTreeSet;
 use std::fs;

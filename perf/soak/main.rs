@@ -2,14 +2,15 @@
 //! random; at the end the account has to balance to the segment and memory has to be flat.
 //!
 //! Run: `cargo bench --bench soak -- [--quick] [--seconds 600] [--rate 20000] [--seed 1]
-//! [--memory-mb 256] [--rows 20] [--spool]`. Out: Markdown, of which `perf/results` keeps some; exit code 1
-//! when a check has failed.
+//! [--memory-mb 256] [--rows 20] [--spool]`. Out: Markdown, of which `perf/results` keeps some;
+//! exit code 1 when a check has failed.
 //!
 //! It begins with an outage until memory is full, because the daemon makes its chunks when they
-//! are first needed and keeps them: what grows after that is a leak. When it has caught up, `faults` says what is
-//! wrong, a second or five at a time; `endpoint` and `answer` do it, and `tally` counts every
-//! document that is taken; `watch` looks at the daemon once a second. Then the faults end, what is
-//! left is sent, and `checks` compares the daemon's account with what was sent and what arrived.
+//! are first needed and keeps them: what grows after that is a leak. When it has caught up,
+//! `faults` says what is wrong, a second or five at a time; `endpoint` and `answer` do it, and
+//! `tally` counts every document that is taken; `watch` looks at the daemon once a second. Then the
+//! faults end, what is left is sent, and `checks` compares the daemon's account with what was sent
+//! and what arrived.
 //!
 //! Same seed, same documents and windows; what a window meets depends on the machine.
 

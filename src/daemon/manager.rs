@@ -14,8 +14,9 @@ pub fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// Says that the daemon is ready: segments are accepted, and clients too, or the TCP port `is_tried`
-/// at least, since one that is taken may stay so. Then says for as long as it lives that it does.
+/// Says that the daemon is ready: segments are accepted, and clients too, or the TCP port
+/// `is_tried` at least, since one that is taken may stay so. Then says for as long as it lives that
+/// it does.
 pub async fn keep_informed(mut is_tried: watch::Receiver<bool>, health: Health) {
     // Where the address is none there is no word of a try, and nothing to wait for.
     let _ = is_tried.wait_for(|is_tried| *is_tried).await;

@@ -2,8 +2,8 @@
 //!
 //! Start: ports, receivers and the upload thread, then region and credentials; so segments are
 //! accepted from the first moment, whatever the sources of region and credentials do. End: the
-//! receivers take what still comes and what the kernel has queued, and close their rings; the upload thread settles
-//! what it has, within the time for the shutdown; then the account is shown.
+//! receivers take what still comes and what the kernel has queued, and close their rings; the
+//! upload thread settles what it has, within the time for the shutdown; then the account is shown.
 //!
 //! The main thread only waits: for signals, for clients of the HTTP pages, for credentials.
 

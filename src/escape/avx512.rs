@@ -1,8 +1,8 @@
 //! Blocks escaped by the byte compress of x86-64 processors with AVX-512 VBMI2 (Intel servers since
 //! 2021, AMD since 2022).
 //!
-//! Each byte becomes a pair, a backslash and itself; one instruction leaves out the backslashes that
-//! are not needed.
+//! Each byte becomes a pair, a backslash and itself; one instruction leaves out the backslashes
+//! that are not needed.
 
 #![expect(unsafe_code, reason = "vector instructions; each block says why it is sound")]
 

@@ -6,9 +6,10 @@
 //!
 //! Documents are JSON themselves, so a character to escape (a quote) comes every eight bytes or
 //! so, and looking for the next one does not pay. Blocks are looked at as a whole instead: one
-//! with quotes and backslashes is spread out without a branch for each byte (`avx512.rs` or `x86.rs`,
-//! whichever the processor has the instructions for, or `portable.rs`), and only one with a control
-//! character goes byte by byte. `benches/escape.rs` holds the comparison with the ecosystem's escapers.
+//! with quotes and backslashes is spread out without a branch for each byte (`avx512.rs` or
+//! `x86.rs`, whichever the processor has the instructions for, or `portable.rs`), and only one with
+//! a control character goes byte by byte. `benches/escape.rs` holds the comparison with the
+//! ecosystem's escapers.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;

@@ -12,8 +12,8 @@ use std::arch::x86_64::{
     _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
 };
 
-/// Chains that take turns. Three were a tenth faster (sixteen registers do not hold them), but so many
-/// bodies are seldom full at the same time.
+/// Chains that take turns. Three were a tenth faster (sixteen registers do not hold them), but so
+/// many bodies are seldom full at the same time.
 const CHAINS: usize = 2;
 
 /// The constants of the rounds (FIPS 180-4, 4.2.2), four for each step.

@@ -2,8 +2,8 @@
 //!
 //! In: region, role and transport. Out: credentials that a request can be signed with, or the error
 //! of the chain. The SDK's own settings (retries, defaults mode, compression) are given here and
-//! never read from the environment or the shared files, since they are none of the daemon's. Some of
-//! the SDK's readers panic over a value that they do not know.
+//! never read from the environment or the shared files, since they are none of the daemon's. Some
+//! of the SDK's readers panic over a value that they do not know.
 
 use super::calls;
 use crate::panics;

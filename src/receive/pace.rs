@@ -2,12 +2,13 @@
 //!
 //! In: what each drain took, and when. Out: how long to sleep before the next look. Pure code.
 //!
-//! It is the wake-up that costs, not the system call, and one by a timer costs up to eight times one
-//! by a datagram (85 us on one machine, 20 on another; perf/results has the measurements). So a
+//! It is the wake-up that costs, not the system call, and one by a timer costs up to eight times
+//! one by a datagram (85 us on one machine, 20 on another; perf/results has the measurements). So a
 //! pause is worth it when it collects [`COLLECT_MIN`] datagrams or more, and never longer than what
-//! collects [`COLLECT_MAX`], beyond which nothing is saved. Against it stands the burst: what arrives during a pause has only the
-//! socket's queue. So no pause is longer than [`pause_max`]: a burst that begins within it fills
-//! half of the queue at most. A large queue buys long pauses, an unprivileged one almost none.
+//! collects [`COLLECT_MAX`], beyond which nothing is saved. Against it stands the burst: what
+//! arrives during a pause has only the socket's queue. So no pause is longer than [`pause_max`]: a
+//! burst that begins within it fills half of the queue at most. A large queue buys long pauses, an
+//! unprivileged one almost none.
 //!
 //! A pause can be too long all the same, where the thread is not woken in time on a busy machine:
 //! when more than half of a queue has gathered, or the kernel has dropped, there are none for
@@ -98,8 +99,8 @@ impl Pace {
     /// second, when one is known.
     ///
     /// A window ends with a whole drain: the first look after a pause alone would show too low a
-    /// rate, and those behind it the speed of the drain, which looks like a burst. A drain that does
-    /// not end has windows too.
+    /// rate, and those behind it the speed of the drain, which looks like a burst. A drain that
+    /// does not end has windows too.
     pub(super) fn note(&mut self, datagram_count: usize, more: bool, now: Instant) -> Option<f64> {
         self.window_count += datagram_count as u64;
         self.gathered_count += datagram_count;

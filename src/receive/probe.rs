@@ -1,8 +1,9 @@
 //! Which backend works here: each is tried for real, since what a kernel has says nothing of what
 //! a container may use.
 //!
-//! In: the operator's wish ([`ReceiveBackend`]). Out: the [`Backend`] in force, and why a better one is not. A probe
-//! sets up all that the backend needs and receives a datagram with it, on a socket of its own.
+//! In: the operator's wish ([`ReceiveBackend`]). Out: the [`Backend`] in force, and why a better
+//! one is not. A probe sets up all that the backend needs and receives a datagram with it, on a
+//! socket of its own.
 
 use super::Backend;
 use super::sys::MultishotReceive;

@@ -6,9 +6,10 @@
 //! all that one process sends to one socket.
 //!
 //! Few receivers while the rate is low, so that each wakes for many datagrams; more as it grows,
-//! within a millisecond where it grows to a burst. A sender that was held up and catches up is none.
-//! The least number is the one whose queues together take [`BURST_BYTES`]: with a large queue that
-//! is one, with 1 MB for each it is two, without privileges six. Bound: the group. Runs on the first receiver's thread.
+//! within a millisecond where it grows to a burst. A sender that was held up and catches up is
+//! none. The least number is the one whose queues together take [`BURST_BYTES`]: with a large queue
+//! that is one, with 1 MB for each it is two, without privileges six. Bound: the group. Runs on the
+//! first receiver's thread.
 
 use super::{ReceiveSocket, sys};
 use std::io;

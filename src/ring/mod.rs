@@ -14,8 +14,8 @@
 //! Both `open` and the queue are crossbeam `ArrayQueue`s: the receiver takes the open parcel out,
 //! owns it while it fills it, and puts it back, so neither side ever waits for the other.
 //!
-//! [`handover`] has the order in which both sides do that, and how one wakes the other. `tests/model`
-//! runs all of it over the interleavings of the two threads.
+//! [`handover`] has the order in which both sides do that, and how one wakes the other.
+//! `tests/model` runs all of it over the interleavings of the two threads.
 //!
 //! Bound: the pool's chunks and the queue's places. When either is used up the ring's oldest
 //! parcel is dropped, and the caller is told how many segments it held ([`Pushed`]).
@@ -132,7 +132,8 @@ impl Drain<'_> {
         displaced.map_or(0, |parcel| parcel.segment_count() as u64)
     }
 
-    /// A new parcel with chunks for a document of this length, at the cost of older ones if need be.
+    /// A new parcel with chunks for a document of this length, at the cost of older ones if need
+    /// be.
     fn open_parcel(&mut self, document_bytes: usize, pushed: &mut Pushed) -> Option<Parcel> {
         self.is_memory_low = self.is_memory_low || self.producer.pool.is_low();
         let mut parcel = Parcel::new(self.now);

@@ -7,15 +7,15 @@
 //! process.
 //!
 //! ```text
-//! answer ──► guard ──► route ──► verify ──► api/ ──► document/ ──► store/ ──► tree ──► the terminal
-//!              │         │         │          │          │           └─────► summary, filter/, graph/
-//!              └─ 403    └─ 404    └─ 403     └─ 400     └─ UnprocessedTraceSegments
+//! answer ─► guard ─► route ─► verify ─► api/ ─► document/ ─► store/ ─► tree ─► the terminal
+//!             │        │        │         │        │           └─► summary, filter/, graph/
+//!             └─ 403   └─ 404   └─ 403    └─ 400   └─ UnprocessedTraceSegments
 //! ```
 //!
 //! Bounds: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`], and what
 //! `local_http.rs` takes of a body; when full, the traces touched longest ago give way and are
-//! counted. No sockets, no threads, no tasks: any thread may call, a lock is held for the store, its
-//! file and the rules alone and never while something is parsed or drawn.
+//! counted. No sockets, no threads, no tasks: any thread may call, a lock is held for the store,
+//! its file and the rules alone and never while something is parsed or drawn.
 
 mod answer;
 mod api;

@@ -44,7 +44,8 @@ fn is_hostile(character: char) -> bool {
             | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A duration for people: `20 us`, `0.4 ms`, `482 ms`, `1.23 s`, `340 s`; `?` when it cannot be one.
+/// A duration for people: `20 us`, `0.4 ms`, `482 ms`, `1.23 s`, `340 s`; `?` when it cannot be
+/// one.
 pub fn duration(seconds: f64) -> String {
     // A day: longer ones come from broken clocks.
     if !(0.0..=86_400.0).contains(&seconds) {

@@ -217,8 +217,8 @@ impl Service<Uri> for Way {
     }
 }
 
-/// Has the proxy at the other end of `wire` connect it to `host`. Not with hyper-util's tunnel, which
-/// keeps the proxy's answer to itself.
+/// Has the proxy at the other end of `wire` connect it to `host`. Not with hyper-util's tunnel,
+/// which keeps the proxy's answer to itself.
 async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, ConnectError> {
     let breaks = |reason: &str| {
         let (proxy, host) = (proxy.clone(), host.clone());

@@ -1,9 +1,9 @@
 //! The way to a service: TCP, the operator's HTTP proxy, TLS.
 //!
-//! In: what to trust, which proxy to use, who looks up names. Out: a [`Connector`] for hyper clients, the same for
-//! uploads and for the calls that fetch credentials. Bound: one time for a connection to be open,
-//! name lookup, proxy and TLS included; it is an error when it is over. Runs on the thread of the
-//! client that it is given to.
+//! In: what to trust, which proxy to use, who looks up names. Out: a [`Connector`] for hyper
+//! clients, the same for uploads and for the calls that fetch credentials. Bound: one time for a
+//! connection to be open, name lookup, proxy and TLS included; it is an error when it is over. Runs
+//! on the thread of the client that it is given to.
 
 mod connect;
 mod proxy;

@@ -1,4 +1,5 @@
-//! A batch's body, or a client's, as hyper takes it: its pieces one after the other, without a copy.
+//! A batch's body, or a client's, as hyper takes it: its pieces one after the other, without a
+//! copy.
 
 use crate::batch::Batch;
 use bytes::Bytes;

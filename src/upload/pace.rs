@@ -3,10 +3,11 @@
 //! One rate for all calls together. There is none until the service throttles for the first time;
 //! then it is what the service accepted just before, or half of the best of late if that is more:
 //! slow answers and outages make for little that was accepted, and say nothing of what is allowed.
-//! Too high a rate is halved within seconds, too low a one takes a minute to grow. Additive increase, multiplicative decrease:
-//! each throttled call that was started under the present rate lowers it, and the time without one
-//! raises it, slowly at first so that it stays near to what is allowed, ever faster after
-//! [`DOUBLING_TIME`] so that a lifted limit is found. Pure code; the caller has the clock.
+//! Too high a rate is halved within seconds, too low a one takes a minute to grow. Additive
+//! increase, multiplicative decrease: each throttled call that was started under the present rate
+//! lowers it, and the time without one raises it, slowly at first so that it stays near to what is
+//! allowed, ever faster after [`DOUBLING_TIME`] so that a lifted limit is found. Pure code; the
+//! caller has the clock.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! What depends on how datagrams are received: every datagram arrives as it was, the kernel's queue,
-//! a shared port, the end.
+//! What depends on how datagrams are received: every datagram arrives as it was, the kernel's
+//! queue, a shared port, the end.
 //!
 //! Each target that takes these tests in has its daemons receive in another way, which is the one
 //! in the target's name. Where that does not work each test is skipped.

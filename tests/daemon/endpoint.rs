@@ -2,9 +2,9 @@
 //! switches on.
 //!
 //! In: the daemon's requests, over HTTP/1.1 or HTTP/2, with or without TLS. Out: answers, and what
-//! has arrived ([`Ledger`]). A fault is on the way to it ([`Way`]) or in what it answers ([`Rules`]).
-//! It runs on a thread of its own, which ends when the [`Endpoint`] is dropped. A test in which a
-//! daemon has sent what the service would not take for a request fails then.
+//! has arrived ([`Ledger`]). A fault is on the way to it ([`Way`]) or in what it answers
+//! ([`Rules`]). It runs on a thread of its own, which ends when the [`Endpoint`] is dropped. A test
+//! in which a daemon has sent what the service would not take for a request fails then.
 
 use super::answers::{Call, Failure, Ledger, Outcome, Reply, Rules, Upload};
 use bytes::Bytes;

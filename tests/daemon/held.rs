@@ -39,8 +39,8 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: the request reads and writes no memory of this process; the thread is in its stop,
-        // which is what it takes.
+        // SAFETY: the request reads and writes no memory of this process; the thread is in its
+        // stop, which is what it takes.
         unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! In: the text of one document of a `PutTraceSegments` request. Out: a [`Document`] with the text
 //! byte for byte and the [`Facts`] that listings, filters and the service graph need, or a
-//! [`Fault`] in the words of the service ([`rules`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`], and 128 levels of nesting
-//! (serde_json's own limit, which is what keeps a hostile document off the stack). Pure code.
+//! [`Fault`] in the words of the service ([`rules`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`], and 128
+//! levels of nesting (serde_json's own limit, which is what keeps a hostile document off the
+//! stack). Pure code.
 
 mod facts;
 mod rules;

@@ -1,8 +1,8 @@
 //! Filter expressions: which traces are meant.
 //!
-//! In: the text of an expression, such as `service("shop") { fault } AND http.url CONTAINS "/cart"`.
-//! Out: an [`Expression`] that says of a trace whether it is meant, or an [`Error`] with the
-//! position. The language is that of
+//! In: the text of an expression, such as
+//! `service("shop") { fault } AND http.url CONTAINS "/cart"`. Out: an [`Expression`] that says of a
+//! trace whether it is meant, or an [`Error`] with the position. The language is that of
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-filters.html>; root causes and
 //! groups are left out. Bounds: [`LENGTH_MAX`] and [`DEPTH_MAX`]. Pure code.
 //!

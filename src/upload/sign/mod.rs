@@ -1,8 +1,8 @@
-//! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4. Requests of
-//! clients are signed in the same way.
+//! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4. Requests
+//! of clients are signed in the same way.
 //!
-//! Signed afresh for each attempt, because credentials change and a signature lasts five minutes; but
-//! what the requests of a day have in common is made once (`template.rs`).
+//! Signed afresh for each attempt, because credentials change and a signature lasts five minutes;
+//! but what the requests of a day have in common is made once (`template.rs`).
 
 mod template;
 

@@ -1,9 +1,9 @@
 //! Requests for batches from a template: they differ in their time and in their body alone.
 //!
 //! In: the first request of a day, as aws-sigv4 has signed it. Out: the others, with the headers of
-//! the first one and a signature of their own. All that does not change is made once: the key of the
-//! day, the text around what is hashed, the headers. There is a request for every fifty segments,
-//! and this takes a quarter of the time of signing it from nothing.
+//! the first one and a signature of their own. All that does not change is made once: the key of
+//! the day, the text around what is hashed, the headers. There is a request for every fifty
+//! segments, and this takes a quarter of the time of signing it from nothing.
 
 use super::{SERVICE, timestamp};
 use crate::upload::RequestBody;

@@ -1,6 +1,6 @@
 //! What `src/sync.rs` names, on loom's atomics.
 //!
-//! [`ArrayQueue`] is crossbeam's algorithm (crossbeam-queue 0.3, `array_queue.rs`), step by step
+//! [`ArrayQueue`] is crossbeam's algorithm (crossbeam-queue 0.3), step by step
 //! and with its orderings: a queue under a lock would order more than it does, and the fence in
 //! `Consumer::is_closed` could not be missed. [`Arc`] counts as std's does; loom's own reads its
 //! count in sequentially consistent order. [`Notify`] keeps to what tokio's promises.

@@ -148,7 +148,8 @@ impl Outlet {
         }
     }
 
-    /// Sleeps and takes until it has `segment_count` segments, the receivers staying where they are.
+    /// Sleeps and takes until it has `segment_count` segments, the receivers staying where they
+    /// are.
     fn take_all(&mut self, segment_count: u64) {
         loop {
             let progress = self.take();

@@ -52,7 +52,7 @@ pub struct Options {
     pub gso: bool,
     /// What the endpoint speaks.
     pub http: Http,
-    /// A folder that is there; `rows.jsonl` and `summary.md` go into it.
+    /// A folder that is there; the rows and their summary go into it.
     pub folder: PathBuf,
     /// The commit that was built.
     pub commit: String,
