@@ -50,6 +50,9 @@ pub enum TailError {
     /// Something else has the port
     #[error("what answers on TCP {0} is not the X-Ray daemon")]
     Foreign(String),
+    /// The system makes no thread to ask the daemon on
+    #[error("the system refuses a thread to follow the daemon on: {0}. Raise its limit of threads")]
+    Thread(#[source] io::Error),
 }
 
 #[derive(Deserialize)]
@@ -73,7 +76,7 @@ struct Batch {
 pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
     let (sender, answers) = mpsc::sync_channel(ANSWER_COUNT_MAX);
     let of_daemon = address.to_owned();
-    thread::spawn(move || {
+    let asking = thread::Builder::new().name("tail".into()).spawn(move || {
         let mut after = None;
         loop {
             let answer = ask(&of_daemon, after);
@@ -84,6 +87,7 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
             }
         }
     });
+    asking.map_err(TailError::Thread)?;
     let mut screen = Screen { output, store: Store::new(LIMITS, 1), told_count: 0 };
     let mut ended = Ok(());
     let mut is_following = false;
