@@ -1,0 +1,88 @@
+//! Every file that a comment names is there.
+//!
+//! In: the comments of every file of Rust. Out: a failure that names the line and the file that is
+//! missing. A name is what ends like a file of ours (`.rs`, `.md`, `.toml`), and in backticks also
+//! a path whose first part is there. It is looked for beside the file, below its module, in the
+//! folders around it and in `src`.
+
+use crate::files::FOLDERS;
+use crate::source::{Source, root, sources};
+use std::path::{Path, PathBuf};
+
+/// Names that end like this are files of ours wherever they stand.
+const ENDINGS: &[&str] = &[".rs", ".md", ".toml"];
+
+/// Where a name in this file may lead to.
+fn bases(path: &Path) -> Vec<PathBuf> {
+    let mut bases = vec![root().join("src"), root().join(path).with_extension("")];
+    bases.extend(path.ancestors().skip(1).map(|folder| root().join(folder)));
+    bases
+}
+
+/// The names of files in a line of comment.
+fn names<'a>(line: &'a str, bases: &[PathBuf]) -> Vec<&'a str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    let mut names = Vec::new();
+    for (index, quoted) in line.split('`').enumerate() {
+        // Behind a name in backticks its place may be given, or arguments.
+        for word in quoted.split(|c| !is_part(c)) {
+            let word = word.trim_end_matches('.');
+            // Of another project, of the system, or a pattern.
+            if word.starts_with(['/', '.', '-']) || quoted.contains("://") {
+                continue;
+            }
+            let stem = ENDINGS.iter().find_map(|ending| word.strip_suffix(ending));
+            let is_file = stem.is_some_and(|stem| !stem.is_empty());
+            let is_path = index % 2 == 1
+                && word
+                    .split_once('/')
+                    .is_some_and(|(first, _)| bases.iter().any(|base| base.join(first).is_dir()));
+            if is_file || is_path {
+                names.push(word);
+            }
+        }
+    }
+    names
+}
+
+/// The names in a file's comments that lead nowhere.
+fn missing(source: &Source) -> Vec<String> {
+    let bases = bases(&source.path);
+    let mut missing = Vec::new();
+    for (number, line) in source.comments() {
+        let lost = names(line, &bases);
+        let lost = lost.iter().filter(|name| !bases.iter().any(|base| base.join(name).exists()));
+        missing.extend(lost.map(|name| format!("{}:{number}: {name}", source.path.display())));
+    }
+    missing
+}
+
+#[test]
+fn every_file_that_a_comment_names_is_there() {
+    let sources = FOLDERS.iter().flat_map(|folder| sources(folder));
+    let missing: Vec<String> = sources.flat_map(|source| missing(&source)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn a_planted_name_of_no_file_is_seen() {
+    let lost = |line: &str| {
+        missing(&Source { path: "src/ring/parcel.rs".into(), text: format!("// {line}\n") })
+    };
+    for (line, name) in [
+        ("as design.md has it", "design.md"),
+        ("see `src/outlet.rs`.", "src/outlet.rs"),
+        ("the loop in outlet/loop.rs", "outlet/loop.rs"),
+        ("`tests/models` has all", "tests/models"),
+        ("`src/ring/tests.rs` and `ring/test.rs:12`", "ring/test.rs"),
+    ] {
+        assert_eq!(lost(line), [format!("src/ring/parcel.rs:1: {name}")], "{line}");
+    }
+    for line in [
+        "handover.rs, `src/ring/handover.rs`, ring/tally.rs and `tests/model` are there",
+        "`tests/model/mutations/run NAME`, `src/ring/`, Cargo.toml and README.md too",
+        "`application/json`, `/proc/self/x.rs`, `a / b` and https://a.example/x.rs are not ours",
+    ] {
+        assert_eq!(lost(line), [""; 0], "{line}");
+    }
+}

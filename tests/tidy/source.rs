@@ -1,0 +1,145 @@
+//! The sources as the rules see them: files, their code without tests, their comments.
+//!
+//! In: folders of the repository. Out: text, tokens and comment lines. Bound: what `git` would
+//! hold; folders that tests fill are left out. The tests' own threads.
+
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folders that a build or a test fills.
+const NOT_OURS: &[&str] = &["target", "node_modules", ".cache"];
+
+/// A file of Rust.
+pub struct Source {
+    /// Its path from the root of the repository.
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// The root of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files of Rust below `folder`.
+pub fn sources(folder: &str) -> Vec<Source> {
+    let mut folders = vec![root().join(folder)];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("it can be read").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                if !NOT_OURS.contains(&name) {
+                    folders.push(path);
+                }
+            } else if name.ends_with(".rs") {
+                let text = fs::read_to_string(&path).expect("it is text");
+                let path = path.strip_prefix(root()).expect("it is below").to_owned();
+                files.push(Source { path, text });
+            }
+        }
+    }
+    assert!(!files.is_empty(), "{folder} has no sources");
+    files
+}
+
+impl Source {
+    /// Whether the whole file belongs to tests.
+    pub fn is_test(&self) -> bool {
+        self.path.iter().any(|part| part == "tests" || part == "tests.rs")
+    }
+
+    /// The code without comments and without what only tests are built with.
+    pub fn code(&self) -> TokenStream {
+        let tokens: TokenStream = self.text.parse().unwrap_or_else(|error| {
+            panic!("{} cannot be read: {error}", self.path.display());
+        });
+        without_tests(tokens)
+    }
+
+    /// The lines that are comments, with their numbers.
+    pub fn comments(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = (1..).zip(self.text.lines());
+        lines.filter(|(_, line)| line.trim_start().starts_with("//"))
+    }
+}
+
+/// Leaves out each item, statement or field behind `#[cfg(test)]`, at any depth.
+fn without_tests(tokens: TokenStream) -> TokenStream {
+    let mut rest = tokens.into_iter().peekable();
+    let mut kept = Vec::new();
+    while let Some(token) = rest.next() {
+        let is_mark = is_punct(&token, '#')
+            && matches!(rest.peek(), Some(TokenTree::Group(group)) if is_cfg_test(group));
+        if is_mark {
+            rest.next();
+            skip_item(&mut rest);
+        } else if let TokenTree::Group(group) = token {
+            kept.push(Group::new(group.delimiter(), without_tests(group.stream())).into());
+        } else {
+            kept.push(token);
+        }
+    }
+    kept.into_iter().collect()
+}
+
+fn is_cfg_test(group: &Group) -> bool {
+    group.stream().to_string().replace(' ', "") == "cfg(test)"
+}
+
+/// Skips an item to its end: a semicolon, a comma, or the braces of a body.
+fn skip_item(rest: &mut impl Iterator<Item = TokenTree>) {
+    // The braces of these are no body, and a semicolon follows.
+    let mut has_no_body = false;
+    for token in rest {
+        match token {
+            TokenTree::Ident(word) => {
+                has_no_body |= word == "use" || word == "static" || word == "let";
+            }
+            TokenTree::Punct(mark) if matches!(mark.as_char(), ';' | ',') => return,
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace && !has_no_body => {
+                return;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a token is this sign.
+pub fn is_punct(token: &TokenTree, sign: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == sign)
+}
+
+#[test]
+fn what_only_tests_are_built_with_is_left_out_and_nothing_else() {
+    let text = r#"
+        #[cfg(test)]
+        mod tests;
+        use a::kept_one;
+        #[cfg(test)]
+        use b::{left, out};
+        // a comment with b::left
+        #[cfg(test)]
+        #[derive(Debug)]
+        pub struct Left { field: b::left }
+        struct Kept { #[cfg(test)] field: left, other: kept_two }
+        impl Kept {
+            #[cfg(test)]
+            fn left(&self) -> [u8; 2] where Self: left { left }
+            fn kept_three() { #[cfg(test)] let x = { left }; kept_four() }
+        }
+        #[cfg(not(test))]
+        fn kept_five() {}
+        #[cfg(test)]
+        mod more { fn left() {} }
+        fn kept_six() {}
+    "#;
+    let source = Source { path: "x.rs".into(), text: text.to_owned() };
+    let code = source.code().to_string();
+    assert!(!code.to_ascii_lowercase().replace("kept", "").contains("left"), "{code}");
+    for kept in ["one", "two", "three", "four", "five", "six"] {
+        assert!(code.contains(&format!("kept_{kept}")), "{kept}: {code}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Calls that no file may have, and unsafe code where it is said to be.
+//!
+//! In: the code of every file. Out: a failure that names the file and the call. A file on a list
+//! that needs its place no more is a failure too.
+
+use crate::source::{Source, sources};
+use proc_macro2::{TokenStream, TokenTree};
+
+/// Calls that a daemon must not make, with what to do instead.
+const FORBIDDEN: &[(&str, &str)] = &[
+    // Where no thread can be made it panics: a thread that is needed later is made at the start.
+    ("spawn_blocking", "make the thread at the start"),
+    ("thread :: spawn (", "make it with a Builder, which returns the error"),
+    ("tokio :: fs ::", "it makes a thread for each call"),
+    ("lookup_host", "it makes a thread for each call"),
+    ("GaiResolver", "it makes a thread for each call"),
+    ("HttpConnector :: new (", "it resolves names with GaiResolver"),
+    // These panic where the output is closed or full.
+    ("print !", "write, and decide what an error means"),
+    ("println !", "write, and decide what an error means"),
+    ("eprint !", "write, and decide what an error means"),
+    ("eprintln !", "write, and decide what an error means"),
+    ("dbg !", "it is for trials"),
+];
+
+/// The words and signs of code with a space before and behind each; strings are left out.
+fn words(tokens: TokenStream, text: &mut String) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => {
+                text.push_str("( ");
+                words(group.stream(), text);
+                text.push_str(") ");
+            }
+            TokenTree::Literal(_) => text.push_str("_ "),
+            // The two halves of `::`.
+            TokenTree::Punct(sign) if sign.as_char() == ':' && text.ends_with(" : ") => {
+                text.truncate(text.len() - 2);
+                text.push_str(":: ");
+            }
+            other => {
+                text.push_str(&other.to_string());
+                text.push(' ');
+            }
+        }
+    }
+}
+
+/// The forbidden calls in a file.
+fn calls(source: &Source) -> Vec<(&'static str, &'static str)> {
+    let mut text = String::from(" ");
+    if !source.is_test() {
+        words(source.code(), &mut text);
+    }
+    let is_made = |call: &str| text.contains(&format!(" {call} "));
+    FORBIDDEN.iter().filter(|(call, _)| is_made(call)).copied().collect()
+}
+
+#[test]
+fn no_file_makes_a_call_that_is_forbidden() {
+    for source in sources("src") {
+        assert_eq!(calls(&source), [], "{}", source.path.display());
+    }
+}
+
+#[test]
+fn a_planted_call_is_seen_wherever_it_stands() {
+    let planted = |text: &str| {
+        let text = format!("#[cfg(test)]\nmod tests;\nfn x() {{\n{text}\n}}");
+        let calls = calls(&Source { path: "src/x.rs".into(), text });
+        calls.into_iter().map(|(call, _)| call).collect::<Vec<_>>()
+    };
+    for (text, call) in [
+        ("tokio::task::spawn_blocking(|| 1);", "spawn_blocking"),
+        ("select! { x = runtime.spawn_blocking(y) => {} }", "spawn_blocking"),
+        ("std::thread::spawn(|| 1)", "thread :: spawn ("),
+        ("println!(\"x\");", "println !"),
+        ("std::eprintln!()", "eprintln !"),
+        ("HttpConnector::new()", "HttpConnector :: new ("),
+    ] {
+        assert_eq!(planted(text), [call], "{text}");
+    }
+    for text in [
+        "// println!()",
+        "info!(\"println!\")",
+        "HttpConnector::new_with_resolver(x)",
+        "SharedHttpConnector::new(x)",
+        "#[cfg(test)] println!();",
+    ] {
+        assert_eq!(planted(text), [""; 0], "{text}");
+    }
+}
+
+/// Files that may have unsafe code: system calls and vector instructions; in tests what a test
+/// can do in no other way.
+const MAY_BE_UNSAFE: &[&str] = &[
+    "src/escape/avx512.rs",
+    "src/escape/x86.rs",
+    "src/hash/x86.rs",
+    "src/receive/sys",
+    "tests/allocations.rs",
+    "tests/daemon/denied.rs",
+    "tests/daemon/held.rs",
+];
+
+/// Whether a file loosens the lint that denies unsafe code, or has some where no lint holds.
+fn allows_unsafe(source: &Source) -> bool {
+    let mut text = String::from(" ");
+    words(source.text.parse().expect("it is Rust"), &mut text);
+    // `unsafe_code` alone is how the lint is loosened; other lints have longer names.
+    [" unsafe ", " unsafe_code "].iter().any(|mark| text.contains(mark))
+}
+
+#[test]
+fn unsafe_code_is_where_it_is_said_to_be() {
+    let folders = ["src", "benches", "tests", "fuzz/targets", "perf"];
+    let sources: Vec<Source> = folders.into_iter().flat_map(sources).collect();
+    let is_below = |source: &Source, allowed: &str| source.path.starts_with(allowed);
+    for source in sources.iter().filter(|source| allows_unsafe(source)) {
+        let is_allowed = MAY_BE_UNSAFE.iter().any(|allowed| is_below(source, allowed));
+        assert!(is_allowed, "{} has unsafe code", source.path.display());
+    }
+    for allowed in MAY_BE_UNSAFE {
+        let mut files = sources.iter().filter(|source| is_below(source, allowed));
+        assert!(files.any(allows_unsafe), "{allowed} has none any more");
+    }
+}
+
+#[test]
+fn planted_unsafe_code_is_seen() {
+    for (text, expected) in [
+        ("fn x() { unsafe { y() } }", true),
+        ("#![allow(unsafe_code)]", true),
+        ("unsafe extern \"C\" {}", true),
+        ("// unsafe { }", false),
+        ("fn unsafe_x() { f(\"unsafe { }\") }", false),
+    ] {
+        let source = Source { path: "src/x.rs".into(), text: text.to_owned() };
+        assert_eq!(allows_unsafe(&source), expected, "{text}");
+    }
+}
