@@ -32,7 +32,7 @@ def segments(count, size=0):
 
 
 def send(address, datagrams):
-    """Sends datagrams to a container. Nobody here sees its queue, which holds a hundred at least."""
+    """Sends datagrams to a container. Its queue, not seen here, holds a hundred at least."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for datagram in datagrams:
             sender.sendto(datagram, address)

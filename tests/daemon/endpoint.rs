@@ -34,13 +34,13 @@ const FLUSH: Duration = Duration::from_millis(50);
 pub enum Way {
     /// As it should be.
     Open,
-    /// Nobody listens: connections are refused.
+    /// Nothing listens: connections are refused.
     Down,
     /// Connections are made, and reset when something comes over them.
     Reset,
     /// Connections are made, requests are read, nothing is answered and nothing taken.
     BlackHole,
-    /// Connections are made and nobody reads; open ones stay open and nobody reads either.
+    /// Connections are made and never read; open ones stay open and are not read either.
     Unread,
     /// Connections are made, and closed in the middle of the TLS handshake.
     CutHandshake,
