@@ -3,6 +3,7 @@
 use super::account::Account;
 use super::pacing::Pacer;
 use super::skip::{Need, skip};
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -99,9 +100,14 @@ struct Lines {
     changed: Condvar,
 }
 
+/// The daemon: the one of the same build as the tests, or the one that `XRAY_BINARY` names.
+fn program() -> OsString {
+    std::env::var_os("XRAY_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_xray").into())
+}
+
 /// The command for the daemon in an environment of its own.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xray"));
+    let mut command = Command::new(program());
     command.args(arguments).env_clear().env("AWS_EC2_METADATA_DISABLED", "true");
     // No file of the machine's user takes part.
     command.env("HOME", "/nonexistent").current_dir(std::env::temp_dir());
