@@ -159,6 +159,7 @@ impl Flow {
                     if let Some(sender) = telemetry_route {
                         let _ = sender.send(routes.telemetry);
                     }
+                    panics::inject("main");
                     std::future::pending().await
                 }
                 Err(error) => error,
@@ -173,10 +174,13 @@ impl Flow {
                 never = run_telemetry(telemetry.as_mut()) => match never {},
             }
         };
-        let result = panics::caught(until_end).await.unwrap_or_else(|panicked| {
-            self.alarm.raise(panicked.clone());
-            Err(panicked.into())
-        });
+        let result = match panics::caught(until_end).await {
+            Ok(result) => result,
+            Err(panicked) => {
+                self.alarm.raise(panicked);
+                Err(self.alarm.raised().await.into())
+            }
+        };
         manager::stopping();
         match &result {
             Ok(()) => info!("Got shutdown signal: sending what is left"),

@@ -293,6 +293,17 @@ fn what_is_at_work_in_a_frame_that_unwinds_is_counted() {
 }
 
 #[test]
+fn a_main_thread_that_panics_ends_the_daemon_in_order() {
+    let endpoint = Endpoint::start();
+    let mut command = daemon_command(&endpoint.url(), &[]);
+    with_credentials(&mut command).env("XRAY_PANICS", "main=1");
+    let (code, log) = run_to_end_with(command);
+    assert_eq!(code, Some(1), "{log}");
+    assert_shown(&log, "main", "the thread main met a fault in the program");
+    assert!(log.contains("Account: received=0"), "{log}");
+}
+
+#[test]
 fn a_shutdown_that_panics_ends_at_once_and_counts_what_is_left() {
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
