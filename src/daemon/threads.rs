@@ -2,7 +2,7 @@
 //!
 //! A thread that panics raises the alarm, which ends the daemon in order, and is started once more
 //! for what is left: a receiver empties its socket's queue, the upload thread settles what it
-//! holds. What each of them works on is no part of the frames that a panic unwinds.
+//! holds. The receiver, its ring and the outlet live outside of the frames that a panic unwinds.
 
 use crate::account::Account;
 use crate::intake::Intake;

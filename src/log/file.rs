@@ -77,8 +77,8 @@ impl LogFile {
     }
 }
 
-/// Says something of the log itself on standard error. That one may be full too, or closed: then
-/// there is no one left to tell.
+/// Writes a line about the log itself to standard error. Where that is full or closed, the line is
+/// lost.
 fn say(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
