@@ -121,6 +121,21 @@ def test_suites_run_by_name_without_input_and_without_the_callers_account(start)
     assert shown[0] == "one" and "two" not in shown
 
 
+def test_a_suite_of_the_full_run_writes_its_row_and_keeps_the_others(start, tmp_path):
+    result = tmp_path / "tests" / "full-result.md"
+    process = start("--full", "one", "long", one=("ok - a\\nnot ok - b\\n", "true"))
+    lines, code = ended(process)
+    assert code == 1 and lines[-1] == "2 passed, 1 failed, 0 skipped"
+    # The second run knows the first one's file.
+    kept = result.read_text().replace("| `long`", "| `gone` | then | that | nothing |\n| `long`")
+    result.write_text(kept.replace("1 passed, 1 failed", "kept"))
+    again = [tmp_path / "tests" / "run", "--full", "long"]
+    subprocess.run(again, stdin=subprocess.DEVNULL, check=True, timeout=60)
+    rows = [line for line in result.read_text().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == ["one", "long"]
+    assert "| kept, 0 skipped" in rows[0] and "| 1 passed, 0 failed, 0 skipped" in rows[1]
+
+
 def test_an_unknown_suite_is_refused(start):
     lines, code = ended(start("none", one=("", "true")))
     assert code == 2 and "no suite none" in lines[0]
