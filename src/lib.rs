@@ -42,7 +42,6 @@ pub mod identity;
 pub mod local_http;
 pub mod metrics;
 pub mod proxy;
-pub mod sandbox;
 pub mod telemetry;
 pub mod verify;
 

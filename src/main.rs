@@ -35,7 +35,13 @@ fn main() -> ExitCode {
     let mode = match invocation.command {
         Command::Version => return say(&mut io::stdout(), &cli::version_line()),
         Command::Help => return say(&mut io::stdout(), &cli::usage()),
+        #[cfg(feature = "sandbox")]
         Command::Sandbox => Mode::Sandbox(invocation.sandbox.clone()),
+        #[cfg(not(feature = "sandbox"))]
+        Command::Sandbox => {
+            let reason = "this xray has no sandbox: build it with the cargo feature `sandbox`";
+            return refuse(&invocation, reason);
+        }
         Command::Verify { json } => return verify(&invocation, &variable, json),
         _ => Mode::Service,
     };

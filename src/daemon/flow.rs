@@ -19,7 +19,6 @@ use crate::tail::Tail;
 use crate::telemetry::Telemetry;
 use crate::upload::{Route, Uploader};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -36,7 +35,8 @@ pub struct Routes {
 /// Everything that segments go through.
 pub struct Flow {
     /// Where segments are received.
-    pub udp_address: SocketAddr,
+    #[cfg(feature = "sandbox")]
+    pub udp_address: std::net::SocketAddr,
     account: Arc<Account>,
     pool: Arc<Pool>,
     backend: Backend,
@@ -77,6 +77,7 @@ impl Flow {
             .map_err(DaemonError::SpoolThread)?;
         let sinks =
             Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), alarm: alarm.clone() };
+        #[cfg(feature = "sandbox")]
         let udp_address = group.local_address();
         let backend = choice.backend;
         let pin = config.pin.unwrap_or_else(|| !is_in_container());
@@ -97,6 +98,7 @@ impl Flow {
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;
         Ok(Self {
+            #[cfg(feature = "sandbox")]
             udp_address,
             account,
             pool,

@@ -10,32 +10,29 @@
 mod ending;
 mod flow;
 mod manager;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 pub mod tail;
 mod threads;
 
 use crate::account::Account;
 use crate::address;
-use crate::cli::SandboxFlags;
 use crate::config::Config;
-use crate::endpoint::{Endpoint, EndpointError, Variant};
+use crate::endpoint::{Endpoint, EndpointError};
 use crate::identity::{self, Identity, RegionError};
 use crate::local_http::{Fallback, Pages, Server};
 use crate::log;
 use crate::panics::{self, Fault, Panicked};
 use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
-use crate::sandbox::Keep;
 use crate::status::Trouble;
 use crate::telemetry::{HostSources, Telemetry};
 use crate::transport::{Resolver, TlsError, Transport, Trust};
 use crate::upload::{Client, Route, Signer, Timeouts};
 use flow::{Flow, Routes};
-use sandbox::LocalService;
-use std::future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -111,7 +108,8 @@ pub enum Mode {
     /// The X-Ray service, or what the operator puts in its place.
     Service,
     /// The endpoint in this process, without an account.
-    Sandbox(SandboxFlags),
+    #[cfg(feature = "sandbox")]
+    Sandbox(crate::cli::SandboxFlags),
 }
 
 /// What the process environment has to say beside the configuration.
@@ -150,7 +148,8 @@ fn start(config: &Config, environment: &Environment, mode: &Mode) -> Result<Ende
     let result = runtime.block_on(panics::caught(async {
         match mode {
             Mode::Service => run_for_service(config, environment, &resolver).await,
-            Mode::Sandbox(flags) => run_for_sandbox(config, environment, flags, &resolver).await,
+            #[cfg(feature = "sandbox")]
+            Mode::Sandbox(flags) => sandbox::run(config, environment, flags, &resolver).await,
         }
     }));
     // A source of credentials that does not answer is not worth a wait.
@@ -205,62 +204,6 @@ fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server>, resolver: &R
     tokio::spawn(panics::restarted("What the service manager is told", RESTART_PAUSE, move || {
         manager::keep_informed(is_tried.clone(), health.clone())
     }));
-}
-
-async fn run_for_sandbox(
-    config: &Config,
-    environment: &Environment,
-    flags: &SandboxFlags,
-    resolver: &Resolver,
-) -> Result<Ended, DaemonError> {
-    let signals = Signals::new()?;
-    let listener = listen(&config.tcp_address, resolver).await;
-    let (listener, tcp_address) = listener.map_err(|source| {
-        let address = config.tcp_address.clone();
-        DaemonError::Tcp { address, source }
-    })?;
-    let keep = flags.keep.as_ref().map(|path| {
-        Keep::open(Path::new(path))
-            .map_err(|source| DaemonError::Keep { path: path.clone(), source })
-    });
-    let keep = keep.transpose()?;
-    let flow = Flow::start(config)?;
-    let udp_address = address::reachable(flow.udp_address);
-    let tcp_address = address::reachable(tcp_address);
-    let region = config.region.clone().unwrap_or_else(|| sandbox::REGION.to_owned());
-    let about = sandbox::about(udp_address, tcp_address, &region, &flags.allowed_hosts);
-    let service = Arc::new(LocalService::new(about, keep));
-    let pages =
-        Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
-    let server = Server::new(pages.with_tail(flow.tail()));
-    let (serving, listener) = (Arc::clone(&server), Arc::new(listener));
-    tokio::spawn(panics::restarted("The TCP port", RESTART_PAUSE, move || {
-        Arc::clone(&serving).serve(Arc::clone(&listener))
-    }));
-    let (printed, prints) = (Arc::clone(&service), flags.print);
-    let printer = tokio::spawn(panics::restarted("Printing traces", RESTART_PAUSE, move || {
-        Arc::clone(&printed).watch(prints)
-    }));
-    service.welcome(udp_address, tcp_address);
-    if flags.demo {
-        sandbox::send_demo(udp_address)?;
-    }
-    let destination = Destination {
-        endpoint: Endpoint::resolve(
-            Some(&format!("http://{tcp_address}")),
-            "",
-            Variant::default(),
-        )?,
-        region,
-        identity: Identity::fixed(sandbox::credentials()),
-        transport: Transport::local(resolver.clone()),
-    };
-    let routes = future::ready(Ok(destination.routes(config, environment)));
-    let telemetry = telemetry(config, environment, &flow, false, resolver);
-    let result = flow.run(routes, telemetry, &server, signals).await;
-    printer.abort();
-    service.finish(flags.print);
-    Ok(result)
 }
 
 /// Notes while there are no credentials.

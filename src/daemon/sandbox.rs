@@ -1,9 +1,19 @@
 //! The sandbox around the daemon: the local endpoint on the TCP port, its trees on standard
 //! output, and a few segments to begin with.
 
-use crate::local_http::Fallback;
+use super::flow::Flow;
+use super::{
+    DaemonError, Destination, Ended, Environment, RESTART_PAUSE, Signals, listen, telemetry,
+};
+use crate::address;
+use crate::cli::SandboxFlags;
+use crate::config::Config;
+use crate::endpoint::{Endpoint, Variant};
+use crate::identity::Identity;
+use crate::local_http::{Fallback, Pages, Server};
 use crate::log::RateLimit;
-use crate::sandbox::{self, About, Keep, Limits, QUIET_TIME, Sandbox};
+use crate::panics;
+use crate::transport::{Resolver, Transport};
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::request::Parts;
@@ -11,12 +21,16 @@ use http::{Request, Response};
 use std::future;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 use tracing::warn;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use xrayd_sandbox::endpoint::{About, Keep, Sandbox, datagrams};
+use xrayd_sandbox::model::QUIET_TIME;
+use xrayd_sandbox::model::store::Limits;
 
 /// The region in the scope of signatures where the operator names none.
 pub const REGION: &str = "us-east-1";
@@ -83,6 +97,63 @@ pub fn about(
         region: region.to_owned(),
         own_hosts: own.into_iter().chain(allowed_hosts.iter().cloned()).collect(),
     }
+}
+
+/// Runs the daemon against the endpoint in this process.
+pub async fn run(
+    config: &Config,
+    environment: &Environment,
+    flags: &SandboxFlags,
+    resolver: &Resolver,
+) -> Result<Ended, DaemonError> {
+    let signals = Signals::new()?;
+    let listener = listen(&config.tcp_address, resolver).await;
+    let (listener, tcp_address) = listener.map_err(|source| {
+        let address = config.tcp_address.clone();
+        DaemonError::Tcp { address, source }
+    })?;
+    let keep = flags.keep.as_ref().map(|path| {
+        Keep::open(Path::new(path))
+            .map_err(|source| DaemonError::Keep { path: path.clone(), source })
+    });
+    let keep = keep.transpose()?;
+    let flow = Flow::start(config)?;
+    let udp_address = address::reachable(flow.udp_address);
+    let tcp_address = address::reachable(tcp_address);
+    let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
+    let about = about(udp_address, tcp_address, &region, &flags.allowed_hosts);
+    let service = Arc::new(LocalService::new(about, keep));
+    let pages =
+        Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
+    let server = Server::new(pages.with_tail(flow.tail()));
+    let (serving, listener) = (Arc::clone(&server), Arc::new(listener));
+    tokio::spawn(panics::restarted("The TCP port", RESTART_PAUSE, move || {
+        Arc::clone(&serving).serve(Arc::clone(&listener))
+    }));
+    let (printed, prints) = (Arc::clone(&service), flags.print);
+    let printer = tokio::spawn(panics::restarted("Printing traces", RESTART_PAUSE, move || {
+        Arc::clone(&printed).watch(prints)
+    }));
+    service.welcome(udp_address, tcp_address);
+    if flags.demo {
+        send_demo(udp_address)?;
+    }
+    let destination = Destination {
+        endpoint: Endpoint::resolve(
+            Some(&format!("http://{tcp_address}")),
+            "",
+            Variant::default(),
+        )?,
+        region,
+        identity: Identity::fixed(credentials()),
+        transport: Transport::local(resolver.clone()),
+    };
+    let routes = future::ready(Ok(destination.routes(config, environment)));
+    let telemetry = telemetry(config, environment, &flow, false, resolver);
+    let result = flow.run(routes, telemetry, &server, signals).await;
+    printer.abort();
+    service.finish(flags.print);
+    Ok(result)
 }
 
 impl LocalService {
@@ -196,7 +267,7 @@ pub fn send_demo(udp_address: SocketAddr) -> io::Result<()> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any)?;
-    for datagram in sandbox::datagrams(SystemTime::now()) {
+    for datagram in datagrams(SystemTime::now()) {
         socket.send_to(&datagram, udp_address)?;
     }
     Ok(())

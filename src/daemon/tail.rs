@@ -6,15 +6,15 @@
 //! of its own; ends with the daemon, or with whoever reads its output.
 
 use crate::page::{Bounds, get};
-use crate::sandbox::document::Document;
-use crate::sandbox::store::{Limits, Moment, Store};
-use crate::sandbox::{QUIET_TIME, text, tree};
 use crate::tail::WAIT_TIME;
 use serde::Deserialize;
 use std::io::{self, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
+use xrayd_sandbox::model::document::Document;
+use xrayd_sandbox::model::store::{Limits, Moment, Store};
+use xrayd_sandbox::model::{QUIET_TIME, text, tree};
 
 /// What waits to be drawn.
 const LIMITS: Limits = Limits {

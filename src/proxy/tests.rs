@@ -2,7 +2,6 @@
 
 use super::headers::{HOP_BY_HOP, REPLACED, of_answer, of_request};
 use crate::endpoint::{Endpoint, Variant};
-use crate::sandbox::verify::verify;
 use crate::upload::Signer;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::time::SystemTime;
+use xrayd_sandbox::endpoint::verify;
 
 /// Names of all kinds: those that end here, those that are replaced, those that go on.
 fn name() -> impl Strategy<Value = HeaderName> {

@@ -118,8 +118,8 @@ def test_panels_have_places_of_their_own_and_a_source():
 
 
 def logged():
-    """The texts of warnings and errors in src/, without their tests."""
-    for path in sorted((ROOT / "src").rglob("*.rs")):
+    """The texts of warnings and errors in the daemon and the sandbox, without their tests."""
+    for path in [*sorted((ROOT / "src").rglob("*.rs")), *sorted((ROOT / "sandbox/src").rglob("*.rs"))]:
         if "tests" in path.relative_to(ROOT).parts or path.name == "tests.rs":
             continue
         # A file that only names its tests goes on after that.

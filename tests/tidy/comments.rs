@@ -14,7 +14,8 @@ const ENDINGS: &[&str] = &[".rs", ".md", ".toml"];
 
 /// Where a name in this file may lead to.
 fn bases(path: &Path) -> Vec<PathBuf> {
-    let mut bases = vec![root().join("src"), root().join(path).with_extension("")];
+    let mut bases =
+        vec![root().join("src"), root().join("sandbox/src"), root().join(path).with_extension("")];
     bases.extend(path.ancestors().skip(1).map(|folder| root().join(folder)));
     bases
 }

@@ -22,7 +22,6 @@ const STAGES: &[(&str, &[&str])] = &[
     ("metrics", &["health", "receive"]),
     ("local_http", &["health", "metrics"]),
     ("proxy", &["local_http", "upload"]),
-    ("sandbox", &[]),
     ("telemetry", &["identity", "upload"]),
     ("cli", &[]),
     ("config", &["cli", "receive"]),
@@ -192,14 +191,14 @@ fn planted(path: &str, line: &str) -> Source {
 fn a_planted_use_is_seen_wherever_it_stands() {
     for (path, line, used) in [
         // Its tests are named before anything is used.
-        ("src/outlet/mod.rs", "use crate::sandbox::Keep;", "sandbox"),
-        ("src/outlet/mod.rs", "use crate::{cause, sandbox::Keep};", "sandbox"),
+        ("src/outlet/mod.rs", "use crate::verify::verify;", "verify"),
+        ("src/outlet/mod.rs", "use crate::{cause, verify::verify};", "verify"),
         ("src/ring/mod.rs", "use super::outlet::Outlet;", "outlet"),
         ("src/ring/mod.rs", "use super::{batch, sync::Arc};", "batch"),
         ("src/ring/parcel.rs", "use super::super::batch::Batch;", "batch"),
         ("src/ring/parcel.rs", "mod x { fn y() { z(&super::super::super::batch::Z) } }", "batch"),
         ("src/config/mod.rs", "fn x() { info!(\"{}\", crate::daemon::run()) }", "daemon"),
-        ("src/proxy/mod.rs", "pub use crate::sandbox;", "sandbox"),
+        ("src/proxy/mod.rs", "pub use crate::verify;", "verify"),
         ("src/memory.rs", "use super::account::Account;", "account"),
         ("src/log/mod.rs", "use crate::config::Config;", "config"),
         ("src/cause.rs", "use crate::transport::Transport;", "transport"),
@@ -208,8 +207,8 @@ fn a_planted_use_is_seen_wherever_it_stands() {
         assert!(faults.len() == 1 && faults[0].contains(used), "{path}, {line}: {faults:?}");
     }
     for (path, line) in [
-        ("src/outlet/mod.rs", "// use crate::sandbox::Keep;"),
-        ("src/outlet/mod.rs", "#[cfg(test)]\nuse crate::sandbox::Keep;"),
+        ("src/outlet/mod.rs", "// use crate::verify::verify;"),
+        ("src/outlet/mod.rs", "#[cfg(test)]\nuse crate::verify::verify;"),
         ("src/ring/parcel.rs", "use super::handover::Rings;"),
         ("src/ring/mod.rs", "pub(crate) fn x(x: &'static str) -> crate::memory::Pool {}"),
     ] {

@@ -10,7 +10,7 @@ const LINE_COUNT_MAX: usize = 600;
 const COLUMN_COUNT_MAX: usize = 100;
 
 /// All folders of ours with Rust.
-pub const FOLDERS: &[&str] = &["src", "benches", "tests", "fuzz", "perf"];
+pub const FOLDERS: &[&str] = &["src", "sandbox", "benches", "tests", "fuzz", "perf"];
 
 /// The comments of a file that are too wide.
 fn wide_comments(source: &Source) -> Vec<String> {

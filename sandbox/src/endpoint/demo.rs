@@ -201,10 +201,10 @@ fn cart(trace: &Trace) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::document::{DOCUMENT_SIZE_BYTES_MAX, Document};
-    use super::super::store::{Limits, Moment, Store};
     use super::super::tree;
     use super::*;
+    use crate::model::document::{DOCUMENT_SIZE_BYTES_MAX, Document};
+    use crate::model::store::{Limits, Moment, Store};
     use std::time::Instant;
 
     const NOW_SECONDS: u64 = 1_700_000_000;

@@ -4,6 +4,8 @@ mod page;
 
 use super::answer::ERROR_TYPE;
 use super::*;
+use crate::model::QUIET_TIME;
+use crate::model::document::DOCUMENT_SIZE_BYTES_MAX;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use http::header::{ALLOW, CONTENT_TYPE};

@@ -2,9 +2,9 @@
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
-use super::super::store::Snapshot;
 use super::super::summary::Summary;
 use super::parse;
+use crate::model::store::Snapshot;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

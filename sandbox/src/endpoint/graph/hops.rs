@@ -4,7 +4,7 @@
 //! sends no segments. Bound: the trace. Linear in its parts, without recursion; links that form a
 //! ring lead nowhere and end there. Pure code.
 
-use super::super::document::{Document, Kind, Part};
+use crate::model::document::{Document, Kind, Part};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

@@ -2,9 +2,9 @@
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
-use super::super::document::{Document, Fault};
-use super::super::store::Moment;
 use super::parse;
+use crate::model::document::{Document, Fault};
+use crate::model::store::Moment;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};

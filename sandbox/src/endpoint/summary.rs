@@ -3,8 +3,8 @@
 //! In: a [`Snapshot`]. Out: a [`Summary`] that borrows from it. Bound: the trace's documents.
 //! Pure code.
 
-use super::document::{ANNOTATION_COUNT_MAX, Annotation, Document, Flags, Http, Part};
-use super::store::Snapshot;
+use crate::model::document::{ANNOTATION_COUNT_MAX, Annotation, Document, Flags, Http, Part};
+use crate::model::store::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -21,40 +21,32 @@ mod answer;
 mod api;
 mod asset;
 pub mod demo;
-pub mod document;
 pub mod filter;
 pub mod graph;
 mod guard;
 mod keep;
 mod route;
 pub mod sampling;
-pub mod store;
 pub mod summary;
-pub mod text;
-pub mod tree;
 pub mod verify;
 
 pub use api::DOCUMENT_COUNT_MAX;
 pub use aws_credential_types::Credentials;
 pub use demo::datagrams;
-pub use document::DOCUMENT_SIZE_BYTES_MAX;
 pub use keep::Keep;
-pub use store::{Limits, Status};
 pub use verify::{Refusal, verify};
 
+use crate::model::document::Document;
+use crate::model::store::{Limits, Moment, Snapshot, Status, Store};
+use crate::model::tree;
 use answer::{Answer, Failure, respond};
 use bytes::Bytes;
-use document::Document;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use route::{Call, Operation};
 use sampling::RuleSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use store::{Moment, Snapshot, Store};
-
-/// How long a trace gets no document before it is taken for complete and drawn.
-pub const QUIET_TIME: Duration = Duration::from_millis(700);
 
 /// What the sandbox has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,11 +5,11 @@
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
-use super::super::document::{Annotation, Document, is_trace_id};
 use super::super::graph::{Service, hops};
-use super::super::store::Snapshot;
 use super::super::summary::Summary;
 use super::{check_range, parse, parse_filter};
+use crate::model::document::{Annotation, Document, is_trace_id};
+use crate::model::store::Snapshot;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;

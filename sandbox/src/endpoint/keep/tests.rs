@@ -57,7 +57,7 @@ fn lines_that_are_no_documents_are_passed_over() {
 #[test]
 fn the_longest_document_fits_into_a_line() {
     let (_folder, path) = folder();
-    let text = "\u{1}".repeat(super::super::DOCUMENT_SIZE_BYTES_MAX);
+    let text = "\u{1}".repeat(DOCUMENT_SIZE_BYTES_MAX);
     let mut keep = Keep::open(&path).unwrap();
     keep.append([&*text].into_iter());
     drop(keep);

@@ -10,7 +10,7 @@ use http::StatusCode;
 /// Each file by its name.
 macro_rules! assets {
     ($($name:literal),* $(,)?) => {
-        &[$(($name, include_bytes!(concat!("page/", $name)))),*]
+        &[$(($name, include_bytes!(concat!("../../page/", $name)))),*]
     };
 }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_page_is_in_the_binary_with_a_type() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sandbox/page");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("page");
         let mut folders = vec![root.clone()];
         let mut names: Vec<String> = Vec::new();
         while let Some(folder) = folders.pop() {

@@ -1,9 +1,9 @@
 //! Tests of filter expressions: reading, writing, positions, and what is true of a trace.
 
 use super::*;
-use crate::sandbox::document::Document;
-use crate::sandbox::store::Snapshot;
-use crate::sandbox::summary::Summary;
+use crate::endpoint::summary::Summary;
+use crate::model::document::Document;
+use crate::model::store::Snapshot;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -4,9 +4,9 @@ use super::{
     AnnotationTest, Comparison, Expression, Flag, NumberField, Selector, Test, TextComparison,
     TextField,
 };
-use crate::sandbox::document::{Annotation, Document, Facts, Flags, Http, Part};
-use crate::sandbox::graph::{Hop, Service, Source, hops};
-use crate::sandbox::summary::Summary;
+use crate::endpoint::graph::{Hop, Service, Source, hops};
+use crate::endpoint::summary::Summary;
+use crate::model::document::{Annotation, Document, Facts, Flags, Http, Part};
 use std::cell::OnceCell;
 
 impl Expression {

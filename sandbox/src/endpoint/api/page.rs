@@ -2,11 +2,11 @@
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
-use super::super::document::{Annotation, Http};
 use super::super::sampling::Rule;
-use super::super::store::Status;
 use super::super::summary::Summary;
 use super::{parse, parse_filter};
+use crate::model::document::{Annotation, Http};
+use crate::model::store::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

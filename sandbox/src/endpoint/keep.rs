@@ -8,7 +8,7 @@
 //! the file cannot be written, it is left as it is from then on and the log says so: the traces in
 //! memory stay. Called under the sandbox's lock: appending is a copy into the system's page cache.
 
-use crate::log::RateLimit;
+use crate::model::document::DOCUMENT_SIZE_BYTES_MAX;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,9 +22,7 @@ const SIZE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 const GROWTH_MAX: u64 = 2;
 
 /// Longest line: a document of 64 KiB, each byte of which is written as six.
-const LINE_BYTES_MAX: u64 = 6 * super::DOCUMENT_SIZE_BYTES_MAX as u64 + 3;
-
-static BROKEN: RateLimit = RateLimit::once_a_minute();
+const LINE_BYTES_MAX: u64 = 6 * DOCUMENT_SIZE_BYTES_MAX as u64 + 3;
 
 /// The file; see the module.
 #[derive(Debug)]
@@ -171,11 +169,7 @@ impl Keep {
     fn fail(&mut self, error: &io::Error) {
         self.is_broken = true;
         let path = self.path.display();
-        BROKEN.log(|more| {
-            error!(
-                "{path} cannot be used: {error}. From now on traces are kept in memory alone{more}"
-            );
-        });
+        error!("{path} cannot be used: {error}. From now on traces are kept in memory alone");
     }
 }
 

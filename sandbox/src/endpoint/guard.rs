@@ -7,11 +7,11 @@
 //! send neither. Pure code.
 
 use super::answer::Failure;
-use crate::address::is_loopback;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
+use std::net::IpAddr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -37,6 +37,16 @@ pub fn check(head: &Parts, own_hosts: &[String]) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a host, as in a `Host` header, is a name or an address of loopback. No name but
+/// `localhost` is: any other could be made to lead here by whoever owns it (DNS rebinding).
+fn is_loopback(authority: &Authority) -> bool {
+    let host = authority.host();
+    let has_user = authority.as_str().contains('@');
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_address = bare.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback());
+    !has_user && (host.eq_ignore_ascii_case("localhost") || is_address)
 }
 
 /// Checks a change that the page asks for: what a form of another page could send is not JSON.

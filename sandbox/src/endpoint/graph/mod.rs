@@ -9,8 +9,8 @@ mod hops;
 
 pub use hops::{Hop, Service, Source, hops};
 
-use super::document::{Document, Part};
-use super::store::Snapshot;
+use crate::model::document::{Document, Part};
+use crate::model::store::Snapshot;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
