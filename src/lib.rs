@@ -16,7 +16,7 @@
 //!
 //!   beside the flow, on the main thread (daemon/):  identity/     credentials and region
 //!                                                   health/       do the threads make progress?
-//!                                                   local_http.rs its pages, and for the rest:
+//!                                                   pages.rs      its pages, and for the rest:
 //!                                                                 the sandbox, or
 //!                                                   proxy/        the service, signed for clients
 //!                                                   telemetry/    PutTelemetryRecords
@@ -41,6 +41,7 @@ pub mod health;
 pub mod identity;
 pub mod local_http;
 pub mod metrics;
+pub mod pages;
 pub mod proxy;
 pub mod telemetry;
 pub mod verify;

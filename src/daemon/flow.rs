@@ -12,6 +12,7 @@ use crate::log;
 use crate::memory::Pool;
 use crate::metrics::{Metrics, Subject};
 use crate::outlet::{Deadline, Outlet, SpoolThread};
+use crate::pages::Pages;
 use crate::panics::{self, Alarm};
 use crate::receive::{Backend, Binding, Choice, SocketGroup, Spread};
 use crate::spool;
@@ -146,7 +147,7 @@ impl Flow {
         mut self,
         routes: impl Future<Output = Result<Routes, DaemonError>>,
         telemetry: Option<(Telemetry, oneshot::Sender<Route>)>,
-        server: &Server,
+        server: &Server<Pages>,
         mut signals: Signals,
     ) -> Result<(), DaemonError> {
         let (mut telemetry, telemetry_route) = telemetry.unzip();
@@ -196,7 +197,7 @@ impl Flow {
     async fn end(
         mut self,
         mut telemetry: Option<Telemetry>,
-        server: &Server,
+        server: &Server<Pages>,
         mut signals: Signals,
     ) {
         let Self { ending, receivers, upload, account, alarm, .. } = &mut self;

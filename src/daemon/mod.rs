@@ -20,8 +20,9 @@ use crate::address;
 use crate::config::Config;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::identity::{self, Identity, RegionError};
-use crate::local_http::{Fallback, Pages, Server};
+use crate::local_http::Server;
 use crate::log;
+use crate::pages::{Fallback, Pages};
 use crate::panics::{self, Fault, Panicked};
 use crate::proxy::Proxy;
 use crate::receive::{BindError, ReceiveError, Unavailable};
@@ -193,7 +194,7 @@ async fn run_for_service(
 }
 
 /// Serves the TCP port, and tells the service manager, for as long as the daemon runs.
-fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server>, resolver: &Resolver) {
+fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server<Pages>>, resolver: &Resolver) {
     let (tried, is_tried) = watch::channel(false);
     let (address, server, resolver) =
         (config.tcp_address.clone(), Arc::clone(server), resolver.clone());
@@ -374,7 +375,7 @@ async fn listen(address: &str, resolver: &Resolver) -> io::Result<(TcpListener, 
 /// of the first attempt, whatever came of it.
 async fn serve_when_free(
     address: String,
-    server: Arc<Server>,
+    server: Arc<Server<Pages>>,
     resolver: Resolver,
     tried: watch::Sender<bool>,
 ) {

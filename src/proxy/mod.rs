@@ -21,8 +21,9 @@ mod paths;
 mod tests;
 
 use crate::account::Account;
-use crate::local_http::{self, Fallback};
+use crate::local_http;
 use crate::log::RateLimit;
+use crate::pages::Fallback;
 use crate::upload::{self, Answer, Outcome, RequestError, Route, SignError};
 use aws_credential_types::Credentials;
 use bytes::Bytes;
