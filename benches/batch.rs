@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
-use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
-use xrayd::memory::Pool;
-use xrayd::ring::{Parcel, Rings};
-use xrayd::segment::Parser;
+use xrayd::base::memory::Pool;
+use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
+use xrayd::pipeline::ring::{Parcel, Rings};
+use xrayd::pipeline::segment::Parser;
 
 fn parcels(datagrams: &[Vec<u8>], pool: &Arc<Pool>) -> Vec<Parcel> {
     let mut rings = Rings::new(Arc::clone(pool), 1024);

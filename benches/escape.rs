@@ -4,7 +4,7 @@ mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-use xrayd::escape::{EXPANSION_MAX, escape_lossy, ways};
+use xrayd::pipeline::batch::escape::{EXPANSION_MAX, escape_lossy, ways};
 
 fn bytewise(text: &[u8], out: &mut Vec<u8>) {
     for &byte in text {

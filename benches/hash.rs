@@ -5,8 +5,8 @@ mod common;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sha2::{Digest, Sha256};
 use std::hint::black_box;
-use xrayd::hash::{sha256, sha256_of_two};
-use xrayd::memory::CHUNK_BYTES;
+use xrayd::base::memory::CHUNK_BYTES;
+use xrayd::pipeline::batch::hash::{sha256, sha256_of_two};
 
 fn plain(pieces: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();

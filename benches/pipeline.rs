@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
-use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
-use xrayd::memory::Pool;
-use xrayd::ring::Rings;
-use xrayd::segment::{Parser, split};
+use xrayd::base::memory::Pool;
+use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
+use xrayd::pipeline::ring::Rings;
+use xrayd::pipeline::segment::{Parser, split};
 
 /// Datagrams of one drain of the socket.
 const DRAIN_COUNT: usize = 64;

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
-use xrayd::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
+use xrayd::pipeline::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
 
 /// Datagrams of one drain. A queue of this size takes CAP_NET_ADMIN, or a large net.core.rmem_max;
 /// fewer would measure how long a thread takes to wake.

@@ -7,9 +7,9 @@ use crossbeam_queue::ArrayQueue;
 use std::hint::black_box;
 use std::sync::mpsc;
 use std::time::Instant;
-use xrayd::memory::Pool;
-use xrayd::ring::Rings;
-use xrayd::segment::{Fields, Segment};
+use xrayd::base::memory::Pool;
+use xrayd::pipeline::ring::Rings;
+use xrayd::pipeline::segment::{Fields, Segment};
 
 /// Datagrams of one drain of the socket.
 const DRAIN_COUNT: usize = 64;

@@ -5,7 +5,7 @@ mod common;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
 use std::hint::black_box;
-use xrayd::segment::{Parser, split};
+use xrayd::pipeline::segment::{Parser, split};
 
 #[derive(Deserialize)]
 struct Fields<'a> {

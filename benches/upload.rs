@@ -10,12 +10,12 @@ use http::{Method, Request};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
-use xrayd::batch::{Batch, Batcher, DOCUMENT_COUNT_MAX};
-use xrayd::endpoint::{Endpoint, Variant};
-use xrayd::memory::Pool;
-use xrayd::ring::Rings;
-use xrayd::segment::Parser;
-use xrayd::upload::Signer;
+use xrayd::aws::endpoint::{Endpoint, Variant};
+use xrayd::aws::{RequestBody, Signer};
+use xrayd::base::memory::Pool;
+use xrayd::pipeline::batch::{Batch, Batcher, DOCUMENT_COUNT_MAX};
+use xrayd::pipeline::ring::Rings;
+use xrayd::pipeline::segment::Parser;
 
 fn batch() -> Batch {
     let pool = Pool::new(64, 16);
@@ -68,7 +68,11 @@ fn benchmark(criterion: &mut Criterion) {
     let signer = Signer::new(&endpoint, "us-east-1", None);
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "benchmark");
     group.bench_function("ours, request of 50 documents", |bencher| {
-        bencher.iter(|| signer.sign(black_box(&batch), &credentials, SystemTime::now()));
+        bencher.iter(|| {
+            let batch = black_box(&batch);
+            let body = RequestBody::new(batch.body.clone(), batch.body_length_bytes);
+            signer.sign(body, &batch.body_sha256, &credentials, SystemTime::now())
+        });
     });
     let uri = endpoint.uri("/TraceSegments").to_string();
     group.bench_function("join, hash, sign; 50 documents", |bencher| {

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use tracing::{error, warn};
 use tracing_appender::non_blocking::WorkerGuard;
-use xrayd::cli::{self, Command, Invocation};
+use xrayd::admin::health::ask::ask;
+use xrayd::base::log::{self, LogFile, LogFormat, LogLevel};
+use xrayd::base::panics;
+use xrayd::commands::verify;
+use xrayd::config::cli::{self, Command, Invocation};
 use xrayd::config::{Config, DEFAULT_PATHS};
 use xrayd::daemon::{self, Environment, Mode};
-use xrayd::health::ask::ask;
-use xrayd::limits::{Host, Limits, Wanted};
-use xrayd::log::{self, LogFile, LogFormat, LogLevel};
-use xrayd::panics;
-use xrayd::verify;
+use xrayd::pipeline::limits::{Host, Limits, Wanted};
 
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
@@ -124,7 +124,7 @@ fn verify(
 
 /// Follows the daemon on `address` until it ends, or this does.
 fn follow(address: &str) -> ExitCode {
-    match daemon::tail::follow(address, &mut io::stdout()) {
+    match xrayd::commands::tail::follow(address, &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&mut io::stderr(), &error.to_string());

@@ -15,11 +15,11 @@ use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
 use std::time::Instant;
-use xrayd::batch::{Batcher, DOCUMENT_COUNT_MAX};
-use xrayd::memory::Pool;
-use xrayd::receive::{Backend, Binding, Queue, Sink, SocketGroup, Stop};
-use xrayd::ring::{Producer, Rings};
-use xrayd::segment::Parser;
+use xrayd::base::memory::Pool;
+use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
+use xrayd::pipeline::receive::{Backend, Binding, Queue, Sink, SocketGroup, Stop};
+use xrayd::pipeline::ring::{Producer, Rings};
+use xrayd::pipeline::segment::Parser;
 
 struct Counting;
 

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::UNIX_EPOCH;
-use xrayd::upload::{Outcome, classify};
+use xrayd::aws::{Outcome, classify};
 
 /// Whether a body that is not compressed is one of X-Ray's.
 fn is_x_rays(body: &[u8]) -> bool {

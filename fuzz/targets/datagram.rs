@@ -6,10 +6,10 @@ use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
-use xrayd::batch::Batcher;
-use xrayd::memory::Pool;
-use xrayd::ring::{Producer, Rings};
-use xrayd::segment::Parser;
+use xrayd::base::memory::Pool;
+use xrayd::pipeline::batch::Batcher;
+use xrayd::pipeline::ring::{Producer, Rings};
+use xrayd::pipeline::segment::Parser;
 
 struct Flow {
     parser: Parser,

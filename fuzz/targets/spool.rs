@@ -7,8 +7,8 @@ use libfuzzer_sys::fuzz_target;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use xrayd::clock::Moment;
-use xrayd::spool::{Next, Options, Record, Spool};
+use xrayd::base::clock::Moment;
+use xrayd::pipeline::spool::{Next, Options, Record, Spool};
 
 /// The clock stands, and nothing vouches for it.
 const NOW: Moment =

@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use xrayd::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Spread, Stop};
+use xrayd::pipeline::receive::{
+    Backend, Binding, Queue, Receiver, Sink, SocketGroup, Spread, Stop,
+};
 
 /// Bytes of a datagram.
 pub const DATAGRAM_BYTES: usize = 1_000;

@@ -6,7 +6,7 @@ use super::Effort;
 use super::bench::{Outcome, Sender, Setup, Way, run, spread_of};
 use std::thread;
 use std::time::Duration;
-use xrayd::receive::Backend;
+use xrayd::pipeline::receive::Backend;
 
 const MEGABYTE: usize = 1024 * 1024;
 

@@ -4,7 +4,7 @@
 //! worked goes on working. Pure code; the endpoint alone is refused, as it was never of use.
 
 use super::{Config, ConfigError, Source};
-use crate::endpoint::Endpoint;
+use crate::aws::endpoint::Endpoint;
 
 impl Config {
     /// Refuses an endpoint that is no address, and notes what looks like a slip.

@@ -1,6 +1,6 @@
 //! Why there is no configuration, in words that name the flag, key or variable to change.
 
-use crate::endpoint::EndpointError;
+use crate::aws::endpoint::EndpointError;
 use std::io;
 use std::path::PathBuf;
 

@@ -106,9 +106,9 @@ fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{LogFormat, LogLevel};
-    use crate::receive::ReceiveBackend;
-    use crate::transport::ProxyAddress;
+    use crate::aws::transport::ProxyAddress;
+    use crate::base::log::{LogFormat, LogLevel};
+    use crate::pipeline::receive::ReceiveBackend;
 
     fn apply(text: &str, strict: bool) -> Result<Config, String> {
         let mut config = Config::default();

@@ -9,8 +9,8 @@ use super::values::{
     SPOOL_AGE_HOURS_MAX, TIMEOUT_SECONDS_MAX, buffer_size, spool_size, within,
 };
 use super::{Config, set_address, set_proxy, set_text};
-use crate::log::{LogFormat, LogLevel};
-use crate::receive::ReceiveBackend;
+use crate::base::log::{LogFormat, LogLevel};
+use crate::pipeline::receive::ReceiveBackend;
 use serde_json::Value;
 
 /// How the value of a key is used; the error says what is wrong with it.

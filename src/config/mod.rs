@@ -4,6 +4,7 @@
 //! which every value is within its bounds, or an error that says which flag or key to change.
 
 mod check;
+pub mod cli;
 mod error;
 mod file;
 mod keys;
@@ -15,12 +16,12 @@ mod values;
 pub use error::ConfigError;
 pub use show::{SETTINGS, Setting, Source};
 
-use crate::cli::{Flags, Invocation};
-use crate::endpoint::Variant;
-use crate::limits::Wanted;
-use crate::log::{LogFormat, LogLevel};
-use crate::receive::ReceiveBackend;
-use crate::transport::ProxyAddress;
+use crate::aws::endpoint::Variant;
+use crate::aws::transport::ProxyAddress;
+use crate::base::log::{LogFormat, LogLevel};
+use crate::config::cli::{Flags, Invocation};
+use crate::pipeline::limits::Wanted;
+use crate::pipeline::receive::ReceiveBackend;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use values::{SPOOL_AGE_HOURS, SPOOL_SIZE_MB, buffer_size, spool_size};

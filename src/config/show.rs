@@ -3,9 +3,9 @@
 //! No setting is a secret; an address that may have a password in it is shown without.
 
 use super::Config;
-use crate::cli::Flags;
-use crate::log::{LogFormat, LogLevel};
-use crate::receive::ReceiveBackend;
+use crate::base::log::{LogFormat, LogLevel};
+use crate::config::cli::Flags;
+use crate::pipeline::receive::ReceiveBackend;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -223,7 +223,7 @@ impl Config {
 mod tests {
     use super::super::keys::KEYS;
     use super::*;
-    use crate::cli;
+    use crate::config::cli;
     use std::path::Path;
 
     fn load(line: &str, text: &str, variables: &[(&str, &str)]) -> String {

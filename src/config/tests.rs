@@ -1,7 +1,7 @@
 //! What beats what, and what is out of bounds.
 
 use super::*;
-use crate::cli;
+use crate::config::cli;
 
 fn load(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let invocation = cli::parse(line.split_whitespace().map(str::to_owned)).unwrap();

@@ -1,8 +1,8 @@
 //! The order of a shutdown: first what still comes, then what the kernel has queued, then uploads.
 
 use super::threads::{Receivers, UploadThread};
-use crate::account::Account;
-use crate::outlet::Deadline;
+use crate::base::account::Account;
+use crate::pipeline::outlet::Deadline;
 use std::time::{Duration, Instant};
 
 /// The sockets have been quiet for this long: nobody sends any more.

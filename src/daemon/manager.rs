@@ -3,8 +3,8 @@
 //! In: the daemon's own moments, and its health for the watchdog, as often as the manager asks for
 //! it. Out: datagrams to `NOTIFY_SOCKET`; nothing where there is none. Runs on the main thread.
 
-use crate::health::Health;
-use crate::panics;
+use crate::admin::health::Health;
+use crate::base::panics;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::{error, warn};

@@ -12,24 +12,23 @@ mod flow;
 mod manager;
 #[cfg(feature = "sandbox")]
 mod sandbox;
-pub mod tail;
 mod threads;
 
-use crate::account::Account;
-use crate::address;
+use crate::admin::pages::{Fallback, Pages};
+use crate::admin::proxy::Proxy;
+use crate::admin::telemetry::{HostSources, Telemetry};
+use crate::aws::endpoint::{Endpoint, EndpointError};
+use crate::aws::identity::{self, Identity, RegionError};
+use crate::aws::transport::{Resolver, TlsError, Transport, Trust};
+use crate::aws::{Client, Route, Signer, Timeouts};
+use crate::base::account::Account;
+use crate::base::address;
+use crate::base::local_http::Server;
+use crate::base::log;
+use crate::base::panics::{self, Fault, Panicked};
+use crate::base::status::Trouble;
 use crate::config::Config;
-use crate::endpoint::{Endpoint, EndpointError};
-use crate::identity::{self, Identity, RegionError};
-use crate::local_http::Server;
-use crate::log;
-use crate::pages::{Fallback, Pages};
-use crate::panics::{self, Fault, Panicked};
-use crate::proxy::Proxy;
-use crate::receive::{BindError, ReceiveError, Unavailable};
-use crate::status::Trouble;
-use crate::telemetry::{HostSources, Telemetry};
-use crate::transport::{Resolver, TlsError, Transport, Trust};
-use crate::upload::{Client, Route, Signer, Timeouts};
+use crate::pipeline::receive::{BindError, ReceiveError, Unavailable};
 use flow::{Flow, Routes};
 use std::io;
 use std::net::SocketAddr;
@@ -110,7 +109,7 @@ pub enum Mode {
     Service,
     /// The endpoint in this process, without an account.
     #[cfg(feature = "sandbox")]
-    Sandbox(crate::cli::SandboxFlags),
+    Sandbox(crate::config::cli::SandboxFlags),
 }
 
 /// What the process environment has to say beside the configuration.

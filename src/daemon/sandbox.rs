@@ -5,16 +5,16 @@ use super::flow::Flow;
 use super::{
     DaemonError, Destination, Ended, Environment, RESTART_PAUSE, Signals, listen, telemetry,
 };
-use crate::address;
-use crate::cli::SandboxFlags;
+use crate::admin::pages::{Fallback, Pages};
+use crate::aws::endpoint::{Endpoint, Variant};
+use crate::aws::identity::Identity;
+use crate::aws::transport::{Resolver, Transport};
+use crate::base::address;
+use crate::base::local_http::Server;
+use crate::base::log::RateLimit;
+use crate::base::panics;
 use crate::config::Config;
-use crate::endpoint::{Endpoint, Variant};
-use crate::identity::Identity;
-use crate::local_http::Server;
-use crate::log::RateLimit;
-use crate::pages::{Fallback, Pages};
-use crate::panics;
-use crate::transport::{Resolver, Transport};
+use crate::config::cli::SandboxFlags;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::request::Parts;

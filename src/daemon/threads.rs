@@ -4,14 +4,14 @@
 //! for what is left: a receiver empties its socket's queue, the upload thread settles what it
 //! holds. The receiver, its ring and the outlet live outside of the frames that a panic unwinds.
 
-use crate::account::Account;
-use crate::intake::Intake;
-use crate::limits::Limits;
-use crate::memory::Pool;
-use crate::outlet::{Deadline, Outlet};
-use crate::panics::{self, Alarm};
-use crate::receive::{Backend, ReceiveError, ReceiveSocket, SocketGroup, Stop};
-use crate::ring::Rings;
+use crate::base::account::Account;
+use crate::base::memory::Pool;
+use crate::base::panics::{self, Alarm};
+use crate::pipeline::intake::Intake;
+use crate::pipeline::limits::Limits;
+use crate::pipeline::outlet::{Deadline, Outlet};
+use crate::pipeline::receive::{Backend, ReceiveError, ReceiveSocket, SocketGroup, Stop};
+use crate::pipeline::ring::Rings;
 use rustix::thread::CpuSet;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -209,7 +209,7 @@ impl UploadThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{Host, Wanted};
+    use crate::pipeline::limits::{Host, Wanted};
 
     #[tokio::test]
     async fn a_receiver_that_fails_is_noticed_and_its_ring_is_closed() {

@@ -7,7 +7,7 @@ use super::process::{Daemon, HEADER, command};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use xrayd::receive::Backend;
+use xrayd::pipeline::receive::Backend;
 
 /// System calls of io_uring: setup, enter, register.
 const IO_URING: std::ops::RangeInclusive<u32> = 425..=427;

@@ -43,7 +43,7 @@ fn assert_shown(log: &str, thread: &str, what: &str) {
     let line = log.lines().find(|line| line.starts_with(&format!("xrayd {version}: panic in ")));
     let line = line.unwrap_or_else(|| panic!("no line of the hook in\n{log}"));
     assert!(line.contains(&format!("thread {thread}")), "{line}");
-    assert!(line.contains(" at src/panics.rs:"), "{line}");
+    assert!(line.contains(" at src/base/panics.rs:"), "{line}");
     assert!(log.contains(what), "{what:?} is not in\n{log}");
 }
 

@@ -1,7 +1,7 @@
 //! What the daemon tells the service of itself: true counts, from the first segment on.
 //!
-//! The minute between two records is tested in `src/telemetry/tests.rs`; here it is the record of
-//! the shutdown, which has everything that was counted before it.
+//! The minute between two records is tested in `src/admin/telemetry/tests.rs`; here it is the
+//! record of the shutdown, which has everything that was counted before it.
 
 use super::answers::Failure;
 use super::endpoint::{Endpoint, Way};

@@ -153,7 +153,7 @@ def test_the_policy_allows_all_that_the_daemon_calls():
     model = SESSION.get_service_model("xray")
     actions = [action.split(":")[1] for action in policy["Statement"][0]["Action"]]
     paths = {model.operation_model(action).http["requestUri"] for action in actions}
-    source = (ROOT / "src/proxy/paths.rs").read_text()
+    source = (ROOT / "src/admin/proxy/paths.rs").read_text()
     called = set(re.findall(r'"(/[A-Z]\w+)"', source.split("#[cfg(test)]\nmod tests {")[0]))
     assert called and called <= paths
 

@@ -14,8 +14,12 @@ const ENDINGS: &[&str] = &[".rs", ".md", ".toml"];
 
 /// Where a name in this file may lead to.
 fn bases(path: &Path) -> Vec<PathBuf> {
-    let mut bases =
-        vec![root().join("src"), root().join("sandbox/src"), root().join(path).with_extension("")];
+    let mut bases = vec![
+        root().join("src"),
+        root().join("src/pipeline"),
+        root().join("sandbox/src"),
+        root().join(path).with_extension(""),
+    ];
     bases.extend(path.ancestors().skip(1).map(|folder| root().join(folder)));
     bases
 }
@@ -68,20 +72,23 @@ fn every_file_that_a_comment_names_is_there() {
 #[test]
 fn a_planted_name_of_no_file_is_seen() {
     let lost = |line: &str| {
-        missing(&Source { path: "src/ring/parcel.rs".into(), text: format!("// {line}\n") })
+        missing(&Source {
+            path: "src/pipeline/ring/parcel.rs".into(),
+            text: format!("// {line}\n"),
+        })
     };
     for (line, name) in [
         ("as design.md has it", "design.md"),
         ("see `src/outlet.rs`.", "src/outlet.rs"),
         ("the loop in outlet/loop.rs", "outlet/loop.rs"),
         ("`tests/models` has all", "tests/models"),
-        ("`src/ring/tests.rs` and `ring/test.rs:12`", "ring/test.rs"),
+        ("`src/pipeline/ring/tests.rs` and `ring/test.rs:12`", "ring/test.rs"),
     ] {
-        assert_eq!(lost(line), [format!("src/ring/parcel.rs:1: {name}")], "{line}");
+        assert_eq!(lost(line), [format!("src/pipeline/ring/parcel.rs:1: {name}")], "{line}");
     }
     for line in [
-        "handover.rs, `src/ring/handover.rs`, ring/tally.rs and `tests/model` are there",
-        "`tests/model/mutations/run NAME`, `src/ring/`, Cargo.toml and README.md too",
+        "handover.rs, `src/pipeline/ring/handover.rs`, ring/tally.rs and `tests/model` are there",
+        "`tests/model/mutations/run NAME`, `src/pipeline/ring/`, Cargo.toml and README.md too",
         "`application/json`, `/proc/self/x.rs`, `a / b` and https://a.example/x.rs are not ours",
     ] {
         assert_eq!(lost(line), [""; 0], "{line}");

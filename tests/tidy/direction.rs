@@ -1,224 +1,212 @@
-//! Data flows one way: which module of `src` may use which.
+//! Data flows one way: which room of `src` may use which, and which part of a room.
 //!
-//! In: every file of `src`. Out: a failure that names the file and what it uses. Tests may use what
-//! they like, and so may the assembly (`src/main.rs`, `src/lib.rs`, `src/daemon`).
+//! In: the [`Graph`] of `src`. Out: a failure that names the file and what it uses. Tests may use
+//! what they like, and so may `src/main.rs` and `src/lib.rs`.
 
-use crate::source::{Source, is_punct, sources};
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use crate::graph::{Graph, Module};
+use crate::source::sources;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What each module may use beside [`LEAVES`]: only what stands before it here.
-const STAGES: &[(&str, &[&str])] = &[
-    ("receive", &[]),
-    ("segment", &[]),
-    ("ring", &["segment"]),
-    ("batch", &["ring", "segment"]),
-    ("identity", &[]),
-    ("upload", &["batch", "identity"]),
-    ("intake", &["receive", "ring", "segment"]),
-    ("outlet", &["batch", "ring", "upload"]),
-    ("health", &["receive"]),
-    ("metrics", &["health", "receive"]),
-    ("pages", &["health", "metrics"]),
-    ("proxy", &["pages", "upload"]),
-    ("telemetry", &["identity", "upload"]),
-    ("cli", &[]),
-    ("config", &["cli", "receive"]),
-    ("verify", &["cli", "config", "health", "identity", "receive", "upload"]),
+/// A room, the rooms that it may use, and its parts in their order: each part may use those before
+/// it. A room without parts is free inside, but for circles.
+struct Room {
+    name: &'static str,
+    uses: &'static [&'static str],
+    parts: &'static [&'static str],
+}
+
+/// The rooms in their order: each may use rooms before it.
+const ROOMS: &[Room] = &[
+    Room {
+        name: "base",
+        uses: &[],
+        parts: &[
+            "sync",
+            "clock",
+            "cause",
+            "status",
+            "address",
+            "account",
+            "panics",
+            "memory",
+            "log",
+            "local_http",
+        ],
+    },
+    Room {
+        name: "aws",
+        uses: &["base"],
+        parts: &[
+            "answer",
+            "encoding",
+            "classify",
+            "failure",
+            "body",
+            "endpoint",
+            "transport",
+            "client",
+            "call",
+            "identity",
+            "sign",
+        ],
+    },
+    Room {
+        name: "pipeline",
+        uses: &["base", "aws"],
+        parts: &[
+            "receive", "segment", "ring", "intake", "batch", "spool", "limits", "upload", "tail",
+            "outlet",
+        ],
+    },
+    Room {
+        name: "admin",
+        uses: &["base", "aws", "pipeline"],
+        parts: &["page", "health", "metrics", "pages", "proxy", "telemetry"],
+    },
+    Room { name: "config", uses: &["base", "aws", "pipeline"], parts: &[] },
+    Room {
+        name: "commands",
+        uses: &["base", "aws", "pipeline", "admin", "config"],
+        parts: &["tail", "verify"],
+    },
+    Room { name: "daemon", uses: &["base", "aws", "pipeline", "admin", "config"], parts: &[] },
 ];
 
-/// Modules that any stage may use. Each may use those before it.
-const LEAVES: &[&str] = &[
-    "sync",
-    "clock",
-    "cause",
-    "status",
-    "address",
-    "escape",
-    "hash",
-    "endpoint",
-    "memory",
-    "account",
-    "panics",
-    "log",
-    "local_http",
-    "spool",
-    "limits",
-    "page",
-    "transport",
-    "tail",
+/// Circles of files that are still there.
+const CIRCLES: &[&[&str]] = &[
+    &["pipeline/outlet/replay", "pipeline/outlet/spool_thread", "pipeline/outlet/turn"],
+    &[
+        "pipeline/receive/drops",
+        "pipeline/receive/group",
+        "pipeline/receive/recvmmsg",
+        "pipeline/receive/run",
+        "pipeline/receive/steer",
+        "pipeline/receive/stop",
+    ],
+    &["pipeline/spool/error", "pipeline/spool/folder"],
+    &["pipeline/spool/file", "pipeline/spool/progress"],
+    &["pipeline/upload/refusal", "pipeline/upload/waiting"],
+    &["pipeline/upload/report", "pipeline/upload/settle"],
 ];
 
-/// Modules that know all others.
-const ASSEMBLY: &[&str] = &["main", "lib", "daemon"];
+fn room(name: &str) -> Option<&'static Room> {
+    ROOMS.iter().find(|room| room.name == name)
+}
 
-/// Whether `module` may use `used`; the error says why not.
-fn check(module: &str, used: &str) -> Result<(), String> {
-    let leaf = |name: &str| LEAVES.iter().position(|leaf| *leaf == name);
-    if module == used {
+/// Whether the module `from` may use the module `to`; the error says why not.
+fn check(from: &Module, to: &Module) -> Result<(), String> {
+    let room_of_from = room(&from[0]).ok_or_else(|| format!("{} is in no list", from[0]))?;
+    if from[0] != to[0] {
+        let is_allowed = room_of_from.uses.contains(&to[0].as_str());
+        return is_allowed
+            .then_some(())
+            .ok_or_else(|| format!("{} may not use {}", from[0], to[0]));
+    }
+    let parts = room_of_from.parts;
+    // What stands in the room's own file is for all of its parts.
+    let (Some(own), Some(other)) = (from.get(1), to.get(1)) else { return Ok(()) };
+    if parts.is_empty() || own == other {
         return Ok(());
     }
-    match (leaf(module), leaf(used)) {
-        (Some(own), Some(other)) if other < own => Ok(()),
-        (Some(_), Some(_)) => Err(format!("the leaf {used} stands behind {module}")),
-        (Some(_), None) => Err(format!("the leaf {module} uses {used}, which is no leaf")),
-        (None, Some(_)) => Ok(()),
-        (None, None) => {
-            let stage = STAGES.iter().find(|(name, _)| *name == module);
-            let (_, allowed) = stage.ok_or_else(|| format!("{module} is in no list"))?;
-            let is_allowed = allowed.contains(&used);
-            is_allowed.then_some(()).ok_or_else(|| format!("{module} may not use {used}"))
-        }
-    }
-}
-
-/// The module of the top level that a file of `src` belongs to, and how deep the file lies in it.
-fn place(path: &Path) -> (String, usize) {
-    let parts: Vec<_> = path.iter().skip(1).map(|part| part.to_str().expect("text")).collect();
-    let module = parts[0].trim_end_matches(".rs").to_owned();
-    (module, parts.len() - usize::from(parts.last() == Some(&"mod.rs")))
-}
-
-/// The modules of the top level that code at this depth of modules names.
-fn uses(tokens: TokenStream, depth: usize, found: &mut BTreeSet<String>) {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let is_path = |index: usize| {
-        tokens.get(index..index + 2).is_some_and(|pair| pair.iter().all(|it| is_punct(it, ':')))
+    let place = |name: &String| parts.iter().position(|part| part == name);
+    let (Some(own_place), Some(other_place)) = (place(own), place(other)) else {
+        return Err(format!("{own} or {other} is in no list"));
     };
-    let is_word = |index: usize, word: &str| matches!(tokens.get(index), Some(TokenTree::Ident(ident)) if ident == word);
-    let mut index = 0;
-    while index < tokens.len() {
-        let mut next = index + 1;
-        if is_word(index, "crate") {
-            assert!(!is_word(next, "as"), "`crate as` hides what is used");
-            if is_path(next) {
-                add(tokens.get(next + 2), found);
-            }
-        } else if is_word(index, "super") {
-            let mut level = 1;
-            while is_path(next) && is_word(next + 2, "super") {
-                (level, next) = (level + 1, next + 3);
-            }
-            if level == depth && is_path(next) {
-                add(tokens.get(next + 2), found);
-            }
-        } else if is_word(index, "mod")
-            && let Some(TokenTree::Group(body)) = tokens.get(index + 2)
-            && body.delimiter() == Delimiter::Brace
-        {
-            uses(body.stream(), depth + 1, found);
-            next = index + 3;
-        } else if let TokenTree::Group(group) = &tokens[index] {
-            uses(group.stream(), depth, found);
-        }
-        index = next;
-    }
+    let is_before = other_place < own_place;
+    is_before.then_some(()).ok_or_else(|| format!("{other} stands behind {own}"))
 }
 
-/// What stands behind a path to the top level: a name, or a list of names.
-fn add(target: Option<&TokenTree>, found: &mut BTreeSet<String>) {
-    match target {
-        Some(TokenTree::Ident(name)) => {
-            found.insert(name.to_string());
-        }
-        Some(TokenTree::Group(list)) => {
-            let list: Vec<TokenTree> = list.stream().into_iter().collect();
-            for entry in list.split(|token| is_punct(token, ',')).filter(|entry| !entry.is_empty())
-            {
-                add(entry.first(), found);
-            }
-        }
-        other => panic!("{other:?} behind the name of the crate hides what is used"),
-    }
-}
-
-/// What a file uses and may not.
-fn faults(source: &Source) -> Vec<String> {
-    let (module, depth) = place(&source.path);
-    let mut found = BTreeSet::new();
-    if !source.is_test() && !ASSEMBLY.contains(&module.as_str()) {
-        uses(source.code(), depth, &mut found);
-    }
-    let faults = found.iter().filter_map(|used| check(&module, used).err());
-    faults.map(|fault| format!("{}: {fault}", source.path.display())).collect()
+/// The uses of a graph that are not allowed.
+fn faults(graph: &Graph) -> Vec<String> {
+    let uses = graph.uses.iter().flat_map(|(from, used)| used.iter().map(move |to| (from, to)));
+    let faults = uses.filter_map(|(from, to)| Some((from, to, check(from, to).err()?)));
+    faults
+        .map(|(from, to, fault)| format!("{} -> {}: {fault}", from.join("/"), to.join("/")))
+        .collect()
 }
 
 #[test]
 fn data_flows_one_way() {
-    let faults: Vec<String> = sources("src").iter().flat_map(faults).collect();
+    let faults = faults(&Graph::of(&sources("src")));
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]
-fn the_lists_have_an_order_and_name_what_is_there_and_in_use() {
-    for (index, (stage, allowed)) in STAGES.iter().enumerate() {
-        for used in *allowed {
-            let is_before = STAGES[..index].iter().any(|(name, _)| name == used);
-            assert!(is_before, "{stage} may use {used}, which does not stand before it");
-        }
-    }
-    let mut edges = BTreeSet::new();
-    let mut modules = BTreeSet::new();
-    for source in sources("src") {
-        let (module, depth) = place(&source.path);
-        if !source.is_test() {
-            let mut found = BTreeSet::new();
-            uses(source.code(), depth, &mut found);
-            edges.extend(found.into_iter().map(|used| (module.clone(), used)));
-        }
-        modules.insert(module);
-    }
-    let listed = STAGES.iter().map(|(name, _)| name).chain(LEAVES).chain(ASSEMBLY);
-    let listed: BTreeSet<String> = listed.map(|&name| name.to_owned()).collect();
-    assert_eq!(listed, modules);
-    for (stage, allowed) in STAGES {
-        for &used in *allowed {
-            let edge = ((*stage).to_owned(), used.to_owned());
-            assert!(edges.contains(&edge), "{stage} does not use {used} any more");
-        }
-    }
+fn no_files_use_each_other_in_a_circle() {
+    let circles = Graph::of(&sources("src")).circles();
+    let circles = circles.iter().map(|circle| circle.iter().map(|module| module.join("/")));
+    let circles: BTreeSet<Vec<String>> = circles.map(Iterator::collect).collect();
+    let known = CIRCLES.iter().map(|circle| circle.iter().map(|&file| file.to_owned()).collect());
+    assert_eq!(circles, known.collect());
 }
 
-/// A file of the repository with a line more, before its first `use`.
-fn planted(path: &str, line: &str) -> Source {
-    let mut source = sources("src").into_iter().find(|it| it.path == Path::new(path)).expect(path);
+#[test]
+fn the_rooms_have_an_order_and_name_what_is_there_and_in_use() {
+    let graph = Graph::of(&sources("src"));
+    for (index, room) in ROOMS.iter().enumerate() {
+        for used in room.uses {
+            let is_before = ROOMS[..index].iter().any(|before| before.name == *used);
+            assert!(is_before, "{} may use {used}, which does not stand before it", room.name);
+        }
+        let is_part = |module: &&Module| module[0] == room.name && module.len() > 1;
+        let parts: BTreeSet<&str> = graph.uses.keys().filter(is_part).map(|it| &*it[1]).collect();
+        let listed: BTreeSet<&str> = room.parts.iter().copied().collect();
+        assert!(listed.is_empty() || listed == parts, "{}: {listed:?} {parts:?}", room.name);
+    }
+    let rooms: BTreeSet<&str> = graph.uses.keys().map(|module| &*module[0]).collect();
+    assert_eq!(rooms, ROOMS.iter().map(|room| room.name).collect());
+    let allowed = ROOMS.iter().flat_map(|room| room.uses.iter().map(|used| (room.name, *used)));
+    let arrows = graph.arrows(1);
+    let arrows = arrows.iter().map(|(from, to)| (&*from[0], &*to[0]));
+    assert_eq!(arrows.collect::<BTreeSet<_>>(), allowed.collect());
+}
+
+/// The faults and circles of `src` with a line more in one file, before its first `use`.
+fn planted(path: &str, line: &str) -> (Vec<String>, usize) {
+    let mut sources = sources("src");
+    let source = sources.iter_mut().find(|it| it.path == Path::new(path)).expect(path);
     let at = source.text.find("\nuse ").expect("it uses something");
     source.text.insert_str(at + 1, &format!("{line}\n"));
-    source
+    let graph = Graph::of(&sources);
+    (faults(&graph), graph.circles().len())
 }
 
 #[test]
 fn a_planted_use_is_seen_wherever_it_stands() {
+    let ring = "src/pipeline/ring/mod.rs";
+    let parcel = "src/pipeline/ring/parcel.rs";
     for (path, line, used) in [
         // Its tests are named before anything is used.
-        ("src/outlet/mod.rs", "use crate::verify::verify;", "verify"),
-        ("src/outlet/mod.rs", "use crate::{cause, verify::verify};", "verify"),
-        ("src/ring/mod.rs", "use super::outlet::Outlet;", "outlet"),
-        ("src/ring/mod.rs", "use super::{batch, sync::Arc};", "batch"),
-        ("src/ring/parcel.rs", "use super::super::batch::Batch;", "batch"),
-        ("src/ring/parcel.rs", "mod x { fn y() { z(&super::super::super::batch::Z) } }", "batch"),
-        ("src/config/mod.rs", "fn x() { info!(\"{}\", crate::daemon::run()) }", "daemon"),
-        ("src/proxy/mod.rs", "pub use crate::verify;", "verify"),
-        ("src/memory.rs", "use super::account::Account;", "account"),
-        ("src/log/mod.rs", "use crate::config::Config;", "config"),
-        ("src/cause.rs", "use crate::transport::Transport;", "transport"),
+        (ring, "use crate::commands::verify::verify;", "commands"),
+        (ring, "use crate::{base::memory, commands::verify::{self, verify}};", "commands"),
+        (ring, "use super::batch::Batch;", "batch"),
+        (ring, "use super::{batch, segment::Segment};", "batch"),
+        (parcel, "use super::super::batch::Batch;", "batch"),
+        (parcel, "mod x { fn y() { z(&super::super::super::batch::Z) } }", "batch"),
+        (parcel, "fn x() { info!(\"{}\", crate::daemon::run()) }", "daemon"),
+        ("src/admin/proxy/mod.rs", "pub use crate::commands::verify;", "commands"),
+        ("src/base/memory.rs", "use super::log::RateLimit;", "log"),
+        ("src/base/log/mod.rs", "use crate::config::Config;", "config"),
+        ("src/aws/body.rs", "use super::Signer;", "sign"),
     ] {
-        let faults = faults(&planted(path, line));
+        let (faults, _) = planted(path, line);
         assert!(faults.len() == 1 && faults[0].contains(used), "{path}, {line}: {faults:?}");
     }
     for (path, line) in [
-        ("src/outlet/mod.rs", "// use crate::verify::verify;"),
-        ("src/outlet/mod.rs", "#[cfg(test)]\nuse crate::verify::verify;"),
-        ("src/ring/parcel.rs", "use super::handover::Rings;"),
-        ("src/ring/mod.rs", "pub(crate) fn x(x: &'static str) -> crate::memory::Pool {}"),
+        (ring, "// use crate::commands::verify::verify;"),
+        (ring, "#[cfg(test)]\nuse crate::commands::verify::verify;"),
+        (parcel, "use super::tally::Tally;"),
+        (ring, "pub(crate) fn x(x: &'static str) -> crate::base::memory::Pool {}"),
     ] {
-        assert_eq!(faults(&planted(path, line)), [""; 0], "{path}, {line}");
+        assert_eq!(planted(path, line), (vec![], CIRCLES.len()), "{path}, {line}");
     }
+    let in_a_circle = planted("src/pipeline/ring/tally.rs", "use super::handover::Handover;");
+    assert_eq!(in_a_circle, (vec![], CIRCLES.len() + 1));
 }
 
 #[test]
 #[should_panic(expected = "hides what is used")]
 fn a_use_of_everything_is_refused() {
-    faults(&planted("src/ring/mod.rs", "use crate::*;"));
+    planted("src/pipeline/ring/mod.rs", "use crate::*;");
 }

@@ -5,5 +5,6 @@
 mod comments;
 mod direction;
 mod files;
+mod graph;
 mod source;
 mod words;

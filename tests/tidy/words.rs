@@ -94,10 +94,10 @@ fn a_planted_call_is_seen_wherever_it_stands() {
 /// Files that may have unsafe code: system calls and vector instructions; in tests what a test
 /// can do in no other way.
 const MAY_BE_UNSAFE: &[&str] = &[
-    "src/escape/avx512.rs",
-    "src/escape/x86.rs",
-    "src/hash/x86.rs",
-    "src/receive/sys",
+    "src/pipeline/batch/escape/avx512.rs",
+    "src/pipeline/batch/escape/x86.rs",
+    "src/pipeline/batch/hash/x86.rs",
+    "src/pipeline/receive/sys",
     "tests/allocations.rs",
     "tests/daemon/denied.rs",
     "tests/daemon/held.rs",

@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use xrayd::escape;
-use xrayd::segment::{Parser, split};
+use xrayd::pipeline::batch::escape;
+use xrayd::pipeline::segment::{Parser, split};
 
 const WAKE_INTERVAL: Duration = Duration::from_millis(10);
 /// Wake-ups without a datagram after which what is there leaves, so that nothing seems lost.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Bounds: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`], and what
-//! `local_http.rs` takes of a body; when full, the traces touched longest ago give way and are
+//! the server takes of a body; when full, the traces touched longest ago give way and are
 //! counted. No sockets, no threads, no tasks: any thread may call, a lock is held for the store,
 //! its file and the rules alone and never while something is parsed or drawn.
 

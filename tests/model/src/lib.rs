@@ -4,10 +4,16 @@
 // daemon's, and need what the daemon's tests need.
 #![cfg(not(test))]
 
-#[path = "../../../src/memory.rs"]
-pub mod memory;
-#[path = "../../../src/ring/mod.rs"]
-pub mod ring;
-#[path = "../../../src/segment/types.rs"]
-pub mod segment;
-pub mod sync;
+// The folders are those of the daemon, since its files name each other by them.
+#[path = "../../../src/base"]
+pub mod base {
+    pub mod memory;
+    #[path = "../../tests/model/src/sync.rs"]
+    pub mod sync;
+}
+#[path = "../../../src/pipeline"]
+pub mod pipeline {
+    pub mod ring;
+    #[path = "segment/types.rs"]
+    pub mod segment;
+}

@@ -1,4 +1,4 @@
-//! What `src/sync.rs` names, on loom's atomics.
+//! What `src/base/sync.rs` names, on loom's atomics.
 //!
 //! [`ArrayQueue`] is crossbeam's algorithm (crossbeam-queue 0.3), step by step
 //! and with its orderings: a queue under a lock would order more than it does, and the fence in

@@ -2,12 +2,12 @@
 //! threads and the values that each load may see, up to a bound on preemptions
 //! (`LOOM_MAX_PREEMPTIONS`).
 //!
-//! The code under test is the daemon's own, `src/ring/` with the protocol in
-//! `src/ring/handover.rs`: what is pushed, when the other side is woken, what is looked at in which
-//! order, when it may sleep. The two loops here call it as `src/intake.rs` and `src/outlet/mod.rs`
-//! do. The clock is left out: where the upload thread would sleep with a timer it goes on at once,
-//! which is one of the times at which the timer may fire. Where it sleeps without one it waits for
-//! the wake-up alone, and loom reports the deadlock if none comes.
+//! The code under test is the daemon's own, `src/pipeline/ring/` with the protocol in
+//! `src/pipeline/ring/handover.rs`: what is pushed, when the other side is woken, what is looked at
+//! in which order, when it may sleep. The two loops here call it as `src/pipeline/intake.rs` and
+//! `src/pipeline/outlet/mod.rs` do. The clock is left out: where the upload thread would sleep with
+//! a timer it goes on at once, which is one of the times at which the timer may fire. Where it
+//! sleeps without one it waits for the wake-up alone, and loom reports the deadlock if none comes.
 //!
 //! `tests/model/mutations/run` changes that code in a copy, and the check fails each time:
 //!
@@ -33,9 +33,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Instant;
-use xrayd_model::memory::{CHUNK_BYTES, Pool};
-use xrayd_model::ring::{Producer, Progress, Rings};
-use xrayd_model::segment::{Fields, Segment};
+use xrayd_model::base::memory::{CHUNK_BYTES, Pool};
+use xrayd_model::pipeline::ring::{Producer, Progress, Rings};
+use xrayd_model::pipeline::segment::{Fields, Segment};
 
 /// A number of segments to be woken for, while the clock runs.
 const WAKE_COUNT: usize = 3;
@@ -85,7 +85,7 @@ fn block_on(event: impl Future<Output = ()>) {
     }
 }
 
-/// What a receiver does: `src/intake.rs` without the parser.
+/// What a receiver does: `src/pipeline/intake.rs` without the parser.
 struct Intake {
     producer: Producer,
     pushed_count: u64,

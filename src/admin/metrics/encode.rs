@@ -1,0 +1,274 @@
+//! Every metric with its name, its help and where its value is.
+
+use super::{Moment, Subject};
+use crate::base::account::{
+    Account, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure,
+};
+use crate::base::memory::CHUNK_BYTES;
+use crate::base::panics::{self, Thread};
+use crate::base::status::Trouble;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What is shown, and what was asked for it.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub subject: Arc<Subject>,
+    pub moment: Moment,
+}
+
+/// A counter's name, what it counts, and where it is.
+type CounterOf = (&'static str, &'static str, fn(&Account) -> &Counter);
+
+const COUNTERS: &[CounterOf] = &[
+    ("segments_received", "Datagrams that were not empty", |account| &account.received),
+    ("segments_sent", "Segments that the service accepted", |account| &account.sent),
+    ("segments_replayed", "Segments taken out of the spool", |account| &account.replayed),
+    ("segments_spooled", "Segments put into the spool, or left in it", |account| &account.spooled),
+    (
+        "segments_resent",
+        "Segments that the service had not processed and that were sent again",
+        |account| &account.segments_resent,
+    ),
+    ("datagrams_empty", "Empty datagrams, which are ignored", |account| &account.datagrams_empty),
+    ("documents_not_json", "Documents that are not JSON, forwarded as they are", |account| {
+        &account.documents_not_json
+    }),
+    (
+        "documents_invalid_utf8",
+        "Documents with invalid UTF-8, forwarded with U+FFFD in its place",
+        |account| &account.documents_invalid_utf8,
+    ),
+    (
+        "kernel_drops",
+        "Datagrams that the kernel dropped because the socket's queue was full",
+        |account| &account.kernel_drops,
+    ),
+    (
+        "receive_buffers_exhausted",
+        "Times that a receiver had no buffer for a datagram, which the kernel kept",
+        |account| &account.receive_buffers_exhausted,
+    ),
+    ("requests_sent", "Requests that the service accepted", |account| &account.requests_sent),
+    ("requests_retried", "Requests that failed and go again", |account| &account.requests_retried),
+    ("requests_throttled", "Requests that were throttled", |account| &account.requests_throttled),
+    ("requests_refused", "Requests that were refused for their documents' sake", |account| {
+        &account.requests_refused
+    }),
+    (
+        "answers_not_x_ray",
+        "Answers of success that were not the service's: another server has answered in its place",
+        |account| &account.answers_not_x_ray,
+    ),
+    (
+        "answers_unreadable",
+        "Answers of success that did not say of all documents whether they were processed",
+        |account| &account.answers_unreadable,
+    ),
+    ("answers_too_large", "Answers to uploads that were longer than is read", |account| {
+        &account.answers_too_large
+    }),
+    ("spool_errors", "Work of the spool that failed", |account| &account.spool.errors),
+    ("spool_damaged_records", "Pieces of the spool that were torn off or changed", |account| {
+        &account.spool.damaged_records
+    }),
+    ("spool_damaged_bytes", "The bytes of those", |account| &account.spool.damaged_bytes),
+];
+
+impl Source {
+    fn encode_sizes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sizes = &self.subject.account.sizes;
+        let help =
+            "Seconds from the start of a request to the end of its answer, or to its failure";
+        let name = "request_duration_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (outcome, histogram) in [
+            ("accepted", &sizes.accepted_request_seconds),
+            ("failed", &sizes.failed_request_seconds),
+        ] {
+            histogram.encode(family.encode_family(&[("outcome", outcome)])?)?;
+        }
+        let documents: (_, _, &Histogram) =
+            ("batch_documents", "Documents of a batch", &sizes.batch_documents);
+        let bytes = ("batch_bytes", "Bytes of a batch's body", &sizes.batch_bytes);
+        for (name, help, histogram) in [documents, bytes] {
+            let kind = MetricType::Histogram;
+            histogram.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Self { subject, moment } = self;
+        let spool = &subject.account.spool;
+        let is_ready = !moment.troubles.contains(&true);
+        for (name, help, value) in [
+            ("alive", "Whether all threads make progress", u64::from(moment.is_alive)),
+            ("ready", "Whether nothing keeps segments from being sent", u64::from(is_ready)),
+            ("memory_used_bytes", "Memory that segments take up", chunk_bytes(subject.pool.used())),
+            (
+                "memory_limit_bytes",
+                "Memory that segments may take up",
+                chunk_bytes(subject.pool.chunk_count_max()),
+            ),
+            (
+                "socket_queues_limit_bytes",
+                "What the kernel granted as queues, its own overhead included",
+                moment.queues_limit_bytes,
+            ),
+            (
+                "spool_size_bytes",
+                "Bytes of the spool's files",
+                spool.size_bytes.load(Ordering::Relaxed),
+            ),
+            (
+                "spool_segments",
+                "Segments in the spool, as far as they were counted",
+                spool.segment_count.load(Ordering::Relaxed),
+            ),
+            (
+                "spool_oldest_age_seconds",
+                "Seconds since the segment was received that has been in the spool for longest",
+                spool.oldest_age(subject.account.clock.now()).as_secs(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let help = "Documents a second that are sent at most since the service throttles; 0: any";
+        let descriptor =
+            encoder.encode_descriptor("upload_rate_limit", help, None, MetricType::Gauge)?;
+        ConstGauge::new(subject.account.rate_limit()).encode(descriptor)?;
+        let troubles = Trouble::ALL
+            .map(|trouble| (trouble.code(), u64::from(moment.troubles[trouble as usize])));
+        let help = "Whether this keeps segments from being sent, as GET /ready has it";
+        encode_family(encoder, ("trouble", "code"), help, &troubles)
+    }
+
+    /// What is held, by who holds it; without what the upload thread has not said.
+    fn encode_holders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Self { subject, moment } = self;
+        let mut holders = vec![
+            ("socket_queues", moment.queued_bytes),
+            ("receive_slots", subject.receive_slots_bytes as u64),
+        ];
+        if let Some(held) = &moment.held {
+            holders.extend([
+                ("rings", held.ring_bytes as u64),
+                ("open_batches", held.open_batch_bytes as u64),
+                ("waiting", held.waiting_bytes as u64),
+                ("in_flight", held.in_flight_bytes as u64),
+                ("spool", held.spool_bytes as u64),
+            ]);
+            let help = "Segments in rings, batches and calls, counted one by one";
+            let gauge = ConstGauge::new(held.segment_count as u64);
+            let kind = MetricType::Gauge;
+            gauge.encode(encoder.encode_descriptor("segments_held", help, None, kind)?)?;
+            let states = [
+                ("waiting", held.waiting_batch_count as u64),
+                ("in_flight", held.in_flight_batch_count as u64),
+            ];
+            let help = "Batches that wait for an attempt, or for its answer";
+            encode_family(encoder, ("batches_held", "state"), help, &states)?;
+        }
+        let help = "Memory by who holds it; what holds segments, counted chunk by chunk";
+        encode_family(encoder, ("memory_holder_bytes", "holder"), help, &holders)
+    }
+
+    fn encode_receivers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let datagrams: fn(&ReceiverCounts) -> &Counter = |counts| &counts.datagrams;
+        for (name, help, counter) in [
+            ("receiver_datagrams", "Datagrams by the receiver that took them", datagrams),
+            ("receiver_kernel_drops", "Kernel drops by receiver", |counts| &counts.kernel_drops),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (index, counts) in self.subject.account.receivers.iter().enumerate() {
+                let labels = [("receiver", index)];
+                let counter = ConstCounter::new(counter(counts).get());
+                counter.encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Source {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let account = &*self.subject.account;
+        for (name, help, counter) in COUNTERS {
+            let counter = ConstCounter::new(counter(account).get());
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let rejected = RejectReason::ALL.map(|reason| (reason.label(), account.rejected(reason)));
+        let help = "Segments turned down for their own sake, by the daemon or by the service";
+        encode_labels(&mut encoder, ("segments_rejected", "reason"), help, &rejected)?;
+        let dropped = DropReason::ALL.map(|reason| (reason.label(), account.dropped(reason)));
+        let help = "Good segments given up for want of memory, disk, time or the service itself";
+        encode_labels(&mut encoder, ("segments_dropped", "reason"), help, &dropped)?;
+        let proxy = &account.proxy;
+        let outcomes =
+            [("answered", &proxy.answered), ("refused", &proxy.refused), ("failed", &proxy.failed)];
+        let help = "Requests of clients to the service, by what became of them";
+        encode_labels(&mut encoder, ("proxy_requests", "outcome"), help, &outcomes)?;
+        let failures =
+            RequestFailure::ALL.map(|kind| (kind.label(), account.request_failures(kind)));
+        let help = "Requests that got no answer of success, by what came instead";
+        encode_labels(&mut encoder, ("request_failures", "kind"), help, &failures)?;
+        encode_panics(&mut encoder)?;
+        self.encode_receivers(&mut encoder)?;
+        self.encode_sizes(&mut encoder)?;
+        self.encode_gauges(&mut encoder)?;
+        self.encode_holders(&mut encoder)
+    }
+}
+
+fn chunk_bytes(chunk_count: usize) -> u64 {
+    (chunk_count * CHUNK_BYTES) as u64
+}
+
+fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Panics, by the thread that met them; each is a fault in the program";
+    let mut family = encoder.encode_descriptor("panics", help, None, MetricType::Counter)?;
+    for thread in Thread::ALL {
+        let labels = [("thread", thread.label())];
+        ConstCounter::new(panics::count(thread)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// Every label has its line from the start, so that an alarm on it has a zero to start from.
+fn encode_labels(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, label_name): (&str, &'static str),
+    help: &str,
+    counters: &[(&'static str, &Counter)],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (label, counter) in counters {
+        let labels = [(label_name, *label)];
+        ConstCounter::new(counter.get()).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// A gauge with a line for each label.
+fn encode_family(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, label_name): (&str, &'static str),
+    help: &str,
+    values: &[(&'static str, u64)],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (label, value) in values {
+        let labels = [(label_name, *label)];
+        ConstGauge::new(*value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

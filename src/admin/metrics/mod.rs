@@ -1,0 +1,220 @@
+//! The account as Prometheus reads it (`GET /metrics`).
+//!
+//! In: the account, the pool, the sockets and the health, looked at when somebody asks. Out:
+//! OpenMetrics text, encoded by prometheus-client. A scrape costs the flow a question to the upload
+//! thread, and nothing else. Bound: the patience of the questions. Runs on the main thread.
+
+mod encode;
+
+use crate::admin::health::Health;
+use crate::base::account::{Account, Held};
+use crate::base::memory::Pool;
+use crate::base::status::Trouble;
+use crate::pipeline::receive::ReceiveSocket;
+use encode::Source;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use std::sync::{Arc, Weak};
+
+/// What [`Metrics::text`] is, for the answer's header.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the metrics are of.
+#[derive(Debug)]
+pub struct Subject {
+    /// Where everything is counted.
+    pub account: Arc<Account>,
+    /// The memory for segments.
+    pub pool: Arc<Pool>,
+    /// Whether it lives, and what keeps it from delivering.
+    pub health: Health,
+    /// The receivers' sockets.
+    pub sockets: Vec<Weak<ReceiveSocket>>,
+    /// The name of the receive backend in force.
+    pub receive_backend: &'static str,
+    /// Memory of the receive slots, of all receivers together.
+    pub receive_slots_bytes: usize,
+}
+
+/// What can only be asked for.
+#[derive(Debug)]
+struct Moment {
+    /// Nothing where nobody can tell.
+    held: Option<Held>,
+    is_alive: bool,
+    troubles: [bool; Trouble::ALL.len()],
+    /// In the sockets' queues, and the most that fits into them, as the kernel counts.
+    queued_bytes: u64,
+    queues_limit_bytes: u64,
+}
+
+/// Everything that `GET /metrics` shows.
+#[derive(Debug)]
+pub struct Metrics(Arc<Subject>);
+
+impl Metrics {
+    /// Shows `subject`.
+    pub fn new(subject: Subject) -> Self {
+        Self(Arc::new(subject))
+    }
+
+    /// The metrics in OpenMetrics text format.
+    pub async fn text(&self) -> String {
+        let subject = Arc::clone(&self.0);
+        let (held, faults) = tokio::join!(subject.account.held(), subject.health.faults());
+        let sockets: Vec<_> = subject.sockets.iter().filter_map(Weak::upgrade).collect();
+        let moment = Moment {
+            held,
+            is_alive: faults.is_empty(),
+            troubles: Trouble::ALL.map(|trouble| subject.health.has(trouble)),
+            queued_bytes: sockets.iter().map(|socket| u64::from(socket.queued_bytes())).sum(),
+            queues_limit_bytes: sockets.iter().map(|it| it.queue().granted_bytes as u64).sum(),
+        };
+        drop(sockets);
+        let registry = registry(subject, moment);
+        let mut text = String::with_capacity(16 * 1024);
+        encode(&mut text, &registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+fn registry(subject: Arc<Subject>, moment: Moment) -> Registry {
+    let mut registry = Registry::with_prefix("xray");
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "The daemon's version", version);
+    let backend = Info::new([("backend", subject.receive_backend)]);
+    registry.register("receive_backend", "How datagrams are received", backend);
+    registry.register_collector(Box::new(Source { subject, moment }));
+    registry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::account::DropReason;
+    use crate::pipeline::receive::{Binding, SocketGroup};
+    use std::net::UdpSocket;
+
+    fn metrics(account: &Arc<Account>) -> Metrics {
+        let account = Arc::clone(account);
+        Metrics::new(Subject {
+            health: Health::new(Arc::clone(&account), Vec::new()),
+            account,
+            pool: Pool::new(8, 2),
+            sockets: Vec::new(),
+            receive_backend: "recvmmsg",
+            receive_slots_bytes: 1_000,
+        })
+    }
+
+    /// The metrics of an account whose upload thread holds this.
+    async fn text(metrics: &Metrics, held: Held) -> String {
+        let mut taker = metrics.0.account.census_taker();
+        let answers = async {
+            loop {
+                taker.asked().await.answer(held);
+            }
+        };
+        tokio::select! {
+            text = metrics.text() => text,
+            () = answers => unreachable!("it goes on"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_asked_for_and_left_out_where_nobody_knows() {
+        let metrics = metrics(&Arc::new(Account::new(0)));
+        let unknown = metrics.text().await;
+        assert!(!unknown.contains("xray_segments_held"), "{unknown}");
+        assert!(unknown.contains("xray_alive 0\n"), "{unknown}");
+        let held = Held {
+            segment_count: 17,
+            waiting_batch_count: 3,
+            in_flight_batch_count: 2,
+            ring_bytes: 10,
+            open_batch_bytes: 20,
+            waiting_bytes: 30,
+            in_flight_bytes: 40,
+            spool_bytes: 50,
+        };
+        let text = text(&metrics, held).await;
+        for line in [
+            "xray_alive 1",
+            "xray_segments_held 17",
+            "xray_batches_held{state=\"waiting\"} 3",
+            "xray_batches_held{state=\"in_flight\"} 2",
+            "xray_memory_holder_bytes{holder=\"rings\"} 10",
+            "xray_memory_holder_bytes{holder=\"open_batches\"} 20",
+            "xray_memory_holder_bytes{holder=\"waiting\"} 30",
+            "xray_memory_holder_bytes{holder=\"in_flight\"} 40",
+            "xray_memory_holder_bytes{holder=\"spool\"} 50",
+            "xray_memory_holder_bytes{holder=\"receive_slots\"} 1000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_lies_in_the_sockets_is_asked_of_the_kernel() {
+        let binding = Binding { socket_count: 2, queue_bytes: 64 * 1024, share_port: false };
+        let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(&[0; 1_000], group.local_address()).unwrap();
+        let limit_bytes = 2 * group.queue().granted_bytes;
+        let receivers = group.into_receivers(4);
+        let mut subject = Arc::into_inner(metrics(&Arc::new(Account::new(2))).0).unwrap();
+        subject.sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
+        let text = Metrics::new(subject).text().await;
+        let value = |name: &str| -> usize {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+        };
+        assert_eq!(value("xray_socket_queues_limit_bytes"), limit_bytes);
+        assert!(value("xray_memory_holder_bytes{holder=\"socket_queues\"}") > 1_000);
+    }
+
+    #[tokio::test]
+    async fn troubles_are_shown_each_and_together() {
+        let account = Arc::new(Account::new(0));
+        let metrics = metrics(&account);
+        account.status.begin(Trouble::SpoolFull, "full");
+        let troubled = text(&metrics, Held::default()).await;
+        assert!(troubled.contains("xray_ready 0\n"), "{troubled}");
+        assert!(troubled.contains("xray_trouble{code=\"spool_full\"} 1\n"), "{troubled}");
+        assert!(troubled.contains("xray_trouble{code=\"no_region\"} 0\n"), "{troubled}");
+        account.status.end(Trouble::SpoolFull);
+        assert!(metrics.text().await.contains("xray_ready 1\n"));
+    }
+
+    #[tokio::test]
+    async fn every_reason_is_shown_from_the_start_and_counts() {
+        let account = Arc::new(Account::new(2));
+        let metrics = metrics(&account);
+        let text = metrics.text().await;
+        for line in [
+            "xray_receive_backend_info{backend=\"recvmmsg\"} 1",
+            "xray_segments_received_total 0",
+            "xray_segments_rejected_total{reason=\"header\"} 0",
+            "xray_segments_dropped_total{reason=\"memory\"} 0",
+            "xray_request_failures_total{kind=\"unknown_host\"} 0",
+            "xray_segments_spooled_total 0",
+            "xray_proxy_requests_total{outcome=\"refused\"} 0",
+            "xray_spool_size_bytes 0",
+            "xray_spool_oldest_age_seconds 0",
+            "xray_panics_total{thread=\"spool\"} 0",
+            "xray_upload_rate_limit 0.0",
+            "xray_receiver_datagrams_total{receiver=\"1\"} 0",
+            "xray_receiver_kernel_drops_total{receiver=\"0\"} 0",
+            "xray_memory_limit_bytes 131072",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        account.received.add(7);
+        account.dropped(DropReason::Shutdown).add(3);
+        let text = metrics.text().await;
+        assert!(text.contains("xray_segments_received_total 7\n"), "{text}");
+        assert!(text.contains("xray_segments_dropped_total{reason=\"shutdown\"} 3\n"), "{text}");
+    }
+}

@@ -1,0 +1,280 @@
+//! The way of SDKs to the service: their requests to the TCP port, signed with the daemon's
+//! credentials.
+//!
+//! In: requests with their bodies, from `local_http`. Out: the service's answers, whatever they
+//! say, or an answer of the daemon's own that says why there is none. SDKs ask for sampling rules
+//! and targets in this way; `POST /v1/traces` is the service's OTLP endpoint.
+//!
+//! ```text
+//!  request ──► paths ──► place ──► credentials ──► headers, signature ──► service
+//!                │         │            │                                   │
+//!               403       503          502                              502, 504
+//! ```
+//!
+//! Bounds: paths, requests at a time ([`PLACE_COUNT`], those for sampling apart from the others),
+//! one time for all of it. Nothing is sent without a signature. Runs on the main thread's runtime,
+//! with connections of its own.
+
+mod headers;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use crate::admin::pages::Fallback;
+use crate::aws::{self, Answer, Outcome, RequestError, Route, SignError};
+use crate::base::account::Account;
+use crate::base::local_http;
+use crate::base::log::RateLimit;
+use aws_credential_types::Credentials;
+use bytes::Bytes;
+use http::header::ORIGIN;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode};
+use paths::AllowedPaths;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{Semaphore, watch};
+use tracing::{info, warn};
+
+/// Requests on their way to the service at a time at most; so many for sampling, and so many
+/// others. More wait, for half of the time that a request has: the service gets the other half.
+const PLACE_COUNT: usize = 32;
+
+/// How long a request waits for region and credentials, which a daemon that has just started is
+/// about to find. Some SDKs give up after two seconds.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A longer target is refused: the endpoint's own path goes in front of it, and an address has a
+/// limit of 64 kB.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
+
+/// A client's call may ask for more than an upload is answered with: traces, rules.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Credentials that the service denies are asked for again this often at most: a client may call
+/// what they were never meant for.
+const RENEW_PAUSE: Duration = Duration::from_secs(30);
+
+static REFUSED: RateLimit = RateLimit::new();
+static FAILED: RateLimit = RateLimit::new();
+
+/// Passes requests on.
+#[derive(Debug)]
+pub struct Proxy {
+    paths: AllowedPaths,
+    timeout: Duration,
+    route: watch::Sender<Option<Arc<Route>>>,
+    sampling_places: Semaphore,
+    other_places: Semaphore,
+    renewed_at: Mutex<Option<Instant>>,
+    account: Arc<Account>,
+}
+
+/// Why there is no answer of the service.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// All places are taken
+    #[error("too many requests are on their way to the service already; try again")]
+    Busy,
+    /// The region is not known yet
+    #[error("the daemon has not found its region yet; give one with -n or AWS_REGION")]
+    NoRegion,
+    /// There is nobody to sign as
+    #[error(
+        "the daemon has no credentials to sign the request with; give it a role or keys, its log \
+         says which sources were tried"
+    )]
+    NoCredentials,
+    /// There is no signature
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// There is no complete answer
+    #[error("the service cannot be reached: {0}")]
+    Service(#[from] RequestError),
+    /// The time is over
+    #[error("no answer of the service within {0} s (ProxyServer.TimeoutSeconds)")]
+    Timeout(u64),
+}
+
+impl Failure {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Service(RequestError::Timeout(_)) | Self::Timeout(_) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+impl Proxy {
+    /// Passes on what goes to the usual paths and to `more_paths`, within `timeout`, and counts
+    /// into `account`. There is nobody to pass it on to until [`set_route`](Self::set_route).
+    pub fn new(more_paths: &[String], timeout: Duration, account: Arc<Account>) -> Self {
+        Self {
+            paths: AllowedPaths::with(more_paths),
+            timeout,
+            route: watch::channel(None).0,
+            sampling_places: Semaphore::new(PLACE_COUNT),
+            other_places: Semaphore::new(PLACE_COUNT),
+            renewed_at: Mutex::default(),
+            account,
+        }
+    }
+
+    /// Sends by `route` from now on.
+    pub fn set_route(&self, route: Route) {
+        self.route.send_replace(Some(Arc::new(route)));
+    }
+
+    async fn pass_on(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let (head, body) = request.into_parts();
+        let name = name_of(&head);
+        match self.exchange_in_time(head, body).await {
+            Ok(answer) => {
+                self.account.proxy.answered.add(1);
+                answer
+            }
+            Err(failure) => {
+                self.account.proxy.failed.add(1);
+                FAILED.log(|more| warn!("{name} of a client failed: {failure}{more}"));
+                local_http::failure(failure.status(), &failure.to_string())
+            }
+        }
+    }
+
+    async fn exchange_in_time(&self, head: Parts, body: Bytes) -> Result<Response<Bytes>, Failure> {
+        let is_sampling = paths::is_sampling(head.uri.path());
+        let places = if is_sampling { &self.sampling_places } else { &self.other_places };
+        let started_at = Instant::now();
+        let place = tokio::time::timeout(self.timeout / 2, places.acquire()).await;
+        let _place = place.map_err(|_| Failure::Busy)?;
+        let rest = self.timeout.saturating_sub(started_at.elapsed());
+        tokio::time::timeout(rest, self.exchange(head, body))
+            .await
+            .unwrap_or(Err(Failure::Timeout(self.timeout.as_secs())))
+    }
+
+    async fn exchange(&self, head: Parts, body: Bytes) -> Result<Response<Bytes>, Failure> {
+        let (route, credentials) = self.ready().await?;
+        let (answer, signed_at) = send(&route, &credentials, &head, &body).await?;
+        let answer = if self.is_clock_set(&route, &answer, signed_at) {
+            send(&route, &credentials, &head, &body).await?.0
+        } else {
+            answer
+        };
+        let mut response = Response::new(answer.body);
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = headers::of_answer(answer.headers, head.method == Method::HEAD);
+        Ok(response)
+    }
+
+    /// Whom to send to, and as whom; waits a little while one of them is missing.
+    async fn ready(&self) -> Result<(Arc<Route>, Credentials), Failure> {
+        let patience = tokio::time::sleep(READY_PATIENCE);
+        tokio::pin!(patience);
+        let mut routes = self.route.subscribe();
+        let route = tokio::select! {
+            biased;
+            Ok(route) = routes.wait_for(Option::is_some) => route.clone(),
+            () = &mut patience => None,
+        };
+        let route = route.ok_or(Failure::NoRegion)?;
+        let mut identity = route.identity.clone();
+        loop {
+            if let Some(credentials) = identity.credentials() {
+                return Ok((route, credentials));
+            }
+            tokio::select! {
+                () = identity.changed() => {}
+                () = &mut patience => return Err(Failure::NoCredentials),
+            }
+        }
+    }
+
+    /// Looks into an answer that is no success: whether the service's clock is followed from now
+    /// on, so that the same request may be accepted. What the service says of the credentials has
+    /// them renewed.
+    fn is_clock_set(&self, route: &Route, answer: &Answer, signed_at: SystemTime) -> bool {
+        if answer.status.is_success() {
+            return false;
+        }
+        let outcome = aws::classify(answer.status, &answer.headers, &answer.body, signed_at);
+        let Outcome::Failed { failure, .. } = outcome else { return false };
+        match failure {
+            aws::Failure::Skew { service_time } => {
+                route.signer.set_time(service_time, SystemTime::now());
+                true
+            }
+            aws::Failure::Expired | aws::Failure::Denied => {
+                self.renew(route);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn renew(&self, route: &Route) {
+        let mut renewed_at = self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if renewed_at.is_none_or(|at| at.elapsed() >= RENEW_PAUSE) {
+            *renewed_at = Some(Instant::now());
+            route.identity.renew();
+        }
+    }
+}
+
+/// Signs and sends a request; also returns the time that it was signed with.
+async fn send(
+    route: &Route,
+    credentials: &Credentials,
+    head: &Parts,
+    body: &Bytes,
+) -> Result<(Answer, SystemTime), Failure> {
+    let signed_at = route.signer.time(SystemTime::now());
+    let root = PathAndQuery::from_static("/");
+    let target = head.uri.path_and_query().unwrap_or(&root);
+    let headers = headers::of_request(head.headers.clone());
+    let request = route.signer.sign_for_client(
+        (head.method.clone(), target, headers),
+        body.clone(),
+        credentials,
+        signed_at,
+    )?;
+    Ok((route.client.send(request, ANSWER_BYTES_MAX).await?, signed_at))
+}
+
+impl Fallback for Proxy {
+    fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
+        let (status, why) = if head.headers.contains_key(ORIGIN) {
+            // A page in a browser on this host must not borrow its credentials.
+            (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not passed on".to_owned())
+        } else if !self.paths.allow(head.uri.path()) {
+            let why = "the daemon does not pass this path on; ProxyServer.AllowedPaths in cfg.yaml \
+                       allows more paths";
+            (StatusCode::FORBIDDEN, why.to_owned())
+        } else if head.uri.path_and_query().map_or(0, |it| it.as_str().len()) > TARGET_BYTES_MAX {
+            (StatusCode::URI_TOO_LONG, format!("the target is longer than {TARGET_BYTES_MAX}"))
+        } else {
+            return None;
+        };
+        self.account.proxy.refused.add(1);
+        REFUSED.log(|more| info!("{} of a client is refused: {why}{more}", name_of(head)));
+        Some(local_http::failure(status, &why))
+    }
+
+    fn answer(
+        &self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>> {
+        Box::pin(self.pass_on(request))
+    }
+}
+
+/// A request for the log: without its query, which may hold what is no log's business.
+fn name_of(head: &Parts) -> String {
+    let path: String = head.uri.path().chars().take(100).collect();
+    format!("{} {path:?}", head.method)
+}

@@ -1,0 +1,142 @@
+//! What must hold for whatever a client sends.
+
+use super::headers::{HOP_BY_HOP, REPLACED, of_answer, of_request};
+use crate::aws::Signer;
+use crate::aws::endpoint::{Endpoint, Variant};
+use aws_credential_types::Credentials;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::time::SystemTime;
+use xrayd_sandbox::endpoint::verify;
+
+/// Names of all kinds: those that end here, those that are replaced, those that go on.
+fn name() -> impl Strategy<Value = HeaderName> {
+    let known = HOP_BY_HOP.into_iter().chain(REPLACED).collect::<Vec<_>>();
+    let more = ["content-type", "content-encoding", "accept", "x-amz-foo", "x-amzn-trace-id"];
+    let more = more.map(HeaderName::from_static).to_vec();
+    let any = "x-[a-z]{1,4}".prop_map(|name| HeaderName::try_from(name).unwrap());
+    prop_oneof![select(known), select(more), any]
+}
+
+/// Values: text with spaces inside, and bytes that are no text.
+fn value() -> impl Strategy<Value = HeaderValue> {
+    let text = "[!-~]{1,5}( {1,3}[!-~]{1,5}){0,2}";
+    let bytes = vec(0xa0_u8..=0xff, 1..4);
+    prop_oneof![
+        9 => text.prop_map(|text| HeaderValue::try_from(text).unwrap()),
+        1 => bytes.prop_map(|bytes| HeaderValue::from_bytes(&bytes).unwrap()),
+    ]
+}
+
+/// Headers of which `Connection` names some.
+fn headers() -> impl Strategy<Value = HeaderMap> {
+    (vec((name(), value()), 0..12), vec("x-[a-z]{1,4}", 0..3)).prop_map(|(pairs, named)| {
+        let mut headers: HeaderMap = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, value);
+        }
+        headers.append(CONNECTION, HeaderValue::from_static("close"));
+        headers.append(CONNECTION, HeaderValue::try_from(named.join(" , ")).unwrap());
+        headers
+    })
+}
+
+/// The names in the `Connection` headers.
+fn named(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|name| name.trim().to_lowercase()).collect()
+}
+
+/// The request as the service sees it.
+fn sent(signer: &Signer, parts: (Method, &PathAndQuery, HeaderMap), body: &[u8]) -> Parts {
+    let body = Bytes::copy_from_slice(body);
+    let signed = signer.sign_for_client(parts, body, &credentials(), SystemTime::now()).unwrap();
+    let mut parts = signed.into_parts().0;
+    // As the client for HTTP does.
+    let host = parts.uri.authority().unwrap().as_str().parse().unwrap();
+    assert_eq!(parts.headers.insert(HOST, host), None);
+    parts.uri = parts.uri.path_and_query().unwrap().as_str().parse().unwrap();
+    parts
+}
+
+fn credentials() -> Credentials {
+    Credentials::new("AKID", "secret", Some("token".into()), None, "test")
+}
+
+proptest! {
+    #[test]
+    fn no_header_of_one_connection_and_no_foreign_signature_survives(before in headers()) {
+        let named = named(&before);
+        let after = of_request(before.clone());
+        for name in HOP_BY_HOP.iter().chain(&REPLACED) {
+            prop_assert!(!after.contains_key(name), "{name}");
+        }
+        let answer = of_answer(before.clone(), false);
+        for name in &HOP_BY_HOP {
+            prop_assert!(!answer.contains_key(name), "{name}");
+        }
+        prop_assert!(!answer.contains_key(CONTENT_LENGTH));
+        // And nothing else is lost or changed.
+        for name in before.keys() {
+            let is_named = named.iter().any(|named| named == name.as_str());
+            let ends = is_named || HOP_BY_HOP.contains(name);
+            let values = |headers: &HeaderMap| {
+                headers.get_all(name).iter().cloned().collect::<Vec<_>>()
+            };
+            let expected = |ends| if ends { vec![] } else { values(&before) };
+            prop_assert_eq!(values(&after), expected(ends || REPLACED.contains(name)), "{}", name);
+            let ends = ends || *name == CONTENT_LENGTH;
+            prop_assert_eq!(values(&answer), expected(ends), "{}", name);
+        }
+    }
+
+    #[test]
+    fn the_signature_covers_what_is_sent(
+        before in headers(),
+        method in select(vec![Method::POST, Method::GET, Method::PUT, Method::DELETE]),
+        target in "/[a-zA-Z]{0,8}(/[a-zA-Z0-9]{1,3})?(\\?[a-z]{1,3}=[a-z0-9]{0,3})?",
+        body in vec(any::<u8>(), 0..50),
+    ) {
+        let endpoint = Endpoint::resolve(Some("http://127.0.0.1:2001/prefix"), "x", Variant::default()).unwrap();
+        let signer = Signer::new(&endpoint, "eu-central-1", None);
+        let target: PathAndQuery = target.parse().unwrap();
+        let parts = sent(&signer, (method, &target, of_request(before)), &body);
+        let is_good = |parts: &Parts, body: &[u8]| {
+            verify(&credentials(), parts, body, SystemTime::now())
+        };
+        prop_assert_eq!(is_good(&parts, &body), Ok(()), "{:?}", parts);
+
+        let mut more = body.clone();
+        more.push(b'x');
+        prop_assert!(is_good(&parts, &more).is_err());
+        let changed = |change: &dyn Fn(&mut Parts)| {
+            let mut parts = parts.clone();
+            change(&mut parts);
+            is_good(&parts, &body)
+        };
+        prop_assert!(changed(&|it| it.method = Method::PATCH).is_err());
+        let longer = format!("{}x", parts.uri).parse::<Uri>().unwrap();
+        prop_assert!(changed(&|it| it.uri = longer.clone()).is_err());
+        for name in parts.headers.keys() {
+            let is_text = parts.headers.get_all(name).iter().all(|value| value.to_str().is_ok());
+            let counts = name.as_str().starts_with("content-") || name.as_str().starts_with("x-amz-");
+            if is_text && (counts || *name == HOST) {
+                let other = HeaderValue::from_static("other");
+                let result = changed(&|it| drop(it.headers.insert(name, other.clone())));
+                prop_assert!(result.is_err(), "{}", name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_answer_to_head_keeps_its_length() {
+    let headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("17"))]);
+    assert_eq!(of_answer(headers, true)[CONTENT_LENGTH], "17");
+}

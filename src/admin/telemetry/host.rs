@@ -1,0 +1,153 @@
+//! Which host the telemetry is of: from the environment, the instance metadata, the kernel.
+
+use crate::aws::identity;
+use crate::aws::transport::Resolver;
+use crate::base::log::RateLimit;
+use aws_config::imds;
+use aws_config::provider_config::ProviderConfig;
+use std::time::Duration;
+use tracing::{debug, warn};
+
+/// All that the instance metadata gets, the fetching of a token among it.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest values that the service takes (`PutTelemetryRecords`); longer ones are left out,
+/// since it would refuse the records for their sake.
+const HOSTNAME_LENGTH_MAX: usize = 255;
+const INSTANCE_ID_LENGTH_MAX: usize = 20;
+const RESOURCE_ARN_LENGTH_MAX: usize = 500;
+
+static TOO_LONG: RateLimit = RateLimit::once_a_minute();
+
+/// What the operator and the environment say of the host.
+#[derive(Debug, Clone, Default)]
+pub struct HostSources {
+    /// `AWS_HOSTNAME`.
+    pub hostname: Option<String>,
+    /// `AWS_INSTANCE_ID`.
+    pub instance_id: Option<String>,
+    /// `-a`, `ResourceARN`.
+    pub resource_arn: Option<String>,
+    /// Whether the instance metadata is asked for what the environment does not say.
+    pub asks_metadata: bool,
+}
+
+/// What is known of the host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Host {
+    pub hostname: Option<String>,
+    pub instance_id: Option<String>,
+    pub resource_arn: Option<String>,
+}
+
+impl Host {
+    /// What there is to know without asking anybody.
+    pub fn at_once(sources: &HostSources) -> Self {
+        Self::of(sources, None, None)
+    }
+
+    /// The same, with the metadata asked once if the sources say so; `resolver` looks up the name
+    /// of its service.
+    pub async fn find(sources: &HostSources, resolver: &Resolver) -> Self {
+        let is_complete = sources.hostname.is_some() && sources.instance_id.is_some();
+        if !sources.asks_metadata || is_complete {
+            return Self::at_once(sources);
+        }
+        let (mut hostname, mut instance_id) = (None, None);
+        let asked = async {
+            let client = metadata(resolver);
+            instance_id = ask(&client, "/latest/meta-data/instance-id").await;
+            if instance_id.is_some() {
+                hostname = ask(&client, "/latest/meta-data/local-hostname").await;
+            }
+        };
+        if tokio::time::timeout(METADATA_TIMEOUT, asked).await.is_err() {
+            debug!("The instance metadata does not answer: telemetry goes without");
+        }
+        let host = Self::of(sources, hostname, instance_id);
+        debug!("Telemetry names host {:?}, instance {:?}", host.hostname, host.instance_id);
+        host
+    }
+
+    fn of(sources: &HostSources, hostname: Option<String>, instance_id: Option<String>) -> Self {
+        let hostname = sources.hostname.clone().or(hostname).or_else(kernel_hostname);
+        let instance_id = sources.instance_id.clone().or(instance_id);
+        let resource_arn = sources.resource_arn.clone();
+        Self {
+            hostname: at_most("host name", hostname, HOSTNAME_LENGTH_MAX),
+            instance_id: at_most("instance id", instance_id, INSTANCE_ID_LENGTH_MAX),
+            resource_arn: at_most("resource ARN (-a)", resource_arn, RESOURCE_ARN_LENGTH_MAX),
+        }
+    }
+}
+
+/// A client for version 2 of the instance metadata, which is never reached through a proxy.
+fn metadata(resolver: &Resolver) -> imds::Client {
+    let http = identity::metadata_client(resolver);
+    let config = ProviderConfig::default().with_http_client(http);
+    imds::Client::builder().configure(&config).max_attempts(2).build()
+}
+
+async fn ask(client: &imds::Client, path: &str) -> Option<String> {
+    match client.get(path).await {
+        Ok(text) => Some(text.as_ref().trim().to_owned()).filter(|text| !text.is_empty()),
+        Err(error) => {
+            debug!("The instance metadata has no {path}: {error}");
+            None
+        }
+    }
+}
+
+fn kernel_hostname() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// `text`, unless the service would refuse it for its length.
+fn at_most(name: &str, text: Option<String>, length_max: usize) -> Option<String> {
+    let length = text.as_ref().map_or(0, |text| text.chars().count());
+    if length > length_max {
+        TOO_LONG.log(|more| {
+            warn!(
+                "The {name} has {length} characters and is left out of telemetry: the service \
+                 takes {length_max}{more}"
+            );
+        });
+    }
+    text.filter(|_| length <= length_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_environment_comes_first_and_the_kernel_last() {
+        let sources = HostSources {
+            hostname: Some("named".to_owned()),
+            instance_id: Some("i-0123456789abcdef0".to_owned()),
+            resource_arn: Some("arn".to_owned()),
+            // Not asked, since nothing is left to ask for.
+            asks_metadata: true,
+        };
+        let host = Host::find(&sources, &Resolver::start().unwrap()).await;
+        assert_eq!(host.hostname.as_deref(), Some("named"));
+        assert_eq!(host.instance_id.as_deref(), Some("i-0123456789abcdef0"));
+        assert_eq!(host.resource_arn.as_deref(), Some("arn"));
+        let host = Host::at_once(&HostSources::default());
+        assert_eq!(host.hostname, kernel_hostname());
+        assert_eq!((host.instance_id, host.resource_arn), (None, None));
+    }
+
+    #[test]
+    fn what_the_service_would_refuse_is_left_out() {
+        let sources = HostSources {
+            hostname: Some("h".repeat(256)),
+            instance_id: Some("i".repeat(21)),
+            resource_arn: Some("a".repeat(501)),
+            asks_metadata: false,
+        };
+        let host = Host::at_once(&sources);
+        assert_eq!((host.hostname, host.instance_id, host.resource_arn), (None, None, None));
+    }
+}

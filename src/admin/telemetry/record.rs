@@ -1,0 +1,180 @@
+//! A record: what was counted since the one before, and the records that wait to be sent.
+
+use crate::base::account::{Account, RequestFailure};
+use serde::Serialize;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Records that wait at most: half an hour of them, as in the original.
+const RECORD_COUNT_MAX: usize = 30;
+
+/// Records of one call at most, as in the original.
+const RECORD_COUNT_OF_CALL_MAX: usize = 10;
+
+/// The counts of an account at a moment that a record shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    received: u64,
+    sent: u64,
+    dropped: u64,
+    rejected: u64,
+    failures: [u64; RequestFailure::ALL.len()],
+}
+
+impl Counts {
+    pub fn read(account: &Account) -> Self {
+        Self {
+            received: account.received.get(),
+            sent: account.sent.get(),
+            dropped: account.dropped_total(),
+            rejected: account.rejected_total(),
+            failures: RequestFailure::ALL.map(|kind| account.request_failures(kind).get()),
+        }
+    }
+
+    /// The record of `at`, of what was counted since `before`.
+    pub fn since(&self, before: &Self, at: SystemTime) -> Record {
+        let failures = |kind: RequestFailure| {
+            count(self.failures[kind as usize] - before.failures[kind as usize])
+        };
+        let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Record {
+            timestamp: (since_epoch.as_secs_f64() * 1000.0).round() / 1000.0,
+            segments_received_count: count(self.received - before.received),
+            segments_sent_count: count(self.sent - before.sent),
+            segments_spillover_count: count(self.dropped - before.dropped),
+            segments_rejected_count: count(self.rejected - before.rejected),
+            backend_connection_errors: BackendConnectionErrors {
+                timeout_count: failures(RequestFailure::Timeout),
+                connection_refused_count: failures(RequestFailure::ConnectionRefused),
+                http_4xx_count: failures(RequestFailure::Http4xx),
+                http_5xx_count: failures(RequestFailure::Http5xx),
+                unknown_host_count: failures(RequestFailure::UnknownHost),
+                other_count: failures(RequestFailure::Other),
+            },
+        }
+    }
+}
+
+/// The service's counts are integers of 32 bits.
+fn count(number: u64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// `TelemetryRecord` of the service's API.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Record {
+    /// Seconds since 1970, with three decimals.
+    timestamp: f64,
+    segments_received_count: i32,
+    segments_sent_count: i32,
+    /// Good segments that were given up.
+    segments_spillover_count: i32,
+    segments_rejected_count: i32,
+    backend_connection_errors: BackendConnectionErrors,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct BackendConnectionErrors {
+    timeout_count: i32,
+    connection_refused_count: i32,
+    #[serde(rename = "HTTPCode4XXCount")]
+    http_4xx_count: i32,
+    #[serde(rename = "HTTPCode5XXCount")]
+    http_5xx_count: i32,
+    unknown_host_count: i32,
+    other_count: i32,
+}
+
+/// The records that wait to be sent; when there are thirty the oldest gives way.
+#[derive(Debug, Default)]
+pub(super) struct Backlog(Vec<Record>);
+
+impl Backlog {
+    pub fn push(&mut self, record: Record) {
+        if self.0.len() == RECORD_COUNT_MAX {
+            self.0.remove(0);
+        }
+        self.0.push(record);
+    }
+
+    /// The oldest records, as many as a call takes.
+    pub fn next(&self) -> &[Record] {
+        &self.0[..self.0.len().min(RECORD_COUNT_OF_CALL_MAX)]
+    }
+
+    /// Forgets the oldest records: they are sent, or nobody will take them.
+    pub fn forget(&mut self, record_count: usize) {
+        self.0.drain(..record_count);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::account::{DropReason, RejectReason};
+    use std::time::Duration;
+
+    #[test]
+    fn a_record_has_what_was_counted_since_the_one_before() {
+        let account = Account::default();
+        account.received.add(100);
+        let before = Counts::read(&account);
+        account.received.add(20);
+        account.sent.add(9);
+        account.dropped(DropReason::Memory).add(1);
+        account.dropped(DropReason::SpoolAge).add(2);
+        account.rejected(RejectReason::Header).add(3);
+        account.rejected(RejectReason::Refused).add(4);
+        for (kind, number) in RequestFailure::ALL.into_iter().zip(1..) {
+            account.request_failures(kind).add(number);
+        }
+        let at = UNIX_EPOCH + Duration::new(1_795_354_918, 42_000_000);
+        let record = Counts::read(&account).since(&before, at);
+        assert_eq!(
+            serde_json::to_value(&record).unwrap(),
+            serde_json::json!({
+                "Timestamp": 1_795_354_918.042,
+                "SegmentsReceivedCount": 20,
+                "SegmentsSentCount": 9,
+                "SegmentsSpilloverCount": 3,
+                "SegmentsRejectedCount": 7,
+                "BackendConnectionErrors": {
+                    "TimeoutCount": 1,
+                    "ConnectionRefusedCount": 2,
+                    "HTTPCode4XXCount": 3,
+                    "HTTPCode5XXCount": 4,
+                    "UnknownHostCount": 5,
+                    "OtherCount": 6,
+                },
+            })
+        );
+        // No number with an exponent, which not every reader takes.
+        assert!(serde_json::to_string(&record).unwrap().contains(r#""Timestamp":1795354918.042,"#));
+        account.received.add(u64::from(u32::MAX));
+        let much = Counts::read(&account).since(&before, at);
+        assert_eq!(much.segments_received_count, i32::MAX);
+    }
+
+    #[test]
+    fn thirty_records_wait_and_ten_go_at_a_time_the_oldest_first() {
+        let account = Account::default();
+        let mut backlog = Backlog::default();
+        for second in 0..35 {
+            let at = UNIX_EPOCH + Duration::from_secs(second);
+            backlog.push(Counts::read(&account).since(&Counts::default(), at));
+        }
+        let mut calls: Vec<Vec<f64>> = Vec::new();
+        while !backlog.is_empty() {
+            calls.push(backlog.next().iter().map(|record| record.timestamp).collect());
+            backlog.forget(calls.last().unwrap().len());
+        }
+        let seconds = |from: u32| (from..from + 10).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(calls, [seconds(5), seconds(15), seconds(25)]);
+    }
+}

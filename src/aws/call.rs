@@ -1,0 +1,24 @@
+//! One call of `PutTraceSegments`: a signed request, and what its answer means.
+
+use super::{ANSWER_BYTES_MAX, Answer, Client, Outcome, Reading, RequestBody, RequestError};
+use super::{classify, failure};
+use crate::base::account::RequestFailure;
+use http::Request;
+use std::time::SystemTime;
+
+/// Sends a request that was signed at `signed_at`. Returns what the answer means, and under which
+/// kind a failure is counted.
+pub async fn call(
+    client: &Client,
+    request: Request<RequestBody>,
+    signed_at: SystemTime,
+) -> (Reading, Option<RequestFailure>) {
+    let (status, headers, body) = match client.send(request, ANSWER_BYTES_MAX).await {
+        Ok(Answer { status, headers, body }) => (status, headers, Some(body)),
+        Err(RequestError::TooLarge { status, headers, .. }) => (status, *headers, None),
+        Err(error) => return (Outcome::retry(error.to_string()).into(), Some(error.kind())),
+    };
+    let reading = classify::read(status, &headers, body.as_deref(), signed_at);
+    let failure = failure::of_answer(status, &reading.outcome);
+    (reading, failure)
+}

@@ -1,0 +1,215 @@
+//! The HTTP client for the calls that fetch region and credentials: STS, SSO and web identity over
+//! the same proxy and roots as uploads; instance metadata and container credentials straight.
+//!
+//! In: requests of the AWS SDK. Out: its answers. Calls are rare, so no connection is kept. Bounds:
+//! the SDK's times, ours where it has none; a size for the answer.
+
+use crate::aws::transport::{ConnectError, Connector, Executor, Resolver, Transport};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use bytes::Bytes;
+use http::header::PROXY_AUTHORIZATION;
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client as HyperClient;
+use std::error::Error;
+use std::io::{self, ErrorKind::TimedOut};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+/// Variables with the address of a source on this host or beside it.
+const SOURCE_VARIABLES: [&str; 2] =
+    ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
+
+/// Times where the SDK leaves them to the client.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A longer answer is none of these services'.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// A client for the calls of the AWS SDK.
+#[derive(Debug)]
+struct Calls {
+    transport: Transport,
+    /// Hosts that are never reached through a proxy, beside those that are so by their address.
+    direct_hosts: Vec<String>,
+}
+
+/// A client for all calls, over `transport` where they are not for a source on this host.
+pub(super) fn http_client(transport: &Transport) -> SharedHttpClient {
+    let hosts = SOURCE_VARIABLES.into_iter().filter_map(|name| {
+        let uri: Uri = std::env::var(name).ok()?.trim().parse().ok()?;
+        Some(bare_host(&uri).to_owned())
+    });
+    SharedHttpClient::new(Calls { transport: transport.clone(), direct_hosts: hosts.collect() })
+}
+
+/// A client for the instance metadata alone.
+pub fn metadata_client(resolver: &Resolver) -> SharedHttpClient {
+    let transport = Transport::local(resolver.clone());
+    SharedHttpClient::new(Calls { transport, direct_hosts: Vec::new() })
+}
+
+impl HttpClient for Calls {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        _components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let connect_timeout = settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
+        let way = |transport: Transport| Way {
+            http: HyperClient::builder(Executor)
+                .pool_max_idle_per_host(0)
+                .build(transport.connector(connect_timeout)),
+            transport,
+        };
+        SharedHttpConnector::new(Caller {
+            usual: way(self.transport.clone()),
+            direct: way(self.transport.without_proxy()),
+            direct_hosts: self.direct_hosts.clone(),
+            answer_timeout: settings.read_timeout().unwrap_or(ANSWER_TIMEOUT),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Caller {
+    usual: Way,
+    direct: Way,
+    direct_hosts: Vec<String>,
+    answer_timeout: Duration,
+}
+
+impl HttpConnector for Caller {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let request = match understood(request) {
+            Ok(request) => request,
+            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error))),
+        };
+        let is_direct = is_direct(request.uri(), &self.direct_hosts);
+        let way = if is_direct { self.direct.clone() } else { self.usual.clone() };
+        let timeout = self.answer_timeout;
+        HttpConnectorFuture::new(async move {
+            let late = |error| ConnectorError::timeout(BoxError::from(error));
+            tokio::time::timeout(timeout, way.exchange(request)).await.map_err(late)?
+        })
+    }
+}
+
+/// The request as hyper takes it. All of these requests are in memory.
+fn understood(request: HttpRequest) -> Result<Request<Full<Bytes>>, BoxError> {
+    let (parts, body) = request.try_into_http1x()?.into_parts();
+    let body = body.bytes().ok_or("a request that is not in memory")?;
+    Ok(Request::from_parts(parts, Full::new(Bytes::copy_from_slice(body))))
+}
+
+#[derive(Debug, Clone)]
+struct Way {
+    http: HyperClient<Connector, Full<Bytes>>,
+    transport: Transport,
+}
+
+impl Way {
+    async fn exchange(
+        self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<HttpResponse, ConnectorError> {
+        if let Some(authorization) = self.transport.proxy_authorization(request.uri()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
+        let answer = self.http.request(request).await.map_err(|error| {
+            let (is_connect, is_timeout) = (error.is_connect(), is_timeout(&error));
+            let kind = if is_timeout { ConnectorError::timeout } else { ConnectorError::io };
+            if is_connect { kind(error.into()).never_connected() } else { kind(error.into()) }
+        })?;
+        let (parts, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(ConnectorError::io)?.to_bytes();
+        HttpResponse::try_from(http::Response::from_parts(parts, body.into()))
+            .map_err(|error| ConnectorError::other(error.into(), None))
+    }
+}
+
+/// Whether a time was over. The SDK does not ask a metadata service again that is not there.
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    let is_ours = matches!(error.downcast_ref(), Some(ConnectError::Timeout { .. }));
+    let is_systems = error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == TimedOut);
+    is_ours || is_systems || error.source().is_some_and(is_timeout)
+}
+
+/// The host, an address of IPv6 without its brackets.
+fn bare_host(uri: &Uri) -> &str {
+    uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Whether `uri` is for a source on this host or beside it, which no proxy can reach: by its
+/// address (link-local, loopback, the metadata services' of IPv6), or because the operator says so.
+fn is_direct(uri: &Uri, direct_hosts: &[String]) -> bool {
+    let host = bare_host(uri);
+    let is_by_address = match host.parse() {
+        Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_loopback(),
+        Ok(IpAddr::V6(address)) => is_metadata(address) || address.is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    };
+    is_by_address || direct_hosts.iter().any(|direct| direct.eq_ignore_ascii_case(host))
+}
+
+/// In `fd00:ec2::/32`.
+fn is_metadata(address: Ipv6Addr) -> bool {
+    address.segments()[..2] == [0xfd00, 0x0ec2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::transport::{ProxyAddress, Trust};
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_open_in_time_is_a_timeout_and_one_that_is_refused_is_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = ProxyAddress::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let trust = Trust { accept_any: true, ..Trust::default() };
+        let transport =
+            Transport::new(&trust, Some(&proxy), "", Resolver::start().unwrap()).unwrap();
+        let call = async |timeout| {
+            let connector = transport.connector(timeout);
+            let http = HyperClient::builder(Executor).build(connector);
+            let way = Way { http, transport: transport.clone() };
+            let request = Request::get("https://sts.invalid/").body(Full::default()).unwrap();
+            way.exchange(request).await.unwrap_err()
+        };
+        let error = call(Duration::from_millis(50)).await;
+        assert!(error.is_timeout(), "{error:?}");
+        drop(listener);
+        let error = call(Duration::from_secs(120)).await;
+        assert!(error.is_io(), "{error:?}");
+    }
+
+    #[test]
+    fn sources_on_this_host_and_beside_it_are_reached_without_a_proxy() {
+        let named = ["agent.example".to_owned()];
+        for (uri, expected) in [
+            ("http://169.254.169.254/latest/api/token", true),
+            ("http://169.254.170.2/v2/credentials", true),
+            ("http://169.254.170.23/v1/credentials", true),
+            ("http://[fd00:ec2::254]/latest", true),
+            ("http://[fd00:ec2::23]/v1/credentials", true),
+            ("http://127.0.0.1:51679/x", true),
+            ("http://[::1]/x", true),
+            ("http://localhost:1/x", true),
+            ("https://agent.example/x", true),
+            ("https://sts.us-east-1.amazonaws.com/", false),
+            ("https://10.0.0.1/", false),
+            ("https://[fd00:ec3::1]/", false),
+        ] {
+            assert_eq!(is_direct(&uri.parse().unwrap(), &named), expected, "{uri}");
+        }
+    }
+}

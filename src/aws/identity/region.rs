@@ -1,0 +1,335 @@
+//! The region: from what the operator says down to what the machine knows of itself.
+//!
+//! In: configuration, environment, files, metadata services. Out: a region, or one error that
+//! lists every source and why it has none. Nothing waits for it but the first upload. Metadata is
+//! asked directly, never through a proxy, and with short timeouts.
+
+use super::calls;
+use crate::aws::transport::{Executor, Resolver};
+use crate::base::cause::with_all_causes;
+use aws_config::Region;
+use aws_config::imds;
+use aws_config::meta::region::ProvideRegion;
+use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
+use bytes::Bytes;
+use http::Uri;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::Value;
+use std::fmt;
+use std::time::Duration;
+
+/// A metadata service answers from the same host, or not at all.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Tries of the instance metadata service; it may be busy at a boot.
+const INSTANCE_ATTEMPTS: u32 = 2;
+
+/// A larger answer is not the metadata service's, a larger file not the agent's.
+const METADATA_BYTES_MAX: usize = 1024 * 1024;
+
+/// Where the instance metadata service has the region.
+const INSTANCE_PATH: &str = "/latest/meta-data/placement/region";
+
+/// What the files of the AWS command line interface are called as a source.
+const PROFILE: &str = "shared AWS configuration";
+
+/// No source has a region
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no region was found. Give one with -n, for example -n us-east-1. Tried: {}",
+    .0.iter().map(Tried::to_string).collect::<Vec<_>>().join("; ")
+)]
+pub struct RegionError(Vec<Tried>);
+
+/// A source without a region.
+#[derive(Debug, PartialEq, Eq)]
+struct Tried {
+    source: &'static str,
+    reason: String,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.source, self.reason)
+    }
+}
+
+/// What a source has: a region, or the reason why not.
+type Found = Result<String, String>;
+
+/// Where regions are looked for.
+pub struct Sources<'a> {
+    /// The flag's or the file's.
+    pub configured: Option<&'a str>,
+    /// Whether to leave metadata services alone.
+    pub local_mode: bool,
+    /// The process environment.
+    pub environment: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    /// Looks up the names of metadata services.
+    pub resolver: &'a Resolver,
+}
+
+impl fmt::Debug for Sources<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Sources").field("configured", &self.configured).finish_non_exhaustive()
+    }
+}
+
+impl Sources<'_> {
+    /// Finds the region: the configured one, else the environment's, else, unless in local mode,
+    /// the one of the ECS task, else the profile's, else, unless in local mode, the instance's.
+    ///
+    /// # Errors
+    ///
+    /// When none of them has one; says what was tried.
+    pub async fn find(&self) -> Result<Region, RegionError> {
+        Ok(self.find_with_source().await?.0)
+    }
+
+    /// The same, with the name of the source that has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub async fn find_with_source(&self) -> Result<(Region, &'static str), RegionError> {
+        let found = |name: String, source| Ok((Region::new(name), source));
+        if let Some(name) = self.configured {
+            return found(name.trim().to_owned(), "configuration");
+        }
+        let mut tried =
+            vec![Tried { source: "-n and Region in cfg.yaml", reason: "not given".into() }];
+        for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+            match self.variable(name) {
+                Ok(region) => return found(region, name),
+                Err(reason) => tried.push(Tried { source: name, reason }),
+            }
+        }
+        if !self.local_mode {
+            let source = "ECS metadata file";
+            match self.of_task_file() {
+                Ok(region) => return found(region, source),
+                Err(reason) => tried.push(Tried { source, reason }),
+            }
+            let source = "ECS task metadata";
+            match self.of_task_service().await {
+                Ok(region) => return found(region, source),
+                Err(reason) => tried.push(Tried { source, reason }),
+            }
+        }
+        match ProfileFileRegionProvider::new().region().await {
+            Some(region) => return Ok((region, PROFILE)),
+            None => tried.push(Tried { source: PROFILE, reason: "the profile has none".into() }),
+        }
+        let of_instance = match self.local_mode {
+            true => Err("left alone in local mode (-o)".to_owned()),
+            false => self.of_instance().await,
+        };
+        let source = "instance metadata";
+        match of_instance {
+            Ok(region) => found(region, source),
+            Err(reason) => {
+                tried.push(Tried { source, reason });
+                Err(RegionError(tried))
+            }
+        }
+    }
+
+    /// A variable that says something.
+    fn variable(&self, name: &str) -> Found {
+        let value = (self.environment)(name).unwrap_or_default();
+        let value = value.trim();
+        if value.is_empty() { Err("not set".into()) } else { Ok(value.to_owned()) }
+    }
+
+    /// The file that the ECS agent of an EC2 host writes into each container.
+    fn of_task_file(&self) -> Found {
+        if self.variable("ECS_ENABLE_CONTAINER_METADATA")? != "true" {
+            return Err("ECS_ENABLE_CONTAINER_METADATA is not true".into());
+        }
+        let path = self.variable("ECS_CONTAINER_METADATA_FILE")?;
+        let file = std::fs::File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+        let file = std::io::Read::take(file, METADATA_BYTES_MAX as u64);
+        let metadata = serde_json::from_reader(file).map_err(|error| format!("{path}: {error}"))?;
+        region_of_task(&metadata)
+    }
+
+    /// The ECS agent's service, on EC2 hosts and Fargate.
+    async fn of_task_service(&self) -> Found {
+        let address = self.variable("ECS_CONTAINER_METADATA_URI_V4")?;
+        let address = format!("{}/task", address.trim_end_matches('/'));
+        let uri = address.parse().map_err(|error| format!("{address}: {error}"))?;
+        let answer = tokio::time::timeout(METADATA_TIMEOUT, get(uri, self.resolver));
+        let answer = answer.await.map_err(|_| format!("{address}: no answer within a second"))?;
+        let metadata = answer.and_then(|body| {
+            serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}"))
+        });
+        region_of_task(&metadata.map_err(|reason| format!("{address}: {reason}"))?)
+    }
+
+    /// The instance metadata service, version 2.
+    async fn of_instance(&self) -> Found {
+        let is_disabled = self.variable("AWS_EC2_METADATA_DISABLED");
+        if is_disabled.is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
+            return Err("AWS_EC2_METADATA_DISABLED is true".into());
+        }
+        let config =
+            ProviderConfig::default().with_http_client(calls::metadata_client(self.resolver));
+        let client = imds::Client::builder()
+            .configure(&config)
+            .connect_timeout(METADATA_TIMEOUT)
+            .read_timeout(METADATA_TIMEOUT)
+            .max_attempts(INSTANCE_ATTEMPTS)
+            .build();
+        let answer = client.get(INSTANCE_PATH).await.map_err(|error| {
+            format!("{}.{}", with_all_causes(&error), super::absence::HOP_LIMIT_HINT)
+        })?;
+        let region = answer.as_ref().trim();
+        let is_name = |name: &str| {
+            let is_valid = |character: char| character.is_ascii_alphanumeric() || character == '-';
+            !name.is_empty() && name.len() <= 64 && name.chars().all(is_valid)
+        };
+        if is_name(region) { Ok(region.to_owned()) } else { Err("the answer is no region".into()) }
+    }
+}
+
+/// The fourth part of the task's ARN: `arn:aws:ecs:us-west-2:123456789012:task/...`.
+fn region_of_task(metadata: &Value) -> Found {
+    let arn = metadata.get("TaskARN").and_then(Value::as_str).ok_or("there is no TaskARN in it")?;
+    let mut parts = arn.split(':');
+    match (parts.next(), parts.nth(1), parts.next()) {
+        (Some("arn"), Some("ecs"), Some(region)) if !region.is_empty() => Ok(region.to_owned()),
+        _ => Err("its TaskARN is no ARN of a task".into()),
+    }
+}
+
+/// The body of a page that is there.
+async fn get(uri: Uri, resolver: &Resolver) -> Result<Bytes, String> {
+    let mut connector = HttpConnector::new_with_resolver(resolver.clone());
+    connector.set_connect_timeout(Some(METADATA_TIMEOUT));
+    let client: Client<_, Empty<Bytes>> = Client::builder(Executor).build(connector);
+    let answer = client.get(uri).await.map_err(|error| with_all_causes(&error))?;
+    if !answer.status().is_success() {
+        return Err(format!("the answer is {}", answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), METADATA_BYTES_MAX).collect().await;
+    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::io::{Read, Write};
+
+    async fn find(
+        configured: Option<&str>,
+        local_mode: bool,
+        variables: &[(&str, &str)],
+    ) -> Result<String, String> {
+        let environment = |name: &str| {
+            let metadata = [("AWS_EC2_METADATA_DISABLED", "true")];
+            let found = variables.iter().chain(&metadata).find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let resolver = Resolver::start().unwrap();
+        let sources =
+            Sources { configured, local_mode, environment: &environment, resolver: &resolver };
+        let found = sources.find().await.map(|region| region.as_ref().to_owned());
+        found.map_err(|error| error.to_string())
+    }
+
+    /// A server that gives this answer to the first request; returns its address.
+    fn serve_once(status: &'static str, body: &'static str) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/v4/x", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1000];
+            let length = stream.read(&mut request).unwrap();
+            assert!(request[..length].starts_with(b"GET /v4/x/task HTTP/1.1\r\n"));
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn the_configured_region_comes_first_and_the_environment_after_it() {
+        let both = [("AWS_REGION", " of-aws "), ("AWS_DEFAULT_REGION", "default")];
+        assert_eq!(find(Some("eu-west-1"), true, &both).await.unwrap(), "eu-west-1");
+        assert_eq!(find(None, true, &both).await.unwrap(), "of-aws");
+        let empty = [("AWS_REGION", " "), ("AWS_DEFAULT_REGION", "default")];
+        assert_eq!(find(None, true, &empty).await.unwrap(), "default");
+    }
+
+    #[tokio::test]
+    async fn the_task_of_a_container_knows_its_region() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metadata.json");
+        let arn = "arn:aws:ecs:ap-south-1:012345678901:task/cluster/x";
+        std::fs::write(&path, json!({ "TaskARN": arn }).to_string()).unwrap();
+        let file = [
+            ("ECS_ENABLE_CONTAINER_METADATA", "true"),
+            ("ECS_CONTAINER_METADATA_FILE", path.to_str().unwrap()),
+        ];
+        assert_eq!(find(None, false, &file).await.unwrap(), "ap-south-1");
+        let arn = r#"{"TaskARN":"arn:aws:ecs:eu-north-1:012345678901:task/c/x"}"#;
+        let address = serve_once("200 OK", arn);
+        let service = [("ECS_CONTAINER_METADATA_URI_V4", address.as_str())];
+        assert_eq!(find(None, false, &service).await.unwrap(), "eu-north-1");
+        // In local mode neither is asked.
+        let error = find(None, true, &[file[0], file[1], service[0]]).await.unwrap_err();
+        assert!(!error.contains("ECS"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_a_region_the_error_lists_what_was_tried_and_why_it_failed() {
+        let error = find(None, false, &[]).await.unwrap_err();
+        for part in [
+            "-n and Region in cfg.yaml: not given",
+            "AWS_REGION: not set",
+            "AWS_DEFAULT_REGION: not set",
+            "ECS metadata file: not set",
+            "ECS task metadata: not set",
+            "shared AWS configuration: ",
+            "instance metadata: AWS_EC2_METADATA_DISABLED is true",
+        ] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        let error = find(None, true, &[]).await.unwrap_err();
+        assert!(error.contains("left alone in local mode"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn metadata_that_is_wrong_is_said() {
+        for (status, body, reason) in [
+            ("404 Not Found", "", "404 Not Found"),
+            ("200 OK", "bad!", "the answer is no JSON"),
+            ("200 OK", "{}", "there is no TaskARN in it"),
+            ("200 OK", r#"{"TaskARN":"x"}"#, "is no ARN of a task"),
+        ] {
+            let address = serve_once(status, body);
+            let service = [("ECS_CONTAINER_METADATA_URI_V4", address.as_str())];
+            let error = find(None, false, &service).await.unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+        let file = [
+            ("ECS_ENABLE_CONTAINER_METADATA", "true"),
+            ("ECS_CONTAINER_METADATA_FILE", "/nonexistent/metadata"),
+        ];
+        let error = find(None, false, &file).await.unwrap_err();
+        assert!(error.contains("/nonexistent/metadata: No such file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_metadata_service_that_hangs_costs_a_second() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let service = [("ECS_CONTAINER_METADATA_URI_V4", address.as_str())];
+        let error = find(None, false, &service).await.unwrap_err();
+        assert!(error.contains("no answer within a second"), "{error}");
+    }
+}

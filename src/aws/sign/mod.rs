@@ -1,0 +1,411 @@
+//! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4. Requests
+//! of clients are signed in the same way.
+//!
+//! Signed afresh for each attempt, because credentials change and a signature lasts five minutes;
+//! but what the requests of a day have in common is made once (`template.rs`).
+
+mod template;
+
+use super::RequestBody;
+use crate::aws::endpoint::Endpoint;
+use crate::base::log::RateLimit;
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use sha2::{Digest, Sha256};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use template::Template;
+use tracing::warn;
+
+static SKEWED: RateLimit = RateLimit::once_a_minute();
+
+/// Name of the service in the scope of a signature.
+const SERVICE: &str = "xray";
+
+/// The path of `PutTraceSegments`.
+const SEGMENTS_PATH: &str = "/TraceSegments";
+
+/// The path of `PutTelemetryRecords`.
+const TELEMETRY_PATH: &str = "/TelemetryRecords";
+
+/// Why a request could not be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// A part of the signature's scope is missing
+    #[error("the request cannot be signed: {0}")]
+    Parameters(#[from] v4::signing_params::BuildError),
+    /// The request's address or headers cannot be signed
+    #[error("the request cannot be signed: {0}")]
+    Request(#[from] aws_sigv4::http_request::SigningError),
+    /// The access key, the token or the region holds what no header can
+    #[error(
+        "the request cannot be signed: the access key, the session token or the region holds a \
+         line break or another control character"
+    )]
+    Header(#[from] http::Error),
+}
+
+/// What all requests of a daemon have in common. Clones share what is known of the service's clock,
+/// and the template of the day's requests.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    endpoint: Endpoint,
+    uri: http::Uri,
+    uri_text: String,
+    region: String,
+    user_agent: HeaderValue,
+    /// How far the service's clock is ahead of ours.
+    service_ahead_ns: Arc<AtomicI64>,
+    template: Arc<Mutex<Option<Template>>>,
+}
+
+impl Signer {
+    /// Signs `PutTraceSegments` to `endpoint` in `region`. `execution_environment` is what
+    /// `AWS_EXECUTION_ENV` says; it goes into the user agent.
+    pub fn new(endpoint: &Endpoint, region: &str, execution_environment: Option<&str>) -> Self {
+        Self::for_path(SEGMENTS_PATH, endpoint, region, execution_environment)
+    }
+
+    /// The same for `PutTelemetryRecords`.
+    pub fn for_telemetry(
+        endpoint: &Endpoint,
+        region: &str,
+        execution_environment: Option<&str>,
+    ) -> Self {
+        Self::for_path(TELEMETRY_PATH, endpoint, region, execution_environment)
+    }
+
+    fn for_path(
+        path: &str,
+        endpoint: &Endpoint,
+        region: &str,
+        execution_environment: Option<&str>,
+    ) -> Self {
+        let uri = endpoint.uri(path);
+        let user_agent = user_agent(execution_environment.unwrap_or("UNKNOWN"));
+        // An execution environment with control characters is as good as none.
+        let user_agent =
+            HeaderValue::from_str(&user_agent).unwrap_or(HeaderValue::from_static("xrayd"));
+        Self {
+            endpoint: endpoint.clone(),
+            uri_text: uri.to_string(),
+            uri,
+            region: region.to_owned(),
+            user_agent,
+            service_ahead_ns: Arc::default(),
+            template: Arc::default(),
+        }
+    }
+
+    /// The time to sign with, when our clock shows `now`.
+    pub fn time(&self, now: SystemTime) -> SystemTime {
+        let ahead_ns = self.service_ahead_ns.load(Ordering::Relaxed);
+        let distance = Duration::from_nanos(ahead_ns.unsigned_abs());
+        if ahead_ns < 0 { now - distance } else { now + distance }
+    }
+
+    /// Signs with the service's time from now on, when our clock shows `now`, and says so.
+    pub fn set_time(&self, service_time: SystemTime, now: SystemTime) {
+        let (distance, sign, what) = match service_time.duration_since(now) {
+            Ok(ahead) => (ahead, 1, "behind"),
+            Err(behind) => (behind.duration(), -1, "ahead of"),
+        };
+        // Clocks that are centuries apart are not worth an error: the service will refuse.
+        let distance_ns = i64::try_from(distance.as_nanos()).unwrap_or_default();
+        self.service_ahead_ns.store(sign * distance_ns, Ordering::Relaxed);
+        SKEWED.log(|more| {
+            warn!(
+                "The clock of this host is {} s {what} the service's: requests are signed with the \
+                 service's time from now on. Segments carry times of this host; set its clock{more}",
+                distance.as_secs()
+            );
+        });
+    }
+
+    /// A request with `body`, whose SHA-256 is given, signed with `credentials` at `now`.
+    ///
+    /// # Errors
+    ///
+    /// When the address or the credentials have characters that no header can hold.
+    pub fn sign(
+        &self,
+        body: RequestBody,
+        body_sha256: &[u8; 32],
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Request<RequestBody>, SignError> {
+        let mut template = self.template.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(template) = template.as_ref().filter(|it| it.is_for(credentials, now)) {
+            return Ok(template.request(body, body_sha256, now));
+        }
+        let request = self.sign_body(body, body_sha256, credentials, now)?;
+        *template = Template::of(&request, body_sha256, (credentials, &self.region), now);
+        Ok(request)
+    }
+
+    /// A request with `body`, whose SHA-256 is given, signed with `credentials` at `now`.
+    ///
+    /// # Errors
+    ///
+    /// When the address or the credentials have characters that no header can hold.
+    pub fn sign_body(
+        &self,
+        body: RequestBody,
+        body_sha256: &[u8; 32],
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Request<RequestBody>, SignError> {
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let timestamp = HeaderValue::try_from(timestamp(now)).map_err(http::Error::from)?;
+        headers.insert(template::TIMESTAMP, timestamp);
+
+        let body_sha256 = hex::encode(body_sha256);
+        self.authorize(&mut request, &self.uri_text, body_sha256, credentials, now)?;
+        // Not signed: proxies on the way may add to it.
+        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
+        Ok(request)
+    }
+
+    /// A client's request, to `target` of the endpoint, signed with `credentials` at `now`.
+    /// `headers` are sent as they are; method, target, body, and of the headers those that mean
+    /// something to the service are signed.
+    ///
+    /// # Errors
+    ///
+    /// When the address or the credentials have characters that no header can hold.
+    ///
+    /// # Panics
+    ///
+    /// When the path of `target` does not start with a slash.
+    pub fn sign_for_client(
+        &self,
+        (method, target, headers): (Method, &PathAndQuery, HeaderMap),
+        body: Bytes,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Request<RequestBody>, SignError> {
+        let body_sha256 = hex::encode(Sha256::digest(&body));
+        let mut request = Request::new(RequestBody::from(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.endpoint.uri(target.as_str());
+        *request.headers_mut() = headers;
+        let uri_text = request.uri().to_string();
+        self.authorize(&mut request, &uri_text, body_sha256, credentials, now)?;
+        Ok(request)
+    }
+
+    /// Adds the headers of a signature.
+    fn authorize(
+        &self,
+        request: &mut Request<RequestBody>,
+        uri_text: &str,
+        body_sha256: String,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<(), SignError> {
+        let identity = credentials.clone().into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name(SERVICE)
+            .time(now)
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let headers = request.headers();
+        // A name is signed with all of its values, or none of them.
+        let is_text = |name| headers.get_all(name).iter().all(|value| value.to_str().is_ok());
+        let signed = headers.iter().filter(|(name, _)| is_signed(name) && is_text(*name));
+        let signable = SignableRequest::new(
+            request.method().as_str(),
+            uri_text,
+            signed.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
+            SignableBody::Precomputed(body_sha256),
+        )?;
+        let (instructions, _signature) = sign(signable, &parameters)?.into_parts();
+        // One by one: the crate's own way panics over a value that no header can hold.
+        for (name, value) in instructions.headers() {
+            let mut value = HeaderValue::try_from(value).map_err(http::Error::from)?;
+            value.set_sensitive(true);
+            request
+                .headers_mut()
+                .insert(HeaderName::try_from(name).map_err(http::Error::from)?, value);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a header is part of the signature, beside `Host`: those that mean something to the
+/// service. Proxies on the way may change the others, and the trace header of the service's own
+/// load balancers.
+fn is_signed(name: &HeaderName) -> bool {
+    *name == CONTENT_TYPE
+        || *name == CONTENT_ENCODING
+        || (name.as_str().starts_with("x-amz") && name.as_str() != "x-amzn-trace-id")
+}
+
+/// As the original words it, so that the service's own statistics keep working.
+fn user_agent(execution_environment: &str) -> String {
+    // The original names the platform as Go does.
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!(
+        "xrayd/{version} xray-agent/xray-daemon/{version} exec-env/{execution_environment} \
+         OS/{os}-{architecture}",
+        version = env!("CARGO_PKG_VERSION"),
+        os = std::env::consts::OS,
+    )
+}
+
+/// Seconds since 1970 with nine decimals.
+fn timestamp(now: SystemTime) -> String {
+    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::endpoint::Variant;
+
+    #[test]
+    fn the_services_clock_is_followed_in_both_directions() {
+        let endpoint = Endpoint::resolve(None, "us-east-1", Variant::default()).unwrap();
+        let signer = Signer::new(&endpoint, "us-east-1", None);
+        let clone = signer.clone();
+        let now = SystemTime::now();
+        let minute = Duration::from_secs(60);
+        assert_eq!(signer.time(now), now);
+        for service_time in [now + 90 * minute, now - 90 * minute, now] {
+            clone.set_time(service_time, now);
+            assert_eq!(signer.time(now + minute), service_time + minute);
+        }
+    }
+
+    fn no_body() -> RequestBody {
+        RequestBody::new(vec![], 0)
+    }
+
+    fn signer(endpoint: &str) -> Signer {
+        let endpoint = Endpoint::resolve(Some(endpoint), "x", Variant::default()).unwrap();
+        Signer::new(&endpoint, "eu-west-1", Some("AWS_ECS_FARGATE"))
+    }
+
+    /// As aws-sigv4 alone signs it.
+    fn expected(signer: &Signer, sha256: [u8; 32], with: &Credentials, at: SystemTime) -> String {
+        let request = signer.sign_body(RequestBody::from(Bytes::new()), &sha256, with, at).unwrap();
+        text(&request)
+    }
+
+    fn text(request: &Request<RequestBody>) -> String {
+        format!("{} {} {:?}", request.method(), request.uri(), shown(request.headers().clone()))
+    }
+
+    /// Sensitive values are not shown otherwise.
+    fn shown(mut headers: HeaderMap) -> HeaderMap {
+        headers.values_mut().for_each(|value| value.set_sensitive(false));
+        headers
+    }
+
+    #[test]
+    fn requests_from_a_template_are_those_that_the_library_makes() {
+        let token = Some("FwoGZXIvYXdzEB4aDH+/session//token==".to_owned());
+        let keys = [("AKIDEXAMPLE", None), ("ASIA/EXAMPLE", token)];
+        let start = UNIX_EPOCH + Duration::new(1_795_305_600, 999_999_999);
+        let endpoints = [
+            "https://xray.eu-west-1.amazonaws.com",
+            "http://127.0.0.1:2000",
+            "https://vpce-1.example/two/parts/",
+            "https://[::1]:8443",
+        ];
+        for (endpoint, (key, token)) in
+            endpoints.iter().flat_map(|it| keys.clone().map(|key| (it, key)))
+        {
+            let signer = signer(endpoint);
+            let credentials = Credentials::new(key, "wJalrXUtnFEMI", token, None, "test");
+            // Over four days, at hours and minutes of one digit and of two.
+            for number in 0..200_u8 {
+                let at = start + u32::from(number) * Duration::from_secs(1_741);
+                let sha256 = [number; 32];
+                let request = signer.sign(no_body(), &sha256, &credentials, at).unwrap();
+                assert_eq!(text(&request), expected(&signer, sha256, &credentials, at));
+                let template = signer.template.lock().unwrap();
+                assert!(template.as_ref().unwrap().is_for(&credentials, at), "{endpoint}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_a_day_shows_no_secret() {
+        let signer = signer("https://xray.eu-west-1.amazonaws.com");
+        let token = Some("secret-token".to_owned());
+        let credentials = Credentials::new("AKID", "secret-key", token, None, "test");
+        signer.sign(no_body(), &[1; 32], &credentials, SystemTime::now()).unwrap();
+        let shown = format!("{signer:?}");
+        assert!(shown.contains("/eu-west-1/xray/") && !shown.contains("secret-"), "{shown}");
+    }
+
+    #[test]
+    fn other_credentials_have_another_template() {
+        let signer = signer("https://xray.eu-west-1.amazonaws.com");
+        let at = SystemTime::now();
+        for key in ["AKID1", "AKID2", "AKID1"] {
+            for secret in ["one", "two"] {
+                let credentials = Credentials::new(key, secret, None, None, "test");
+                let request = signer.sign(no_body(), &[1; 32], &credentials, at).unwrap();
+                assert_eq!(text(&request), expected(&signer, [1; 32], &credentials, at));
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_library_signs_in_another_form_has_no_template() {
+        let signer = signer("https://vpce-1.example/with%20space");
+        let credentials = Credentials::new("AKID", "secret", None, None, "test");
+        for _ in 0..2 {
+            let at = SystemTime::now();
+            let request = signer.sign(no_body(), &[1; 32], &credentials, at).unwrap();
+            assert_eq!(text(&request), expected(&signer, [1; 32], &credentials, at));
+            assert!(signer.template.lock().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_line_break_in_the_access_key_is_an_error_and_no_panic() {
+        let endpoint =
+            Endpoint::resolve(Some("http://127.0.0.1:1"), "x", Variant::default()).unwrap();
+        for (key, region) in [("AKID\n", "us-east-1"), ("AKID", "us-east-1\n")] {
+            let signer = Signer::new(&endpoint, region, None);
+            let credentials = Credentials::new(key, "secret", None, None, "test");
+            let error =
+                signer.sign(no_body(), &[0; 32], &credentials, SystemTime::now()).unwrap_err();
+            assert!(error.to_string().contains("line break"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_timestamp_has_nine_decimals() {
+        let at = UNIX_EPOCH + Duration::new(1_795_354_918, 42_000);
+        assert_eq!(timestamp(at), "1795354918.000042000");
+    }
+
+    #[test]
+    fn the_user_agent_holds_what_the_service_looks_for() {
+        let text = user_agent("AWS_ECS_FARGATE");
+        assert!(text.contains("xray-agent/xray-daemon/"), "{text}");
+        assert!(text.contains(" exec-env/AWS_ECS_FARGATE OS/linux-"), "{text}");
+    }
+}

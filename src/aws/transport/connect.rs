@@ -1,0 +1,304 @@
+//! Connections: straight to a host or through the proxy, with TLS or without, within a time.
+//!
+//! An https host is reached through a tunnel that the proxy is asked for (`CONNECT`). A plain http
+//! host is not: the proxy gets the request itself, with the whole address in its first line. The
+//! original does the same, and many proxies grant tunnels to port 443 only.
+
+use super::proxy::{Proxy, ProxyAddress, port_of};
+use super::{Executor, Resolver};
+use crate::base::cause::root_cause;
+use bytes::Bytes;
+use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::uri::Scheme;
+use http::{Request, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http1::handshake;
+use hyper::rt::{Executor as _, Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+/// What there is on the way to a host: TCP, or TLS to a proxy.
+type Wire = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// The errors of the connectors that this one is made of have no common type.
+type AnyError = Box<dyn Error + Send + Sync>;
+
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, AnyError>> + Send>>;
+
+/// Why there is no connection, where the network's own words do not say it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The proxy does not answer
+    #[error("the proxy {proxy} cannot be reached: {reason}")]
+    ProxyUnreachable {
+        /// Without user and password.
+        proxy: ProxyAddress,
+        /// The deepest cause.
+        reason: String,
+    },
+    /// The proxy refuses a tunnel
+    #[error("the proxy {proxy} refuses a connection to {host}: {status}{}", advice(.proxy, *.status))]
+    ProxyRefuses {
+        /// Without user and password.
+        proxy: ProxyAddress,
+        /// With its port.
+        host: String,
+        /// The proxy's answer.
+        status: StatusCode,
+    },
+    /// The proxy does not keep to HTTP
+    #[error("the proxy {proxy} breaks off a connection to {host}: {reason}")]
+    ProxyBreaks {
+        /// Without user and password.
+        proxy: ProxyAddress,
+        /// With its port.
+        host: String,
+        /// The deepest cause.
+        reason: String,
+    },
+    /// The host is not who it should be
+    #[error(
+        "the certificate of {host} is not trusted: {reason}. If its authority is a private one, or \
+         that of a proxy which looks into TLS, give the authority's certificate in AWS_CA_BUNDLE"
+    )]
+    Certificate {
+        /// With its port.
+        host: String,
+        /// What is wrong with it.
+        reason: rustls::Error,
+    },
+    /// The connection was not open in time
+    #[error(
+        "no connection to {host}{} within {} s",
+        .proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default(),
+        .timeout.as_secs_f32()
+    )]
+    Timeout {
+        /// With its port.
+        host: String,
+        /// If there is one on the way.
+        proxy: Option<ProxyAddress>,
+        /// What there was.
+        timeout: Duration,
+    },
+}
+
+/// What an operator can do about a proxy's refusal.
+fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.authorization().is_some() => {
+            ". Correct the user and the password in its address"
+        }
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            ". Give it a user and a password in its address, http://USER:PASSWORD@HOST:PORT"
+        }
+        StatusCode::FORBIDDEN => ". Have its rules allow this host",
+        _ => "",
+    }
+}
+
+/// What a TLS handshake says of a certificate, which is hidden in errors of the system.
+fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
+    if let Some(found @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+        return Some(found.clone());
+    }
+    certificate_error(error.downcast_ref::<io::Error>()?.get_ref()?)
+}
+
+/// Makes connections for a hyper client.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    https: HttpsConnector<Way>,
+    proxy: Option<Arc<Proxy>>,
+    timeout: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(
+        tls: &ClientConfig,
+        proxy: Option<Arc<Proxy>>,
+        resolver: Resolver,
+        timeout: Duration,
+    ) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Divided among the addresses of a name, so that a dead one leaves time for the next.
+        tcp.set_connect_timeout(Some(timeout));
+        let to_proxy = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp.clone());
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.clone())
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(Way { tcp, to_proxy, proxy: proxy.clone() });
+        Self { https, proxy, timeout }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<Stream>;
+    type Error = AnyError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), AnyError>> {
+        self.https.poll_ready(context)
+    }
+
+    fn call(&mut self, destination: Uri) -> Self::Future {
+        let timeout = self.timeout;
+        let proxy = self.proxy.as_deref().and_then(|proxy| proxy.of(&destination)).cloned();
+        let connecting = self.https.call(destination.clone());
+        Box::pin(async move {
+            let host = host_and_port(&destination);
+            let connection = match tokio::time::timeout(timeout, connecting).await {
+                Ok(connection) => connection,
+                Err(_) => return Err(ConnectError::Timeout { host, proxy, timeout }.into()),
+            };
+            connection.map_err(|error| match certificate_error(&*error) {
+                Some(reason) => ConnectError::Certificate { host, reason }.into(),
+                None => error,
+            })
+        })
+    }
+}
+
+/// Makes connections without TLS, or those under it.
+#[derive(Debug, Clone)]
+struct Way {
+    tcp: HttpConnector<Resolver>,
+    to_proxy: HttpsConnector<HttpConnector<Resolver>>,
+    proxy: Option<Arc<Proxy>>,
+}
+
+impl Service<Uri> for Way {
+    type Response = Stream;
+    type Error = AnyError;
+    type Future = Connecting<Stream>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), AnyError>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, destination: Uri) -> Self::Future {
+        let Some(proxy) = self.proxy.as_deref().and_then(|proxy| proxy.of(&destination)).cloned()
+        else {
+            let connecting = self.tcp.call(destination);
+            return Box::pin(async {
+                let wire = MaybeHttpsStream::Http(connecting.await?);
+                Ok(Stream { wire, takes_requests: false })
+            });
+        };
+        let connecting = self.to_proxy.call(proxy.uri().clone());
+        Box::pin(async move {
+            let wire = connecting.await.map_err(|error| ConnectError::ProxyUnreachable {
+                proxy: proxy.clone(),
+                reason: root_cause(&*error),
+            })?;
+            if destination.scheme() == Some(&Scheme::HTTP) {
+                return Ok(Stream { wire, takes_requests: true });
+            }
+            let wire = tunnel(wire, proxy, host_and_port(&destination)).await?;
+            Ok(Stream { wire, takes_requests: false })
+        })
+    }
+}
+
+/// Has the proxy at the other end of `wire` connect it to `host`. Not with hyper-util's tunnel,
+/// which keeps the proxy's answer to itself.
+async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, ConnectError> {
+    let breaks = |reason: &str| {
+        let (proxy, host) = (proxy.clone(), host.clone());
+        ConnectError::ProxyBreaks { proxy, host, reason: reason.to_owned() }
+    };
+    let broken = |error: hyper::Error| breaks(&root_cause(&error));
+    let (mut sender, connection) = handshake(wire).await.map_err(broken)?;
+    // It ends with the tunnel that it gives away, or with the sender. Its errors are the sender's.
+    Executor.execute(connection.with_upgrades());
+    let mut request = Request::connect(host.as_str()).header(HOST, host.as_str());
+    if let Some(authorization) = proxy.authorization() {
+        request = request.header(PROXY_AUTHORIZATION, authorization);
+    }
+    let request =
+        request.body(Empty::<Bytes>::new()).map_err(|error| breaks(&error.to_string()))?;
+    let answer = sender.send_request(request).await.map_err(broken)?;
+    if !answer.status().is_success() {
+        return Err(ConnectError::ProxyRefuses { status: answer.status(), proxy, host });
+    }
+    let tunnel = hyper::upgrade::on(answer).await.map_err(broken)?;
+    match tunnel.downcast::<Wire>() {
+        // TLS begins with our word: whatever came before it is not the host's.
+        Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io),
+        _ => Err(breaks("it says more than that the tunnel is there")),
+    }
+}
+
+pub(super) fn host_and_port(uri: &Uri) -> String {
+    format!("{}:{}", uri.host().unwrap_or_default(), port_of(uri))
+}
+
+/// A connection, and whether a proxy at its other end takes requests for any host.
+#[derive(Debug)]
+pub struct Stream {
+    wire: Wire,
+    takes_requests: bool,
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.wire.connected().proxy(self.takes_requests)
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_read(context, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write_vectored(context, pieces)
+    }
+}

@@ -1,0 +1,381 @@
+//! What becomes of a panic, ours or a library's: shown at once, counted, and handed to its owner.
+//!
+//! In: panics, from any thread. Out: one line on descriptor 2 and a count for the thread, both by
+//! the hook ([`install`]); and an error for the owner of the work, who runs it through [`catch`] or
+//! [`caught`] and decides what becomes of what it was about. The line has the version, the thread,
+//! the place in the code and the account. It leaves out the panic's own message, which may show
+//! what was being worked on, such as a key.
+//!
+//! Bound: a line is cut at [`LINE_BYTES_MAX`], and left out where descriptor 2 would block. Runs on
+//! the thread that panics.
+
+use crate::base::account::Account;
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+use std::future::poll_fn;
+use std::io;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::error;
+
+/// A pipe takes a line of this size whole, or not at all; pipe(7).
+const LINE_BYTES_MAX: usize = 1024;
+
+/// A thread of the daemon, as panics are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thread {
+    /// The main thread: signals, the TCP port, credentials, telemetry.
+    Main,
+    /// A receiver.
+    Receive,
+    /// The sender's thread, which makes batches and uploads them.
+    Upload,
+    /// The spool's thread.
+    Spool,
+    /// A thread that looks up names.
+    Resolve,
+    /// The thread that writes the log.
+    Log,
+    /// Any other.
+    Other,
+}
+
+impl Thread {
+    /// Every thread, in the order of their discriminants.
+    pub const ALL: [Self; 7] = [
+        Self::Main,
+        Self::Receive,
+        Self::Upload,
+        Self::Spool,
+        Self::Resolve,
+        Self::Log,
+        Self::Other,
+    ];
+
+    /// The value of the metric's `thread` label, which is how the thread's name begins.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Receive => "receive",
+            Self::Upload => "upload",
+            Self::Spool => "spool",
+            Self::Resolve => "resolve",
+            Self::Log => "log",
+            Self::Other => "other",
+        }
+    }
+
+    fn named(name: Option<&str>) -> Self {
+        let name = name.unwrap_or_default();
+        let known = Self::ALL.into_iter().find(|thread| name.starts_with(thread.label()));
+        known.unwrap_or(Self::Other)
+    }
+}
+
+static COUNTS: [AtomicU64; Thread::ALL.len()] = [const { AtomicU64::new(0) }; Thread::ALL.len()];
+
+/// The account that the hook shows.
+static ACCOUNT: OnceLock<Arc<Account>> = OnceLock::new();
+
+thread_local! {
+    /// Where the thread has panicked last.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Panics on this thread so far, since [`install`].
+pub fn count(thread: Thread) -> u64 {
+    COUNTS[thread as usize].load(Ordering::Relaxed)
+}
+
+/// `file` without the folder that a library lay in when this was built: its name and version are
+/// enough.
+fn short(file: &str) -> &str {
+    let of_library = file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
+    of_library.map_or(file, |(_registry, file)| file)
+}
+
+/// A piece of work ended in a panic
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a fault in the program (panic at {place}); please report it")]
+pub struct Panicked {
+    place: String,
+}
+
+impl Panicked {
+    /// The last panic of the calling thread.
+    fn last() -> Self {
+        // Without the hook the place is not known.
+        let place = PLACE.with_borrow(Clone::clone);
+        Self { place: place.unwrap_or_else(|| "an unknown place".to_owned()) }
+    }
+}
+
+/// Has every panic of the process shown and counted from now on.
+pub fn install() {
+    panic::set_hook(Box::new(note));
+}
+
+/// Has the line of a panic show the counts of `account`. Of several accounts it is the first.
+pub fn show(account: Arc<Account>) {
+    let _ = ACCOUNT.set(account);
+}
+
+fn note(info: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    COUNTS[Thread::named(thread.name()) as usize].fetch_add(1, Ordering::Relaxed);
+    let place = info.location().map(|at| format!("{}:{}", short(at.file()), at.line()));
+    let mut line = Line { bytes: [0; LINE_BYTES_MAX], length: 0 };
+    let name = thread.name().unwrap_or("without a name");
+    let written = write_line(&mut line, name, place.as_deref());
+    if written.is_err() {
+        // It was cut; its end is still one.
+        line.bytes[LINE_BYTES_MAX - 1] = b'\n';
+    }
+    show_line(&line.bytes[..line.length]);
+    PLACE.set(place);
+}
+
+fn write_line(line: &mut Line, thread: &str, place: Option<&str>) -> fmt::Result {
+    write!(line, "xrayd {}: panic in thread {thread}", env!("CARGO_PKG_VERSION"))?;
+    if let Some(place) = place {
+        write!(line, " at {place}")?;
+    }
+    if let Some(account) = ACCOUNT.get() {
+        write!(
+            line,
+            "; received={} replayed={} sent={} rejected={} dropped={} spooled={}",
+            account.received.get(),
+            account.replayed.get(),
+            account.sent.get(),
+            account.rejected_total(),
+            account.dropped_total(),
+            account.spooled.get()
+        )?;
+    }
+    line.write_str("\n")
+}
+
+/// Writes to descriptor 2 alone, and only where that cannot block: a reader that has stopped must
+/// not stop the thread too.
+fn show_line(line: &[u8]) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let output = io::stderr();
+    let mut descriptors = [PollFd::new(&output, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_ready = poll(&mut descriptors, Some(&at_once)).is_ok_and(|count| count > 0);
+    if is_ready && descriptors[0].revents().contains(PollFlags::OUT) {
+        let _ = rustix::io::write(&output, line);
+    }
+}
+
+/// A line in the making.
+struct Line {
+    bytes: [u8; LINE_BYTES_MAX],
+    length: usize,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.bytes[self.length..];
+        let count = text.len().min(room.len());
+        room[..count].copy_from_slice(&text.as_bytes()[..count]);
+        self.length += count;
+        if count == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+/// Runs `work`; what it has changed before a panic stays changed.
+///
+/// # Errors
+///
+/// When it panics.
+pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // The caller sees the error, and with it that what `work` has used may be half done.
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_payload| Panicked::last())
+}
+
+/// The same for a future, which is dropped after a panic.
+///
+/// # Errors
+///
+/// When it panics.
+pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut work = pin!(work);
+    poll_fn(|context| match catch(|| work.as_mut().poll(context)) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
+        Err(panicked) => Poll::Ready(Err(panicked)),
+    })
+    .await
+}
+
+/// Runs what `make` makes until it ends of its own; after a panic, which is logged, once more from
+/// the start, when `pause` is over. For work that nothing waits for; `what` names it in the log.
+pub async fn restarted<F: Future<Output = ()>>(
+    what: &'static str,
+    pause: Duration,
+    mut make: impl FnMut() -> F,
+) {
+    while let Err(panicked) = caught(async { make().await }).await {
+        error!("{what} met {panicked}. It is started again in {} s", pause.as_secs());
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Asks for the end of the daemon, in order, since a thread that it cannot do without has panicked.
+#[derive(Debug, Clone)]
+pub struct Alarm(Arc<watch::Sender<Option<Fault>>>);
+
+/// Which thread has panicked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the thread {thread} met {panicked}")]
+pub struct Fault {
+    /// Its name.
+    pub thread: String,
+    /// Where.
+    pub panicked: Panicked,
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Alarm {
+    /// Raises the alarm for the calling thread. The first one counts.
+    pub fn raise(&self, panicked: Panicked) {
+        let thread = thread::current().name().unwrap_or_default().to_owned();
+        self.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(Fault { thread, panicked });
+            is_first
+        });
+    }
+
+    /// What has raised it.
+    pub fn fault(&self) -> Option<Fault> {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until it is raised.
+    pub async fn raised(&self) -> Fault {
+        let mut receiver = self.0.subscribe();
+        let fault = receiver.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+        match fault {
+            Some(fault) => fault,
+            // The sender is there for as long as this is.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Panics at `point` if the build is one for tests and `XRAY_PANICS` wants it: a list such as
+/// `sender=1,upload_call=3`, the number of times that each point panics. Nothing in other builds.
+#[inline(always)]
+pub fn inject(point: &str) {
+    #[cfg(feature = "inject-panics")]
+    injected::at(point);
+    #[cfg(not(feature = "inject-panics"))]
+    let _ = point;
+}
+
+#[cfg(feature = "inject-panics")]
+mod injected {
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    static LEFT: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(|| {
+        let wanted = std::env::var("XRAY_PANICS").unwrap_or_default();
+        let parts = wanted.split(',').filter_map(|part| part.split_once('='));
+        let parts = parts.map(|(point, count)| (point.to_owned(), count.parse().expect("a count")));
+        Mutex::new(parts.collect())
+    });
+
+    pub fn at(point: &str) {
+        let is_due = {
+            let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            left.get_mut(point).is_some_and(|left| {
+                let is_due = *left > 0;
+                *left = left.saturating_sub(1);
+                is_due
+            })
+        };
+        if is_due {
+            panic!("injected at {point}: secret-of-the-message");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_of_its_owner() {
+        assert_eq!(catch(|| 7), Ok(7));
+        assert!(catch(|| panic!("x")).is_err());
+        let fault = catch(|| panic!("what was worked on")).unwrap_err();
+        assert!(!fault.to_string().contains("worked on"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_future_becomes_an_error_wherever_it_comes() {
+        assert_eq!(caught(async { 7 }).await, Ok(7));
+        let late = async {
+            tokio::task::yield_now().await;
+            panic!("x")
+        };
+        assert!(caught(late).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_first_alarm_counts_and_is_heard_before_and_after_it() {
+        let alarm = Alarm::default();
+        assert_eq!(alarm.fault(), None);
+        let panicked = |place: &str| Panicked { place: place.to_owned() };
+        let raise = async { alarm.raise(panicked("a:1")) };
+        let (fault, ()) = tokio::join!(alarm.raised(), raise);
+        assert_eq!(fault.panicked, panicked("a:1"));
+        alarm.raise(panicked("b:2"));
+        assert_eq!(alarm.raised().await, fault);
+    }
+
+    #[test]
+    fn a_thread_is_known_by_the_start_of_its_name() {
+        assert_eq!(Thread::named(Some("receive-12")), Thread::Receive);
+        assert_eq!(Thread::named(Some("resolve-0")), Thread::Resolve);
+        assert_eq!(Thread::named(Some("main")), Thread::Main);
+        assert_eq!(Thread::named(Some("tests::x")), Thread::Other);
+        assert_eq!(Thread::named(None), Thread::Other);
+        for (index, thread) in Thread::ALL.into_iter().enumerate() {
+            assert_eq!(thread as usize, index);
+        }
+    }
+
+    #[test]
+    fn the_line_names_a_library_without_the_folder_that_it_was_built_in() {
+        let library =
+            "/x/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/aws-x-1.2.3/src/a.rs";
+        assert_eq!(short(library), "aws-x-1.2.3/src/a.rs");
+        assert_eq!(short("src/outlet/mod.rs"), "src/outlet/mod.rs");
+    }
+
+    #[test]
+    fn a_line_is_cut_where_it_is_too_long_and_ends_all_the_same() {
+        let mut line = Line { bytes: [0; LINE_BYTES_MAX], length: 0 };
+        assert_eq!(write_line(&mut line, "upload", Some("a.rs:1")), Ok(()));
+        let text = String::from_utf8_lossy(&line.bytes[..line.length]).into_owned();
+        assert!(text.starts_with("xrayd ") && text.contains("thread upload at a.rs:1"), "{text}");
+        assert!(text.ends_with('\n'));
+        let long = "x".repeat(LINE_BYTES_MAX);
+        assert!(write_line(&mut line, &long, None).is_err());
+        assert_eq!(line.length, LINE_BYTES_MAX);
+    }
+}

@@ -1,0 +1,212 @@
+//! `xray verify`: does it work, from the configuration to a segment that the service has?
+//!
+//! In: the command line and the environment of a daemon. Out: a checklist, one line a check, each
+//! failure with what to do. It looks at things as a daemon would, in a process of its own, and asks
+//! the running one for the rest.
+//!
+//! ```text
+//!   host.rs      configuration, kernel, memory
+//!   service.rs   region, credentials, name, connection, TLS, a signed request
+//!   segment.rs   the running daemon, a segment through it, the segment read back
+//! ```
+//!
+//! Bounds: every check has its time; all of them together take a minute at most where everything
+//! hangs, and three seconds where all is well. Nothing is changed but that the service gets a
+//! segment, and none is sent where no daemon runs. Runs on a runtime of its own.
+
+mod host;
+mod segment;
+mod service;
+
+use crate::aws::transport::Resolver;
+use crate::base::panics;
+use crate::config::Config;
+use crate::config::cli::Invocation;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// What a check has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Worth knowing, and no reason why segments would not arrive.
+    Note,
+    /// Mend this.
+    Fail,
+}
+
+/// A line of the checklist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Check {
+    /// Its name for machines, which stays the same.
+    check: &'static str,
+    /// What was found.
+    verdict: Verdict,
+    /// In words.
+    text: String,
+    /// What to do about it; empty where there is nothing to do, or the text has it.
+    advice: String,
+}
+
+impl std::fmt::Display for Check {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { check, verdict, text, advice } = self;
+        let word = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Note => "note",
+            Verdict::Fail => "FAIL",
+        };
+        write!(out, "{word:<5} {check}: {text}")?;
+        if advice.is_empty() { Ok(()) } else { write!(out, ". {advice}") }
+    }
+}
+
+/// What was checked so far.
+struct Checklist<'a> {
+    checks: Vec<Check>,
+    /// Told of every check when it is done.
+    listener: &'a mut dyn FnMut(&Check),
+}
+
+/// The checklist as JSON.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    version: &'static str,
+    ok: bool,
+    checks: &'a [Check],
+}
+
+impl<'a> Checklist<'a> {
+    /// An empty list; `listener` is told of every check when it is done.
+    fn new(listener: &'a mut dyn FnMut(&Check)) -> Self {
+        Self { checks: Vec::new(), listener }
+    }
+
+    /// Whether nothing has failed.
+    fn is_ok(&self) -> bool {
+        self.checks.iter().all(|check| check.verdict != Verdict::Fail)
+    }
+
+    /// The whole list, for machines.
+    fn json(&self) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        let json = Json { version, ok: self.is_ok(), checks: &self.checks };
+        serde_json::to_string_pretty(&json).expect("texts can be written")
+    }
+
+    /// Whether the last check has not failed.
+    fn is_last_well(&self) -> bool {
+        self.checks.last().is_none_or(|check| check.verdict != Verdict::Fail)
+    }
+
+    fn ok(&mut self, check: &'static str, text: impl Into<String>) {
+        self.add(check, Verdict::Ok, text.into(), "");
+    }
+
+    fn note(&mut self, check: &'static str, text: impl Into<String>, advice: &str) {
+        self.add(check, Verdict::Note, text.into(), advice);
+    }
+
+    fn fail(&mut self, check: &'static str, text: impl Into<String>, advice: &str) {
+        self.add(check, Verdict::Fail, text.into(), advice);
+    }
+
+    fn add(&mut self, check: &'static str, verdict: Verdict, text: String, advice: &str) {
+        // One line each, whatever an error has to say.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = text.trim_end_matches('.').to_owned();
+        let check = Check { check, verdict, text, advice: advice.to_owned() };
+        (self.listener)(&check);
+        self.checks.push(check);
+    }
+}
+
+/// Checks everything, on a runtime of its own, and writes each check to `output` when it is done,
+/// or all of them as JSON. Says whether nothing has failed.
+///
+/// # Errors
+///
+/// When the system refuses a runtime or a thread.
+pub fn verify(
+    invocation: &Invocation,
+    environment: &dyn Fn(&str) -> Option<String>,
+    default_paths: &[&Path],
+    json: bool,
+    output: &mut dyn Write,
+) -> io::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // When nobody reads it there is nobody to tell, but for the exit code.
+    let mut print = |check: &Check| {
+        let _ = if json { Ok(()) } else { writeln!(output, "{check}") };
+    };
+    let mut list = Checklist::new(&mut print);
+    let resolver = Resolver::start()?;
+    let checked = runtime.block_on(panics::caught(async {
+        panics::inject("verify");
+        run(invocation, environment, default_paths, &resolver, &mut list).await;
+    }));
+    if let Err(panicked) = checked {
+        let after = list.checks.last().map_or("the start", |check| check.check);
+        let text = format!("what comes after {after} met {panicked}");
+        list.fail("verify", text, "What it would have checked is not known");
+    }
+    // A name that is being looked up is not worth a wait.
+    runtime.shutdown_background();
+    let (is_ok, text) = (list.is_ok(), list.json());
+    if json {
+        let _ = writeln!(output, "{text}");
+    }
+    Ok(is_ok)
+}
+
+/// Checks everything, from the configuration on; without one there is nothing else to check.
+async fn run(
+    invocation: &Invocation,
+    environment: &dyn Fn(&str) -> Option<String>,
+    default_paths: &[&Path],
+    resolver: &Resolver,
+    list: &mut Checklist<'_>,
+) {
+    let config = match Config::load(invocation, environment, default_paths) {
+        Ok(config) => config,
+        Err(error) => {
+            let advice = "The daemon does not start with it; nothing else is checked";
+            list.fail("configuration", error.to_string(), advice);
+            return;
+        }
+    };
+    host::check(&config, list);
+    let service = service::check(&config, environment, resolver, list).await;
+    segment::check(&config, service.as_ref(), list).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_one_line_that_says_what_to_do() {
+        let mut lines = Vec::new();
+        let mut listener = |check: &Check| lines.push(check.to_string());
+        let mut list = Checklist::new(&mut listener);
+        list.ok("region", "eu-west-1");
+        list.note("io_uring", "denied.\n  By whom is not known.", "Allow it");
+        assert!(list.is_ok());
+        list.fail("name", "no address", "Look for slips");
+        assert!(!list.is_ok());
+        let json: serde_json::Value = serde_json::from_str(&list.json()).unwrap();
+        assert_eq!((&json["ok"], &json["checks"][2]["verdict"]), (&false.into(), &"fail".into()));
+        assert_eq!(json["checks"][1]["advice"], "Allow it");
+        assert_eq!(
+            lines,
+            [
+                "ok    region: eu-west-1",
+                "note  io_uring: denied. By whom is not known. Allow it",
+                "FAIL  name: no address. Look for slips",
+            ]
+        );
+    }
+}

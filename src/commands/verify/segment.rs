@@ -1,0 +1,398 @@
+//! The running daemon, and a segment that is followed through it to the service.
+//!
+//! The segment is a whole trace of its own, named [`NAME`]. Its way shows in the daemon's counters:
+//! received; then all that had been received by then has left, and none of it was lost or turned
+//! down. With other segments around that is no proof for this very one; to read it back from the
+//! service is, where the credentials allow it.
+
+use super::Checklist;
+use super::service::Service;
+use crate::admin::health::ask::{self, AskError};
+use crate::aws::ANSWER_BYTES_MAX;
+use crate::base::address;
+use crate::config::Config;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What the segment is called in the console.
+const NAME: &str = "xray-verify";
+
+/// A datagram on its own host has arrived by then, or never will.
+const ARRIVAL_TIME: Duration = Duration::from_secs(3);
+
+/// A batch leaves when it is a second old; then there is time for some attempts. Less of it where
+/// the daemon says itself that it cannot send.
+const ACCEPTANCE_TIME: Duration = Duration::from_secs(15);
+const ACCEPTANCE_TIME_NOT_READY: Duration = Duration::from_secs(3);
+
+/// The service shows a trace within a few seconds.
+const READ_BACK_TIME: Duration = Duration::from_secs(15);
+
+/// How often the daemon, and the service, are asked.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+const READ_BACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The path of `BatchGetTraces`.
+const READ_BACK_PATH: PathAndQuery = PathAndQuery::from_static("/Traces");
+
+/// What is said of a daemon that was there a moment ago.
+const GONE: &str = "the daemon ended, or answers no more, while it had the segment";
+
+/// The counters that the way of a segment shows in.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    received: u64,
+    sent: u64,
+    rejected: u64,
+    dropped: u64,
+    spooled: u64,
+    replayed: u64,
+}
+
+impl Counts {
+    fn of(page: &str) -> Self {
+        let sum = |name: &str| -> u64 {
+            let values = page.lines().filter_map(|line| {
+                let rest = line.strip_prefix(name)?;
+                let value = rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next())??;
+                value.parse::<u64>().ok()
+            });
+            values.sum()
+        };
+        Self {
+            received: sum("xray_segments_received_total"),
+            sent: sum("xray_segments_sent_total"),
+            rejected: sum("xray_segments_rejected_total"),
+            dropped: sum("xray_segments_dropped_total"),
+            spooled: sum("xray_segments_spooled_total"),
+            replayed: sum("xray_segments_replayed_total"),
+        }
+    }
+
+    /// Received segments that are not held any more.
+    fn settled(&self) -> u64 {
+        let left = self.sent + self.rejected + self.dropped + self.spooled;
+        left.saturating_sub(self.replayed)
+    }
+}
+
+/// Whether a segment is with the service.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// All that was received has been accepted.
+    Accepted,
+    /// It, or another one of those around it, was turned down.
+    TurnedDown,
+    /// It, or another one, was given up or put into the spool.
+    Lost,
+    /// The daemon that had it is not there any more.
+    Gone,
+    /// Nobody knows yet.
+    Open,
+}
+
+impl Fate {
+    /// What became of a segment that was received between `before` and `arrival`.
+    fn of(before: Counts, arrival: Counts, now: Counts) -> Self {
+        if now.received < arrival.received {
+            // Another one, which counts from zero.
+            Self::Gone
+        } else if now.settled() < arrival.received {
+            Self::Open
+        } else if now.rejected > before.rejected {
+            Self::TurnedDown
+        } else if now.dropped > before.dropped || now.spooled > before.spooled {
+            Self::Lost
+        } else {
+            Self::Accepted
+        }
+    }
+}
+
+pub(super) async fn check(config: &Config, service: Option<&Service>, list: &mut Checklist<'_>) {
+    let Some(is_ready) = check_daemon(&config.tcp_address, list) else { return };
+    let patience = if is_ready { ACCEPTANCE_TIME } else { ACCEPTANCE_TIME_NOT_READY };
+    let trace_id = new_trace_id();
+    if send_and_follow(config, &trace_id, patience, list).await
+        && let Some(service) = service
+    {
+        read_back(service, &trace_id, list).await;
+    }
+}
+
+/// Says whether the daemon can send, if there is one.
+fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
+    let report = match ask::report(address, "/health") {
+        Ok(report) => report,
+        Err(error @ AskError::Unreachable { .. }) => {
+            let advice =
+                "Start the daemon, or correct the address: it is that of Socket.TCPAddress";
+            list.fail("daemon", error.to_string(), advice);
+            return None;
+        }
+        Err(error) => {
+            let advice = "Stop what has the port, the original daemon perhaps, or give the address \
+                          of the daemon with -t";
+            list.fail("daemon", error.to_string(), advice);
+            return None;
+        }
+    };
+    let version = report.version.unwrap_or_default();
+    let text = format!("xrayd {version} on TCP {address} is {}", report.status);
+    if !report.is_well {
+        let advice = "This is a fault of xrayd: restart it, and report it";
+        list.fail("daemon", format!("{text}: {}", report.reasons.join("; ")), advice);
+    } else if version != env!("CARGO_PKG_VERSION") {
+        let advice = "Restart it after an update";
+        list.note("daemon", format!("{text}; this is {}", env!("CARGO_PKG_VERSION")), advice);
+    } else {
+        list.ok("daemon", text);
+    }
+    match ask::report(address, "/ready") {
+        Ok(report) if report.is_well => list.ok("ready", "nothing keeps segments from being sent"),
+        Ok(report) => list.fail(
+            "ready",
+            format!("the daemon cannot send what it has: {}", report.reasons.join("; ")),
+            "Mend that; where the checks above are well, the daemon runs with other settings, \
+             credentials or another network than this command",
+        ),
+        Err(error) => list.fail("ready", error.to_string(), ""),
+    }
+    Some(list.is_last_well())
+}
+
+/// A trace of now, with a number that nobody else has.
+fn new_trace_id() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let number = fastrand::u128(..) >> 32;
+    format!("1-{:08x}-{number:024x}", now.as_secs() & 0xffff_ffff)
+}
+
+/// The datagram that an SDK would send.
+fn datagram(trace_id: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let document = json!({
+        "trace_id": trace_id,
+        "id": format!("{:016x}", fastrand::u64(..)),
+        "name": NAME,
+        "start_time": now - 0.001,
+        "end_time": now,
+        "annotations": {"xrayd_verify": true},
+    });
+    format!("{{\"format\":\"json\",\"version\":1}}\n{document}")
+}
+
+/// Sends the segment, and waits until it is with the service; says whether it may be.
+async fn send_and_follow(
+    config: &Config,
+    trace_id: &str,
+    patience: Duration,
+    list: &mut Checklist<'_>,
+) -> bool {
+    let (udp, tcp) = (&config.udp_address, &config.tcp_address);
+    let counts = || ask::fetch(tcp, "/metrics").map(|(_, page)| Counts::of(&page));
+    let followed = async {
+        let before = counts().map_err(|error| error.to_string())?;
+        send(udp, &datagram(trace_id)).map_err(|error| format!("UDP {udp}: {error}"))?;
+        let arrival = wait(ARRIVAL_TIME, || match counts() {
+            Ok(now) => (now.received > before.received).then_some(Ok(now)),
+            Err(_) => Some(Err(GONE.to_owned())),
+        });
+        let arrival = arrival.await.ok_or(format!("nothing sent to UDP {udp} arrives"))?;
+        Ok::<_, String>((before, arrival?))
+    };
+    let (before, arrival) = match followed.await {
+        Ok(counts) => counts,
+        Err(problem) => {
+            let advice = "Give the daemon's own addresses with -b and -t: what listens there is \
+                          another program, another container, or behind a firewall";
+            list.fail("segment", problem, advice);
+            return false;
+        }
+    };
+    let fate = wait(patience, || {
+        let fate = counts().map_or(Fate::Gone, |now| Fate::of(before, arrival, now));
+        (fate != Fate::Open).then_some(fate)
+    });
+    let log = "The daemon's log names it and the reason";
+    match fate.await.unwrap_or(Fate::Open) {
+        Fate::Accepted => {
+            list.ok("segment", format!("the service has accepted it (trace {trace_id})"));
+            return true;
+        }
+        // Others are on their way too, so it may be one of theirs.
+        Fate::TurnedDown | Fate::Lost if arrival.received > before.received + 1 => {
+            let text = format!(
+                "it was received, and of those around it some were not accepted (trace {trace_id})"
+            );
+            list.note("segment", text, log);
+            return true;
+        }
+        Fate::TurnedDown => list.fail("segment", "the service turns it down", log),
+        Fate::Gone => list.fail("segment", GONE, "Its log, or the system's, says why it ended"),
+        Fate::Lost => {
+            let advice = "The daemon cannot send: see what keeps it above, and its log";
+            list.fail("segment", "it was received and given up, or put into the spool", advice);
+        }
+        Fate::Open => {
+            let seconds = patience.as_secs();
+            let text = format!("it was received and is not accepted after {seconds} s; it is kept");
+            let advice = "The daemon cannot send, or has much to send before it: see /ready, its \
+                          log and xray_segments_held";
+            list.fail("segment", text, advice);
+        }
+    }
+    false
+}
+
+/// Sends a datagram, and waits a little for the kernel to say that nobody listens.
+fn send(address: &str, datagram: &str) -> io::Result<()> {
+    let target = address::resolve(address)?.into_iter().map(address::reachable).next();
+    let target = target.ok_or(io::ErrorKind::NotFound)?;
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    socket.send(datagram.as_bytes())?;
+    // Nobody answers a datagram; what comes is the kernel's word that the port is closed.
+    socket.set_read_timeout(Some(ASK_INTERVAL))?;
+    match socket.recv(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(io::Error::other("nobody listens there"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Looks until there is something to see, or the time is over.
+async fn wait<T>(time: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + time;
+    loop {
+        match look() {
+            Some(found) => return Some(found),
+            None if Instant::now() >= end => return None,
+            None => tokio::time::sleep(ASK_INTERVAL).await,
+        }
+    }
+}
+
+/// What the service says of a trace.
+enum Reading {
+    Found,
+    NotYet,
+    Denied(String),
+    Failed(String),
+}
+
+/// Reads the trace back, as soon as the service shows it.
+async fn read_back(service: &Service, trace_id: &str, list: &mut Checklist<'_>) {
+    let look = |why: &str| format!("{why}; look for trace {trace_id} in the console");
+    let end = Instant::now() + READ_BACK_TIME;
+    loop {
+        match read(service, trace_id).await {
+            Reading::Found => {
+                return list.ok("read_back", format!("the service shows trace {trace_id}"));
+            }
+            Reading::NotYet if Instant::now() < end => {}
+            Reading::NotYet => {
+                let why = format!("not shown after {} s", READ_BACK_TIME.as_secs());
+                let advice = "The service may need longer, or another account or region has it";
+                return list.note("read_back", look(&why), advice);
+            }
+            Reading::Denied(reason) => {
+                let why = format!("these credentials may not read traces ({reason})");
+                let advice = "A daemon need not: xray:BatchGetTraces is no part of its policy";
+                return list.note("read_back", look(&why), advice);
+            }
+            Reading::Failed(reason) => return list.note("read_back", look(&reason), ""),
+        }
+        tokio::time::sleep(READ_BACK_INTERVAL).await;
+    }
+}
+
+async fn read(service: &Service, trace_id: &str) -> Reading {
+    let Service { client, signer, credentials } = service;
+    let body = Bytes::from(json!({"TraceIds": [trace_id]}).to_string());
+    let json = HeaderValue::from_static("application/json");
+    let head = (Method::POST, &READ_BACK_PATH, HeaderMap::from_iter([(CONTENT_TYPE, json)]));
+    let request = match signer.sign_for_client(head, body, credentials, SystemTime::now()) {
+        Ok(request) => request,
+        Err(error) => return Reading::Failed(error.to_string()),
+    };
+    let answer = match client.send(request, ANSWER_BYTES_MAX).await {
+        Ok(answer) => answer,
+        Err(error) => return Reading::Failed(error.to_string()),
+    };
+    let text = match answer.text() {
+        Ok(text) => text,
+        Err(error) => return Reading::Failed(format!("{}, and {error}", answer.status)),
+    };
+    let body: Value = serde_json::from_slice(&text).unwrap_or_default();
+    if answer.status == StatusCode::FORBIDDEN {
+        return Reading::Denied("xray:BatchGetTraces".to_owned());
+    }
+    if !answer.status.is_success() {
+        return Reading::Failed(format!("the service answers {}", answer.status));
+    }
+    let traces = body["Traces"].as_array().into_iter().flatten();
+    let mut segments = traces.filter_map(|trace| trace["Segments"].as_array()).flatten();
+    let is_there =
+        segments.any(|part| part["Document"].as_str().is_some_and(|it| it.contains(NAME)));
+    if is_there { Reading::Found } else { Reading::NotYet }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(received: u64, sent: u64, rejected: u64, dropped: u64) -> Counts {
+        Counts { received, sent, rejected, dropped, spooled: 0, replayed: 0 }
+    }
+
+    #[test]
+    fn counters_are_summed_over_their_labels() {
+        let page = "# TYPE xray_segments_rejected counter\n\
+                    xray_segments_received_total 12\nxray_segments_sent_total 7\n\
+                    xray_segments_rejected_total{reason=\"header\"} 2\n\
+                    xray_segments_rejected_total{reason=\"refused\"} 3\n\
+                    xray_segments_received_total_more 99\n";
+        let counts = Counts::of(page);
+        assert_eq!((counts.received, counts.sent, counts.rejected, counts.dropped), (12, 7, 5, 0));
+        assert_eq!(counts.settled(), 12);
+    }
+
+    #[test]
+    fn a_segment_is_accepted_when_all_that_came_before_it_is_settled() {
+        let (before, arrival) = (counts(10, 8, 0, 0), counts(11, 9, 0, 0));
+        let fate = |now| Fate::of(before, arrival, now);
+        assert_eq!(fate(counts(11, 10, 0, 0)), Fate::Open);
+        assert_eq!(fate(counts(11, 11, 0, 0)), Fate::Accepted);
+        // What comes later is of no matter.
+        assert_eq!(fate(counts(500, 11, 0, 0)), Fate::Accepted);
+        assert_eq!(fate(counts(11, 10, 1, 0)), Fate::TurnedDown);
+        assert_eq!(fate(counts(11, 10, 0, 1)), Fate::Lost);
+        assert_eq!(fate(counts(0, 0, 0, 0)), Fate::Gone, "started anew");
+        let spooled = Counts { spooled: 1, ..counts(11, 10, 0, 0) };
+        assert_eq!(fate(spooled), Fate::Lost);
+    }
+
+    #[test]
+    fn a_trace_id_is_as_the_service_wants_it_and_no_two_are_alike() {
+        let [first, second] = [new_trace_id(), new_trace_id()];
+        assert_ne!(first, second);
+        let parts: Vec<_> = first.split('-').map(str::len).collect();
+        assert_eq!(parts, [1, 8, 24]);
+        let datagram = datagram(&first);
+        let (_, document) = datagram.split_once('\n').unwrap();
+        let document: Value = serde_json::from_str(document).unwrap();
+        assert_eq!((&document["trace_id"], &document["name"]), (&first.into(), &NAME.into()));
+    }
+}

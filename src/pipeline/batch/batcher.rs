@@ -1,0 +1,149 @@
+//! Which batch a segment goes to, and when a batch is done.
+
+use super::LANE_COUNT_MAX;
+use super::body::Unhashed;
+use super::lane::{Lane, OutOfChunks};
+use super::{AGE_MAX, Batch, DOCUMENT_COUNT_MAX};
+use crate::base::memory::Pool;
+use crate::pipeline::ring::PackedSegment;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Batches that fill faster than this call for another lane.
+const LANE_FILL_TIME_MIN: Duration = Duration::from_millis(100);
+
+/// Puts segments together into batches.
+#[derive(Debug)]
+pub struct Batcher {
+    pool: Arc<Pool>,
+    lanes: Vec<Lane>,
+    pub(super) lane_count: usize,
+    body_bytes_max: usize,
+    finished: VecDeque<Unhashed>,
+    /// Was hashed together with one that has been taken.
+    hashed: Option<Batch>,
+}
+
+impl Batcher {
+    /// A batcher with at most `lane_count_max` lanes that writes into chunks of `pool` and ends a
+    /// body before it passes `body_bytes_max`, unless a single document does.
+    pub fn new(pool: Arc<Pool>, body_bytes_max: usize, lane_count_max: usize) -> Self {
+        let lanes = (0..lane_count_max.clamp(1, LANE_COUNT_MAX)).map(|_| Lane::default()).collect();
+        Self { pool, lanes, lane_count: 1, body_bytes_max, finished: VecDeque::new(), hashed: None }
+    }
+
+    /// Adds a segment that came at `received_at`; [`pop`](Self::pop) then has the batches it
+    /// filled.
+    ///
+    /// # Errors
+    ///
+    /// When the pool has no chunk left; the segment is then not in any batch.
+    pub fn add(
+        &mut self,
+        segment: &PackedSegment<'_>,
+        received_at: Instant,
+        now: Instant,
+    ) -> Result<(), OutOfChunks> {
+        let index = self.lane_of(segment);
+        let lane = &mut self.lanes[index];
+        // Most documents grow by a tenth when escaped; one that grows more only ends the body late.
+        let expected_bytes = lane.length + segment.document_length_bytes() * 9 / 8;
+        if !lane.documents.is_empty() && expected_bytes > self.body_bytes_max {
+            self.finish(index, now);
+        }
+        let lane = &mut self.lanes[index];
+        lane.add(segment, &self.pool)?;
+        lane.oldest_at = Some(lane.oldest_at.map_or(received_at, |oldest| oldest.min(received_at)));
+        if lane.documents.len() == DOCUMENT_COUNT_MAX {
+            self.finish(index, now);
+        }
+        Ok(())
+    }
+
+    fn lane_of(&self, segment: &PackedSegment<'_>) -> usize {
+        match segment.field(segment.fields.trace_id) {
+            Some(trace_id) if self.lane_count > 1 => spread(trace_id) % self.lane_count,
+            _ => 0,
+        }
+    }
+
+    fn finish(&mut self, index: usize, now: Instant) {
+        let Some(batch) = self.lanes[index].finish() else { return };
+        let fill_time = now.saturating_duration_since(batch.oldest_at);
+        if batch.documents.len() == DOCUMENT_COUNT_MAX && fill_time < LANE_FILL_TIME_MIN {
+            self.lane_count = (self.lane_count + 1).min(self.lanes.len());
+        } else if fill_time >= AGE_MAX {
+            self.lane_count = (self.lane_count / 2).max(1);
+        }
+        self.finished.push_back(batch);
+    }
+
+    /// Ends the batches whose oldest document is [`AGE_MAX`] old at `now`.
+    pub fn finish_due(&mut self, now: Instant) {
+        for index in 0..self.lanes.len() {
+            let oldest_at = self.lanes[index].oldest_at;
+            if oldest_at.is_some_and(|oldest| now.saturating_duration_since(oldest) >= AGE_MAX) {
+                self.finish(index, now);
+            }
+        }
+    }
+
+    /// Ends all batches, full or not.
+    pub fn finish_all(&mut self, now: Instant) {
+        for index in 0..self.lanes.len() {
+            self.finish(index, now);
+        }
+    }
+
+    /// When the next batch is due by age; `None` while nothing waits.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.oldest_at).min().map(|oldest| oldest + AGE_MAX)
+    }
+
+    /// Takes the oldest finished batch. The next one is hashed together with it: who waits for
+    /// [two](Self::has_two) saves a third of that work.
+    pub fn pop(&mut self) -> Option<Batch> {
+        if let Some(batch) = self.hashed.take() {
+            return Some(batch);
+        }
+        let first = self.finished.pop_front()?;
+        let Some(second) = self.finished.pop_front() else { return Some(first.hash()) };
+        let [first, second] = Unhashed::hash_two([first, second]);
+        self.hashed = Some(second);
+        Some(first)
+    }
+
+    /// Whether two batches or more are finished.
+    pub fn has_two(&self) -> bool {
+        self.finished.len() > 1
+    }
+
+    /// Segments in open and finished batches that have not been taken, counted one by one.
+    pub fn segment_count(&self) -> usize {
+        let open = self.lanes.iter().map(|lane| lane.documents.len());
+        let finished = self.finished.iter().map(|batch| batch.documents.len());
+        let hashed = self.hashed.iter().map(|batch| batch.documents.len());
+        open.chain(finished).chain(hashed).sum()
+    }
+
+    /// Memory that they take up.
+    pub fn memory_bytes(&self) -> usize {
+        let open = self.lanes.iter().map(Lane::memory_bytes);
+        let finished = self.finished.iter().map(Unhashed::memory_bytes);
+        let hashed = self.hashed.iter().map(Batch::memory_bytes);
+        open.chain(finished).chain(hashed).sum()
+    }
+}
+
+/// A number for a trace: the same for the same id, and evenly spread, since the end of an id is
+/// random. Not a hash of all of it, which every segment would pay for.
+fn spread(trace_id: &[u8]) -> usize {
+    let mut end = [0; 8];
+    for (place, byte) in end.iter_mut().zip(trace_id.iter().rev()) {
+        *place = *byte;
+    }
+    // The golden ratio of 64 bits, so that each digit counts in the upper half.
+    let product = u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    usize::try_from(product >> 32).unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! What a receiver thread does with a datagram: parse it, pack it into the ring, count it.
+//!
+//! In: the datagrams of one drain. Out: segments in the thread's own ring, which wakes the upload
+//! thread where that is due. Counts are kept in plain integers and published once a drain.
+//!
+//! A panic costs the datagram that it comes with: the rest of the drain is taken, and the alarm
+//! asks for the daemon's end in order.
+
+use crate::base::account::{Account, Counter, DropReason, RejectReason};
+use crate::base::log::RateLimit;
+use crate::base::panics::{self, Alarm};
+use crate::pipeline::receive::{Queue, Sink};
+use crate::pipeline::ring::{Drain, Producer};
+use crate::pipeline::segment::{Form, Parser, Rejection};
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::{debug, error, info, warn};
+
+static INVALID_HEADER: RateLimit = RateLimit::new();
+static NO_DOCUMENT: RateLimit = RateLimit::new();
+static SHOWN: RateLimit = RateLimit::new();
+static EMPTY: RateLimit = RateLimit::new();
+static NOT_JSON: RateLimit = RateLimit::new();
+static NOT_UTF8: RateLimit = RateLimit::new();
+static DROPPED: RateLimit = RateLimit::new();
+static KERNEL_DROPPED: RateLimit = RateLimit::new();
+static EXHAUSTED: RateLimit = RateLimit::new();
+
+/// A receiver thread's way from datagram to ring.
+#[derive(Debug)]
+pub struct Intake {
+    parser: Parser,
+    producer: Producer,
+    account: Arc<Account>,
+    /// Its place in the account.
+    receiver_index: usize,
+    alarm: Alarm,
+}
+
+/// The counts of one drain.
+#[derive(Debug, Default)]
+struct Counts {
+    received: u64,
+    empty: u64,
+    invalid_header: u64,
+    no_document: u64,
+    not_json: u64,
+    not_utf8: u64,
+    dropped: u64,
+}
+
+impl Intake {
+    /// The intake of a receiver: it fills `producer`, counts into `account`, which must know the
+    /// receiver's number, and raises `alarm` when a datagram causes a panic. When it is dropped the
+    /// ring is closed.
+    pub fn new(
+        producer: Producer,
+        account: Arc<Account>,
+        receiver_index: usize,
+        alarm: Alarm,
+    ) -> Self {
+        Self { parser: Parser::default(), producer, account, receiver_index, alarm }
+    }
+
+    /// Closes the ring, so that the upload thread knows that nothing more comes.
+    pub fn close(self) {}
+}
+
+impl Sink for Intake {
+    fn drain<'a>(&mut self, mut datagrams: impl Iterator<Item = &'a [u8]>) {
+        let mut counts = Counts::default();
+        let mut drain = self.producer.begin(Instant::now());
+        let mut take_all = |parser: &mut Parser| {
+            for datagram in &mut datagrams {
+                take(datagram, parser, &mut drain, &mut counts);
+            }
+        };
+        while let Err(panicked) = panics::catch(|| take_all(&mut self.parser)) {
+            self.alarm.raise(panicked);
+            self.parser = Parser::default();
+        }
+        // Received before anything can be sent: the account never shows more sent than received.
+        counts.publish(&self.account);
+        self.account.receivers[self.receiver_index].datagrams.add(counts.received + counts.empty);
+        drain.commit();
+    }
+
+    fn kernel_dropped(&mut self, count: u32, queue: Queue) {
+        self.account.kernel_drops.add(u64::from(count));
+        self.account.receivers[self.receiver_index].kernel_drops.add(u64::from(count));
+        KERNEL_DROPPED.log(|more| {
+            let index = self.receiver_index;
+            warn!(
+                "The kernel dropped {count} datagrams: the queue of {} bytes of receiver {index} \
+                 was full. {}{more}",
+                queue.granted_bytes,
+                queue.advice()
+            );
+        });
+    }
+
+    fn buffers_exhausted(&mut self, count: u32) {
+        self.account.receive_buffers_exhausted.add(u64::from(count));
+        EXHAUSTED.log(|more| {
+            debug!(
+                "Receiver {} had no buffer for a datagram {count} times; the kernel has kept it{more}",
+                self.receiver_index
+            );
+        });
+    }
+}
+
+fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mut Counts) {
+    if datagram.is_empty() {
+        counts.empty += 1;
+        return;
+    }
+    counts.received += 1;
+    panics::inject("datagram");
+    match parser.parse(datagram) {
+        Ok(segment) => {
+            match segment.fields.form {
+                Form::Json => {}
+                Form::Text => counts.not_json += 1,
+                Form::Bytes => counts.not_utf8 += 1,
+            }
+            counts.dropped += drain.push(&segment).dropped_count;
+        }
+        Err(Rejection::Header) => {
+            counts.invalid_header += 1;
+            show(Rejection::Header, datagram);
+        }
+        Err(Rejection::NoDocument) => {
+            counts.no_document += 1;
+            show(Rejection::NoDocument, datagram);
+        }
+    }
+}
+
+/// Shows the start of a datagram that was turned down, in the debug log only.
+fn show(rejection: Rejection, datagram: &[u8]) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let start = String::from_utf8_lossy(&datagram[..datagram.len().min(200)]);
+        SHOWN.log(|more| debug!("{rejection}: {start:?}{more}"));
+    }
+}
+
+impl Counts {
+    fn publish(&self, account: &Account) {
+        account.received.add(self.received);
+        let add = |counter: &Counter, count: u64| {
+            counter.add(count);
+            count > 0
+        };
+        if add(&account.datagrams_empty, self.empty) {
+            EMPTY.log(|more| info!("An empty datagram is ignored{more}"));
+        }
+        if add(account.rejected(RejectReason::Header), self.invalid_header) {
+            INVALID_HEADER.log(|more| warn!("{}{more}", Rejection::Header));
+        }
+        if add(account.rejected(RejectReason::NoDocument), self.no_document) {
+            NO_DOCUMENT.log(|more| warn!("{}{more}", Rejection::NoDocument));
+        }
+        if add(&account.documents_not_json, self.not_json) {
+            NOT_JSON.log(|more| {
+                info!(
+                    "A document is not JSON, or nested too deeply to be looked into; it is \
+                     forwarded and the service answers for it{more}"
+                );
+            });
+        }
+        if add(&account.documents_invalid_utf8, self.not_utf8) {
+            NOT_UTF8.log(|more| {
+                warn!("A document is not UTF-8; what is invalid is sent as U+FFFD{more}");
+            });
+        }
+        if add(account.dropped(DropReason::Memory), self.dropped) {
+            DROPPED.log(|more| {
+                error!(
+                    "Segment dropped. Consider increasing memory limit (-m): \
+                     {} of the oldest gave way{more}",
+                    self.dropped
+                );
+            });
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! All memory that segments may take, worked out once, before the start.
+//!
+//! In: the size that the operator allows (`-m`, `TotalBufferSizeMB`) or, without one, the size of
+//! the machine and of its cgroup. Out: [`Limits`], one number for each holder of memory; `xray
+//! limits` shows them. Nothing else in the daemon decides how much it may hold.
+
+mod host;
+
+pub use host::Host;
+
+use crate::base::memory::CHUNK_BYTES;
+use crate::pipeline::batch::{LANE_COUNT_MAX, escape};
+use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
+use crate::pipeline::spool;
+use std::fmt;
+
+/// One megabyte, as `-m` counts them.
+pub const MEGABYTE: u64 = 1024 * 1024;
+
+/// The least that the daemon works with, and what it takes on the smallest machines.
+pub const TOTAL_BYTES_MIN: u64 = 3 * MEGABYTE;
+
+/// Datagrams that one system call takes at most.
+const RECEIVE_SLOT_COUNT_MAX: usize = 64;
+
+/// Receive slots of a receiver at least.
+const RECEIVE_SLOT_COUNT_MIN: usize = 4;
+
+/// Bytes of queue asked of the kernel for a socket, at least and at most. The kernel counts twice
+/// that, for its own overhead; 32 MB then hold some 29,000 segments.
+const SOCKET_QUEUE_BYTES_MIN: usize = 64 * 1024;
+const SOCKET_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Receivers where the operator names no number, at most.
+const RECEIVER_COUNT_AUTO_MAX: usize = 16;
+
+/// Full parcels that a ring takes at most: it is a hand-over and not a store; 1,024 parcels are
+/// about 15,000 segments.
+const RING_PARCEL_COUNT_MAX: usize = 1024;
+
+/// A parcel's place in a ring.
+const RING_PLACE_BYTES: u64 = 128;
+
+/// Chunks that a document takes at most when it is escaped: all of a datagram, sixfold.
+const ESCAPED_DOCUMENT_CHUNK_COUNT_MAX: usize =
+    (RECEIVE_SLOT_BYTES * escape::EXPANSION_MAX).div_ceil(CHUNK_BYTES - 8);
+
+/// What the parser of one receiver takes: a copy of the document, simd-json's copy of it, the
+/// places of its structural characters, and a tape as long as is kept from one to the next.
+const PARSER_BYTES: u64 = 512 * 1024;
+
+/// What the pool notes beside each chunk: its place in the free list.
+const CHUNK_OVERHEAD_BYTES: u64 = 64;
+
+/// A chunk and what the pool notes of it.
+const CHUNK_AND_PLACE_BYTES: u64 = CHUNK_BYTES as u64 + CHUNK_OVERHEAD_BYTES;
+
+/// What the operator asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Megabytes of the whole; 0 is automatic.
+    pub buffer_size_mb: u64,
+    /// Threads that receive; 0 is automatic.
+    pub receiver_count: usize,
+    /// Whether there is a spool.
+    pub has_spool: bool,
+}
+
+/// How much each holder may hold. Together they are at most `total_bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The whole.
+    pub total_bytes: u64,
+    /// Threads that receive, each with a socket, slots, a parser and a ring of its own.
+    pub receiver_count: usize,
+    /// Receive slots of each receiver.
+    pub receive_slot_count: usize,
+    /// Bytes of queue asked of the kernel for each receiver's socket.
+    pub socket_queue_bytes: usize,
+    /// Chunks of the pool: rings, open batches, waiting batches and bodies in flight share them.
+    pub chunk_count_max: usize,
+    /// Chunks that receivers leave to batches.
+    pub batch_reserve_count: usize,
+    /// Chunks that must be free before a parcel is taken out of a ring, so that all of its
+    /// segments find room in batches.
+    pub parcel_room_count: usize,
+    /// Full parcels that a ring takes.
+    pub ring_parcel_count_max: usize,
+    /// Bytes of a request body; a larger single document goes alone.
+    pub body_bytes_max: usize,
+    /// Open batches at most.
+    pub lane_count_max: usize,
+    /// What records of the spool are checked in; 0 without a spool.
+    pub spool_buffer_bytes: u64,
+}
+
+impl Limits {
+    /// Derives every limit from what the operator asks for and what the host has.
+    pub fn derive(wanted: Wanted, host: Host) -> Self {
+        let Wanted { buffer_size_mb, receiver_count, has_spool } = wanted;
+        let total_bytes = match buffer_size_mb {
+            0 => default_total_bytes(host),
+            megabytes => megabytes.saturating_mul(MEGABYTE).max(TOTAL_BYTES_MIN),
+        };
+        let receiver_count = receiver_count_within(total_bytes, receiver_count, host);
+        let receivers = receiver_count as u64;
+
+        // A sixteenth for the slots, sixty-four at most: a larger system call saves nothing more.
+        let slots = total_bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
+        let receive_slot_count = clamp(slots, RECEIVE_SLOT_COUNT_MIN, RECEIVE_SLOT_COUNT_MAX);
+        // A quarter for the kernel's queues, where a burst waits.
+        let queue = total_bytes / 4 / receivers / 2;
+        let socket_queue_bytes = clamp(queue, SOCKET_QUEUE_BYTES_MIN, SOCKET_QUEUE_BYTES_MAX);
+        // No more places than there could be parcels.
+        let ring_parcel_count_max =
+            clamp(total_bytes / CHUNK_BYTES as u64, 1, RING_PARCEL_COUNT_MAX);
+
+        let receiver_bytes = ((receive_slot_count * RECEIVE_SLOT_BYTES) as u64)
+            + 2 * socket_queue_bytes as u64
+            + ring_parcel_count_max as u64 * RING_PLACE_BYTES
+            + PARSER_BYTES;
+        // Fifty usual documents are 60 kB. A sixteenth keeps one body from filling all.
+        let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
+        let spool_buffer_bytes = if has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
+        // The rest is chunks; a sixteenth of a terabyte is more than any queue is built for.
+        let rest = total_bytes.saturating_sub(receivers * receiver_bytes + spool_buffer_bytes);
+        let chunks = rest / CHUNK_AND_PLACE_BYTES;
+        let chunk_count_max = clamp(chunks, 64, 1 << 22);
+
+        let lane_count_max = (chunk_count_max / 16).clamp(1, LANE_COUNT_MAX);
+        // A parcel can make every lane begin a chunk.
+        let parcel_room_count = ESCAPED_DOCUMENT_CHUNK_COUNT_MAX + lane_count_max;
+
+        Self {
+            total_bytes,
+            receiver_count,
+            receive_slot_count,
+            socket_queue_bytes,
+            chunk_count_max,
+            // What is reserved holds nothing in an outage; a little more than a parcel's room lets
+            // calls begin while the rings are full.
+            // Each receiver may take one that another has just looked at.
+            batch_reserve_count: (chunk_count_max / 32).min(256).max(parcel_room_count)
+                + receiver_count,
+            parcel_room_count,
+            ring_parcel_count_max,
+            body_bytes_max,
+            lane_count_max,
+            spool_buffer_bytes,
+        }
+    }
+
+    /// The holders of memory: what each is, how many there are, the bytes of one.
+    pub fn holders(&self) -> [(&'static str, u64, u64); 6] {
+        let receivers = self.receiver_count as u64;
+        [
+            (
+                "receive slots",
+                receivers * self.receive_slot_count as u64,
+                RECEIVE_SLOT_BYTES as u64,
+            ),
+            (
+                "socket queues, with the kernel's overhead",
+                receivers,
+                2 * self.socket_queue_bytes as u64,
+            ),
+            ("parsers", receivers, PARSER_BYTES),
+            ("places in rings", receivers * self.ring_parcel_count_max as u64, RING_PLACE_BYTES),
+            ("buffer of the spool", 1, self.spool_buffer_bytes),
+            (
+                "chunks, in rings, batches and bodies",
+                self.chunk_count_max as u64,
+                CHUNK_AND_PLACE_BYTES,
+            ),
+        ]
+    }
+}
+
+/// The table of `xray limits`.
+impl fmt::Display for Limits {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "{:<44}{:>8}{:>12}{:>14}",
+            "holder of memory", "count", "bytes each", "bytes"
+        )?;
+        let mut sum = 0;
+        for (name, count, bytes) in self.holders() {
+            sum += count * bytes;
+            writeln!(out, "{name:<44}{count:>8}{bytes:>12}{:>14}", count * bytes)?;
+        }
+        writeln!(out, "{:<44}{:>8}{:>12}{sum:>14}", "all together", "", "")?;
+        writeln!(out, "{:<44}{:>8}{:>12}{:>14}", "allowed (-m)", "", "", self.total_bytes)?;
+        writeln!(out)?;
+        for (name, number) in [
+            ("receivers", self.receiver_count),
+            ("chunks that receivers leave to batches", self.batch_reserve_count),
+            ("open batches at most", self.lane_count_max),
+            ("bytes of a request's body", self.body_bytes_max),
+        ] {
+            writeln!(out, "{name:<44}{number:>8}")?;
+        }
+        Ok(())
+    }
+}
+
+/// 1 % of the machine, or 10 % of the cgroup's limit where that is less.
+fn default_total_bytes(host: Host) -> u64 {
+    let of_machine = host.memory_bytes / 100;
+    let of_cgroup = host.cgroup_limit_bytes.map_or(u64::MAX, |limit| limit / 10);
+    of_machine.min(of_cgroup).max(TOTAL_BYTES_MIN)
+}
+
+/// As many receivers as are asked for, or one a processor, as far as half of the memory goes.
+fn receiver_count_within(total_bytes: u64, asked_count: usize, host: Host) -> usize {
+    let receiver_bytes_min = (RECEIVE_SLOT_COUNT_MIN * RECEIVE_SLOT_BYTES) as u64
+        + 2 * SOCKET_QUEUE_BYTES_MIN as u64
+        + RING_PARCEL_COUNT_MAX as u64 * RING_PLACE_BYTES
+        + PARSER_BYTES;
+    let count_max = clamp(total_bytes / 2 / receiver_bytes_min, 1, usize::MAX);
+    let wanted_count = match asked_count {
+        0 => host.processor_count.min(RECEIVER_COUNT_AUTO_MAX),
+        asked_count => asked_count,
+    };
+    wanted_count.clamp(1, count_max)
+}
+
+fn clamp(value: u64, low: usize, high: usize) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX).clamp(low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: Host =
+        Host { memory_bytes: 24 << 30, cgroup_limit_bytes: None, processor_count: 4 };
+
+    fn derive(buffer_size_mb: u64, receiver_count: usize, host: Host) -> Limits {
+        Limits::derive(Wanted { buffer_size_mb, receiver_count, has_spool: false }, host)
+    }
+
+    fn sum_bytes(limits: &Limits) -> u64 {
+        limits.holders().iter().map(|(_, count, bytes)| count * bytes).sum()
+    }
+
+    #[test]
+    fn the_holders_together_stay_within_the_total() {
+        for megabytes in [3, 4, 6, 10, 64, 256, 4096] {
+            for (receiver_count, has_spool) in
+                [0, 1, 2, 3, 16, 64, 256].into_iter().flat_map(|n| [(n, false), (n, true)])
+            {
+                let wanted = Wanted { buffer_size_mb: megabytes, receiver_count, has_spool };
+                let limits = Limits::derive(wanted, HOST);
+                assert_eq!(limits.total_bytes, megabytes * MEGABYTE);
+                let sum = sum_bytes(&limits);
+                assert!(sum <= limits.total_bytes, "{megabytes} MB: {sum} of {limits:?}");
+                assert!(sum > limits.total_bytes * 8 / 10, "{megabytes} MB: {sum} of {limits:?}");
+                assert!(limits.chunk_count_max > limits.batch_reserve_count + 16, "{limits:?}");
+                assert!(limits.batch_reserve_count >= limits.parcel_room_count, "{limits:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_is_a_hundredth_of_the_machine_or_a_tenth_of_the_cgroup() {
+        assert_eq!(derive(0, 0, HOST).total_bytes, (24 << 30) / 100);
+        let sidecar = Host { cgroup_limit_bytes: Some(256 * MEGABYTE), ..HOST };
+        assert_eq!(derive(0, 0, sidecar).total_bytes, 256 * MEGABYTE / 10);
+        let small = Host { memory_bytes: 100 * MEGABYTE, ..HOST };
+        assert_eq!(derive(0, 0, small).total_bytes, TOTAL_BYTES_MIN);
+    }
+
+    #[test]
+    fn receivers_are_one_a_processor_and_as_many_as_memory_allows() {
+        assert_eq!(derive(64, 0, HOST).receiver_count, 4);
+        let large = Host { processor_count: 96, ..HOST };
+        assert_eq!(derive(1024, 0, large).receiver_count, RECEIVER_COUNT_AUTO_MAX);
+        assert_eq!(derive(1024, 64, HOST).receiver_count, 64);
+        assert_eq!(derive(3, 64, HOST).receiver_count, 1);
+        let small = Host { cgroup_limit_bytes: Some(64 * MEGABYTE), processor_count: 64, ..HOST };
+        assert_eq!(derive(0, 64, small).receiver_count, 3);
+    }
+
+    #[test]
+    fn a_size_beyond_all_memory_is_no_overflow() {
+        let limits = derive(u64::MAX, 256, HOST);
+        assert_eq!(limits.chunk_count_max, 1 << 22);
+    }
+
+    #[test]
+    fn the_table_names_every_holder_and_the_sum() {
+        let limits = derive(64, 2, HOST);
+        let table = limits.to_string();
+        for (name, ..) in limits.holders() {
+            assert!(table.contains(name), "{table}");
+        }
+        assert!(table.contains(&sum_bytes(&limits).to_string()), "{table}");
+        assert!(table.contains(&(64 * MEGABYTE).to_string()), "{table}");
+    }
+}

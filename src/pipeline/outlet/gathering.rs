@@ -1,0 +1,157 @@
+//! When what waits in the rings is taken.
+//!
+//! In: how much was taken, and when. Out: for how many segments the receivers wake the upload
+//! thread, and when it looks without being woken. Pure code.
+//!
+//! A wake-up costs more than the work on many segments, and a request costs less when others go
+//! with it: code and tables are in the caches, and one wake-up brings several answers. So where
+//! more than a batch comes within [`TOGETHER_TIME`], that long several batches wait for each other;
+//! at lower rates segments wait for their batch to be full or due.
+
+use crate::pipeline::batch::{AGE_MAX, DOCUMENT_COUNT_MAX};
+use std::time::{Duration, Instant};
+
+/// Segments are taken together for this long, where that gives a batch at least.
+const TOGETHER_TIME: Duration = Duration::from_millis(100);
+
+/// As many as are taken together at most, from each ring: five batches.
+const TOGETHER_COUNT: usize = 5 * DOCUMENT_COUNT_MAX;
+
+/// After silence the first segment wakes the upload thread: it starts the clock.
+const FIRST_COUNT: usize = 1;
+
+/// Follows what comes.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    /// When the rings are looked into, however little waits; `None` after silence.
+    look_at: Option<Instant>,
+    wake_count: usize,
+    since: Instant,
+}
+
+impl Gathering {
+    /// Nothing has come yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { look_at: None, wake_count: FIRST_COUNT, since: now }
+    }
+
+    /// How many segments in a ring are worth a wake-up.
+    pub(super) fn wake_count(&self) -> usize {
+        self.wake_count
+    }
+
+    /// When the rings have to be looked into without a wake-up.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Whether the rings are worth a look now that `waiting_count` segments wait in the fullest.
+    pub(super) fn is_due(&mut self, waiting_count: usize, now: Instant) -> bool {
+        if self.look_at.is_none() && waiting_count > 0 {
+            self.since = now;
+            self.wait(AGE_MAX, DOCUMENT_COUNT_MAX, now);
+        }
+        let is_late = self.look_at.is_some_and(|look_at| look_at <= now);
+        is_late || (waiting_count > 0 && waiting_count >= self.wake_count)
+    }
+
+    /// All that waited has been taken: `segment_count` since the last time.
+    pub(super) fn taken(&mut self, segment_count: usize, now: Instant) {
+        let time = now.saturating_duration_since(self.since);
+        self.since = now;
+        if segment_count == 0 {
+            (self.look_at, self.wake_count) = (None, FIRST_COUNT);
+        } else if time <= TOGETHER_TIME.mul_f64(segment_count as f64 / DOCUMENT_COUNT_MAX as f64) {
+            self.wait(TOGETHER_TIME, TOGETHER_COUNT, now);
+        } else {
+            self.wait(AGE_MAX, DOCUMENT_COUNT_MAX, now);
+        }
+    }
+
+    /// There is no room for what waits; an answer, and with it room, wakes the thread.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.wait(AGE_MAX, DOCUMENT_COUNT_MAX, now);
+    }
+
+    fn wait(&mut self, time: Duration, wake_count: usize, now: Instant) {
+        (self.look_at, self.wake_count) = (Some(now + time), wake_count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has segments come at an even rate and takes what is due; returns how many went at a time,
+    /// and how long the first of them had waited.
+    fn takes(rate: f64, gathering: &mut Gathering, now: &mut Instant) -> Vec<(usize, Duration)> {
+        let (mut waiting_count, mut first_at, mut takes) = (0, *now, Vec::new());
+        while takes.len() < 20 {
+            let next_at = *now + Duration::from_secs_f64(1.0 / rate);
+            let look_at = gathering.next_due().filter(|look_at| *look_at < next_at);
+            *now = look_at.unwrap_or(next_at);
+            if look_at.is_none() {
+                first_at = if waiting_count == 0 { *now } else { first_at };
+                waiting_count += 1;
+                // A receiver wakes nobody for less.
+                if waiting_count != gathering.wake_count() {
+                    continue;
+                }
+            }
+            if gathering.is_due(waiting_count, *now) {
+                gathering.taken(waiting_count, *now);
+                takes.push((waiting_count, *now - first_at));
+                waiting_count = 0;
+            }
+        }
+        takes
+    }
+
+    #[test]
+    fn what_waits_for_others_waits_for_few_and_not_for_long() {
+        let (mut now, seconds) = (Instant::now(), Duration::from_secs_f64);
+        for (rate, count, wait) in [
+            (10.0, 10, 1.0),
+            (100.0, 50, 0.5),
+            (1_000.0, 100, 0.1),
+            (2_000.0, 200, 0.1),
+            (20_000.0, 250, 0.0125),
+        ] {
+            let takes = takes(rate, &mut Gathering::new(now), &mut now);
+            for (taken_count, waited) in &takes[2..] {
+                assert!(taken_count.abs_diff(count) <= 1, "{rate}/s: {takes:?}");
+                assert!(*waited <= seconds(wait + 0.001), "{rate}/s: {takes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_of_a_burst_go_as_soon_as_there_is_a_batch() {
+        let mut now = Instant::now();
+        let takes = takes(100_000.0, &mut Gathering::new(now), &mut now);
+        assert_eq!((takes[0].0, takes[1].0), (DOCUMENT_COUNT_MAX, TOGETHER_COUNT));
+    }
+
+    #[test]
+    fn after_a_look_at_nothing_there_is_no_clock_until_something_comes() {
+        let mut now = Instant::now();
+        let mut gathering = Gathering::new(now);
+        takes(5_000.0, &mut gathering, &mut now);
+        now = gathering.next_due().expect("a clock");
+        assert!(gathering.is_due(0, now));
+        gathering.taken(0, now);
+        assert_eq!((gathering.next_due(), gathering.wake_count()), (None, 1));
+        assert!(!gathering.is_due(0, now));
+        assert!(!gathering.is_due(1, now));
+        assert_eq!(gathering.next_due(), Some(now + AGE_MAX));
+    }
+
+    #[test]
+    fn without_room_the_clock_is_set_on_and_does_not_stand_still() {
+        let now = Instant::now();
+        let mut gathering = Gathering::new(now);
+        assert!(gathering.is_due(1_000, now));
+        gathering.put_off(now);
+        assert_eq!(gathering.next_due(), Some(now + AGE_MAX));
+    }
+}

@@ -1,0 +1,215 @@
+//! Records of the spool into batches, as far as memory goes.
+//!
+//! In: how many batches are wanted. Out: as many, each taken in the spool; what was come upon
+//! beside them is in [`Done`]. A record that memory has no room for as a whole comes as several
+//! batches, each of as many documents as make a quarter of what is not reserved. Bound: the pool's
+//! memory; of records that cannot be used, [`SKIPPED_COUNT_MAX`] in a turn.
+
+use super::turn::Done;
+use crate::base::clock::Moment;
+use crate::base::log::RateLimit;
+use crate::base::memory::Pool;
+use crate::pipeline::batch::{Batch, RecordError, RecordTable, TABLE_BYTES_MAX};
+use crate::pipeline::spool::{Next, Record, Spool, SpoolError};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::error;
+
+/// Records that cannot be used which a turn looks at, at most, before others have their turn.
+const SKIPPED_COUNT_MAX: usize = 1000;
+
+/// Of the memory that is not reserved, this part is for one batch out of the spool. Reading begins
+/// while less than half is used, so a quarter is left after it: nothing has to give way for it.
+const MEMORY_SHARE: usize = 4;
+
+static TOO_LARGE: RateLimit = RateLimit::once_a_minute();
+
+/// Why a record is not read.
+enum Missed {
+    /// It is not taken any longer.
+    Gone(Next),
+    /// Memory has no room for it now.
+    MemoryShort,
+    /// Memory never has room for one of its documents, or it cannot be divided.
+    TooLarge,
+    /// It is whole, and is not what this version of xrayd writes.
+    NoBatch,
+}
+
+/// Reads up to `count` batches.
+pub fn replay(
+    spool: &mut Spool,
+    count: usize,
+    pool: &Arc<Pool>,
+    now: Moment,
+    done: &mut Done,
+) -> Result<(), SpoolError> {
+    let mut skipped_count = 0;
+    let mut result = Ok(());
+    while done.read.len() < count && skipped_count < SKIPPED_COUNT_MAX && !pool.is_half_used() {
+        skipped_count += 1;
+        let record = match spool.next(now) {
+            Next::Empty => {
+                done.is_read_out = true;
+                break;
+            }
+            Next::Record(record) => record,
+            other => {
+                note(other, done, &mut result);
+                continue;
+            }
+        };
+        match read(spool, &record, pool) {
+            Ok(batch) => done.read.push((batch, record.id)),
+            Err(Missed::Gone(next)) => note(next, done, &mut result),
+            Err(Missed::MemoryShort) => {
+                done.is_memory_short = true;
+                let is_back = spool.release(record.id);
+                debug_assert!(is_back, "its file was there a moment ago");
+                break;
+            }
+            Err(Missed::TooLarge) => {
+                spool.set_aside(record.id);
+                TOO_LARGE.log(|more| {
+                    error!(
+                        "A batch in the spool has a document that is larger than memory (-m) and \
+                         stays there for a run with more: {} bytes{more}",
+                        record.payload_bytes
+                    );
+                });
+            }
+            Err(Missed::NoBatch) => {
+                done.damaged_record_count += 1;
+                done.damaged_bytes += u64::from(record.payload_bytes);
+                done.damaged_segment_count += record.taken.len() as u64;
+                let what = "a record of the spool is no batch of this version of xrayd";
+                done.damage = Some(what.to_owned());
+                spool.settle(record.id)?;
+            }
+        }
+    }
+    result
+}
+
+fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
+    match next {
+        Next::Empty | Next::Record(_) => {}
+        Next::Expired { segment_count } => done.expired_count += u64::from(segment_count),
+        Next::Damaged(damage) => {
+            done.damaged_record_count += 1;
+            done.damaged_bytes += damage.bytes;
+            done.damaged_segment_count += damage.segment_count;
+            done.damage = Some(damage.to_string());
+        }
+        Next::Unreadable(error) => {
+            done.is_unreadable = true;
+            *result = Err(error);
+        }
+    }
+}
+
+/// Reads a record, or as much of it as is read at once; the rest of it is put back.
+fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, Missed> {
+    let id = record.id;
+    let mut start = [0; TABLE_BYTES_MAX];
+    let start_bytes = TABLE_BYTES_MAX.min(record.payload_bytes as usize);
+    spool.read(id, 0, &mut start[..start_bytes]).map_err(Missed::Gone)?;
+    let table = RecordTable::decode(&start[..start_bytes], record.payload_bytes as usize)
+        .filter(|table| table.document_count() == record.segment_count as usize)
+        .ok_or(Missed::NoBatch)?;
+    let Range { start: first, end } = record.taken;
+    let documents = first as usize..end as usize;
+    if table.chunk_count_most(documents.clone()) > pool.unreserved_count() {
+        return Err(Missed::TooLarge);
+    }
+    let count = table.fitting_count(documents.clone(), pool.unreserved_count() / MEMORY_SHARE);
+    if count < documents.len() && !spool.split(id, u32::try_from(count).unwrap_or(u32::MAX)) {
+        return Err(Missed::TooLarge);
+    }
+    let part = documents.start..documents.start + count;
+    let oldest_at = Instant::now().checked_sub(record.age).unwrap_or_else(Instant::now);
+    let read = table.read(part, oldest_at, pool, |at, bytes| spool.read(id, at as u64, bytes));
+    read.map_err(|error| match error {
+        RecordError::Memory(_) => Missed::MemoryShort,
+        RecordError::Read(next) => Missed::Gone(next),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::turn::{Work, Writes, turn};
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::base::memory::CHUNK_BYTES;
+    use crate::pipeline::batch::test_batch;
+    use crate::pipeline::spool::Options;
+    use crate::pipeline::upload::{Attempt, Uploader};
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+
+    /// A document of so many chunks.
+    fn document(index: usize, chunk_count: usize) -> String {
+        format!("{index:016}{}", "x".repeat(chunk_count * CHUNK_BYTES - 100))
+    }
+
+    fn attempt(documents: impl IntoIterator<Item = String>) -> Attempt {
+        let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
+        uploader.push(test_batch(documents));
+        uploader.displace_oldest().unwrap()
+    }
+
+    /// A spool with a record for each of these batches.
+    fn spool(folder: &tempfile::TempDir, batches: Vec<Vec<String>>) -> Spool {
+        let (path, age_max) = (folder.path().to_owned(), Duration::from_secs(60));
+        let (clock, options) =
+            (Clock::default(), Options { path, size_bytes_max: 16 << 20, age_max });
+        let mut spool = Spool::open(options, clock.now()).unwrap().0;
+        let writes = Writes::new(batches.into_iter().map(attempt).collect());
+        let (pool, mut done) = (Pool::new(10, 1), Done::default());
+        turn(&mut spool, &writes, Work::default(), &pool, &clock, &mut done);
+        assert!(done.failure.is_none());
+        spool
+    }
+
+    fn ids(batch: &Batch) -> Vec<usize> {
+        batch.documents.iter().map(|document| document.id.as_str().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_record_that_memory_has_no_room_for_comes_in_parts_as_room_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = (0..10).map(|index| document(index, 3)).collect();
+        let mut spool = spool(&folder, vec![large, vec![document(10, 1)]]);
+        // A quarter of what is not reserved are eight chunks.
+        let pool = Pool::new(36, 4);
+        let mut all = Vec::new();
+        while all.len() < 11 {
+            let mut done = Done::default();
+            replay(&mut spool, 100, &pool, Clock::default().now(), &mut done).unwrap();
+            assert!(!done.read.is_empty(), "{all:?}");
+            assert!(pool.used() <= 24);
+            for (batch, id) in done.read {
+                assert!(batch.documents.len() <= 2);
+                all.extend(ids(&batch));
+                spool.settle(id).unwrap();
+            }
+            assert_eq!((pool.used(), spool.segment_count()), (0, 11 - all.len() as u64));
+        }
+        assert_eq!(all, (0..11).collect::<Vec<_>>());
+        assert_eq!(spool.size_bytes(), 0);
+    }
+
+    #[test]
+    fn a_document_that_no_memory_is_enough_for_stays_with_its_record_and_others_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = vec![document(0, 1), document(1, 7)];
+        let mut spool = spool(&folder, vec![large, vec![document(2, 1)]]);
+        let (pool, mut done) = (Pool::new(10, 4), Done::default());
+        replay(&mut spool, 100, &pool, Clock::default().now(), &mut done).unwrap();
+        let [(batch, id)] = &done.read[..] else { panic!("{done:?}") };
+        assert_eq!((ids(batch), done.is_read_out, done.is_memory_short), (vec![2], true, false));
+        spool.settle(*id).unwrap();
+        assert_eq!(spool.segment_count(), 2);
+    }
+}

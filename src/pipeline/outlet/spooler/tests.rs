@@ -1,0 +1,180 @@
+//! Turns that hang, panic or fail, and what the spooler makes of them.
+
+use super::super::turn::Hook;
+use super::*;
+use crate::base::account::DropReason;
+use crate::base::memory::Pool;
+use crate::base::status::Trouble;
+use crate::pipeline::batch::test_batch;
+use crate::pipeline::spool::Options;
+use crate::pipeline::upload::Uploader;
+use std::sync::mpsc;
+use tokio::sync::oneshot;
+
+fn options(folder: &tempfile::TempDir) -> Options {
+    let (path, age_max) = (folder.path().to_owned(), Duration::from_secs(60));
+    Options { path, size_bytes_max: 16 << 20, age_max }
+}
+
+/// A spooler whose spool is open.
+async fn open(folder: &tempfile::TempDir) -> (Spooler, Arc<Account>) {
+    let account = Arc::new(Account::new(1));
+    let pool = Pool::new(100, 8);
+    let thread = SpoolThread::start(options(folder), pool, Arc::clone(&account)).unwrap();
+    let mut spooler = Spooler::new(thread, Arc::clone(&account));
+    spooler.start_due(Instant::now());
+    spooler.event().await;
+    (spooler, account)
+}
+
+fn attempt(ids: &[&str]) -> Attempt {
+    let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
+    uploader.push(test_batch(ids.iter().map(|id| (*id).to_owned())));
+    uploader.displace_oldest().unwrap()
+}
+
+#[tokio::test]
+async fn of_a_turn_that_hangs_what_it_has_written_is_no_loss_and_it_begins_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spooler, account) = open(&folder).await;
+    for ids in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {
+        spooler.write(attempt(ids));
+    }
+    let (go_on, waits) = mpsc::channel();
+    let (reached, is_reached) = oneshot::channel();
+    let mut reached = Some(reached);
+    spooler.work.before_write = Hook(Some(Box::new(move |index| {
+        if index == 1 {
+            reached.take().unwrap().send(()).unwrap();
+            waits.recv().unwrap();
+        }
+    })));
+    spooler.start_due(Instant::now());
+    is_reached.await.unwrap();
+    let State::Busy { writes } = &spooler.state else { panic!("a turn is on its way") };
+    let writes = Arc::clone(writes);
+    assert_eq!((spooler.segment_count(), writes.written_count()), (6, 1));
+    assert_eq!((spooler.give_up(), account.spooled.get()), (3, 3));
+    assert_eq!(spooler.segment_count(), 0);
+    go_on.send(()).unwrap();
+    let _ = spooler.thread.outcome().await;
+    assert_eq!(writes.written_count(), 2, "it ends with the one that it was writing");
+}
+
+#[tokio::test]
+async fn a_turn_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spooler, account) = open(&folder).await;
+    for ids in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {
+        spooler.write(attempt(ids));
+    }
+    spooler.work.before_write = Hook(Some(Box::new(|index| {
+        assert!(index != 1, "injected");
+    })));
+    let now = Instant::now();
+    spooler.start_due(now);
+    spooler.event().await;
+    let unwritten: Vec<usize> =
+        spooler.unwritten().iter().map(|attempt| attempt.batch.documents.len()).collect();
+    assert_eq!((unwritten, account.spooled.get()), (vec![2, 1], 3));
+    assert_eq!(account.spool.errors.get(), 1);
+    assert!(account.status.has(Trouble::SpoolFailing) && !spooler.is_working());
+    let [trouble] = &account.status.lasting()[..] else { panic!("one") };
+    assert!(trouble.reason.contains("a fault in the program"), "{}", trouble.reason);
+    // It works again after the pause, with what was written before.
+    let due = spooler.next_due().unwrap();
+    assert!(due > now);
+    spooler.start_due(due);
+    spooler.event().await;
+    assert!(spooler.is_working() && spooler.may_have_more());
+    assert!(!account.status.has(Trouble::SpoolFailing));
+    spooler.ask(8);
+    spooler.start_due(due);
+    spooler.event().await;
+    let read = spooler.read(due);
+    assert_eq!((read.len(), read[0].0.documents.len(), account.replayed.get()), (1, 3, 3));
+    assert_eq!(account.dropped_total(), 0);
+}
+
+#[tokio::test]
+async fn what_was_taken_before_a_panic_is_neither_lost_nor_counted_as_evicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spooler, account) = open(&folder).await;
+    let now = Instant::now();
+    spooler.write(attempt(&["a", "b", "c"]));
+    spooler.start_due(now);
+    spooler.event().await;
+    spooler.ask(8);
+    spooler.start_due(now);
+    spooler.event().await;
+    let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::clone(&account));
+    for (batch, record) in spooler.read(now) {
+        uploader.push_spooled(batch, record);
+    }
+    spooler.write(attempt(&["d"]));
+    spooler.work.before_write = Hook(Some(Box::new(|_| panic!("injected"))));
+    spooler.start_due(now);
+    spooler.event().await;
+    let due = spooler.next_due().unwrap();
+    spooler.start_due(due);
+    spooler.event().await;
+    // It lies there, and the spool that is open now has not given it.
+    spooler.write(uploader.displace_oldest().unwrap());
+    spooler.ask(8);
+    spooler.start_due(due);
+    spooler.event().await;
+    assert_eq!(account.dropped(DropReason::SpoolFull).get(), 0);
+    assert_eq!((spooler.read(due).len(), account.replayed.get()), (1, 6));
+}
+
+#[tokio::test]
+async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promised_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spooler, account) = open(&folder).await;
+    let mut now = Instant::now();
+    spooler.write(attempt(&["a"]));
+    spooler.start_due(now);
+    spooler.event().await;
+    // A file is in the place of the next one, which is due since the clock was set.
+    let year = Duration::from_secs(365 * 24 * 3600);
+    account.clock.vouch(std::time::SystemTime::now() + year);
+    std::fs::create_dir(folder.path().join("0000000002.spool")).unwrap();
+    spooler.write(attempt(&["b"]));
+    spooler.start_due(now);
+    spooler.event().await;
+    assert_eq!((spooler.unwritten().len(), spooler.is_working()), (1, false));
+    now = spooler.next_due().unwrap();
+    assert!(now <= Instant::now() + SYNC_DELAY);
+    spooler.start_due(now);
+    assert!(matches!(spooler.state, State::Busy { .. }), "it is synced while it rests");
+    spooler.event().await;
+    assert_eq!((spooler.sync_at, spooler.is_unsynced), (None, false));
+    assert!(account.status.has(Trouble::SpoolFailing) && !spooler.is_working());
+}
+
+#[tokio::test]
+async fn what_cannot_be_brought_to_disk_is_a_trouble_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spooler, account) = open(&folder).await;
+    spooler.write(attempt(&["a"]));
+    spooler.start_due(Instant::now());
+    spooler.event().await;
+    // On the spool's thread: the data's file, then its copy's.
+    spooler.work.before_write = Hook(Some(Box::new(|_| crate::pipeline::spool::fail_syncs(0, 3))));
+    spooler.write(attempt(&["b", "c"]));
+    spooler.work.is_sync_due = true;
+    spooler.start_due(Instant::now());
+    spooler.event().await;
+    assert_eq!(account.spooled.get(), 3);
+    assert!(account.status.has(Trouble::SpoolFailing) && !spooler.is_working());
+    assert_eq!(account.spool.errors.get(), 1);
+    let due = Instant::now() + RETRY_PAUSE;
+    spooler.start_due(due);
+    spooler.event().await;
+    assert!(!account.status.has(Trouble::SpoolFailing) && spooler.is_working());
+    assert_eq!((spooler.sync_at, account.dropped_total()), (None, 0));
+    spooler.ask(8);
+    spooler.start_due(due);
+    spooler.event().await;
+    assert_eq!(spooler.read(due).len(), 2);
+}

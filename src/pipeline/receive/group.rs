@@ -1,0 +1,451 @@
+//! The UDP sockets: bound as the original binds, with as large queues as the kernel grants.
+//!
+//! A group is one socket a receiver, all on one address (SO_REUSEPORT). **A port in use stays an
+//! error**: the first socket binds alone, and only then lets the others of the group join it. To
+//! share the port with another daemon, for a restart without a gap, is an explicit choice.
+
+use super::steer::Steering;
+use super::{Receiver, drops, sys};
+use crate::base::address;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Why the address for segments could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The address is no host and port
+    #[error(
+        "{address:?} is not an address to listen on: {source}. \
+         Give HOST:PORT, for example -b 127.0.0.1:2000"
+    )]
+    Address {
+        /// As configured.
+        address: String,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// The port is taken
+    #[error(
+        "UDP {address} is in use: another daemon listens there. \
+         Stop it, or give another port with -b"
+    )]
+    InUse {
+        /// As configured.
+        address: String,
+    },
+    /// The kernel refuses
+    #[error("UDP {address} cannot be opened: {source}")]
+    Open {
+        /// As configured.
+        address: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+}
+
+/// How a group is to be bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// Sockets, one a receiver.
+    pub socket_count: usize,
+    /// Bytes of queue to ask of the kernel for each; it grants twice that, for its own overhead.
+    pub queue_bytes: usize,
+    /// Whether another process of the same user may listen on the port too.
+    pub share_port: bool,
+}
+
+/// How the datagrams are spread over the sockets of a group.
+#[derive(Debug)]
+pub enum Spread {
+    /// There is nothing to spread.
+    Single,
+    /// Evenly, by a program of ours.
+    Program,
+    /// By the kernel's hash of the sender's address: the kernel did not take the program.
+    Hash(io::Error),
+    /// By that hash, because another process is in the group and its sockets are none of ours.
+    Shared,
+}
+
+/// The sockets of one address.
+#[derive(Debug)]
+pub struct SocketGroup {
+    sockets: Vec<ReceiveSocket>,
+    steering: Option<Steering>,
+    spread: Spread,
+    share_port: bool,
+}
+
+/// A daemon that was killed leaves its port a few milliseconds after its end: the kernel takes its
+/// rings apart first. Whoever starts it again must not fail for that.
+const RELEASE_TIME: Duration = Duration::from_millis(500);
+const RELEASE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+impl SocketGroup {
+    /// Binds to `address` (`HOST:PORT`; a name is resolved, port 0 takes a free one).
+    ///
+    /// `0.0.0.0` listens on IPv4 and IPv6 both where the host has IPv6, as the original does.
+    ///
+    /// # Errors
+    ///
+    /// Says which address is wrong or taken.
+    pub fn bind(address: &str, binding: Binding) -> Result<Self, BindError> {
+        let addresses = address::resolve(address)
+            .map_err(|source| BindError::Address { address: address.to_owned(), source })?;
+        address::open_first(&addresses, |address| Self::open(address, binding)).map_err(|source| {
+            let address = address.to_owned();
+            match source.kind() {
+                io::ErrorKind::AddrInUse => BindError::InUse { address },
+                _ => BindError::Open { address, source },
+            }
+        })
+    }
+
+    fn open(address: SocketAddr, binding: Binding) -> io::Result<Self> {
+        let Binding { socket_count, queue_bytes, share_port } = binding;
+        let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let started_at = Instant::now();
+        let (first, is_shared) = loop {
+            match ReceiveSocket::open(address, queue_bytes, false) {
+                Err(error) if is_taken(&error) && share_port => {
+                    break (ReceiveSocket::open(address, queue_bytes, true)?, true);
+                }
+                Err(error) if is_taken(&error) && started_at.elapsed() < RELEASE_TIME => {
+                    std::thread::sleep(RELEASE_LOOK_INTERVAL);
+                }
+                first => break (first?, false),
+            }
+        };
+        if socket_count > 1 || share_port {
+            // Allowed only now that the port is ours: the kernel makes the group when others join.
+            first.socket.set_reuse_port(true)?;
+        }
+        let address = first.local_address;
+        let mut sockets = vec![first];
+        for _ in 1..socket_count {
+            sockets.push(ReceiveSocket::open(address, queue_bytes, true)?);
+        }
+        let (steering, spread) = if is_shared {
+            (None, Spread::Shared)
+        } else if socket_count <= 1 {
+            (None, Spread::Single)
+        } else {
+            match Steering::start(&sockets[0], socket_count) {
+                Ok(steering) => (Some(steering), Spread::Program),
+                Err(error) => (None, Spread::Hash(error)),
+            }
+        };
+        Ok(Self { sockets, steering, spread, share_port })
+    }
+
+    /// The address that it is bound to, with the port taken.
+    pub fn local_address(&self) -> SocketAddr {
+        self.sockets[0].local_address
+    }
+
+    /// The queue of each socket.
+    pub fn queue(&self) -> Queue {
+        self.sockets[0].queue
+    }
+
+    /// How its datagrams are spread.
+    pub fn spread(&self) -> &Spread {
+        &self.spread
+    }
+
+    /// A receiver for each socket, with `slot_count` receive slots each.
+    pub fn into_receivers(self, slot_count: usize) -> Vec<Receiver> {
+        let mut steering = self.steering;
+        let receiver = |socket| Receiver::new(socket, slot_count, steering.take(), self.share_port);
+        self.sockets.into_iter().map(receiver).collect()
+    }
+}
+
+/// The queue of a socket, where datagrams wait that no receiver has taken yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// What was asked of the kernel, twice the binding's number as the kernel counts.
+    pub asked_bytes: usize,
+    /// What the kernel granted, its own overhead included.
+    pub granted_bytes: usize,
+}
+
+impl Queue {
+    /// What makes it larger: more memory where the kernel has granted all that was asked for.
+    pub fn advice(self) -> &'static str {
+        if self.granted_bytes < self.asked_bytes {
+            "A larger net.core.rmem_max, or CAP_NET_ADMIN, allows a larger queue"
+        } else {
+            "A larger -m asks for a larger queue"
+        }
+    }
+}
+
+/// A bound UDP socket.
+#[derive(Debug)]
+pub struct ReceiveSocket {
+    socket: Socket,
+    local_address: SocketAddr,
+    queue: Queue,
+}
+
+impl ReceiveSocket {
+    fn open(address: SocketAddr, queue_bytes: usize, reuse_port: bool) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        socket.set_reuse_port(reuse_port)?;
+        // Beyond net.core.rmem_max only with CAP_NET_ADMIN; without it as much as that allows. A
+        // refusal of both leaves the system's default, which is what the original always has.
+        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, queue_bytes).is_err() {
+            let _ = socket.set_recv_buffer_size(queue_bytes);
+        }
+        socket.bind(&address.into())?;
+        let local_address = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::other("the socket has no IP address"))?;
+        let granted_bytes = socket.recv_buffer_size()?;
+        let queue = Queue { asked_bytes: 2 * queue_bytes, granted_bytes };
+        Ok(Self { socket, local_address, queue })
+    }
+
+    /// The address that it is bound to, with the port taken.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> Queue {
+        self.queue
+    }
+
+    /// Datagrams that fit into the queue at most.
+    pub(super) fn queue_datagram_count_max(&self) -> usize {
+        self.queue.granted_bytes / drops::DATAGRAM_OVERHEAD_BYTES_MIN
+    }
+
+    /// Datagrams that the kernel dropped since the socket was opened, up to 2^32 and then from 0;
+    /// 0 where the kernel does not say.
+    pub(super) fn drop_count(&self) -> u32 {
+        sys::drop_count(self.as_fd()).unwrap_or_default()
+    }
+
+    /// Bytes that its queue takes up at the moment; 0 where the kernel does not say.
+    pub fn queued_bytes(&self) -> u32 {
+        sys::queued_bytes(self.as_fd()).unwrap_or_default()
+    }
+
+    /// Has the datagrams that come from now on go to the other members of its group.
+    ///
+    /// The kernel's hash passes over sockets that are connected, and so talk to one peer alone;
+    /// the peer here is the discard port of this host, which sends nothing. What is queued stays.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; then datagrams go on to come until the socket is closed.
+    pub(super) fn steer_away(&self) -> io::Result<()> {
+        // Without a program there is none to take off.
+        let _ = sys::detach_spread(self);
+        const DISCARD_PORT: u16 = 9;
+        let peer: SocketAddr = match self.local_address {
+            SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, DISCARD_PORT).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::LOCALHOST, DISCARD_PORT).into(),
+        };
+        self.socket.connect(&peer.into())
+    }
+
+    /// A descriptor of its own for the same socket.
+    pub(super) fn try_clone(&self) -> io::Result<Socket> {
+        self.socket.try_clone()
+    }
+}
+
+impl AsFd for ReceiveSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+impl SocketGroup {
+    /// A group whose only socket is none: to wait for it, and to read it, is an error.
+    pub(crate) fn broken() -> Self {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let socket = Socket::from(std::os::fd::OwnedFd::from(writer));
+        let queue = Queue { asked_bytes: 0, granted_bytes: 0 };
+        let local_address = (Ipv4Addr::LOCALHOST, 0).into();
+        let sockets = vec![ReceiveSocket { socket, local_address, queue }];
+        Self { sockets, steering: None, spread: Spread::Single, share_port: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    const BINDING: Binding = Binding { socket_count: 1, queue_bytes: 64 * 1024, share_port: false };
+    const GROUP: Binding = Binding { socket_count: 4, ..BINDING };
+    const SHARED: Binding = Binding { socket_count: 2, share_port: true, ..BINDING };
+
+    fn bind(address: &str, binding: Binding) -> Result<SocketGroup, BindError> {
+        SocketGroup::bind(address, binding)
+    }
+
+    fn send(target: SocketAddr, count: usize) {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..count {
+            sender.send_to(b"datagram", target).unwrap();
+        }
+    }
+
+    /// Datagrams that wait in each socket.
+    fn queued(group: &SocketGroup) -> Vec<usize> {
+        let take = |socket: &ReceiveSocket| {
+            socket.socket.set_nonblocking(true).unwrap();
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 64];
+            std::iter::from_fn(|| socket.socket.recv(&mut buffer).ok()).count()
+        };
+        group.sockets.iter().map(take).collect()
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_that_names_it_also_for_a_group() {
+        for (first, second) in [(BINDING, BINDING), (GROUP, GROUP), (GROUP, BINDING)] {
+            let first = bind("127.0.0.1:0", first).unwrap();
+            let address = first.local_address().to_string();
+            let error = bind(&address, second).unwrap_err();
+            assert!(matches!(error, BindError::InUse { .. }), "{error}");
+            assert!(error.to_string().contains(&address), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_shared_only_where_both_sides_want_it() {
+        let first = bind("127.0.0.1:0", SHARED).unwrap();
+        let address = first.local_address().to_string();
+        assert!(matches!(bind(&address, GROUP), Err(BindError::InUse { .. })));
+        let second = bind(&address, SHARED).unwrap();
+        assert!(matches!(first.spread(), Spread::Program), "{:?}", first.spread());
+        assert!(matches!(second.spread(), Spread::Shared), "{:?}", second.spread());
+        let alone = bind("127.0.0.1:0", BINDING).unwrap();
+        let address = alone.local_address().to_string();
+        assert!(matches!(bind(&address, SHARED), Err(BindError::InUse { .. })));
+    }
+
+    #[test]
+    fn what_leaves_a_shared_port_gets_nothing_more_and_keeps_what_is_queued() {
+        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
+            let first = bind(address, SHARED).unwrap();
+            let second = bind(&first.local_address().to_string(), SHARED).unwrap();
+            let port = first.local_address().port();
+            let host = if address.starts_with("[::1]") { "[::1]" } else { "127.0.0.1" };
+            let target: SocketAddr = format!("{host}:{port}").parse().unwrap();
+            let send = |count| {
+                for _ in 0..count {
+                    let any = if host == "[::1]" { "[::1]:0" } else { "127.0.0.1:0" };
+                    UdpSocket::bind(any).unwrap().send_to(b"x", target).unwrap();
+                }
+            };
+            send(20);
+            first.sockets.iter().for_each(|socket| socket.steer_away().unwrap());
+            send(20);
+            assert_eq!(queued(&first).iter().sum::<usize>(), 20, "{address}");
+            assert_eq!(queued(&second).iter().sum::<usize>(), 20, "{address}");
+        }
+    }
+
+    #[test]
+    fn the_datagrams_of_one_sender_are_spread_evenly_over_the_sockets_in_use() {
+        let group = bind("127.0.0.1:0", Binding { queue_bytes: 256 * 1024, ..GROUP }).unwrap();
+        assert!(matches!(group.spread(), Spread::Program), "{:?}", group.spread());
+        sys::attach_spread(&group.sockets[0], 4).unwrap();
+        send(group.local_address(), 400);
+        let queued_counts = queued(&group);
+        assert_eq!(queued_counts.iter().sum::<usize>(), 400);
+        assert!(
+            queued_counts.iter().all(|&count| (60..=160).contains(&count)),
+            "{queued_counts:?}"
+        );
+        sys::attach_spread(&group.sockets[0], 1).unwrap();
+        send(group.local_address(), 40);
+        assert_eq!(queued(&group), [40, 0, 0, 0]);
+        sys::detach_spread(&group.sockets[0]).unwrap();
+        send(group.local_address(), 40);
+        assert_eq!(queued(&group).iter().filter(|&&count| count > 0).count(), 1);
+    }
+
+    #[test]
+    fn a_burst_from_one_sender_finds_the_queues_of_as_many_sockets_as_it_takes() {
+        // What a process without privileges gets, and a burst of five hundred over all four.
+        let group = bind("127.0.0.1:0", Binding { queue_bytes: 212_992, ..GROUP }).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..500 {
+            sender.send_to(&[b'x'; 1_000], group.local_address()).unwrap();
+        }
+        let queued_counts = queued(&group);
+        assert_eq!(queued_counts.iter().sum::<usize>(), 500, "{queued_counts:?}");
+        // A megabyte takes two for a burst of a thousand; with a larger queue one is enough.
+        for (queue_bytes, in_use) in [(1 << 20, 2), (2 << 20, 1)] {
+            let group = bind("127.0.0.1:0", Binding { queue_bytes, ..GROUP }).unwrap();
+            if group.queue().granted_bytes >= 2 * queue_bytes {
+                send(group.local_address(), 1_000);
+                let queued_counts = queued(&group);
+                assert_eq!(queued_counts.iter().sum::<usize>(), 1_000, "{queued_counts:?}");
+                assert!(queued_counts[in_use..].iter().all(|&it| it == 0), "{queued_counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_an_error_that_shows_a_good_one() {
+        for address in ["", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:70000"] {
+            let error = bind(address, BINDING).unwrap_err();
+            assert!(matches!(error, BindError::Address { .. }), "{error}");
+            assert!(error.to_string().contains("127.0.0.1:2000"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_interface_means_ipv4_and_ipv6() {
+        for binding in [BINDING, GROUP] {
+            let group = bind("0.0.0.0:0", binding).unwrap();
+            let port = group.local_address().port();
+            let mut senders = vec![(UdpSocket::bind("127.0.0.1:0").unwrap(), "127.0.0.1")];
+            // A host without IPv6 has no ::1 to send from.
+            senders.extend(UdpSocket::bind("[::1]:0").ok().map(|sender| (sender, "::1")));
+            for (sender, host) in &senders {
+                sender.send_to(host.as_bytes(), (*host, port)).unwrap();
+                assert_eq!(queued(&group).iter().sum::<usize>(), 1, "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_resolve() {
+        assert!(bind("localhost:0", BINDING).unwrap().local_address().ip().is_loopback());
+    }
+
+    #[test]
+    fn datagrams_that_did_not_fit_are_counted() {
+        let group = bind("127.0.0.1:0", Binding { queue_bytes: 4096, ..BINDING }).unwrap();
+        assert_eq!(group.sockets[0].drop_count(), 0);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..1_000 {
+            sender.send_to(&[0; 1_000], group.local_address()).unwrap();
+        }
+        assert!(group.sockets[0].drop_count() > 900);
+    }
+
+    #[test]
+    fn the_advice_fits_what_bounds_the_queue() {
+        let queue = Queue { asked_bytes: 100, granted_bytes: 50 };
+        assert!(queue.advice().contains("rmem_max"));
+        assert!(Queue { granted_bytes: 100, ..queue }.advice().contains("-m"));
+    }
+}

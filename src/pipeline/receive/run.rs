@@ -1,0 +1,185 @@
+//! The loop that all backends share: wait, take until there is nothing more, perhaps pause.
+//!
+//! A backend brings two things ([`Source`]): how to wait and how to take. Everything around them,
+//! when to pause, when to ask for drops, how to end, is here once.
+
+use super::drops::DropWatch;
+use super::pace::Pace;
+use super::steer::Steering;
+use super::{ReceiveSocket, Sink, Stop, recvmmsg};
+use crate::base::panics::{self, Panicked};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// After so many drains without an empty queue between them the request to stop is looked at.
+const DRAINS_PER_LOOK: usize = 64;
+
+/// Time for datagrams that were on their way to a socket when it was steered away from.
+const LEAVE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a receiver ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The backend could not be set up
+    #[error("the receive backend cannot be set up: {0}. Another one may work: --receiver recvmmsg")]
+    Setup(#[source] io::Error),
+    /// Waiting for the socket failed
+    #[error("waiting for datagrams failed: {0}")]
+    Wait(#[source] io::Error),
+    /// Reading the socket failed
+    #[error("reading datagrams from the UDP socket failed: {0}")]
+    Read(#[source] io::Error),
+    /// A panic ended it, and another one its second start
+    #[error("receiving met {0}")]
+    Panic(#[source] Panicked),
+}
+
+/// A socket, and what is known of it from one drain to the next.
+#[derive(Debug)]
+pub struct Receiver {
+    socket: Arc<ReceiveSocket>,
+    slot_count: usize,
+    share_port: bool,
+    pace: Pace,
+    drops: DropWatch,
+    steering: Option<Steering>,
+}
+
+/// What one look at the socket took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Taken {
+    pub datagram_count: usize,
+    pub datagram_bytes: usize,
+    /// Whether more may wait.
+    pub more: bool,
+}
+
+impl Taken {
+    /// Adds up datagrams.
+    pub(super) fn of<'a>(datagrams: impl Iterator<Item = &'a [u8]>, more: bool) -> Self {
+        datagrams.fold(Self { more, ..Self::default() }, |taken, datagram| Self {
+            datagram_count: taken.datagram_count + 1,
+            datagram_bytes: taken.datagram_bytes + datagram.len(),
+            more,
+        })
+    }
+}
+
+/// A backend at work on one socket.
+pub(super) trait Source {
+    /// Sleeps until there is a datagram or the request to stop; says whether it is the latter.
+    fn wait(&mut self) -> Result<bool, ReceiveError>;
+
+    /// Gives `sink` what waits, as far as one look goes.
+    fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError>;
+
+    /// Ends it: what it has taken off the kernel's queue still goes to `sink`.
+    fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError>;
+}
+
+impl Receiver {
+    pub(super) fn new(
+        socket: ReceiveSocket,
+        slot_count: usize,
+        steering: Option<Steering>,
+        share_port: bool,
+    ) -> Self {
+        let pace = Pace::new(socket.queue().granted_bytes, Instant::now());
+        let (socket, drops) = (Arc::new(socket), DropWatch::default());
+        Self { socket, slot_count, share_port, pace, drops, steering }
+    }
+
+    /// The same without pauses: it wakes for each datagram. What the pauses save is measured
+    /// against it.
+    #[must_use]
+    pub fn without_pauses(mut self) -> Self {
+        // A queue of no bytes allows no pause.
+        self.pace = Pace::new(0, Instant::now());
+        self
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Arc<ReceiveSocket> {
+        &self.socket
+    }
+
+    /// Receive slots at most.
+    pub(super) fn slot_count(&self) -> usize {
+        self.slot_count
+    }
+
+    /// Runs `source`, which is at work on this receiver's socket, until `stop` is asked for; then
+    /// takes what the kernel has queued.
+    pub(super) fn run(
+        &mut self,
+        source: &mut impl Source,
+        stop: &Stop,
+        sink: &mut impl Sink,
+    ) -> Result<(), ReceiveError> {
+        while !source.wait()? {
+            if self.drain(source, stop, sink)? {
+                break;
+            }
+        }
+        if self.share_port {
+            self.leave()?;
+        }
+        source.finish(sink)
+    }
+
+    /// Takes until nothing more waits and a pause is not worth it; says whether to end.
+    fn drain(
+        &mut self,
+        source: &mut impl Source,
+        stop: &Stop,
+        sink: &mut impl Sink,
+    ) -> Result<bool, ReceiveError> {
+        let mut drain_count = 0;
+        loop {
+            let taken = source.take(sink)?;
+            panics::inject("receiver");
+            self.note(taken, sink);
+            drain_count += 1;
+            if taken.more {
+                // A sender that never pauses must not keep the daemon from ending.
+                if drain_count % DRAINS_PER_LOOK == 0 && stop.wait(Duration::ZERO)? {
+                    return Ok(true);
+                }
+                continue;
+            }
+            match self.pace.pause(Instant::now()) {
+                None => return Ok(false),
+                Some(pause) if stop.wait(pause)? => return Ok(true),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, taken: Taken, sink: &mut impl Sink) {
+        let now = Instant::now();
+        if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
+            self.pace.hold(now);
+        }
+        if let Some(rate) = self.pace.note(taken.datagram_count, taken.more, now)
+            && let Some(steering) = &mut self.steering
+        {
+            steering.note(rate, now, &self.socket);
+        }
+    }
+
+    /// Leaves the port to the other daemon that shares it.
+    fn leave(&self) -> Result<(), ReceiveError> {
+        if let Err(error) = self.socket.steer_away() {
+            warn!("The other daemon on the port gets datagrams only when this one ends: {error}");
+        }
+        std::thread::sleep(LEAVE_PAUSE);
+        Ok(())
+    }
+
+    /// Takes what the kernel has queued, as much as the queue can hold, whatever the backend.
+    pub(super) fn drain_queue(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError> {
+        recvmmsg::drain_queue(&self.socket, &mut self.drops, sink)
+    }
+}
