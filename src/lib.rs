@@ -12,8 +12,8 @@
 //! ├──────────────────────────────────────────────┴─────────────────────────────────────────────┤
 //! │ pipeline/  the way of a segment                                                            │
 //! │                                                                                            │
-//! │     a receiver thread                              the upload thread (outlet/)             │
-//! │     receive/ ──► segment/ ──► intake.rs ──► ring/ ──► batch/ ──► upload/ ──► outcome       │
+//! │     a receiver thread                              the sender thread (sender/)             │
+//! │     receive/ ──► segment/ ──► ingest.rs ──► ring/ ──► batch/ ──► upload/ ──► outcome       │
 //! │     datagrams    checked                 packed    bodies        ▲           │             │
 //! │                                                                  └───────────┘             │
 //! │                                                   tried again; what memory has             │

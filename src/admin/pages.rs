@@ -6,7 +6,9 @@
 use crate::admin::health::Health;
 use crate::admin::metrics::{self, Metrics};
 use crate::base::address::is_loopback;
-use crate::base::local_http::{Handler, Requests, Seat, crowded, discard, failure, json};
+use crate::base::http_server::{
+    ConnectionSlot, Handler, Requests, crowded, discard, failure, json,
+};
 use crate::pipeline::tail::{Tail, WAIT_TIME};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HOST};
@@ -119,7 +121,7 @@ impl Handler for Pages {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        seat: &Seat,
+        slot: &ConnectionSlot,
         is_local: bool,
     ) -> Response<Bytes> {
         let path = request.uri().path();
@@ -129,11 +131,11 @@ impl Handler for Pages {
             return tokio::select! {
                 biased;
                 answer = self.tail_page(&head, is_local) => answer,
-                () = seat.dismissed() => crowded(),
+                () = slot.dismissed() => crowded(),
             };
         }
         if matches!(path, "/health" | "/ready" | "/metrics") {
-            seat.stay();
+            slot.stay();
             return match *request.method() {
                 Method::GET | Method::HEAD => self.own_page(path).await,
                 _ => {
@@ -148,7 +150,7 @@ impl Handler for Pages {
             let why = "there is no such page; there are GET /health, /ready and /metrics";
             return failure(StatusCode::NOT_FOUND, why);
         };
-        match self.requests.turn(seat).await {
+        match self.requests.turn(slot).await {
             Some(_turn) => self.pass_to(&**fallback, request).await,
             None => crowded(),
         }

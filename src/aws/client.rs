@@ -9,7 +9,7 @@ use super::encoding::{Unreadable, decode};
 use super::failure;
 use crate::aws::transport::{Connector, Executor, Transport};
 use crate::base::account::RequestFailure;
-use crate::base::cause::with_root_cause;
+use crate::base::error_text::with_root_cause;
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;

@@ -4,11 +4,11 @@
 
 pub mod account;
 pub mod address;
-pub mod cause;
 pub mod clock;
-pub mod local_http;
+pub mod conditions;
+pub mod error_text;
+pub mod http_server;
 pub mod log;
 pub mod memory;
 pub mod panics;
-pub mod status;
 pub mod sync;

@@ -364,7 +364,7 @@ mod tests {
         let library =
             "/x/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/aws-x-1.2.3/src/a.rs";
         assert_eq!(short(library), "aws-x-1.2.3/src/a.rs");
-        assert_eq!(short("src/outlet/mod.rs"), "src/outlet/mod.rs");
+        assert_eq!(short("src/sender/mod.rs"), "src/sender/mod.rs");
     }
 
     #[test]

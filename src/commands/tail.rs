@@ -5,7 +5,7 @@
 //! segment as a line, and how much was lost where this was too slow. Bound: [`LIMITS`]. A process
 //! of its own; ends with the daemon, or with whoever reads its output.
 
-use crate::admin::page::{Bounds, get};
+use crate::admin::local_client::{Bounds, get};
 use crate::pipeline::tail::WAIT_TIME;
 use serde::Deserialize;
 use std::io::{self, Write};

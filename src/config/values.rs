@@ -28,7 +28,7 @@ pub(super) const SPOOL_AGE_HOURS_MAX: u64 = 720;
 /// The longest timeout that may be asked for.
 pub(super) const TIMEOUT_SECONDS_MAX: u64 = 300;
 
-/// The longest time for a client's call that may be asked for; `local_http` counts on it.
+/// The longest time for a client's call that may be asked for; `http_server` counts on it.
 pub(super) const PROXY_TIMEOUT_SECONDS_MAX: u64 = 60;
 
 /// Megabytes for segments, or 0.

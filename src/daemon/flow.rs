@@ -1,22 +1,22 @@
-//! The flow as a whole: receivers, rings and the upload thread, from the start to the last line.
+//! The flow as a whole: receivers, rings and the sender thread, from the start to the last line.
 
-use super::ending::Ending;
-use super::threads::{Receivers, Sinks, UploadThread};
-use super::{DaemonError, Signals, manager};
+use super::shutdown::Shutdown;
+use super::threads::{Receivers, SenderThread, Sinks};
+use super::{DaemonError, Signals, systemd};
 use crate::admin::health::Health;
 use crate::admin::metrics::{Metrics, Subject};
 use crate::admin::pages::Pages;
 use crate::admin::telemetry::Telemetry;
 use crate::aws::Route;
 use crate::base::account::{Account, DropReason};
-use crate::base::local_http::Server;
+use crate::base::http_server::Server;
 use crate::base::log;
 use crate::base::memory::Pool;
 use crate::base::panics::{self, Alarm};
 use crate::config::Config;
 use crate::pipeline::limits::{Host, Limits, MEGABYTE, Wanted};
-use crate::pipeline::outlet::{Deadline, Outlet, SpoolThread};
 use crate::pipeline::receive::{Backend, Binding, Choice, RECEIVE_SLOT_BYTES, SocketGroup, Spread};
+use crate::pipeline::sender::{Deadline, Sender, SpoolThread};
 use crate::pipeline::spool;
 use crate::pipeline::tail::Tail;
 use crate::pipeline::upload::Uploader;
@@ -44,10 +44,10 @@ pub struct Flow {
     backend: Backend,
     receive_slots_bytes: usize,
     receivers: Receivers,
-    upload: UploadThread,
+    upload: SenderThread,
     /// Where the uploader gets its route from, until it has it.
     route: Option<oneshot::Sender<Route>>,
-    ending: Ending,
+    shutdown: Shutdown,
     tail: Option<Arc<Tail>>,
     alarm: Alarm,
 }
@@ -85,7 +85,7 @@ impl Flow {
         let pin = config.pin.unwrap_or_else(|| !is_in_container());
         let (receivers, rings) = Receivers::start(group, backend, pin, &limits, &sinks)?;
         let (route, arrival) = oneshot::channel();
-        let ending = Ending {
+        let shutdown = Shutdown {
             time: Duration::from_secs(config.shutdown_seconds),
             has_spool,
             // The other daemon on the port takes what comes from now on.
@@ -94,9 +94,9 @@ impl Flow {
         };
         let uploader = Uploader::new(arrival, config.concurrency, Arc::clone(&account));
         let tail: Option<Arc<Tail>> = config.tail.then(Arc::default);
-        let outlet = Outlet::new(&limits, rings, uploader, spool, sinks.pool, sinks.account)
+        let sender = Sender::new(&limits, rings, uploader, spool, sinks.pool, sinks.account)
             .with_tail(tail.clone());
-        let upload = UploadThread::start(outlet, alarm.clone())?;
+        let upload = SenderThread::start(sender, alarm.clone())?;
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;
         Ok(Self {
@@ -109,7 +109,7 @@ impl Flow {
             receivers,
             upload,
             route: Some(route),
-            ending,
+            shutdown,
             tail,
             alarm,
         })
@@ -185,10 +185,10 @@ impl Flow {
                 Err(self.alarm.raised().await.into())
             }
         };
-        manager::stopping();
+        systemd::stopping();
         match &result {
             Ok(()) => info!("Got shutdown signal: sending what is left"),
-            Err(failure) => error!("{failure}. Sending what is left, then ending"),
+            Err(failure) => error!("{failure}. Sending what is left, then shutdown"),
         }
         self.end(telemetry, server, signals).await;
         result
@@ -201,17 +201,17 @@ impl Flow {
         server: &Server<Pages>,
         mut signals: Signals,
     ) {
-        let Self { ending, receivers, upload, account, alarm, .. } = &mut self;
-        ending.spools_at_once = alarm.fault().is_some_and(|it| it.thread == UploadThread::NAME);
-        let mut end = Instant::now() + ending.time;
-        let telemetry_time = Telemetry::time_at_end(ending.time);
+        let Self { shutdown, receivers, upload, account, alarm, .. } = &mut self;
+        shutdown.spools_at_once = alarm.fault().is_some_and(|it| it.thread == SenderThread::NAME);
+        let mut end = Instant::now() + shutdown.time;
+        let telemetry_time = Telemetry::time_at_end(shutdown.time);
         if telemetry.is_some() {
-            ending.time -= telemetry_time;
+            shutdown.time -= telemetry_time;
         }
         let ended = panics::caught(async {
-            panics::inject("ending");
+            panics::inject("shutdown");
             tokio::select! {
-                held_count = ending.run(receivers, upload, account) => Some(held_count),
+                held_count = shutdown.run(receivers, upload, account) => Some(held_count),
                 () = signals.next() => None,
             }
         });

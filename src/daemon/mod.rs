@@ -1,17 +1,17 @@
 //! The assembly: which stage is fed by which, and the order in which they start and end.
 //!
-//! Start: ports, receivers and the upload thread, then region and credentials; so segments are
+//! Start: ports, receivers and the sender thread, then region and credentials; so segments are
 //! accepted from the first moment, whatever the sources of region and credentials do. End: the
 //! receivers take what still comes and what the kernel has queued, and close their rings; the
-//! upload thread settles what it has, within the time for the shutdown; then the account is shown.
+//! sender thread settles what it has, within the time for the shutdown; then the account is shown.
 //!
 //! The main thread only waits: for signals, for clients of the HTTP pages, for credentials.
 
-mod ending;
 mod flow;
-mod manager;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod shutdown;
+mod systemd;
 mod threads;
 
 use crate::admin::pages::{Fallback, Pages};
@@ -23,10 +23,10 @@ use crate::aws::transport::{Resolver, TlsError, Transport, Trust};
 use crate::aws::{Client, Route, Signer, Timeouts};
 use crate::base::account::Account;
 use crate::base::address;
-use crate::base::local_http::Server;
+use crate::base::conditions::Condition;
+use crate::base::http_server::Server;
 use crate::base::log;
 use crate::base::panics::{self, Fault, Panicked};
-use crate::base::status::Trouble;
 use crate::config::Config;
 use crate::pipeline::receive::{BindError, ReceiveError, Unavailable};
 use flow::{Flow, Routes};
@@ -175,10 +175,10 @@ async fn run_for_service(
     let server = Server::new(pages.with_tail(flow.tail()));
     serve_beside(config, &flow, &server, resolver);
     let account = flow.account();
-    account.status.begin(Trouble::NoRegion, "it is being looked for");
+    account.conditions.begin(Condition::NoRegion, "it is being looked for");
     let routes = async {
         let destination = Destination::find_anyhow(config, environment, resolver).await?;
-        account.status.end(Trouble::NoRegion);
+        account.conditions.end(Condition::NoRegion);
         note_credentials(&destination.identity, &account);
         let client = destination.proxy_client(config);
         let routes = destination.routes(config, environment);
@@ -202,7 +202,7 @@ fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server<Pages>>, resol
     }));
     let health = flow.health();
     tokio::spawn(panics::restarted("What the service manager is told", RESTART_PAUSE, move || {
-        manager::keep_informed(is_tried.clone(), health.clone())
+        systemd::keep_informed(is_tried.clone(), health.clone())
     }));
 }
 
@@ -212,8 +212,8 @@ fn note_credentials(identity: &Identity, account: &Arc<Account>) {
     tokio::spawn(panics::restarted("Noting missing credentials", RESTART_PAUSE, move || {
         let account = Arc::clone(&account);
         identity.clone().watch_absence(move |absence: Option<&str>| match absence {
-            Some(reason) => account.status.begin(Trouble::NoCredentials, reason),
-            None => account.status.end(Trouble::NoCredentials),
+            Some(reason) => account.conditions.begin(Condition::NoCredentials, reason),
+            None => account.conditions.end(Condition::NoCredentials),
         })
     }));
 }

@@ -10,8 +10,8 @@ use crate::aws::endpoint::{Endpoint, Variant};
 use crate::aws::identity::Identity;
 use crate::aws::transport::{Resolver, Transport};
 use crate::base::address;
-use crate::base::local_http::Server;
-use crate::base::log::RateLimit;
+use crate::base::http_server::Server;
+use crate::base::log::LogLimit;
 use crate::base::panics;
 use crate::config::Config;
 use crate::config::cli::SandboxFlags;
@@ -63,7 +63,7 @@ const TREES_PER_TURN: usize = 64;
 
 const MEGABYTE: usize = 1024 * 1024;
 
-static EVICTED: RateLimit = RateLimit::once_a_minute();
+static EVICTED: LogLimit = LogLimit::once_a_minute();
 
 impl Output {
     fn new() -> Self {

@@ -1,17 +1,17 @@
 //! The threads of the flow: one a receiver, one for uploads.
 //!
 //! A thread that panics raises the alarm, which ends the daemon in order, and is started once more
-//! for what is left: a receiver empties its socket's queue, the upload thread settles what it
-//! holds. The receiver, its ring and the outlet live outside of the frames that a panic unwinds.
+//! for what is left: a receiver empties its socket's queue, the sender thread settles what it
+//! holds. The receiver, its ring and the sender live outside of the frames that a panic unwinds.
 
 use crate::base::account::Account;
 use crate::base::memory::Pool;
 use crate::base::panics::{self, Alarm};
-use crate::pipeline::intake::Intake;
+use crate::pipeline::ingest::Ingest;
 use crate::pipeline::limits::Limits;
-use crate::pipeline::outlet::{Deadline, Outlet};
 use crate::pipeline::receive::{Backend, ReceiveError, ReceiveSocket, SocketGroup, Stop};
 use crate::pipeline::ring::Rings;
+use crate::pipeline::sender::{Deadline, Sender};
 use rustix::thread::CpuSet;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -62,14 +62,14 @@ impl Receivers {
         for (index, mut receiver) in receivers.into_iter().enumerate() {
             let alarm = sinks.alarm.clone();
             let (producer, account) = (rings.add(), Arc::clone(&sinks.account));
-            let mut intake = Intake::new(producer, account, index, alarm.clone());
+            let mut ingest = Ingest::new(producer, account, index, alarm.clone());
             let (stop, ended) = (stop.clone(), ended_sender.clone());
             thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
                 if pin {
                     keep_to_processor(index);
                 }
                 let mut run = |backend: Backend| {
-                    panics::catch(|| backend.run(&mut receiver, &stop, &mut intake))
+                    panics::catch(|| backend.run(&mut receiver, &stop, &mut ingest))
                 };
                 // Whatever the first backend has left half done, this one does not build on it.
                 let result = run(backend).or_else(|panicked| {
@@ -77,7 +77,7 @@ impl Receivers {
                     run(Backend::Recvmmsg)
                 });
                 let result = result.unwrap_or_else(|panicked| Err(ReceiveError::Panic(panicked)));
-                intake.close();
+                ingest.close();
                 // Nobody listens any more when the process is about to end anyway.
                 let _ = ended.send(result);
             })?;
@@ -152,29 +152,29 @@ impl Drop for Runtime {
 
 /// The thread that makes batches and sends them.
 #[derive(Debug)]
-pub struct UploadThread {
+pub struct SenderThread {
     deadline: watch::Sender<Option<Deadline>>,
     ended: oneshot::Receiver<usize>,
     /// What it held at its end, once that is known.
     held_count: Option<usize>,
 }
 
-impl UploadThread {
+impl SenderThread {
     /// The name of the thread.
     pub const NAME: &str = "upload";
 
-    /// Runs `outlet` on a thread of its own.
+    /// Runs `sender` on a thread of its own.
     ///
     /// # Errors
     ///
     /// When the system refuses a thread or a descriptor.
-    pub fn start(mut outlet: Outlet, alarm: Alarm) -> io::Result<Self> {
+    pub fn start(mut sender: Sender, alarm: Alarm) -> io::Result<Self> {
         let (deadline, mut deadline_receiver) = watch::channel(None);
         let (ended_sender, ended) = oneshot::channel();
         let runtime = Runtime::new()?;
         thread::Builder::new().name(Self::NAME.into()).spawn(move || {
             let mut run = || {
-                let run = || runtime.get().block_on(outlet.run(&mut deadline_receiver));
+                let run = || runtime.get().block_on(sender.run(&mut deadline_receiver));
                 panics::catch(run).flatten()
             };
             let held_count = run().or_else(|panicked| {

@@ -1,6 +1,6 @@
 //! What `xray tail` follows: the batches of the last moments, for those who ask.
 //!
-//! In: finished batches, from the upload thread. Out: the same as the body of a page, on the main
+//! In: finished batches, from the sender thread. Out: the same as the body of a page, on the main
 //! thread. While nobody asks a batch costs a relaxed load of one atomic, and the first one after
 //! the last reader has gone frees what was held. Bound: [`SIZE_BYTES_MAX`], beside `-m`; when full,
 //! the oldest batches give way, and whoever had not read them is told how many segments those were.

@@ -203,7 +203,7 @@ fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
     send(&daemon, &sent[..4_900]);
     daemon.wait_for_line("Spilling over");
     daemon.wait_for_metric("xray_segments_received_total", 4_900);
-    // What follows fits into what is left before memory is used up, also where the upload thread
+    // What follows fits into what is left before memory is used up, also where the sender thread
     // makes no room in time.
     daemon.wait_until("there is room again", || {
         daemon.metric("xray_memory_used_bytes") <= memory_low_bytes(&daemon)

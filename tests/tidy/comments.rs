@@ -79,8 +79,8 @@ fn a_planted_name_of_no_file_is_seen() {
     };
     for (line, name) in [
         ("as design.md has it", "design.md"),
-        ("see `src/outlet.rs`.", "src/outlet.rs"),
-        ("the loop in outlet/loop.rs", "outlet/loop.rs"),
+        ("see `src/sender.rs`.", "src/sender.rs"),
+        ("the loop in sender/loop.rs", "sender/loop.rs"),
         ("`tests/models` has all", "tests/models"),
         ("`src/pipeline/ring/tests.rs` and `ring/test.rs:12`", "ring/test.rs"),
     ] {

@@ -2,7 +2,7 @@
 //!
 //! In: the address of its TCP port. Out: its answer, in words or as it is. Bound: [`BOUNDS`].
 
-use crate::admin::page::{Bounds, get};
+use crate::admin::local_client::{Bounds, get};
 use serde_json::Value;
 use std::io;
 use std::time::Duration;

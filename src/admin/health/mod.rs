@@ -1,9 +1,9 @@
 //! Whether the daemon lives, and whether it delivers.
 //!
 //! In: a question, of an orchestrator or an operator. Out: [`Health::faults`], which are empty
-//! while receivers and upload thread make progress, whatever the service does: an outage must never
-//! make anybody kill a daemon and what it holds. And [`Health::troubles`], which say what keeps it
-//! from delivering. Nothing is looked at unless somebody asks, so that an idle daemon stays idle.
+//! while receivers and sender thread make progress, whatever the service does: an outage must never
+//! make anybody kill a daemon and what it holds. And [`Health::conditions`], which say what keeps
+//! it from delivering. Nothing is looked at unless somebody asks, so an idle daemon stays idle.
 //! Bound: [`PATIENCE`] for an answer. Runs on the main thread.
 //!
 //! A receiver has no way to say that it is well while it sleeps for want of datagrams, and needs
@@ -13,7 +13,7 @@
 pub mod ask;
 
 use crate::base::account::Account;
-use crate::base::status::{Lasting, Trouble};
+use crate::base::conditions::{ActiveCondition, Condition};
 use crate::pipeline::receive::ReceiveSocket;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Looks after the receivers of `sockets`, in their order in `account`, and the upload thread.
+    /// Looks after the receivers of `sockets`, in their order in `account`, and the sender thread.
     pub fn new(account: Arc<Account>, sockets: Vec<Weak<ReceiveSocket>>) -> Self {
         Self { account, sockets }
     }
@@ -92,8 +92,8 @@ impl Health {
     }
 
     /// What keeps the daemon from delivering.
-    pub fn troubles(&self) -> Vec<Lasting> {
-        self.account.status.lasting()
+    pub fn conditions(&self) -> Vec<ActiveCondition> {
+        self.account.conditions.lasting()
     }
 
     /// The answer to `GET /health`.
@@ -111,11 +111,11 @@ impl Health {
 
     /// The answer to `GET /ready`.
     pub fn ready(&self) -> (StatusCode, Value) {
-        let troubles = self.troubles();
-        let reasons: Vec<Value> = troubles
+        let conditions = self.conditions();
+        let reasons: Vec<Value> = conditions
             .iter()
-            .map(|Lasting { trouble, age, reason }| {
-                json!({"code": trouble.code(), "reason": reason, "seconds": age.as_secs()})
+            .map(|ActiveCondition { condition, age, reason }| {
+                json!({"code": condition.code(), "reason": reason, "seconds": age.as_secs()})
             })
             .collect();
         match reasons.is_empty() {
@@ -127,9 +127,9 @@ impl Health {
         }
     }
 
-    /// Whether a trouble lasts, for the metrics.
-    pub fn has(&self, trouble: Trouble) -> bool {
-        self.account.status.has(trouble)
+    /// Whether a condition lasts, for the metrics.
+    pub fn has(&self, condition: Condition) -> bool {
+        self.account.conditions.has(condition)
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn an_upload_thread_that_answers_late_lives_and_one_that_is_gone_does_not() {
         let (health, account, _sender) = health();
-        let mut taker = account.census_taker();
+        let mut taker = account.occupancy_queries();
         let (wedged, ()) = tokio::join!(health.is_upload_thread_wedged(), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             taker.asked().await.answer(Held::default());
@@ -184,7 +184,7 @@ mod tests {
     fn what_keeps_it_from_delivering_is_told_with_its_age() {
         let (health, account, _sender) = health();
         assert_eq!(health.ready(), (StatusCode::OK, json!({"status": "ready", "reasons": []})));
-        account.status.begin(Trouble::NoCredentials, "none");
+        account.conditions.begin(Condition::NoCredentials, "none");
         let (status, body) = health.ready();
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let reason = &body["reasons"][0];

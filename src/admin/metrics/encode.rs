@@ -4,9 +4,9 @@ use super::{Moment, Subject};
 use crate::base::account::{
     Account, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure,
 };
+use crate::base::conditions::Condition;
 use crate::base::memory::CHUNK_BYTES;
 use crate::base::panics::{self, Thread};
-use crate::base::status::Trouble;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -108,7 +108,7 @@ impl Source {
     fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Self { subject, moment } = self;
         let spool = &subject.account.spool;
-        let is_ready = !moment.troubles.contains(&true);
+        let is_ready = !moment.conditions.contains(&true);
         for (name, help, value) in [
             ("alive", "Whether all threads make progress", u64::from(moment.is_alive)),
             ("ready", "Whether nothing keeps segments from being sent", u64::from(is_ready)),
@@ -146,13 +146,13 @@ impl Source {
         let descriptor =
             encoder.encode_descriptor("upload_rate_limit", help, None, MetricType::Gauge)?;
         ConstGauge::new(subject.account.rate_limit()).encode(descriptor)?;
-        let troubles = Trouble::ALL
-            .map(|trouble| (trouble.code(), u64::from(moment.troubles[trouble as usize])));
+        let conditions = Condition::ALL
+            .map(|condition| (condition.code(), u64::from(moment.conditions[condition as usize])));
         let help = "Whether this keeps segments from being sent, as GET /ready has it";
-        encode_family(encoder, ("trouble", "code"), help, &troubles)
+        encode_family(encoder, ("condition", "code"), help, &conditions)
     }
 
-    /// What is held, by who holds it; without what the upload thread has not said.
+    /// What is held, by who holds it; without what the sender thread has not said.
     fn encode_holders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Self { subject, moment } = self;
         let mut holders = vec![

@@ -8,8 +8,8 @@ mod encode;
 
 use crate::admin::health::Health;
 use crate::base::account::{Account, Held};
+use crate::base::conditions::Condition;
 use crate::base::memory::Pool;
-use crate::base::status::Trouble;
 use crate::pipeline::receive::ReceiveSocket;
 use encode::Source;
 use prometheus_client::encoding::text::encode;
@@ -43,7 +43,7 @@ struct Moment {
     /// Nothing where nobody can tell.
     held: Option<Held>,
     is_alive: bool,
-    troubles: [bool; Trouble::ALL.len()],
+    conditions: [bool; Condition::ALL.len()],
     /// In the sockets' queues, and the most that fits into them, as the kernel counts.
     queued_bytes: u64,
     queues_limit_bytes: u64,
@@ -67,7 +67,7 @@ impl Metrics {
         let moment = Moment {
             held,
             is_alive: faults.is_empty(),
-            troubles: Trouble::ALL.map(|trouble| subject.health.has(trouble)),
+            conditions: Condition::ALL.map(|condition| subject.health.has(condition)),
             queued_bytes: sockets.iter().map(|socket| u64::from(socket.queued_bytes())).sum(),
             queues_limit_bytes: sockets.iter().map(|it| it.queue().granted_bytes as u64).sum(),
         };
@@ -108,9 +108,9 @@ mod tests {
         })
     }
 
-    /// The metrics of an account whose upload thread holds this.
+    /// The metrics of an account whose sender thread holds this.
     async fn text(metrics: &Metrics, held: Held) -> String {
-        let mut taker = metrics.0.account.census_taker();
+        let mut taker = metrics.0.account.occupancy_queries();
         let answers = async {
             loop {
                 taker.asked().await.answer(held);
@@ -178,12 +178,12 @@ mod tests {
     async fn troubles_are_shown_each_and_together() {
         let account = Arc::new(Account::new(0));
         let metrics = metrics(&account);
-        account.status.begin(Trouble::SpoolFull, "full");
+        account.conditions.begin(Condition::SpoolFull, "full");
         let troubled = text(&metrics, Held::default()).await;
         assert!(troubled.contains("xray_ready 0\n"), "{troubled}");
         assert!(troubled.contains("xray_trouble{code=\"spool_full\"} 1\n"), "{troubled}");
         assert!(troubled.contains("xray_trouble{code=\"no_region\"} 0\n"), "{troubled}");
-        account.status.end(Trouble::SpoolFull);
+        account.conditions.end(Condition::SpoolFull);
         assert!(metrics.text().await.contains("xray_ready 1\n"));
     }
 

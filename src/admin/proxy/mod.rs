@@ -1,7 +1,7 @@
 //! The way of SDKs to the service: their requests to the TCP port, signed with the daemon's
 //! credentials.
 //!
-//! In: requests with their bodies, from `local_http`. Out: the service's answers, whatever they
+//! In: requests with their bodies, from `http_server`. Out: the service's answers, whatever they
 //! say, or an answer of the daemon's own that says why there is none. SDKs ask for sampling rules
 //! and targets in this way; `POST /v1/traces` is the service's OTLP endpoint.
 //!
@@ -23,8 +23,8 @@ mod tests;
 use crate::admin::pages::Fallback;
 use crate::aws::{self, Answer, Outcome, RequestError, Route, SignError};
 use crate::base::account::Account;
-use crate::base::local_http;
-use crate::base::log::RateLimit;
+use crate::base::http_server;
+use crate::base::log::LogLimit;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::header::ORIGIN;
@@ -57,8 +57,8 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// what they were never meant for.
 const RENEW_PAUSE: Duration = Duration::from_secs(30);
 
-static REFUSED: RateLimit = RateLimit::new();
-static FAILED: RateLimit = RateLimit::new();
+static REFUSED: LogLimit = LogLimit::new();
+static FAILED: LogLimit = LogLimit::new();
 
 /// Passes requests on.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Proxy {
             Err(failure) => {
                 self.account.proxy.failed.add(1);
                 FAILED.log(|more| warn!("{name} of a client failed: {failure}{more}"));
-                local_http::failure(failure.status(), &failure.to_string())
+                http_server::failure(failure.status(), &failure.to_string())
             }
         }
     }
@@ -262,7 +262,7 @@ impl Fallback for Proxy {
         };
         self.account.proxy.refused.add(1);
         REFUSED.log(|more| info!("{} of a client is refused: {why}{more}", name_of(head)));
-        Some(local_http::failure(status, &why))
+        Some(http_server::failure(status, &why))
     }
 
     fn answer(

@@ -2,7 +2,7 @@
 
 use crate::aws::identity;
 use crate::aws::transport::Resolver;
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use aws_config::imds;
 use aws_config::provider_config::ProviderConfig;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const HOSTNAME_LENGTH_MAX: usize = 255;
 const INSTANCE_ID_LENGTH_MAX: usize = 20;
 const RESOURCE_ARN_LENGTH_MAX: usize = 500;
 
-static TOO_LONG: RateLimit = RateLimit::once_a_minute();
+static TOO_LONG: LogLimit = LogLimit::once_a_minute();
 
 /// What the operator and the environment say of the host.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@ pub use host::HostSources;
 use crate::aws::transport::Resolver;
 use crate::aws::{ANSWER_BYTES_MAX, Failure, Outcome, RequestBody, Route, classify};
 use crate::base::account::Account;
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use crate::base::panics;
 use bytes::Bytes;
 use host::Host;
@@ -38,7 +38,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const END_SHARE: u32 = 8;
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-static PANICKED: RateLimit = RateLimit::once_a_minute();
+static PANICKED: LogLimit = LogLimit::once_a_minute();
 
 /// Tells the service once a minute what was counted.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 //! network may ask: what a source has said stays out of it, since a `credential_process` may say
 //! anything. Pure code.
 
-use crate::base::cause::with_all_causes;
+use crate::base::error_text::with_all_causes;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;

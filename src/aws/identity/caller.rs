@@ -5,7 +5,7 @@
 
 use super::sources;
 use crate::aws::transport::Transport;
-use crate::base::cause::root_cause;
+use crate::base::error_text::root_cause;
 use crate::base::panics;
 use aws_config::Region;
 use aws_credential_types::Credentials;

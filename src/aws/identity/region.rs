@@ -6,7 +6,7 @@
 
 use super::calls;
 use crate::aws::transport::{Executor, Resolver};
-use crate::base::cause::with_all_causes;
+use crate::base::error_text::with_all_causes;
 use aws_config::Region;
 use aws_config::imds;
 use aws_config::meta::region::ProvideRegion;

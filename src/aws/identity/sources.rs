@@ -104,7 +104,7 @@ mod tests {
             ("AKID", Some("a\rb"), "the session token has"),
         ] {
             let error = check(credentials(key, token)).unwrap_err();
-            let text = crate::base::cause::with_all_causes(&error);
+            let text = crate::base::error_text::with_all_causes(&error);
             assert!(text.contains(part) && text.contains("line break"), "{text}");
         }
     }

@@ -8,7 +8,7 @@ mod template;
 
 use super::RequestBody;
 use crate::aws::endpoint::Endpoint;
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use template::Template;
 use tracing::warn;
 
-static SKEWED: RateLimit = RateLimit::once_a_minute();
+static SKEWED: LogLimit = LogLimit::once_a_minute();
 
 /// Name of the service in the scope of a signature.
 const SERVICE: &str = "xray";

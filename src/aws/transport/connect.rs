@@ -6,7 +6,7 @@
 
 use super::proxy::{Proxy, ProxyAddress, port_of};
 use super::{Executor, Resolver};
-use crate::base::cause::root_cause;
+use crate::base::error_text::root_cause;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::uri::Scheme;

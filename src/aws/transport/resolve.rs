@@ -4,7 +4,7 @@
 //! that hangs holds up no other; made at the start, since later the system may refuse a thread.
 //! Bound: [`LOOKUP_COUNT_MAX`] lookups wait; one that its caller has given up is left out.
 
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use crate::base::panics;
 use hyper_util::client::legacy::connect::dns::Name;
 use std::io;
@@ -25,7 +25,7 @@ const THREAD_COUNT: usize = 2;
 /// Lookups that wait for a thread at most.
 const LOOKUP_COUNT_MAX: usize = 64;
 
-static PANICKED: RateLimit = RateLimit::once_a_minute();
+static PANICKED: LogLimit = LogLimit::once_a_minute();
 
 /// A lookup for one of the threads.
 type Lookup = Box<dyn FnOnce() + Send>;

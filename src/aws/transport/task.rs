@@ -4,12 +4,12 @@
 //! connection, whose calls fail and are tried again; it is logged here, since no one else waits for
 //! the task.
 
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use crate::base::panics;
 use hyper::rt;
 use tracing::error;
 
-static PANICKED: RateLimit = RateLimit::once_a_minute();
+static PANICKED: LogLimit = LogLimit::once_a_minute();
 
 /// Runs hyper's tasks on the current runtime.
 #[derive(Debug, Clone, Copy, Default)]

@@ -6,14 +6,14 @@
 //! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`
 //! where `held` is counted by walking whatever holds segments ([`Account::imbalance`]).
 
-mod census;
+mod occupancy;
 mod sizes;
 
-pub use census::{CensusTaker, Held, Question};
+pub use occupancy::{Held, OccupancyQueries, Question};
 pub use sizes::Sizes;
 
 use crate::base::clock::{Clock, Moment};
-use crate::base::status::Status;
+use crate::base::conditions::Conditions;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -250,13 +250,13 @@ pub struct Account {
     /// Clients' requests, which are no part of the balance.
     pub proxy: ProxyCounts,
     /// What keeps segments from being delivered.
-    pub status: Status,
+    pub conditions: Conditions,
     /// What ages and dates are by; the service's answers set it.
     pub clock: Clock,
     /// How long requests take, and how full batches are.
     pub sizes: Sizes,
     rate_limit: AtomicU64,
-    census: OnceLock<mpsc::UnboundedSender<Question>>,
+    occupancy: OnceLock<mpsc::UnboundedSender<Question>>,
     rejected: [Counter; RejectReason::ALL.len()],
     dropped: [Counter; DropReason::ALL.len()],
     request_failures: [Counter; RequestFailure::ALL.len()],
@@ -297,18 +297,18 @@ impl Account {
 
 impl Account {
     /// Where questions for what is held come to from now on.
-    pub fn census_taker(&self) -> CensusTaker {
+    pub fn occupancy_queries(&self) -> OccupancyQueries {
         let (sender, receiver) = mpsc::unbounded_channel();
-        // A second taker would get no questions; there is one upload thread.
-        let _ = self.census.set(sender);
-        CensusTaker(receiver)
+        // A second taker would get no questions; there is one sender thread.
+        let _ = self.occupancy.set(sender);
+        OccupancyQueries(receiver)
     }
 
     /// What is held at the moment, counted by walking what holds it; `None` when nobody can tell
     /// yet, or soon enough.
     pub async fn held(&self) -> Option<Held> {
         let (question, answer) = Question::new();
-        self.census.get()?.send(question).ok()?;
+        self.occupancy.get()?.send(question).ok()?;
         tokio::time::timeout(CENSUS_TIMEOUT, answer).await.ok()?.ok()
     }
 

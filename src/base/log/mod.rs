@@ -7,15 +7,15 @@
 //! A thread of its own writes them; when it cannot keep up lines are dropped and the rest of the
 //! daemon goes on. A closed output is no error.
 //!
-//! What a datagram or an answer of the service can trigger goes through a [`RateLimit`].
+//! What a datagram or an answer of the service can trigger goes through a [`LogLimit`].
 
 mod file;
 mod level;
-mod rate_limit;
+mod limit;
 
 pub use file::{LogFile, reopen};
 pub use level::{LogFormat, LogLevel};
-pub use rate_limit::{RateLimit, Suppressed, untold_count};
+pub use limit::{LogLimit, Suppressed, untold_count};
 
 use crate::base::panics;
 use std::fmt::{self, Write as _};

@@ -8,7 +8,7 @@ use crate::aws::{
     ANSWER_BYTES_MAX, Client, Failure, Outcome, RequestBody, RequestError, Signer, Timeouts,
     classify,
 };
-use crate::base::cause::root_cause;
+use crate::base::error_text::root_cause;
 use crate::config::{Config, Source};
 use aws_config::Region;
 use aws_credential_types::Credentials;

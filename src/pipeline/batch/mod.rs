@@ -12,7 +12,7 @@
 //!
 //! Bounds: 50 documents and a number of bytes for a batch, one second for its oldest document,
 //! [`LANE_COUNT_MAX`] lanes. The memory is the pool's; when it has no chunk left the segment is
-//! handed back ([`OutOfChunks`]). Runs on the upload thread.
+//! handed back ([`OutOfChunks`]). Runs on the sender thread.
 
 mod batcher;
 mod body;

@@ -248,7 +248,7 @@ impl ReceiveSocket {
     /// # Errors
     ///
     /// When the kernel refuses; then datagrams go on to come until the socket is closed.
-    pub(super) fn steer_away(&self) -> io::Result<()> {
+    pub(super) fn discard_incoming(&self) -> io::Result<()> {
         // Without a program there is none to take off.
         let _ = sys::detach_spread(self);
         const DISCARD_PORT: u16 = 9;
@@ -353,7 +353,7 @@ mod tests {
                 }
             };
             send(20);
-            first.sockets.iter().for_each(|socket| socket.steer_away().unwrap());
+            first.sockets.iter().for_each(|socket| socket.discard_incoming().unwrap());
             send(20);
             assert_eq!(queued(&first).iter().sum::<usize>(), 20, "{address}");
             assert_eq!(queued(&second).iter().sum::<usize>(), 20, "{address}");

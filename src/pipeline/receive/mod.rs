@@ -7,16 +7,16 @@
 //!
 //! ```text
 //!   steer.rs spreads        a receiver thread (run.rs)
-//!                 ┌──► queue ──► wait ──► take ──► Sink      pace.rs says when to wait longer,
+//!                 ┌──► queue ──► wait ──► take ──► Sink  coalescing.rs says when to wait,
 //!   senders ──────┤       uring.rs, recvmmsg.rs              drops.rs what the kernel dropped
 //!    (group.rs)   └──► queue ──► ...   tokio_uring.rs
 //! ```
 //!
 //! The way of receiving is a [`Backend`], chosen once at start by trying it (`probe.rs`).
 
+mod coalescing;
 mod drops;
 mod group;
-mod pace;
 mod probe;
 mod recvmmsg;
 mod run;

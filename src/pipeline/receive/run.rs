@@ -3,8 +3,8 @@
 //! A backend brings two things ([`Source`]): how to wait and how to take. Everything around them,
 //! when to pause, when to ask for drops, how to end, is here once.
 
+use super::coalescing::Coalescing;
 use super::drops::DropWatch;
-use super::pace::Pace;
 use super::steer::Steering;
 use super::{ReceiveSocket, Sink, Stop, recvmmsg};
 use crate::base::panics::{self, Panicked};
@@ -42,7 +42,7 @@ pub struct Receiver {
     socket: Arc<ReceiveSocket>,
     slot_count: usize,
     share_port: bool,
-    pace: Pace,
+    coalescing: Coalescing,
     drops: DropWatch,
     steering: Option<Steering>,
 }
@@ -86,9 +86,9 @@ impl Receiver {
         steering: Option<Steering>,
         share_port: bool,
     ) -> Self {
-        let pace = Pace::new(socket.queue().granted_bytes, Instant::now());
+        let coalescing = Coalescing::new(socket.queue().granted_bytes, Instant::now());
         let (socket, drops) = (Arc::new(socket), DropWatch::default());
-        Self { socket, slot_count, share_port, pace, drops, steering }
+        Self { socket, slot_count, share_port, coalescing, drops, steering }
     }
 
     /// The same without pauses: it wakes for each datagram. What the pauses save is measured
@@ -96,7 +96,7 @@ impl Receiver {
     #[must_use]
     pub fn without_pauses(mut self) -> Self {
         // A queue of no bytes allows no pause.
-        self.pace = Pace::new(0, Instant::now());
+        self.coalescing = Coalescing::new(0, Instant::now());
         self
     }
 
@@ -149,7 +149,7 @@ impl Receiver {
                 }
                 continue;
             }
-            match self.pace.pause(Instant::now()) {
+            match self.coalescing.pause(Instant::now()) {
                 None => return Ok(false),
                 Some(pause) if stop.wait(pause)? => return Ok(true),
                 Some(_) => {}
@@ -160,9 +160,9 @@ impl Receiver {
     fn note(&mut self, taken: Taken, sink: &mut impl Sink) {
         let now = Instant::now();
         if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
-            self.pace.hold(now);
+            self.coalescing.hold(now);
         }
-        if let Some(rate) = self.pace.note(taken.datagram_count, taken.more, now)
+        if let Some(rate) = self.coalescing.note(taken.datagram_count, taken.more, now)
             && let Some(steering) = &mut self.steering
         {
             steering.note(rate, now, &self.socket);
@@ -171,7 +171,7 @@ impl Receiver {
 
     /// Leaves the port to the other daemon that shares it.
     fn leave(&self) -> Result<(), ReceiveError> {
-        if let Err(error) = self.socket.steer_away() {
+        if let Err(error) = self.socket.discard_incoming() {
             warn!("The other daemon on the port gets datagrams only when this one ends: {error}");
         }
         std::thread::sleep(LEAVE_PAUSE);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Queue that a burst from idle should find, all sockets in use together: 1,024 segments of 1 kB,
 /// so that it is whole also where its sender keeps the receivers from running.
-const BURST_BYTES: usize = 1_024 * super::pace::QUEUE_BYTES_PER_DATAGRAM;
+const BURST_BYTES: usize = 1_024 * super::coalescing::QUEUE_BYTES_PER_DATAGRAM;
 
 /// Beyond this rate a receiver gets help; it is a tenth to a fifth of what a core can take.
 const RATE_HIGH: f64 = 30_000.0;

@@ -1,4 +1,4 @@
-//! The protocol by which segments change threads: when the upload thread is woken, what it looks
+//! The protocol by which segments change threads: when the sender thread is woken, what it looks
 //! at in which order, and when it may sleep.
 //!
 //! In: the rings that receivers fill. Out: their parcels, and sleep when there are none.
@@ -6,7 +6,7 @@
 //! ```text
 //!  a receiver: push ... ──► commit: make visible, count, wake if the count says so
 //!              end       ──► close the ring, wake
-//!  the upload thread: closed? ──► what waits? ──► take ... ──► arm the wake-up, look again, sleep
+//!  the sender thread: closed? ──► what waits? ──► take ... ──► arm the wake-up, look again, sleep
 //! ```
 //!
 //! Each arrow is an order that nothing may change: `tests/model` runs this code over the
@@ -23,7 +23,7 @@ use crate::base::memory::Pool;
 use crate::base::sync::Notify;
 use std::sync::Arc;
 
-/// Wakes the upload thread on behalf of one receiver, for the last time when it is dropped.
+/// Wakes the sender thread on behalf of one receiver, for the last time when it is dropped.
 #[derive(Debug)]
 pub(super) struct WakeUp(Arc<Notify>);
 
@@ -73,7 +73,7 @@ impl Turn {
     }
 }
 
-/// The upload thread's end of all rings.
+/// The sender thread's end of all rings.
 #[derive(Debug)]
 pub struct Rings {
     consumers: Vec<Consumer>,
@@ -165,7 +165,7 @@ impl Rings {
         is_due
     }
 
-    /// Takes the oldest parcel of any ring, whatever it is worth; for the end of the upload thread.
+    /// Takes the oldest parcel of any ring, whatever it is worth; for the end of the sender thread.
     pub fn pop(&mut self) -> Option<Parcel> {
         self.consumers.iter_mut().find_map(Consumer::pop)
     }
@@ -182,7 +182,7 @@ impl Rings {
 
     /// Segments in the rings, counted parcel by parcel.
     ///
-    /// The receivers may displace none of these any more: they are kept on this side.
+    /// The receivers may evict none of these any more: they are kept on this side.
     pub fn segment_count(&mut self) -> usize {
         self.consumers.iter_mut().map(Consumer::segment_count).sum()
     }

@@ -1,4 +1,4 @@
-//! The hand-over from a receiver thread to the upload thread: lock-free, bounded, oldest out.
+//! The hand-over from a receiver thread to the sender thread: lock-free, bounded, oldest out.
 //!
 //! In: segments, copied out of the receive buffers at once so that those go back to the kernel.
 //! Out: parcels of segments in the order they came, but that one which fills up between the
@@ -7,7 +7,7 @@
 //! a chunk is filled and not spent on a single segment; one push to the queue carries many.
 //!
 //! ```text
-//!  receiver ──► open (one parcel) ──full──► queue of full parcels ──► upload thread
+//!  receiver ──► open (one parcel) ──full──► queue of full parcels ──► sender thread
 //!                 └──────────── taken when there is nothing else ───────┘
 //! ```
 //!
@@ -82,7 +82,7 @@ impl Producer {
     }
 
     /// Gives up the oldest parcel to have its chunks back; says how many segments it held.
-    fn displace(&self) -> Option<u64> {
+    fn evict(&self) -> Option<u64> {
         self.shared.full.pop().map(|parcel| parcel.segment_count() as u64)
     }
 }
@@ -127,9 +127,9 @@ impl Drain<'_> {
 
     /// Puts the open parcel into the queue; says how many segments were dropped for it.
     fn finish_open(&mut self) -> u64 {
-        let displaced =
+        let evicted =
             self.open.take().and_then(|parcel| self.producer.shared.full.force_push(parcel));
-        displaced.map_or(0, |parcel| parcel.segment_count() as u64)
+        evicted.map_or(0, |parcel| parcel.segment_count() as u64)
     }
 
     /// A new parcel with chunks for a document of this length, at the cost of older ones if need
@@ -141,7 +141,7 @@ impl Drain<'_> {
             *place = loop {
                 match self.producer.pool.take_for_receive() {
                     Some(chunk) => break Some(chunk),
-                    None => pushed.dropped_count += self.producer.displace()?,
+                    None => pushed.dropped_count += self.producer.evict()?,
                 }
             };
         }
@@ -163,7 +163,7 @@ impl Drain<'_> {
     }
 }
 
-/// The upload thread's end of one ring; [`Rings`] has those of all.
+/// The sender thread's end of one ring; [`Rings`] has those of all.
 #[derive(Debug)]
 struct Consumer {
     shared: sync::Arc<Shared>,
@@ -207,7 +207,7 @@ impl Consumer {
 
     /// Segments in the ring, counted parcel by parcel.
     ///
-    /// The receiver may displace none of these any more: they are kept on this side.
+    /// The receiver may evict none of these any more: they are kept on this side.
     fn segment_count(&mut self) -> usize {
         while let Some(parcel) = self.pop_shared() {
             self.counted.push_back(parcel);

@@ -7,7 +7,7 @@
 use super::active::ActiveFile;
 use super::age::Dates;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, RECORD_BYTES_MAX};
-use super::{AppendError, Displaced, Removal, Spool, SpoolError};
+use super::{AppendError, Evicted, Removal, Spool, SpoolError};
 use crate::base::clock::Moment;
 use std::io;
 
@@ -30,7 +30,7 @@ impl Spool {
         payload: &[&[u8]],
         segment_count: u32,
         made: Moment,
-    ) -> Result<Displaced, AppendError> {
+    ) -> Result<Evicted, AppendError> {
         let dates = Dates::Own { offset_seconds: made.offset_seconds };
         if self.active.as_ref().is_some_and(|active| active.dates() != dates) {
             self.seal_active();
@@ -42,16 +42,16 @@ impl Spool {
             self.make_room(&header).map_err(SpoolError::Remove)?;
             self.write(&header, payload)
         });
-        let displaced = self.displaced();
+        let evicted = self.evicted();
         match appended {
-            Ok(()) => Ok(displaced),
-            Err(cause) => Err(AppendError { displaced, cause }),
+            Ok(()) => Ok(evicted),
+            Err(cause) => Err(AppendError { evicted, cause }),
         }
     }
 
     /// What was evicted and not told of: where a call did not come to its end.
-    pub fn displaced(&mut self) -> Displaced {
-        std::mem::take(&mut self.displaced)
+    pub fn evicted(&mut self) -> Evicted {
+        std::mem::take(&mut self.evicted)
     }
 
     /// Tries whether the record that could not be appended last would find room now, as far as the
@@ -102,12 +102,12 @@ impl Spool {
             let bytes = oldest.get().size_bytes();
             let waiting = oldest.get_mut().waiting(&self.folder);
             self.remove(sequence)?;
-            let displaced = &mut self.displaced;
-            displaced.file_count += 1;
-            displaced.bytes = displaced.bytes.saturating_add(bytes);
-            displaced.record_count += waiting.count.record_count;
-            displaced.segment_count += waiting.count.segment_count;
-            displaced.unknown_bytes = displaced.unknown_bytes.saturating_add(waiting.unknown_bytes);
+            let evicted = &mut self.evicted;
+            evicted.file_count += 1;
+            evicted.bytes = evicted.bytes.saturating_add(bytes);
+            evicted.record_count += waiting.count.record_count;
+            evicted.segment_count += waiting.count.segment_count;
+            evicted.unknown_bytes = evicted.unknown_bytes.saturating_add(waiting.unknown_bytes);
         }
         Ok(())
     }

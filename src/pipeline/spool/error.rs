@@ -1,6 +1,6 @@
 //! What can go wrong with a spool, and what the operator can do about it.
 
-use super::Displaced;
+use super::Evicted;
 use super::folder::{Kind, name};
 use std::io;
 use std::path::PathBuf;
@@ -89,7 +89,7 @@ pub enum SpoolError {
 #[error("{cause}")]
 pub struct AppendError {
     /// What is gone, for the caller to count.
-    pub displaced: Displaced,
+    pub evicted: Evicted,
     /// What went wrong.
     pub cause: SpoolError,
 }

@@ -100,7 +100,7 @@ pub struct DataFile {
     /// Where what was not brought to disk begins, if there is any.
     pub(super) unsynced_from: Option<u64>,
     /// Whether bringing it to disk has failed: what is behind `unsynced_from` may not be there.
-    pub(super) is_doubtful: bool,
+    pub(super) is_suspect: bool,
     is_unreadable: bool,
 }
 
@@ -125,7 +125,7 @@ impl DataFile {
             first_unread: None,
             dates: Dates::Found { uptime_seconds },
             unsynced_from: None,
-            is_doubtful: false,
+            is_suspect: false,
             is_unreadable: false,
         }
     }

@@ -3,7 +3,7 @@
 //! In: records, which are any bytes with a count of the segments in them and the time they were
 //! made. Out: the same records, the oldest first, until each is settled, across restarts and
 //! crashes. Bound: [`Options::size_bytes_max`]; when it is reached the oldest file is evicted as a
-//! whole, and [`Displaced`] says what was lost with it. Memory: [`BUFFER_BYTES`], and some bytes
+//! whole, and [`Evicted`] says what was lost with it. Memory: [`BUFFER_BYTES`], and some bytes
 //! for each record that is taken. One thread at a time, and every call may wait for the disk.
 //!
 //! ```text
@@ -33,12 +33,12 @@ mod active;
 mod age;
 mod append;
 mod disk;
-mod doubt;
 mod error;
 mod file;
 mod folder;
 mod progress;
 mod record;
+mod suspect;
 mod sync;
 mod take;
 #[cfg(test)]
@@ -109,7 +109,7 @@ pub struct Found {
 /// who took them has them, and [`Spool::release`] tells when there is no way back.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[must_use = "these segments are lost and have to be counted"]
-pub struct Displaced {
+pub struct Evicted {
     /// Files.
     pub file_count: u64,
     /// Their bytes on disk.
@@ -194,7 +194,7 @@ pub struct Spool {
     opening: u64,
     /// By what clock records are written.
     dates: Dates,
-    displaced: Displaced,
+    evicted: Evicted,
     window: Vec<u8>,
     /// The file that was read last, which may be open still.
     read_sequence: Option<u64>,
@@ -239,7 +239,7 @@ impl Spool {
             refused: listing.refused,
             opening: OPENED_COUNT.fetch_add(1, Ordering::Relaxed),
             dates: Dates::Own { offset_seconds: now.offset_seconds },
-            displaced: Displaced::default(),
+            evicted: Evicted::default(),
             active: None,
             window: vec![0; WINDOW_BYTES],
             read_sequence: None,

@@ -54,14 +54,14 @@ impl Spool {
             if self.active.as_ref().is_some_and(ActiveFile::is_unsynced) {
                 self.seal_active();
             }
-            self.sealed.values_mut().for_each(DataFile::doubt);
+            self.sealed.values_mut().for_each(DataFile::suspect);
         }
         synced
     }
 
     /// Writes to new files what is in doubt.
     fn rescue(&mut self) -> Result<(), SpoolError> {
-        let doubtful = self.sealed.iter().filter(|(_, file)| file.is_doubtful());
+        let doubtful = self.sealed.iter().filter(|(_, file)| file.is_suspect());
         let doubtful: Vec<u64> = doubtful.map(|(&sequence, _)| sequence).collect();
         doubtful.into_iter().try_for_each(|sequence| self.rescue_file(sequence))
     }
@@ -70,7 +70,7 @@ impl Spool {
         let Some(file) = self.sealed.get(&sequence) else { return Ok(()) };
         let mut copy = self.begin_file(file.dates())?;
         let copy_sequence = copy.sequence();
-        let rescued = self.copy_doubtful(sequence, &mut copy);
+        let rescued = self.copy_suspect(sequence, &mut copy);
         let copy = if rescued.is_ok() { copy.seal() } else { None };
         match copy {
             Some(copy) => _ = self.sealed.insert(copy_sequence, copy),
@@ -80,10 +80,10 @@ impl Spool {
         rescued
     }
 
-    fn copy_doubtful(&mut self, sequence: u64, copy: &mut ActiveFile) -> Result<(), SpoolError> {
+    fn copy_suspect(&mut self, sequence: u64, copy: &mut ActiveFile) -> Result<(), SpoolError> {
         let Some(file) = self.sealed.get_mut(&sequence) else { return Ok(()) };
         let copied =
-            file.copy_doubtful(&self.folder, copy, &mut self.window).map_err(SpoolError::Write)?;
+            file.copy_suspect(&self.folder, copy, &mut self.window).map_err(SpoolError::Write)?;
         copy.sync().and_then(|()| self.folder.sync()).map_err(SpoolError::Sync)?;
         copy.confirm();
         file.forget(&mut self.folder, &copied);

@@ -116,7 +116,7 @@ impl Spool {
     /// Puts a record back that was taken; it comes again, before those after it.
     ///
     /// Returns `false` when its file was evicted meanwhile: then the record is lost, and was not
-    /// counted as displaced. One that a spool opened before this one has given is there untaken.
+    /// counted as evicted. One that a spool opened before this one has given is there untaken.
     #[must_use = "a record that could not be put back is lost and has to be counted"]
     pub fn release(&mut self, id: RecordId) -> bool {
         if id.opening != self.opening {

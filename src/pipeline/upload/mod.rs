@@ -2,21 +2,21 @@
 //!
 //! In: finished batches. Out: the account. A batch leaves only when the service took it, when a
 //! document of it alone is at fault, when another server has answered in the service's place three
-//! times, or when [`Uploader::displace_oldest`] takes it back for want of memory; any other failure
+//! times, or when [`Uploader::evict_oldest`] takes it back for want of memory; any other failure
 //! puts it back with a growing, jittered pause.
 //!
 //! ```text
-//!  push ──► waiting ──► (hold, pace) ──► call ──► classify ──► accepted ──► account
+//!  push ──► waiting ──► (hold, rate_limit) ──► call ──► classify ──► accepted ──► account
 //!              ▲                                     │
 //!              └── pause, halves, passing documents ─┘
 //! ```
 //!
 //! Bounds: `concurrency` calls in flight, fewer documents a second where the service throttles;
-//! what waits is bounded by the pool's memory. Runs on the upload thread.
+//! what waits is bounded by the pool's memory. Runs on the sender thread.
 
-mod hold;
-mod pace;
-mod refusal;
+mod bisect;
+mod circuit_breaker;
+mod rate_limit;
 mod report;
 mod settle;
 mod waiting;
@@ -25,12 +25,12 @@ pub use waiting::Attempt;
 
 use crate::aws::{self, Outcome, Reading, RequestBody, Route};
 use crate::base::account::{Account, Held, RequestFailure};
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use crate::base::panics::{self, Panicked};
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
-use hold::Hold;
-use pace::Pace;
+use circuit_breaker::CircuitBreaker;
+use rate_limit::RateLimit;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 use waiting::Waiting;
 
-static PANICKED: RateLimit = RateLimit::new();
+static PANICKED: LogLimit = LogLimit::new();
 
 /// A call on its way.
 #[derive(Debug)]
@@ -68,8 +68,8 @@ pub struct Uploader {
     concurrency: usize,
     account: Arc<Account>,
     waiting: Waiting,
-    hold: Hold,
-    pace: Pace,
+    breaker: CircuitBreaker,
+    rate_limit: RateLimit,
     calls: BTreeMap<u64, Call>,
     next_call_number: u64,
     tasks: JoinSet<Ended>,
@@ -94,8 +94,8 @@ impl Uploader {
             concurrency,
             account,
             waiting: Waiting::default(),
-            hold: Hold::default(),
-            pace: Pace::new(Instant::now()),
+            breaker: CircuitBreaker::default(),
+            rate_limit: RateLimit::new(Instant::now()),
             calls: BTreeMap::new(),
             next_call_number: 0,
             tasks: JoinSet::new(),
@@ -116,7 +116,7 @@ impl Uploader {
         self.waiting.push(batch, Some(record));
     }
 
-    /// Takes back what [`displace_oldest`](Self::displace_oldest) gave and nobody could keep.
+    /// Takes back what [`evict_oldest`](Self::evict_oldest) gave and nobody could keep.
     pub fn put_back(&mut self, attempt: Attempt) {
         self.waiting.push_due(attempt);
     }
@@ -125,7 +125,7 @@ impl Uploader {
     pub fn start_due(&mut self, now: Instant) {
         while self.may_start() && self.paused_until(now).is_none() {
             let Some(attempt) = self.waiting.pop_due(now) else { return };
-            match self.looked_into(attempt) {
+            match self.isolate(attempt) {
                 None => {}
                 Some(attempt) => self.start(attempt, now),
             }
@@ -156,7 +156,7 @@ impl Uploader {
                 return;
             }
         };
-        self.pace.started(attempt.batch.documents.len(), now);
+        self.rate_limit.started(attempt.batch.documents.len(), now);
         let call_number = self.next_call_number;
         self.next_call_number += 1;
         let accepted_count = self.accepted_count;
@@ -175,7 +175,7 @@ impl Uploader {
     }
 
     fn may_start(&self) -> bool {
-        let concurrency = if self.hold.is_failing() { 1 } else { self.concurrency };
+        let concurrency = if self.breaker.is_failing() { 1 } else { self.concurrency };
         self.calls.len() < concurrency && self.is_ready()
     }
 
@@ -191,12 +191,12 @@ impl Uploader {
 
     /// Until when no call may start, because of failures or throttling.
     pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.hold.until(now).max(self.pace.ready_at(now))
+        self.breaker.until(now).max(self.rate_limit.ready_at(now))
     }
 
     /// Whether the service fails, or there is nobody to sign as.
     pub fn is_failing(&self) -> bool {
-        self.hold.is_failing() || !self.is_ready()
+        self.breaker.is_failing() || !self.is_ready()
     }
 
     /// Whether batches wait that cannot be sent now: others gain nothing by being ended early.
@@ -243,13 +243,13 @@ impl Uploader {
 
     /// Gives up the oldest batch that is not in flight; `None` when all that is left is in flight.
     #[must_use = "segments that gave way have to be counted"]
-    pub fn displace_oldest(&mut self) -> Option<Attempt> {
+    pub fn evict_oldest(&mut self) -> Option<Attempt> {
         self.waiting.pop_oldest()
     }
 
     /// The same, but of those that are not out of the spool.
     #[must_use = "segments that gave way have to be counted"]
-    pub fn displace_oldest_unspooled(&mut self) -> Option<Attempt> {
+    pub fn evict_oldest_unspooled(&mut self) -> Option<Attempt> {
         self.waiting.pop_oldest_unspooled()
     }
 
@@ -270,9 +270,9 @@ impl Uploader {
 
     /// Makes every batch that waits for its next attempt due at once, and keeps pauses short from
     /// now on: there is a deadline. A throttling service still has its pause.
-    pub fn hurry(&mut self) {
-        self.waiting.hurry();
-        self.hold.hurry();
+    pub fn begin_drain(&mut self) {
+        self.waiting.begin_drain();
+        self.breaker.begin_drain();
     }
 
     /// Whether nothing waits and nothing is in flight.

@@ -1,26 +1,26 @@
 //! What the account and the log learn of outcomes.
 
-use super::hold::{DENIED_PAUSE, Hold};
+use super::circuit_breaker::{CircuitBreaker, DENIED_PAUSE};
 use super::settle::NOT_X_RAY_COUNT_MAX;
 use crate::aws::Unprocessed;
 use crate::base::account::{Account, DropReason, RejectReason};
-use crate::base::log::{RateLimit, Suppressed};
+use crate::base::log::{LogLimit, Suppressed};
 use crate::pipeline::batch::{Batch, Document};
 use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 /// A busy daemon sends thousands of batches in a window, a quiet one ten.
-static SENT: RateLimit = RateLimit::with_line_count(50);
-static PART_SENT: RateLimit = RateLimit::new();
-static UNPROCESSED: RateLimit = RateLimit::with_line_count(50);
-static PASSING: RateLimit = RateLimit::new();
-static FAILED: RateLimit = RateLimit::new();
-static UNREAD: RateLimit = RateLimit::new();
-static NOT_X_RAY_YET: RateLimit = RateLimit::new();
-static NOT_X_RAY: RateLimit = RateLimit::new();
-static DENIED: RateLimit = RateLimit::once_a_minute();
-static GIVEN_UP: RateLimit = RateLimit::with_line_count(50);
-static SHOWN: RateLimit = RateLimit::new();
+static SENT: LogLimit = LogLimit::with_line_count(50);
+static PART_SENT: LogLimit = LogLimit::new();
+static UNPROCESSED: LogLimit = LogLimit::with_line_count(50);
+static PASSING: LogLimit = LogLimit::new();
+static FAILED: LogLimit = LogLimit::new();
+static UNREAD: LogLimit = LogLimit::new();
+static NOT_X_RAY_YET: LogLimit = LogLimit::new();
+static NOT_X_RAY: LogLimit = LogLimit::new();
+static DENIED: LogLimit = LogLimit::once_a_minute();
+static GIVEN_UP: LogLimit = LogLimit::with_line_count(50);
+static SHOWN: LogLimit = LogLimit::new();
 
 /// What is left of a batch that the service took.
 #[derive(Debug, Default)]
@@ -170,7 +170,7 @@ pub(super) fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
 }
 
 /// The service does not allow us to send.
-pub(super) fn denied(reason: &str, hold: &Hold, now: Instant) {
+pub(super) fn denied(reason: &str, hold: &CircuitBreaker, now: Instant) {
     let pause = hold.until(now).map_or(DENIED_PAUSE, |until| until - now);
     DENIED.log(|more| {
         error!(

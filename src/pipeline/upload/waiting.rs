@@ -5,7 +5,7 @@
 //! outage has left does not hold up what comes fresh, nor the other way round. Bound: the pool's
 //! memory. Attempts are limited only where another server answers (`settle`).
 
-use super::refusal::Doubt;
+use super::bisect::Suspicion;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub struct Attempt {
     /// Answers so far that were not the service's, those to a batch that it is a part of too.
     pub not_x_ray_count: u32,
     /// The doubt about its documents, if there is one.
-    pub doubt: Option<Doubt>,
+    pub suspicion: Option<Suspicion>,
     /// Where it lies in the spool; all parts of a batch share it.
     pub record: Option<Arc<RecordId>>,
     /// Whether it has only some of the documents that were in the batch at first.
@@ -61,7 +61,7 @@ impl Attempt {
             batch,
             failure_count: 0,
             not_x_ray_count: self.not_x_ray_count,
-            doubt: None,
+            suspicion: None,
             record: self.record.clone(),
             is_part: true,
             age,
@@ -109,7 +109,7 @@ impl Waiting {
             batch,
             failure_count: 0,
             not_x_ray_count: 0,
-            doubt: None,
+            suspicion: None,
             record: record.map(Arc::new),
             is_part: false,
             age,
@@ -186,7 +186,7 @@ impl Waiting {
     }
 
     /// Makes every batch due at once, and keeps pauses short from now on.
-    pub fn hurry(&mut self) {
+    pub fn begin_drain(&mut self) {
         self.backoff_max = BACKOFF_MAX_HURRIED;
         self.make_due();
     }
@@ -224,7 +224,7 @@ fn backoff(failure_count: u32, random: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::refusal::halve;
+    use super::super::bisect::halve;
     use super::*;
     use crate::pipeline::batch::test_batch;
     use proptest::prelude::*;
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn with_a_deadline_pauses_are_short() {
         let mut waiting = Waiting::default();
-        waiting.hurry();
+        waiting.begin_drain();
         assert!((0..100).all(|_| waiting.backoff(20) <= BACKOFF_MAX_HURRIED));
     }
 

@@ -1,11 +1,11 @@
-//! The hand-over from receivers to the upload thread under loom: over the interleavings of the
+//! The hand-over from receivers to the sender thread under loom: over the interleavings of the
 //! threads and the values that each load may see, up to a bound on preemptions
 //! (`LOOM_MAX_PREEMPTIONS`).
 //!
 //! The code under test is the daemon's own, `src/pipeline/ring/` with the protocol in
 //! `src/pipeline/ring/handover.rs`: what is pushed, when the other side is woken, what is looked at
-//! in which order, when it may sleep. The two loops here call it as `src/pipeline/intake.rs` and
-//! `src/pipeline/outlet/mod.rs` do. The clock is left out: where the upload thread would sleep with
+//! in which order, when it may sleep. The two loops here call it as `src/pipeline/ingest.rs` and
+//! `src/pipeline/sender/mod.rs` do. The clock is left out: where the sender thread would sleep with
 //! a timer it goes on at once, which is one of the times at which the timer may fire. Where it
 //! sleeps without one it waits for the wake-up alone, and loom reports the deadlock if none comes.
 //!
@@ -40,7 +40,7 @@ use xrayd_model::pipeline::segment::{Fields, Segment};
 /// A number of segments to be woken for, while the clock runs.
 const WAKE_COUNT: usize = 3;
 
-/// So many that memory is never low: a receiver that finds it low wakes the upload thread always,
+/// So many that memory is never low: a receiver that finds it low wakes the sender thread always,
 /// which would hide every wake-up that is missing.
 const CHUNK_COUNT: usize = 12;
 
@@ -85,14 +85,14 @@ fn block_on(event: impl Future<Output = ()>) {
     }
 }
 
-/// What a receiver does: `src/pipeline/intake.rs` without the parser.
-struct Intake {
+/// What a receiver does: `src/pipeline/ingest.rs` without the parser.
+struct Ingest {
     producer: Producer,
     pushed_count: u64,
     dropped_count: u64,
 }
 
-impl Intake {
+impl Ingest {
     fn drain<'a>(&mut self, documents: impl IntoIterator<Item = &'a [u8]>) {
         let mut drain = self.producer.begin(Instant::now());
         for document in documents {
@@ -110,8 +110,8 @@ impl Intake {
     }
 }
 
-/// What the upload thread does with the rings, for a clock that may show any time at any time.
-struct Outlet {
+/// What the sender thread does with the rings, for a clock that may show any time at any time.
+struct Sender {
     rings: Rings,
     parcels_per_turn: usize,
     taken_count: u64,
@@ -119,7 +119,7 @@ struct Outlet {
     is_clock_running: bool,
 }
 
-impl Outlet {
+impl Sender {
     fn take(&mut self) -> Progress {
         let is_clock_running = &mut self.is_clock_running;
         let turn = self.rings.begin_turn(self.parcels_per_turn, |waiting_count| {
@@ -184,35 +184,35 @@ impl Outlet {
     }
 }
 
-fn connect(pool: &Arc<Pool>, parcel_count_max: usize) -> (Intake, Outlet) {
-    let ([intake], outlet) = connect_all(pool, parcel_count_max);
-    (intake, outlet)
+fn connect(pool: &Arc<Pool>, parcel_count_max: usize) -> (Ingest, Sender) {
+    let ([ingest], sender) = connect_all(pool, parcel_count_max);
+    (ingest, sender)
 }
 
 fn connect_all<const COUNT: usize>(
     pool: &Arc<Pool>,
     parcel_count_max: usize,
-) -> ([Intake; COUNT], Outlet) {
+) -> ([Ingest; COUNT], Sender) {
     let mut rings = Rings::new(Arc::clone(pool), parcel_count_max);
-    let intakes = std::array::from_fn(|_| Intake {
+    let ingests = std::array::from_fn(|_| Ingest {
         producer: rings.add(),
         pushed_count: 0,
         dropped_count: 0,
     });
     let parcels_per_turn = usize::MAX;
-    (intakes, Outlet { rings, parcels_per_turn, taken_count: 0, is_clock_running: false })
+    (ingests, Sender { rings, parcels_per_turn, taken_count: 0, is_clock_running: false })
 }
 
 #[test]
 fn a_segment_wakes_a_consumer_that_found_nothing() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
         let receiver = thread::spawn(move || {
-            intake.drain([SMALL]);
-            intake.drain([SMALL]);
-            intake
+            ingest.drain([SMALL]);
+            ingest.drain([SMALL]);
+            ingest
         });
-        outlet.take_all(2);
+        sender.take_all(2);
         receiver.join().unwrap();
     });
 }
@@ -220,15 +220,15 @@ fn a_segment_wakes_a_consumer_that_found_nothing() {
 #[test]
 fn a_segment_that_comes_between_the_last_look_and_the_arming_is_not_slept_over() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
         // As after the last segments that it took: not woken for a single one.
-        outlet.is_clock_running = true;
-        outlet.sleep();
+        sender.is_clock_running = true;
+        sender.sleep();
         let receiver = thread::spawn(move || {
-            intake.drain([SMALL]);
-            intake
+            ingest.drain([SMALL]);
+            ingest
         });
-        outlet.take_all(1);
+        sender.take_all(1);
         receiver.join().unwrap();
     });
 }
@@ -236,14 +236,14 @@ fn a_segment_that_comes_between_the_last_look_and_the_arming_is_not_slept_over()
 #[test]
 fn each_of_two_receivers_wakes_the_consumer_for_its_segment_and_for_its_end() {
     check(2, || {
-        let (intakes, outlet) = connect_all::<2>(&Pool::new(CHUNK_COUNT, 0), 4);
-        let receivers = intakes.map(|mut intake| {
+        let (ingests, sender) = connect_all::<2>(&Pool::new(CHUNK_COUNT, 0), 4);
+        let receivers = ingests.map(|mut ingest| {
             thread::spawn(move || {
-                intake.drain([SMALL]);
-                intake.close()
+                ingest.drain([SMALL]);
+                ingest.close()
             })
         });
-        assert_eq!(outlet.take_to_the_end(), 2);
+        assert_eq!(sender.take_to_the_end(), 2);
         for receiver in receivers {
             receiver.join().unwrap();
         }
@@ -253,13 +253,13 @@ fn each_of_two_receivers_wakes_the_consumer_for_its_segment_and_for_its_end() {
 #[test]
 fn a_drain_that_gave_nothing_hides_no_segment() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
-        intake.drain([SMALL]);
+        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        ingest.drain([SMALL]);
         let receiver = thread::spawn(move || {
-            intake.drain([]);
-            intake
+            ingest.drain([]);
+            ingest
         });
-        outlet.take_all(1);
+        sender.take_all(1);
         receiver.join().unwrap();
     });
 }
@@ -267,18 +267,18 @@ fn a_drain_that_gave_nothing_hides_no_segment() {
 #[test]
 fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
-        outlet.parcels_per_turn = 1;
-        intake.drain([LARGE]);
+        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        sender.parcels_per_turn = 1;
+        ingest.drain([LARGE]);
         let receiver = thread::spawn(move || {
-            intake.drain([LARGE]);
-            intake
+            ingest.drain([LARGE]);
+            ingest
         });
-        let progress = outlet.take();
+        let progress = sender.take();
         receiver.join().unwrap();
         // Or it found none, while the receiver had the open one.
         if progress == Progress::More {
-            assert_eq!((outlet.taken_count, outlet.rings.is_empty()), (1, false));
+            assert_eq!((sender.taken_count, sender.rings.is_empty()), (1, false));
         }
     });
 }
@@ -286,15 +286,15 @@ fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
 #[test]
 fn a_consumer_that_waits_for_more_is_woken_for_as_many_as_it_has_said() {
     check(4, || {
-        let (mut intake, mut outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
-        intake.drain([SMALL]);
+        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        ingest.drain([SMALL]);
         let receiver = thread::spawn(move || {
-            intake.drain([SMALL]);
-            intake.drain([SMALL]);
-            intake
+            ingest.drain([SMALL]);
+            ingest.drain([SMALL]);
+            ingest
         });
-        while outlet.waiting_count() < WAKE_COUNT {
-            block_on(outlet.rings.woken(WAKE_COUNT));
+        while sender.waiting_count() < WAKE_COUNT {
+            block_on(sender.rings.woken(WAKE_COUNT));
         }
         receiver.join().unwrap();
     });
@@ -303,14 +303,14 @@ fn a_consumer_that_waits_for_more_is_woken_for_as_many_as_it_has_said() {
 #[test]
 fn a_consumer_that_sees_the_close_sees_every_segment_counted() {
     check(4, || {
-        let (mut intake, outlet) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
         let receiver = thread::spawn(move || {
-            intake.drain([SMALL]);
-            intake.drain([SMALL]);
-            intake.close();
+            ingest.drain([SMALL]);
+            ingest.drain([SMALL]);
+            ingest.close();
         });
         let mut waiting_count = 0;
-        let turn = outlet.rings.begin_turn(1, |count| {
+        let turn = sender.rings.begin_turn(1, |count| {
             waiting_count = count;
             false
         });
@@ -325,13 +325,13 @@ fn a_consumer_that_sees_the_close_sees_every_segment_counted() {
 fn what_was_pushed_before_the_close_is_taken() {
     check(4, || {
         let pool = Pool::new(CHUNK_COUNT, 0);
-        let (mut intake, outlet) = connect(&pool, 4);
-        intake.drain([LARGE]);
+        let (mut ingest, sender) = connect(&pool, 4);
+        ingest.drain([LARGE]);
         let receiver = thread::spawn(move || {
-            intake.drain([LARGE]);
-            intake.close()
+            ingest.drain([LARGE]);
+            ingest.close()
         });
-        let taken_count = outlet.take_to_the_end();
+        let taken_count = sender.take_to_the_end();
         assert_eq!(receiver.join().unwrap(), (taken_count, 0));
         assert_eq!(pool.used(), 0);
     });
@@ -341,14 +341,14 @@ fn what_was_pushed_before_the_close_is_taken() {
 fn what_is_not_taken_is_counted_as_dropped_when_memory_is_short() {
     check(2, || {
         let pool = Pool::new(2, 0);
-        let (mut intake, outlet) = connect(&pool, 4);
-        intake.drain([LARGE, LARGE]);
+        let (mut ingest, sender) = connect(&pool, 4);
+        ingest.drain([LARGE, LARGE]);
         let receiver = thread::spawn(move || {
-            intake.drain([LARGE]);
-            intake.drain([SMALL]);
-            intake.close()
+            ingest.drain([LARGE]);
+            ingest.drain([SMALL]);
+            ingest.close()
         });
-        let taken_count = outlet.take_to_the_end();
+        let taken_count = sender.take_to_the_end();
         let (pushed_count, dropped_count) = receiver.join().unwrap();
         assert_eq!(taken_count + dropped_count, pushed_count);
         assert_eq!(pool.used(), 0);
@@ -359,13 +359,13 @@ fn what_is_not_taken_is_counted_as_dropped_when_memory_is_short() {
 fn what_is_not_taken_is_counted_as_dropped_when_the_queue_is_full() {
     check(2, || {
         let pool = Pool::new(CHUNK_COUNT, 0);
-        let (mut intake, outlet) = connect(&pool, 1);
-        intake.drain([LARGE, LARGE]);
+        let (mut ingest, sender) = connect(&pool, 1);
+        ingest.drain([LARGE, LARGE]);
         let receiver = thread::spawn(move || {
-            intake.drain([LARGE, LARGE]);
-            intake.close()
+            ingest.drain([LARGE, LARGE]);
+            ingest.close()
         });
-        let taken_count = outlet.take_to_the_end();
+        let taken_count = sender.take_to_the_end();
         let (pushed_count, dropped_count) = receiver.join().unwrap();
         assert_eq!(taken_count + dropped_count, pushed_count);
         assert_eq!(pool.used(), 0);

@@ -303,12 +303,12 @@ fn without_room_nothing_is_appended_and_what_gave_way_before_is_told() {
     let size_bytes = spool.size_bytes();
     let error = spool.append(&[&[0; 400]], 1, at(NOW)).unwrap_err();
     assert!(matches!(error.cause, SpoolError::Remove(_)), "{error}");
-    assert_eq!((error.displaced.file_count, error.displaced.segment_count), (1, 2));
-    assert_eq!(spool.size_bytes() + error.displaced.bytes, size_bytes);
+    assert_eq!((error.evicted.file_count, error.evicted.segment_count), (1, 2));
+    assert_eq!(spool.size_bytes() + error.evicted.bytes, size_bytes);
     assert_eq!(spool.segment_count(), 6);
     std::fs::remove_dir(&second).unwrap();
-    let displaced = spool.append(&[&[0; 400]], 1, at(NOW)).unwrap();
-    assert_eq!((displaced.file_count, displaced.segment_count), (1, 2));
+    let evicted = spool.append(&[&[0; 400]], 1, at(NOW)).unwrap();
+    assert_eq!((evicted.file_count, evicted.segment_count), (1, 2));
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn payload(name: u32) -> Vec<u8> {
 }
 
 /// Appends a record of one segment in three pieces.
-fn append(spool: &mut Spool, name: u32) -> Displaced {
+fn append(spool: &mut Spool, name: u32) -> Evicted {
     let payload = payload(name);
     spool.append(&[&payload[..3], &[], &payload[3..]], 1, at(NOW)).unwrap()
 }
@@ -119,7 +119,7 @@ fn records_come_in_the_order_in_which_they_were_appended() {
     let folder = folder();
     let mut spool = open_small(folder.path(), 1 << 30, 1_000);
     for name in 0..50 {
-        assert_eq!(append(&mut spool, name), Displaced::default());
+        assert_eq!(append(&mut spool, name), Evicted::default());
     }
     assert_eq!(spool.segment_count(), 50);
     assert!(file_names(folder.path()).len() > 4);
@@ -244,10 +244,10 @@ fn the_oldest_file_gives_way_when_the_bound_is_reached_and_the_count_is_exact() 
     let mut spool = open_small(folder.path(), 1_000, 310);
     let mut displaced_segment_count = 0;
     for name in 0..100 {
-        let displaced = append(&mut spool, name);
-        assert_eq!(displaced.record_count, displaced.segment_count);
-        assert_eq!(displaced.file_count * 3, displaced.record_count);
-        displaced_segment_count += displaced.segment_count;
+        let evicted = append(&mut spool, name);
+        assert_eq!(evicted.record_count, evicted.segment_count);
+        assert_eq!(evicted.file_count * 3, evicted.record_count);
+        displaced_segment_count += evicted.segment_count;
         assert!(spool.size_bytes() <= 1_000);
         assert_eq!(spool.segment_count() + displaced_segment_count, u64::from(name) + 1);
     }
@@ -262,9 +262,9 @@ fn the_active_file_gives_way_when_it_is_the_only_one() {
     let folder = folder();
     let mut spool = open_small(folder.path(), 350, 1 << 20);
     for name in 0..3 {
-        assert_eq!(append(&mut spool, name), Displaced::default());
+        assert_eq!(append(&mut spool, name), Evicted::default());
     }
-    let expected = Displaced {
+    let expected = Evicted {
         file_count: 1,
         bytes: FILE_HEADER_BYTES + 3 * RECORD_BYTES,
         record_count: 3,
@@ -275,7 +275,7 @@ fn the_active_file_gives_way_when_it_is_the_only_one() {
     assert_eq!(take_all(&mut spool), [3]);
     let error = spool.append(&[&[0; 350 - HEADER_BYTES - 7]], 1, at(NOW)).unwrap_err();
     assert!(matches!(error.cause, SpoolError::TooLarge { .. }), "{error}");
-    assert_eq!(error.displaced, Displaced::default());
+    assert_eq!(error.evicted, Evicted::default());
 }
 
 #[test]

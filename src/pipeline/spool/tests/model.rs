@@ -150,8 +150,8 @@ proptest! {
                     let created_at = now - age;
                     let payload = vec![name; length];
                     let made = at(created_at);
-                    let displaced = spool.append(&[&payload], segment_count, made).unwrap();
-                    prop_assert_eq!(displaced, Displaced::default());
+                    let evicted = spool.append(&[&payload], segment_count, made).unwrap();
+                    prop_assert_eq!(evicted, Evicted::default());
                     let segments = 0..segment_count;
                     totals.insert(name, segment_count);
                     let (taken, is_set_aside) = (None, false);
@@ -209,9 +209,9 @@ proptest! {
                 Step::Append { length, segment_count, age } => {
                     let payload = vec![7; length];
                     let made = at(now - age);
-                    let displaced = spool.append(&[&payload], segment_count, made).unwrap();
+                    let evicted = spool.append(&[&payload], segment_count, made).unwrap();
                     appended += u64::from(segment_count);
-                    gone += displaced.segment_count;
+                    gone += evicted.segment_count;
                     prop_assert!(spool.size_bytes() <= 3_000);
                 }
                 Step::Next | Step::Split(_) => match spool.next(at(now)) {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A record of six segments that can be divided.
-fn append_six(spool: &mut Spool) -> Displaced {
+fn append_six(spool: &mut Spool) -> Evicted {
     spool.append(&[&[7; 6 * HEADER_BYTES]], 6, at(NOW)).unwrap()
 }
 
@@ -69,8 +69,8 @@ fn parts_that_were_settled_are_not_counted_when_their_file_is_evicted() {
     assert!(spool.split(first, 2));
     spool.settle(first).unwrap();
     let waiting = |spool: &mut Spool| {
-        let displaced = spool.append(&[&[0; 700]], 1, at(NOW)).unwrap();
-        (displaced.segment_count, displaced.unknown_bytes)
+        let evicted = spool.append(&[&[0; 700]], 1, at(NOW)).unwrap();
+        (evicted.segment_count, evicted.unknown_bytes)
     };
     // By the run that settled them, and by the next one, which has not looked at them.
     spool.size_bytes_max = 800;
@@ -165,6 +165,6 @@ fn what_cannot_be_read_of_a_file_that_is_evicted_is_told_in_bytes() {
     bytes[usize::try_from(FILE_HEADER_BYTES + RECORD_BYTES).unwrap()] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let (mut spool, _) = Spool::open(options(folder.path(), 700), at(NOW)).unwrap();
-    let displaced = append(&mut spool, 6);
-    assert_eq!((displaced.segment_count, displaced.unknown_bytes), (5, RECORD_BYTES));
+    let evicted = append(&mut spool, 6);
+    assert_eq!((evicted.segment_count, evicted.unknown_bytes), (5, RECORD_BYTES));
 }

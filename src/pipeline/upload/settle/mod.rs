@@ -1,13 +1,13 @@
 //! What becomes of a batch whose call has ended: settled, put back, or halved.
 //!
 //! In: the outcome of a call. Out: the account, and what of the batch is to be sent again; what the
-//! failure says of the service goes to the hold and the pace.
+//! failure says of the service goes to the hold and the rate_limit.
 
-use super::refusal::{self, Doubt, Verdict};
+use super::bisect::{self, Suspicion, Verdict};
 use super::waiting::Attempt;
 use super::{Call, Ended, Uploader, report};
 use crate::aws::{Failure, Outcome, Reading, Unprocessed};
-use crate::base::status::Trouble;
+use crate::base::conditions::Condition;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinError;
@@ -59,24 +59,24 @@ impl Uploader {
             }
             Outcome::Failed { failure, reason } => {
                 self.settle_failed(call, failure, &reason, now);
-                if self.hold.is_failing() {
-                    self.account.status.begin(Trouble::UploadsFailing, reason);
+                if self.breaker.is_failing() {
+                    self.account.conditions.begin(Condition::UploadsFailing, reason);
                 }
             }
         }
-        self.account.set_rate_limit(self.pace.rate());
+        self.account.set_rate_limit(self.rate_limit.rate());
     }
 
     fn settle_accepted(&mut self, call: Call, unprocessed: &[Unprocessed], now: Instant) {
         let Call { attempt, started_at, .. } = call;
         self.accepted_count += 1;
-        self.account.status.end(Trouble::UploadsFailing);
+        self.account.conditions.end(Condition::UploadsFailing);
         self.refused_in_a_row = 0;
         self.resume();
         let report = report::accepted(&attempt.batch, unprocessed, now - started_at, &self.account);
-        self.pace.accepted(attempt.batch.documents.len() - report.passing.len(), now);
+        self.rate_limit.accepted(attempt.batch.documents.len() - report.passing.len(), now);
         if report.is_throttled {
-            self.pace.throttled(started_at, now);
+            self.rate_limit.throttled(started_at, now);
         }
         match report.passing.first() {
             None => self.settle_record(attempt),
@@ -101,9 +101,9 @@ impl Uploader {
             }
             Failure::Throttle { retry_after } => {
                 self.account.requests_throttled.add(1);
-                self.pace.throttled(started_at, now);
+                self.rate_limit.throttled(started_at, now);
                 if let Some(pause) = retry_after {
-                    self.hold.pause(pause, now);
+                    self.breaker.pause(pause, now);
                 }
                 self.try_again(attempt, reason, Duration::ZERO, now);
             }
@@ -114,9 +114,9 @@ impl Uploader {
             }
             Failure::Denied => {
                 self.renew_credentials();
-                self.hold.deny(now);
+                self.breaker.deny(now);
                 self.account.requests_retried.add(1);
-                report::denied(reason, &self.hold, now);
+                report::denied(reason, &self.breaker, now);
                 self.waiting.push_due(attempt);
             }
             Failure::Skew { service_time } => {
@@ -167,11 +167,12 @@ impl Uploader {
     ) {
         self.account.requests_refused.add(1);
         self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
-        match refusal::judge(&attempt, is_too_large, self.accepted_count) {
+        match bisect::judge(&attempt, is_too_large, self.accepted_count) {
             Verdict::Keep => {
                 // Whoever is accepted from the start of this call on vouches for the service.
-                let doubt =
-                    attempt.doubt.get_or_insert(Doubt { accepted_count, was_refused: false });
+                let doubt = attempt
+                    .suspicion
+                    .get_or_insert(Suspicion { accepted_count, was_refused: false });
                 doubt.was_refused = true;
                 if self.refused_in_a_row > REFUSED_IN_A_ROW_MAX {
                     self.hold_back(Duration::ZERO, now);
@@ -189,9 +190,9 @@ impl Uploader {
     /// Halves an attempt that was refused before, when the service has taken others since;
     /// otherwise it is to be sent. A single document is sent again before it is given up: what
     /// was wrong when it was refused may be over.
-    pub(super) fn looked_into(&mut self, attempt: Attempt) -> Option<Attempt> {
-        let was_refused = attempt.doubt.is_some_and(|doubt| doubt.was_refused);
-        if was_refused && refusal::judge(&attempt, false, self.accepted_count) == Verdict::Halve {
+    pub(super) fn isolate(&mut self, attempt: Attempt) -> Option<Attempt> {
+        let was_refused = attempt.suspicion.is_some_and(|doubt| doubt.was_refused);
+        if was_refused && bisect::judge(&attempt, false, self.accepted_count) == Verdict::Halve {
             self.halve(&attempt);
             return None;
         }
@@ -199,18 +200,18 @@ impl Uploader {
     }
 
     fn halve(&mut self, attempt: &Attempt) {
-        for half in refusal::halve(attempt, self.accepted_count) {
+        for half in bisect::halve(attempt, self.accepted_count) {
             self.waiting.push_due(half);
         }
     }
 
     /// The service, or the way to it, fails.
     pub(super) fn hold_back(&mut self, pause_min: Duration, now: Instant) {
-        let pause = self.waiting.backoff(self.hold.failed_rounds()).max(pause_min);
-        let is_news = self.hold.fail(pause, now);
+        let pause = self.waiting.backoff(self.breaker.failed_rounds()).max(pause_min);
+        let is_news = self.breaker.fail(pause, now);
         if !pause_min.is_zero() {
             // The service's own word counts also while a shorter pause is on.
-            self.hold.pause(pause_min, now);
+            self.breaker.pause(pause_min, now);
         }
         if is_news {
             // Names are looked up anew, and no connection to what has gone is used again.
@@ -228,7 +229,7 @@ impl Uploader {
 
     /// The service is back, or there are other credentials: everything that waits is due.
     pub(super) fn resume(&mut self) {
-        if self.hold.clear() {
+        if self.breaker.clear() {
             self.waiting.make_due();
         }
     }

@@ -82,7 +82,7 @@ fn the_third_answer_that_is_not_the_services_drops_the_batch() {
     for _ in 1..NOT_X_RAY_COUNT_MAX {
         trial.answer(not_x_ray());
         assert_eq!((trial.dropped_count(), trial.waiting_count()), (0, 7));
-        assert!(trial.uploader.hold.is_failing());
+        assert!(trial.uploader.breaker.is_failing());
     }
     trial.answer(not_x_ray());
     assert_eq!((trial.dropped_count(), trial.waiting_count()), (7, 0));
@@ -147,7 +147,7 @@ fn a_batch_waits_after_such_an_answer_and_others_ask_meanwhile() {
 #[test]
 fn with_a_deadline_it_waits_as_long() {
     let mut trial = Trial::with(1);
-    trial.uploader.hurry();
+    trial.uploader.begin_drain();
     let now = Instant::now();
     trial.answer(not_x_ray());
     assert!(trial.uploader.waiting.next_due(now).unwrap() >= now + NOT_X_RAY_PAUSE);
@@ -160,7 +160,7 @@ fn calls_that_were_answered_together_count_for_their_own_batches() {
     let calls: Vec<_> = (0..4).map(|_| trial.call()).collect();
     calls.into_iter().for_each(|number| trial.end(number, not_x_ray()));
     assert_eq!((trial.dropped_count(), trial.waiting_count()), (0, 4));
-    assert_eq!(trial.uploader.hold.failed_rounds(), 1);
+    assert_eq!(trial.uploader.breaker.failed_rounds(), 1);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct Bounds {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub struct LocalAnswer {
     /// Of HTTP.
     pub status: u16,
     /// As it came.
@@ -34,16 +34,16 @@ pub struct Page {
 /// # Errors
 ///
 /// When nobody answers in time; `InvalidData` when what answers does not speak HTTP.
-pub fn get(address: &str, target: &str, bounds: Bounds) -> io::Result<Page> {
+pub fn get(address: &str, target: &str, bounds: Bounds) -> io::Result<LocalAnswer> {
     let answer = exchange(address, target, bounds)?;
     parse(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn parse(answer: &[u8]) -> Option<Page> {
+fn parse(answer: &[u8]) -> Option<LocalAnswer> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = str::from_utf8(&answer[..end]).ok()?;
     let status = head.strip_prefix("HTTP/")?.split(' ').nth(1)?.parse().ok()?;
-    Some(Page { status, body: answer[end + 4..].to_vec() })
+    Some(LocalAnswer { status, body: answer[end + 4..].to_vec() })
 }
 
 fn exchange(address: &str, target: &str, bounds: Bounds) -> io::Result<Vec<u8>> {

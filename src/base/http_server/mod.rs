@@ -6,18 +6,19 @@
 //!
 //! **A daemon must not be killed because its clients hang**: a handler's own pages are answered
 //! whatever they do. There are more connections than requests at a time, and when all are taken the
-//! one that has waited longest, for its client or for its turn, gives way (`line.rs`).
+//! one that has waited longest, for its client or for its turn, gives way (`connections.rs`).
 
 mod body;
-mod line;
+mod connections;
 mod slow;
 
 pub use body::{Requests, discard};
-pub use line::Seat;
+pub use connections::ConnectionSlot;
 
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use crate::base::panics;
 use bytes::Bytes;
+use connections::Connections;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -25,7 +26,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use line::Line;
 use slow::{Phase, WatchedStream};
 use std::convert::Infallible;
 use std::io;
@@ -56,16 +56,16 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_COUNT_MAX: usize = 100;
 
-static PANICKED: RateLimit = RateLimit::once_a_minute();
+static PANICKED: LogLimit = LogLimit::once_a_minute();
 
 /// What answers the requests of a [`Server`].
 pub trait Handler: Send + Sync + 'static {
-    /// Answers a request of the connection in `seat`, which has waited for it; `is_local`: its
+    /// Answers a request of the connection in `slot`, which has waited for it; `is_local`: its
     /// client is on this host.
     fn answer(
         &self,
         request: Request<Incoming>,
-        seat: &Seat,
+        slot: &ConnectionSlot,
         is_local: bool,
     ) -> impl Future<Output = Response<Bytes>> + Send;
 
@@ -100,7 +100,7 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
 pub struct Server<H> {
     handler: H,
     places: Arc<Semaphore>,
-    line: Arc<Line>,
+    line: Arc<Connections>,
     is_ending: watch::Sender<bool>,
 }
 
@@ -165,16 +165,16 @@ impl<H: Handler> Server<H> {
         let is_local = peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
         let phase = Arc::new(Phase::default());
         let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
-        let seat = &self.line.join();
+        let slot = &self.line.join();
         let service = service_fn(|request| {
             let busy = phase.busy();
             async move {
-                let mut answer = self.answer(request, seat, is_local).await;
+                let mut answer = self.answer(request, slot, is_local).await;
                 if *self.is_ending.borrow() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 drop(busy);
-                seat.wait();
+                slot.wait();
                 Ok::<_, Infallible>(answer.map(Full::new))
             }
         });
@@ -189,8 +189,8 @@ impl<H: Handler> Server<H> {
         let mut served = pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => Ok(result),
-            () = self.has_had_its_time(seat) => {
-                let Some(time) = time_left(seat, &phase) else { return };
+            () = self.has_had_its_time(slot) => {
+                let Some(time) = time_left(slot, &phase) else { return };
                 // Whatever is being answered is answered to its end.
                 served.as_mut().graceful_shutdown();
                 tokio::time::timeout(time, served).await
@@ -207,13 +207,13 @@ impl<H: Handler> Server<H> {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        seat: &Seat,
+        slot: &ConnectionSlot,
         is_local: bool,
     ) -> Response<Bytes> {
         let path = request.uri().path().to_owned();
         let answer = panics::caught(async {
             panics::inject("page");
-            self.handler.answer(request, seat, is_local).await
+            self.handler.answer(request, slot, is_local).await
         });
         answer.await.unwrap_or_else(|panicked| {
             PANICKED.log(|more| error!("Answering {path} on the TCP port met {panicked}{more}"));
@@ -221,10 +221,10 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// Waits until the connection in `seat` is to take no more requests.
-    async fn has_had_its_time(&self, seat: &Seat) {
+    /// Waits until the connection in `slot` is to take no more requests.
+    async fn has_had_its_time(&self, slot: &ConnectionSlot) {
         tokio::select! {
-            () = seat.dismissed() => {}
+            () = slot.dismissed() => {}
             _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.ending()) => {}
         }
     }
@@ -237,11 +237,11 @@ impl<H: Handler> Server<H> {
 }
 
 /// How long a connection that takes no more requests may last.
-fn time_left(seat: &Seat, phase: &Phase) -> Option<Duration> {
+fn time_left(slot: &ConnectionSlot, phase: &Phase) -> Option<Duration> {
     match phase.awaited_header() {
         // The client has had no answer, and waits for none.
-        Some(0) if seat.is_dismissed() => None,
-        Some(_) if seat.is_dismissed() => Some(WRITE_TIMEOUT),
+        Some(0) if slot.is_dismissed() => None,
+        Some(_) if slot.is_dismissed() => Some(WRITE_TIMEOUT),
         _ => Some(LAST_REQUEST_TIMEOUT),
     }
 }

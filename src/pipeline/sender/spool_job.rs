@@ -9,7 +9,7 @@ use super::spool_thread::Sizes;
 use crate::base::clock::Clock;
 use crate::base::memory::Pool;
 use crate::pipeline::batch::Batch;
-use crate::pipeline::spool::{Displaced, RecordId, Removal, Spool, SpoolError};
+use crate::pipeline::spool::{Evicted, RecordId, Removal, Spool, SpoolError};
 use crate::pipeline::upload::Attempt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -85,7 +85,7 @@ pub struct Done {
     pub damaged_segment_count: u64,
     /// What the last of them was.
     pub damage: Option<String>,
-    /// Whether a file could not be read, which is `trouble` too.
+    /// Whether a file could not be read, which is `condition` too.
     pub is_unreadable: bool,
     /// Whether memory had no room for the next record.
     pub is_memory_short: bool,
@@ -100,16 +100,16 @@ pub struct Done {
     /// Why something could not be written, or brought to disk.
     pub failure: Option<SpoolError>,
     /// Why something else could not be done.
-    pub trouble: Option<SpoolError>,
+    pub condition: Option<SpoolError>,
 }
 
 impl Done {
     /// Counts what was evicted.
-    pub fn note_displaced(&mut self, displaced: Displaced) {
-        self.displaced_count += displaced.segment_count;
-        if displaced.unknown_bytes > 0 {
+    pub fn note_evicted(&mut self, evicted: Evicted) {
+        self.displaced_count += evicted.segment_count;
+        if evicted.unknown_bytes > 0 {
             self.damaged_record_count += 1;
-            self.damaged_bytes += displaced.unknown_bytes;
+            self.damaged_bytes += evicted.unknown_bytes;
             let what = "a file was evicted of which a part could not be read";
             self.damage = Some(what.to_owned());
         }
@@ -151,7 +151,7 @@ pub fn turn(
         spool.try_unreadable();
     }
     rest = rest.and(replay(spool, work.read_count, pool, clock.now(), done));
-    done.trouble = rest.err();
+    done.condition = rest.err();
 }
 
 fn write(
@@ -175,9 +175,9 @@ fn write(
             std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
         let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
         match spool.append(&pieces, segment_count, made) {
-            Ok(displaced) => done.note_displaced(displaced),
+            Ok(evicted) => done.note_evicted(evicted),
             Err(error) => {
-                done.note_displaced(error.displaced);
+                done.note_evicted(error.evicted);
                 return Err(error.cause);
             }
         }

@@ -1,4 +1,4 @@
-//! The account against what the outlet really holds.
+//! The account against what the sender really holds.
 
 use super::*;
 use crate::aws::Route;
@@ -10,19 +10,19 @@ use crate::pipeline::spool;
 use std::task::{Context, Waker};
 use tokio::sync::oneshot;
 
-/// An outlet that does not know where to send to, so that it holds whatever it is given.
-fn outlet() -> (Outlet, Producer, Arc<Account>) {
-    outlet_with(oneshot::channel().1)
+/// An sender that does not know where to send to, so that it holds whatever it is given.
+fn sender() -> (Sender, Producer, Arc<Account>) {
+    sender_with(oneshot::channel().1)
 }
 
-fn outlet_with(arrival: oneshot::Receiver<Route>) -> (Outlet, Producer, Arc<Account>) {
-    outlet_with_spool(arrival, None)
+fn sender_with(arrival: oneshot::Receiver<Route>) -> (Sender, Producer, Arc<Account>) {
+    sender_with_spool(arrival, None)
 }
 
-fn outlet_with_spool(
+fn sender_with_spool(
     arrival: oneshot::Receiver<Route>,
     spool: Option<spool::Options>,
-) -> (Outlet, Producer, Arc<Account>) {
+) -> (Sender, Producer, Arc<Account>) {
     let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
     let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, has_spool: false };
     let limits = Limits::derive(wanted, host);
@@ -33,11 +33,11 @@ fn outlet_with_spool(
     let uploader = Uploader::new(arrival, 8, Arc::clone(&account));
     let start = |options| SpoolThread::start(options, Arc::clone(&pool), Arc::clone(&account));
     let spool = spool.map(start).transpose().unwrap();
-    let outlet = Outlet::new(&limits, rings, uploader, spool, pool, Arc::clone(&account));
-    (outlet, producer, account)
+    let sender = Sender::new(&limits, rings, uploader, spool, pool, Arc::clone(&account));
+    (sender, producer, account)
 }
 
-/// Opens a spool whose outlet was dropped: its thread ends when it has noticed that.
+/// Opens a spool whose sender was dropped: its thread ends when it has noticed that.
 async fn reopened(options: &spool::Options, now: Moment) -> (spool::Spool, spool::Found) {
     loop {
         match spool::Spool::open(options.clone(), now) {
@@ -59,41 +59,41 @@ fn receive(producer: &mut Producer, account: &Account, count: usize) {
     drain.commit();
 }
 
-/// Whether a receiver has woken the outlet since this was last asked.
-fn is_woken(outlet: &mut Outlet) -> bool {
-    let woken = std::pin::pin!(outlet.rings.woken(outlet.gathering.wake_count()));
+/// Whether a receiver has woken the sender since this was last asked.
+fn is_woken(sender: &mut Sender) -> bool {
+    let woken = std::pin::pin!(sender.rings.woken(sender.linger.wake_count()));
     woken.poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 #[tokio::test]
 async fn whatever_is_held_is_counted_wherever_it_is() {
-    let (mut outlet, mut producer, account) = outlet();
+    let (mut sender, mut producer, account) = sender();
     for round in 0..4 {
         receive(&mut producer, &account, 130);
-        assert_eq!(account.imbalance(outlet.held().segment_count), 0, "in the ring, {round}");
+        assert_eq!(account.imbalance(sender.held().segment_count), 0, "in the ring, {round}");
         let now = Instant::now();
-        assert_eq!(outlet.take(now), Progress::Idle);
+        assert_eq!(sender.take(now), Progress::Idle);
         receive(&mut producer, &account, 7);
-        assert_eq!(account.imbalance(outlet.held().segment_count), 0, "everywhere, {round}");
+        assert_eq!(account.imbalance(sender.held().segment_count), 0, "everywhere, {round}");
     }
-    assert_eq!(outlet.held().segment_count, 4 * 137);
+    assert_eq!(sender.held().segment_count, 4 * 137);
 }
 
 #[tokio::test]
 async fn a_chunk_that_vanishes_is_noticed() {
-    let (mut outlet, mut producer, account) = outlet();
+    let (mut sender, mut producer, account) = sender();
     receive(&mut producer, &account, 60);
-    drop(outlet.rings.pop());
-    assert_eq!(account.imbalance(outlet.held().segment_count), 60);
+    drop(sender.rings.pop());
+    assert_eq!(account.imbalance(sender.held().segment_count), 60);
     receive(&mut producer, &account, 120);
-    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
-    drop(outlet.uploader.displace_oldest());
-    assert_eq!(account.imbalance(outlet.held().segment_count), 60 + 50);
+    assert_eq!(sender.take(Instant::now()), Progress::Idle);
+    drop(sender.uploader.evict_oldest());
+    assert_eq!(account.imbalance(sender.held().segment_count), 60 + 50);
 }
 
 #[tokio::test]
 async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are_empty() {
-    let (mut outlet, mut producer, account) = outlet();
+    let (mut sender, mut producer, account) = sender();
     // Until receivers get no memory any more; the batches of it are not in flight.
     let document = vec![b'"'; 60_000];
     let datagram = [b"{\"format\":\"json\",\"version\":1}\n".as_slice(), &document].concat();
@@ -108,64 +108,64 @@ async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are
         dropped_count
     };
     while receive_one(&mut producer) == 0 {
-        while outlet.pool.available() >= outlet.parcel_room_count {
-            let Some(parcel) = outlet.rings.pop() else { break };
-            outlet.pack(&parcel, Instant::now());
+        while sender.pool.available() >= sender.parcel_room_count {
+            let Some(parcel) = sender.rings.pop() else { break };
+            sender.pack(&parcel, Instant::now());
             drop(parcel);
-            outlet.batcher.finish_all(Instant::now());
-            outlet.pass_on();
+            sender.batcher.finish_all(Instant::now());
+            sender.pass_on();
         }
     }
-    while let Some(parcel) = outlet.rings.pop() {
+    while let Some(parcel) = sender.rings.pop() {
         account.dropped(DropReason::Memory).add(parcel.segment_count() as u64);
     }
-    while let Some(chunk) = outlet.pool.take_for_receive() {
+    while let Some(chunk) = sender.pool.take_for_receive() {
         std::mem::forget(chunk);
     }
-    while is_woken(&mut outlet) {}
+    while is_woken(&mut sender) {}
     assert_eq!(receive_one(&mut producer), 1, "nothing to push into");
-    assert!(is_woken(&mut outlet));
-    assert!(outlet.is_room_short());
-    outlet.spill();
+    assert!(is_woken(&mut sender));
+    assert!(sender.is_room_short());
+    sender.spill();
     assert_eq!(receive_one(&mut producer), 0);
-    assert_eq!(account.imbalance(outlet.held().segment_count), 0);
+    assert_eq!(account.imbalance(sender.held().segment_count), 0);
 }
 
 #[tokio::test]
 async fn what_receivers_displace_in_their_rings_is_told_until_half_of_the_memory_is_free() {
-    let (mut outlet, mut producer, account) = outlet();
+    let (mut sender, mut producer, account) = sender();
     let document = vec![b'x'; 10_000];
     let datagram = [b"{\"format\":\"json\",\"version\":1}\n".as_slice(), &document].concat();
     let mut parser = Parser::default();
     let mut drain = producer.begin(Instant::now());
-    let is_told = || account.status.has(Trouble::MemoryFull);
+    let is_told = || account.conditions.has(Condition::MemoryFull);
     while account.dropped(DropReason::Memory).get() == 0 {
-        outlet.note_losses();
+        sender.note_losses();
         assert!(!is_told());
         let segment = parser.parse(&datagram).unwrap();
         account.dropped(DropReason::Memory).add(drain.push(&segment).dropped_count);
     }
     drain.commit();
-    outlet.note_losses();
+    sender.note_losses();
     assert!(is_told());
-    while outlet.pool.is_half_used() {
-        outlet.note_losses();
+    while sender.pool.is_half_used() {
+        sender.note_losses();
         assert!(is_told());
-        outlet.rings.pop();
+        sender.rings.pop();
     }
-    outlet.note_losses();
+    sender.note_losses();
     assert!(!is_told());
 }
 
 #[tokio::test]
 async fn at_the_deadline_all_that_is_left_is_counted_and_nothing_is_held() {
-    let (mut outlet, mut producer, account) = outlet();
+    let (mut sender, mut producer, account) = sender();
     receive(&mut producer, &account, 1_000);
-    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
+    assert_eq!(sender.take(Instant::now()), Progress::Idle);
     receive(&mut producer, &account, 10);
     drop(producer);
     let (_sender, mut deadline) = watch::channel(Some(Deadline::at_once(Instant::now())));
-    let held_count = outlet.run(&mut deadline).await.unwrap();
+    let held_count = sender.run(&mut deadline).await.unwrap();
     assert_eq!((held_count, account.dropped(DropReason::Shutdown).get()), (0, 1_010));
     assert_eq!(account.imbalance(held_count), 0);
 }
@@ -179,16 +179,16 @@ async fn at_the_deadline_what_is_left_goes_to_the_spool_wherever_it_is() {
         age_max: Duration::from_secs(60),
     };
     let (_route, arrival) = oneshot::channel();
-    let (mut outlet, mut producer, account) = outlet_with_spool(arrival, Some(options()));
+    let (mut sender, mut producer, account) = sender_with_spool(arrival, Some(options()));
     receive(&mut producer, &account, 1_000);
-    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
+    assert_eq!(sender.take(Instant::now()), Progress::Idle);
     receive(&mut producer, &account, 10);
     drop(producer);
     let deadline = Deadline::within(Duration::from_secs(60), true, Instant::now());
-    outlet.end(&mut watch::channel(Some(deadline)).1).await.unwrap();
-    let held_count = outlet.held().segment_count;
+    sender.end(&mut watch::channel(Some(deadline)).1).await.unwrap();
+    let held_count = sender.held().segment_count;
     assert_eq!((held_count, account.spooled.get(), account.imbalance(0)), (0, 1_010, 0));
-    drop(outlet);
+    drop(sender);
     let now = account.clock.now();
     let (mut spool, found) = reopened(&options(), now).await;
     assert_eq!(found.file_count, 1);
@@ -209,11 +209,11 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
         age_max: Duration::from_secs(60),
     };
     let (_route, arrival) = oneshot::channel();
-    let (mut outlet, mut producer, account) = outlet_with_spool(arrival, Some(options));
+    let (mut sender, mut producer, account) = sender_with_spool(arrival, Some(options));
     receive(&mut producer, &account, 100);
-    assert_eq!(outlet.take(Instant::now()), Progress::Idle);
-    let attempt = outlet.uploader.displace_oldest().unwrap();
-    let spooler = outlet.spooler.as_mut().unwrap();
+    assert_eq!(sender.take(Instant::now()), Progress::Idle);
+    let attempt = sender.uploader.evict_oldest().unwrap();
+    let spooler = sender.spooler.as_mut().unwrap();
     let mut now = Instant::now();
     spooler.start_due(now);
     spooler.event().await;
@@ -232,7 +232,7 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
         spooler.start_due(now);
         assert!(!spooler.is_idle(), "it is tried");
         spooler.event().await;
-        assert_eq!(account.status.has(Trouble::SpoolFailing), is_failing);
+        assert_eq!(account.conditions.has(Condition::SpoolFailing), is_failing);
         assert_eq!(account.spool.errors.get(), errors_count);
     }
     now += Duration::from_secs(60);
@@ -242,13 +242,13 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
 
 #[tokio::test]
 async fn when_nobody_will_ever_tell_where_to_send_to_the_end_comes_at_once() {
-    let (sender, arrival) = oneshot::channel();
-    let (mut outlet, mut producer, account) = outlet_with(arrival);
+    let (route, arrival) = oneshot::channel();
+    let (mut sender, mut producer, account) = sender_with(arrival);
     receive(&mut producer, &account, 10);
-    drop((producer, sender));
+    drop((producer, route));
     let deadline = Deadline::within(Duration::from_secs(600), false, Instant::now());
     let (_sender, mut deadline) = watch::channel(Some(deadline));
-    let run = outlet.run(&mut deadline);
+    let run = sender.run(&mut deadline);
     let held_count = tokio::time::timeout(Duration::from_secs(60), run).await;
     assert_eq!((held_count.unwrap(), account.dropped(DropReason::Shutdown).get()), (Ok(0), 10));
 }
@@ -262,11 +262,11 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
         age_max: Duration::from_secs(60),
     };
     let (_route, arrival) = oneshot::channel();
-    let (mut outlet, mut producer, _) = outlet_with_spool(arrival, Some(options.clone()));
-    receive(&mut producer, &outlet.account, 10);
+    let (mut sender, mut producer, _) = sender_with_spool(arrival, Some(options.clone()));
+    receive(&mut producer, &sender.account, 10);
     drop(producer);
-    outlet.end(&mut watch::channel(None).1).await.unwrap();
-    drop(outlet);
+    sender.end(&mut watch::channel(None).1).await.unwrap();
+    drop(sender);
     let account = Arc::new(Account::new(1));
     drop(reopened(&options, account.clock.now()).await);
     let thread = SpoolThread::start(options, Pool::new(100, 8), Arc::clone(&account)).unwrap();

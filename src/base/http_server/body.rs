@@ -3,7 +3,7 @@
 //! In: a request whose body is not read yet. Out: the request with its body, or the answer that
 //! says why not. Bounds: requests at a time, the size of a body, large bodies at a time.
 
-use super::{READ_TIMEOUT, Seat, failure};
+use super::{ConnectionSlot, READ_TIMEOUT, failure};
 use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
 use http::request::Parts;
@@ -44,13 +44,13 @@ impl Default for Requests {
 impl Requests {
     /// Waits until it is the turn of a request; `None` when that takes too long, or its connection
     /// has to give way.
-    pub async fn turn(&self, seat: &Seat) -> Option<SemaphorePermit<'_>> {
+    pub async fn turn(&self, slot: &ConnectionSlot) -> Option<SemaphorePermit<'_>> {
         let turn = tokio::select! {
             biased;
             turn = tokio::time::timeout(READ_TIMEOUT, self.places.acquire()) => turn.ok()?.ok(),
-            () = seat.dismissed() => None,
+            () = slot.dismissed() => None,
         };
-        seat.stay();
+        slot.stay();
         turn
     }
 

@@ -1,8 +1,8 @@
 //! The order of a shutdown: first what still comes, then what the kernel has queued, then uploads.
 
-use super::threads::{Receivers, UploadThread};
+use super::threads::{Receivers, SenderThread};
 use crate::base::account::Account;
-use crate::pipeline::outlet::Deadline;
+use crate::pipeline::sender::Deadline;
 use std::time::{Duration, Instant};
 
 /// The sockets have been quiet for this long: nobody sends any more.
@@ -13,7 +13,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How the daemon is to end.
 #[derive(Debug, Clone, Copy)]
-pub struct Ending {
+pub struct Shutdown {
     /// All the time there is (`ShutdownSeconds`).
     pub time: Duration,
     /// Whether a part of it is for the spool.
@@ -25,12 +25,12 @@ pub struct Ending {
     pub spools_at_once: bool,
 }
 
-impl Ending {
+impl Shutdown {
     /// Ends the daemon in order; returns how many segments are held at the end.
     pub async fn run(
         self,
         receivers: &mut Receivers,
-        upload: &mut UploadThread,
+        upload: &mut SenderThread,
         account: &Account,
     ) -> usize {
         let now = Instant::now();

@@ -5,9 +5,9 @@
 //! batches, each of as many documents as make a quarter of what is not reserved. Bound: the pool's
 //! memory; of records that cannot be used, [`SKIPPED_COUNT_MAX`] in a turn.
 
-use super::turn::Done;
+use super::spool_job::Done;
 use crate::base::clock::Moment;
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use crate::base::memory::Pool;
 use crate::pipeline::batch::{Batch, RecordError, RecordTable, TABLE_BYTES_MAX};
 use crate::pipeline::spool::{Next, Record, Spool, SpoolError};
@@ -23,7 +23,7 @@ const SKIPPED_COUNT_MAX: usize = 1000;
 /// while less than half is used, so a quarter is left after it: nothing has to give way for it.
 const MEMORY_SHARE: usize = 4;
 
-static TOO_LARGE: RateLimit = RateLimit::once_a_minute();
+static TOO_LARGE: LogLimit = LogLimit::once_a_minute();
 
 /// Why a record is not read.
 enum Missed {
@@ -138,7 +138,7 @@ fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, M
 
 #[cfg(test)]
 mod tests {
-    use super::super::turn::{Work, Writes, turn};
+    use super::super::spool_job::{Work, Writes, turn};
     use super::*;
     use crate::base::clock::Clock;
     use crate::base::memory::CHUNK_BYTES;
@@ -156,7 +156,7 @@ mod tests {
     fn attempt(documents: impl IntoIterator<Item = String>) -> Attempt {
         let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
         uploader.push(test_batch(documents));
-        uploader.displace_oldest().unwrap()
+        uploader.evict_oldest().unwrap()
     }
 
     /// A spool with a record for each of these batches.

@@ -14,13 +14,13 @@ const DENIED_PAUSE_HURRIED: Duration = Duration::from_millis(500);
 
 /// The pause of all calls.
 #[derive(Debug, Default)]
-pub struct Hold {
+pub struct CircuitBreaker {
     until: Option<Instant>,
     failed_rounds: u32,
     is_hurried: bool,
 }
 
-impl Hold {
+impl CircuitBreaker {
     /// Whether the last round of calls failed.
     pub fn is_failing(&self) -> bool {
         self.failed_rounds > 0
@@ -68,7 +68,7 @@ impl Hold {
     }
 
     /// There is a deadline: no pause for an operator any more.
-    pub fn hurry(&mut self) {
+    pub fn begin_drain(&mut self) {
         self.is_hurried = true;
         self.clear();
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn calls_that_fail_together_count_once() {
-        let (mut hold, now) = (Hold::default(), Instant::now());
+        let (mut hold, now) = (CircuitBreaker::default(), Instant::now());
         assert!(hold.fail(SECOND, now));
         assert!(!hold.fail(10 * SECOND, now));
         assert_eq!((hold.failed_rounds(), hold.until(now)), (1, Some(now + SECOND)));
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_success_ends_the_pause_of_a_failure_and_no_other() {
-        let (mut hold, now) = (Hold::default(), Instant::now());
+        let (mut hold, now) = (CircuitBreaker::default(), Instant::now());
         hold.pause(SECOND, now);
         assert!(!hold.clear());
         assert_eq!(hold.until(now), Some(now + SECOND));
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn with_a_deadline_nobody_waits_for_an_operator() {
-        let (mut hold, now) = (Hold::default(), Instant::now());
+        let (mut hold, now) = (CircuitBreaker::default(), Instant::now());
         hold.deny(now);
-        hold.hurry();
+        hold.begin_drain();
         assert_eq!(hold.until(now), None);
         hold.deny(now);
         assert_eq!(hold.until(now), Some(now + DENIED_PAUSE_HURRIED));

@@ -46,9 +46,9 @@ impl Question {
 
 /// Where the questions come to: the one who can walk all that holds segments.
 #[derive(Debug)]
-pub struct CensusTaker(pub(super) mpsc::UnboundedReceiver<Question>);
+pub struct OccupancyQueries(pub(super) mpsc::UnboundedReceiver<Question>);
 
-impl CensusTaker {
+impl OccupancyQueries {
     /// Waits until somebody asks.
     pub async fn asked(&mut self) -> Question {
         match self.0.recv().await {

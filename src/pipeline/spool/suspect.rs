@@ -13,31 +13,31 @@ use std::io;
 
 impl DataFile {
     /// Brings what was written to it to disk, unless that has failed before: then no call that
-    /// succeeds proves anything. [`confirm`](Self::confirm) or [`doubt`](Self::doubt) has to
+    /// succeeds proves anything. [`confirm`](Self::confirm) or [`suspect`](Self::suspect) has to
     /// follow.
     pub fn sync(&self) -> io::Result<()> {
         match &self.handle {
-            Some(file) if self.unsynced_from.is_some() && !self.is_doubtful => sync_file(file),
+            Some(file) if self.unsynced_from.is_some() && !self.is_suspect => sync_file(file),
             _ => Ok(()),
         }
     }
 
     /// All of it is on the disk, and its name.
     pub fn confirm(&mut self) {
-        if !self.is_doubtful {
+        if !self.is_suspect {
             self.unsynced_from = None;
             self.close_if_idle();
         }
     }
 
     /// What was not synced before may never get to the disk.
-    pub fn doubt(&mut self) {
-        self.is_doubtful = self.unsynced_from.is_some();
+    pub fn suspect(&mut self) {
+        self.is_suspect = self.unsynced_from.is_some();
     }
 
     /// Whether some of it may never get to the disk.
-    pub fn is_doubtful(&self) -> bool {
-        self.is_doubtful
+    pub fn is_suspect(&self) -> bool {
+        self.is_suspect
     }
 
     /// Brings its progress to disk. Where that fails records may come again, and none is lost.
@@ -48,7 +48,7 @@ impl DataFile {
     /// Copies the records to `copy` that may never get to the disk. Not those that are damaged,
     /// which reading will come upon, nor those of which something is taken: that is in memory.
     /// Returns their places.
-    pub fn copy_doubtful(
+    pub fn copy_suspect(
         &mut self,
         folder: &Folder,
         copy: &mut ActiveFile,
@@ -108,7 +108,7 @@ impl DataFile {
         // What is taken of it is copied by a later sync, if it is put back.
         if !holds(&self.taken) && !holds(&self.released) && !holds(&self.set_aside) {
             self.unsynced_from = None;
-            self.is_doubtful = false;
+            self.is_suspect = false;
         }
         let is_read_out = self.unread.is_some_and(|count| count == Count::default());
         if is_read_out && self.released.is_empty() {

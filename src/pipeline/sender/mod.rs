@@ -1,4 +1,4 @@
-//! What the upload thread does: rings into batches, batches to the uploader, room when memory is
+//! What the sender thread does: rings into batches, batches to the uploader, room when memory is
 //! short.
 //!
 //! In: the receivers' rings. Out: batches in the uploader's hands, or the spool's. One loop: take
@@ -11,31 +11,31 @@
 //! way, to the spool if there is one; when there is none, because all is in flight, nothing more
 //! is taken from the rings, and it is there that the oldest gives way.
 
-mod ending;
-mod gathering;
+mod linger;
 mod replay;
+mod shutdown;
+mod spool_job;
 mod spool_report;
 mod spool_thread;
 mod spooler;
 #[cfg(test)]
 mod tests;
 mod trim;
-mod turn;
 
-pub use ending::Deadline;
+pub use shutdown::Deadline;
 pub use spool_thread::SpoolThread;
 
-use crate::base::account::{Account, CensusTaker, DropReason, Held};
-use crate::base::log::RateLimit;
+use crate::base::account::{Account, DropReason, Held, OccupancyQueries};
+use crate::base::conditions::Condition;
+use crate::base::log::LogLimit;
 use crate::base::memory::Pool;
 use crate::base::panics::{self, Panicked};
-use crate::base::status::Trouble;
 use crate::pipeline::batch::Batcher;
 use crate::pipeline::limits::Limits;
 use crate::pipeline::ring::{Parcel, Progress, Rings};
 use crate::pipeline::tail::Tail;
 use crate::pipeline::upload::Uploader;
-use gathering::Gathering;
+use linger::Linger;
 use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,22 +49,22 @@ const PARCELS_PER_TURN: usize = 64;
 /// Receivers have ended at the latest this long after the time for uploads.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-static SPILLED: RateLimit = RateLimit::new();
-static TO_SPOOL: RateLimit = RateLimit::new();
-static NO_ROOM: RateLimit = RateLimit::new();
+static SPILLED: LogLimit = LogLimit::new();
+static TO_SPOOL: LogLimit = LogLimit::new();
+static NO_ROOM: LogLimit = LogLimit::new();
 
 /// Everything between the rings and the service.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct Sender {
     rings: Rings,
     pool: Arc<Pool>,
     batcher: Batcher,
     uploader: Uploader,
     spooler: Option<Spooler>,
     account: Arc<Account>,
-    census: CensusTaker,
+    occupancy: OccupancyQueries,
     parcel_room_count: usize,
-    gathering: Gathering,
+    linger: Linger,
     /// Segments taken out of the rings since all of them were empty.
     taken_count: usize,
     /// Segments given up for want of memory, as far as they were noted.
@@ -75,8 +75,8 @@ pub struct Outlet {
     tail: Option<Arc<Tail>>,
 }
 
-impl Outlet {
-    /// An outlet for `rings`, with a spool if there is a thread for one.
+impl Sender {
+    /// An sender for `rings`, with a spool if there is a thread for one.
     pub fn new(
         limits: &Limits,
         rings: Rings,
@@ -93,10 +93,10 @@ impl Outlet {
             batcher,
             uploader,
             spooler,
-            census: account.census_taker(),
+            occupancy: account.occupancy_queries(),
             account,
             parcel_room_count: limits.parcel_room_count,
-            gathering: Gathering::new(Instant::now()),
+            linger: Linger::new(Instant::now()),
             taken_count: 0,
             noted_loss_count: 0,
             is_losing: false,
@@ -105,7 +105,7 @@ impl Outlet {
         }
     }
 
-    /// The same outlet, whose batches `tail` takes too while somebody listens.
+    /// The same sender, whose batches `tail` takes too while somebody listens.
     #[must_use]
     pub fn with_tail(self, tail: Option<Arc<Tail>>) -> Self {
         Self { tail, ..self }
@@ -142,7 +142,7 @@ impl Outlet {
             }
             if !is_hurried && deadline.borrow().is_some() {
                 is_hurried = true;
-                self.uploader.hurry();
+                self.uploader.begin_drain();
             }
             self.pass_on();
             self.uploader.settle_ended();
@@ -194,7 +194,7 @@ impl Outlet {
         let probe_due = self.uploader.paused_until(now).filter(|_| has_spooled);
         let upload_due = self.uploader.next_due(now);
         let trim_due = self.trim.next_due();
-        let take_due = self.gathering.next_due();
+        let take_due = self.linger.next_due();
         let next = [until, take_due, batch_due, upload_due, spool_due, probe_due, trim_due, limit];
         let next = next.into_iter().flatten().min();
         let due = async {
@@ -210,11 +210,11 @@ impl Outlet {
             }
         };
         tokio::select! {
-            () = self.rings.woken(self.gathering.wake_count()) => {}
+            () = self.rings.woken(self.linger.wake_count()) => {}
             () = self.uploader.event() => {}
             () = spool_event => {}
             () = due => {}
-            question = self.census.asked() => question.answer(self.held()),
+            question = self.occupancy.asked() => question.answer(self.held()),
             Ok(()) = deadline.changed() => {}
         }
     }
@@ -239,14 +239,14 @@ impl Outlet {
     /// Takes what waits in the rings, if it is worth it, as far as a turn goes and memory lasts.
     fn take(&mut self, now: Instant) -> Progress {
         let turn = self.rings.begin_turn(PARCELS_PER_TURN, |waiting_count| {
-            let is_due = self.gathering.is_due(waiting_count, now);
+            let is_due = self.linger.is_due(waiting_count, now);
             is_due || (waiting_count > 0 && self.pool.is_low())
         });
         let Some(mut turn) = turn else { return Progress::Idle };
         loop {
             if !self.has_room() {
                 // An answer, and with it room, is an event of the uploader or the spooler.
-                self.gathering.put_off(now);
+                self.linger.put_off(now);
                 return Progress::Idle;
             }
             let Some(parcel) = self.rings.take(&mut turn) else { break };
@@ -260,7 +260,7 @@ impl Outlet {
         }
         let progress = turn.progress();
         if progress != Progress::More {
-            self.gathering.taken(std::mem::take(&mut self.taken_count), now);
+            self.linger.taken(std::mem::take(&mut self.taken_count), now);
         }
         progress
     }
@@ -300,8 +300,8 @@ impl Outlet {
             }
             // What has just been read from the spool goes back only if there is no other way.
             let attempt = match self.pool.is_low() {
-                true => self.uploader.displace_oldest(),
-                false => self.uploader.displace_oldest_unspooled(),
+                true => self.uploader.evict_oldest(),
+                false => self.uploader.evict_oldest_unspooled(),
             };
             let Some(attempt) = attempt else { break };
             let segment_count = attempt.batch.documents.len();
@@ -343,17 +343,17 @@ impl Outlet {
     }
 
     /// Notes when segments are given up for want of memory, and when that is over: those that gave
-    /// way here, and those that receivers have displaced in their rings.
+    /// way here, and those that receivers have evicted in their rings.
     fn note_losses(&mut self) {
         let loss_count = self.account.dropped(DropReason::Memory).get();
         if loss_count > self.noted_loss_count {
             self.noted_loss_count = loss_count;
             self.is_losing = true;
             let reason = "the memory limit (-m) is reached and the oldest unsent segments are lost";
-            self.account.status.begin(Trouble::MemoryFull, reason);
+            self.account.conditions.begin(Condition::MemoryFull, reason);
         } else if self.is_losing && !self.pool.is_half_used() {
             self.is_losing = false;
-            self.account.status.end(Trouble::MemoryFull);
+            self.account.conditions.end(Condition::MemoryFull);
         }
     }
 

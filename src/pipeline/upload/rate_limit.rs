@@ -115,14 +115,14 @@ impl Limit {
 
 /// The rate at which documents are sent.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimit {
     accepted: Meter,
     /// The best rate of `accepted`, and when it was that.
     best: (f64, Instant),
     limit: Option<Limit>,
 }
 
-impl Pace {
+impl RateLimit {
     /// No limit yet.
     pub fn new(now: Instant) -> Self {
         Self { accepted: Meter { document_count: 0.0, at: now }, best: (0.0, now), limit: None }
@@ -193,10 +193,10 @@ mod tests {
         credit: f64,
     }
 
-    /// Sends full batches as fast as `pace` allows, `offered` documents a second at most; returns
-    /// documents accepted, calls throttled and calls in all.
+    /// Sends full batches as fast as `rate_limit` allows, `offered` documents a second at most;
+    /// returns documents accepted, calls throttled and calls in all.
     fn run(
-        pace: &mut Pace,
+        rate_limit: &mut RateLimit,
         service: &mut Service,
         now: &mut Instant,
         seconds: u64,
@@ -210,17 +210,17 @@ mod tests {
             waiting += offered * step.as_secs_f64();
             let allowed = service.allowed;
             service.credit = (service.credit + allowed * step.as_secs_f64()).min(allowed);
-            while waiting >= 50.0 && pace.ready_at(*now).is_none() {
-                pace.started(50, *now);
+            while waiting >= 50.0 && rate_limit.ready_at(*now).is_none() {
+                rate_limit.started(50, *now);
                 calls += 1;
                 if service.credit >= 50.0 {
                     service.credit -= 50.0;
                     waiting -= 50.0;
                     accepted += 50.0;
-                    pace.accepted(50, *now);
+                    rate_limit.accepted(50, *now);
                 } else {
                     throttled += 1;
-                    pace.throttled(*now, *now);
+                    rate_limit.throttled(*now, *now);
                     // The batch that failed pauses; others go.
                     break;
                 }
@@ -232,22 +232,22 @@ mod tests {
     #[test]
     fn without_throttling_there_is_no_limit() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut rate_limit = RateLimit::new(now);
         let mut service = Service { allowed: 1e9, credit: 1e9 };
-        let (accepted, throttled, _) = run(&mut pace, &mut service, &mut now, 5, 10_000.0);
+        let (accepted, throttled, _) = run(&mut rate_limit, &mut service, &mut now, 5, 10_000.0);
         assert_eq!((accepted, throttled), (50_000.0, 0));
-        assert_eq!((pace.rate(), pace.ready_at(now)), (None, None));
+        assert_eq!((rate_limit.rate(), rate_limit.ready_at(now)), (None, None));
     }
 
     #[test]
     fn the_first_throttled_call_after_a_silence_does_not_make_it_the_rate() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut rate_limit = RateLimit::new(now);
         let mut service = Service { allowed: 1e9, credit: 1e9 };
-        let _ = run(&mut pace, &mut service, &mut now, 10, 20_000.0);
+        let _ = run(&mut rate_limit, &mut service, &mut now, 10, 20_000.0);
         now += Duration::from_secs(5);
-        pace.throttled(now, now);
-        let rate = pace.rate().unwrap();
+        rate_limit.throttled(now, now);
+        let rate = rate_limit.rate().unwrap();
         assert!((8_000.0..=18_000.0).contains(&rate), "{rate}");
     }
 
@@ -255,11 +255,12 @@ mod tests {
     fn the_rate_settles_near_what_the_service_allows() {
         for allowed in [100.0, 500.0, 2_500.0, 20_000.0] {
             let mut now = Instant::now();
-            let mut pace = Pace::new(now);
+            let mut rate_limit = RateLimit::new(now);
             let mut service = Service { allowed, credit: allowed };
             let offered = allowed * 4.0;
-            let _ = run(&mut pace, &mut service, &mut now, 10, offered);
-            let (accepted, throttled, calls) = run(&mut pace, &mut service, &mut now, 60, offered);
+            let _ = run(&mut rate_limit, &mut service, &mut now, 10, offered);
+            let (accepted, throttled, calls) =
+                run(&mut rate_limit, &mut service, &mut now, 60, offered);
             let share = accepted / 60.0 / allowed;
             assert!((0.8..1.2).contains(&share), "{allowed}/s: {share} of it");
             let throttled_share = f64::from(throttled) / f64::from(calls);
@@ -270,50 +271,50 @@ mod tests {
     #[test]
     fn a_limit_that_is_lifted_is_found_out() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut rate_limit = RateLimit::new(now);
         let mut service = Service { allowed: 500.0, credit: 500.0 };
-        let _ = run(&mut pace, &mut service, &mut now, 20, 2_000.0);
-        assert!(pace.rate().unwrap() < 650.0);
+        let _ = run(&mut rate_limit, &mut service, &mut now, 20, 2_000.0);
+        assert!(rate_limit.rate().unwrap() < 650.0);
         service.allowed = 1e9;
-        let _ = run(&mut pace, &mut service, &mut now, 60, 2_000.0);
-        assert!(pace.rate().is_none_or(|rate| rate > 2_000.0), "{:?}", pace.rate());
-        let _ = run(&mut pace, &mut service, &mut now, 120, 2_000.0);
-        assert_eq!(pace.rate(), None);
+        let _ = run(&mut rate_limit, &mut service, &mut now, 60, 2_000.0);
+        assert!(rate_limit.rate().is_none_or(|rate| rate > 2_000.0), "{:?}", rate_limit.rate());
+        let _ = run(&mut rate_limit, &mut service, &mut now, 120, 2_000.0);
+        assert_eq!(rate_limit.rate(), None);
     }
 
     #[test]
     fn a_service_that_takes_nothing_is_asked_now_and_then_and_comes_back() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut rate_limit = RateLimit::new(now);
         let mut service = Service { allowed: 0.0, credit: 0.0 };
-        let _ = run(&mut pace, &mut service, &mut now, 60, 2_000.0);
-        let (_, _, calls) = run(&mut pace, &mut service, &mut now, 100, 2_000.0);
+        let _ = run(&mut rate_limit, &mut service, &mut now, 60, 2_000.0);
+        let (_, _, calls) = run(&mut rate_limit, &mut service, &mut now, 100, 2_000.0);
         assert!((5..60).contains(&calls), "{calls} calls in 100 s");
         service.allowed = 2_000.0;
-        let _ = run(&mut pace, &mut service, &mut now, 60, 1_500.0);
-        assert!(pace.rate().is_none_or(|rate| rate > 1_000.0), "{:?}", pace.rate());
+        let _ = run(&mut rate_limit, &mut service, &mut now, 60, 1_500.0);
+        assert!(rate_limit.rate().is_none_or(|rate| rate > 1_000.0), "{:?}", rate_limit.rate());
     }
 
     #[test]
     fn a_pause_shows_nothing_of_what_is_allowed() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut rate_limit = RateLimit::new(now);
         let mut service = Service { allowed: 500.0, credit: 500.0 };
-        let _ = run(&mut pace, &mut service, &mut now, 20, 2_000.0);
+        let _ = run(&mut rate_limit, &mut service, &mut now, 20, 2_000.0);
         now += Duration::from_secs(300);
-        pace.started(50, now);
-        let rate = pace.rate().unwrap();
+        rate_limit.started(50, now);
+        let rate = rate_limit.rate().unwrap();
         assert!(rate < 1_000.0, "{rate}");
     }
 
     #[test]
     fn calls_that_were_on_their_way_lower_the_rate_once() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
-        pace.accepted(1_000, start);
+        let mut rate_limit = RateLimit::new(start);
+        rate_limit.accepted(1_000, start);
         let now = start + Duration::from_millis(10);
-        (0..8).for_each(|_| pace.throttled(start, now));
-        let rate = pace.rate().unwrap();
+        (0..8).for_each(|_| rate_limit.throttled(start, now));
+        let rate = rate_limit.rate().unwrap();
         assert!((850.0..900.0).contains(&rate), "{rate}");
     }
 
@@ -323,16 +324,16 @@ mod tests {
             steps in proptest::collection::vec((0u64..30_000, 0u8..3, 1usize..51), 1..200),
         ) {
             let mut now = Instant::now();
-            let mut pace = Pace::new(now);
+            let mut rate_limit = RateLimit::new(now);
             for (milliseconds, what, count) in steps {
                 now += Duration::from_millis(milliseconds);
                 match what {
-                    0 => pace.accepted(count, now),
-                    1 => pace.throttled(now, now),
-                    _ => pace.started(count, now),
+                    0 => rate_limit.accepted(count, now),
+                    1 => rate_limit.throttled(now, now),
+                    _ => rate_limit.started(count, now),
                 }
-                prop_assert!(pace.rate().is_none_or(|rate| rate >= RATE_MIN && rate.is_finite()));
-                let ready_at = pace.ready_at(now).unwrap_or(now);
+                prop_assert!(rate_limit.rate().is_none_or(|rate| rate >= RATE_MIN && rate.is_finite()));
+                let ready_at = rate_limit.ready_at(now).unwrap_or(now);
                 prop_assert!(ready_at <= now + Duration::from_secs(3_600), "{:?}", ready_at - now);
             }
         }

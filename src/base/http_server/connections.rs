@@ -12,27 +12,27 @@ use tokio::sync::watch;
 
 /// The connections that wait, in the order in which they began to.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct Connections {
     waiting: Mutex<BTreeMap<u64, Arc<watch::Sender<bool>>>>,
     next_number: AtomicU64,
 }
 
 /// A connection's place in the line; it leaves the line when this is dropped.
 #[derive(Debug)]
-pub struct Seat {
-    line: Arc<Line>,
+pub struct ConnectionSlot {
+    line: Arc<Connections>,
     /// `None` before it has first waited.
     number: Mutex<Option<u64>>,
     is_to_go: Arc<watch::Sender<bool>>,
 }
 
-impl Line {
+impl Connections {
     /// A connection begins to wait.
-    pub fn join(self: &Arc<Self>) -> Seat {
+    pub fn join(self: &Arc<Self>) -> ConnectionSlot {
         let is_to_go = Arc::new(watch::Sender::new(false));
-        let seat = Seat { line: Arc::clone(self), number: Mutex::default(), is_to_go };
-        seat.wait();
-        seat
+        let slot = ConnectionSlot { line: Arc::clone(self), number: Mutex::default(), is_to_go };
+        slot.wait();
+        slot
     }
 
     /// Tells the connection that has waited longest to go, if any waits.
@@ -47,7 +47,7 @@ impl Line {
     }
 }
 
-impl Seat {
+impl ConnectionSlot {
     /// The connection waits, from now on.
     pub fn wait(&self) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +80,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.stay();
     }
@@ -92,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn also_the_very_first_one_is_told_to_go() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(Connections::default());
         let [first, second] = [line.join(), line.join()];
         line.dismiss_first();
         assert!(first.is_dismissed() && !second.is_dismissed());
@@ -100,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_one_that_has_waited_longest_goes_and_who_is_answered_stays() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(Connections::default());
         let [first, second, third] = [line.join(), line.join(), line.join()];
         first.stay();
         line.dismiss_first();

@@ -17,19 +17,19 @@ const TOGETHER_TIME: Duration = Duration::from_millis(100);
 /// As many as are taken together at most, from each ring: five batches.
 const TOGETHER_COUNT: usize = 5 * DOCUMENT_COUNT_MAX;
 
-/// After silence the first segment wakes the upload thread: it starts the clock.
+/// After silence the first segment wakes the sender thread: it starts the clock.
 const FIRST_COUNT: usize = 1;
 
 /// Follows what comes.
 #[derive(Debug)]
-pub(super) struct Gathering {
+pub(super) struct Linger {
     /// When the rings are looked into, however little waits; `None` after silence.
     look_at: Option<Instant>,
     wake_count: usize,
     since: Instant,
 }
 
-impl Gathering {
+impl Linger {
     /// Nothing has come yet.
     pub(super) fn new(now: Instant) -> Self {
         Self { look_at: None, wake_count: FIRST_COUNT, since: now }
@@ -84,22 +84,22 @@ mod tests {
 
     /// Has segments come at an even rate and takes what is due; returns how many went at a time,
     /// and how long the first of them had waited.
-    fn takes(rate: f64, gathering: &mut Gathering, now: &mut Instant) -> Vec<(usize, Duration)> {
+    fn takes(rate: f64, linger: &mut Linger, now: &mut Instant) -> Vec<(usize, Duration)> {
         let (mut waiting_count, mut first_at, mut takes) = (0, *now, Vec::new());
         while takes.len() < 20 {
             let next_at = *now + Duration::from_secs_f64(1.0 / rate);
-            let look_at = gathering.next_due().filter(|look_at| *look_at < next_at);
+            let look_at = linger.next_due().filter(|look_at| *look_at < next_at);
             *now = look_at.unwrap_or(next_at);
             if look_at.is_none() {
                 first_at = if waiting_count == 0 { *now } else { first_at };
                 waiting_count += 1;
                 // A receiver wakes nobody for less.
-                if waiting_count != gathering.wake_count() {
+                if waiting_count != linger.wake_count() {
                     continue;
                 }
             }
-            if gathering.is_due(waiting_count, *now) {
-                gathering.taken(waiting_count, *now);
+            if linger.is_due(waiting_count, *now) {
+                linger.taken(waiting_count, *now);
                 takes.push((waiting_count, *now - first_at));
                 waiting_count = 0;
             }
@@ -117,7 +117,7 @@ mod tests {
             (2_000.0, 200, 0.1),
             (20_000.0, 250, 0.0125),
         ] {
-            let takes = takes(rate, &mut Gathering::new(now), &mut now);
+            let takes = takes(rate, &mut Linger::new(now), &mut now);
             for (taken_count, waited) in &takes[2..] {
                 assert!(taken_count.abs_diff(count) <= 1, "{rate}/s: {takes:?}");
                 assert!(*waited <= seconds(wait + 0.001), "{rate}/s: {takes:?}");
@@ -128,30 +128,30 @@ mod tests {
     #[test]
     fn the_first_of_a_burst_go_as_soon_as_there_is_a_batch() {
         let mut now = Instant::now();
-        let takes = takes(100_000.0, &mut Gathering::new(now), &mut now);
+        let takes = takes(100_000.0, &mut Linger::new(now), &mut now);
         assert_eq!((takes[0].0, takes[1].0), (DOCUMENT_COUNT_MAX, TOGETHER_COUNT));
     }
 
     #[test]
     fn after_a_look_at_nothing_there_is_no_clock_until_something_comes() {
         let mut now = Instant::now();
-        let mut gathering = Gathering::new(now);
-        takes(5_000.0, &mut gathering, &mut now);
-        now = gathering.next_due().expect("a clock");
-        assert!(gathering.is_due(0, now));
-        gathering.taken(0, now);
-        assert_eq!((gathering.next_due(), gathering.wake_count()), (None, 1));
-        assert!(!gathering.is_due(0, now));
-        assert!(!gathering.is_due(1, now));
-        assert_eq!(gathering.next_due(), Some(now + AGE_MAX));
+        let mut linger = Linger::new(now);
+        takes(5_000.0, &mut linger, &mut now);
+        now = linger.next_due().expect("a clock");
+        assert!(linger.is_due(0, now));
+        linger.taken(0, now);
+        assert_eq!((linger.next_due(), linger.wake_count()), (None, 1));
+        assert!(!linger.is_due(0, now));
+        assert!(!linger.is_due(1, now));
+        assert_eq!(linger.next_due(), Some(now + AGE_MAX));
     }
 
     #[test]
     fn without_room_the_clock_is_set_on_and_does_not_stand_still() {
         let now = Instant::now();
-        let mut gathering = Gathering::new(now);
-        assert!(gathering.is_due(1_000, now));
-        gathering.put_off(now);
-        assert_eq!(gathering.next_due(), Some(now + AGE_MAX));
+        let mut linger = Linger::new(now);
+        assert!(linger.is_due(1_000, now));
+        linger.put_off(now);
+        assert_eq!(linger.next_due(), Some(now + AGE_MAX));
     }
 }

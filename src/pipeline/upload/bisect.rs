@@ -10,7 +10,7 @@ use super::waiting::Attempt;
 
 /// That the documents of an attempt may be at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Doubt {
+pub struct Suspicion {
     /// Requests that the service had accepted when the doubt began.
     pub accepted_count: u64,
     /// Whether this very attempt was refused, and not only what it is a half of.
@@ -31,12 +31,13 @@ pub enum Verdict {
 /// Judges an attempt that was refused, when the service has accepted `accepted_count` requests
 /// since the start. `is_too_large`: for its size.
 pub fn judge(attempt: &Attempt, is_too_large: bool, accepted_count: u64) -> Verdict {
-    let others_are_taken = attempt.doubt.is_some_and(|doubt| accepted_count > doubt.accepted_count);
+    let others_are_taken =
+        attempt.suspicion.is_some_and(|doubt| accepted_count > doubt.accepted_count);
     match attempt.batch.documents.len() {
         0 | 1 if others_are_taken => Verdict::GiveUp,
         0 | 1 => Verdict::Keep,
         // The first time it costs nothing to look closer.
-        _ if attempt.doubt.is_none() || is_too_large || others_are_taken => Verdict::Halve,
+        _ if attempt.suspicion.is_none() || is_too_large || others_are_taken => Verdict::Halve,
         _ => Verdict::Keep,
     }
 }
@@ -52,7 +53,7 @@ pub fn halve(attempt: &Attempt, accepted_count: u64) -> [Attempt; 2] {
     let first_count = first.documents.len();
     [(first, 0), (second, first_count)].map(|(batch, place)| {
         let mut half = attempt.part(batch, place);
-        half.doubt = Some(Doubt { accepted_count, was_refused: false });
+        half.suspicion = Some(Suspicion { accepted_count, was_refused: false });
         half
     })
 }
@@ -94,7 +95,7 @@ mod tests {
             let mut attempt = waiting.pop_due(now).unwrap();
             let ids: Vec<String> =
                 attempt.batch.documents.iter().map(|one| one.id.as_str().to_owned()).collect();
-            let was_refused = attempt.doubt.is_some_and(|doubt| doubt.was_refused);
+            let was_refused = attempt.suspicion.is_some_and(|doubt| doubt.was_refused);
             let mut verdict = judge(&attempt, false, accepted_count);
             if !was_refused || verdict != Verdict::Halve {
                 request_count += 1;
@@ -116,8 +117,9 @@ mod tests {
                 }
                 Verdict::GiveUp => fates.given_up.extend(ids),
                 Verdict::Keep => {
-                    let doubt =
-                        attempt.doubt.get_or_insert(Doubt { accepted_count, was_refused: false });
+                    let doubt = attempt
+                        .suspicion
+                        .get_or_insert(Suspicion { accepted_count, was_refused: false });
                     doubt.was_refused = true;
                     waiting.push_failed(attempt, now, Duration::ZERO);
                 }

@@ -1,13 +1,13 @@
 //! What the spool has done and what ails it: for the account, the status and the log.
 //!
 //! In: what a turn has done, and failures. Out: counters, the reasons of `/ready`, lines of the
-//! log, each bounded in its rate. Runs on the upload thread.
+//! log, each bounded in its rate. Runs on the sender thread.
 
+use super::spool_job::Done;
 use super::spool_thread::Sizes;
-use super::turn::Done;
 use crate::base::account::{Account, DropReason};
-use crate::base::log::RateLimit;
-use crate::base::status::Trouble;
+use crate::base::conditions::Condition;
+use crate::base::log::LogLimit;
 use crate::pipeline::spool::{Found, Options, Removal, SpoolError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-static FAILED: RateLimit = RateLimit::once_a_minute();
-static TROUBLE: RateLimit = RateLimit::once_a_minute();
-static FILE_REMOVED: RateLimit = RateLimit::once_a_minute();
-static FOLDER_REMOVED: RateLimit = RateLimit::once_a_minute();
-static FULL: RateLimit = RateLimit::new();
-static EXPIRED: RateLimit = RateLimit::new();
-static DAMAGED: RateLimit = RateLimit::new();
+static FAILED: LogLimit = LogLimit::once_a_minute();
+static TROUBLE: LogLimit = LogLimit::once_a_minute();
+static FILE_REMOVED: LogLimit = LogLimit::once_a_minute();
+static FOLDER_REMOVED: LogLimit = LogLimit::once_a_minute();
+static FULL: LogLimit = LogLimit::new();
+static EXPIRED: LogLimit = LogLimit::new();
+static DAMAGED: LogLimit = LogLimit::new();
 
 /// Says what becomes of a spool.
 #[derive(Debug)]
@@ -58,13 +58,13 @@ impl Report {
         }
         self.note_size(sizes);
         self.has_failed = false;
-        self.account.status.end(Trouble::SpoolFailing);
+        self.account.conditions.end(Condition::SpoolFailing);
     }
 
     /// It cannot be opened or written to, and is tried again after `pause`.
     pub fn failed(&mut self, error: &SpoolError, pause: Duration) {
         self.has_failed = true;
-        self.account.status.begin(Trouble::SpoolFailing, error.to_string());
+        self.account.conditions.begin(Condition::SpoolFailing, error.to_string());
         self.account.spool.errors.add(1);
         FAILED.log(|more| {
             error!(
@@ -84,7 +84,7 @@ impl Report {
     /// It takes what is written: a failure that went with a line ends with one.
     pub fn works(&mut self) {
         if std::mem::take(&mut self.has_failed) {
-            self.account.status.end(Trouble::SpoolFailing);
+            self.account.conditions.end(Condition::SpoolFailing);
             info!("The spool {} can be used again", self.path.display());
         }
     }
@@ -102,7 +102,7 @@ impl Report {
         self.given_up(DropReason::SpoolAge, done.expired_count);
         self.damaged(done);
         self.removed(done.removal);
-        if let Some(error) = done.trouble.as_ref().filter(|_| done.failure.is_none()) {
+        if let Some(error) = done.condition.as_ref().filter(|_| done.failure.is_none()) {
             self.account.spool.errors.add(1);
             TROUBLE.log(|more| warn!("The spool {}: {error}{more}", self.path.display()));
         }
@@ -116,12 +116,12 @@ impl Report {
     }
 
     fn note_fullness(&self, displaced_count: u64) {
-        let (status, size_bytes_max) = (&self.account.status, self.size_bytes_max);
+        let (status, size_bytes_max) = (&self.account.conditions, self.size_bytes_max);
         if displaced_count > 0 {
             let reason = "the spool is full (Spool.MaxSizeMB) and its oldest segments are lost";
-            status.begin(Trouble::SpoolFull, reason);
+            status.begin(Condition::SpoolFull, reason);
         } else if self.account.spool.size_bytes.load(Ordering::Relaxed) < size_bytes_max / 8 * 7 {
-            status.end(Trouble::SpoolFull);
+            status.end(Condition::SpoolFull);
         }
     }
 

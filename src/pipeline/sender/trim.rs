@@ -2,7 +2,7 @@
 //!
 //! In: how many chunks are free, looked at once a turn. Out: those that were free all through a
 //! period are given back, but for [`KEPT_COUNT`], so that a load that comes and goes finds its
-//! memory warm. Idle, the upload thread is woken for it at most twice. Pure code but for the pool.
+//! memory warm. Idle, the sender thread is woken for it at most twice. Pure code but for the pool.
 
 use crate::base::memory::Pool;
 use std::time::{Duration, Instant};

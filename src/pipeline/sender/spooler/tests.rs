@@ -1,10 +1,10 @@
 //! Turns that hang, panic or fail, and what the spooler makes of them.
 
-use super::super::turn::Hook;
+use super::super::spool_job::Hook;
 use super::*;
 use crate::base::account::DropReason;
+use crate::base::conditions::Condition;
 use crate::base::memory::Pool;
-use crate::base::status::Trouble;
 use crate::pipeline::batch::test_batch;
 use crate::pipeline::spool::Options;
 use crate::pipeline::upload::Uploader;
@@ -30,7 +30,7 @@ async fn open(folder: &tempfile::TempDir) -> (Spooler, Arc<Account>) {
 fn attempt(ids: &[&str]) -> Attempt {
     let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
     uploader.push(test_batch(ids.iter().map(|id| (*id).to_owned())));
-    uploader.displace_oldest().unwrap()
+    uploader.evict_oldest().unwrap()
 }
 
 #[tokio::test]
@@ -78,16 +78,16 @@ async fn a_turn_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_
         spooler.unwritten().iter().map(|attempt| attempt.batch.documents.len()).collect();
     assert_eq!((unwritten, account.spooled.get()), (vec![2, 1], 3));
     assert_eq!(account.spool.errors.get(), 1);
-    assert!(account.status.has(Trouble::SpoolFailing) && !spooler.is_working());
-    let [trouble] = &account.status.lasting()[..] else { panic!("one") };
-    assert!(trouble.reason.contains("a fault in the program"), "{}", trouble.reason);
+    assert!(account.conditions.has(Condition::SpoolFailing) && !spooler.is_working());
+    let [condition] = &account.conditions.lasting()[..] else { panic!("one") };
+    assert!(condition.reason.contains("a fault in the program"), "{}", condition.reason);
     // It works again after the pause, with what was written before.
     let due = spooler.next_due().unwrap();
     assert!(due > now);
     spooler.start_due(due);
     spooler.event().await;
     assert!(spooler.is_working() && spooler.may_have_more());
-    assert!(!account.status.has(Trouble::SpoolFailing));
+    assert!(!account.conditions.has(Condition::SpoolFailing));
     spooler.ask(8);
     spooler.start_due(due);
     spooler.event().await;
@@ -119,7 +119,7 @@ async fn what_was_taken_before_a_panic_is_neither_lost_nor_counted_as_evicted() 
     spooler.start_due(due);
     spooler.event().await;
     // It lies there, and the spool that is open now has not given it.
-    spooler.write(uploader.displace_oldest().unwrap());
+    spooler.write(uploader.evict_oldest().unwrap());
     spooler.ask(8);
     spooler.start_due(due);
     spooler.event().await;
@@ -149,7 +149,7 @@ async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promi
     assert!(matches!(spooler.state, State::Busy { .. }), "it is synced while it rests");
     spooler.event().await;
     assert_eq!((spooler.sync_at, spooler.is_unsynced), (None, false));
-    assert!(account.status.has(Trouble::SpoolFailing) && !spooler.is_working());
+    assert!(account.conditions.has(Condition::SpoolFailing) && !spooler.is_working());
 }
 
 #[tokio::test]
@@ -166,12 +166,12 @@ async fn what_cannot_be_brought_to_disk_is_a_trouble_until_it_can() {
     spooler.start_due(Instant::now());
     spooler.event().await;
     assert_eq!(account.spooled.get(), 3);
-    assert!(account.status.has(Trouble::SpoolFailing) && !spooler.is_working());
+    assert!(account.conditions.has(Condition::SpoolFailing) && !spooler.is_working());
     assert_eq!(account.spool.errors.get(), 1);
     let due = Instant::now() + RETRY_PAUSE;
     spooler.start_due(due);
     spooler.event().await;
-    assert!(!account.status.has(Trouble::SpoolFailing) && spooler.is_working());
+    assert!(!account.conditions.has(Condition::SpoolFailing) && spooler.is_working());
     assert_eq!((spooler.sync_at, account.dropped_total()), (None, 0));
     spooler.ask(8);
     spooler.start_due(due);

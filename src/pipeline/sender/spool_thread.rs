@@ -6,7 +6,7 @@
 //! done on is dropped and has to be opened again. It ends when the other side is gone, after the
 //! job at hand.
 
-use super::turn::{Done, Work, Writes, turn};
+use super::spool_job::{Done, Work, Writes, turn};
 use crate::base::account::Account;
 use crate::base::clock::Clock;
 use crate::base::memory::Pool;
@@ -168,7 +168,7 @@ impl Worker {
     /// Closes the spool that a job has panicked on, with what it has written brought to disk.
     fn drop_spool(&mut self, done: &mut Done) {
         let Some(mut spool) = self.spool.take() else { return };
-        done.note_displaced(spool.displaced());
+        done.note_evicted(spool.evicted());
         done.read.clear();
         // It may panic again, and it is dropped for that.
         let _ = panics::catch(move || spool.sync());

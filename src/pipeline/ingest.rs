@@ -7,7 +7,7 @@
 //! asks for the daemon's end in order.
 
 use crate::base::account::{Account, Counter, DropReason, RejectReason};
-use crate::base::log::RateLimit;
+use crate::base::log::LogLimit;
 use crate::base::panics::{self, Alarm};
 use crate::pipeline::receive::{Queue, Sink};
 use crate::pipeline::ring::{Drain, Producer};
@@ -16,19 +16,19 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, error, info, warn};
 
-static INVALID_HEADER: RateLimit = RateLimit::new();
-static NO_DOCUMENT: RateLimit = RateLimit::new();
-static SHOWN: RateLimit = RateLimit::new();
-static EMPTY: RateLimit = RateLimit::new();
-static NOT_JSON: RateLimit = RateLimit::new();
-static NOT_UTF8: RateLimit = RateLimit::new();
-static DROPPED: RateLimit = RateLimit::new();
-static KERNEL_DROPPED: RateLimit = RateLimit::new();
-static EXHAUSTED: RateLimit = RateLimit::new();
+static INVALID_HEADER: LogLimit = LogLimit::new();
+static NO_DOCUMENT: LogLimit = LogLimit::new();
+static SHOWN: LogLimit = LogLimit::new();
+static EMPTY: LogLimit = LogLimit::new();
+static NOT_JSON: LogLimit = LogLimit::new();
+static NOT_UTF8: LogLimit = LogLimit::new();
+static DROPPED: LogLimit = LogLimit::new();
+static KERNEL_DROPPED: LogLimit = LogLimit::new();
+static EXHAUSTED: LogLimit = LogLimit::new();
 
 /// A receiver thread's way from datagram to ring.
 #[derive(Debug)]
-pub struct Intake {
+pub struct Ingest {
     parser: Parser,
     producer: Producer,
     account: Arc<Account>,
@@ -49,8 +49,8 @@ struct Counts {
     dropped: u64,
 }
 
-impl Intake {
-    /// The intake of a receiver: it fills `producer`, counts into `account`, which must know the
+impl Ingest {
+    /// The ingest of a receiver: it fills `producer`, counts into `account`, which must know the
     /// receiver's number, and raises `alarm` when a datagram causes a panic. When it is dropped the
     /// ring is closed.
     pub fn new(
@@ -62,11 +62,11 @@ impl Intake {
         Self { parser: Parser::default(), producer, account, receiver_index, alarm }
     }
 
-    /// Closes the ring, so that the upload thread knows that nothing more comes.
+    /// Closes the ring, so that the sender thread knows that nothing more comes.
     pub fn close(self) {}
 }
 
-impl Sink for Intake {
+impl Sink for Ingest {
     fn drain<'a>(&mut self, mut datagrams: impl Iterator<Item = &'a [u8]>) {
         let mut counts = Counts::default();
         let mut drain = self.producer.begin(Instant::now());

@@ -1,6 +1,6 @@
-//! The end of the upload thread: what is left goes to the spool, or is counted as lost.
+//! The end of the sender thread: what is left goes to the spool, or is counted as lost.
 
-use super::Outlet;
+use super::Sender;
 use super::spooler::Spooler;
 use crate::base::account::DropReason;
 use crate::base::panics::{self, Panicked};
@@ -40,7 +40,7 @@ impl Deadline {
     }
 }
 
-impl Outlet {
+impl Sender {
     /// Gives up all that is left: to the spool as far as it takes it, and counted as lost beyond.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Outlet {
         let time_min = Instant::now() + SPOOL_TIME_AT_ONCE;
         let before = self.account.spooled.get();
         spooler.settle(self.uploader.settled_records());
-        spooler.hurry();
+        spooler.begin_drain();
         let mut lost_count = 0;
         let count = |attempts: Vec<Attempt>| -> usize {
             attempts.iter().map(|attempt| attempt.batch.documents.len()).sum()

@@ -24,7 +24,7 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Lets some lines through in a window, five in ten seconds unless it says otherwise, and counts
 /// the rest; one for each place, in a static.
 #[derive(Debug)]
-pub struct RateLimit {
+pub struct LogLimit {
     window: AtomicU64,
     line_count: AtomicU64,
     suppressed_count: AtomicU64,
@@ -45,7 +45,7 @@ impl fmt::Display for Suppressed {
     }
 }
 
-impl RateLimit {
+impl LogLimit {
     /// A limit that has let nothing through yet.
     pub const fn new() -> Self {
         Self::with_line_count(LINE_COUNT_MAX)
@@ -94,7 +94,7 @@ impl RateLimit {
     }
 }
 
-impl Default for RateLimit {
+impl Default for LogLimit {
     fn default() -> Self {
         Self::new()
     }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_window_lets_five_lines_through_and_the_next_one_says_how_many_were_held_back() {
-        let limit = RateLimit::new();
+        let limit = LogLimit::new();
         let admitted: Vec<_> = (0..12).filter_map(|_| limit.admit(7)).collect();
         assert_eq!(admitted, [Suppressed(0); 5]);
         let next = limit.admit(8).unwrap();

@@ -1,9 +1,9 @@
-//! The spool's part of the upload thread: batches to disk and back, without a wait for the disk.
+//! The spool's part of the sender thread: batches to disk and back, without a wait for the disk.
 //!
 //! In: attempts for which memory is too short, or for which no time is left. Out: the same ones
 //! again when the service takes batches. Files are read and written in *turns* on the spool's
-//! thread (`spool_thread.rs`, `turn.rs`): one at a time, each with all that has come together since
-//! the last. What could not be written comes back ([`Spooler::unwritten`]); after a failure nothing
+//! thread (`spool_thread.rs`, `spool_job.rs`): one at a time, each with all that has come together
+//! since the last. What could not be written comes back ([`Spooler::unwritten`]); after a failure nothing
 //! is written for [`RETRY_PAUSE`], and memory is all there is until then. It is tried after each
 //! such pause, with whatever is to be written or with a probe: so it is known to fail for as long
 //! as it does, and no longer. What lies in it is read and brought to the disk meanwhile. A turn
@@ -12,9 +12,9 @@
 //!
 //! Bounds: [`WRITE_COUNT_MAX`] batches on their way to the disk, [`READ_COUNT_MAX`] out of it.
 
+use super::spool_job::{Done, Work, Writes};
 use super::spool_report::Report;
 use super::spool_thread::{Job, Outcome, Sizes, SpoolThread};
-use super::turn::{Done, Work, Writes};
 use crate::base::account::Account;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::{Found, RecordId, SpoolError};
@@ -238,7 +238,7 @@ impl Spooler {
     }
 
     /// Has it tried again at once, however recent the last failure.
-    pub fn hurry(&mut self) {
+    pub fn begin_drain(&mut self) {
         self.rests_until = None;
     }
 

@@ -59,7 +59,7 @@ pub(super) fn pause_max(queue_bytes: usize) -> Duration {
 
 /// Follows the rate of one receiver.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Coalescing {
     pause_max: Duration,
     window_start: Instant,
     window_count: u64,
@@ -74,7 +74,7 @@ pub(super) struct Pace {
     held_until: Option<Instant>,
 }
 
-impl Pace {
+impl Coalescing {
     /// The pace of a receiver whose socket has a queue of so many bytes.
     pub(super) fn new(queue_bytes: usize, now: Instant) -> Self {
         Self {
@@ -152,7 +152,7 @@ mod tests {
     /// The pause that a receiver takes at a steady rate.
     fn pause_at(rate: f64, queue_bytes: usize) -> Option<Duration> {
         let mut now = Instant::now();
-        let mut pace = Pace::new(queue_bytes, now);
+        let mut pace = Coalescing::new(queue_bytes, now);
         let mut pause = None;
         for _ in 0..200 {
             now += Duration::from_secs_f64(1.0 / rate);
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_rate_that_pauses_were_worth_goes_on_to_be_paused_for_at_half_of_it() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(LARGE, now);
+        let mut pace = Coalescing::new(LARGE, now);
         let mut paused_count = 0;
         for count_in_pause in [20, 20, 11, 8, 11, 20, 7, 9, 5, 5, 5] {
             now += PAUSE_MAX;
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_drain_counts_as_a_whole_however_many_looks_it_takes() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(LARGE, now);
+        let mut pace = Coalescing::new(LARGE, now);
         // 256 gather in 2.56 ms at 100,000 a second; each look at them takes no time to speak of.
         for _ in 0..20 {
             now += Duration::from_micros(2_550);
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_late_look_at_a_part_of_what_has_gathered_is_no_burst() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(LARGE, now);
+        let mut pace = Coalescing::new(LARGE, now);
         let mut rates = Vec::new();
         for _ in 0..20 {
             // Woken late: 500 have gathered at 20,000 a second.
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_drain_that_does_not_end_shows_its_rate_all_the_same() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(LARGE, now);
+        let mut pace = Coalescing::new(LARGE, now);
         let mut rate = None;
         for _ in 0..1_000 {
             now += Duration::from_micros(32);
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn the_pauses_end_with_the_burst() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(LARGE, now);
+        let mut pace = Coalescing::new(LARGE, now);
         now += Duration::from_millis(1);
         pace.note(200, false, now);
         assert!(pace.pause(now).is_some());
@@ -262,7 +262,7 @@ mod tests {
             [(half, false, true), (half + 1, false, false), (100, true, false)]
         {
             let mut now = Instant::now();
-            let mut pace = Pace::new(LARGE, now);
+            let mut pace = Coalescing::new(LARGE, now);
             now += Duration::from_millis(100);
             pace.note(gathered_count, false, now);
             if dropped {
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn the_silence_before_a_burst_is_no_part_of_its_rate_for_long() {
         let mut now = Instant::now() + Duration::from_secs(10);
-        let mut pace = Pace::new(LARGE, now - Duration::from_secs(10));
+        let mut pace = Coalescing::new(LARGE, now - Duration::from_secs(10));
         pace.note(32, false, now);
         assert_eq!(pace.pause(now), None);
         now += Duration::from_micros(160);
@@ -297,7 +297,7 @@ mod tests {
             queue_bytes in 0usize..(64 << 20),
         ) {
             let mut now = Instant::now();
-            let mut pace = Pace::new(queue_bytes, now);
+            let mut pace = Coalescing::new(queue_bytes, now);
             for (count, microseconds) in drains {
                 now += Duration::from_micros(microseconds);
                 pace.note(count, false, now);
