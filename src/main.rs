@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use tracing::{error, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 use xrayd::admin::health::ask::ask;
+use xrayd::base::host::Host;
 use xrayd::base::log::{self, LogFile, LogFormat, LogLevel};
 use xrayd::base::panics;
 use xrayd::commands::verify;
 use xrayd::config::cli::{self, Command, Invocation};
 use xrayd::config::{Config, DEFAULT_PATHS};
 use xrayd::daemon::{self, Environment, Mode};
-use xrayd::pipeline::limits::{Host, Limits, Wanted};
+use xrayd::pipeline::limits::{Limits, Wanted};
 
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;

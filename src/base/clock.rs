@@ -11,7 +11,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The `Date` of an answer has whole seconds, and the answer was some time on its way: what is
 /// nearer than this to the date in force changes nothing.
@@ -90,6 +90,17 @@ impl Clock {
         if let Some(seconds) = &self.set_uptime_seconds {
             seconds.fetch_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
+    }
+
+    /// The time for pauses, deadlines and ages within a run. It is the time of tokio's runtime,
+    /// which a test can stop and set forward; on any other thread it is the system's.
+    pub fn instant() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    /// The date by the host's clock.
+    pub fn host_date() -> SystemTime {
+        SystemTime::now()
     }
 
     /// The time now.

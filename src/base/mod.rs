@@ -7,6 +7,7 @@ pub mod address;
 pub mod clock;
 pub mod conditions;
 pub mod error_text;
+pub mod host;
 pub mod http_server;
 pub mod log;
 pub mod memory;

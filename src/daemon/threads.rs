@@ -209,7 +209,8 @@ impl SenderThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::limits::{Host, Wanted};
+    use crate::base::host::Host;
+    use crate::pipeline::limits::Wanted;
 
     #[tokio::test]
     async fn a_receiver_that_fails_is_noticed_and_its_ring_is_closed() {

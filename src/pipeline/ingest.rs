@@ -7,13 +7,13 @@
 //! asks for the daemon's end in order.
 
 use crate::base::account::{Account, Counter, DropReason, RejectReason};
+use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
 use crate::base::panics::{self, Alarm};
 use crate::pipeline::receive::{Queue, Sink};
 use crate::pipeline::ring::{Drain, Producer};
 use crate::pipeline::segment::{Form, Parser, Rejection};
 use std::sync::Arc;
-use std::time::Instant;
 use tracing::{debug, error, info, warn};
 
 static INVALID_HEADER: LogLimit = LogLimit::new();
@@ -69,7 +69,7 @@ impl Ingest {
 impl Sink for Ingest {
     fn drain<'a>(&mut self, mut datagrams: impl Iterator<Item = &'a [u8]>) {
         let mut counts = Counts::default();
-        let mut drain = self.producer.begin(Instant::now());
+        let mut drain = self.producer.begin(Clock::instant());
         let mut take_all = |parser: &mut Parser| {
             for datagram in &mut datagrams {
                 take(datagram, parser, &mut drain, &mut counts);

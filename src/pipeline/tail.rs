@@ -7,6 +7,7 @@
 //! Taking never waits for a reader: the lock is held for a copy of a batch, or for that of what an
 //! answer takes.
 
+use crate::base::clock::Clock;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,7 +66,7 @@ pub struct TooMany;
 impl Default for Tail {
     fn default() -> Self {
         Self {
-            started_at: Instant::now(),
+            started_at: Clock::instant(),
             wanted_until_ms: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             held: Mutex::default(),

@@ -9,8 +9,9 @@ use super::process::{Daemon, wait_and_look};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use xrayd::base::host::Host;
 use xrayd::base::memory::{CHUNK_BYTES, Pool};
-use xrayd::pipeline::limits::{Host, Limits, Wanted};
+use xrayd::pipeline::limits::{Limits, Wanted};
 
 /// What the kernel charges to a queue between two looks at it.
 const WINDOW_BYTES: usize = 48 * 1024;

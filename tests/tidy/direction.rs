@@ -24,6 +24,7 @@ const ROOMS: &[Room] = &[
         parts: &[
             "sync",
             "clock",
+            "host",
             "error_text",
             "conditions",
             "address",

@@ -16,6 +16,7 @@ pub use calls::metadata_client;
 pub use region::{RegionError, Sources};
 
 use crate::aws::transport::Transport;
+use crate::base::clock::Clock;
 use crate::base::panics;
 use aws_config::Region;
 use aws_credential_types::Credentials;
@@ -137,7 +138,7 @@ async fn refresh(
         let wait = match sources::ask(region.clone(), role_arn.clone(), transport).await {
             Ok(credentials) => {
                 pause = RETRY_PAUSE_MIN;
-                let wait = credentials.expiry().map(|expiry| renew_in(expiry, SystemTime::now()));
+                let wait = credentials.expiry().map(|expiry| renew_in(expiry, Clock::host_date()));
                 if sender.borrow().is_none() {
                     info!("Credentials found");
                 }

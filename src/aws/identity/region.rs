@@ -7,6 +7,7 @@
 use super::calls;
 use crate::aws::transport::{Executor, Resolver};
 use crate::base::error_text::with_all_causes;
+use crate::base::host::read_text;
 use aws_config::Region;
 use aws_config::imds;
 use aws_config::meta::region::ProvideRegion;
@@ -19,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::Value;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 /// A metadata service answers from the same host, or not at all.
@@ -150,9 +152,8 @@ impl Sources<'_> {
             return Err("ECS_ENABLE_CONTAINER_METADATA is not true".into());
         }
         let path = self.variable("ECS_CONTAINER_METADATA_FILE")?;
-        let file = std::fs::File::open(&path).map_err(|error| format!("{path}: {error}"))?;
-        let file = std::io::Read::take(file, METADATA_BYTES_MAX as u64);
-        let metadata = serde_json::from_reader(file).map_err(|error| format!("{path}: {error}"))?;
+        let text = read_text(Path::new(&path)).map_err(|error| format!("{path}: {error}"))?;
+        let metadata = serde_json::from_str(&text).map_err(|error| format!("{path}: {error}"))?;
         region_of_task(&metadata)
     }
 

@@ -1,8 +1,9 @@
 //! What this host gives a daemon: its configuration, the kernel's ways of receiving, memory.
 
 use super::Checklist;
+use crate::base::host::Host;
 use crate::config::{Config, Source};
-use crate::pipeline::limits::{Host, Limits, MEGABYTE, Wanted};
+use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
 use crate::pipeline::receive::{Binding, Choice, SocketGroup};
 use rustix::process::{Resource, getrlimit};
 

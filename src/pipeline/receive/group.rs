@@ -7,11 +7,12 @@
 use super::steer::Steering;
 use super::{Receiver, drops, sys};
 use crate::base::address;
+use crate::base::clock::Clock;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Why the address for segments could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +108,7 @@ impl SocketGroup {
     fn open(address: SocketAddr, binding: Binding) -> io::Result<Self> {
         let Binding { socket_count, queue_bytes, share_port } = binding;
         let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-        let started_at = Instant::now();
+        let started_at = Clock::instant();
         let (first, is_shared) = loop {
             match ReceiveSocket::open(address, queue_bytes, false) {
                 Err(error) if is_taken(&error) && share_port => {

@@ -8,10 +8,11 @@
 use super::Backend;
 use super::sys::MultishotReceive;
 use super::{Stop, tokio_uring};
-use std::fs;
+use crate::base::host::read_text;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -150,9 +151,9 @@ fn no_datagram() -> io::Error {
 
 /// The likely cause of an error, and what to change.
 fn cause(error: &io::Error) -> &'static str {
-    let seccomp = fs::read_to_string("/proc/self/status")
+    let seccomp = read_text(Path::new("/proc/self/status"))
         .is_ok_and(|status| status.lines().any(|line| line.starts_with("Seccomp:\t2")));
-    let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    let disabled = read_text(Path::new("/proc/sys/kernel/io_uring_disabled"));
     let disabled = disabled.is_ok_and(|value| matches!(value.trim(), "1" | "2"));
     cause_of(error.raw_os_error(), seccomp, disabled)
 }

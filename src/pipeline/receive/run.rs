@@ -7,10 +7,11 @@ use super::coalescing::Coalescing;
 use super::drops::DropWatch;
 use super::steer::Steering;
 use super::{ReceiveSocket, Sink, Stop, recvmmsg};
+use crate::base::clock::Clock;
 use crate::base::panics::{self, Panicked};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::warn;
 
 /// After so many drains without an empty queue between them the request to stop is looked at.
@@ -86,7 +87,7 @@ impl Receiver {
         steering: Option<Steering>,
         share_port: bool,
     ) -> Self {
-        let coalescing = Coalescing::new(socket.queue().granted_bytes, Instant::now());
+        let coalescing = Coalescing::new(socket.queue().granted_bytes, Clock::instant());
         let (socket, drops) = (Arc::new(socket), DropWatch::default());
         Self { socket, slot_count, share_port, coalescing, drops, steering }
     }
@@ -96,7 +97,7 @@ impl Receiver {
     #[must_use]
     pub fn without_pauses(mut self) -> Self {
         // A queue of no bytes allows no pause.
-        self.coalescing = Coalescing::new(0, Instant::now());
+        self.coalescing = Coalescing::new(0, Clock::instant());
         self
     }
 
@@ -149,7 +150,7 @@ impl Receiver {
                 }
                 continue;
             }
-            match self.coalescing.pause(Instant::now()) {
+            match self.coalescing.pause(Clock::instant()) {
                 None => return Ok(false),
                 Some(pause) if stop.wait(pause)? => return Ok(true),
                 Some(_) => {}
@@ -158,7 +159,7 @@ impl Receiver {
     }
 
     fn note(&mut self, taken: Taken, sink: &mut impl Sink) {
-        let now = Instant::now();
+        let now = Clock::instant();
         if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
             self.coalescing.hold(now);
         }

@@ -12,6 +12,7 @@
 //! first receiver's thread.
 
 use super::{ReceiveSocket, sys};
+use crate::base::clock::Clock;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -124,7 +125,7 @@ impl Steering {
     pub(super) fn start(first: &ReceiveSocket, socket_count: usize) -> io::Result<Self> {
         let count_min =
             BURST_BYTES.div_ceil(first.queue().granted_bytes.max(1)).clamp(1, socket_count);
-        let decision = Decision::new(count_min, socket_count, Instant::now());
+        let decision = Decision::new(count_min, socket_count, Clock::instant());
         sys::attach_spread(first, count_min)?;
         Ok(Self { decision })
     }

@@ -26,6 +26,7 @@ pub use shutdown::Deadline;
 pub use spool_thread::SpoolThread;
 
 use crate::base::account::{Account, DropReason, Held, OccupancyQueries};
+use crate::base::clock::Clock;
 use crate::base::conditions::Condition;
 use crate::base::log::LogLimit;
 use crate::base::memory::Pool;
@@ -96,11 +97,11 @@ impl Sender {
             occupancy: account.occupancy_queries(),
             account,
             parcel_room_count: limits.parcel_room_count,
-            linger: Linger::new(Instant::now()),
+            linger: Linger::new(Clock::instant()),
             taken_count: 0,
             noted_loss_count: 0,
             is_losing: false,
-            trim: Trim::new(Instant::now()),
+            trim: Trim::new(Clock::instant()),
             tail: None,
         }
     }
@@ -125,7 +126,7 @@ impl Sender {
     ) -> Result<usize, Panicked> {
         let (mut is_closing, mut is_hurried) = (false, false);
         loop {
-            let now = Instant::now();
+            let now = Clock::instant();
             self.serve_spool(is_closing, now);
             // Also when the rings are empty: receivers that get no memory fill none.
             if self.is_room_short() {
@@ -184,7 +185,7 @@ impl Sender {
         until: Option<Instant>,
         deadline: &mut watch::Receiver<Option<Deadline>>,
     ) {
-        let now = Instant::now();
+        let now = Clock::instant();
         let limit = self.end_at(*deadline.borrow_and_update());
         // While calls are held back, part-filled batches go on filling.
         let batch_due = self.batcher.next_due().filter(|_| !self.uploader.is_held_back(now));
@@ -274,7 +275,7 @@ impl Sender {
             return true;
         }
         // What is in open batches gives its room back only when it is sent.
-        let now = Instant::now();
+        let now = Clock::instant();
         self.batcher.finish_all(now);
         self.pass_on();
         self.uploader.start_due(now);
@@ -321,7 +322,7 @@ impl Sender {
             }
         }
         if let Some(spooler) = &mut self.spooler {
-            spooler.start_due(Instant::now());
+            spooler.start_due(Clock::instant());
         }
         self.account.dropped(DropReason::Memory).add(lost_count as u64);
         if spooled_count > 0 {

@@ -6,6 +6,7 @@
 //! memory; of records that cannot be used, [`SKIPPED_COUNT_MAX`] in a turn.
 
 use super::spool_job::Done;
+use crate::base::clock::Clock;
 use crate::base::clock::Moment;
 use crate::base::log::LogLimit;
 use crate::base::memory::Pool;
@@ -13,7 +14,6 @@ use crate::pipeline::batch::{Batch, RecordError, RecordTable, TABLE_BYTES_MAX};
 use crate::pipeline::spool::{Next, Record, Spool, SpoolError};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 use tracing::error;
 
 /// Records that cannot be used which a turn looks at, at most, before others have their turn.
@@ -128,7 +128,7 @@ fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, M
         return Err(Missed::TooLarge);
     }
     let part = documents.start..documents.start + count;
-    let oldest_at = Instant::now().checked_sub(record.age).unwrap_or_else(Instant::now);
+    let oldest_at = Clock::instant().checked_sub(record.age).unwrap_or_else(Clock::instant);
     let read = table.read(part, oldest_at, pool, |at, bytes| spool.read(id, at as u64, bytes));
     read.map_err(|error| match error {
         RecordError::Memory(_) => Missed::MemoryShort,

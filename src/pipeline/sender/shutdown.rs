@@ -3,6 +3,7 @@
 use super::Sender;
 use super::spooler::Spooler;
 use crate::base::account::DropReason;
+use crate::base::clock::Clock;
 use crate::base::panics::{self, Panicked};
 use crate::pipeline::upload::Attempt;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ impl Sender {
             }
         }
         // What could not be packed, since memory was full or time was over.
-        let now = Instant::now();
+        let now = Clock::instant();
         self.batcher.finish_all(now);
         while let Some(batch) = self.batcher.pop() {
             lost_count += batch.documents.len();
@@ -91,7 +92,7 @@ impl Sender {
         deadline: &mut watch::Receiver<Option<Deadline>>,
     ) -> usize {
         // Whatever time is left, the spool has some: it needs little.
-        let time_min = Instant::now() + SPOOL_TIME_AT_ONCE;
+        let time_min = Clock::instant() + SPOOL_TIME_AT_ONCE;
         let before = self.account.spooled.get();
         spooler.settle(self.uploader.settled_records());
         spooler.begin_drain();
@@ -115,7 +116,7 @@ impl Sender {
             };
             lost_count += count(spooler.unwritten());
             // What a turn was reading lies there still.
-            let read = spooler.read(Instant::now());
+            let read = spooler.read(Clock::instant());
             let is_last = is_last && read.is_empty();
             for (batch, record) in read {
                 self.uploader.push_spooled(batch, record);
@@ -134,7 +135,7 @@ impl Sender {
 
     /// Packs what is in the rings, as far as memory goes.
     fn pack_rest(&mut self) {
-        let now = Instant::now();
+        let now = Clock::instant();
         while self.pool.available() >= self.parcel_room_count {
             let Some(parcel) = self.rings.pop() else { break };
             self.pack(&parcel, now);

@@ -3,7 +3,8 @@
 use super::*;
 use crate::aws::Route;
 use crate::base::clock::Moment;
-use crate::pipeline::limits::{Host, Wanted};
+use crate::base::host::Host;
+use crate::pipeline::limits::Wanted;
 use crate::pipeline::ring::Producer;
 use crate::pipeline::segment::Parser;
 use crate::pipeline::spool;

@@ -25,6 +25,7 @@ pub use waiting::Attempt;
 
 use crate::aws::{self, Outcome, Reading, RequestBody, Route};
 use crate::base::account::{Account, Held, RequestFailure};
+use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
 use crate::base::panics::{self, Panicked};
 use crate::pipeline::batch::Batch;
@@ -33,7 +34,7 @@ use circuit_breaker::CircuitBreaker;
 use rate_limit::RateLimit;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tracing::error;
@@ -95,7 +96,7 @@ impl Uploader {
             account,
             waiting: Waiting::default(),
             breaker: CircuitBreaker::default(),
-            rate_limit: RateLimit::new(Instant::now()),
+            rate_limit: RateLimit::new(Clock::instant()),
             calls: BTreeMap::new(),
             next_call_number: 0,
             tasks: JoinSet::new(),
@@ -138,7 +139,7 @@ impl Uploader {
             self.waiting.push_due(attempt);
             return;
         };
-        let signed_at = route.signer.time(SystemTime::now());
+        let signed_at = route.signer.time(Clock::host_date());
         let signed = panics::catch(|| {
             panics::inject("sign");
             let batch = &attempt.batch;

@@ -3,7 +3,8 @@
 //! In: attempts for which memory is too short, or for which no time is left. Out: the same ones
 //! again when the service takes batches. Files are read and written in *turns* on the spool's
 //! thread (`spool_thread.rs`, `spool_job.rs`): one at a time, each with all that has come together
-//! since the last. What could not be written comes back ([`Spooler::unwritten`]); after a failure nothing
+//! since the last. What could not be written comes back ([`Spooler::unwritten`]); after a failure
+//! nothing
 //! is written for [`RETRY_PAUSE`], and memory is all there is until then. It is tried after each
 //! such pause, with whatever is to be written or with a probe: so it is known to fail for as long
 //! as it does, and no longer. What lies in it is read and brought to the disk meanwhile. A turn
@@ -16,6 +17,7 @@ use super::spool_job::{Done, Work, Writes};
 use super::spool_report::Report;
 use super::spool_thread::{Job, Outcome, Sizes, SpoolThread};
 use crate::base::account::Account;
+use crate::base::clock::Clock;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::{Found, RecordId, SpoolError};
 use crate::pipeline::upload::Attempt;
@@ -248,7 +250,7 @@ impl Spooler {
     pub async fn finish(&mut self) {
         loop {
             self.work.is_sync_due |= self.sync_at.take().is_some();
-            self.start_due(Instant::now());
+            self.start_due(Clock::instant());
             if self.is_idle() {
                 return;
             }
@@ -300,7 +302,7 @@ impl Spooler {
             Err(error) => {
                 self.state = State::Closed;
                 self.report.failed(&error, RETRY_PAUSE);
-                self.rests_until = Some(Instant::now() + RETRY_PAUSE);
+                self.rests_until = Some(Clock::instant() + RETRY_PAUSE);
             }
         }
     }
@@ -308,7 +310,7 @@ impl Spooler {
     fn done(&mut self, done: Done) {
         self.report.done(&done);
         let written_count = self.take_writes(State::Open);
-        let now = Instant::now();
+        let now = Clock::instant();
         if written_count > 0 {
             self.may_have_more = true;
             self.sync_at.get_or_insert(now + SYNC_DELAY);
@@ -359,7 +361,7 @@ impl Spooler {
         self.work = Work::default();
         (self.may_have_more, self.is_unsynced) = (false, false);
         (self.probe_at, self.sync_at) = (None, None);
-        self.rests_until = Some(Instant::now() + RETRY_PAUSE);
+        self.rests_until = Some(Clock::instant() + RETRY_PAUSE);
     }
 
     /// A turn is over: counts what it has written, and has the rest come back. Returns how many

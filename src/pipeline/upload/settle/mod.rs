@@ -7,9 +7,10 @@ use super::bisect::{self, Suspicion, Verdict};
 use super::waiting::Attempt;
 use super::{Call, Ended, Uploader, report};
 use crate::aws::{Failure, Outcome, Reading, Unprocessed};
+use crate::base::clock::Clock;
 use crate::base::conditions::Condition;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::task::JoinError;
 
 /// So many refusals without a success between them are no document's fault: then the service is
@@ -41,7 +42,7 @@ impl Uploader {
         if let Some(service_time) = service_time {
             self.account.clock.vouch(service_time);
         }
-        let now = Instant::now();
+        let now = Clock::instant();
         let (sizes, seconds) = (&self.account.sizes, (now - call.started_at).as_secs_f64());
         match outcome {
             Outcome::Accepted { .. } => sizes.accepted_request_seconds.observe(seconds),
@@ -121,7 +122,7 @@ impl Uploader {
             }
             Failure::Skew { service_time } => {
                 if let Some(route) = &self.route {
-                    route.signer.set_time(service_time, SystemTime::now());
+                    route.signer.set_time(service_time, Clock::host_date());
                 }
                 self.try_again(attempt, reason, Duration::ZERO, now);
             }

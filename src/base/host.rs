@@ -1,7 +1,11 @@
-//! What the machine and its container allow this process.
+//! What the machine and its container allow this process, and the small files that tell of it.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+/// What is read of a file at most.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How much memory and how many processors there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +23,7 @@ impl Host {
     pub fn read() -> Self {
         let info = rustix::system::sysinfo();
         let memory_bytes = info.totalram * u64::from(info.mem_unit);
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = read_text(Path::new("/proc/self/cgroup")).unwrap_or_default();
         let limits = limit_files(&own).into_iter().filter_map(|path| read_limit(&path));
         Self {
             memory_bytes,
@@ -29,9 +33,24 @@ impl Host {
     }
 }
 
+/// The text of a small file, such as those of `/proc`.
+///
+/// # Errors
+///
+/// When there is no such file, it may not be read, it is no text, or has more than
+/// [`FILE_BYTES_MAX`] bytes.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(text),
+    }
+}
+
 /// `max` and the like are no number, and so no limit.
 fn read_limit(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    read_text(path).ok()?.trim().parse().ok()
 }
 
 /// Where the hard limit of memory may stand, from `/proc/self/cgroup`: in the process's own
@@ -78,7 +97,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("memory.max");
         for (text, expected) in [("67108864\n", Some(64 << 20)), ("max\n", None), ("", None)] {
-            fs::write(&file, text).unwrap();
+            std::fs::write(&file, text).unwrap();
             assert_eq!(read_limit(&file), expected);
         }
         assert_eq!(read_limit(&folder.path().join("missing")), None);

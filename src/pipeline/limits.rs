@@ -4,10 +4,7 @@
 //! the machine and of its cgroup. Out: [`Limits`], one number for each holder of memory; `xray
 //! limits` shows them. Nothing else in the daemon decides how much it may hold.
 
-mod host;
-
-pub use host::Host;
-
+use crate::base::host::Host;
 use crate::base::memory::CHUNK_BYTES;
 use crate::pipeline::batch::{LANE_COUNT_MAX, escape};
 use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
