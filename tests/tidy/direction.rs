@@ -77,14 +77,6 @@ const ROOMS: &[Room] = &[
 /// Circles of files that are still there.
 const CIRCLES: &[&[&str]] = &[
     &["pipeline/sender/replay", "pipeline/sender/spool_thread", "pipeline/sender/spool_job"],
-    &[
-        "pipeline/receive/drops",
-        "pipeline/receive/group",
-        "pipeline/receive/recvmmsg",
-        "pipeline/receive/run",
-        "pipeline/receive/steer",
-        "pipeline/receive/stop",
-    ],
     &["pipeline/spool/error", "pipeline/spool/folder"],
     &["pipeline/spool/file", "pipeline/spool/progress"],
     &["pipeline/upload/bisect", "pipeline/upload/waiting"],

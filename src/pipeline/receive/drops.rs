@@ -1,5 +1,6 @@
 //! What the kernel dropped because a socket's queue was full.
 
+use super::socket::DATAGRAM_OVERHEAD_BYTES_MIN;
 use super::{ReceiveSocket, Sink};
 
 /// Tells a sink of the datagrams that the kernel dropped, without asking at every drain.
@@ -11,10 +12,6 @@ pub(super) struct DropWatch {
     reported: u32,
     queue_bytes_taken: usize,
 }
-
-/// What the kernel charges to the queue for a datagram beside its bytes, at least: its own
-/// structures (`struct sk_buff` has over 200 bytes, `struct skb_shared_info` 320).
-pub(super) const DATAGRAM_OVERHEAD_BYTES_MIN: usize = 512;
 
 impl DropWatch {
     /// Notes what a drain took, and asks the kernel if that was enough for a full queue; says

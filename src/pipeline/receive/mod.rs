@@ -16,19 +16,27 @@
 
 mod coalescing;
 mod drops;
+mod error;
 mod group;
 mod probe;
 mod recvmmsg;
 mod run;
+mod sink;
+mod socket;
+mod source;
 mod steer;
 mod stop;
 mod sys;
+mod take;
 mod tokio_uring;
 mod uring;
 
-pub use group::{BindError, Binding, Queue, ReceiveSocket, SocketGroup, Spread};
+pub use error::ReceiveError;
+pub use group::{BindError, Binding, SocketGroup, Spread};
 pub use probe::{Choice, ReceiveBackend, Unavailable};
-pub use run::{ReceiveError, Receiver};
+pub use run::Receiver;
+pub use sink::Sink;
+pub use socket::{Queue, ReceiveSocket};
 pub use stop::Stop;
 
 use std::fmt;
@@ -37,18 +45,6 @@ use std::fmt;
 /// number of cache lines the starts of slots do not compete for the same sets of the cache: 8 %
 /// less for a drain by recvmmsg (benches/receive.rs).
 pub const RECEIVE_SLOT_BYTES: usize = 64 * 1024 + 64;
-
-/// What takes datagrams from a receiver.
-pub trait Sink: Send {
-    /// Takes the datagrams of one drain of the socket, in the order they came.
-    fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>);
-
-    /// Learns that the kernel dropped `count` datagrams because the socket's queue was full.
-    fn kernel_dropped(&mut self, count: u32, queue: Queue);
-
-    /// Learns that every receive buffer was full `count` times: the kernel queued meanwhile.
-    fn buffers_exhausted(&mut self, count: u32);
-}
 
 /// A way to receive datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

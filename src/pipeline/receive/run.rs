@@ -5,11 +5,11 @@
 
 use super::coalescing::Coalescing;
 use super::drops::DropWatch;
+use super::source::{Source, Taken};
 use super::steer::Steering;
-use super::{ReceiveSocket, Sink, Stop, recvmmsg};
+use super::{ReceiveError, ReceiveSocket, Sink, Stop, take};
 use crate::base::clock::Clock;
-use crate::base::panics::{self, Panicked};
-use std::io;
+use crate::base::panics;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
@@ -20,23 +20,6 @@ const DRAINS_PER_LOOK: usize = 64;
 /// Time for datagrams that were on their way to a socket when it was steered away from.
 const LEAVE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Why a receiver ended before it was asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum ReceiveError {
-    /// The backend could not be set up
-    #[error("the receive backend cannot be set up: {0}. Another one may work: --receiver recvmmsg")]
-    Setup(#[source] io::Error),
-    /// Waiting for the socket failed
-    #[error("waiting for datagrams failed: {0}")]
-    Wait(#[source] io::Error),
-    /// Reading the socket failed
-    #[error("reading datagrams from the UDP socket failed: {0}")]
-    Read(#[source] io::Error),
-    /// A panic ended it, and another one its second start
-    #[error("receiving met {0}")]
-    Panic(#[source] Panicked),
-}
-
 /// A socket, and what is known of it from one drain to the next.
 #[derive(Debug)]
 pub struct Receiver {
@@ -46,38 +29,6 @@ pub struct Receiver {
     coalescing: Coalescing,
     drops: DropWatch,
     steering: Option<Steering>,
-}
-
-/// What one look at the socket took.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Taken {
-    pub datagram_count: usize,
-    pub datagram_bytes: usize,
-    /// Whether more may wait.
-    pub more: bool,
-}
-
-impl Taken {
-    /// Adds up datagrams.
-    pub(super) fn of<'a>(datagrams: impl Iterator<Item = &'a [u8]>, more: bool) -> Self {
-        datagrams.fold(Self { more, ..Self::default() }, |taken, datagram| Self {
-            datagram_count: taken.datagram_count + 1,
-            datagram_bytes: taken.datagram_bytes + datagram.len(),
-            more,
-        })
-    }
-}
-
-/// A backend at work on one socket.
-pub(super) trait Source {
-    /// Sleeps until there is a datagram or the request to stop; says whether it is the latter.
-    fn wait(&mut self) -> Result<bool, ReceiveError>;
-
-    /// Gives `sink` what waits, as far as one look goes.
-    fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError>;
-
-    /// Ends it: what it has taken off the kernel's queue still goes to `sink`.
-    fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError>;
 }
 
 impl Receiver {
@@ -181,6 +132,6 @@ impl Receiver {
 
     /// Takes what the kernel has queued, as much as the queue can hold, whatever the backend.
     pub(super) fn drain_queue(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError> {
-        recvmmsg::drain_queue(&self.socket, &mut self.drops, sink)
+        take::drain_queue(&self.socket, &mut self.drops, sink)
     }
 }

@@ -4,7 +4,7 @@
 //! until it is done; a finished read starts again in its place.
 
 use super::RECEIVE_SLOT_BYTES;
-use super::run::{Source, Taken};
+use super::source::{Source, Taken};
 use super::{ReceiveError, Receiver, Sink, Stop, sys};
 use std::future::poll_fn;
 use std::io;
@@ -156,7 +156,7 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
             return Ok(Taken::default());
         }
         if let Some(error) = self.places.failure.take()
-            && !super::recvmmsg::passes(&error)
+            && !super::take::is_transient(&error)
         {
             return Err(ReceiveError::Read(error));
         }

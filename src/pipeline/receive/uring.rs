@@ -4,7 +4,7 @@
 //! has all of it received, and buffers go back once a drain.
 
 use super::RECEIVE_SLOT_BYTES;
-use super::run::{Source, Taken};
+use super::source::{Source, Taken};
 use super::sys::MultishotReceive;
 use super::{ReceiveError, ReceiveSocket, Receiver, Sink, Stop};
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl Uring {
     fn reap(&mut self) -> Result<(), ReceiveError> {
         match self.receive.reap() {
             Ok(_) => Ok(()),
-            Err(error) if super::recvmmsg::passes(&error) => Ok(()),
+            Err(error) if super::take::is_transient(&error) => Ok(()),
             Err(error) => Err(ReceiveError::Read(error)),
         }
     }
