@@ -1,81 +1,132 @@
-//! When a receiver waits longer than for the next datagram.
+//! Decides how long a receiver sleeps, so that one wake-up takes many datagrams.
 //!
-//! In: what each drain took, and when. Out: how long to sleep before the next look. Pure code.
+//! In: how many datagrams each look took, and when. Out: how long to sleep once the queue is empty;
+//! the receiver's rate. Bound: no pause is longer than [`pause_max`]. Thread: the receiver's; pure
+//! code without a clock.
 //!
-//! It is the wake-up that costs, not the system call, and one by a timer costs up to eight times
-//! one by a datagram (85 us on one machine, 20 on another; perf/results has the measurements). So a
-//! pause is worth it when it collects [`COLLECT_MIN`] datagrams or more, and never longer than what
-//! collects [`COLLECT_MAX`], beyond which nothing is saved. Against it stands the burst: what
-//! arrives during a pause has only the socket's queue. So no pause is longer than [`pause_max`]: a
-//! burst that begins within it fills half of the queue at most. A large queue buys long pauses, an
-//! unprivileged one almost none.
+//! ```text
+//!                 expected >= 12 and rate <= 500,000/s
+//!        ┌──────────────────────────────────────────────────────┐
+//!        │                                                      ▼
+//!  ┌─────┴──────────┐                                   ┌────────────────┐
+//!  │ awake          │ expected < 6, or rate > 500,000/s │ pausing        │
+//!  │ sleeps until a │◄──────────────────────────────────┤ sleeps 256/rate│
+//!  │ datagram comes │ or a pause collected nothing      │ or pause_max   │
+//!  └──┬─────────────┘                                   └───────┬────────┘
+//!     │      ▲                                                  │
+//!     │      │ 1 s after the last of these events               │
+//!     │  ┌───┴──────────┐                                       │
+//!     └─►│ suspended    │◄──────────────────────────────────────┘
+//!        │ like awake   │ the kernel dropped a datagram, or
+//!        └──────────────┘ more than half a queue was waiting
 //!
-//! A pause can be too long all the same, where the thread is not woken in time on a busy machine:
-//! when more than half of a queue has gathered, or the kernel has dropped, there are none for
-//! [`HOLD`]. Without this a receiver that loses would see a low rate and go on to pause.
+//!  rate = datagrams/s in the last window; expected = rate × pause_max, in datagrams
+//! ```
+//!
+//! A wake-up costs more than a system call, and a wake-up by a timer up to eight times as much as a
+//! wake-up by a datagram (see [`COLLECT_MIN`]). So a receiver pauses only if a pause collects many
+//! datagrams. The datagrams of a burst that begins during a pause have only the socket's queue.
+//! [`pause_max`] is therefore the time in which a burst fills half of the queue. A queue of 32 MB
+//! allows 14.6 ms. The 416 KiB that an unprivileged process is granted allow 0.18 ms, which is worth
+//! a pause only from 65,000/s on.
+//!
+//! A pause can still be too long, if a busy machine wakes the thread late. The receiver would then
+//! lose datagrams, see a low rate, and pause again. The suspended state prevents this.
 
 use std::time::{Duration, Instant};
 
-/// Fewer datagrams are not worth a timer's wake-up everywhere.
+/// Datagrams that a pause has to collect, or the receiver does not begin to pause.
+///
+/// A wake-up by a timer cost 20 us on the AMD EPYC of perf/results, where a wake-up by a datagram
+/// cost 10 to 14 us. On the slowest machine tried it was 85 us against 11 us (commit dc79a9a), so
+/// that a pause pays from 8 datagrams on. With 12 instead of 32 the daemon takes 8.3 us of CPU time
+/// a segment at 1,000/s instead of 11.1 us (commit dc79a9a;
+/// `perf/results/2026-11-25-compare/pauses-summary.md`, AMD EPYC, uring).
 const COLLECT_MIN: f64 = 12.0;
 
-/// Pauses end when they collect fewer than this: a rate near the bound would else go to and fro,
-/// with a wake-up for each datagram of every other window.
+/// Datagrams that a pause has to collect, or a receiver that pauses ends its pauses.
+///
+/// Half of [`COLLECT_MIN`], so that a rate near the bound does not switch to and fro. With one bound
+/// a receiver at 1,000/s woke 219 times a second instead of 73 times (strace, commit 3e453b2;
+/// `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
 const COLLECT_MIN_ONCE_PAUSED: f64 = 6.0;
 
-/// To collect more saves nothing: a timer's wake-up costs a hundredth of so many datagrams.
+/// Datagrams that a pause collects at most.
+///
+/// More save nothing: with 256 datagrams a wake-up of 20 us is 0.08 us a datagram, of the 2.6 us
+/// that a segment costs in all at 20,000/s. Three quarters fewer wake-ups at 20,000/s saved no CPU
+/// time (`perf/README.md`, "Results" and "What did not help", AMD EPYC).
 const COLLECT_MAX: f64 = 256.0;
 
-/// The rate of the burst that a pause must not lose, in datagrams a second: twice the 250,000 that
-/// are promised, since one sender on the loopback interface reaches 600,000, and lost a few hundred
-/// of 20,000 to a pause that 250,000 allows.
+/// Rate of the fastest burst that a pause must not lose, in datagrams/s.
+///
+/// One client sends up to 600,000/s over the loopback interface. With pauses bounded for 250,000/s,
+/// 9, 7, 6 and 9 of ten bursts of 20,000 datagrams arrived whole (uring); with 500,000/s all ten did
+/// (`perf/results/2026-11-25-receive.md`, Intel Xeon, queue of 4 MB).
 const BURST_RATE: f64 = 500_000.0;
 
-/// What the kernel charges to a queue for a datagram of 1,000 bytes, its own structures included.
+/// Bytes that the kernel charges to a queue for a datagram of 1,000 bytes, with its own structures.
+///
+/// Measured: a queue of 2,097,152 bytes took 910 datagrams (commit 77eaf08), one of 212,992 bytes
+/// takes 92 (`perf/README.md`, "Confined").
 pub(super) const QUEUE_BYTES_PER_DATAGRAM: usize = 2304;
 
-/// No pause is longer, however large the queue is.
+/// Longest pause, whatever the size of the queue. Chosen, not measured: it bounds how much later a
+/// segment is sent, and makes 50 wake-ups/s.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
-/// The rate is counted over so many datagrams, or over this time, whichever comes first.
+/// The rate is counted in windows of this many datagrams, or of [`WINDOW`], whichever ends first.
+/// Chosen, not measured: at 250,000/s a window takes 0.13 ms, so that a burst is seen at once.
 const WINDOW_DATAGRAMS: u64 = 32;
+
+/// Longest window while drains end. Chosen: one [`PAUSE_MAX`].
 const WINDOW: Duration = Duration::from_millis(20);
 
-/// A drain that goes on for longer has windows of its own.
+/// Window during a drain that does not end, because datagrams arrive as fast as they are taken.
+/// Chosen, not measured.
 const DRAIN_WINDOW: Duration = Duration::from_millis(5);
 
-/// How long a receiver does without pauses after one that was too long.
-const HOLD: Duration = Duration::from_secs(1);
+/// Time without pauses after a pause that was too long.
+///
+/// Beside a compiler that used the same processors, receivers lost 200,000 datagrams in two runs
+/// flat out without this state, and 7,000 to 15,000 with it (`perf/results/2026-11-25-receive.md`,
+/// "What lost", Intel Xeon).
+const SUSPENDED_TIME: Duration = Duration::from_secs(1);
 
-/// Datagrams that fill half of a queue.
+/// Returns how many datagrams of 1,000 bytes fill half of a queue.
 pub(super) fn half_full(queue_bytes: usize) -> usize {
     queue_bytes / QUEUE_BYTES_PER_DATAGRAM / 2
 }
 
-/// The longest pause that a queue of this many bytes allows.
+/// Returns the longest pause that a queue of this many bytes allows.
 pub(super) fn pause_max(queue_bytes: usize) -> Duration {
     Duration::from_secs_f64(half_full(queue_bytes) as f64 / BURST_RATE).min(PAUSE_MAX)
 }
 
-/// Follows the rate of one receiver.
+/// Measures the rate of one receiver and decides about its pauses.
 #[derive(Debug)]
 pub(super) struct Coalescing {
     pause_max: Duration,
+    /// Start of the window in which the rate is counted.
     window_start: Instant,
+    /// Datagrams in this window so far.
     window_count: u64,
-    /// Since when the drain under way, or its last window, goes on.
+    /// Start of the drain under way, or of its current window; `None` between drains.
     draining_since: Option<Instant>,
-    /// Datagrams a second in the last window.
+    /// Datagrams/s in the last window.
     rate: f64,
+    /// Whether the receiver is in the state "pausing".
     paused: bool,
-    /// Datagrams since the queue was empty.
+    /// Datagrams taken since the queue was last empty.
     gathered_count: usize,
+    /// Datagrams that fill half of the queue. More mean that the last pause was too long.
     gathered_count_max: usize,
-    held_until: Option<Instant>,
+    /// End of the state "suspended".
+    suspended_until: Option<Instant>,
 }
 
 impl Coalescing {
-    /// The pace of a receiver whose socket has a queue of so many bytes.
+    /// Creates the state for a receiver whose socket has a queue of `queue_bytes`.
     pub(super) fn new(queue_bytes: usize, now: Instant) -> Self {
         Self {
             pause_max: pause_max(queue_bytes),
@@ -86,26 +137,26 @@ impl Coalescing {
             paused: false,
             gathered_count: 0,
             gathered_count_max: half_full(queue_bytes),
-            held_until: None,
+            suspended_until: None,
         }
     }
 
-    /// Does without pauses for a while: the kernel has dropped datagrams.
-    pub(super) fn hold(&mut self, now: Instant) {
-        self.held_until = Some(now + HOLD);
+    /// Allows no pauses for [`SUSPENDED_TIME`]: the kernel has dropped datagrams.
+    pub(super) fn suspend(&mut self, now: Instant) {
+        self.suspended_until = Some(now + SUSPENDED_TIME);
     }
 
-    /// Notes what a look took, and whether more may wait; returns the new rate, in datagrams a
-    /// second, when one is known.
+    /// Notes how many datagrams a look took, and whether more may wait. Returns the new rate in
+    /// datagrams/s if a window has ended.
     ///
-    /// A window ends with a whole drain: the first look after a pause alone would show too low a
-    /// rate, and those behind it the speed of the drain, which looks like a burst. A drain that
-    /// does not end has windows too.
+    /// A window ends only when a drain ends. The first look after a pause alone would show too low
+    /// a rate. The looks after it alone would show the speed of the drain, which looks like a burst.
+    /// A drain that lasts longer than [`DRAIN_WINDOW`] has windows too.
     pub(super) fn note(&mut self, datagram_count: usize, more: bool, now: Instant) -> Option<f64> {
         self.window_count += datagram_count as u64;
         self.gathered_count += datagram_count;
         let elapsed = now.saturating_duration_since(self.window_start);
-        // A pause that collected nothing is the end of a burst.
+        // A pause that collected nothing means that the burst is over.
         let ended = self.paused && self.gathered_count == 0 && !more;
         let is_over = match more {
             true => {
@@ -126,16 +177,16 @@ impl Coalescing {
         Some(self.rate)
     }
 
-    /// How long to sleep now that the queue is empty; `None`: until the next datagram.
+    /// Returns how long to sleep now that the queue is empty; `None` means until the next datagram.
     pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
         if std::mem::take(&mut self.gathered_count) > self.gathered_count_max {
-            self.hold(now);
+            self.suspend(now);
         }
         let collect_min = if self.paused { COLLECT_MIN_ONCE_PAUSED } else { COLLECT_MIN };
         let is_worth_it = self.rate * self.pause_max.as_secs_f64() >= collect_min;
-        // Beyond the rate that the queue is made for there is no time to lose.
-        let is_held = self.held_until.is_some_and(|until| now < until);
-        self.paused = is_worth_it && self.rate <= BURST_RATE && !is_held;
+        let is_suspended = self.suspended_until.is_some_and(|until| now < until);
+        // Above BURST_RATE a pause could overflow the queue.
+        self.paused = is_worth_it && self.rate <= BURST_RATE && !is_suspended;
         self.paused.then(|| Duration::from_secs_f64(COLLECT_MAX / self.rate).min(self.pause_max))
     }
 }
@@ -145,19 +196,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Queues as the kernel says them: twice what was asked for.
+    /// Sizes of queues in bytes as the kernel grants them: twice the number that was asked for.
     const UNPRIVILEGED: usize = 2 * 212_992;
     const LARGE: usize = 64 << 20;
 
-    /// The pause that a receiver takes at a steady rate.
+    /// Returns the pause that a receiver takes at a steady rate.
     fn pause_at(rate: f64, queue_bytes: usize) -> Option<Duration> {
         let mut now = Instant::now();
-        let mut pace = Coalescing::new(queue_bytes, now);
+        let mut coalescing = Coalescing::new(queue_bytes, now);
         let mut pause = None;
         for _ in 0..200 {
             now += Duration::from_secs_f64(1.0 / rate);
-            pace.note(1, false, now);
-            pause = pace.pause(now);
+            coalescing.note(1, false, now);
+            pause = coalescing.pause(now);
         }
         pause
     }
@@ -186,12 +237,12 @@ mod tests {
     #[test]
     fn a_rate_that_pauses_were_worth_goes_on_to_be_paused_for_at_half_of_it() {
         let mut now = Instant::now();
-        let mut pace = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(LARGE, now);
         let mut paused_count = 0;
         for count_in_pause in [20, 20, 11, 8, 11, 20, 7, 9, 5, 5, 5] {
             now += PAUSE_MAX;
-            pace.note(count_in_pause, false, now);
-            paused_count += usize::from(pace.pause(now).is_some());
+            coalescing.note(count_in_pause, false, now);
+            paused_count += usize::from(coalescing.pause(now).is_some());
         }
         assert_eq!(paused_count, 8);
     }
@@ -199,15 +250,15 @@ mod tests {
     #[test]
     fn a_drain_counts_as_a_whole_however_many_looks_it_takes() {
         let mut now = Instant::now();
-        let mut pace = Coalescing::new(LARGE, now);
-        // 256 gather in 2.56 ms at 100,000 a second; each look at them takes no time to speak of.
+        let mut coalescing = Coalescing::new(LARGE, now);
+        // At 100,000/s 256 datagrams arrive in 2.56 ms. Each look at them takes 1 us.
         for _ in 0..20 {
             now += Duration::from_micros(2_550);
             for look in 0..8 {
                 now += Duration::from_micros(1);
-                pace.note(32, look < 7, now);
+                coalescing.note(32, look < 7, now);
             }
-            let pause = pace.pause(now).expect("it is worth it");
+            let pause = coalescing.pause(now).expect("it is worth it");
             assert!((2_400..2_700).contains(&pause.as_micros()), "{pause:?}");
         }
     }
@@ -215,16 +266,16 @@ mod tests {
     #[test]
     fn a_late_look_at_a_part_of_what_has_gathered_is_no_burst() {
         let mut now = Instant::now();
-        let mut pace = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(LARGE, now);
         let mut rates = Vec::new();
         for _ in 0..20 {
-            // Woken late: 500 have gathered at 20,000 a second.
+            // The receiver is woken late: at 20,000/s 500 datagrams have arrived.
             now += Duration::from_millis(25);
             for look in 0..16 {
                 now += Duration::from_micros(30);
-                rates.extend(pace.note(if look < 15 { 32 } else { 20 }, look < 15, now));
+                rates.extend(coalescing.note(if look < 15 { 32 } else { 20 }, look < 15, now));
             }
-            let _ = pace.pause(now);
+            let _ = coalescing.pause(now);
         }
         assert!(rates.len() == 20, "{rates:?}");
         assert!(rates.iter().all(|rate| (18_000.0..21_000.0).contains(rate)), "{rates:?}");
@@ -233,11 +284,11 @@ mod tests {
     #[test]
     fn a_drain_that_does_not_end_shows_its_rate_all_the_same() {
         let mut now = Instant::now();
-        let mut pace = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(LARGE, now);
         let mut rate = None;
         for _ in 0..1_000 {
             now += Duration::from_micros(32);
-            rate = pace.note(32, true, now).or(rate);
+            rate = coalescing.note(32, true, now).or(rate);
         }
         let rate = rate.expect("there was time for a window");
         assert!((900_000.0..1_100_000.0).contains(&rate), "{rate}");
@@ -246,13 +297,13 @@ mod tests {
     #[test]
     fn the_pauses_end_with_the_burst() {
         let mut now = Instant::now();
-        let mut pace = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(LARGE, now);
         now += Duration::from_millis(1);
-        pace.note(200, false, now);
-        assert!(pace.pause(now).is_some());
+        coalescing.note(200, false, now);
+        assert!(coalescing.pause(now).is_some());
         now += Duration::from_millis(1);
-        assert_eq!(pace.note(0, false, now), Some(0.0));
-        assert_eq!(pace.pause(now), None);
+        assert_eq!(coalescing.note(0, false, now), Some(0.0));
+        assert_eq!(coalescing.pause(now), None);
     }
 
     #[test]
@@ -262,32 +313,32 @@ mod tests {
             [(half, false, true), (half + 1, false, false), (100, true, false)]
         {
             let mut now = Instant::now();
-            let mut pace = Coalescing::new(LARGE, now);
+            let mut coalescing = Coalescing::new(LARGE, now);
             now += Duration::from_millis(100);
-            pace.note(gathered_count, false, now);
+            coalescing.note(gathered_count, false, now);
             if dropped {
-                pace.hold(now);
+                coalescing.suspend(now);
             }
-            assert_eq!(pace.pause(now).is_some(), paused, "{gathered_count} {dropped}");
+            assert_eq!(coalescing.pause(now).is_some(), paused, "{gathered_count} {dropped}");
             now += Duration::from_millis(999);
-            pace.note(50_000, false, now);
-            let _ = pace.pause(now);
+            coalescing.note(50_000, false, now);
+            let _ = coalescing.pause(now);
             now += Duration::from_millis(1_100);
-            pace.note(50_000, false, now);
-            pace.gathered_count = 0;
-            assert!(pace.pause(now).is_some());
+            coalescing.note(50_000, false, now);
+            coalescing.gathered_count = 0;
+            assert!(coalescing.pause(now).is_some());
         }
     }
 
     #[test]
     fn the_silence_before_a_burst_is_no_part_of_its_rate_for_long() {
         let mut now = Instant::now() + Duration::from_secs(10);
-        let mut pace = Coalescing::new(LARGE, now - Duration::from_secs(10));
-        pace.note(32, false, now);
-        assert_eq!(pace.pause(now), None);
+        let mut coalescing = Coalescing::new(LARGE, now - Duration::from_secs(10));
+        coalescing.note(32, false, now);
+        assert_eq!(coalescing.pause(now), None);
         now += Duration::from_micros(160);
-        pace.note(32, false, now);
-        assert!(pace.pause(now).is_some());
+        coalescing.note(32, false, now);
+        assert!(coalescing.pause(now).is_some());
     }
 
     proptest! {
@@ -297,11 +348,11 @@ mod tests {
             queue_bytes in 0usize..(64 << 20),
         ) {
             let mut now = Instant::now();
-            let mut pace = Coalescing::new(queue_bytes, now);
+            let mut coalescing = Coalescing::new(queue_bytes, now);
             for (count, microseconds) in drains {
                 now += Duration::from_micros(microseconds);
-                pace.note(count, false, now);
-                if let Some(pause) = pace.pause(now) {
+                coalescing.note(count, false, now);
+                if let Some(pause) = coalescing.pause(now) {
                     prop_assert!(pause <= pause_max(queue_bytes));
                 }
             }

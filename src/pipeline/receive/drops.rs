@@ -1,21 +1,26 @@
-//! What the kernel dropped because a socket's queue was full.
+//! Finds datagrams that the kernel dropped because a socket's queue was full.
+//!
+//! In: how much each drain took, the kernel's count of drops. Out: new drops, reported to a [`Sink`].
+//! Bound: one system call per quarter of a queue that is taken. Thread: the receiver's.
 
 use super::socket::DATAGRAM_OVERHEAD_BYTES_MIN;
 use super::{ReceiveSocket, Sink};
 
-/// Tells a sink of the datagrams that the kernel dropped, without asking at every drain.
+/// Reports the datagrams that the kernel dropped, without asking the kernel at every drain.
 ///
-/// The kernel only drops when the queue is full, and then a queue's worth of datagrams comes
-/// first: so it is enough to ask when a part of that much has come since the last time.
+/// The kernel drops only while the queue is full, and a receiver then takes a whole queue of
+/// datagrams. So it is enough to ask each time that a quarter of a queue has been taken.
 #[derive(Debug, Default)]
 pub(super) struct DropWatch {
+    /// Drops reported so far, as the kernel counts: modulo 2^32.
     reported: u32,
+    /// Bytes of the queue that the datagrams taken since the kernel was last asked had, at least.
     queue_bytes_taken: usize,
 }
 
 impl DropWatch {
-    /// Notes what a drain took, and asks the kernel if that was enough for a full queue; says
-    /// whether there are new drops.
+    /// Notes what a look took. Asks the kernel for drops if a quarter of a queue has been taken
+    /// since the last time. Returns whether there are new drops.
     pub(super) fn note(
         &mut self,
         datagram_count: usize,
@@ -27,7 +32,7 @@ impl DropWatch {
         self.queue_bytes_taken > socket.queue().granted_bytes / 4 && self.report(socket, sink)
     }
 
-    /// Asks the kernel, and tells `sink` what is new; says whether there is anything.
+    /// Asks the kernel for drops and reports new ones to `sink`. Returns whether there are any.
     pub(super) fn report(&mut self, socket: &ReceiveSocket, sink: &mut impl Sink) -> bool {
         self.queue_bytes_taken = 0;
         let count = socket.drop_count();

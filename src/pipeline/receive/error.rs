@@ -1,9 +1,11 @@
-//! Why a receiver ends before it is asked to.
+//! The errors that end a receiver before a stop is requested.
+//!
+//! In: errors of the kernel, panics. Out: a [`ReceiveError`] for the thread that runs the receiver.
 
 use crate::base::panics::Panicked;
 use std::io;
 
-/// Why a receiver ended before it was asked to.
+/// Why a receiver ended before a stop was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The backend could not be set up
@@ -15,7 +17,7 @@ pub enum ReceiveError {
     /// Reading the socket failed
     #[error("reading datagrams from the UDP socket failed: {0}")]
     Read(#[source] io::Error),
-    /// A panic ended it, and another one its second start
+    /// Receiving panicked, and so did the second attempt with `recvmmsg`
     #[error("receiving met {0}")]
     Panic(#[source] Panicked),
 }

@@ -1,8 +1,11 @@
-//! The UDP sockets: bound as the original binds, with as large queues as the kernel grants.
+//! Binds a group of UDP sockets to one address (SO_REUSEPORT), one socket per receiver.
 //!
-//! A group is one socket a receiver, all on one address (SO_REUSEPORT). **A port in use stays an
-//! error**: the first socket binds alone, and only then lets the others of the group join it. To
-//! share the port with another daemon, for a restart without a gap, is an explicit choice.
+//! In: an address, a [`Binding`]. Out: a [`Receiver`] for each socket. Bound: the number of sockets
+//! and the size of their queues, both in the binding. Thread: the one that starts the daemon.
+//!
+//! **A port in use is an error**, as with the original daemon: the first socket binds alone and only
+//! then lets the others of the group join. Sharing the port with another daemon, for a restart
+//! without a gap, has to be asked for ([`Binding::share_port`]).
 
 use super::steer::Steering;
 use super::{Queue, ReceiveSocket, Receiver};
@@ -12,60 +15,62 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Why the address for segments could not be opened.
+/// Why the UDP address could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The address is no host and port
+    /// The address is not a host and a port
     #[error(
         "{address:?} is not an address to listen on: {source}. \
          Give HOST:PORT, for example -b 127.0.0.1:2000"
     )]
     Address {
-        /// As configured.
+        /// The address as configured.
         address: String,
-        /// What the resolver says.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// The port is taken
+    /// Another process has the port
     #[error(
         "UDP {address} is in use: another daemon listens there. \
          Stop it, or give another port with -b"
     )]
     InUse {
-        /// As configured.
+        /// The address as configured.
         address: String,
     },
-    /// The kernel refuses
+    /// The kernel does not open the address
     #[error("UDP {address} cannot be opened: {source}")]
     Open {
-        /// As configured.
+        /// The address as configured.
         address: String,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// How a group is to be bound.
+/// How to bind a group of sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// Sockets, one a receiver.
+    /// Number of sockets; each has one receiver.
     pub socket_count: usize,
-    /// Bytes of queue to ask of the kernel for each; it grants twice that, for its own overhead.
+    /// Size of the queue to ask for, in bytes per socket. The kernel grants twice the number, for its
+    /// own overhead (`SO_RCVBUF` in socket(7)).
     pub queue_bytes: usize,
-    /// Whether another process of the same user may listen on the port too.
+    /// Whether another process of the same user may also listen on the port.
     pub share_port: bool,
 }
 
 /// How the datagrams are spread over the sockets of a group.
 #[derive(Debug)]
 pub enum Spread {
-    /// There is nothing to spread.
+    /// The group has one socket.
     Single,
-    /// Evenly, by a program of ours.
+    /// Evenly, by the program of `steer.rs`.
     Program,
-    /// By the kernel's hash of the sender's address: the kernel did not take the program.
+    /// By the kernel's hash of the client's address, because the kernel did not take the program.
     Hash(io::Error),
-    /// By that hash, because another process is in the group and its sockets are none of ours.
+    /// By the same hash, because another process shares the port: a program would have to choose
+    /// among its sockets too.
     Shared,
 }
 
@@ -78,19 +83,21 @@ pub struct SocketGroup {
     share_port: bool,
 }
 
-/// A daemon that was killed leaves its port a few milliseconds after its end: the kernel takes its
-/// rings apart first. Whoever starts it again must not fail for that.
+/// Time to retry a port that is in use. The kernel frees the port of a daemon that was killed a few
+/// milliseconds after its end, because it removes the io_uring instances first. A restart must not
+/// fail because of that.
 const RELEASE_TIME: Duration = Duration::from_millis(500);
+/// Time between two attempts.
 const RELEASE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 impl SocketGroup {
-    /// Binds to `address` (`HOST:PORT`; a name is resolved, port 0 takes a free one).
+    /// Binds to `address` (`HOST:PORT`). A name is resolved; port 0 means any free port.
     ///
-    /// `0.0.0.0` listens on IPv4 and IPv6 both where the host has IPv6, as the original does.
+    /// `0.0.0.0` means IPv4 and IPv6 if the host has IPv6, as with the original daemon.
     ///
     /// # Errors
     ///
-    /// Says which address is wrong or taken.
+    /// Returns an error that names the address if it is invalid, in use, or cannot be opened.
     pub fn bind(address: &str, binding: Binding) -> Result<Self, BindError> {
         let addresses = address::resolve(address)
             .map_err(|source| BindError::Address { address: address.to_owned(), source })?;
@@ -119,7 +126,8 @@ impl SocketGroup {
             }
         };
         if socket_count > 1 || share_port {
-            // Allowed only now that the port is ours: the kernel makes the group when others join.
+            // Set only now that the bind has shown that the port was free. From here on other sockets
+            // of the same user can bind to it.
             first.share_port()?;
         }
         let address = first.local_address();
@@ -140,22 +148,22 @@ impl SocketGroup {
         Ok(Self { sockets, steering, spread, share_port })
     }
 
-    /// The address that it is bound to, with the port taken.
+    /// Returns the address that the group is bound to, with the actual port.
     pub fn local_address(&self) -> SocketAddr {
         self.sockets[0].local_address()
     }
 
-    /// The queue of each socket.
+    /// Returns the sizes of each socket's queue.
     pub fn queue(&self) -> Queue {
         self.sockets[0].queue()
     }
 
-    /// How its datagrams are spread.
+    /// Returns how datagrams are spread over the sockets.
     pub fn spread(&self) -> &Spread {
         &self.spread
     }
 
-    /// A receiver for each socket, with `slot_count` receive slots each.
+    /// Returns a receiver for each socket, with `slot_count` receive slots each.
     pub fn into_receivers(self, slot_count: usize) -> Vec<Receiver> {
         let mut steering = self.steering;
         let receiver = |socket| Receiver::new(socket, slot_count, steering.take(), self.share_port);
@@ -165,7 +173,7 @@ impl SocketGroup {
 
 #[cfg(test)]
 impl SocketGroup {
-    /// A group whose only socket is none: to wait for it, and to read it, is an error.
+    /// Returns a group with a pipe in place of its socket: waiting and reading fail.
     pub(crate) fn broken() -> Self {
         let sockets = vec![ReceiveSocket::broken()];
         Self { sockets, steering: None, spread: Spread::Single, share_port: false }
@@ -193,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Datagrams that wait in each socket.
+    /// Takes the datagrams that wait in each socket and returns their numbers.
     fn queued(group: &SocketGroup) -> Vec<usize> {
         let take = |socket: &ReceiveSocket| {
             let socket = socket.try_clone().unwrap();
@@ -272,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_burst_from_one_sender_finds_the_queues_of_as_many_sockets_as_it_takes() {
-        // What a process without privileges gets, and a burst of five hundred over all four.
+        // A process without privileges gets this queue. A burst of 500 is spread over all four.
         let group = bind("127.0.0.1:0", Binding { queue_bytes: 212_992, ..GROUP }).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..500 {
@@ -280,7 +288,7 @@ mod tests {
         }
         let queued_counts = queued(&group);
         assert_eq!(queued_counts.iter().sum::<usize>(), 500, "{queued_counts:?}");
-        // A megabyte takes two for a burst of a thousand; with a larger queue one is enough.
+        // A burst of 1,000 takes two queues of 1 MB, or one larger queue.
         for (queue_bytes, in_use) in [(1 << 20, 2), (2 << 20, 1)] {
             let group = bind("127.0.0.1:0", Binding { queue_bytes, ..GROUP }).unwrap();
             if group.queue().granted_bytes >= 2 * queue_bytes {
@@ -307,7 +315,7 @@ mod tests {
             let group = bind("0.0.0.0:0", binding).unwrap();
             let port = group.local_address().port();
             let mut senders = vec![(UdpSocket::bind("127.0.0.1:0").unwrap(), "127.0.0.1")];
-            // A host without IPv6 has no ::1 to send from.
+            // A host without IPv6 has no address ::1.
             senders.extend(UdpSocket::bind("[::1]:0").ok().map(|sender| (sender, "::1")));
             for (sender, host) in &senders {
                 sender.send_to(host.as_bytes(), (*host, port)).unwrap();

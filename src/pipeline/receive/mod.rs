@@ -1,18 +1,32 @@
-//! From socket to datagram: threads that take what the kernel has queued, as fast as it comes.
+//! Receives datagrams: one thread per socket takes what the kernel has queued.
 //!
-//! In: a group of UDP sockets bound to one address ([`SocketGroup`]). Out: datagrams, lent to a
-//! [`Sink`] for as long as it takes to copy them on. Each receiver runs on a thread of its own and
-//! owns all it touches. Bound: its receive slots and the kernel's queue; when that is full the
-//! kernel drops and counts.
+//! In: a group of UDP sockets that are bound to one address ([`SocketGroup`]). Out: datagrams, lent
+//! to a [`Sink`], which copies them before its call returns. Bound: the receive slots of each
+//! receiver, and the kernel's queue of each socket. When full: the kernel drops datagrams and counts
+//! them; the sink gets the count. Thread: `receive-N`, one per socket. Receivers share no memory.
 //!
 //! ```text
-//!   steer.rs spreads        a receiver thread (run.rs)
-//!                 ┌──► queue ──► wait ──► take ──► Sink  coalescing.rs says when to wait,
-//!   senders ──────┤       uring.rs, recvmmsg.rs              drops.rs what the kernel dropped
-//!    (group.rs)   └──► queue ──► ...   tokio_uring.rs
+//!                              a receiver's thread (run.rs)
+//!                       ┌──► queue ──► wait ──► take ──► Sink
+//!  applications ────────┤    socket.rs  uring.rs, recvmmsg.rs, tokio_uring.rs
+//!                       └──► queue ──► ...
+//!  group.rs binds, steer.rs spreads       coalescing.rs says how long to wait,
+//!                                         drops.rs asks what the kernel dropped
 //! ```
 //!
-//! The way of receiving is a [`Backend`], chosen once at start by trying it (`probe.rs`).
+//! # How to receive
+//!
+//! A [`Backend`] is chosen once, at the start: `probe.rs` tries to receive a datagram with it.
+//!
+//! # When to wait, and how many receivers to use
+//!
+//! Two controllers follow the rate of datagrams. Neither reads a clock or a socket when it decides.
+//! Each begins with a drawing of its states, and each of its constants names its measurement.
+//!
+//! - Coalescing (`coalescing.rs`) is part of every receiver. It measures the receiver's rate and
+//!   says how long to sleep when the queue is empty.
+//! - Steering (`steer.rs`) is part of the group's first receiver. It reads the rate that coalescing
+//!   measured there and says how many receivers get datagrams.
 
 mod coalescing;
 mod drops;
@@ -41,27 +55,30 @@ pub use stop::Stop;
 
 use std::fmt;
 
-/// A receive slot holds the largest datagram (65,507 bytes), so none is ever cut off. With an odd
-/// number of cache lines the starts of slots do not compete for the same sets of the cache: 8 %
-/// less for a drain by recvmmsg (benches/receive.rs).
+/// Size of a receive slot in bytes. The largest UDP datagram over IPv4 has 65,507 bytes, so no
+/// datagram is cut off.
+///
+/// A slot has 1,025 cache lines of 64 bytes. The number is odd so that the starts of the slots fall
+/// into different sets of the cache: a drain with `recvmmsg` took 8 % less time than with slots of
+/// 65,536 bytes (`benches/receive.rs` on 2026-11-24, one run, machine not recorded).
 pub const RECEIVE_SLOT_BYTES: usize = 64 * 1024 + 64;
 
-/// A way to receive datagrams.
+/// A way to receive datagrams from a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// io_uring: one multishot receive into a ring of buffers. Linux 6.1 or later.
     Uring,
-    /// `recvmmsg(2)` after `poll(2)`: works on any Linux.
+    /// `recvmmsg(2)` after `poll(2)`. Works on any Linux.
     Recvmmsg,
     /// One-shot receives on the tokio-uring runtime, several in flight. Linux 5.11 or later.
     TokioUring,
 }
 
 impl Backend {
-    /// Every backend, the best first.
+    /// Every backend, the preferred one first.
     pub const ALL: [Self; 3] = [Self::Uring, Self::Recvmmsg, Self::TokioUring];
 
-    /// Its name in the log, the metrics and the configuration.
+    /// Returns the backend's name in the log, the metrics and the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
@@ -70,12 +87,13 @@ impl Backend {
         }
     }
 
-    /// Receives into `sink` on the calling thread until `stop` is asked for; then what waits in
-    /// the kernel's queue at that moment is taken, and the call returns.
+    /// Receives into `sink` on the calling thread until `stop` is requested. Then takes the
+    /// datagrams that the kernel has queued, and returns.
     ///
     /// # Errors
     ///
-    /// When the backend cannot be set up, or the socket reports an error that does not pass.
+    /// Returns an error if the backend cannot be set up, or if waiting for the socket or reading
+    /// from it fails in a way that does not pass by itself.
     pub fn run(
         self,
         receiver: &mut Receiver,

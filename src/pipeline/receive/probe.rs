@@ -1,9 +1,12 @@
-//! Which backend works here: each is tried for real, since what a kernel has says nothing of what
-//! a container may use.
+//! Chooses the receive backend: the configured one, or the best one that works on this host.
 //!
-//! In: the operator's wish ([`ReceiveBackend`]). Out: the [`Backend`] in force, and why a better
-//! one is not. A probe sets up all that the backend needs and receives a datagram with it, on a
-//! socket of its own.
+//! In: the setting ([`ReceiveBackend`]). Out: the [`Backend`] to use, and the error of `uring` if
+//! that was tried and does not work. Bound: [`PROBE_TIME_MAX`] for a probe. Thread: each probe has
+//! one.
+//!
+//! A probe sets up everything that the backend needs and receives one datagram with it, on a socket
+//! made for this. A check of the kernel's version would not do: containers deny io_uring on kernels
+//! that have it.
 
 use super::Backend;
 use super::sys::MultishotReceive;
@@ -16,39 +19,40 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// A probe's datagram comes at once; a kernel that does not give it by then never will.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time to wait for the probe's datagram. It is sent before the wait, so that it is there at once if
+/// the backend works.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Why a backend does not work here
+/// Why a backend does not work on this host
 #[derive(Debug, thiserror::Error)]
 #[error("the receive backend {backend} does not work here: {source}{}", cause(source))]
 pub struct Unavailable {
-    /// Which one.
+    /// The backend that was tried.
     pub backend: Backend,
-    /// What the kernel says.
+    /// The kernel's error.
     pub source: io::Error,
 }
 
-/// How datagrams should be received.
+/// The setting that says how to receive datagrams (`--receiver`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReceiveBackend {
-    /// io_uring where it works, else `recvmmsg`.
+    /// io_uring if it works, otherwise `recvmmsg`.
     #[default]
     Auto,
-    /// io_uring, or no start.
+    /// io_uring. The daemon does not start if it does not work.
     Uring,
     /// `recvmmsg(2)`.
     Recvmmsg,
-    /// The tokio-uring runtime, or no start.
+    /// The tokio-uring runtime. The daemon does not start if it does not work.
     TokioUring,
 }
 
 impl ReceiveBackend {
-    /// Reads the operator's word for it.
+    /// Parses the setting.
     ///
     /// # Errors
     ///
-    /// Says which words are taken.
+    /// Returns a message that lists the valid values if `text` is none of them.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "auto" | "" => Ok(Self::Auto),
@@ -62,21 +66,21 @@ impl ReceiveBackend {
     }
 }
 
-/// The backend in force.
+/// The backend to use.
 #[derive(Debug)]
 pub struct Choice {
-    /// How datagrams are received.
+    /// The backend.
     pub backend: Backend,
-    /// Why it is not the best one, where the operator left the choice.
+    /// Why `uring` does not work, if the setting is `auto` and another backend is used.
     pub fallback: Option<Unavailable>,
 }
 
 impl Choice {
-    /// The backend that the operator wants, or the best one that works.
+    /// Returns the configured backend, or for `auto` the best one that works.
     ///
     /// # Errors
     ///
-    /// When the backend that the operator wants does not work here.
+    /// Returns an error if the configured backend does not work on this host.
     pub fn make(wish: ReceiveBackend) -> Result<Self, Unavailable> {
         let backend = match wish {
             ReceiveBackend::Auto => {
@@ -95,18 +99,18 @@ impl Choice {
 }
 
 impl Backend {
-    /// Tries the backend on this host.
+    /// Tries to receive a datagram with the backend. `recvmmsg` is not tried: it always works.
     ///
     /// # Errors
     ///
-    /// Says what the kernel refuses, and what to change.
+    /// Returns an error that names the likely cause and what to change.
     pub fn probe(self) -> Result<(), Unavailable> {
         let probe = match self {
             Self::Recvmmsg => return Ok(()),
             Self::Uring => probe_uring,
             Self::TokioUring => probe_tokio_uring,
         };
-        // On a thread of its own, as receivers are: the caller's may be a runtime's already.
+        // On a new thread: the calling thread may run a tokio runtime, in which tokio-uring panics.
         let probed = thread::scope(|scope| {
             let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, probe)?;
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the attempt ended in a panic")))
@@ -117,7 +121,7 @@ impl Backend {
 
 const DATAGRAM: &[u8] = b"probe";
 
-/// Sockets need no network for this.
+/// Returns a connected pair of sockets, which need no network. A datagram waits in the second one.
 fn sockets() -> io::Result<(UnixDatagram, UnixDatagram)> {
     let (sender, receiver) = UnixDatagram::pair()?;
     sender.send(DATAGRAM)?;
@@ -128,7 +132,7 @@ fn probe_uring() -> io::Result<()> {
     let (_sender, receiver) = sockets()?;
     let stop = Stop::new()?;
     let mut receive = MultishotReceive::new(receiver, stop, 2, 64)?;
-    receive.wait(Some(PATIENCE))?;
+    receive.wait(Some(PROBE_TIME_MAX))?;
     receive.reap()?;
     let came = receive.datagrams().eq([DATAGRAM]);
     receive.give_back();
@@ -149,7 +153,7 @@ fn no_datagram() -> io::Error {
     io::Error::other("it is set up, but a datagram does not come")
 }
 
-/// The likely cause of an error, and what to change.
+/// Returns the likely cause of an error and what to change, as the end of a sentence.
 fn cause(error: &io::Error) -> &'static str {
     let seccomp = read_text(Path::new("/proc/self/status"))
         .is_ok_and(|status| status.lines().any(|line| line.starts_with("Seccomp:\t2")));

@@ -1,7 +1,9 @@
-//! The `recvmmsg` backend: wait until the socket has something, take all of it, wait again.
+//! The `recvmmsg` backend: waits for the socket with `poll(2)`, then takes all its datagrams.
 //!
-//! Two system calls a drain and nothing for each datagram. A drain that fills every slot is
-//! followed by another one without a wait. It works on any Linux, and in any container.
+//! In: a socket. Out: datagrams, lent to a [`Sink`]. Bound: its receive slots. Thread: the receiver's.
+//!
+//! One `poll` per wait and one `recvmmsg` per slotful of datagrams. A look that fills every slot is
+//! followed by another one without a wait. The backend works on any Linux and in any container.
 
 use super::RECEIVE_SLOT_BYTES;
 use super::source::{Source, Taken};
@@ -11,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-/// Receives until `stop` is asked for and what the kernel had queued by then is taken.
+/// Receives until `stop` is requested, then takes the datagrams that the kernel has queued.
 pub(super) fn run(
     receiver: &mut Receiver,
     stop: &Stop,

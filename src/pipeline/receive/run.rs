@@ -1,7 +1,8 @@
-//! The loop that all backends share: wait, take until there is nothing more, perhaps pause.
+//! The loop of a receiver, which all backends share: wait, take all datagrams, perhaps pause.
 //!
-//! A backend brings two things ([`Source`]): how to wait and how to take. Everything around them,
-//! when to pause, when to ask for drops, how to end, is here once.
+//! In: a backend ([`Source`]), which knows how to wait and how to take. Out: datagrams, lent to a
+//! [`Sink`]. The loop decides when to pause, when to ask the kernel for drops, and how to end.
+//! Bound: [`LOOKS_PER_STOP_CHECK`] looks between two checks for a stop. Thread: the receiver's.
 
 use super::coalescing::Coalescing;
 use super::drops::DropWatch;
@@ -14,20 +15,22 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
 
-/// After so many drains without an empty queue between them the request to stop is looked at.
-const DRAINS_PER_LOOK: usize = 64;
+/// Looks within one drain between two checks for a stop.
+const LOOKS_PER_STOP_CHECK: usize = 64;
 
-/// Time for datagrams that were on their way to a socket when it was steered away from.
+/// Time for datagrams that the kernel was delivering to a socket when it left the shared port.
 const LEAVE_PAUSE: Duration = Duration::from_millis(20);
 
-/// A socket, and what is known of it from one drain to the next.
+/// A socket and the state of its receiver. The state outlives a backend that fails.
 #[derive(Debug)]
 pub struct Receiver {
     socket: Arc<ReceiveSocket>,
     slot_count: usize,
+    /// Whether another daemon may share the port.
     share_port: bool,
     coalescing: Coalescing,
     drops: DropWatch,
+    /// Present in the first receiver of a group that spreads datagrams by a program.
     steering: Option<Steering>,
 }
 
@@ -43,8 +46,8 @@ impl Receiver {
         Self { socket, slot_count, share_port, coalescing, drops, steering }
     }
 
-    /// The same without pauses: it wakes for each datagram. What the pauses save is measured
-    /// against it.
+    /// Returns this receiver without pauses, so that it wakes for each datagram. Benchmarks compare
+    /// it with the usual one.
     #[must_use]
     pub fn without_pauses(mut self) -> Self {
         // A queue of no bytes allows no pause.
@@ -52,18 +55,21 @@ impl Receiver {
         self
     }
 
-    /// Its socket.
+    /// Returns the receiver's socket.
     pub fn socket(&self) -> &Arc<ReceiveSocket> {
         &self.socket
     }
 
-    /// Receive slots at most.
+    /// Returns the number of receive slots that a backend may have.
     pub(super) fn slot_count(&self) -> usize {
         self.slot_count
     }
 
-    /// Runs `source`, which is at work on this receiver's socket, until `stop` is asked for; then
-    /// takes what the kernel has queued.
+    /// Runs `source`, which receives from this receiver's socket, until `stop` is requested.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first error of the source, or of waiting for `stop`.
     pub(super) fn run(
         &mut self,
         source: &mut impl Source,
@@ -81,22 +87,23 @@ impl Receiver {
         source.finish(sink)
     }
 
-    /// Takes until nothing more waits and a pause is not worth it; says whether to end.
+    /// Takes datagrams, with pauses, until the queue is empty and no pause is worth it. Returns
+    /// whether a stop is requested.
     fn drain(
         &mut self,
         source: &mut impl Source,
         stop: &Stop,
         sink: &mut impl Sink,
     ) -> Result<bool, ReceiveError> {
-        let mut drain_count = 0;
+        let mut look_count = 0;
         loop {
             let taken = source.take(sink)?;
             panics::inject("receiver");
             self.note(taken, sink);
-            drain_count += 1;
+            look_count += 1;
             if taken.more {
-                // A sender that never pauses must not keep the daemon from ending.
-                if drain_count % DRAINS_PER_LOOK == 0 && stop.wait(Duration::ZERO)? {
+                // A client that never stops sending must not delay the shutdown.
+                if look_count % LOOKS_PER_STOP_CHECK == 0 && stop.wait(Duration::ZERO)? {
                     return Ok(true);
                 }
                 continue;
@@ -109,10 +116,11 @@ impl Receiver {
         }
     }
 
+    /// Informs the drop watch and both controllers of what a look took.
     fn note(&mut self, taken: Taken, sink: &mut impl Sink) {
         let now = Clock::instant();
         if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
-            self.coalescing.hold(now);
+            self.coalescing.suspend(now);
         }
         if let Some(rate) = self.coalescing.note(taken.datagram_count, taken.more, now)
             && let Some(steering) = &mut self.steering
@@ -121,7 +129,7 @@ impl Receiver {
         }
     }
 
-    /// Leaves the port to the other daemon that shares it.
+    /// Leaves a shared port, so that the other daemon on it gets all new datagrams.
     fn leave(&self) -> Result<(), ReceiveError> {
         if let Err(error) = self.socket.discard_incoming() {
             warn!("The other daemon on the port gets datagrams only when this one ends: {error}");
@@ -130,7 +138,11 @@ impl Receiver {
         Ok(())
     }
 
-    /// Takes what the kernel has queued, as much as the queue can hold, whatever the backend.
+    /// Takes the datagrams that the kernel has queued, with `recvmmsg` whatever the backend.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReceiveError::Read`] if reading the socket fails.
     pub(super) fn drain_queue(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError> {
         take::drain_queue(&self.socket, &mut self.drops, sink)
     }

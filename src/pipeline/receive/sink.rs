@@ -1,15 +1,18 @@
-//! What takes datagrams from a receiver.
+//! The interface between a receiver and the stage that gets its datagrams.
+//!
+//! In: the datagrams of one drain, lent. Out: nothing. Thread: the receiver's.
 
 use super::Queue;
 
-/// What takes datagrams from a receiver.
+/// Gets the datagrams of one receiver, and is informed of losses.
 pub trait Sink: Send {
-    /// Takes the datagrams of one drain of the socket, in the order they came.
+    /// Takes the datagrams of one look at the socket, in the order in which they arrived.
     fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>);
 
-    /// Learns that the kernel dropped `count` datagrams because the socket's queue was full.
+    /// Counts `count` datagrams that the kernel dropped because the socket's queue was full.
     fn kernel_dropped(&mut self, count: u32, queue: Queue);
 
-    /// Learns that every receive buffer was full `count` times: the kernel queued meanwhile.
+    /// Counts the `count` times that no receive buffer was free. Nothing is lost by this: the kernel
+    /// keeps the datagrams in the socket's queue meanwhile.
     fn buffers_exhausted(&mut self, count: u32);
 }

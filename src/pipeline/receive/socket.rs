@@ -1,4 +1,7 @@
-//! One bound UDP socket, with as large a queue as the kernel grants.
+//! One bound UDP socket, with a queue as large as the kernel grants.
+//!
+//! In: an address, the size of the queue. Out: a [`ReceiveSocket`]. Bound: the queue, whose granted
+//! size is in [`Queue`]. When full: the kernel drops datagrams and counts them. Any thread.
 
 use super::sys;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -6,21 +9,22 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// What the kernel charges to the queue for a datagram beside its bytes, at least: its own
-/// structures (`struct sk_buff` has over 200 bytes, `struct skb_shared_info` 320).
+/// Bytes that the kernel charges to the queue for a datagram beside its contents, at least. They are
+/// for `struct sk_buff` (over 200 bytes) and `struct skb_shared_info` (320 bytes), linux/skbuff.h.
 pub(super) const DATAGRAM_OVERHEAD_BYTES_MIN: usize = 512;
 
-/// The queue of a socket, where datagrams wait that no receiver has taken yet.
+/// Sizes of a socket's queue, in which datagrams wait until a receiver takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// What was asked of the kernel, twice the binding's number as the kernel counts.
+    /// Bytes that were asked for. This is twice [`Binding::queue_bytes`](super::Binding), because the
+    /// kernel doubles the number for its own overhead (`SO_RCVBUF` in socket(7)).
     pub asked_bytes: usize,
-    /// What the kernel granted, its own overhead included.
+    /// Bytes that the kernel granted, its own overhead included.
     pub granted_bytes: usize,
 }
 
 impl Queue {
-    /// What makes it larger: more memory where the kernel has granted all that was asked for.
+    /// Returns a sentence for the log that says how to get a larger queue.
     pub fn advice(self) -> &'static str {
         if self.granted_bytes < self.asked_bytes {
             "A larger net.core.rmem_max, or CAP_NET_ADMIN, allows a larger queue"
@@ -30,7 +34,7 @@ impl Queue {
     }
 }
 
-/// A bound UDP socket.
+/// A bound UDP socket and its queue.
 #[derive(Debug)]
 pub struct ReceiveSocket {
     socket: Socket,
@@ -49,8 +53,9 @@ impl ReceiveSocket {
             socket.set_only_v6(!address.ip().is_unspecified())?;
         }
         socket.set_reuse_port(reuse_port)?;
-        // Beyond net.core.rmem_max only with CAP_NET_ADMIN; without it as much as that allows. A
-        // refusal of both leaves the system's default, which is what the original always has.
+        // More than net.core.rmem_max needs CAP_NET_ADMIN (SO_RCVBUFFORCE in socket(7)). Without
+        // it the kernel grants net.core.rmem_max at most. If both calls fail the queue has the
+        // system's default size, like the original daemon's.
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, queue_bytes).is_err() {
             let _ = socket.set_recv_buffer_size(queue_bytes);
         }
@@ -64,47 +69,53 @@ impl ReceiveSocket {
         Ok(Self { socket, local_address, queue })
     }
 
-    /// Lets more sockets of this user bind to the same address.
+    /// Lets more sockets of the same user bind to this address (SO_REUSEPORT).
+    ///
+    /// # Errors
+    ///
+    /// Returns the kernel's error.
     pub(super) fn share_port(&self) -> io::Result<()> {
         self.socket.set_reuse_port(true)
     }
 
-    /// The address that it is bound to, with the port taken.
+    /// Returns the address that the socket is bound to, with the actual port.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
     }
 
-    /// Its queue.
+    /// Returns the sizes of the socket's queue.
     pub fn queue(&self) -> Queue {
         self.queue
     }
 
-    /// Datagrams that fit into the queue at most.
+    /// Returns the largest number of datagrams that fit into the queue.
     pub(super) fn queue_datagram_count_max(&self) -> usize {
         self.queue.granted_bytes / DATAGRAM_OVERHEAD_BYTES_MIN
     }
 
-    /// Datagrams that the kernel dropped since the socket was opened, up to 2^32 and then from 0;
-    /// 0 where the kernel does not say.
+    /// Returns how many datagrams the kernel has dropped since the socket was opened, modulo 2^32;
+    /// 0 if the kernel does not say (before Linux 4.12).
     pub(super) fn drop_count(&self) -> u32 {
         sys::drop_count(self.as_fd()).unwrap_or_default()
     }
 
-    /// Bytes that its queue takes up at the moment; 0 where the kernel does not say.
+    /// Returns the bytes that datagrams in the queue take up now; 0 if the kernel does not say
+    /// (before Linux 4.12).
     pub fn queued_bytes(&self) -> u32 {
         sys::queued_bytes(self.as_fd()).unwrap_or_default()
     }
 
-    /// Has the datagrams that come from now on go to the other members of its group.
+    /// Makes the kernel give new datagrams to the other sockets on the port.
     ///
-    /// The kernel's hash passes over sockets that are connected, and so talk to one peer alone;
-    /// the peer here is the discard port of this host, which sends nothing. What is queued stays.
+    /// The socket is connected to the discard port of this host, which sends nothing. The kernel
+    /// gives datagrams of other peers only to sockets that are not connected. Datagrams that are
+    /// already queued stay in this socket's queue.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; then datagrams go on to come until the socket is closed.
+    /// Returns the kernel's error. The socket then gets datagrams until it is closed.
     pub(super) fn discard_incoming(&self) -> io::Result<()> {
-        // Without a program there is none to take off.
+        // This fails if no program is attached, which is fine.
         let _ = sys::detach_spread(self);
         const DISCARD_PORT: u16 = 9;
         let peer: SocketAddr = match self.local_address {
@@ -114,7 +125,11 @@ impl ReceiveSocket {
         self.socket.connect(&peer.into())
     }
 
-    /// A descriptor of its own for the same socket.
+    /// Returns a second descriptor of the same socket.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the process has no file descriptor left.
     pub(super) fn try_clone(&self) -> io::Result<Socket> {
         self.socket.try_clone()
     }
@@ -128,7 +143,7 @@ impl AsFd for ReceiveSocket {
 
 #[cfg(test)]
 impl ReceiveSocket {
-    /// A socket that is none: to wait for it, and to read it, is an error.
+    /// Returns a pipe in place of a socket: waiting for it and reading from it fail.
     pub(super) fn broken() -> Self {
         let (_reader, writer) = std::io::pipe().unwrap();
         let socket = Socket::from(std::os::fd::OwnedFd::from(writer));

@@ -1,18 +1,21 @@
-//! What a backend brings: how to wait for datagrams and how to take them.
+//! The interface between the loop of a receiver (`run.rs`) and a backend.
+//!
+//! In: calls of the loop. Out: datagrams into a [`Sink`], and how many there were. Thread: the
+//! receiver's.
 
 use super::{ReceiveError, Sink};
 
-/// What one look at the socket took.
+/// The datagrams that one look at the socket took.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     pub datagram_count: usize,
     pub datagram_bytes: usize,
-    /// Whether more may wait.
+    /// Whether more datagrams may wait in the socket's queue.
     pub more: bool,
 }
 
 impl Taken {
-    /// Adds up datagrams.
+    /// Counts `datagrams` and their bytes.
     pub(super) fn of<'a>(datagrams: impl Iterator<Item = &'a [u8]>, more: bool) -> Self {
         datagrams.fold(Self { more, ..Self::default() }, |taken, datagram| Self {
             datagram_count: taken.datagram_count + 1,
@@ -22,14 +25,15 @@ impl Taken {
     }
 }
 
-/// A backend at work on one socket.
+/// A backend that receives from one socket.
 pub(super) trait Source {
-    /// Sleeps until there is a datagram or the request to stop; says whether it is the latter.
+    /// Sleeps until a datagram arrives or a stop is requested. Returns whether a stop is requested.
     fn wait(&mut self) -> Result<bool, ReceiveError>;
 
-    /// Gives `sink` what waits, as far as one look goes.
+    /// Looks at the socket once, without waiting, and lends `sink` the datagrams that it takes.
+    /// (`tokio-uring` waits here: see there.)
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError>;
 
-    /// Ends it: what it has taken off the kernel's queue still goes to `sink`.
+    /// Ends the backend. Datagrams that it has already taken off the kernel's queue go to `sink`.
     fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError>;
 }

@@ -1,54 +1,87 @@
-//! Over how many receivers the datagrams are spread.
+//! Decides over how many receivers the datagrams of a group are spread, and tells the kernel.
 //!
-//! In: the rate that the group's first receiver sees, which is its share of the whole. Out: a
-//! program in the kernel that gives each datagram to one of the first sockets of the group, by a
-//! random number and so evenly, whatever the number of senders: the kernel's own hash would give
-//! all that one process sends to one socket.
+//! In: the rate of the group's first receiver, which is its share of the whole. Out: a program in
+//! the kernel that gives each datagram to one of the first sockets of the group, chosen by a random
+//! number. The kernel's own hash would give all datagrams of one sending socket to one receiver.
+//! Bound: the sockets of the group. Thread: the first receiver's.
 //!
-//! Few receivers while the rate is low, so that each wakes for many datagrams; more as it grows,
-//! within a millisecond where it grows to a burst. A sender that was held up and catches up is
-//! none. The least number is the one whose queues together take [`BURST_BYTES`]: with a large queue
-//! that is one, with 1 MB for each it is two, without privileges six. Bound: the group. Runs on the
-//! first receiver's thread.
+//! ```text
+//!  ┌───────────┐  burst  ┌───────────────┐  burst  ┌───────────────┐  burst       ┌──────────┐
+//!  │ count_min ├────────►│ 2 × count_min ├────────►│ 4 × count_min ├─────► ... ──►│ all      │
+//!  │ receivers │◄────────┤ receivers     │◄────────┤ receivers     │◄───── ... ◄──┤ receivers│
+//!  └───────────┘  calm   └───────────────┘  calm   └───────────────┘  calm        └──────────┘
+//!
+//!  burst: 128 datagrams in a row at more than 30,000/s, counted at the first receiver
+//!  calm:  12,500/s or less at the first receiver, as a mean over 1 s
+//!  2 ms at least between two changes
+//!  count_min: so many queues together have room for 1,024 datagrams of 1,000 bytes
+//! ```
+//!
+//! Few receivers are used while the rate is low, so that each wake-up takes many datagrams. Within
+//! a millisecond of the start of a burst there are more. `count_min` is 1 if 2 MB of queue per
+//! socket are asked for and granted, 2 for 1 MB, and 6 for the 208 KiB that an unprivileged process
+//! gets (the kernel grants twice the number asked for, for its own overhead).
 
 use super::{ReceiveSocket, sys};
 use crate::base::clock::Clock;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Queue that a burst from idle should find, all sockets in use together: 1,024 segments of 1 kB,
-/// so that it is whole also where its sender keeps the receivers from running.
+/// Queue in bytes that a burst finds after silence, over all sockets in use: room for 1,024
+/// datagrams of 1,000 bytes. The burst then arrives whole even if no receiver runs meanwhile.
+///
+/// With one queue of 1 MB, 90 of 1,000 datagrams were lost in one burst of ten: the receiver did not
+/// run in the 4 ms before the client had sent the last one (commit 77eaf08; `perf/README.md`, "What
+/// did not help", AMD EPYC).
 const BURST_BYTES: usize = 1_024 * super::coalescing::QUEUE_BYTES_PER_DATAGRAM;
 
-/// Beyond this rate a receiver gets help; it is a tenth to a fifth of what a core can take.
+/// Above this rate, in datagrams/s at the first receiver, more receivers are used.
+///
+/// It is a tenth of the 290,000/s to 340,000/s that one receiver takes flat out
+/// (`perf/results/2026-11-25-receive-epyc.md`, AMD EPYC, receiving alone).
 const RATE_HIGH: f64 = 30_000.0;
 
-/// So many datagrams at such a rate are a burst: half a millisecond at 250,000 a second.
+/// Datagrams in a row at more than [`RATE_HIGH`] that are a burst: 0.5 ms at 250,000/s.
+///
+/// Fewer can come from a client that was held up for some milliseconds and catches up. Such a client
+/// had a second receiver added before this bound (commit 3e453b2;
+/// `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
 const BURST_COUNT: f64 = 128.0;
 
-/// Below this rate half of the receivers can do the work: what they get is then well below
-/// [`RATE_HIGH`], and twice 10,000 are below it in spite of the chance in every share.
+/// At or below this rate, in datagrams/s at the first receiver, half of the receivers are used.
+///
+/// Each of the remaining receivers then gets 25,000/s at most, which is below [`RATE_HIGH`]. Shares
+/// are random: of 20,000/s each of two receivers gets a little more or less than 10,000/s. That has
+/// to count as low (commit 3e453b2).
 const RATE_LOW: f64 = 12_500.0;
 
-/// The rate is taken as low over this time before receivers are let go. Over all of it: a sender
-/// that catches up is fast for a moment every now and then.
+/// Time over which the rate has to be low on average before fewer receivers are used.
+///
+/// It is a mean because a client that catches up is fast for a moment now and then. With a rate that
+/// had to be low all the time, such a client at 4,000/s kept a second receiver in use, and 1,298
+/// wake-ups/s (commit dc79a9a; `perf/results/2026-11-25-compare/pauses-summary.md`, AMD EPYC).
 const CALM: Duration = Duration::from_secs(1);
 
-/// The program is not changed more often than this.
+/// Time between two changes of the program at least, so that the rate after a change is known
+/// before the next one. Chosen, not measured.
 const CHANGE_PAUSE: Duration = Duration::from_millis(2);
 
-/// The decision how many receivers are in use.
+/// Decides how many receivers are in use. Pure code.
 #[derive(Debug, Clone)]
 struct Decision {
     count_min: usize,
     count_max: usize,
+    /// Receivers in use now.
     count: usize,
+    /// Time of the last change of `count`.
     changed_at: Instant,
-    /// Datagrams that the first receiver has got since the rate has been high.
+    /// Datagrams that the first receiver has got since its rate rose above [`RATE_HIGH`].
     burst_count: f64,
-    /// What the first receiver has got since when, to see whether it is calm.
+    /// Start of the time over which the mean rate is taken.
     since: Instant,
+    /// Datagrams that the first receiver has got since then.
     datagram_count: f64,
+    /// Time of the last call of [`note`](Self::note).
     noted_at: Instant,
 }
 
@@ -66,7 +99,8 @@ impl Decision {
         }
     }
 
-    /// `rate` is what the first receiver sees; returns the new number where it changes.
+    /// Notes the rate of the first receiver, in datagrams/s. Returns the number of receivers to use
+    /// if it changes.
     fn note(&mut self, rate: f64, now: Instant) -> Option<usize> {
         let count = rate * now.saturating_duration_since(self.noted_at).as_secs_f64();
         self.noted_at = now;
@@ -93,7 +127,7 @@ impl Decision {
         Some(count)
     }
 
-    /// Whether [`CALM`] is over and the rate was low in it.
+    /// Whether [`CALM`] has passed with a low mean rate. Each [`CALM`] is counted anew.
     fn is_calm(&mut self, now: Instant) -> bool {
         let time = now.saturating_duration_since(self.since);
         if time < CALM {
@@ -110,18 +144,19 @@ impl Decision {
     }
 }
 
-/// Spreads the datagrams of a group; the receiver of its first socket keeps it.
+/// Spreads the datagrams of a group over its sockets. It belongs to the first receiver.
 #[derive(Debug)]
 pub(super) struct Steering {
     decision: Decision,
 }
 
 impl Steering {
-    /// Takes over the spread of a group of `socket_count` sockets like `first`.
+    /// Attaches the program to the group of `first`, which has `socket_count` equal sockets.
     ///
     /// # Errors
     ///
-    /// When the kernel does not take the program; it then spreads by its own hash.
+    /// Returns an error if the kernel does not take the program. The kernel then spreads the
+    /// datagrams by a hash of the sender's address.
     pub(super) fn start(first: &ReceiveSocket, socket_count: usize) -> io::Result<Self> {
         let count_min =
             BURST_BYTES.div_ceil(first.queue().granted_bytes.max(1)).clamp(1, socket_count);
@@ -130,11 +165,11 @@ impl Steering {
         Ok(Self { decision })
     }
 
-    /// Follows the rate of the first receiver, whose socket is `first`.
+    /// Changes the program if the rate of the first receiver asks for it. `first` is its socket.
     pub(super) fn note(&mut self, rate: f64, now: Instant, first: &ReceiveSocket) {
         if let Some(count) = self.decision.note(rate, now) {
-            // The kernel took the first program; where it has no memory for another one the
-            // spread stays as it is.
+            // The kernel took the first program. If it has no memory for this one, the old one
+            // stays in use.
             let _ = sys::attach_spread(first, count);
         }
     }

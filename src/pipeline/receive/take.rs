@@ -1,4 +1,7 @@
-//! Takes what a socket has queued with `recvmmsg(2)`, without waiting for more.
+//! Takes datagrams that a socket has queued, with `recvmmsg(2)` and without waiting.
+//!
+//! In: a socket. Out: its datagrams, lent to a [`Sink`]. Bound: one call takes one datagram per
+//! slot; the last drain takes at most as many as the socket's queue can hold. Thread: the receiver's.
 
 use super::RECEIVE_SLOT_BYTES;
 use super::drops::DropWatch;
@@ -8,10 +11,10 @@ use super::{ReceiveError, ReceiveSocket, Sink};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Slots of the last drain: it is short, and the backend's own slots are still there.
+/// Receive slots of the last drain. Few, because the backend's own slots are still allocated.
 const LAST_SLOT_COUNT: usize = 4;
 
-/// Takes up to a slotful of datagrams.
+/// Takes one datagram per slot at most.
 pub(super) fn take(
     slots: &mut DatagramSlots,
     socket: BorrowedFd<'_>,
@@ -28,13 +31,16 @@ pub(super) fn take(
     }
 }
 
-/// Errors after which the next call can succeed: signals, and ICMP answers to nobody of ours.
+/// Whether the next call can succeed after this error: a signal interrupted the call, or an ICMP
+/// message came for a datagram that this socket has not sent.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused)
 }
 
-/// Takes what is queued now, at most as much as the queue can hold: a sender that goes on must
-/// not keep the daemon from ending.
+/// Takes the datagrams that are queued now, and reports the kernel's last drops.
+///
+/// It ends after as many datagrams as the queue can hold, so that a client that never stops sending
+/// cannot delay the shutdown.
 pub(super) fn drain_queue(
     socket: &ReceiveSocket,
     drops: &mut DropWatch,

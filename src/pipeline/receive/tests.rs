@@ -1,4 +1,4 @@
-//! What every backend promises, tried with each one that works here.
+//! Tests of what every backend promises, with each backend that works on this host.
 
 use super::*;
 use crate::skip::{Need, skip};
@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Sends on what it is given.
+/// A sink that sends everything to a channel.
 struct Forward(mpsc::Sender<Event>);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Sink for Forward {
     }
 }
 
-/// The backends that work here; `recvmmsg` is always among them.
+/// Returns the backends that work on this host. `recvmmsg` is always among them.
 fn backends() -> Vec<Backend> {
     let works = |backend: &Backend| match backend.probe() {
         Ok(()) => true,
@@ -61,7 +61,7 @@ fn send(target: SocketAddr, count: usize) -> Vec<Vec<u8>> {
     datagrams
 }
 
-/// Datagrams, and how many the kernel dropped.
+/// Returns the datagrams of `events` and the number of kernel drops.
 fn received(events: impl Iterator<Item = Event>) -> (Vec<Vec<u8>>, u32) {
     let mut datagrams = Vec::new();
     let mut dropped_count = 0;
@@ -75,7 +75,8 @@ fn received(events: impl Iterator<Item = Event>) -> (Vec<Vec<u8>>, u32) {
     (datagrams, dropped_count)
 }
 
-/// Runs `backend` with the request to stop made before; returns what it received.
+/// Runs `backend` with a stop requested before the start. Returns the datagrams and the number of
+/// kernel drops.
 fn run_to_end(backend: Backend, receiver: &mut Receiver) -> (Vec<Vec<u8>>, u32) {
     let (sender, events) = mpsc::channel();
     let stop = Stop::new().unwrap();
@@ -90,7 +91,7 @@ fn what_is_queued_at_the_stop_comes_too() {
         let (mut receiver, address) = receiver(256 * 1024, 64);
         let sent = send(address, 100);
         let (mut datagrams, dropped_count) = run_to_end(backend, &mut receiver);
-        // The reads of tokio-uring end in no order.
+        // The reads of tokio-uring finish in no order.
         datagrams.sort();
         assert_eq!((datagrams, dropped_count), (sent, 0), "{backend}");
     }
@@ -192,7 +193,8 @@ fn four_buffers_survive_a_hundred_thousand_datagrams() {
             let receiver = scope.spawn(run);
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let mut received_count = 0;
-            // More than there are buffers, and fewer than the smallest queue holds.
+            // A burst has more datagrams than there are buffers, and fewer than an unprivileged queue
+            // holds (416 KiB).
             for burst in 0..COUNT / BURST {
                 for index in 0..BURST {
                     let index = burst * BURST + index;

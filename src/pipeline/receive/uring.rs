@@ -1,7 +1,11 @@
-//! The `uring` backend: one multishot receive into a ring of buffers, on the receiver's own ring.
+//! The `uring` backend: one multishot receive fills buffers until they are used up.
 //!
-//! While the receiver sleeps for a pause the kernel queues in the socket; one system call then
-//! has all of it received, and buffers go back once a drain.
+//! In: a socket. Out: datagrams, lent to a [`Sink`]. Bound: the buffers, a power of two of them.
+//! When full: the kernel keeps datagrams in the socket's queue. Thread: the receiver's, with an
+//! io_uring instance of its own.
+//!
+//! During a pause datagrams wait in the socket's queue. One system call then receives up to 32 of
+//! them, and the buffers go back to the kernel once per look.
 
 use super::RECEIVE_SLOT_BYTES;
 use super::source::{Source, Taken};
@@ -9,7 +13,7 @@ use super::sys::MultishotReceive;
 use super::{ReceiveError, ReceiveSocket, Receiver, Sink, Stop};
 use std::sync::Arc;
 
-/// Receives until `stop` is asked for and what the kernel had queued by then is taken.
+/// Receives until `stop` is requested, then takes the datagrams that the kernel has queued.
 pub(super) fn run(
     receiver: &mut Receiver,
     stop: &Stop,
@@ -26,7 +30,7 @@ pub(super) fn run(
     receiver.drain_queue(sink)
 }
 
-/// The largest power of two that is not above the number of slots.
+/// Returns the largest power of two that is not above the number of slots.
 fn buffer_count(slot_count: usize) -> u16 {
     let slot_count = u16::try_from(slot_count).unwrap_or(1 << 15).clamp(1, 1 << 15);
     1 << slot_count.ilog2()
@@ -34,7 +38,7 @@ fn buffer_count(slot_count: usize) -> u16 {
 
 struct Uring {
     receive: MultishotReceive<Arc<ReceiveSocket>, Stop>,
-    /// The wait has worked out what there is: no need to look.
+    /// Whether [`wait`](Source::wait) has just reaped completions, so that no look is needed.
     has_waited: bool,
 }
 
@@ -87,9 +91,10 @@ impl Uring {
             sink.buffers_exhausted(exhausted_count);
         }
         let mut taken = Taken::of(self.receive.datagrams(), false);
-        // The kernel makes 32 receives at a time and counts on from one look to the next
-        // (`MULTISHOT_MAX_RETRY`, io_uring/net.c), so that a look can end anywhere: only one that
-        // takes nothing means that the queue is empty. A datagram alone is what woke this thread.
+        // The kernel makes up to 32 receives at a time and counts on from one look to the next
+        // (`MULTISHOT_MAX_RETRY`, io_uring/net.c), so a look can end before the queue is empty. Only
+        // a look that takes nothing means an empty queue. A single datagram is the exception: it is
+        // usually the one that woke this thread.
         taken.more = taken.datagram_count > 1 || !self.receive.is_armed();
         if taken.datagram_count > 0 {
             sink.drain(self.receive.datagrams());

@@ -1,10 +1,14 @@
-//! `SO_ATTACH_REUSEPORT_CBPF`: a program of classic BPF that chooses the socket of a group.
+//! Spreads datagrams over the sockets of a group with a program of classic BPF
+//! (`SO_ATTACH_REUSEPORT_CBPF` in socket(7)).
+//!
+//! In: a socket of the group, how many of its sockets to use. Out: a program that the kernel runs for
+//! each datagram. Bound: three instructions. Any thread.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Where classic BPF finds values that are no part of the packet (`SKF_AD_OFF` and
-/// `SKF_AD_RANDOM`, linux/filter.h), as the unsigned number that the instruction holds.
+/// The offset at which classic BPF reads a random number instead of bytes of the datagram
+/// (`SKF_AD_OFF` + `SKF_AD_RANDOM`, linux/filter.h), as the unsigned number that an instruction holds.
 const RANDOM: u32 = (-0x1000i32 + 56).cast_unsigned();
 
 const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -16,12 +20,12 @@ fn instruction(code: u16, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt: 0, jf: 0, k }
 }
 
-/// Has the kernel spread the datagrams of the group that `socket` belongs to over its first
-/// `socket_count` sockets, each datagram by a random number.
+/// Makes the kernel give each datagram to one of the first `socket_count` sockets of the group that
+/// `socket` belongs to, chosen by a random number.
 ///
 /// # Errors
 ///
-/// `EINVAL` when the socket has no group, `ENOMEM` or `EPERM` when the kernel takes no program.
+/// Returns `EINVAL` if the socket has no group, `ENOMEM` or `EPERM` if the kernel takes no program.
 pub fn attach_spread(socket: &impl AsFd, socket_count: usize) -> io::Result<()> {
     let count = u32::try_from(socket_count).unwrap_or(u32::MAX).max(1);
     let mut one = [instruction(RETURN_CONSTANT, 0)];
@@ -32,9 +36,11 @@ pub fn attach_spread(socket: &impl AsFd, socket_count: usize) -> io::Result<()> 
         len: u16::try_from(program.len()).unwrap_or(0),
         filter: program.as_mut_ptr(),
     };
-    // SAFETY: `program` and the instructions that it points to are valid for reads for the whole
-    // call, which copies them.
-    // JUSTIFICATION: neither rustix nor socket2 offers this option.
+    // SAFETY: `program` and the instructions that it points to are valid for reads during the whole
+    // call, and the kernel copies them.
+    // JUSTIFICATION: neither rustix nor socket2 offers this option. With it each of four receivers
+    // gets 25 % of the datagrams of one sending socket (perf/results/2026-11-25-receive-epyc.md, AMD
+    // EPYC); the kernel's hash gives all of them to one receiver (test in group.rs).
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
@@ -47,15 +53,18 @@ pub fn attach_spread(socket: &impl AsFd, socket_count: usize) -> io::Result<()> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes the program off the group that `socket` belongs to: the kernel's hash spreads again.
+/// Detaches the program from the group that `socket` belongs to. The kernel's hash of the client's
+/// address then spreads the datagrams.
 ///
 /// # Errors
 ///
-/// `ENOENT` when there is none.
+/// Returns `ENOENT` if no program is attached.
 pub fn detach_spread(socket: &impl AsFd) -> io::Result<()> {
     let unused: libc::c_int = 0;
-    // SAFETY: the option reads nothing, and the integer that is passed is valid for reads.
-    // JUSTIFICATION: neither rustix nor socket2 offers this option.
+    // SAFETY: the kernel reads nothing for this option, and the integer that is passed is valid for
+    // reads.
+    // JUSTIFICATION: neither rustix nor socket2 offers this option. It is not about speed: a daemon
+    // that leaves a shared port has to detach its program.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),

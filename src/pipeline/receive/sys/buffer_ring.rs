@@ -1,34 +1,41 @@
-//! Receive buffers in a ring that is shared with the kernel (`IORING_REGISTER_PBUF_RING`).
+//! Receive buffers in a ring that is shared with the kernel (`IORING_REGISTER_PBUF_RING`,
+//! io_uring_register(2)).
 //!
-//! The kernel takes a buffer from the front of the ring for each datagram and names it in the
-//! completion; it is put back at the end. The tail is published once for all buffers of a drain.
+//! In: buffers that are offered to the kernel. Out: buffers that the kernel has filled. Bound:
+//! 32,768 buffers of one size. When full: the kernel ends the receive with `ENOBUFS`. Thread: the
+//! receiver's.
+//!
+//! The kernel takes a buffer from the front of the ring for each datagram and names the buffer in
+//! the completion. This side puts the buffer back at the end. It publishes the tail once for all
+//! buffers of a look.
 
 use io_uring::types::BufRingEntry;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The ring has to begin on a page, and pages are this large at least.
+/// Memory of one page of 4,096 bytes. The kernel requires the ring to begin on a page.
 #[repr(C, align(4096))]
 struct Page([u8; 4096]);
 
-/// Buffers of one size, and the ring that offers them to the kernel.
+/// Buffers of one size, and the ring through which the kernel gets them.
 pub struct BufferRing {
     ring: Box<[Page]>,
     buffers: Vec<u8>,
     buffer_bytes: usize,
     buffer_count: u16,
+    /// Number of entries written so far, modulo 65,536.
     tail: u16,
-    /// Buffers that the kernel has filled and that were not put back yet.
+    /// Buffers that the kernel has filled and that are not put back yet.
     out_count: u16,
 }
 
 impl BufferRing {
-    /// Makes `buffer_count` buffers, a power of two, of `buffer_bytes` each; all are offered.
+    /// Creates `buffer_count` buffers of `buffer_bytes` each, and offers all of them.
     ///
-    /// Pages that no datagram reaches are never touched and cost no memory.
+    /// Pages of a buffer to which no datagram has been written cost no memory.
     ///
     /// # Panics
     ///
-    /// When the count is no power of two or beyond 32,768.
+    /// Panics if `buffer_count` is not a power of two.
     pub fn new(buffer_count: u16, buffer_bytes: usize) -> Self {
         assert!(buffer_count.is_power_of_two(), "{buffer_count} buffers are no power of two");
         let ring_bytes = usize::from(buffer_count) * size_of::<BufRingEntry>();
@@ -41,36 +48,40 @@ impl BufferRing {
         this
     }
 
-    /// Number of buffers.
+    /// Returns the number of buffers.
     pub fn buffer_count(&self) -> u16 {
         self.buffer_count
     }
 
-    /// Buffers that are filled and not put back.
+    /// Returns the number of buffers that are filled and not put back.
     pub fn out_count(&self) -> u16 {
         self.out_count
     }
 
-    /// Where the ring begins, for its registration.
+    /// Returns the address of the ring, for its registration.
     ///
-    /// The kernel may use ring and buffers from the registration until its end is confirmed, so
-    /// whoever registers has to keep this value for as long.
+    /// The kernel may use the ring and the buffers until it has confirmed the end of the registration.
+    /// The caller must keep this value alive until then.
     pub fn address(&self) -> u64 {
         self.ring.as_ptr() as u64
     }
 
-    /// Notes that the kernel has filled a buffer.
+    /// Counts one buffer that the kernel has filled.
     pub fn note_filled(&mut self) {
         self.out_count += 1;
     }
 
-    /// The first `length` bytes of a buffer that the kernel has filled.
+    /// Returns the first `length` bytes of a buffer that the kernel has filled.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no buffer `id`.
     pub fn filled(&self, id: u16, length: usize) -> &[u8] {
         let start = usize::from(id) * self.buffer_bytes;
         &self.buffers[start..start + length.min(self.buffer_bytes)]
     }
 
-    /// Puts filled buffers back, all of them at once.
+    /// Puts filled buffers back and publishes all of them at once.
     pub fn give_back(&mut self, ids: impl Iterator<Item = u16>) {
         for id in ids {
             self.offer(id);
@@ -79,13 +90,14 @@ impl BufferRing {
         self.publish();
     }
 
-    /// Writes the entry behind the last one; the kernel sees it when it is published.
+    /// Writes an entry after the last one. The kernel sees it once it is [published](Self::publish).
     fn offer(&mut self, id: u16) {
         let index = usize::from(self.tail & (self.buffer_count - 1));
         let address = self.buffers[usize::from(id) * self.buffer_bytes..].as_ptr() as u64;
         // SAFETY: the ring has `buffer_count` entries in whole, aligned, initialised pages, and
-        // `index` is below that. The kernel does not read entries from the published tail on.
-        // JUSTIFICATION: the layout is the kernel's; there is no safe type for it.
+        // `index` is smaller. The kernel reads only entries before the published tail.
+        // JUSTIFICATION: the kernel defines the layout, and the io-uring crate offers no safe type
+        // for it. What a receive through the ring costs is at `MultishotReceive::new` (uring.rs).
         let entry = unsafe { &mut *self.ring.as_mut_ptr().cast::<BufRingEntry>().add(index) };
         entry.set_addr(address);
         entry.set_len(u32::try_from(self.buffer_bytes).unwrap_or(u32::MAX));
@@ -95,9 +107,10 @@ impl BufferRing {
 
     /// Shows the kernel all entries written so far.
     fn publish(&mut self) {
-        // SAFETY: the tail lies within the first entry, in a field that `offer` does not write;
-        // it is aligned, and only ever accessed as an atomic while the kernel knows the ring.
-        // JUSTIFICATION: the kernel reads the tail at any time; this is its protocol.
+        // SAFETY: the tail lies within the first entry, in a field that `offer` does not write. It is
+        // aligned, and this is the only access to it.
+        // JUSTIFICATION: the kernel reads the tail at any time, so the protocol requires an atomic
+        // store with release order into memory that the crate gives as a pointer.
         let tail = unsafe {
             let base = self.ring.as_mut_ptr().cast::<BufRingEntry>();
             AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut())

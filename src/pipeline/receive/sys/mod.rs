@@ -1,6 +1,14 @@
-//! The system calls that need unsafe code, behind safe types.
+//! System calls that need unsafe code, behind safe types.
+//!
+//! In: descriptors. Out: datagrams, counts of the kernel. Thread: each type names its own.
+//!
+//! Every unsafe block says why it is sound (SAFETY) and why it is worth it (JUSTIFICATION), with a
+//! measurement where the reason is speed.
 
-#![expect(unsafe_code, reason = "the one place for it; each block says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "the receivers' only place for it; each block says why it is sound"
+)]
 
 mod bpf;
 mod buffer_ring;

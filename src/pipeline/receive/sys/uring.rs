@@ -1,9 +1,14 @@
-//! io_uring: one multishot receive that fills a buffer for each datagram, until it ends.
+//! Receives with io_uring: one multishot receive fills a buffer for each datagram until it ends.
 //!
-//! The ring belongs to the thread that makes it (`SINGLE_ISSUER`), and completions are only worked
-//! out when that thread asks for them (`DEFER_TASKRUN`): a thread that sleeps is not woken for
-//! each datagram. Under that flag a wait by the number of completions counts wake-ups and not
-//! datagrams, so the wait here is always for the first one.
+//! In: a socket, a descriptor that becomes readable for a stop. Out: datagrams in the buffers of a
+//! [`BufferRing`]. Bound: its buffers. When full: the receive ends with `ENOBUFS`, the kernel keeps
+//! datagrams in the socket's queue, and the next wait starts another receive. Thread: the receiver's.
+//!
+//! Only the thread that created the io_uring instance uses it (`IORING_SETUP_SINGLE_ISSUER`). The
+//! kernel produces completions only when that thread asks for them (`IORING_SETUP_DEFER_TASKRUN`,
+//! io_uring_setup(2)), so that a sleeping thread is not woken for each datagram. With this flag a
+//! wait for several completions counts wake-ups instead of datagrams. So the wait here is always for
+//! the first completion.
 
 use super::buffer_ring::BufferRing;
 use io_uring::squeue::Entry;
@@ -14,60 +19,73 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-/// The group that the buffers are registered as; a ring of ours has one.
+/// Number of the buffer group. An instance has one group.
 const BUFFER_GROUP: u16 = 0;
 
-/// Requests that wait for submission at most: a receive, a poll, a cancellation.
+/// Size of the submission queue. At most three requests wait in it: a receive, a poll, a
+/// cancellation.
 const SUBMISSION_COUNT: u32 = 4;
 
-/// Look for completions (`IORING_ENTER_GETEVENTS`, linux/io_uring.h); the crate keeps it private.
+/// Flag that makes the kernel produce completions (`IORING_ENTER_GETEVENTS`, linux/io_uring.h). It is
+/// private in the io-uring crate.
 const ENTER_GETEVENTS: u32 = 1;
 
-/// What a completion belongs to.
+/// Requests, as the user data of their completions.
 const RECEIVE: u64 = 1;
 const STOP: u64 = 2;
 const CANCEL: u64 = 3;
 
-/// A datagram that was received: its buffer, if it took one, and its length.
+/// A datagram that was received: its buffer, if it took one, and its length in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Filled {
     buffer_id: Option<u16>,
     length: usize,
 }
 
-/// Receives the datagrams of one socket, on the thread that made it.
+/// Receives the datagrams of one socket, on the thread that created it.
 pub struct MultishotReceive<S: AsFd, T: AsFd> {
-    // Dropped before the buffers; see `Drop`.
+    // Dropped before the buffers: see `Drop`.
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<BufferRing>,
+    /// Datagrams that are reaped and not given back.
     filled: Vec<Filled>,
+    /// Whether the kernel has a receive of this socket.
     is_armed: bool,
     is_stopped: bool,
+    /// Times that the kernel found no buffer.
     exhausted_count: u32,
     socket: S,
     _stop: T,
 }
 
 impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
-    /// Sets up a ring with `buffer_count` buffers (a power of two) of `buffer_bytes` each, starts
-    /// to receive from `socket`, and watches `stop` until it can be read.
+    /// Sets up an io_uring instance with `buffer_count` buffers of `buffer_bytes` each, starts to
+    /// receive from `socket`, and watches `stop` until it is readable.
     ///
     /// # Errors
     ///
-    /// `EPERM` or `ENOSYS` where io_uring is denied, `ENOMEM` where memory may not be locked,
-    /// `EINVAL` on kernels that are too old.
+    /// Returns `EPERM` or `ENOSYS` if io_uring is denied, `ENOMEM` if not enough memory may be
+    /// locked, `EINVAL` if the kernel is too old.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `buffer_count` is not a power of two.
     pub fn new(socket: S, stop: T, buffer_count: u16, buffer_bytes: usize) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            // Room for a completion for each buffer, and for the few others.
+            // Room for a completion of each buffer and of the other requests.
             .setup_cqsize(2 * u32::from(buffer_count) + SUBMISSION_COUNT)
             .build(SUBMISSION_COUNT)?;
         let buffers = BufferRing::new(buffer_count, buffer_bytes);
-        // SAFETY: ring and buffers outlive the registration: `Drop` frees them only when the
-        // receive has ended and the registration is taken back, and else leaks them.
-        // JUSTIFICATION: perf/results: a datagram costs less than with recvmmsg, and a sleeping
-        // receiver need not be woken for each.
+        // SAFETY: ring and buffers outlive the registration. `Drop` frees them only after the receive
+        // and the registration have ended, and leaks them otherwise.
+        // JUSTIFICATION: the gain depends on the machine. CPU time of receiving a datagram, here and
+        // with recvmmsg: on the Intel Xeon 1.37 and 1.83 us at 20,000/s, 0.65 and 0.77 us at
+        // 100,000/s (perf/results/2026-11-25-receive.md); on the AMD EPYC 0.70 and 0.65 us, 0.42 and
+        // 0.39 us (perf/results/2026-11-25-receive-epyc.md). CPU time of the whole daemon a segment,
+        // on the EPYC: 6.6 and 6.2 us at 1,000/s, 2.6 and 2.8 us at 20,000/s, 2.5 and 3.0 us at
+        // 50,000/s (perf/results/2026-11-25-compare-2/summary.md).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
@@ -93,11 +111,11 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         Ok(this)
     }
 
-    /// Sleeps until something has happened, or until `timeout`.
+    /// Sleeps until a completion is there, or for `timeout`. Starts a receive if none is armed.
     ///
     /// # Errors
     ///
-    /// What the kernel says, but for signals and the timeout.
+    /// Returns the kernel's error. A signal and the timeout are not errors.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.arm();
         let waited = match timeout.map(Timespec::from) {
@@ -114,17 +132,19 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         }
     }
 
-    /// Has the kernel work out what has happened, without a wait.
+    /// Makes the kernel produce completions for the datagrams that wait, without sleeping. Starts a
+    /// receive if none is armed.
     ///
     /// # Errors
     ///
-    /// What the kernel says, but for signals.
+    /// Returns the kernel's error. A signal is not an error.
     pub fn look(&mut self) -> io::Result<()> {
         self.arm();
         let to_submit = u32::try_from(self.ring.submission().len()).unwrap_or(0);
-        // SAFETY: there is no argument for the kernel to read, and `push` has made sure of the
-        // entries that it submits.
-        // JUSTIFICATION: the crate's own submit does not ask for events when there is no wait.
+        // SAFETY: there is no argument for the kernel to read, and `push` states why the submitted
+        // entries are sound.
+        // JUSTIFICATION: the crate's safe `submit` does not set IORING_ENTER_GETEVENTS. With
+        // DEFER_TASKRUN it would find no datagrams.
         let looked = unsafe {
             let submitter = self.ring.submitter();
             submitter.enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None)
@@ -136,12 +156,12 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         }
     }
 
-    /// Takes over what has happened; [`datagrams`](Self::datagrams) then has what came. Returns
-    /// how many there are.
+    /// Reads the completions, for [`datagrams`](Self::datagrams) to return. Returns the number of
+    /// datagrams.
     ///
     /// # Errors
     ///
-    /// When the socket reports an error.
+    /// Returns the last error that the socket reported.
     pub fn reap(&mut self) -> io::Result<usize> {
         let mut failure = None;
         let places = self.filled.capacity() - self.filled.len();
@@ -169,7 +189,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         failure.map_or(Ok(self.filled.len()), Err)
     }
 
-    /// The datagrams taken over, in the order they came.
+    /// Returns the datagrams that were reaped, in the order of their arrival.
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         self.filled.iter().map(|filled| match filled.buffer_id {
             Some(id) => self.buffers.filled(id, filled.length),
@@ -177,52 +197,53 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         })
     }
 
-    /// Gives the buffers of those datagrams back to the kernel, and goes on to receive.
+    /// Gives the buffers of the reaped datagrams back to the kernel.
     pub fn give_back(&mut self) {
         self.buffers.give_back(self.filled.drain(..).filter_map(|filled| filled.buffer_id));
     }
 
-    /// Number of buffers.
+    /// Returns the number of buffers.
     pub fn buffer_count(&self) -> u16 {
         self.buffers.buffer_count()
     }
 
-    /// Buffers that are filled and not given back.
+    /// Returns the number of buffers that are filled and not given back.
     pub fn buffers_out_count(&self) -> u16 {
         self.buffers.out_count()
     }
 
-    /// Whether the receive goes on; else the next wait or look starts another one.
+    /// Whether a receive is armed. If not, the next wait or look starts one.
     pub fn is_armed(&self) -> bool {
         self.is_armed
     }
 
-    /// Whether the stop can be read.
+    /// Whether the descriptor for a stop has become readable.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped
     }
 
-    /// How often there was no buffer for a datagram since the last call; the kernel has kept it.
+    /// Returns how often there was no buffer for a datagram since the last call. The kernel has kept
+    /// these datagrams in the socket's queue.
     pub fn take_exhausted_count(&mut self) -> u32 {
         std::mem::take(&mut self.exhausted_count)
     }
 
-    /// Asks the kernel to end the receive, once; what it has received by then can be reaped.
+    /// Asks the kernel to end the receive. Datagrams received by then can be reaped.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// Returns the kernel's error.
     pub fn cancel(&mut self) -> io::Result<()> {
         self.push(&opcode::AsyncCancel::new(RECEIVE).build().user_data(CANCEL));
         self.ring.submit_and_wait(1)?;
         Ok(())
     }
 
-    /// Sleeps until something has happened, without starting another receive.
+    /// Sleeps until a completion is there, without starting another receive.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// Returns the kernel's error.
     pub fn wait_for_end(&mut self) -> io::Result<()> {
         self.ring.submit_and_wait(1)?;
         Ok(())
@@ -237,20 +258,23 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     }
 
     fn push(&mut self, entry: &Entry) {
-        // SAFETY: the entry names no memory but the registered buffers, and descriptors that live
-        // as long as `self`.
-        // JUSTIFICATION: this is how the crate takes entries.
+        // SAFETY: the entry refers to no memory but the registered buffers, and to descriptors that
+        // live as long as `self`.
+        // JUSTIFICATION: the crate has no safe function to submit an entry. What the receive costs is
+        // at `new`.
         let pushed = unsafe { self.ring.submission().push(entry) };
-        // Each kind of entry is in the queue once at most, and the queue has room for all.
+        // At most one entry of each of the three kinds is in the queue, which has room for four.
         debug_assert!(pushed.is_ok(), "the submission queue has room");
     }
 
-    /// Ends the receive; says whether the kernel has confirmed it.
+    /// Ends the receive and the registration of the buffers. Returns whether the kernel has confirmed
+    /// both.
     fn end(&mut self) -> bool {
         if self.is_armed && self.cancel().is_err() {
             return false;
         }
-        // The cancellation and the end of the receive are two completions.
+        // The completions of the cancellation and of the receive can come separately, and after
+        // those of datagrams. The bound on the rounds is generous.
         for _ in 0..2 * usize::from(self.buffer_count()) {
             let _ = self.reap();
             self.give_back();
@@ -268,9 +292,10 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
 impl<S: AsFd, T: AsFd> Drop for MultishotReceive<S, T> {
     fn drop(&mut self) {
         let has_ended = self.end();
-        // SAFETY: neither is used again; the kernel has no use for the buffers when the receive
-        // and the registration have ended, and else they stay where they are.
-        // JUSTIFICATION: the order of the two, and to leak rather than to free too early.
+        // SAFETY: neither field is used again. The kernel does not use the buffers after the receive
+        // and the registration have ended; if they have not ended the buffers are leaked.
+        // JUSTIFICATION: the order of the two drops, and a leak instead of memory that is freed while
+        // the kernel may write to it. It is not about speed: it runs once for a receiver.
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             if has_ended {
