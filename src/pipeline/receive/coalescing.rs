@@ -27,8 +27,8 @@
 //! wake-up by a datagram (see [`COLLECT_MIN`]). So a receiver pauses only if a pause collects many
 //! datagrams. The datagrams of a burst that begins during a pause have only the socket's queue.
 //! [`pause_max`] is therefore the time in which a burst fills half of the queue. A queue of 32 MB
-//! allows 14.6 ms. The 416 KiB that an unprivileged process is granted allow 0.18 ms, which is worth
-//! a pause only from 65,000/s on.
+//! allows 14.6 ms. The 416 KiB that an unprivileged process is granted allow 0.18 ms, which is
+//! worth a pause only from 65,000/s on.
 //!
 //! A pause can still be too long, if a busy machine wakes the thread late. The receiver would then
 //! lose datagrams, see a low rate, and pause again. The suspended state prevents this.
@@ -46,8 +46,8 @@ const COLLECT_MIN: f64 = 12.0;
 
 /// Datagrams that a pause has to collect, or a receiver that pauses ends its pauses.
 ///
-/// Half of [`COLLECT_MIN`], so that a rate near the bound does not switch to and fro. With one bound
-/// a receiver at 1,000/s woke 219 times a second instead of 73 times (strace, commit 3e453b2;
+/// Half of [`COLLECT_MIN`], so that a rate near the bound does not switch to and fro. With one
+/// bound a receiver at 1,000/s woke 219 times a second instead of 73 times (strace, commit 3e453b2;
 /// `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
 const COLLECT_MIN_ONCE_PAUSED: f64 = 6.0;
 
@@ -61,8 +61,8 @@ const COLLECT_MAX: f64 = 256.0;
 /// Rate of the fastest burst that a pause must not lose, in datagrams/s.
 ///
 /// One client sends up to 600,000/s over the loopback interface. With pauses bounded for 250,000/s,
-/// 9, 7, 6 and 9 of ten bursts of 20,000 datagrams arrived whole (uring); with 500,000/s all ten did
-/// (`perf/results/2026-11-25-receive.md`, Intel Xeon, queue of 4 MB).
+/// 9, 7, 6 and 9 of ten bursts of 20,000 datagrams arrived whole (uring); with 500,000/s all ten
+/// did (`perf/results/2026-11-25-receive.md`, Intel Xeon, queue of 4 MB).
 const BURST_RATE: f64 = 500_000.0;
 
 /// Bytes that the kernel charges to a queue for a datagram of 1,000 bytes, with its own structures.
@@ -150,8 +150,8 @@ impl Coalescing {
     /// datagrams/s if a window has ended.
     ///
     /// A window ends only when a drain ends. The first look after a pause alone would show too low
-    /// a rate. The looks after it alone would show the speed of the drain, which looks like a burst.
-    /// A drain that lasts longer than [`DRAIN_WINDOW`] has windows too.
+    /// a rate. The looks after it alone would show the speed of the drain, which looks like a
+    /// burst. A drain that lasts longer than [`DRAIN_WINDOW`] has windows too.
     pub(super) fn note(&mut self, datagram_count: usize, more: bool, now: Instant) -> Option<f64> {
         self.window_count += datagram_count as u64;
         self.gathered_count += datagram_count;

@@ -1,7 +1,7 @@
 //! Finds datagrams that the kernel dropped because a socket's queue was full.
 //!
-//! In: how much each drain took, the kernel's count of drops. Out: new drops, reported to a [`Sink`].
-//! Bound: one system call per quarter of a queue that is taken. Thread: the receiver's.
+//! In: how much each drain took, the kernel's count of drops. Out: new drops, reported to a
+//! [`Sink`]. Bound: one system call per quarter of a queue that is taken. Thread: the receiver's.
 
 use super::socket::DATAGRAM_OVERHEAD_BYTES_MIN;
 use super::{ReceiveSocket, Sink};

@@ -3,8 +3,8 @@
 //! In: an address, a [`Binding`]. Out: a [`Receiver`] for each socket. Bound: the number of sockets
 //! and the size of their queues, both in the binding. Thread: the one that starts the daemon.
 //!
-//! **A port in use is an error**, as with the original daemon: the first socket binds alone and only
-//! then lets the others of the group join. Sharing the port with another daemon, for a restart
+//! **A port in use is an error**, as with the original daemon: the first socket binds alone and
+//! only then lets the others of the group join. Sharing the port with another daemon, for a restart
 //! without a gap, has to be asked for ([`Binding::share_port`]).
 
 use super::steer::Steering;
@@ -53,8 +53,8 @@ pub enum BindError {
 pub struct Binding {
     /// Number of sockets; each has one receiver.
     pub socket_count: usize,
-    /// Size of the queue to ask for, in bytes per socket. The kernel grants twice the number, for its
-    /// own overhead (`SO_RCVBUF` in socket(7)).
+    /// Size of the queue to ask for, in bytes per socket. The kernel grants twice the number, for
+    /// its own overhead (`SO_RCVBUF` in socket(7)).
     pub queue_bytes: usize,
     /// Whether another process of the same user may also listen on the port.
     pub share_port: bool,
@@ -126,8 +126,8 @@ impl SocketGroup {
             }
         };
         if socket_count > 1 || share_port {
-            // Set only now that the bind has shown that the port was free. From here on other sockets
-            // of the same user can bind to it.
+            // Set only now that the bind has shown that the port was free. From here on other
+            // sockets of the same user can bind to it.
             first.share_port()?;
         }
         let address = first.local_address();

@@ -2,8 +2,9 @@
 //!
 //! In: a group of UDP sockets that are bound to one address ([`SocketGroup`]). Out: datagrams, lent
 //! to a [`Sink`], which copies them before its call returns. Bound: the receive slots of each
-//! receiver, and the kernel's queue of each socket. When full: the kernel drops datagrams and counts
-//! them; the sink gets the count. Thread: `receive-N`, one per socket. Receivers share no memory.
+//! receiver, and the kernel's queue of each socket. When full: the kernel drops datagrams and
+//! counts them; the sink gets the count. Thread: `receive-N`, one per socket. Receivers share no
+//! memory.
 //!
 //! ```text
 //!                              a receiver's thread (run.rs)

@@ -19,8 +19,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// Time to wait for the probe's datagram. It is sent before the wait, so that it is there at once if
-/// the backend works.
+/// Time to wait for the probe's datagram. It is sent before the wait, so that it is there at once
+/// if the backend works.
 const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Why a backend does not work on this host

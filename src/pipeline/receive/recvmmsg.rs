@@ -1,6 +1,7 @@
 //! The `recvmmsg` backend: waits for the socket with `poll(2)`, then takes all its datagrams.
 //!
-//! In: a socket. Out: datagrams, lent to a [`Sink`]. Bound: its receive slots. Thread: the receiver's.
+//! In: a socket. Out: datagrams, lent to a [`Sink`]. Bound: its receive slots. Thread: the
+//! receiver's.
 //!
 //! One `poll` per wait and one `recvmmsg` per slotful of datagrams. A look that fills every slot is
 //! followed by another one without a wait. The backend works on any Linux and in any container.

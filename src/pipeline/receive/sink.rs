@@ -12,7 +12,7 @@ pub trait Sink: Send {
     /// Counts `count` datagrams that the kernel dropped because the socket's queue was full.
     fn kernel_dropped(&mut self, count: u32, queue: Queue);
 
-    /// Counts the `count` times that no receive buffer was free. Nothing is lost by this: the kernel
-    /// keeps the datagrams in the socket's queue meanwhile.
+    /// Counts the `count` times that no receive buffer was free. Nothing is lost by this: the
+    /// kernel keeps the datagrams in the socket's queue meanwhile.
     fn buffers_exhausted(&mut self, count: u32);
 }

@@ -9,15 +9,16 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Bytes that the kernel charges to the queue for a datagram beside its contents, at least. They are
-/// for `struct sk_buff` (over 200 bytes) and `struct skb_shared_info` (320 bytes), linux/skbuff.h.
+/// Bytes that the kernel charges to the queue for a datagram beside its contents, at least. They
+/// are for `struct sk_buff` (over 200 bytes) and `struct skb_shared_info` (320 bytes),
+/// linux/skbuff.h.
 pub(super) const DATAGRAM_OVERHEAD_BYTES_MIN: usize = 512;
 
 /// Sizes of a socket's queue, in which datagrams wait until a receiver takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// Bytes that were asked for. This is twice [`Binding::queue_bytes`](super::Binding), because the
-    /// kernel doubles the number for its own overhead (`SO_RCVBUF` in socket(7)).
+    /// Bytes that were asked for. This is twice [`Binding::queue_bytes`](super::Binding), because
+    /// the kernel doubles the number for its own overhead (`SO_RCVBUF` in socket(7)).
     pub asked_bytes: usize,
     /// Bytes that the kernel granted, its own overhead included.
     pub granted_bytes: usize,

@@ -30,9 +30,9 @@ use std::time::{Duration, Instant};
 /// Queue in bytes that a burst finds after silence, over all sockets in use: room for 1,024
 /// datagrams of 1,000 bytes. The burst then arrives whole even if no receiver runs meanwhile.
 ///
-/// With one queue of 1 MB, 90 of 1,000 datagrams were lost in one burst of ten: the receiver did not
-/// run in the 4 ms before the client had sent the last one (commit 77eaf08; `perf/README.md`, "What
-/// did not help", AMD EPYC).
+/// With one queue of 1 MB, 90 of 1,000 datagrams were lost in one burst of ten: the receiver did
+/// not run in the 4 ms before the client had sent the last one (commit 77eaf08; `perf/README.md`,
+/// "What did not help", AMD EPYC).
 const BURST_BYTES: usize = 1_024 * super::coalescing::QUEUE_BYTES_PER_DATAGRAM;
 
 /// Above this rate, in datagrams/s at the first receiver, more receivers are used.
@@ -43,8 +43,8 @@ const RATE_HIGH: f64 = 30_000.0;
 
 /// Datagrams in a row at more than [`RATE_HIGH`] that are a burst: 0.5 ms at 250,000/s.
 ///
-/// Fewer can come from a client that was held up for some milliseconds and catches up. Such a client
-/// had a second receiver added before this bound (commit 3e453b2;
+/// Fewer can come from a client that was held up for some milliseconds and catches up. Such a
+/// client had a second receiver added before this bound (commit 3e453b2;
 /// `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
 const BURST_COUNT: f64 = 128.0;
 
@@ -57,9 +57,10 @@ const RATE_LOW: f64 = 12_500.0;
 
 /// Time over which the rate has to be low on average before fewer receivers are used.
 ///
-/// It is a mean because a client that catches up is fast for a moment now and then. With a rate that
-/// had to be low all the time, such a client at 4,000/s kept a second receiver in use, and 1,298
-/// wake-ups/s (commit dc79a9a; `perf/results/2026-11-25-compare/pauses-summary.md`, AMD EPYC).
+/// It is a mean because a client that catches up is fast for a moment now and then. With a rate
+/// that had to be low all the time, such a client at 4,000/s kept a second receiver in use, and
+/// 1,298 wake-ups/s (commit dc79a9a; `perf/results/2026-11-25-compare/pauses-summary.md`, AMD
+/// EPYC).
 const CALM: Duration = Duration::from_secs(1);
 
 /// Time between two changes of the program at least, so that the rate after a change is known

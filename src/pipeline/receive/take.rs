@@ -1,7 +1,8 @@
 //! Takes datagrams that a socket has queued, with `recvmmsg(2)` and without waiting.
 //!
 //! In: a socket. Out: its datagrams, lent to a [`Sink`]. Bound: one call takes one datagram per
-//! slot; the last drain takes at most as many as the socket's queue can hold. Thread: the receiver's.
+//! slot; the last drain takes at most as many as the socket's queue can hold. Thread: the
+//! receiver's.
 
 use super::RECEIVE_SLOT_BYTES;
 use super::drops::DropWatch;

@@ -193,8 +193,8 @@ fn four_buffers_survive_a_hundred_thousand_datagrams() {
             let receiver = scope.spawn(run);
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let mut received_count = 0;
-            // A burst has more datagrams than there are buffers, and fewer than an unprivileged queue
-            // holds (416 KiB).
+            // A burst has more datagrams than there are buffers, and fewer than an unprivileged
+            // queue holds (416 KiB).
             for burst in 0..COUNT / BURST {
                 for index in 0..BURST {
                     let index = burst * BURST + index;

@@ -159,8 +159,8 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
     }
 
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
-        // tokio-uring submits reads only when its runtime sleeps. So after a pause this sleeps until
-        // there is a datagram, where the other backends only look.
+        // tokio-uring submits reads only when its runtime sleeps. So after a pause this sleeps
+        // until there is a datagram, where the other backends only look.
         if self.places.done_count == 0 && self.wait()? {
             return Ok(Taken::default());
         }
@@ -177,8 +177,8 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
         Ok(taken)
     }
 
-    /// Shuts the socket down for reading: the reads in flight then finish, with the queued datagrams
-    /// first.
+    /// Shuts the socket down for reading: the reads in flight then finish, with the queued
+    /// datagrams first.
     fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError> {
         // The call returns ENOTCONN, but the socket is shut down nevertheless.
         let _ = self.socket.shutdown(Shutdown::Read);

@@ -92,9 +92,9 @@ impl Uring {
         }
         let mut taken = Taken::of(self.receive.datagrams(), false);
         // The kernel makes up to 32 receives at a time and counts on from one look to the next
-        // (`MULTISHOT_MAX_RETRY`, io_uring/net.c), so a look can end before the queue is empty. Only
-        // a look that takes nothing means an empty queue. A single datagram is the exception: it is
-        // usually the one that woke this thread.
+        // (`MULTISHOT_MAX_RETRY`, io_uring/net.c), so a look can end before the queue is empty.
+        // Only a look that takes nothing means an empty queue. A single datagram is the exception:
+        // it is usually the one that woke this thread.
         taken.more = taken.datagram_count > 1 || !self.receive.is_armed();
         if taken.datagram_count > 0 {
             sink.drain(self.receive.datagrams());

@@ -1,14 +1,15 @@
 //! Spreads datagrams over the sockets of a group with a program of classic BPF
 //! (`SO_ATTACH_REUSEPORT_CBPF` in socket(7)).
 //!
-//! In: a socket of the group, how many of its sockets to use. Out: a program that the kernel runs for
-//! each datagram. Bound: three instructions. Any thread.
+//! In: a socket of the group, how many of its sockets to use. Out: a program that the kernel runs
+//! for each datagram. Bound: three instructions. Any thread.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// The offset at which classic BPF reads a random number instead of bytes of the datagram
-/// (`SKF_AD_OFF` + `SKF_AD_RANDOM`, linux/filter.h), as the unsigned number that an instruction holds.
+/// (`SKF_AD_OFF` + `SKF_AD_RANDOM`, linux/filter.h), as the unsigned number that an instruction
+/// holds.
 const RANDOM: u32 = (-0x1000i32 + 56).cast_unsigned();
 
 const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -39,8 +40,8 @@ pub fn attach_spread(socket: &impl AsFd, socket_count: usize) -> io::Result<()> 
     // SAFETY: `program` and the instructions that it points to are valid for reads during the whole
     // call, and the kernel copies them.
     // JUSTIFICATION: neither rustix nor socket2 offers this option. With it each of four receivers
-    // gets 25 % of the datagrams of one sending socket (perf/results/2026-11-25-receive-epyc.md, AMD
-    // EPYC); the kernel's hash gives all of them to one receiver (test in group.rs).
+    // gets 25 % of the datagrams of one sending socket (perf/results/2026-11-25-receive-epyc.md,
+    // AMD EPYC); the kernel's hash gives all of them to one receiver (test in group.rs).
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),

@@ -60,8 +60,8 @@ impl BufferRing {
 
     /// Returns the address of the ring, for its registration.
     ///
-    /// The kernel may use the ring and the buffers until it has confirmed the end of the registration.
-    /// The caller must keep this value alive until then.
+    /// The kernel may use the ring and the buffers until it has confirmed the end of the
+    /// registration. The caller must keep this value alive until then.
     pub fn address(&self) -> u64 {
         self.ring.as_ptr() as u64
     }
@@ -90,7 +90,8 @@ impl BufferRing {
         self.publish();
     }
 
-    /// Writes an entry after the last one. The kernel sees it once it is [published](Self::publish).
+    /// Writes an entry after the last one. The kernel sees it once it is
+    /// [published](Self::publish).
     fn offer(&mut self, id: u16) {
         let index = usize::from(self.tail & (self.buffer_count - 1));
         let address = self.buffers[usize::from(id) * self.buffer_bytes..].as_ptr() as u64;
@@ -107,8 +108,8 @@ impl BufferRing {
 
     /// Shows the kernel all entries written so far.
     fn publish(&mut self) {
-        // SAFETY: the tail lies within the first entry, in a field that `offer` does not write. It is
-        // aligned, and this is the only access to it.
+        // SAFETY: the tail lies within the first entry, in a field that `offer` does not write. It
+        // is aligned, and this is the only access to it.
         // JUSTIFICATION: the kernel reads the tail at any time, so the protocol requires an atomic
         // store with release order into memory that the crate gives as a pointer.
         let tail = unsafe {

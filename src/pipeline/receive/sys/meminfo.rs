@@ -22,7 +22,8 @@ pub fn drop_count(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(memory_info(socket)?[DROPS])
 }
 
-/// Returns the bytes that datagrams in the socket's queue take up, with the kernel's own structures.
+/// Returns the bytes that datagrams in the socket's queue take up, with the kernel's own
+/// structures.
 ///
 /// # Errors
 ///
@@ -34,8 +35,8 @@ pub fn queued_bytes(socket: BorrowedFd<'_>) -> io::Result<u32> {
 fn memory_info(socket: BorrowedFd<'_>) -> io::Result<[u32; COUNT]> {
     let mut answer = [0u32; COUNT];
     let mut length = libc::socklen_t::try_from(size_of_val(&answer)).unwrap_or(0);
-    // SAFETY: `answer` and `length` are valid for writes during the whole call. `length` is the size
-    // of `answer` in bytes, so that the kernel writes within it.
+    // SAFETY: `answer` and `length` are valid for writes during the whole call. `length` is the
+    // size of `answer` in bytes, so that the kernel writes within it.
     // JUSTIFICATION: neither rustix nor socket2 offers this option. It is not about speed: the same
     // counts are otherwise only in /proc/net/udp, which a container may lack.
     let result = unsafe {

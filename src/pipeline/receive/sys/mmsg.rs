@@ -43,8 +43,8 @@ impl DatagramSlots {
         let headers = vectors
             .iter_mut()
             .map(|vector| {
-                // SAFETY: `msghdr` is a C struct of integers and pointers. All zero bytes are a valid
-                // value: no address, no control data, no flags.
+                // SAFETY: `msghdr` is a C struct of integers and pointers. All zero bytes are a
+                // valid value: no address, no control data, no flags.
                 // JUSTIFICATION: its padding fields are private and differ between C libraries, so
                 // that it cannot be written as a literal. It is not about speed: it runs once.
                 let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -77,8 +77,8 @@ impl DatagramSlots {
         // JUSTIFICATION: one call takes up to 64 datagrams. At 100,000/s, with pauses, a datagram
         // costs 0.39 us of CPU time; a loop of `recv`, which wakes for each datagram, takes 2.73 us
         // (AMD EPYC, perf/results/2026-11-25-receive-epyc.md), on the Intel Xeon 0.77 and 1.44 us
-        // (perf/results/2026-11-25-receive.md). In bursts of 1,500 it is 0.44 against 1.06 us on the
-        // EPYC, but 0.98 against 0.85 us on the Xeon. rustix and socket2 do not offer the call.
+        // (perf/results/2026-11-25-receive.md). In bursts of 1,500 it is 0.44 against 1.06 us on
+        // the EPYC, but 0.98 against 0.85 us on the Xeon. rustix and socket2 do not offer the call.
         let result = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),

@@ -2,13 +2,14 @@
 //!
 //! In: a socket, a descriptor that becomes readable for a stop. Out: datagrams in the buffers of a
 //! [`BufferRing`]. Bound: its buffers. When full: the receive ends with `ENOBUFS`, the kernel keeps
-//! datagrams in the socket's queue, and the next wait starts another receive. Thread: the receiver's.
+//! datagrams in the socket's queue, and the next wait starts another receive. Thread: the
+//! receiver's.
 //!
 //! Only the thread that created the io_uring instance uses it (`IORING_SETUP_SINGLE_ISSUER`). The
 //! kernel produces completions only when that thread asks for them (`IORING_SETUP_DEFER_TASKRUN`,
 //! io_uring_setup(2)), so that a sleeping thread is not woken for each datagram. With this flag a
-//! wait for several completions counts wake-ups instead of datagrams. So the wait here is always for
-//! the first completion.
+//! wait for several completions counts wake-ups instead of datagrams. So the wait here is always
+//! for the first completion.
 
 use super::buffer_ring::BufferRing;
 use io_uring::squeue::Entry;
@@ -26,8 +27,8 @@ const BUFFER_GROUP: u16 = 0;
 /// cancellation.
 const SUBMISSION_COUNT: u32 = 4;
 
-/// Flag that makes the kernel produce completions (`IORING_ENTER_GETEVENTS`, linux/io_uring.h). It is
-/// private in the io-uring crate.
+/// Flag that makes the kernel produce completions (`IORING_ENTER_GETEVENTS`, linux/io_uring.h). It
+/// is private in the io-uring crate.
 const ENTER_GETEVENTS: u32 = 1;
 
 /// Requests, as the user data of their completions.
@@ -78,14 +79,14 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
             .setup_cqsize(2 * u32::from(buffer_count) + SUBMISSION_COUNT)
             .build(SUBMISSION_COUNT)?;
         let buffers = BufferRing::new(buffer_count, buffer_bytes);
-        // SAFETY: ring and buffers outlive the registration. `Drop` frees them only after the receive
-        // and the registration have ended, and leaks them otherwise.
-        // JUSTIFICATION: the gain depends on the machine. CPU time of receiving a datagram, here and
-        // with recvmmsg: on the Intel Xeon 1.37 and 1.83 us at 20,000/s, 0.65 and 0.77 us at
-        // 100,000/s (perf/results/2026-11-25-receive.md); on the AMD EPYC 0.70 and 0.65 us, 0.42 and
-        // 0.39 us (perf/results/2026-11-25-receive-epyc.md). CPU time of the whole daemon a segment,
-        // on the EPYC: 6.6 and 6.2 us at 1,000/s, 2.6 and 2.8 us at 20,000/s, 2.5 and 3.0 us at
-        // 50,000/s (perf/results/2026-11-25-compare-2/summary.md).
+        // SAFETY: ring and buffers outlive the registration. `Drop` frees them only after the
+        // receive and the registration have ended, and leaks them otherwise.
+        // JUSTIFICATION: the gain depends on the machine. CPU time of receiving a datagram, here
+        // and with recvmmsg: on the Intel Xeon 1.37 and 1.83 us at 20,000/s, 0.65 and 0.77 us at
+        // 100,000/s (perf/results/2026-11-25-receive.md); on the AMD EPYC 0.70 and 0.65 us, 0.42
+        // and 0.39 us (perf/results/2026-11-25-receive-epyc.md). CPU time of the whole daemon a
+        // segment, on the EPYC: 6.6 and 6.2 us at 1,000/s, 2.6 and 2.8 us at 20,000/s, 2.5 and 3.0
+        // us at 50,000/s (perf/results/2026-11-25-compare-2/summary.md).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
@@ -222,8 +223,8 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         self.is_stopped
     }
 
-    /// Returns how often there was no buffer for a datagram since the last call. The kernel has kept
-    /// these datagrams in the socket's queue.
+    /// Returns how often there was no buffer for a datagram since the last call. The kernel has
+    /// kept these datagrams in the socket's queue.
     pub fn take_exhausted_count(&mut self) -> u32 {
         std::mem::take(&mut self.exhausted_count)
     }
@@ -260,15 +261,15 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     fn push(&mut self, entry: &Entry) {
         // SAFETY: the entry refers to no memory but the registered buffers, and to descriptors that
         // live as long as `self`.
-        // JUSTIFICATION: the crate has no safe function to submit an entry. What the receive costs is
-        // at `new`.
+        // JUSTIFICATION: the crate has no safe function to submit an entry. What the receive costs
+        // is at `new`.
         let pushed = unsafe { self.ring.submission().push(entry) };
         // At most one entry of each of the three kinds is in the queue, which has room for four.
         debug_assert!(pushed.is_ok(), "the submission queue has room");
     }
 
-    /// Ends the receive and the registration of the buffers. Returns whether the kernel has confirmed
-    /// both.
+    /// Ends the receive and the registration of the buffers. Returns whether the kernel has
+    /// confirmed both.
     fn end(&mut self) -> bool {
         if self.is_armed && self.cancel().is_err() {
             return false;
@@ -292,10 +293,10 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
 impl<S: AsFd, T: AsFd> Drop for MultishotReceive<S, T> {
     fn drop(&mut self) {
         let has_ended = self.end();
-        // SAFETY: neither field is used again. The kernel does not use the buffers after the receive
-        // and the registration have ended; if they have not ended the buffers are leaked.
-        // JUSTIFICATION: the order of the two drops, and a leak instead of memory that is freed while
-        // the kernel may write to it. It is not about speed: it runs once for a receiver.
+        // SAFETY: neither field is used again. The kernel does not use the buffers after the
+        // receive and the registration have ended; if they have not ended the buffers are leaked.
+        // JUSTIFICATION: the order of the two drops, and a leak instead of memory that is freed
+        // while the kernel may write to it. It is not about speed: it runs once for a receiver.
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             if has_ended {

@@ -19,8 +19,8 @@ use tokio::io::unix::AsyncFd;
 pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays open and stays the same descriptor during its life, and the result
     // owns it.
-    // JUSTIFICATION: tokio's safe constructor is deprecated because it takes any `AsRawFd`. It is not
-    // about speed: it runs once for a receiver.
+    // JUSTIFICATION: tokio's safe constructor is deprecated because it takes any `AsRawFd`. It is
+    // not about speed: it runs once for a receiver.
     let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
     watched.map_err(|error| error.into_parts().1)
 }
