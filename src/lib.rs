@@ -1,8 +1,8 @@
 //! xrayd: a drop-in replacement for the AWS X-Ray daemon.
 //!
-//! Data flows one way. The code is seven rooms in layers: each uses the layers below it and knows
-//! nothing of those above; within a room its parts have an order too. `tests/tidy` holds it to
-//! that.
+//! Data flows in one direction. The code has seven rooms, in layers. A room uses only rooms of the
+//! layers below it. The parts of a room have an order too, and a part uses only parts before it.
+//! `tests/tidy` checks both.
 //!
 //! ```text
 //! ┌──────────────────────────────────────────────┬─────────────────────────────────────────────┐
@@ -33,7 +33,7 @@ pub mod config;
 pub mod daemon;
 pub mod pipeline;
 
-// Beside the unit tests.
+// The unit tests use it too.
 #[cfg(test)]
 #[path = "../tests/shared/skip.rs"]
 mod skip;

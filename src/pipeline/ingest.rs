@@ -1,10 +1,12 @@
-//! What a receiver thread does with a datagram: parse it, pack it into the ring, count it.
+//! Checks, parses, counts each datagram, and packs its segment into the receiver's ring.
 //!
-//! In: the datagrams of one drain. Out: segments in the thread's own ring, which wakes the upload
-//! thread where that is due. Counts are kept in plain integers and published once a drain.
+//! In: the datagrams of one drain, lent by the receiver. Out: segments in the ring of this
+//! receiver, which wakes the sender if it is due; counts in the account, added once per drain.
+//! Bound: the ring. When full: the oldest segments of the ring are dropped and counted. Thread:
+//! `receive-N`.
 //!
-//! A panic costs the datagram that it comes with: the rest of the drain is taken, and the alarm
-//! asks for the daemon's end in order.
+//! A panic loses the datagram that caused it. The other datagrams of the drain are processed, and
+//! the alarm requests the daemon's shutdown.
 
 use crate::base::account::{Account, Counter, DropReason, RejectReason};
 use crate::base::clock::Clock;
@@ -26,18 +28,18 @@ static DROPPED: LogLimit = LogLimit::new();
 static KERNEL_DROPPED: LogLimit = LogLimit::new();
 static EXHAUSTED: LogLimit = LogLimit::new();
 
-/// A receiver thread's way from datagram to ring.
+/// Turns the datagrams of one receiver into segments in its ring.
 #[derive(Debug)]
 pub struct Ingest {
     parser: Parser,
     producer: Producer,
     account: Arc<Account>,
-    /// Its place in the account.
+    /// Number of the receiver, and its index in the account.
     receiver_index: usize,
     alarm: Alarm,
 }
 
-/// The counts of one drain.
+/// The counts of one drain, as plain integers: the account is shared with other threads.
 #[derive(Debug, Default)]
 struct Counts {
     received: u64,
@@ -50,9 +52,9 @@ struct Counts {
 }
 
 impl Ingest {
-    /// The ingest of a receiver: it fills `producer`, counts into `account`, which must know the
-    /// receiver's number, and raises `alarm` when a datagram causes a panic. When it is dropped the
-    /// ring is closed.
+    /// Creates the ingest of the receiver `receiver_index`. It packs into `producer`, counts into
+    /// `account`, which must have an entry for the receiver, and raises `alarm` if a datagram
+    /// causes a panic. The ring is closed when the ingest is dropped.
     pub fn new(
         producer: Producer,
         account: Arc<Account>,
@@ -62,7 +64,7 @@ impl Ingest {
         Self { parser: Parser::default(), producer, account, receiver_index, alarm }
     }
 
-    /// Closes the ring, so that the sender thread knows that nothing more comes.
+    /// Closes the ring, so that the sender knows that no more segments follow.
     pub fn close(self) {}
 }
 
@@ -79,7 +81,8 @@ impl Sink for Ingest {
             self.alarm.raise(panicked);
             self.parser = Parser::default();
         }
-        // Received before anything can be sent: the account never shows more sent than received.
+        // Counted as received before the sender can see the segments. So the account never shows
+        // more segments sent than received.
         counts.publish(&self.account);
         self.account.receivers[self.receiver_index].datagrams.add(counts.received + counts.empty);
         drain.commit();
@@ -103,13 +106,15 @@ impl Sink for Ingest {
         self.account.receive_buffers_exhausted.add(u64::from(count));
         EXHAUSTED.log(|more| {
             debug!(
-                "Receiver {} had no buffer for a datagram {count} times; the kernel has kept it{more}",
+                "Receiver {} had no free buffer {count} times. The kernel kept the datagrams in its \
+                 queue{more}",
                 self.receiver_index
             );
         });
     }
 }
 
+/// Checks, parses, packs and counts one datagram.
 fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mut Counts) {
     if datagram.is_empty() {
         counts.empty += 1;
@@ -137,7 +142,7 @@ fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mu
     }
 }
 
-/// Shows the start of a datagram that was turned down, in the debug log only.
+/// Logs the first 200 bytes of a rejected datagram, at level debug.
 fn show(rejection: Rejection, datagram: &[u8]) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         let start = String::from_utf8_lossy(&datagram[..datagram.len().min(200)]);
@@ -146,6 +151,7 @@ fn show(rejection: Rejection, datagram: &[u8]) {
 }
 
 impl Counts {
+    /// Adds the counts to the account, and logs those that an operator may have to act on.
     fn publish(&self, account: &Account) {
         account.received.add(self.received);
         let add = |counter: &Counter, count: u64| {
@@ -164,21 +170,21 @@ impl Counts {
         if add(&account.documents_not_json, self.not_json) {
             NOT_JSON.log(|more| {
                 info!(
-                    "A document is not JSON, or nested too deeply to be looked into; it is \
-                     forwarded and the service answers for it{more}"
+                    "A document is not JSON, or is nested too deeply to be parsed. It is \
+                     forwarded unchanged, and the service accepts or refuses it{more}"
                 );
             });
         }
         if add(&account.documents_invalid_utf8, self.not_utf8) {
             NOT_UTF8.log(|more| {
-                warn!("A document is not UTF-8; what is invalid is sent as U+FFFD{more}");
+                warn!("A document is not UTF-8. Its invalid bytes are replaced by U+FFFD{more}");
             });
         }
         if add(account.dropped(DropReason::Memory), self.dropped) {
             DROPPED.log(|more| {
                 error!(
                     "Segment dropped. Consider increasing memory limit (-m): \
-                     {} of the oldest gave way{more}",
+                     {} segments were dropped, the oldest ones first{more}",
                     self.dropped
                 );
             });

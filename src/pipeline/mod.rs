@@ -1,4 +1,8 @@
-//! The way of a segment, in its order: from a datagram to an answer of the service.
+//! The stages that a segment passes through, from a datagram to an answer of the service.
+//!
+//! In: datagrams of applications. Out: calls to the X-Ray service, and counts in the account.
+//! Bound: `limits` divides the memory among the stages before the start. Threads: `receive-N` up to
+//! the rings, `upload` from the rings on, `spool` for the disk queue.
 
 pub mod batch;
 pub mod ingest;

@@ -1,19 +1,19 @@
-//! A segment and the places of its fields: plain types, which `tests/model` compiles as well.
+//! The types of a segment and its fields, which `tests/model` compiles too.
 //!
-//! In: nothing. Out: what the parser finds in a document and the ring carries. Bound: a document
-//! is part of one datagram, so its places fit into 16 bits. Plain values: any thread.
+//! In: what the parser finds in a document. Out: values for the ring and the batcher. Bound: a
+//! document is part of one datagram, so that places in it fit into 16 bits. Any thread.
 
-/// A place within a document; empty where the field is absent.
+/// The place of a field within a document. It is empty if the field is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
-    /// First byte, counted from the start of the document.
+    /// Offset of the first byte from the start of the document.
     pub offset: u16,
-    /// Number of bytes, as written in the document: escape sequences are not decoded.
+    /// Number of bytes in the document, where escape sequences are not decoded.
     pub length: u16,
 }
 
 impl Span {
-    /// The bytes of the field in `document`; `None` where the field is absent.
+    /// Returns the bytes of the field in `document`, or `None` if the field is absent.
     pub fn of(self, document: &[u8]) -> Option<&[u8]> {
         let start = usize::from(self.offset);
         let bytes = document.get(start..start + usize::from(self.length))?;
@@ -21,34 +21,34 @@ impl Span {
     }
 }
 
-/// What a document turned out to be.
+/// The kind of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Form {
     /// One JSON value.
     #[default]
     Json,
-    /// Valid UTF-8 that is not JSON, such as the OpenTelemetry form for Lambda.
+    /// Valid UTF-8 that is not JSON, such as the form that OpenTelemetry uses for Lambda.
     Text,
     /// Bytes that are not UTF-8.
     Bytes,
 }
 
-/// The fields of a document that later stages ask for.
+/// The places of the fields that later stages use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fields {
-    /// `trace_id`: the batcher keeps the documents of one trace together.
+    /// Place of `trace_id`. The batcher keeps the documents of one trace together.
     pub trace_id: Span,
-    /// `id`: the service's answers name it.
+    /// Place of `id`. The service's answers name documents by it.
     pub id: Span,
-    /// JSON, other text or other bytes.
+    /// Whether the document is JSON, other text or other bytes.
     pub form: Form,
 }
 
-/// A document on its way, with the places of its fields.
+/// A document of a checked datagram, with the places of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment<'a> {
-    /// The document as it came, never empty.
+    /// The document as received. It is never empty.
     pub document: &'a [u8],
-    /// Where its fields are.
+    /// The places of its fields.
     pub fields: Fields,
 }

@@ -38,7 +38,7 @@ fn memory_info(socket: BorrowedFd<'_>) -> io::Result<[u32; COUNT]> {
     // SAFETY: `answer` and `length` are valid for writes during the whole call. `length` is the
     // size of `answer` in bytes, so that the kernel writes within it.
     // JUSTIFICATION: neither rustix nor socket2 offers this option. It is not about speed: the same
-    // counts are otherwise only in /proc/net/udp, which a container may lack.
+    // counts are otherwise only text in /proc/net/udp.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
