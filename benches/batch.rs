@@ -1,4 +1,4 @@
-//! The batcher against serde_json and a hash over its result.
+//! Compares the batcher with serde_json and a hash over its output.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! `sha256_of_two` against one hash of sha2 after the other, for two bodies of 50 documents.
+//! Compares `sha256_of_two` with two hashes one after the other, for two bodies of 50 documents.
 
 mod common;
 

@@ -1,7 +1,9 @@
-//! A full socket queue drained by each receive backend, against one system call a datagram.
+//! Compares how fast each receive backend takes a full socket queue, and one system call per
+//! datagram.
 //!
-//! The receiver is held in its sink while the queue is filled, so this is the cost of taking, with
-//! its set-up and the waiting left out. `perf/receive` measures the waiting.
+//! The receiver waits in its sink while the queue is filled. So the time is that of taking
+//! datagrams, without the set-up and without waiting for datagrams. `perf/receive` measures the
+//! waiting.
 
 mod common;
 
@@ -12,14 +14,14 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 use xrayd::pipeline::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
 
-/// Datagrams of one drain. A queue of this size takes CAP_NET_ADMIN, or a large net.core.rmem_max;
-/// fewer would measure how long a thread takes to wake.
+/// Datagrams of one drain. A queue for so many needs CAP_NET_ADMIN or a large net.core.rmem_max.
+/// With fewer datagrams the benchmark would measure how long a thread takes to wake.
 const DATAGRAM_COUNT: usize = 1_500;
 
-/// Bytes of queue to ask for.
+/// Size of the queue to ask for, in bytes.
 const QUEUE_BYTES: usize = 4 << 20;
 
-/// Holds a receiver while its queue is filled, and says when it is empty.
+/// Stops a receiver while its queue is filled, and signals when the queue is empty.
 #[derive(Default)]
 struct Gate {
     state: Mutex<State>,
@@ -89,7 +91,7 @@ fn fill(sender: &UdpSocket, target: SocketAddr, datagrams: &[Vec<u8>]) {
     }
 }
 
-/// From the opening of the gate until the queue is empty.
+/// Returns the time from the opening of the gate until the queue is empty.
 fn time_of_drain(gate: &Gate, sender: &UdpSocket, target: SocketAddr, all: &[Vec<u8>]) -> Duration {
     gate.change(|state| *state = State { is_closed: true, ..State::default() });
     sender.send_to(&all[0], target).expect("the loopback interface takes it");
@@ -101,7 +103,7 @@ fn time_of_drain(gate: &Gate, sender: &UdpSocket, target: SocketAddr, all: &[Vec
     start.elapsed()
 }
 
-/// The plain way; an empty datagram ends it.
+/// Receives with one system call per datagram, until an empty datagram arrives.
 fn receive_one_by_one(socket: &UdpSocket, sink: &mut impl Sink) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = socket.recv(&mut buffer) {

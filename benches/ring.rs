@@ -1,4 +1,4 @@
-//! The ring against a channel and a queue of one allocation each.
+//! Compares the ring with a queue and a channel that allocate a vector for each document.
 
 mod common;
 

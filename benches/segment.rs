@@ -1,4 +1,4 @@
-//! `segment::Parser` against serde_json into a struct, and into a tree.
+//! Compares `segment::Parser` (simd-json) with serde_json into a struct and into a tree.
 
 mod common;
 

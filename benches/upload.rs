@@ -1,4 +1,5 @@
-//! A signed request from a batch against the plain way: join the body, let the signer hash it.
+//! Compares a signed request from a batch with the simple way: join the body, let the signer hash
+//! it.
 
 mod common;
 

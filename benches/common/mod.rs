@@ -1,19 +1,19 @@
-//! What the benchmarks have in common: documents of a stated size, as SDKs write them.
+//! Documents of a given size for the benchmarks, in the form that SDKs write.
 
-#![allow(dead_code, missing_docs, reason = "each benchmark takes the part that it needs")]
+#![allow(dead_code, missing_docs, reason = "each benchmark uses only a part")]
 
 /// The header line that most SDKs send.
 pub const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 
-/// Documents in a run: more than a batch, few enough to stay in the second-level cache.
+/// Documents in a run: more than a batch of 50, and few enough for the second-level cache.
 pub const DOCUMENT_COUNT: usize = 500;
 
-/// Segments of a web application, `length` bytes each, ten to a trace.
+/// Returns segments of a web application, `length` bytes each, ten in a trace.
 pub fn documents(length: usize) -> Vec<Vec<u8>> {
     (0..DOCUMENT_COUNT).map(|index| document(index, length)).collect()
 }
 
-/// The same with the header line in front.
+/// Returns the same documents as datagrams, with the header line before each.
 pub fn datagrams(length: usize) -> Vec<Vec<u8>> {
     documents(length).iter().map(|document| [HEADER, document].concat()).collect()
 }

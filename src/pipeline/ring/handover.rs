@@ -1,21 +1,19 @@
-//! The protocol by which segments change threads: when the sender thread is woken, what it looks
-//! at in which order, and when it may sleep.
+//! The protocol between receivers and the sender: when the sender is woken, in which order it looks
+//! at the rings, and when it may sleep.
 //!
-//! In: the rings that receivers fill. Out: their parcels, and sleep when there are none.
+//! In: the rings that receivers fill. Out: their parcels; sleep while there are none. Bound: that
+//! of the rings. Threads: `receive-N` and `upload`. No step allocates, locks, reads a clock or
+//! waits for the other thread. The receiver's steps run once per drain, the sender's at most once
+//! per parcel, so that a segment costs none of them.
 //!
 //! ```text
-//!  a receiver: push ... ──► commit: make visible, count, wake if the count says so
+//!  a receiver: push ... ──► commit: make visible, count, wake if the count reaches its bound
 //!              end       ──► close the ring, wake
-//!  the sender thread: closed? ──► what waits? ──► take ... ──► arm the wake-up, look again, sleep
+//!  the sender: closed? ──► how many wait? ──► take ... ──► arm the wake-up, look again, sleep
 //! ```
 //!
-//! Each arrow is an order that nothing may change: `tests/model` runs this code over the
-//! interleavings of both threads, and `tests/model/mutations` swaps its lines and expects the model
-//! to fail.
-//!
-//! Bound: that of the rings. No step allocates, locks, reads a clock or waits for the other thread,
-//! and a segment costs none of them: the producer's steps run once a drain, the consumer's once a
-//! parcel or less.
+//! The order of the steps is essential. `tests/model` runs this code over the interleavings of both
+//! threads. `tests/model/mutations` swaps steps and checks that the model then fails.
 
 use super::tally::FIRST_WAKE_COUNT;
 use super::{Consumer, Parcel, Producer, connect};
@@ -23,12 +21,12 @@ use crate::base::memory::Pool;
 use crate::base::sync::Notify;
 use std::sync::Arc;
 
-/// Wakes the sender thread on behalf of one receiver, for the last time when it is dropped.
+/// Wakes the sender on behalf of one receiver. Dropping it wakes the sender too.
 #[derive(Debug)]
 pub(super) struct WakeUp(Arc<Notify>);
 
 impl WakeUp {
-    /// Ends a sleep, or the next one before it begins.
+    /// Ends the sender's sleep, or its next one if it is awake.
     pub(super) fn send(&self) {
         self.0.notify_one();
     }
@@ -40,18 +38,18 @@ impl Drop for WakeUp {
     }
 }
 
-/// How far a turn has come with the rings.
+/// How a turn has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The turn is over before the rings were empty.
+    /// The turn reached its maximum of parcels. The rings may hold more.
     More,
-    /// Each ring was found empty once.
+    /// Each ring was found empty.
     Idle,
-    /// Each ring is empty, and nothing comes any more.
+    /// Each ring is empty and closed: no segment follows.
     Closed,
 }
 
-/// One look into all rings, which ends after a number of parcels.
+/// One turn: parcels are taken from all rings, up to a maximum.
 #[derive(Debug)]
 pub struct Turn {
     is_closed: bool,
@@ -61,7 +59,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// How far it came, once [`Rings::take`] gives nothing more.
+    /// Returns how the turn has ended, after [`Rings::take`] has returned `None`.
     pub fn progress(&self) -> Progress {
         if self.parcel_count == self.parcel_count_max {
             Progress::More
@@ -73,19 +71,20 @@ impl Turn {
     }
 }
 
-/// The sender thread's end of all rings.
+/// The sender's end of all rings.
 #[derive(Debug)]
 pub struct Rings {
     consumers: Vec<Consumer>,
     woken: Arc<Notify>,
-    /// For how many segments in a ring the receivers wake this thread.
+    /// Number of segments in a ring for which its receiver wakes the sender.
     armed_wake_count: usize,
     pool: Arc<Pool>,
     parcel_count_max: usize,
 }
 
 impl Rings {
-    /// No ring yet; each will have at most `parcel_count_max` full parcels with chunks from `pool`.
+    /// Creates a set without rings. Each ring will have at most `parcel_count_max` full parcels,
+    /// with chunks from `pool`.
     pub fn new(pool: Arc<Pool>, parcel_count_max: usize) -> Self {
         Self {
             consumers: Vec::new(),
@@ -96,7 +95,7 @@ impl Rings {
         }
     }
 
-    /// One ring more; returns the end that a receiver fills. All are made before the first turn.
+    /// Adds a ring and returns its receiver's end. All rings are added before the first turn.
     pub fn add(&mut self) -> Producer {
         let wake_up = WakeUp(Arc::clone(&self.woken));
         let (producer, consumer) = connect(Arc::clone(&self.pool), self.parcel_count_max, wake_up);
@@ -104,14 +103,17 @@ impl Rings {
         producer
     }
 
-    /// Begins a turn of at most `parcel_count_max` parcels, where the rings are closed or what the
-    /// fullest ring holds is worth it: `is_due` is told that number of segments.
+    /// Begins a turn of at most `parcel_count_max` parcels, or returns `None` if no turn is due.
+    ///
+    /// A turn is due if all rings are closed, or if `is_due` returns true for the number of
+    /// segments in the fullest ring.
     pub fn begin_turn(
         &self,
         parcel_count_max: usize,
         is_due: impl FnOnce(usize) -> bool,
     ) -> Option<Turn> {
-        // Asked before the rings are looked into: what is in them then is all there will be.
+        // Read before the rings are looked at: if they are closed, no segment follows those in
+        // them.
         let is_closed = self.is_closed();
         let counts = self.consumers.iter().map(Consumer::waiting_count);
         let is_due = is_due(counts.max().unwrap_or_default());
@@ -123,7 +125,7 @@ impl Rings {
         })
     }
 
-    /// Takes the next parcel of a turn; `None` when the turn is over.
+    /// Takes the next parcel of a turn, or returns `None` if the turn is over.
     pub fn take(&mut self, turn: &mut Turn) -> Option<Parcel> {
         if turn.parcel_count == turn.parcel_count_max {
             return None;
@@ -132,7 +134,8 @@ impl Rings {
             if let Some(parcel) = consumer.pop() {
                 turn.parcel_count += 1;
                 if turn.parcel_count == turn.parcel_count_max {
-                    // The ring that comes last must not wait for the first one to be empty.
+                    // The next turn begins with another ring, so that the last ring does not wait
+                    // until the first one is empty.
                     self.consumers.rotate_left(1);
                 }
                 return Some(parcel);
@@ -145,14 +148,15 @@ impl Rings {
     /// Sleeps until `wake_count` segments wait in a ring, a ring is closed, or a receiver finds
     /// that memory is low.
     ///
-    /// May be dropped at any time: what was not waited for ends the next sleep.
+    /// The future may be dropped at any time. A wake-up that it missed then ends the next sleep.
     pub async fn woken(&mut self, wake_count: usize) {
         if !self.arm(wake_count) {
             self.woken.notified().await;
         }
     }
 
-    /// Tells the receivers when to wake this thread; says whether there is reason to already.
+    /// Sets the number of segments for which receivers wake the sender. Returns whether so many
+    /// wait in a ring already.
     fn arm(&mut self, wake_count: usize) -> bool {
         if wake_count == self.armed_wake_count {
             return false;
@@ -165,29 +169,29 @@ impl Rings {
         is_due
     }
 
-    /// Takes the oldest parcel of any ring, whatever it is worth; for the end of the sender thread.
+    /// Takes the oldest parcel of the first ring that has one, outside of a turn. For the shutdown.
     pub fn pop(&mut self) -> Option<Parcel> {
         self.consumers.iter_mut().find_map(Consumer::pop)
     }
 
-    /// Whether nothing was pushed since all rings were last found empty.
+    /// Whether no segment was pushed since all rings were last found empty.
     pub fn is_empty(&self) -> bool {
         self.consumers.iter().all(|consumer| consumer.waiting_count() == 0)
     }
 
-    /// Whether all receivers are gone: nothing comes after what the rings still hold.
+    /// Whether all receivers have closed their rings. Then no segment follows those in the rings.
     pub fn is_closed(&self) -> bool {
         self.consumers.iter().all(Consumer::is_closed)
     }
 
-    /// Segments in the rings, counted parcel by parcel.
+    /// Returns how many segments the rings hold, counted parcel by parcel.
     ///
-    /// The receivers may evict none of these any more: they are kept on this side.
+    /// The counted parcels are kept on the sender's side, so receivers cannot drop them any more.
     pub fn segment_count(&mut self) -> usize {
         self.consumers.iter_mut().map(Consumer::segment_count).sum()
     }
 
-    /// Memory of the segments that were [counted](Self::segment_count).
+    /// Returns the memory in bytes of the parcels that were [counted](Self::segment_count).
     pub fn memory_bytes(&self) -> usize {
         self.consumers.iter().map(Consumer::memory_bytes).sum()
     }

@@ -1,24 +1,25 @@
-//! The hand-over from a receiver thread to the sender thread: lock-free, bounded, oldest out.
+//! The lock-free queue from one receiver to the sender.
 //!
-//! In: segments, copied out of the receive buffers at once so that those go back to the kernel.
-//! Out: parcels of segments in the order they came, but that one which fills up between the
-//! consumer's look into the queue and its look at `open` may come after the next. Small segments
-//! are packed into a chunk that stays open between two drains of the socket, so that at low rates
-//! a chunk is filled and not spent on a single segment; one push to the queue carries many.
+//! In: segments, which are copied out of the receive buffers. Out: parcels of segments, in the
+//! order of their arrival with one exception (below). Bound: the pool's chunks and the queue's
+//! places. When full: the oldest parcel is dropped, and [`Pushed`] has the number of its segments.
+//! Threads: a `receive-N` pushes, the thread `upload` takes. Neither waits for the other.
 //!
 //! ```text
-//!  receiver ──► open (one parcel) ──full──► queue of full parcels ──► sender thread
-//!                 └──────────── taken when there is nothing else ───────┘
+//!  receiver ──► open (one parcel) ──full──► queue of full parcels ──► sender
+//!                 └────── taken when no full parcel waits ──────────────┘
 //! ```
 //!
-//! Both `open` and the queue are crossbeam `ArrayQueue`s: the receiver takes the open parcel out,
-//! owns it while it fills it, and puts it back, so neither side ever waits for the other.
+//! Small segments are packed into one parcel. The parcel stays open between two drains of the
+//! socket, so that also at low rates a chunk is filled with many segments.
 //!
-//! [`handover`] has the order in which both sides do that, and how one wakes the other.
-//! `tests/model` runs all of it over the interleavings of the two threads.
+//! `open` and the queue are `ArrayQueue`s of crossbeam. The receiver takes the open parcel out,
+//! owns it while it fills it, and puts it back. The exception to the order: if the open parcel
+//! becomes full after the sender has found the queue empty and before it looks at `open`, then the
+//! sender takes the next open parcel first.
 //!
-//! Bound: the pool's chunks and the queue's places. When either is used up the ring's oldest
-//! parcel is dropped, and the caller is told how many segments it held ([`Pushed`]).
+//! [`handover`] has the order of the steps of both sides, and how one wakes the other.
+//! `tests/model` checks the steps over the interleavings of the two threads.
 
 mod handover;
 mod parcel;
@@ -38,22 +39,26 @@ use std::sync::Arc;
 use std::time::Instant;
 use tally::Tally;
 
-/// What a push did to the segments in the ring.
+/// The losses of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use = "dropped segments have to be counted"]
 pub struct Pushed {
-    /// Segments dropped for want of memory: older ones, or this one when there was no older one.
+    /// Segments that were dropped because memory or the queue was full: older ones, or the pushed
+    /// one if there was no older one.
     pub dropped_count: u64,
 }
 
+/// What both ends of a ring share.
 #[derive(Debug)]
 struct Shared {
+    /// The parcel that is being filled, unless the receiver has it. One place.
     open: ArrayQueue<Parcel>,
+    /// The queue of full parcels.
     full: ArrayQueue<Parcel>,
     tally: Tally,
 }
 
-/// Makes a ring of at most `parcel_count_max` full parcels with chunks from `pool`.
+/// Creates a ring of at most `parcel_count_max` full parcels with chunks from `pool`.
 fn connect(pool: Arc<Pool>, parcel_count_max: usize, wake_up: WakeUp) -> (Producer, Consumer) {
     let shared = sync::Arc::new(Shared {
         open: ArrayQueue::new(1),
@@ -64,37 +69,40 @@ fn connect(pool: Arc<Pool>, parcel_count_max: usize, wake_up: WakeUp) -> (Produc
     (producer, Consumer { shared, counted: VecDeque::new() })
 }
 
-/// The receiver's end of its ring; there is one.
+/// The receiver's end of its ring.
 ///
-/// Dropping it closes the ring and wakes the consumer, which ends when it has taken the rest.
+/// Dropping it closes the ring and wakes the sender, which then takes the rest.
 #[derive(Debug)]
 pub struct Producer {
-    // Dropped in this order: a consumer that is woken before the ring is closed sees it open.
+    // Dropped in this order. The wake-up must come after the ring is closed: a sender that is woken
+    // before sees an open ring and sleeps again.
     shared: sync::Arc<Shared>,
     wake_up: WakeUp,
     pool: Arc<Pool>,
 }
 
 impl Producer {
-    /// Starts the hand-over of one drain of the socket, at `now`.
+    /// Starts to push the segments of one drain of the socket, at `now`.
     pub fn begin(&mut self, now: Instant) -> Drain<'_> {
         Drain { producer: self, open: None, now, pushed_count: 0, is_memory_low: false }
     }
 
-    /// Gives up the oldest parcel to have its chunks back; says how many segments it held.
+    /// Drops the oldest full parcel, so that its chunks are free. Returns the number of its
+    /// segments, or `None` if there is no full parcel.
     fn evict(&self) -> Option<u64> {
         self.shared.full.pop().map(|parcel| parcel.segment_count() as u64)
     }
 }
 
-/// One drain of the socket on its way into the ring.
+/// Pushes the segments of one drain of the socket. [`commit`](Self::commit) makes them visible.
 #[derive(Debug)]
 pub struct Drain<'a> {
     producer: &'a Producer,
+    /// The open parcel, once the first segment is pushed.
     open: Option<Parcel>,
     now: Instant,
     pushed_count: usize,
-    /// Whether a chunk was taken while memory was low.
+    /// Whether memory was low when a parcel was opened.
     is_memory_low: bool,
 }
 
@@ -102,8 +110,8 @@ impl Drain<'_> {
     /// Copies a segment into the ring.
     pub fn push(&mut self, segment: &Segment<'_>) -> Pushed {
         if self.open.is_none() {
-            // Not before: a drain that pushes nothing wakes nobody, so it must not hide the
-            // parcel from a consumer that looks meanwhile and then sleeps.
+            // Not taken in `begin`: a drain that pushes nothing wakes nobody. It must not hide the
+            // parcel from a sender that looks in the meantime and then sleeps.
             self.open = self.producer.shared.open.pop();
         }
         let mut pushed = Pushed::default();
@@ -125,15 +133,16 @@ impl Drain<'_> {
         pushed
     }
 
-    /// Puts the open parcel into the queue; says how many segments were dropped for it.
+    /// Puts the open parcel into the queue. Returns how many segments were dropped because the
+    /// queue was full.
     fn finish_open(&mut self) -> u64 {
         let evicted =
             self.open.take().and_then(|parcel| self.producer.shared.full.force_push(parcel));
         evicted.map_or(0, |parcel| parcel.segment_count() as u64)
     }
 
-    /// A new parcel with chunks for a document of this length, at the cost of older ones if need
-    /// be.
+    /// Returns a new parcel with chunks for a document of this length. Drops older parcels if no
+    /// chunk is free. Returns `None` if there is no older one either.
     fn open_parcel(&mut self, document_bytes: usize, pushed: &mut Pushed) -> Option<Parcel> {
         self.is_memory_low = self.is_memory_low || self.producer.pool.is_low();
         let mut parcel = Parcel::new(self.now);
@@ -148,66 +157,68 @@ impl Drain<'_> {
         Some(parcel)
     }
 
-    /// Ends the drain: makes its segments visible, and wakes the consumer where that is due.
+    /// Ends the drain: makes its segments visible to the sender, and wakes it if that is due.
     pub fn commit(mut self) {
         if let Some(parcel) = self.open.take() {
-            // The consumer only ever takes from `open`, so there is room.
+            // There is room: the sender only takes from `open`.
             let _ = self.producer.shared.open.force_push(parcel);
         }
         let is_due = self.pushed_count > 0 && self.producer.shared.tally.add(self.pushed_count);
-        // When memory is low it is the consumer who makes room, before this ring loses its own; it
-        // may hold all of it, and nothing could be pushed.
+        // When memory is low the sender is always woken, to make room before this ring has to drop
+        // segments. It may hold all of the memory, so that no segment could be pushed.
         if is_due || self.is_memory_low {
             self.producer.wake_up.send();
         }
     }
 }
 
-/// The sender thread's end of one ring; [`Rings`] has those of all.
+/// The sender's end of one ring. [`Rings`] has the ends of all rings.
 #[derive(Debug)]
 struct Consumer {
     shared: sync::Arc<Shared>,
-    /// Taken to be counted; they go before all others.
+    /// Parcels that [`segment_count`](Self::segment_count) has taken out. They are older than all
+    /// in the ring.
     counted: VecDeque<Parcel>,
 }
 
 impl Consumer {
-    /// Takes the oldest parcel; `None` when there is none.
-    ///
-    /// What is still open is taken when no full parcel waits.
+    /// Takes the oldest parcel, or the open one if no full parcel waits. Returns `None` if the ring
+    /// is empty.
     fn pop(&mut self) -> Option<Parcel> {
         self.counted.pop_front().or_else(|| self.pop_shared())
     }
 
+    /// Takes a parcel out of the shared part of the ring.
     fn pop_shared(&mut self) -> Option<Parcel> {
         self.shared.full.pop().or_else(|| {
-            // Cleared before the look: a push after it wakes this side again, and what was counted
-            // before it is seen by the look.
+            // Cleared before the look at `open`. A push after the clearing wakes the sender again.
+            // Segments that were counted before the clearing are seen by the look.
             self.shared.tally.clear();
             let open = self.shared.open.pop().filter(|parcel| parcel.segment_count() > 0);
             if open.is_some() && !self.shared.full.is_empty() {
-                // Filled up between the two looks and cleared with the rest; a consumer that stops
-                // here has to know of it.
+                // A parcel became full between the two looks, and its segments were cleared with
+                // the others. The count must not be 0 if the sender stops here.
                 self.shared.tally.put_back();
             }
             open
         })
     }
 
-    /// Segments pushed since [`pop`](Self::pop) last found no full parcel.
+    /// Returns how many segments were pushed since [`pop`](Self::pop) last found no full parcel.
     fn waiting_count(&self) -> usize {
         self.shared.tally.fresh_count() + self.counted_segment_count()
     }
 
-    /// Has the receiver wake this side when `count` segments wait, and not for less. Says whether
-    /// so many wait already, for which it may not be woken.
+    /// Makes the receiver wake the sender when `count` segments wait, and not for fewer. Returns
+    /// whether so many wait already. The receiver may not wake the sender for these.
     fn arm(&self, count: usize) -> bool {
         self.shared.tally.arm(count)
     }
 
-    /// Segments in the ring, counted parcel by parcel.
+    /// Returns how many segments the ring holds, counted parcel by parcel.
     ///
-    /// The receiver may evict none of these any more: they are kept on this side.
+    /// The counted parcels are kept on the sender's side, so the receiver cannot drop them any
+    /// more.
     fn segment_count(&mut self) -> usize {
         while let Some(parcel) = self.pop_shared() {
             self.counted.push_back(parcel);
@@ -215,7 +226,7 @@ impl Consumer {
         self.counted_segment_count()
     }
 
-    /// Memory of the segments that were [counted](Self::segment_count).
+    /// Returns the memory in bytes of the parcels that were [counted](Self::segment_count).
     fn memory_bytes(&self) -> usize {
         self.counted.iter().map(Parcel::memory_bytes).sum()
     }
@@ -224,10 +235,12 @@ impl Consumer {
         self.counted.iter().map(Parcel::segment_count).sum()
     }
 
-    /// Whether the receiver is gone: nothing comes after what [`pop`](Self::pop) still gives.
+    /// Whether the receiver has closed the ring. Then no segment follows those that
+    /// [`pop`](Self::pop) still returns.
     fn is_closed(&self) -> bool {
         let is_alone = sync::Arc::strong_count(&self.shared) == 1;
-        // The count is read without order; what the receiver pushed before it let go is seen then.
+        // `strong_count` is a relaxed read. With this fence all that the receiver pushed before it
+        // dropped its end is visible.
         fence(Ordering::Acquire);
         is_alone
     }

@@ -1,16 +1,25 @@
-//! Segments packed into chunks, each behind a small header, and read out of them again.
+//! Packs segments into chunks, each after a small header, and reads them again.
+//!
+//! In: segments; chunks of the pool. Out: a [`Parcel`], whose segments can be read. Bound: the five
+//! chunks that the largest datagram can need. When full: [`Parcel::has_room`] returns false.
+//! Thread: the one that owns the parcel.
+//!
+//! ```text
+//!  many small segments in one chunk    header document header document ... free
+//!  one large segment in many chunks    header document, document, ...
+//! ```
 
 use crate::base::memory::{CHUNK_BYTES, Chunk};
 use crate::pipeline::segment::{Fields, Form, Segment, Span};
 use std::time::Instant;
 
-/// Bytes in front of each document in a chunk: its length and its fields.
+/// Bytes before each document in a chunk: its length, its form and the places of its fields.
 const RECORD_HEADER_BYTES: usize = 12;
 
-/// Chunks that the largest datagram (65,507 bytes) can take up.
+/// Chunks that the document of the largest datagram (65,507 bytes) can need.
 const CHUNKS_PER_PARCEL: usize = (65_535 + RECORD_HEADER_BYTES).div_ceil(CHUNK_BYTES);
 
-/// Segments packed together: many small ones in one chunk, or a large one over several.
+/// A container of packed segments: many small ones in one chunk, or a large one in several chunks.
 #[derive(Debug)]
 pub struct Parcel {
     chunks: [Option<Chunk>; CHUNKS_PER_PARCEL],
@@ -18,11 +27,11 @@ pub struct Parcel {
     opened_at: Instant,
 }
 
-/// A segment in a parcel. Its document comes in pieces when it spans chunks; a piece never ends
+/// A segment in a parcel. Its document has several pieces if it spans chunks. A piece never ends
 /// within a UTF-8 character.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedSegment<'a> {
-    /// Where the document's fields are.
+    /// The places of the document's fields.
     pub fields: Fields,
     length: usize,
     pieces: Pieces<'a>,
@@ -35,7 +44,7 @@ enum Pieces<'a> {
 }
 
 impl<'a> PackedSegment<'a> {
-    /// The pieces of the document, in order.
+    /// Returns the pieces of the document, in order.
     pub fn pieces(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (one, many) = match self.pieces {
             Pieces::One(document) => (Some(document), None),
@@ -48,12 +57,12 @@ impl<'a> PackedSegment<'a> {
         one.into_iter().chain(many)
     }
 
-    /// Length of the document in bytes.
+    /// Returns the length of the document in bytes.
     pub fn document_length_bytes(&self) -> usize {
         self.length
     }
 
-    /// A field of the document; `None` where it is absent or lies across two pieces.
+    /// Returns a field of the document, or `None` if it is absent or spans two pieces.
     pub fn field(&self, span: Span) -> Option<&'a [u8]> {
         let mut offset = usize::from(span.offset);
         let length = usize::from(span.length);
@@ -71,13 +80,14 @@ impl<'a> PackedSegment<'a> {
 }
 
 impl Parcel {
+    /// Creates a parcel without chunks.
     pub(super) fn new(opened_at: Instant) -> Self {
         Self { chunks: [const { None }; CHUNKS_PER_PARCEL], segment_count: 0, opened_at }
     }
 
-    /// The places of the chunks that a document of this length takes.
+    /// Returns the places for the chunks that a document of this length needs.
     pub(super) fn places(&mut self, document_bytes: usize) -> &mut [Option<Chunk>] {
-        // A cut between characters may leave up to three bytes of a chunk unused.
+        // A cut between two characters can leave up to three bytes of a chunk unused.
         let per_chunk = CHUNK_BYTES - 3;
         let chunk_count = if RECORD_HEADER_BYTES + document_bytes <= CHUNK_BYTES {
             1
@@ -87,22 +97,22 @@ impl Parcel {
         &mut self.chunks[..chunk_count]
     }
 
-    /// Number of segments packed.
+    /// Returns the number of segments in the parcel.
     pub fn segment_count(&self) -> usize {
         self.segment_count
     }
 
-    /// Memory that it takes up.
+    /// Returns the memory of its chunks in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.chunks.iter().flatten().count() * CHUNK_BYTES
     }
 
-    /// When its first segment came.
+    /// Returns the time of the drain that opened the parcel.
     pub fn opened_at(&self) -> Instant {
         self.opened_at
     }
 
-    /// The segments, in the order they came.
+    /// Returns the segments, in the order of their arrival.
     pub fn segments(&self) -> impl Iterator<Item = PackedSegment<'_>> {
         let spans_chunks = self.chunks[1].is_some();
         let mut rest = self.chunks[0].as_ref().map_or(&[][..], Chunk::filled);
@@ -119,12 +129,14 @@ impl Parcel {
         })
     }
 
+    /// Whether the first chunk has room for the document and its header. A parcel with several
+    /// chunks has no room.
     pub(super) fn has_room(&mut self, document: &[u8]) -> bool {
         let room = self.chunks[0].as_mut().map_or(0, |chunk| chunk.spare().len());
         self.chunks[1].is_none() && RECORD_HEADER_BYTES + document.len() <= room
     }
 
-    /// Packs a segment into the chunks taken, `chunks[0]` having room for the header at least.
+    /// Packs a segment into the chunks. The caller has made sure that they have room for it.
     pub(super) fn pack(&mut self, segment: &Segment<'_>) {
         let mut rest = segment.document;
         for (index, chunk) in self.chunks.iter_mut().flatten().enumerate() {
@@ -140,10 +152,11 @@ impl Parcel {
     }
 }
 
-/// Cuts off at most `room` bytes, between two characters if the text is UTF-8.
+/// Splits `text` after at most `room` bytes, between two characters if it is UTF-8.
 ///
-/// A byte that is no continuation byte starts a character, so to cut before one is always right;
-/// behind three continuation bytes no character goes on.
+/// In UTF-8 a byte that is not a continuation byte starts a character, so the text can be split
+/// before it. A character has at most three continuation bytes, so that it is enough to look at
+/// four bytes.
 fn cut(text: &[u8], room: usize) -> (&[u8], &[u8]) {
     if text.len() <= room {
         return (text, &[]);

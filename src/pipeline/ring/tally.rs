@@ -1,33 +1,36 @@
-//! How many segments of a ring are new, and for how many its consumer is to be woken.
+//! Counts the new segments of a ring and decides when its consumer is woken.
 //!
-//! In: what the producer pushes, what the consumer waits for. Out: to the producer, whether it has
-//! to wake the consumer; to the consumer, whether it may sleep. Both counts are one atomic number,
-//! so that neither side changes one and misses the other. Bound: 32 bits for each. Each side's
-//! methods run on its own thread; neither waits for the other.
+//! In: the number of segments that the producer pushes; the number that the consumer waits for.
+//! Out: whether the producer has to wake the consumer; whether the consumer may sleep. Bound: 32
+//! bits for each number. Threads: the producer's methods run on `receive-N`, the consumer's on
+//! `upload`; neither waits for the other.
+//!
+//! Both numbers are in one atomic, so that neither side can change one and miss a change of the
+//! other.
 
 use crate::base::sync::{AtomicU64, Ordering};
 
-/// For how many segments the consumer is woken before it has said anything.
+/// Number of segments for which the consumer is woken before it has called [`Tally::arm`].
 pub(super) const FIRST_WAKE_COUNT: u32 = 1;
 
-/// One ring's two counts.
+/// The two numbers of a ring, as the bits of [`Counts`].
 #[derive(Debug)]
 pub(super) struct Tally(AtomicU64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
-    /// Segments pushed since the consumer last found the queue empty.
+    /// Segments pushed since the consumer last found the ring empty.
     fresh: u32,
-    /// It is woken when there are so many.
+    /// Number of segments for which the consumer is woken.
     wake: u32,
 }
 
 impl Counts {
-    /// The bits of `fresh`; the others are those of `wake`.
+    /// The bits of `fresh`. The other bits are those of `wake`.
     const FRESH: u64 = u32::MAX as u64;
 
     fn of(bits: u64) -> Self {
-        // The halves.
+        // The casts keep one half each.
         Self { fresh: (bits & Self::FRESH) as u32, wake: (bits >> u32::BITS) as u32 }
     }
 
@@ -37,12 +40,13 @@ impl Counts {
 }
 
 impl Tally {
-    /// Nothing was pushed yet, and the first segment wakes the consumer.
+    /// Creates the counts of an empty ring, whose first segment wakes the consumer.
     pub(super) fn new() -> Self {
         Self(AtomicU64::new(Counts { fresh: 0, wake: FIRST_WAKE_COUNT }.bits()))
     }
 
-    /// The producer has made `count` segments visible; says whether it has to wake the consumer.
+    /// Counts `count` segments that the producer has made visible. Returns whether the producer has
+    /// to wake the consumer.
     #[must_use = "a consumer that is not woken may sleep on"]
     pub(super) fn add(&self, count: usize) -> bool {
         let count = count as u64;
@@ -51,25 +55,28 @@ impl Tally {
         fresh < wake && fresh + count >= wake
     }
 
-    /// The consumer is about to look for the last segments that were counted.
+    /// Sets the count of new segments to 0. The consumer calls it before it looks for the last
+    /// ones.
     ///
-    /// A read and write in one: a store would not order this and the look.
+    /// It is a read-modify-write, because a store would not be ordered before the look that
+    /// follows.
     pub(super) fn clear(&self) {
         self.0.fetch_and(!Counts::FRESH, Ordering::AcqRel);
     }
 
-    /// The consumer leaves segments that it has [cleared](Self::clear).
+    /// Counts one segment again. The consumer calls it if it leaves segments that it has
+    /// [cleared](Self::clear).
     pub(super) fn put_back(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Segments counted and not cleared.
+    /// Returns the number of segments that are counted and not cleared.
     pub(super) fn fresh_count(&self) -> usize {
         Counts::of(self.0.load(Ordering::Acquire)).fresh as usize
     }
 
-    /// From now on the consumer is woken for `wake_count` segments; says whether so many are
-    /// counted already, for which it may not be woken.
+    /// Sets the number of segments for which the consumer is woken. Returns whether so many are
+    /// counted already. The producer may not wake the consumer for these.
     #[must_use = "a consumer that sleeps over what waits already may sleep on"]
     pub(super) fn arm(&self, wake_count: usize) -> bool {
         let wake = u32::try_from(wake_count).unwrap_or(u32::MAX);

@@ -1,4 +1,5 @@
-//! The ring against a model of it, on one thread and on two; `tests/model` has all interleavings.
+//! Tests of the ring against a simple model, on one thread and on two. `tests/model` checks the
+//! interleavings.
 
 use super::*;
 use crate::pipeline::segment::{Fields, Form, Span};
@@ -82,7 +83,7 @@ fn a_large_document_spans_chunks_and_is_never_cut_within_a_character() {
     }
 }
 
-/// Whether a sleep until `wake_count` segments wait is over at once.
+/// Whether a sleep until `wake_count` segments wait ends at once.
 fn is_woken(rings: &mut Rings, wake_count: usize) -> bool {
     let woken = pin!(rings.woken(wake_count));
     woken.poll(&mut Context::from_waker(Waker::noop())).is_ready()
@@ -162,7 +163,7 @@ fn a_turn_ends_after_its_parcels_and_the_next_one_begins_with_another_ring() {
 }
 
 #[test]
-fn when_memory_is_used_up_the_oldest_parcel_gives_way_and_is_counted() {
+fn when_memory_is_used_up_the_oldest_parcel_is_dropped_and_counted() {
     let (mut producer, mut rings) = ring(Pool::new(3, 0), 10);
     let document = [b'x'; 10_000];
     assert_eq!((0..3).map(|_| push(&mut producer, &document)).sum::<u64>(), 0);
@@ -172,7 +173,7 @@ fn when_memory_is_used_up_the_oldest_parcel_gives_way_and_is_counted() {
 }
 
 #[test]
-fn when_there_is_nothing_to_displace_the_new_segment_is_counted() {
+fn when_there_is_no_older_parcel_the_new_segment_is_dropped_and_counted() {
     let pool = Pool::new(2, 1);
     let (mut producer, _rings) = ring(Arc::clone(&pool), 10);
     let elsewhere = pool.take_for_batch();
@@ -182,7 +183,7 @@ fn when_there_is_nothing_to_displace_the_new_segment_is_counted() {
 }
 
 #[test]
-fn a_full_queue_displaces_its_oldest_parcel() {
+fn a_full_queue_drops_its_oldest_parcel() {
     let (mut producer, mut rings) = ring(Pool::new(100, 0), 2);
     let documents: Vec<_> = (0..5u8).map(|byte| vec![byte; 16_000]).collect();
     let dropped: u64 = documents.iter().map(|document| push(&mut producer, document)).sum();
@@ -264,9 +265,9 @@ enum Step {
 }
 
 proptest! {
-    /// The model: a queue of documents, from whose front whole parcels may be missing.
+    /// The model is a queue of documents, of which whole parcels may be missing at the front.
     #[test]
-    fn the_ring_is_a_queue_that_forgets_its_oldest_and_says_how_many(
+    fn the_ring_is_a_queue_that_drops_its_oldest_and_counts_them(
         steps in proptest::collection::vec(
             prop_oneof![3 => (1usize..40_000).prop_map(Step::Push), 1 => Just(Step::Pop)], 1..80),
         chunk_count in 5usize..12,

@@ -1,10 +1,12 @@
-//! The ring and the pool as they are in the daemon, on loom's atomics: see `tests/ring.rs`.
+//! The daemon's own ring and pool, compiled with loom's atomics. `tests/ring.rs` checks them.
+//!
+//! In: files of `src`. Out: the same modules, with [`base::sync`] of this crate.
 
-// `clippy --all-targets` builds the unit tests of all targets: those in the included files are the
-// daemon's, and need what the daemon's tests need.
+// `clippy --all-targets` builds the unit tests of all targets. The unit tests in the included files
+// belong to the daemon's crate and need its other modules.
 #![cfg(not(test))]
 
-// The folders are those of the daemon, since its files name each other by them.
+// The modules have the same paths as in the daemon, because its files use these paths.
 #[path = "../../../src/base"]
 pub mod base {
     pub mod memory;

@@ -1,9 +1,13 @@
-//! What `src/base/sync.rs` names, on loom's atomics.
+//! The types of `src/base/sync.rs`, on loom's atomics.
 //!
-//! [`ArrayQueue`] is crossbeam's algorithm (crossbeam-queue 0.3), step by step
-//! and with its orderings: a queue under a lock would order more than it does, and the fence in
-//! `Consumer::is_closed` could not be missed. [`Arc`] counts as std's does; loom's own reads its
-//! count in sequentially consistent order. [`Notify`] keeps to what tokio's promises.
+//! In: loom's atomics and locks. Out: the names that ring and pool use. Bound: a model has two
+//! threads beside its own.
+//!
+//! [`ArrayQueue`] repeats the algorithm of crossbeam-queue 0.3 with the same memory orderings. A
+//! queue with a lock would order more memory accesses than the real one; the model could then not
+//! detect a missing fence in `Consumer::is_closed`. [`Arc`] counts like std's: loom's own `Arc`
+//! reads its count with sequentially consistent order. [`Notify`] does what tokio's documentation
+//! promises.
 
 pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use loom::thread::yield_now;
@@ -13,7 +17,7 @@ use std::ops::Deref;
 use std::sync::Mutex;
 use std::task::{Poll, Waker};
 
-/// A shared value whose strong count is read without order, as std's is.
+/// A shared value whose strong count is a relaxed read, like std's.
 #[derive(Debug)]
 pub struct Arc<T>(std::sync::Arc<Counted<T>>);
 
@@ -56,7 +60,7 @@ impl<T> Deref for Arc<T> {
     }
 }
 
-/// `tokio::sync::Notify` for one sleeper: a permit that does not add up.
+/// `tokio::sync::Notify` for one waiting thread. It stores one permit at most.
 #[derive(Debug)]
 pub struct Notify(loom::sync::Mutex<Sleeper>);
 
@@ -97,7 +101,7 @@ impl Notify {
     }
 }
 
-/// A bounded queue; head, tail and stamps are `{ lap, index }` in one number.
+/// A bounded queue. Head, tail and stamps hold a lap and an index in one number.
 pub struct ArrayQueue<T> {
     head: AtomicUsize,
     tail: AtomicUsize,
@@ -107,7 +111,8 @@ pub struct ArrayQueue<T> {
 
 struct Slot<T> {
     stamp: AtomicUsize,
-    /// Not modelled, and never waited for: who may touch it is what the stamp says.
+    /// The value. Its lock is not loom's and is always free: the stamp decides which thread may use
+    /// it.
     value: Mutex<Option<T>>,
 }
 
@@ -138,7 +143,8 @@ impl<T> ArrayQueue<T> {
         if index + 1 < self.slots.len() { at + 1 } else { lap.wrapping_add(self.one_lap) }
     }
 
-    /// Pushes; where the queue looks full, `when_full` gives the value back or ends it.
+    /// Pushes `value`. If the queue looks full, `when_full` returns the value to try again (`Ok`)
+    /// or to end (`Err`).
     fn push_or_else(
         &self,
         mut value: T,

@@ -1,15 +1,17 @@
-//! The hand-over from receivers to the sender thread under loom: over the interleavings of the
-//! threads and the values that each load may see, up to a bound on preemptions
-//! (`LOOM_MAX_PREEMPTIONS`).
+//! Model check of the ring: loom runs it over the interleavings of its threads.
 //!
-//! The code under test is the daemon's own, `src/pipeline/ring/` with the protocol in
-//! `src/pipeline/ring/handover.rs`: what is pushed, when the other side is woken, what is looked at
-//! in which order, when it may sleep. The two loops here call it as `src/pipeline/ingest.rs` and
-//! `src/pipeline/sender/mod.rs` do. The clock is left out: where the sender thread would sleep with
-//! a timer it goes on at once, which is one of the times at which the timer may fire. Where it
-//! sleeps without one it waits for the wake-up alone, and loom reports the deadlock if none comes.
+//! In: the daemon's own code, `src/pipeline/ring/`, whose protocol is in
+//! `src/pipeline/ring/handover.rs`. Out: a failure for an interleaving that loses a segment or a
+//! wake-up. Bound: a number of preemptions (`LOOM_MAX_PREEMPTIONS`, or that of each test).
 //!
-//! `tests/model/mutations/run` changes that code in a copy, and the check fails each time:
+//! loom also goes through the values that each relaxed load may return. The two loops here use the
+//! ring as `src/pipeline/ingest.rs` and `src/pipeline/sender/mod.rs` do, but without a clock. Where
+//! the sender would sleep with a timer, it continues at once: that is one of the times at which the
+//! timer may fire. Where it sleeps without a timer, only a wake-up ends its sleep, and loom reports
+//! a deadlock if there is none.
+//!
+//! `tests/model/mutations/run` changes the code in a copy and checks that the model fails each
+//! time:
 //!
 //! | mutation | how the check fails |
 //! |---|---|
@@ -21,11 +23,11 @@
 //! | `sleep-without-second-look` | deadlock |
 //! | `armed-after-look` | deadlock |
 //! | `left-segments-forgotten` | what a consumer leaves is not counted |
-//! | `closed-asked-after-counts` | a closed ring is said to hold less than it does |
+//! | `closed-asked-after-counts` | a closed ring is counted with too few segments |
 //! | `close-without-fence` | the same |
 //! | `closed-asked-after-rings` | segments are neither taken nor dropped |
 //!
-//! A deadlock ends the whole run ("panic in a destructor"); the lines above that say which test.
+//! A deadlock ends the whole run with "panic in a destructor". The lines above it name the test.
 
 use loom::thread;
 use std::pin::pin;
@@ -37,21 +39,22 @@ use xrayd_model::base::memory::{CHUNK_BYTES, Pool};
 use xrayd_model::pipeline::ring::{Producer, Progress, Rings};
 use xrayd_model::pipeline::segment::{Fields, Segment};
 
-/// A number of segments to be woken for, while the clock runs.
+/// Number of segments for which the sender is woken while its timer runs.
 const WAKE_COUNT: usize = 3;
 
-/// So many that memory is never low: a receiver that finds it low wakes the sender thread always,
-/// which would hide every wake-up that is missing.
+/// Enough chunks that memory is never low. A receiver that finds memory low always wakes the
+/// sender, which would hide a missing wake-up.
 const CHUNK_COUNT: usize = 12;
 
-/// A document of which many fit into a chunk.
+/// A small document, of which many fit into a chunk.
 const SMALL: &[u8] = b"x";
-/// A document that has a chunk, and so a parcel, to itself.
+/// A large document, which needs a chunk and so a parcel for itself.
 const LARGE: &[u8] = &[b'x'; CHUNK_BYTES / 2];
 
-/// Goes through the interleavings of `model`, which may have two threads beside its own.
+/// Runs `model`, which may start two threads, over its interleavings.
 ///
-/// The bounds are what takes seconds; without one the larger models do not end in minutes.
+/// With the bounds that the tests give, a run takes seconds. Without a bound the larger models do
+/// not end within minutes.
 fn check(preemption_bound: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.max_threads = 3;
@@ -67,7 +70,7 @@ fn check(preemption_bound: usize, model: impl Fn() + Sync + Send + 'static) {
     println!("{name}: {} interleavings", run_count.load(Ordering::Relaxed));
 }
 
-/// Wakes a thread of the model.
+/// A waker that unparks a thread of the model.
 struct Unpark(thread::Thread);
 
 impl Wake for Unpark {
@@ -76,7 +79,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Sleeps until `event` is there.
+/// Parks the thread until `event` is ready.
 fn block_on(event: impl Future<Output = ()>) {
     let mut event = pin!(event);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -85,7 +88,7 @@ fn block_on(event: impl Future<Output = ()>) {
     }
 }
 
-/// What a receiver does: `src/pipeline/ingest.rs` without the parser.
+/// The part of a receiver that uses the ring, like `src/pipeline/ingest.rs` without the parser.
 struct Ingest {
     producer: Producer,
     pushed_count: u64,
@@ -103,19 +106,19 @@ impl Ingest {
         drain.commit();
     }
 
-    /// Closes the ring; says how many segments it had been given, and how many were dropped.
+    /// Closes the ring. Returns how many segments were pushed and how many were dropped.
     fn close(self) -> (u64, u64) {
         drop(self.producer);
         (self.pushed_count, self.dropped_count)
     }
 }
 
-/// What the sender thread does with the rings, for a clock that may show any time at any time.
+/// The part of the sender that uses the rings, with a timer that may fire at any time.
 struct Sender {
     rings: Rings,
     parcels_per_turn: usize,
     taken_count: u64,
-    /// Whether it looks into the rings at some time, though it is not woken.
+    /// Whether a timer runs, so that the sender looks at the rings without a wake-up.
     is_clock_running: bool,
 }
 
@@ -140,7 +143,7 @@ impl Sender {
 
     fn sleep(&mut self) {
         if self.is_clock_running {
-            // The time has come at once, where no receiver was faster.
+            // The timer fires at once, unless a receiver was faster.
             let woken = pin!(self.rings.woken(WAKE_COUNT));
             let _ = woken.poll(&mut Context::from_waker(Waker::noop()));
         } else {
@@ -148,8 +151,7 @@ impl Sender {
         }
     }
 
-    /// Sleeps and takes until it has `segment_count` segments, the receivers staying where they
-    /// are.
+    /// Sleeps and takes until it has `segment_count` segments. The receivers keep their rings open.
     fn take_all(&mut self, segment_count: u64) {
         loop {
             let progress = self.take();
@@ -162,7 +164,7 @@ impl Sender {
         }
     }
 
-    /// Sleeps and takes until the rings are closed and empty; says how many segments that gave.
+    /// Sleeps and takes until the rings are closed and empty. Returns the number of segments taken.
     fn take_to_the_end(mut self) -> u64 {
         loop {
             match self.take() {
@@ -173,7 +175,7 @@ impl Sender {
         }
     }
 
-    /// Segments in the fullest ring.
+    /// Returns the number of segments in the fullest ring.
     fn waiting_count(&self) -> usize {
         let mut waiting_count = 0;
         let _ = self.rings.begin_turn(1, |count| {
@@ -221,7 +223,8 @@ fn a_segment_wakes_a_consumer_that_found_nothing() {
 fn a_segment_that_comes_between_the_last_look_and_the_arming_is_not_slept_over() {
     check(4, || {
         let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
-        // As after the last segments that it took: not woken for a single one.
+        // The sender has armed a wake-up for more than one segment, as it does while its timer
+        // runs.
         sender.is_clock_running = true;
         sender.sleep();
         let receiver = thread::spawn(move || {
@@ -276,7 +279,7 @@ fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
         });
         let progress = sender.take();
         receiver.join().unwrap();
-        // Or it found none, while the receiver had the open one.
+        // Otherwise it found no parcel, because the receiver had the open one.
         if progress == Progress::More {
             assert_eq!((sender.taken_count, sender.rings.is_empty()), (1, false));
         }
@@ -376,7 +379,7 @@ fn what_is_not_taken_is_counted_as_dropped_when_the_queue_is_full() {
 fn no_more_chunks_are_out_than_there_are_and_all_come_back() {
     check(4, || {
         let pool = Pool::new(1, 0);
-        // Not loom's: it is the truth, and takes no part in the interleaving.
+        // std's atomic, not loom's: it counts what really happens and adds no interleavings.
         let out_count = Arc::new(AtomicUsize::new(0));
         let work = |pool: Arc<Pool>, out_count: Arc<AtomicUsize>| {
             for _ in 0..2 {
