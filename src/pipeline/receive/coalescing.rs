@@ -20,7 +20,9 @@
 //!        │ like awake   │ the kernel dropped a datagram, or
 //!        └──────────────┘ more than half a queue was waiting
 //!
-//!  rate = datagrams/s in the last window; expected = rate × pause_max, in datagrams
+//!  rate: datagrams/s in the last window
+//!  expected: rate × pause_max, in datagrams
+//!  a pause lasts 256/rate or pause_max, whichever is shorter
 //! ```
 //!
 //! A wake-up costs more than a system call, and a wake-up by a timer up to eight times as much as a
@@ -46,9 +48,9 @@ const COLLECT_MIN: f64 = 12.0;
 
 /// Datagrams that a pause has to collect, or a receiver that pauses ends its pauses.
 ///
-/// Half of [`COLLECT_MIN`], so that a rate near the bound does not switch to and fro. With one
-/// bound a receiver at 1,000/s woke 219 times a second instead of 73 times (strace, commit 3e453b2;
-/// `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
+/// Half of [`COLLECT_MIN`], so that a rate near the bound does not switch back and forth. With a
+/// single bound a receiver at 1,000/s woke 219 times a second instead of 73 times (strace, commit
+/// 3e453b2; `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
 const COLLECT_MIN_ONCE_PAUSED: f64 = 6.0;
 
 /// Datagrams that a pause collects at most.
@@ -88,7 +90,7 @@ const DRAIN_WINDOW: Duration = Duration::from_millis(5);
 
 /// Time without pauses after a pause that was too long.
 ///
-/// Beside a compiler that used the same processors, receivers lost 200,000 datagrams in two runs
+/// While a compiler ran on the same processors, receivers lost 200,000 datagrams in two runs
 /// flat out without this state, and 7,000 to 15,000 with it (`perf/results/2026-11-25-receive.md`,
 /// "What lost", Intel Xeon).
 const SUSPENDED_TIME: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@
 //! to a [`Sink`], which copies them before its call returns. Bound: the receive slots of each
 //! receiver, and the kernel's queue of each socket. When full: the kernel drops datagrams and
 //! counts them; the sink gets the count. Thread: `receive-N`, one per socket. Receivers share no
-//! memory.
+//! buffers.
 //!
 //! ```text
 //!                              a receiver's thread (run.rs)
@@ -22,7 +22,8 @@
 //! # When to wait, and how many receivers to use
 //!
 //! Two controllers follow the rate of datagrams. Neither reads a clock or a socket when it decides.
-//! Each begins with a drawing of its states, and each of its constants names its measurement.
+//! Each file begins with a drawing of the states. Each constant has its unit, and the measurement
+//! behind it or the remark that it was chosen.
 //!
 //! - Coalescing (`coalescing.rs`) is part of every receiver. It measures the receiver's rate and
 //!   says how long to sleep when the queue is empty.
@@ -61,7 +62,7 @@ use std::fmt;
 ///
 /// A slot has 1,025 cache lines of 64 bytes. The number is odd so that the starts of the slots fall
 /// into different sets of the cache: a drain with `recvmmsg` took 8 % less time than with slots of
-/// 65,536 bytes (`benches/receive.rs` on 2026-11-24, one run, machine not recorded).
+/// 65,536 bytes (`benches/receive.rs`, 2026-11-24; the machine was not recorded).
 pub const RECEIVE_SLOT_BYTES: usize = 64 * 1024 + 64;
 
 /// A way to receive datagrams from a socket.

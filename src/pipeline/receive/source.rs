@@ -31,7 +31,7 @@ pub(super) trait Source {
     fn wait(&mut self) -> Result<bool, ReceiveError>;
 
     /// Looks at the socket once, without waiting, and lends `sink` the datagrams that it takes.
-    /// (`tokio-uring` waits here: see there.)
+    /// The `tokio-uring` backend may sleep here, because its runtime submits reads only then.
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError>;
 
     /// Ends the backend. Datagrams that it has already taken off the kernel's queue go to `sink`.

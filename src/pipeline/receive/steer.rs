@@ -1,4 +1,4 @@
-//! Decides over how many receivers the datagrams of a group are spread, and tells the kernel.
+//! Decides over how many receivers a group spreads its datagrams, and has the kernel do it.
 //!
 //! In: the rate of the group's first receiver, which is its share of the whole. Out: a program in
 //! the kernel that gives each datagram to one of the first sockets of the group, chosen by a random
@@ -14,7 +14,7 @@
 //!  burst: 128 datagrams in a row at more than 30,000/s, counted at the first receiver
 //!  calm:  12,500/s or less at the first receiver, as a mean over 1 s
 //!  2 ms at least between two changes
-//!  count_min: so many queues together have room for 1,024 datagrams of 1,000 bytes
+//!  count_min: least number of sockets whose queues have room for 1,024 datagrams of 1,000 bytes
 //! ```
 //!
 //! Few receivers are used while the rate is low, so that each wake-up takes many datagrams. Within
@@ -157,7 +157,7 @@ impl Steering {
     /// # Errors
     ///
     /// Returns an error if the kernel does not take the program. The kernel then spreads the
-    /// datagrams by a hash of the sender's address.
+    /// datagrams by a hash of the client's address.
     pub(super) fn start(first: &ReceiveSocket, socket_count: usize) -> io::Result<Self> {
         let count_min =
             BURST_BYTES.div_ceil(first.queue().granted_bytes.max(1)).clamp(1, socket_count);

@@ -15,7 +15,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// Receive slots of the last drain. Few, because the backend's own slots are still allocated.
 const LAST_SLOT_COUNT: usize = 4;
 
-/// Takes one datagram per slot at most.
+/// Takes up to one datagram per slot, and lends them to `sink`.
+///
+/// # Errors
+///
+/// Returns [`ReceiveError::Read`] if reading the socket fails in a way that does not pass by
+/// itself.
 pub(super) fn take(
     slots: &mut DatagramSlots,
     socket: BorrowedFd<'_>,
@@ -32,16 +37,16 @@ pub(super) fn take(
     }
 }
 
-/// Whether the next call can succeed after this error: a signal interrupted the call, or an ICMP
-/// message came for a datagram that this socket has not sent.
+/// Whether the next call can succeed after this error. `EINTR`: a signal interrupted the call.
+/// `ECONNREFUSED`: an ICMP message arrived, which does not concern a socket that only receives.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused)
 }
 
 /// Takes the datagrams that are queued now, and reports the kernel's last drops.
 ///
-/// It ends after as many datagrams as the queue can hold, so that a client that never stops sending
-/// cannot delay the shutdown.
+/// The drain ends after as many datagrams as the queue can hold, so that a client that never stops
+/// sending cannot delay the shutdown.
 pub(super) fn drain_queue(
     socket: &ReceiveSocket,
     drops: &mut DropWatch,
