@@ -1,5 +1,7 @@
 //! xrayd: a drop-in replacement for the AWS X-Ray daemon.
 //!
+//! `docs/architecture.md` explains the design, `docs/glossary.md` the terms.
+//!
 //! Data flows in one direction. The code has seven rooms, in layers. A room uses only rooms of the
 //! layers below it. The parts of a room have an order too, and a part uses only parts before it.
 //! `tests/tidy` checks both.

@@ -189,7 +189,7 @@ impl Flow {
         systemd::stopping();
         match &result {
             Ok(()) => info!("Got shutdown signal: sending what is left"),
-            Err(failure) => error!("{failure}. Sending what is left, then shutdown"),
+            Err(failure) => error!("{failure}. Sending what is left, then ending"),
         }
         self.end(telemetry, server, signals).await;
         result
@@ -210,7 +210,7 @@ impl Flow {
             shutdown.time -= telemetry_time;
         }
         let ended = panics::caught(async {
-            panics::inject("shutdown");
+            panics::inject("ending");
             tokio::select! {
                 held_count = shutdown.run(receivers, upload, account) => Some(held_count),
                 () = signals.next() => None,

@@ -141,7 +141,7 @@ def test_every_warning_and_error_is_explained():
 
 
 def test_every_reason_for_not_being_ready_is_explained():
-    source = (ROOT / "src/base/status.rs").read_text()
+    source = (ROOT / "src/base/conditions.rs").read_text()
     codes = re.findall(r'=> "([a-z]+_[a-z]+)"', source.split("#[cfg(test)]\nmod tests {")[0])
     assert len(codes) >= 6
     for code in codes:

@@ -203,3 +203,15 @@ fn a_planted_use_is_seen_wherever_it_stands() {
 fn a_use_of_everything_is_refused() {
     planted("src/pipeline/ring/mod.rs", "use crate::*;");
 }
+
+#[test]
+fn the_page_on_the_architecture_has_the_rooms() {
+    let page = include_str!("../../docs/architecture.md");
+    let (_, block) = page.split_once("```rooms\n").expect("the page has a block of rooms");
+    let (block, _) = block.split_once("```").expect("the block has an end");
+    let line = |room: &Room| match room.uses {
+        [] => format!("{}: uses nothing\n", room.name),
+        uses => format!("{}: uses {}\n", room.name, uses.join(", ")),
+    };
+    assert_eq!(block, ROOMS.iter().map(line).collect::<String>());
+}

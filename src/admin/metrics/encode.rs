@@ -149,7 +149,7 @@ impl Source {
         let conditions = Condition::ALL
             .map(|condition| (condition.code(), u64::from(moment.conditions[condition as usize])));
         let help = "Whether this keeps segments from being sent, as GET /ready has it";
-        encode_family(encoder, ("condition", "code"), help, &conditions)
+        encode_family(encoder, ("trouble", "code"), help, &conditions)
     }
 
     /// What is held, by who holds it; without what the sender thread has not said.
