@@ -78,7 +78,8 @@ impl DatagramSlots {
         // costs 0.39 us of CPU time; a loop of `recv`, which wakes for each datagram, takes 2.73 us
         // (AMD EPYC, perf/results/2026-11-25-receive-epyc.md), on the Intel Xeon 0.77 and 1.44 us
         // (perf/results/2026-11-25-receive.md). In bursts of 1,500 it is 0.44 against 1.06 us on
-        // the EPYC, but 0.98 against 0.85 us on the Xeon. rustix and socket2 do not offer the call.
+        // the EPYC, but 0.98 against 0.85 us on the Xeon. rustix and socket2 do not offer the call,
+        // and the wrapper of nix writes all headers again for each call.
         let result = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),

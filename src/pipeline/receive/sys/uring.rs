@@ -144,8 +144,9 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         let to_submit = u32::try_from(self.ring.submission().len()).unwrap_or(0);
         // SAFETY: there is no argument for the kernel to read, and `push` states why the submitted
         // entries are sound.
-        // JUSTIFICATION: the crate's safe `submit` does not set IORING_ENTER_GETEVENTS. With
-        // DEFER_TASKRUN it would find no datagrams.
+        // JUSTIFICATION: under DEFER_TASKRUN the kernel produces completions only for a call with
+        // IORING_ENTER_GETEVENTS. The crate's safe `submit` sets that flag only if it waits, or if
+        // the kernel reports pending work, which needs another setup flag (io-uring 0.7.16).
         let looked = unsafe {
             let submitter = self.ring.submitter();
             submitter.enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None)
