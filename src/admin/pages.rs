@@ -7,7 +7,7 @@ use crate::admin::health::Health;
 use crate::admin::metrics::{self, Metrics};
 use crate::base::address::is_loopback;
 use crate::base::http_server::{
-    ConnectionSlot, Handler, Requests, crowded, discard, failure, json,
+    ConnectionSlot, Handler, Requests, discard, error_answer, json, too_many_requests,
 };
 use crate::pipeline::tail::{Tail, WAIT_TIME};
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl Pages {
         Self { tail, ..self }
     }
 
-    async fn pass_to(
+    async fn pass_to_fallback(
         &self,
         fallback: &dyn Fallback,
         request: Request<Incoming>,
@@ -76,21 +76,21 @@ impl Pages {
 
     /// What has come, for `xray tail`: documents may hold secrets, so for nobody else than programs
     /// on this host. A browser is none: a page could be made to ask by a name of its own.
-    async fn tail_page(&self, head: &Parts, is_local: bool) -> Response<Bytes> {
+    async fn tail_answer(&self, head: &Parts, is_local: bool) -> Response<Bytes> {
         let Some(tail) = &self.tail else {
             let why = "this daemon cannot be followed; Tail: true in its configuration lets it be";
-            return failure(StatusCode::NOT_FOUND, why);
+            return error_answer(StatusCode::NOT_FOUND, why);
         };
         let host = head.headers.get(HOST).map(|host| Authority::try_from(host.as_bytes()));
         let is_for_loopback = host.is_some_and(|host| host.is_ok_and(|host| is_loopback(&host)));
         let is_browser =
             ["origin", "sec-fetch-site"].iter().any(|it| head.headers.contains_key(*it));
         if head.method != Method::GET || !is_local || !is_for_loopback || is_browser {
-            return failure(StatusCode::FORBIDDEN, "only programs on this host may follow");
+            return error_answer(StatusCode::FORBIDDEN, "only programs on this host may follow");
         }
         let after = head.uri.query().and_then(|query| query.strip_prefix("after="));
         let Ok(after) = after.map(str::parse).transpose() else {
-            return failure(StatusCode::BAD_REQUEST, "after= is the number of a segment");
+            return error_answer(StatusCode::BAD_REQUEST, "after= is the number of a segment");
         };
         match tail.read(after, WAIT_TIME).await {
             Ok(body) => {
@@ -99,11 +99,11 @@ impl Pages {
                 answer.headers_mut().insert(CONTENT_TYPE, content_type);
                 answer
             }
-            Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+            Err(error) => error_answer(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         }
     }
 
-    async fn own_page(&self, path: &str) -> Response<Bytes> {
+    async fn own_answer(&self, path: &str) -> Response<Bytes> {
         match path {
             "/health" => page(self.health.live().await),
             "/ready" => page(self.health.ready()),
@@ -130,17 +130,17 @@ impl Handler for Pages {
             let (head, _) = request.into_parts();
             return tokio::select! {
                 biased;
-                answer = self.tail_page(&head, is_local) => answer,
-                () = slot.dismissed() => crowded(),
+                answer = self.tail_answer(&head, is_local) => answer,
+                () = slot.asked_to_close() => too_many_requests(),
             };
         }
         if matches!(path, "/health" | "/ready" | "/metrics") {
-            slot.stay();
+            slot.stop_waiting();
             return match *request.method() {
-                Method::GET | Method::HEAD => self.own_page(path).await,
+                Method::GET | Method::HEAD => self.own_answer(path).await,
                 _ => {
                     let why = "only GET is allowed here";
-                    let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, why);
+                    let mut answer = error_answer(StatusCode::METHOD_NOT_ALLOWED, why);
                     answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                     answer
                 }
@@ -148,11 +148,11 @@ impl Handler for Pages {
         }
         let Some(fallback) = &self.fallback else {
             let why = "there is no such page; there are GET /health, /ready and /metrics";
-            return failure(StatusCode::NOT_FOUND, why);
+            return error_answer(StatusCode::NOT_FOUND, why);
         };
-        match self.requests.turn(slot).await {
-            Some(_turn) => self.pass_to(&**fallback, request).await,
-            None => crowded(),
+        match self.requests.admit(slot).await {
+            Some(_permit) => self.pass_to_fallback(&**fallback, request).await,
+            None => too_many_requests(),
         }
     }
 

@@ -169,13 +169,13 @@ mod tests {
     #[tokio::test]
     async fn an_upload_thread_that_answers_late_lives_and_one_that_is_gone_does_not() {
         let (health, account, _sender) = health();
-        let mut taker = account.occupancy_queries();
+        let mut queries = account.occupancy_queries();
         let (wedged, ()) = tokio::join!(health.is_upload_thread_wedged(), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            taker.asked().await.answer(Held::default());
+            queries.next().await.answer(Held::default());
         });
         assert!(!wedged);
-        drop(taker);
+        drop(queries);
         assert!(health.is_upload_thread_wedged().await);
         assert_eq!(health.live().await.0, StatusCode::SERVICE_UNAVAILABLE);
     }

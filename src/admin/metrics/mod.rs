@@ -110,10 +110,10 @@ mod tests {
 
     /// The metrics of an account whose sender thread holds this.
     async fn text(metrics: &Metrics, held: Held) -> String {
-        let mut taker = metrics.0.account.occupancy_queries();
+        let mut queries = metrics.0.account.occupancy_queries();
         let answers = async {
             loop {
-                taker.asked().await.answer(held);
+                queries.next().await.answer(held);
             }
         };
         tokio::select! {

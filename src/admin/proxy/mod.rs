@@ -141,7 +141,7 @@ impl Proxy {
             Err(failure) => {
                 self.account.proxy.failed.add(1);
                 FAILED.log(|more| warn!("{name} of a client failed: {failure}{more}"));
-                http_server::failure(failure.status(), &failure.to_string())
+                http_server::error_answer(failure.status(), &failure.to_string())
             }
         }
     }
@@ -262,7 +262,7 @@ impl Fallback for Proxy {
         };
         self.account.proxy.refused.add(1);
         REFUSED.log(|more| info!("{} of a client is refused: {why}{more}", name_of(head)));
-        Some(http_server::failure(status, &why))
+        Some(http_server::error_answer(status, &why))
     }
 
     fn answer(

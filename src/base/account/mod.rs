@@ -9,7 +9,7 @@
 mod occupancy;
 mod sizes;
 
-pub use occupancy::{Held, OccupancyQueries, Question};
+pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
 pub use sizes::Sizes;
 
 use crate::base::clock::{Clock, Moment};
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Who asks what is held waits so long for the answer.
-const CENSUS_TIMEOUT: Duration = Duration::from_secs(1);
+const OCCUPANCY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A monotonic count of things.
 #[derive(Debug, Default)]
@@ -256,7 +256,7 @@ pub struct Account {
     /// How long requests take, and how full batches are.
     pub sizes: Sizes,
     rate_limit: AtomicU64,
-    occupancy: OnceLock<mpsc::UnboundedSender<Question>>,
+    occupancy: OnceLock<mpsc::UnboundedSender<OccupancyQuery>>,
     rejected: [Counter; RejectReason::ALL.len()],
     dropped: [Counter; DropReason::ALL.len()],
     request_failures: [Counter; RequestFailure::ALL.len()],
@@ -307,9 +307,9 @@ impl Account {
     /// What is held at the moment, counted by walking what holds it; `None` when nobody can tell
     /// yet, or soon enough.
     pub async fn held(&self) -> Option<Held> {
-        let (question, answer) = Question::new();
-        self.occupancy.get()?.send(question).ok()?;
-        tokio::time::timeout(CENSUS_TIMEOUT, answer).await.ok()?.ok()
+        let (query, answer) = OccupancyQuery::new();
+        self.occupancy.get()?.send(query).ok()?;
+        tokio::time::timeout(OCCUPANCY_TIMEOUT, answer).await.ok()?.ok()
     }
 
     /// Sets how many documents a second are sent at most; `None`: no limit.

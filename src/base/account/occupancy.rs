@@ -1,6 +1,6 @@
 //! How much is held: asked of the one thread that can walk all that holds something.
 //!
-//! In: a question, from any thread. Out: [`Held`], counted one by one. Nothing is counted unless
+//! In: a query, from any thread. Out: [`Held`], counted one by one. Nothing is counted unless
 //! somebody asks.
 
 use tokio::sync::{mpsc, oneshot};
@@ -28,10 +28,10 @@ pub struct Held {
 
 /// Somebody wants to know what is held.
 #[derive(Debug)]
-pub struct Question(oneshot::Sender<Held>);
+pub struct OccupancyQuery(oneshot::Sender<Held>);
 
-impl Question {
-    /// A question, and where its answer comes to.
+impl OccupancyQuery {
+    /// A query, and where its answer comes to.
     pub(super) fn new() -> (Self, oneshot::Receiver<Held>) {
         let (sender, answer) = oneshot::channel();
         (Self(sender), answer)
@@ -46,13 +46,13 @@ impl Question {
 
 /// Where the questions come to: the one who can walk all that holds segments.
 #[derive(Debug)]
-pub struct OccupancyQueries(pub(super) mpsc::UnboundedReceiver<Question>);
+pub struct OccupancyQueries(pub(super) mpsc::UnboundedReceiver<OccupancyQuery>);
 
 impl OccupancyQueries {
     /// Waits until somebody asks.
-    pub async fn asked(&mut self) -> Question {
+    pub async fn next(&mut self) -> OccupancyQuery {
         match self.0.recv().await {
-            Some(question) => question,
+            Some(query) => query,
             // The account is gone, and with it everybody who could ask.
             None => std::future::pending().await,
         }

@@ -3,7 +3,7 @@
 //! In: a request whose body is not read yet. Out: the request with its body, or the answer that
 //! says why not. Bounds: requests at a time, the size of a body, large bodies at a time.
 
-use super::{ConnectionSlot, READ_TIMEOUT, failure};
+use super::{ConnectionSlot, READ_TIMEOUT, error_answer};
 use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
 use http::request::Parts;
@@ -28,15 +28,15 @@ const LARGE_BODY_COUNT_MAX: usize = 4;
 /// The places of the requests that are under way.
 #[derive(Debug)]
 pub struct Requests {
-    places: Semaphore,
-    large_bodies: Semaphore,
+    permits: Semaphore,
+    large_body_permits: Semaphore,
 }
 
 impl Default for Requests {
     fn default() -> Self {
         Self {
-            places: Semaphore::new(REQUEST_COUNT_MAX),
-            large_bodies: Semaphore::new(LARGE_BODY_COUNT_MAX),
+            permits: Semaphore::new(REQUEST_COUNT_MAX),
+            large_body_permits: Semaphore::new(LARGE_BODY_COUNT_MAX),
         }
     }
 }
@@ -44,14 +44,14 @@ impl Default for Requests {
 impl Requests {
     /// Waits until it is the turn of a request; `None` when that takes too long, or its connection
     /// has to give way.
-    pub async fn turn(&self, slot: &ConnectionSlot) -> Option<SemaphorePermit<'_>> {
-        let turn = tokio::select! {
+    pub async fn admit(&self, slot: &ConnectionSlot) -> Option<SemaphorePermit<'_>> {
+        let permit = tokio::select! {
             biased;
-            turn = tokio::time::timeout(READ_TIMEOUT, self.places.acquire()) => turn.ok()?.ok(),
-            () = slot.dismissed() => None,
+            permit = tokio::time::timeout(READ_TIMEOUT, self.permits.acquire()) => permit.ok()?.ok(),
+            () = slot.asked_to_close() => None,
         };
-        slot.stay();
-        turn
+        slot.stop_waiting();
+        permit
     }
 
     /// Reads the body of a request and hands the whole to `answer`; the body's place is taken until
@@ -65,24 +65,27 @@ impl Requests {
         let too_large = "the request's body is larger than 5 MB";
         if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
             discard(&head, body).await;
-            return failure(StatusCode::PAYLOAD_TOO_LARGE, too_large);
+            return error_answer(StatusCode::PAYLOAD_TOO_LARGE, too_large);
         }
         let is_small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY_BYTES_MAX);
-        let place = async { if is_small { None } else { self.large_bodies.acquire().await.ok() } };
-        let Ok(_place) = tokio::time::timeout(READ_TIMEOUT, place).await else {
+        let permit =
+            async { if is_small { None } else { self.large_body_permits.acquire().await.ok() } };
+        let Ok(_permit) = tokio::time::timeout(READ_TIMEOUT, permit).await else {
             let why = "too many large requests are on their way already; try again";
-            return failure(StatusCode::SERVICE_UNAVAILABLE, why);
+            return error_answer(StatusCode::SERVICE_UNAVAILABLE, why);
         };
         match tokio::time::timeout(READ_TIMEOUT, read(&mut body)).await {
             Ok(Ok(bytes)) => answer(Request::from_parts(head, bytes)).await,
             Ok(Err(BodyError::TooLarge)) => {
                 discard(&head, body).await;
-                failure(StatusCode::PAYLOAD_TOO_LARGE, too_large)
+                error_answer(StatusCode::PAYLOAD_TOO_LARGE, too_large)
             }
             Ok(Err(BodyError::Broken)) => {
-                failure(StatusCode::BAD_REQUEST, "the request's body broke off")
+                error_answer(StatusCode::BAD_REQUEST, "the request's body broke off")
             }
-            Err(_) => failure(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
+            Err(_) => {
+                error_answer(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly")
+            }
         }
     }
 }

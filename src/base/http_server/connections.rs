@@ -20,25 +20,29 @@ pub struct Connections {
 /// A connection's place in the line; it leaves the line when this is dropped.
 #[derive(Debug)]
 pub struct ConnectionSlot {
-    line: Arc<Connections>,
+    connections: Arc<Connections>,
     /// `None` before it has first waited.
     number: Mutex<Option<u64>>,
-    is_to_go: Arc<watch::Sender<bool>>,
+    close_request: Arc<watch::Sender<bool>>,
 }
 
 impl Connections {
     /// A connection begins to wait.
-    pub fn join(self: &Arc<Self>) -> ConnectionSlot {
-        let is_to_go = Arc::new(watch::Sender::new(false));
-        let slot = ConnectionSlot { line: Arc::clone(self), number: Mutex::default(), is_to_go };
-        slot.wait();
+    pub fn register(self: &Arc<Self>) -> ConnectionSlot {
+        let close_request = Arc::new(watch::Sender::new(false));
+        let slot = ConnectionSlot {
+            connections: Arc::clone(self),
+            number: Mutex::default(),
+            close_request,
+        };
+        slot.start_waiting();
         slot
     }
 
     /// Tells the connection that has waited longest to go, if any waits.
-    pub fn dismiss_first(&self) {
-        if let Some((_, is_to_go)) = self.lock().pop_first() {
-            is_to_go.send_replace(true);
+    pub fn close_longest_waiting(&self) {
+        if let Some((_, close_request)) = self.lock().pop_first() {
+            close_request.send_replace(true);
         }
     }
 
@@ -49,40 +53,40 @@ impl Connections {
 
 impl ConnectionSlot {
     /// The connection waits, from now on.
-    pub fn wait(&self) {
+    pub fn start_waiting(&self) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = self.line.lock();
+        let mut waiting = self.connections.lock();
         if let Some(before) = *number {
             waiting.remove(&before);
         }
-        let next = self.line.next_number.fetch_add(1, Ordering::Relaxed);
+        let next = self.connections.next_number.fetch_add(1, Ordering::Relaxed);
         *number = Some(next);
-        waiting.insert(next, Arc::clone(&self.is_to_go));
+        waiting.insert(next, Arc::clone(&self.close_request));
     }
 
     /// The connection waits no more: it is being answered, and stays until it has its answer.
-    pub fn stay(&self) {
+    pub fn stop_waiting(&self) {
         let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = *number {
-            self.line.lock().remove(&number);
+            self.connections.lock().remove(&number);
         }
     }
 
     /// Waits until the connection is told to go; that stays said.
-    pub async fn dismissed(&self) {
+    pub async fn asked_to_close(&self) {
         // The sender is there for as long as this is.
-        let _ = self.is_to_go.subscribe().wait_for(|is_to_go| *is_to_go).await;
+        let _ = self.close_request.subscribe().wait_for(|close_request| *close_request).await;
     }
 
     /// Whether the connection is told to go.
-    pub fn is_dismissed(&self) -> bool {
-        *self.is_to_go.borrow()
+    pub fn is_asked_to_close(&self) -> bool {
+        *self.close_request.borrow()
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.stay();
+        self.stop_waiting();
     }
 }
 
@@ -92,30 +96,31 @@ mod tests {
 
     #[tokio::test]
     async fn also_the_very_first_one_is_told_to_go() {
-        let line = Arc::new(Connections::default());
-        let [first, second] = [line.join(), line.join()];
-        line.dismiss_first();
-        assert!(first.is_dismissed() && !second.is_dismissed());
+        let connections = Arc::new(Connections::default());
+        let [first, second] = [connections.register(), connections.register()];
+        connections.close_longest_waiting();
+        assert!(first.is_asked_to_close() && !second.is_asked_to_close());
     }
 
     #[tokio::test]
     async fn the_one_that_has_waited_longest_goes_and_who_is_answered_stays() {
-        let line = Arc::new(Connections::default());
-        let [first, second, third] = [line.join(), line.join(), line.join()];
-        first.stay();
-        line.dismiss_first();
-        second.dismissed().await;
-        first.wait();
-        line.dismiss_first();
-        third.dismissed().await;
-        assert!(!first.is_dismissed());
-        line.dismiss_first();
-        first.dismissed().await;
-        assert!(first.is_dismissed());
-        line.dismiss_first();
-        assert!(line.lock().is_empty());
-        let fourth = line.join();
+        let connections = Arc::new(Connections::default());
+        let [first, second, third] =
+            [connections.register(), connections.register(), connections.register()];
+        first.stop_waiting();
+        connections.close_longest_waiting();
+        second.asked_to_close().await;
+        first.start_waiting();
+        connections.close_longest_waiting();
+        third.asked_to_close().await;
+        assert!(!first.is_asked_to_close());
+        connections.close_longest_waiting();
+        first.asked_to_close().await;
+        assert!(first.is_asked_to_close());
+        connections.close_longest_waiting();
+        assert!(connections.lock().is_empty());
+        let fourth = connections.register();
         drop(fourth);
-        assert!(line.lock().is_empty());
+        assert!(connections.lock().is_empty());
     }
 }

@@ -46,7 +46,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The request that it has then must be over by this time: 10 s each for the header, its turn, a
-/// place for the body and the body, and the 60 s that a client's call may take.
+/// permit for the body and the body, and the 60 s that a client's call may take.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(110);
 
 /// What is left of its last answer must be on its way by then when a connection gives way.
@@ -74,14 +74,14 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// An answer of the daemon's own: a JSON object with a message.
-pub fn failure(status: StatusCode, message: &str) -> Response<Bytes> {
+pub fn error_answer(status: StatusCode, message: &str) -> Response<Bytes> {
     json(status, &serde_json::json!({ "message": message }))
 }
 
 /// What a connection that has to give way is answered.
-pub fn crowded() -> Response<Bytes> {
+pub fn too_many_requests() -> Response<Bytes> {
     let why = "too many requests are on their way already; try again";
-    let mut answer = failure(StatusCode::SERVICE_UNAVAILABLE, why);
+    let mut answer = error_answer(StatusCode::SERVICE_UNAVAILABLE, why);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
@@ -99,9 +99,9 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
 #[derive(Debug)]
 pub struct Server<H> {
     handler: H,
-    places: Arc<Semaphore>,
-    line: Arc<Connections>,
-    is_ending: watch::Sender<bool>,
+    connection_permits: Arc<Semaphore>,
+    connections: Arc<Connections>,
+    is_shutting_down: watch::Sender<bool>,
 }
 
 impl<H: Handler> Server<H> {
@@ -109,16 +109,16 @@ impl<H: Handler> Server<H> {
     pub fn new(handler: H) -> Arc<Self> {
         Arc::new(Self {
             handler,
-            places: Arc::new(Semaphore::new(CONNECTION_COUNT_MAX)),
-            line: Arc::default(),
-            is_ending: watch::Sender::new(false),
+            connection_permits: Arc::new(Semaphore::new(CONNECTION_COUNT_MAX)),
+            connections: Arc::default(),
+            is_shutting_down: watch::Sender::new(false),
         })
     }
 
     /// Serves on `listener` until [`finish`](Self::finish), or until the future is dropped.
     pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
         tokio::select! {
-            () = self.ending() => {}
+            () = self.shutting_down() => {}
             never = self.accept(&listener) => match never {},
         }
     }
@@ -132,11 +132,11 @@ impl<H: Handler> Server<H> {
                     continue;
                 }
             };
-            if self.places.available_permits() == 0 {
-                self.line.dismiss_first();
+            if self.connection_permits.available_permits() == 0 {
+                self.connections.close_longest_waiting();
             }
-            let place = Arc::clone(&self.places).acquire_owned().await;
-            let place = place.expect("it is never closed");
+            let permit = Arc::clone(&self.connection_permits).acquire_owned().await;
+            let permit = permit.expect("it is never closed");
             let server = Arc::clone(self);
             tokio::spawn(async move {
                 if let Err(panicked) = panics::caught(server.serve_connection(stream)).await {
@@ -144,18 +144,18 @@ impl<H: Handler> Server<H> {
                         error!("A connection to the TCP port met {panicked} and is closed{more}")
                     });
                 }
-                drop(place);
+                drop(permit);
             });
         }
     }
 
     /// Takes no more requests, and waits until those under way are answered; for `time` at most.
     pub async fn finish(&self, time: Duration) {
-        self.is_ending.send_replace(true);
+        self.is_shutting_down.send_replace(true);
         self.handler.close();
         let all = u32::try_from(CONNECTION_COUNT_MAX).expect("a small number");
-        if tokio::time::timeout(time, self.places.acquire_many(all)).await.is_err() {
-            let count = CONNECTION_COUNT_MAX - self.places.available_permits();
+        if tokio::time::timeout(time, self.connection_permits.acquire_many(all)).await.is_err() {
+            let count = CONNECTION_COUNT_MAX - self.connection_permits.available_permits();
             warn!("{count} calls of clients on the TCP port are cut off: no time is left for them");
         }
     }
@@ -165,16 +165,16 @@ impl<H: Handler> Server<H> {
         let is_local = peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
         let phase = Arc::new(Phase::default());
         let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
-        let slot = &self.line.join();
+        let slot = &self.connections.register();
         let service = service_fn(|request| {
             let busy = phase.busy();
             async move {
                 let mut answer = self.answer(request, slot, is_local).await;
-                if *self.is_ending.borrow() {
+                if *self.is_shutting_down.borrow() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 drop(busy);
-                slot.wait();
+                slot.start_waiting();
                 Ok::<_, Infallible>(answer.map(Full::new))
             }
         });
@@ -189,7 +189,7 @@ impl<H: Handler> Server<H> {
         let mut served = pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => Ok(result),
-            () = self.has_had_its_time(slot) => {
+            () = self.must_close(slot) => {
                 let Some(time) = time_left(slot, &phase) else { return };
                 // Whatever is being answered is answered to its end.
                 served.as_mut().graceful_shutdown();
@@ -217,22 +217,23 @@ impl<H: Handler> Server<H> {
         });
         answer.await.unwrap_or_else(|panicked| {
             PANICKED.log(|more| error!("Answering {path} on the TCP port met {panicked}{more}"));
-            failure(StatusCode::INTERNAL_SERVER_ERROR, &panicked.to_string())
+            error_answer(StatusCode::INTERNAL_SERVER_ERROR, &panicked.to_string())
         })
     }
 
     /// Waits until the connection in `slot` is to take no more requests.
-    async fn has_had_its_time(&self, slot: &ConnectionSlot) {
+    async fn must_close(&self, slot: &ConnectionSlot) {
         tokio::select! {
-            () = slot.dismissed() => {}
-            _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.ending()) => {}
+            () = slot.asked_to_close() => {}
+            _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.shutting_down()) => {}
         }
     }
 
     /// Waits until no connection is to take more requests.
-    async fn ending(&self) {
+    async fn shutting_down(&self) {
         // The sender is there for as long as this is.
-        let _ = self.is_ending.subscribe().wait_for(|is_ending| *is_ending).await;
+        let _ =
+            self.is_shutting_down.subscribe().wait_for(|is_shutting_down| *is_shutting_down).await;
     }
 }
 
@@ -240,8 +241,8 @@ impl<H: Handler> Server<H> {
 fn time_left(slot: &ConnectionSlot, phase: &Phase) -> Option<Duration> {
     match phase.awaited_header() {
         // The client has had no answer, and waits for none.
-        Some(0) if slot.is_dismissed() => None,
-        Some(_) if slot.is_dismissed() => Some(WRITE_TIMEOUT),
+        Some(0) if slot.is_asked_to_close() => None,
+        Some(_) if slot.is_asked_to_close() => Some(WRITE_TIMEOUT),
         _ => Some(LAST_REQUEST_TIMEOUT),
     }
 }

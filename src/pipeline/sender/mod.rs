@@ -215,7 +215,7 @@ impl Sender {
             () = self.uploader.event() => {}
             () = spool_event => {}
             () = due => {}
-            question = self.occupancy.asked() => question.answer(self.held()),
+            query = self.occupancy.next() => query.answer(self.held()),
             Ok(()) = deadline.changed() => {}
         }
     }
