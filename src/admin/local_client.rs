@@ -22,7 +22,7 @@ pub struct Bounds {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalAnswer {
+pub struct LocalResponse {
     /// Of HTTP.
     pub status: u16,
     /// As it came.
@@ -34,41 +34,42 @@ pub struct LocalAnswer {
 /// # Errors
 ///
 /// When nobody answers in time; `InvalidData` when what answers does not speak HTTP.
-pub fn get(address: &str, target: &str, bounds: Bounds) -> io::Result<LocalAnswer> {
-    let answer = exchange(address, target, bounds)?;
+pub fn get(address: &str, target: &str, bounds: Bounds) -> io::Result<LocalResponse> {
+    let answer = send_request(address, target, bounds)?;
     parse(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn parse(answer: &[u8]) -> Option<LocalAnswer> {
+fn parse(answer: &[u8]) -> Option<LocalResponse> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = str::from_utf8(&answer[..end]).ok()?;
     let status = head.strip_prefix("HTTP/")?.split(' ').nth(1)?.parse().ok()?;
-    Some(LocalAnswer { status, body: answer[end + 4..].to_vec() })
+    Some(LocalResponse { status, body: answer[end + 4..].to_vec() })
 }
 
-fn exchange(address: &str, target: &str, bounds: Bounds) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + bounds.time;
-    let left = || end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let addresses = resolve(address, left())?;
+fn send_request(address: &str, target: &str, bounds: Bounds) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + bounds.time;
+    let time_left =
+        || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let addresses = resolve(address, time_left())?;
     let first = addresses.first().ok_or(io::ErrorKind::NotFound)?;
-    let mut stream = TcpStream::connect_timeout(&address::reachable(*first), left())?;
-    stream.set_write_timeout(Some(left()))?;
+    let mut stream = TcpStream::connect_timeout(&address::reachable(*first), time_left())?;
+    stream.set_write_timeout(Some(time_left()))?;
     stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
-    let mut part = vec![0; 64 * 1024];
+    let mut buffer = vec![0; 64 * 1024];
     loop {
-        stream.set_read_timeout(Some(left()))?;
-        let count = stream.read(&mut part).map_err(|error| match error.kind() {
+        stream.set_read_timeout(Some(time_left()))?;
+        let count = stream.read(&mut buffer).map_err(|error| match error.kind() {
             // What the system calls the end of a time.
             io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
             _ => error,
         })?;
-        answer.extend_from_slice(&part[..count]);
+        answer.extend_from_slice(&buffer[..count]);
         if count == 0 || answer.len() > bounds.answer_bytes {
             answer.truncate(bounds.answer_bytes);
             return Ok(answer);
         }
-        if Instant::now() >= end {
+        if Instant::now() >= deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
@@ -90,8 +91,8 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_status_and_whatever_comes_behind_its_head() {
-        let page = parse(b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n{}\r\n\r\n\xff").unwrap();
-        assert_eq!((page.status, &page.body[..]), (404, &b"{}\r\n\r\n\xff"[..]));
+        let response = parse(b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n{}\r\n\r\n\xff").unwrap();
+        assert_eq!((response.status, &response.body[..]), (404, &b"{}\r\n\r\n\xff"[..]));
         for other in ["", "SSH-2.0-x\r\n", "x\r\n\r\n{}", "HTTP/1.1 200 OK\r\nA: b\r\n"] {
             assert_eq!(parse(other.as_bytes()), None, "{other:?}");
         }

@@ -62,14 +62,15 @@ pub struct ActiveCondition {
 /// The conditions that last.
 #[derive(Debug, Default)]
 pub struct Conditions {
-    begun: Mutex<[Option<(Instant, String)>; Condition::ALL.len()]>,
+    active_since: Mutex<[Option<(Instant, String)>; Condition::ALL.len()]>,
 }
 
 impl Conditions {
     /// Notes a condition, or what is new of one that lasts.
     pub fn begin(&self, condition: Condition, reason: impl Into<String>) {
-        let mut begun = self.lock();
-        let (_, last) = begun[condition as usize].get_or_insert((Instant::now(), String::new()));
+        let mut active_since = self.lock();
+        let (_, last) =
+            active_since[condition as usize].get_or_insert((Instant::now(), String::new()));
         *last = reason.into();
     }
 
@@ -84,18 +85,18 @@ impl Conditions {
     }
 
     /// The conditions that last.
-    pub fn lasting(&self) -> Vec<ActiveCondition> {
-        let begun = self.lock();
-        let lasting = |condition: Condition| {
-            let (since, reason) = begun[condition as usize].as_ref()?;
+    pub fn active(&self) -> Vec<ActiveCondition> {
+        let active_since = self.lock();
+        let active = |condition: Condition| {
+            let (since, reason) = active_since[condition as usize].as_ref()?;
             Some(ActiveCondition { condition, age: since.elapsed(), reason: reason.clone() })
         };
-        Condition::ALL.into_iter().filter_map(lasting).collect()
+        Condition::ALL.into_iter().filter_map(active).collect()
     }
 
     /// What is in it is right after a panic elsewhere too.
     fn lock(&self) -> MutexGuard<'_, [Option<(Instant, String)>; Condition::ALL.len()]> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,24 +105,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trouble_lasts_from_its_begin_to_its_end_with_the_last_reason() {
-        let status = Conditions::default();
-        assert!(status.lasting().is_empty());
-        status.begin(Condition::UploadsFailing, "first");
-        status.begin(Condition::SpoolFull, "full");
+    fn a_condition_lasts_from_its_begin_to_its_end_with_the_last_reason() {
+        let conditions = Conditions::default();
+        assert!(conditions.active().is_empty());
+        conditions.begin(Condition::UploadsFailing, "first");
+        conditions.begin(Condition::SpoolFull, "full");
         std::thread::sleep(Duration::from_millis(2));
-        status.begin(Condition::UploadsFailing, "second");
-        let [uploads, spool] = &status.lasting()[..] else { panic!("{status:?}") };
+        conditions.begin(Condition::UploadsFailing, "second");
+        let [uploads, spool] = &conditions.active()[..] else { panic!("{conditions:?}") };
         assert_eq!((uploads.condition, &uploads.reason[..]), (Condition::UploadsFailing, "second"));
         assert!(uploads.age >= Duration::from_millis(2) && spool.condition == Condition::SpoolFull);
-        status.end(Condition::UploadsFailing);
-        status.end(Condition::NoRegion);
-        assert_eq!(status.lasting().len(), 1);
-        assert!(status.has(Condition::SpoolFull) && !status.has(Condition::UploadsFailing));
+        conditions.end(Condition::UploadsFailing);
+        conditions.end(Condition::NoRegion);
+        assert_eq!(conditions.active().len(), 1);
+        assert!(conditions.has(Condition::SpoolFull) && !conditions.has(Condition::UploadsFailing));
     }
 
     #[test]
-    fn troubles_index_their_own_entries() {
+    fn conditions_index_their_own_entries() {
         for (index, condition) in Condition::ALL.into_iter().enumerate() {
             assert_eq!(condition as usize, index);
         }

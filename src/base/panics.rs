@@ -85,7 +85,7 @@ static ACCOUNT: OnceLock<Arc<Account>> = OnceLock::new();
 
 thread_local! {
     /// Where the thread has panicked last.
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static LAST_PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Panics on this thread so far, since [`install`].
@@ -95,7 +95,7 @@ pub fn count(thread: Thread) -> u64 {
 
 /// `file` without the folder that a library lay in when this was built: its name and version are
 /// enough.
-fn short(file: &str) -> &str {
+fn short_path(file: &str) -> &str {
     let of_library = file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
     of_library.map_or(file, |(_registry, file)| file)
 }
@@ -111,25 +111,25 @@ impl Panicked {
     /// The last panic of the calling thread.
     fn last() -> Self {
         // Without the hook the place is not known.
-        let place = PLACE.with_borrow(Clone::clone);
+        let place = LAST_PLACE.with_borrow(Clone::clone);
         Self { place: place.unwrap_or_else(|| "an unknown place".to_owned()) }
     }
 }
 
 /// Has every panic of the process shown and counted from now on.
 pub fn install() {
-    panic::set_hook(Box::new(note));
+    panic::set_hook(Box::new(hook));
 }
 
 /// Has the line of a panic show the counts of `account`. Of several accounts it is the first.
-pub fn show(account: Arc<Account>) {
+pub fn set_account(account: Arc<Account>) {
     let _ = ACCOUNT.set(account);
 }
 
-fn note(info: &PanicHookInfo<'_>) {
+fn hook(info: &PanicHookInfo<'_>) {
     let thread = thread::current();
     COUNTS[Thread::named(thread.name()) as usize].fetch_add(1, Ordering::Relaxed);
-    let place = info.location().map(|at| format!("{}:{}", short(at.file()), at.line()));
+    let place = info.location().map(|at| format!("{}:{}", short_path(at.file()), at.line()));
     let mut line = Line { bytes: [0; LINE_BYTES_MAX], length: 0 };
     let name = thread.name().unwrap_or("without a name");
     let written = write_line(&mut line, name, place.as_deref());
@@ -137,8 +137,8 @@ fn note(info: &PanicHookInfo<'_>) {
         // It was cut; its end is still one.
         line.bytes[LINE_BYTES_MAX - 1] = b'\n';
     }
-    show_line(&line.bytes[..line.length]);
-    PLACE.set(place);
+    write_to_stderr(&line.bytes[..line.length]);
+    LAST_PLACE.set(place);
 }
 
 fn write_line(line: &mut Line, thread: &str, place: Option<&str>) -> fmt::Result {
@@ -163,7 +163,7 @@ fn write_line(line: &mut Line, thread: &str, place: Option<&str>) -> fmt::Result
 
 /// Writes to descriptor 2 alone, and only where that cannot block: a reader that has stopped must
 /// not stop the thread too.
-fn show_line(line: &[u8]) {
+fn write_to_stderr(line: &[u8]) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let output = io::stderr();
     let mut descriptors = [PollFd::new(&output, PollFlags::OUT)];
@@ -363,8 +363,8 @@ mod tests {
     fn the_line_names_a_library_without_the_folder_that_it_was_built_in() {
         let library =
             "/x/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/aws-x-1.2.3/src/a.rs";
-        assert_eq!(short(library), "aws-x-1.2.3/src/a.rs");
-        assert_eq!(short("src/sender/mod.rs"), "src/sender/mod.rs");
+        assert_eq!(short_path(library), "aws-x-1.2.3/src/a.rs");
+        assert_eq!(short_path("src/sender/mod.rs"), "src/sender/mod.rs");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::shutdown::Shutdown;
 use super::threads::{Receivers, SenderThread, Sinks};
 use super::{DaemonError, Signals, systemd};
 use crate::admin::health::Health;
-use crate::admin::metrics::{Metrics, Subject};
+use crate::admin::metrics::{MetricSources, Metrics};
 use crate::admin::pages::Pages;
 use crate::admin::telemetry::Telemetry;
 use crate::aws::Route;
@@ -71,7 +71,7 @@ impl Flow {
         let spool = spool_options(config);
         let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::new(limits.receiver_count));
-        panics::show(Arc::clone(&account));
+        panics::set_account(Arc::clone(&account));
         let alarm = Alarm::default();
         let has_spool = spool.is_some();
         let spool = spool
@@ -118,7 +118,7 @@ impl Flow {
 
     /// What there is to be seen of it.
     pub fn metrics(&self) -> Metrics {
-        Metrics::new(Subject {
+        Metrics::new(MetricSources {
             account: self.account(),
             pool: Arc::clone(&self.pool),
             health: self.health(),
@@ -205,7 +205,7 @@ impl Flow {
         let Self { shutdown, receivers, upload, account, alarm, .. } = &mut self;
         shutdown.spools_at_once = alarm.fault().is_some_and(|it| it.thread == SenderThread::NAME);
         let mut end = Instant::now() + shutdown.time;
-        let telemetry_time = Telemetry::time_at_end(shutdown.time);
+        let telemetry_time = Telemetry::finish_time(shutdown.time);
         if telemetry.is_some() {
             shutdown.time -= telemetry_time;
         }
@@ -345,11 +345,11 @@ fn is_in_container() -> bool {
 
 /// The lines of the end.
 fn show_account(account: &Account, held_count: usize) {
-    match log::untold_count() {
+    match log::unreported_count() {
         0 => {}
         count => info!("{count} lines were not logged, since others like them were"),
     }
-    info!("Account: {}", account.line(held_count));
+    info!("Account: {}", account.summary(held_count));
     let imbalance = account.imbalance(held_count);
     if imbalance != 0 {
         error!("The account does not balance: {imbalance} segments. This is a fault of xrayd");

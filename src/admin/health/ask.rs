@@ -12,7 +12,7 @@ const BOUNDS: Bounds = Bounds { time: Duration::from_millis(4_500), answer_bytes
 
 /// Why the daemon is not well, as far as can be seen from here
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum HealthError {
     /// Nobody listens, or it does not answer
     #[error("no answer on TCP {address}: {source}. Give the daemon's address with -t or -c")]
     Unreachable {
@@ -23,13 +23,13 @@ pub enum AskError {
     },
     /// Something else has the port
     #[error("what answers on TCP {address} is not the X-Ray daemon")]
-    Foreign {
+    NotXrayd {
         /// As configured.
         address: String,
     },
     /// The daemon says that it is not well
     #[error("{0}")]
-    Unwell(String),
+    Unhealthy(String),
 }
 
 /// Asks the daemon that listens on `address`, `HOST:PORT`, for `page`; says what it is in a word.
@@ -37,11 +37,11 @@ pub enum AskError {
 /// # Errors
 ///
 /// When it is not well, or does not answer.
-pub fn ask(address: &str, page: &str) -> Result<String, AskError> {
-    let Report { is_well, status, reasons, .. } = report(address, page)?;
-    match is_well {
+pub fn ask(address: &str, path: &str) -> Result<String, HealthError> {
+    let Report { is_ok, status, reasons, .. } = report(address, path)?;
+    match is_ok {
         true => Ok(status),
-        false => Err(AskError::Unwell(format!("{status}: {}", reasons.join("; ")))),
+        false => Err(HealthError::Unhealthy(format!("{status}: {}", reasons.join("; ")))),
     }
 }
 
@@ -49,7 +49,7 @@ pub fn ask(address: &str, page: &str) -> Result<String, AskError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Whether there is nothing to complain of.
-    pub is_well: bool,
+    pub is_ok: bool,
     /// In a word.
     pub status: String,
     /// The daemon's version, where the page has it.
@@ -63,11 +63,11 @@ pub struct Report {
 /// # Errors
 ///
 /// When there is no daemon that answers.
-pub fn report(address: &str, page: &str) -> Result<Report, AskError> {
-    let (is_well, body) = fetch(address, page)?;
-    let foreign = || AskError::Foreign { address: address.to_owned() };
-    let body: Value = serde_json::from_str(&body).map_err(|_| foreign())?;
-    let status = body["status"].as_str().ok_or_else(foreign)?.to_owned();
+pub fn report(address: &str, path: &str) -> Result<Report, HealthError> {
+    let (is_ok, body) = fetch(address, path)?;
+    let not_xrayd = || HealthError::NotXrayd { address: address.to_owned() };
+    let body: Value = serde_json::from_str(&body).map_err(|_| not_xrayd())?;
+    let status = body["status"].as_str().ok_or_else(not_xrayd)?.to_owned();
     let version = body["version"].as_str().map(str::to_owned);
     let text = |reason: &Value| match reason.as_str() {
         Some(text) => text.to_owned(),
@@ -79,7 +79,7 @@ pub fn report(address: &str, page: &str) -> Result<Report, AskError> {
         ),
     };
     let reasons = body["reasons"].as_array().into_iter().flatten().map(text).collect();
-    Ok(Report { is_well, status, version, reasons })
+    Ok(Report { is_ok, status, version, reasons })
 }
 
 /// The body of a page of the daemon that listens on `address`, and whether its status is 200.
@@ -87,11 +87,11 @@ pub fn report(address: &str, page: &str) -> Result<Report, AskError> {
 /// # Errors
 ///
 /// When nobody answers in HTTP.
-pub fn fetch(address: &str, page: &str) -> Result<(bool, String), AskError> {
+pub fn fetch(address: &str, path: &str) -> Result<(bool, String), HealthError> {
     let address = || address.to_owned();
-    let answer = get(&address(), page, BOUNDS).map_err(|source| match source.kind() {
-        io::ErrorKind::InvalidData => AskError::Foreign { address: address() },
-        _ => AskError::Unreachable { address: address(), source },
+    let answer = get(&address(), path, BOUNDS).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => HealthError::NotXrayd { address: address() },
+        _ => HealthError::Unreachable { address: address(), source },
     })?;
     Ok((answer.status == 200, String::from_utf8_lossy(&answer.body).into_owned()))
 }
@@ -104,7 +104,7 @@ mod tests {
     use std::thread;
 
     /// Asks a server that says `answer` whatever it is asked.
-    fn asked(answer: &'static str) -> Result<String, AskError> {
+    fn ask_server(answer: &'static str) -> Result<String, HealthError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = thread::spawn(move || {
@@ -112,28 +112,28 @@ mod tests {
             let _ = stream.read(&mut [0; 1000]);
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        let said = ask(&address, "/health");
+        let result = ask(&address, "/health");
         server.join().unwrap();
-        said
+        result
     }
 
     #[test]
     fn the_answer_is_told_in_words() {
-        let alive = asked("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"status\":\"alive\"}");
+        let alive = ask_server("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"status\":\"alive\"}");
         assert_eq!(alive.unwrap(), "alive");
-        let wedged = asked(
+        let stalled = ask_server(
             "HTTP/1.0 503 x\r\n\r\n{\"status\":\"wedged\",\"reasons\":[\"receiver 1 sleeps\", \
              {\"code\":\"no_region\",\"seconds\":7,\"reason\":\"none\"}]}",
         );
-        let text = wedged.unwrap_err().to_string();
+        let text = stalled.unwrap_err().to_string();
         assert_eq!(text, "wedged: receiver 1 sleeps; no_region for 7 s: none");
     }
 
     #[test]
     fn whoever_else_has_the_port_is_not_taken_for_the_daemon() {
         for answer in ["", "SSH-2.0-x\r\n", "HTTP/1.1 200 OK\r\n\r\nhello", "x\r\n\r\n{}"] {
-            let error = asked(answer).unwrap_err();
-            assert!(matches!(error, AskError::Foreign { .. }), "{answer:?}: {error}");
+            let error = ask_server(answer).unwrap_err();
+            assert!(matches!(error, HealthError::NotXrayd { .. }), "{answer:?}: {error}");
         }
     }
 

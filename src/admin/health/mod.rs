@@ -4,7 +4,7 @@
 //! while receivers and sender thread make progress, whatever the service does: an outage must never
 //! make anybody kill a daemon and what it holds. And [`Health::conditions`], which say what keeps
 //! it from delivering. Nothing is looked at unless somebody asks, so an idle daemon stays idle.
-//! Bound: [`PATIENCE`] for an answer. Runs on the main thread.
+//! Bound: [`STALL_TIMEOUT`] for an answer. Runs on the main thread.
 //!
 //! A receiver has no way to say that it is well while it sleeps for want of datagrams, and needs
 //! none: one that leaves datagrams in the kernel's queue and takes nothing is wedged. The upload
@@ -21,10 +21,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// A thread that has made no progress for so long is wedged. Whoever asks waits for 5 s at least.
-const PATIENCE: Duration = Duration::from_secs(3);
+const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How often a receiver with datagrams in its queue is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Looks at the daemon's threads when asked.
 #[derive(Debug, Clone)]
@@ -42,30 +42,33 @@ impl Health {
     /// The threads that make no progress; none of a daemon that lives.
     pub async fn faults(&self) -> Vec<String> {
         let receivers = (0..self.sockets.len()).map(|index| (index, self.taken_count(index)));
-        let (mut faults, uploads) =
-            tokio::join!(self.wedged(receivers.collect()), self.is_upload_thread_wedged());
-        if uploads {
-            faults.push(format!("the upload thread has not answered for {} s", PATIENCE.as_secs()));
+        let (mut faults, is_sender_stalled) =
+            tokio::join!(self.stalled_receivers(receivers.collect()), self.is_sender_stalled());
+        if is_sender_stalled {
+            faults.push(format!(
+                "the upload thread has not answered for {} s",
+                STALL_TIMEOUT.as_secs()
+            ));
         }
         faults
     }
 
     /// Of `receivers`, each with what it has taken so far, those that leave datagrams where they
     /// are.
-    async fn wedged(&self, mut receivers: Vec<(usize, u64)>) -> Vec<String> {
-        let end = Instant::now() + PATIENCE;
+    async fn stalled_receivers(&self, mut receivers: Vec<(usize, u64)>) -> Vec<String> {
+        let deadline = Instant::now() + STALL_TIMEOUT;
         loop {
             receivers.retain(|&(index, count)| {
                 self.queued_bytes(index) > 0 && self.taken_count(index) == count
             });
-            if receivers.is_empty() || Instant::now() >= end {
+            if receivers.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
         let fault = |(index, _): &(usize, u64)| {
             let bytes = self.queued_bytes(*index);
-            let seconds = PATIENCE.as_secs();
+            let seconds = STALL_TIMEOUT.as_secs();
             format!("receiver {index} has left {bytes} bytes in its socket's queue for {seconds} s")
         };
         receivers.iter().map(fault).collect()
@@ -80,11 +83,11 @@ impl Health {
         counts.datagrams.get() + counts.kernel_drops.get()
     }
 
-    async fn is_upload_thread_wedged(&self) -> bool {
-        tokio::time::timeout(PATIENCE, async {
+    async fn is_sender_stalled(&self) -> bool {
+        tokio::time::timeout(STALL_TIMEOUT, async {
             while self.account.held().await.is_none() {
                 // At once where the thread has ended: then this goes on to the end of patience.
-                tokio::time::sleep(LOOK_INTERVAL).await;
+                tokio::time::sleep(CHECK_INTERVAL).await;
             }
         })
         .await
@@ -93,7 +96,7 @@ impl Health {
 
     /// What keeps the daemon from delivering.
     pub fn conditions(&self) -> Vec<ActiveCondition> {
-        self.account.conditions.lasting()
+        self.account.conditions.active()
     }
 
     /// The answer to `GET /health`.
@@ -157,12 +160,12 @@ mod tests {
     async fn a_receiver_that_takes_nothing_is_wedged_only_when_there_is_something_to_take() {
         let (health, account, (_receivers, sender)) = health();
         let receivers = || vec![(0, health.taken_count(0))];
-        assert!(health.wedged(receivers()).await.is_empty());
+        assert!(health.stalled_receivers(receivers()).await.is_empty());
         sender.send(b"x").unwrap();
         let before = receivers();
         account.receivers[0].datagrams.add(1);
-        assert!(health.wedged(before).await.is_empty(), "it has taken one meanwhile");
-        let faults = health.wedged(receivers()).await;
+        assert!(health.stalled_receivers(before).await.is_empty(), "it has taken one meanwhile");
+        let faults = health.stalled_receivers(receivers()).await;
         assert!(faults[0].starts_with("receiver 0 has left "), "{faults:?}");
     }
 
@@ -170,13 +173,13 @@ mod tests {
     async fn an_upload_thread_that_answers_late_lives_and_one_that_is_gone_does_not() {
         let (health, account, _sender) = health();
         let mut queries = account.occupancy_queries();
-        let (wedged, ()) = tokio::join!(health.is_upload_thread_wedged(), async {
+        let (is_stalled, ()) = tokio::join!(health.is_sender_stalled(), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             queries.next().await.answer(Held::default());
         });
-        assert!(!wedged);
+        assert!(!is_stalled);
         drop(queries);
-        assert!(health.is_upload_thread_wedged().await);
+        assert!(health.is_sender_stalled().await);
         assert_eq!(health.live().await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 

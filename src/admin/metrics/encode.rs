@@ -1,6 +1,6 @@
 //! Every metric with its name, its help and where its value is.
 
-use super::{Moment, Subject};
+use super::{MetricSources, Snapshot};
 use crate::base::account::{
     Account, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure,
 };
@@ -19,9 +19,9 @@ use std::sync::atomic::Ordering;
 
 /// What is shown, and what was asked for it.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub subject: Arc<Subject>,
-    pub moment: Moment,
+pub(super) struct SnapshotCollector {
+    pub sources: Arc<MetricSources>,
+    pub snapshot: Snapshot,
 }
 
 /// A counter's name, what it counts, and where it is.
@@ -82,9 +82,9 @@ const COUNTERS: &[CounterOf] = &[
     ("spool_damaged_bytes", "The bytes of those", |account| &account.spool.damaged_bytes),
 ];
 
-impl Source {
+impl SnapshotCollector {
     fn encode_sizes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let sizes = &self.subject.account.sizes;
+        let sizes = &self.sources.account.sizes;
         let help =
             "Seconds from the start of a request to the end of its answer, or to its failure";
         let name = "request_duration_seconds";
@@ -106,22 +106,22 @@ impl Source {
     }
 
     fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let Self { subject, moment } = self;
-        let spool = &subject.account.spool;
-        let is_ready = !moment.conditions.contains(&true);
+        let Self { sources, snapshot } = self;
+        let spool = &sources.account.spool;
+        let is_ready = !snapshot.conditions.contains(&true);
         for (name, help, value) in [
-            ("alive", "Whether all threads make progress", u64::from(moment.is_alive)),
+            ("alive", "Whether all threads make progress", u64::from(snapshot.is_alive)),
             ("ready", "Whether nothing keeps segments from being sent", u64::from(is_ready)),
-            ("memory_used_bytes", "Memory that segments take up", chunk_bytes(subject.pool.used())),
+            ("memory_used_bytes", "Memory that segments take up", chunk_bytes(sources.pool.used())),
             (
                 "memory_limit_bytes",
                 "Memory that segments may take up",
-                chunk_bytes(subject.pool.chunk_count_max()),
+                chunk_bytes(sources.pool.chunk_count_max()),
             ),
             (
                 "socket_queues_limit_bytes",
                 "What the kernel granted as queues, its own overhead included",
-                moment.queues_limit_bytes,
+                snapshot.queues_limit_bytes,
             ),
             (
                 "spool_size_bytes",
@@ -136,7 +136,7 @@ impl Source {
             (
                 "spool_oldest_age_seconds",
                 "Seconds since the segment was received that has been in the spool for longest",
-                spool.oldest_age(subject.account.clock.now()).as_secs(),
+                spool.oldest_age(sources.account.clock.now()).as_secs(),
             ),
         ] {
             let gauge = ConstGauge::new(value);
@@ -145,21 +145,22 @@ impl Source {
         let help = "Documents a second that are sent at most since the service throttles; 0: any";
         let descriptor =
             encoder.encode_descriptor("upload_rate_limit", help, None, MetricType::Gauge)?;
-        ConstGauge::new(subject.account.rate_limit()).encode(descriptor)?;
-        let conditions = Condition::ALL
-            .map(|condition| (condition.code(), u64::from(moment.conditions[condition as usize])));
+        ConstGauge::new(sources.account.rate_limit()).encode(descriptor)?;
+        let conditions = Condition::ALL.map(|condition| {
+            (condition.code(), u64::from(snapshot.conditions[condition as usize]))
+        });
         let help = "Whether this keeps segments from being sent, as GET /ready has it";
         encode_family(encoder, ("trouble", "code"), help, &conditions)
     }
 
     /// What is held, by who holds it; without what the sender thread has not said.
     fn encode_holders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let Self { subject, moment } = self;
+        let Self { sources, snapshot } = self;
         let mut holders = vec![
-            ("socket_queues", moment.queued_bytes),
-            ("receive_slots", subject.receive_slots_bytes as u64),
+            ("socket_queues", snapshot.queued_bytes),
+            ("receive_slots", sources.receive_slots_bytes as u64),
         ];
-        if let Some(held) = &moment.held {
+        if let Some(held) = &snapshot.held {
             holders.extend([
                 ("rings", held.ring_bytes as u64),
                 ("open_batches", held.open_batch_bytes as u64),
@@ -189,7 +190,7 @@ impl Source {
             ("receiver_kernel_drops", "Kernel drops by receiver", |counts| &counts.kernel_drops),
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (index, counts) in self.subject.account.receivers.iter().enumerate() {
+            for (index, counts) in self.sources.account.receivers.iter().enumerate() {
                 let labels = [("receiver", index)];
                 let counter = ConstCounter::new(counter(counts).get());
                 counter.encode(family.encode_family(&labels)?)?;
@@ -199,9 +200,9 @@ impl Source {
     }
 }
 
-impl Collector for Source {
+impl Collector for SnapshotCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let account = &*self.subject.account;
+        let account = &*self.sources.account;
         for (name, help, counter) in COUNTERS {
             let counter = ConstCounter::new(counter(account).get());
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;

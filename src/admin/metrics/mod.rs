@@ -11,7 +11,7 @@ use crate::base::account::{Account, Held};
 use crate::base::conditions::Condition;
 use crate::base::memory::Pool;
 use crate::pipeline::receive::ReceiveSocket;
-use encode::Source;
+use encode::SnapshotCollector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -22,7 +22,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// What the metrics are of.
 #[derive(Debug)]
-pub struct Subject {
+pub struct MetricSources {
     /// Where everything is counted.
     pub account: Arc<Account>,
     /// The memory for segments.
@@ -39,7 +39,7 @@ pub struct Subject {
 
 /// What can only be asked for.
 #[derive(Debug)]
-struct Moment {
+struct Snapshot {
     /// Nothing where nobody can tell.
     held: Option<Held>,
     is_alive: bool,
@@ -51,41 +51,41 @@ struct Moment {
 
 /// Everything that `GET /metrics` shows.
 #[derive(Debug)]
-pub struct Metrics(Arc<Subject>);
+pub struct Metrics(Arc<MetricSources>);
 
 impl Metrics {
-    /// Shows `subject`.
-    pub fn new(subject: Subject) -> Self {
-        Self(Arc::new(subject))
+    /// Shows `sources`.
+    pub fn new(sources: MetricSources) -> Self {
+        Self(Arc::new(sources))
     }
 
     /// The metrics in OpenMetrics text format.
     pub async fn text(&self) -> String {
-        let subject = Arc::clone(&self.0);
-        let (held, faults) = tokio::join!(subject.account.held(), subject.health.faults());
-        let sockets: Vec<_> = subject.sockets.iter().filter_map(Weak::upgrade).collect();
-        let moment = Moment {
+        let sources = Arc::clone(&self.0);
+        let (held, faults) = tokio::join!(sources.account.held(), sources.health.faults());
+        let sockets: Vec<_> = sources.sockets.iter().filter_map(Weak::upgrade).collect();
+        let snapshot = Snapshot {
             held,
             is_alive: faults.is_empty(),
-            conditions: Condition::ALL.map(|condition| subject.health.has(condition)),
+            conditions: Condition::ALL.map(|condition| sources.health.has(condition)),
             queued_bytes: sockets.iter().map(|socket| u64::from(socket.queued_bytes())).sum(),
             queues_limit_bytes: sockets.iter().map(|it| it.queue().granted_bytes as u64).sum(),
         };
         drop(sockets);
-        let registry = registry(subject, moment);
+        let registry = registry(sources, snapshot);
         let mut text = String::with_capacity(16 * 1024);
         encode(&mut text, &registry).expect("writing to a string does not fail");
         text
     }
 }
 
-fn registry(subject: Arc<Subject>, moment: Moment) -> Registry {
+fn registry(sources: Arc<MetricSources>, snapshot: Snapshot) -> Registry {
     let mut registry = Registry::with_prefix("xray");
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The daemon's version", version);
-    let backend = Info::new([("backend", subject.receive_backend)]);
+    let backend = Info::new([("backend", sources.receive_backend)]);
     registry.register("receive_backend", "How datagrams are received", backend);
-    registry.register_collector(Box::new(Source { subject, moment }));
+    registry.register_collector(Box::new(SnapshotCollector { sources, snapshot }));
     registry
 }
 
@@ -98,7 +98,7 @@ mod tests {
 
     fn metrics(account: &Arc<Account>) -> Metrics {
         let account = Arc::clone(account);
-        Metrics::new(Subject {
+        Metrics::new(MetricSources {
             health: Health::new(Arc::clone(&account), Vec::new()),
             account,
             pool: Pool::new(8, 2),
@@ -163,9 +163,9 @@ mod tests {
         sender.send_to(&[0; 1_000], group.local_address()).unwrap();
         let limit_bytes = 2 * group.queue().granted_bytes;
         let receivers = group.into_receivers(4);
-        let mut subject = Arc::into_inner(metrics(&Arc::new(Account::new(2))).0).unwrap();
-        subject.sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
-        let text = Metrics::new(subject).text().await;
+        let mut sources = Arc::into_inner(metrics(&Arc::new(Account::new(2))).0).unwrap();
+        sources.sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
+        let text = Metrics::new(sources).text().await;
         let value = |name: &str| -> usize {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()

@@ -36,7 +36,7 @@ pub(super) const REPLACED: [HeaderName; 8] = [
 ];
 
 /// The headers of a client's request that are signed and sent.
-pub(super) fn of_request(mut headers: HeaderMap) -> HeaderMap {
+pub(super) fn for_service(mut headers: HeaderMap) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     for name in &REPLACED {
         headers.remove(name);
@@ -46,7 +46,7 @@ pub(super) fn of_request(mut headers: HeaderMap) -> HeaderMap {
 
 /// The headers of the service's answer that the client gets. Content-Length stays where the answer
 /// has no body to measure, that to HEAD.
-pub(super) fn of_answer(mut headers: HeaderMap, is_head: bool) -> HeaderMap {
+pub(super) fn for_client(mut headers: HeaderMap, is_head: bool) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     if !is_head {
         headers.remove(CONTENT_LENGTH);

@@ -11,7 +11,7 @@
 //!               403       503          502                              502, 504
 //! ```
 //!
-//! Bounds: paths, requests at a time ([`PLACE_COUNT`], those for sampling apart from the others),
+//! Bounds: paths, requests at a time ([`REQUEST_COUNT_MAX`], those for sampling apart from others),
 //! one time for all of it. Nothing is sent without a signature. Runs on the main thread's runtime,
 //! with connections of its own.
 
@@ -40,11 +40,11 @@ use tracing::{info, warn};
 
 /// Requests on their way to the service at a time at most; so many for sampling, and so many
 /// others. More wait, for half of the time that a request has: the service gets the other half.
-const PLACE_COUNT: usize = 32;
+const REQUEST_COUNT_MAX: usize = 32;
 
 /// How long a request waits for region and credentials, which a daemon that has just started is
 /// about to find. Some SDKs give up after two seconds.
-const READY_PATIENCE: Duration = Duration::from_secs(1);
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A longer target is refused: the endpoint's own path goes in front of it, and an address has a
 /// limit of 64 kB.
@@ -66,16 +66,16 @@ pub struct Proxy {
     paths: AllowedPaths,
     timeout: Duration,
     route: watch::Sender<Option<Arc<Route>>>,
-    sampling_places: Semaphore,
-    other_places: Semaphore,
+    sampling_permits: Semaphore,
+    other_permits: Semaphore,
     renewed_at: Mutex<Option<Instant>>,
     account: Arc<Account>,
 }
 
 /// Why there is no answer of the service.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
-    /// All places are taken
+enum ProxyError {
+    /// All permits are taken
     #[error("too many requests are on their way to the service already; try again")]
     Busy,
     /// The region is not known yet
@@ -98,7 +98,7 @@ enum Failure {
     Timeout(u64),
 }
 
-impl Failure {
+impl ProxyError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -115,11 +115,11 @@ impl Proxy {
     /// into `account`. There is nobody to pass it on to until [`set_route`](Self::set_route).
     pub fn new(more_paths: &[String], timeout: Duration, account: Arc<Account>) -> Self {
         Self {
-            paths: AllowedPaths::with(more_paths),
+            paths: AllowedPaths::new(more_paths),
             timeout,
             route: watch::channel(None).0,
-            sampling_places: Semaphore::new(PLACE_COUNT),
-            other_places: Semaphore::new(PLACE_COUNT),
+            sampling_permits: Semaphore::new(REQUEST_COUNT_MAX),
+            other_permits: Semaphore::new(REQUEST_COUNT_MAX),
             renewed_at: Mutex::default(),
             account,
         }
@@ -130,9 +130,9 @@ impl Proxy {
         self.route.send_replace(Some(Arc::new(route)));
     }
 
-    async fn pass_on(&self, request: Request<Bytes>) -> Response<Bytes> {
+    async fn forward(&self, request: Request<Bytes>) -> Response<Bytes> {
         let (head, body) = request.into_parts();
-        let name = name_of(&head);
+        let name = describe(&head);
         match self.exchange_in_time(head, body).await {
             Ok(answer) => {
                 self.account.proxy.answered.add(1);
@@ -146,43 +146,47 @@ impl Proxy {
         }
     }
 
-    async fn exchange_in_time(&self, head: Parts, body: Bytes) -> Result<Response<Bytes>, Failure> {
+    async fn exchange_in_time(
+        &self,
+        head: Parts,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, ProxyError> {
         let is_sampling = paths::is_sampling(head.uri.path());
-        let places = if is_sampling { &self.sampling_places } else { &self.other_places };
+        let permits = if is_sampling { &self.sampling_permits } else { &self.other_permits };
         let started_at = Instant::now();
-        let place = tokio::time::timeout(self.timeout / 2, places.acquire()).await;
-        let _place = place.map_err(|_| Failure::Busy)?;
+        let permit = tokio::time::timeout(self.timeout / 2, permits.acquire()).await;
+        let _permit = permit.map_err(|_| ProxyError::Busy)?;
         let rest = self.timeout.saturating_sub(started_at.elapsed());
         tokio::time::timeout(rest, self.exchange(head, body))
             .await
-            .unwrap_or(Err(Failure::Timeout(self.timeout.as_secs())))
+            .unwrap_or(Err(ProxyError::Timeout(self.timeout.as_secs())))
     }
 
-    async fn exchange(&self, head: Parts, body: Bytes) -> Result<Response<Bytes>, Failure> {
-        let (route, credentials) = self.ready().await?;
+    async fn exchange(&self, head: Parts, body: Bytes) -> Result<Response<Bytes>, ProxyError> {
+        let (route, credentials) = self.wait_until_ready().await?;
         let (answer, signed_at) = send(&route, &credentials, &head, &body).await?;
-        let answer = if self.is_clock_set(&route, &answer, signed_at) {
+        let answer = if self.is_clock_corrected(&route, &answer, signed_at) {
             send(&route, &credentials, &head, &body).await?.0
         } else {
             answer
         };
         let mut response = Response::new(answer.body);
         *response.status_mut() = answer.status;
-        *response.headers_mut() = headers::of_answer(answer.headers, head.method == Method::HEAD);
+        *response.headers_mut() = headers::for_client(answer.headers, head.method == Method::HEAD);
         Ok(response)
     }
 
     /// Whom to send to, and as whom; waits a little while one of them is missing.
-    async fn ready(&self) -> Result<(Arc<Route>, Credentials), Failure> {
-        let patience = tokio::time::sleep(READY_PATIENCE);
-        tokio::pin!(patience);
+    async fn wait_until_ready(&self) -> Result<(Arc<Route>, Credentials), ProxyError> {
+        let timeout = tokio::time::sleep(READY_TIMEOUT);
+        tokio::pin!(timeout);
         let mut routes = self.route.subscribe();
         let route = tokio::select! {
             biased;
             Ok(route) = routes.wait_for(Option::is_some) => route.clone(),
-            () = &mut patience => None,
+            () = &mut timeout => None,
         };
-        let route = route.ok_or(Failure::NoRegion)?;
+        let route = route.ok_or(ProxyError::NoRegion)?;
         let mut identity = route.identity.clone();
         loop {
             if let Some(credentials) = identity.credentials() {
@@ -190,7 +194,7 @@ impl Proxy {
             }
             tokio::select! {
                 () = identity.changed() => {}
-                () = &mut patience => return Err(Failure::NoCredentials),
+                () = &mut timeout => return Err(ProxyError::NoCredentials),
             }
         }
     }
@@ -198,7 +202,7 @@ impl Proxy {
     /// Looks into an answer that is no success: whether the service's clock is followed from now
     /// on, so that the same request may be accepted. What the service says of the credentials has
     /// them renewed.
-    fn is_clock_set(&self, route: &Route, answer: &Answer, signed_at: SystemTime) -> bool {
+    fn is_clock_corrected(&self, route: &Route, answer: &Answer, signed_at: SystemTime) -> bool {
         if answer.status.is_success() {
             return false;
         }
@@ -210,14 +214,14 @@ impl Proxy {
                 true
             }
             aws::Failure::Expired | aws::Failure::Denied => {
-                self.renew(route);
+                self.renew_credentials(route);
                 false
             }
             _ => false,
         }
     }
 
-    fn renew(&self, route: &Route) {
+    fn renew_credentials(&self, route: &Route) {
         let mut renewed_at = self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
         if renewed_at.is_none_or(|at| at.elapsed() >= RENEW_PAUSE) {
             *renewed_at = Some(Instant::now());
@@ -232,11 +236,11 @@ async fn send(
     credentials: &Credentials,
     head: &Parts,
     body: &Bytes,
-) -> Result<(Answer, SystemTime), Failure> {
+) -> Result<(Answer, SystemTime), ProxyError> {
     let signed_at = route.signer.time(SystemTime::now());
     let root = PathAndQuery::from_static("/");
     let target = head.uri.path_and_query().unwrap_or(&root);
-    let headers = headers::of_request(head.headers.clone());
+    let headers = headers::for_service(head.headers.clone());
     let request = route.signer.sign_for_client(
         (head.method.clone(), target, headers),
         body.clone(),
@@ -251,7 +255,7 @@ impl Fallback for Proxy {
         let (status, why) = if head.headers.contains_key(ORIGIN) {
             // A page in a browser on this host must not borrow its credentials.
             (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not passed on".to_owned())
-        } else if !self.paths.allow(head.uri.path()) {
+        } else if !self.paths.allows(head.uri.path()) {
             let why = "the daemon does not pass this path on; ProxyServer.AllowedPaths in cfg.yaml \
                        allows more paths";
             (StatusCode::FORBIDDEN, why.to_owned())
@@ -261,7 +265,7 @@ impl Fallback for Proxy {
             return None;
         };
         self.account.proxy.refused.add(1);
-        REFUSED.log(|more| info!("{} of a client is refused: {why}{more}", name_of(head)));
+        REFUSED.log(|more| info!("{} of a client is refused: {why}{more}", describe(head)));
         Some(http_server::error_answer(status, &why))
     }
 
@@ -269,12 +273,12 @@ impl Fallback for Proxy {
         &self,
         request: Request<Bytes>,
     ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>> {
-        Box::pin(self.pass_on(request))
+        Box::pin(self.forward(request))
     }
 }
 
 /// A request for the log: without its query, which may hold what is no log's business.
-fn name_of(head: &Parts) -> String {
+fn describe(head: &Parts) -> String {
     let path: String = head.uri.path().chars().take(100).collect();
     format!("{} {path:?}", head.method)
 }

@@ -21,13 +21,13 @@ pub(super) struct AllowedPaths {
 
 impl AllowedPaths {
     /// The usual ones and `more`.
-    pub(super) fn with(more: &[String]) -> Self {
+    pub(super) fn new(more: &[String]) -> Self {
         Self { more: more.to_vec() }
     }
 
     /// Whether a path is one of them, byte for byte: nothing is decoded and no dot is followed, so
     /// what the service could take for another path is none of them.
-    pub(super) fn allow(&self, path: &str) -> bool {
+    pub(super) fn allows(&self, path: &str) -> bool {
         path.starts_with('/')
             && (SAMPLING.contains(&path)
                 || OTHERS.contains(&path)
@@ -46,9 +46,9 @@ mod tests {
 
     #[test]
     fn the_usual_paths_are_allowed_and_nothing_that_only_looks_like_them() {
-        let paths = AllowedPaths::with(&[]);
+        let paths = AllowedPaths::new(&[]);
         for path in SAMPLING.iter().chain(&OTHERS) {
-            assert!(paths.allow(path), "{path}");
+            assert!(paths.allows(path), "{path}");
             for other in [
                 format!("{path}/"),
                 format!("/{path}"),
@@ -60,20 +60,20 @@ mod tests {
                 path.to_uppercase(),
                 path.trim_start_matches('/').to_owned(),
             ] {
-                assert!(!paths.allow(&other) || other == **path, "{other}");
+                assert!(!paths.allows(&other) || other == **path, "{other}");
             }
         }
         for path in ["", "*", "/", "/GetTraceSummaries", "/Traces"] {
-            assert!(!paths.allow(path), "{path}");
+            assert!(!paths.allows(path), "{path}");
         }
     }
 
     #[test]
     fn the_operator_adds_paths_or_opens_all() {
-        let paths = AllowedPaths::with(&["/GetGroups".to_owned()]);
-        assert!(paths.allow("/GetGroups") && paths.allow("/TraceSegments"));
-        assert!(!paths.allow("/GetGroup") && !paths.allow("/Groups"));
-        let all = AllowedPaths::with(&["*".to_owned()]);
-        assert!(all.allow("/Anything") && !all.allow("*") && !all.allow(""));
+        let paths = AllowedPaths::new(&["/GetGroups".to_owned()]);
+        assert!(paths.allows("/GetGroups") && paths.allows("/TraceSegments"));
+        assert!(!paths.allows("/GetGroup") && !paths.allows("/Groups"));
+        let all = AllowedPaths::new(&["*".to_owned()]);
+        assert!(all.allows("/Anything") && !all.allows("*") && !all.allows(""));
     }
 }

@@ -1,6 +1,6 @@
 //! What must hold for whatever a client sends.
 
-use super::headers::{HOP_BY_HOP, REPLACED, of_answer, of_request};
+use super::headers::{HOP_BY_HOP, REPLACED, for_client, for_service};
 use crate::aws::Signer;
 use crate::aws::endpoint::{Endpoint, Variant};
 use aws_credential_types::Credentials;
@@ -73,11 +73,11 @@ proptest! {
     #[test]
     fn no_header_of_one_connection_and_no_foreign_signature_survives(before in headers()) {
         let named = named(&before);
-        let after = of_request(before.clone());
+        let after = for_service(before.clone());
         for name in HOP_BY_HOP.iter().chain(&REPLACED) {
             prop_assert!(!after.contains_key(name), "{name}");
         }
-        let answer = of_answer(before.clone(), false);
+        let answer = for_client(before.clone(), false);
         for name in &HOP_BY_HOP {
             prop_assert!(!answer.contains_key(name), "{name}");
         }
@@ -106,7 +106,7 @@ proptest! {
         let endpoint = Endpoint::resolve(Some("http://127.0.0.1:2001/prefix"), "x", Variant::default()).unwrap();
         let signer = Signer::new(&endpoint, "eu-central-1", None);
         let target: PathAndQuery = target.parse().unwrap();
-        let parts = sent(&signer, (method, &target, of_request(before)), &body);
+        let parts = sent(&signer, (method, &target, for_service(before)), &body);
         let is_good = |parts: &Parts, body: &[u8]| {
             verify(&credentials(), parts, body, SystemTime::now())
         };
@@ -138,5 +138,5 @@ proptest! {
 #[test]
 fn the_answer_to_head_keeps_its_length() {
     let headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("17"))]);
-    assert_eq!(of_answer(headers, true)[CONTENT_LENGTH], "17");
+    assert_eq!(for_client(headers, true)[CONTENT_LENGTH], "17");
 }

@@ -42,8 +42,8 @@ pub(super) struct Host {
 
 impl Host {
     /// What there is to know without asking anybody.
-    pub fn at_once(sources: &HostSources) -> Self {
-        Self::of(sources, None, None)
+    pub fn without_metadata(sources: &HostSources) -> Self {
+        Self::merge(sources, None, None)
     }
 
     /// The same, with the metadata asked once if the sources say so; `resolver` looks up the name
@@ -51,44 +51,48 @@ impl Host {
     pub async fn find(sources: &HostSources, resolver: &Resolver) -> Self {
         let is_complete = sources.hostname.is_some() && sources.instance_id.is_some();
         if !sources.asks_metadata || is_complete {
-            return Self::at_once(sources);
+            return Self::without_metadata(sources);
         }
         let (mut hostname, mut instance_id) = (None, None);
-        let asked = async {
-            let client = metadata(resolver);
-            instance_id = ask(&client, "/latest/meta-data/instance-id").await;
+        let lookup = async {
+            let client = metadata_client(resolver);
+            instance_id = get_metadata(&client, "/latest/meta-data/instance-id").await;
             if instance_id.is_some() {
-                hostname = ask(&client, "/latest/meta-data/local-hostname").await;
+                hostname = get_metadata(&client, "/latest/meta-data/local-hostname").await;
             }
         };
-        if tokio::time::timeout(METADATA_TIMEOUT, asked).await.is_err() {
+        if tokio::time::timeout(METADATA_TIMEOUT, lookup).await.is_err() {
             debug!("The instance metadata does not answer: telemetry goes without");
         }
-        let host = Self::of(sources, hostname, instance_id);
+        let host = Self::merge(sources, hostname, instance_id);
         debug!("Telemetry names host {:?}, instance {:?}", host.hostname, host.instance_id);
         host
     }
 
-    fn of(sources: &HostSources, hostname: Option<String>, instance_id: Option<String>) -> Self {
+    fn merge(sources: &HostSources, hostname: Option<String>, instance_id: Option<String>) -> Self {
         let hostname = sources.hostname.clone().or(hostname).or_else(kernel_hostname);
         let instance_id = sources.instance_id.clone().or(instance_id);
         let resource_arn = sources.resource_arn.clone();
         Self {
-            hostname: at_most("host name", hostname, HOSTNAME_LENGTH_MAX),
-            instance_id: at_most("instance id", instance_id, INSTANCE_ID_LENGTH_MAX),
-            resource_arn: at_most("resource ARN (-a)", resource_arn, RESOURCE_ARN_LENGTH_MAX),
+            hostname: without_too_long("host name", hostname, HOSTNAME_LENGTH_MAX),
+            instance_id: without_too_long("instance id", instance_id, INSTANCE_ID_LENGTH_MAX),
+            resource_arn: without_too_long(
+                "resource ARN (-a)",
+                resource_arn,
+                RESOURCE_ARN_LENGTH_MAX,
+            ),
         }
     }
 }
 
 /// A client for version 2 of the instance metadata, which is never reached through a proxy.
-fn metadata(resolver: &Resolver) -> imds::Client {
+fn metadata_client(resolver: &Resolver) -> imds::Client {
     let http = identity::metadata_client(resolver);
     let config = ProviderConfig::default().with_http_client(http);
     imds::Client::builder().configure(&config).max_attempts(2).build()
 }
 
-async fn ask(client: &imds::Client, path: &str) -> Option<String> {
+async fn get_metadata(client: &imds::Client, path: &str) -> Option<String> {
     match client.get(path).await {
         Ok(text) => Some(text.as_ref().trim().to_owned()).filter(|text| !text.is_empty()),
         Err(error) => {
@@ -104,7 +108,7 @@ fn kernel_hostname() -> Option<String> {
 }
 
 /// `text`, unless the service would refuse it for its length.
-fn at_most(name: &str, text: Option<String>, length_max: usize) -> Option<String> {
+fn without_too_long(name: &str, text: Option<String>, length_max: usize) -> Option<String> {
     let length = text.as_ref().map_or(0, |text| text.chars().count());
     if length > length_max {
         TOO_LONG.log(|more| {
@@ -134,7 +138,7 @@ mod tests {
         assert_eq!(host.hostname.as_deref(), Some("named"));
         assert_eq!(host.instance_id.as_deref(), Some("i-0123456789abcdef0"));
         assert_eq!(host.resource_arn.as_deref(), Some("arn"));
-        let host = Host::at_once(&HostSources::default());
+        let host = Host::without_metadata(&HostSources::default());
         assert_eq!(host.hostname, kernel_hostname());
         assert_eq!((host.instance_id, host.resource_arn), (None, None));
     }
@@ -147,7 +151,7 @@ mod tests {
             resource_arn: Some("a".repeat(501)),
             asks_metadata: false,
         };
-        let host = Host::at_once(&sources);
+        let host = Host::without_metadata(&sources);
         assert_eq!((host.hostname, host.instance_id, host.resource_arn), (None, None, None));
     }
 }

@@ -34,9 +34,9 @@ use tracing::{debug, error};
 /// A record stands for so long.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Of the time for the shutdown the last record has this part, and at most [`END_TIME_MAX`].
-const END_SHARE: u32 = 8;
-const END_TIME_MAX: Duration = Duration::from_secs(1);
+/// Of the time for the shutdown the last record has this part, and at most [`FINISH_TIME_MAX`].
+const SHUTDOWN_DIVISOR: u32 = 8;
+const FINISH_TIME_MAX: Duration = Duration::from_secs(1);
 
 static PANICKED: LogLimit = LogLimit::once_a_minute();
 
@@ -47,11 +47,11 @@ pub struct Telemetry {
     interval: Duration,
     route: Option<Route>,
     /// Where the route comes from; `None` when it has come, or never will.
-    arrival: Option<oneshot::Receiver<Route>>,
-    /// What is known of the host until its search is over.
+    route_receiver: Option<oneshot::Receiver<Route>>,
+    /// What is known of the host until its lookup is over.
     host: Host,
-    search: Option<JoinHandle<Host>>,
-    before: Counts,
+    host_lookup: Option<JoinHandle<Host>>,
+    last_counts: Counts,
     backlog: Backlog,
 }
 
@@ -85,32 +85,32 @@ impl Telemetry {
         resolver: Resolver,
         interval: Duration,
     ) -> (Self, oneshot::Sender<Route>) {
-        let (sender, arrival) = oneshot::channel();
-        let host = Host::at_once(&sources);
-        let at_once = host.clone();
-        let search = tokio::spawn(async move {
+        let (sender, route_receiver) = oneshot::channel();
+        let host = Host::without_metadata(&sources);
+        let fallback = host.clone();
+        let host_lookup = tokio::spawn(async move {
             let found = panics::caught(Host::find(&sources, &resolver)).await;
             found.unwrap_or_else(|panicked| {
                 error!("Asking for the host's names met {panicked}; telemetry goes without them");
-                at_once
+                fallback
             })
         });
         let telemetry = Self {
             account,
             interval,
             route: None,
-            arrival: Some(arrival),
+            route_receiver: Some(route_receiver),
             host,
-            search: Some(search),
-            before: Counts::default(),
+            host_lookup: Some(host_lookup),
+            last_counts: Counts::default(),
             backlog: Backlog::default(),
         };
         (telemetry, sender)
     }
 
     /// The part of the time for the shutdown that [`finish`](Self::finish) gets.
-    pub fn time_at_end(shutdown_time: Duration) -> Duration {
-        (shutdown_time / END_SHARE).min(END_TIME_MAX)
+    pub fn finish_time(shutdown_time: Duration) -> Duration {
+        (shutdown_time / SHUTDOWN_DIVISOR).min(FINISH_TIME_MAX)
     }
 
     /// Makes and sends the records; never ends. Nothing is lost when the wait is given up.
@@ -119,26 +119,26 @@ impl Telemetry {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            self.tell().await;
+            self.record_and_send().await;
         }
     }
 
     /// Sends a last record, and what waits, within `time`.
     pub async fn finish(mut self, time: Duration) {
-        if !time.is_zero() && tokio::time::timeout(time, self.tell()).await.is_err() {
+        if !time.is_zero() && tokio::time::timeout(time, self.record_and_send()).await.is_err() {
             debug!("Sending telemetry failed with: no answer before the end");
         }
     }
 
     /// Makes a record and sends what waits; a panic meanwhile leaves that to the next time.
-    async fn tell(&mut self) {
-        let told = panics::caught(async {
+    async fn record_and_send(&mut self) {
+        let sent = panics::caught(async {
             panics::inject("telemetry");
             if self.take_record() {
                 self.send_all().await;
             }
         });
-        if let Err(panicked) = told.await {
+        if let Err(panicked) = sent.await {
             PANICKED.log(|more| error!("Telemetry met {panicked}; it goes on{more}"));
         }
     }
@@ -149,13 +149,13 @@ impl Telemetry {
             return false;
         }
         let counts = Counts::read(&self.account);
-        self.backlog.push(counts.since(&self.before, SystemTime::now()));
-        self.before = counts;
+        self.backlog.push(counts.since(&self.last_counts, SystemTime::now()));
+        self.last_counts = counts;
         true
     }
 
     async fn send_all(&mut self) {
-        self.look_for_arrivals().await;
+        self.take_results().await;
         while !self.backlog.is_empty() {
             if let Err(reason) = self.send().await {
                 debug!("Sending telemetry failed with: {reason}");
@@ -165,13 +165,13 @@ impl Telemetry {
     }
 
     /// Takes over what has been found out since the last time, without a wait.
-    async fn look_for_arrivals(&mut self) {
-        if let Some(Ok(route)) = self.arrival.as_mut().map(oneshot::Receiver::try_recv) {
+    async fn take_results(&mut self) {
+        if let Some(Ok(route)) = self.route_receiver.as_mut().map(oneshot::Receiver::try_recv) {
             self.route = Some(route);
-            self.arrival = None;
+            self.route_receiver = None;
         }
-        if let Some(search) = self.search.take_if(|search| search.is_finished())
-            && let Ok(host) = search.await
+        if let Some(host_lookup) = self.host_lookup.take_if(|host_lookup| host_lookup.is_finished())
+            && let Ok(host) = host_lookup.await
         {
             self.host = host;
         }
@@ -181,7 +181,7 @@ impl Telemetry {
     async fn send(&mut self) -> Result<(), String> {
         let route = self.route.as_mut().ok_or("the service's address is not known yet")?;
         let credentials = route.identity.credentials().ok_or("there are no credentials yet")?;
-        let records = self.backlog.next();
+        let records = self.backlog.oldest();
         let call = Call {
             telemetry_records: records,
             instance_id: self.host.instance_id.as_deref(),
@@ -206,7 +206,7 @@ impl Telemetry {
         let record_count = records.len();
         match classify(answer.status, &answer.headers, &answer.body, signed_at) {
             Outcome::Accepted { .. } => {
-                self.backlog.forget(record_count);
+                self.backlog.remove_oldest(record_count);
                 debug!("Sent {record_count} telemetry records");
                 Ok(())
             }
@@ -216,7 +216,7 @@ impl Telemetry {
                         route.signer.set_time(service_time, SystemTime::now());
                     }
                     // They would be refused for ever, and hold up the next ones.
-                    Failure::Split { .. } => self.backlog.forget(record_count),
+                    Failure::Split { .. } => self.backlog.remove_oldest(record_count),
                     _ => {}
                 }
                 Err(reason)

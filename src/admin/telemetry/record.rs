@@ -100,12 +100,12 @@ impl Backlog {
     }
 
     /// The oldest records, as many as a call takes.
-    pub fn next(&self) -> &[Record] {
+    pub fn oldest(&self) -> &[Record] {
         &self.0[..self.0.len().min(RECORD_COUNT_OF_CALL_MAX)]
     }
 
     /// Forgets the oldest records: they are sent, or nobody will take them.
-    pub fn forget(&mut self, record_count: usize) {
+    pub fn remove_oldest(&mut self, record_count: usize) {
         self.0.drain(..record_count);
     }
 
@@ -171,8 +171,8 @@ mod tests {
         }
         let mut calls: Vec<Vec<f64>> = Vec::new();
         while !backlog.is_empty() {
-            calls.push(backlog.next().iter().map(|record| record.timestamp).collect());
-            backlog.forget(calls.last().unwrap().len());
+            calls.push(backlog.oldest().iter().map(|record| record.timestamp).collect());
+            backlog.remove_oldest(calls.last().unwrap().len());
         }
         let seconds = |from: u32| (from..from + 10).map(f64::from).collect::<Vec<_>>();
         assert_eq!(calls, [seconds(5), seconds(15), seconds(25)]);

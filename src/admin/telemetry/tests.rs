@@ -103,8 +103,8 @@ async fn run_until(telemetry: &mut Telemetry, mut is_done: impl FnMut() -> bool)
 async fn a_record_an_interval_has_what_was_counted_in_it() {
     let service = Service::start().await;
     let account = Arc::new(Account::default());
-    let (mut telemetry, arrival) = start(&account, SHORT);
-    arrival.send(service.route()).unwrap();
+    let (mut telemetry, route_receiver) = start(&account, SHORT);
+    route_receiver.send(service.route()).unwrap();
     account.received.add(5);
     run_until(&mut telemetry, || service.calls().len() == 1).await;
     account.received.add(2);
@@ -124,8 +124,8 @@ async fn before_a_first_segment_nothing_is_sent() {
     let service = Service::start().await;
     let account = Arc::new(Account::default());
     account.requests_retried.add(1);
-    let (mut telemetry, arrival) = start(&account, Duration::from_millis(1));
-    arrival.send(service.route()).unwrap();
+    let (mut telemetry, route_receiver) = start(&account, Duration::from_millis(1));
+    route_receiver.send(service.route()).unwrap();
     let wait = tokio::time::timeout(5 * SHORT, telemetry.run()).await;
     assert!(wait.is_err());
     telemetry.finish(Duration::from_secs(30)).await;
@@ -137,7 +137,7 @@ async fn what_cannot_be_sent_is_kept_up_to_thirty_records_and_goes_ten_at_a_time
     let service = Service::start().await;
     service.set_status(503);
     let account = Arc::new(Account::default());
-    let (mut telemetry, arrival) = start(&account, Duration::from_millis(1));
+    let (mut telemetry, route_receiver) = start(&account, Duration::from_millis(1));
     for number in 1..=35 {
         // So that each can be told from the others.
         account.received.add(number);
@@ -145,7 +145,7 @@ async fn what_cannot_be_sent_is_kept_up_to_thirty_records_and_goes_ten_at_a_time
     }
     // Neither without a way nor to a service that fails.
     telemetry.send_all().await;
-    arrival.send(service.route()).unwrap();
+    route_receiver.send(service.route()).unwrap();
     telemetry.send_all().await;
     assert!(service.calls().is_empty());
     service.set_status(200);
@@ -162,8 +162,8 @@ async fn records_that_the_service_refuses_for_their_own_sake_do_not_hold_up_othe
     let service = Service::start().await;
     service.set_status(400);
     let account = Arc::new(Account::default());
-    let (mut telemetry, arrival) = start(&account, Duration::from_millis(1));
-    arrival.send(service.route()).unwrap();
+    let (mut telemetry, route_receiver) = start(&account, Duration::from_millis(1));
+    route_receiver.send(service.route()).unwrap();
     account.received.add(1);
     assert!(telemetry.take_record());
     telemetry.send_all().await;
@@ -177,8 +177,8 @@ async fn the_end_does_not_wait_for_a_service_that_does_not_answer() {
     service.url = format!("http://{}", silent.local_addr().unwrap());
     let account = Arc::new(Account::default());
     account.received.add(1);
-    let (telemetry, arrival) = start(&account, SHORT);
-    arrival.send(service.route()).unwrap();
+    let (telemetry, route_receiver) = start(&account, SHORT);
+    route_receiver.send(service.route()).unwrap();
     let start = std::time::Instant::now();
     telemetry.finish(Duration::from_millis(100)).await;
     // Without an end of its own it would wait for 15 s.
@@ -188,8 +188,8 @@ async fn the_end_does_not_wait_for_a_service_that_does_not_answer() {
 #[test]
 fn the_last_record_has_an_eighth_of_the_shutdown_and_a_second_at_most() {
     let seconds = Duration::from_secs;
-    assert_eq!(Telemetry::time_at_end(seconds(8)), seconds(1));
-    assert_eq!(Telemetry::time_at_end(seconds(60)), seconds(1));
-    assert_eq!(Telemetry::time_at_end(seconds(1)), Duration::from_millis(125));
-    assert_eq!(Telemetry::time_at_end(seconds(0)), Duration::ZERO);
+    assert_eq!(Telemetry::finish_time(seconds(8)), seconds(1));
+    assert_eq!(Telemetry::finish_time(seconds(60)), seconds(1));
+    assert_eq!(Telemetry::finish_time(seconds(1)), Duration::from_millis(125));
+    assert_eq!(Telemetry::finish_time(seconds(0)), Duration::ZERO);
 }

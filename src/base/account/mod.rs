@@ -333,7 +333,7 @@ impl Account {
     }
 
     /// The line of the end, when `held_count` segments are held.
-    pub fn line(&self, held_count: usize) -> String {
+    pub fn summary(&self, held_count: usize) -> String {
         let mut line = format!(
             "received={} replayed={} sent={}",
             self.received.get(),
@@ -371,7 +371,7 @@ mod tests {
         account.rejected(RejectReason::Header).add(15);
         account.rejected(RejectReason::NoDocument).add(5);
         assert_eq!(
-            account.line(0),
+            account.summary(0),
             "received=520 replayed=0 sent=500 rejected=20 (header=15 no_document=5) dropped=0 \
              spooled=0 held=0 kernel_drops=0"
         );

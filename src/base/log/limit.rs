@@ -12,11 +12,11 @@ const LINE_COUNT_MAX: u64 = 5;
 const WINDOW_SECONDS: u64 = 10;
 
 /// Lines that were held back, in all places, and that no line has told of yet.
-static UNTOLD_COUNT: AtomicU64 = AtomicU64::new(0);
+static UNREPORTED_COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// How many lines were held back that no later line tells of; for the last word of the log.
-pub fn untold_count() -> u64 {
-    UNTOLD_COUNT.load(Ordering::Relaxed)
+pub fn unreported_count() -> u64 {
+    UNREPORTED_COUNT.load(Ordering::Relaxed)
 }
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -84,11 +84,11 @@ impl LogLimit {
         }
         if self.line_count.fetch_add(1, Ordering::Relaxed) < self.line_count_max {
             let suppressed_count = self.suppressed_count.swap(0, Ordering::Relaxed);
-            UNTOLD_COUNT.fetch_sub(suppressed_count, Ordering::Relaxed);
+            UNREPORTED_COUNT.fetch_sub(suppressed_count, Ordering::Relaxed);
             Some(Suppressed(suppressed_count))
         } else {
             self.suppressed_count.fetch_add(1, Ordering::Relaxed);
-            UNTOLD_COUNT.fetch_add(1, Ordering::Relaxed);
+            UNREPORTED_COUNT.fetch_add(1, Ordering::Relaxed);
             None
         }
     }

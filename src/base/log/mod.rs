@@ -15,7 +15,7 @@ mod limit;
 
 pub use file::{LogFile, reopen};
 pub use level::{LogFormat, LogLevel};
-pub use limit::{LogLimit, Suppressed, untold_count};
+pub use limit::{LogLimit, Suppressed, unreported_count};
 
 use crate::base::panics;
 use std::fmt::{self, Write as _};

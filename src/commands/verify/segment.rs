@@ -7,7 +7,7 @@
 
 use super::Checklist;
 use super::service::Service;
-use crate::admin::health::ask::{self, AskError};
+use crate::admin::health::ask::{self, HealthError};
 use crate::aws::ANSWER_BYTES_MAX;
 use crate::base::address;
 use crate::config::Config;
@@ -130,7 +130,7 @@ pub(super) async fn check(config: &Config, service: Option<&Service>, list: &mut
 fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
     let report = match ask::report(address, "/health") {
         Ok(report) => report,
-        Err(error @ AskError::Unreachable { .. }) => {
+        Err(error @ HealthError::Unreachable { .. }) => {
             let advice =
                 "Start the daemon, or correct the address: it is that of Socket.TCPAddress";
             list.fail("daemon", error.to_string(), advice);
@@ -145,7 +145,7 @@ fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
     };
     let version = report.version.unwrap_or_default();
     let text = format!("xrayd {version} on TCP {address} is {}", report.status);
-    if !report.is_well {
+    if !report.is_ok {
         let advice = "This is a fault of xrayd: restart it, and report it";
         list.fail("daemon", format!("{text}: {}", report.reasons.join("; ")), advice);
     } else if version != env!("CARGO_PKG_VERSION") {
@@ -155,7 +155,7 @@ fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
         list.ok("daemon", text);
     }
     match ask::report(address, "/ready") {
-        Ok(report) if report.is_well => list.ok("ready", "nothing keeps segments from being sent"),
+        Ok(report) if report.is_ok => list.ok("ready", "nothing keeps segments from being sent"),
         Ok(report) => list.fail(
             "ready",
             format!("the daemon cannot send what it has: {}", report.reasons.join("; ")),

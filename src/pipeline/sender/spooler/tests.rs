@@ -79,7 +79,7 @@ async fn a_turn_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_
     assert_eq!((unwritten, account.spooled.get()), (vec![2, 1], 3));
     assert_eq!(account.spool.errors.get(), 1);
     assert!(account.conditions.has(Condition::SpoolFailing) && !spooler.is_working());
-    let [condition] = &account.conditions.lasting()[..] else { panic!("one") };
+    let [condition] = &account.conditions.active()[..] else { panic!("one") };
     assert!(condition.reason.contains("a fault in the program"), "{}", condition.reason);
     // It works again after the pause, with what was written before.
     let due = spooler.next_due().unwrap();
