@@ -12,7 +12,7 @@ use xrayd::pipeline::spool::{Next, Options, Record, Spool};
 
 /// The clock stands, and nothing vouches for it.
 const NOW: Moment =
-    Moment { uptime_seconds: 100, offset_seconds: 1_800_000_000, is_vouched: false };
+    Moment { uptime_seconds: 100, offset_seconds: 1_800_000_000, is_confirmed: false };
 
 const MAGIC: &[u8] = b"xrayspl1";
 const DATA_NAME: &str = "0000000001.spool";

@@ -32,7 +32,7 @@ pub struct Unprocessed {
 pub(super) struct SuccessBody {
     /// Whether it has the form of an answer to `PutTraceSegments`: it names unprocessed documents,
     /// or is an object without fields.
-    pub is_x_rays: bool,
+    pub is_from_x_ray: bool,
     /// The first of the documents that it names.
     pub unprocessed: Vec<Unprocessed>,
     /// How many it names.
@@ -91,11 +91,11 @@ impl SuccessBody {
         let fields: SuccessFields<'_> = object(body)?;
         let Some(list) = fields.unprocessed else {
             let inner = body.trim_ascii().strip_prefix(b"{")?.strip_suffix(b"}")?;
-            return Some(Self { is_x_rays: inner.trim_ascii().is_empty(), ..Self::default() });
+            return Some(Self { is_from_x_ray: inner.trim_ascii().is_empty(), ..Self::default() });
         };
         let mut deserializer = serde_json::Deserializer::from_str(list.get());
         let read = deserializer.deserialize_seq(Entries).unwrap_or_default();
-        Some(Self { is_x_rays: true, ..read })
+        Some(Self { is_from_x_ray: true, ..read })
     }
 }
 
@@ -197,10 +197,10 @@ mod tests {
             r#"{"UnprocessedTraceSegments":5,"a":[{}]}"#,
         ] {
             let read = read(body).unwrap_or_else(|| panic!("{body}"));
-            assert!(read.is_x_rays && read.unprocessed.is_empty(), "{body}");
+            assert!(read.is_from_x_ray && read.unprocessed.is_empty(), "{body}");
         }
         for body in [r#"{"error":"please log in"}"#, r#"{"unprocessedTraceSegments":[]}"#] {
-            assert!(!read(body).unwrap().is_x_rays, "{body}");
+            assert!(!read(body).unwrap().is_from_x_ray, "{body}");
         }
         for body in ["", "[]", "5", "null", "{", "{}{}", "{}x", "<html>", "[[]]"] {
             assert_eq!(read(body), None, "{body}");

@@ -28,7 +28,7 @@ pub struct Moment {
     /// What is added to that for seconds since 1970.
     pub offset_seconds: i64,
     /// Whether an answer of the service vouches for the date.
-    pub is_vouched: bool,
+    pub is_confirmed: bool,
 }
 
 impl Moment {
@@ -56,20 +56,20 @@ impl Moment {
 #[derive(Debug)]
 pub struct Clock {
     /// Seconds since boot, where a test sets them.
-    set_uptime_seconds: Option<AtomicI64>,
+    manual_uptime_seconds: Option<AtomicI64>,
     /// By the host's clock, as it was at the start.
     start_offset_seconds: i64,
     /// By the service's clock; [`NONE`] until it has answered.
-    vouched_offset_seconds: AtomicI64,
+    confirmed_offset_seconds: AtomicI64,
 }
 
 impl Default for Clock {
     /// The system's.
     fn default() -> Self {
         Self {
-            set_uptime_seconds: None,
+            manual_uptime_seconds: None,
             start_offset_seconds: unix_seconds(SystemTime::now()).saturating_sub(uptime_seconds()),
-            vouched_offset_seconds: AtomicI64::new(NONE),
+            confirmed_offset_seconds: AtomicI64::new(NONE),
         }
     }
 }
@@ -77,17 +77,17 @@ impl Default for Clock {
 impl Clock {
     /// A clock that stands until it is [advanced](Self::advance), on a host whose own clock shows
     /// `host_time`.
-    pub fn standing(uptime_seconds: i64, host_time: SystemTime) -> Self {
+    pub fn manual(uptime_seconds: i64, host_time: SystemTime) -> Self {
         Self {
-            set_uptime_seconds: Some(AtomicI64::new(uptime_seconds)),
+            manual_uptime_seconds: Some(AtomicI64::new(uptime_seconds)),
             start_offset_seconds: unix_seconds(host_time).saturating_sub(uptime_seconds),
-            vouched_offset_seconds: AtomicI64::new(NONE),
+            confirmed_offset_seconds: AtomicI64::new(NONE),
         }
     }
 
     /// Sets a standing clock forward; the system's goes by itself.
     pub fn advance(&self, time: Duration) {
-        if let Some(seconds) = &self.set_uptime_seconds {
+        if let Some(seconds) = &self.manual_uptime_seconds {
             seconds.fetch_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
@@ -105,26 +105,27 @@ impl Clock {
 
     /// The time now.
     pub fn now(&self) -> Moment {
-        let set = self.set_uptime_seconds.as_ref().map(|set| set.load(Ordering::Relaxed));
-        let vouched_offset_seconds = self.vouched_offset_seconds.load(Ordering::Relaxed);
-        let is_vouched = vouched_offset_seconds != NONE;
+        let manual =
+            self.manual_uptime_seconds.as_ref().map(|manual| manual.load(Ordering::Relaxed));
+        let confirmed_offset_seconds = self.confirmed_offset_seconds.load(Ordering::Relaxed);
+        let is_confirmed = confirmed_offset_seconds != NONE;
         Moment {
-            uptime_seconds: set.unwrap_or_else(uptime_seconds),
-            offset_seconds: if is_vouched {
-                vouched_offset_seconds
+            uptime_seconds: manual.unwrap_or_else(uptime_seconds),
+            offset_seconds: if is_confirmed {
+                confirmed_offset_seconds
             } else {
                 self.start_offset_seconds
             },
-            is_vouched,
+            is_confirmed,
         }
     }
 
     /// The service has just answered with this date.
-    pub fn vouch(&self, service_time: SystemTime) {
+    pub fn confirm_date(&self, service_time: SystemTime) {
         let now = self.now();
         let offset_seconds = unix_seconds(service_time).saturating_sub(now.uptime_seconds);
-        if !now.is_vouched || offset_seconds.abs_diff(now.offset_seconds) >= CHANGE_SECONDS_MIN {
-            self.vouched_offset_seconds.store(offset_seconds, Ordering::Relaxed);
+        if !now.is_confirmed || offset_seconds.abs_diff(now.offset_seconds) >= CHANGE_SECONDS_MIN {
+            self.confirmed_offset_seconds.store(offset_seconds, Ordering::Relaxed);
         }
     }
 }
@@ -151,33 +152,33 @@ mod tests {
     #[test]
     fn dates_follow_the_host_at_the_start_until_the_service_has_answered() {
         let host_time = UNIX_EPOCH + YEAR;
-        let clock = Clock::standing(500, host_time);
+        let clock = Clock::manual(500, host_time);
         let first = clock.now();
-        assert_eq!((first.unix_seconds(), first.is_vouched), (YEAR.as_secs(), false));
+        assert_eq!((first.unix_seconds(), first.is_confirmed), (YEAR.as_secs(), false));
         clock.advance(Duration::from_secs(9));
         let service_time = UNIX_EPOCH + 57 * YEAR;
-        clock.vouch(service_time);
+        clock.confirm_date(service_time);
         let now = clock.now();
-        assert_eq!((now.unix_seconds(), now.is_vouched), (57 * YEAR.as_secs(), true));
+        assert_eq!((now.unix_seconds(), now.is_confirmed), (57 * YEAR.as_secs(), true));
         assert_eq!(now.since(first.uptime_seconds), Duration::from_secs(9));
     }
 
     #[test]
     fn an_answer_that_was_on_its_way_for_some_seconds_changes_nothing() {
-        let clock = Clock::standing(500, UNIX_EPOCH);
+        let clock = Clock::manual(500, UNIX_EPOCH);
         let service_time = UNIX_EPOCH + 57 * YEAR;
-        clock.vouch(service_time);
+        clock.confirm_date(service_time);
         let before = clock.now();
-        clock.vouch(service_time - Duration::from_secs(59));
+        clock.confirm_date(service_time - Duration::from_secs(59));
         assert_eq!(clock.now(), before);
-        clock.vouch(service_time - Duration::from_secs(60));
+        clock.confirm_date(service_time - Duration::from_secs(60));
         assert_eq!(clock.now().unix_seconds(), before.unix_seconds() - 60);
     }
 
     #[test]
     fn moments_at_the_ends_of_time_are_no_overflow() {
-        let clock = Clock::standing(i64::MAX, UNIX_EPOCH - YEAR);
-        clock.vouch(UNIX_EPOCH + Duration::from_secs(u64::MAX / 4));
+        let clock = Clock::manual(i64::MAX, UNIX_EPOCH - YEAR);
+        clock.confirm_date(UNIX_EPOCH + Duration::from_secs(u64::MAX / 4));
         let now = clock.now();
         assert_eq!(now.before(Duration::MAX).since(i64::MAX), Duration::ZERO);
         assert_eq!(now.since(i64::MIN), Duration::from_secs(i64::MAX as u64));

@@ -92,7 +92,7 @@ impl AsRef<[u8]> for Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            self.pool.give(buffer);
+            self.pool.put_back(buffer);
         }
     }
 }
@@ -158,9 +158,9 @@ impl Pool {
         Some(Box::new(Buffer { length: 0, bytes: bytes.ok()? }))
     }
 
-    fn give(&self, buffer: Box<Buffer>) {
-        let given = self.free.push(buffer);
-        debug_assert!(given.is_ok(), "the free list has a place for every chunk");
+    fn put_back(&self, buffer: Box<Buffer>) {
+        let pushed = self.free.push(buffer);
+        debug_assert!(pushed.is_ok(), "the free list has a place for every chunk");
     }
 
     /// Chunks that were made and are not in use.
@@ -169,7 +169,7 @@ impl Pool {
     }
 
     /// Gives so many of the free chunks back to the system; they are made again when needed.
-    pub fn give_back(&self, count: usize) {
+    pub fn release(&self, count: usize) {
         for _ in 0..count {
             let Some(buffer) = self.free.pop() else { return };
             drop(buffer);

@@ -91,7 +91,7 @@ pub struct Reading {
     pub outcome: Outcome,
     /// Why it is not known, or not for all documents, which the service did not process though it
     /// accepted the request.
-    pub unread: Option<String>,
+    pub unread_reason: Option<String>,
     /// Whether the body is longer than is read.
     pub is_too_large: bool,
     /// The date that the service vouches for.
@@ -107,13 +107,13 @@ impl Outcome {
 
 impl From<Outcome> for Reading {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, unread: None, is_too_large: false, service_time: None }
+        Self { outcome, unread_reason: None, is_too_large: false, service_time: None }
     }
 }
 
 impl Unprocessed {
     /// Whether the service may process the document when it comes again.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         let code = self.error_code.as_deref().unwrap_or_default();
         self.is_throttled()
             || code.starts_with("Internal")
@@ -146,12 +146,12 @@ pub fn read(
 ) -> Reading {
     let body = body.map_or(Err(Unreadable::TooLarge), |body| decode(headers, body));
     let is_too_large = body == Err(Unreadable::TooLarge);
-    let (outcome, unread) = match status.is_success() {
+    let (outcome, unread_reason) = match status.is_success() {
         true => success(status, headers, body),
         false => (error(status, headers, body, signed_at), None),
     };
     let service_time = service_time(headers, &outcome);
-    Reading { outcome, unread, is_too_large, service_time }
+    Reading { outcome, unread_reason, is_too_large, service_time }
 }
 
 /// Reads an answer of success; with the outcome, why its list of documents is not known.
@@ -170,11 +170,11 @@ fn success(
         Err(unreadable) => (None, unreadable.to_string()),
     };
     match read {
-        Some(read) if read.is_x_rays || has_request_id => {
+        Some(read) if read.is_from_x_ray || has_request_id => {
             let SuccessBody { unprocessed, unprocessed_count: count, .. } = read;
-            let unread = (count > unprocessed.len())
+            let unread_reason = (count > unprocessed.len())
                 .then(|| format!("it names {count} documents, and only the first were read"));
-            (Outcome::Accepted { unprocessed }, unread)
+            (Outcome::Accepted { unprocessed }, unread_reason)
         }
         None if has_request_id => (Outcome::Accepted { unprocessed: Vec::new() }, Some(shown)),
         _ => {
@@ -245,15 +245,15 @@ fn failure_by_code(code: &str, headers: &HeaderMap, signed_at: SystemTime) -> Op
     })
 }
 
-/// What a status means beside a code that is absent or unknown. `is_wordless` says that the answer
+/// What a status means beside a code that is absent or unknown. `is_without_code` says that the answer
 /// is a JSON object without a code.
-fn failure_by_status(status: StatusCode, headers: &HeaderMap, is_wordless: bool) -> Failure {
+fn failure_by_status(status: StatusCode, headers: &HeaderMap, is_without_code: bool) -> Failure {
     match status {
         StatusCode::TOO_MANY_REQUESTS => Failure::Throttle { retry_after: retry_after(headers) },
         StatusCode::PAYLOAD_TOO_LARGE => Failure::Split { is_too_large: true },
         // In the service's own words; a page of a proxy on the way is no word on the documents.
-        StatusCode::BAD_REQUEST if is_wordless => Failure::Split { is_too_large: false },
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_wordless => Failure::Denied,
+        StatusCode::BAD_REQUEST if is_without_code => Failure::Split { is_too_large: false },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_without_code => Failure::Denied,
         _ => Failure::Retry { retry_after: retry_after(headers) },
     }
 }

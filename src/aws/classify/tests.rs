@@ -89,7 +89,7 @@ fn any_server_answers_with_success_and_only_x_ray_with_its_request_id_or_its_bod
         let read = reading(200, &[VOUCHED], Some(body.as_bytes()));
         assert!(is_delivery(&read), "{body}: {read:?}");
         let is_known = body.trim().is_empty() || serde_json::from_str::<Object>(body).is_ok();
-        assert_eq!(read.unread.is_none(), is_known, "{body}: {read:?}");
+        assert_eq!(read.unread_reason.is_none(), is_known, "{body}: {read:?}");
     }
     // No other header has that meaning, and the id does not make a success of an error.
     assert_eq!(
@@ -105,16 +105,16 @@ type Object = std::collections::BTreeMap<String, Value>;
 fn the_list_of_documents_beside_a_request_id_is_read() {
     let body = r#"{"UnprocessedTraceSegments":[{"Id":"1"}]}"#;
     for headers in [&[][..], &[VOUCHED]] {
-        let Reading { outcome, unread, .. } = reading(200, headers, Some(body.as_bytes()));
+        let Reading { outcome, unread_reason, .. } = reading(200, headers, Some(body.as_bytes()));
         let Outcome::Accepted { unprocessed } = outcome else { panic!("{outcome:?}") };
-        assert_eq!((unprocessed.len(), unread), (1, None));
+        assert_eq!((unprocessed.len(), unread_reason), (1, None));
     }
     let entries = vec!["{}"; 51].join(",");
     let body = format!(r#"{{"UnprocessedTraceSegments":[{entries}]}}"#);
-    let Reading { outcome, unread, .. } = reading(200, &[], Some(body.as_bytes()));
+    let Reading { outcome, unread_reason, .. } = reading(200, &[], Some(body.as_bytes()));
     let Outcome::Accepted { unprocessed } = outcome else { panic!("{outcome:?}") };
     assert_eq!(unprocessed.len(), 50);
-    assert!(unread.is_some_and(|why| why.contains("51 documents")));
+    assert!(unread_reason.is_some_and(|why| why.contains("51 documents")));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn compressed_answers_say_the_same() {
         let read = reading(200, &[header], Some(body));
         assert!(!is_delivery(&read) && !read.is_too_large, "{header:?} {read:?}");
         let read = reading(200, &[header, VOUCHED], Some(body));
-        assert!(is_delivery(&read) && read.unread.is_some(), "{header:?} {read:?}");
+        assert!(is_delivery(&read) && read.unread_reason.is_some(), "{header:?} {read:?}");
         // An error is known by its status where its body is not.
         let Outcome::Failed { failure, reason } = reading(429, &[header], Some(body)).outcome
         else {
@@ -157,9 +157,12 @@ fn what_is_longer_than_is_read_is_known_by_its_head() {
         let read = reading(200, headers, body);
         assert!(!is_delivery(&read) && read.is_too_large, "{read:?}");
         let read = reading(200, &[headers, &[VOUCHED]].concat(), body);
-        assert!(is_delivery(&read) && read.is_too_large && read.unread.is_some(), "{read:?}");
+        assert!(
+            is_delivery(&read) && read.is_too_large && read.unread_reason.is_some(),
+            "{read:?}"
+        );
         let read = reading(503, headers, body);
-        assert!(read.is_too_large && read.unread.is_none(), "{read:?}");
+        assert!(read.is_too_large && read.unread_reason.is_none(), "{read:?}");
         let Outcome::Failed { failure, reason } = read.outcome else { panic!() };
         assert_eq!(failure, RETRY);
         assert!(reason.contains("longer than 131072 bytes"), "{reason}");
@@ -168,7 +171,7 @@ fn what_is_longer_than_is_read_is_known_by_its_head() {
 
 #[test]
 fn documents_not_processed_for_a_passing_reason_may_go_again() {
-    for (code, is_passing) in [
+    for (code, is_transient) in [
         (Some("ThrottledException"), true),
         (Some("InternalFailure"), true),
         (Some("ServiceUnavailable"), true),
@@ -178,7 +181,7 @@ fn documents_not_processed_for_a_passing_reason_may_go_again() {
     ] {
         let error_code = code.map(str::to_owned);
         let one = Unprocessed { id: None, error_code, message: None };
-        assert_eq!(one.is_passing(), is_passing, "{code:?}");
+        assert_eq!(one.is_transient(), is_transient, "{code:?}");
     }
 }
 

@@ -18,22 +18,22 @@ pub(super) const HOP_LIMIT_HINT: &str = " In a container the instance metadata's
                               ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
 
 /// All of the reason, and what to do about it where that is known.
-pub(super) fn in_full(error: &CredentialsError) -> String {
+pub(super) fn full_reason(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
-    let hint = if is_instance_out_of_reach(&reason) { HOP_LIMIT_HINT } else { "" };
+    let hint = if is_metadata_unreachable(&reason) { HOP_LIMIT_HINT } else { "" };
     format!("{reason}.{hint}")
 }
 
 /// The reason in a sentence, without anything that a source has said.
-pub(super) fn in_short(error: &CredentialsError) -> String {
+pub(super) fn public_reason(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
-    let what = if let Some(code) = refusal(error) {
+    let what = if let Some(code) = sts_error_code(error) {
         format!("STS refuses the role: {code}")
     } else if let Some(system) = find::<io::Error>(error) {
         format!("a source cannot be reached: {}", system.kind())
     } else if reason.contains("external process") {
         "the credential_process fails".to_owned()
-    } else if is_instance_out_of_reach(&reason) {
+    } else if is_metadata_unreachable(&reason) {
         "no source has any, and the instance metadata cannot be reached".to_owned()
     } else {
         let text = match error {
@@ -47,12 +47,12 @@ pub(super) fn in_short(error: &CredentialsError) -> String {
     format!("{what}; the log has the details")
 }
 
-fn is_instance_out_of_reach(reason: &str) -> bool {
+fn is_metadata_unreachable(reason: &str) -> bool {
     reason.contains("IMDS") && !reason.contains("IMDS disabled")
 }
 
 /// The code of the answer with which STS refuses a role.
-fn refusal(error: &CredentialsError) -> Option<&str> {
+fn sts_error_code(error: &CredentialsError) -> Option<&str> {
     let role = find::<AssumeRoleError>(error).and_then(|refused| refused.code());
     role.or_else(|| find::<AssumeRoleWithWebIdentityError>(error)?.code())
 }
@@ -74,8 +74,8 @@ mod tests {
     fn what_a_process_has_printed_is_for_the_log_alone() {
         let text = "Error retrieving credentials: external process exited with code 3. Stderr: KEY";
         let error = CredentialsError::provider_error(CredentialsError::provider_error(text));
-        assert!(in_full(&error).contains("KEY"));
-        assert_eq!(in_short(&error), "the credential_process fails; the log has the details");
+        assert!(full_reason(&error).contains("KEY"));
+        assert_eq!(public_reason(&error), "the credential_process fails; the log has the details");
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
             ),
             (CredentialsError::unhandled("x"), "a source fails"),
         ] {
-            assert_eq!(in_short(&error), format!("{expected}; the log has the details"));
+            assert_eq!(public_reason(&error), format!("{expected}; the log has the details"));
         }
     }
 }

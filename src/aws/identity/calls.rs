@@ -64,15 +64,15 @@ impl HttpClient for Calls {
         _components: &RuntimeComponents,
     ) -> SharedHttpConnector {
         let connect_timeout = settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
-        let way = |transport: Transport| Way {
+        let client = |transport: Transport| CallClient {
             http: HyperClient::builder(Executor)
                 .pool_max_idle_per_host(0)
                 .build(transport.connector(connect_timeout)),
             transport,
         };
-        SharedHttpConnector::new(Caller {
-            usual: way(self.transport.clone()),
-            direct: way(self.transport.without_proxy()),
+        SharedHttpConnector::new(CallConnector {
+            default: client(self.transport.clone()),
+            direct: client(self.transport.without_proxy()),
             direct_hosts: self.direct_hosts.clone(),
             answer_timeout: settings.read_timeout().unwrap_or(ANSWER_TIMEOUT),
         })
@@ -80,43 +80,43 @@ impl HttpClient for Calls {
 }
 
 #[derive(Debug)]
-struct Caller {
-    usual: Way,
-    direct: Way,
+struct CallConnector {
+    default: CallClient,
+    direct: CallClient,
     direct_hosts: Vec<String>,
     answer_timeout: Duration,
 }
 
-impl HttpConnector for Caller {
+impl HttpConnector for CallConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let request = match understood(request) {
+        let request = match to_hyper_request(request) {
             Ok(request) => request,
             Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error))),
         };
         let is_direct = is_direct(request.uri(), &self.direct_hosts);
-        let way = if is_direct { self.direct.clone() } else { self.usual.clone() };
+        let client = if is_direct { self.direct.clone() } else { self.default.clone() };
         let timeout = self.answer_timeout;
         HttpConnectorFuture::new(async move {
             let late = |error| ConnectorError::timeout(BoxError::from(error));
-            tokio::time::timeout(timeout, way.exchange(request)).await.map_err(late)?
+            tokio::time::timeout(timeout, client.exchange(request)).await.map_err(late)?
         })
     }
 }
 
 /// The request as hyper takes it. All of these requests are in memory.
-fn understood(request: HttpRequest) -> Result<Request<Full<Bytes>>, BoxError> {
+fn to_hyper_request(request: HttpRequest) -> Result<Request<Full<Bytes>>, BoxError> {
     let (parts, body) = request.try_into_http1x()?.into_parts();
     let body = body.bytes().ok_or("a request that is not in memory")?;
     Ok(Request::from_parts(parts, Full::new(Bytes::copy_from_slice(body))))
 }
 
 #[derive(Debug, Clone)]
-struct Way {
+struct CallClient {
     http: HyperClient<Connector, Full<Bytes>>,
     transport: Transport,
 }
 
-impl Way {
+impl CallClient {
     async fn exchange(
         self,
         mut request: Request<Full<Bytes>>,
@@ -139,9 +139,9 @@ impl Way {
 
 /// Whether a time was over. The SDK does not ask a metadata service again that is not there.
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
-    let is_ours = matches!(error.downcast_ref(), Some(ConnectError::Timeout { .. }));
-    let is_systems = error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == TimedOut);
-    is_ours || is_systems || error.source().is_some_and(is_timeout)
+    let is_connect_timeout = matches!(error.downcast_ref(), Some(ConnectError::Timeout { .. }));
+    let is_system_timeout = error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == TimedOut);
+    is_connect_timeout || is_system_timeout || error.source().is_some_and(is_timeout)
 }
 
 /// The host, an address of IPv6 without its brackets.
@@ -181,9 +181,9 @@ mod tests {
         let call = async |timeout| {
             let connector = transport.connector(timeout);
             let http = HyperClient::builder(Executor).build(connector);
-            let way = Way { http, transport: transport.clone() };
+            let client = CallClient { http, transport: transport.clone() };
             let request = Request::get("https://sts.invalid/").body(Full::default()).unwrap();
-            way.exchange(request).await.unwrap_err()
+            client.exchange(request).await.unwrap_err()
         };
         let error = call(Duration::from_millis(50)).await;
         assert!(error.is_timeout(), "{error:?}");

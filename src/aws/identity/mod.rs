@@ -61,8 +61,9 @@ impl Identity {
     /// Sources beyond this host are asked over `transport`.
     pub fn start(region: Region, role_arn: Option<String>, transport: Transport) -> Self {
         let (found, credentials) = watch::channel(None);
-        let (missed, absence) = watch::channel(Some("the sources are being asked".to_owned()));
-        let findings = Arc::new(Findings { credentials: found, absence: missed });
+        let (missing_reason, absence) =
+            watch::channel(Some("the sources are being asked".to_owned()));
+        let findings = Arc::new(Findings { credentials: found, absence: missing_reason });
         let renew = Arc::new(Notify::new());
         let identity = Self { credentials, absence, renew: Arc::clone(&renew) };
         tokio::spawn(panics::restarted("The search for credentials", RETRY_PAUSE_MAX, move || {
@@ -119,7 +120,7 @@ pub async fn find_credentials(
     role_arn: Option<String>,
     transport: &Transport,
 ) -> Result<Credentials, String> {
-    sources::ask(region, role_arn, transport).await.map_err(|error| absence::in_full(&error))
+    sources::ask(region, role_arn, transport).await.map_err(|error| absence::full_reason(&error))
 }
 
 /// Keeps the channel filled, for as long as anybody listens.
@@ -130,7 +131,7 @@ async fn refresh(
     findings: &Findings,
     renew: &Notify,
 ) {
-    let Findings { credentials: sender, absence: missed } = findings;
+    let Findings { credentials: sender, absence: missing_reason } = findings;
     let mut pause = RETRY_PAUSE_MIN;
     while !sender.is_closed() {
         // The sources are made for each time: one keeps what it has read of the shared files, and
@@ -148,17 +149,17 @@ async fn refresh(
                     *present = Some(credentials);
                     is_new
                 });
-                missed.send_replace(None);
+                missing_reason.send_replace(None);
                 wait
             }
             Err(error) => {
                 warn!(
                     "No credentials: {} Trying again in {} s; segments are kept meanwhile",
-                    absence::in_full(&error),
+                    absence::full_reason(&error),
                     pause.as_secs()
                 );
                 if sender.borrow().is_none() {
-                    missed.send_replace(Some(absence::in_short(&error)));
+                    missing_reason.send_replace(Some(absence::public_reason(&error)));
                 }
                 let wait = pause;
                 pause = (pause * 2).min(RETRY_PAUSE_MAX);

@@ -118,7 +118,7 @@ fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
 /// Makes connections for a hyper client.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    https: HttpsConnector<Way>,
+    https: HttpsConnector<WireConnector>,
     proxy: Option<Arc<Proxy>>,
     timeout: Duration,
 }
@@ -144,7 +144,7 @@ impl Connector {
             .with_tls_config(tls.clone())
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Way { tcp, to_proxy, proxy: proxy.clone() });
+            .wrap_connector(WireConnector { tcp, to_proxy, proxy: proxy.clone() });
         Self { https, proxy, timeout }
     }
 }
@@ -178,13 +178,13 @@ impl Service<Uri> for Connector {
 
 /// Makes connections without TLS, or those under it.
 #[derive(Debug, Clone)]
-struct Way {
+struct WireConnector {
     tcp: HttpConnector<Resolver>,
     to_proxy: HttpsConnector<HttpConnector<Resolver>>,
     proxy: Option<Arc<Proxy>>,
 }
 
-impl Service<Uri> for Way {
+impl Service<Uri> for WireConnector {
     type Response = Stream;
     type Error = AnyError;
     type Future = Connecting<Stream>;
@@ -199,7 +199,7 @@ impl Service<Uri> for Way {
             let connecting = self.tcp.call(destination);
             return Box::pin(async {
                 let wire = MaybeHttpsStream::Http(connecting.await?);
-                Ok(Stream { wire, takes_requests: false })
+                Ok(Stream { wire, is_forward_proxy: false })
             });
         };
         let connecting = self.to_proxy.call(proxy.uri().clone());
@@ -209,10 +209,10 @@ impl Service<Uri> for Way {
                 reason: root_cause(&*error),
             })?;
             if destination.scheme() == Some(&Scheme::HTTP) {
-                return Ok(Stream { wire, takes_requests: true });
+                return Ok(Stream { wire, is_forward_proxy: true });
             }
             let wire = tunnel(wire, proxy, host_and_port(&destination)).await?;
-            Ok(Stream { wire, takes_requests: false })
+            Ok(Stream { wire, is_forward_proxy: false })
         })
     }
 }
@@ -254,12 +254,12 @@ pub(super) fn host_and_port(uri: &Uri) -> String {
 #[derive(Debug)]
 pub struct Stream {
     wire: Wire,
-    takes_requests: bool,
+    is_forward_proxy: bool,
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        self.wire.connected().proxy(self.takes_requests)
+        self.wire.connected().proxy(self.is_forward_proxy)
     }
 }
 

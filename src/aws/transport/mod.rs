@@ -51,7 +51,7 @@ impl Transport {
 
     /// A transport without a proxy that trusts nobody: for services on this host, without TLS.
     pub fn local(resolver: Resolver) -> Self {
-        Self { tls: Arc::new(tls::trusting_nobody()), proxy: None, resolver }
+        Self { tls: Arc::new(tls::without_roots()), proxy: None, resolver }
     }
 
     /// The same without the proxy.

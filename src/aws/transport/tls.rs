@@ -62,7 +62,7 @@ pub(super) fn client(trust: &Trust) -> Result<ClientConfig, TlsError> {
 }
 
 /// The configuration of a client that has no need of TLS.
-pub(super) fn trusting_nobody() -> ClientConfig {
+pub(super) fn without_roots() -> ClientConfig {
     builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
 }
 

@@ -34,7 +34,7 @@ impl Trim {
         if now < self.ends_at {
             return;
         }
-        pool.give_back(self.unused_count.saturating_sub(KEPT_COUNT));
+        pool.release(self.unused_count.saturating_sub(KEPT_COUNT));
         let free_count = pool.free_count();
         *self = Self { ends_at: now + PERIOD, unused_count: free_count, free_count };
     }

@@ -44,7 +44,7 @@ impl Dates {
 
     /// Whether a record with this date has to be given up.
     pub fn has_expired(self, created_at: u64, now: Moment, age_max: Duration) -> bool {
-        let is_certain = now.is_vouched || matches!(self, Self::Own { .. });
+        let is_certain = now.is_confirmed || matches!(self, Self::Own { .. });
         is_certain && self.age(created_at, now) > age_max
     }
 }
@@ -56,9 +56,9 @@ mod tests {
     const DAY: u64 = 24 * 3600;
     const NOW: u64 = 1_800_000_000;
 
-    fn moment(uptime_seconds: i64, unix_seconds: u64, is_vouched: bool) -> Moment {
+    fn moment(uptime_seconds: i64, unix_seconds: u64, is_confirmed: bool) -> Moment {
         let offset_seconds = i64::try_from(unix_seconds).unwrap() - uptime_seconds;
-        Moment { uptime_seconds, offset_seconds, is_vouched }
+        Moment { uptime_seconds, offset_seconds, is_confirmed }
     }
 
     #[test]

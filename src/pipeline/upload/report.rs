@@ -64,7 +64,7 @@ pub(super) fn accepted(
     for answer in unprocessed {
         let place = place_of(answer, &batch.documents, &mut is_named);
         rest.is_throttled |= answer.is_throttled();
-        match place.filter(|_| answer.is_passing()) {
+        match place.filter(|_| answer.is_transient()) {
             Some(place) => {
                 rest.passing.push(place);
                 PASSING.log(|more| log_passing(answer, &batch.documents[place], more));

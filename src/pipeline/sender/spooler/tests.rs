@@ -137,7 +137,7 @@ async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promi
     spooler.event().await;
     // A file is in the place of the next one, which is due since the clock was set.
     let year = Duration::from_secs(365 * 24 * 3600);
-    account.clock.vouch(std::time::SystemTime::now() + year);
+    account.clock.confirm_date(std::time::SystemTime::now() + year);
     std::fs::create_dir(folder.path().join("0000000002.spool")).unwrap();
     spooler.write(attempt(&["b"]));
     spooler.start_due(now);

@@ -23,11 +23,11 @@ fn open_at(path: &Path, now: Moment) -> Spool {
 fn a_date_that_is_set_forward_expires_nothing_that_this_run_wrote() {
     let folder = folder();
     // The host has no battery: its clock begins in 1970, and the service answers later.
-    let clock = Clock::standing(30, UNIX_EPOCH);
+    let clock = Clock::manual(30, UNIX_EPOCH);
     let mut spool = open_at(folder.path(), clock.now());
     let _ = spool.append(&[b"x"], 1, clock.now()).unwrap();
     assert!(next_is_record(&mut spool, clock.now()));
-    clock.vouch(UNIX_EPOCH + Duration::from_secs(NOW));
+    clock.confirm_date(UNIX_EPOCH + Duration::from_secs(NOW));
     clock.advance(Duration::from_secs(9));
     assert!(next_is_record(&mut spool, clock.now()));
     assert_eq!(spool.oldest_age(clock.now()), Some(Duration::from_secs(9)));
@@ -49,11 +49,11 @@ fn of_an_earlier_run_nothing_expires_before_the_service_has_answered() {
     let _ = spool.append(&[b"x"], 1, at(NOW)).unwrap();
     drop(spool);
     // Two weeks later by a clock that may be wrong.
-    let clock = Clock::standing(30, UNIX_EPOCH + Duration::from_secs(NOW) + 2 * WEEK);
+    let clock = Clock::manual(30, UNIX_EPOCH + Duration::from_secs(NOW) + 2 * WEEK);
     let mut spool = open_at(folder.path(), clock.now());
     assert!(next_is_record(&mut spool, clock.now()));
     assert_eq!(spool.oldest_age(clock.now()), Some(2 * WEEK));
-    clock.vouch(UNIX_EPOCH + Duration::from_secs(NOW + 60));
+    clock.confirm_date(UNIX_EPOCH + Duration::from_secs(NOW + 60));
     assert!(next_is_record(&mut spool, clock.now()));
     assert_eq!(spool.oldest_age(clock.now()), Some(Duration::from_secs(60)));
     clock.advance(WEEK);

@@ -22,7 +22,7 @@ const AGE_MAX: Duration = Duration::from_secs(100);
 fn at(unix_seconds: u64) -> Moment {
     let offset_seconds = NOW.cast_signed() - 1_000;
     let uptime_seconds = unix_seconds.cast_signed() - offset_seconds;
-    Moment { uptime_seconds, offset_seconds, is_vouched: true }
+    Moment { uptime_seconds, offset_seconds, is_confirmed: true }
 }
 
 /// What a record of [`append`] takes.

@@ -37,10 +37,10 @@ impl Uploader {
         if let Some(kind) = failure {
             self.account.request_failures(kind).add(1);
         }
-        let Reading { outcome, unread, is_too_large, service_time } = reading;
+        let Reading { outcome, unread_reason, is_too_large, service_time } = reading;
         self.account.answers_too_large.add(u64::from(is_too_large));
         if let Some(service_time) = service_time {
-            self.account.clock.vouch(service_time);
+            self.account.clock.confirm_date(service_time);
         }
         let now = Clock::instant();
         let (sizes, seconds) = (&self.account.sizes, (now - call.started_at).as_secs_f64());
@@ -53,7 +53,7 @@ impl Uploader {
                 let batch = &call.attempt.batch;
                 let has_more = unprocessed.len() > batch.documents.len();
                 let more = has_more.then(|| "it names more documents than were sent".to_owned());
-                if let Some(why) = unread.or(more) {
+                if let Some(why) = unread_reason.or(more) {
                     report::unread(batch, &why, &self.account);
                 }
                 self.settle_accepted(call, &unprocessed, now);

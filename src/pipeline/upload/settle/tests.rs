@@ -180,7 +180,7 @@ fn an_answer_that_names_more_than_was_sent_is_counted_once() {
     let call_number = trial.call();
     let reading = Reading {
         outcome: Outcome::Accepted { unprocessed },
-        unread: Some("it names 60 documents".to_owned()),
+        unread_reason: Some("it names 60 documents".to_owned()),
         is_too_large: false,
         service_time: None,
     };
