@@ -1,33 +1,39 @@
-//! From `HOST:PORT` to the socket addresses to listen on.
+//! Resolves `HOST:PORT` to socket addresses, and recognizes loopback addresses.
+//!
+//! In: text from the configuration or from a `Host` header. Out: socket addresses. Thread: any;
+//! [`resolve`] blocks while the system looks up a name.
 
 use http::uri::Authority;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// The addresses to try for `address`, best first: the first one that can be opened is enough.
+/// Returns the socket addresses to try for `address`, the preferred one first. The caller needs to
+/// open only one of them ([`open_first`]).
 ///
-/// A name is resolved, to IPv4 where it has both. Every interface (`0.0.0.0`) means IPv4 and IPv6
-/// both, as in the original, and IPv4 alone on a host without IPv6.
+/// A host name is looked up; its IPv4 address is preferred to an IPv6 address. `0.0.0.0` and a
+/// missing host mean every interface, with IPv4 and IPv6, as in the original daemon. On a host
+/// without IPv6 they mean IPv4 alone.
 ///
 /// # Errors
 ///
-/// When `address` is no host and port, or the host's name is not known.
+/// Returns an error if `address` is not `HOST:PORT`, or if the host name cannot be resolved.
 pub fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
-    // No host means every interface, as in the original.
+    // A missing host means every interface, as in the original daemon.
     let every_interface = address.starts_with(':').then(|| format!("0.0.0.0{address}"));
     let found: Vec<_> = every_interface.as_deref().unwrap_or(address).to_socket_addrs()?.collect();
-    // SDKs send to IPv4 where a name has both.
+    // SDKs send to IPv4 if a name has addresses of both families.
     let first = found.iter().find(|found| found.is_ipv4()).or(found.first());
     let first = *first.ok_or_else(|| io::Error::other("the name has no address"))?;
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, first.port()));
     Ok(if first.ip().is_unspecified() && first != both { vec![both, first] } else { vec![first] })
 }
 
-/// Opens the first of `addresses` that can be opened.
+/// Calls `open` with each of `addresses` until one succeeds, and returns its result.
 ///
 /// # Errors
 ///
-/// The last error; a port that is in use is not tried in another way.
+/// Returns the last error of `open`. If a port is in use, the remaining addresses are not tried:
+/// they have the same port.
 pub fn open_first<T>(
     addresses: &[SocketAddr],
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,
@@ -43,18 +49,21 @@ pub fn open_first<T>(
     result
 }
 
-/// The address under which a process on this host reaches a port that listens on `address`.
+/// Returns the address with which a process on this host connects to a socket that listens on
+/// `address`.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
-        // Such a port takes IPv4 too, which every host has.
+        // A socket on the unspecified IPv6 address also accepts IPv4, which every host has.
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v6.port()).into(),
         other => other,
     }
 }
 
-/// Whether a host, as in a `Host` header, is a name or an address of loopback. No name but
-/// `localhost` is: any other could be made to lead here by whoever owns it (DNS rebinding).
+/// Returns whether the host of a `Host` header is `localhost` or a loopback address.
+///
+/// Other names never count as loopback, whatever their address is. The owner of a name can make
+/// it resolve to 127.0.0.1, and then a web page could send requests to the daemon (DNS rebinding).
 pub fn is_loopback(authority: &Authority) -> bool {
     let host = authority.host();
     let has_user = authority.as_str().contains('@');

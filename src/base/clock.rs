@@ -1,70 +1,74 @@
-//! Time that no setting of the host's clock moves, and the date that the service vouches for.
+//! Measures ages independently of the host's date, and takes the date from the service's answers.
 //!
-//! In: the kernel's clock since boot, the host's clock once, at the start, and the `Date` of the
-//! service's answers. Out: a [`Moment`]. Ages within a run are differences of the kernel's clock
-//! alone: a host without a battery, a restored machine and the first answer of NTP all set the date
-//! forward or back, by years even. Dates follow the service as soon as it has answered, and the
-//! host's clock at the start until then. Any thread; no lock.
+//! In: the kernel's clock since boot, the host's date once at the start, and the `Date` header of
+//! the service's answers. Out: a [`Moment`]. Thread: any; there is no lock.
 //!
-//! `CLOCK_BOOTTIME` counts the time that a machine is suspended, `CLOCK_MONOTONIC` and so `Instant`
-//! do not: what lies on disk for a week grows old while a machine sleeps, too.
+//! Ages within a run are differences of the clock since boot. The host's date is not used for them,
+//! because it can jump, even by years: on a host without a clock battery, on a restored virtual
+//! machine, and when NTP first answers. Before the service has answered, dates are based on the
+//! host's date at the start; afterwards they are based on the service's date.
+//!
+//! The clock since boot is `CLOCK_BOOTTIME`. It also counts the time while the machine is
+//! suspended, so that records in the spool grow old meanwhile. `CLOCK_MONOTONIC`, and therefore
+//! `Instant`, does not count that time (`clock_gettime`(2)).
 
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The `Date` of an answer has whole seconds, and the answer was some time on its way: what is
-/// nearer than this to the date in force changes nothing.
+/// A date of the service replaces the current date only if it differs by at least this many
+/// seconds. A `Date` header has whole seconds, and it is older by the time that the answer took.
 const CHANGE_SECONDS_MIN: u64 = 60;
 
-/// No answer has vouched for a date.
+/// Value of [`Clock::confirmed_offset_seconds`] while no answer has confirmed a date.
 const NONE: i64 = i64::MIN;
 
 /// A reading of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Since boot; below zero before it.
+    /// Seconds since boot; negative before boot.
     pub uptime_seconds: i64,
-    /// What is added to that for seconds since 1970.
+    /// Seconds to add to `uptime_seconds` to get seconds since 1970.
     pub offset_seconds: i64,
-    /// Whether an answer of the service vouches for the date.
+    /// Whether the date is based on an answer of the service.
     pub is_confirmed: bool,
 }
 
 impl Moment {
-    /// The date, in seconds since 1970.
+    /// Returns the date, in seconds since 1970; 0 before 1970.
     pub fn unix_seconds(self) -> u64 {
         let seconds = self.uptime_seconds.saturating_add(self.offset_seconds);
         u64::try_from(seconds).unwrap_or_default()
     }
 
-    /// The moment that was `age` ago, by the same clock.
+    /// Returns the moment `age` before this one.
     #[must_use]
     pub fn before(self, age: Duration) -> Self {
         let age_seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         Self { uptime_seconds: self.uptime_seconds.saturating_sub(age_seconds), ..self }
     }
 
-    /// How long ago another moment was, by its seconds since boot; nothing if it is to come.
+    /// Returns the time from another moment, given in seconds since boot, to this one; zero if the
+    /// other moment is later.
     pub fn since(self, uptime_seconds: i64) -> Duration {
         let seconds = self.uptime_seconds.saturating_sub(uptime_seconds);
         Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
     }
 }
 
-/// A clock; shared by all who ask for ages and dates.
+/// The clock that the whole daemon uses for ages and dates.
 #[derive(Debug)]
 pub struct Clock {
-    /// Seconds since boot, where a test sets them.
+    /// Seconds since boot that a test has set; `None`: the kernel's.
     manual_uptime_seconds: Option<AtomicI64>,
-    /// By the host's clock, as it was at the start.
+    /// Offset from seconds since boot to seconds since 1970, by the host's date at the start.
     start_offset_seconds: i64,
-    /// By the service's clock; [`NONE`] until it has answered.
+    /// The same offset by the service's date; [`NONE`] until the service has answered.
     confirmed_offset_seconds: AtomicI64,
 }
 
 impl Default for Clock {
-    /// The system's.
+    /// Returns a clock that follows the kernel's clock since boot.
     fn default() -> Self {
         Self {
             manual_uptime_seconds: None,
@@ -75,8 +79,8 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock that stands until it is [advanced](Self::advance), on a host whose own clock shows
-    /// `host_time`.
+    /// Returns a clock for tests, which changes only by [`advance`](Self::advance), on a host whose
+    /// date is `host_time`.
     pub fn manual(uptime_seconds: i64, host_time: SystemTime) -> Self {
         Self {
             manual_uptime_seconds: Some(AtomicI64::new(uptime_seconds)),
@@ -85,25 +89,26 @@ impl Clock {
         }
     }
 
-    /// Sets a standing clock forward; the system's goes by itself.
+    /// Advances a manual clock by whole seconds. On any other clock this does nothing.
     pub fn advance(&self, time: Duration) {
         if let Some(seconds) = &self.manual_uptime_seconds {
             seconds.fetch_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
 
-    /// The time for pauses, deadlines and ages within a run. It is the time of tokio's runtime,
-    /// which a test can stop and set forward; on any other thread it is the system's.
+    /// Returns the time for pauses, deadlines and short ages. Inside a tokio runtime it is the time
+    /// of the runtime, which a test can pause and advance; on other threads it is the system's
+    /// time.
     pub fn instant() -> Instant {
         tokio::time::Instant::now().into_std()
     }
 
-    /// The date by the host's clock.
+    /// Returns the host's date.
     pub fn host_date() -> SystemTime {
         SystemTime::now()
     }
 
-    /// The time now.
+    /// Reads the clock.
     pub fn now(&self) -> Moment {
         let manual =
             self.manual_uptime_seconds.as_ref().map(|manual| manual.load(Ordering::Relaxed));
@@ -120,7 +125,7 @@ impl Clock {
         }
     }
 
-    /// The service has just answered with this date.
+    /// Takes over the date of an answer that the service has just given.
     pub fn confirm_date(&self, service_time: SystemTime) {
         let now = self.now();
         let offset_seconds = unix_seconds(service_time).saturating_sub(now.uptime_seconds);
@@ -134,7 +139,7 @@ fn uptime_seconds() -> i64 {
     clock_gettime(ClockId::Boottime).tv_sec
 }
 
-/// Whole seconds since 1970; below zero before it.
+/// Returns whole seconds since 1970; negative before 1970.
 fn unix_seconds(time: SystemTime) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_was_on_its_way_for_some_seconds_changes_nothing() {
+    fn a_date_that_differs_by_less_than_a_minute_changes_nothing() {
         let clock = Clock::manual(500, UNIX_EPOCH);
         let service_time = UNIX_EPOCH + 57 * YEAR;
         clock.confirm_date(service_time);
@@ -176,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_at_the_ends_of_time_are_no_overflow() {
+    fn extreme_moments_do_not_overflow() {
         let clock = Clock::manual(i64::MAX, UNIX_EPOCH - YEAR);
         clock.confirm_date(UNIX_EPOCH + Duration::from_secs(u64::MAX / 4));
         let now = clock.now();
@@ -186,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_of_the_system_shows_the_date_and_goes() {
+    fn the_default_clock_shows_the_date_and_the_time_since_boot() {
         let clock = Clock::default();
         let date = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         assert!(clock.now().unix_seconds().abs_diff(date) < 60);

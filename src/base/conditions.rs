@@ -1,26 +1,26 @@
-//! What keeps the daemon from delivering at the moment, for whoever asks.
+//! Holds the conditions that currently keep segments from being delivered.
 //!
-//! In: conditions that stages begin and end as they meet them, once a call or rarer. Out: those
-//! that last, with their age and the last reason. Bound: one entry for each [`Condition`]. Any
-//! thread.
+//! In: the pipeline and the search for region and credentials begin and end conditions, at most
+//! once a call. Out: the active conditions, each with its age and its latest reason, for `/ready`
+//! and the metrics. Bound: one entry for each [`Condition`]. Thread: any; a mutex protects them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A reason why segments do not arrive, or may soon be lost.
+/// A reason why segments do not reach the service, or may soon be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// The region, and so the service's address, is not known yet.
+    /// The region is not known yet, and therefore neither is the service's address.
     NoRegion,
-    /// There is nobody to sign as.
+    /// There are no credentials to sign requests with.
     NoCredentials,
-    /// The last call for uploading failed.
+    /// The last call failed.
     UploadsFailing,
-    /// Segments are given up since memory is full.
+    /// Segments are dropped because the memory for segments is full.
     MemoryFull,
     /// The spool cannot be used.
     SpoolFailing,
-    /// Segments are given up since the spool is full.
+    /// Segments are dropped because the spool is full.
     SpoolFull,
 }
 
@@ -35,7 +35,7 @@ impl Condition {
         Self::SpoolFull,
     ];
 
-    /// Its name for machines.
+    /// Returns the name of the condition in `/ready` and in the metrics.
     pub fn code(self) -> &'static str {
         match self {
             Self::NoRegion => "no_region",
@@ -48,25 +48,25 @@ impl Condition {
     }
 }
 
-/// A condition that lasts.
+/// A condition that has begun and not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActiveCondition {
-    /// Which one.
+    /// The condition.
     pub condition: Condition,
-    /// For how long.
+    /// Time since the condition began.
     pub age: Duration,
-    /// What was said of it last.
+    /// The latest reason.
     pub reason: String,
 }
 
-/// The conditions that last.
+/// The active conditions of a daemon.
 #[derive(Debug, Default)]
 pub struct Conditions {
     active_since: Mutex<[Option<(Instant, String)>; Condition::ALL.len()]>,
 }
 
 impl Conditions {
-    /// Notes a condition, or what is new of one that lasts.
+    /// Begins a condition. If it is active already, only its reason changes.
     pub fn begin(&self, condition: Condition, reason: impl Into<String>) {
         let mut active_since = self.lock();
         let (_, last) =
@@ -74,17 +74,17 @@ impl Conditions {
         *last = reason.into();
     }
 
-    /// Notes that a condition is over, if there was one.
+    /// Ends a condition, if it is active.
     pub fn end(&self, condition: Condition) {
         self.lock()[condition as usize] = None;
     }
 
-    /// Whether a condition lasts.
+    /// Returns whether a condition is active.
     pub fn has(&self, condition: Condition) -> bool {
         self.lock()[condition as usize].is_some()
     }
 
-    /// The conditions that last.
+    /// Returns all active conditions.
     pub fn active(&self) -> Vec<ActiveCondition> {
         let active_since = self.lock();
         let active = |condition: Condition| {
@@ -94,7 +94,8 @@ impl Conditions {
         Condition::ALL.into_iter().filter_map(active).collect()
     }
 
-    /// What is in it is right after a panic elsewhere too.
+    /// Locks the entries. A poisoned lock is used too: each entry is replaced as a whole, so a
+    /// panic cannot leave one half written.
     fn lock(&self) -> MutexGuard<'_, [Option<(Instant, String)>; Condition::ALL.len()]> {
         self.active_since.lock().unwrap_or_else(PoisonError::into_inner)
     }

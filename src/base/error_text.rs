@@ -1,12 +1,13 @@
-//! The bottom of an error, in words for an operator.
+//! Turns an error of a library into text for an operator.
 //!
-//! Libraries wrap what went wrong; only the innermost error says what can be mended. Some of them
-//! speak to programmers, and are said anew here. Pure code.
+//! In: an error with its chain of causes. Out: one line of text. Libraries wrap errors in other
+//! errors, and only the innermost one usually says what to repair. A few library messages are
+//! written for programmers; this file replaces them. Thread: any; the functions are pure.
 
 use std::error::Error;
 use std::io;
 
-/// The deepest cause of `error`.
+/// Returns the text of the deepest cause of `error`.
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -15,31 +16,33 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     in_plain_words(cause).map_or_else(|| cause.to_string(), str::to_owned)
 }
 
-/// `error` and its deepest cause.
+/// Returns the text of `error` and of its deepest cause.
 pub fn with_root_cause(error: &(dyn Error + 'static)) -> String {
     let cause = root_cause(error);
     if error.source().is_none() { cause } else { format!("{error}: {cause}") }
 }
 
-/// `error` and all its causes, on one line: for a chain in which each says a part of it.
+/// Returns the texts of `error` and of all its causes, on one line. For chains in which each error
+/// adds a part of the explanation.
 pub fn with_all_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    // Some causes have lines of their own.
+    // Some causes contain line breaks.
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Returns our text for a library error that is written for programmers; `None` for other errors.
 fn in_plain_words(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if cause.is::<http_body_util::LengthLimitError>() {
         return Some("it is larger than the limit");
     }
     if let Some(system) = cause.downcast_ref::<io::Error>() {
-        // An error of the system hides the one that it is made of.
+        // `io::Error::source` skips the error that it was created from, so look at it here.
         return in_plain_words(system.get_ref()?);
     }
     match cause.downcast_ref()? {
         rustls::Error::InvalidMessage(_) => {
-            Some("what answers does not speak TLS; is its address http and not https?")
+            Some("the server does not speak TLS; should its address begin with http, not https?")
         }
         _ => None,
     }
@@ -54,7 +57,7 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn the_deepest_cause_is_told() {
+    fn the_deepest_cause_is_returned() {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(root_cause(&Outer(refused())), refused().to_string());
         assert_eq!(with_root_cause(&Outer(refused())), format!("outer: {}", refused()));
@@ -62,15 +65,15 @@ mod tests {
     }
 
     #[test]
-    fn all_causes_are_told_on_one_line() {
+    fn all_causes_are_returned_on_one_line() {
         let error = Outer(io::Error::other(Outer(io::Error::other("two\n  lines"))));
         assert_eq!(with_all_causes(&error), "outer: outer: two lines");
     }
 
     #[test]
-    fn what_libraries_say_to_programmers_is_said_anew() {
+    fn a_message_for_programmers_is_replaced() {
         let tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let plain = "what answers does not speak TLS; is its address http and not https?";
+        let plain = "the server does not speak TLS; should its address begin with http, not https?";
         assert_eq!(root_cause(&tls), plain);
         assert_eq!(
             with_root_cause(&Outer(io::Error::other(io::Error::other(tls)))),

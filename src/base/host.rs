@@ -1,25 +1,29 @@
-//! What the machine and its container allow this process, and the small files that tell of it.
+//! Reads how much memory and how many processors this process may use.
+//!
+//! In: `sysinfo`(2), the processor affinity, and the cgroup files of versions 1 and 2. Out: a
+//! [`Host`]. Bound: [`FILE_BYTES_MAX`] of a file. Thread: any; the reads of files block.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// What is read of a file at most.
+/// The largest file, in bytes, that [`read_text`] reads.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// How much memory and how many processors there are.
+/// The memory and the processors that this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host {
-    /// Memory of the machine.
+    /// Memory of the machine, in bytes.
     pub memory_bytes: u64,
-    /// Hard limit of the cgroup that the daemon runs in, if it has one.
+    /// Smallest memory limit of the process's cgroups, in bytes; `None` if there is no limit below
+    /// `memory_bytes`.
     pub cgroup_limit_bytes: Option<u64>,
-    /// Processors that this process may use, by its affinity and its cgroup's quota.
+    /// Number of processors that the affinity mask and the cgroup's quota allow.
     pub processor_count: usize,
 }
 
 impl Host {
-    /// Asks the kernel.
+    /// Reads the current values from the kernel.
     pub fn read() -> Self {
         let info = rustix::system::sysinfo();
         let memory_bytes = info.totalram * u64::from(info.mem_unit);
@@ -33,11 +37,11 @@ impl Host {
     }
 }
 
-/// The text of a small file, such as those of `/proc`.
+/// Reads a small text file, for example a file of `/proc`.
 ///
 /// # Errors
 ///
-/// When there is no such file, it may not be read, it is no text, or has more than
+/// Returns an error if the file does not exist, cannot be read, is not UTF-8, or has more than
 /// [`FILE_BYTES_MAX`] bytes.
 pub fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
@@ -48,13 +52,15 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     }
 }
 
-/// `max` and the like are no number, and so no limit.
+/// Reads the limit in a cgroup file, in bytes. Returns `None` if the file is missing or does not
+/// contain a number: `max` means that there is no limit.
 fn read_limit(path: &Path) -> Option<u64> {
     read_text(path).ok()?.trim().parse().ok()
 }
 
-/// Where the hard limit of memory may stand, from `/proc/self/cgroup`: in the process's own
-/// cgroup and in those above it, by either version. A container sees its own one at the root.
+/// Returns the files that may contain a memory limit, for the text of `/proc/self/cgroup`: those of
+/// the process's own cgroup and of all cgroups above it, in version 1 and version 2. Inside a
+/// container, the container's own cgroup is mounted at the root.
 fn limit_files(own: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in own.lines() {

@@ -1,41 +1,45 @@
-//! The one owner of all memory that segments wait in.
+//! The pool, which owns all memory that segments wait in.
 //!
-//! Segments wait in chunks of one size, in a ring first and in a request body after that. Every
-//! chunk comes from one [`Pool`] and goes back to it when it is dropped, wherever that happens, so
-//! the bound on memory is exact and a chunk cannot be lost.
+//! In: requests for a chunk. Out: chunks of one size; a ring holds received segments in chunks, and
+//! a batch holds its request body in chunks. Every chunk returns to its [`Pool`] when it is
+//! dropped, so the bound on memory is exact and no chunk is lost.
 //!
-//! Bound: [`Pool::new`]'s count. When it is reached, receivers make room in their own ring, and
-//! the uploader gives up its oldest waiting batches as soon as [`Pool::is_low`]. The last chunks
-//! are for batches alone ([`Pool::take_for_batch`]): receivers that took all of them would leave
-//! the batcher nothing to write bodies into, and nothing would ever leave.
+//! Bound: the chunk count given to [`Pool::new`]. When full: a receiver frees chunks of its own
+//! ring. The sender evicts its oldest waiting batches earlier, as soon as [`Pool::is_low`]. The
+//! last chunks are reserved for batches ([`Pool::take_for_batch`]). Without the reserve, receivers
+//! could take every chunk; the sender could then build no request body and send nothing.
 //!
-//! Chunks are made when they are first needed, and can be given back: a daemon with little to do is
-//! small. Any thread may take and give; all of it is lock-free.
+//! A chunk is allocated when it is first needed, and free chunks can be returned to the system
+//! ([`Pool::release`]), so an idle daemon uses little memory. Thread: any; the pool is lock-free.
 
 use crate::base::sync::{ArrayQueue, AtomicUsize, Ordering};
 use memmap2::MmapMut;
 use std::fmt;
 use std::sync::Arc;
 
-/// Size of a chunk in bytes: an HTTP/2 frame, four pages, about fourteen documents.
+/// Size of a chunk in bytes. This is the default size of an HTTP/2 frame, four memory pages of
+/// 4 KiB, and room for about fourteen documents.
 ///
-/// Larger chunks waste more at the end of a body, and it is bodies that fill the memory in an
-/// outage; smaller ones cost more of the work that comes once a chunk.
+/// The last chunk of a request body is partly empty; larger chunks would waste more there, and
+/// request bodies fill the memory in an outage. Smaller chunks would cost more work per document.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Memory counts as low when less than this part of it is left beside the reserve, or fewer than
-/// so many chunks: the time that the uploader has to make room before receivers find none.
+/// Memory is low if the free chunks beside the reserve are fewer than this fraction (1/32) of all
+/// chunks, or fewer than [`LOW_COUNT_MIN`]. The margin lets the sender evict batches before
+/// receivers find no chunk.
 const LOW_PART: usize = 32;
 const LOW_COUNT_MIN: usize = 8;
 
-/// Four pages of the process's own. Not of the allocator's, which does not give pages back to the
-/// system while one object beyond them lives: of 150 MB after a flood it kept 107.
+/// The memory of one chunk, mapped from the system directly. The allocator is not used, because it
+/// keeps free pages while an object at a higher address is alive: after a flood of datagrams it
+/// kept 107 of 150 MB.
 struct Buffer {
     length: usize,
     bytes: MmapMut,
 }
 
-/// A piece of the daemon's memory, filled from the front; it goes back to its pool when dropped.
+/// A block of [`CHUNK_BYTES`] of the pool, filled from the front. It returns to its pool when it is
+/// dropped.
 pub struct Chunk {
     // `None` only while it is being dropped.
     buffer: Option<Box<Buffer>>,
@@ -43,21 +47,21 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The bytes filled so far.
+    /// Returns the filled bytes.
     pub fn filled(&self) -> &[u8] {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer.bytes[..buffer.length])
     }
 
-    /// The bytes still free; [`advance`](Self::advance) says how many were filled.
+    /// Returns the free bytes. Call [`advance`](Self::advance) after writing into them.
     pub fn spare(&mut self) -> &mut [u8] {
         self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer.bytes[buffer.length..])
     }
 
-    /// Counts the first `count` spare bytes as filled.
+    /// Marks the first `count` free bytes as filled.
     ///
     /// # Panics
     ///
-    /// When that is more than the chunk holds.
+    /// Panics if fewer than `count` bytes are free.
     pub fn advance(&mut self, count: usize) {
         if let Some(buffer) = &mut self.buffer {
             assert!(count <= CHUNK_BYTES - buffer.length, "a chunk was filled beyond its end");
@@ -65,17 +69,17 @@ impl Chunk {
         }
     }
 
-    /// Fills in all of `bytes`.
+    /// Appends `bytes`.
     ///
     /// # Panics
     ///
-    /// When they do not fit.
+    /// Panics if fewer bytes are free.
     pub fn fill(&mut self, bytes: &[u8]) {
         self.spare()[..bytes.len()].copy_from_slice(bytes);
         self.advance(bytes.len());
     }
 
-    /// Forgets all but the first `length` bytes.
+    /// Keeps only the first `length` filled bytes.
     pub fn truncate(&mut self, length: usize) {
         if let Some(buffer) = &mut self.buffer {
             buffer.length = buffer.length.min(length);
@@ -103,9 +107,9 @@ impl fmt::Debug for Chunk {
     }
 }
 
-/// The free list and the bound on what it hands out.
+/// The owner of all chunks: the list of free ones, and the bound on their number.
 pub struct Pool {
-    // In boxes: the queue has a place for every chunk there may be, made or not.
+    // Boxed, because the queue allocates a slot for every possible chunk at the start.
     free: ArrayQueue<Box<Buffer>>,
     made_count: AtomicUsize,
     chunk_count_max: usize,
@@ -114,11 +118,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of at most `chunk_count_max` chunks, the last `reserve_count` of them for batches.
+    /// Returns a pool of at most `chunk_count_max` chunks, of which `reserve_count` are reserved
+    /// for batches. No chunk is allocated yet.
     ///
     /// # Panics
     ///
-    /// When there are not more chunks than reserved ones.
+    /// Panics if `chunk_count_max` is not greater than `reserve_count`.
     pub fn new(chunk_count_max: usize, reserve_count: usize) -> Arc<Self> {
         assert!(chunk_count_max > reserve_count, "receivers need chunks too");
         Arc::new(Self {
@@ -130,12 +135,12 @@ impl Pool {
         })
     }
 
-    /// Takes a chunk for received documents; `None` when only the batches' reserve is left.
+    /// Takes a chunk for received segments. Returns `None` if only the reserve is left.
     pub fn take_for_receive(self: &Arc<Self>) -> Option<Chunk> {
         if self.available() > self.reserve_count { self.take_for_batch() } else { None }
     }
 
-    /// Takes a chunk for the body of a batch; `None` when all are in use.
+    /// Takes a chunk for the request body of a batch. Returns `None` if all chunks are in use.
     pub fn take_for_batch(self: &Arc<Self>) -> Option<Chunk> {
         let buffer = match self.free.pop() {
             Some(mut buffer) => {
@@ -152,7 +157,7 @@ impl Pool {
         self.made_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_max).ok()?;
         let bytes = MmapMut::map_anon(CHUNK_BYTES);
         if bytes.is_err() {
-            // The system has no memory left: as if all were in use.
+            // The system has no memory left. The caller sees this as "all chunks are in use".
             self.made_count.fetch_sub(1, Ordering::Relaxed);
         }
         Some(Box::new(Buffer { length: 0, bytes: bytes.ok()? }))
@@ -163,12 +168,12 @@ impl Pool {
         debug_assert!(pushed.is_ok(), "the free list has a place for every chunk");
     }
 
-    /// Chunks that were made and are not in use.
+    /// Returns the number of chunks that are allocated and not in use.
     pub fn free_count(&self) -> usize {
         self.free.len()
     }
 
-    /// Gives so many of the free chunks back to the system; they are made again when needed.
+    /// Returns up to `count` free chunks to the system. They are allocated again when needed.
     pub fn release(&self, count: usize) {
         for _ in 0..count {
             let Some(buffer) = self.free.pop() else { return };
@@ -177,36 +182,36 @@ impl Pool {
         }
     }
 
-    /// Chunks in all.
+    /// Returns the largest number of chunks that the pool may have.
     pub fn chunk_count_max(&self) -> usize {
         self.chunk_count_max
     }
 
-    /// Chunks that can still be taken.
+    /// Returns the number of chunks that can still be taken, allocated or not.
     pub fn available(&self) -> usize {
         self.free.len() + (self.chunk_count_max - self.made_count.load(Ordering::Relaxed))
     }
 
-    /// Chunks in use.
+    /// Returns the number of chunks in use.
     pub fn used(&self) -> usize {
         self.chunk_count_max.saturating_sub(self.available())
     }
 
-    /// Whether so few are left that the oldest waiting batch has to give way.
+    /// Returns whether so few chunks are left that the sender must evict the oldest waiting batch.
     ///
-    /// True a little before the receivers find nothing, so that it is the oldest data that goes,
-    /// and not what happens to wait in a ring.
+    /// This becomes true before receivers find no chunk, so that the oldest segments are evicted
+    /// and not the segments that happen to be in a ring.
     pub fn is_low(&self) -> bool {
         self.available() < self.low_count
     }
 
-    /// Chunks that are not reserved for batches.
+    /// Returns the number of chunks that are not reserved for batches.
     pub fn unreserved_count(&self) -> usize {
         self.chunk_count_max - self.reserve_count
     }
 
-    /// Whether half of what is not reserved is in use: then a spool takes the oldest, so that
-    /// there is room left while a disk is slow.
+    /// Returns whether half of the unreserved chunks are in use. The sender then starts to evict
+    /// the oldest batches to the spool, so that enough memory is left while a slow disk takes them.
     pub fn is_half_used(&self) -> bool {
         self.available() < self.reserve_count + self.unreserved_count() / 2
     }

@@ -1,6 +1,6 @@
-//! What every room stands on: counting, memory, logging, time, the small HTTP server.
+//! The base of all rooms: counters, memory, log, clock, panics and a small HTTP server.
 //!
-//! Nothing here knows AWS, segments or the configuration.
+//! Code in this room knows nothing of AWS, of segments or of the configuration.
 
 pub mod account;
 pub mod address;

@@ -1,13 +1,13 @@
-//! What becomes of a panic, ours or a library's: shown at once, counted, and handed to its owner.
+//! Handles panics of the daemon and of its libraries: prints, counts and returns them as errors.
 //!
-//! In: panics, from any thread. Out: one line on descriptor 2 and a count for the thread, both by
-//! the hook ([`install`]); and an error for the owner of the work, who runs it through [`catch`] or
-//! [`caught`] and decides what becomes of what it was about. The line has the version, the thread,
-//! the place in the code and the account. It leaves out the panic's own message, which may show
-//! what was being worked on, such as a key.
+//! In: panics of any thread. Out: the panic hook ([`install`]) prints one line to standard error
+//! and adds one to the counter of the thread. Code that runs work through [`catch`] or [`caught`]
+//! gets the panic as an error, and decides what happens to the segments concerned. The line holds
+//! the version, the thread, the place in the code and the account. It does not hold the panic's
+//! message, because a message can contain data such as a key.
 //!
-//! Bound: a line is cut at [`LINE_BYTES_MAX`], and left out where descriptor 2 would block. Runs on
-//! the thread that panics.
+//! Bound: a line is cut at [`LINE_BYTES_MAX`]. When full: if standard error would block, the line
+//! is dropped. Thread: the one that panics.
 
 use crate::base::account::Account;
 use std::cell::RefCell;
@@ -24,25 +24,26 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::error;
 
-/// A pipe takes a line of this size whole, or not at all; pipe(7).
+/// Longest line, in bytes. A write of up to `PIPE_BUF` (4096) bytes to a pipe is atomic, so lines
+/// of two threads do not mix (`pipe`(7)).
 const LINE_BYTES_MAX: usize = 1024;
 
-/// A thread of the daemon, as panics are counted.
+/// The threads by which panics are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {
-    /// The main thread: signals, the TCP port, credentials, telemetry.
+    /// The main thread, which serves signals, the TCP port, credentials and telemetry.
     Main,
-    /// A receiver.
+    /// A receiver's thread.
     Receive,
-    /// The sender's thread, which makes batches and uploads them.
+    /// The sender's thread, which fills batches and uploads them.
     Upload,
     /// The spool's thread.
     Spool,
-    /// A thread that looks up names.
+    /// A thread that looks up host names.
     Resolve,
     /// The thread that writes the log.
     Log,
-    /// Any other.
+    /// Any other thread.
     Other,
 }
 
@@ -58,7 +59,7 @@ impl Thread {
         Self::Other,
     ];
 
-    /// The value of the metric's `thread` label, which is how the thread's name begins.
+    /// Returns the value of the metric's `thread` label. The names of such threads begin with it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Main => "main",
@@ -80,27 +81,27 @@ impl Thread {
 
 static COUNTS: [AtomicU64; Thread::ALL.len()] = [const { AtomicU64::new(0) }; Thread::ALL.len()];
 
-/// The account that the hook shows.
+/// The account whose counts the hook prints.
 static ACCOUNT: OnceLock<Arc<Account>> = OnceLock::new();
 
 thread_local! {
-    /// Where the thread has panicked last.
+    /// Place of the thread's last panic, as `FILE:LINE`.
     static LAST_PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Panics on this thread so far, since [`install`].
+/// Returns how many panics there were on these threads since [`install`].
 pub fn count(thread: Thread) -> u64 {
     COUNTS[thread as usize].load(Ordering::Relaxed)
 }
 
-/// `file` without the folder that a library lay in when this was built: its name and version are
-/// enough.
+/// Shortens the path of a library's source file to the library's name and version and the path
+/// inside it: the folder on the build machine says nothing.
 fn short_path(file: &str) -> &str {
     let of_library = file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
     of_library.map_or(file, |(_registry, file)| file)
 }
 
-/// A piece of work ended in a panic
+/// The error of work that panicked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a fault in the program (panic at {place}); please report it")]
 pub struct Panicked {
@@ -108,20 +109,20 @@ pub struct Panicked {
 }
 
 impl Panicked {
-    /// The last panic of the calling thread.
+    /// Returns the error for the last panic of the calling thread.
     fn last() -> Self {
-        // Without the hook the place is not known.
+        // The hook stores the place. Without the hook the place is unknown.
         let place = LAST_PLACE.with_borrow(Clone::clone);
         Self { place: place.unwrap_or_else(|| "an unknown place".to_owned()) }
     }
 }
 
-/// Has every panic of the process shown and counted from now on.
+/// Installs the panic hook, which prints and counts every panic of the process.
 pub fn install() {
     panic::set_hook(Box::new(hook));
 }
 
-/// Has the line of a panic show the counts of `account`. Of several accounts it is the first.
+/// Sets the account whose counts the hook prints. Only the first call has an effect.
 pub fn set_account(account: Arc<Account>) {
     let _ = ACCOUNT.set(account);
 }
@@ -134,7 +135,7 @@ fn hook(info: &PanicHookInfo<'_>) {
     let name = thread.name().unwrap_or("without a name");
     let written = write_line(&mut line, name, place.as_deref());
     if written.is_err() {
-        // It was cut; its end is still one.
+        // The line was cut. It still ends with a newline.
         line.bytes[LINE_BYTES_MAX - 1] = b'\n';
     }
     write_to_stderr(&line.bytes[..line.length]);
@@ -161,8 +162,8 @@ fn write_line(line: &mut Line, thread: &str, place: Option<&str>) -> fmt::Result
     line.write_str("\n")
 }
 
-/// Writes to descriptor 2 alone, and only where that cannot block: a reader that has stopped must
-/// not stop the thread too.
+/// Writes to standard error, but only if the write cannot block: a stalled reader must not stall
+/// the thread.
 fn write_to_stderr(line: &[u8]) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let output = io::stderr();
@@ -174,7 +175,7 @@ fn write_to_stderr(line: &[u8]) {
     }
 }
 
-/// A line in the making.
+/// A line of text in a buffer of fixed size.
 struct Line {
     bytes: [u8; LINE_BYTES_MAX],
     length: usize,
@@ -190,21 +191,21 @@ impl fmt::Write for Line {
     }
 }
 
-/// Runs `work`; what it has changed before a panic stays changed.
+/// Runs `work` and returns its result. Changes that `work` made before a panic stay.
 ///
 /// # Errors
 ///
-/// When it panics.
+/// Returns an error if `work` panics.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
-    // The caller sees the error, and with it that what `work` has used may be half done.
+    // The caller gets an error, and so knows that data used by `work` may be half changed.
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_payload| Panicked::last())
 }
 
-/// The same for a future, which is dropped after a panic.
+/// Awaits `work` and returns its result. The future is dropped after a panic.
 ///
 /// # Errors
 ///
-/// When it panics.
+/// Returns an error if `work` panics.
 pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     let mut work = pin!(work);
     poll_fn(|context| match catch(|| work.as_mut().poll(context)) {
@@ -215,8 +216,10 @@ pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     .await
 }
 
-/// Runs what `make` makes until it ends of its own; after a panic, which is logged, once more from
-/// the start, when `pause` is over. For work that nothing waits for; `what` names it in the log.
+/// Runs the future that `make` returns until it ends without a panic.
+///
+/// After a panic, the panic is logged, and `make` is called again after `pause`. Use this for tasks
+/// that no other task waits for. `what` is the name of the work in the log.
 pub async fn restarted<F: Future<Output = ()>>(
     what: &'static str,
     pause: Duration,
@@ -228,17 +231,17 @@ pub async fn restarted<F: Future<Output = ()>>(
     }
 }
 
-/// Asks for the end of the daemon, in order, since a thread that it cannot do without has panicked.
+/// A signal that a vital thread has panicked and the daemon must shut down. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Alarm(Arc<watch::Sender<Option<Fault>>>);
 
-/// Which thread has panicked.
+/// The panic of a vital thread.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the thread {thread} met {panicked}")]
 pub struct Fault {
-    /// Its name.
+    /// Name of the thread.
     pub thread: String,
-    /// Where.
+    /// The panic.
     pub panicked: Panicked,
 }
 
@@ -249,7 +252,7 @@ impl Default for Alarm {
 }
 
 impl Alarm {
-    /// Raises the alarm for the calling thread. The first one counts.
+    /// Raises the alarm for the calling thread. Only the first call has an effect.
     pub fn raise(&self, panicked: Panicked) {
         let thread = thread::current().name().unwrap_or_default().to_owned();
         self.0.send_if_modified(|first| {
@@ -259,25 +262,26 @@ impl Alarm {
         });
     }
 
-    /// What has raised it.
+    /// Returns the panic that raised the alarm; `None` if it has not been raised.
     pub fn fault(&self) -> Option<Fault> {
         self.0.borrow().clone()
     }
 
-    /// Waits until it is raised.
+    /// Waits until the alarm is raised.
     pub async fn raised(&self) -> Fault {
         let mut receiver = self.0.subscribe();
         let fault = receiver.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
         match fault {
             Some(fault) => fault,
-            // The sender is there for as long as this is.
+            // Cannot happen: `self` holds the sending end.
             None => std::future::pending().await,
         }
     }
 }
 
-/// Panics at `point` if the build is one for tests and `XRAY_PANICS` wants it: a list such as
-/// `sender=1,upload_call=3`, the number of times that each point panics. Nothing in other builds.
+/// Panics at `point` in a build with the feature `inject-panics`, if the variable `XRAY_PANICS`
+/// names the point. The variable says how often each point panics, for example
+/// `sender=1,upload_call=3`. In other builds this does nothing.
 #[inline(always)]
 pub fn inject(point: &str) {
     #[cfg(feature = "inject-panics")]
@@ -318,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_becomes_an_error_of_its_owner() {
+    fn a_panic_becomes_an_error_for_the_caller() {
         assert_eq!(catch(|| 7), Ok(7));
         assert!(catch(|| panic!("x")).is_err());
         let fault = catch(|| panic!("what was worked on")).unwrap_err();
@@ -326,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_a_future_becomes_an_error_wherever_it_comes() {
+    async fn a_panic_of_a_future_becomes_an_error_at_any_poll() {
         assert_eq!(caught(async { 7 }).await, Ok(7));
         let late = async {
             tokio::task::yield_now().await;
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_alarm_counts_and_is_heard_before_and_after_it() {
+    async fn the_first_alarm_counts_and_is_seen_by_early_and_late_waiters() {
         let alarm = Alarm::default();
         assert_eq!(alarm.fault(), None);
         let panicked = |place: &str| Panicked { place: place.to_owned() };
@@ -368,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_cut_where_it_is_too_long_and_ends_all_the_same() {
+    fn a_line_that_is_too_long_is_cut() {
         let mut line = Line { bytes: [0; LINE_BYTES_MAX], length: 0 };
         assert_eq!(write_line(&mut line, "upload", Some("a.rs:1")), Ok(()));
         let text = String::from_utf8_lossy(&line.bytes[..line.length]).into_owned();

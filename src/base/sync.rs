@@ -1,8 +1,8 @@
-//! What threads share memory and wake each other through in the ring and the pool.
+//! The atomics, the lock-free queue and the wake-up that the ring and the pool use.
 //!
-//! In: crossbeam's, std's and tokio's types. Out: the same, named in one place so that
-//! `tests/model` can compile ring and pool against loom's types and run them over their
-//! interleavings. Bound: none of its own. Any thread.
+//! In: types of std, crossbeam and tokio. Out: the same types. All of them are named in this one
+//! file, so that `tests/model` can compile the ring and the pool with loom's types instead and
+//! test every interleaving of their threads. Thread: any.
 
 pub use crossbeam_queue::ArrayQueue;
 pub use std::sync::Arc;

@@ -39,7 +39,7 @@ fn a_call_that_hangs_does_not_keep_it_beyond_its_time() {
         .write(format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
     wait_until("the call is on its way", || endpoint.connection_count() == 1);
     let (status, log) = daemon.stop();
-    assert!(status.success() && log.contains("1 calls of clients on the TCP port"), "{log}");
+    assert!(status.success() && log.contains("1 requests on the TCP port are aborted"), "{log}");
     assert_eq!(client.rest(), "");
 }
 

@@ -144,7 +144,7 @@ fn https_to_a_port_without_tls_is_said_in_plain_words() {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url().replace("http:", "https:"), &[], &[]);
     daemon.send([format!("{HEADER}{}", document(1))]);
-    daemon.wait_for_line("does not speak TLS; is its address http and not https?");
+    daemon.wait_for_line("does not speak TLS; should its address begin with http, not https?");
 }
 
 #[test]

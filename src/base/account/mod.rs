@@ -1,10 +1,15 @@
-//! The account: what came in, what left, and why the rest did not.
+//! The account: all counters of the daemon, which balance.
 //!
-//! Every stage adds to it, nothing reads it on the hot path. Receivers add up a drain of the
-//! socket in plain integers and publish them once, so the shared cache lines here are touched
-//! once a drain and not once a datagram. At rest
-//! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`
-//! where `held` is counted by walking whatever holds segments ([`Account::imbalance`]).
+//! In: every stage adds to the counters. Out: their values, for the metrics, telemetry, the log and
+//! `/health`. When no stage is in the middle of its work,
+//! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`.
+//! `held` is not a counter: the sender counts the segments in everything that holds segments
+//! ([`Account::held`], [`Account::imbalance`]). Bound: a fixed set of counters. Thread: any; all
+//! counters are atomic.
+//!
+//! No stage reads the account while it handles segments. A receiver counts in plain integers while
+//! it empties its socket, and adds them to the account once at the end. So the shared cache lines
+//! of the account are written once per wake-up, not once per datagram.
 
 mod occupancy;
 mod sizes;
@@ -19,37 +24,37 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Who asks what is held waits so long for the answer.
+/// How long [`Account::held`] waits for the sender's answer.
 const OCCUPANCY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A monotonic count of things.
+/// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `count`; free when it is zero.
+    /// Adds `count`. Adding zero does not touch the shared memory.
     pub fn add(&self, count: u64) {
         if count > 0 {
             self.0.fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// The count so far.
+    /// Returns the current count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Why a segment was turned down for its own sake.
+/// Why a datagram or a document was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectReason {
     /// The header line is not the one that X-Ray SDKs send.
     Header,
-    /// There is no newline, or nothing after it.
+    /// The datagram has no newline, or no document after the newline.
     NoDocument,
-    /// The service took the request and named this document as unprocessed.
+    /// The service accepted the request, but named this document as unprocessed.
     Unprocessed,
-    /// The service refused the request in a way that trying again cannot mend.
+    /// The service refused the request because of this document; a retry cannot succeed.
     Refused,
 }
 
@@ -68,22 +73,22 @@ impl RejectReason {
     }
 }
 
-/// Why a good segment was given up.
+/// Why a good segment was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// It was the oldest unsent one when the memory bound was reached.
+    /// The memory for segments was full, and the segment was among the oldest unsent ones.
     Memory,
-    /// It had not left when the time for the shutdown was over.
+    /// The segment had not been sent when the time for the shutdown was over.
     Shutdown,
-    /// It was among the oldest in the spool when that was full.
+    /// The spool was full, and the segment was among the oldest in it.
     SpoolFull,
-    /// It had been in the spool for longer than allowed.
+    /// The segment had been in the spool for longer than allowed.
     SpoolAge,
-    /// The spool's file is damaged where it was.
+    /// The segment's part of a spool file is damaged.
     SpoolDamage,
-    /// The program was at work on it when it panicked.
+    /// A thread panicked while it worked on the segment.
     Panic,
-    /// Another server answered to it in the service's place, several times.
+    /// A server other than X-Ray answered every attempt to send the segment.
     NotXRay,
 }
 
@@ -113,20 +118,20 @@ impl DropReason {
     }
 }
 
-/// In which way a request for uploading failed, in the words of the service's telemetry.
+/// How a call failed. The kinds are those of `BackendConnectionErrors` in the service's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestFailure {
-    /// No connection, or no answer, in time.
+    /// The connection was not open, or the answer not complete, in time.
     Timeout,
-    /// Nobody listens at the service's address.
+    /// The connection was refused.
     ConnectionRefused,
-    /// The answer has a status from 400 to 499, throttling among them.
+    /// The answer has a status from 400 to 499; this includes throttling.
     Http4xx,
     /// The answer has a status from 500 to 599.
     Http5xx,
-    /// The service's name has no address.
+    /// The host name of the service cannot be resolved.
     UnknownHost,
-    /// A broken connection, a TLS failure, an answer that is not the service's, and so on.
+    /// Any other failure: a broken connection, a TLS error, an answer of another server.
     Other,
 }
 
@@ -154,106 +159,108 @@ impl RequestFailure {
     }
 }
 
-/// The counts of one receiver.
+/// The counters of one receiver.
 #[derive(Debug, Default)]
 pub struct ReceiverCounts {
-    /// Datagrams taken from its socket, empty ones too.
+    /// Datagrams taken from the receiver's socket, including empty ones.
     pub datagrams: Counter,
-    /// Datagrams that the kernel dropped because its socket's queue was full.
+    /// Datagrams that the kernel dropped because the socket's queue was full.
     pub kernel_drops: Counter,
 }
 
-/// What the spool has to say.
+/// The counters and gauges of the spool.
 #[derive(Debug, Default)]
 pub struct SpoolCounts {
-    /// Bytes of its files.
+    /// Size of the spool's files, in bytes.
     pub size_bytes: AtomicU64,
-    /// Segments in them that are not settled, as far as they were counted.
+    /// Segments in the spool that still have to be sent. Files of earlier runs are included once
+    /// they have been counted.
     pub segment_count: AtomicU64,
-    /// When the first of those was made, in seconds since boot.
+    /// When the oldest segment in the spool was received, in seconds since boot.
     oldest_made_at: Mutex<Option<i64>>,
-    /// Appends, reads and other work of it that failed.
+    /// Spool jobs that failed.
     pub errors: Counter,
-    /// Pieces of its files that could not be read: torn off, or changed.
+    /// Damaged records of the spool: cut off or changed.
     pub damaged_records: Counter,
-    /// The bytes of those.
+    /// Size of the damaged records, in bytes.
     pub damaged_bytes: Counter,
 }
 
 impl SpoolCounts {
-    /// Sets when the first of the segments in it was made, in seconds since boot; `None`: there is
-    /// none.
+    /// Sets when the oldest segment in the spool was received, in seconds since boot; `None`: the
+    /// spool is empty.
     pub fn set_oldest(&self, made_at: Option<i64>) {
         *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner) = made_at;
     }
 
-    /// How old the first of the segments in it is at `now`.
+    /// Returns the age of the oldest segment in the spool at `now`; zero if the spool is empty.
     pub fn oldest_age(&self, now: Moment) -> Duration {
         let made_at = *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner);
         made_at.map_or(Duration::ZERO, |made_at| now.since(made_at))
     }
 }
 
-/// What became of the requests that clients made to the service through the daemon.
+/// The counters of the signing proxy.
 #[derive(Debug, Default)]
 pub struct ProxyCounts {
-    /// The service's answer was given back, whatever it says.
+    /// Requests to which the service answered, with any status.
     pub answered: Counter,
-    /// The daemon does not pass such requests on.
+    /// Requests that the proxy does not forward: the path is not allowed, or a web page sent them.
     pub refused: Counter,
-    /// There was no answer, or nobody to sign as.
+    /// Requests without an answer of the service, or without credentials to sign with.
     pub failed: Counter,
 }
 
-/// All counts of one daemon.
+/// All counters of a daemon.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// By the receiver's number.
+    /// Counters of each receiver, indexed by its number.
     pub receivers: Box<[ReceiverCounts]>,
-    /// Datagrams taken from the socket that were not empty: each stands for one segment.
+    /// Datagrams received that were not empty. Each counts as one segment.
     pub received: Counter,
     /// Segments that the service accepted.
     pub sent: Counter,
-    /// Segments taken out of the spool, to be sent or to be given up.
+    /// Segments taken out of the spool, to be sent or dropped.
     pub replayed: Counter,
-    /// Segments put into the spool, or left in it for later.
+    /// Segments written to the spool, or replayed and then left in it.
     pub spooled: Counter,
-    /// Segments sent again because the service had not processed them for a passing reason.
+    /// Segments sent again because the service had not processed them for a transient reason.
     pub segments_resent: Counter,
-    /// Empty datagrams: ignored, and no part of the balance.
+    /// Empty datagrams. They are ignored and not part of the balance.
     pub datagrams_empty: Counter,
-    /// Documents that are not JSON: forwarded as they are.
+    /// Documents that are not JSON. They are forwarded unchanged.
     pub documents_not_json: Counter,
-    /// Documents with invalid UTF-8: forwarded with U+FFFD in its place.
+    /// Documents with invalid UTF-8. They are forwarded with U+FFFD in place of the invalid bytes.
     pub documents_invalid_utf8: Counter,
     /// Datagrams that the kernel dropped before the daemon could read them.
     pub kernel_drops: Counter,
-    /// How often a receiver had no buffer for a datagram; the kernel has kept it meanwhile.
+    /// How often a receiver had no buffer for a datagram. The datagram stayed in the kernel's
+    /// queue.
     pub receive_buffers_exhausted: Counter,
     /// Requests that the service answered with success.
     pub requests_sent: Counter,
-    /// Requests that failed and are tried again.
+    /// Requests that failed and are retried.
     pub requests_retried: Counter,
-    /// Requests that the service throttled; they are tried again.
+    /// Requests that the service throttled. They are retried.
     pub requests_throttled: Counter,
-    /// Requests that the service refused for their documents' sake.
+    /// Requests that the service refused because of a document in them.
     pub requests_refused: Counter,
-    /// Answers of success that were not the service's.
+    /// Answers with a success status that did not come from X-Ray.
     pub answers_not_x_ray: Counter,
-    /// Answers of success of the service that did not say, or not for all documents, which it has
+    /// Answers of X-Ray with a success status from which it is not known which documents were
     /// processed.
     pub answers_unreadable: Counter,
-    /// Answers that were longer than is read, of whatever status.
+    /// Answers, with any status, that were longer than the daemon reads.
     pub answers_too_large: Counter,
-    /// The spool as it is.
+    /// Counters of the spool.
     pub spool: SpoolCounts,
-    /// Clients' requests, which are no part of the balance.
+    /// Counters of the signing proxy. They are not part of the balance.
     pub proxy: ProxyCounts,
-    /// What keeps segments from being delivered.
+    /// The conditions that keep segments from being delivered.
     pub conditions: Conditions,
-    /// What ages and dates are by; the service's answers set it.
+    /// The clock for ages and dates. Answers of the service set its date.
     pub clock: Clock,
-    /// How long requests take, and how full batches are.
+    /// Histograms of request times and batch sizes.
     pub sizes: Sizes,
     rate_limit: AtomicU64,
     occupancy: OnceLock<mpsc::UnboundedSender<OccupancyQuery>>,
@@ -263,68 +270,68 @@ pub struct Account {
 }
 
 impl Account {
-    /// An account of a daemon with so many receivers.
+    /// Returns an account for a daemon with `receiver_count` receivers.
     pub fn new(receiver_count: usize) -> Self {
         let receivers = (0..receiver_count).map(|_| ReceiverCounts::default()).collect();
         Self { receivers, ..Self::default() }
     }
 
-    /// Segments turned down for `reason`.
+    /// Returns the counter of segments rejected for `reason`.
     pub fn rejected(&self, reason: RejectReason) -> &Counter {
         &self.rejected[reason as usize]
     }
 
-    /// Segments given up for `reason`.
+    /// Returns the counter of segments dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.dropped[reason as usize]
     }
 
-    /// Requests for uploading that failed in this way.
+    /// Returns the counter of calls that failed in this way.
     pub fn request_failures(&self, kind: RequestFailure) -> &Counter {
         &self.request_failures[kind as usize]
     }
 
-    /// Segments turned down for whatever reason.
+    /// Returns how many segments were rejected, for all reasons together.
     pub fn rejected_total(&self) -> u64 {
         self.rejected.iter().map(Counter::get).sum()
     }
 
-    /// Segments given up for whatever reason.
+    /// Returns how many segments were dropped, for all reasons together.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(Counter::get).sum()
     }
 }
 
 impl Account {
-    /// Where questions for what is held come to from now on.
+    /// Returns the receiving end of occupancy queries. The sender takes it and answers them.
     pub fn occupancy_queries(&self) -> OccupancyQueries {
         let (sender, receiver) = mpsc::unbounded_channel();
-        // A second taker would get no questions; there is one sender thread.
+        // Only the first receiver gets queries. There is one sender thread, which calls this once.
         let _ = self.occupancy.set(sender);
         OccupancyQueries(receiver)
     }
 
-    /// What is held at the moment, counted by walking what holds it; `None` when nobody can tell
-    /// yet, or soon enough.
+    /// Returns what is held at this moment, as counted by the sender. Returns `None` if the sender
+    /// has not started or has ended, or does not answer within one second.
     pub async fn held(&self) -> Option<Held> {
         let (query, answer) = OccupancyQuery::new();
         self.occupancy.get()?.send(query).ok()?;
         tokio::time::timeout(OCCUPANCY_TIMEOUT, answer).await.ok()?.ok()
     }
 
-    /// Sets how many documents a second are sent at most; `None`: no limit.
+    /// Sets the rate limit, in documents a second; `None`: no limit.
     pub fn set_rate_limit(&self, documents_per_second: Option<f64>) {
         self.rate_limit
             .store(documents_per_second.unwrap_or_default().to_bits(), Ordering::Relaxed);
     }
 
-    /// Documents a second that are sent at most; 0: no limit.
+    /// Returns the rate limit, in documents a second; 0: no limit.
     pub fn rate_limit(&self) -> f64 {
         f64::from_bits(self.rate_limit.load(Ordering::Relaxed))
     }
 
-    /// Segments that came in and that nobody can account for, when `held_count` are held. At rest
-    /// there are none; below zero, some were counted twice.
+    /// Returns how many segments the account is out of balance by, if `held_count` are held: 0 is
+    /// balanced, a positive number of segments is missing, a negative number was counted twice.
     pub fn imbalance(&self, held_count: usize) -> i128 {
         let sum = |counters: &[Counter]| counters.iter().map(|c| i128::from(c.get())).sum::<i128>();
         let came = i128::from(self.received.get()) + i128::from(self.replayed.get());
@@ -332,7 +339,7 @@ impl Account {
         came - left - sum(&self.rejected) - sum(&self.dropped) - held_count as i128
     }
 
-    /// The line of the end, when `held_count` segments are held.
+    /// Returns all counts as one line, for the log at the end of the shutdown.
     pub fn summary(&self, held_count: usize) -> String {
         let mut line = format!(
             "received={} replayed={} sent={}",
@@ -378,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_in_has_to_be_somewhere() {
+    fn every_received_segment_is_accounted_for() {
         let account = Account::default();
         account.received.add(100);
         account.replayed.add(10);
@@ -393,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_segment_of_a_spool_ages_and_of_none_there_is_no_age() {
+    fn the_oldest_segment_of_a_spool_has_an_age_and_an_empty_spool_has_none() {
         let (counts, account) = (SpoolCounts::default(), Account::default());
         let now = account.clock.now();
         assert_eq!(counts.oldest_age(now), Duration::ZERO);

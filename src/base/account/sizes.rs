@@ -1,28 +1,33 @@
-//! How long requests take and how full batches are: counts by size, once a batch or rarer.
+//! Histograms of request times and batch sizes.
+//!
+//! In: one value per call or per batch, from the sender. Out: the histograms, for the metrics.
+//! Bound: the buckets. Thread: any.
 
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Seconds; the last bound is the longest time that a request has by default, twice.
+/// Upper bounds of the buckets for request times, in seconds. The last bound is twice the default
+/// `Upload.RequestTimeoutSeconds` of 15 s.
 const REQUEST_SECONDS: [f64; 12] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
 
-/// Documents; a request takes fifty.
+/// Upper bounds of the buckets for documents in a batch. A request holds at most 50.
 const BATCH_DOCUMENTS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0];
 
-/// Bytes; a body has 1 MiB at most, unless a single document is larger.
+/// Upper bounds of the buckets for body sizes, in bytes. A body has at most 1 MiB, unless a single
+/// document is larger.
 const BATCH_BYTES: [f64; 7] =
     [1_024.0, 4_096.0, 16_384.0, 65_536.0, 131_072.0, 262_144.0, 1_048_576.0];
 
-/// Counts by size.
+/// The histograms of requests and batches.
 #[derive(Debug)]
 pub struct Sizes {
-    /// Seconds from the start of a request to the end of an answer that is a success.
+    /// Seconds from the start of a request to the end of its answer, for accepted requests.
     pub accepted_request_seconds: Histogram,
-    /// Seconds from the start of a request to whatever else became of it.
+    /// Seconds from the start of a request to its failure, for all other requests.
     pub failed_request_seconds: Histogram,
-    /// Documents of a batch that was ended, be it full or old.
+    /// Documents in a closed batch.
     pub batch_documents: Histogram,
-    /// Bytes of its body.
+    /// Bytes in the body of a closed batch.
     pub batch_bytes: Histogram,
 }
 

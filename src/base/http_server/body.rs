@@ -1,7 +1,9 @@
-//! The requests that a handler is to read whole: few at a time, their bodies bounded.
+//! Reads whole requests, with bounds on their number and on the memory for their bodies.
 //!
-//! In: a request whose body is not read yet. Out: the request with its body, or the answer that
-//! says why not. Bounds: requests at a time, the size of a body, large bodies at a time.
+//! In: a request whose body has not been read. Out: the request with its body, or an answer that
+//! says what is wrong. Bound: [`REQUEST_COUNT_MAX`] requests, [`BODY_BYTES_MAX`] for a body, and
+//! [`LARGE_BODY_COUNT_MAX`] large bodies at a time. When full: a request waits up to
+//! [`READ_TIMEOUT`], then it is answered with status 503. Thread: main.
 
 use super::{ConnectionSlot, READ_TIMEOUT, error_answer};
 use bytes::{Bytes, BytesMut};
@@ -12,20 +14,20 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Requests at a time; more wait for [`READ_TIMEOUT`].
+/// Number of requests at a time. Further requests wait up to [`READ_TIMEOUT`].
 const REQUEST_COUNT_MAX: usize = 128;
 
-/// A request body beyond this size is refused.
+/// Largest request body, in bytes (5 MiB). Larger bodies are refused with status 413.
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 
-/// Request bodies beyond this size wait for a place; the others, those of sampling calls among
-/// them, never wait for large ones, and there are no more of them than requests.
+/// A body of up to this size, in bytes (64 KiB), is small. Small bodies, for example those of
+/// sampling calls, need no permit; [`REQUEST_COUNT_MAX`] bounds their number. Larger bodies do.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 
-/// Large bodies at a time at most, until their requests are answered: together 20 MB.
+/// Number of large bodies at a time, each until its request is answered: 4 * 5 MiB = 20 MiB.
 const LARGE_BODY_COUNT_MAX: usize = 4;
 
-/// The places of the requests that are under way.
+/// The permits for requests and for large bodies.
 #[derive(Debug)]
 pub struct Requests {
     permits: Semaphore,
@@ -42,8 +44,9 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// Waits until it is the turn of a request; `None` when that takes too long, or its connection
-    /// has to give way.
+    /// Waits for the permit of a request. Returns `None` if that takes longer than
+    /// [`READ_TIMEOUT`], or if the connection is asked to close. Afterwards the connection no
+    /// longer counts as waiting.
     pub async fn admit(&self, slot: &ConnectionSlot) -> Option<SemaphorePermit<'_>> {
         let permit = tokio::select! {
             biased;
@@ -54,8 +57,10 @@ impl Requests {
         permit
     }
 
-    /// Reads the body of a request and hands the whole to `answer`; the body's place is taken until
-    /// that is done.
+    /// Reads the body of a request, passes the whole request to `answer`, and returns the answer. A
+    /// large body keeps its permit until then.
+    ///
+    /// If the body is too large, too slow or incomplete, the answer says so.
     pub async fn with_body<F: Future<Output = Response<Bytes>>>(
         &self,
         request: Request<Incoming>,
@@ -71,7 +76,7 @@ impl Requests {
         let permit =
             async { if is_small { None } else { self.large_body_permits.acquire().await.ok() } };
         let Ok(_permit) = tokio::time::timeout(READ_TIMEOUT, permit).await else {
-            let why = "too many large requests are on their way already; try again";
+            let why = "too many large requests are in progress; try again later";
             return error_answer(StatusCode::SERVICE_UNAVAILABLE, why);
         };
         match tokio::time::timeout(READ_TIMEOUT, read(&mut body)).await {
@@ -81,7 +86,7 @@ impl Requests {
                 error_answer(StatusCode::PAYLOAD_TOO_LARGE, too_large)
             }
             Ok(Err(BodyError::Broken)) => {
-                error_answer(StatusCode::BAD_REQUEST, "the request's body broke off")
+                error_answer(StatusCode::BAD_REQUEST, "the request's body is incomplete")
             }
             Err(_) => {
                 error_answer(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly")
@@ -90,13 +95,13 @@ impl Requests {
     }
 }
 
-/// Why there is no body.
+/// Why a body could not be read.
 enum BodyError {
     TooLarge,
     Broken,
 }
 
-/// The whole body.
+/// Reads the whole body, up to [`BODY_BYTES_MAX`].
 async fn read(body: &mut Incoming) -> Result<Bytes, BodyError> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -109,8 +114,10 @@ async fn read(body: &mut Incoming) -> Result<Bytes, BodyError> {
     Ok(bytes.freeze())
 }
 
-/// Reads what is left of a body and forgets it, for a while: a connection that is closed with bytes
-/// unread is reset, and the client may then never see its answer. Who asks first has sent nothing.
+/// Reads and discards the rest of a body, for up to [`READ_TIMEOUT`].
+///
+/// Closing a connection with unread bytes resets it, and the client may then not receive its
+/// answer. A client that sent `Expect: 100-continue` has not sent its body yet.
 pub async fn discard(head: &Parts, mut body: Incoming) {
     if !head.headers.contains_key(EXPECT) {
         let rest = async { while let Some(Ok(_)) = body.frame().await {} };

@@ -1,33 +1,34 @@
-//! Which connection gives way when a new one comes and there is no place for it.
+//! Chooses the connection that is closed when a new one arrives and all permits are taken.
 //!
-//! In: connections that wait: for a request's header to be complete, for the next request, for a
-//! place among those being answered. Out: the one that has waited longest, which is told to go.
-//! So whoever comes is always heard, however many slow clients there are. Bound: one entry a
-//! connection. Runs on the main thread.
+//! In: connections that wait. A connection waits for the rest of a header, for its next request, or
+//! for the permit of its request. Out: the connection that has waited longest is asked to close.
+//! Thus a new connection is always served, however many slow clients there are. Bound: one entry
+//! for each connection. Thread: main.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// The connections that wait, in the order in which they began to.
+/// The waiting connections, ordered by when they began to wait.
 #[derive(Debug, Default)]
 pub struct Connections {
     waiting: Mutex<BTreeMap<u64, Arc<watch::Sender<bool>>>>,
     next_number: AtomicU64,
 }
 
-/// A connection's place in the line; it leaves the line when this is dropped.
+/// The entry of one connection. Dropping it removes the connection.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     connections: Arc<Connections>,
-    /// `None` before it has first waited.
+    /// Key of the last entry in [`Connections::waiting`]; `None` before the connection first
+    /// waited.
     number: Mutex<Option<u64>>,
     close_request: Arc<watch::Sender<bool>>,
 }
 
 impl Connections {
-    /// A connection begins to wait.
+    /// Adds a connection, which begins to wait.
     pub fn register(self: &Arc<Self>) -> ConnectionSlot {
         let close_request = Arc::new(watch::Sender::new(false));
         let slot = ConnectionSlot {
@@ -39,7 +40,7 @@ impl Connections {
         slot
     }
 
-    /// Tells the connection that has waited longest to go, if any waits.
+    /// Asks the connection that has waited longest to close, if any waits.
     pub fn close_longest_waiting(&self) {
         if let Some((_, close_request)) = self.lock().pop_first() {
             close_request.send_replace(true);
@@ -52,7 +53,7 @@ impl Connections {
 }
 
 impl ConnectionSlot {
-    /// The connection waits, from now on.
+    /// Marks the connection as waiting, from now on.
     pub fn start_waiting(&self) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = self.connections.lock();
@@ -64,7 +65,7 @@ impl ConnectionSlot {
         waiting.insert(next, Arc::clone(&self.close_request));
     }
 
-    /// The connection waits no more: it is being answered, and stays until it has its answer.
+    /// Marks the connection as not waiting. It is not asked to close while its request is answered.
     pub fn stop_waiting(&self) {
         let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = *number {
@@ -72,13 +73,14 @@ impl ConnectionSlot {
         }
     }
 
-    /// Waits until the connection is told to go; that stays said.
+    /// Waits until the connection is asked to close. Returns immediately if it has been asked
+    /// before.
     pub async fn asked_to_close(&self) {
-        // The sender is there for as long as this is.
+        // No error is possible: `self` holds the sending end.
         let _ = self.close_request.subscribe().wait_for(|close_request| *close_request).await;
     }
 
-    /// Whether the connection is told to go.
+    /// Returns whether the connection has been asked to close.
     pub fn is_asked_to_close(&self) -> bool {
         *self.close_request.borrow()
     }
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn also_the_very_first_one_is_told_to_go() {
+    async fn the_first_connection_can_be_asked_to_close() {
         let connections = Arc::new(Connections::default());
         let [first, second] = [connections.register(), connections.register()];
         connections.close_longest_waiting();
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_one_that_has_waited_longest_goes_and_who_is_answered_stays() {
+    async fn the_longest_waiting_connection_is_closed_and_one_being_answered_stays() {
         let connections = Arc::new(Connections::default());
         let [first, second, third] =
             [connections.register(), connections.register(), connections.register()];

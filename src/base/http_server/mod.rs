@@ -1,12 +1,13 @@
-//! A small HTTP server: many slow clients, few requests at a time.
+//! A small HTTP server that stays responsive when clients are slow or hang.
 //!
-//! In: HTTP/1.1 requests on a TCP port, and a [`Handler`] that answers them. Out: its answers.
-//! Bounds: connections at a time; a time for a request's header and for its body, a size for each;
-//! requests and large bodies at a time ([`Requests`]). Runs on the main thread's runtime.
+//! In: HTTP/1.1 requests on a TCP port, and a [`Handler`] that answers them. Out: the answers of
+//! the handler. Bound: [`CONNECTION_COUNT_MAX`] connections; a time and a size for the header and
+//! for the body of a request; a number of requests and of large bodies at a time ([`Requests`]).
+//! When full: the connection that has waited longest is closed (`connections.rs`). Thread: main.
 //!
-//! **A daemon must not be killed because its clients hang**: a handler's own pages are answered
-//! whatever they do. There are more connections than requests at a time, and when all are taken the
-//! one that has waited longest, for its client or for its turn, gives way (`connections.rs`).
+//! Orchestrators kill a daemon that does not answer `/health`. Therefore slow clients must not keep
+//! a handler from answering such paths. There are more connections than requests at a time, so a
+//! connection that waits for its client can always be closed for a new one.
 
 mod body;
 mod connections;
@@ -36,32 +37,34 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, error, warn};
 
-/// Connections at a time; for another one, one that waits gives way.
+/// Number of connections at a time. For one more, a connection that waits is closed.
 const CONNECTION_COUNT_MAX: usize = 256;
 
-/// A request's header, and then its body, must be complete by then.
+/// Time for a request's header to be complete, and then again for its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection takes no more requests after this time.
+/// Time after which a connection accepts no more requests.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The request that it has then must be over by this time: 10 s each for the header, its turn, a
-/// permit for the body and the body, and the 60 s that a client's call may take.
+/// Time for the last request of a connection after [`CONNECTION_TIMEOUT`]. The parts are 10 s each
+/// for the header, a permit for the request, a permit for a large body and the body, then 60 s for
+/// the answer, and 10 s to spare.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(110);
 
-/// What is left of its last answer must be on its way by then when a connection gives way.
+/// Time to write the rest of the last answer of a connection that is asked to close.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request's header beyond this size, or this number of lines, is refused.
+/// Largest header of a request, in bytes and in lines. Larger ones are refused.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_COUNT_MAX: usize = 100;
 
 static PANICKED: LogLimit = LogLimit::once_a_minute();
 
-/// What answers the requests of a [`Server`].
+/// Answers the requests of a [`Server`].
 pub trait Handler: Send + Sync + 'static {
-    /// Answers a request of the connection in `slot`, which has waited for it; `is_local`: its
-    /// client is on this host.
+    /// Answers a request of the connection `slot`. The connection counts as waiting until
+    /// [`ConnectionSlot::stop_waiting`] is called. `is_local` says that the client's address is a
+    /// loopback address.
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -69,24 +72,24 @@ pub trait Handler: Send + Sync + 'static {
         is_local: bool,
     ) -> impl Future<Output = Response<Bytes>> + Send;
 
-    /// No more requests are taken: an answer that waits for something to come is ended.
+    /// Called when the shutdown begins. Answers that wait for an event must end now.
     fn close(&self) {}
 }
 
-/// An answer of the daemon's own: a JSON object with a message.
+/// Returns an answer of the daemon itself: a JSON object with the field `message`.
 pub fn error_answer(status: StatusCode, message: &str) -> Response<Bytes> {
     json(status, &serde_json::json!({ "message": message }))
 }
 
-/// What a connection that has to give way is answered.
+/// Returns the answer for a connection that is asked to close before its request was admitted.
 pub fn too_many_requests() -> Response<Bytes> {
-    let why = "too many requests are on their way already; try again";
+    let why = "too many requests are in progress; try again later";
     let mut answer = error_answer(StatusCode::SERVICE_UNAVAILABLE, why);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
-/// An answer with this value.
+/// Returns an answer with a JSON body.
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::from(body.to_string()));
     *answer.status_mut() = status;
@@ -95,7 +98,7 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
     answer
 }
 
-/// The server of the TCP port.
+/// An HTTP server for one TCP port.
 #[derive(Debug)]
 pub struct Server<H> {
     handler: H,
@@ -105,7 +108,7 @@ pub struct Server<H> {
 }
 
 impl<H: Handler> Server<H> {
-    /// A server whose requests `handler` answers.
+    /// Returns a server whose requests `handler` answers.
     pub fn new(handler: H) -> Arc<Self> {
         Arc::new(Self {
             handler,
@@ -115,7 +118,7 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// Serves on `listener` until [`finish`](Self::finish), or until the future is dropped.
+    /// Accepts and serves connections until [`finish`](Self::finish) is called.
     pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
         tokio::select! {
             () = self.shutting_down() => {}
@@ -149,14 +152,16 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Takes no more requests, and waits until those under way are answered; for `time` at most.
+    /// Stops accepting requests, and waits until the current ones are answered, at most `time`.
     pub async fn finish(&self, time: Duration) {
         self.is_shutting_down.send_replace(true);
         self.handler.close();
         let all = u32::try_from(CONNECTION_COUNT_MAX).expect("a small number");
         if tokio::time::timeout(time, self.connection_permits.acquire_many(all)).await.is_err() {
             let count = CONNECTION_COUNT_MAX - self.connection_permits.available_permits();
-            warn!("{count} calls of clients on the TCP port are cut off: no time is left for them");
+            warn!(
+                "{count} requests on the TCP port are aborted: the time for the shutdown is over"
+            );
         }
     }
 
@@ -180,7 +185,7 @@ impl<H: Handler> Server<H> {
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
-            // Its own time for a header would also end connections that are idle between requests.
+            // hyper's timeout would also close connections that are idle between two requests.
             .header_read_timeout(None)
             .max_buf_size(HEADER_BYTES_MAX)
             .max_header_size(HEADER_BYTES_MAX)
@@ -191,7 +196,7 @@ impl<H: Handler> Server<H> {
             result = served.as_mut() => Ok(result),
             () = self.must_close(slot) => {
                 let Some(time) = time_left(slot, &phase) else { return };
-                // Whatever is being answered is answered to its end.
+                // The current request is still answered.
                 served.as_mut().graceful_shutdown();
                 tokio::time::timeout(time, served).await
             }
@@ -203,7 +208,7 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// What the handler answers; where that panics, that it did.
+    /// Returns the handler's answer, or status 500 if the handler panics.
     async fn answer(
         &self,
         request: Request<Incoming>,
@@ -221,7 +226,8 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// Waits until the connection in `slot` is to take no more requests.
+    /// Waits until the connection `slot` must not accept more requests: it is asked to close, it is
+    /// [`CONNECTION_TIMEOUT`] old, or the server shuts down.
     async fn must_close(&self, slot: &ConnectionSlot) {
         tokio::select! {
             () = slot.asked_to_close() => {}
@@ -229,18 +235,19 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Waits until no connection is to take more requests.
+    /// Waits until the server shuts down.
     async fn shutting_down(&self) {
-        // The sender is there for as long as this is.
+        // No error is possible: `self` holds the sending end.
         let _ =
             self.is_shutting_down.subscribe().wait_for(|is_shutting_down| *is_shutting_down).await;
     }
 }
 
-/// How long a connection that takes no more requests may last.
+/// Returns how long a connection that accepts no more requests may stay open; `None`: it is closed
+/// at once.
 fn time_left(slot: &ConnectionSlot, phase: &Phase) -> Option<Duration> {
     match phase.awaited_header() {
-        // The client has had no answer, and waits for none.
+        // The client has not sent a complete request, so there is no answer to write.
         Some(0) if slot.is_asked_to_close() => None,
         Some(_) if slot.is_asked_to_close() => Some(WRITE_TIMEOUT),
         _ => Some(LAST_REQUEST_TIMEOUT),
@@ -248,10 +255,10 @@ fn time_left(slot: &ConnectionSlot, phase: &Phase) -> Option<Duration> {
 }
 
 async fn accept_failed(error: &io::Error) {
-    // A connection that its client has given up already is nobody's concern.
+    // The client closed the connection before it was accepted. This is normal and not logged.
     if error.kind() != io::ErrorKind::ConnectionAborted {
-        warn!("The TCP port cannot take a connection: {error}");
-        // Out of file descriptors: the same error would come at once again.
+        warn!("The TCP port cannot accept a connection: {error}");
+        // If file descriptors have run out, the next call would fail immediately.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -1,8 +1,11 @@
-//! A bound on the time for a request's header that spares connections which are idle.
+//! A timeout for the header of a request that does not apply to idle connections.
 //!
-//! The first header of a connection has to be complete within the time; each later one within the
-//! time from its first byte on. SDKs ask for sampling targets every ten seconds over a connection
-//! that they keep: closing it after ten idle seconds would meet the next request half-way.
+//! In: reads of a connection. Out: the same reads; an error once a header takes too long. Bound:
+//! the first header must be complete within the timeout after the connection opened, each later
+//! header within the timeout after its first byte. Thread: main.
+//!
+//! SDKs ask for sampling targets every ten seconds on a connection that they keep open. If the
+//! server closed a connection after ten idle seconds, the next request could already be on its way.
 
 use std::io;
 use std::pin::Pin;
@@ -14,14 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// What a connection is at: how many requests have begun to be answered, and how many are over.
+/// The progress of a connection: how many requests were begun and how many were answered.
 #[derive(Debug, Default)]
 pub struct Phase {
     begun_count: AtomicUsize,
     over_count: AtomicUsize,
 }
 
-/// A request is being answered for as long as this is there.
+/// Marks a request as being answered until it is dropped.
 #[derive(Debug)]
 pub struct Busy(Arc<Phase>);
 
@@ -32,37 +35,40 @@ impl Drop for Busy {
 }
 
 impl Phase {
-    /// A header is complete: its request is being answered.
+    /// Marks the start of a request, whose header is complete. Drop the result when the request is
+    /// answered.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.begun_count.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
 
-    /// The number of the header that comes next, unless a request is being answered.
+    /// Returns the number of the header that is expected next, counted from 0; `None` while a
+    /// request is being answered.
     pub fn awaited_header(&self) -> Option<usize> {
         let begun_count = self.begun_count.load(Ordering::Relaxed);
         (begun_count == self.over_count.load(Ordering::Relaxed)).then_some(begun_count)
     }
 }
 
-/// A client's connection, which reads with an error once a header takes too long.
+/// A connection of a client. A read returns an error once a header takes too long.
 #[derive(Debug)]
 pub struct WatchedStream {
     stream: TcpStream,
     phase: Arc<Phase>,
     header_timeout: Duration,
-    /// The number of a header, and when it has to be complete.
+    /// The number of the expected header, and the timer for it.
     deadline: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 impl WatchedStream {
-    /// The time for the first header begins now.
+    /// Wraps `stream`. The time for the first header begins now.
     pub fn new(stream: TcpStream, phase: Arc<Phase>, header_timeout: Duration) -> Self {
         let deadline = Some((0, Box::pin(tokio::time::sleep(header_timeout))));
         Self { stream, phase, header_timeout, deadline }
     }
 
-    /// Begins the time for a header with its first bytes, unless they belong to a body.
+    /// Starts the timer when the first bytes of a header arrive. Bytes that arrive while a request
+    /// is being answered belong to a body.
     fn saw_bytes(&mut self) {
         if self.deadline.is_none() {
             self.deadline = self.phase.awaited_header().map(|header| {
@@ -72,7 +78,7 @@ impl WatchedStream {
         }
     }
 
-    /// Forgets the time of a header that is complete.
+    /// Removes the timer of a header that is complete.
     fn forget_complete(&mut self) {
         let begun_count = self.phase.begun_count.load(Ordering::Relaxed);
         self.deadline.take_if(|(header, _)| *header != begun_count);

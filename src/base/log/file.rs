@@ -1,8 +1,10 @@
-//! The log file: appended to, and set aside when it has grown to its bound.
+//! The log file, with rotation by size.
 //!
-//! Our own forty lines, because none of the crates for it is both maintained and able to go on
-//! after a failed rename: `file-rotate` panics where it cannot make a folder, `rolling-file` has
-//! had no release for years, and neither can be told to reopen its file.
+//! In: lines. Out: the file, and one older file beside it. Bound: [`LOG_FILE_BYTES_MAX`] for each
+//! of the two files, if rotation is on. Thread: `log` writes; any thread may call [`reopen`].
+//!
+//! No crate is used for rotation: `file-rotate` panics if it cannot create a folder, `rolling-file`
+//! has had no release for years, and neither of them can reopen its file on request.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -10,34 +12,35 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The size at which a log file is set aside.
+/// The size, in bytes, at which the log file is rotated: 50 MiB.
 pub const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 
-/// Whether log files should be opened again at their next line.
+/// Whether the log file is to be reopened before its next line.
 static REOPEN: AtomicBool = AtomicBool::new(false);
 
-/// Has the log file opened again at its next line, for those who set it aside themselves.
+/// Reopens the log file before its next line, for operators who rename the file themselves.
 pub fn reopen() {
     REOPEN.store(true, Ordering::Relaxed);
 }
 
-/// A log file that keeps one old file beside it (`x.log.1`).
+/// A log file. Rotation renames it to `x.log.1`, which replaces the older file of that name.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
     file: File,
     length_bytes: u64,
     length_bytes_max: u64,
-    /// Lines that could not be written since the last one that could.
+    /// Lines that could not be written since the last successful write.
     lost_count: u64,
 }
 
 impl LogFile {
-    /// Opens `path` for appending. With `rotate` it is set aside when it has grown to 50 MB.
+    /// Opens `path` for appending. With `rotate`, the file is rotated when it reaches
+    /// [`LOG_FILE_BYTES_MAX`].
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened.
+    /// Returns an error if the file cannot be opened.
     pub fn open(path: &Path, rotate: bool) -> io::Result<Self> {
         Self::open_with(path, if rotate { LOG_FILE_BYTES_MAX } else { u64::MAX })
     }
@@ -57,7 +60,7 @@ impl LogFile {
 
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.lost_count > 0 {
-            // What could not be written may have left half a line.
+            // The failed writes may have left half a line at the end of the file.
             self.file.write_all(b"\n")?;
         }
         self.file.write_all(line)?;
@@ -77,8 +80,7 @@ impl LogFile {
     }
 }
 
-/// Writes a line about the log itself to standard error. Where that is full or closed, the line is
-/// lost.
+/// Writes a line about the log itself to standard error. If that fails, the line is dropped.
 fn say(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
@@ -90,7 +92,7 @@ fn append(path: &Path) -> io::Result<File> {
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if REOPEN.swap(false, Ordering::Relaxed) {
-            // Where that fails the log goes on in the old file.
+            // On failure the log continues in the file that is open.
             if let Err(error) = self.open_again() {
                 let path = self.path.display();
                 say(format_args!(
@@ -99,8 +101,8 @@ impl Write for LogFile {
             }
         }
         if self.length_bytes + line.len() as u64 > self.length_bytes_max && self.length_bytes > 0 {
-            // Where that fails the log goes on in the old file; the next try is a file's length
-            // away, so a folder without write permission costs one failed rename each 50 MB.
+            // On failure the log continues in the file that is open. The next attempt comes after
+            // another 50 MiB, so a folder without write permission costs few failed renames.
             let _ = self.rotate();
             self.length_bytes = 0;
         }
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_has_grown_is_set_aside_and_one_old_file_is_kept() {
+    fn a_file_that_has_reached_its_size_is_rotated_and_one_old_file_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::fs::write(&path, "0123456789").unwrap();
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_after_a_full_disk_begins_anew() {
+    fn the_first_line_after_a_full_disk_begins_on_a_new_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();

@@ -1,19 +1,20 @@
-//! What the operator chooses of the log: how much of it, and what a line looks like.
+//! The log level and the log format that an operator can choose.
 //!
-//! In: the operator's words. Out: the choice, or what to write instead. Bound: a word. Pure code.
+//! In: the text of a flag or of the configuration file. Out: the level or the format, or an error
+//! that lists the accepted words. Thread: any; the functions are pure.
 
-/// How much is logged.
+/// The log level: which lines are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {
-    /// Everything.
+    /// All lines.
     Dev,
-    /// What helps to find a fault, the start of bad datagrams among it.
+    /// Also details that help to find a fault, for example the start of rejected datagrams.
     Debug,
-    /// What the daemon does.
+    /// Also the normal work of the daemon.
     Info,
-    /// What goes wrong and passes.
+    /// Also problems without a lasting effect.
     Warn,
-    /// What goes wrong and costs something.
+    /// Only problems that need an operator, for example dropped segments.
     Error,
     /// The same as [`Info`](Self::Info).
     #[default]
@@ -21,11 +22,11 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// Reads the operator's word for it.
+    /// Parses a level; upper and lower case are equal.
     ///
     /// # Errors
     ///
-    /// Says which words are taken.
+    /// Returns a message that lists the accepted words if `text` is none of them.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "dev" => Ok(Self::Dev),
@@ -41,10 +42,10 @@ impl LogLevel {
     }
 }
 
-/// What a line of the log looks like.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// As the original's: `2026-01-31T12:00:00Z [Info] message`.
+    /// The format of the original daemon: `2026-01-31T12:00:00Z [Info] message`.
     #[default]
     Text,
     /// One JSON object a line, with `time`, `level` and `message`.
@@ -52,11 +53,11 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// Reads the operator's word for it.
+    /// Parses a format; upper and lower case are equal.
     ///
     /// # Errors
     ///
-    /// Says which words are taken.
+    /// Returns a message that lists the accepted words if `text` is none of them.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "text" | "" => Ok(Self::Text),

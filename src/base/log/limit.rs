@@ -1,28 +1,32 @@
-//! A bound on how often one place in the code may log.
+//! The log limit: how often one place in the code may log.
+//!
+//! In: a request to log, and the time. Out: the line is written or only counted. Bound: by default
+//! five lines in ten seconds for each place. When full: lines are counted, and the next line that
+//! is written says how many were left out. Thread: any; there is no lock.
 
 use std::fmt;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Lines that a place may write in a window, unless it says otherwise.
+/// Default number of lines that a place may write in a window.
 const LINE_COUNT_MAX: u64 = 5;
 
-/// Length of a window.
+/// Default length of a window, in seconds.
 const WINDOW_SECONDS: u64 = 10;
 
-/// Lines that were held back, in all places, and that no line has told of yet.
+/// Suppressed lines of all places that no written line has reported yet.
 static UNREPORTED_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines were held back that no later line tells of; for the last word of the log.
+/// Returns how many suppressed lines have not been reported yet. The log reports them at its end.
 pub fn unreported_count() -> u64 {
     UNREPORTED_COUNT.load(Ordering::Relaxed)
 }
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Lets some lines through in a window, five in ten seconds unless it says otherwise, and counts
-/// the rest; one for each place, in a static.
+/// The log limit of one place in the code, which is a `static`. It lets a number of lines through
+/// in each window of time and counts the others.
 #[derive(Debug)]
 pub struct LogLimit {
     window: AtomicU64,
@@ -32,7 +36,8 @@ pub struct LogLimit {
     window_seconds: u64,
 }
 
-/// How many lines were held back since the last one; written behind a message, empty for none.
+/// The number of lines that were suppressed since the last written line. It is displayed at the end
+/// of a message; for zero, nothing is displayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppressed(u64);
 
@@ -46,17 +51,17 @@ impl fmt::Display for Suppressed {
 }
 
 impl LogLimit {
-    /// A limit that has let nothing through yet.
+    /// Returns a limit of five lines in ten seconds.
     pub const fn new() -> Self {
         Self::with_line_count(LINE_COUNT_MAX)
     }
 
-    /// The same with another number of lines in a window, for what operators count on seeing.
+    /// Returns a limit of `line_count_max` lines in ten seconds, for lines that operators rely on.
     pub const fn with_line_count(line_count_max: u64) -> Self {
         Self::with(line_count_max, WINDOW_SECONDS)
     }
 
-    /// One line a minute, for what an operator has to mend.
+    /// Returns a limit of one line a minute, for problems that an operator has to fix.
     pub const fn once_a_minute() -> Self {
         Self::with(1, 60)
     }
@@ -71,7 +76,8 @@ impl LogLimit {
         }
     }
 
-    /// Calls `write` unless this place has written enough for now.
+    /// Calls `write` unless the limit of the current window is reached. `write` gets the number of
+    /// suppressed lines, to put it at the end of its message.
     pub fn log(&self, write: impl FnOnce(Suppressed)) {
         if let Some(suppressed) = self.admit(START.elapsed().as_secs() / self.window_seconds) {
             write(suppressed);

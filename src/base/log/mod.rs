@@ -1,13 +1,13 @@
-//! The log: lines that operators of the original know, written off the data path.
+//! The log, in the line format of the original daemon or as JSON.
 //!
-//! In: `tracing` events of this crate (others only from warnings up). Out: one bounded line for
-//! each, `2026-01-31T12:00:00Z [Info] message` or
-//! `{"time":"2026-01-31T12:00:00Z","level":"info","message":"message"}`, on standard output,
-//! standard error or in a file.
-//! A thread of its own writes them; when it cannot keep up lines are dropped and the rest of the
-//! daemon goes on. A closed output is no error.
+//! In: `tracing` events of this crate, and warnings and errors of libraries. Out: one line for each
+//! event, `2026-01-31T12:00:00Z [Info] message` or
+//! `{"time":"2026-01-31T12:00:00Z","level":"info","message":"message"}`, on standard output, on
+//! standard error or in a file. Bound: [`MESSAGE_BYTES_MAX`] for a message, and [`LINE_COUNT_MAX`]
+//! lines that wait to be written. When full: further lines are dropped, and the threads that log do
+//! not wait. Thread: any thread logs; the thread `log` writes. A closed output is not an error.
 //!
-//! What a datagram or an answer of the service can trigger goes through a [`LogLimit`].
+//! Lines that a datagram or an answer of the service can trigger go through a [`LogLimit`].
 
 mod file;
 mod level;
@@ -31,21 +31,21 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-/// A longer message is cut here.
+/// Longest message, in bytes. The rest of a longer message is cut off.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// Lines that wait for the writing thread at most.
+/// How many lines may wait for the writing thread.
 const LINE_COUNT_MAX: usize = 4096;
 
-/// Starts the log for the whole process; it is flushed when the guard is dropped.
+/// Starts the log of the process. Dropping the returned guard writes the waiting lines.
 ///
 /// # Errors
 ///
-/// When the system refuses a thread.
+/// Returns an error if the system refuses to create a thread.
 ///
 /// # Panics
 ///
-/// When the process has a log already.
+/// Panics if the log of the process has been started before.
 pub fn start(
     level: LogLevel,
     format: LogFormat,
@@ -56,15 +56,15 @@ pub fn start(
         .buffered_lines_limit(LINE_COUNT_MAX)
         .thread_name("log");
     let started = panics::catch(|| builder.finish(Guarded(output)));
-    // The builder has one reason for a panic.
+    // The builder panics only if it cannot create its thread.
     let refused = |_| io::Error::other("the system refuses a thread for the log");
     let (writer, guard) = started.map_err(refused)?;
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Line(format))
-        // On standard error they would cause a panic where that is full.
+        // The layer would print its own errors to standard error, and panic if that fails.
         .log_internal_errors(false)
         .with_writer(writer);
-    // The libraries' debug lines can hold headers of signed requests: they are never shown.
+    // Debug lines of libraries can contain headers of signed requests, so they are never logged.
     let filter = Targets::new()
         .with_target(env!("CARGO_CRATE_NAME"), level_filter(level))
         .with_default(LevelFilter::WARN.min(level_filter(level)));
@@ -73,7 +73,8 @@ pub fn start(
     Ok(guard)
 }
 
-/// An output whose panics cost a line, and not the thread that writes the log.
+/// An output for log lines. A panic in it becomes an error: one line is dropped, and the thread
+/// that writes the log continues.
 struct Guarded<W>(W);
 
 impl<W: io::Write> io::Write for Guarded<W> {
@@ -86,7 +87,8 @@ impl<W: io::Write> io::Write for Guarded<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // An error would be shown on standard error, which may be full too: that would be a panic.
+        // The error is ignored. Otherwise tracing-appender would print it to standard error, and
+        // panic if that fails too.
         let _ = panics::catch(|| self.0.flush());
         Ok(())
     }
@@ -124,7 +126,7 @@ where
 }
 
 impl LogFormat {
-    /// A line with its end.
+    /// Returns the line of an event, with the line break at its end.
     fn line(self, now: OffsetDateTime, level: Level, message: &Message) -> String {
         let (time, message) = (timestamp(now), &message.text);
         let (name, lower) = match level {
@@ -148,8 +150,8 @@ fn timestamp(now: OffsetDateTime) -> String {
     whole_seconds.format(&Rfc3339).unwrap_or_default()
 }
 
-/// The text of an event on one bounded line: what could end it, or steer a terminal, is escaped;
-/// in JSON also what could end the string.
+/// The message of an event on one line of bounded length. Control characters are escaped: they
+/// could break the line or control a terminal. In JSON, quotes and backslashes are escaped too.
 struct Message {
     format: LogFormat,
     text: String,
@@ -194,7 +196,7 @@ impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let written = match field.name() {
             "message" => write!(self, "{value:?}"),
-            // Events that the `log` crate made say again where they come from.
+            // Events from the `log` crate repeat their origin in fields named `log.*`.
             name if name.starts_with("log.") => Ok(()),
             name => write!(self, " {name}={value:?}"),
         };
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_reads_back_as_what_was_said_and_has_the_same_bound() {
+    fn a_line_of_json_can_be_parsed_and_has_the_same_bound() {
         let now = OffsetDateTime::from_unix_timestamp(1_769_860_800).unwrap();
         let said = "a \"b\" \\ c:\n\x1b[31m\u{85}\u{7f} é";
         let mut message = Message::new(LogFormat::Json);
