@@ -29,7 +29,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 use tracing::warn;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use xrayd_sandbox::endpoint::{About, Keep, Sandbox, datagrams};
+use xrayd_sandbox::endpoint::{About, Sandbox, TraceFile, datagrams};
 use xrayd_sandbox::model::QUIET_TIME;
 use xrayd_sandbox::model::store::Limits;
 
@@ -113,17 +113,17 @@ pub async fn run(
         let address = config.tcp_address.clone();
         DaemonError::Tcp { address, source }
     })?;
-    let keep = flags.keep.as_ref().map(|path| {
-        Keep::open(Path::new(path))
+    let file = flags.keep.as_ref().map(|path| {
+        TraceFile::open(Path::new(path))
             .map_err(|source| DaemonError::Keep { path: path.clone(), source })
     });
-    let keep = keep.transpose()?;
+    let file = file.transpose()?;
     let flow = Flow::start(config)?;
     let udp_address = address::reachable(flow.udp_address);
     let tcp_address = address::reachable(tcp_address);
     let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
     let about = about(udp_address, tcp_address, &region, &flags.allowed_hosts);
-    let service = Arc::new(LocalService::new(about, keep));
+    let service = Arc::new(LocalService::new(about, file));
     let pages =
         Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
     let server = Server::new(pages.with_tail(flow.tail()));
@@ -159,10 +159,10 @@ pub async fn run(
 
 impl LocalService {
     /// An endpoint with the traces of `keep`.
-    pub fn new(about: About, keep: Option<Keep>) -> Self {
+    pub fn new(about: About, file: Option<TraceFile>) -> Self {
         let sandbox = Sandbox::with(credentials(), about, Limits::default());
-        let sandbox = match keep {
-            Some(keep) => sandbox.keeping(keep),
+        let sandbox = match file {
+            Some(file) => sandbox.with_file(file),
             None => sandbox,
         };
         Self { sandbox, answered: Notify::new(), output: Output::new() }

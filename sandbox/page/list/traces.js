@@ -15,7 +15,7 @@ import { plural } from "../shared/format.js";
 import { stepOf } from "../shared/keys.js";
 import { ListHeading } from "./heading.js";
 import { kindOfNothing, nothing, statusLine } from "./nothing.js";
-import { createRow, updateRow } from "./row.js";
+import { createRow, updateRow } from "./tracerow.js";
 import { VirtualList } from "../shared/virtual.js";
 
 const ROW_HEIGHT = 34;

@@ -10,7 +10,7 @@ import { duration } from "../shared/format.js";
 import { stepOf } from "../shared/keys.js";
 import { rows, span } from "./tree.js";
 import { VirtualList } from "../shared/virtual.js";
-import { createRow, noteOf, updateRow } from "./row.js";
+import { createRow, noteOf, updateRow } from "./segmentrow.js";
 
 const ROW_HEIGHT = 28;
 /** Pixels between two ticks of the axis, at least. */

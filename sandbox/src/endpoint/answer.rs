@@ -3,7 +3,7 @@
 //! In: what a call came to, as an [`Answer`] or a [`Failure`]. Out: the HTTP response, with the
 //! headers that keep a browser from taking it for anything else. Pure code.
 
-use super::verify::Refusal;
+use super::signature::Refusal;
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,

@@ -7,7 +7,7 @@
 //! process.
 //!
 //! ```text
-//! answer ─► guard ─► route ─► verify ─► api/ ─► document/ ─► store/ ─► tree ─► the terminal
+//! answer ─► guard ─► route ─► signature ─► api/ ─► document/ ─► store/ ─► tree ─► the terminal
 //!             │        │        │         │        │           └─► summary, filter/, graph/
 //!             └─ 403   └─ 404   └─ 403    └─ 400   └─ UnprocessedTraceSegments
 //! ```
@@ -24,17 +24,17 @@ pub mod demo;
 pub mod filter;
 pub mod graph;
 mod guard;
-mod keep;
 mod route;
 pub mod sampling;
+pub mod signature;
 pub mod summary;
-pub mod verify;
+mod trace_file;
 
 pub use api::DOCUMENT_COUNT_MAX;
 pub use aws_credential_types::Credentials;
 pub use demo::datagrams;
-pub use keep::Keep;
-pub use verify::{Refusal, verify};
+pub use signature::{Refusal, verify};
+pub use trace_file::TraceFile;
 
 use crate::model::document::Document;
 use crate::model::store::{Limits, Moment, Snapshot, Status, Store};
@@ -90,30 +90,30 @@ pub struct Sandbox {
 struct State {
     store: Store,
     /// The file that documents are kept in, too.
-    keep: Option<Keep>,
+    file: Option<TraceFile>,
     rules: RuleSet,
     account: Account,
 }
 
 impl State {
     /// Writes documents that are about to be held to the file, if there is one.
-    fn keep_documents(&mut self, documents: &[Document]) {
-        let Some(keep) = &mut self.keep else { return };
-        keep.append(documents.iter().map(|document| &*document.text));
-        if keep.is_grown(self.store.status().size_bytes) {
+    fn write_documents(&mut self, documents: &[Document]) {
+        let Some(file) = &mut self.file else { return };
+        file.append(documents.iter().map(|document| &*document.text));
+        if file.is_grown(self.store.status().size_bytes) {
             let traces = self.store.all();
             // The oldest first, so that they are also the first to give way after the next start.
             let held = traces.iter().rev().flat_map(|trace| &trace.documents);
             let held = held.map(|document| &*document.text);
-            keep.rewrite(held.chain(documents.iter().map(|document| &*document.text)));
+            file.rewrite(held.chain(documents.iter().map(|document| &*document.text)));
         }
     }
 
     /// Forgets all traces, those of the file too.
     fn clear(&mut self) {
         self.store.clear();
-        if let Some(keep) = &mut self.keep {
-            keep.rewrite(std::iter::empty());
+        if let Some(file) = &mut self.file {
+            file.rewrite(std::iter::empty());
         }
     }
 }
@@ -132,7 +132,7 @@ impl Sandbox {
         let first_revision = u64::try_from(since_1970.as_micros()).unwrap_or(1);
         let state = State {
             store: Store::new(limits, first_revision),
-            keep: None,
+            file: None,
             rules: RuleSet::default(),
             account: Account::default(),
         };
@@ -141,10 +141,10 @@ impl Sandbox {
 
     /// The same sandbox with the traces of a file, which is written to from now on.
     #[must_use]
-    pub fn keeping(self, mut keep: Keep) -> Self {
+    pub fn with_file(self, mut file: TraceFile) -> Self {
         let now = Moment::now();
         let mut state = self.lock();
-        keep.read(|text| match Document::parse(text) {
+        file.read(|text| match Document::parse(text) {
             Ok(document) => {
                 state.store.insert(document, now);
                 true
@@ -153,7 +153,7 @@ impl Sandbox {
         });
         // They were shown when they came.
         state.store.take_all();
-        state.keep = Some(keep);
+        state.file = Some(file);
         drop(state);
         self
     }

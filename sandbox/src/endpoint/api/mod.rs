@@ -4,14 +4,14 @@
 //! [`Failure`]. Each takes what it needs out of the store under the lock and works on that outside
 //! of it.
 
-mod graph;
-mod page;
-mod sampling;
-mod segments;
-mod summaries;
-mod traces;
+mod batch_get_traces;
+mod page_requests;
+mod put_segments;
+mod sampling_rules;
+mod service_graph;
+mod trace_summaries;
 
-pub use segments::DOCUMENT_COUNT_MAX;
+pub use put_segments::DOCUMENT_COUNT_MAX;
 
 use super::answer::Failure;
 use super::filter::Expression;

@@ -1,6 +1,6 @@
 //! Tests of the routes, with requests signed by aws-sigv4.
 
-mod page;
+mod page_requests;
 
 use super::answer::ERROR_TYPE;
 use super::*;

@@ -2,12 +2,12 @@
 //!
 //! In: the text of one document of a `PutTraceSegments` request. Out: a [`Document`] with the text
 //! byte for byte and the [`Facts`] that listings, filters and the service graph need, or a
-//! [`Fault`] in the words of the service ([`rules`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`], and 128
+//! [`Violation`] in the words of the service ([`validate`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`], and 128
 //! levels of nesting (serde_json's own limit, which is what keeps a hostile document off the
 //! stack). Pure code.
 
 mod facts;
-mod rules;
+mod validate;
 
 pub use facts::{ANNOTATION_COUNT_MAX, Annotation, Facts, Http, Kind, Part};
 
@@ -77,7 +77,7 @@ impl Flags {
 /// Why a document is reported as unprocessed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid segment. ErrorCode: {code}. {detail}")]
-pub struct Fault {
+pub struct Violation {
     /// The id of the segment, where the document tells it.
     pub id: Option<String>,
     /// The code, such as `ParseError` or `MissingId`.
@@ -87,14 +87,14 @@ pub struct Fault {
 }
 
 impl Document {
-    /// Reads a document and holds it to the published rules, see [`rules`].
+    /// Reads a document and holds it to the published rules, see [`validate`].
     ///
     /// # Errors
     ///
-    /// A [`Fault`] with the code that the service would give.
-    pub fn parse(text: &str) -> Result<Self, Fault> {
+    /// A [`Violation`] with the code that the service would give.
+    pub fn parse(text: &str) -> Result<Self, Violation> {
         let object = object_of(text)?;
-        rules::check(&object)?;
+        validate::check(&object)?;
         Ok(Self::of(&object, text))
     }
 
@@ -155,8 +155,8 @@ pub fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> 
 }
 
 /// The object that a document is.
-fn object_of(text: &str) -> Result<Map<String, Value>, Fault> {
-    let fault = |code, detail| Fault { id: None, code, detail };
+fn object_of(text: &str) -> Result<Map<String, Value>, Violation> {
+    let fault = |code, detail| Violation { id: None, code, detail };
     if text.len() > DOCUMENT_SIZE_BYTES_MAX {
         let detail = format!("{} bytes, at most {DOCUMENT_SIZE_BYTES_MAX}", text.len());
         return Err(fault("DocumentTooLarge", detail));
@@ -170,7 +170,7 @@ fn object_of(text: &str) -> Result<Map<String, Value>, Fault> {
 
 /// Whether `text` is like `1-58406520-a006649127e371903a2de979`.
 pub fn is_trace_id(text: &str) -> bool {
-    rules::is_trace_id(text)
+    validate::is_trace_id(text)
 }
 
 #[cfg(test)]

@@ -26,14 +26,14 @@ const LINE_BYTES_MAX: u64 = 6 * DOCUMENT_SIZE_BYTES_MAX as u64 + 3;
 
 /// The file; see the module.
 #[derive(Debug)]
-pub struct Keep {
+pub struct TraceFile {
     path: PathBuf,
     file: File,
     size_bytes: u64,
     is_broken: bool,
 }
 
-impl Keep {
+impl TraceFile {
     /// Opens the file, for this process alone; makes it if need be, for this user alone.
     ///
     /// # Errors

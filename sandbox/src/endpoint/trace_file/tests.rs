@@ -14,7 +14,7 @@ fn folder() -> (TempDir, PathBuf) {
 /// What a new process finds.
 fn reopened(path: &Path) -> Vec<String> {
     let mut texts = Vec::new();
-    Keep::open(path).unwrap().read(|text| {
+    TraceFile::open(path).unwrap().read(|text| {
         texts.push(text.to_owned());
         true
     });
@@ -25,11 +25,11 @@ fn reopened(path: &Path) -> Vec<String> {
 fn what_was_appended_is_there_at_the_next_start_for_this_user_alone() {
     use std::os::unix::fs::PermissionsExt;
     let (_folder, path) = folder();
-    let mut keep = Keep::open(&path).unwrap();
-    keep.read(|_| panic!("it is new"));
-    keep.append(["{\n}", "größe \u{0}\""].into_iter());
-    keep.append(["c"].into_iter());
-    drop(keep);
+    let mut file = TraceFile::open(&path).unwrap();
+    file.read(|_| panic!("it is new"));
+    file.append(["{\n}", "größe \u{0}\""].into_iter());
+    file.append(["c"].into_iter());
+    drop(file);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(reopened(&path), ["{\n}", "größe \u{0}\"", "c"]);
 }
@@ -38,10 +38,10 @@ fn what_was_appended_is_there_at_the_next_start_for_this_user_alone() {
 fn half_a_line_at_the_end_is_cut_off_and_the_next_one_stands_alone() {
     let (_folder, path) = folder();
     fs::write(&path, "\"a\"\n\"b").unwrap();
-    let mut keep = Keep::open(&path).unwrap();
-    keep.read(|_| true);
-    keep.append(["c"].into_iter());
-    drop(keep);
+    let mut file = TraceFile::open(&path).unwrap();
+    file.read(|_| true);
+    file.append(["c"].into_iter());
+    drop(file);
     assert_eq!(reopened(&path), ["a", "c"]);
 }
 
@@ -58,35 +58,35 @@ fn lines_that_are_no_documents_are_passed_over() {
 fn the_longest_document_fits_into_a_line() {
     let (_folder, path) = folder();
     let text = "\u{1}".repeat(DOCUMENT_SIZE_BYTES_MAX);
-    let mut keep = Keep::open(&path).unwrap();
-    keep.append([&*text].into_iter());
-    drop(keep);
+    let mut file = TraceFile::open(&path).unwrap();
+    file.append([&*text].into_iter());
+    drop(file);
     assert_eq!(reopened(&path), [text]);
 }
 
 #[test]
 fn two_processes_do_not_write_one_file() {
     let (_folder, path) = folder();
-    let _keep = Keep::open(&path).unwrap();
-    assert!(Keep::open(&path).unwrap_err().to_string().contains("another process"));
+    let _file = TraceFile::open(&path).unwrap();
+    assert!(TraceFile::open(&path).unwrap_err().to_string().contains("another process"));
 }
 
 #[test]
 fn it_is_written_anew_when_it_has_grown() {
     let (_folder, path) = folder();
-    let mut keep = Keep::open(&path).unwrap();
+    let mut file = TraceFile::open(&path).unwrap();
     let large = "x".repeat(1024 * 1024);
     for _ in 0..17 {
-        keep.append([&*large].into_iter());
+        file.append([&*large].into_iter());
     }
-    assert!(keep.is_grown(1024));
-    assert!(!keep.is_grown(64 * 1024 * 1024));
-    keep.rewrite(["a", "b"].into_iter());
-    assert!(!keep.is_grown(1024));
-    keep.append(["c"].into_iter());
+    assert!(file.is_grown(1024));
+    assert!(!file.is_grown(64 * 1024 * 1024));
+    file.rewrite(["a", "b"].into_iter());
+    assert!(!file.is_grown(1024));
+    file.append(["c"].into_iter());
     // It is still this process's own.
-    assert!(Keep::open(&path).is_err());
-    drop(keep);
+    assert!(TraceFile::open(&path).is_err());
+    drop(file);
     assert_eq!(reopened(&path), ["a", "b", "c"]);
 }
 
@@ -94,11 +94,11 @@ fn it_is_written_anew_when_it_has_grown() {
 fn a_file_that_cannot_be_written_is_left_as_it_is() {
     let path = PathBuf::from("/dev/full");
     let file = options().open(&path).unwrap();
-    let mut keep = Keep { path, file, size_bytes: 0, is_broken: false };
-    keep.append(["a"].into_iter());
-    assert!(keep.is_broken);
-    keep.append(["b"].into_iter());
-    keep.rewrite(["c"].into_iter());
+    let mut file = TraceFile { path, file, size_bytes: 0, is_broken: false };
+    file.append(["a"].into_iter());
+    assert!(file.is_broken);
+    file.append(["b"].into_iter());
+    file.rewrite(["c"].into_iter());
     assert!(!Path::new("/dev/full.new").exists());
 }
 
@@ -107,17 +107,17 @@ fn another_file_is_neither_cut_nor_written_to() {
     let (_folder, path) = folder();
     for bytes in [&b"\x89PNG\r\n\x1a\n rest"[..], b"no line at all", b"one line\n", b"{}\n\"x"] {
         fs::write(&path, bytes).unwrap();
-        let mut keep = Keep::open(&path).unwrap();
-        keep.read(|_| true);
-        keep.append(["a"].into_iter());
-        keep.rewrite(["b"].into_iter());
+        let mut file = TraceFile::open(&path).unwrap();
+        file.read(|_| true);
+        file.append(["a"].into_iter());
+        file.rewrite(["b"].into_iter());
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }
 
 #[test]
 fn what_is_no_regular_file_is_refused() {
-    let error = Keep::open(Path::new("/dev/full")).unwrap_err();
+    let error = TraceFile::open(Path::new("/dev/full")).unwrap_err();
     assert_eq!(error.to_string(), "it is no regular file");
 }
 
@@ -130,9 +130,9 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let (_folder, path) = folder();
-        let mut keep = Keep::open(&path).unwrap();
-        keep.append(texts.iter().map(String::as_str));
-        drop(keep);
+        let mut file = TraceFile::open(&path).unwrap();
+        file.append(texts.iter().map(String::as_str));
+        drop(file);
         let bytes = fs::read(&path).unwrap();
         let cut = cut.index(bytes.len() + 1);
         fs::write(&path, &bytes[..cut]).unwrap();

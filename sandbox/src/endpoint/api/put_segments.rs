@@ -3,7 +3,7 @@
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
 use super::parse;
-use crate::model::document::{Document, Fault};
+use crate::model::document::{Document, Violation};
 use crate::model::store::Moment;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -52,7 +52,7 @@ impl Sandbox {
         let mut state = self.lock();
         state.account.kept_document_count += kept.len() as u64;
         state.account.unprocessed_document_count += unprocessed.len() as u64;
-        state.keep_documents(&kept);
+        state.write_documents(&kept);
         for document in kept {
             state.store.insert(document, now);
         }
@@ -67,7 +67,7 @@ impl Sandbox {
     }
 }
 
-fn unprocessed_json(fault: &Fault) -> Value {
+fn unprocessed_json(fault: &Violation) -> Value {
     let mut entry = json!({"ErrorCode": fault.code, "Message": fault.to_string()});
     if let Some(id) = &fault.id {
         entry["Id"] = json!(id);

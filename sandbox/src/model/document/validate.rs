@@ -1,21 +1,21 @@
 //! The published rules for segment documents.
 //!
-//! In: the object of a document. Out: nothing, or the first [`Fault`] found, with the code that
+//! In: the object of a document. Out: nothing, or the first [`Violation`] found, with the code that
 //! the service would give. The rules are those of
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>: what is not
 //! said there (that an end lies behind its start, what `http` may hold) is not asked for, nor is
 //! the time in a trace's id, which "is not required or validated". Pure code without recursion.
 
-use super::{Fault, NAME_LENGTH_MAX, seconds, string, subsegments};
+use super::{NAME_LENGTH_MAX, Violation, seconds, string, subsegments};
 use serde_json::{Map, Value};
 
 /// "Values must be strings (up to 250 characters) unless noted otherwise."
 const TEXT_LENGTH_MAX: usize = 250;
 
 /// Checks a whole document, embedded subsegments included.
-pub(super) fn check(root: &Map<String, Value>) -> Result<(), Fault> {
+pub(super) fn check(root: &Map<String, Value>) -> Result<(), Violation> {
     let id = check_id(root)?;
-    let fault = |(code, detail)| Fault { id: Some(id.to_owned()), code, detail };
+    let fault = |(code, detail)| Violation { id: Some(id.to_owned()), code, detail };
     check_trace_id(root).map_err(fault)?;
     let is_segment = string(root, "type") != Some("subsegment");
     check_name(root, is_segment).map_err(fault)?;
@@ -44,8 +44,8 @@ fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.get(key).filter(|value| !value.is_null())
 }
 
-fn check_id(root: &Map<String, Value>) -> Result<&str, Fault> {
-    let fault = |code, detail: &str| Err(Fault { id: None, code, detail: detail.to_owned() });
+fn check_id(root: &Map<String, Value>) -> Result<&str, Violation> {
+    let fault = |code, detail: &str| Err(Violation { id: None, code, detail: detail.to_owned() });
     match present(root, "id") {
         None => fault("MissingId", "No id"),
         Some(Value::String(id)) if is_hexadecimal(id, 16) => Ok(id),
