@@ -1,7 +1,44 @@
-//! Traces on a developer's own machine: a model of them, and an X-Ray endpoint with a page.
+//! A local X-Ray endpoint with a web page, and the model of traces that it shares with `xray tail`.
 //!
-//! [`model`] is what `xray tail` needs too and is always there. [`endpoint`] and the page stand
-//! behind the feature `endpoint`. Nothing here knows the daemon.
+//! The crate has two halves. [`model`] parses segment documents, checks them, stores them by trace
+//! and draws a trace as a tree of text. The model is always compiled. [`endpoint`] answers HTTP
+//! requests like the service does, and serves the page. The endpoint and the page are compiled only
+//! with the feature `endpoint`, which is on by default. The crate does not use the daemon's code:
+//! the daemon calls it.
+//!
+//! ```text
+//!   requests of the daemon, SDKs, AWS CLI, browser            segments that `xray tail` reads
+//!                     │                                                      │
+//! ┌───────────────────▼────────────────────────────────────────┐             │
+//! │ endpoint/   (feature `endpoint`)                           │             │
+//! │                                                            │             │
+//! │   guard ──► route ──► signature ──► api/                   │             │
+//! │   Host,     path,     AWS Signature one file for each      │             │
+//! │   Origin    method    Version 4     group of calls         │             │
+//! │               │                       │                    │             │
+//! │               ▼                       ▼                    │             │
+//! │             asset                   filter/, graph/,       │             │
+//! │             the files of page/      sampling/, trace_file/ │             │
+//! └───────────────────────────────────────┬────────────────────┘             │
+//!                                         │                                  │
+//! ┌───────────────────────────────────────▼──────────────────────────────────▼───┐
+//! │ model/                                                                       │
+//! │                                                                              │
+//! │   document/ ────────────► store/ ────────────► tree/                         │
+//! │   parses and checks       traces by id,        draws a trace as text         │
+//! │   one document            bounded              for a terminal                │
+//! └──────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The page is in `sandbox/page`: modules of JavaScript, style sheets and HTML. There is no build
+//! step, and the binary contains the files as they are.
+//!
+//! Build and test the crate alone, with and without the endpoint:
+//!
+//! ```text
+//! cargo test -p xrayd-sandbox
+//! cargo test -p xrayd-sandbox --no-default-features
+//! ```
 
 #[cfg(feature = "endpoint")]
 pub mod endpoint;

@@ -1,7 +1,8 @@
-//! Answers, in the forms that the service and a browser expect.
+//! Builds HTTP responses in the form that the clients of the service and browsers expect.
 //!
-//! In: what a call came to, as an [`Answer`] or a [`Failure`]. Out: the HTTP response, with the
-//! headers that keep a browser from taking it for anything else. Pure code.
+//! In: the result of a call, an [`Answer`] or a [`Failure`]. Out: the HTTP response. Its security
+//! headers make a browser use the stated content type and load only the sandbox's own files. Pure
+//! code.
 
 use super::signature::Refusal;
 use bytes::Bytes;
@@ -11,30 +12,34 @@ use http::header::{
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-/// Where the service names the kind of an error.
+/// Header in which the service names the type of an error.
 pub const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 const JSON: &str = "application/json";
 
-/// Nothing but the sandbox's own files, and no page around it: names in documents are text to the
-/// page, and if one ever were not, it could do nothing.
+/// Content security policy of every response.
+///
+/// A browser loads only the sandbox's own files, and no other page can embed this one. The page
+/// inserts text from documents as text and never as markup. If markup from a document ever reached
+/// the page by mistake, this policy would keep its scripts from running.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-/// A good answer.
+/// A successful answer. Its status is 200.
 #[derive(Debug)]
 pub struct Answer {
-    /// What it is.
+    /// Value of the header Content-Type.
     pub content_type: &'static str,
-    /// Its text.
+    /// Body of the response.
     pub body: Bytes,
-    /// Whether it is always the same, so that a browser may keep it and ask whether it still is.
+    /// Whether the answer is a file of the page. A browser may cache a file, but must ask the sandbox
+    /// before it uses the file again (`no-cache`). Other answers are not cached (`no-store`).
     pub is_asset: bool,
 }
 
 impl Answer {
-    /// JSON as it was put together.
+    /// Returns an answer with the given JSON text.
     pub fn text(json: String) -> Self {
         Self { content_type: JSON, body: json.into(), is_asset: false }
     }
@@ -46,53 +51,54 @@ impl From<Value> for Answer {
     }
 }
 
-/// An answer that is not a 200.
+/// An error answer.
 #[derive(Debug)]
 pub struct Failure {
     status: StatusCode,
     error_type: &'static str,
     message: String,
-    /// The methods that the path takes.
+    /// Methods that the path accepts, for the header Allow.
     allow: Option<HeaderValue>,
 }
 
 impl Failure {
-    /// A failure of this kind.
+    /// Returns a failure with a status, an error type and a message.
     pub fn new(status: StatusCode, error_type: &'static str, message: impl Into<String>) -> Self {
         Self { status, error_type, message: message.into(), allow: None }
     }
 
-    /// The request is not one that can be answered.
+    /// Returns the failure (400) for a request that is not valid.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "InvalidRequestException", message)
     }
 
-    /// The request comes from where none may come from.
+    /// Returns the failure (403) for a request whose origin is not allowed.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "AccessDeniedException", message)
     }
 
-    /// There is no such trace.
+    /// Returns the failure (404) for a trace that the store does not have.
     pub fn no_such_trace() -> Self {
-        let message = "There is no such trace, or no longer";
+        let message = "The sandbox does not have this trace, or has it no longer";
         Self::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", message)
     }
 
-    /// There is no such path.
+    /// Returns the failure (404) for an unknown path.
     pub fn no_such_path() -> Self {
-        let message = "There is no such path; try GET / in a browser, or GET /traces";
+        let message = "This path does not exist. Try GET / in a browser, or GET /traces";
         Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
     }
 
-    /// There is no operation of the service at that path; `known` names those that there are.
+    /// Returns the failure (404) for an operation that the sandbox does not have. `known` lists the
+    /// available operations.
     pub fn unknown_operation(known: &str) -> Self {
         let message = format!("The sandbox does not have this operation. It has {known}");
         Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
     }
 
-    /// The path takes other methods, named in `allow`.
+    /// Returns the failure (405) for a wrong method. `allow` lists the methods that the path accepts.
     pub fn wrong_method(allow: &str) -> Self {
-        let message = format!("This path takes {allow} only");
+        let message = format!("This path accepts only {allow}");
         let failure =
             Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException", message);
         Self { allow: HeaderValue::from_str(allow).ok(), ..failure }
@@ -105,7 +111,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// The HTTP response.
+/// Builds the HTTP response of a call.
 pub fn respond(outcome: Result<Answer, Failure>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();

@@ -1,13 +1,14 @@
-//! The files of the page, which are part of the binary.
+//! Serves the files of the page, which are compiled into the binary.
 //!
-//! In: a name, with the folder. Out: the file, with its type. The files are plain modules, styles
-//! and markup in `page/`, a folder for each view; nothing builds them. Pure code.
+//! In: the name of a file, with its folder. Out: the content and the content type. The files are
+//! JavaScript modules, style sheets and HTML in `page/`, with a folder for each view. There is no
+//! build step. Pure code.
 
 use super::answer::{Answer, Failure};
 use bytes::Bytes;
 use http::StatusCode;
 
-/// Each file by its name.
+/// Makes a list of names and contents from names of files in `page/`.
 macro_rules! assets {
     ($($name:literal),* $(,)?) => {
         &[$(($name, include_bytes!(concat!("../../page/", $name)))),*]
@@ -61,11 +62,16 @@ const ASSETS: &[(&str, &[u8])] = assets![
     "views.css",
 ];
 
-/// The file of this name.
+/// Returns the file with this name.
+///
+/// # Errors
+///
+/// Returns a failure (404) if the page has no such file.
 pub fn find(name: &str) -> Result<Answer, Failure> {
     let found = ASSETS.iter().find(|(known, _)| *known == name);
     let (name, bytes) = found.ok_or_else(|| {
-        Failure::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", "There is no such file")
+        let message = "The page has no file with this name";
+        Failure::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", message)
     })?;
     let content_type = content_type(name);
     Ok(Answer { content_type, body: Bytes::from_static(bytes), is_asset: true })

@@ -1,19 +1,21 @@
-//! The demo: what a small web shop would have sent in the last seconds.
+//! Makes the datagrams of the demo, as a small web shop would have sent them in the last seconds.
 //!
-//! In: the time. Out: datagrams (header line and document) of three traces with fresh ids: a
-//! checkout that works, an order that fails in another service, and a cart that is throttled by
-//! its table and whose segment was announced while in progress. Bound: eight datagrams. Pure code;
-//! the caller sends them through UDP, so that they take the way of real ones.
+//! In: the time. Out: datagrams (header line and document) of three traces with new random ids. The
+//! first trace is a checkout that succeeds. The second trace is an order that fails in another
+//! service. The third trace is a cart whose table throttles it, and whose segment was first sent in
+//! progress. Bound: eight datagrams. Pure code, except for random ids. The caller sends the datagrams
+//! through UDP, so that the daemon handles them like those of an SDK.
 
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 
-/// Where the shop runs. Name and origin together make a service, so each of its segments has both.
+/// Origin of the shop's segments. The service graph identifies a service by name and origin, so
+/// every segment of the shop must have the same origin.
 const ORIGIN: &str = "AWS::ECS::Container";
 
-/// The datagrams, in the order in which the services would have sent them.
+/// Returns the datagrams, in the order in which the services would have sent them.
 pub fn datagrams(now: SystemTime) -> Vec<Vec<u8>> {
     let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
     let at = |seconds_ago: f64| Trace::new(since_1970 - seconds_ago);
@@ -22,7 +24,7 @@ pub fn datagrams(now: SystemTime) -> Vec<Vec<u8>> {
     documents.into_iter().map(datagram).collect()
 }
 
-/// A trace's id, and a clock that counts milliseconds from its start.
+/// The id and the start of a trace.
 struct Trace {
     id: String,
     start_seconds: f64,
@@ -36,7 +38,8 @@ impl Trace {
         Self { id: format!("1-{epoch:08x}-{unique:024x}"), start_seconds }
     }
 
-    /// The named part of the trace from one millisecond to another, with `more` fields.
+    /// Returns a segment or subsegment with `more` fields. `from_to_ms` is its start and end, in
+    /// milliseconds since the start of the trace.
     fn part(&self, id: &str, name: &str, from_to_ms: (u32, u32), more: Value) -> Value {
         let seconds = |ms: u32| self.start_seconds + f64::from(ms) / 1e3;
         let mut part = more;
@@ -47,7 +50,7 @@ impl Trace {
         part
     }
 
-    /// The same as a document of its own.
+    /// Returns a part as a separate document: with the id of the trace.
     fn document(&self, id: &str, name: &str, from_to_ms: (u32, u32), more: Value) -> Value {
         let mut document = self.part(id, name, from_to_ms, more);
         document["trace_id"] = json!(self.id);
@@ -55,7 +58,7 @@ impl Trace {
     }
 }
 
-/// Segments have ids of 16 hexadecimal digits.
+/// Returns a random id for a segment: 16 hexadecimal digits.
 fn id() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
@@ -64,7 +67,7 @@ fn http(method: &str, url: &str, status: u16) -> Value {
     json!({"request": {"method": method, "url": url}, "response": {"status": status}})
 }
 
-/// Three services, a query and a table, and all is well.
+/// Returns a successful trace with three services, an SQL query and a DynamoDB table.
 fn checkout(trace: &Trace) -> Vec<Value> {
     let [shop, stock_call, stock, price_call, price] = std::array::from_fn(|_| id());
     let stock_url = "http://inventory.internal/items/42";
@@ -118,7 +121,7 @@ fn checkout(trace: &Trace) -> Vec<Value> {
     ]
 }
 
-/// The payment service throws, and the shop with it.
+/// Returns a trace in which the payment service throws an exception, so that the shop fails too.
 fn order(trace: &Trace) -> Vec<Value> {
     let [shop, call, payment] = std::array::from_fn(|_| id());
     let url = "http://payments.internal/charge";
@@ -156,7 +159,7 @@ fn order(trace: &Trace) -> Vec<Value> {
     ]
 }
 
-/// A segment in progress, a subsegment sent on its own, then the completed segment.
+/// Returns a segment in progress, a subsegment that is sent on its own, and the completed segment.
 fn cart(trace: &Trace) -> Vec<Value> {
     let shop = id();
     let url = "https://shop.example/cart";

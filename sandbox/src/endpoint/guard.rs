@@ -1,10 +1,11 @@
-//! Who may ask: programs on this host, and the sandbox's own page.
+//! Refuses requests that another website caused in a browser on this host.
 //!
-//! In: the head of a request. Out: nothing, or a [`Failure`] that says why not. A page of another
-//! site in this host's browser can send requests to a loopback port too: by a name of its own that
-//! is made to lead to this address (DNS rebinding: the Host gives it away), or from its own origin
-//! (the browser then says so in Origin or Sec-Fetch-Site, which a page cannot change). Programs
-//! send neither. Pure code.
+//! In: the head of a request. Out: nothing, or a [`Failure`] with the reason. Programs on this host
+//! and the sandbox's own page are allowed. A page of another website can also send requests to a
+//! loopback port, in two ways. First, the owner of the website can let its name resolve to a loopback
+//! address (DNS rebinding). The request then has this name in `Host`. Second, the page can send the
+//! request from its own origin. The browser then adds `Origin` or `Sec-Fetch-Site`, which a page
+//! cannot change. Other programs send neither of these two headers. Pure code.
 
 use super::answer::Failure;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
@@ -15,32 +16,40 @@ use std::net::IpAddr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks the head of any request. `own_hosts` are names that are good beside those of loopback.
+/// Checks the head of a request. `own_hosts` are the allowed hosts besides loopback, without a port.
+///
+/// # Errors
+///
+/// Returns a failure (403) if `Host` is not allowed, or if another website caused the request.
 pub fn check(head: &Parts, own_hosts: &[String]) -> Result<(), Failure> {
     let host = host(head)?;
     if !is_loopback(&host) && !own_hosts.iter().any(|own| own.eq_ignore_ascii_case(host.host())) {
         return Err(Failure::forbidden(
-            "The sandbox answers to the names of this host alone: localhost, 127.0.0.1, [::1] and \
-             those given with --allow-host",
+            "The sandbox accepts only requests to localhost, 127.0.0.1, [::1], its own address and \
+             the names given with --allow-host",
         ));
     }
     if let Some(origin) = only(head, &ORIGIN)? {
         let own = format!("http://{host}");
         if !origin.eq_ignore_ascii_case(own.as_bytes()) {
-            return Err(Failure::forbidden("The sandbox answers to no page but its own"));
+            return Err(Failure::forbidden("The sandbox accepts no requests of other pages"));
         }
     }
     match only(head, &FETCH_SITE)? {
-        Some(b"cross-site") => Err(Failure::forbidden("The sandbox answers to no other site")),
+        Some(b"cross-site") => {
+            Err(Failure::forbidden("The sandbox accepts no requests of other websites"))
+        }
         Some(b"same-site") if head.method != Method::GET => {
-            Err(Failure::forbidden("The sandbox is changed by no page but its own"))
+            Err(Failure::forbidden("Only the sandbox's own page may change anything"))
         }
         _ => Ok(()),
     }
 }
 
-/// Whether a host, as in a `Host` header, is a name or an address of loopback. No name but
-/// `localhost` is: any other could be made to lead here by whoever owns it (DNS rebinding).
+/// Returns whether the host of a request is a loopback address or `localhost`.
+///
+/// No other name is allowed, because its owner can let it resolve to a loopback address (DNS
+/// rebinding).
 fn is_loopback(authority: &Authority) -> bool {
     let host = authority.host();
     let has_user = authority.as_str().contains('@');
@@ -49,43 +58,49 @@ fn is_loopback(authority: &Authority) -> bool {
     !has_user && (host.eq_ignore_ascii_case("localhost") || is_address)
 }
 
-/// Checks a change that the page asks for: what a form of another page could send is not JSON.
+/// Checks a request of the page that changes something. It must have the content type of JSON,
+/// because an HTML form of another page cannot send this type.
+///
+/// # Errors
+///
+/// Returns a failure (400) if the content type is not `application/json`.
 pub fn check_write(head: &Parts) -> Result<(), Failure> {
     let has_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let essence = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
     let is_json = essence
         .is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"application/json"));
-    // A DELETE without a body has no type; no form and no link can send one.
+    // A DELETE without a body has no content type. A form or a link cannot send a DELETE.
     if is_json || (!has_body && head.method == Method::DELETE) {
         Ok(())
     } else {
-        Err(Failure::invalid("A change needs Content-Type: application/json"))
+        Err(Failure::invalid("A change must have the header Content-Type: application/json"))
     }
 }
 
-/// The host that the request is for; the one in the target counts as well as the header.
+/// Returns the host of a request, from the header or from the request target. If the request has
+/// both, they must be equal.
 fn host(head: &Parts) -> Result<Authority, Failure> {
     let header = only(head, &HOST)?;
     let header = header.map(Authority::try_from).transpose();
-    let header = header.map_err(|_| Failure::forbidden("The Host is none"))?;
+    let header = header.map_err(|_| Failure::forbidden("The Host header is not a valid host"))?;
     match (header, head.uri.authority()) {
         (Some(header), Some(target)) if header != *target => {
-            Err(Failure::forbidden("The Host is not the one in the target"))
+            Err(Failure::forbidden("The Host header differs from the host in the request target"))
         }
         (Some(host), _) => Ok(host),
         (None, Some(target)) => Ok(target.clone()),
-        (None, None) => Err(Failure::forbidden("There is no Host")),
+        (None, None) => Err(Failure::forbidden("The Host header is missing")),
     }
 }
 
-/// The value of a header that must not be there twice.
+/// Returns the value of a header. The header must not appear more than once.
 fn only<'a>(head: &'a Parts, name: &HeaderName) -> Result<Option<&'a [u8]>, Failure> {
     let mut values = head.headers.get_all(name).iter();
     let first = values.next().map(HeaderValue::as_bytes);
     match values.next() {
         None => Ok(first),
-        Some(_) => Err(Failure::forbidden(format!("More than one {name}"))),
+        Some(_) => Err(Failure::forbidden(format!("The header {name} appears more than once"))),
     }
 }
 
@@ -107,7 +122,34 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_this_host_are_answered_to() {
+    fn loopback_is_localhost_and_the_addresses_of_loopback() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost:2000", true),
+            ("127.0.0.1", true),
+            ("127.255.255.254:1", true),
+            ("[::1]:2000", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("localhost.", false),
+            ("a.localhost", false),
+            ("localhost.example", false),
+            ("127.0.0.1.example", false),
+            ("127.1", false),
+            ("126.255.255.255", false),
+            ("128.0.0.1", false),
+            ("0.0.0.0", false),
+            ("[::]", false),
+            ("[::2]", false),
+            ("[::ffff:10.0.0.1]", false),
+            ("user@localhost", false),
+            ("localhost@example", false),
+        ] {
+            assert_eq!(is_loopback(&host.parse().unwrap()), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_this_host_are_accepted() {
         for host in [
             "localhost",
             "LOCALHOST:2000",
@@ -182,13 +224,14 @@ mod tests {
             assert!(is_good(method, &[host, ("sec-fetch-site", "same-origin")]), "{method}");
             assert!(is_good(method, &[host, ("sec-fetch-site", "none")]), "{method}");
         }
-        // A link on a page of another local port leads here; its script changes nothing.
+        // A page of another local port may have a link to the sandbox, but its script must not change
+        // anything.
         assert!(is_good("GET", &[host, ("sec-fetch-site", "same-site")]));
         assert!(!is_good("DELETE", &[host, ("sec-fetch-site", "same-site")]));
     }
 
     #[test]
-    fn what_a_form_could_send_changes_nothing() {
+    fn a_request_that_a_form_could_send_changes_nothing() {
         fn is_good(method: &str, headers: &[(&str, &str)]) -> bool {
             check_write(&head(method, headers)).is_ok()
         }

@@ -1,10 +1,9 @@
-//! An embedded X-Ray endpoint for the first run and for local work.
+//! A local X-Ray endpoint with a page, for a first run and for development.
 //!
-//! In: the HTTP requests of the daemon, of SDKs asking for sampling rules, of the AWS CLI and of
-//! the page in a browser. Out: the answers that the service would give, the page with what it asks
-//! for, and each trace as a short tree once it has been quiet. What is written to it has to be
-//! signed, so that a first run proves the credentials and the signature too. Nothing leaves the
-//! process.
+//! In: HTTP requests of the daemon, of SDKs (sampling rules), of the AWS CLI and of the page in a
+//! browser. Out: answers like those of the service, the files and the data of the page, and each
+//! quiet trace as a short tree. Write calls of the service's API must be signed. So a first run also
+//! tests the signature. Nothing leaves the process.
 //!
 //! ```text
 //! answer ─► guard ─► route ─► signature ─► api/ ─► document/ ─► store/ ─► tree ─► the terminal
@@ -12,10 +11,11 @@
 //!             └─ 403   └─ 404   └─ 403    └─ 400   └─ UnprocessedTraceSegments
 //! ```
 //!
-//! Bounds: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`], and what
-//! the server takes of a body; when full, the traces touched longest ago give way and are
-//! counted. No sockets, no threads, no tasks: any thread may call, a lock is held for the store,
-//! its file and the rules alone and never while something is parsed or drawn.
+//! Bound: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`]; the HTTP server bounds
+//! the body of a request. When full: the traces whose last document is the oldest are evicted and
+//! counted. Thread: any thread may call; the endpoint has no sockets, threads or tasks. One lock
+//! protects the store, the trace file and the sampling rules. The body of a segment request is
+//! parsed, and trees are drawn, without the lock.
 
 mod answer;
 mod api;
@@ -48,37 +48,37 @@ use sampling::RuleSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What the sandbox has done so far.
+/// The counters of a sandbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Calls of the API (POST) that were answered with 200.
+    /// Number of POST requests that were answered with 200.
     pub accepted_request_count: u64,
-    /// Calls of the API (POST) that were answered with an error.
+    /// Number of POST requests that were answered with an error.
     pub refused_request_count: u64,
-    /// Documents taken.
+    /// Number of documents that were added to the store.
     pub kept_document_count: u64,
-    /// Documents reported as unprocessed.
+    /// Number of documents that were reported as unprocessed.
     pub unprocessed_document_count: u64,
-    /// Traces given up to stay within the bounds.
+    /// Number of traces that were evicted.
     pub evicted_trace_count: u64,
-    /// Documents given up to stay within the bounds, those of evicted traces included.
+    /// Number of documents that were evicted, including the documents of evicted traces.
     pub evicted_document_count: u64,
 }
 
-/// What the page tells of the sandbox.
+/// Addresses and names of the sandbox, for the page and for the check of the `Host` header.
 #[derive(Debug, Clone, Default)]
 pub struct About {
-    /// Where segments are received.
+    /// UDP address that receives segments.
     pub udp_address: String,
-    /// Where the sandbox answers.
+    /// TCP address of the sandbox.
     pub tcp_address: String,
-    /// The region that it plays.
+    /// AWS region that the page shows. Signatures for any region are accepted.
     pub region: String,
-    /// Names and addresses without a port that it answers to beside those of loopback.
+    /// Allowed values of the `Host` header besides loopback, without a port.
     pub own_hosts: Vec<String>,
 }
 
-/// The endpoint; see the module.
+/// The local endpoint. See the module.
 #[derive(Debug)]
 pub struct Sandbox {
     credentials: Credentials,
@@ -89,27 +89,28 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct State {
     store: Store,
-    /// The file that documents are kept in, too.
+    /// The file of `--keep`.
     file: Option<TraceFile>,
     rules: RuleSet,
     account: Account,
 }
 
 impl State {
-    /// Writes documents that are about to be held to the file, if there is one.
+    /// Writes documents to the trace file before they are added to the store. Does nothing without a
+    /// file.
     fn write_documents(&mut self, documents: &[Document]) {
         let Some(file) = &mut self.file else { return };
         file.append(documents.iter().map(|document| &*document.text));
         if file.is_grown(self.store.status().size_bytes) {
             let traces = self.store.all();
-            // The oldest first, so that they are also the first to give way after the next start.
+            // The oldest traces are written first, so that the next run evicts them first too.
             let held = traces.iter().rev().flat_map(|trace| &trace.documents);
             let held = held.map(|document| &*document.text);
             file.rewrite(held.chain(documents.iter().map(|document| &*document.text)));
         }
     }
 
-    /// Forgets all traces, those of the file too.
+    /// Removes all traces from the store and from the trace file.
     fn clear(&mut self) {
         self.store.clear();
         if let Some(file) = &mut self.file {
@@ -119,15 +120,16 @@ impl State {
 }
 
 impl Sandbox {
-    /// A sandbox that knows one pair of credentials, with the default limits.
+    /// Returns a sandbox that accepts one pair of credentials, with the default limits.
     pub fn new(credentials: Credentials) -> Self {
         Self::with(credentials, About::default(), Limits::default())
     }
 
-    /// A sandbox that knows one pair of credentials and holds no more than `limits` say.
+    /// Returns a sandbox that accepts one pair of credentials, with the given limits.
     pub fn with(credentials: Credentials, about: About, limits: Limits) -> Self {
-        // Revisions go on where those of an earlier process cannot have come to: it had the time
-        // since its own start to make one a microsecond. A browser counts to 2^53, until 2255.
+        // The first revision is the time in microseconds since 1970. Revisions of an earlier process
+        // are smaller, because it made less than one revision a microsecond. JavaScript numbers are
+        // exact up to 2^53, which is reached in the year 2255.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first_revision = u64::try_from(since_1970.as_micros()).unwrap_or(1);
         let state = State {
@@ -139,7 +141,7 @@ impl Sandbox {
         Self { credentials, about, state: Mutex::new(state) }
     }
 
-    /// The same sandbox with the traces of a file, which is written to from now on.
+    /// Reads the traces of a file into the sandbox, and writes new documents to this file from now on.
     #[must_use]
     pub fn with_file(self, mut file: TraceFile) -> Self {
         let now = Moment::now();
@@ -151,14 +153,15 @@ impl Sandbox {
             }
             Err(_) => false,
         });
-        // They were shown when they came.
+        // The earlier run has already drawn these traces.
         state.store.take_all();
         state.file = Some(file);
         drop(state);
         self
     }
 
-    /// Refuses a request for its head's sake: then there is no need to read its body.
+    /// Checks the head of a request before its body is read. Returns the answer if the request is
+    /// refused.
     pub fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
         let refused = guard::check(head, &self.about.own_hosts).err()?;
         Some(respond(Err(refused)))
@@ -169,7 +172,7 @@ impl Sandbox {
         self.answer_at(request, SystemTime::now(), Instant::now())
     }
 
-    /// Answers a request that arrived at `now` (signatures) and `arrival` (quiet traces).
+    /// Answers a request with given times: `now` is for signatures, `arrival` for quiet traces.
     pub fn answer_at(
         &self,
         request: Request<Bytes>,
@@ -239,26 +242,28 @@ impl Sandbox {
         }
     }
 
-    /// The trees of the traces that got no document for `quiet_time` and were not drawn since,
-    /// the oldest first, `count_max` at most. A trace that gets another document later is drawn
-    /// again as a whole.
+    /// Returns the trees of quiet traces, the oldest trace first.
+    ///
+    /// A trace is quiet if it received no document for `quiet_time`. The result has at most
+    /// `count_max` trees. A trace that was drawn is drawn again as a whole after another document
+    /// has arrived for it.
     pub fn take_quiet(&self, now: Instant, quiet_time: Duration, count_max: usize) -> Vec<String> {
         let taken = self.lock().store.take_quiet(now, quiet_time, count_max);
         draw(&taken)
     }
 
-    /// The trees of all traces that were not drawn since their last document.
+    /// Returns the trees of all traces that were not drawn since their last document.
     pub fn take_all(&self) -> Vec<String> {
         let taken = self.lock().store.take_all();
         draw(&taken)
     }
 
-    /// When the next tree is due, if nothing more arrives.
+    /// Returns the time at which the next trace becomes quiet if no other document arrives for it.
     pub fn next_quiet(&self, quiet_time: Duration) -> Option<Instant> {
         self.lock().store.next_quiet(quiet_time)
     }
 
-    /// What was done so far.
+    /// Returns the counters.
     pub fn account(&self) -> Account {
         let state = self.lock();
         let status = state.store.status();
@@ -269,12 +274,13 @@ impl Sandbox {
         }
     }
 
-    /// How full the store is.
+    /// Returns the content of the store in numbers.
     pub fn status(&self) -> Status {
         self.lock().store.status()
     }
 
-    /// A panic elsewhere leaves counts and traces that are still good enough to look at.
+    /// Locks the state. A lock that was poisoned by a panic is used anyway: the traces and counters
+    /// are still useful.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

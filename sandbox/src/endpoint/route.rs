@@ -1,39 +1,40 @@
-//! Which call a path and a method are.
+//! Maps a method and a path to a call.
 //!
-//! In: the method and the path. Out: a [`Call`], or a [`Failure`] that names what the path takes.
-//! The service's own paths are those of its API model; those of the page are ours. Pure code.
+//! In: the method and the path. Out: a [`Call`], or a [`Failure`] that lists the allowed methods or
+//! the available operations. The paths of the service are from its API model. The paths of the page
+//! are our own. Pure code.
 
 use super::answer::Failure;
 use http::Method;
 
-/// What is asked for.
+/// A call of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call<'a> {
-    /// The service's API, always with POST.
+    /// An operation of the service's API. The method is always POST.
     Service(Operation),
-    /// `GET /`, `GET /page/NAME`.
+    /// `GET /` and `GET /page/NAME`: a file of the page.
     Asset(&'a str),
-    /// `GET /traces`.
+    /// `GET /traces`: a list of traces for scripts.
     List,
-    /// `GET /traces/ID`.
+    /// `GET /traces/ID`: one trace for scripts.
     Show(&'a str),
-    /// `GET /api/traces`.
+    /// `GET /api/traces`: the traces that changed, for the page.
     PageTraces,
-    /// `DELETE /api/traces`.
+    /// `DELETE /api/traces`: removes all traces.
     PageClear,
-    /// `GET /api/traces/ID`.
+    /// `GET /api/traces/ID`: the documents of one trace, for the page.
     PageTrace(&'a str),
-    /// `GET /api/service-graph`.
+    /// `GET /api/service-graph`: the service graph, for the page.
     PageServiceGraph,
-    /// `GET /api/sampling-rules`.
+    /// `GET /api/sampling-rules`: the sampling rules, for the page.
     PageRules,
-    /// `PUT /api/sampling-rules`.
+    /// `PUT /api/sampling-rules`: replaces all sampling rules.
     PageSetRules,
-    /// `GET /api/info`.
+    /// `GET /api/info`: addresses and credentials, for the page.
     PageInfo,
 }
 
-/// An operation of the service.
+/// An operation of the service's API. The variants have the names of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     PutTraceSegments,
@@ -65,8 +66,10 @@ const OPERATIONS: &[(&str, Operation)] = &[
 ];
 
 impl Operation {
-    /// Whether it changes something; then it has to be signed. SDKs ask for sampling rules
-    /// unsigned, the daemon's proxy signs that: either is fine, as for anything that only reads.
+    /// Returns whether the operation changes something. Such a request must be signed.
+    ///
+    /// A request that only reads may be signed or not: SDKs ask for sampling rules unsigned, and the
+    /// daemon's proxy signs these requests.
     pub fn is_write(self) -> bool {
         matches!(
             self,
@@ -80,11 +83,16 @@ impl Operation {
 }
 
 impl<'a> Call<'a> {
-    /// The call that `method` and `path` are.
+    /// Finds the call for a method and a path.
+    ///
+    /// # Errors
+    ///
+    /// Returns a failure: 404 for an unknown path, and 405 for a wrong method.
     pub fn find(method: &Method, path: &'a str) -> Result<Self, Failure> {
         let taken = Self::taken(path);
         if taken.is_empty() {
-            // The service's operations are all POST; whoever asks otherwise has a browser, or curl.
+            // All operations of the service use POST. A request with another method is probably from
+            // a browser or from curl.
             let is_operation = *method == Method::POST;
             return Err(if is_operation { unknown_operation() } else { Failure::no_such_path() });
         }
@@ -95,7 +103,7 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// What a path takes.
+    /// Returns the methods that a path accepts, each with its call.
     fn taken(path: &'a str) -> Vec<(Method, Self)> {
         if let Some((_, operation)) = OPERATIONS.iter().find(|(known, _)| *known == path) {
             return vec![(Method::POST, Self::Service(*operation))];

@@ -1,35 +1,35 @@
-//! What a listing says about a trace.
+//! Summarizes a trace for lists and filters.
 //!
-//! In: a [`Snapshot`]. Out: a [`Summary`] that borrows from it. Bound: the trace's documents.
-//! Pure code.
+//! In: a [`Snapshot`]. Out: a [`Summary`] that borrows from the snapshot. Bound: the documents of the
+//! trace. Pure code.
 
 use crate::model::document::{ANNOTATION_COUNT_MAX, Annotation, Document, Flags, Http, Part};
 use crate::model::store::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What there is to be said of a trace at a glance.
+/// The summary of a trace.
 #[derive(Debug)]
 pub struct Summary<'a> {
-    /// The trace.
+    /// The summarized trace.
     pub trace: &'a Snapshot,
-    /// Earliest start, in seconds since 1970.
+    /// Earliest start of a document, in seconds since 1970.
     pub start_time: f64,
-    /// Latest end, when anything has ended.
+    /// Latest end of a document, in seconds since 1970. `None` if no document has an end.
     pub end_time: Option<f64>,
-    /// The segment that the trace began with: the earliest that no other has called, or else the
-    /// earliest of all.
+    /// Root segment: the earliest segment without a parent. If every segment has a parent, the
+    /// earliest segment.
     pub root: Option<&'a Document>,
-    /// Segments, without the subsegments that were sent on their own.
+    /// Number of segments, without the subsegments that were sent on their own.
     pub segment_count: usize,
-    /// Flags set anywhere in the trace.
+    /// Flags that are set anywhere in the trace.
     pub flags: Flags,
-    /// Whether a document of it is still in progress.
+    /// Whether a document of the trace is in progress.
     pub in_progress: bool,
 }
 
 impl<'a> Summary<'a> {
-    /// Sums a trace up.
+    /// Summarizes a trace.
     pub fn of(trace: &'a Snapshot) -> Self {
         let documents = || trace.documents.iter().map(Arc::as_ref);
         let start = documents().map(|document| document.start_time).reduce(f64::min);
@@ -50,33 +50,33 @@ impl<'a> Summary<'a> {
         }
     }
 
-    /// From the earliest start to the latest end.
+    /// Returns the time from the earliest start to the latest end.
     pub fn duration_seconds(&self) -> Option<f64> {
         self.end_time.map(|end| end - self.start_time)
     }
 
-    /// The first segment's own part.
+    /// Returns the part of the root segment, without its subsegments.
     pub fn root_part(&self) -> Option<&'a Part> {
         self.root.and_then(|root| root.facts.parts.first())
     }
 
-    /// From the start to the end of the first segment.
+    /// Returns the time from the start to the end of the root segment.
     pub fn response_time_seconds(&self) -> Option<f64> {
         self.root_part().and_then(Part::duration_seconds)
     }
 
-    /// The request that the first segment has served.
+    /// Returns the HTTP request that the root segment served.
     pub fn http(&self) -> Option<&'a Http> {
         self.root_part().and_then(|part| part.http.as_deref())
     }
 
-    /// The segments, without the subsegments that were sent on their own.
+    /// Returns the segments, without the subsegments that were sent on their own.
     pub fn segments(&self) -> impl Iterator<Item = &'a Document> + use<'a> {
         let documents = self.trace.documents.iter().map(Arc::as_ref);
         documents.filter(|document| !document.is_subsegment)
     }
 
-    /// Names of the segments, each once, `count_max` at most.
+    /// Returns the distinct names of the segments, at most `count_max`.
     pub fn services(&self, count_max: usize) -> Vec<&'a str> {
         let mut names: Vec<&str> = Vec::new();
         for segment in self.segments() {
@@ -90,7 +90,7 @@ impl<'a> Summary<'a> {
         names
     }
 
-    /// The users, each once, with a segment of theirs.
+    /// Returns the distinct users, each with the first document that names the user.
     pub fn users(&self) -> BTreeMap<&'a str, &'a Document> {
         let mut users = BTreeMap::new();
         for document in &self.trace.documents {
@@ -101,7 +101,8 @@ impl<'a> Summary<'a> {
         users
     }
 
-    /// The annotations that are indexed, in the order of their arrival, with their documents.
+    /// Returns the indexed annotations with their documents, in the order of arrival. There are at
+    /// most [`ANNOTATION_COUNT_MAX`].
     pub fn annotations(
         &self,
     ) -> impl Iterator<Item = (&'a str, &'a Annotation, &'a Document)> + use<'a> {

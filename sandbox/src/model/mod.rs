@@ -1,7 +1,7 @@
-//! Traces as they are understood: what `xray tail` and the endpoint share.
+//! The model of traces that `xray tail` and the endpoint share.
 //!
-//! In: segment documents as text. Out: traces, and each as a tree for a terminal. Pure code but for
-//! the clock that the caller hands in.
+//! In: segment documents as text. Out: traces, and each trace as a tree for a terminal. Pure code,
+//! except that [`store::Moment::now`] reads the clock for callers.
 
 pub mod document;
 pub mod store;
@@ -10,5 +10,5 @@ pub mod tree;
 
 use std::time::Duration;
 
-/// How long a trace gets no document before it is taken for complete and drawn.
+/// A trace that received no document for this long is considered complete and is drawn.
 pub const QUIET_TIME: Duration = Duration::from_millis(700);

@@ -1,16 +1,19 @@
-//! Text from documents, made fit for a terminal, and times for people.
+//! Makes text from documents safe for a terminal, and formats durations.
 //!
-//! In: any string or number that a client sent. Out: one line without anything that could move a
-//! cursor, change a colour or turn the writing direction, cut at a number of characters. Pure code.
+//! In: any string or number that a client sent. Out: one line that cannot move the cursor, change a
+//! colour or reverse the writing direction. Bound: the caller gives the largest number of
+//! characters. Pure code.
 
 use std::fmt::Write;
 
-/// `text` with everything escaped that is not plainly printed, `length_max` characters at most
-/// (an ellipsis included, which says that something was cut).
+/// Returns `text` with control characters and invisible characters escaped.
+///
+/// The result has at most `length_max` characters. Longer text is cut, and the last character is
+/// then an ellipsis.
 pub fn clean(text: &str, length_max: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
-    // Where to cut when the next piece does not fit: before the last one, for the ellipsis.
+    // End of the longest part of `line` that leaves room for the ellipsis, in bytes.
     let mut cut_at = 0;
     for character in text.chars() {
         let piece_start = line.len();
@@ -33,8 +36,11 @@ pub fn clean(text: &str, length_max: usize) -> String {
     line
 }
 
-/// Control characters (C0, DEL and C1, which begin escape sequences), and the invisible ones that
-/// turn, join or break lines: <https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing>.
+/// Returns whether a character could change how a terminal shows other text.
+///
+/// These are the control characters (C0, DEL and C1, which begin escape sequences), and invisible
+/// characters that reverse, join or break text, see
+/// <https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing>.
 fn is_hostile(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -44,10 +50,11 @@ fn is_hostile(character: char) -> bool {
             | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A duration for people: `20 us`, `0.4 ms`, `482 ms`, `1.23 s`, `340 s`; `?` when it cannot be
-/// one.
+/// Formats a duration in seconds: `20 us`, `0.4 ms`, `482 ms`, `1.23 s`, `340 s`.
+///
+/// Returns `?` for a number below zero or above one day (86,400 s), and for NaN.
 pub fn duration(seconds: f64) -> String {
-    // A day: longer ones come from broken clocks.
+    // A duration of more than a day is the result of a wrong clock.
     if !(0.0..=86_400.0).contains(&seconds) {
         return "?".to_owned();
     }

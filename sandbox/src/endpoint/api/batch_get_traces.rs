@@ -1,4 +1,4 @@
-//! `BatchGetTraces`.
+//! Answers `BatchGetTraces`.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
@@ -8,7 +8,7 @@ use crate::model::store::Snapshot;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Ids in one request; the service's limit.
+/// Largest number of trace ids in one request. It is the limit of the service.
 const BATCH_TRACE_COUNT_MAX: usize = 5;
 
 #[derive(Deserialize)]
@@ -22,8 +22,9 @@ impl Sandbox {
         let request: BatchGetTraces = parse(body)?;
         let count = request.trace_ids.len();
         if count > BATCH_TRACE_COUNT_MAX {
-            let message = format!("{count} trace ids, at most {BATCH_TRACE_COUNT_MAX}");
-            return Err(Failure::invalid(message));
+            return Err(Failure::invalid(format!(
+                "The request has {count} trace ids. At most {BATCH_TRACE_COUNT_MAX} are allowed"
+            )));
         }
         let (mut traces, mut unknown) = (Vec::new(), Vec::new());
         let state = self.lock();

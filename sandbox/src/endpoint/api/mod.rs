@@ -1,8 +1,9 @@
-//! The calls, one file for each group of them.
+//! Answers the calls, with one file for each group of calls.
 //!
 //! In: the body or the query of a request. Out: an [`Answer`](super::answer::Answer) or a
-//! [`Failure`]. Each takes what it needs out of the store under the lock and works on that outside
-//! of it.
+//! [`Failure`]. Bound: the number of ids, documents or traces in one call, see each file. Thread:
+//! any. A call copies snapshots from the store under the lock, and builds its answer without the
+//! lock.
 
 mod batch_get_traces;
 mod page_requests;
@@ -17,26 +18,26 @@ use super::answer::Failure;
 use super::filter::Expression;
 use serde::Deserialize;
 
-/// Traces in one answer of `GetTraceGraph`, and ids in one request.
+/// Largest number of trace ids in one request of `GetTraceGraph`.
 const TRACE_ID_COUNT_MAX: usize = 100;
 
-/// The fields of a request's body.
+/// Parses the JSON body of a request.
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(body)
-        .map_err(|error| Failure::invalid(format!("Could not parse: {error}")))
+        .map_err(|error| Failure::invalid(format!("The body of the request is not valid: {error}")))
 }
 
-/// The filter that a request asks for; an empty one is none.
+/// Parses the filter expression of a request. An empty text counts as no filter.
 fn parse_filter(text: Option<&str>) -> Result<Option<Expression>, Failure> {
     let text = text.filter(|text| !text.trim().is_empty());
     let expression = text.map(Expression::parse).transpose();
     expression.map_err(|error| Failure::invalid(error.to_string()))
 }
 
-/// A time range, both ends of which belong to it.
+/// Checks that a time range does not end before it starts. Both ends belong to the range.
 fn check_range(start: f64, end: f64) -> Result<(), Failure> {
     if start <= end {
         return Ok(());
     }
-    Err(Failure::invalid("StartTime lies behind EndTime"))
+    Err(Failure::invalid("StartTime is after EndTime"))
 }

@@ -1,4 +1,4 @@
-//! What the page asks for, and the listings for people with other tools.
+//! Answers the requests of the page (`/api/...`), and the lists for scripts (`/traces`).
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
@@ -10,16 +10,16 @@ use crate::model::store::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Traces in one listing for people.
+/// Largest number of traces in an answer of `GET /traces`.
 const LISTED_TRACE_COUNT_MAX: usize = 100;
 
-/// Traces in one listing for the page, where it names no number.
+/// Largest number of traces in an answer of `GET /api/traces` without the parameter `limit`.
 const PAGE_TRACE_COUNT: usize = 10_000;
 
-/// Services named in a summary; a trace that meets more of them is no longer read at a glance.
+/// Largest number of service names in a summary.
 const SERVICE_NAME_COUNT_MAX: usize = 8;
 
-/// The parameters behind a path, decoded.
+/// The decoded query parameters of a request.
 #[derive(Debug, Default)]
 struct Query {
     since: u64,
@@ -33,7 +33,7 @@ impl Query {
     fn parse(query: Option<&str>) -> Result<Self, Failure> {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            let wrong = || Failure::invalid(format!("{name} is no number"));
+            let wrong = || Failure::invalid(format!("The parameter {name} is not a valid number"));
             let seconds = || value.parse().ok().filter(|it: &f64| it.is_finite()).ok_or_else(wrong);
             match &*name {
                 "since" => parsed.since = value.parse().map_err(|_| wrong())?,
@@ -62,7 +62,8 @@ impl Sandbox {
 
     pub(in super::super) fn show(&self, trace_id: &str) -> Result<Answer, Failure> {
         let trace = self.lock().store.get(trace_id).ok_or_else(Failure::no_such_trace)?;
-        // Each was parsed as JSON when it came, so they go out as they are.
+        // Each document is valid JSON, because it was parsed before it was stored. So the texts can
+        // be joined without parsing.
         let texts: Vec<&str> = trace.documents.iter().map(|it| it.text.as_str()).collect();
         let id = json!(trace_id);
         Ok(Answer::text(format!("{{\"id\":{id},\"documents\":[{}]}}", texts.join(","))))
@@ -134,14 +135,14 @@ impl Sandbox {
             "tcp_address": about.tcp_address,
             "region": about.region,
             "access_key_id": self.credentials.access_key_id(),
-            // It is no secret: every sandbox has the same, and the AWS CLI wants one to sign with.
+            // This key is public: every sandbox has the same one. The AWS CLI needs it for signing.
             "secret_access_key": self.credentials.secret_access_key(),
         })
         .into()
     }
 }
 
-/// What `GET /traces` says of a trace.
+/// Returns the summary of a trace for `GET /traces`.
 fn short_json(summary: &Summary<'_>) -> Value {
     json!({
         "id": &*summary.trace.id,
@@ -156,7 +157,7 @@ fn short_json(summary: &Summary<'_>) -> Value {
     })
 }
 
-/// The same for the page, which asks for more.
+/// Returns the summary of a trace for the page. It has more fields than [`short_json`].
 fn page_json(summary: &Summary<'_>) -> Value {
     let mut value = short_json(summary);
     value["revision"] = json!(summary.trace.revision);

@@ -1,4 +1,4 @@
-//! `PutTraceSegments` and `PutTelemetryRecords`.
+//! Answers `PutTraceSegments` and `PutTelemetryRecords`.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
-/// Documents taken in one request; the service's limit.
+/// Largest number of documents in one request. It is the limit of the service.
 pub const DOCUMENT_COUNT_MAX: usize = 50;
 
 #[derive(Deserialize)]
@@ -19,14 +19,15 @@ struct PutTraceSegments<'a> {
     documents: Vec<Text<'a>>,
 }
 
-/// A string that is borrowed where it holds no escapes; serde borrows a bare `Cow` never.
+/// A string that is borrowed from the body if it contains no escape sequences. The newtype is needed
+/// because serde never borrows for a bare `Cow` inside a `Vec`.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct PutTelemetryRecords {
-    #[expect(dead_code, reason = "it must be there, and a list")]
+    #[expect(dead_code, reason = "the field is parsed only to check that it is a list")]
     telemetry_records: Vec<IgnoredAny>,
 }
 
@@ -39,8 +40,10 @@ impl Sandbox {
         let request: PutTraceSegments<'_> = parse(body)?;
         let count = request.documents.len();
         if count > DOCUMENT_COUNT_MAX {
-            let message = format!("{count} trace segment documents, at most {DOCUMENT_COUNT_MAX}");
-            return Err(Failure::invalid(message));
+            return Err(Failure::invalid(format!(
+                "The request has {count} trace segment documents. At most {DOCUMENT_COUNT_MAX} are \
+                 allowed"
+            )));
         }
         let (mut kept, mut unprocessed) = (Vec::new(), Vec::new());
         for Text(text) in &request.documents {
@@ -60,7 +63,7 @@ impl Sandbox {
         Ok(json!({"UnprocessedTraceSegments": unprocessed}).into())
     }
 
-    /// Telemetry is taken and not kept: the daemon's own counters are on its page.
+    /// Accepts telemetry and does not store it. The daemon shows its own counters at `/metrics`.
     pub(in super::super) fn put_telemetry_records(body: &[u8]) -> Result<Answer, Failure> {
         parse::<PutTelemetryRecords>(body)?;
         Ok(json!({}).into())

@@ -1,4 +1,4 @@
-//! `GetSamplingRules`, `GetSamplingTargets`, and the calls that edit the rules.
+//! Answers `GetSamplingRules`, `GetSamplingTargets`, and the calls that change sampling rules.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
@@ -7,7 +7,7 @@ use super::parse;
 use serde::Deserialize;
 use serde_json::json;
 
-/// Statistics documents taken in one call; the limit of the API.
+/// Largest number of statistics documents in one call. It is the limit of the service's API.
 const STATISTICS_COUNT_MAX: usize = 25;
 
 #[derive(Deserialize)]
@@ -50,13 +50,15 @@ impl Sandbox {
         let statistics = request.sampling_statistics_documents;
         let count = statistics.len();
         if count > STATISTICS_COUNT_MAX {
-            let message = format!("{count} statistics documents, at most {STATISTICS_COUNT_MAX}");
-            return Err(Failure::invalid(message));
+            return Err(Failure::invalid(format!(
+                "The request has {count} statistics documents. At most {STATISTICS_COUNT_MAX} are \
+                 allowed"
+            )));
         }
-        let mut rules = self.lock();
+        let mut state = self.lock();
         let (mut targets, mut unprocessed) = (Vec::new(), Vec::new());
         for asked in statistics {
-            match rules.rules.target(&asked, now_seconds) {
+            match state.rules.target(&asked, now_seconds) {
                 Some(target) => targets.push(target),
                 None => unprocessed.push(json!({
                     "RuleName": asked.rule_name, "ErrorCode": "400", "Message": "Unknown rule",
@@ -65,7 +67,7 @@ impl Sandbox {
         }
         Ok(json!({
             "SamplingTargetDocuments": targets,
-            "LastRuleModification": rules.rules.modified_at(),
+            "LastRuleModification": state.rules.modified_at(),
             "UnprocessedStatistics": unprocessed,
             "UnprocessedBoostStatistics": [],
         })

@@ -1,4 +1,4 @@
-//! `GetServiceGraph` and `GetTraceGraph`.
+//! Answers `GetServiceGraph` and `GetTraceGraph`.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
@@ -27,16 +27,17 @@ struct GetTraceGraph {
 impl Sandbox {
     pub(in super::super) fn get_service_graph(&self, body: &[u8]) -> Result<Answer, Failure> {
         let request: GetServiceGraph = parse(body)?;
-        // The graph of everything would pass for that of the group.
+        // The sandbox has no groups. The graph of all traces would be a wrong answer for a group.
         if request.group_name.is_some_and(|name| name != "Default") || request.group_arn.is_some() {
             return Err(Failure::invalid(
-                "The sandbox has no groups: leave GroupName and GroupARN out",
+                "The sandbox has no groups. Leave out GroupName and GroupARN",
             ));
         }
         self.service_graph(request.start_time, request.end_time)
     }
 
-    /// The graph of all traces with a document in the time from `start` to `end`.
+    /// Answers with the service graph of all traces that have a document between `start` and `end`,
+    /// in seconds since 1970.
     pub(super) fn service_graph(&self, start: f64, end: f64) -> Result<Answer, Failure> {
         check_range(start, end)?;
         let mut traces = self.lock().store.all();
@@ -55,7 +56,9 @@ impl Sandbox {
         let request: GetTraceGraph = parse(body)?;
         let count = request.trace_ids.len();
         if count > TRACE_ID_COUNT_MAX {
-            let message = format!("{count} trace ids, at most {TRACE_ID_COUNT_MAX}");
+            let message = format!(
+                "The request has {count} trace ids. At most {TRACE_ID_COUNT_MAX} are allowed"
+            );
             return Err(Failure::invalid(message));
         }
         let state = self.lock();

@@ -1,7 +1,8 @@
-//! `GetTraceSummaries`.
+//! Answers `GetTraceSummaries`.
 //!
-//! A page is bounded by [`PAGE_SIZE`]; the token for the next one is the place of the last trace
-//! in the order, so that traces that come in between move nothing.
+//! Bound: an answer has at most [`PAGE_SIZE`] summaries, and a token for the next answer. The token
+//! is the time and the id of the last summary in the answer. So a trace that arrives between two
+//! requests does not shift the next answer.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
@@ -15,18 +16,18 @@ use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-/// Summaries in one answer.
+/// Largest number of summaries in one answer.
 const PAGE_SIZE: usize = 100;
 
-/// Which time of a trace has to lie in the range.
+/// Selects the time of a trace that must be in the requested range. The names are from the API.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 enum TimeRangeType {
-    /// Its start.
+    /// Start of the trace.
     #[default]
     TraceId,
-    /// The time at which its last document came.
+    /// Arrival of the last document.
     Event,
-    /// The end of its last segment.
+    /// End of the last segment.
     Service,
 }
 
@@ -43,7 +44,7 @@ struct GetTraceSummaries {
     next_token: Option<String>,
 }
 
-/// A trace's place in the order of the answers: the newest first.
+/// The position of a trace in the order of the answers: the newest trace first, then by id.
 #[derive(Debug, Clone, PartialEq)]
 struct Place {
     time: f64,
@@ -75,7 +76,7 @@ impl Sandbox {
         let request: GetTraceSummaries = parse(body)?;
         check_range(request.start_time, request.end_time)?;
         let after = request.next_token.filter(|token| !token.is_empty()).map(|token| {
-            Place::of_token(&token).ok_or_else(|| Failure::invalid("The NextToken is not one"))
+            Place::of_token(&token).ok_or_else(|| Failure::invalid("The NextToken is not valid"))
         });
         let after = after.transpose()?;
         let filter = parse_filter(request.filter_expression.as_deref())?;
@@ -117,7 +118,7 @@ fn time_of(summary: &Summary<'_>, time_range_type: TimeRangeType) -> f64 {
     }
 }
 
-/// One `TraceSummary` of the API.
+/// Returns a `TraceSummary` of the API.
 fn summary_json(summary: &Summary<'_>) -> Value {
     let root_flags = summary.root_part().map(|root| root.flags).unwrap_or_default();
     let http = summary.http().map_or_else(
@@ -138,8 +139,9 @@ fn summary_json(summary: &Summary<'_>) -> Value {
         "StartTime": summary.start_time,
         "Duration": summary.duration_seconds(),
         "ResponseTime": summary.response_time_seconds(),
-        // "The root segment document has a 500 (400) series error", "One or more of the segment
-        // documents has a 429 throttling error": the reference of TraceSummary.
+        // The reference of TraceSummary says about HasFault and HasError: "The root segment document
+        // has a 500 (400) series error", and about HasThrottle: "One or more of the segment documents
+        // has a 429 throttling error".
         "HasFault": root_flags.fault,
         "HasError": root_flags.error,
         "HasThrottle": summary.flags.throttle,
@@ -173,13 +175,14 @@ fn annotations_json(summary: &Summary<'_>) -> Value {
     annotations.into()
 }
 
-/// The service that sent a document; a subsegment sent on its own does not say.
+/// Returns the service that sent a document. The list is empty for a subsegment that was sent on its
+/// own, because such a document does not name its service.
 fn services_of(document: &Document) -> Vec<Value> {
     let own = document.facts.parts.first().filter(|_| !document.is_subsegment);
     own.map(|part| service_json(Service::of(part))).into_iter().collect()
 }
 
-/// Every node that the trace reaches.
+/// Returns the distinct services that are called in a trace, including the service of the root.
 fn all_services(trace: &Snapshot) -> Vec<Value> {
     let services: BTreeSet<_> = hops(&trace.documents).iter().map(|hop| hop.target).collect();
     services.into_iter().map(service_json).collect()
@@ -213,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_token_is_refused(text in ".{0,60}") {
+        fn a_text_that_is_not_a_token_is_refused(text in ".{0,60}") {
             prop_assert_eq!(Place::of_token(&text), None);
         }
     }

@@ -1,74 +1,74 @@
-//! Who called whom in one trace.
+//! Finds the calls between the services of one trace.
 //!
-//! In: the documents of a trace. Out: [`Hop`]s: one for each segment and for each call of what
-//! sends no segments. Bound: the trace. Linear in its parts, without recursion; links that form a
-//! ring lead nowhere and end there. Pure code.
+//! In: the documents of a trace. Out: a list of [`Hop`]s. There is one hop for each segment, and one
+//! hop for each call that no segment answers. Bound: the size of the trace; the time is linear in its
+//! parts. A subsegment whose parents form a ring belongs to no segment. Pure code without recursion.
 
 use crate::model::document::{Document, Kind, Part};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Type of the nodes that traces come from.
+/// Type of the nodes that stand for clients outside the trace.
 const CLIENT: &str = "client";
 
 /// A node of the service graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service<'a> {
-    /// Its name.
+    /// Name of the service.
     pub name: &'a str,
-    /// Its type; empty where a segment tells no origin.
+    /// Type of the service. Empty if the segment has no origin.
     pub type_name: &'a str,
 }
 
 impl<'a> Service<'a> {
-    /// The node that a part stands for.
+    /// Returns the node of a part: the service of a segment, or the called service of a call.
     pub fn of(part: &'a Part) -> Self {
         Self { name: &part.name, type_name: &part.type_name }
     }
 }
 
-/// Where a hop comes from.
+/// The caller of a hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source<'a> {
     /// A service of the trace.
     Service(Service<'a>),
-    /// From outside: the trace begins here.
+    /// A client outside the trace: the segment has no parent, so the trace begins here.
     Client,
-    /// From something that the trace does not hold, or not yet.
+    /// A parent that the trace does not contain (or does not contain yet).
     Unknown,
 }
 
-/// One service reached.
+/// One call of a service.
 #[derive(Debug, Clone, Copy)]
 pub struct Hop<'a> {
-    /// Who called.
+    /// The caller.
     pub source: Source<'a>,
-    /// Who was called.
+    /// The called service.
     pub target: Service<'a>,
-    /// The call as the caller saw it.
+    /// The call, as the caller recorded it.
     pub call: Option<&'a Part>,
-    /// What the called service says of it, if it sends segments.
+    /// The segment of the called service. `None` if the called service sent no segment.
     pub segment: Option<&'a Document>,
 }
 
 impl<'a> Hop<'a> {
-    /// The called service's own part.
+    /// Returns the part that the called service recorded, or else the part of the caller.
     pub fn own(&self) -> Option<&'a Part> {
         self.segment.and_then(|segment| segment.facts.parts.first()).or(self.call)
     }
 
-    /// The node that stands for those outside who call the target.
+    /// Returns the node that stands for the clients of the target outside the trace.
     pub fn client(&self) -> Service<'a> {
         Service { name: self.target.name, type_name: CLIENT }
     }
 
-    /// What the caller saw, or else what the called service says.
+    /// Returns the part that the caller recorded, or else the part of the called service.
     pub fn seen(&self) -> Option<&'a Part> {
         self.call.or(self.own())
     }
 }
 
-/// The hops of a trace.
+/// Returns the hops of a trace.
 pub fn hops(documents: &[Arc<Document>]) -> Vec<Hop<'_>> {
     let mut places: HashMap<u64, (usize, &Part)> = HashMap::new();
     for (index, document) in documents.iter().enumerate() {
@@ -111,8 +111,10 @@ pub fn hops(documents: &[Arc<Document>]) -> Vec<Hop<'_>> {
     hops
 }
 
-/// The segment that each document belongs to, by index: itself, or for a subsegment that was sent
-/// on its own the one that is found on the way up.
+/// Returns for each document the index of the segment that it belongs to.
+///
+/// A segment belongs to itself. For a subsegment that was sent on its own, the function follows the
+/// parents up to the first segment.
 fn segments_of(
     documents: &[Arc<Document>],
     places: &HashMap<u64, (usize, &Part)>,
@@ -126,7 +128,7 @@ fn segments_of(
     for start in 0..documents.len() {
         let mut way = Vec::new();
         let mut at = Some(start);
-        // A ring comes back to a document that is done, with nothing found.
+        // In a ring, the walk ends at a document that it has visited and that has no segment.
         while let Some(index) = at.filter(|&index| !is_done[index]) {
             is_done[index] = true;
             way.push(index);

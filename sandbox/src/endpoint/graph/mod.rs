@@ -1,9 +1,9 @@
-//! The service graph of a number of traces.
+//! Builds the service graph of a list of traces.
 //!
-//! In: traces. Out: the `Services` of `GetServiceGraph` and `GetTraceGraph`: services that sent
-//! segments, what they called without a segment of its own, and the clients of those where traces
-//! began, each with its counts. Bound: the traces; a histogram has [`DIGITS`] digits of each
-//! response time. Pure code.
+//! In: traces. Out: the `Services` of `GetServiceGraph` and `GetTraceGraph`, each with its counts.
+//! The nodes are the services that sent segments, the called services that sent none, and one client
+//! for each service at which a trace begins. Bound: the size of the traces; histograms round response
+//! times to [`DIGITS`] digits. Pure code.
 
 mod hops;
 
@@ -14,10 +14,10 @@ use crate::model::store::Snapshot;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Significant digits of a response time in a histogram.
+/// Number of significant digits of a response time in a histogram.
 const DIGITS: u32 = 2;
 
-/// A node's key: its name and its type, in the order of the answer.
+/// The key of a node: its name and its type. Nodes are sorted by this key.
 type Key = (String, String);
 
 #[derive(Debug, Default)]
@@ -28,16 +28,17 @@ struct Node {
     edges: BTreeMap<Key, Counts>,
 }
 
-/// What was counted at a node or on an edge.
+/// The counts of a node or an edge.
 #[derive(Debug, Default)]
 struct Counts {
+    /// Earliest start and latest end, in seconds since 1970.
     span: Option<(f64, f64)>,
     ok: u64,
     throttle: u64,
     other_error: u64,
     fault: u64,
     response_time_seconds: f64,
-    /// Requests by their response time in microseconds, rounded to [`DIGITS`].
+    /// Number of requests by response time in microseconds, rounded to [`DIGITS`] digits.
     histogram: BTreeMap<u64, u64>,
 }
 
@@ -46,7 +47,7 @@ impl Counts {
         let end = part.end_time.unwrap_or(part.start_time);
         let (first, last) = self.span.unwrap_or((part.start_time, end));
         self.span = Some((first.min(part.start_time), last.max(end)));
-        // What has not ended has no result yet.
+        // A part without an end has no result yet.
         let Some(duration) = part.duration_seconds() else { return };
         let flags = part.flags;
         let count = match (flags.fault, flags.throttle, flags.error) {
@@ -77,7 +78,7 @@ impl Counts {
     }
 
     fn histogram(&self) -> Value {
-        #[expect(clippy::cast_precision_loss, reason = "two digits")]
+        #[expect(clippy::cast_precision_loss, reason = "the number has two significant digits")]
         let entries = self
             .histogram
             .iter()
@@ -86,16 +87,16 @@ impl Counts {
     }
 }
 
-/// Microseconds with [`DIGITS`] significant digits.
+/// Converts seconds to microseconds, rounded to [`DIGITS`] significant digits.
 fn rounded_us(seconds: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
     let us = (seconds * 1e6).round() as u64;
     let digits = us.checked_ilog10().map_or(0, |log| log + 1);
     let unit = 10_u64.pow(digits.saturating_sub(DIGITS));
     us.saturating_add(unit / 2) / unit * unit
 }
 
-/// The services of `traces`, in the order of their names.
+/// Returns the services of `traces`, sorted by name.
 pub fn services(traces: &[Snapshot]) -> Value {
     let mut nodes: BTreeMap<Key, Node> = BTreeMap::new();
     for trace in traces {
@@ -142,7 +143,7 @@ fn node_json((name, type_name): &Key, node: &Node, ids: &BTreeMap<Key, usize>) -
             "Aliases": [],
         })
     });
-    // A client has no counts of its own: it was there when its calls were.
+    // A client has no counts. Its time range is that of its calls.
     let spans = node.edges.values().filter_map(|counts| counts.span);
     let span = node.counts.span.into_iter().chain(spans);
     let (start, end) =
@@ -163,7 +164,8 @@ fn node_json((name, type_name): &Key, node: &Node, ids: &BTreeMap<Key, usize>) -
     })
 }
 
-/// Whether any of a trace's documents lies in the time from `start` to `end`.
+/// Returns whether any document of the trace overlaps the time from `start` to `end`, in seconds
+/// since 1970.
 pub fn is_within(trace: &Snapshot, start: f64, end: f64) -> bool {
     let is_in = |document: &Document| {
         document.start_time <= end && document.end_time.unwrap_or(document.start_time) >= start

@@ -1,4 +1,4 @@
-//! Tests of the service graph: who calls whom, what is counted, and hostile links.
+//! Tests of the service graph: its edges, its counts, and hostile links.
 
 use super::*;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ fn id(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// A segment from 0 to 1 s, with more fields.
+/// Returns a segment from 0 to 1 s with more fields.
 fn segment(number: u64, name: &str, more: Value) -> Value {
     let mut value = json!({"id": id(number), "name": name, "start_time": 0.0, "end_time": 1.0});
     value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     value
 }
 
-/// Each edge as `name:type > name:type`, with the count of calls.
+/// Returns each edge as `name:type > name:type`, followed by the number of calls.
 fn edges(services: &Value) -> Vec<String> {
     let list = services.as_array().unwrap();
     let label = |service: &Value| {
@@ -42,7 +42,7 @@ fn edges(services: &Value) -> Vec<String> {
 }
 
 #[test]
-fn calls_lead_to_segments_or_to_what_sends_none() {
+fn calls_lead_to_segments_or_to_services_without_segments() {
     let shop = segment(
         1,
         "shop",
@@ -135,7 +135,7 @@ fn response_times_are_rounded_to_two_digits() {
 }
 
 #[test]
-fn a_caller_that_is_not_there_is_no_client() {
+fn a_caller_that_is_missing_is_not_a_client() {
     let services = services(&[trace(&[segment(1, "stock", json!({"parent_id": id(99)}))])]);
     assert_eq!(services.as_array().unwrap().len(), 1);
     assert_eq!((&services[0]["Root"], &services[0]["Edges"]), (&json!(false), &json!([])));

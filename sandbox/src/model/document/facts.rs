@@ -1,102 +1,104 @@
-//! What filters, summaries and the service graph need to know of one document.
+//! Extracts the fields of a document that filters, summaries and the service graph need.
 //!
-//! In: the object of a document. Out: [`Facts`], a few strings and numbers, so that a listing of
-//! thousands of traces parses nothing again. Bound: the document's own size, which it is counted
-//! with, and [`ANNOTATION_COUNT_MAX`]. Pure code without recursion.
+//! In: the JSON object of a document. Out: [`Facts`], so that a list of thousands of traces does not
+//! parse the documents again. Bound: the size of the document, and [`ANNOTATION_COUNT_MAX`]. The
+//! store counts the size of the facts too. Pure code without recursion.
 
 use super::{Flags, seconds, string, subsegments};
 use serde_json::{Map, Value};
 
-/// Annotations of one trace that are indexed: "up to 50 annotations per trace".
+/// Largest number of indexed annotations of one trace. The service indexes "up to 50 annotations
+/// per trace", <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>.
 pub const ANNOTATION_COUNT_MAX: usize = 50;
 
-/// Longest key and longest string value that are indexed, in characters; from the same reference.
+/// Longest indexed key, in characters. From the same page.
 const KEY_LENGTH_MAX: usize = 500;
+/// Longest indexed string value, in characters. From the same page.
 const VALUE_LENGTH_MAX: usize = 1_000;
 
-/// What is known of a document.
+/// The extracted fields of a document.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// The segment or subsegment itself, then all that is embedded in it.
+    /// The segment or subsegment itself, followed by all subsegments that are embedded in it.
     pub parts: Vec<Part>,
-    /// The id of the part in another document that it was called from.
+    /// Id of the part in another document that called this one.
     pub parent_id: Option<u64>,
-    /// Annotations of all parts, [`ANNOTATION_COUNT_MAX`] at most.
+    /// Annotations of all parts, at most [`ANNOTATION_COUNT_MAX`].
     pub annotations: Vec<(Box<str>, Annotation)>,
-    /// Who made the request.
+    /// User who made the request.
     pub user: Option<Box<str>>,
-    /// The instance and the zone that the segment ran in.
+    /// EC2 instance that the segment ran on.
     pub instance_id: Option<Box<str>>,
-    /// The zone.
+    /// Availability zone that the segment ran in.
     pub availability_zone: Option<Box<str>>,
-    /// The resource's ARN.
+    /// ARN of the resource that the segment ran on.
     pub resource_arn: Option<Box<str>>,
 }
 
-/// What a part is to the service graph.
+/// The role of a part in the service graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A service at work.
+    /// The work of a service for one request.
     Segment,
-    /// A call of a service to another one.
+    /// A call from a service to another service.
     Call,
-    /// Work inside of a service.
+    /// Work inside a service. The service graph ignores this part.
     Local,
 }
 
 /// One segment or subsegment.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// Its id as a number, where it is one of 16 hexadecimal digits.
+    /// The id as a number. `None` if the id does not consist of 16 hexadecimal digits.
     pub id: Option<u64>,
-    /// What it is.
+    /// Role in the service graph.
     pub kind: Kind,
-    /// The service's name, or that of what is called; empty for local work, where nobody asks.
+    /// Name of the service, or of the service that is called. Empty for [`Kind::Local`].
     pub name: Box<str>,
-    /// The segment's origin, or the type of what is called.
+    /// Origin of the segment, or type of the service that is called.
     pub type_name: Box<str>,
     /// Start, in seconds since 1970.
     pub start_time: f64,
-    /// End, in seconds since 1970.
+    /// End, in seconds since 1970. `None` while the part is in progress.
     pub end_time: Option<f64>,
-    /// Whether its completed version is still to come.
+    /// Whether the part is marked as in progress.
     pub in_progress: bool,
-    /// Its own flags.
+    /// Status flags that the part itself sets.
     pub flags: Flags,
-    /// Its request and response.
+    /// HTTP request and response of the part.
     pub http: Option<Box<Http>>,
 }
 
 impl Part {
-    /// From start to end, when it has ended.
+    /// Returns the time from start to end, or `None` if the part has no end.
     pub fn duration_seconds(&self) -> Option<f64> {
         self.end_time.map(|end| end - self.start_time)
     }
 }
 
-/// What is known of a request and its response.
+/// The extracted fields of an HTTP request and its response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Http {
-    /// Such as `GET`.
+    /// Method, such as `GET`.
     pub method: Option<Box<str>>,
-    /// The whole address.
+    /// Full URL.
     pub url: Option<Box<str>>,
-    /// What the client calls itself.
+    /// User agent of the client.
     pub user_agent: Option<Box<str>>,
-    /// The client's address.
+    /// IP address of the client.
     pub client_ip: Option<Box<str>>,
-    /// Such as 200.
+    /// Status code, such as 200.
     pub status: Option<u32>,
 }
 
 /// The value of an annotation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Annotation {
-    /// True or false.
+    /// A boolean.
     Boolean(bool),
     /// A number.
     Number(f64),
-    /// A text.
+    /// A string.
     Text(Box<str>),
 }
 
@@ -114,7 +116,7 @@ impl Annotation {
 }
 
 impl Facts {
-    /// Collects the facts of a document.
+    /// Extracts the facts from the JSON object of a document.
     pub fn of(root: &Map<String, Value>) -> Self {
         let is_segment = string(root, "type") != Some("subsegment");
         let aws = |group: &str, key: &str| {
@@ -151,7 +153,7 @@ impl Facts {
         }
     }
 
-    /// What it costs the store beside the document, in bytes.
+    /// Returns the size of the facts in memory, in bytes.
     pub fn size_bytes(&self) -> usize {
         let texts = |texts: &[&Option<Box<str>>]| -> usize {
             texts.iter().filter_map(|text| text.as_deref()).map(str::len).sum()
@@ -203,8 +205,11 @@ impl Part {
     }
 }
 
-/// "AWS::DynamoDB::Table for an Amazon DynamoDB table", "AWS::DynamoDB for downstream calls that
-/// didn't target a specific table": the reference of `Service` in the API.
+/// Returns the name and the type of the AWS resource that is called.
+///
+/// The API reference says about the type: "AWS::DynamoDB::Table for an Amazon DynamoDB table",
+/// "AWS::DynamoDB for downstream calls that didn't target a specific table", see
+/// <https://docs.aws.amazon.com/xray/latest/api/API_Service.html>.
 fn aws_resource<'a>(object: &'a Map<String, Value>, name: &'a str) -> (&'a str, String) {
     let table = object.get("aws").and_then(|aws| aws.get("table_name")?.as_str());
     match table {
@@ -232,7 +237,7 @@ fn http(object: &Map<String, Value>) -> Option<Http> {
     })
 }
 
-/// The number that 16 hexadecimal digits are.
+/// Parses an id of 16 hexadecimal digits. Returns `None` for any other text.
 pub fn number_of(id: &str) -> Option<u64> {
     let is_plain = id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_plain.then(|| u64::from_str_radix(id, 16).ok()).flatten()

@@ -1,7 +1,7 @@
-//! One segment document: what the sandbox checks and what it remembers of it.
+//! Parses and checks one segment document.
 //!
 //! In: the text of one document of a `PutTraceSegments` request. Out: a [`Document`] with the text
-//! byte for byte and the [`Facts`] that listings, filters and the service graph need, or a
+//! byte for byte and the [`Facts`] that lists, filters and the service graph need, or a
 //! [`Violation`] in the words of the service ([`validate`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`], and 128
 //! levels of nesting (serde_json's own limit, which is what keeps a hostile document off the
 //! stack). Pure code.
@@ -13,57 +13,58 @@ pub use facts::{ANNOTATION_COUNT_MAX, Annotation, Facts, Http, Kind, Part};
 
 use serde_json::{Map, Value};
 
-/// Largest document that the service takes, in bytes: "maximum size of segment documents 64 kB",
+/// Largest document that the service accepts, in bytes: "maximum size of segment documents 64 kB",
 /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>.
 pub const DOCUMENT_SIZE_BYTES_MAX: usize = 64 * 1024;
 
-/// Longest name of a segment, in characters, and what is kept of a longer one beside the text.
+/// Longest name of a segment, in characters. A longer name is cut in the parsed fields, and stays
+/// unchanged in the text.
 const NAME_LENGTH_MAX: usize = 200;
 
-/// A document that was kept.
+/// A parsed document.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// The trace that it belongs to.
+    /// Id of the trace that the document belongs to.
     pub trace_id: String,
-    /// Its own id.
+    /// Id of the segment or subsegment.
     pub id: String,
-    /// Its name, cut to 200 characters; not cleaned for a terminal.
+    /// Name, cut to 200 characters. It is not safe for a terminal.
     pub name: String,
     /// Start, in seconds since 1970.
     pub start_time: f64,
-    /// End, in seconds since 1970, when it has one.
+    /// End, in seconds since 1970. `None` if the document has no end.
     pub end_time: Option<f64>,
-    /// Whether a completed version of it is still to come.
+    /// Whether the segment is in progress. The application then sends a completed document later.
     pub in_progress: bool,
-    /// Whether it is a subsegment sent on its own.
+    /// Whether the document is a subsegment that was sent on its own.
     pub is_subsegment: bool,
-    /// Flags set in it or in any of its subsegments.
+    /// Flags that are set in the document or in any embedded subsegment.
     pub flags: Flags,
-    /// What filters, summaries and the service graph ask for.
+    /// Fields for filters, summaries and the service graph.
     pub facts: Facts,
-    /// The document as it came.
+    /// The received text, byte for byte.
     pub text: String,
 }
 
 /// The status flags of a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// A fault of the server (5xx).
+    /// The server failed (5xx).
     pub fault: bool,
-    /// An error of the client (4xx).
+    /// The client made an error (4xx).
     pub error: bool,
-    /// The call was throttled (429).
+    /// The server throttled the request (429).
     pub throttle: bool,
 }
 
 impl Flags {
-    /// The flags that `object` itself sets.
+    /// Returns the flags that `object` itself sets.
     pub fn of(object: &Map<String, Value>) -> Self {
         let is_set = |key: &str| object.get(key) == Some(&Value::Bool(true));
         Self { fault: is_set("fault"), error: is_set("error"), throttle: is_set("throttle") }
     }
 
-    /// The flags set in either.
+    /// Returns the flags that are set in `self` or in `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -74,31 +75,31 @@ impl Flags {
     }
 }
 
-/// Why a document is reported as unprocessed.
+/// The broken rule for which a document is reported as unprocessed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid segment. ErrorCode: {code}. {detail}")]
 pub struct Violation {
-    /// The id of the segment, where the document tells it.
+    /// Id of the segment. `None` if the document has no valid id.
     pub id: Option<String>,
-    /// The code, such as `ParseError` or `MissingId`.
+    /// Error code, such as `ParseError` or `MissingId`.
     pub code: &'static str,
-    /// What is wrong, in a sentence.
+    /// Description of the broken rule.
     pub detail: String,
 }
 
 impl Document {
-    /// Reads a document and holds it to the published rules, see [`validate`].
+    /// Parses a document and checks it against the published rules, see [`validate`].
     ///
     /// # Errors
     ///
-    /// A [`Violation`] with the code that the service would give.
+    /// Returns the first [`Violation`] found, with the error code of the service.
     pub fn parse(text: &str) -> Result<Self, Violation> {
         let object = object_of(text)?;
         validate::check(&object)?;
         Ok(Self::of(&object, text))
     }
 
-    /// What there is to be seen in the object of a document.
+    /// Builds a document from its parsed JSON object.
     fn of(object: &Map<String, Value>, text: &str) -> Self {
         let owned = |key: &str| string(object, key).unwrap_or_default().to_owned();
         let facts = Facts::of(object);
@@ -118,30 +119,35 @@ impl Document {
         }
     }
 
-    /// Reads a document without holding it to the rules; `None` when it is no JSON object.
+    /// Parses a document without checking the rules. Returns `None` if the text is not a JSON object,
+    /// or is longer than [`DOCUMENT_SIZE_BYTES_MAX`].
     pub fn read(text: &str) -> Option<Self> {
         object_of(text).ok().map(|object| Self::of(&object, text))
     }
 
-    /// A document that need not follow the rules, for tests of what is done with it.
+    /// Parses a document that does not need to follow the rules.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the text is not a JSON object.
     #[cfg(test)]
     pub fn unchecked(text: &str) -> Self {
         Self::read(text).unwrap()
     }
 
-    /// What the document costs the store, in bytes: its text and fields.
+    /// Returns the size of the document in the store, in bytes: its text and its parsed fields.
     pub fn size_bytes(&self) -> usize {
         let strings = self.trace_id.len() + self.id.len() + self.name.len() + self.text.len();
         strings + size_of::<Self>() + self.facts.size_bytes()
     }
 }
 
-/// A finite number of seconds.
+/// Returns a number of seconds. Returns `None` if the value is not a finite number.
 pub fn seconds(value: Option<&Value>) -> Option<f64> {
     value.and_then(Value::as_f64).filter(|seconds| seconds.is_finite())
 }
 
-/// The subsegments embedded in `object`, in their order.
+/// Returns the subsegments that are directly embedded in `object`, in the order of the document.
 pub fn subsegments(
     object: &Map<String, Value>,
 ) -> impl DoubleEndedIterator<Item = &Map<String, Value>> {
@@ -149,12 +155,12 @@ pub fn subsegments(
     list.into_iter().flatten().filter_map(Value::as_object)
 }
 
-/// The string under `key`.
+/// Returns the value of `key` if it is a string.
 pub fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     object.get(key).and_then(Value::as_str)
 }
 
-/// The object that a document is.
+/// Parses the text of a document as a JSON object.
 fn object_of(text: &str) -> Result<Map<String, Value>, Violation> {
     let fault = |code, detail| Violation { id: None, code, detail };
     if text.len() > DOCUMENT_SIZE_BYTES_MAX {
@@ -168,7 +174,8 @@ fn object_of(text: &str) -> Result<Map<String, Value>, Violation> {
     }
 }
 
-/// Whether `text` is like `1-58406520-a006649127e371903a2de979`.
+/// Returns whether `text` has the form of a trace id, such as
+/// `1-58406520-a006649127e371903a2de979`.
 pub fn is_trace_id(text: &str) -> bool {
     validate::is_trace_id(text)
 }
@@ -184,7 +191,7 @@ mod tests {
         (fault.code, fault.id)
     }
 
-    /// A good document with `more` fields.
+    /// Returns a valid document with additional fields.
     fn good(more: Value) -> String {
         let mut document = json!({"id": "70de5b6f19ff9a0a", "name": "n", "start_time": 1.5e9,
             "trace_id": "1-581cf771-a006649127e371903a2de979", "end_time": 1.5e9});

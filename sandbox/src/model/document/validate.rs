@@ -1,18 +1,20 @@
-//! The published rules for segment documents.
+//! Checks a segment document against the published rules.
 //!
-//! In: the object of a document. Out: nothing, or the first [`Violation`] found, with the code that
-//! the service would give. The rules are those of
-//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>: what is not
-//! said there (that an end lies behind its start, what `http` may hold) is not asked for, nor is
-//! the time in a trace's id, which "is not required or validated". Pure code without recursion.
+//! In: the JSON object of a document. Out: nothing, or the first [`Violation`] found, with the error
+//! code of the service. The rules are from
+//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>. A condition
+//! that this page does not state is not checked: for example, an end may be before its start, and
+//! `http` may contain anything. The time in a trace id is not checked either, because the page says
+//! that it "is not required or validated". Pure code without recursion.
 
 use super::{NAME_LENGTH_MAX, Violation, seconds, string, subsegments};
 use serde_json::{Map, Value};
 
-/// "Values must be strings (up to 250 characters) unless noted otherwise."
+/// Longest name of a subsegment, in characters. The rules say: "Values must be strings (up to 250
+/// characters) unless noted otherwise."
 const TEXT_LENGTH_MAX: usize = 250;
 
-/// Checks a whole document, embedded subsegments included.
+/// Checks a whole document, including all embedded subsegments.
 pub(super) fn check(root: &Map<String, Value>) -> Result<(), Violation> {
     let id = check_id(root)?;
     let fault = |(code, detail)| Violation { id: Some(id.to_owned()), code, detail };
@@ -32,14 +34,14 @@ pub(super) fn check(root: &Map<String, Value>) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What is wrong: the code, and a sentence.
+/// A broken rule: the error code, and a description.
 type Wrong = (&'static str, String);
 
 fn wrong<T>(code: &'static str, detail: &str) -> Result<T, Wrong> {
     Err((code, detail.to_owned()))
 }
 
-/// A value that is there: null is none.
+/// Returns the value of `key`. A null counts as a missing value.
 fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.get(key).filter(|value| !value.is_null())
 }
@@ -49,7 +51,7 @@ fn check_id(root: &Map<String, Value>) -> Result<&str, Violation> {
     match present(root, "id") {
         None => fault("MissingId", "No id"),
         Some(Value::String(id)) if is_hexadecimal(id, 16) => Ok(id),
-        Some(_) => fault("InvalidId", "The id is not one of 16 hexadecimal digits"),
+        Some(_) => fault("InvalidId", "The id is not 16 hexadecimal digits"),
     }
 }
 
@@ -58,7 +60,8 @@ fn check_trace_id(root: &Map<String, Value>) -> Result<(), Wrong> {
         None => wrong("MissingTraceId", "No trace_id"),
         Some(Value::String(id)) if is_trace_id(id) => Ok(()),
         Some(_) => {
-            wrong("InvalidTraceId", "The trace_id is not like 1-58406520-a006649127e371903a2de979")
+            let example = "1-58406520-a006649127e371903a2de979";
+            wrong("InvalidTraceId", &format!("The trace_id does not have the form of {example}"))
         }
     }
 }
@@ -73,10 +76,10 @@ fn check_name(object: &Map<String, Value>, is_segment: bool) -> Result<(), Wrong
         }
         Some(Value::String(name)) if is_segment && !name.chars().all(is_of_a_name) => wrong(
             "InvalidName",
-            "The name has other characters than letters, numbers, spaces and _.:/%&#=+\\-@",
+            "The name contains a character other than letters, numbers, spaces and _.:/%&#=+\\-@",
         ),
         Some(Value::String(_)) => Ok(()),
-        Some(_) => wrong("InvalidName", "The name is no string"),
+        Some(_) => wrong("InvalidName", "The name is not a string"),
     }
 }
 
@@ -103,16 +106,16 @@ fn check_times(object: &Map<String, Value>) -> Result<(), Wrong> {
 fn check_parent(root: &Map<String, Value>, is_segment: bool) -> Result<(), Wrong> {
     match present(root, "parent_id") {
         None if is_segment => Ok(()),
-        None => wrong("MissingParentId", "A subsegment of its own without a parent_id"),
+        None => wrong("MissingParentId", "A subsegment document without a parent_id"),
         Some(Value::String(id)) if is_hexadecimal(id, 16) => Ok(()),
-        Some(_) => wrong("InvalidParentId", "The parent_id is not one of 16 hexadecimal digits"),
+        Some(_) => wrong("InvalidParentId", "The parent_id is not 16 hexadecimal digits"),
     }
 }
 
 fn check_annotations(object: &Map<String, Value>) -> Result<(), Wrong> {
     match present(object, "annotations") {
         None | Some(Value::Object(_)) => Ok(()),
-        Some(_) => wrong("InvalidAnnotations", "The annotations are no object"),
+        Some(_) => wrong("InvalidAnnotations", "The annotations are not an object"),
     }
 }
 
@@ -120,7 +123,7 @@ fn check_subsegment(subsegment: &Map<String, Value>) -> Result<(), Wrong> {
     match present(subsegment, "id") {
         None => return wrong("MissingId", "No id"),
         Some(Value::String(id)) if is_hexadecimal(id, 16) => {}
-        Some(_) => return wrong("InvalidId", "The id is not one of 16 hexadecimal digits"),
+        Some(_) => return wrong("InvalidId", "The id is not 16 hexadecimal digits"),
     }
     check_name(subsegment, false)?;
     check_times(subsegment)?;
@@ -128,20 +131,21 @@ fn check_subsegment(subsegment: &Map<String, Value>) -> Result<(), Wrong> {
     children(subsegment).map(drop)
 }
 
-/// The embedded subsegments, all of which must be objects.
+/// Returns the directly embedded subsegments. All of them must be objects.
 fn children(object: &Map<String, Value>) -> Result<Vec<&Map<String, Value>>, Wrong> {
     match present(object, "subsegments") {
         None => Ok(Vec::new()),
         Some(Value::Array(list)) if list.iter().all(Value::is_object) => {
             Ok(subsegments(object).collect())
         }
-        Some(_) => wrong("InvalidSubsegments", "The subsegments are no list of objects"),
+        Some(_) => wrong("InvalidSubsegments", "The subsegments are not a list of objects"),
     }
 }
 
-/// The id of a subsegment, where it is short and plain enough to be repeated.
+/// Returns the id of a subsegment for an error message. An invalid id is not repeated, because it
+/// may be long or contain unsafe characters.
 fn shown(subsegment: &Map<String, Value>) -> &str {
-    string(subsegment, "id").filter(|id| is_hexadecimal(id, 16)).unwrap_or("without a good id")
+    string(subsegment, "id").filter(|id| is_hexadecimal(id, 16)).unwrap_or("without a valid id")
 }
 
 fn is_time(value: &Value) -> bool {
@@ -152,7 +156,7 @@ fn is_hexadecimal(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// `1-58406520-a006649127e371903a2de979`.
+/// Returns whether `text` has the form of `1-58406520-a006649127e371903a2de979`.
 pub(super) fn is_trace_id(text: &str) -> bool {
     let mut parts = text.split('-');
     parts.next() == Some("1")
@@ -161,7 +165,8 @@ pub(super) fn is_trace_id(text: &str) -> bool {
         && parts.next().is_none()
 }
 
-/// "Names can contain Unicode letters, numbers, and whitespace, and the following symbols".
+/// Returns whether a segment's name may contain the character. The rules say: "Names can contain
+/// Unicode letters, numbers, and whitespace, and the following symbols".
 fn is_of_a_name(character: char) -> bool {
     character.is_alphanumeric() || character.is_whitespace() || "_.:/%&#=+\\-@".contains(character)
 }
@@ -180,7 +185,7 @@ mod tests {
         check(value.as_object().unwrap()).err().map(|fault| fault.code)
     }
 
-    /// The code with one field changed, or taken away where it becomes null.
+    /// Returns the error code after one field was changed. A null removes the field.
     fn code_with(field: &str, value: Value) -> Option<&'static str> {
         let mut document = good();
         document[field] = value;

@@ -1,10 +1,10 @@
-//! The documents held, by trace.
+//! Stores documents by trace.
 //!
-//! In: documents that were taken. Out: [`Snapshot`]s, all or those of the traces that have changed
-//! since a revision, and the traces that have become quiet. Bounds: [`Limits`]. When full, the
-//! trace that was touched longest ago gives way as a whole, and inside one trace that is too large
-//! its oldest documents; both are counted. Pure code that asks no clock: the caller holds the lock
-//! and says what time it is.
+//! In: checked documents. Out: [`Snapshot`]s of all traces, of the traces that changed after a
+//! revision, or of the traces that have become quiet. Bound: [`Limits`]. When full: the store evicts
+//! the whole trace whose last document is the oldest. If a single trace is too large, the store
+//! evicts the oldest documents of that trace. Both evictions are counted. Thread: any; the caller
+//! holds the lock and passes the time.
 
 mod trace;
 
@@ -17,21 +17,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use trace::Trace;
 
-/// What the sandbox may hold.
+/// The bounds of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Traces held.
+    /// Largest number of traces.
     pub trace_count_max: usize,
-    /// Bytes of all documents held, with their fields.
+    /// Largest size of all documents with their parsed fields, in bytes.
     pub size_bytes_max: usize,
-    /// Documents held of one trace.
+    /// Largest number of documents in one trace.
     pub trace_document_count_max: usize,
-    /// Bytes of the documents held of one trace; the service keeps about 500 kB of one.
+    /// Largest size of the documents of one trace with their parsed fields, in bytes. The service
+    /// stores about 500 kB of a trace.
     pub trace_size_bytes_max: usize,
 }
 
 impl Default for Limits {
-    /// Ten thousand traces with 25 KiB each: several services, with what their SDKs say of them.
+    /// Returns limits for ten thousand traces of 25 KiB on average. A trace of several services with
+    /// the metadata that SDKs add has about this size.
     fn default() -> Self {
         Self {
             trace_count_max: 10_000,
@@ -42,54 +44,55 @@ impl Default for Limits {
     }
 }
 
-/// When something came.
+/// The time at which a document arrived, on two clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// For what becomes quiet.
+    /// Time on the monotonic clock. It decides when a trace becomes quiet.
     pub arrival: Instant,
-    /// In seconds since 1970.
+    /// Time on the wall clock, in seconds since 1970.
     pub wall_seconds: f64,
 }
 
 impl Moment {
-    /// This moment.
+    /// Returns the current time of both clocks.
     pub fn now() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { arrival: Instant::now(), wall_seconds: since_1970.as_secs_f64() }
     }
 }
 
-/// How full the store is, and what it has given up.
+/// The content of a store in numbers, and how much the store has evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// The revision of the last change.
+    /// Revision of the last change.
     pub revision: u64,
-    /// Traces held.
+    /// Number of traces in the store.
     pub trace_count: usize,
-    /// Documents held.
+    /// Number of documents in the store.
     pub document_count: usize,
-    /// Bytes of the documents held, with their fields.
+    /// Size of the documents with their parsed fields, in bytes.
     pub size_bytes: usize,
-    /// Traces held at most.
+    /// Largest number of traces.
     pub trace_count_max: usize,
-    /// Traces given up to keep the bounds.
+    /// Number of traces evicted so far.
     pub evicted_trace_count: u64,
-    /// Those of them that had not been taken as quiet.
+    /// Number of traces that were evicted before they were taken for drawing.
     pub evicted_unshown_count: u64,
-    /// Documents given up to keep the bounds, those of evicted traces included.
+    /// Number of documents evicted so far, including the documents of evicted traces.
     pub evicted_document_count: u64,
 }
 
-/// The store; see the module.
+/// A bounded store of documents by trace. See the module.
 #[derive(Debug)]
 pub struct Store {
     limits: Limits,
     traces: HashMap<Arc<str>, Trace>,
     /// Trace ids by the revision of their last change, the oldest first.
     by_revision: BTreeMap<u64, Arc<str>>,
-    /// Revisions of the traces that were not shown since.
+    /// Revisions of the traces that were not taken for drawing since their last change.
     unshown: BTreeSet<u64>,
-    /// The first revision; an earlier one is not from here.
+    /// First revision of this store. A smaller number is a revision of another process or from
+    /// before the store was cleared.
     first_revision: u64,
     revision: u64,
     document_count: usize,
@@ -100,7 +103,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty store whose revisions begin with `first_revision`, 1 at least.
+    /// Returns an empty store whose revisions begin with `first_revision`, or with 1 if that is 0.
     pub fn new(limits: Limits, first_revision: u64) -> Self {
         let first_revision = first_revision.max(1);
         Self {
@@ -118,7 +121,7 @@ impl Store {
         }
     }
 
-    /// How full it is.
+    /// Returns the content of the store in numbers.
     pub fn status(&self) -> Status {
         Status {
             revision: self.revision,
@@ -132,8 +135,10 @@ impl Store {
         }
     }
 
-    /// Keeps `document`; it replaces an earlier one with the same id in its trace, except that a
-    /// document in progress that arrives late does not replace the completed one.
+    /// Adds `document` to its trace.
+    ///
+    /// The document replaces an earlier document with the same id in the same trace. There is one
+    /// exception: a document in progress that arrives late does not replace the completed document.
     pub fn insert(&mut self, document: Document, now: Moment) {
         self.revision += 1;
         let revision = self.revision;
@@ -163,7 +168,8 @@ impl Store {
     }
 
     fn evict_oldest(&mut self) {
-        let (revision, id) = self.by_revision.pop_first().expect("over a bound: there is one");
+        let entry = self.by_revision.pop_first();
+        let (revision, id) = entry.expect("a store above a bound has at least one trace");
         self.evicted_unshown_count += u64::from(self.unshown.remove(&revision));
         if let Some(trace) = self.traces.remove(&id) {
             self.size_bytes -= trace.size_bytes();
@@ -173,8 +179,7 @@ impl Store {
         }
     }
 
-    /// Forgets all traces. Whoever asks for what is new since an earlier revision is told to start
-    /// again.
+    /// Removes all traces. [`Self::since`] then returns `None` for every earlier revision except 0.
     pub fn clear(&mut self) {
         self.traces.clear();
         self.by_revision.clear();
@@ -185,13 +190,15 @@ impl Store {
         self.first_revision = self.revision;
     }
 
-    /// A trace as it is now.
+    /// Returns a trace as it is now, or `None` if the store does not have it.
     pub fn get(&self, trace_id: &str) -> Option<Snapshot> {
         self.traces.get_key_value(trace_id).map(|(id, trace)| trace.snapshot(id))
     }
 
-    /// The traces that have changed after `revision`, the newest first; all of them for 0. `None`
-    /// when that revision is not one of this store, or from before it was cleared.
+    /// Returns the traces that changed after `revision`, the last change first. 0 returns all traces.
+    ///
+    /// Returns `None` if `revision` is not a revision of this store, or is from before the store was
+    /// cleared.
     pub fn since(&self, revision: u64) -> Option<Vec<Snapshot>> {
         let is_known = (self.first_revision..=self.revision).contains(&revision);
         if revision != 0 && !is_known {
@@ -201,20 +208,22 @@ impl Store {
         Some(changed.rev().filter_map(|(_, id)| self.get(id)).collect())
     }
 
-    /// All traces, the one changed last first.
+    /// Returns all traces, the last change first.
     pub fn all(&self) -> Vec<Snapshot> {
         self.newest(usize::MAX)
     }
 
-    /// The traces changed last, the newest first, `count_max` at most.
+    /// Returns at most `count_max` traces, the last change first.
     pub fn newest(&self, count_max: usize) -> Vec<Snapshot> {
         let ids = self.by_revision.values().rev().take(count_max);
         ids.filter_map(|id| self.get(id)).collect()
     }
 
-    /// Takes the traces that were not shown since their last document and got none for
-    /// `quiet_time`, the oldest first, `count_max` at most. A trace that gets another document
-    /// later is taken again.
+    /// Returns quiet traces for drawing, the oldest first, and marks them as shown.
+    ///
+    /// A trace is quiet if it received no document for `quiet_time`. The result has at most
+    /// `count_max` traces. A trace that was returned before is returned again only if another
+    /// document has arrived for it.
     pub fn take_quiet(
         &mut self,
         now: Instant,
@@ -229,7 +238,8 @@ impl Store {
         taken
     }
 
-    /// Takes every trace that was not shown since its last document, the oldest first.
+    /// Returns every trace that was not shown since its last document, the oldest first, and marks
+    /// these traces as shown.
     pub fn take_all(&mut self) -> Vec<Snapshot> {
         std::iter::from_fn(|| self.take_first_unshown()).collect()
     }
@@ -239,7 +249,8 @@ impl Store {
         self.get(self.by_revision.get(&revision)?)
     }
 
-    /// When the next trace becomes quiet, if nothing more arrives for it.
+    /// Returns the time at which the next trace becomes quiet if no other document arrives for it.
+    /// Returns `None` if all traces were shown.
     pub fn next_quiet(&self, quiet_time: Duration) -> Option<Instant> {
         let id = self.by_revision.get(self.unshown.first()?)?;
         self.traces.get(id).map(|trace| trace.touched_at() + quiet_time)

@@ -1,4 +1,4 @@
-//! Tests of the store: order, bounds, revisions, and what becomes quiet.
+//! Tests of the store: order, bounds, revisions, and quiet traces.
 
 use super::*;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn ids(store: &Store) -> Vec<String> {
 }
 
 #[test]
-fn beyond_the_count_of_traces_the_one_touched_longest_ago_gives_way() {
+fn beyond_the_count_of_traces_the_one_changed_longest_ago_is_evicted() {
     let now = now();
     let mut store = Store::new(Limits { trace_count_max: 2, ..Limits::default() }, 1);
     for (trace, id) in [("t1", "a"), ("t2", "b"), ("t1", "c"), ("t3", "d")] {
@@ -73,7 +73,7 @@ fn bytes_are_counted_and_bounded_whatever_arrives() {
 }
 
 #[test]
-fn a_document_larger_than_everything_is_given_up_and_does_not_hang_the_store() {
+fn a_document_larger_than_the_store_is_evicted_and_does_not_hang_the_store() {
     let limits = Limits { size_bytes_max: 10, ..Limits::default() };
     let mut store = Store::new(limits, 1);
     store.insert(plain("t", "a"), now());
@@ -127,7 +127,7 @@ fn a_trace_is_taken_once_it_is_quiet_and_again_after_another_document() {
 }
 
 #[test]
-fn what_has_changed_since_a_revision_comes_newest_first() {
+fn traces_changed_since_a_revision_come_newest_first() {
     let mut store = Store::new(Limits::default(), 1_000);
     let changed = |store: &Store, since| {
         let traces = store.since(since)?;
@@ -145,7 +145,7 @@ fn what_has_changed_since_a_revision_comes_newest_first() {
     assert_eq!((snapshot.updated_at, snapshot.is_cut), (1.8e9, false));
     assert_eq!(changed(&store, snapshot.revision), list(&["t1"]));
     assert_eq!(changed(&store, store.status().revision), list(&[]));
-    // Of another process, or of the time before the store was emptied.
+    // Revisions of another process.
     assert_eq!(changed(&store, 999), None);
     assert_eq!(changed(&store, store.status().revision + 1), None);
     let before = store.status().revision;
@@ -158,7 +158,7 @@ fn what_has_changed_since_a_revision_comes_newest_first() {
 }
 
 #[test]
-fn traces_that_give_way_before_they_were_taken_are_counted() {
+fn traces_that_are_evicted_before_they_were_shown_are_counted() {
     let mut store = Store::new(Limits { trace_count_max: 2, ..Limits::default() }, 1);
     for id in ["t1", "t2", "t3"] {
         store.insert(plain(id, "a"), now());

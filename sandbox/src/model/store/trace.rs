@@ -1,7 +1,8 @@
-//! The documents of one trace.
+//! Stores the documents of one trace.
 //!
-//! In: documents of a trace. Out: a [`Snapshot`] for the time after the lock. Bounds: those of
-//! [`Limits`] for one trace; the oldest documents give way.
+//! In: documents of the trace. Out: a [`Snapshot`], which the caller uses after it has released the
+//! lock. Bound: the two fields of [`Limits`] for one trace. When full: the oldest documents are
+//! evicted.
 
 use super::super::document::Document;
 use super::{Limits, Moment};
@@ -9,18 +10,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A trace as it was at one time.
+/// A copy of a trace at one time. The documents are shared with the store.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Its id.
+    /// Id of the trace.
     pub id: Arc<str>,
-    /// The revision of its last change.
+    /// Revision of the last change.
     pub revision: u64,
-    /// When its last document came, in seconds since 1970.
+    /// Arrival of the last document, in seconds since 1970.
     pub updated_at: f64,
-    /// Whether documents of it were given up because it was too large.
+    /// Whether documents were evicted because the trace was too large.
     pub is_cut: bool,
-    /// Its documents, in the order of their arrival.
+    /// The documents, in the order of their arrival.
     pub documents: Vec<Arc<Document>>,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Trace {
     documents: VecDeque<Arc<Document>>,
     size_bytes: usize,
     is_cut: bool,
-    /// Of its last change; its key in the store's order.
+    /// Revision of the last change. It is the key of the trace in the store's order.
     pub revision: u64,
     touched: Moment,
 }
@@ -68,7 +69,8 @@ impl Trace {
         }
     }
 
-    /// Looks through all documents: there are no more than a bound, and few of one trace.
+    /// Adds or replaces a document. The search is linear: a trace has few documents, and never more
+    /// than [`Limits::trace_document_count_max`].
     pub fn put(&mut self, document: Document) {
         let document = Arc::new(document);
         match self.documents.iter_mut().find(|held| held.id == document.id) {
@@ -85,7 +87,7 @@ impl Trace {
         }
     }
 
-    /// Gives up the oldest documents beyond the bounds of one trace; returns how many.
+    /// Evicts the oldest documents until the trace is within its bounds. Returns their number.
     pub fn shrink(&mut self, limits: &Limits) -> u64 {
         let mut count = 0;
         while self.documents.len() > limits.trace_document_count_max

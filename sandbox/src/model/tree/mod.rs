@@ -1,9 +1,10 @@
-//! A trace as a short tree for the terminal.
+//! Draws a trace as a short tree for a terminal.
 //!
-//! In: the documents of one trace. Out: lines of text, ready to print. Bounds: [`LINE_COUNT_MAX`]
-//! lines, [`DEPTH_MAX`] levels, [`NODE_COUNT_MAX`] segments looked at, each line's parts cut; what
-//! is left out is counted in a last line. Nothing here recurses, links that form a ring are cut,
-//! and every word from a document goes through [`text::clean`]. Pure code.
+//! In: the documents of one trace. Out: lines of text, ready to print. Bound: [`LINE_COUNT_MAX`]
+//! lines, [`DEPTH_MAX`] levels and [`NODE_COUNT_MAX`] segments and subsegments; long names and notes
+//! are cut. When full: the last line says how many segments are not shown. Links between parents and
+//! children that form a ring are cut. Every text from a document goes through [`text::clean`]. Pure
+//! code without recursion.
 
 use super::document::{self, Document, Flags, seconds, string};
 use super::text;
@@ -11,17 +12,19 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Lines below the first one.
+/// Largest number of lines below the first line.
 pub const LINE_COUNT_MAX: usize = 40;
-/// Levels printed; deeper ones are counted.
+/// Largest number of levels that are drawn. Deeper segments are only counted.
 pub const DEPTH_MAX: usize = 16;
-/// Segments and subsegments looked at.
+/// Largest number of segments and subsegments that are held while a tree is drawn.
 pub const NODE_COUNT_MAX: usize = 10_000;
 
+/// Longest name, in characters.
 const NAME_LENGTH_MAX: usize = 60;
+/// Longest note, in characters.
 const NOTE_LENGTH_MAX: usize = 80;
 
-/// One segment or subsegment; nodes refer to each other by index.
+/// One segment or subsegment. Nodes refer to each other by their index in [`Forest::nodes`].
 #[derive(Debug, Default)]
 struct Node {
     id: Option<String>,
@@ -31,7 +34,7 @@ struct Node {
     in_progress: bool,
     notes: Vec<String>,
     parent: Option<usize>,
-    /// The parent's id, for a document of its own.
+    /// Id of the parent. Only the root node of a document has this field.
     parent_id: Option<String>,
     children: Vec<usize>,
 }
@@ -41,11 +44,11 @@ struct Forest {
     nodes: Vec<Node>,
     roots: Vec<usize>,
     segment_count: usize,
-    /// Nodes beyond the bound.
+    /// Number of nodes that were left out because of [`NODE_COUNT_MAX`].
     omitted_count: usize,
 }
 
-/// Draws the tree of a trace; no newline at its end.
+/// Draws the tree of a trace. The text does not end with a newline.
 pub fn render(trace_id: &str, documents: &[Arc<Document>]) -> String {
     let mut forest = Forest::default();
     for document in documents {
@@ -58,9 +61,10 @@ pub fn render(trace_id: &str, documents: &[Arc<Document>]) -> String {
 }
 
 impl Forest {
-    /// Adds the nodes of one document, those of embedded subsegments below it.
+    /// Adds the nodes of one document: the segment itself, with its embedded subsegments below it.
     fn add(&mut self, document: &Document) {
-        // It was parsed before it was kept; parsing again now is cheaper than holding the values.
+        // The document is parsed a second time here. The store does not hold the JSON values because
+        // they would take more memory than the text.
         let Ok(Value::Object(root)) = serde_json::from_str(&document.text) else { return };
         self.segment_count += usize::from(!document.is_subsegment);
         let mut waiting = vec![(&root, None)];
@@ -79,7 +83,7 @@ impl Forest {
         }
     }
 
-    /// Finds the parent of each document that names one.
+    /// Links the root node of each document to its parent, which is part of another document.
     fn link(&mut self) {
         let mut by_id: HashMap<String, usize> = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
@@ -93,8 +97,10 @@ impl Forest {
         }
     }
 
-    /// Makes a root of one node of every ring: walks up from each node, and where a walk comes
-    /// back to itself it takes the link away.
+    /// Cuts every ring of parents, so that one node of the ring becomes a root.
+    ///
+    /// Walks up from each node. If a walk reaches a node that it has visited already, the last link
+    /// is removed.
     fn cut_rings(&mut self) {
         let mut seen_in_walk = vec![usize::MAX; self.nodes.len()];
         for walk in 0..self.nodes.len() {
@@ -111,7 +117,7 @@ impl Forest {
         }
     }
 
-    /// Collects the children of each node, by start.
+    /// Collects the children of each node, sorted by their start.
     fn sort(&mut self) {
         for index in 0..self.nodes.len() {
             match self.nodes[index].parent {
@@ -131,7 +137,7 @@ impl Forest {
     fn draw(&self, trace_id: &str) -> String {
         let mut tree = self.headline(trace_id);
         let mut drawn_count = 0;
-        // (node, what stands before its branch, levels above it, last of its siblings)
+        // (index of the node, text before its branch, its depth, whether it is the last sibling)
         let mut waiting: Vec<(usize, String, usize, bool)> = Vec::new();
         push_siblings(&mut waiting, &self.roots, "", 0);
         while let Some((index, before, depth, is_last)) = waiting.pop() {
@@ -175,7 +181,7 @@ impl Forest {
     }
 }
 
-/// Puts siblings on the stack so that the first one is drawn first.
+/// Pushes siblings on the stack in reverse order, so that the first sibling is drawn first.
 fn push_siblings(
     waiting: &mut Vec<(usize, String, usize, bool)>,
     siblings: &[usize],
@@ -218,7 +224,8 @@ impl Node {
     }
 }
 
-/// What is worth a word: the call, its status flag and the exception.
+/// Returns the notes of a line: the HTTP call, the AWS operation, the SQL query, the status flag and
+/// the first exception.
 fn notes(object: &Map<String, Value>) -> Vec<String> {
     let mut notes = Vec::new();
     let clean = |note: &str| text::clean(note, NOTE_LENGTH_MAX);
@@ -230,7 +237,7 @@ fn notes(object: &Map<String, Value>) -> Vec<String> {
         notes.push(clean(query));
     }
     let flags = Flags::of(object);
-    // A throttled call is an error too, and a fault is the worst; one word is enough.
+    // Only the most serious flag is shown. A throttled call also has the flag `error`.
     let flag = [(flags.fault, "fault"), (flags.throttle, "throttle"), (flags.error, "error")];
     notes.extend(flag.iter().find(|(is_set, _)| *is_set).map(|(_, word)| (*word).to_owned()));
     let exception = object.get("cause").and_then(|cause| cause.get("exceptions")?.get(0));
@@ -243,7 +250,7 @@ fn notes(object: &Map<String, Value>) -> Vec<String> {
     notes
 }
 
-/// `GET /checkout 200`, as far as it is known.
+/// Returns the known parts of an HTTP call, such as `GET /checkout 200`.
 fn http_note(object: &Map<String, Value>) -> Option<String> {
     let http = object.get("http")?;
     let part = |group: &str, key: &str| http.get(group).and_then(|group| group.get(key));
@@ -257,7 +264,10 @@ fn http_note(object: &Map<String, Value>) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-/// The path of a URL: no host (the name of the segment says it), no query (it may hold secrets).
+/// Returns the path of a URL.
+///
+/// The host is left out because the name of the segment shows it. The query is left out because it
+/// may contain secrets.
 fn path_of(url: &str) -> &str {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     match url.split_once("://") {

@@ -1,4 +1,4 @@
-//! Tests of the tree: what people see, and what hostile documents must not do.
+//! Tests of the tree: its text, its bounds, and hostile documents.
 
 use super::*;
 use serde_json::json;
