@@ -1,5 +1,11 @@
-//! The sandbox around the daemon: the local endpoint on the TCP port, its trees on standard
-//! output, and a few segments to begin with.
+//! Runs the daemon with the local endpoint of the sandbox (`xray sandbox`).
+//!
+//! In: the configuration and the flags of the sandbox. Out: a daemon that sends its segments to the
+//! endpoint on its own TCP port, and each quiet trace as a tree on standard output. With `--demo`, the
+//! sandbox sends a few segments to itself at the start. Bound: [`Limits`], and [`TEXT_COUNT_MAX`] texts
+//! that wait for standard output. When full: traces are evicted and texts are dropped; both are
+//! counted and logged. Thread: the runtime of the daemon, and a thread named `print` that writes to
+//! standard output.
 
 use super::flow::Flow;
 use super::{
@@ -33,32 +39,38 @@ use xrayd_sandbox::endpoint::{About, Sandbox, TraceFile, datagrams};
 use xrayd_sandbox::model::QUIET_TIME;
 use xrayd_sandbox::model::store::Limits;
 
-/// The region in the scope of signatures where the operator names none.
+/// Region of the signatures if the operator did not set one.
 pub const REGION: &str = "us-east-1";
 
-/// What the daemon signs with and the local endpoint checks: known to everybody, worth nothing.
+/// Returns the credentials of the sandbox. The daemon signs with them and the local endpoint checks
+/// them. They are public and give access to nothing else.
 pub fn credentials() -> Credentials {
     Credentials::new("xrayd-sandbox", "xrayd-sandbox-secret", None, None, "sandbox")
 }
 
-/// The local endpoint behind the daemon's own pages.
+/// The local endpoint. It answers the requests that the daemon's own paths do not answer.
 pub struct LocalService {
     sandbox: Sandbox,
+    /// Wakes [`Self::watch`] after each answered request.
     answered: Notify,
     output: Output,
 }
 
-/// Standard output, written by a thread of its own: a reader that does not read, such as a paused
-/// terminal, must not keep the daemon from its work. What does not fit in between is left out.
+/// A writer to standard output with a separate thread.
+///
+/// A reader that does not read, such as a paused terminal, must not block the daemon. If too many
+/// texts wait, new texts are dropped and counted.
 struct Output {
     writer: NonBlocking,
     _flushed_at_the_end: WorkerGuard,
 }
 
-/// Texts that wait for standard output at most: more than the sandbox has traces.
+/// Largest number of texts that wait for standard output. It is larger than the number of traces that
+/// the sandbox stores.
 const TEXT_COUNT_MAX: usize = 16 * 1024;
 
-/// Trees drawn before others have their turn on the thread: some milliseconds of work.
+/// Largest number of trees drawn before other tasks of the thread can run. Drawing them takes a few
+/// milliseconds.
 const TREES_PER_TURN: usize = 64;
 
 const MEGABYTE: usize = 1024 * 1024;
@@ -72,7 +84,7 @@ impl Output {
         Self { writer, _flushed_at_the_end: guard }
     }
 
-    /// When nobody reads it any more there is nobody to tell.
+    /// Prints a text and a newline. A write error is ignored: the reader has closed the output.
     fn print(&self, text: &str) {
         let _ = self.writer.clone().write_all(format!("{text}\n").as_bytes());
     }
@@ -82,15 +94,15 @@ impl Output {
     }
 }
 
-/// What the page tells of the sandbox, and the names that it answers to.
+/// Returns the addresses and the region that the page shows, and the allowed values of `Host`.
 pub fn about(
     udp_address: SocketAddr,
     tcp_address: SocketAddr,
     region: &str,
     allowed_hosts: &[String],
 ) -> About {
-    // An address is no name that could be made to lead elsewhere, and this one is asked by the
-    // daemon itself.
+    // The address of the sandbox is always allowed: the daemon itself uses it, and DNS rebinding does
+    // not work with an address.
     let own = [tcp_address.ip().to_string(), format!("[{}]", tcp_address.ip())];
     About {
         udp_address: udp_address.to_string(),
@@ -100,7 +112,11 @@ pub fn about(
     }
 }
 
-/// Runs the daemon against the endpoint in this process.
+/// Runs the daemon with the local endpoint until it is stopped.
+///
+/// # Errors
+///
+/// Returns an error if the TCP port, the file of `--keep` or the daemon's flow cannot be started.
 pub async fn run(
     config: &Config,
     environment: &Environment,
@@ -158,7 +174,8 @@ pub async fn run(
 }
 
 impl LocalService {
-    /// An endpoint with the traces of `keep`.
+    /// Returns an endpoint. If there is a trace file, its traces are read, and new traces are stored
+    /// in it.
     pub fn new(about: About, file: Option<TraceFile>) -> Self {
         let sandbox = Sandbox::with(credentials(), about, Limits::default());
         let sandbox = match file {
@@ -168,8 +185,8 @@ impl LocalService {
         Self { sandbox, answered: Notify::new(), output: Output::new() }
     }
 
-    /// Prints each trace as a tree when nothing more has come for it in a while, if it `prints`,
-    /// and says when traces have given way; never ends.
+    /// Prints each quiet trace as a tree (if `prints` is set), and logs a warning when traces were
+    /// evicted. Never returns.
     pub async fn watch(self: Arc<Self>, prints: bool) {
         let mut evicted_count = 0;
         loop {
@@ -201,7 +218,7 @@ impl LocalService {
         if count > *said_count {
             EVICTED.log(|more| {
                 warn!(
-                    "The sandbox is full: its oldest traces give way, {count} so far. It holds \
+                    "The sandbox is full and evicts its oldest traces: {count} so far. It holds \
                      {} traces, {} MB of documents{more}",
                     status.trace_count,
                     status.size_bytes / MEGABYTE
@@ -211,7 +228,8 @@ impl LocalService {
         }
     }
 
-    /// Prints the traces that have not been quiet for long enough, and says what was left out.
+    /// Prints the traces that are not quiet yet, and logs how many traces were not shown. Does nothing
+    /// if `prints` is not set.
     pub fn finish(&self, prints: bool) {
         if !prints {
             return;
@@ -221,20 +239,22 @@ impl LocalService {
         }
         let left_out_count = self.output.left_out_count();
         if left_out_count > 0 {
-            warn!("{left_out_count} traces were not shown: standard output was not read in time");
+            warn!(
+                "{left_out_count} traces were not shown: standard output was not read fast enough"
+            );
         }
         let evicted_count = self.sandbox.status().evicted_unshown_count;
         if evicted_count > 0 {
             warn!(
-                "{evicted_count} traces were not shown: they had given way before they were quiet"
+                "{evicted_count} traces were not shown: they were evicted before they were quiet"
             );
         }
     }
 
-    /// Says how to use the sandbox.
+    /// Prints how to use the sandbox.
     pub fn welcome(&self, udp_address: SocketAddr, tcp_address: SocketAddr) {
         self.output.print(&format!(
-            "The sandbox is ready. Point an X-Ray SDK at it and see its traces here:\n\
+            "The sandbox is ready. Configure an X-Ray SDK to send its traces here:\n\
              \n    AWS_XRAY_DAEMON_ADDRESS=\"tcp:{tcp_address} udp:{udp_address}\"\n\
              \nIn a browser: http://{tcp_address}/    As JSON: http://{tcp_address}/traces    \
              Counters: http://{tcp_address}/metrics    Stop: Ctrl-C\n",
@@ -257,11 +277,11 @@ impl Fallback for LocalService {
     }
 }
 
-/// Sends the demo's segments, as an SDK would.
+/// Sends the segments of the demo through UDP, like an SDK.
 ///
 /// # Errors
 ///
-/// When the system refuses a socket.
+/// Returns an error if the socket cannot be opened or used.
 pub fn send_demo(udp_address: SocketAddr) -> io::Result<()> {
     let any: SocketAddr = match udp_address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

@@ -1,4 +1,7 @@
-//! Whether an expression is true of a trace.
+//! Evaluates a filter expression for a trace.
+//!
+//! In: an expression and the summary of a trace. Out: whether the expression matches the trace. Bound:
+//! the depth of the expression, and the size of the trace. Pure code.
 
 use super::{
     AnnotationTest, Comparison, Expression, Flag, NumberField, Selector, Test, TextComparison,
@@ -10,13 +13,13 @@ use crate::model::document::{Annotation, Document, Facts, Flags, Http, Part};
 use std::cell::OnceCell;
 
 impl Expression {
-    /// Whether the trace is meant.
+    /// Returns whether the expression matches the trace.
     pub fn is_true_of(&self, summary: &Summary<'_>) -> bool {
         let trace = Trace { summary, hops: OnceCell::new() };
         self.holds(&trace, Subject::Trace)
     }
 
-    /// No deeper than it was parsed.
+    /// Evaluates the expression recursively. The parser has bounded the depth.
     fn holds<'a>(&self, trace: &Trace<'a>, subject: Subject<'a>) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.holds(trace, subject)),
@@ -27,9 +30,10 @@ impl Expression {
     }
 }
 
-/// A trace, and who called whom in it, which few expressions ask for.
+/// A trace, and the calls between its services.
 struct Trace<'a> {
     summary: &'a Summary<'a>,
+    /// The calls. They are computed only when the expression uses them, which is rare.
     hops: OnceCell<Vec<Hop<'a>>>,
 }
 
@@ -39,12 +43,12 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// What is asked.
+/// The subject of a test.
 #[derive(Clone, Copy)]
 enum Subject<'a> {
-    /// The trace, which stands for its first segment.
+    /// The whole trace. Most fields are those of its root segment.
     Trace,
-    /// A service that was reached: its segment, if it sent one, and the part that tells of it.
+    /// A called service: its segment (if it sent one), and the part with the fields of the call.
     Reached(Option<&'a Document>, &'a Part),
 }
 
@@ -116,7 +120,7 @@ impl<'a> Subject<'a> {
         match (flag, self) {
             (Flag::Error, _) => flags.error,
             (Flag::Fault, _) => flags.fault,
-            // "One or more of the segment documents", as the summary's HasThrottle.
+            // The flag may be set in any segment, as for HasThrottle in `GetTraceSummaries`.
             (Flag::Throttle, Self::Trace) => trace.summary.flags.throttle,
             (Flag::Throttle, Self::Reached(..)) => flags.throttle,
             (Flag::Partial, Self::Trace) => trace.summary.in_progress,
@@ -137,7 +141,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The values of a field; several where the segments of a trace have several.
+    /// Returns the values of a field. Some fields have a value for each segment of a trace.
     fn texts(self, trace: &Trace<'a>, field: TextField) -> Vec<&'a str> {
         let http = self.http(trace);
         let one = match field {
@@ -181,7 +185,8 @@ impl<'a> Subject<'a> {
 }
 
 impl AnnotationTest {
-    /// Values of another type are unequal to what is asked for, and nothing else.
+    /// Returns whether the values of an annotation fulfil the test. A value of another type fulfils
+    /// only the comparison `!=`.
     fn holds(&self, values: &[&Annotation]) -> bool {
         let number = |value: &Annotation| match value {
             Annotation::Number(number) => Some(*number),
@@ -212,7 +217,7 @@ impl AnnotationTest {
     }
 }
 
-#[expect(clippy::float_cmp, reason = "who asks for a number means that one")]
+#[expect(clippy::float_cmp, reason = "`=` in an expression compares numbers exactly")]
 fn compare(value: f64, comparison: Comparison, other: f64) -> bool {
     match comparison {
         Comparison::Equal => value == other,
@@ -224,7 +229,8 @@ fn compare(value: f64, comparison: Comparison, other: f64) -> bool {
     }
 }
 
-/// Whether one of the values compares so; what has no value is not unequal to anything either.
+/// Returns whether the comparison holds for any of the values. `!=` must hold for all values. Without
+/// a value, no comparison holds, not even `!=`.
 fn compare_texts(values: &[&str], comparison: TextComparison, other: &str) -> bool {
     let holds = |value: &&str| match comparison {
         TextComparison::Equal => *value == other,

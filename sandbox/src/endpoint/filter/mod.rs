@@ -1,10 +1,10 @@
-//! Filter expressions: which traces are meant.
+//! Parses and evaluates filter expressions, which select traces.
 //!
 //! In: the text of an expression, such as
-//! `service("shop") { fault } AND http.url CONTAINS "/cart"`. Out: an [`Expression`] that says of a
-//! trace whether it is meant, or an [`Error`] with the position. The language is that of
-//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-filters.html>; root causes and
-//! groups are left out. Bounds: [`LENGTH_MAX`] and [`DEPTH_MAX`]. Pure code.
+//! `service("shop") { fault } AND http.url CONTAINS "/cart"`. Out: an [`Expression`] that can be
+//! evaluated for a trace, or an [`Error`] with a position. The language is documented in
+//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-filters.html>. Root causes and
+//! groups are not supported. Bound: [`LENGTH_MAX`] and [`DEPTH_MAX`]. Pure code.
 //!
 //! ```text
 //! any     = all { OR all }
@@ -28,96 +28,99 @@ pub use parse::Error;
 /// Longest expression, in bytes.
 pub const LENGTH_MAX: usize = 4_096;
 
-/// Parentheses, braces and negations inside of each other.
+/// Largest number of nested parentheses, braces and negations.
 pub const DEPTH_MAX: usize = 32;
 
-/// What is asked of a trace.
+/// A parsed expression.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expression {
-    /// All of two or more.
+    /// All of two or more expressions must be true.
     All(Vec<Expression>),
-    /// At least one of two or more.
+    /// At least one of two or more expressions must be true.
     Any(Vec<Expression>),
-    /// Not this one.
+    /// The expression must be false.
     Not(Box<Expression>),
     /// A single test.
     Test(Test),
 }
 
-/// A single test. Of a trace it asks the segment that the trace began with, inside of braces the
-/// segment or call at hand.
+/// A single test.
+///
+/// Outside of braces, the test is about the trace, and most fields are those of its root segment.
+/// Inside the braces of `service` or `edge`, the test is about that segment or call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Test {
-    /// Whether a flag is as given.
+    /// A flag must have the given value.
     Flag(Flag, bool),
-    /// How a number compares.
+    /// The comparison of a number must hold.
     Number(NumberField, Comparison, f64),
-    /// How a text compares.
+    /// The comparison of a text must hold.
     Text(TextField, TextComparison, String),
-    /// How an annotation with this key compares, or that there is one which is not false.
+    /// The test of an annotation with this key must hold. Without a test, the annotation must exist
+    /// and must not be `false`.
     Annotation(String, Option<AnnotationTest>),
-    /// That a service was reached, with a segment or call that the filter is true of.
+    /// A selected service must be called, and the expression must be true for its segment or call.
     Service(Selector, Option<Box<Expression>>),
-    /// That one service was called by another, with a call that the filter is true of.
+    /// The first service must call the second one, and the expression must be true for the call.
     Edge(Selector, Selector, Option<Box<Expression>>),
 }
 
-/// What is true or false.
+/// A field that is true or false.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
-    /// Neither error nor fault, and a status of 2xx if there is one.
+    /// No flag is set, and the HTTP status (if any) is 2xx.
     Ok,
-    /// 4xx.
+    /// A client error (4xx).
     Error,
-    /// 429.
+    /// A throttled request (429).
     Throttle,
-    /// 5xx.
+    /// A server fault (5xx).
     Fault,
-    /// Something is in progress.
+    /// The trace or the segment is in progress.
     Partial,
 }
 
-/// What is a number.
+/// A field with a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberField {
-    /// Seconds to the response.
+    /// Duration of the root segment, in seconds.
     ResponseTime,
-    /// Seconds to the end of all work.
+    /// Duration of the whole trace, in seconds.
     Duration,
-    /// The status of the response.
+    /// HTTP status of the response.
     HttpStatus,
 }
 
-/// What is a text.
+/// A field with a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextField {
-    /// The whole address of the request.
+    /// Full URL of the request.
     HttpUrl,
-    /// `GET` and the like.
+    /// HTTP method, such as `GET`.
     HttpMethod,
-    /// What the client calls itself.
+    /// User agent of the client.
     HttpUserAgent,
-    /// The client's address.
+    /// IP address of the client.
     HttpClientIp,
-    /// The user of any segment.
+    /// User of any segment.
     User,
-    /// The trace's id.
+    /// Id of the trace.
     Id,
-    /// The service's name.
+    /// Name of the service.
     Name,
-    /// The service's type.
+    /// Type of the service.
     Type,
-    /// The zone that any segment ran in.
+    /// Availability zone of any segment.
     AvailabilityZone,
-    /// The instance that any segment ran on.
+    /// EC2 instance of any segment.
     InstanceId,
-    /// The resource that any segment ran on.
+    /// ARN of the resource of any segment.
     ResourceArn,
 }
 
-/// How numbers compare.
+/// A comparison of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names explain the variants")]
 pub enum Comparison {
     Equal,
     Unequal,
@@ -127,9 +130,9 @@ pub enum Comparison {
     GreaterOrEqual,
 }
 
-/// How texts compare.
+/// A comparison of texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names explain the variants")]
 pub enum TextComparison {
     Equal,
     Unequal,
@@ -138,23 +141,23 @@ pub enum TextComparison {
     EndsWith,
 }
 
-/// How an annotation compares, which has one of three types.
+/// A test of an annotation. The value of an annotation has one of three types.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AnnotationTest {
-    /// With true or false.
+    /// The value must be this boolean.
     Flag(bool),
-    /// With a number.
+    /// The comparison with a number must hold.
     Number(Comparison, f64),
-    /// With a text.
+    /// The comparison with a text must hold.
     Text(TextComparison, String),
 }
 
-/// Which services are meant: those with this name and this type, where one is given.
+/// Selects services by name and type. A field that is `None` matches every service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// The name.
+    /// Name of the service.
     pub name: Option<String>,
-    /// The type.
+    /// Type of the service.
     pub type_name: Option<String>,
 }
 
@@ -186,7 +189,7 @@ const TEXTS: &[(&str, TextField)] = &[
     ("resource.arn", TextField::ResourceArn),
 ];
 
-/// The longer ones first, since a shorter one may begin them.
+/// The signs of the comparisons. A longer sign comes before the shorter sign that it begins with.
 const COMPARISONS: &[(&str, Comparison)] = &[
     ("!=", Comparison::Unequal),
     ("<=", Comparison::LessOrEqual),
@@ -204,7 +207,11 @@ const TEXT_COMPARISONS: &[(&str, TextComparison)] = &[
     ("ENDSWITH", TextComparison::EndsWith),
 ];
 
-/// The spelling of a value in one of these tables.
+/// Returns the spelling of a value in one of these tables.
+///
+/// # Panics
+///
+/// Panics if the table does not contain the value. The tables contain all values of their types.
 fn spelling<T: PartialEq>(table: &'static [(&'static str, T)], value: &T) -> &'static str {
     let found = table.iter().find(|(_, known)| known == value);
     found.map(|(name, _)| *name).expect("every value has a spelling")

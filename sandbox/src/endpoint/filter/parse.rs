@@ -1,47 +1,50 @@
-//! From text to an expression: a recursive descent that goes no deeper than [`DEPTH_MAX`].
+//! Parses the text of a filter expression, by recursive descent.
+//!
+//! In: text. Out: an [`Expression`], or an [`Error`] with a position. Bound: [`LENGTH_MAX`] bytes and
+//! a recursion of [`DEPTH_MAX`] levels. Pure code.
 
 use super::{
     AnnotationTest, COMPARISONS, Comparison, DEPTH_MAX, Expression, FLAGS, LENGTH_MAX, NUMBERS,
     Selector, TEXT_COMPARISONS, TEXTS, Test, TextComparison,
 };
 
-/// Why a text is no filter expression.
+/// A syntax error in a filter expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid filter expression at character {position}: {problem}")]
 pub struct Error {
-    /// The character at which it goes wrong, counted from 1.
+    /// Position of the error, in characters, counted from 1.
     pub position: usize,
-    /// What is wrong there.
+    /// Description of the error.
     pub problem: String,
 }
 
 impl Expression {
-    /// Reads an expression.
+    /// Parses an expression.
     ///
     /// # Errors
     ///
-    /// When it is none, is too long, or nests too deeply.
+    /// Returns an error if the text is not an expression, is too long, or is nested too deeply.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut parser = Parser { text, at: 0, depth: 0, is_inside: false };
         if text.len() > LENGTH_MAX {
-            return parser.fail(format!("it has more than {LENGTH_MAX} bytes"));
+            return parser.fail(format!("the expression is longer than {LENGTH_MAX} bytes"));
         }
         let expression = parser.any()?;
         parser.skip_space();
         if parser.at < text.len() {
-            return parser.fail("there is more than an expression");
+            return parser.fail("unexpected text after the expression");
         }
         Ok(expression)
     }
 
-    /// All of these; one alone stands for itself.
+    /// Joins expressions with `AND`. A single expression is returned unchanged.
     pub(super) fn all(parts: Vec<Self>) -> Self {
         let flat = |part| if let Self::All(parts) = part { parts } else { vec![part] };
         let mut parts: Vec<Self> = parts.into_iter().flat_map(flat).collect();
         if parts.len() == 1 { parts.remove(0) } else { Self::All(parts) }
     }
 
-    /// Any of these; one alone stands for itself.
+    /// Joins expressions with `OR`. A single expression is returned unchanged.
     pub(super) fn any(parts: Vec<Self>) -> Self {
         let flat = |part| if let Self::Any(parts) = part { parts } else { vec![part] };
         let mut parts: Vec<Self> = parts.into_iter().flat_map(flat).collect();
@@ -49,7 +52,8 @@ impl Expression {
     }
 }
 
-/// Keywords of the service that are about root causes and groups.
+/// Returns whether a keyword is about root causes or groups. The service has these keywords, and the
+/// sandbox does not.
 fn is_left_out(keyword: &str) -> bool {
     keyword.starts_with("rootcause")
         || keyword.starts_with("group")
@@ -59,10 +63,10 @@ fn is_left_out(keyword: &str) -> bool {
 
 struct Parser<'a> {
     text: &'a str,
-    /// In bytes, at the beginning of a character.
+    /// Position in bytes. It is always at the beginning of a character.
     at: usize,
     depth: usize,
-    /// Inside of the braces of a service or an edge.
+    /// Whether the position is inside the braces of `service` or `edge`.
     is_inside: bool,
 }
 
@@ -77,7 +81,7 @@ impl<'a> Parser<'a> {
 
     fn all(&mut self) -> Result<Expression, Error> {
         let mut parts = vec![self.one()?];
-        // `AND` may be left out.
+        // `AND` is optional.
         while self.take_word("AND") || self.begins_another() {
             parts.push(self.one()?);
         }
@@ -103,7 +107,7 @@ impl<'a> Parser<'a> {
 
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         if self.depth == DEPTH_MAX {
-            return self.fail(format!("it nests more than {DEPTH_MAX} levels deep"));
+            return self.fail(format!("the expression has more than {DEPTH_MAX} levels"));
         }
         self.depth += 1;
         let parsed = inner(self);
@@ -135,7 +139,7 @@ impl<'a> Parser<'a> {
         match &*keyword {
             "service" | "edge" if self.is_inside => {
                 self.at = start;
-                self.fail(format!("there can be no {keyword} inside of braces"))
+                self.fail(format!("{keyword} is not allowed inside braces"))
             }
             "service" => {
                 let [service] = self.selectors()?;
@@ -151,10 +155,10 @@ impl<'a> Parser<'a> {
                     self.fail("a keyword is missing, such as ok, responsetime or service")
                 } else if is_left_out(&keyword) {
                     self.fail(format!(
-                        "the sandbox does not have {word}: no root causes, no groups"
+                        "the sandbox does not have {word}: it has no root causes and no groups"
                     ))
                 } else {
-                    self.fail(format!("{word:?} is no keyword that is known here"))
+                    self.fail(format!("{word:?} is not a known keyword"))
                 }
             }
         }
@@ -182,7 +186,9 @@ impl<'a> Parser<'a> {
             String::new()
         };
         if key.is_empty() {
-            return self.fail("the annotation's key is missing: annotation.key or annotation[key]");
+            return self.fail(
+                "the key of the annotation is missing: write annotation.key or annotation[key]",
+            );
         }
         Ok(Test::Annotation(key, self.annotation_test()?))
     }
@@ -217,7 +223,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The nodes in parentheses: as many as there may be, the rest of them any.
+    /// Parses at most `COUNT` selectors in parentheses. A missing selector matches every service.
     fn selectors<const COUNT: usize>(&mut self) -> Result<[Selector; COUNT], Error> {
         let mut selectors = std::array::from_fn(|_| Selector::default());
         self.expect("(")?;
@@ -249,7 +255,7 @@ impl<'a> Parser<'a> {
             let field = match key {
                 "name" => &mut selector.name,
                 "type" => &mut selector.type_name,
-                // There is one account here.
+                // The sandbox has only one account, so the account id is ignored.
                 "account.id" => &mut None,
                 _ => return self.fail("name:, type: or account.id: is missing"),
             };
@@ -264,7 +270,7 @@ impl<'a> Parser<'a> {
         Ok(selector)
     }
 
-    /// The expression in braces, if there is one.
+    /// Parses the optional expression in braces.
     fn filter(&mut self) -> Result<Option<Box<Expression>>, Error> {
         if !self.take("{") {
             return Ok(None);
@@ -276,7 +282,7 @@ impl<'a> Parser<'a> {
         Ok(Some(Box::new(inner)))
     }
 
-    /// `= true` and the like, if it is there.
+    /// Parses an optional comparison with `true` or `false`, such as `= true`.
     fn take_boolean(&mut self) -> Result<Option<bool>, Error> {
         let is_equal = if self.take("!=") {
             false
@@ -327,7 +333,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A text in quotation marks; a backslash takes the meaning from the character behind it.
+    /// Parses a text in quotation marks. A backslash escapes the next character.
     fn string(&mut self) -> Result<String, Error> {
         self.skip_space();
         let mut characters = self.rest().char_indices();
@@ -345,7 +351,7 @@ impl<'a> Parser<'a> {
                 _ => text.push(character),
             }
         }
-        self.fail("the quotation mark has no other one that ends the text")
+        self.fail("the closing quotation mark is missing")
     }
 
     fn rest(&self) -> &'a str {
@@ -356,13 +362,14 @@ impl<'a> Parser<'a> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// The word that begins here: letters, digits, underscores and dots.
+    /// Returns the word at the position: letters, digits, underscores and dots.
     fn word(&self) -> &'a str {
         let rest = self.rest();
         let is_of_it = |character: char| character.is_alphanumeric() || "_.".contains(character);
         &rest[..rest.find(|character| !is_of_it(character)).unwrap_or(rest.len())]
     }
 
+    /// Skips a sign. Returns false if the text does not continue with this sign.
     fn take(&mut self, sign: &str) -> bool {
         self.skip_space();
         let is_there = self.rest().starts_with(sign);
@@ -370,7 +377,8 @@ impl<'a> Parser<'a> {
         is_there
     }
 
-    /// Takes a whole word, in capitals or not.
+    /// Skips a whole word, in upper or lower case. Returns false if the text does not continue with
+    /// this word.
     fn take_word(&mut self, word: &str) -> bool {
         self.skip_space();
         let is_there = self.word().eq_ignore_ascii_case(word);

@@ -1,4 +1,6 @@
-//! From an expression to text that reads as the same one.
+//! Formats a filter expression as text.
+//!
+//! In: an expression. Out: text that the parser turns into the same expression. Pure code.
 
 use super::{
     AnnotationTest, COMPARISONS, Expression, FLAGS, NUMBERS, Selector, TEXT_COMPARISONS, TEXTS,
@@ -30,7 +32,7 @@ fn join(out: &mut Formatter<'_>, parts: &[Expression], between: &str) -> Result 
     Ok(())
 }
 
-/// Lists inside of something else stand in parentheses.
+/// Writes an operand. A list of operands inside another expression is written in parentheses.
 fn operand(out: &mut Formatter<'_>, part: &Expression) -> Result {
     match part {
         Expression::All(_) | Expression::Any(_) => write!(out, "({part})"),

@@ -1,4 +1,4 @@
-//! Tests of filter expressions: reading, writing, positions, and what is true of a trace.
+//! Tests of filter expressions: parsing, formatting, error positions, and evaluation.
 
 use super::*;
 use crate::endpoint::summary::Summary;
@@ -19,7 +19,8 @@ fn trace(values: &[Value]) -> Snapshot {
     Snapshot { id, revision: 1, updated_at: 0.0, is_cut: false, documents }
 }
 
-/// A shop that answers 404 in 2 s, calls an inventory that fails, and a table that throttles.
+/// Returns a trace of a shop that answers 404 after 2 s. The shop calls an inventory, which fails, and
+/// a table, which throttles.
 fn shop() -> Snapshot {
     trace(&[
         json!({"id": "00000000000000a1", "name": "shop", "origin": "AWS::EC2::Instance",
@@ -46,7 +47,7 @@ fn is_true(text: &str, trace: &Snapshot) -> bool {
 }
 
 #[test]
-fn what_is_true_of_a_trace_is_found() {
+fn a_trace_matches_expressions_that_are_true() {
     let trace = shop();
     for text in [
         "error",
@@ -104,7 +105,7 @@ fn what_is_true_of_a_trace_is_found() {
 }
 
 #[test]
-fn what_is_true_of_a_service_or_a_call_is_found() {
+fn a_trace_matches_expressions_about_services_and_calls() {
     let trace = shop();
     for text in [
         "service(\"shop\")",
@@ -136,7 +137,7 @@ fn what_is_true_of_a_service_or_a_call_is_found() {
 }
 
 #[test]
-fn what_is_not_true_of_a_trace_is_not_found() {
+fn a_trace_does_not_match_expressions_that_are_false() {
     let trace = shop();
     for text in [
         "ok",
@@ -181,7 +182,7 @@ fn what_is_not_true_of_a_trace_is_not_found() {
 }
 
 #[test]
-fn a_trace_without_what_is_asked_for_is_not_found_either_way() {
+fn a_trace_without_a_field_matches_no_comparison_of_the_field() {
     let open = trace(&[json!({"name": "n", "start_time": 1.0, "in_progress": true})]);
     for text in [
         "responsetime > 0",
@@ -216,13 +217,13 @@ fn and_binds_more_tightly_than_or_and_not_more_than_both() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_position() {
+fn an_error_has_its_position() {
     for (text, position, problem) in [
         ("", 1, "a keyword is missing"),
         ("   ", 4, "a keyword is missing"),
-        ("okay", 1, "\"okay\" is no keyword"),
+        ("okay", 1, "\"okay\" is not a known keyword"),
         ("ok AND", 7, "a keyword is missing"),
-        ("ok )", 4, "there is more than an expression"),
+        ("ok )", 4, "unexpected text after the expression"),
         ("(ok", 4, ") is missing"),
         ("ok = maybe", 6, "true or false is missing"),
         ("duration", 9, "=, !=, <, <=, > or >= is missing"),
@@ -231,11 +232,11 @@ fn what_is_wrong_is_said_with_its_position() {
         ("duration > 1e999", 12, "a number is missing"),
         ("http.url = cart", 12, "a text in quotation marks is missing"),
         ("http.url > \"x\"", 10, "CONTAINS, BEGINSWITH or ENDSWITH is missing"),
-        ("http.url = \"größe", 12, "the quotation mark has no other one"),
-        ("user = \"größe\" AND x", 20, "\"x\" is no keyword"),
-        ("annotation", 11, "the annotation's key is missing"),
-        ("annotation.", 12, "the annotation's key is missing"),
-        ("annotation[] = 1", 13, "the annotation's key is missing"),
+        ("http.url = \"größe", 12, "the closing quotation mark is missing"),
+        ("user = \"größe\" AND x", 20, "\"x\" is not a known keyword"),
+        ("annotation", 11, "the key of the annotation is missing"),
+        ("annotation.", 12, "the key of the annotation is missing"),
+        ("annotation[] = 1", 13, "the key of the annotation is missing"),
         ("annotation[x = 1", 17, "] is missing"),
         ("annotation.x = y", 16, "a number is missing"),
         ("annotation.x CONTAINS 1", 23, "a text in quotation marks is missing"),
@@ -245,7 +246,7 @@ fn what_is_wrong_is_said_with_its_position() {
         ("edge(\"a\" \"b\")", 10, ", is missing"),
         ("service() { fault", 18, "} is missing"),
         ("service() {}", 12, "a keyword is missing"),
-        ("service() { service() }", 13, "there can be no service inside of braces"),
+        ("service() { service() }", 13, "service is not allowed inside braces"),
         ("service(id(host: \"x\"))", 12, "name:, type: or account.id: is missing"),
         ("group.name = \"x\"", 1, "the sandbox does not have group.name"),
     ] {

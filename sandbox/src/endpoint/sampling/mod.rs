@@ -1,10 +1,12 @@
-//! The sampling rules and the quotas given out of them.
+//! Stores the sampling rules, and shares the reservoir of each rule among its clients.
 //!
-//! In: rules to add, change and take away, and the statistics of clients. Out: records of rules,
-//! and [`Target`]s. Bounds: [`RULE_COUNT_MAX`] rules, [`CLIENT_COUNT_MAX`] clients of a rule.
-//! Pure code: the caller holds the lock and says what time it is.
+//! In: rules to add, change and remove, and the statistics of clients. Out: records of rules, and
+//! [`Target`]s. Bound: [`RULE_COUNT_MAX`] rules, [`CLIENT_COUNT_MAX`] clients of a rule. When full:
+//! a new rule is refused; a new client gets a quota but is not counted. Thread: any; the caller holds
+//! the lock and passes the time.
 //!
-//! A rule's reservoir is for all clients together, so each that has asked lately gets its part.
+//! The reservoir of a rule is a number of requests a second for all clients together. Each client that
+//! has asked recently gets a part of it.
 
 mod rule;
 
@@ -15,48 +17,48 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Rules beside the default one; the service's own limit.
+/// Largest number of rules besides the default rule. It is the limit of the service.
 pub const RULE_COUNT_MAX: usize = 25;
 
-/// Clients of one rule that quotas are worked out for.
+/// Largest number of clients that share the reservoir of one rule.
 pub const CLIENT_COUNT_MAX: usize = 1_000;
 
-/// Seconds between two calls of one client for targets, and how long a quota holds; the SDKs'
-/// own interval is the same.
+/// Interval at which a client should ask for targets, and validity of a quota, in seconds. SDKs use
+/// the same interval by default.
 const INTERVAL_SECONDS: u32 = 10;
 
-/// A client that has not asked for so many intervals has gone.
+/// A client that has not asked for this number of intervals is removed.
 const INTERVAL_COUNT_MAX: u32 = 3;
 
-/// When the rules were changed last, while nobody has. In the past for good, or clients would
-/// fetch the rules again with every call for targets.
+/// Time of the last change of rules that were never changed, in seconds since 1970. Clients fetch the
+/// rules again when this time is later than their last fetch, so it must be in the past.
 const MODIFIED_AT: f64 = 1_530_000_000.0;
 
-/// A rule with its times, in seconds since 1970.
+/// A rule with the times of its creation and last change, in seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the fields are the service's")]
+#[expect(missing_docs, reason = "the fields have the names of the API")]
 pub struct Record {
     pub sampling_rule: Rule,
     pub created_at: f64,
     pub modified_at: f64,
 }
 
-/// What a client says of its use of a rule.
+/// The statistics of a client for one rule. Only the fields that the sandbox uses are parsed.
 #[derive(Debug, Deserialize)]
 pub struct Statistics {
-    /// The rule.
+    /// Name of the rule.
     #[serde(rename = "RuleName")]
     pub rule_name: String,
-    /// The client's own id.
+    /// Id of the client.
     #[serde(rename = "ClientID", default)]
     pub client_id: String,
 }
 
-/// What a client may sample of a rule for a while.
+/// The rate and the quota of a client for one rule, for a limited time.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the fields are the service's")]
+#[expect(missing_docs, reason = "the fields have the names of the API")]
 pub struct Target {
     pub rule_name: String,
     pub fixed_rate: f64,
@@ -66,17 +68,18 @@ pub struct Target {
     pub interval: u32,
 }
 
-/// All rules.
+/// The list of all rules. It always contains the default rule.
 #[derive(Debug)]
 pub struct RuleSet {
+    /// The rules in the order in which SDKs try them.
     records: Vec<Record>,
-    /// When each client of a rule has asked last, by rule and client.
+    /// Time of the last call of each client, by rule and client, in seconds since 1970.
     clients: BTreeMap<String, BTreeMap<String, f64>>,
     modified_at: f64,
 }
 
 impl Default for RuleSet {
-    /// The default rule alone.
+    /// Returns a list that contains only the default rule.
     fn default() -> Self {
         let sampling_rule = Rule::default_rule();
         let record = Record { sampling_rule, created_at: 0.0, modified_at: MODIFIED_AT };
@@ -85,22 +88,26 @@ impl Default for RuleSet {
 }
 
 impl RuleSet {
-    /// The rules with their times, in the order in which samplers try them.
+    /// Returns the rules with their times, in the order in which SDKs try them.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// The rules alone.
+    /// Returns the rules without their times.
     pub fn all(&self) -> Vec<&Rule> {
         self.records.iter().map(|record| &record.sampling_rule).collect()
     }
 
-    /// When they were changed last, in seconds since 1970.
+    /// Returns the time of the last change of any rule, in seconds since 1970.
     pub fn modified_at(&self) -> f64 {
         self.modified_at
     }
 
     /// Adds a rule.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a field is not valid, the name exists already, or there are too many rules.
     pub fn create(&mut self, rule: Rule, now_seconds: f64) -> Result<&Record, RuleError> {
         let rule = rule.checked()?;
         if self.find(&rule.rule_name).is_some() {
@@ -121,6 +128,10 @@ impl RuleSet {
     }
 
     /// Changes a rule.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the rule does not exist, or would not be valid after the change.
     pub fn update(&mut self, mut update: Update, now_seconds: f64) -> Result<&Record, RuleError> {
         let (name, arn) = (update.rule_name.take(), update.rule_arn.take());
         let index = self.find_by(name.as_deref(), arn.as_deref())?;
@@ -133,7 +144,11 @@ impl RuleSet {
         Ok(&self.records[index])
     }
 
-    /// Takes a rule away.
+    /// Removes a rule, which is named by its name or by its ARN.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the rule does not exist or is the default rule.
     pub fn delete(
         &mut self,
         name: Option<&str>,
@@ -150,7 +165,12 @@ impl RuleSet {
         Ok(record)
     }
 
-    /// Puts `rules` in the place of all; one that was there and is the same keeps its times.
+    /// Replaces all rules. A rule that did not change keeps its times.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a rule is not valid, a name appears twice, there are too many rules, or the
+    /// default rule is missing. The rules then stay unchanged.
     pub fn replace(&mut self, rules: Vec<Rule>, now_seconds: f64) -> Result<(), RuleError> {
         if rules.len() > RULE_COUNT_MAX + 1 {
             return Err(RuleError::TooMany(RULE_COUNT_MAX));
@@ -178,7 +198,7 @@ impl RuleSet {
         Ok(())
     }
 
-    /// The part of a rule that a client gets; none of a rule that is not there.
+    /// Returns the target of a client for one rule. Returns `None` if the rule does not exist.
     pub fn target(&mut self, asked: &Statistics, now_seconds: f64) -> Option<Target> {
         let rule = &self.records[self.find(&asked.rule_name)?].sampling_rule;
         let clients = self.clients.entry(asked.rule_name.clone()).or_default();
@@ -188,7 +208,8 @@ impl RuleSet {
             clients.insert(asked.client_id.clone(), now_seconds);
         }
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
-        // What does not divide goes to the first ones, so that the parts make up the whole.
+        // If the reservoir cannot be divided evenly, the first clients get one request more. So the
+        // quotas add up to the size of the reservoir.
         let before = (Bound::Unbounded, Bound::Excluded(&*asked.client_id));
         let rank = clients.range::<str, _>(before).count();
         let has_one_more = rank < (rule.reservoir_size % count) as usize;
@@ -220,7 +241,7 @@ impl RuleSet {
 
     fn changed(&mut self, now_seconds: f64) {
         self.modified_at = now_seconds;
-        // The default rule has the highest priority number, and is last.
+        // The default rule has the highest priority number, so it comes last.
         let order = |record: &Record| {
             (record.sampling_rule.priority, record.sampling_rule.rule_name.clone())
         };

@@ -1,26 +1,27 @@
-//! One sampling rule, and what it may be.
+//! Checks one sampling rule.
 //!
-//! In: a rule as a client or the page sends it. Out: the same, or a [`RuleError`] that names the
-//! field. The bounds are those of the API's model (`SamplingRule`). Pure code.
+//! In: a rule from a client or from the page. Out: the checked rule, or a [`RuleError`] that names
+//! the field. The bounds of the fields are from the API model (`SamplingRule`). Pure code.
 
 use super::super::answer::Failure;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Name of the rule that is always there, and matches what no other does.
+/// Name of the default rule. This rule always exists, and matches the requests that no other rule
+/// matches.
 pub const DEFAULT_NAME: &str = "Default";
 
-/// Its priority, behind all others.
+/// Priority of the default rule. All other rules have a lower number and are tried first.
 pub const DEFAULT_PRIORITY: u32 = 10_000;
 
-/// Attributes in one rule.
+/// Largest number of attributes in one rule.
 const ATTRIBUTE_COUNT_MAX: usize = 5;
 
-/// A sampling rule, with the service's names.
+/// A sampling rule, with the fields of the service's API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the fields are the service's")]
+#[expect(missing_docs, reason = "the fields have the names of the API")]
 pub struct Rule {
     #[serde(default)]
     pub rule_name: String,
@@ -43,10 +44,10 @@ pub struct Rule {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// What is to be changed of a rule; the rest stays.
+/// A change of a rule. A field that is `None` stays unchanged.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "the fields are the service's")]
+#[expect(missing_docs, reason = "the fields have the names of the API")]
 pub struct Update {
     pub rule_name: Option<String>,
     #[serde(rename = "RuleARN")]
@@ -66,41 +67,41 @@ pub struct Update {
     pub attributes: Option<BTreeMap<String, String>>,
 }
 
-/// Why rules cannot be changed so.
+/// The reason why a change of the rules is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// A field is out of its bounds
+    /// A field is not valid.
     #[error("{field} of the rule {rule:?} {problem}")]
     Field {
-        /// The rule's name.
+        /// Name of the rule.
         rule: String,
-        /// The field's name.
+        /// Name of the field.
         field: &'static str,
-        /// What it should be.
+        /// Description of the valid values.
         problem: &'static str,
     },
-    /// A rule of this name is there already, or twice in one list
+    /// The name exists already, or appears twice in one list.
     #[error("there is more than one rule with the name {0:?}")]
     Twice(String),
-    /// There is no such rule
-    #[error("there is no such rule")]
+    /// The rule does not exist.
+    #[error("the rule does not exist")]
     Unknown,
-    /// Neither a name nor an ARN was given, or both
-    #[error("name a rule by RuleName or by RuleARN, and not by both")]
+    /// The request gave neither a name nor an ARN, or gave both.
+    #[error("give either RuleName or RuleARN")]
     Unnamed,
-    /// The default rule has to stay
-    #[error("the rule Default has to stay")]
+    /// The default rule was to be deleted.
+    #[error("the rule Default cannot be deleted")]
     DefaultStays,
-    /// Of the default rule only two fields can be changed
-    #[error("of the rule Default only FixedRate and ReservoirSize can be changed")]
+    /// A field of the default rule was to be changed that must stay unchanged.
+    #[error("only FixedRate and ReservoirSize of the rule Default can be changed")]
     DefaultMatchesAll,
-    /// There are too many
-    #[error("there can be no more than {0} rules beside Default")]
+    /// There are too many rules.
+    #[error("at most {0} rules besides Default are allowed")]
     TooMany(usize),
 }
 
 impl RuleError {
-    /// The answer in the words of the service.
+    /// Returns the HTTP answer, with the error type of the service.
     pub fn failure(&self) -> Failure {
         let message = self.to_string();
         match self {
@@ -113,7 +114,8 @@ impl RuleError {
 }
 
 impl Rule {
-    /// The rule that every account begins with: one request a second and five percent of the rest,
+    /// Returns the default rule of every AWS account. It samples one request a second and five percent
+    /// of the other requests, see
     /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html>.
     pub fn default_rule() -> Self {
         let any = || "*".to_owned();
@@ -134,19 +136,23 @@ impl Rule {
         }
     }
 
-    /// Whether it is the default rule.
+    /// Returns whether this is the default rule.
     pub fn is_default(&self) -> bool {
         self.rule_name == DEFAULT_NAME
     }
 
-    /// The rule with its own ARN, once every field is within its bounds.
+    /// Checks every field, and returns the rule with its ARN.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the first field that is not valid.
     pub fn checked(mut self) -> Result<Self, RuleError> {
         let wrong =
             |field, problem| Err(RuleError::Field { rule: self.rule_name.clone(), field, problem });
         let is_of_a_name =
             |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
         if !(1..=32).contains(&self.rule_name.len()) || !self.rule_name.chars().all(is_of_a_name) {
-            return wrong("RuleName", "has to be 1 to 32 letters, digits, - and _");
+            return wrong("RuleName", "must have 1 to 32 characters: letters, digits, - and _");
         }
         if self.is_default() {
             let default = Self::default_rule();
@@ -157,13 +163,13 @@ impl Rule {
                 return Err(RuleError::DefaultMatchesAll);
             }
         } else if !(1..DEFAULT_PRIORITY).contains(&self.priority) {
-            return wrong("Priority", "has to be from 1 to 9999");
+            return wrong("Priority", "must be from 1 to 9999");
         }
         if !(0.0..=1.0).contains(&self.fixed_rate) {
-            return wrong("FixedRate", "has to be from 0 to 1");
+            return wrong("FixedRate", "must be from 0 to 1");
         }
         if self.version != 1 {
-            return wrong("Version", "has to be 1");
+            return wrong("Version", "must be 1");
         }
         for (field, value, length_max) in [
             ("ResourceARN", &self.resource_arn, 500),
@@ -174,7 +180,7 @@ impl Rule {
             ("URLPath", &self.url_path, 128),
         ] {
             if value.is_empty() || value.chars().nth(length_max).is_some() {
-                return wrong(field, "is empty or too long; * matches all");
+                return wrong(field, "is empty or too long. Use * to match everything");
             }
         }
         let is_attribute = |(key, value): (&String, &String)| {
@@ -182,13 +188,16 @@ impl Rule {
         };
         if self.attributes.len() > ATTRIBUTE_COUNT_MAX || !self.attributes.iter().all(is_attribute)
         {
-            return wrong("Attributes", "has more than 5 pairs, or some that are too long");
+            return wrong(
+                "Attributes",
+                "must have at most 5 pairs, of texts of 1 to 32 characters",
+            );
         }
         self.rule_arn = arn(&self.rule_name);
         Ok(self)
     }
 
-    /// The rule with a change.
+    /// Returns a changed copy of the rule.
     pub fn with(&self, update: Update) -> Self {
         let old = self.clone();
         Self {

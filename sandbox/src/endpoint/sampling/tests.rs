@@ -1,4 +1,4 @@
-//! Tests of the sampling rules: what may be changed, and who gets how much.
+//! Tests of the sampling rules: allowed changes, and the quotas of clients.
 
 use super::*;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn at_first_there_is_the_default_rule_alone() {
 }
 
 #[test]
-fn rules_are_created_changed_and_taken_away() {
+fn rules_are_created_changed_and_deleted() {
     let mut rules = RuleSet::default();
     let first = Rule { priority: 1, ..rule("first") };
     rules.create(rule("second"), NOW).unwrap();
@@ -109,7 +109,7 @@ fn there_are_twenty_five_rules_at_most() {
 }
 
 #[test]
-fn a_list_takes_the_place_of_all_and_what_is_the_same_keeps_its_times() {
+fn a_list_replaces_all_rules_and_unchanged_rules_keep_their_times() {
     let mut rules = RuleSet::default();
     rules.create(rule("a"), NOW).unwrap();
     rules.create(rule("b"), NOW).unwrap();
@@ -145,11 +145,11 @@ fn one_client_gets_the_whole_reservoir_for_ten_seconds() {
 }
 
 #[test]
-fn clients_share_a_reservoir_and_those_that_have_gone_have_no_part() {
+fn clients_share_a_reservoir_and_absent_clients_get_no_part() {
     let mut rules = RuleSet::default();
     rules.create(rule("five"), NOW).unwrap();
     let mut quotas = |clients: &[&str], now: f64| -> Vec<u32> {
-        // All have asked once before, so that each knows of the others.
+        // Each client asks once before, so that the rule knows all clients.
         for client in clients {
             ask(&mut rules, "five", client, now);
         }

@@ -1,9 +1,10 @@
-//! Checks the AWS Signature Version 4 of a request, the way the service does.
+//! Checks the AWS Signature Version 4 of a request like the service does.
 //!
-//! In: the credentials that clients are expected to use, the request and the time. Out: nothing,
-//! or a [`Refusal`] that says which step failed. The signature is computed again by aws-sigv4 over
-//! the headers that the client says it signed, and compared in constant time. The rules are those
-//! of <https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html>. Pure code.
+//! In: the credentials that clients must use, the request and the time. Out: nothing, or a
+//! [`Refusal`] that names the step that failed. The crate aws-sigv4 computes the signature again, for
+//! the headers that the client lists as signed. The two signatures are compared in constant time. The
+//! rules are from
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html>. Pure code.
 
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use time::format_description::{self, BorrowedFormatItem};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-/// How far the signature's time may lie from ours, either way.
+/// Largest difference between the time of the signature and our time, in both directions.
 pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5 * 60);
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -26,25 +27,25 @@ const SERVICE: &str = "xray";
 const DATE_HEADER: &str = "x-amz-date";
 const TOKEN_HEADER: &str = "x-amz-security-token";
 
-/// Why a request is refused; the message is the one that the client gets.
+/// The reason why a request is refused. The text of the error is sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no Authorization header.
+    /// The Authorization header is missing.
     #[error("Missing Authentication Token")]
     Unsigned,
-    /// The Authorization header is not one of Signature Version 4, or lacks a part.
+    /// The Authorization header does not have the form of Signature Version 4, or a part is missing.
     #[error("Incomplete signature: {0}")]
     Incomplete(&'static str),
-    /// A header that has to be signed is not named in SignedHeaders.
+    /// SignedHeaders does not name a header that must be signed.
     #[error("'{0}' must be a 'SignedHeader' in the Authorization header")]
     HeaderNotSigned(&'static str),
-    /// A header that takes part in the signature is not in the request.
+    /// SignedHeaders names a header that is not in the request.
     #[error("The signed header '{0}' is missing from the request")]
     HeaderMissing(String),
-    /// The credential's scope is not `DATE/REGION/xray/aws4_request`.
+    /// The scope of the credential is not `DATE/REGION/xray/aws4_request`.
     #[error("Credential should be scoped to {0}")]
     Scope(&'static str),
-    /// The access key or the session token is not ours.
+    /// The access key or the session token is not the expected one.
     #[error("The security token included in the request is invalid ({0})")]
     UnknownKey(&'static str),
     /// The signature is older than five minutes.
@@ -52,25 +53,25 @@ pub enum Refusal {
     Expired {
         /// Time of the signature.
         signed_at: String,
-        /// Earliest time that is still good.
+        /// Earliest accepted time.
         bound: String,
         /// Our time.
         now: String,
     },
-    /// The signature is from the future.
+    /// The signature is more than five minutes in the future.
     #[error("Signature not yet current: {signed_at} is still later than {bound} ({now} + 5 min.)")]
     NotYetCurrent {
         /// Time of the signature.
         signed_at: String,
-        /// Latest time that is already good.
+        /// Latest accepted time.
         bound: String,
         /// Our time.
         now: String,
     },
-    /// The request cannot be put into canonical form.
+    /// The canonical form of the request, which is needed for the signature, cannot be built.
     #[error("The request cannot be signed: {0}")]
     NotSignable(String),
-    /// Everything is there and the signature is another one.
+    /// The signature differs from the expected one.
     #[error(
         "The request signature we calculated does not match the signature you provided. Check \
          your AWS Secret Access Key and signing method. Consult the service documentation for \
@@ -80,7 +81,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The error type in the words of the service.
+    /// Returns the error type that the service uses for this refusal.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Unsigned => "MissingAuthenticationTokenException",
@@ -106,11 +107,11 @@ struct Authorization<'a> {
     signature: &'a str,
 }
 
-/// Verifies the signature of a request.
+/// Verifies the signature of a request that arrived at `now`.
 ///
 /// # Errors
 ///
-/// A [`Refusal`] that names the first step that failed.
+/// Returns a [`Refusal`] that names the first step that failed.
 pub fn verify(
     credentials: &Credentials,
     parts: &Parts,
@@ -153,7 +154,8 @@ impl<'a> Authorization<'a> {
             field("SignedHeaders").ok_or(Refusal::Incomplete("there are no SignedHeaders"))?;
         let signature = field("Signature").ok_or(Refusal::Incomplete("there is no Signature"))?;
         let signed_headers: Vec<&str> = signed_headers.split(';').collect();
-        // Each once and sorted, or what is signed would depend on who reads the list.
+        // The names must be sorted and distinct. Otherwise two implementations could build different
+        // canonical requests from the same list.
         if !signed_headers.is_sorted_by(|one, next| one < next) {
             return Err(Refusal::Incomplete("the SignedHeaders are not sorted"));
         }
@@ -180,7 +182,7 @@ impl<'a> Authorization<'a> {
     }
 }
 
-/// The time of the signature, once it is near enough and the scope is of the same day.
+/// Returns the time of the signature, after checking it against our time and the date of the scope.
 fn check_date(parts: &Parts, scope_date: &str, now: SystemTime) -> Result<SystemTime, Refusal> {
     let value = parts.headers.get(DATE_HEADER);
     let value = value.ok_or_else(|| Refusal::HeaderMissing(DATE_HEADER.to_owned()))?;
@@ -214,7 +216,7 @@ fn check_token(parts: &Parts, expected: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-/// Signs the request as the client should have.
+/// Computes the expected signature of a request, for the headers that the client signed.
 fn signature(
     credentials: &Credentials,
     parts: &Parts,
@@ -238,9 +240,10 @@ fn signature(
         }
     }
     let mut settings = SigningSettings::default();
-    // The client decides what it signs; of the headers given here nothing is left out.
+    // By default the crate does not sign some headers. Here it must sign all headers that the client
+    // signed.
     settings.excluded_headers = None;
-    // A token that was added after signing does not take part.
+    // A client may add the session token after it has signed. The token is then not signed.
     if !authorization.signed_headers.contains(&TOKEN_HEADER) {
         settings.session_token_mode = SessionTokenMode::Exclude;
     }
@@ -269,27 +272,27 @@ fn signature(
     Ok(output.into_parts().1)
 }
 
-/// Compares in a time that does not depend on where the difference is.
+/// Compares two byte strings. The time does not depend on the position of the first difference.
 fn is_equal(one: &[u8], other: &[u8]) -> bool {
     let difference = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
     one.len() == other.len() && std::hint::black_box(difference) == 0
 }
 
-/// How `X-Amz-Date` writes a time.
+/// The format of a time in `X-Amz-Date`.
 static FORMAT: LazyLock<Vec<BorrowedFormatItem<'static>>> = LazyLock::new(|| {
     let format = "[year][month][day]T[hour][minute][second]Z";
-    format_description::parse_borrowed::<2>(format).expect("it is a format")
+    format_description::parse_borrowed::<2>(format).expect("the constant format is valid")
 });
 
-/// Reads `20260131T120000Z`.
+/// Parses a time such as `20260131T120000Z`.
 fn parse_time(text: &str) -> Option<SystemTime> {
-    // A year may have a sign, for the parser.
+    // The parser would also accept a year with a sign.
     let is_plain = text.starts_with(|first: char| first.is_ascii_digit());
     let time = PrimitiveDateTime::parse(text, &*FORMAT).ok().filter(|_| is_plain)?;
     Some(time.assume_utc().into())
 }
 
-/// Writes `20260131T120000Z`.
+/// Formats a time, such as `20260131T120000Z`.
 fn format_time(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&*FORMAT).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Tests of the verification: requests signed by aws-sigv4, then changed in one place.
+//! Tests of the signature check. Requests are signed by aws-sigv4 and then changed in one place.
 
 use super::*;
 use http::{HeaderMap, HeaderValue, Request};
@@ -20,7 +20,7 @@ struct Signing<'a> {
     time: SystemTime,
     token_mode: SessionTokenMode,
     target: &'a str,
-    /// Whether headers that the crate leaves out by default are signed too.
+    /// Whether to sign also the headers that the crate does not sign by default.
     signs_all: bool,
 }
 
@@ -77,7 +77,7 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     headers.insert(name, HeaderValue::from_str(value).unwrap());
 }
 
-/// Replaces `from` by `to` in the Authorization header.
+/// Replaces `from` with `to` in the Authorization header.
 fn edit(parts: &mut Parts, from: &str, to: &str) {
     let value = parts.headers[AUTHORIZATION].to_str().unwrap().to_owned();
     assert!(value.contains(from), "{value}");
@@ -94,9 +94,9 @@ fn a_request_signed_by_the_sdk_is_accepted_with_and_without_a_session_token() {
     }
 }
 
-/// Another implementation's word: botocore 1.43.11, `SigV4Auth.add_auth` on this request, with its
-/// clock held at 2026-01-31T12:00:00Z. The daemon signs with the same crate as the one that
-/// verifies here, so the two alone could agree on a mistake.
+/// Checks signatures of another implementation. They were made with botocore 1.43.11
+/// (`SigV4Auth.add_auth`) for this request, with its clock set to 2026-01-31T12:00:00Z. The daemon
+/// signs with the same crate that verifies here, so a mistake of this crate would stay unnoticed.
 #[test]
 fn a_request_signed_by_botocore_is_accepted() {
     for (token, headers, signature) in [
@@ -149,7 +149,7 @@ fn a_token_where_none_belongs_is_refused() {
 }
 
 #[test]
-fn any_region_will_do_and_it_is_part_of_the_signature() {
+fn any_region_is_accepted_and_is_part_of_the_signature() {
     let mut parts = signed(&Signing { region: "moon-1", ..signing(None) });
     assert_eq!(check(&parts, None), Ok(()));
     edit(&mut parts, "/moon-1/", "/moon-2/");
@@ -272,7 +272,7 @@ fn the_scope_has_to_be_of_this_service_and_day() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_part_is_named() {
     let mut unsigned = signed(&signing(None));
     unsigned.headers.remove(AUTHORIZATION);
     assert_eq!(check(&unsigned, None), Err(Refusal::Unsigned));
@@ -317,7 +317,7 @@ fn the_authority_of_http_2_stands_in_for_the_host_header() {
 }
 
 #[test]
-fn a_date_that_is_none_is_refused() {
+fn an_invalid_date_is_refused() {
     for text in [
         "",
         "20260131T120000",

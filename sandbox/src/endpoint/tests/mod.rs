@@ -1,4 +1,4 @@
-//! Tests of the routes, with requests signed by aws-sigv4.
+//! Tests of the endpoint, with requests that aws-sigv4 signed.
 
 mod page_requests;
 
@@ -48,7 +48,7 @@ fn put(documents: &[&str]) -> Request<Bytes> {
     signed("/TraceSegments", &json!({"TraceSegmentDocuments": documents}).to_string())
 }
 
-/// The hexadecimal digits of a short word, with zeros before.
+/// Returns the bytes of a short word as hexadecimal digits, with leading zeros.
 fn digits(word: &str, count: usize) -> String {
     let digits: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("{digits:0>count$}")
@@ -69,7 +69,7 @@ fn json_of(response: &Response<Bytes>) -> Value {
     serde_json::from_slice(response.body()).unwrap()
 }
 
-/// The status and the error type, which has to be the same in the header and the body.
+/// Returns the status and the error type. Checks that header and body have the same error type.
 fn failure(response: &Response<Bytes>) -> (u16, String) {
     let body = json_of(response);
     let error_type = response.headers()[ERROR_TYPE].to_str().unwrap();
@@ -128,7 +128,7 @@ fn fifty_documents_are_taken_and_fifty_one_are_a_400() {
 }
 
 #[test]
-fn what_is_written_has_to_be_signed_and_of_this_time() {
+fn a_write_must_be_signed_and_recent() {
     let sandbox = Sandbox::new(credentials());
     let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let body = r#"{"TraceSegmentDocuments":[],"TelemetryRecords":[]}"#;
@@ -168,7 +168,7 @@ fn bodies_that_are_no_request_are_a_400() {
 }
 
 #[test]
-fn an_operation_that_is_not_there_is_told_which_are() {
+fn an_unknown_operation_is_answered_with_the_known_ones() {
     let sandbox = Sandbox::new(credentials());
     let answer = sandbox.answer(signed("/Groups", "{}"));
     assert_eq!(failure(&answer), (404, "UnknownOperationException".to_owned()));
@@ -213,7 +213,7 @@ fn traces_are_listed_newest_first_and_given_back_as_they_came() {
         (&trace["id"], &trace["documents"][1]["id"]),
         (&json!(trace_id("t1")), &json!(digits("c", 16)))
     );
-    // Looking on is not a call of the API.
+    // Requests with GET do not count as calls of the API.
     assert_eq!(sandbox.account().accepted_request_count, 1);
 }
 
@@ -267,7 +267,7 @@ fn trees_come_when_a_trace_is_quiet_and_the_rest_at_the_end() {
 }
 
 #[test]
-fn the_limits_hold_and_what_they_cost_is_counted() {
+fn the_limits_hold_and_evictions_are_counted() {
     let limits = Limits { trace_count_max: 3, ..Limits::default() };
     let sandbox = Sandbox::with(credentials(), About::default(), limits);
     for index in 0..10 {

@@ -1,4 +1,4 @@
-//! Tests of what the page asks for, and of who may ask.
+//! Tests of the requests of the page, and of requests that are refused.
 
 use super::*;
 use http::StatusCode;
@@ -7,7 +7,7 @@ fn get(sandbox: &Sandbox, path: &str) -> Response<Bytes> {
     sandbox.answer(request("GET", path, ""))
 }
 
-/// A request of a browser from the sandbox's own page.
+/// Returns a request as a browser sends it for the sandbox's own page.
 fn from_page(method: &str, path: &str, body: &str) -> Request<Bytes> {
     let mut request = request(method, path, body);
     let headers = request.headers_mut();
@@ -106,7 +106,7 @@ fn revisions_of_another_process_are_gone() {
         let listing = json_of(&get(&sandbox, &format!("/api/traces?since={since}")));
         assert_eq!(listing["gone"], is_gone, "{since}");
     }
-    // What a browser counts with is exact to 2^53.
+    // Numbers in JavaScript are exact up to 2^53.
     assert!(revision < 1 << 53);
 }
 
@@ -169,7 +169,7 @@ fn rules_are_edited_as_a_list() {
 }
 
 #[test]
-fn the_page_is_told_how_to_point_an_sdk_here() {
+fn the_page_gets_the_addresses_and_credentials() {
     let about = About {
         udp_address: "127.0.0.1:2000".to_owned(),
         tcp_address: "127.0.0.1:2001".to_owned(),
@@ -213,7 +213,7 @@ fn no_other_page_may_look_or_change_anything() {
             assert_eq!(refused, (403, "AccessDeniedException".to_owned()), "{method} {path}");
         }
     }
-    // What a form of another page could send, if it could send it from here.
+    // The content type that a form can send is refused, even from the sandbox's own page.
     let mut form = from_page("PUT", "/api/sampling-rules", r#"{"rules":[]}"#);
     form.headers_mut().insert(CONTENT_TYPE, "text/plain".parse().unwrap());
     assert_eq!(failure(&sandbox.answer(form)).0, 400);

@@ -1,12 +1,15 @@
-//! The file that keeps documents from one run to the next.
+//! Stores documents in a file (`--keep`), so that the next run has them too.
 //!
-//! In: documents as they come, in their order. Out: the same at the next start. Each is a line, a
-//! JSON string with the document's text, so that `jq -r .` gives the documents back. Lines are only
-//! ever appended; when the file has grown to [`GROWTH_MAX`] times what the store holds, and to
-//! [`SIZE_BYTES_MIN`] at least, it is written anew from the store, beside itself and then in its
-//! place. A run that was killed leaves half a line at the end, which the next one cuts off. When
-//! the file cannot be written, it is left as it is from then on and the log says so: the traces in
-//! memory stay. Called under the sandbox's lock: appending is a copy into the system's page cache.
+//! In: documents, in the order of their arrival. Out: the same documents at the next start. Bound:
+//! see below. Thread: any; the caller holds the lock of the sandbox. An append is fast, because it
+//! only copies into the page cache of the system.
+//!
+//! Each line of the file is a JSON string that contains the text of one document. `jq -r .` prints
+//! the documents. New lines are only appended. The file is rewritten with the documents of the store
+//! when it is larger than [`SIZE_BYTES_MIN`] and than [`GROWTH_MAX`] times the size of the store. The
+//! new content goes to a second file, which then replaces the first one. If a run was killed, the
+//! last line may be incomplete: the next run removes it. After a write error, an error is logged and
+//! the file is not used any more. The traces in memory stay.
 
 use crate::model::document::DOCUMENT_SIZE_BYTES_MAX;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -15,16 +18,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tracing::{error, info, warn};
 
-/// The file is written anew when it is larger than this.
+/// A file of this size or smaller is never rewritten, in bytes.
 const SIZE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// And larger than this many times what the store holds, fields included.
+/// A file is rewritten only if it is larger than the store by this factor. The size of the store
+/// includes the parsed fields.
 const GROWTH_MAX: u64 = 2;
 
-/// Longest line: a document of 64 KiB, each byte of which is written as six.
+/// Longest valid line, in bytes: a document of 64 KiB in which every byte is escaped as six bytes
+/// (`\u0001`), two quotation marks and a newline.
 const LINE_BYTES_MAX: u64 = 6 * DOCUMENT_SIZE_BYTES_MAX as u64 + 3;
 
-/// The file; see the module.
+/// An open trace file. See the module.
 #[derive(Debug)]
 pub struct TraceFile {
     path: PathBuf,
@@ -34,34 +39,38 @@ pub struct TraceFile {
 }
 
 impl TraceFile {
-    /// Opens the file, for this process alone; makes it if need be, for this user alone.
+    /// Opens the file and locks it. Creates the file with mode 0600 if it does not exist.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, is no regular file, or another process has it.
+    /// Returns an error if the file cannot be opened, is not a regular file, or is locked by another
+    /// process.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = options().truncate(false).open(path)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::other("another process has it"),
+            TryLockError::WouldBlock => io::Error::other("another process uses the file"),
             TryLockError::Error(error) => error,
         })?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         let size_bytes = metadata.len();
         Ok(Self { path: path.to_owned(), file, size_bytes, is_broken: false })
     }
 
-    /// Reads every line; `take` says of each document whether it was one. Half a line at the end
-    /// is cut off, other lines that are no documents are passed over.
+    /// Reads every line and passes its text to `take`. `take` returns whether the text is a valid
+    /// document.
+    ///
+    /// An incomplete line at the end is removed from the file. Other invalid lines are skipped. After
+    /// a read error, the error is logged and the file is not used any more.
     pub fn read(&mut self, mut take: impl FnMut(&str) -> bool) {
         match self.read_lines(&mut take) {
             Ok((good_count, bad_count)) => {
                 let path = self.path.display();
-                info!("Traces are kept in {path}: {good_count} documents were there");
+                info!("Traces are stored in {path}. {good_count} documents were read from it");
                 if bad_count > 0 {
-                    warn!("{bad_count} lines of {path} are no documents and were passed over");
+                    warn!("{bad_count} lines of {path} are not valid documents and were skipped");
                 }
             }
             Err(error) => self.fail(&error),
@@ -72,7 +81,7 @@ impl TraceFile {
         self.file.seek(SeekFrom::Start(0))?;
         let mut reader = BufReader::new(&self.file);
         let (mut good_count, mut bad_count) = (0, 0);
-        // Behind the last line that is whole.
+        // End of the last complete line, in bytes.
         let mut end = 0;
         let mut line = Vec::new();
         let ends_like_a_document = loop {
@@ -92,9 +101,9 @@ impl TraceFile {
             let is_good = serde_json::from_slice(&line).is_ok_and(|text: String| take(&text));
             *(if is_good { &mut good_count } else { &mut bad_count }) += 1;
         };
-        // Somebody's other file, named by mistake, must not be cut or written to.
+        // The user may have named another file by mistake. Such a file must not be changed.
         if good_count == 0 && (bad_count > 0 || !ends_like_a_document) {
-            return Err(io::Error::other("it has other things than documents, and stays as it is"));
+            return Err(io::Error::other("it contains no valid document and is left unchanged"));
         }
         self.file.set_len(end)?;
         self.file.seek(SeekFrom::End(0))?;
@@ -102,7 +111,7 @@ impl TraceFile {
         Ok((good_count, bad_count))
     }
 
-    /// Appends documents.
+    /// Appends documents. After a write error, the error is logged and the file is not used any more.
     pub fn append<'a>(&mut self, texts: impl Iterator<Item = &'a str>) {
         if self.is_broken {
             return;
@@ -115,14 +124,15 @@ impl TraceFile {
         }
     }
 
-    /// Whether it holds so much more than the store, which has `store_size_bytes`, that it should
-    /// be written anew.
+    /// Returns whether the file is so large that it should be rewritten. `store_size_bytes` is the
+    /// size of the store.
     pub fn is_grown(&self, store_size_bytes: usize) -> bool {
         let bound = SIZE_BYTES_MIN.max(GROWTH_MAX * store_size_bytes as u64);
         !self.is_broken && self.size_bytes > bound
     }
 
-    /// Writes it anew with these documents alone.
+    /// Replaces the content of the file with these documents. After a write error, the error is logged
+    /// and the file is not used any more.
     pub fn rewrite<'a>(&mut self, texts: impl Iterator<Item = &'a str>) {
         if self.is_broken {
             return;
@@ -137,7 +147,8 @@ impl TraceFile {
         name.push(".new");
         let written = self.write_new(Path::new(&name), texts);
         if written.is_err() {
-            // It would take the room that others need on a full disk.
+            // Free the space: the disk may be full. An error is ignored, because the write error is
+            // reported instead.
             let _ = std::fs::remove_file(&name);
         }
         written
@@ -165,11 +176,12 @@ impl TraceFile {
         Ok(())
     }
 
-    /// Half a line may be at the end: nothing is appended to that, and the next start cuts it off.
+    /// Logs an error and stops using the file. The last line may be incomplete, so nothing must be
+    /// appended to it. The next run removes this line.
     fn fail(&mut self, error: &io::Error) {
         self.is_broken = true;
         let path = self.path.display();
-        error!("{path} cannot be used: {error}. From now on traces are kept in memory alone");
+        error!("{path} cannot be used: {error}. From now on traces are stored only in memory");
     }
 }
 
@@ -180,11 +192,16 @@ fn options() -> OpenOptions {
 }
 
 fn push_line(lines: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(&mut *lines, text).expect("a string is always JSON, and memory takes it");
+    serde_json::to_writer(&mut *lines, text).expect("a string can be written as JSON to memory");
     lines.push(b'\n');
 }
 
-/// Reads to the end of a line that is too long; how many bytes that were, if it has one.
+/// Skips the rest of a line that is too long. Returns the number of skipped bytes, or `None` if the
+/// file ends before the line does.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read.
 fn skip_line(reader: &mut impl BufRead) -> io::Result<Option<u64>> {
     let mut count = 0;
     let mut part = Vec::new();

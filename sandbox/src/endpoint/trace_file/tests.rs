@@ -1,4 +1,4 @@
-//! Tests of the file: what is read back, torn ends, strange lines, and when it is written anew.
+//! Tests of the trace file: reading it again, incomplete and invalid lines, and rewriting it.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn folder() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// What a new process finds.
+/// Returns the documents that a new process reads from the file.
 fn reopened(path: &Path) -> Vec<String> {
     let mut texts = Vec::new();
     TraceFile::open(path).unwrap().read(|text| {
@@ -22,11 +22,11 @@ fn reopened(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_was_appended_is_there_at_the_next_start_for_this_user_alone() {
+fn appended_documents_are_there_at_the_next_start_for_this_user_alone() {
     use std::os::unix::fs::PermissionsExt;
     let (_folder, path) = folder();
     let mut file = TraceFile::open(&path).unwrap();
-    file.read(|_| panic!("it is new"));
+    file.read(|_| panic!("a new file has no lines"));
     file.append(["{\n}", "größe \u{0}\""].into_iter());
     file.append(["c"].into_iter());
     drop(file);
@@ -46,7 +46,7 @@ fn half_a_line_at_the_end_is_cut_off_and_the_next_one_stands_alone() {
 }
 
 #[test]
-fn lines_that_are_no_documents_are_passed_over() {
+fn lines_that_are_no_documents_are_skipped() {
     let (_folder, path) = folder();
     let long = "x".repeat(usize::try_from(LINE_BYTES_MAX).unwrap() * 3);
     fs::write(&path, format!("\"a\"\n{{}}\n\n\"{long}\"\n\u{0}\n\"b\"\n\"{long}")).unwrap();
@@ -72,7 +72,7 @@ fn two_processes_do_not_write_one_file() {
 }
 
 #[test]
-fn it_is_written_anew_when_it_has_grown() {
+fn a_file_that_has_grown_is_rewritten() {
     let (_folder, path) = folder();
     let mut file = TraceFile::open(&path).unwrap();
     let large = "x".repeat(1024 * 1024);
@@ -84,7 +84,7 @@ fn it_is_written_anew_when_it_has_grown() {
     file.rewrite(["a", "b"].into_iter());
     assert!(!file.is_grown(1024));
     file.append(["c"].into_iter());
-    // It is still this process's own.
+    // This process still holds the lock.
     assert!(TraceFile::open(&path).is_err());
     drop(file);
     assert_eq!(reopened(&path), ["a", "b", "c"]);
@@ -116,9 +116,9 @@ fn another_file_is_neither_cut_nor_written_to() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused() {
+fn a_file_that_is_not_regular_is_refused() {
     let error = TraceFile::open(Path::new("/dev/full")).unwrap_err();
-    assert_eq!(error.to_string(), "it is no regular file");
+    assert_eq!(error.to_string(), "it is not a regular file");
 }
 
 proptest! {
