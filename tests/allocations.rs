@@ -1,9 +1,9 @@
-//! Nothing is allocated for a datagram by its receiver, nor for a segment on its way from datagram
-//! through the hand-over to the encoded body.
+//! The receiver allocates no memory per datagram, and the path of a segment from the datagram
+//! through the ring to the encoded request body allocates none per segment.
 
-#![allow(unsafe_code, reason = "an allocator that counts can only be written with it")]
+#![allow(unsafe_code, reason = "a global allocator can only be written with unsafe code")]
 
-#[allow(dead_code, reason = "only io_uring is wanted here")]
+#[allow(dead_code, reason = "this test only skips io_uring")]
 #[path = "shared/skip.rs"]
 mod skip;
 
@@ -27,8 +27,8 @@ thread_local! {
     static ALLOCATION_COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came; the count is a plain cell
-// of this thread whose access allocates nothing.
+// SAFETY: every call goes to the system's allocator with the same arguments. The counter is a plain
+// thread-local cell; access to it allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATION_COUNT.set(ALLOCATION_COUNT.get() + 1);
@@ -61,29 +61,31 @@ struct Flow {
 impl Flow {
     fn take(&mut self, datagram: &[u8]) {
         let now = Instant::now();
-        let segment = self.parser.parse(datagram).expect("it is a segment");
+        let segment = self.parser.parse(datagram).expect("the datagram is a segment");
         let mut drain = self.producer.begin(now);
         assert_eq!(drain.push(&segment).dropped_count, 0);
         drain.commit();
         assert!(self.is_woken());
         let turn = self.rings.begin_turn(usize::MAX, |waiting_count| waiting_count > 0);
-        let mut turn = turn.expect("it was just pushed");
+        let mut turn = turn.expect("a segment was just pushed");
         while let Some(parcel) = self.rings.take(&mut turn) {
             for segment in parcel.segments() {
-                self.batcher.add(&segment, parcel.opened_at(), now).expect("there is memory");
+                self.batcher.add(&segment, parcel.opened_at(), now).expect("the pool has memory");
             }
         }
-        assert!(!self.is_woken(), "it sleeps until more comes");
+        assert!(!self.is_woken(), "the sender sleeps until more segments arrive");
     }
 
-    /// Sleeps as the upload thread does; says whether it was woken at once.
+    /// Polls the sender's wait once, as the thread `upload` does before it sleeps. Returns whether
+    /// the sender is woken at once.
     fn is_woken(&mut self) -> bool {
         let woken = pin!(self.rings.woken(1));
         woken.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
 
-/// Datagrams of three kinds: small JSON, text that is no JSON, one that fills several chunks.
+/// Returns a datagram of one of three kinds: small JSON, text that is not JSON, and JSON that fills
+/// several chunks.
 fn datagram(index: usize, kind: usize) -> Vec<u8> {
     let document = match kind {
         0 => format!(
@@ -111,8 +113,9 @@ fn no_segment_costs_an_allocation_on_its_way_into_a_body() {
             let allocation_count = ALLOCATION_COUNT.get() - before;
             let finished_count = std::iter::from_fn(|| flow.batcher.pop()).count() as u64;
             batch_count += finished_count;
-            // The first rounds find the sizes of the buffers. After that a batch costs its list of
-            // documents, its list of pieces and a handle for each piece; a segment costs nothing.
+            // In the first rounds the buffers grow to their sizes. After that a batch allocates its
+            // list of documents, its list of pieces and a handle for each piece; a segment
+            // allocates nothing.
             if round >= 30 {
                 assert!(
                     allocation_count <= 60 * finished_count,
@@ -125,7 +128,7 @@ fn no_segment_costs_an_allocation_on_its_way_into_a_body() {
     assert!(batch_count > 50, "{batch_count} batches");
 }
 
-/// Notes at each drain how many allocations its thread has made.
+/// A sink that reports, at each drain, how many allocations its thread has made so far.
 struct Watched {
     seen: mpsc::SyncSender<(usize, u64)>,
 }
@@ -133,8 +136,9 @@ struct Watched {
 impl Sink for Watched {
     fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
         let count = datagrams.count();
-        // A channel with a place for each message was allocated by the other side.
-        self.seen.send((count, ALLOCATION_COUNT.get())).expect("the test listens");
+        // The receiving side has allocated a place in the channel for each message, so this does
+        // not allocate.
+        self.seen.send((count, ALLOCATION_COUNT.get())).expect("the test receives");
     }
 
     fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
@@ -144,7 +148,8 @@ impl Sink for Watched {
     fn buffers_exhausted(&mut self, _count: u32) {}
 }
 
-/// The allocations of a receiver's thread between its tenth datagram and its thousandth.
+/// Returns the number of allocations of a receiver's thread between its tenth datagram and its last
+/// (about the thousandth).
 fn allocations_of_receiver(backend: Backend) -> u64 {
     let binding = Binding { socket_count: 1, queue_bytes: 1 << 20, share_port: false };
     let group = SocketGroup::bind("127.0.0.1:0", binding).expect("a free port");
@@ -157,14 +162,15 @@ fn allocations_of_receiver(backend: Backend) -> u64 {
         let sender = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let mut received_count = 0;
         let (mut first, mut last) = (None, 0);
-        // Some one by one, so that it waits between them, and some at once.
+        // Single datagrams make the receiver wait between them; bursts of nine make it drain
+        // several at once.
         for burst in (0..200).map(|index| if index % 2 == 0 { 1 } else { 9 }) {
             for _ in 0..burst {
                 sender.send_to(&[b'x'; 1_000], address).expect("loopback takes it");
             }
             let target = received_count + burst;
             while received_count < target {
-                let (count, allocation_count) = drains.recv().expect("it receives");
+                let (count, allocation_count) = drains.recv().expect("the receiver runs");
                 received_count += count;
                 last = allocation_count;
                 if received_count >= 10 {
@@ -174,7 +180,7 @@ fn allocations_of_receiver(backend: Backend) -> u64 {
         }
         stop.request();
         ended.join().expect("no panic").expect("the socket works");
-        last - first.expect("more than ten came")
+        last - first.expect("more than ten datagrams arrived")
     })
 }
 
@@ -186,7 +192,8 @@ fn no_datagram_costs_its_receiver_an_allocation() {
             continue;
         }
         let count = allocations_of_receiver(backend);
-        // The crate itself allocates; with its runtime it is bounded by a few for each wake-up.
+        // The crate tokio-uring itself allocates; together with its runtime it makes at most a few
+        // allocations for each wake-up.
         let count_max = if backend == Backend::TokioUring { 4 * 1_000 } else { 0 };
         assert!(count <= count_max, "{backend}: {count} for a thousand datagrams");
     }

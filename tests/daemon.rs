@@ -1,6 +1,6 @@
-//! The tests of the daemon, but those that depend on how it receives.
+//! All tests of the daemon except those that depend on the receive backend.
 
-#![allow(clippy::unwrap_used, reason = "a test may end where it finds what it does not expect")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 #[path = "daemon/mod.rs"]
 mod daemon;

@@ -1,8 +1,7 @@
-//! The tests of the daemon that depend on how it receives, with daemons that receive by
-//! tokio-uring.
+//! The tests that depend on the receive backend, with daemons that use `tokio-uring`.
 
-#![allow(clippy::unwrap_used, reason = "a test may end where it finds what it does not expect")]
-#![allow(dead_code, reason = "only a part of the tests, and so of what they use, is here")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(dead_code, reason = "this target uses only a part of the shared test code")]
 
 #[path = "daemon/by_backend.rs"]
 mod daemon;

@@ -1,10 +1,10 @@
-//! What becomes of panics, in a build that has some injected: the feature `inject-panics`.
+//! The effects of panics, in a build with injected panics: the feature `inject-panics`.
 //!
-//! `XRAY_BINARY` names that build. It is one of the release profile, since it is that one which has
-//! to unwind: `tests/run panics`.
+//! The variable `XRAY_BINARY` names that build. `tests/run panics` builds it with the release
+//! profile, because the release profile must unwind.
 
-#![allow(clippy::unwrap_used, reason = "a test may end where it finds what it does not expect")]
-#![allow(dead_code, reason = "only a part of what the daemon's tests use is used here")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(dead_code, reason = "this target uses only a part of the shared test code")]
 
 #[path = "daemon/panics.rs"]
 mod daemon;

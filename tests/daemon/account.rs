@@ -1,33 +1,35 @@
-//! The account that a daemon gives at its end and on its metrics page, and whether it balances.
+//! Reads the account that a daemon logs on shutdown and exports on `/metrics`, and checks that the
+//! account balances.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The terms that say where segments came from, and those that say where they went.
+/// The terms that count where segments came from, and the terms that count where they went.
 const CAME: [&str; 2] = ["received", "replayed"];
 const WENT: [&str; 5] = ["sent", "rejected", "dropped", "spooled", "held"];
 
-/// An account. A term that is not there is 0.
+/// An account. The value of an absent term is 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
     totals: BTreeMap<String, u64>,
-    /// By term and reason.
+    /// The counts by term and reason.
     reasons: BTreeMap<(String, String), u64>,
 }
 
 impl Account {
-    /// The last account in a log; `None` where there is none.
+    /// Returns the last account in a log, or `None` if the log has no account.
     pub fn of_log(log: &str) -> Option<Self> {
         let line = log.lines().rfind(|line| line.contains("Account: "))?;
         Some(Self::of_line(line.split("Account: ").nth(1)?))
     }
 
-    /// `received=520 sent=500 rejected=20 (header=15 no_document=5) dropped=0 kernel_drops=0`.
+    /// Reads a line such as `received=520 sent=500 rejected=20 (header=15 no_document=5) dropped=0
+    /// kernel_drops=0`.
     fn of_line(line: &str) -> Self {
         let mut account = Self::default();
         let mut term = String::new();
         let mut in_reasons = false;
-        // A line of JSON goes on behind it.
+        // In a JSON log, the end of the JSON object follows the account.
         for word in line.trim_end_matches(['"', '}']).split_whitespace() {
             in_reasons |= word.starts_with('(');
             if let Some((name, count)) = word.trim_matches(['(', ')', ',']).split_once('=') {
@@ -44,7 +46,7 @@ impl Account {
         account
     }
 
-    /// The account on a page of metrics.
+    /// Reads the account from a page of metrics.
     pub fn of_metrics(page: &str) -> Self {
         let mut account = Self::default();
         let values = page.lines().filter_map(|line| line.rsplit_once(' '));
@@ -67,19 +69,21 @@ impl Account {
         account
     }
 
-    /// A term's total.
+    /// Returns the total of a term.
     pub fn get(&self, term: &str) -> u64 {
         self.totals.get(term).copied().unwrap_or_default()
     }
 
-    /// The part of a term that has this reason.
+    /// Returns the part of a term that has this reason.
     pub fn reason(&self, term: &str, reason: &str) -> u64 {
         let key = (term.to_owned(), reason.to_owned());
         self.reasons.get(&key).copied().unwrap_or_default()
     }
 
-    /// What came in less what has an end: above zero something is missing, below zero something
-    /// was counted twice. The same for a term that is not the sum of its reasons.
+    /// Returns the incoming segments minus the segments with a known end: a positive value means
+    /// that segments are missing, a negative value that segments were counted twice. If that
+    /// difference is 0, returns the difference between the totals of `rejected` and `dropped` and
+    /// the sums of their reasons.
     pub fn imbalance(&self) -> i64 {
         let sum = |terms: &[&str]| terms.iter().map(|term| self.get(term)).sum::<u64>();
         let difference = sum(&CAME).cast_signed() - sum(&WENT).cast_signed();

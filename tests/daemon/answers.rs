@@ -1,6 +1,6 @@
-//! What the fake service says to a request ([`Rules`]), and what it has taken ([`Ledger`]).
+//! How the fake service answers a request ([`Rules`]), and what the service received ([`Ledger`]).
 //!
-//! In: the parts of a request. Out: an answer, and a note in the ledger. No network, no thread.
+//! In: the parts of a request. Out: an answer, and an entry in the ledger. No network, no thread.
 
 use super::dates::{amazon_date, http_date};
 use flate2::Compression;
@@ -14,39 +14,42 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
-/// A request that was signed this far from the service's clock is refused.
+/// The service rejects a request that was signed more than this many seconds before or after the
+/// service's time.
 const SKEW_MAX_SECONDS: i64 = 5 * 60;
 
-/// What the service does with an upload of a number.
+/// Returns the service's reply to the upload with this number.
 type Script = dyn Fn(usize) -> Reply + Send + Sync;
 
-/// What the service does with requests; a test changes it at any time.
+/// How the service treats requests. A test can change the rules at any time.
 #[derive(Clone, Default)]
 pub struct Rules {
-    /// What happens to the upload of each number, from 0; without one [`Reply::Accept`]. The other
-    /// rules come first.
+    /// The reply to the upload of each number, from 0. Without a script every reply is
+    /// [`Reply::Accept`]. The other rules apply first.
     pub script: Option<Arc<Script>>,
-    /// How long an answer takes. The documents are taken at its end.
+    /// The time that the service takes to answer. The service accepts the documents at the end of
+    /// this time.
     pub pause: Duration,
-    /// No request is answered until this ends.
+    /// While this is true, no request is answered.
     pub is_held: bool,
-    /// Every request is answered with this, and nothing is taken.
+    /// If set, every request gets this answer, and no document is accepted.
     pub failure: Option<Failure>,
-    /// More documents than this bucket gives are throttled.
+    /// If set, documents beyond the rate of this bucket are throttled.
     pub bucket: Option<Bucket>,
-    /// A larger body is refused with 413.
+    /// If set, a larger body is rejected with status 413.
     pub body_bytes_max: Option<usize>,
-    /// Requests that are signed with this access key have expired.
+    /// If set, requests that are signed with this access key are rejected as expired.
     pub expired_key: Option<&'static str>,
-    /// The service's clock, where it is not ours.
+    /// The service's clock, if it differs from the clock of this machine.
     pub clock: Option<Clock>,
-    /// A connection ends in order after so many requests: HTTP/2 GOAWAY.
+    /// If set, the service closes a connection in order after this many requests (with HTTP/2:
+    /// GOAWAY).
     pub requests_per_connection: Option<usize>,
-    /// Uploads are read and never answered; other calls are.
+    /// If true, uploads are read and never answered. Other calls are answered.
     pub hangs_uploads: bool,
-    /// Answers to uploads are compressed.
+    /// If true, answers to uploads are compressed.
     pub gzips: bool,
-    /// What other calls than uploads are answered with.
+    /// The answer to all calls that are not uploads.
     pub call_answer: CallAnswer,
 }
 
@@ -56,29 +59,29 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// What a script does with an upload.
+/// The reply of a script to an upload.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// Takes the documents and says so.
+    /// The service accepts the documents and answers with success.
     Accept,
-    /// Takes the documents and answers with success and this body.
+    /// The service accepts the documents and answers with success and this body.
     Answer(String),
-    /// Takes the documents, then breaks the connection instead of answering.
+    /// The service accepts the documents, then closes the connection instead of answering.
     AcceptAndBreak,
-    /// Breaks the connection and takes nothing.
+    /// The service closes the connection and accepts nothing.
     Break,
-    /// Takes nothing and answers with this.
+    /// The service accepts nothing and answers with this failure.
     Fail(Failure),
 }
 
-/// The answer to a call that is no upload.
+/// The answer to a call that is not an upload.
 #[derive(Debug, Clone)]
 pub struct CallAnswer {
-    /// Its status.
+    /// The status.
     pub status: u16,
-    /// Its headers.
+    /// The headers.
     pub headers: Vec<(&'static str, &'static str)>,
-    /// Its body, as bytes.
+    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -92,20 +95,20 @@ impl Default for CallAnswer {
     }
 }
 
-/// A call that is no upload, as it came.
+/// A call that is not an upload, byte for byte as the service received it.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Its method.
+    /// The method.
     pub method: Method,
-    /// Its path and query.
+    /// The path and the query.
     pub target: String,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Vec<u8>,
 }
 
-/// An answer to a request of which nothing is taken.
+/// An answer to a request of which no document is accepted.
 #[derive(Debug, Clone)]
 pub struct Failure {
     status: u16,
@@ -114,36 +117,36 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A status and nothing else.
+    /// Returns a failure with this status, without headers and without a body.
     pub fn status(status: u16) -> Self {
         Self::body(status, "")
     }
 
-    /// A status and a body.
+    /// Returns a failure with this status and this body.
     pub fn body(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    /// The page of a proxy on the way.
+    /// Returns a failure with the HTML error page of a proxy between daemon and service.
     pub fn html(status: u16) -> Self {
         Self::body(status, format!("<html><body><h1>{status} Sorry</h1></body></html>"))
             .with(CONTENT_TYPE.as_str(), "text/html")
     }
 
-    /// An error in the service's own words.
+    /// Returns a failure in the format of X-Ray's errors.
     pub fn code(status: u16, code: &str) -> Self {
         Self::body(status, format!(r#"{{"message":"{code} of the test"}}"#))
             .with("x-amzn-errortype", format!("{code}:http://internal.amazon.com/"))
     }
 
-    /// The same, with one header more.
+    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
     }
 }
 
-/// A token bucket of documents.
+/// A token bucket. One token is one document.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     per_second: f64,
@@ -153,7 +156,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// Creates a full bucket.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let (per_second, burst) = (f64::from(per_second), f64::from(burst));
         Self { per_second, burst, tokens: burst, filled_at: Instant::now() }
@@ -172,85 +175,87 @@ impl Bucket {
     }
 }
 
-/// A clock that is not ours, and how the service refuses requests of another time.
+/// A clock that differs from the clock of this machine, and the error code for requests that are
+/// too old or too new.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    /// Ahead of ours, or behind it below zero.
+    /// Seconds that the clock is ahead; below zero the clock is behind.
     pub offset_seconds: i64,
-    /// `RequestTimeTooSkewed` or `InvalidSignatureException`.
+    /// The error code: `RequestTimeTooSkewed` or `InvalidSignatureException`.
     pub code: &'static str,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// So many documents were taken.
+    /// This many documents were accepted.
     Accepted(usize),
-    /// It was throttled.
+    /// The request was throttled.
     Throttled,
-    /// It was answered with another status than success.
+    /// The request was answered with this status, which is not a success.
     Failed(u16),
-    /// Its connection was broken, after the documents were taken or instead of it.
+    /// The connection was closed without an answer, before or after the documents were accepted.
     Broken,
 }
 
-/// How often a document was taken.
+/// How often the service accepted a document.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrival {
-    /// 1 where nothing went wrong.
+    /// The count; 1 if there was no fault.
     pub count: usize,
 }
 
-/// What the endpoint has seen.
+/// A record of all requests that the endpoint has received.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// The documents that were taken.
+    /// The accepted documents.
     pub arrivals: BTreeMap<String, Arrival>,
-    /// The bodies of telemetry, which is always taken and counted nowhere else.
+    /// The bodies of telemetry calls. The service accepts all of them, and no other field counts
+    /// them.
     pub telemetry: Vec<serde_json::Value>,
-    /// Every upload that was answered or broken off.
+    /// Every upload that was answered or whose connection was closed, with the time.
     pub requests: Vec<(Instant, Verdict)>,
-    /// The version of HTTP of each.
+    /// The HTTP version of each upload in `requests`.
     pub versions: Vec<Version>,
-    /// The largest number of uploads that were open at a time.
+    /// The largest number of uploads that were open at the same time.
     pub open_count_max: usize,
-    /// What no daemon may send.
+    /// Requests that no daemon may send.
     pub violations: Vec<String>,
-    /// Calls that are no uploads.
+    /// Calls that are not uploads.
     pub calls: Vec<Call>,
-    /// Documents that were unprocessed once.
+    /// Documents that were reported as unprocessed once.
     put_off: HashSet<String>,
     begun_count: usize,
 }
 
-/// An upload as it came.
+/// An upload as the service received it.
 #[derive(Debug)]
 pub struct Upload<'a> {
-    /// The version of HTTP.
+    /// The HTTP version.
     pub version: Version,
-    /// Its headers.
+    /// The headers.
     pub headers: &'a HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: &'a [u8],
 }
 
-/// How an upload ends.
+/// The end of an upload.
 #[derive(Debug)]
 pub enum Outcome {
-    /// With an answer.
+    /// The service answers.
     Answered(Response<Vec<u8>>),
-    /// With its connection.
+    /// The service closes the connection.
     Broken,
 }
 
 impl Ledger {
-    /// When the first document was taken after `mark`.
+    /// Returns the time at which the first document after `mark` was accepted.
     pub fn first_accepted_after(&self, mark: Instant) -> Option<Instant> {
         let accepted = self.requests.iter().filter(|(_, v)| matches!(v, Verdict::Accepted(_)));
         accepted.map(|(at, _)| *at).find(|at| *at >= mark)
     }
 
-    /// Notes a call that is no upload, and answers it.
+    /// Records a call that is not an upload, and returns the answer.
     pub fn take_call(&mut self, rules: &Rules, call: Call) -> Response<Vec<u8>> {
         if let Err(violation) = signature(&call.headers) {
             self.violations.push(violation);
@@ -265,13 +270,13 @@ impl Ledger {
         answer
     }
 
-    /// Notes that an upload has come. One that is never answered stays open.
+    /// Records that an upload began. An upload that is never answered stays open.
     pub fn begin_upload(&mut self) {
         self.begun_count += 1;
         self.open_count_max = self.open_count_max.max(self.begun_count - self.requests.len());
     }
 
-    /// Decides about an upload and notes what is taken.
+    /// Decides how the service answers an upload, and records the accepted documents.
     pub fn decide(&mut self, rules: &mut Rules, upload: &Upload<'_>) -> Outcome {
         let (verdict, answer) = match self.documents(upload.headers, upload.body) {
             Err(violation) => {
@@ -295,7 +300,7 @@ impl Ledger {
         Outcome::Answered(answer)
     }
 
-    /// Does what the script says, if there is one.
+    /// Follows the script if there is one; accepts the documents otherwise.
     fn reply(
         &mut self,
         rules: &Rules,
@@ -320,7 +325,8 @@ impl Ledger {
         }
     }
 
-    /// The documents of a request that is as it has to be.
+    /// Returns the documents of a well-formed request; the error says what is wrong with the
+    /// request.
     fn documents(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<String>, String> {
         signature(headers)?;
         let body: serde_json::Value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
@@ -358,7 +364,7 @@ impl Ledger {
     }
 }
 
-/// Whether a request looks like a signed one; what is wrong, if not.
+/// Checks that a request looks like a signed request; the error says what is wrong.
 fn signature(headers: &HeaderMap) -> Result<(), String> {
     let authorization = text(headers, "authorization");
     for part in ["AWS4-HMAC-SHA256 Credential=AKID", "/xray/aws4_request", "Signature="] {
@@ -372,7 +378,7 @@ fn signature(headers: &HeaderMap) -> Result<(), String> {
     Ok(())
 }
 
-/// Why nothing of a request is taken, if so.
+/// Returns why no document of a request is accepted, or `None` if the request passes.
 fn refuse(
     rules: &mut Rules,
     headers: &HeaderMap,
@@ -406,7 +412,7 @@ fn refuse(
     None
 }
 
-/// The same text, compressed.
+/// Compresses the text.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text).unwrap();

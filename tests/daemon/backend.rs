@@ -1,10 +1,10 @@
-//! The skip of a test for want of the receive backend in its target's name.
+//! Skips a test if the receive backend of its test target does not work on this machine.
 
 use super::process::missing;
 use super::skip::{Need, skip};
 
-/// Whether the backend in the target's name does not work here. The test is skipped then, which is
-/// said here.
+/// Returns whether the backend of this test target does not work on this machine. If so, prints
+/// that the calling test is skipped; the test must then return.
 #[track_caller]
 pub fn is_backend_missing() -> bool {
     if let Some(reason) = missing() {

@@ -1,4 +1,4 @@
-//! Bad datagrams are counted and logged, and cost no good one.
+//! Bad datagrams are counted and logged, and no good segment is lost because of them.
 
 use super::backend::is_backend_missing;
 use super::endpoint::Endpoint;
@@ -13,7 +13,7 @@ fn daemon(arguments: &[&str]) -> (Endpoint, Daemon) {
     (endpoint, daemon)
 }
 
-/// Sends one datagram and a good one after it; returns what arrived and the log.
+/// Sends a datagram, then a good datagram. Returns the other documents that arrived, and the log.
 fn arrives(datagram: &[u8], metric: &str) -> (Vec<String>, String) {
     let (endpoint, daemon) = daemon(&["-l", "debug"]);
     daemon.send([datagram, format!("{HEADER}\"good\"").as_bytes()]);
@@ -156,6 +156,6 @@ fn twenty_thousand_random_datagrams_cost_none_of_five_hundred_good_ones() {
         value.parse().unwrap()
     };
     assert_eq!(number("received="), number("sent=") + number("rejected="), "{account}");
-    // Forty thousand lines would be a flood; each place has its limit.
+    // 40,000 log lines would be a flood. Each place that logs has a log limit.
     assert!(log.lines().count() < 200, "{} lines", log.lines().count());
 }

@@ -1,8 +1,8 @@
-//! What depends on how datagrams are received: every datagram arrives as it was, the kernel's
-//! queue, a shared port, the end.
+//! Tests that depend on the receive backend: datagrams arrive unchanged, the kernel's queue, a
+//! shared port, the shutdown.
 //!
-//! Each target that takes these tests in has its daemons receive in another way, which is the one
-//! in the target's name. Where that does not work each test is skipped.
+//! Several test targets include these tests. The daemons of each target use the receive backend in
+//! the target's name. If that backend does not work on this machine, each test is skipped.
 
 #[path = "../shared/skip.rs"]
 mod skip;

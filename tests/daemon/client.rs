@@ -1,4 +1,4 @@
-//! A client of the daemon's TCP port that writes what it is told, byte for byte.
+//! A client for the daemon's TCP port that writes exactly the given bytes.
 
 use super::answers::Call;
 use super::endpoint::Endpoint;
@@ -7,26 +7,26 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Output;
 
-/// The call that SDKs begin with.
+/// The first call that SDKs make.
 pub const RULES: &str = "POST /GetSamplingRules";
 
 /// An answer of the daemon.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The status.
     pub status: u16,
     headers: Vec<(String, String)>,
-    /// Its body.
+    /// The body.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The first header of a name.
+    /// Returns the value of the first header with this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
-    /// What the daemon itself has to say, in JSON.
+    /// Returns the text of an error that the daemon itself produced, which is JSON.
     pub fn message(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
@@ -34,7 +34,7 @@ impl Answer {
     }
 }
 
-/// A connection of a client, which is kept.
+/// A connection to the daemon that stays open for several requests.
 pub struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -50,7 +50,7 @@ impl Client {
         self.0.get_mut().write_all(bytes).unwrap();
     }
 
-    /// Sends a request with these header lines and a Content-Length; reads the answer.
+    /// Sends a request with these header lines and a Content-Length header, and reads the answer.
     pub fn call(&mut self, request_line: &str, headers: &str, body: &[u8]) -> Answer {
         let length = body.len();
         let head = format!(
@@ -78,12 +78,12 @@ impl Client {
         answer
     }
 
-    /// Sends bytes to a daemon that may close the connection meanwhile.
+    /// Sends bytes; ignores an error, because the daemon may already have closed the connection.
     pub fn try_write(&mut self, bytes: &[u8]) {
         let _ = self.0.get_mut().write_all(bytes);
     }
 
-    /// What still comes until the daemon closes the connection, or resets it.
+    /// Returns all bytes up to the end of the connection, whether the daemon closes or resets it.
     pub fn rest(mut self) -> String {
         let mut text = Vec::new();
         let _ = self.0.read_to_end(&mut text);
@@ -91,12 +91,12 @@ impl Client {
     }
 }
 
-/// Calls once, over a connection of its own.
+/// Makes one call over a new connection.
 pub fn call(daemon: &Daemon, request_line: &str, headers: &str, body: &[u8]) -> Answer {
     Client::connect(daemon.tcp).call(request_line, headers, body)
 }
 
-/// The calls that have come, all of them signed.
+/// Returns the calls that the endpoint has received. All of them must be signed.
 pub fn calls(endpoint: &Endpoint) -> Vec<Call> {
     endpoint.ledger(|ledger| {
         assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
@@ -104,14 +104,14 @@ pub fn calls(endpoint: &Endpoint) -> Vec<Call> {
     })
 }
 
-/// A daemon with these keys in its file.
+/// Starts a daemon with these keys in its configuration file.
 pub fn start(endpoint: &Endpoint, keys: &str) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), keys);
     Daemon::start(&endpoint.url(), &["-c", &config], &[])
 }
 
-/// What a page of JSON says, and its status.
+/// Returns the status and the JSON body of a page.
 pub fn page(daemon: &Daemon, path: &str) -> (u16, serde_json::Value) {
     let answer = Client::connect(daemon.tcp).call(&format!("GET {path}"), "", b"");
     assert_eq!(answer.header("content-type"), Some("application/json"));

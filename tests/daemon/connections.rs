@@ -1,5 +1,5 @@
-//! What goes wrong on the way to the service: nothing is lost, and nothing comes twice as long as
-//! no answer was lost.
+//! Network faults between the daemon and the service: no segment is lost, and no segment arrives
+//! twice unless an answer was lost.
 
 use super::answers::Failure;
 use super::delivery::settle_once;
@@ -9,10 +9,11 @@ use super::process::{Daemon, config_file};
 use super::tls::Authority;
 use std::time::{Duration, Instant};
 
-/// So that a fault is noticed within a test.
+/// Short timeouts, so that the daemon detects a fault within the time of a test.
 const SHORT_TIMEOUTS: &str = "Upload: {RequestTimeoutSeconds: 3, ConnectTimeoutSeconds: 3}";
 
-/// Begins a fault under load, ends it when calls have failed; all arrives, and once.
+/// Starts a fault under load and ends the fault after calls have failed. Every segment must arrive
+/// exactly once.
 fn passes(
     endpoint: &Endpoint,
     daemon: Daemon,
@@ -36,12 +37,12 @@ fn passes(
     log
 }
 
-/// The same for a fault of the way.
+/// Runs [`passes`] with a fault between daemon and service.
 fn way_passes(endpoint: &Endpoint, daemon: Daemon, way: Way) -> String {
     passes(endpoint, daemon, |it| it.set_way(way), |it| it.set_way(Way::Open))
 }
 
-/// The same for an answer.
+/// Runs [`passes`] with a service that answers with a failure.
 fn failure_passes(failure: Failure) {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
@@ -173,7 +174,8 @@ fn a_dead_connection_of_http2_is_noticed_by_pings_long_before_its_requests_are_g
     daemon.wait_until("the open connection is dead for good", || {
         endpoint.dead_connection_count() == 1
     });
-    // A new one lives. The requests on the dead one would wait for longer than a test does.
+    // A new connection works. Without pings the requests on the dead connection would wait for 300
+    // s.
     let mended_at = Instant::now();
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives over another connection", || {

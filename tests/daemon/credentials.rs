@@ -1,7 +1,8 @@
-//! Where credentials come from: each source faked on 127.0.0.1, and what its key signs.
+//! Where credentials come from: each source is faked on 127.0.0.1, and the test checks which key
+//! signs.
 //!
-//! The container endpoint by a relative URI has a fixed address outside of the loopback range, so
-//! that one is left to `aws-config`'s own tests; the full URI takes the same way.
+//! The relative URI of the container endpoint has a fixed address outside of the loopback range.
+//! `aws-config`'s own tests cover that URI; the full URI uses the same code.
 
 use super::fake::{Answer, Fake, Request};
 use super::process::{Daemon, HEADER, backend, command};
@@ -13,15 +14,15 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Far from now.
+/// An expiry date far in the future.
 const LATER: &str = "2099-01-01T00:00:00Z";
 
-/// The service, which takes everything and remembers who signed it.
+/// Starts a service that accepts every request and records the key that signed it.
 fn service() -> Fake {
     Fake::start(|_| Some(("200 OK", "{}".into())))
 }
 
-/// What a container endpoint or an instance answers, as JSON.
+/// The JSON answer of a container endpoint or an instance.
 fn keys(key: &str, expiry: &str) -> String {
     format!(
         r#"{{"Code":"Success","Type":"AWS-HMAC","LastUpdated":"2026-01-01T00:00:00Z",
@@ -30,7 +31,7 @@ fn keys(key: &str, expiry: &str) -> String {
     )
 }
 
-/// What STS answers to `action`.
+/// The answer of STS to `action`.
 fn sts_answer(action: &str, key: &str, expiry: &str) -> Answer {
     let text = format!(
         "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
@@ -42,7 +43,7 @@ fn sts_answer(action: &str, key: &str, expiry: &str) -> Answer {
     Some(("200 OK", text))
 }
 
-/// A daemon without any credentials of its own, sending to `service`.
+/// Starts a daemon that has only the credentials in `variables` and sends to `service`.
 fn daemon(service: &Fake, flags: &[&str], variables: &[(&str, &str)]) -> Daemon {
     let backend = backend().name();
     let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
@@ -53,7 +54,8 @@ fn daemon(service: &Fake, flags: &[&str], variables: &[(&str, &str)]) -> Daemon 
     Daemon::spawn(command)
 }
 
-/// Sends a segment; it has to arrive signed with this key, and with its token if it has one.
+/// Sends a segment. It must arrive signed with this key, and with the key's session token unless
+/// the key is `AKIDPLAIN`.
 fn is_signed_with(daemon: &Daemon, service: &Fake, key: &str) {
     let before = daemon.metric("xray_segments_sent_total");
     daemon.send([format!("{HEADER}{{}}")]);
@@ -170,7 +172,7 @@ fn the_role_of_the_flag_is_assumed_on_top_as_the_original_does() {
     is_signed_with(&daemon(&service, &["-r", role], &variables), &service, "ASIAROLE");
     let request = &sts.requests()[0];
     assert_eq!(request.access_key(), "AKIDBASE");
-    // In the daemon's own region.
+    // STS is called in the daemon's own region.
     assert!(request.header("authorization").contains("/us-east-1/sts/"), "{request:?}");
     for part in ["RoleSessionName=xray-daemon", "DurationSeconds=900", "role%2Fr"] {
         assert!(request.body.contains(part), "{part} is not in {}", request.body);
@@ -209,7 +211,7 @@ fn the_token_of_a_single_sign_on_is_exchanged_for_credentials() {
     let text = "[default]\nsso_start_url = https://start.example/start\nsso_region = us-east-1\n\
          sso_account_id = 123456789012\nsso_role_name = dev\n";
     fs::write(home.path().join(".aws/config"), text).unwrap();
-    // Named by the SHA-1 of the start URL.
+    // The name of the file is the SHA-1 of the start URL.
     let name = "58b18e2cde391127c3492e1eba984431065982b0.json";
     let token =
         format!(r#"{{"accessToken":"of-test","expiresAt":"{LATER}","region":"us-east-1"}}"#);
@@ -223,7 +225,8 @@ fn the_token_of_a_single_sign_on_is_exchanged_for_credentials() {
     assert_eq!(request.header("x-amz-sso_bearer_token"), "of-test");
 }
 
-/// A program that prints what is in the file `answer` beside it.
+/// Creates a program that prints the file `answer` in its folder. Returns the path of an AWS
+/// configuration file that names the program.
 fn program(folder: &Path) -> String {
     let path = folder.join("program");
     fs::write(&path, "#!/bin/sh\ncat \"$(dirname \"$0\")/answer\"\n").unwrap();
@@ -255,7 +258,7 @@ fn a_program_gives_credentials_and_its_failures_are_said_and_pass() {
 #[test]
 fn credentials_are_renewed_before_they_expire() {
     let count = AtomicUsize::new(0);
-    // The first ones have a few seconds left: half of them are waited for.
+    // The first credentials are valid for 4 s; the daemon renews them after half of that time.
     let soon = OffsetDateTime::now_utc() + Duration::from_secs(4);
     let soon = soon.format(&Rfc3339).unwrap();
     let container = Fake::start(move |_| {

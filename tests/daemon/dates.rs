@@ -1,10 +1,11 @@
-//! Dates as requests and answers have them. Pure code.
+//! Reads and writes the date formats of requests and answers.
 
 use http::HeaderValue;
 use std::time::{SystemTime, UNIX_EPOCH};
 use time::{Date, Month, OffsetDateTime};
 
-/// The date of a request, `20261125T072106Z`. What is not a date is read as 1970.
+/// Reads the date of a request, such as `20261125T072106Z`. Returns 1970-01-01 for text that is not
+/// a date.
 pub fn amazon_date(text: &str) -> OffsetDateTime {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u8>().ok();
     let parse = || {
@@ -16,7 +17,7 @@ pub fn amazon_date(text: &str) -> OffsetDateTime {
     parse().unwrap_or(UNIX_EPOCH.into())
 }
 
-/// The date of an answer, `Wed, 25 Nov 2026 07:21:06 GMT`.
+/// Formats the date of an answer, such as `Wed, 25 Nov 2026 07:21:06 GMT`.
 pub fn http_date(at: OffsetDateTime) -> HeaderValue {
     let (day, month) = (at.weekday().to_string(), at.month().to_string());
     let (year, date) = (at.year(), at.day());

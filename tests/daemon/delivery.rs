@@ -1,4 +1,4 @@
-//! What was sent against what has arrived.
+//! Compares the documents that were sent with the documents that arrived.
 
 use super::account::Account;
 use super::endpoint::Endpoint;
@@ -6,17 +6,18 @@ use super::load::Sent;
 use super::process::Daemon;
 use std::collections::BTreeSet;
 
-/// The difference between what was sent and what has arrived.
+/// The difference between the sent documents and the documents that arrived.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Documents that did not arrive, in the order in which they were sent.
+    /// Documents that did not arrive, in the order of sending.
     pub missing: Vec<String>,
     /// Documents that arrived more than once.
     pub doubled: Vec<String>,
 }
 
 impl Delivery {
-    /// Compares; what nobody sent must not have arrived, nor a request that was not signed.
+    /// Compares both sets. Panics if a document arrived that was not sent, or if the endpoint
+    /// received a malformed request.
     pub fn of<'a>(endpoint: &Endpoint, sent: impl IntoIterator<Item = &'a Sent>) -> Self {
         endpoint.ledger(|ledger| {
             assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
@@ -25,21 +26,21 @@ impl Delivery {
             let missing = missing.map(|sent| (*sent).clone()).collect();
             let known: BTreeSet<&String> = sent.into_iter().collect();
             let stranger = ledger.arrivals.keys().find(|arrived| !known.contains(arrived));
-            assert_eq!(stranger, None, "it was not sent");
+            assert_eq!(stranger, None, "this document was not sent");
             let doubled = ledger.arrivals.iter().filter(|(_, arrival)| arrival.count > 1);
             let doubled = doubled.map(|(document, _)| document.clone()).collect();
             Self { missing, doubled }
         })
     }
 
-    /// No document came twice.
+    /// Asserts that no document arrived twice.
     pub fn has_none_twice(self, log: &str) -> Self {
         let count = self.doubled.len();
         assert_eq!(count, 0, "doubled, the first: {}\n{log}", self.doubled[0]);
         self
     }
 
-    /// So many are missing.
+    /// Asserts that this many documents are missing.
     pub fn misses(self, count: usize, log: &str) -> Self {
         let first = self.missing.first();
         assert_eq!(self.missing.len(), count, "missing, the first: {first:?}\n{log}");
@@ -47,8 +48,8 @@ impl Delivery {
     }
 }
 
-/// Waits until `daemon` has received as many segments as were sent to it. None may be lost in the
-/// kernel: the sender waits for the daemon's queue.
+/// Waits until `daemon` has received as many segments as were sent. The kernel must not drop any:
+/// the load waits for the daemon's queue.
 pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
     daemon.wait_until("everything is received", || {
         let account = daemon.account();
@@ -59,8 +60,8 @@ pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
     assert_eq!(account.get("received"), sent.len() as u64, "{account}\n{}", daemon.log());
 }
 
-/// Waits until all that was received is sent, then ends the daemon: everything has arrived, the
-/// account says the same. Returns the log, and the account at the end.
+/// Waits until every received segment is sent, then stops the daemon. Asserts that everything
+/// arrived and that the account agrees. Returns the log and the account of the shutdown.
 pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     wait_until_received(&daemon, sent);
     daemon.wait_until("everything arrives", || {
@@ -80,11 +81,11 @@ pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Ac
     (log, account)
 }
 
-/// Waits until each of `sent` is delivered or given up, ends the daemon, and checks that what is
-/// missing is what it says that it has given up, and that none has arrived twice.
+/// Waits until each of `sent` is delivered or dropped, then stops the daemon. Asserts that as many
+/// are missing as the daemon counted as dropped, and that none arrived twice.
 pub fn settle_with_losses(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     wait_until_received(&daemon, sent);
-    daemon.wait_until("nothing waits any more", || {
+    daemon.wait_until("no segment waits", || {
         let account = daemon.account();
         account.get("sent") + account.get("dropped") >= sent.len() as u64
     });
@@ -97,7 +98,7 @@ pub fn settle_with_losses(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) ->
     (log, account)
 }
 
-/// [`settle`], and none has arrived twice.
+/// The same as [`settle`], and asserts that no document arrived twice.
 pub fn settle_once(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     let (log, account) = settle(daemon, endpoint, sent);
     Delivery::of(endpoint, sent).has_none_twice(&log);

@@ -1,6 +1,6 @@
-//! Where the system denies what the daemon would like to have: it says so, and delivers.
+//! If the system denies what the daemon asks for, the daemon logs that and still delivers.
 
-#![allow(unsafe_code, reason = "a child can only be restrained between fork and exec")]
+#![allow(unsafe_code, reason = "a child process can only be restricted between fork and exec")]
 
 use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, command};
@@ -9,15 +9,15 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use xrayd::pipeline::receive::Backend;
 
-/// System calls of io_uring: setup, enter, register.
+/// The numbers of io_uring's system calls: setup, enter, register.
 const IO_URING: std::ops::RangeInclusive<u32> = 425..=427;
 
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k }
 }
 
-/// Has the calls of io_uring fail with `errno` in this process and its children, as the seccomp
-/// profile of a container does.
+/// Makes the system calls of io_uring fail with `errno` in this process and its children, as the
+/// seccomp profile of a container does.
 fn deny_io_uring(errno: i32) -> io::Result<()> {
     let compare = |test| libc::BPF_JMP | test | libc::BPF_K;
     let answer = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
@@ -37,11 +37,11 @@ fn deny_io_uring(errno: i32) -> io::Result<()> {
     if denied { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes a capability from this process's children for good.
+/// Removes a capability permanently from the programs that this process executes.
 fn drop_capability(number: libc::c_ulong) -> io::Result<()> {
     // SAFETY: the call takes no pointer.
     let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
-    // Without privileges there is nothing to take.
+    // Without privileges the process has no capability that could be removed.
     if result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
         Ok(())
     } else {
@@ -49,7 +49,7 @@ fn drop_capability(number: libc::c_ulong) -> io::Result<()> {
     }
 }
 
-/// The daemon with the given flags, restrained before it starts.
+/// Returns the command for a daemon with these flags. `restrain` runs before the program starts.
 fn restrained(
     endpoint: &Endpoint,
     arguments: &[&str],
@@ -67,7 +67,7 @@ fn restrained(
     command
 }
 
-/// Segments arrive; returns the log.
+/// Sends 75 segments and asserts that they arrive. Returns the log.
 fn delivers(endpoint: &Endpoint, daemon: Daemon) -> String {
     daemon.send((0..75).map(|index| format!("{HEADER}{{\"n\":{}}}", 100 + index)));
     daemon.wait_for_metric("xray_segments_sent_total", 75);
@@ -127,7 +127,8 @@ fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
         |name: &str| daemon.metric(&format!("xray_receive_backend_info{{backend={name:?}}}"));
     let runs_on_uring = says("uring") == 1;
     assert_eq!(says("recvmmsg") == 1, !runs_on_uring);
-    // Only the real backend has a ring: its descriptor is one of the process's.
+    // Only the real backend `uring` has a ring, and the process then has a descriptor for that
+    // ring.
     assert_eq!(daemon.has_descriptor("[io_uring]"), runs_on_uring);
     let log = delivers(&endpoint, daemon);
     assert_eq!(log.contains("Receiving with recvmmsg instead"), !runs_on_uring, "{log}");
@@ -138,7 +139,7 @@ fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
 fn without_the_right_to_a_large_queue_it_says_what_was_granted() {
     const CAP_NET_ADMIN: libc::c_ulong = 12;
     let endpoint = Endpoint::start();
-    // Half a gigabyte asks for queues of 32 MB.
+    // With 512 MB of memory the daemon asks for queues of 32 MB.
     let daemon =
         Daemon::spawn(restrained(&endpoint, &["-m", "512"], || drop_capability(CAP_NET_ADMIN)));
     let log = delivers(&endpoint, daemon);

@@ -1,4 +1,5 @@
-//! A spool on a disk that does not take it: said, counted, and never the end of the daemon.
+//! A spool on a disk that rejects writes: the daemon logs and counts the failures, and does not
+//! end.
 
 use super::delivery::{settle_once, settle_with_losses};
 use super::endpoint::{Endpoint, Way};
@@ -8,8 +9,8 @@ use super::skip::{Need, skip};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A daemon that sees a file system of its own, mounted with `options`, where its spool is to be.
-/// `None` where the test may not mount.
+/// Starts a daemon in its own mount namespace. The folder of its spool is a tmpfs with `options`.
+/// Returns `None` if this machine does not allow the test to mount.
 fn start(endpoint: &Endpoint, spool: &Path, options: &str) -> Option<Daemon> {
     let path = spool.to_str().unwrap();
     let mount = format!("mount -t tmpfs -o {options} none {path}");
@@ -33,11 +34,11 @@ fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
     let load = Load::start(daemon.udp, 1_000, large_document);
     let line = daemon.wait_for_line("No space left on device");
     assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
-    daemon.wait_until("some have given way", || daemon.account().get("dropped") > 500);
+    daemon.wait_until("some segments are dropped", || daemon.account().get("dropped") > 500);
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();
-    // There is room again, and soon nothing is written to it any more.
+    // The disk has room again, and soon the daemon stops writing to the spool.
     daemon.wait_until("the spool is known to work", || daemon.get("/ready").contains("\"ready\""));
     settle_with_losses(daemon, &endpoint, &sent);
 }
@@ -62,7 +63,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk_and_does_not_end_the_daemon(
     let arguments = ["-m", "3", "--spool-path", path.to_str().unwrap()];
     let mut command = daemon_command(&endpoint.url(), &arguments);
     with_credentials(&mut command);
-    // Units of 512 bytes or of 1024, by shell.
+    // The unit of this limit is 512 or 1024 bytes; it depends on the shell.
     let daemon = Daemon::spawn(behind_shell(&command, "ulimit -f 64 && exec \"$@\""));
     let load = Load::start(daemon.udp, 1_000, large_document);
     daemon.wait_for_line("File too large");

@@ -1,5 +1,5 @@
-//! The first part of a shutdown: what still arrives is taken, and one daemon hands its port over to
-//! the next without a gap.
+//! The first part of a shutdown: the daemon still receives waiting datagrams, and one daemon hands
+//! its port to the next without a gap.
 
 use super::account::Account;
 use super::backend::is_backend_missing;
@@ -10,10 +10,10 @@ use super::process::{Daemon, config_file, wait_until};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
-/// The sockets have to be quiet for this long before the daemon stops to receive.
+/// The sockets must be quiet for this long before the daemon stops receiving.
 const QUIET_TIME: Duration = Duration::from_millis(100);
 
-/// A daemon that may take this long to end, under load.
+/// Starts a daemon under load with this limit on its shutdown.
 fn start(endpoint: &Endpoint, shutdown_seconds: u32) -> (Daemon, Load) {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), &format!("ShutdownSeconds: {shutdown_seconds}"));
@@ -23,9 +23,9 @@ fn start(endpoint: &Endpoint, shutdown_seconds: u32) -> (Daemon, Load) {
     (daemon, load)
 }
 
-/// Whether all arrived that was sent within `time` of the signal. Where the machine is so busy that
-/// sender or receiver stood still for [`QUIET_TIME`], what was sent after that may be missing, and
-/// was never received.
+/// Returns whether all segments arrived that were sent within `time` after the signal. If the
+/// machine is so busy that the load or the receiver stood still for [`QUIET_TIME`], the daemon may
+/// have stopped receiving earlier; segments sent after that are missing.
 fn takes_all(
     time: Duration,
     endpoint: &Endpoint,
@@ -46,10 +46,11 @@ fn takes_all(
     has_all_within(time)
 }
 
-/// Until the sender stops the daemon goes on.
+/// The daemon keeps receiving until the load stops. Returns whether all segments arrived.
 fn drain_until_quiet() -> bool {
     let endpoint = Endpoint::start();
-    // Quiet is what ends it: the time for the shutdown is longer than a test waits.
+    // The drain ends because the sockets are quiet: the limit on the shutdown is longer than the
+    // test.
     let (daemon, load) = start(&endpoint, 3600);
     let signal_at = Instant::now();
     daemon.signal(Signal::TERM);
@@ -70,7 +71,8 @@ fn what_arrives_during_the_drain_is_taken_until_it_is_quiet() {
     assert!((0..10).any(|_| drain_until_quiet()), "something was missing each time");
 }
 
-/// The sender goes on until the daemon has ended.
+/// The load continues until the daemon has ended. Returns whether the segments of the first 3 s
+/// arrived.
 fn drain_for_half_the_time() -> bool {
     let endpoint = Endpoint::start();
     let (daemon, load) = start(&endpoint, 8);
@@ -98,10 +100,10 @@ fn a_second_signal_while_segments_still_arrive_ends_it_at_once_too() {
     let (daemon, load) = start(&endpoint, 3600);
     daemon.signal(Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
-    // It is taking what still arrives.
+    // The daemon is receiving datagrams that still arrive.
     let count = load.sent_count();
     daemon.wait_until("more is sent", || load.sent_count() > count + 100);
-    // It ends while more is sent, long before its time is over.
+    // The daemon ends under load, long before the limit of its shutdown.
     let (status, log) = daemon.stop();
     assert_eq!(status.code(), Some(0), "{log}");
     drop(load);
@@ -115,7 +117,8 @@ fn ten_restarts_one_after_the_other_on_a_shared_port_cost_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Receive: {Receivers: 1, SharePort: true}");
     let endpoint = Endpoint::start();
-    // A quarter of it is the kernel's queue, which has to hold while a daemon starts.
+    // The kernel's queue takes a quarter of the memory. The queue must hold the datagrams that
+    // arrive while a daemon starts.
     let memory = ["-c", &config, "-m", "64"];
     let mut daemon = Daemon::start(&endpoint.url(), &memory, &[]);
     let address = daemon.udp.to_string();
@@ -123,7 +126,7 @@ fn ten_restarts_one_after_the_other_on_a_shared_port_cost_nothing() {
     let mut received_count = 0;
     let mut count = |(status, log): (std::process::ExitStatus, String)| {
         assert!(status.success(), "{log}");
-        // `wait` has seen to it that the account balances.
+        // `wait` has checked that the account balances.
         let account = Account::of_log(&log).unwrap();
         let lost = account.get("kernel_drops") + account.get("dropped") + account.get("rejected");
         assert_eq!(lost, 0, "{log}");

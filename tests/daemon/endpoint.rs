@@ -1,10 +1,9 @@
-//! A fake X-Ray service: it takes documents as the service does, and has the faults that a test
-//! switches on.
+//! A fake X-Ray service. It accepts documents like the real service; a test can switch faults on.
 //!
-//! In: the daemon's requests, over HTTP/1.1 or HTTP/2, with or without TLS. Out: answers, and what
-//! has arrived ([`Ledger`]). A fault is on the way to it ([`Way`]) or in what it answers
-//! ([`Rules`]). It runs on a thread of its own, which ends when the [`Endpoint`] is dropped. A test
-//! in which a daemon has sent what the service would not take for a request fails then.
+//! In: the daemon's requests over HTTP/1.1 or HTTP/2, with or without TLS. Out: answers, and a
+//! record of the requests ([`Ledger`]). A fault is either on the network path ([`Way`]) or in the
+//! answers ([`Rules`]). Thread: one thread, which ends when the [`Endpoint`] is dropped. The drop
+//! fails the test if the daemon sent a request that the real service would reject as malformed.
 
 use super::answers::{Call, Failure, Ledger, Outcome, Reply, Rules, Upload};
 use bytes::Bytes;
@@ -26,37 +25,39 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// What is on its way when a fault begins has this long to arrive; nothing is taken meanwhile.
+/// When a fault starts, data in flight has this long to arrive. No document is accepted during this
+/// time.
 const FLUSH: Duration = Duration::from_millis(50);
 
-/// The way to the service. A fault ends the connections that are open.
+/// The state of the network path to the service. The start of a fault ends all open connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// As it should be.
+    /// There is no fault.
     Open,
     /// Nothing listens: connections are refused.
     Down,
-    /// Connections are made, and reset when something comes over them.
+    /// Connections are accepted, and reset when the first data arrives.
     Reset,
-    /// Connections are made, requests are read, nothing is answered and nothing taken.
+    /// Connections are accepted and requests are read, but no request is answered and no document
+    /// accepted.
     BlackHole,
-    /// Connections are made and never read; open ones stay open and are not read either.
+    /// Connections are accepted and never read. Open connections stay open and are no longer read.
     Unread,
-    /// Connections are made, and closed in the middle of the TLS handshake.
+    /// Connections are accepted, and closed in the middle of the TLS handshake.
     CutHandshake,
-    /// A request is answered with these bytes, which are half an answer; nothing is taken. Without
-    /// TLS only.
+    /// Each request gets these bytes, which are an incomplete answer. No document is accepted. This
+    /// works without TLS only.
     Half(&'static str),
 }
 
-/// A running endpoint on a port of the loopback interface that stays its own while it is down.
+/// A running endpoint. It keeps its port on the loopback interface while the service is down.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Where it listens, unless it is down.
+    /// The address of the service.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     scheme: &'static str,
-    /// Keeps the port for us: bound, and never listening.
+    /// Reserves the port: this socket is bound and never listens.
     _port: Socket,
     /// The endpoint's thread ends when this is dropped.
     _running: tokio::sync::oneshot::Sender<()>,
@@ -124,27 +125,27 @@ impl Endpoint {
         Self { address, shared, scheme, _port: port, _running: running }
     }
 
-    /// Its address for the daemon.
+    /// Returns the URL of the service for the daemon.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Begins or ends a fault of the way.
+    /// Starts or ends a fault of the network path.
     pub fn set_way(&self, way: Way) {
         self.shared.way.send_replace(way);
     }
 
-    /// Changes what it answers, from the next answer on.
+    /// Changes the rules, from the next answer on.
     pub fn change(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.shared.state.lock().unwrap().0);
     }
 
-    /// What it has seen so far.
+    /// Reads the ledger.
     pub fn ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
         look(&self.shared.state.lock().unwrap().1)
     }
 
-    /// The documents that it has taken, sorted; one that came twice is there twice.
+    /// Returns the accepted documents, sorted. A document that arrived twice is listed twice.
     pub fn sorted_documents(&self) -> Vec<String> {
         self.ledger(|ledger| {
             let arrivals = ledger.arrivals.iter();
@@ -152,22 +153,23 @@ impl Endpoint {
         })
     }
 
-    /// How many different documents it has taken.
+    /// Returns the number of different documents that were accepted.
     pub fn arrived_count(&self) -> usize {
         self.ledger(|ledger| ledger.arrivals.len())
     }
 
-    /// How many requests it has answered.
+    /// Returns the number of uploads that were answered or broken off.
     pub fn request_count(&self) -> usize {
         self.ledger(|ledger| ledger.requests.len())
     }
 
-    /// How many connections have been made to it.
+    /// Returns the number of connections that were accepted.
     pub fn connection_count(&self) -> usize {
         self.shared.connection_count.load(Ordering::Relaxed)
     }
 
-    /// How many of them are open and will never be read again, whatever the way is from now on.
+    /// Returns the number of open connections that will never be read again, even after the fault
+    /// ends.
     pub fn dead_connection_count(&self) -> usize {
         self.shared.dead_connection_count.load(Ordering::Relaxed)
     }
@@ -181,7 +183,8 @@ impl Drop for Endpoint {
     }
 }
 
-/// A socket that shares its port with others of ours, as long as one of them listens at most.
+/// Creates a socket that shares its port with other sockets of the test. At most one of them may
+/// listen.
 fn bind(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -217,7 +220,7 @@ async fn serve(first: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
 }
 
 async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
-    // The connection has a second handle, for what to do with the socket under TLS and HTTP.
+    // A second handle of the connection sets socket options below TLS and HTTP.
     let socket = SockRef::from(&stream).try_clone().unwrap();
     let way = *shared.way.borrow();
     match way {
@@ -237,7 +240,7 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
         Way::Open | Way::BlackHole => match &shared.tls {
             None => speak(stream, &socket, &shared, false).await,
             Some(tls) => {
-                // An error is a daemon that does not trust the certificate.
+                // This fails if the daemon does not trust the certificate.
                 let Ok(stream) = tls.accept(stream).await else { return };
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 speak(stream, &socket, &shared, http2).await;
@@ -246,7 +249,7 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Reads a request of HTTP/1.1 to its end.
+/// Reads one whole HTTP/1.1 request.
 async fn read_request(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut request = Vec::new();
     loop {
@@ -294,7 +297,7 @@ async fn speak(
     }
 }
 
-/// Runs a connection until it ends or a fault of the way ends it.
+/// Serves a connection until it ends, or until a fault of the network path ends it.
 async fn drive<C: Future>(
     connection: C,
     close: impl Fn(Pin<&mut C>),
@@ -303,7 +306,7 @@ async fn drive<C: Future>(
     enough: &Notify,
 ) {
     let mut way = shared.way.subscribe();
-    // What has changed before that is a change too.
+    // A fault that started before this line must be handled too.
     way.mark_changed();
     let mut connection = pin!(connection);
     loop {
@@ -331,7 +334,7 @@ async fn drive<C: Future>(
     }
 }
 
-/// The connection is broken.
+/// The service closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("broken")]
 struct Broken;
@@ -359,12 +362,12 @@ async fn answer(
     let is_open = *shared.way.borrow() == Way::Open;
     let hangs = is_upload && shared.state.lock().unwrap().0.hangs_uploads;
     if !is_open || hangs {
-        // A request that met a fault stays without an answer, also when the fault is over.
+        // A request that met a fault is never answered, not even after the fault ends.
         return pending().await;
     }
     let mut state = shared.state.lock().unwrap();
     let (rules, ledger) = &mut *state;
-    // What is no JSON is a client's call that a test has made.
+    // A body that is not JSON is a client's call, made by a test.
     if parts.uri.path() == "/TelemetryRecords"
         && let Ok(record) = serde_json::from_slice(&body)
     {

@@ -1,47 +1,49 @@
-//! A small HTTP server whose answers a test writes: metadata, STS, SSO and the like.
+//! A small HTTP server with answers from the test. It stands in for metadata, STS, SSO and similar
+//! services.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A request as it came.
+/// A request as the server received it.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Method and path, with the query.
+    /// The method and the path with the query.
     pub line: String,
     headers: Vec<(String, String)>,
-    /// Its body.
+    /// The body.
     pub body: String,
 }
 
 impl Request {
-    /// A header's value; empty where it is absent.
+    /// Returns the value of a header, or an empty string if the header is absent.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map_or("", |(_, value)| value)
     }
 
-    /// The access key that it was signed with; empty where it was not.
+    /// Returns the access key that signed the request, or an empty string if the request is not
+    /// signed.
     pub fn access_key(&self) -> &str {
         let credential = self.header("authorization").split("Credential=").nth(1);
         credential.and_then(|rest| rest.split('/').next()).unwrap_or_default()
     }
 }
 
-/// Status line and body of an answer; `None` for none at all.
+/// The status line and the body of an answer. `None`: the server never answers.
 pub type Answer = Option<(&'static str, String)>;
 
-/// The server; it serves until the process ends.
+/// The server. It runs until the test process ends.
 #[derive(Debug)]
 pub struct Fake {
-    /// Where it listens.
+    /// The address that the server listens on.
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Fake {
-    /// Starts a server that answers as `answer` says.
+    /// Starts a server that answers each request with the result of `answer`.
     pub fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -56,12 +58,12 @@ impl Fake {
         Self { address, requests }
     }
 
-    /// Its address as a URL.
+    /// Returns the URL of the server.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The requests so far.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
@@ -69,11 +71,11 @@ impl Fake {
 
 fn serve(stream: TcpStream, answer: &dyn Fn(&Request) -> Answer, seen: &Mutex<Vec<Request>>) {
     let mut reader = BufReader::new(stream);
-    // An error is a client that has closed the connection.
+    // `read` returns `None` when the client has closed the connection.
     while let Some(request) = read(&mut reader) {
         seen.lock().unwrap().push(request.clone());
         let Some((status, body)) = answer(&request) else {
-            // Held open, without a word, until the client gives up.
+            // The connection stays open without an answer until the client closes it.
             let _ = reader.read(&mut [0]);
             return;
         };

@@ -1,4 +1,4 @@
-//! What the service or the way to it does wrong costs no segment.
+//! Faults of the service, or between daemon and service, lose no segment.
 
 use super::answers::{Failure, Reply};
 use super::endpoint::{Endpoint, Way};
@@ -9,7 +9,7 @@ use std::time::Duration;
 const THROTTLED: &str = r#"{"__type":"ThrottledException","message":"slow down"}"#;
 
 fn documents(count: usize) -> Vec<String> {
-    // Zeros in front, so that sorting does not change the order.
+    // Leading zeros, so that sorting keeps the order.
     let document = |index| {
         format!(
             r#"{{"trace_id":"1-5759e988-{index:024x}","id":"{index:016x}","name":"n","n":{index}}}"#
@@ -22,7 +22,8 @@ fn send(daemon: &Daemon, documents: &[String]) {
     daemon.send(documents.iter().map(|document| format!("{HEADER}{document}")));
 }
 
-/// Everything arrives, once, and the account says the same.
+/// Waits until everything arrived, stops the daemon, and asserts that each document arrived once
+/// and that the account agrees.
 fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[String]) {
     daemon.wait_for_metric("xray_segments_sent_total", sent.len() as u64);
     let (status, log) = daemon.stop();
@@ -111,7 +112,7 @@ fn connections_are_used_again() {
         send(&daemon, part);
         daemon.wait_for_metric("xray_segments_sent_total", 10 * (index as u64 + 1));
     }
-    // Before the end, when telemetry has a connection of its own.
+    // Measured before the shutdown, because telemetry then opens its own connection.
     let (requests, connections) = (endpoint.request_count(), endpoint.connection_count());
     settle(daemon, &endpoint, &sent);
     assert!(requests >= 3 && connections == 1, "{requests} requests, {connections} connections");
@@ -167,7 +168,7 @@ fn a_service_that_comes_back_during_the_shutdown_gets_what_is_left() {
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = documents(500);
     send(&daemon, &sent);
-    // The first calls together, and then one at a time.
+    // The first calls run together; after they fail, one call at a time runs.
     daemon.wait_for_metric_of_at_least("xray_requests_retried_total", 9);
     daemon.signal(rustix::process::Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
@@ -203,9 +204,9 @@ fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
     send(&daemon, &sent[..4_900]);
     daemon.wait_for_line("Spilling over");
     daemon.wait_for_metric("xray_segments_received_total", 4_900);
-    // What follows fits into what is left before memory is used up, also where the sender thread
-    // makes no room in time.
-    daemon.wait_until("there is room again", || {
+    // The following segments fit into the memory that is free now, even if the sender evicts
+    // nothing in time.
+    daemon.wait_until("memory has room again", || {
         daemon.metric("xray_memory_used_bytes") <= memory_low_bytes(&daemon)
     });
     send(&daemon, &sent[4_900..]);
@@ -220,8 +221,8 @@ fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
         5_000 - arrived.len()
     );
     assert!(log.contains(&account), "{account} is not in\n{log}");
-    // 3 MB hold about a thousand of these; the last of them are the newest.
+    // Memory of 3 MB holds about a thousand of these segments. The last segments are the newest.
     assert!(arrived.len() > 300, "{} arrived", arrived.len());
     let newest_count = arrived.iter().filter(|document| **document >= sent[4_900]).count();
-    assert_eq!(newest_count, 100, "of the newest 100 arrived\n{log}");
+    assert_eq!(newest_count, 100, "all of the newest 100 arrive\n{log}");
 }

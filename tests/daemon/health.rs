@@ -1,4 +1,4 @@
-//! Whether it lives: what the orchestrator may end it for, and what it must never.
+//! Health checks: when an orchestrator should restart the daemon, and when it must not.
 
 use super::client::{Client, healthcheck, page, start};
 use super::endpoint::{Endpoint, Way};
@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// The codes of what keeps it from delivering.
+/// Returns the codes of the conditions in `/ready`.
 fn reasons(daemon: &Daemon) -> Vec<String> {
     let (status, body) = page(daemon, "/ready");
     let reasons = body["reasons"].as_array().unwrap();
@@ -32,13 +32,14 @@ fn reasons(daemon: &Daemon) -> Vec<String> {
 fn an_outage_of_the_service_is_told_by_readiness_and_never_by_liveness() {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-    daemon.wait_until("it is ready", || reasons(&daemon).is_empty());
+    daemon.wait_until("the daemon is ready", || reasons(&daemon).is_empty());
     let output = healthcheck(&daemon, &["--ready"]);
     assert!(output.status.success() && output.stdout == b"ready\n", "{output:?}");
     for way in [Way::Down, Way::Reset] {
         endpoint.set_way(way);
         daemon.send((0..10).map(|index| format!("{HEADER}{}", document(index))));
-        daemon.wait_until("the failure is told", || reasons(&daemon) == ["uploads_failing"]);
+        daemon
+            .wait_until("`/ready` reports the failure", || reasons(&daemon) == ["uploads_failing"]);
         let (status, body) = page(&daemon, "/health");
         assert_eq!((status, &body["status"]), (200, &"alive".into()));
         assert!(healthcheck(&daemon, &[]).status.success());
@@ -47,7 +48,7 @@ fn an_outage_of_the_service_is_told_by_readiness_and_never_by_liveness() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.starts_with("not_ready: uploads_failing for "), "{said}");
         endpoint.set_way(Way::Open);
-        daemon.wait_until("it is ready again", || reasons(&daemon).is_empty());
+        daemon.wait_until("the daemon is ready again", || reasons(&daemon).is_empty());
     }
 }
 
@@ -55,7 +56,7 @@ fn an_outage_of_the_service_is_told_by_readiness_and_never_by_liveness() {
 fn without_credentials_it_lives_and_is_not_ready() {
     let endpoint = Endpoint::start();
     let daemon = Daemon::spawn(daemon_command(&endpoint.url(), &[]));
-    daemon.wait_until("it is told", || reasons(&daemon) == ["no_credentials"]);
+    daemon.wait_until("`/ready` reports it", || reasons(&daemon) == ["no_credentials"]);
     assert_eq!(page(&daemon, "/health").0, 200);
     assert!(healthcheck(&daemon, &[]).status.success());
 }
@@ -71,7 +72,7 @@ fn why_there_are_no_credentials_is_told_without_what_a_program_has_printed() {
     command.env("AWS_CONFIG_FILE", &config).env("PATH", "/usr/bin:/bin");
     let daemon = Daemon::spawn(command);
     let reason = || page(&daemon, "/ready").1["reasons"][0]["reason"].to_string();
-    daemon.wait_until("it is told", || reason().contains("the credential_process fails"));
+    daemon.wait_until("`/ready` reports it", || reason().contains("the credential_process fails"));
     assert!(!reason().contains("of-nobody"), "{}", reason());
 }
 
@@ -83,10 +84,12 @@ fn a_full_memory_is_told_until_there_is_room_again() {
     let datagram =
         |index| format!("{HEADER}{{\"id\":\"{index:016x}\",\"a\":\"{}\"}}", "x".repeat(9_000));
     daemon.send((0..1_000).map(datagram));
-    daemon.wait_until("both are told", || reasons(&daemon) == ["uploads_failing", "memory_full"]);
+    daemon.wait_until("`/ready` reports both", || {
+        reasons(&daemon) == ["uploads_failing", "memory_full"]
+    });
     assert_eq!(page(&daemon, "/health").0, 200);
     endpoint.set_way(Way::Open);
-    daemon.wait_until("it is ready again", || reasons(&daemon).is_empty());
+    daemon.wait_until("the daemon is ready again", || reasons(&daemon).is_empty());
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn an_upload_thread_that_is_stuck_is_told_by_liveness() {
     assert_eq!(status, 503);
     assert!(body["reasons"][0].as_str().unwrap().starts_with("the upload thread "), "{body}");
     drop(held);
-    daemon.wait_until("it lives again", || page(&daemon, "/health").0 == 200);
+    daemon.wait_until("the daemon is alive again", || page(&daemon, "/health").0 == 200);
 }
 
 #[test]
@@ -106,7 +109,8 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::BlackHole);
     let daemon = start(&endpoint, "ProxyServer: {TimeoutSeconds: 60}");
-    // More than may be answered at a time, and together more than there are connections.
+    // These are more calls than may run at the same time, and together with the silent connections
+    // more than the limit on connections.
     let mut hanging: Vec<Client> = (0..200).map(|_| Client::connect(daemon.tcp)).collect();
     for client in &mut hanging {
         client.write(b"POST /SamplingTargets HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
@@ -114,7 +118,8 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
     let _silent: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(daemon.tcp).unwrap()).collect();
     for _ in 0..3 {
-        // First, since it waits for 5 s at most, and the silent ones are gone after ten.
+        // The health check comes first: it waits for at most 5 s, and the silent connections are
+        // closed after 10 s.
         let output = healthcheck(&daemon, &[]);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(page(&daemon, "/health").0, 200);
@@ -123,7 +128,7 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
 }
 
 #[test]
-fn who_follows_the_daemon_gives_way_to_who_asks_how_it_is() {
+fn followers_are_disconnected_for_a_health_check() {
     let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Tail: true");
@@ -132,7 +137,8 @@ fn who_follows_the_daemon_gives_way_to_who_asks_how_it_is() {
     for client in &mut followers {
         client.write(b"GET /tail?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
-    // With the followers one more than there are connections; the followers have waited longest.
+    // Together with the followers this is one connection more than the limit. The followers are the
+    // oldest connections.
     let _silent: Vec<TcpStream> =
         (0..249).map(|_| TcpStream::connect(daemon.tcp).unwrap()).collect();
     let output = healthcheck(&daemon, &[]);
@@ -148,7 +154,7 @@ fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     let (sender, received) = mpsc::channel();
-    // It ends with the test's process; a manager reads whatever comes.
+    // The thread ends with the test process. A service manager reads every message.
     thread::spawn(move || {
         let mut text = [0; 100];
         while let Ok(length) = manager.recv(&mut text) {
@@ -178,24 +184,24 @@ fn the_service_manager_is_told_of_it_when_clients_are_accepted_and_no_sooner() {
     let filler = UnixDatagram::unbound().unwrap();
     filler.connect(&path).unwrap();
     filler.set_nonblocking(true).unwrap();
-    // A manager that does not read holds up whoever has something to tell.
+    // If the service manager does not read, a daemon that sends it a message waits.
     while filler.send(b"FULL=1").is_ok() {}
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
-    // Waits for the line that says that the TCP port is open.
+    // `start` waits for the log line that says that the TCP port is open.
     let _daemon = Daemon::start(&endpoint.url(), &[], &variables);
     drop(manager);
 }
 
 #[test]
-fn a_health_check_without_a_daemon_says_whom_it_has_asked() {
+fn a_health_check_without_a_daemon_names_the_address() {
     let output = command(&["healthcheck", "-t", "127.0.0.1:1"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("127.0.0.1:1") && said.contains("-t or -c"), "{said}");
 }
 
-/// Runs a health check that gets no answer. It has to give up by itself, before its orchestrator
-/// does: what it asks says nothing for longer than a test waits.
+/// Runs a health check that gets no answer. The health check must time out before the test's
+/// patience ends.
 fn times_out(healthcheck: Command) {
     let (code, said) = run_to_end_with(healthcheck);
     assert_eq!(code, Some(1), "{said}");
@@ -207,7 +213,8 @@ fn a_health_check_gives_up_on_what_takes_connections_and_says_nothing_whole() {
     for answer in ["", "HTTP/1.1 200 OK\r\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        // It ends with the test's process, and drips for longer than anybody waits.
+        // The thread ends with the test process. It sends one byte at a time, for longer than any
+        // client waits.
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             for byte in answer.bytes().cycle().take(6_000) {

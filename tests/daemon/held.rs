@@ -1,17 +1,19 @@
-//! A thread of a daemon that is held still, as one that a fault of the program has stuck.
+//! Stops one thread of a daemon, to simulate a thread that a fault of the program has blocked.
 
-#![allow(unsafe_code, reason = "a thread can only be held with ptrace")]
+#![allow(unsafe_code, reason = "a single thread can only be stopped with ptrace")]
 
 use super::process::{Daemon, wait_until};
 use super::skip::{Need, skip};
 
-/// A thread of a daemon that this process holds as a debugger does. For the daemon it is stuck. It
-/// runs again when this is dropped, on the thread that made it.
+/// A thread of a daemon that this process has stopped, as a debugger does. For the daemon the
+/// thread is stuck. The thread runs again when this is dropped, which must happen on the thread
+/// that created it.
 #[derive(Debug)]
 pub struct Held(libc::pid_t);
 
 impl Held {
-    /// Holds the thread of this name; `None` where that is not allowed, which is said.
+    /// Stops the thread with this name. Returns `None`, and prints that the test is skipped, if
+    /// this machine does not allow that.
     pub fn thread_of(daemon: &Daemon, name: &str) -> Option<Self> {
         let folder = format!("/proc/{}/task", daemon.id());
         let thread =
@@ -39,8 +41,8 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let none = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: the request reads and writes no memory of this process; the thread is in its
-        // stop, which is what it takes.
+        // SAFETY: the request reads and writes no memory of this process. The thread is in a ptrace
+        // stop, as PTRACE_DETACH requires.
         unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
     }
 }

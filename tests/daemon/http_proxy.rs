@@ -1,5 +1,5 @@
-//! An HTTP proxy that does what a test wants and remembers what it was asked for; and a service
-//! with answers from a script, for the calls that fetch credentials.
+//! An HTTP proxy that a test controls and that records its requests; and a service with fixed
+//! answers, for the calls that fetch credentials.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,52 +17,52 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// What the proxy does with those who ask it.
+/// How the proxy treats its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// Serves them.
+    /// Serves all clients.
     Open,
-    /// Serves those who show this `Proxy-Authorization`, and answers 407 to others.
+    /// Serves clients that send this `Proxy-Authorization`, and answers 407 to others.
     Password(&'static str),
-    /// Answers with this status and its reason.
+    /// Answers with this status and reason.
     Refuse(&'static str),
     /// Never answers.
     Hang,
 }
 
-/// What somebody asked for.
+/// A request that the proxy received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Whether it was a tunnel.
+    /// Whether the client asked for a tunnel.
     pub tunnel: bool,
-    /// `HOST:PORT` of a tunnel, else the whole address.
+    /// `HOST:PORT` of a tunnel; the whole URL of any other request.
     pub target: String,
-    /// The `Proxy-Authorization`.
+    /// The value of the header `Proxy-Authorization`.
     pub authorization: Option<String>,
 }
 
-/// A running proxy; it takes every name for one of this host.
+/// A running proxy. It resolves every host name to this host.
 pub struct HttpProxy {
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub address: SocketAddr,
     state: Arc<Mutex<(Manner, Vec<Asked>)>>,
     /// The proxy's thread ends when this is dropped.
     _running: tokio::sync::oneshot::Sender<()>,
 }
 
-/// A port of the loopback interface that nobody listens on, and nobody else gets.
+/// Reserves a port of the loopback interface that no program listens on.
 pub fn port() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     socket
 }
 
-/// The address of a port.
+/// Returns the address of a port.
 pub fn address(port: &Socket) -> SocketAddr {
     port.local_addr().unwrap().as_socket().unwrap()
 }
 
-/// Serves connections to `port` on a thread, until what is returned is dropped.
+/// Serves connections to `port` on a thread until the returned value is dropped.
 fn run<F: Future<Output = ()> + Send + 'static>(
     port: Socket,
     serve: impl Fn(TcpStream) -> F + Send + 'static,
@@ -93,12 +93,12 @@ impl HttpProxy {
         Self::start_on(port(), manner)
     }
 
-    /// Starts a proxy on a port that was nobody's.
+    /// Starts a proxy on a port that [`port`] reserved.
     pub fn start_on(port: Socket, manner: Manner) -> Self {
         Self::start_with(port, manner, None)
     }
 
-    /// Starts a proxy that is itself spoken to with TLS.
+    /// Starts a proxy that clients connect to with TLS.
     pub fn start_tls(manner: Manner, tls: rustls::ServerConfig) -> Self {
         Self::start_with(port(), manner, Some(TlsAcceptor::from(Arc::new(tls))))
     }
@@ -122,18 +122,18 @@ impl HttpProxy {
         Self { address, state, _running: running }
     }
 
-    /// Its address for the daemon.
+    /// Returns the URL of the proxy for the daemon.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Changes what it does with those who ask from now on.
+    /// Changes how the proxy treats requests from now on.
     pub fn set_manner(&self, manner: Manner) {
         self.state.lock().unwrap().0 = manner;
     }
 
-    /// What it was asked for so far, the same thing once; telemetry, which goes the same way at the
-    /// end, is left out.
+    /// Returns the requests so far, without repeated ones. Telemetry, which the daemon sends
+    /// through the proxy on shutdown, is left out.
     pub fn asked(&self) -> Vec<Asked> {
         let mut asked = self.state.lock().unwrap().1.clone();
         asked.retain(|asked| !asked.target.ends_with("/TelemetryRecords"));
@@ -142,8 +142,8 @@ impl HttpProxy {
     }
 }
 
-/// Serves one connection. A request that is no tunnel is passed on as it is, and so is what
-/// follows it: a server takes a whole address too.
+/// Serves one connection. A request that does not ask for a tunnel is forwarded unchanged, and so
+/// is all later data: the server accepts a whole URL as the target too.
 async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     state: Arc<Mutex<(Manner, Vec<Asked>)>>,
@@ -188,7 +188,7 @@ async fn serve(
     let authority = asked.target.trim_start_matches("http://").split('/').next().unwrap();
     let port: u16 = authority.rsplit(':').next().unwrap().parse().unwrap();
     let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
-    // An error is an end that has gone away.
+    // An error means that one side closed its connection.
     let _ = if tunnel {
         stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await
     } else {
@@ -197,9 +197,9 @@ async fn serve(
     let _ = copy_bidirectional(&mut stream, &mut upstream).await;
 }
 
-/// A service with one answer.
+/// A service that always gives the same answer.
 pub struct Service {
-    /// Where it listens.
+    /// The address that the service listens on.
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     _running: tokio::sync::oneshot::Sender<()>,
@@ -228,7 +228,7 @@ impl Service {
         Self { address, requests, _running: running }
     }
 
-    /// Path and body of each request.
+    /// Returns the path and the body of each request.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }

@@ -1,5 +1,4 @@
-//! Credentials that are late, expire or are not enough, and a clock that is wrong: nothing is
-//! lost over them.
+//! Credentials that come late, expire or lack permissions, and a wrong clock: no segment is lost.
 
 use super::answers::{Clock, Failure, Verdict};
 use super::delivery::settle_once;
@@ -9,7 +8,8 @@ use super::process::{Daemon, daemon_command};
 use std::path::Path;
 use std::time::Duration;
 
-/// A shared credentials file with one key; replaced as a whole, as its writers do.
+/// Writes a shared credentials file with one key. The file is replaced as a whole, as real writers
+/// do.
 fn write_keys(path: &Path, key: &str) {
     let new = path.with_extension("new");
     let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
@@ -17,7 +17,7 @@ fn write_keys(path: &Path, key: &str) {
     std::fs::rename(&new, path).unwrap();
 }
 
-/// What a `credential_process` prints.
+/// Writes the answer of a `credential_process`.
 fn write_answer(path: &Path, key: &str) {
     let new = path.with_extension("new");
     let answer = format!(r#"{{"Version":1,"AccessKeyId":"{key}","SecretAccessKey":"secret"}}"#);
@@ -34,8 +34,8 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
     command.env("AWS_SHARED_CREDENTIALS_FILE", &path);
     let daemon = Daemon::spawn(command);
     let load = Load::start(daemon.udp, 1_000, document);
-    // It looks after one second, after two more and after four more.
-    daemon.wait_until("it has looked twice while segments came", || {
+    // The daemon looks for credentials after 1 s, 2 s more and 4 s more.
+    daemon.wait_until("the daemon has looked twice while segments arrived", || {
         daemon.log().matches("No credentials").count() >= 2 && load.sent_count() > 2_000
     });
     assert_eq!(endpoint.request_count(), 0);
@@ -47,7 +47,7 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
     assert!(log.contains("Credentials found") && !log.contains("secret"), "{log}");
 }
 
-/// Keys expire under load, and `renew` has put others in their place.
+/// The keys expire under load, after `renew` has replaced them.
 fn expiry_costs_nothing(daemon: Daemon, endpoint: &Endpoint, renew: impl FnOnce()) {
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
@@ -94,16 +94,16 @@ fn an_expired_token_is_replaced_by_that_of_the_credentials_file_and_nothing_is_l
 
 #[test]
 fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted() {
-    // It is tried again after half a minute.
+    // The next attempt comes half a minute later.
     let endpoint = Endpoint::start();
     let denied = Failure::code(403, "AccessDeniedException");
     endpoint.change(|rules| rules.failure = Some(denied));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let sent = send(daemon.udp, (0..500).map(document));
     daemon.wait_for_line("AccessDeniedException");
-    // The calls that were begun before the first was denied end too.
+    // Calls that began before the first call was denied also end.
     let in_flight = "xray_batches_held{state=\"in_flight\"}";
-    daemon.wait_until("no call is on its way", || daemon.metric(in_flight) == 0);
+    daemon.wait_until("no call is in flight", || daemon.metric(in_flight) == 0);
     endpoint.change(|rules| rules.failure = None);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let (log, _) = settle_once(daemon, &endpoint, &sent);
@@ -116,7 +116,7 @@ fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted
     assert!(pause >= Duration::from_secs(29), "{pause:?}\n{log}");
     let said = log.lines().filter(|line| line.contains("AccessDeniedException")).count();
     assert_eq!(said, 1, "{log}");
-    assert!(log.contains("xray:PutTraceSegments"), "it names the permission: {log}");
+    assert!(log.contains("xray:PutTraceSegments"), "the log does not name the permission: {log}");
 }
 
 #[test]
@@ -130,13 +130,13 @@ fn a_clock_that_is_an_hour_wrong_costs_one_call_more_and_nothing_else() {
         let endpoint = Endpoint::start();
         endpoint.change(|rules| rules.clock = Some(Clock { offset_seconds, code }));
         let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-        // One trace, and few documents: one request.
+        // One trace and few documents make one request.
         let mut sent = send(daemon.udp, (0..10).map(|index| document_of(1, index, "")));
         daemon.wait_for_metric("xray_segments_sent_total", 10);
         let log = daemon.log();
         assert_eq!(endpoint.request_count(), 2, "{log}");
         assert!(log.contains("The clock of this host is"), "{log}");
-        // What it has learned holds for the next ones.
+        // The daemon also applies the corrected time to later calls.
         sent.extend(send(daemon.udp, (10..20).map(|index| document_of(2, index, ""))));
         let (log, _) = settle_once(daemon, &endpoint, &sent);
         assert_eq!(endpoint.request_count(), 3, "{log}");

@@ -1,5 +1,5 @@
-//! What makes a library panic, or did: settings that it does not know, keys that no header can
-//! carry, outputs that are full.
+//! Conditions that make, or made, a library panic: settings that it does not know, keys that no
+//! header can carry, outputs that are full.
 
 use super::endpoint::Endpoint;
 use super::process::{
@@ -12,7 +12,7 @@ use std::os::unix::fs::symlink;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/xray";
 
-/// The daemon sends a document, ends in order, and has met no panic.
+/// The daemon sends a document, shuts down in order, and has met no panic.
 fn delivers(daemon: Daemon, endpoint: &Endpoint) -> String {
     daemon.send([format!("{HEADER}{{\"id\":\"1\"}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
@@ -73,12 +73,12 @@ fn a_log_file_and_a_standard_error_that_are_full_cost_nothing() {
     std::fs::remove_file(&path).unwrap();
     symlink("/dev/full", &path).unwrap();
     let id = rustix::process::Pid::from_child(&child);
-    // It opens the file again with its next line, and that one does not fit.
+    // The daemon reopens the file for its next line, and that line does not fit.
     rustix::process::kill_process(id, Signal::HUP).unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     for round in 1..=3 {
         sender.send_to(format!("{HEADER}{{\"n\":{round}}}").as_bytes(), address).unwrap();
-        wait_until("it arrives", || endpoint.arrived_count() == round);
+        wait_until("the segment arrives", || endpoint.arrived_count() == round);
     }
     rustix::process::kill_process(id, Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());

@@ -1,5 +1,5 @@
-//! Documents that can be told apart, and a thread that sends them at a steady rate, or as fast as
-//! the daemon takes them where that is less.
+//! Distinguishable documents, and a thread that sends them at a steady rate. The thread sends
+//! slower if the daemon receives slower.
 
 use super::pacing::Pacer;
 use super::process::{Daemon, HEADER};
@@ -9,43 +9,44 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Datagrams go out in bursts this far apart.
+/// The time between two bursts of datagrams.
 const BURST_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A sender that was held up catches up by no more than so many bursts at once.
+/// After a delay, the thread sends at most this many bursts at once and leaves out the rest.
 const BURSTS_AT_ONCE_MAX: u32 = 8;
 
-/// A document that was sent, and when.
+/// A document that was sent.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// Without the header line.
+    /// The document, without the header line.
     pub document: String,
-    /// When the socket had taken it.
+    /// The time after the socket accepted the datagram.
     pub at: Instant,
 }
 
-/// The id of a trace.
+/// Returns the trace id of a number.
 pub fn trace_id(trace: usize) -> String {
     format!("1-5759e988-{trace:024x}")
 }
 
-/// A document with a trace of its own. Zeros in front, so that sorting keeps the order.
+/// Returns a document with its own trace. Ids have leading zeros, so that sorting keeps the order.
 pub fn document(index: usize) -> String {
     document_of(index, index, "")
 }
 
-/// A document of a trace with some text, which may steer the endpoint or make it larger.
+/// Returns a document of a trace. The text may control how the endpoint answers, or make the
+/// document larger.
 pub fn document_of(trace: usize, index: usize, text: &str) -> String {
     let trace_id = trace_id(trace);
     format!(r#"{{"trace_id":"{trace_id}","id":"{index:016x}","name":"n","text":"{text}"}}"#)
 }
 
-/// A document of about a kilobyte.
+/// Returns a document of about 1 kB.
 pub fn large_document(index: usize) -> String {
     document_of(index, index, &"x".repeat(900))
 }
 
-/// Sends documents, no faster than the daemon takes them off its socket.
+/// Sends documents, no faster than the daemon reads them from its socket.
 pub fn send(address: SocketAddr, documents: impl IntoIterator<Item = String>) -> Vec<Sent> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut pacer = Pacer::of_queue(address);
@@ -55,12 +56,12 @@ pub fn send(address: SocketAddr, documents: impl IntoIterator<Item = String>) ->
 fn send_one(socket: &UdpSocket, address: SocketAddr, document: String, pacer: &mut Pacer) -> Sent {
     let datagram = format!("{HEADER}{document}");
     pacer.wait(datagram.len());
-    // Not connected: that the daemon has ended is not an error here.
+    // The socket is not connected, so that an ended daemon causes no send error.
     socket.send_to(datagram.as_bytes(), address).unwrap();
     Sent { document, at: Instant::now() }
 }
 
-/// A thread that sends at a steady rate until it is stopped; it ends with this value.
+/// A thread that sends at a steady rate until it is stopped or this value is dropped.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -70,14 +71,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts to send what `shape` makes of 0, 1, 2 and so on to `address`, no faster than the
-    /// daemon takes it off its socket. Its memory may be too small for it.
+    /// Starts sending `shape(0)`, `shape(1)` and so on to `address`, no faster than the daemon
+    /// reads its socket. The daemon's memory may be too small for the load.
     pub fn start(address: SocketAddr, per_second: u32, shape: fn(usize) -> String) -> Self {
         Self::start_paced(Pacer::of_queue(address), address, per_second, shape)
     }
 
-    /// The same, no faster than the service or the spool takes it: nothing is lost for want of
-    /// memory.
+    /// The same, but also no faster than the service or the spool accepts the segments, so that no
+    /// segment is lost because memory is full.
     pub fn start_within_memory(
         daemon: &Daemon,
         per_second: u32,
@@ -103,12 +104,12 @@ impl Load {
         Self { stop, sent_count, sent, thread: Some(thread) }
     }
 
-    /// How many it has sent so far.
+    /// Returns the number of documents sent so far.
     pub fn sent_count(&self) -> usize {
         self.sent_count.load(Ordering::Relaxed)
     }
 
-    /// Stops it; returns what it has sent, in order.
+    /// Stops the thread and returns the sent documents in order.
     pub fn stop(mut self) -> Vec<Sent> {
         self.end();
         std::mem::take(&mut *self.sent.lock().unwrap())
@@ -141,7 +142,7 @@ fn run(
 ) -> Vec<Sent> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut sent = Vec::new();
-    // Documents that are due; whole ones are sent.
+    // The number of documents that are due. Only whole documents are sent.
     let mut due = 0.0;
     let due_max = f64::from(per_second) * (BURST_INTERVAL * BURSTS_AT_ONCE_MAX).as_secs_f64();
     let mut last = Instant::now();

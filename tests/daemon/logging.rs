@@ -1,4 +1,4 @@
-//! The log of the real binary: its forms, its file, and what must never be in it.
+//! The log of the real binary: its formats, its file, and secrets that it must never show.
 
 use super::answers::{Failure, Reply};
 use super::endpoint::Endpoint;
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a log file may grow to.
+/// The size at which a log file is rotated.
 const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 
 #[test]
@@ -48,7 +48,7 @@ fn json_lines_are_objects_with_time_level_and_message() {
 fn the_last_lines_say_how_many_others_were_held_back() {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-    // One at a time: what comes together is one line anyway.
+    // One datagram at a time: several that arrive together make one line anyway.
     for count in 1..=12 {
         daemon.send(["no header\n{}".to_owned()]);
         daemon.wait_for_metric("xray_segments_rejected_total{reason=\"header\"}", count);
@@ -80,7 +80,7 @@ fn a_log_file_that_cannot_be_written_ends_the_start_and_is_named_by_its_flag_or_
     }
 }
 
-/// Runs a daemon that logs into `path` from its start to its end.
+/// Runs a daemon that logs into `path`, and stops it.
 fn run_with_log(path: &Path) {
     let ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
     let mut child = command(&ports).args(["-f", path.to_str().unwrap()]).spawn().unwrap();
@@ -96,7 +96,7 @@ fn a_log_of_fifty_megabytes_is_set_aside_and_one_old_file_is_kept() {
     let (path, old) = (folder.path().join("x.log"), folder.path().join("x.log.1"));
     let length_bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
     std::fs::write(&old, "older").unwrap();
-    // Sparse: it takes no room.
+    // The file is sparse: it uses no disk space.
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(LOG_FILE_BYTES_MAX - 10).unwrap();
     run_with_log(&path);
@@ -104,7 +104,7 @@ fn a_log_of_fifty_megabytes_is_set_aside_and_one_old_file_is_kept() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("Initializing AWS X-Ray daemon") && text.contains("Account:"), "{text}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
-    // Where it is switched off it grows.
+    // With rotation switched off the file grows.
     let configs = tempfile::tempdir().unwrap();
     let config = config_file(configs.path(), "Logging: {LogRotation: false}");
     std::fs::remove_file(&old).unwrap();
@@ -129,23 +129,25 @@ fn a_closed_standard_output_ends_nothing() {
     let line = line.unwrap();
     let address = line.split("Listening on UDP ").nth(1).unwrap().split(' ').next().unwrap();
     let address: SocketAddr = address.parse().unwrap();
-    // The reader is gone: each line that follows is an EPIPE and, but for the runtime, a SIGPIPE.
+    // The reader has closed the pipe: each following line fails with EPIPE, and would raise SIGPIPE
+    // if the Rust runtime did not ignore that signal.
     drop(lines);
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     for round in 1..=5 {
         sender.send_to(format!("{HEADER}{{\"n\":{round}}}").as_bytes(), address).unwrap();
-        sender.send_to(b"a line of the log each", address).unwrap();
-        super::process::wait_until("it arrives", || endpoint.arrived_count() == round);
+        sender.send_to(b"bad datagram", address).unwrap();
+        super::process::wait_until("the segment arrives", || endpoint.arrived_count() == round);
     }
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
 }
 
-/// A part of every secret below.
+/// Every secret below contains this text.
 const SECRET: &str = "TOPSECRET";
 
-/// Answers requests for credentials, one after the other and the last one for ever.
+/// Starts a service that answers requests for credentials with these answers in turn. It repeats
+/// the last answer.
 fn credentials_service(answers: &'static [(&'static str, &'static str)]) -> Fake {
     let count = AtomicUsize::new(0);
     Fake::start(move |_| {
@@ -155,12 +157,12 @@ fn credentials_service(answers: &'static [(&'static str, &'static str)]) -> Fake
     })
 }
 
-/// What the service says of a signature that it takes for wrong: it shows what should have been
-/// signed, the session token in it.
+/// The service's answer to a signature that it considers wrong. The answer shows the expected
+/// canonical request, which contains the session token.
 const WRONG_SIGNATURE: &str = r#"{"message":"Wrong signature. The Canonical String for this request
  should have been 'POST\n/TraceSegments\n\nhost:x\nX-Amz-Security-Token:token-TOPSECRET\n"}"#;
 
-/// Answers that are no success, then success.
+/// Starts a service that first answers with failures, then with success.
 fn misbehaving() -> Endpoint {
     let page = "<html>X-AMZ-SECURITY-TOKEN: token-TOPSECRET";
     Endpoint::scripted(move |index| match index {
@@ -172,8 +174,8 @@ fn misbehaving() -> Endpoint {
     })
 }
 
-/// Sends good and bad segments until `text` is in the log, ends the daemon, and looks through all
-/// that it has said.
+/// Sends good and bad segments until `text` is in the log, stops the daemon, and asserts that
+/// neither its log nor its metrics show a secret.
 fn says_no_secret(daemon: Daemon, text: &str) {
     daemon.send([format!("{HEADER}{{\"a\":1}}"), "no header".to_owned(), "{}".to_owned()]);
     daemon.wait_for_line(text);
@@ -200,7 +202,8 @@ fn secrets_of_the_environment_are_in_no_line_whatever_fails() {
         ("NO_PROXY", "127.0.0.1"),
     ];
     let endpoint = misbehaving();
-    // It pauses for half a minute then: another one meets the failures that follow.
+    // After the first failure the daemon pauses for half a minute, so a second daemon meets the
+    // failures that follow.
     says_no_secret(at_dev(&endpoint, folder.path(), &keys), "Wrong signature");
     says_no_secret(at_dev(&endpoint, folder.path(), &keys), "Successfully sent batch");
     let cannot_be_signed = [keys[0], keys[1], ("AWS_SESSION_TOKEN", "a\nb-TOPSECRET")];

@@ -1,7 +1,7 @@
-//! The real binary against a service that misbehaves, and senders that do.
+//! Runs the real binary against a faulty service and faulty clients.
 //!
-//! What depends on how datagrams are received is in `by_backend.rs`; the rest is here, and runs
-//! once, on io_uring where that works.
+//! Tests that depend on the receive backend are in `by_backend.rs`. All others are here. They run
+//! once: on io_uring, or on `recvmmsg` if io_uring does not work.
 
 #[path = "../shared/skip.rs"]
 mod skip;

@@ -1,4 +1,5 @@
-//! What counts as delivered: an answer of X-Ray, compressed or not, and no page of another server.
+//! Only an answer of X-Ray counts as a delivery, compressed or not. A page of another server does
+//! not.
 
 use super::account::Account;
 use super::answers::{Failure, gzip};
@@ -13,7 +14,7 @@ const TOO_LARGE: &str = "xray_answers_too_large_total";
 const DROPPED: &str = "xray_segments_dropped_total{reason=\"not_x_ray\"}";
 const SENT: &str = "xray_segments_sent_total";
 
-/// Answers of success that are not X-Ray's.
+/// Successful answers of servers that are not X-Ray.
 fn pages() -> Vec<Failure> {
     vec![
         Failure::html(200),
@@ -25,14 +26,14 @@ fn pages() -> Vec<Failure> {
     ]
 }
 
-/// An answer of this many bytes that names documents as unprocessed: one JSON object after the
-/// other, each without a field.
+/// Returns an answer of this many bytes that lists unprocessed documents. Each entry is an empty
+/// JSON object.
 fn many_entries(length_bytes: usize) -> String {
     let entries = vec!["{}"; length_bytes / 3].join(",");
     format!(r#"{{"UnprocessedTraceSegments":[{entries}]}}"#)
 }
 
-/// A daemon whose first document, and so first batch, is on its way to an endpoint that answers
+/// Starts a daemon whose first document (and so its first batch) goes to an endpoint that answers
 /// with `failure`.
 fn begin(failure: &Failure) -> (Endpoint, Daemon, Vec<Sent>) {
     let endpoint = Endpoint::start();
@@ -48,7 +49,7 @@ fn a_batch_that_another_server_answers_is_dropped_after_three_attempts_and_count
     let begun: Vec<_> = pages().iter().map(begin).collect();
     for (endpoint, daemon, mut sent) in begun {
         wait_until_received(&daemon, &sent);
-        // The attempts are ten seconds apart; each has its time.
+        // The attempts are 10 s apart.
         for count in 1..=3 {
             let asked = || endpoint.request_count() >= count;
             daemon.wait_until(&format!("attempt {count} was made"), asked);
@@ -56,7 +57,7 @@ fn a_batch_that_another_server_answers_is_dropped_after_three_attempts_and_count
         daemon.wait_for_metric(DROPPED, 1);
         assert_eq!(endpoint.request_count(), 3, "{}", daemon.log());
         assert_eq!((daemon.metric(NOT_X_RAY), daemon.metric(SENT)), (3, 0), "{}", daemon.log());
-        // What comes when the other server is gone arrives.
+        // Segments that are sent after the other server is gone arrive.
         endpoint.change(|rules| rules.failure = None);
         sent.extend(send(daemon.udp, (1..31).map(document)));
         daemon.wait_for_metric(SENT, 30);
@@ -81,8 +82,8 @@ fn another_server_that_answers_for_a_while_costs_nothing() {
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let sent = send(daemon.udp, (0..2_000).map(document));
     wait_until_received(&daemon, &sent);
-    // As many calls as are made together, and then one at a time.
-    daemon.wait_until("it was asked again", || endpoint.request_count() >= 10);
+    // The first calls run together; after they fail, one call at a time runs.
+    daemon.wait_until("the daemon has retried", || endpoint.request_count() >= 10);
     assert!(daemon.get("/ready").contains("uploads_failing"), "{}", daemon.log());
     endpoint.change(|rules| rules.failure = None);
     settle_once(daemon, &endpoint, &sent);
@@ -100,7 +101,7 @@ fn what_another_server_answers_at_the_end_goes_to_the_spool_and_is_delivered_lat
     let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
     let sent = send(daemon.udp, (0..20).map(document));
     wait_until_received(&daemon, &sent);
-    daemon.wait_until("it was answered", || endpoint.request_count() >= 1);
+    daemon.wait_until("the call was answered", || endpoint.request_count() >= 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     let account = Account::of_log(&log).unwrap();

@@ -1,4 +1,4 @@
-//! An outage of the service costs nothing that memory holds, and ends with it.
+//! An outage of the service loses no segment that fits into memory, and deliveries resume after it.
 
 use super::account::Account;
 use super::delivery::{Delivery, settle_once};
@@ -10,14 +10,15 @@ use std::time::Instant;
 
 const RETRIED: &str = "xray_requests_retried_total";
 
-/// Until the service has taken something again.
+/// Waits until the service has accepted a document after `back_at`.
 fn wait_for_recovery(daemon: &Daemon, endpoint: &Endpoint, back_at: Instant) {
     daemon.wait_until("something arrives after the outage", || {
         endpoint.ledger(|ledger| ledger.first_accepted_after(back_at).is_some())
     });
 }
 
-/// An outage that lasts until so many calls have failed, ever later ones.
+/// Runs an outage that lasts until this many calls have failed. The pauses between failed calls
+/// grow.
 fn outage_costs_nothing(failed_count: u64) {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
@@ -29,9 +30,9 @@ fn outage_costs_nothing(failed_count: u64) {
     let back_at = Instant::now();
     endpoint.set_way(Way::Open);
     wait_for_recovery(&daemon, &endpoint, back_at);
-    // What is sent from now on arrives while more is sent.
+    // A segment that is sent from now on arrives while the load continues.
     let fresh = document(load.sent_count() + 1);
-    daemon.wait_until("a fresh one arrives", || {
+    daemon.wait_until("a fresh segment arrives", || {
         endpoint.ledger(|ledger| ledger.arrivals.contains_key(&fresh))
     });
     let sent = load.stop();
@@ -65,13 +66,13 @@ fn with_little_memory_an_outage_costs_the_oldest_and_each_of_them_is_counted() {
     endpoint.set_way(Way::Open);
     wait_for_recovery(&daemon, &endpoint, back_at);
     let mut sent = load.stop();
-    daemon.wait_until("there is room again", || {
+    daemon.wait_until("memory has room again", || {
         daemon.metric("xray_memory_used_bytes") < memory_low_bytes(&daemon)
     });
     let fresh = |index| document_of(index, 1_000_000 + index, &"x".repeat(900));
     let newest = send(daemon.udp, (0..100).map(fresh));
     sent.extend(newest.iter().cloned());
-    daemon.wait_until("nothing waits any more", || {
+    daemon.wait_until("no segment waits", || {
         let account = daemon.account();
         let settled_count = account.get("sent") + account.get("dropped");
         account.get("received") == sent.len() as u64 && settled_count >= sent.len() as u64
@@ -84,7 +85,8 @@ fn with_little_memory_an_outage_costs_the_oldest_and_each_of_them_is_counted() {
     assert_eq!(account.get("sent") + account.get("dropped"), sent.len() as u64, "{log}");
     let dropped_count = usize::try_from(account.get("dropped")).unwrap();
     Delivery::of(&endpoint, &sent).misses(dropped_count, &log).has_none_twice(&log);
-    // What fits is kept; a third of the memory is for what is on its way.
+    // The daemon keeps the segments that fit. A third of the memory is reserved for calls in
+    // flight.
     let kept_count = sent.len() - dropped_count;
     assert!(kept_count >= fits_count / 3, "{kept_count}, {fits_count} fit\n{log}");
     let arrived = |sent: &&Sent| endpoint.ledger(|l| l.arrivals.contains_key(&sent.document));

@@ -1,9 +1,9 @@
-//! Sends no faster than a daemon takes, however busy the machine is.
+//! Sends no faster than a daemon receives, even on a busy machine.
 //!
-//! In: the length of each datagram before it is sent. Out: a wait, where too much waits for the
-//! daemon: in the queue of its socket, which the kernel shows in `/proc/net/udp`, or in its memory,
-//! which its metrics show. Bound: [`WINDOW_BYTES`] are sent without a look; with what may wait
-//! then, that is less than the smallest queue of a daemon, 128 KiB.
+//! In: the length of each datagram before it is sent. Out: a wait while too many bytes are queued,
+//! either in the queue of the daemon's socket (shown in `/proc/net/udp`) or in the daemon's memory
+//! (shown by its metrics). Bound: at most [`WINDOW_BYTES`] are sent between two checks. Together
+//! with [`QUEUED_BYTES_MAX`] that is less than the smallest queue of a daemon, 128 KiB.
 
 use super::process::{Daemon, wait_and_look};
 use std::net::SocketAddr;
@@ -13,39 +13,41 @@ use xrayd::base::host::Host;
 use xrayd::base::memory::{CHUNK_BYTES, Pool};
 use xrayd::pipeline::limits::{Limits, Wanted};
 
-/// What the kernel charges to a queue between two looks at it.
+/// The bytes that the kernel may charge to a queue between two checks of that queue.
 const WINDOW_BYTES: usize = 48 * 1024;
 
-/// More is sent when no more than this waits in the queue.
+/// Sending continues when at most this many bytes are queued.
 const QUEUED_BYTES_MAX: u64 = 16 * 1024;
 
-/// Between two looks, where there was no room.
+/// The time between two checks while there is no room.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Payload between two looks at the memory: a third of what is left when memory gets low.
+/// The payload bytes that are sent between two checks of the memory. This is a third of the memory
+/// that is still free when memory counts as low.
 const PAYLOAD_BYTES_PER_LOOK: usize = 32 * 1024;
 
-/// Holds a sender back.
+/// Delays a program that sends to a daemon.
 pub struct Pacer {
     port: u16,
     unseen_bytes: usize,
-    /// Says whether the daemon's memory has room for more.
+    /// Returns whether the daemon's memory has room for more segments.
     has_memory: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     unseen_payload_bytes: usize,
 }
 
 impl Pacer {
-    /// No datagram is lost in the queue of the daemon's socket. Its memory may be too small.
+    /// Creates a pacer that prevents losses in the queue of the daemon's socket. The daemon's
+    /// memory may still be too small.
     pub fn of_queue(daemon: SocketAddr) -> Self {
         Self { port: daemon.port(), unseen_bytes: 0, has_memory: None, unseen_payload_bytes: 0 }
     }
 
-    /// No segment is lost for want of memory either, as long as the service or the spool takes
-    /// segments. The daemon has to be started with `-m`.
+    /// Creates a pacer that also prevents losses in the daemon's memory, as long as the service or
+    /// the spool accepts segments. The daemon must be started with `-m`.
     pub fn of_memory(daemon: &Daemon) -> Self {
         let low_bytes = memory_low_bytes(daemon);
         let metrics = daemon.metrics();
-        // A daemon that has ended is not waited for.
+        // If the daemon has ended, there is nothing to wait for.
         let has_memory = move || {
             metrics
                 .value("xray_memory_used_bytes")
@@ -56,7 +58,7 @@ impl Pacer {
 
     /// Waits until there is room for a datagram of this length.
     pub fn wait(&mut self, length_bytes: usize) {
-        // The kernel rounds up to a power of two and adds its own structures.
+        // The kernel rounds the length up to a power of two and adds its own structures.
         let charged_bytes = 2 * length_bytes + 1024;
         self.unseen_bytes += charged_bytes;
         if self.unseen_bytes > WINDOW_BYTES {
@@ -75,7 +77,8 @@ impl Pacer {
     }
 }
 
-/// What a daemon may use before its memory counts as low, and the oldest segments are given up.
+/// Returns the bytes that a daemon may use before its memory counts as low. Above that it evicts
+/// the oldest segments.
 pub fn memory_low_bytes(daemon: &Daemon) -> u64 {
     let limit_bytes = daemon.metric("xray_memory_limit_bytes");
     let limits = [false, true].map(|has_spool| {
@@ -94,13 +97,13 @@ pub fn memory_low_bytes(daemon: &Daemon) -> u64 {
     ((taken.len() - 1) * CHUNK_BYTES) as u64
 }
 
-/// Bytes that wait in the fullest queue of the sockets with this port.
+/// Returns the bytes in the fullest queue of all sockets with this port.
 fn queued_bytes(port: u16) -> u64 {
     let queued = |row: &Vec<String>| u64::from_str_radix(row[4].split(':').nth(1)?, 16).ok();
     rows(port).iter().filter_map(queued).max().unwrap_or_default()
 }
 
-/// The rows of `/proc/net/udp` for a port, word by word.
+/// Returns the rows of `/proc/net/udp` for a port, split into words.
 pub fn rows(port: u16) -> Vec<Vec<String>> {
     let table = std::fs::read_to_string("/proc/net/udp").unwrap();
     let local_port = format!(":{port:04X}");

@@ -1,7 +1,7 @@
-//! Every owner of a thread or task makes an outcome of a panic, and the account balances.
+//! Every owner of a thread or a task turns a panic into an outcome, and the account balances.
 //!
-//! `XRAY_PANICS` says where the daemon panics, and how often. Its message has a word in it that may
-//! be shown nowhere.
+//! The variable `XRAY_PANICS` names the place of the injected panic and how often it happens. The
+//! message of the panic contains a word that no output may show.
 
 #[path = "../shared/skip.rs"]
 mod skip;
@@ -21,7 +21,7 @@ use process::{
 };
 use rustix::process::Signal;
 
-/// A word of every injected panic's message.
+/// A word in the message of every injected panic.
 const SECRET: &str = "secret-of-the-message";
 
 fn start_with(endpoint: &Endpoint, panics: &str, arguments: &[&str]) -> Daemon {
@@ -36,7 +36,8 @@ fn datagrams(count: usize) -> Vec<String> {
     (0..count).map(|index| format!("{HEADER}{{\"id\":\"{index}\"}}")).collect()
 }
 
-/// What every log of these tests has: the hook's line, and none of a panic's message.
+/// Asserts that the log has the line of the panic hook and the text `what`, but not the message of
+/// the panic.
 fn assert_shown(log: &str, thread: &str, what: &str) {
     assert!(!log.contains(SECRET), "{log}");
     let version = env!("CARGO_PKG_VERSION");
@@ -47,21 +48,21 @@ fn assert_shown(log: &str, thread: &str, what: &str) {
     assert!(log.contains(what), "{what:?} is not in\n{log}");
 }
 
-/// Ends the daemon, which has to end in order; returns its account and its log.
+/// Stops the daemon, which must end in order. Returns its account and its log.
 fn end(daemon: Daemon) -> (Account, String) {
     let (status, log) = daemon.stop();
     assert!(status.success(), "{status}\n{log}");
     (Account::of_log(&log).unwrap(), log)
 }
 
-/// Waits for a daemon that ends of its own, with a failure, in order.
+/// Waits for a daemon that shuts down without a signal and ends with exit status 1.
 fn end_of_fault(daemon: Daemon) -> (Account, String) {
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(1), "{log}");
     (Account::of_log(&log).unwrap(), log)
 }
 
-/// A panic that costs nothing: all ten documents arrive once, and the daemon goes on.
+/// Asserts that a panic loses nothing: all ten documents arrive once, and the daemon continues.
 fn costs_nothing(panics: &str, thread: &str, what: &str) {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, panics);
@@ -112,7 +113,7 @@ fn a_line_of_the_log_that_panics_is_lost_and_the_next_one_is_not() {
     let endpoint = Endpoint::start();
     let mut command = daemon_command(&endpoint.url(), &[]);
     with_credentials(&mut command).env("XRAY_PANICS", "log=1");
-    // The first line is the one that is lost.
+    // The lost line is the first one.
     let daemon = Daemon::spawn(command);
     let (_, log) = end(daemon);
     assert_shown(&log, "log", "Listening on UDP");
@@ -128,7 +129,7 @@ fn what_the_service_manager_is_told_goes_on_after_a_panic() {
 fn a_lookup_that_panics_is_tried_again() {
     let endpoint = Endpoint::start();
     let url = format!("http://localhost:{}", endpoint.address.port());
-    // The first lookup is that of the TCP port's own address.
+    // The first lookup is for the address of the TCP port.
     let daemon = Daemon::start(&url, &[], &[("XRAY_PANICS", "host_lookup=1")]);
     daemon.send(datagrams(10));
     daemon.wait_for_metric("xray_segments_sent_total", 10);
@@ -154,8 +155,10 @@ fn the_tcp_port_is_opened_again_after_a_panic() {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "serve=1");
     daemon.wait_for_line("The TCP port met a fault in the program");
-    // On another free port than the first one.
-    daemon.wait_until("it listens again", || daemon.log().matches("Listening on TCP").count() == 2);
+    // The port differs from the first one: both are free ports that the kernel chose.
+    daemon.wait_until("the daemon listens again", || {
+        daemon.log().matches("Listening on TCP").count() == 2
+    });
     let (_, log) = end(daemon);
     assert_shown(&log, "main", "It is started again in 5 s");
 }
@@ -175,7 +178,7 @@ fn telemetry_that_panics_does_not_keep_the_daemon_from_its_end() {
 fn a_datagram_that_panics_is_lost_alone_and_the_daemon_ends_in_order() {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "datagram=1");
-    // All of them lie in the kernel's queue when the receiver comes upon the first.
+    // All datagrams are in the kernel's queue when the receiver reads the first one.
     daemon.signal(Signal::STOP);
     daemon.send(datagrams(10));
     daemon.signal(Signal::CONT);
@@ -230,7 +233,7 @@ fn an_upload_thread_that_panics_spools_what_is_left_once() {
     let (account, log) = end_of_fault(daemon);
     assert_shown(&log, "upload", "the thread upload met a fault in the program");
     assert_eq!((account.get("spooled"), account.get("dropped")), (10, 0), "{log}");
-    // The next run has them.
+    // The next run of the daemon sends them.
     endpoint.set_way(Way::Open);
     let daemon = start_with(&endpoint, "", &spool);
     daemon.wait_for_metric("xray_segments_sent_total", 10);
@@ -258,7 +261,7 @@ fn a_job_of_the_spool_that_panics_is_done_again() {
     endpoint.set_way(Way::Down);
     let folder = tempfile::tempdir().unwrap();
     let spool = ["--spool-path", folder.path().to_str().unwrap()];
-    // The first job opens the spool.
+    // The first spool job opens the spool.
     let daemon = start_with(&endpoint, "spool_job=1", &spool);
     daemon.wait_for_line("is open: 0 bytes in 0 files");
     daemon.send(datagrams(10));

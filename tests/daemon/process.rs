@@ -1,4 +1,4 @@
-//! The real binary as a child process, and the questions that a test asks it.
+//! The real binary as a child process, with functions that inspect it.
 
 use super::account::Account;
 use super::pacing::Pacer;
@@ -14,15 +14,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 use xrayd::pipeline::receive::Backend;
 
-/// How long a test waits for what must come. Only a test that fails waits so long.
+/// The longest time that a test waits for an event. Only a failing test waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The receive backend that this target's daemons run on: the one in its name. In a target whose
-/// tests do not depend on it: io_uring, or recvmmsg where io_uring does not work.
+/// Returns the receive backend for the daemons of this test target: the backend in the target's
+/// name. In targets whose tests do not depend on the backend: io_uring, or `recvmmsg` if io_uring
+/// does not work.
 ///
 /// # Panics
 ///
-/// Where the backend in the target's name does not work; see `backend.rs`.
+/// Panics if the backend in the target's name does not work; tests skip that case with
+/// `backend.rs`.
 pub fn backend() -> Backend {
     match (backend_in_name(), missing()) {
         (Some(backend), None) => backend,
@@ -38,7 +40,8 @@ fn backend_in_name() -> Option<Backend> {
     Some(named.unwrap_or_else(|| panic!("{name} is not the name of a backend")))
 }
 
-/// Why the wanted backend does not work, if so. Where that costs no test it is said here, once.
+/// Returns why the wanted backend does not work, or `None` if it works. In targets that use
+/// `recvmmsg` instead, prints the reason once.
 pub fn missing() -> Option<&'static str> {
     static IS_SAID: AtomicBool = AtomicBool::new(false);
     static REASON: LazyLock<Option<String>> = LazyLock::new(|| {
@@ -53,38 +56,41 @@ pub fn missing() -> Option<&'static str> {
     Some(reason)
 }
 
-/// The header line that SDKs send, with its newline.
+/// The header line that SDKs send, with the newline.
 pub const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 
-/// A running daemon; it is killed when the test ends early.
+/// A running daemon. It is killed when this is dropped.
 pub struct Daemon {
     child: Child,
     lines: Arc<Lines>,
-    /// Where it receives segments.
+    /// The address on which the daemon receives segments.
     pub udp: SocketAddr,
-    /// Where it serves its pages.
+    /// The address of the daemon's TCP port.
     pub tcp: SocketAddr,
-    /// The memory that it may use, as its first lines say it.
+    /// The limit of the daemon's memory in MB, from its first log lines.
     pub buffer_size_mb: u64,
 }
 
-/// Where a daemon serves its metrics.
+/// The address of a daemon's metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct Metrics(SocketAddr);
 
 impl Metrics {
-    /// The value of a metric, with its labels as they are written; 0 when it is not there. An error
-    /// where the daemon has ended.
+    /// Returns the value of a metric, or 0 if the metric is absent. Labels are part of the name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the daemon has ended.
     pub fn value(self, name: &str) -> io::Result<u64> {
         let page = get(self.0, "/metrics")?;
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        // Its whole part.
+        // The part before the decimal point.
         let whole = value.and_then(|value| value.split('.').next());
         Ok(whole.map_or(0, |whole| whole.parse().unwrap()))
     }
 }
 
-/// A page of a daemon.
+/// Returns a page of a daemon.
 fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
@@ -95,28 +101,28 @@ fn get(address: SocketAddr, path: &str) -> io::Result<String> {
 
 #[derive(Default)]
 struct Lines {
-    /// The lines, and how many of the two outputs have ended.
+    /// The lines, and the number of outputs (of two) that have ended.
     text: Mutex<(Vec<String>, usize)>,
     changed: Condvar,
 }
 
-/// The daemon: the one of the same build as the tests, or the one that `XRAY_BINARY` names.
+/// Returns the path of the daemon: `XRAY_BINARY`, or the binary of this build.
 fn program() -> OsString {
     std::env::var_os("XRAY_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_xray").into())
 }
 
-/// The command for the daemon in an environment of its own.
+/// Returns the command for the daemon in a clean environment.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments).env_clear().env("AWS_EC2_METADATA_DISABLED", "true");
-    // No file of the machine's user takes part.
+    // Without this the daemon would read the configuration files of the user who runs the tests.
     command.env("HOME", "/nonexistent").current_dir(std::env::temp_dir());
     command.stdin(Stdio::null());
     command
 }
 
-/// The command for a daemon on free ports with this target's receive backend, sending to
-/// `endpoint`. It has no credentials yet.
+/// Returns the command for a daemon on free ports with this target's receive backend that sends to
+/// `endpoint`. The daemon has no credentials yet.
 pub fn daemon_command(endpoint: &str, arguments: &[&str]) -> Command {
     let backend = backend();
     let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
@@ -127,18 +133,18 @@ pub fn daemon_command(endpoint: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Gives a command the keys that the tests use.
+/// Adds the credentials that the tests use.
 pub fn with_credentials(command: &mut Command) -> &mut Command {
     command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret")
 }
 
-/// The same command behind `/bin/sh -c script`, where it is `"$@"`. The script has to `exec` it, so
-/// that signals reach the daemon.
+/// Returns the same command behind `/bin/sh -c script`. In the script the command is `"$@"`. The
+/// script must `exec` it, so that signals reach the daemon.
 pub fn behind_shell(command: &Command, script: &str) -> Command {
     behind(Command::new("/bin/sh"), command, script)
 }
 
-/// The same in a mount namespace of its own.
+/// The same as [`behind_shell`], in a new mount namespace.
 pub fn in_own_mounts(command: &Command, script: &str) -> Command {
     let mut outer = Command::new("/usr/bin/unshare");
     outer.args(["--mount", "/bin/sh"]);
@@ -154,12 +160,12 @@ fn behind(mut outer: Command, command: &Command, script: &str) -> Command {
     outer
 }
 
-/// Runs a daemon that is expected not to start; returns its exit code and what it said.
+/// Runs a daemon that is expected to fail at startup. Returns its exit code and its output.
 pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
     run_to_end_with(command(arguments))
 }
 
-/// The same with a command that a test has made.
+/// The same as [`run_to_end`] with a prepared command.
 pub fn run_to_end_with(mut command: Command) -> (Option<i32>, String) {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -167,30 +173,30 @@ pub fn run_to_end_with(mut command: Command) -> (Option<i32>, String) {
     (status.code(), log)
 }
 
-/// A file `cfg.yaml` in `folder` with these keys; returns its path.
+/// Writes a file `cfg.yaml` with these keys into `folder`. Returns the path of the file.
 pub fn config_file(folder: &Path, keys: &str) -> String {
     let path = folder.join("cfg.yaml");
     std::fs::write(&path, format!("Version: 2\n{keys}\n")).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
-/// Waits until a file has `text` in it.
+/// Waits until the file contains `text`.
 pub fn wait_for_text(path: &Path, text: &str) {
     wait_until(&format!("{text:?} is in {}", path.display()), || {
         std::fs::read_to_string(path).unwrap_or_default().contains(text)
     });
 }
 
-/// Waits until `is_true`, which says `what`.
+/// Waits until `is_true` returns true. `what` describes the condition.
 pub fn wait_until(what: &str, is_true: impl FnMut() -> bool) {
     wait_and_look(Duration::from_millis(10), what, is_true);
 }
 
-/// The same with this time between two looks.
+/// The same as [`wait_until`], with this time between two checks.
 pub fn wait_and_look(interval: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_true() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(start.elapsed() < PATIENCE, "timed out: {what}");
         thread::sleep(interval);
     }
 }
@@ -210,7 +216,7 @@ impl Daemon {
         Self::spawn_without_tcp(command).with_tcp()
     }
 
-    /// Runs `command` and waits until it can receive; it cannot be asked yet.
+    /// Runs `command` and waits until the daemon can receive. Its TCP port may not be open yet.
     pub fn spawn_without_tcp(mut command: Command) -> Self {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut daemon = Self::watch(child, ([127, 0, 0, 1], 0).into());
@@ -221,7 +227,7 @@ impl Daemon {
         daemon
     }
 
-    /// Waits until its pages are served too.
+    /// Waits until the TCP port is open.
     pub fn with_tcp(mut self) -> Self {
         self.tcp = self.listening("Listening on TCP ");
         self
@@ -237,22 +243,22 @@ impl Daemon {
     fn listening(&self, text: &str) -> SocketAddr {
         let line = self.wait_for_line(text);
         let address = line.split(text).nth(1).unwrap().split_whitespace().next().unwrap();
-        // A line of JSON goes on behind it.
+        // In a JSON log, the end of the JSON object follows the address.
         address.trim_end_matches(['"', '}']).parse().unwrap()
     }
 
-    /// Waits for a line with `text` in the log; returns it.
+    /// Waits for a log line that contains `text`, and returns the line.
     pub fn wait_for_line(&self, text: &str) -> String {
         let found = self.lines.wait(|lines, _| lines.iter().find(|l| l.contains(text)).cloned());
         found.unwrap_or_else(|lines| panic!("no line with {text:?} in\n{}", lines.join("\n")))
     }
 
-    /// All lines so far.
+    /// Returns all log lines so far.
     pub fn log(&self) -> String {
         self.lines.text.lock().unwrap().0.join("\n")
     }
 
-    /// Sends datagrams, no faster than the daemon takes them off its socket.
+    /// Sends datagrams, no faster than the daemon reads them from its socket.
     pub fn send<D: AsRef<[u8]>>(&self, datagrams: impl IntoIterator<Item = D>) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(self.udp).unwrap();
@@ -263,18 +269,18 @@ impl Daemon {
         }
     }
 
-    /// Where its metrics are, for another thread.
+    /// Returns the address of the metrics, for use on another thread.
     pub fn metrics(&self) -> Metrics {
         Metrics(self.tcp)
     }
 
-    /// The value of a metric, with its labels as they are written; 0 when it is not there.
+    /// Returns the value of a metric, or 0 if the metric is absent. Labels are part of the name.
     pub fn metric(&self, name: &str) -> u64 {
         let value = self.metrics().value(name);
         value.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
-    /// Waits until a metric has reached `value`.
+    /// Waits until a metric has reached `value`, and asserts that the metric is not above it.
     pub fn wait_for_metric(&self, name: &str, value: u64) {
         let start = Instant::now();
         while self.metric(name) < value {
@@ -286,80 +292,82 @@ impl Daemon {
         assert_eq!(self.metric(name), value, "{name}");
     }
 
-    /// Waits until a metric has reached `value` or passed it.
+    /// Waits until a metric is at least `value`.
     pub fn wait_for_metric_of_at_least(&self, name: &str, value: u64) {
         self.wait_until(&format!("{name} is {value}"), || self.metric(name) >= value);
     }
 
-    /// Waits until `is_true`, which says `what`; shows the log where it is in vain.
+    /// Waits until `is_true` returns true. `what` describes the condition. On a timeout the panic
+    /// shows the log.
     pub fn wait_until(&self, what: &str, mut is_true: impl FnMut() -> bool) {
         let start = Instant::now();
         while !is_true() {
-            assert!(start.elapsed() < PATIENCE, "waited in vain: {what}\n{}", self.log());
+            assert!(start.elapsed() < PATIENCE, "timed out: {what}\n{}", self.log());
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// A page of the TCP port.
+    /// Returns a page of the TCP port.
     pub fn get(&self, path: &str) -> String {
         get(self.tcp, path).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
-    /// The account on its metrics page, which has to balance; for a daemon at rest.
+    /// Returns the account on the metrics page and asserts that it balances. Use this for an idle
+    /// daemon only.
     pub fn balance(&self) -> Account {
         let account = self.account();
         assert_eq!(account.imbalance(), 0, "{account}\n{}", self.log());
         account
     }
 
-    /// The account on its metrics page, which may be in motion.
+    /// Returns the account on the metrics page. The counters may still change.
     pub fn account(&self) -> Account {
         Account::of_metrics(&self.get("/metrics"))
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The first word of a field of its `/proc/PID/status`.
+    /// Returns the first word of a field in `/proc/PID/status`.
     pub fn status_field(&self, name: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
-    /// The most memory that it has had resident, in bytes.
+    /// Returns the largest resident memory so far, in bytes.
     pub fn peak_memory_bytes(&self) -> u64 {
         self.status_field("VmHWM:").parse::<u64>().unwrap() * 1024
     }
 
-    /// Whether one of its descriptors is for something of this name.
+    /// Returns whether the process has an open descriptor whose target contains this name.
     pub fn has_descriptor(&self, name: &str) -> bool {
         let folder = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
         let targets = folder.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
         targets.into_iter().any(|target| target.to_string_lossy().contains(name))
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the daemon.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, signal).unwrap();
     }
 
-    /// Kills it, as a machine that fails would; returns its whole log.
+    /// Kills the daemon with SIGKILL, which simulates a machine failure. Returns its whole log.
     pub fn kill(self) -> String {
         self.signal(rustix::process::Signal::KILL);
         self.wait().1
     }
 
-    /// Ends it with SIGTERM; returns its exit status and its whole log.
+    /// Stops the daemon with SIGTERM. Returns its exit status and its whole log.
     pub fn stop(self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
         self.wait()
     }
 
-    /// Waits until it has ended; returns its exit status and its whole log.
+    /// Waits until the daemon has ended. Returns its exit status and its whole log.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let start = Instant::now();
         let status = loop {
@@ -369,11 +377,11 @@ impl Daemon {
             assert!(start.elapsed() < PATIENCE, "the daemon does not end:\n{}", self.log());
             thread::sleep(Duration::from_millis(10));
         };
-        // Its outputs end with it.
+        // The outputs of the daemon end with it.
         let ended = self.lines.wait(|_, ended_count| (ended_count == 2).then_some(()));
-        assert!(ended.is_ok(), "its outputs stay open");
+        assert!(ended.is_ok(), "the daemon's outputs stay open");
         let log = self.log();
-        // Every test of the suite checks this with every daemon that it ends in order.
+        // Each test checks this for each daemon that it shuts down in order.
         let account = Account::of_log(&log);
         if let Some(account) = &account {
             assert_eq!(account.imbalance(), 0, "{account}\n{log}");

@@ -1,4 +1,4 @@
-//! The way to the service through an HTTP proxy.
+//! Calls to the service through an HTTP proxy.
 
 use super::delivery::settle_once;
 use super::endpoint::Endpoint;
@@ -7,10 +7,10 @@ use super::load::{document, send};
 use super::process::{Daemon, HEADER, config_file, daemon_command};
 use super::tls::Authority;
 
-/// For `user` and `hush:hush`.
+/// The header value for the user `user` and the password `hush:hush`.
 pub const AUTHORIZATION: &str = "Basic dXNlcjpodXNoOmh1c2g=";
 
-/// A tunnel that was asked for without a password.
+/// The request for a tunnel without a password.
 pub fn tunnel(target: impl ToString) -> Asked {
     Asked { tunnel: true, target: target.to_string(), authorization: None }
 }
@@ -20,7 +20,7 @@ fn request(endpoint: &Endpoint) -> Asked {
     Asked { tunnel: false, target, authorization: None }
 }
 
-/// Sends a segment, which arrives.
+/// Sends a segment, waits until it is sent, and stops the daemon. Returns the log.
 pub fn arrives(daemon: Daemon, endpoint: &Endpoint) -> String {
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
@@ -64,7 +64,7 @@ fn a_proxy_may_be_spoken_to_with_tls_itself() {
     let authority = Authority::new(folder.path(), "private");
     let bundle = authority.path.to_str().unwrap();
     for is_https in [true, false] {
-        // It would rather speak HTTP/2, which is not what it is asked in.
+        // The proxy prefers HTTP/2, but clients must speak HTTP/1.1 to it.
         let tls = authority.server("127.0.0.1", &[b"h2", b"http/1.1"]);
         let proxy = HttpProxy::start_tls(Manner::Open, tls);
         let endpoint = if is_https {
@@ -91,7 +91,7 @@ fn hosts_of_no_proxy_are_reached_without_it_and_others_are_not() {
     assert!(proxy.asked().is_empty() && !log.contains("through"), "{log}");
     drop(endpoint);
     let endpoint = Endpoint::start();
-    // The port of the endpoint before.
+    // The port of the first endpoint, which differs from the new one.
     let variables = [("https_proxy", &*proxy.url()), ("no_proxy", &address)];
     arrives(Daemon::start(&endpoint.url(), &[], &variables), &endpoint);
     assert_eq!(proxy.asked(), [request(&endpoint)]);

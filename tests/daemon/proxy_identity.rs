@@ -1,5 +1,5 @@
-//! The calls that fetch credentials: through the same proxy, under the same roots and to the same
-//! kind of endpoints as uploads, unless they are for this host.
+//! The calls that fetch credentials use the same proxy, the same root certificates and the same
+//! kind of endpoints as uploads, unless they go to this host.
 
 use super::delivery::settle_once;
 use super::endpoint::Endpoint;
@@ -24,7 +24,7 @@ fn sts_is_asked_through_the_proxy_and_container_credentials_are_not() {
     let container = Service::start(CONTAINER_KEYS, None);
     let sts = Service::start(ROLE_KEYS, Some(authority.server("sts.test", &[b"http/1.1"])));
     let endpoint = Endpoint::start();
-    // The role's keys are taken, and no others.
+    // The service only accepts the keys of the role.
     endpoint.change(|rules| rules.expired_key = Some("AKIDCONTAINER"));
     let proxy = HttpProxy::start(Manner::Password(AUTHORIZATION));
     let role = "arn:aws:iam::123456789012:role/xray";
@@ -88,7 +88,7 @@ fn a_session_of_sso_is_shown_through_the_proxy_under_a_private_authority() {
     std::fs::create_dir_all(&cache).unwrap();
     let token = r#"{"accessToken":"hush-hush","expiresAt":"2099-01-01T00:00:00Z","region":
         "us-east-1","startUrl":"https://x.awsapps.com/start"}"#;
-    // Named by the SHA-1 of the session's name.
+    // The name of the file is the SHA-1 of the session's name.
     let file = cache.join("a94a8fe5ccb19ba61c4c0873d391e987982fbbd3.json");
     std::fs::write(file, token).unwrap();
     let config = "[default]\nsso_session = test\nsso_account_id = 1\nsso_role_name = x\n\

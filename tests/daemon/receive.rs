@@ -1,4 +1,4 @@
-//! How segments are received: addresses, the kernel's queue, a shared port, bounded memory.
+//! Receiving segments: addresses, the kernel's queue, a shared port, bounded memory.
 
 use super::answers::Failure;
 use super::backend::is_backend_missing;
@@ -12,7 +12,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// A configuration file with these lines in its `Receive` section.
+/// Writes a configuration file with these keys in its `Receive` section.
 fn config(folder: &tempfile::TempDir, receive: &str) -> PathBuf {
     let path = folder.path().join("cfg.yaml");
     std::fs::write(&path, format!("Version: 2\nReceive: {{{receive}}}\n")).unwrap();
@@ -71,7 +71,7 @@ fn the_metrics_name_the_backend_and_count_by_receiver() {
     );
 }
 
-/// The `drops` column of `/proc/net/udp` for a port.
+/// Returns the sum of the `drops` column of `/proc/net/udp` for a port.
 fn kernel_drops(port: u16) -> u64 {
     pacing::rows(port).iter().map(|row| row.last().unwrap().parse::<u64>().unwrap()).sum()
 }
@@ -107,7 +107,7 @@ fn what_the_kernel_drops_is_counted_exactly_as_the_kernel_counts_it() {
     assert!(log.contains(&format!("kernel_drops={dropped_count}")), "{log}");
 }
 
-/// Whether a daemon has ended that was not waited for yet.
+/// Returns whether the daemon has ended but was not waited for.
 fn has_ended(daemon: &Daemon) -> bool {
     daemon.status_field("State:") == "Z"
 }
@@ -163,7 +163,7 @@ fn a_flood_of_large_documents_stays_within_the_memory_allowed() {
     }
     let folder = tempfile::tempdir().unwrap();
     let config = config(&folder, "Receivers: 64");
-    // Nobody answers, so that everything is kept for as long as there is memory.
+    // The service fails each call, so that the daemon keeps the segments as long as it has memory.
     let endpoint = Endpoint::failing(Failure::status(500));
     for (megabytes, receiver_count) in [("3", 1), ("6", 2)] {
         let arguments = ["-c", config.to_str().unwrap(), "-m", megabytes];
@@ -175,7 +175,7 @@ fn a_flood_of_large_documents_stays_within_the_memory_allowed() {
         daemon.wait_for_line("Spilling over");
         let grown_bytes = daemon.peak_memory_bytes() - idle_bytes;
         let allowed_bytes = megabytes.parse::<u64>().unwrap() << 20;
-        // Beside the segments: connections, the runtime and what the allocator keeps.
+        // Memory besides the segments: connections, the runtime and the allocator's reserves.
         assert!(grown_bytes < allowed_bytes + (4 << 20), "{grown_bytes} bytes with {megabytes} MB");
         assert!(daemon.peak_memory_bytes() < 64 << 20);
     }
@@ -191,7 +191,8 @@ fn a_receiver_that_is_stuck_with_datagrams_before_it_is_told_by_liveness() {
     let config = config_file(folder.path(), "Receive: {Receivers: 1}");
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
     let Some(held) = Held::thread_of(&daemon, "receive-0") else { return };
-    // Stuck with nothing to do, it loses nothing, and nobody can tell.
+    // A receiver that is stuck while no datagram waits loses nothing, and the daemon cannot detect
+    // it.
     assert_eq!(page(&daemon, "/health").0, 200);
     daemon.send([format!("{HEADER}{{}}")]);
     let (status, body) = page(&daemon, "/health");

@@ -6,7 +6,7 @@ use super::process::Daemon;
 use std::fs;
 use std::path::Path;
 
-/// The datagrams of `tests/segments`, in the order of their names.
+/// Returns the datagrams of `tests/segments`, in the order of their file names.
 fn recorded() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/segments");
     let mut recorded: Vec<_> = fs::read_dir(folder)
@@ -19,7 +19,7 @@ fn recorded() -> Vec<(String, Vec<u8>)> {
     recorded
 }
 
-/// What follows the first newline.
+/// Returns the text after the first newline.
 fn document(datagram: &[u8]) -> String {
     let newline = datagram.iter().position(|&byte| byte == b'\n').unwrap();
     String::from_utf8(datagram[newline + 1..].to_vec()).unwrap()
@@ -41,7 +41,7 @@ fn every_recorded_datagram_arrives_byte_for_byte_and_once() {
     let mut arrived = endpoint.sorted_documents();
     for (name, datagram) in &recorded {
         let place = arrived.iter().position(|arrived| *arrived == document(datagram));
-        arrived.swap_remove(place.unwrap_or_else(|| panic!("{name} has not arrived as it was")));
+        arrived.swap_remove(place.unwrap_or_else(|| panic!("{name} has not arrived unchanged")));
     }
-    assert!(arrived.is_empty(), "what nobody has sent: {arrived:?}");
+    assert!(arrived.is_empty(), "documents that were not sent: {arrived:?}");
 }

@@ -1,11 +1,12 @@
-//! Where the region comes from when nobody has named one: metadata services, faked on 127.0.0.1.
+//! How the daemon finds its region if the configuration names none: metadata services, faked on
+//! 127.0.0.1.
 
 use super::endpoint::Endpoint;
 use super::fake::{Fake, Request};
 use super::process::{Daemon, HEADER, backend, command, run_to_end_with};
 use std::process::Command;
 
-/// The instance metadata service: tokens, and the region for those who have one.
+/// Starts an instance metadata service that tells the region to clients with a token.
 fn metadata(region: &'static str) -> Fake {
     Fake::start(move |request: &Request| {
         let has_token = request.header("x-aws-ec2-metadata-token") == "of-test";
@@ -17,12 +18,14 @@ fn metadata(region: &'static str) -> Fake {
     })
 }
 
-/// One that takes connections and answers nothing, as when the answer's hop limit is too low.
+/// Starts a metadata service that accepts connections and never answers, as when the hop limit of
+/// its answers is too low.
 fn hanging_metadata() -> Fake {
     Fake::start(|_| None)
 }
 
-/// A daemon that has to find its region, with instance metadata at `metadata`.
+/// Returns the command for a daemon that must find its region, with instance metadata at
+/// `metadata`.
 fn daemon(endpoint: &str, metadata: &Fake, variables: &[(&str, &str)]) -> Command {
     let backend = backend().name();
     let mut command = command(&["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "--receiver", backend]);
@@ -57,7 +60,7 @@ fn the_environment_comes_before_the_instance() {
     let daemon = Daemon::spawn(daemon(&endpoint.url(), &metadata, &variables));
     daemon.wait_for_line("in region eu-south-2");
     drop(daemon);
-    // Telemetry asks for the names of the host.
+    // Other requests are allowed: telemetry asks for the names of the host.
     let is_for_region = |request: &Request| request.line.contains("placement/region");
     assert!(!metadata.requests().iter().any(is_for_region));
 }

@@ -1,5 +1,5 @@
-//! The way out: calls of clients are answered, what cannot be sent is counted, and a second signal
-//! ends it at once.
+//! The shutdown: calls of clients are answered, segments that cannot be sent are counted, and a
+//! second signal ends the daemon at once.
 
 use super::account::Account;
 use super::client::{Client, RULES, start};
@@ -18,9 +18,9 @@ fn calls_of_clients_under_way_are_answered_before_it_ends() {
     let mut client = Client::connect(daemon.tcp);
     client
         .write(format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
-    wait_until("the call is on its way", || endpoint.connection_count() == 1);
+    wait_until("the call is in flight", || endpoint.connection_count() == 1);
     daemon.signal(Signal::TERM);
-    // It is the turn of the connections: the one without a call is closed.
+    // The daemon now closes the connections that have no call in flight.
     assert_eq!(idle.rest(), "");
     endpoint.change(|rules| rules.is_held = false);
     let answer = client.answer();
@@ -37,7 +37,7 @@ fn a_call_that_hangs_does_not_keep_it_beyond_its_time() {
     let mut client = Client::connect(daemon.tcp);
     client
         .write(format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
-    wait_until("the call is on its way", || endpoint.connection_count() == 1);
+    wait_until("the call is in flight", || endpoint.connection_count() == 1);
     let (status, log) = daemon.stop();
     assert!(status.success() && log.contains("1 requests on the TCP port are aborted"), "{log}");
     assert_eq!(client.rest(), "");

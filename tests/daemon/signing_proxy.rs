@@ -1,5 +1,5 @@
-//! Clients' calls to the service through the TCP port: what is signed and sent, what is refused,
-//! and what does not hold up what.
+//! Clients' calls to the service through the TCP port: which calls are signed and forwarded, which
+//! are refused, and which calls must not delay others.
 
 use super::answers::{CallAnswer, Clock};
 use super::client::{Client, RULES, call, calls, start};
@@ -15,7 +15,8 @@ use std::time::Duration;
 fn what_clients_send_is_signed_and_sent_without_the_headers_of_their_connection() {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
-    // Go sends no Content-Type, Ruby a signature of its own, others what belongs to a connection.
+    // Go sends no Content-Type, Ruby sends its own signature, and other clients send headers that
+    // belong to their connection.
     let foreign = "Authorization: AWS4-HMAC-SHA256 Credential=bogus/x, SignedHeaders=host, \
                    Signature=0\r\nX-Amz-Date: 20000101T000000Z\r\nX-Amz-Security-Token: bogus\r\n\
                    X-Amz-Content-Sha256: bogus\r\nAuthorization: Basic bogus\r\n";
@@ -89,7 +90,7 @@ fn the_answer_of_the_service_is_given_back_as_it_is() {
         assert_eq!(answer.header("x-amzn-requestid"), Some("1-2-3"));
         assert_eq!((answer.header("x-hop"), answer.header("keep-alive")), (None, None));
     }
-    // Each was sent once: it is the client's to try again.
+    // The daemon forwarded each call once: a retry is up to the client.
     assert_eq!(calls(&endpoint).len(), 8);
 }
 
@@ -141,7 +142,7 @@ fn without_credentials_or_a_service_the_answer_says_why() {
         (Way::BlackHole, 504, "within 1 s"),
     ] {
         endpoint.set_way(way);
-        // The endpoint looks at its way when a connection has been made.
+        // The endpoint applies its fault when a connection has been made.
         wait_until(why, || {
             let answer = call(&daemon, RULES, "", b"{}");
             answer.status == status && answer.message().contains(why)
@@ -154,7 +155,7 @@ fn without_credentials_or_a_service_the_answer_says_why() {
 }
 
 #[test]
-fn a_call_that_is_refused_for_the_clocks_sake_is_signed_with_the_services_time() {
+fn a_call_that_is_refused_because_of_the_clock_is_signed_with_the_services_time() {
     let endpoint = Endpoint::start();
     let skew = Clock { offset_seconds: 3600, code: "RequestTimeTooSkewed" };
     endpoint.change(|rules| rules.clock = Some(skew));
@@ -163,7 +164,7 @@ fn a_call_that_is_refused_for_the_clocks_sake_is_signed_with_the_services_time()
     let answer = call(&daemon, "POST /TraceSegments", "", body);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(endpoint.request_count(), 2);
-    // What it has learned holds for uploads.
+    // The daemon also applies the corrected time to uploads.
     daemon.send([format!("{}{{}}", HEADER)]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
     assert_eq!(endpoint.request_count(), 3);
@@ -176,7 +177,7 @@ fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
     let daemon = start(&endpoint, "");
     daemon.send((0..2_000).map(|index| format!("{}{}", HEADER, document(index))));
     daemon.wait_for_metric("xray_segments_received_total", 2_000);
-    // As many uploads of clients as there are places, and more.
+    // These are more uploads of clients than the limit of 32 calls in flight.
     let mut hanging: Vec<Client> = (0..40).map(|_| Client::connect(daemon.tcp)).collect();
     for client in &mut hanging {
         client.write(b"POST /TraceSegments HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
@@ -190,8 +191,8 @@ fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
     assert_eq!(statuses.iter().filter(|&&status| status == 504).count(), 32);
 }
 
-/// Whether a call was answered that came while a program looked for credentials. It is waited for
-/// for a second, which may not be enough on a busy machine.
+/// Returns whether a call was answered that arrived while a program was looking for credentials.
+/// The daemon waits for credentials for 1 s, which may be too short on a busy machine.
 fn waits_for_credentials() -> bool {
     let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();
@@ -223,13 +224,13 @@ fn a_thousand_calls_on_fifty_connections_and_the_segments_beside_them_all_arrive
                 let body = format!("{{\"number\":{}}}", number * 20 + index);
                 let answer = client.call(RULES, "", body.as_bytes());
                 assert_eq!((answer.status, &answer.body[..]), (200, &b"{}"[..]));
-                // So that all of it takes as long as the segments do.
+                // The pause makes the calls last about as long as the load of segments.
                 thread::sleep(Duration::from_millis(50));
             }
         })
     });
     clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
-    daemon.wait_until("many segments were sent", || load.sent_count() >= 10_000);
+    daemon.wait_until("many segments have been sent", || load.sent_count() >= 10_000);
     let sent = load.stop();
     let mut bodies: Vec<_> = calls(&endpoint).into_iter().map(|call| call.body).collect();
     bodies.sort_unstable();

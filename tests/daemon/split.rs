@@ -1,4 +1,4 @@
-//! A document that the service refuses is lost alone: what was in its request arrives.
+//! A document that the service refuses is lost alone: the other documents of its request arrive.
 
 use super::account::Account;
 use super::answers::{Failure, Verdict};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const REFUSED: &str = "xray_segments_rejected_total{reason=\"refused\"}";
 
-/// Ends a daemon that has lost the documents with `mark` in them and no others.
+/// Stops a daemon and asserts that it lost exactly the documents that contain `mark`.
 fn loses_only(mark: &str, daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> String {
     let (lost, kept): (Vec<&Sent>, Vec<&Sent>) =
         sent.iter().partition(|sent| sent.document.contains(mark));
@@ -33,7 +33,7 @@ fn a_poison_document_in_each_batch_is_lost_alone_and_said_with_its_trace() {
     const BATCH_COUNT: usize = 100;
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
-    // Every fiftieth: wherever a batch of this order begins and ends, it has one at most.
+    // Every fiftieth document is poison: any batch of consecutive documents has at most one.
     let shape =
         |index: usize| document_of(index / 50, index, if index % 50 == 25 { "poison" } else { "" });
     let sent = send(daemon.udp, (0..50 * BATCH_COUNT).map(shape));
@@ -42,7 +42,7 @@ fn a_poison_document_in_each_batch_is_lost_alone_and_said_with_its_trace() {
     let refusals = log.lines().filter(|line| line.contains("InvalidRequestException"));
     let named = |line: &&str| (0..BATCH_COUNT).any(|trace| line.contains(&trace_id(trace)));
     assert!(refusals.filter(named).count() > 0, "{log}");
-    // One whole request, and two halves in each of at most seven rounds.
+    // For each batch: the whole request, and two halves in each of at most seven rounds.
     let request_count = endpoint.request_count();
     assert!(request_count <= 3 * BATCH_COUNT * 7, "{request_count} requests\n{log}");
 }
@@ -52,8 +52,8 @@ fn a_poison_document_that_comes_alone_is_kept_until_the_service_takes_another_on
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let mut sent = send(daemon.udp, [document_of(1, 1, "poison")]);
-    // It is as likely that the service refuses everything.
-    daemon.wait_until("it was refused twice", || endpoint.request_count() >= 2);
+    // The service may just as well refuse every document.
+    daemon.wait_until("the document was refused twice", || endpoint.request_count() >= 2);
     assert_eq!(daemon.metric(REFUSED), 0, "{}", daemon.log());
     sent.extend(send(daemon.udp, [document(2)]));
     daemon.wait_for_metric(REFUSED, 1);
@@ -70,10 +70,11 @@ fn when_every_request_is_refused_no_document_is_at_fault_and_all_arrive_later() 
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = send(daemon.udp, (0..500).map(document));
     wait_until_received(&daemon, &sent);
-    // It goes on refusing.
+    // The service keeps refusing.
     daemon.wait_until("the service has refused", || endpoint.request_count() >= 20);
     assert_eq!(daemon.metric(REFUSED), 0, "{}", daemon.log());
-    // Ten batches, halved, with pauses that grow: not a call in a row as fast as they go.
+    // Ten batches are halved, with growing pauses: the calls must not follow each other without a
+    // pause.
     let time = endpoint.ledger(|ledger| ledger.requests[19].0 - ledger.requests[0].0);
     assert!(time > Duration::from_millis(200), "{time:?}\n{}", daemon.log());
     endpoint.change(|rules| rules.failure = None);
@@ -100,7 +101,7 @@ fn a_document_that_is_too_large_by_itself_is_lost_alone() {
     let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.body_bytes_max = Some(20_000));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
-    // One in ten, so that there is no request of large ones only.
+    // One document in ten is large, so that no request has only large ones.
     let shape = |index| {
         document_of(index, index, &if index % 10 == 5 { "long".repeat(7_000) } else { "x".into() })
     };

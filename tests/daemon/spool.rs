@@ -1,4 +1,4 @@
-//! What memory cannot hold goes to the disk and comes back, also after a crash.
+//! Segments that do not fit into memory go to the disk and come back, also after a crash.
 
 use super::account::Account;
 use super::answers::{Failure, Reply};
@@ -17,18 +17,18 @@ const SPOOLED: &str = "xray_segments_spooled_total";
 const OLDEST_AGE: &str = "xray_spool_oldest_age_seconds";
 const REPLAYED: &str = "xray_segments_replayed_total";
 
-/// Documents that can be in flight: eight calls of fifty.
+/// The largest number of documents in flight: 8 calls of 50.
 const IN_FLIGHT_MAX: usize = 8 * 50;
 
-/// A daemon with little memory and a spool.
+/// Starts a daemon with 3 MB of memory and a spool.
 fn start(endpoint: &Endpoint, spool: &Path) -> Daemon {
     let spool = spool.to_str().unwrap();
     let arguments = ["-m", "3", "--spool-path", spool, "--spool-size-mb", "256"];
     Daemon::start(&endpoint.url(), &arguments, &[])
 }
 
-/// Under load until so many are in the spool, with nobody to send them to. Everything that was
-/// sent is received.
+/// Runs a load until this many segments are in the spool, while the service is down. Returns the
+/// sent documents after the daemon has received all of them.
 fn fill(daemon: &Daemon, spooled_count: u64) -> Vec<Sent> {
     let load = Load::start_within_memory(daemon, 1_000, large_document);
     daemon.wait_for_metric_of_at_least(SPOOLED, spooled_count);
@@ -37,7 +37,7 @@ fn fill(daemon: &Daemon, spooled_count: u64) -> Vec<Sent> {
     sent
 }
 
-/// Ends a daemon during the outage: all that it has goes to the spool. Returns its log.
+/// Stops a daemon during the outage: all its segments go to the spool. Returns its log.
 fn stop_into_spool(daemon: Daemon, sent: &[Sent]) -> String {
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
@@ -47,18 +47,18 @@ fn stop_into_spool(daemon: Daemon, sent: &[Sent]) -> String {
     log
 }
 
-/// All files of a spool.
+/// Returns all files of a spool.
 fn files(spool: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(spool).unwrap();
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-/// The bytes of all of them; a daemon may remove one meanwhile.
+/// Returns the size of all files in bytes. The daemon may remove a file meanwhile.
 fn size_bytes(spool: &Path) -> u64 {
     files(spool).iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
 }
 
-/// The one that holds the most.
+/// Returns the largest file.
 fn largest(spool: &Path) -> PathBuf {
     files(spool).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
@@ -77,7 +77,7 @@ fn outage_costs_nothing(spooled_count: u64) {
     let (log, account) = settle(daemon, &endpoint, &sent);
     Delivery::of(&endpoint, &sent).has_none_twice(&log);
     assert_eq!(account.get("spooled"), account.get("replayed"), "{log}");
-    // What has arrived is not on the disk any more.
+    // Delivered segments are removed from the disk.
     let left_bytes = size_bytes(folder.path());
     assert!(left_bytes < 1 << 20, "{left_bytes} bytes");
 }
@@ -101,14 +101,16 @@ fn what_had_reached_the_disk_before_a_kill_arrives_after_it_and_once() {
     let load = Load::start_within_memory(&daemon, 1_000, large_document);
     daemon.wait_for_metric_of_at_least(SPOOLED, 2_000);
     daemon.wait_for_metric_of_at_least(OLDEST_AGE, 1);
-    // One may have been read again to ask whether the service is back.
+    // One record may have been replayed, in order to probe whether the service works again.
     let account = daemon.account();
     let spooled_count = usize::try_from(account.get("spooled") - account.get("replayed")).unwrap();
     let first_log = daemon.kill();
     let sent = load.stop();
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path());
-    daemon.wait_until("what was spooled has arrived", || endpoint.arrived_count() >= spooled_count);
+    daemon.wait_until("the spooled segments have arrived", || {
+        endpoint.arrived_count() >= spooled_count
+    });
     daemon.wait_until("the spool is empty", || {
         daemon.account().get("replayed") > 0 && daemon.metric("xray_spool_size_bytes") == 0
     });
@@ -129,7 +131,8 @@ fn a_kill_while_the_spool_is_sent_doubles_no_more_than_was_in_flight() {
     let daemon = start(&endpoint, folder.path());
     let sent = fill(&daemon, 3_000);
     stop_into_spool(daemon, &sent);
-    // Slow, so that calls are in flight at the kill, and never more than two thirds.
+    // The service is slow, so that calls are in flight at the kill. It accepts at most two thirds
+    // of the segments.
     endpoint.change(|rules| {
         rules.pause = Duration::from_millis(200);
         rules.script = Some(Arc::new(|number| match number {
@@ -158,7 +161,7 @@ fn what_is_left_at_the_shutdown_goes_to_the_spool_and_a_restart_delivers_it() {
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, folder.path());
-    // Few enough for memory alone.
+    // These segments fit into memory.
     let sent = send(daemon.udp, (0..120).map(document));
     wait_until_received(&daemon, &sent);
     stop_into_spool(daemon, &sent);
@@ -170,7 +173,7 @@ fn what_is_left_at_the_shutdown_goes_to_the_spool_and_a_restart_delivers_it() {
     assert!(status.success(), "{log}");
     assert!(log.contains("received=0 replayed=120 sent=120 rejected=0 dropped=0"), "{log}");
     Delivery::of(&endpoint, &sent).misses(0, &log).has_none_twice(&log);
-    // And nothing is left for the one after it.
+    // The next run finds the spool empty.
     let daemon = start(&endpoint, folder.path());
     let fresh = send(daemon.udp, [document(120)]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
@@ -224,7 +227,7 @@ fn nobody_else_can_read_the_spool() {
     }
 }
 
-/// The line that says why a spool is not used.
+/// Returns the log line that says why a spool is not used.
 fn refusal(daemon: &Daemon, spool: &Path) -> String {
     let line = daemon.wait_for_line("cannot be used");
     assert!(line.contains(spool.to_str().unwrap()), "{line}");
@@ -260,8 +263,8 @@ fn a_symbolic_link_is_no_spool_and_segments_arrive_without_one() {
     assert!(files(&real).is_empty());
 }
 
-/// A spool whose largest file was changed by `damage` between two runs:
-/// nearly all arrive, and the log says what does not. Returns how many are missing.
+/// Runs a spool whose largest file `damage` changes between two runs. Asserts that nearly all
+/// segments arrive and that the log reports the damage. Returns how many are missing.
 fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start();
@@ -273,11 +276,11 @@ fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path());
     daemon.wait_for_line("damaged");
-    // The fresh ones are not held up by it either.
+    // Fresh segments are not delayed either.
     let fresh = send(daemon.udp, [document(1_000_000)]);
     let all: Vec<Sent> = sent.into_iter().chain(fresh).collect();
     daemon.wait_until("nearly all have arrived", || endpoint.arrived_count() + 50 >= all.len());
-    daemon.wait_until("nothing waits any more", || {
+    daemon.wait_until("no segment waits", || {
         daemon.metric("xray_segments_held") == 0 && daemon.metric("xray_spool_size_bytes") == 0
     });
     let (status, log) = daemon.stop();
@@ -321,13 +324,14 @@ fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_co
     sent.extend(load.stop());
     assert!(spool.join("lock").exists());
     endpoint.set_way(Way::Open);
-    daemon.wait_until("nothing waits any more", || {
+    daemon.wait_until("no segment waits", || {
         let account = daemon.account();
         account.get("sent") + account.get("dropped") >= sent.len() as u64
     });
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    // A file that was closed is gone; whether one was, the moment decides.
+    // The removal also deletes closed files. Whether the daemon had closed a file depends on
+    // timing.
     let account = Account::of_log(&log).unwrap();
     let lost_count = account.reason("dropped", "spool_damage");
     assert_eq!((account.get("dropped"), account.imbalance()), (lost_count, 0), "{log}");
@@ -336,7 +340,7 @@ fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_co
 }
 
 #[test]
-fn a_spool_keeps_to_its_size_and_the_oldest_give_way_and_are_counted() {
+fn a_spool_keeps_to_its_size_and_the_oldest_are_evicted_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
@@ -346,7 +350,7 @@ fn a_spool_keeps_to_its_size_and_the_oldest_give_way_and_are_counted() {
     let shape = |index| document_of(index, index, &"x".repeat(9_000));
     let load = Load::start_within_memory(&daemon, 500, shape);
     daemon.wait_for_line("Spilling over");
-    daemon.wait_until("many have given way", || daemon.account().get("dropped") > 300);
+    daemon.wait_until("many segments are evicted", || daemon.account().get("dropped") > 300);
     let size_bytes = size_bytes(folder.path());
     assert!(size_bytes <= 16 << 20, "{size_bytes}");
     endpoint.set_way(Way::Open);

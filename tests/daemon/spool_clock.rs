@@ -1,5 +1,4 @@
-//! A spool whose records have dates that are long past or yet to come, by a clock that may be
-//! wrong.
+//! A spool whose records have dates in the past or in the future, with a clock that may be wrong.
 
 use super::account::Account;
 use super::answers::Failure;
@@ -10,20 +9,21 @@ use super::process::{Daemon, config_file};
 use std::fs;
 use std::path::Path;
 
-/// A record's header: where its date is, and where the checksum of what stands before that is.
+/// The layout of a file: the length of the file's header and of a record's header, and the place of
+/// the date and of the header's checksum in a record's header.
 const FILE_HEADER_BYTES: usize = 8;
 const HEADER_BYTES: usize = 28;
 const CREATED_AT: std::ops::Range<usize> = 12..20;
 const CHECKSUM: std::ops::Range<usize> = 24..28;
 
-/// What is older than an hour expires.
+/// Starts a daemon whose spooled segments expire after one hour.
 fn start(endpoint: &Endpoint, folder: &Path) -> Daemon {
     let spool = folder.join("spool");
     let keys = format!("Spool: {{Path: {:?}, MaxAgeHours: 1}}", spool.to_str().unwrap());
     Daemon::start(&endpoint.url(), &["-c", &config_file(folder, &keys)], &[])
 }
 
-/// Gives every record of a spool this date.
+/// Sets the date of every record of a spool.
 fn set_created_at(spool: &Path, created_at: u64) {
     for entry in fs::read_dir(spool).unwrap() {
         let path = entry.unwrap().path();
@@ -44,7 +44,7 @@ fn set_created_at(spool: &Path, created_at: u64) {
     }
 }
 
-/// Twenty batches of fifty in a spool, with this date.
+/// Creates a spool with 20 batches of 50 segments that have this date.
 fn spool_with_date(endpoint: &Endpoint, folder: &Path, created_at: u64) -> Vec<Sent> {
     endpoint.set_way(Way::Down);
     let daemon = start(endpoint, folder);
@@ -57,7 +57,7 @@ fn spool_with_date(endpoint: &Endpoint, folder: &Path, created_at: u64) -> Vec<S
     sent
 }
 
-/// A year ago.
+/// Returns the time one year ago, in seconds since 1970.
 fn long_ago() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     now.as_secs() - 365 * 24 * 3600
@@ -71,7 +71,7 @@ fn nothing_of_an_earlier_run_expires_while_the_service_has_not_answered() {
     let daemon = start(&endpoint, folder.path());
     daemon.wait_for_metric_of_at_least("xray_segments_replayed_total", 50);
     daemon.wait_for_metric_of_at_least("xray_requests_retried_total", 2);
-    // Its age is said, though nothing is done by it.
+    // The metric shows the age, although nothing expires.
     daemon.wait_for_metric_of_at_least("xray_spool_oldest_age_seconds", 300 * 24 * 3600);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
@@ -88,7 +88,7 @@ fn an_answer_of_the_service_vouches_for_the_date_also_one_that_refuses() {
     endpoint.change(|rules| rules.failure = Some(Failure::code(500, "InternalFailure")));
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path());
-    daemon.wait_until("it has answered", || endpoint.request_count() > 0);
+    daemon.wait_until("the service has answered", || endpoint.request_count() > 0);
     endpoint.change(|rules| rules.failure = None);
     daemon.wait_until("all of it is delivered or has expired", || {
         let account = daemon.account();
@@ -98,7 +98,7 @@ fn an_answer_of_the_service_vouches_for_the_date_also_one_that_refuses() {
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     let account = Account::of_log(&log).unwrap();
-    // What had been read before the first answer was sent.
+    // Records that were replayed before the first answer were sent.
     assert!(account.reason("dropped", "spool_age") >= 500, "{log}");
     let missing_count = usize::try_from(account.get("dropped")).unwrap();
     Delivery::of(&endpoint, &sent).misses(missing_count, &log).has_none_twice(&log);

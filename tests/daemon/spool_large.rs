@@ -1,4 +1,4 @@
-//! A spool with records that are larger than what today's memory has room for.
+//! A spool with records that are larger than the memory of the current run.
 
 use super::account::Account;
 use super::delivery::{Delivery, wait_until_received};
@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-/// The bytes in front of a record's payload, and in front of the first record.
+/// The length of the header before a record's payload, and of the header of a file.
 const RECORD_HEADER_BYTES: usize = 28;
 const FILE_HEADER_BYTES: usize = 8;
 
@@ -20,7 +20,7 @@ fn start(endpoint: &Endpoint, spool: &Path, buffer_size_mb: &str) -> Daemon {
     Daemon::start(&endpoint.url(), &arguments, &[])
 }
 
-/// Ends a daemon with two signals; returns its account and its log.
+/// Stops a daemon with two signals. Returns its account and its log.
 fn stop_at_once(daemon: Daemon) -> (Account, String) {
     daemon.signal(Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
@@ -29,7 +29,7 @@ fn stop_at_once(daemon: Daemon) -> (Account, String) {
     (Account::of_log(&log).unwrap(), log)
 }
 
-/// Documents of sixty kilobytes: fifteen of them are a batch of a megabyte.
+/// Returns a document of 60 kB. Fifteen of these make a batch of about 1 MB.
 fn largest_document(index: usize) -> String {
     document_of(index, index, &"x".repeat(60_000))
 }
@@ -38,7 +38,7 @@ fn medium_document(index: usize) -> String {
     document_of(1_000_000 + index, 1_000_000 + index, &"x".repeat(5_000))
 }
 
-/// Segments in the records of a spool that are not settled as a whole.
+/// Returns the number of segments in the records that are not completely settled.
 fn count_on_disk(spool: &Path) -> u64 {
     let number = |bytes: &[u8]| usize::try_from(u32::from_le_bytes(bytes.try_into().unwrap()));
     let mut segment_count = 0;
@@ -65,7 +65,7 @@ fn count_on_disk(spool: &Path) -> u64 {
     segment_count
 }
 
-/// Spools a hundred documents in records of a megabyte, with the memory for them.
+/// Spools 100 documents in records of about 1 MB, with enough memory.
 fn spool_large_records(endpoint: &Endpoint, spool: &Path) -> Vec<Sent> {
     endpoint.set_way(Way::Down);
     let daemon = start(endpoint, spool, "128");
@@ -99,8 +99,8 @@ fn a_full_spool_counts_records_that_are_larger_than_memory_when_they_are_evicted
     let endpoint = Endpoint::start();
     let mut sent = spool_large_records(&endpoint, folder.path());
     let daemon = start(&endpoint, folder.path(), "3");
-    // All files of the run before have been evicted by then. The sender waits for the daemon: the
-    // kernel drops none.
+    // By the end of this loop all files of the previous run are evicted. The load waits for the
+    // daemon: the kernel drops nothing.
     let mut fresh = Vec::new();
     while daemon.account().reason("dropped", "spool_full") <= 300 {
         fresh.extend(send(daemon.udp, (fresh.len()..fresh.len() + 40).map(medium_document)));

@@ -1,4 +1,4 @@
-//! How the daemon starts, and how it ends.
+//! How the daemon starts and ends.
 
 use super::answers::Failure;
 use super::endpoint::Endpoint;
@@ -129,7 +129,7 @@ fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
     let address = text.split("Listening on UDP ").nth(1).unwrap().split(' ').next().unwrap();
     let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut pacer = Pacer::of_queue(address.parse().unwrap());
-    // Several pipes full of trees.
+    // The trees fill several pipes.
     for index in 0..2_000 {
         let document = format!(
             "{HEADER}{{\"trace_id\":\"1-5759e988-{index:024x}\",\"id\":\"{index:016x}\",\

@@ -17,18 +17,18 @@ fn a_body_of_5_mb_is_passed_on_and_a_larger_one_is_refused() {
     let answer = client.call("POST /v1/traces", "", &body);
     assert_eq!(answer.status, 413);
     assert!(answer.message().contains("5 MB"), "{answer:?}");
-    // In chunks, where nobody knows the size before.
+    // With chunked encoding the size is not known in advance.
     let mut client = Client::connect(daemon.tcp);
     client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.write(format!("{:x}\r\n", body.len()).as_bytes());
     client.write(&[&body[..], b"\r\n0\r\n\r\n"].concat());
     assert_eq!(client.answer().status, 413);
-    // Whoever asks first is told at once.
+    // A client that sends `Expect: 100-continue` is refused at once.
     client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n");
     client.write(b"Expect: 100-continue\r\n\r\n");
     assert_eq!(client.answer().status, 413);
     assert_eq!(calls(&endpoint).len(), 1);
-    // The connection was good for small ones in chunks too, of which no chunk is left.
+    // Small bodies in chunks are accepted; they are forwarded without chunked encoding.
     let mut client = Client::connect(daemon.tcp);
     client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.write(b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");
@@ -73,7 +73,7 @@ fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
     assert_eq!(slow_body.answer().status, 408);
     let passed = started_at.elapsed();
     assert!(passed > Duration::from_secs(9), "{passed:?}");
-    // A client that asks every ten seconds keeps its connection.
+    // A client that makes a call every 10 s keeps its connection.
     thread::sleep(Duration::from_secs(11).saturating_sub(passed));
     assert_eq!(kept.call(RULES, "", b"{}").status, 200);
     assert_eq!(calls(&endpoint).len(), 4);
@@ -90,7 +90,7 @@ fn connections_that_are_kept_make_room_for_others() {
         kept.push(client);
     }
     assert!(daemon.get("/metrics").contains("# EOF"));
-    // The oldest made room, and no others.
+    // Only the oldest connections were closed.
     for client in &mut kept[100..] {
         assert_eq!(client.call(RULES, "", b"{}").status, 200);
     }

@@ -1,7 +1,7 @@
-//! What the daemon tells the service of itself: true counts, from the first segment on.
+//! The telemetry that the daemon sends to the service: true counts, from the first segment on.
 //!
-//! The minute between two records is tested in `src/admin/telemetry/tests.rs`; here it is the
-//! record of the shutdown, which has everything that was counted before it.
+//! `src/admin/telemetry/tests.rs` tests the interval of one minute between two records. The tests
+//! here check the record of the shutdown, which contains all counts since the last record.
 
 use super::answers::Failure;
 use super::endpoint::{Endpoint, Way};
@@ -21,7 +21,7 @@ const KINDS: [(&str, &str); 6] = [
     ("OtherCount", "other"),
 ];
 
-/// The only call that came, and its only record.
+/// Returns the only call and its only record.
 fn only(calls: &[Value]) -> (Value, Value) {
     assert_eq!(calls.len(), 1, "{calls:?}");
     let records = calls[0]["TelemetryRecords"].as_array().unwrap();
@@ -29,7 +29,7 @@ fn only(calls: &[Value]) -> (Value, Value) {
     (calls[0].clone(), records[0].clone())
 }
 
-/// Has a daemon send a segment and end; returns its log and the only call.
+/// Makes a daemon send a segment and stops it. Returns its log and the only call.
 fn run_once(endpoint: &Endpoint, daemon: Daemon) -> (String, Value) {
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
@@ -103,7 +103,7 @@ fn segments_that_were_given_up_are_spillover() {
     assert_eq!(record["SegmentsSpilloverCount"], 7, "{log}");
     assert_eq!(record["SegmentsSentCount"], 0);
     let told_count = record["BackendConnectionErrors"]["HTTPCode5XXCount"].as_u64().unwrap();
-    // The end of the shutdown may cut off a call that the service is just answering.
+    // The end of the shutdown may cancel a call that the service is just answering.
     let unheard_count = endpoint.request_count() as u64 - told_count;
     assert!(told_count >= 1 && unheard_count <= 1, "{told_count}, {unheard_count}\n{log}");
 }
@@ -129,7 +129,7 @@ fn failures_are_counted_by_their_kind() {
         end();
         sent_count += 1;
         daemon.wait_for_metric("xray_segments_sent_total", sent_count as u64);
-        // What fails after that is no more of the same: the way has changed under a request.
+        // Later failures may be of another kind: a request may be in flight when the fault changes.
         assert!(metric(kind) > before[KINDS.iter().position(|(_, it)| *it == kind).unwrap()]);
     };
     let way = |way: Way| {
@@ -157,7 +157,7 @@ fn failures_are_counted_by_their_kind() {
 
 #[test]
 fn a_name_without_an_address_is_an_unknown_host() {
-    // A label that is too long for a question: no name server is asked.
+    // A label of 64 characters is too long for DNS, so no name server is asked.
     let url = format!("http://{}.invalid", "x".repeat(64));
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "ShutdownSeconds: 1");
@@ -179,7 +179,7 @@ fn the_sandbox_verifies_and_takes_telemetry() {
     assert!(status.success() && log.contains("Sent 1 telemetry records"), "{log}");
 }
 
-/// An instance metadata service, version 2 only.
+/// Starts an instance metadata service that only supports version 2.
 fn metadata() -> Fake {
     Fake::start(|request| {
         let has_token = request.header("x-aws-ec2-metadata-token") == "token-of-the-test";
@@ -193,7 +193,7 @@ fn metadata() -> Fake {
     })
 }
 
-/// A daemon that may ask it.
+/// Starts a daemon that may call this metadata service.
 fn beside(metadata: &Fake, endpoint: &Endpoint, arguments: &[&str]) -> Daemon {
     let mut command = daemon_command(&endpoint.url(), arguments);
     with_credentials(&mut command).env_remove("AWS_EC2_METADATA_DISABLED");
@@ -209,7 +209,7 @@ fn the_instance_metadata_names_the_host() {
     let (log, call) = run_once(&endpoint, daemon);
     assert_eq!(call["EC2InstanceId"], "i-0123456789abcdef0", "{log}");
     assert_eq!(call["Hostname"], "ip-10-0-0-1.ec2.internal", "{log}");
-    // Asked once.
+    // The metadata service is called once for each value.
     assert_eq!(metadata.requests().len(), 3, "{:?}", metadata.requests());
 }
 
@@ -232,7 +232,7 @@ fn a_metadata_service_that_hangs_delays_nothing() {
     daemon.wait_for_metric("xray_segments_received_total", 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    // The search was cut off: the kernel has a name.
+    // The search was cancelled; the kernel's host name is used.
     let (call, _) = only(&endpoint.ledger(|ledger| ledger.telemetry.clone()));
     assert!(call["Hostname"].is_string() && call["EC2InstanceId"].is_null(), "{call}");
 }

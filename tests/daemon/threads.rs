@@ -1,4 +1,4 @@
-//! A host that grants no more threads: `ulimit -u`, `pids.max`, `TasksMax`.
+//! A host that allows no more threads: `ulimit -u`, `pids.max`, `TasksMax`.
 
 use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, daemon_command, with_credentials};
@@ -9,10 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// A user that has no other processes, so that the limit counts those of the daemon alone.
+/// A user without other processes, so that the limit only counts the daemon's threads.
 const USER_ID: u32 = 2_000_147_483;
 
-/// The daemon as that user, from a copy of the program that it may read; and the copy's folder.
+/// Starts the daemon as that user, from a copy of the program that the user may read. Returns the
+/// daemon and the folder of the copy.
 fn start_as_other_user(url: &str) -> (Daemon, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -35,7 +36,8 @@ fn names_are_looked_up_where_no_more_threads_can_be_made() {
     let endpoint = Endpoint::start();
     let (daemon, _folder) =
         start_as_other_user(&format!("http://localhost:{}", endpoint.address.port()));
-    // Not with the system call: root may not be allowed it either, but the same user is.
+    // The test does not use the system call: even root may not be allowed to make it, but a process
+    // of the same user is.
     let mut limit = Command::new("prlimit");
     limit.args(["--nproc=1:1", "--pid", &daemon.id().to_string()]).uid(USER_ID).gid(USER_ID);
     assert!(limit.status().unwrap().success());

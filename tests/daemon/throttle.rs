@@ -1,4 +1,4 @@
-//! A service that allows only so much gets that much, and nothing is lost over it.
+//! The daemon sends at the rate that a throttling service allows, and no segment is lost.
 
 use super::answers::{Bucket, Failure, Verdict};
 use super::delivery::{settle_once, wait_until_received};
@@ -7,13 +7,14 @@ use super::load::{Load, document, send};
 use super::process::Daemon;
 use std::time::{Duration, Instant};
 
-/// Documents a second that the service allows.
+/// The rate that the service allows, in documents a second.
 const ALLOWED: u32 = 500;
 
-/// Documents a second that the daemon allows itself.
+/// The metric of the daemon's rate limit, in documents a second.
 const RATE_LIMIT: &str = "xray_upload_rate_limit";
 
-/// Calls until the rate has settled, and those that are looked at after that.
+/// The number of calls until the rate limit has settled, and the number of calls that are measured
+/// after that.
 const SETTLING: usize = 60;
 const MEASURED: usize = 120;
 
@@ -35,7 +36,7 @@ fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is
         measured.filter(|(_, verdict)| *verdict == Verdict::Throttled).count()
     });
     let log = daemon.log();
-    // Aimed at is a tenth.
+    // The daemon aims at a tenth.
     let share = throttled_count * 100 / MEASURED;
     assert!(share < 15, "{throttled_count} of {MEASURED} calls were throttled\n{log}");
     let rate = rates.iter().sum::<u64>() / rates.len() as u64;
@@ -66,7 +67,7 @@ fn the_pause_that_the_service_asks_for_is_kept() {
     let throttled = Failure::code(429, "ThrottledException").with("retry-after", 2);
     endpoint.change(|rules| rules.failure = Some(throttled));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-    // One document, and so one call at a time.
+    // One document makes one call at a time.
     let sent = send(daemon.udp, [document(0)]);
     daemon.wait_until("a call was throttled", || endpoint.request_count() > 0);
     endpoint.change(|rules| rules.failure = None);

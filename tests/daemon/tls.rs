@@ -1,4 +1,4 @@
-//! TLS to the service: HTTP/1.1 and HTTP/2, and whom the daemon trusts.
+//! TLS to the service: HTTP/1.1 and HTTP/2, and which certificates the daemon trusts.
 
 use super::endpoint::Endpoint;
 use super::load::document;
@@ -10,15 +10,15 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A private authority; its certificate is in a file of `folder`.
+/// A private certificate authority. Its certificate is in a file.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// Where its certificate is.
+    /// The path of the certificate.
     pub path: PathBuf,
 }
 
 impl Authority {
-    /// Makes an authority and its file.
+    /// Creates an authority and its certificate file in `folder`.
     pub fn new(folder: &Path, name: &str) -> Self {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -30,12 +30,12 @@ impl Authority {
         Self { issuer, path }
     }
 
-    /// A server's configuration with a certificate for `host`.
+    /// Returns a server configuration with a certificate for `host`.
     pub fn server(&self, host: &str, protocols: &[&[u8]]) -> ServerConfig {
         self.server_until(host, protocols, 4096)
     }
 
-    /// The same with a certificate that is good up to the start of a year.
+    /// The same as [`Self::server`], with a certificate that expires at the start of `year`.
     pub fn server_until(&self, host: &str, protocols: &[&[u8]], year: i32) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new([host.to_owned()]).unwrap();
@@ -93,7 +93,8 @@ fn http2_carries_all_calls_over_one_connection() {
     assert_eq!(endpoint.connection_count(), 1);
 }
 
-/// What is wrong with a certificate for who trusts `trusted`, and a server that has it.
+/// Returns servers with certificates that a client which trusts `trusted` must refuse, each with
+/// the reason.
 fn bad_servers(trusted: &Authority, foreign: &Authority) -> [(&'static str, ServerConfig); 3] {
     let protocols: [&[u8]; 2] = [b"h2", b"http/1.1"];
     [

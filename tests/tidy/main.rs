@@ -1,10 +1,12 @@
-//! The rules of the code that no compiler checks.
+//! Rules for the code and the texts that no compiler checks.
 //!
-//! Each file here holds one kind of rule, and plants what breaks it to show that it is seen.
+//! Each file here holds one kind of rule. Its tests also plant text that breaks the rule, to show
+//! that the rule sees it.
 
 mod comments;
 mod direction;
 mod files;
 mod graph;
+mod phrases;
 mod source;
 mod words;

@@ -1,14 +1,14 @@
-//! The sources as the rules see them: files, their code without tests, their comments.
+//! Reads the files of the repository for the rules: their text, code without tests, and comments.
 //!
-//! In: folders of the repository. Out: text, tokens and comment lines. Bound: what `git` would
-//! hold; folders that tests fill are left out. The tests' own threads.
+//! In: folders of the repository. Out: text, tokens and comment lines. Bound: the files of the
+//! repository; folders that a build or a test fills are left out. Thread: that of the test.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that a build or a test fills.
-const NOT_OURS: &[&str] = &["target", "node_modules", ".cache"];
+const NOT_OURS: &[&str] = &["target", "node_modules", ".cache", "__pycache__"];
 
 /// A file of Rust.
 pub struct Source {
@@ -24,24 +24,27 @@ pub fn root() -> &'static Path {
 
 /// The files of Rust below `folder`.
 pub fn sources(folder: &str) -> Vec<Source> {
-    let mut folders = vec![root().join(folder)];
+    files(folder, |name| name.ends_with(".rs"))
+}
+
+/// The files at or below `place` whose names are wanted.
+pub fn files(place: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Source> {
+    let mut paths = vec![root().join(place)];
     let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("the folder is there") {
-            let path = entry.expect("it can be read").path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if path.is_dir() {
-                if !NOT_OURS.contains(&name) {
-                    folders.push(path);
-                }
-            } else if name.ends_with(".rs") {
-                let text = fs::read_to_string(&path).expect("it is text");
-                let path = path.strip_prefix(root()).expect("it is below").to_owned();
-                files.push(Source { path, text });
+    while let Some(path) = paths.pop() {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            if !NOT_OURS.contains(&name) {
+                let entries = fs::read_dir(path).expect("the folder can be read");
+                paths.extend(entries.map(|entry| entry.expect("the folder can be read").path()));
             }
+        } else if is_wanted(name) {
+            let text = fs::read_to_string(&path).expect("the file is UTF-8 text");
+            let path = path.strip_prefix(root()).expect("the path is below the root").to_owned();
+            files.push(Source { path, text });
         }
     }
-    assert!(!files.is_empty(), "{folder} has no sources");
+    assert!(!files.is_empty(), "{place} has no such files");
     files
 }
 
