@@ -1,7 +1,7 @@
-"""Draws the rows of a comparison: `plot.py FOLDER` reads its rows.jsonl and writes SVG and PNG.
+"""Draws the rows of a comparison: `plot.py FOLDER` reads rows.jsonl and writes SVG and PNG files.
 
-A point is the median of its rounds, a bar goes from the least to the most of them. A contender has
-the same colour in every plot; floors are grey and dashed.
+A point is the median of its rounds; a bar spans from the lowest to the highest round. A contender
+has the same colour in every plot; the floors are grey and dashed.
 """
 
 import json
@@ -16,7 +16,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter  # noqa: E402
 
-# Okabe and Ito's colours: told apart by all eyes, in print too.
+# The colours of Okabe and Ito: readers with colour blindness can tell them apart, in print too.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 FLOORS = {"floor": ("#666666", "--"), "floor-parsing": ("#999999", ":")}
 SIZE_INCHES = (8, 5)
@@ -31,7 +31,7 @@ plt.rcParams.update(
         "grid.alpha": 0.3,
         "lines.linewidth": 1.8,
         "lines.markersize": 5,
-        # The same rows make the same file.
+        # The same rows produce the same file.
         "svg.hashsalt": "xrayd-perf",
     }
 )
@@ -49,14 +49,14 @@ class Run:
         self.contenders = self.daemons + [name for name in FLOORS if name in names]
 
     def style(self, contender):
-        """The look of a contender's line."""
+        """Returns the line style of a contender."""
         if contender in FLOORS:
             colour, dashes = FLOORS[contender]
             return {"color": colour, "linestyle": dashes}
         return {"color": COLOURS[self.daemons.index(contender) % len(COLOURS)]}
 
     def points(self, contender, figures):
-        """Of each steady load the median, least and most of each figure, sorted by the first."""
+        """Returns (median, minimum, maximum) of each figure per steady load, sorted by the first."""
         by_scenario = defaultdict(list)
         for row in self.rows:
             is_steady = row["scenario"] == "flat" or row["scenario"].startswith("rate-")
@@ -69,7 +69,7 @@ class Run:
         return sorted(points)
 
     def caption(self):
-        """What the numbers are from, in two lines."""
+        """Returns a caption of two lines that names the machine and the parameters."""
         row = self.rows[0]
         size = row["parameters"]["document_bytes"]
         size = "documents as recorded" if size == "mix" else f"{size}-byte documents"
@@ -80,7 +80,7 @@ class Run:
         )
 
     def save(self, figure, axes, name, title):
-        """Adds title, legend and caption; writes both files."""
+        """Adds title, legend and caption, and writes the SVG and the PNG file."""
         axes.set_title(title, loc="left", fontweight="bold")
         axes.legend(frameon=False)
         figure.supxlabel(self.caption(), fontsize=8, color="#555555", x=0.01, ha="left")
@@ -90,18 +90,18 @@ class Run:
 
 
 def plain(number, _position):
-    """A tick without powers of ten."""
+    """Formats a tick without powers of ten."""
     return f"{number:,.0f}" if number >= 1 else f"{number:g}"
 
 
 def one_two_five(number, position):
-    """A tick between powers of ten: 2 and 5 alone."""
+    """Formats a tick between powers of ten: only 2 and 5 get a label."""
     digit = f"{number:e}"[0]
     return plain(number, position) if digit in "25" and number < 1000 else ""
 
 
 def draw_line(axes, run, contender, x, y, **more):
-    """A contender's medians with the spread of their rounds."""
+    """Draws a contender's medians with the spread of their rounds."""
     points = run.points(contender, [x, y])
     if not points:
         return
@@ -128,9 +128,9 @@ def cpu(run):
     for contender in run.contenders:
         draw_line(axes, run, contender, "delivered_per_s", "cpu_us_per_segment")
     logarithmic(axes, "x", "y")
-    axes.set_xlabel("delivered segments a second")
-    axes.set_ylabel("CPU time a delivered segment (µs)")
-    run.save(figure, axes, "cpu", "What a segment costs")
+    axes.set_xlabel("delivered segments per second")
+    axes.set_ylabel("CPU time per delivered segment (µs)")
+    run.save(figure, axes, "cpu", "CPU time per segment")
 
 
 def delivered(run):
@@ -143,9 +143,9 @@ def delivered(run):
     axes.plot([0, most], [0, most], color="#bbbbbb", linewidth=1, zorder=0, label="all")
     axes.xaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
-    axes.set_xlabel("offered segments a second")
-    axes.set_ylabel("delivered segments a second")
-    run.save(figure, axes, "delivered", "What arrives of what is offered")
+    axes.set_xlabel("offered segments per second")
+    axes.set_ylabel("delivered segments per second")
+    run.save(figure, axes, "delivered", "Delivered and offered segments")
 
 
 def latency(run):
@@ -156,9 +156,9 @@ def latency(run):
             name, label = f"latency_{kind}_ms", f"{contender}, {kind}"
             draw_line(axes, run, contender, "delivered_per_s", name, label=label, **look)
     logarithmic(axes, "x", "y")
-    axes.set_xlabel("delivered segments a second")
-    axes.set_ylabel("from datagram to delivery (ms)")
-    run.save(figure, axes, "latency", "How late a segment is")
+    axes.set_xlabel("delivered segments per second")
+    axes.set_ylabel("time from datagram to delivery (ms)")
+    run.save(figure, axes, "latency", "Latency of a segment")
 
 
 def memory(run):
@@ -169,11 +169,11 @@ def memory(run):
             label = None if row["contender"] in drawn else row["contender"]
             drawn.add(row["contender"])
             seconds, megabytes = zip(*row["memory"], strict=True)
-            # The later ones are narrower: they may lie on top of each other.
+            # Later lines are narrower, because lines may cover each other.
             width = 4 - len(drawn)
             style = run.style(row["contender"]) | {"linewidth": max(width, 1)}
             axes.plot(seconds, megabytes, label=label, **style)
-    axes.set_xlabel("seconds; 50,000 segments a second and no answer but 503, for seven of them")
+    axes.set_xlabel("seconds; for 7 s the load is 50,000 segments per second and every answer is 503")
     axes.set_ylabel("resident memory (MB)")
     axes.set_ylim(bottom=0)
     run.save(figure, axes, "memory", "Memory while the service fails (-m 256)")

@@ -1,4 +1,4 @@
-//! A group of receivers under load, and what it did.
+//! Runs a group of receivers under load and measures it.
 
 use rustix::thread::CpuSet;
 use rustix::time::{ClockId, clock_gettime};
@@ -12,22 +12,22 @@ use xrayd::pipeline::receive::{
     Backend, Binding, Queue, Receiver, Sink, SocketGroup, Spread, Stop,
 };
 
-/// Bytes of a datagram.
+/// Length of a datagram in bytes.
 pub const DATAGRAM_BYTES: usize = 1_000;
 
-/// A way to receive.
+/// A way to receive datagrams.
 #[derive(Debug, Clone, Copy)]
 pub enum Way {
-    /// A backend, with its pauses.
+    /// A backend with pauses, as the daemon uses it.
     Paused(Backend),
-    /// The same, woken for each datagram.
+    /// A backend without pauses: each datagram wakes the receiver.
     Woken(Backend),
-    /// `recv` into one buffer, one by one.
+    /// `recv` into one buffer, one datagram at a time.
     Plain,
 }
 
 impl Way {
-    /// Each backend with and without pauses, and the plain way.
+    /// Returns each backend with and without pauses, and the plain way.
     pub fn all() -> Vec<Self> {
         let backends = Backend::ALL.into_iter();
         let mut ways: Vec<Self> =
@@ -36,12 +36,12 @@ impl Way {
         ways
     }
 
-    /// Each backend as the daemon uses it.
+    /// Returns each backend as the daemon uses it.
     pub fn backends() -> impl Iterator<Item = Self> {
         Backend::ALL.into_iter().map(Self::Paused)
     }
 
-    /// Its name in a table.
+    /// Returns the name for a table.
     pub fn name(self) -> String {
         match self {
             Self::Paused(backend) => backend.name().to_owned(),
@@ -51,50 +51,50 @@ impl Way {
     }
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     pub sent_count: u64,
-    /// Datagrams received, by receiver.
+    /// Number of datagrams received, by receiver.
     pub received_counts: Vec<u64>,
-    /// Datagrams that the kernel says it dropped.
+    /// Number of datagrams that the kernel reports as dropped.
     pub kernel_drop_count: u64,
     /// CPU time of all receiver threads.
     pub cpu_time: Duration,
-    /// Queue of each socket as granted.
+    /// Granted queue size of each socket, in bytes.
     pub queue_bytes: usize,
 }
 
 impl Outcome {
-    /// Datagrams received by all.
+    /// Returns the number of datagrams that all receivers received.
     pub fn received_count(&self) -> u64 {
         self.received_counts.iter().sum()
     }
 
-    /// Datagrams sent and not received.
+    /// Returns the number of datagrams that were sent but not received.
     pub fn lost_count(&self) -> u64 {
         self.sent_count - self.received_count()
     }
 
-    /// CPU time a datagram, in microseconds.
+    /// Returns the CPU time per datagram, in microseconds.
     pub fn microseconds_each(&self) -> f64 {
         self.cpu_time.as_secs_f64() * 1e6 / self.received_count().max(1) as f64
     }
 }
 
-/// How a group of receivers is set up.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
-    /// The way to receive.
+    /// Way to receive.
     pub way: Way,
-    /// Receivers of the group.
+    /// Number of receivers in the group.
     pub receiver_count: usize,
-    /// Bytes of queue to ask for.
+    /// Queue size to request, in bytes.
     pub queue_bytes: usize,
 }
 
-/// Counts for one receiver.
+/// A sink that counts for one receiver.
 struct Counting<'a> {
     received_count: &'a AtomicU64,
     kernel_drop_count: &'a AtomicU64,
@@ -120,7 +120,7 @@ impl Sink for Counting<'_> {
     fn buffers_exhausted(&mut self, _count: u32) {}
 }
 
-/// Runs a group; `load` sends to it and returns how many it sent.
+/// Runs a group of receivers. `load` sends to the group and returns the number of datagrams sent.
 pub fn run(setup: Setup, load: impl FnOnce(SocketAddr) -> u64 + Send) -> Outcome {
     let Setup { way, receiver_count, queue_bytes } = setup;
     if let Way::Paused(backend) | Way::Woken(backend) = way {
@@ -166,7 +166,7 @@ pub fn run(setup: Setup, load: impl FnOnce(SocketAddr) -> u64 + Send) -> Outcome
     }
 }
 
-/// Receives on this thread; returns its CPU time from the first drain on.
+/// Receives on this thread. Returns the thread's CPU time from the first drain on.
 fn receive(way: Way, receiver: Receiver, stop: &Stop, mut sink: Counting<'_>) -> Duration {
     keep_to_processor(0);
     let before = cpu_time();
@@ -192,19 +192,19 @@ fn receive(way: Way, receiver: Receiver, stop: &Stop, mut sink: Counting<'_>) ->
     cpu_time() - sink.started.unwrap_or(before)
 }
 
-/// CPU time of the calling thread, exact.
+/// Returns the exact CPU time of the calling thread.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("it is not negative")
+    Duration::try_from(time).expect("a CPU time is not negative")
 }
 
-/// Keeps the calling thread to one of the processors, counted from 0.
+/// Pins the calling thread to one of the allowed processors, counted from 0.
 fn keep_to_processor(index: usize) {
-    let allowed = rustix::thread::sched_getaffinity(None).expect("it can be asked for");
+    let allowed = rustix::thread::sched_getaffinity(None).expect("the affinity can be read");
     let mut allowed = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor));
     let mut one = CpuSet::new();
-    one.set(allowed.nth(index).expect("there are so many"));
-    rustix::thread::sched_setaffinity(None, &one).expect("it is one of ours");
+    one.set(allowed.nth(index).expect("the processor exists"));
+    rustix::thread::sched_setaffinity(None, &one).expect("the processor is allowed");
 }
 
 /// Sends from one thread, through one socket or several in turn.
@@ -215,7 +215,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender to `target` with so many sockets.
+    /// Creates a sender to `target` with this many sockets.
     pub fn new(target: SocketAddr, socket_count: usize) -> Self {
         let socket = |_| UdpSocket::bind("127.0.0.1:0").expect("a free port");
         Self { sockets: (0..socket_count).map(socket).collect(), target, sent_count: 0 }
@@ -240,7 +240,7 @@ impl Sender {
         }
     }
 
-    /// Sends as fast as it can for a while.
+    /// Sends as fast as possible for this time.
     pub fn send_for(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -248,13 +248,13 @@ impl Sender {
         }
     }
 
-    /// Datagrams sent.
+    /// Returns the number of datagrams sent.
     pub fn sent_count(&self) -> u64 {
         self.sent_count
     }
 }
 
-/// Median, least and most.
+/// Returns median, minimum and maximum.
 pub fn spread_of(mut numbers: Vec<f64>) -> (f64, f64, f64) {
     numbers.sort_by(f64::total_cmp);
     (numbers[numbers.len() / 2], numbers[0], numbers[numbers.len() - 1])

@@ -1,14 +1,15 @@
-//! The receive backends side by side: what a datagram costs, and what a burst loses.
+//! Compares the receive backends: CPU time per datagram, and losses in a burst.
 //!
-//! Run: `cargo bench --bench receive_backends [-- [--quick] [SECTION ...]]`, on a quiet machine
-//! with two processors or more, with CAP_NET_ADMIN for the large queues. Out: Markdown tables, of
-//! which `perf/results` keeps some.
+//! Run: `cargo bench --bench receive_backends [-- [--quick] [SECTION ...]]`, on an idle machine
+//! with at least two processors, with CAP_NET_ADMIN for the large queues. Out: Markdown tables;
+//! `perf/results` keeps some of them.
 //!
-//! Receive only: the sink counts and touches the first byte. CPU time is the receiver threads' own
-//! (`CLOCK_THREAD_CPUTIME_ID`), from the first drain to the end. The variants of a table take
-//! turns in each round. Each one names its backend itself and is refused where that does not work.
+//! This measures receiving only: the sink counts datagrams and touches their first byte. CPU time
+//! is that of the receiver threads (`CLOCK_THREAD_CPUTIME_ID`), from the first drain to the end.
+//! The variants of a table take turns in each round. If a backend does not work on this machine,
+//! the run fails.
 
-#![allow(clippy::print_stdout, reason = "the tables are what it is for")]
+#![allow(clippy::print_stdout, reason = "the program prints tables")]
 
 mod bench;
 #[path = "../shared/machine.rs"]
@@ -17,15 +18,15 @@ mod sections;
 
 use machine::Machine;
 
-/// What a section takes from the command line.
+/// The effort of a run, from the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// A short run that shows that it works; its numbers mean little.
+    /// A short run that only shows that the benchmark works.
     pub is_quick: bool,
 }
 
 impl Effort {
-    /// The first where the run is a real one.
+    /// Returns `full` for a real run and `quick` for a short one.
     pub fn choose<T>(self, full: T, quick: T) -> T {
         if self.is_quick { quick } else { full }
     }

@@ -1,6 +1,6 @@
-//! The tables.
+//! The sections of the benchmark. Each prints its tables.
 
-#![allow(clippy::print_stdout, reason = "the tables are what it is for")]
+#![allow(clippy::print_stdout, reason = "the program prints tables")]
 
 use super::Effort;
 use super::bench::{Outcome, Sender, Setup, Way, run, spread_of};
@@ -10,7 +10,7 @@ use xrayd::pipeline::receive::Backend;
 
 const MEGABYTE: usize = 1024 * 1024;
 
-/// Runs all setups in turn, so many rounds; returns the outcomes by setup.
+/// Runs all setups in turn for this many rounds. Returns the outcomes by setup.
 fn interleaved(
     setups: &[Setup],
     round_count: usize,
@@ -37,11 +37,11 @@ fn lost(outcomes: &[Outcome]) -> u64 {
     outcomes.iter().map(Outcome::lost_count).sum()
 }
 
-/// A table of CPU time a datagram; returns the medians.
+/// Prints a table of CPU time per datagram. Returns the medians.
 fn print_costs(title: &str, setups: &[Setup], all: &[Vec<Outcome>]) -> Vec<f64> {
     println!("### {title}\n");
     println!(
-        "| | queue granted | us a datagram, median | least to most | lost |\n|---|---|---|---|---|"
+        "| | queue granted | us per datagram, median | least to most | lost |\n|---|---|---|---|---|"
     );
     let mut medians = Vec::new();
     for (setup, outcomes) in setups.iter().zip(all) {
@@ -56,10 +56,10 @@ fn print_costs(title: &str, setups: &[Setup], all: &[Vec<Outcome>]) -> Vec<f64> 
     medians
 }
 
-/// A full queue: the sender has filled it before the receiver runs on.
+/// A full queue: the load fills it before the receiver continues.
 pub fn drain(effort: Effort) {
     let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 4 * MEGABYTE)).collect();
-    // In bursts, with the receiver asleep before each; what it takes meanwhile is part of it.
+    // The receiver sleeps before each burst. Datagrams that it receives during the burst count too.
     let outcomes = interleaved(&setups, effort.choose(7, 2), |sender| {
         for _ in 0..20 {
             sender.send_paced(f64::INFINITY, 1_500);
@@ -88,12 +88,12 @@ pub fn paced(effort: Effort) {
     }
 }
 
-/// As fast as one sender can.
+/// As fast as one sender can send.
 pub fn flat(effort: Effort) {
     let time = Duration::from_secs_f64(effort.choose(1.0, 0.3));
     let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 4 * MEGABYTE)).collect();
     let outcomes = interleaved(&setups, effort.choose(5, 2), |sender| sender.send_for(time));
-    print_costs("Flat out", &setups, &outcomes);
+    print_costs("As fast as possible", &setups, &outcomes);
     for (setup, outcomes) in setups.iter().zip(&outcomes) {
         let rates = outcomes.iter().map(|one| one.received_count() as f64 / time.as_secs_f64());
         println!("{}: {:.0} received a second", setup.way.name(), spread_of(rates.collect()).0);
@@ -138,7 +138,7 @@ fn print_bursts(what: &str, setup: Setup, outcomes: &[Outcome]) {
     );
 }
 
-/// A burst after silence, with pauses that were on before it.
+/// A burst after silence, with receivers that were in pauses before the silence.
 pub fn silence(effort: Effort) {
     let quiet = Duration::from_secs(effort.choose(10, 1));
     println!("### 1,000 at 250,000 a second after {} s of silence\n", quiet.as_secs());
@@ -160,9 +160,10 @@ pub fn silence(effort: Effort) {
     }
 }
 
-/// Many receivers with little to do against one.
+/// Compares many receivers with little load to one receiver.
 pub fn many(effort: Effort) {
-    // The set-up of receivers that get nothing is counted too; so many datagrams make it small.
+    // The CPU time includes the set-up of receivers without load; so many datagrams make its share
+    // small.
     let count = effort.choose(10_000, 500);
     for backend in Backend::ALL {
         let way = Way::Paused(backend);
@@ -178,7 +179,7 @@ pub fn many(effort: Effort) {
 
 /// One sending socket and four receivers.
 pub fn spread(effort: Effort) {
-    println!("### One sending socket flat out to four receivers\n");
+    println!("### One sending socket, as fast as possible, to four receivers\n");
     println!("| | share of each receiver | lost |\n|---|---|---|");
     for way in Way::backends() {
         let setup = Setup { way, receiver_count: 4, queue_bytes: 4 * MEGABYTE };
@@ -198,7 +199,7 @@ pub fn spread(effort: Effort) {
 pub fn idle(effort: Effort) {
     let time = Duration::from_secs(effort.choose(60, 3));
     println!("### {} s without a datagram, four receivers\n", time.as_secs());
-    println!("| | CPU time of all, set-up and end included |\n|---|---|");
+    println!("| | CPU time of all receivers, including set-up and end |\n|---|---|");
     for way in Way::backends() {
         let setup = Setup { way, receiver_count: 4, queue_bytes: 4 * MEGABYTE };
         let outcome = run(setup, |_| {

@@ -1,24 +1,24 @@
-//! The machine that a number is from. Every program of `perf` includes this file.
+//! Describes the machine that a measurement ran on. Every program of `perf` includes this file.
 
-#![allow(dead_code, reason = "each program takes the part that it needs")]
+#![allow(dead_code, reason = "each program uses only a part")]
 
 use std::fs;
 
-/// Processor, kernel and limits.
+/// The processors, the kernel and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
-    /// Processors that this process may use.
+    /// Number of processors that this process may use.
     pub processor_count: usize,
-    /// What they call themselves.
+    /// Model name of the processors.
     pub processor: String,
-    /// The kernel's release.
+    /// Release of the kernel.
     pub kernel: String,
-    /// `net.core.rmem_max`, in bytes.
+    /// Value of `net.core.rmem_max`, in bytes.
     pub queue_bytes_max: String,
 }
 
 impl Machine {
-    /// Asks the kernel; what it does not say is empty.
+    /// Reads the description from the kernel. A value that cannot be read is empty.
     pub fn read() -> Self {
         let processors = read("/proc/cpuinfo");
         let model = processors.lines().find_map(|line| line.strip_prefix("model name"));
@@ -41,7 +41,7 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// How busy the machine is: its load averages.
+/// Returns the load averages of the machine.
 pub fn load_average() -> String {
     read("/proc/loadavg")
 }

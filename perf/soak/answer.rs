@@ -1,4 +1,4 @@
-//! What the endpoint answers to one request under the fault in force.
+//! Decides how the endpoint answers a request under the current fault.
 
 use super::document::{Template, segment_id};
 use super::faults::{Fault, Window};
@@ -10,69 +10,69 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Requests whose throttling is put off: a tenth of a second's worth.
+/// Size of the throttle's bucket, as a time at the current rate.
 const BUCKET_SECONDS: f64 = 0.1;
 
-/// The decision on each request, and the record of them.
+/// Decides about each request and records the decision.
 pub struct Script {
-    /// The fault in force.
+    /// The current fault.
     pub window: Window,
-    /// Documents that are sent a second.
+    /// Documents sent per second.
     pub rate: f64,
-    /// What was taken.
+    /// Record of the accepted documents.
     pub tally: Tally,
     template: Template,
     random: fastrand::Rng,
-    /// Documents that the throttle lets through at the moment, and when that was reckoned.
+    /// Documents that the throttle accepts at the moment, and the time of this calculation.
     bucket: (f64, Instant),
 }
 
-/// What happens to a request.
+/// The decision about a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// These documents are taken, and after a pause there is an answer, or not.
+    /// These documents are accepted. After the pause the answer follows, complete or not.
     Accept { numbers: Vec<u32>, pause: Duration, answer: Answer },
-    /// Nothing is taken.
+    /// Nothing is accepted.
     Other(Answer),
-    /// Nothing is taken, and nothing said.
+    /// Nothing is accepted, and there is no answer.
     Never,
 }
 
-/// What is sent back.
+/// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// All of an answer.
+    /// A complete answer.
     Whole { status: u16, retry_after: Option<&'static str>, text: String },
-    /// The first bytes of one.
+    /// The first bytes of an answer.
     Half,
-    /// The connection ends.
+    /// The connection is closed.
     Cut,
     /// The connection is reset.
     Reset,
 }
 
-/// The connection is broken on purpose.
+/// The endpoint breaks the connection on purpose.
 #[derive(Debug, thiserror::Error)]
 #[error("broken on purpose")]
 pub struct Broken;
 
 impl Answer {
-    /// An answer in full.
+    /// Returns a complete answer.
     pub fn status(status: u16, text: &str) -> Self {
         Self::Whole { status, retry_after: None, text: text.to_owned() }
     }
 
-    /// Whether the daemon learns what became of its documents.
+    /// Returns whether the daemon learns the result of its request.
     pub fn is_whole(&self) -> bool {
         matches!(self, Self::Whole { .. })
     }
 
-    /// What hyper makes of it; `socket` is the connection's.
+    /// Converts this into an answer of hyper. `socket` is the socket of the connection.
     pub fn into_response(self, socket: &socket2::Socket) -> Result<Response<AnswerBody>, Broken> {
         let body = match self {
             Self::Whole { status, retry_after, text } => {
                 let mut response = Response::new(AnswerBody::whole(text));
-                *response.status_mut() = status.try_into().expect("it is a status");
+                *response.status_mut() = status.try_into().expect("the number is a status");
                 if let Some(seconds) = retry_after {
                     let value = http::HeaderValue::from_static(seconds);
                     response.headers_mut().insert(http::header::RETRY_AFTER, value);
@@ -93,8 +93,8 @@ impl Answer {
 const TAKEN: &str = r#"{"UnprocessedTraceSegments":[]}"#;
 
 impl Script {
-    /// Decides with `random` about documents made with `seed`, of which there are at most
-    /// `document_count`.
+    /// Creates a script. `random` drives the decisions. `seed` is the seed of the documents, of
+    /// which there are at most `document_count`.
     pub fn new(seed: u64, random: fastrand::Rng, rate: f64, document_count: usize) -> Self {
         Self {
             window: Window::OUTAGE,
@@ -106,7 +106,7 @@ impl Script {
         }
     }
 
-    /// A new window begins.
+    /// Begins a new window.
     pub fn enter(&mut self, window: Window) {
         self.window = window;
         self.bucket = (self.rate * BUCKET_SECONDS, Instant::now());
@@ -131,7 +131,7 @@ impl Script {
         reply
     }
 
-    /// The ways not to take a request.
+    /// Returns a refusal, if the fault refuses this request.
     fn refuse(
         &mut self,
         fault: Fault,
@@ -177,7 +177,7 @@ impl Script {
         Some(refusal)
     }
 
-    /// The ways to take one.
+    /// Accepts the documents of a request.
     fn accept(&mut self, fault: Fault, mut numbers: Vec<u32>) -> (&'static str, Reply) {
         let (outcome, pause, answer) = match fault {
             Fault::Slow { pause } => ("accepted, late", pause, Answer::status(200, TAKEN)),
@@ -206,7 +206,7 @@ impl Script {
         (outcome, Reply::Accept { numbers, pause, answer })
     }
 
-    /// Whether so many documents are within the rate.
+    /// Returns whether this many documents are within the rate.
     fn lets_through(&mut self, document_count: usize, documents_per_second: f64) -> bool {
         let now = Instant::now();
         let (level, at) = self.bucket;
@@ -219,7 +219,7 @@ impl Script {
     }
 }
 
-/// The body of an answer, which may end in the middle.
+/// The body of an answer, which may end early.
 #[derive(Debug)]
 pub struct AnswerBody {
     rest: Option<Bytes>,

@@ -1,15 +1,15 @@
-//! What must be true at the end.
+//! The conditions that must hold at the end of a soak.
 
 use super::Run;
 use super::watch::{Sample, median};
 
 /// A promise, whether it was kept, and the numbers.
 pub struct Check {
-    /// What was promised.
+    /// The promise.
     pub name: &'static str,
-    /// Whether it was kept.
+    /// Whether the promise was kept.
     pub is_kept: bool,
-    /// The evidence.
+    /// The measured numbers.
     pub numbers: String,
 }
 
@@ -18,12 +18,12 @@ const MEGABYTE: u64 = 1024 * 1024;
 /// The last `Account:` line of the daemon.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// As it was written.
+    /// The text of the line.
     pub line: String,
 }
 
 impl Account {
-    /// A number of the line; a reason's only where it occurred.
+    /// Returns a number of the line. A reason that did not occur is 0.
     pub fn get(&self, name: &str) -> u64 {
         let mut words = self.line.split([' ', '(', ')']);
         let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
@@ -31,7 +31,7 @@ impl Account {
     }
 }
 
-/// All of them.
+/// Returns all checks.
 pub fn all(run: &Run) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut check = |name, is_kept, numbers| checks.push(Check { name, is_kept, numbers });
@@ -52,7 +52,8 @@ pub fn all(run: &Run) -> Vec<Check> {
 
     let distinct = tally.distinct_count();
     let lost = get("rejected") + get("dropped");
-    // What the account gives up may have been accepted, when the answer was lost.
+    // The endpoint may have accepted segments that the account counts as lost, if their answer was
+    // lost.
     let both = (distinct + lost).saturating_sub(get("received"));
     let numbers = format!(
         "{distinct} accepted by the endpoint + {lost} lost by the account, {} received; {both} in \
@@ -61,7 +62,7 @@ pub fn all(run: &Run) -> Vec<Check> {
         tally.lost_answer_count
     );
     let is_kept = distinct + lost >= get("received") && both <= tally.lost_answer_count.min(lost);
-    check("every document is accepted or lost by name", is_kept, numbers);
+    check("every document is accepted or counted as lost", is_kept, numbers);
 
     let numbers = format!(
         "{} doubles, {} accepted without an answer, {} doubled after an answer",
@@ -71,7 +72,7 @@ pub fn all(run: &Run) -> Vec<Check> {
     );
     let is_kept = tally.accepted_count - distinct <= tally.lost_answer_count
         && tally.needlessly_doubled_count == 0;
-    check("documents come twice only when an answer was lost", is_kept, numbers);
+    check("documents arrive twice only if an answer was lost", is_kept, numbers);
 
     let (refused, poison) = (get("refused"), tally.poison_refused.len() as u64);
     let losses = get("dropped") + get("kernel_drops");
@@ -111,7 +112,7 @@ fn memory(run: &Run, check: &mut impl FnMut(&'static str, bool, String)) {
     check("memory stays within -m and 16 MB", most > 0 && most <= limit, numbers);
 }
 
-/// For a table.
+/// Converts bytes to megabytes for a table.
 pub fn in_megabytes(bytes: u64) -> f64 {
     bytes as f64 / MEGABYTE as f64
 }

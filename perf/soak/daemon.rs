@@ -1,4 +1,4 @@
-//! The real binary as a child process, and what can be seen of it from outside.
+//! The real binary as a child process, observed from outside.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,20 +11,20 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long it may take to start, and to end.
+/// The longest time that the daemon may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A page that takes longer is given up.
+/// Timeout for reading a page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running daemon; it is killed when the soak ends early.
+/// A running daemon. It is killed when the soak ends early.
 pub struct Daemon {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     outputs: Vec<thread::JoinHandle<()>>,
-    /// The name and the CPU time of each thread when it was last seen, by its folder.
+    /// Name and CPU time of each thread at the last reading, by the thread's folder.
     threads: RefCell<HashMap<PathBuf, (String, Duration)>>,
-    /// Where it receives segments.
+    /// Address on which the daemon receives segments.
     pub udp: SocketAddr,
     tcp: SocketAddr,
 }
@@ -32,14 +32,14 @@ pub struct Daemon {
 /// Resident memory, now and at most, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Resident {
-    /// `VmRSS`.
+    /// Resident memory now (`VmRSS`).
     pub now_bytes: u64,
-    /// `VmHWM`.
+    /// Largest resident memory so far (`VmHWM`).
     pub most_bytes: u64,
 }
 
 impl Daemon {
-    /// Starts it on free ports with credentials and an environment of its own.
+    /// Starts the daemon on free ports with credentials, in a clean environment.
     pub fn start(endpoint: SocketAddr, arguments: &[String]) -> io::Result<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_xray"))
             .args(["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"])
@@ -87,18 +87,18 @@ impl Daemon {
         )))
     }
 
-    /// The lines of its log with `text` in them.
+    /// Returns the log lines that contain `text`.
     pub fn lines_with(&self, text: &str) -> Vec<String> {
         let lines = self.lines.lock().expect("nobody panics with them");
         lines.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether the daemon has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Its metrics by name, labels included as they are written.
+    /// Returns the metrics by name. Labels are part of the name.
     pub fn metrics(&self) -> io::Result<HashMap<String, f64>> {
         let mut stream = TcpStream::connect_timeout(&self.tcp, PAGE_TIMEOUT)?;
         stream.set_read_timeout(Some(PAGE_TIMEOUT))?;
@@ -110,7 +110,7 @@ impl Daemon {
         Ok(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
-    /// Its memory.
+    /// Returns the memory of the daemon.
     pub fn resident(&self) -> Resident {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.unwrap_or_default();
@@ -122,7 +122,8 @@ impl Daemon {
         Resident { now_bytes: bytes("VmRSS:"), most_bytes: bytes("VmHWM:") }
     }
 
-    /// CPU time by the name of the thread, of those that have ended as far as it was seen.
+    /// Returns the CPU time by thread name. For threads that have ended, this is the last value
+    /// read.
     pub fn cpu_times(&self) -> HashMap<String, Duration> {
         let mut threads = self.threads.borrow_mut();
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
@@ -140,14 +141,14 @@ impl Daemon {
         times
     }
 
-    /// Ends it with SIGTERM; returns its exit status.
+    /// Stops the daemon with SIGTERM and returns its exit status.
     pub fn stop(&mut self) -> io::Result<ExitStatus> {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
-                // Its outputs end with it.
+                // The outputs of the daemon end with it.
                 self.outputs.drain(..).for_each(|output| drop(output.join()));
                 return Ok(status);
             }

@@ -1,9 +1,10 @@
-//! The documents of the soak: each has its number in it, twice, and is otherwise known in advance.
+//! The documents of the soak. Each contains its number twice; the rest is the same in all
+//! documents.
 //!
-//! So the endpoint can tell of every document in a body which one it is, and that it is whole, by
-//! a comparison with what it must be. All have the same length.
+//! For every document in a body the endpoint can find the number, and can check that the document
+//! is complete by comparing it with the expected text. All documents have the same length.
 
-/// Bytes of a document as a datagram carries it, its header line not included.
+/// Length of a document in a datagram, without the header line, in bytes.
 pub const DOCUMENT_BYTES: usize = 1_000;
 
 /// The header line that SDKs send, with its newline.
@@ -12,15 +13,15 @@ const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
 const BODY_END: &[u8] = b"]}";
 
-/// One document in so many is poison: the service refuses it.
+/// One of this many documents is poison: the service refuses it.
 const POISON_ONE_IN: u64 = 100_000;
 
-/// Stands where the segment's id goes, and the last digits of the trace's.
+/// Placeholder for the segment's id and for the last digits of the trace id.
 const ID: &[u8; 16] = b"IIIIIIIIIIIIIIII";
-/// Stands where the name goes, which marks poison.
+/// Placeholder for the name, which marks poison.
 const NAME: &[u8; 6] = b"NNNNNN";
 
-/// A document with places to fill in.
+/// A document with placeholders.
 #[derive(Debug, Clone)]
 pub struct Template {
     bytes: Vec<u8>,
@@ -30,12 +31,12 @@ pub struct Template {
 }
 
 impl Template {
-    /// A datagram: header line and document.
+    /// Returns the template of a datagram: header line and document.
     pub fn datagram(seed: u64) -> Self {
         Self::new([HEADER, document().as_bytes()].concat(), seed)
     }
 
-    /// The same document as a JSON string, as it stands in a request's body.
+    /// Returns the template of the same document as a JSON string in a request's body.
     pub fn escaped(seed: u64) -> Self {
         let escaped = serde_json::to_vec(&document()).expect("text is JSON");
         Self::new(escaped, seed)
@@ -44,7 +45,7 @@ impl Template {
     fn new(bytes: Vec<u8>, seed: u64) -> Self {
         let place_of = |text: &[u8], from: usize| {
             let found = bytes[from..].windows(text.len()).position(|window| window == text);
-            from + found.expect("the template has it")
+            from + found.expect("the template has the placeholder")
         };
         let first = place_of(ID, 0);
         let id_places = [first, place_of(ID, first + ID.len())];
@@ -52,12 +53,12 @@ impl Template {
         Self { bytes, id_places, name_place, seed }
     }
 
-    /// Whether the document of this number is poison.
+    /// Returns whether the document with this number is poison.
     pub fn is_poison(&self, number: u64) -> bool {
         fastrand::Rng::with_seed(self.seed ^ number.rotate_left(20)).u64(..POISON_ONE_IN) == 0
     }
 
-    /// The document of this number.
+    /// Returns the document with this number.
     pub fn fill(&mut self, number: u64) -> &[u8] {
         let digits = hexadecimal(number);
         for place in self.id_places {
@@ -68,8 +69,8 @@ impl Template {
         &self.bytes
     }
 
-    /// The numbers of the documents in a request's body; `None` when anything in it is not as it
-    /// was sent.
+    /// Returns the numbers of the documents in a request's body, or `None` if the body contains
+    /// anything that was not sent.
     pub fn numbers_in(&mut self, body: &[u8]) -> Option<Vec<u32>> {
         let mut rest = body.strip_prefix(BODY_START)?.strip_suffix(BODY_END)?;
         let mut numbers = Vec::with_capacity(50);
@@ -90,7 +91,7 @@ impl Template {
     }
 }
 
-/// The segment id of a document, as an answer names it.
+/// Returns the segment id of a document, as an answer contains it.
 pub fn segment_id(number: u32) -> String {
     format!("{number:016x}")
 }
@@ -105,7 +106,7 @@ fn hexadecimal(number: u64) -> [u8; 16] {
     digits
 }
 
-/// A segment of the usual form, filled up with metadata to the length that all have.
+/// Returns a typical segment, filled with metadata to the common length.
 fn document() -> String {
     let (id, name) = (String::from_utf8_lossy(ID), String::from_utf8_lossy(NAME));
     let start = format!(

@@ -1,8 +1,8 @@
-//! An X-Ray endpoint that fails at random and counts every document that it takes.
+//! An X-Ray endpoint that fails at random and counts every document that it accepts.
 //!
-//! One thread with a runtime of its own. What it does with a request is decided at once, when the
-//! body is there; a document counts as accepted from then on, and whether its answer went out is
-//! known when the call has ended.
+//! Thread: one, with its own runtime. The endpoint decides about a request as soon as the body has
+//! arrived. An accepted document counts from then on. Whether the answer was sent is known when the
+//! call has ended.
 
 use super::answer::{Answer, AnswerBody, Broken, Reply, Script};
 use super::faults::{Fault, Window};
@@ -19,20 +19,20 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// An answer that takes longer than this may be too late for the daemon, which waits for 2 s.
+/// The longest delay of an answer that is certainly in time for the daemon, which waits for 2 s.
 const IN_TIME: Duration = Duration::from_millis(1_200);
 
-/// How often the endpoint looks whether it keeps somebody waiting.
+/// How often the endpoint measures its own delay.
 const LAG_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What the windows are.
+/// The phases of a soak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Nobody listens.
+    /// The endpoint does not listen.
     Outage,
-    /// Drawn at random.
+    /// Windows with faults drawn at random.
     Faults,
-    /// Nothing is wrong.
+    /// There is no fault.
     Calm,
     /// The endpoint ends.
     End,
@@ -40,7 +40,7 @@ pub enum Phase {
 
 /// A running endpoint.
 pub struct Endpoint {
-    /// Where it listens when it does.
+    /// Address of the endpoint.
     pub address: SocketAddr,
     script: Arc<Mutex<Script>>,
     phase: watch::Sender<Phase>,
@@ -48,7 +48,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Starts in an outage.
+    /// Starts the endpoint in an outage.
     pub fn start(script: Script, random: fastrand::Rng) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be made");
@@ -61,17 +61,17 @@ impl Endpoint {
         Self { address, script, phase, thread: thread.expect("a thread can be started") }
     }
 
-    /// Begins a phase; it is in force within milliseconds.
+    /// Begins a phase. It takes effect within milliseconds.
     pub fn begin(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
 
-    /// What is wrong at the moment.
+    /// Returns the name of the current fault.
     pub fn fault_name(&self) -> &'static str {
         lock(&self.script).window.fault.name()
     }
 
-    /// Ends it; returns what it has seen.
+    /// Stops the endpoint and returns its record.
     pub fn end(self) -> Tally {
         self.begin(Phase::End);
         self.thread.join().expect("the endpoint does not panic");
@@ -79,7 +79,7 @@ impl Endpoint {
     }
 }
 
-/// A port that no outgoing connection takes while nobody listens on it.
+/// Returns an address whose port no outgoing connection uses while the endpoint does not listen.
 fn free_address(mut random: fastrand::Rng) -> SocketAddr {
     let addresses = (0..1_000).map(|_| (Ipv4Addr::LOCALHOST, random.u16(20_000..30_000)));
     let mut free = addresses.filter(|&address| std::net::TcpListener::bind(address).is_ok());
@@ -90,14 +90,14 @@ fn lock(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
     script.lock().expect("nobody panics with it")
 }
 
-/// Goes from window to window.
+/// Runs the windows one after the other.
 async fn run(
     address: SocketAddr,
     script: Arc<Mutex<Script>>,
     mut phases: watch::Receiver<Phase>,
     mut random: fastrand::Rng,
 ) {
-    // Connections live until this changes.
+    // Connections live until this value changes.
     let (cut, _) = watch::channel(());
     let mut listener = None;
     tokio::spawn(watch_lag(Arc::clone(&script)));
@@ -162,13 +162,13 @@ async fn accept(listener: &TcpListener, script: &Arc<Mutex<Script>>, cut: &watch
     }
 }
 
-/// Serves a connection until one of the two sides ends it.
+/// Serves a connection until one side ends it.
 async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>) {
     let _ = stream.set_nodelay(true);
     let Ok(socket) = socket2::SockRef::from(&stream).try_clone() else { return };
     let socket = Arc::new(socket);
     let service = service_fn(move |request| answer(request, Arc::clone(&script), socket.clone()));
-    // An error is a connection that was broken on purpose, or that the daemon has closed.
+    // This fails if the connection was broken on purpose or the daemon closed it.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -204,7 +204,7 @@ async fn answer(
     }
 }
 
-/// Counts accepted documents when their call has ended, one way or the other.
+/// Counts accepted documents when their call ends, with an answer or without.
 struct Receipt {
     numbers: Vec<u32>,
     is_answered: bool,
@@ -217,7 +217,7 @@ impl Drop for Receipt {
     }
 }
 
-/// Measures how late the endpoint's thread is with what is due.
+/// Measures how late the endpoint's thread wakes up.
 async fn watch_lag(script: Arc<Mutex<Script>>) {
     loop {
         let due = Instant::now() + LAG_INTERVAL;

@@ -1,39 +1,39 @@
-//! What the endpoint does wrong, and for how long: windows of 1 to 5 seconds, drawn at random from
-//! a seed.
+//! The faults of the endpoint and their durations: windows of 1 to 5 s, drawn at random from a
+//! seed.
 
 use std::time::Duration;
 
-/// What is wrong with the service.
+/// A fault of the service.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// 500, or 503 with `Retry-After: 1`.
+    /// Status 500, or 503 with `Retry-After: 1`.
     ServerError,
-    /// A page in HTML with status 502.
+    /// An HTML page with status 502.
     HtmlPage,
-    /// 429 for what is above so many documents a second.
+    /// Status 429 above this many documents a second.
     Throttle { documents_per_second: f64 },
-    /// Some documents are named as throttled in an answer of success.
+    /// Successful answers that name some documents as throttled.
     PartThrottle,
-    /// 413 for a body above so many bytes.
+    /// Status 413 for a body with more than this many bytes.
     TooLarge { body_bytes_max: usize },
-    /// The connection is reset before the request is taken.
+    /// The connection is reset before the request is accepted.
     Reset,
-    /// The documents are taken and the answer comes late, but in time.
+    /// The documents are accepted and the answer is late, but in time.
     Slow { pause: Duration },
-    /// No answer ever.
+    /// There is never an answer.
     BlackHole,
-    /// The documents are taken and the connection ends, or is reset, without an answer.
+    /// The documents are accepted, and the connection is closed or reset without an answer.
     LostAnswer,
-    /// The documents are taken and the connection ends in the middle of the answer.
+    /// The documents are accepted, and the connection is closed in the middle of the answer.
     HalfAnswer,
-    /// Nobody listens, and the connections that there were are gone.
+    /// The endpoint does not listen, and open connections are closed.
     ConnectionRefused,
 }
 
 impl Fault {
-    /// Its name in tables.
+    /// Returns the name for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -52,28 +52,28 @@ impl Fault {
     }
 }
 
-/// A fault, the share of requests that it meets, and how long it lasts.
+/// A fault, the share of affected requests, and the duration.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
-    /// 0 to 1.
+    /// Share of requests with the fault, from 0 to 1.
     pub share: f64,
-    /// How long.
+    /// Duration of the window.
     pub time: Duration,
 }
 
 impl Window {
-    /// Nothing is wrong for as long as it takes.
+    /// No fault, for an unlimited time.
     pub const CALM: Self = Self { fault: Fault::None, share: 0.0, time: Duration::MAX };
 
-    /// Nobody listens for as long as it takes.
+    /// The endpoint does not listen, for an unlimited time.
     pub const OUTAGE: Self =
         Self { fault: Fault::ConnectionRefused, share: 1.0, time: Duration::MAX };
 
-    /// Draws one for a load of `rate` documents a second.
+    /// Draws a window for a load of `rate` documents a second.
     pub fn draw(random: &mut fastrand::Rng, rate: f64) -> Self {
-        // Every second window is a quiet one, about: the service has to catch up at times.
+        // About every second window has no fault, so that the daemon can catch up.
         let fault = match random.u32(..22) {
             0 => Fault::ServerError,
             1 => Fault::HtmlPage,
@@ -88,7 +88,7 @@ impl Window {
             10 => Fault::ConnectionRefused,
             _ => Fault::None,
         };
-        // A third of them meet every request, the others some.
+        // A third of the windows affect every request, the others a part.
         let share = if random.u32(..3) == 0 { 1.0 } else { 0.05 + 0.5 * random.f64() };
         Self { fault, share, time: Duration::from_millis(random.u64(1_000..=5_000)) }
     }

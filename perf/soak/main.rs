@@ -1,18 +1,19 @@
-//! A soak: the real daemon under a steady load, for ten minutes, with an endpoint that fails at
-//! random; at the end the account has to balance to the segment and memory has to be flat.
+//! A soak: the real daemon under a steady load for ten minutes, with an endpoint that fails at
+//! random. At the end the account must balance exactly and memory must not have grown.
 //!
 //! Run: `cargo bench --bench soak -- [--quick] [--seconds 600] [--rate 20000] [--seed 1]
-//! [--memory-mb 256] [--rows 20] [--spool]`. Out: Markdown, of which `perf/results` keeps some;
-//! exit code 1 when a check has failed.
+//! [--memory-mb 256] [--rows 20] [--spool]`. Out: Markdown; `perf/results` keeps some of it. The
+//! exit code is 1 if a check has failed.
 //!
-//! It begins with an outage until memory is full, because the daemon makes its chunks when they
-//! are first needed and keeps them: what grows after that is a leak. When it has caught up,
-//! `faults` says what is wrong, a second or five at a time; `endpoint` and `answer` do it, and
-//! `tally` counts every document that is taken; `watch` looks at the daemon once a second. Then the
-//! faults end, what is left is sent, and `checks` compares the daemon's account with what was sent
-//! and what arrived.
+//! The soak begins with an outage until memory is full, because the daemon allocates its chunks
+//! when they are first needed and keeps them: growth after that is a leak. After the daemon has
+//! caught up, `faults` draws faults of 1 to 5 s. `endpoint` and `answer` execute them, `tally`
+//! counts every accepted document, and `watch` samples the daemon once a second. Then the faults
+//! end, the remaining segments are sent, and `checks` compares the daemon's account with the sent
+//! and the delivered documents.
 //!
-//! Same seed, same documents and windows; what a window meets depends on the machine.
+//! The same seed gives the same documents and windows. The requests that fall into a window depend
+//! on the machine.
 
 mod answer;
 mod checks;
@@ -39,13 +40,13 @@ use std::time::{Duration, Instant};
 use tally::Tally;
 use watch::Sample;
 
-/// The longest outage at the start, and the longest wait for what is left at the end.
+/// The longest outage at the start, and the longest wait for the remaining segments at the end.
 const WARM_UP_MAX: Duration = Duration::from_secs(90);
 const DRAIN_MAX: Duration = Duration::from_secs(180);
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the command line says.
+/// The options of the command line.
 #[derive(Debug, Clone, Copy)]
 struct Options {
     seconds: u64,
@@ -53,23 +54,23 @@ struct Options {
     seed: u64,
     memory_mb: u64,
     has_spool: bool,
-    /// Rows of the table over time.
+    /// Number of rows in the table over time.
     row_count: usize,
 }
 
-/// All that is known at the end.
+/// The results of a soak.
 struct Run {
     options: Options,
     start_line: String,
     account: Account,
     exit: String,
     is_success: bool,
-    /// Lines of the log that must not be there.
+    /// Lines of the log that must not occur.
     complaints: Vec<String>,
     sent_count: u64,
     poison_count: u64,
     tally: Tally,
-    /// While there were faults.
+    /// Samples from the time with faults.
     samples: Vec<Sample>,
     drain_time: Duration,
 }
@@ -105,7 +106,7 @@ impl Options {
                 value.parse().map_err(|_| format!("{word}: {value:?} is no number"))
             };
             match word.as_str() {
-                // From cargo.
+                // `cargo bench` passes this argument.
                 "--bench" => {}
                 "--quick" => options.seconds = 30,
                 "--spool" => options.has_spool = true,
@@ -120,7 +121,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Documents that are ever sent at most.
+    /// Returns the largest number of documents that may be sent.
     fn document_count_max(&self) -> u64 {
         (self.seconds + 2 * WARM_UP_MAX.as_secs() + 60) * u64::from(self.rate)
     }
@@ -142,7 +143,7 @@ fn soak(options: Options) -> io::Result<Run> {
     let sender = Sender::start(daemon.udp, options.seed, options.rate.into(), document_count_max)?;
     let look = |daemon: &Daemon, start| Sample::take(daemon, start, endpoint.fault_name());
 
-    // An outage until memory is full, then none until the daemon has caught up.
+    // An outage until memory is full, then no fault until the daemon has caught up.
     let warm_up_max = WARM_UP_MAX.min(Duration::from_secs(options.seconds));
     wait(&mut daemon, &sender, warm_up_max, |daemon| {
         let sample = look(daemon, Instant::now());
@@ -204,7 +205,7 @@ fn soak(options: Options) -> io::Result<Run> {
     })
 }
 
-/// The daemon's arguments; what they name lies in `folder`.
+/// Returns the daemon's arguments. They refer to files in `folder`.
 fn arguments(options: Options, folder: &std::path::Path) -> io::Result<Vec<String>> {
     let config = folder.join("cfg.yaml");
     std::fs::write(
@@ -225,7 +226,7 @@ fn account_line(daemon: &Daemon) -> String {
     line.split_once("Account: ").map(|(_, line)| line.to_owned()).unwrap_or_default()
 }
 
-/// Waits for so long at most until `is_true`.
+/// Waits until `is_true` returns true, for at most `time_max`.
 fn wait(
     daemon: &mut Daemon,
     sender: &Sender,

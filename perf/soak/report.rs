@@ -1,6 +1,6 @@
-//! The run in Markdown.
+//! Prints a soak as Markdown.
 
-#![allow(clippy::print_stdout, reason = "the report is what it is for")]
+#![allow(clippy::print_stdout, reason = "the program prints a report")]
 
 use super::Run;
 use super::checks::{Check, in_megabytes};
@@ -8,7 +8,7 @@ use super::machine::{Machine, load_average};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Prints all of it.
+/// Prints the whole report.
 pub fn print(run: &Run, checks: &[Check]) {
     let options = &run.options;
     println!("{}, load average at the end {}\n", Machine::read(), load_average());
@@ -41,7 +41,7 @@ pub fn print(run: &Run, checks: &[Check]) {
     }
 }
 
-/// What it cost, and how late it was.
+/// Prints CPU time and latency.
 fn costs(run: &Run) {
     let (Some(first), Some(last)) = (run.samples.first(), run.samples.last()) else { return };
     let segment_count =
@@ -49,7 +49,7 @@ fn costs(run: &Run) {
     let each = |seconds: f64| 1e6 * seconds / segment_count.max(1.0);
     let cpu_time = last.cpu_time().saturating_sub(first.cpu_time()).as_secs_f64();
     println!(
-        "CPU time: {:.2} us a segment, faults and what is sent again included; {:.1} % of one \
+        "CPU time: {:.2} us per segment, including faults and retries; {:.1} % of one \
          processor.",
         each(cpu_time),
         100.0 * cpu_time / (last.time - first.time).as_secs_f64()
@@ -73,7 +73,7 @@ fn costs(run: &Run) {
 
 fn faults(run: &Run) {
     let total: f64 = run.tally.fault_times.values().map(Duration::as_secs_f64).sum();
-    // By what was wrong when a second began.
+    // Sums by the fault at the beginning of each second.
     let (mut sent, mut dropped) = (HashMap::new(), HashMap::new());
     let (mut silence, mut silence_longest) = (Duration::ZERO, Duration::ZERO);
     for pair in run.samples.windows(2) {

@@ -24,7 +24,7 @@ struct Shared {
 }
 
 impl Sender {
-    /// Sends to `target`, `rate` documents a second and `count_max` at most.
+    /// Sends `rate` documents a second to `target`, at most `count_max`.
     pub fn start(target: SocketAddr, seed: u64, rate: f64, count_max: u64) -> io::Result<Self> {
         let sockets = (0..SOCKET_COUNT).map(|_| {
             let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -39,12 +39,12 @@ impl Sender {
         Ok(Self { shared, thread })
     }
 
-    /// Whether it has sent all that it may, or could not go on.
+    /// Returns whether the sender has ended, with all documents sent or with an error.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Stops; returns how many documents were sent, and how many of them were poison.
+    /// Stops the sender. Returns how many documents were sent, and how many of them were poison.
     pub fn stop(self) -> io::Result<(u64, u64)> {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.thread.join().expect("the sender does not panic")?;
@@ -64,7 +64,7 @@ fn send(
     let mut random = fastrand::Rng::with_seed(seed);
     let (start, mut number) = (Instant::now(), 0_u64);
     while !shared.is_over.load(Ordering::Relaxed) && number < count_max {
-        // What the sleep was too long for is part of the next burst.
+        // If the sleep was too long, this burst is larger.
         while (number as f64) < start.elapsed().as_secs_f64() * rate && number < count_max {
             let socket = &sockets[usize::try_from(number).unwrap_or(0) % sockets.len()];
             socket.send(template.fill(number))?;

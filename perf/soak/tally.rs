@@ -1,39 +1,39 @@
-//! What the endpoint has taken, document by document.
+//! Records the documents that the endpoint accepted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-/// The largest count that half a byte holds.
+/// The largest count that fits into half a byte.
 const COUNT_MAX: u8 = 15;
 
-/// Counts by the number of the document, and of requests by outcome.
+/// Counts documents by number, and requests by outcome.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// How often each document was accepted: with an answer that surely went out in time in the
-    /// low half of the byte, without one in the high half.
+    /// How often each document was accepted. The low half of the byte counts acceptances whose
+    /// answer was certainly in time, the high half all others.
     counts: Vec<u8>,
-    /// Requests by outcome.
+    /// Number of requests by outcome.
     pub requests: BTreeMap<&'static str, u64>,
     /// Time by fault.
     pub fault_times: BTreeMap<&'static str, Duration>,
-    /// Poison that was refused when it stood alone.
+    /// Poison documents that were refused when alone in a request.
     pub poison_refused: HashSet<u32>,
-    /// Requests whose body is not made of documents as they were sent.
+    /// Number of requests whose body does not consist of documents as they were sent.
     pub malformed_request_count: u64,
-    /// The first bytes of one of them.
+    /// The first bytes of the last such request.
     pub malformed_example: String,
-    /// The longest time that the endpoint itself kept everybody waiting.
+    /// The longest delay of the endpoint's own thread.
     pub lag_max: Duration,
-    /// Times that a document was accepted, all together.
+    /// Number of acceptances, including repeated ones.
     pub accepted_count: u64,
-    /// Times that a document was accepted and its answer was lost, or may have been too late.
+    /// Number of acceptances whose answer was lost or may have been too late.
     pub lost_answer_count: u64,
-    /// Times that a document was accepted though it had been, and the answer had gone out in time.
+    /// Number of acceptances of a document that was already accepted with an answer in time.
     pub needlessly_doubled_count: u64,
 }
 
 impl Tally {
-    /// A tally of documents with numbers below `document_count`.
+    /// Creates a tally for documents with numbers below `document_count`.
     pub fn new(document_count: usize) -> Self {
         Self { counts: vec![0; document_count], ..Self::default() }
     }
@@ -43,7 +43,7 @@ impl Tally {
         *self.requests.entry(outcome).or_default() += 1;
     }
 
-    /// Counts documents that were accepted; whether their answer was lost.
+    /// Counts documents that were accepted, and whether their answer was lost.
     pub fn accepted(&mut self, numbers: &[u32], is_answer_lost: bool) {
         let shift = if is_answer_lost { 4 } else { 0 };
         for &number in numbers {
@@ -60,7 +60,7 @@ impl Tally {
         self.lost_answer_count += if is_answer_lost { numbers.len() as u64 } else { 0 };
     }
 
-    /// Documents that were accepted at least once.
+    /// Returns the number of documents that were accepted at least once.
     pub fn distinct_count(&self) -> u64 {
         self.counts.iter().filter(|&&count| count > 0).count() as u64
     }

@@ -1,26 +1,26 @@
-//! One look a second at the daemon from outside.
+//! Samples the daemon from outside, once a second.
 
 use super::daemon::{Daemon, Resident};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// What was seen at one moment.
+/// The values of one moment.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Since the faults began.
+    /// Time since the faults began.
     pub time: Duration,
-    /// The fault in force.
+    /// Name of the current fault.
     pub fault_name: &'static str,
     /// Memory of the process.
     pub resident: Resident,
-    /// CPU time by thread.
+    /// CPU time by thread name.
     pub cpu_times: HashMap<String, Duration>,
-    /// Everything under `/metrics`.
+    /// All metrics of `/metrics`.
     pub metrics: HashMap<String, f64>,
 }
 
 impl Sample {
-    /// Looks now; `start` is when the faults began.
+    /// Takes a sample. `start` is the time at which the faults began.
     pub fn take(daemon: &Daemon, start: Instant, fault_name: &'static str) -> Self {
         Self {
             time: start.elapsed(),
@@ -31,24 +31,24 @@ impl Sample {
         }
     }
 
-    /// The sum of a metric's values over its labels; 0 when it is not there.
+    /// Returns the sum of a metric over its labels, or 0 if the metric is absent.
     pub fn metric(&self, name: &str) -> f64 {
         let is_it = |found: &str| found.split('{').next() == Some(name);
         self.metrics.iter().filter(|(found, _)| is_it(found)).map(|(_, value)| value).sum()
     }
 
-    /// Segments held; `None` when the daemon did not say.
+    /// Returns the number of held segments, or `None` if the metric is absent.
     pub fn held_count(&self) -> Option<f64> {
         self.metrics.get("xray_segments_held").copied()
     }
 
-    /// CPU time of all threads.
+    /// Returns the CPU time of all threads.
     pub fn cpu_time(&self) -> Duration {
         self.cpu_times.values().sum()
     }
 }
 
-/// The median.
+/// Returns the median.
 pub fn median(numbers: impl IntoIterator<Item = u64>) -> u64 {
     let mut numbers: Vec<u64> = numbers.into_iter().collect();
     numbers.sort_unstable();

@@ -1,9 +1,11 @@
-//! What a container without privileges gets, for any program and without a change to the machine.
+//! Runs a program with the restrictions of a container without privileges, without changes to the
+//! machine.
 //!
-//! `confine PROGRAM ARGUMENTS...` gives up root, has a seccomp filter deny io_uring as the default
-//! profiles of Docker, containerd and Fargate do, and has the kernel keep `net.core.rmem_default`
-//! (208 KiB) as the queue of each socket: `SO_RCVBUF` is answered with success and does nothing,
-//! as if `net.core.rmem_max` were no larger. Then it becomes the program; its id stays.
+//! `confine PROGRAM ARGUMENTS...` drops root, installs a seccomp filter that denies io_uring like
+//! the default profiles of Docker, containerd and Fargate, and makes the kernel keep
+//! `net.core.rmem_default` (208 KiB) as the queue of each socket: `SO_RCVBUF` succeeds and does
+//! nothing, as if `net.core.rmem_max` were no larger. Then the process executes the program, under
+//! the same process id.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -15,10 +17,10 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// `nobody`.
+/// The user id of `nobody`.
 const USER: u32 = 65_534;
 
-/// System calls (the numbers of io_uring are the same on all processors), asm/unistd.h.
+/// System call numbers, from asm/unistd.h. The numbers of io_uring are the same on all processors.
 const IO_URING: [i64; 3] = [425, 426, 427];
 #[cfg(target_arch = "x86_64")]
 const SETSOCKOPT: i64 = 54;
@@ -26,21 +28,22 @@ const SETSOCKOPT: i64 = 54;
 const SETSOCKOPT: i64 = 208;
 
 const SOL_SOCKET: u64 = 1;
-/// The option and its forceful twin, asm-generic/socket.h.
+/// `SO_RCVBUF` and `SO_RCVBUFFORCE`, from asm-generic/socket.h.
 const SO_RCVBUF: [u64; 2] = [8, 33];
 
 const EPERM: u32 = 1;
 
-/// Becomes the program; returns only when that fails.
+/// Executes the program in place of this process. Returns only if that fails.
 ///
 /// # Errors
 ///
-/// When the kernel takes no filter, or the program cannot be run.
+/// Fails if the kernel rejects the filter, or if the program cannot be executed.
 pub fn become_confined(mut words: impl Iterator<Item = OsString>) -> Result<(), Box<dyn Error>> {
     let program = words.next().ok_or("confine needs a program")?;
     let mut command = Command::new(program);
     command.args(words);
-    // The user changes in `exec`, after the filter: a filter of an ordinary user binds just so.
+    // The user id changes on `exec`, after the filters are installed. The filters bind the new user
+    // in the same way.
     if rustix::process::geteuid().is_root() {
         command.uid(USER).gid(USER);
     }
@@ -50,7 +53,7 @@ pub fn become_confined(mut words: impl Iterator<Item = OsString>) -> Result<(), 
     Err(command.exec().into())
 }
 
-/// One filter an answer: denied, and taken without effect.
+/// Returns one filter for each answer: denied, and success without effect.
 fn filters() -> Result<[BpfProgram; 2], Box<dyn Error>> {
     let denied = IO_URING.map(|number| (number, Vec::new()));
     let level = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, SOL_SOCKET)?;

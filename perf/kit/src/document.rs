@@ -1,9 +1,9 @@
-//! Documents that say which one they are and when they were sent.
+//! Documents that contain their own number and the time of sending.
 //!
-//! Each has a mark in front, `"perf":"xrayd-perf-SEQUENCE-TIME"`, in hexadecimal digits: nothing
-//! that JSON would escape, so a mark reads the same in a datagram and in a request's body. The
-//! sender makes its datagrams once and writes digits into them ([`Wheel`]); the endpoint looks for
-//! marks as a body passes by ([`Scanner`]) and parses nothing.
+//! Each document begins with a mark, `"perf":"xrayd-perf-SEQUENCE-TIME"`, in hexadecimal digits.
+//! JSON escapes nothing in it, so a mark is the same in a datagram and in a request's body. The
+//! sender prepares its datagrams once and then only writes digits into them ([`Wheel`]). The
+//! endpoint searches for marks while it reads a body ([`Scanner`]), and parses nothing.
 
 use memchr::memmem::{self, Finder};
 use std::fs;
@@ -14,28 +14,28 @@ use std::path::Path;
 /// The header line that most SDKs send.
 pub const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 
-/// What a mark begins with.
+/// The start of a mark.
 const MARK_START: &[u8] = b"xrayd-perf-";
-/// Digits of each of its two numbers, with a dash between them.
+/// Number of digits of each of the two numbers. A dash separates the numbers.
 const DIGITS: usize = 16;
 
-/// Bytes of a mark.
+/// Length of a mark in bytes.
 pub const MARK_BYTES: usize = MARK_START.len() + DIGITS + 1 + DIGITS;
 
 /// The largest datagram over IPv4.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 
-/// Which document it is, and when it was sent.
+/// The number of a document, and the time of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// Counted from 0 by the sender.
+    /// Number of the document, from 0.
     pub sequence: u64,
-    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    /// Time of `CLOCK_MONOTONIC`, in nanoseconds.
     pub time_ns: u64,
 }
 
 impl Mark {
-    /// The mark that `bytes` begin with.
+    /// Reads the mark at the start of `bytes`.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let digits = bytes.strip_prefix(MARK_START)?;
         let (sequence, rest) = digits.split_at_checked(DIGITS)?;
@@ -43,17 +43,17 @@ impl Mark {
         Some(Self { sequence: from_hexadecimal(sequence)?, time_ns: from_hexadecimal(time)? })
     }
 
-    /// Where the first mark in `bytes` begins.
+    /// Returns the place of the first mark in `bytes`.
     pub fn find(bytes: &[u8]) -> Option<usize> {
         memmem::find(bytes, MARK_START)
     }
 }
 
-/// Finds the marks in a body that comes in pieces.
+/// Finds the marks in a body that arrives in pieces.
 #[derive(Debug)]
 pub struct Scanner {
     finder: Finder<'static>,
-    /// The end of what has passed: too short for a whole mark.
+    /// The end of the previous pieces; too short for a whole mark.
     carry: Vec<u8>,
 }
 
@@ -68,7 +68,7 @@ impl Scanner {
     pub fn scan(&mut self, piece: &[u8], found: &mut Vec<Mark>) {
         let carried = self.carry.len();
         self.carry.extend_from_slice(&piece[..piece.len().min(MARK_BYTES - 1)]);
-        // Those that begin in what was carried; the others are whole in the piece.
+        // Marks that begin in a previous piece. All other marks lie entirely in this piece.
         for start in self.finder.find_iter(&self.carry).take_while(|&start| start < carried) {
             found.extend(Mark::read(&self.carry[start..]));
         }
@@ -82,13 +82,13 @@ impl Scanner {
         }
     }
 
-    /// Begins with another body.
+    /// Starts with a new body.
     pub fn reset(&mut self) {
         self.carry.clear();
     }
 }
 
-/// Where the digits of a datagram are, from the start of the wheel.
+/// The places of the digits of a datagram, as offsets into the wheel.
 #[derive(Debug, Clone)]
 struct Places {
     datagram: Range<usize>,
@@ -96,11 +96,11 @@ struct Places {
     time: usize,
     /// The segment's id.
     id: Option<usize>,
-    /// The last digits of the trace's id.
+    /// The last digits of the trace id.
     trace: Option<usize>,
 }
 
-/// Datagrams in a row, made once and used again and again with other digits.
+/// Consecutive datagrams that are prepared once and reused with different digits.
 #[derive(Debug, Clone, Default)]
 pub struct Wheel {
     bytes: Vec<u8>,
@@ -108,11 +108,11 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// `slot_count` datagrams, each with a document of `document_bytes`.
+    /// Prepares `slot_count` datagrams, each with a document of `document_bytes`.
     ///
     /// # Errors
     ///
-    /// When no document is as short, or no datagram as long.
+    /// Fails if `document_bytes` is too short for a document, or too long for a datagram.
     pub fn fixed(document_bytes: usize, slot_count: usize) -> io::Result<Self> {
         let document = document_of(document_bytes)?;
         let mut wheel = Self::default();
@@ -122,14 +122,15 @@ impl Wheel {
         Ok(wheel)
     }
 
-    /// `slot_count` datagrams, drawn from those recorded in `folder` (`*.bin`) that are JSON.
+    /// Prepares `slot_count` datagrams, drawn at random from the recorded JSON datagrams in
+    /// `folder` (`*.bin`).
     ///
     /// # Errors
     ///
-    /// When the folder has none, or cannot be read.
+    /// Fails if the folder cannot be read or has no such datagram.
     pub fn mix(folder: &Path, slot_count: usize, random: &mut fastrand::Rng) -> io::Result<Self> {
         let mut documents = recorded(folder)?;
-        // The folder's order is the file system's.
+        // The order of a folder depends on the file system.
         documents.sort_unstable();
         let mut wheel = Self::default();
         for _ in 0..slot_count {
@@ -153,7 +154,7 @@ impl Wheel {
         let fault = || io::Error::other("a document has no mark");
         let mark = body + Mark::find(document).ok_or_else(fault)?;
         let sequence = mark + MARK_START.len();
-        // The first of the name is the segment's own in what SDKs write.
+        // In documents of SDKs the first field with this name belongs to the segment itself.
         let value = |name: &[u8], last: usize| {
             let after = memmem::find(document, name)? + name.len();
             let open = after + document[after..].iter().position(|&byte| byte == b'"')? + 1;
@@ -170,17 +171,17 @@ impl Wheel {
         Ok(())
     }
 
-    /// Number of datagrams.
+    /// Returns the number of datagrams.
     pub fn slot_count(&self) -> usize {
         self.places.len()
     }
 
-    /// Bytes of all documents together, header lines not included.
+    /// Returns the length of all documents together, without header lines, in bytes.
     pub fn document_bytes(&self) -> usize {
         self.bytes.len() - self.places.len() * HEADER.len()
     }
 
-    /// Writes the digits of a document into a slot. Each document is a trace of its own.
+    /// Writes the digits of a document into a slot. Each document has its own trace.
     pub fn fill(&mut self, slot: usize, mark: Mark) {
         let places = &self.places[slot];
         let sequence = hexadecimal(mark.sequence);
@@ -194,19 +195,19 @@ impl Wheel {
         }
     }
 
-    /// A datagram.
+    /// Returns a datagram.
     pub fn datagram(&self, slot: usize) -> &[u8] {
         &self.bytes[self.places[slot].datagram.clone()]
     }
 
-    /// Datagrams in a row, one behind the other without a gap.
+    /// Returns consecutive datagrams as one slice without gaps.
     pub fn datagrams(&self, slots: Range<usize>) -> &[u8] {
         let (first, last) = (&self.places[slots.start], &self.places[slots.end - 1]);
         &self.bytes[first.datagram.start..last.datagram.end]
     }
 }
 
-/// The JSON documents among the datagrams of a folder, marks included.
+/// Returns the JSON documents among the datagrams of a folder, with marks.
 fn recorded(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     let mut documents = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -225,7 +226,7 @@ fn recorded(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     Ok(documents)
 }
 
-/// A JSON object with a mark as its first field.
+/// Returns the JSON object with a mark as its first field.
 fn with_mark(object: &[u8]) -> Vec<u8> {
     [b"{".as_slice(), mark_field().as_bytes(), &object[1..]].concat()
 }
@@ -235,7 +236,8 @@ fn mark_field() -> String {
     format!("\"perf\":\"{start}{:0DIGITS$x}-{:0DIGITS$x}\",", 0, 0)
 }
 
-/// A document of a web application with exactly so many bytes; what there is room for.
+/// Returns a document of a web application with exactly `length` bytes. Optional fields are
+/// included if there is room.
 fn document_of(length: usize) -> io::Result<Vec<u8>> {
     let short = concat!(
         r#""name":"shop.example","id":"0000000000000000","#,
@@ -292,7 +294,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/segments")
     }
 
-    /// The JSON of a slot.
+    /// Returns the document of a slot.
     fn document(wheel: &Wheel, slot: usize) -> serde_json::Value {
         let document = wheel.datagram(slot).strip_prefix(HEADER).unwrap();
         serde_json::from_slice(document).unwrap()
@@ -320,7 +322,7 @@ mod tests {
         let document = document(&wheel, 1);
         assert_eq!(document["id"], "000000123456789a");
         assert_eq!(document["trace_id"], "1-67a1b2c3-00000000000000123456789a");
-        // The subsegment keeps its own.
+        // The subsegment keeps its id.
         assert_eq!(document["subsegments"][0]["id"], "00000000000f4240");
     }
 
@@ -369,7 +371,7 @@ mod tests {
         for (slot, &mark) in marks.iter().enumerate() {
             wheel.fill(slot, mark);
         }
-        // As a body has them: escaped, in a list.
+        // In a request's body the documents are escaped strings in a list.
         let body =
             serde_json::to_vec(&[0, 1, 2].map(|slot| {
                 String::from_utf8(wheel.datagram(slot)[HEADER.len()..].to_vec()).unwrap()

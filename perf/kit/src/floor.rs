@@ -1,11 +1,11 @@
-//! The floor: what receiving and uploading cost on this machine when nothing else is done.
+//! The floor: the cost of receiving and uploading on this machine without any other work.
 //!
-//! Woken every 10 ms it takes what waits with `recvmmsg`; for every 50 datagrams it hashes a
-//! ready-made body of 50 documents, writes it over one TLS connection and reads the answer. No
-//! check, no parsing, no escaping, no signature, no account, no memory for what cannot be sent.
-//! The marks of the datagrams are copied into the body, so that the endpoint can count: 44 bytes
-//! each. `with_parsing` looks into each document with the daemon's own parser (simd-json) and
-//! escapes it into the body: the floor of the job as given.
+//! Every 10 ms the floor receives all waiting datagrams with `recvmmsg`. For every 50 datagrams it
+//! hashes a prepared body of 50 documents, sends the body over one TLS connection and reads the
+//! answer. It does not check, parse, escape, sign, count or buffer anything. It copies the mark of
+//! each datagram (44 bytes) into the body, so that the endpoint can count documents. With
+//! `with_parsing` the floor parses each document with the daemon's parser (simd-json) and escapes
+//! it into the body, which is the least that a correct daemon must do.
 
 use super::document::{MARK_BYTES, Mark};
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
@@ -27,10 +27,11 @@ use xrayd::pipeline::batch::escape;
 use xrayd::pipeline::segment::{Parser, split};
 
 const WAKE_INTERVAL: Duration = Duration::from_millis(10);
-/// Wake-ups without a datagram after which what is there leaves, so that nothing seems lost.
+/// Number of wake-ups without a datagram after which the floor sends an incomplete body, so that no
+/// document seems lost.
 const SILENCE: u32 = 100;
 const DOCUMENT_COUNT: usize = 50;
-/// As the daemon asks for with `-m 256`.
+/// The queue size that the daemon requests with `-m 256`.
 const QUEUE_BYTES: usize = 16 << 20;
 const SLOT_COUNT: usize = 64;
 const SLOT_BYTES: usize = 65_536 + 64;
@@ -38,24 +39,24 @@ const SLOT_BYTES: usize = 65_536 + 64;
 const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
 const BODY_END: &[u8] = b"]}";
 
-/// What it needs.
+/// The options of the floor.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it receives.
+    /// Address on which the floor receives.
     pub listen: SocketAddr,
-    /// Where it sends to.
+    /// Address of the endpoint.
     pub endpoint: SocketAddr,
-    /// The endpoint's authority, a PEM file.
+    /// PEM file with the certificate of the endpoint's authority.
     pub authority: PathBuf,
-    /// Whether documents are looked into and escaped.
+    /// Whether documents are parsed and escaped.
     pub with_parsing: bool,
 }
 
-/// Runs until it is killed.
+/// Runs until the process is killed.
 ///
 /// # Errors
 ///
-/// When a socket cannot be opened, or the connection breaks.
+/// Fails if a socket cannot be opened or the connection breaks.
 pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let socket = UdpSocket::bind(options.listen)?;
     let handle = socket2::SockRef::from(&socket);
@@ -93,7 +94,7 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Takes what waits, as much as there are slots for.
+/// Receives waiting datagrams, at most one per slot.
 fn receive(
     socket: &UdpSocket,
     buffers: &mut [u8],
@@ -117,14 +118,15 @@ fn receive(
     }
 }
 
-/// A body of 50 documents: made of the first 50 and then used again, or made anew each time.
+/// A body of 50 documents. It is built from the first 50 documents and then reused, or built for
+/// each request.
 struct Body {
-    /// Room for 50 of the largest; pages that no document reaches are never touched.
+    /// Room for 50 documents of the largest size. Pages that no document reaches are never touched.
     bytes: Vec<u8>,
     length: usize,
-    /// Documents in it.
+    /// Number of documents in the body.
     count: usize,
-    /// Where their marks are, and where they end.
+    /// Places of the documents' marks, and the places where the documents end.
     marks: Vec<usize>,
     ends: Vec<usize>,
     is_made_anew: bool,
@@ -147,7 +149,7 @@ impl Body {
         }
     }
 
-    /// Copies the mark of a datagram; the first 50 come as a whole.
+    /// Copies the mark of a datagram. The first 50 documents are copied as a whole.
     fn add_mark(&mut self, datagram: &[u8]) {
         let Some(mark) = Mark::find(datagram) else { return };
         if self.is_ready {
@@ -161,7 +163,7 @@ impl Body {
         self.marks.push(start + Mark::find(&self.bytes[start..self.length]).unwrap_or_default());
     }
 
-    /// Looks into a document and escapes it.
+    /// Parses a document and escapes it into the body.
     fn add_document(&mut self, parser: &mut Parser, datagram: &[u8]) {
         if let Ok(segment) = parser.parse(datagram) {
             black_box(segment.fields);
@@ -182,7 +184,7 @@ impl Body {
         self.length += text.len();
     }
 
-    /// The whole body.
+    /// Returns the whole body.
     fn finish(&mut self) -> &[u8] {
         if !self.is_ready {
             self.put(BODY_END);
@@ -191,12 +193,12 @@ impl Body {
         &self.bytes[..self.length]
     }
 
-    /// A body of the documents that are there.
+    /// Returns a body with the documents so far.
     fn part(&self) -> Vec<u8> {
         [&self.bytes[..self.ends[self.count - 1]], BODY_END].concat()
     }
 
-    /// Begins the next body.
+    /// Starts the next body.
     fn begin_again(&mut self) {
         self.count = 0;
         if !self.is_ready {
@@ -207,7 +209,7 @@ impl Body {
     }
 }
 
-/// One TLS connection, one request at a time.
+/// One TLS connection with one request at a time.
 struct Upload {
     stream: StreamOwned<ClientConnection, TcpStream>,
     host: SocketAddr,
@@ -252,7 +254,7 @@ impl Upload {
         self.stream.write_all(self.header.as_bytes())?;
         self.stream.write_all(body)?;
         self.stream.flush()?;
-        // The endpoint's answers are short and say their length; one read has them.
+        // The endpoint's answers are short and have a Content-Length; usually one read is enough.
         let mut filled = 0;
         loop {
             let count = self.stream.read(&mut self.answer[filled..])?;
@@ -267,7 +269,7 @@ impl Upload {
     }
 }
 
-/// Whether an answer has all of its body.
+/// Returns whether the answer is complete.
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((header, body)) = text.split_once("\r\n\r\n") else { return false };

@@ -1,11 +1,11 @@
 //! A kit that measures X-Ray daemons side by side: load, endpoint, floor and comparison.
 //!
-//! A daemon is a black box here: a program that takes datagrams on a UDP port and calls an HTTP
-//! endpoint. `perf/README.md` says how to run it and what the numbers mean.
+//! The kit treats a daemon as a black box: a program that receives datagrams on a UDP port and
+//! calls an HTTP endpoint. `perf/README.md` says how to run the kit and what the numbers mean.
 //!
 //! ```text
 //!   sender ──UDP──► a daemon, or floor ──TLS──► endpoint        compare starts them in turn,
-//!   document, pace                              tally           watches them from outside
+//!   document, pace                              tally           measures them from outside
 //!                                                               and writes rows
 //! ```
 

@@ -1,6 +1,6 @@
-//! The command line of the kit; `perf/README.md` says what each part is for.
+//! The command line of the kit. `perf/README.md` describes each command.
 
-#![allow(clippy::print_stdout, reason = "reports are what it is for")]
+#![allow(clippy::print_stdout, reason = "the program prints reports")]
 
 use lexopt::prelude::*;
 use std::error::Error;
@@ -130,7 +130,7 @@ fn serve(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     if let (Some(path), Some(text)) = (authority, &endpoint.authority) {
         std::fs::write(path, text)?;
     }
-    eprintln!("AWS_ENDPOINT_URL_XRAY={}; close standard input to end", endpoint.url());
+    eprintln!("AWS_ENDPOINT_URL_XRAY={}; close standard input to stop", endpoint.url());
     std::io::stdin().read_to_end(&mut Vec::new())?;
     let counts = endpoint.counts();
     let latencies = endpoint.percentiles_us(0, u64::MAX, &[0.5, 0.99, 1.0]);

@@ -1,17 +1,18 @@
-//! When the sender sends how much: bursts of a stated size at even distances.
+//! Decides when the sender sends: bursts of a given size at even intervals.
 //!
-//! Pure arithmetic on nanoseconds. A sender that was held up makes up for a few bursts at once,
-//! and no more: what is beyond that is left out, and the rate that was reached says so. So a load
-//! has no bursts that nobody asked for.
+//! This is arithmetic on nanoseconds only. After a delay the sender sends at most a few bursts at
+//! once and leaves out the rest; the reported rate shows that. So the load has no larger bursts
+//! than requested.
 
-/// Bursts that a late sender sends back to back at most.
+/// The largest number of bursts that a late sender sends at once.
 const CATCH_UP_MAX: u64 = 4;
 
-/// Wake-ups a second that the burst size is chosen for, when nobody names one: a sender that wakes
-/// for each of 50,000 datagrams a second takes a third of a processor from whom it measures.
+/// If no burst size is given, the size is chosen for this many wake-ups a second. A sender that
+/// wakes for each of 50,000 datagrams a second would use a third of a processor that the measured
+/// daemon needs.
 const WAKE_UPS_PER_SECOND: f64 = 2_000.0;
 
-/// Datagrams of a burst where nobody names a number: one by one up to 2,000/s.
+/// Returns the burst size for a rate if none is given: 1 up to 2,000/s.
 pub fn burst_for(rate: f64) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -22,34 +23,34 @@ pub fn burst_for(rate: f64) -> u32 {
     burst.max(1)
 }
 
-/// What to do now.
+/// The next action of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Send a burst.
     Send,
-    /// Nothing until then.
+    /// Wait until this time, in nanoseconds.
     WaitUntil(u64),
 }
 
-/// The timetable of a steady load.
+/// The schedule of a steady load.
 #[derive(Debug, Clone)]
 pub struct Pace {
     interval_ns: f64,
-    /// When the burst of number 0 is due, as far as the timetable was not moved.
+    /// Time at which burst 0 is due. Grows when the schedule is postponed.
     start_ns: u64,
     next: u64,
-    /// Bursts sent back to back, without a wait.
+    /// Number of bursts sent at once, without a wait.
     chain: u64,
-    /// The most of them.
+    /// The maximum of `chain`.
     pub chain_max: u64,
-    /// The most that a burst was late.
+    /// The longest delay of a burst.
     pub late_max_ns: u64,
-    /// How much the timetable was moved because the sender was held up.
+    /// The total time by which the schedule was postponed because the sender was delayed.
     pub held_up_ns: u64,
 }
 
 impl Pace {
-    /// `rate` datagrams a second in bursts of `burst`, from `start_ns` on.
+    /// Creates a schedule of `rate` datagrams a second in bursts of `burst`, from `start_ns` on.
     pub fn new(rate: f64, burst: u32, start_ns: u64) -> Self {
         Self {
             interval_ns: f64::from(burst) * 1e9 / rate,
@@ -62,7 +63,7 @@ impl Pace {
         }
     }
 
-    /// What to do at `now_ns`; a burst that is to be sent is taken as sent.
+    /// Returns the action at `now_ns`. A returned burst counts as sent.
     pub fn step(&mut self, now_ns: u64) -> Step {
         let due_ns = self.start_ns + nanoseconds(self.next as f64 * self.interval_ns);
         if now_ns < due_ns {
@@ -99,7 +100,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// Runs the timetable for a second with a clock that is never late; the times of its bursts.
+    /// Runs the schedule for one second with a clock that is never late. Returns the times of the
+    /// bursts.
     fn times(rate: f64, burst: u32) -> Vec<u64> {
         let mut pace = Pace::new(rate, burst, 0);
         let (mut now, mut times) = (0, Vec::new());
@@ -135,7 +137,8 @@ mod tests {
     fn a_late_sender_makes_up_for_four_bursts_and_leaves_out_the_rest() {
         let mut pace = Pace::new(1_000.0, 1, 0);
         assert_eq!(pace.step(0), Step::Send);
-        // Held up from 0 to 100 ms: the bursts of 97, 98, 99 and 100 ms are sent now.
+        // The sender was delayed from 0 to 100 ms: it now sends the bursts of 97, 98, 99 and 100
+        // ms.
         let now = SECOND / 10;
         let sent = (0..100).take_while(|_| pace.step(now) == Step::Send).count();
         assert_eq!(sent, 4);

@@ -1,10 +1,10 @@
-//! The load: documents over UDP, paced, at once or as fast as the machine can.
+//! The load: documents over UDP at a steady rate, all at once, or as fast as possible.
 //!
-//! The datagrams are made before the start; for each the sender writes digits and reads the clock.
-//! A burst goes out with one `sendmmsg`. With `gso` datagrams of one size in a row go as one
-//! message that the kernel cuts (`UDP_SEGMENT`): cheaper for the sender, but on the loopback
-//! interface all of one message reach the same socket of a group, which no SDK's datagrams do. So
-//! it has to be asked for.
+//! The datagrams are prepared before the start. For each datagram the sender writes digits and
+//! reads the clock. A burst goes out with one `sendmmsg`. With `gso`, consecutive datagrams of one
+//! size are one message that the kernel splits (`UDP_SEGMENT`). This costs the sender less, but on
+//! the loopback interface all datagrams of one message reach the same socket of a group, which does
+//! not happen with datagrams of SDKs. Therefore `gso` is off by default.
 
 use super::clock;
 use super::document::{Mark, Wheel};
@@ -20,84 +20,85 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// Datagrams that are made before the start; a batch is a part of them.
+/// Number of prepared datagrams. A batch is a part of them.
 const SLOT_COUNT: usize = 512;
 
-/// Messages of a system call at most.
+/// The largest number of messages per system call.
 const BATCH_COUNT_MAX: usize = 64;
 
-/// Bytes that a message may have before the kernel cuts it, and pieces that it makes at most.
+/// The largest size of a message before the kernel splits it, and the largest number of datagrams
+/// that result.
 const MESSAGE_BYTES_MAX: usize = 65_000;
 const PIECE_COUNT_MAX: usize = 64;
 
-/// How the documents come.
+/// How documents are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Load {
-    /// So many a second, in bursts of a stated size; 0 is the size that [`burst_for`] names.
+    /// A steady rate in bursts of a given size. Size 0 means the size from [`burst_for`].
     Paced {
         /// Documents a second.
         rate: f64,
-        /// Documents of a burst.
+        /// Documents in a burst.
         burst: u32,
     },
-    /// As fast as it can.
+    /// As fast as possible.
     Flat,
-    /// So many as fast as it can, then the end.
+    /// This many documents as fast as possible; then the sender ends.
     Once(u64),
 }
 
-/// How large documents are.
+/// The size of the documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Size {
-    /// All of one size, in bytes.
+    /// All documents have this size in bytes.
     Fixed(usize),
-    /// Drawn from the datagrams recorded in a folder.
+    /// Documents are drawn from the datagrams recorded in this folder.
     Mix(PathBuf),
 }
 
-/// What to send, and where to.
+/// The options of a sender.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where to.
+    /// Address to send to.
     pub target: SocketAddr,
-    /// How fast.
+    /// Kind of the load.
     pub load: Load,
-    /// How large.
+    /// Size of the documents.
     pub size: Size,
-    /// Sockets; they take turns batch by batch.
+    /// Number of sockets. They are used in turn, one per batch.
     pub socket_count: usize,
-    /// What the mix is drawn with.
+    /// Seed for drawing from the mix.
     pub seed: u64,
-    /// Whether the kernel cuts messages into datagrams.
+    /// Whether the kernel splits messages into datagrams.
     pub gso: bool,
-    /// The number of the first document.
+    /// Number of the first document.
     pub first_sequence: u64,
-    /// Documents at most.
+    /// The largest number of documents to send.
     pub count_max: u64,
 }
 
-/// What was sent.
+/// A report about the sent datagrams.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Datagrams that the kernel took.
+    /// Number of datagrams that the kernel accepted.
     pub sent_count: u64,
-    /// From the first to the last, in seconds.
+    /// Seconds from the first datagram to the last.
     pub seconds: f64,
     /// Datagrams a second.
     pub rate: f64,
-    /// Datagrams of a burst; 0 where it is as fast as it can be.
+    /// Datagrams in a burst; 0 if sent as fast as possible.
     pub burst: u32,
-    /// The most that were sent back to back, without a wait, because the sender was late.
+    /// The largest number of bursts sent at once, without a wait, because the sender was late.
     pub back_to_back_max: u64,
-    /// The most that a burst was late, in microseconds.
+    /// The longest delay of a burst, in microseconds.
     pub late_max_us: f64,
-    /// How much was left out because the sender was held up for too long, in seconds.
+    /// Time whose datagrams were left out because the sender was delayed too long, in seconds.
     pub held_up_s: f64,
-    /// CPU time of the sender, in microseconds a datagram.
+    /// CPU time of the sender, in microseconds per datagram.
     pub cpu_us_each: f64,
 }
 
-/// A sender on a thread of its own.
+/// A sender on its own thread.
 #[derive(Debug)]
 pub struct Sender {
     shared: Arc<Shared>,
@@ -111,11 +112,11 @@ struct Shared {
 }
 
 impl Sender {
-    /// Makes the datagrams and starts to send.
+    /// Prepares the datagrams and starts sending.
     ///
     /// # Errors
     ///
-    /// When a socket cannot be opened or no datagram made.
+    /// Fails if a socket cannot be opened or the datagrams cannot be prepared.
     pub fn start(options: &Options) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let mut line = Line::new(options, Arc::clone(&shared))?;
@@ -125,37 +126,37 @@ impl Sender {
         Ok(Self { shared, thread })
     }
 
-    /// Datagrams that the kernel has taken so far.
+    /// Returns the number of datagrams that the kernel has accepted so far.
     pub fn sent_count(&self) -> u64 {
         self.shared.sent_count.load(Ordering::Relaxed)
     }
 
-    /// Whether it has sent all that it may, or could not go on.
+    /// Returns whether the sender has ended, with all datagrams sent or with an error.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Stops it.
+    /// Stops the sender and returns its report.
     ///
     /// # Errors
     ///
-    /// What ended it before.
+    /// Returns the error that ended the sender, if any.
     pub fn stop(self) -> io::Result<Report> {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.wait()
     }
 
-    /// Waits until it has sent all that it may.
+    /// Waits until all datagrams are sent, and returns the report.
     ///
     /// # Errors
     ///
-    /// What ended it before.
+    /// Returns the error that ended the sender, if any.
     pub fn wait(self) -> io::Result<Report> {
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the sender has panicked")))
     }
 }
 
-/// The sender's thread.
+/// The state of the sender's thread.
 struct Line {
     sockets: Vec<UdpSocket>,
     wheel: Wheel,
@@ -236,7 +237,7 @@ impl Line {
         self.next_sequence >= self.end_sequence || self.shared.is_over.load(Ordering::Relaxed)
     }
 
-    /// Sends `count` documents, or as many as are left.
+    /// Sends `count` documents, or all that are left if these are fewer.
     fn send(&mut self, count: usize) -> io::Result<()> {
         let left = usize::try_from(self.end_sequence - self.next_sequence).unwrap_or(usize::MAX);
         let mut count = count.min(left);
@@ -248,7 +249,7 @@ impl Line {
             }
             let socket = &self.sockets[self.next_socket];
             let taken = send_slots(socket, &self.wheel, slots, self.gso)?;
-            // What was not taken is filled again, with the same numbers.
+            // Datagrams that the kernel did not accept are filled again, with the same numbers.
             self.next_slot = (self.next_slot + taken) % self.wheel.slot_count();
             self.next_socket = (self.next_socket + 1) % self.sockets.len();
             self.next_sequence += taken as u64;
@@ -260,7 +261,7 @@ impl Line {
     }
 }
 
-/// Sends datagrams with one system call; returns how many of them the kernel took.
+/// Sends datagrams with one system call. Returns how many of them the kernel accepted.
 fn send_slots(
     socket: &UdpSocket,
     wheel: &Wheel,
@@ -284,8 +285,8 @@ fn send_slots(
     Ok(runs[..sent].iter().map(ExactSizeIterator::len).sum())
 }
 
-/// Slots in a row of one size: what the kernel cuts by the size of the first. All runs have the
-/// size of the first one, which is one setting of the socket.
+/// Returns runs of consecutive slots with the size of the first slot. The kernel splits the message
+/// of a run by that size, which is one setting of the socket.
 fn runs(wheel: &Wheel, slots: Range<usize>) -> Vec<Range<usize>> {
     let bytes = wheel.datagram(slots.start).len();
     let same = slots.clone().take_while(|&slot| wheel.datagram(slot).len() == bytes).count();

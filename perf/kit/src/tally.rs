@@ -1,22 +1,22 @@
-//! What has arrived: each document once, how late it was, and what came twice.
+//! Counts the documents that arrived, their duplicates and their latencies.
 
 use super::document::Mark;
 
-/// Numbers beyond this are no sender's of ours; the bits for them would take 512 MB.
+/// The kit's sender uses no numbers beyond this. The bits for all numbers below it take 512 MB.
 const SEQUENCE_MAX: u64 = 1 << 32;
 
 /// Counts documents by their marks.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
-    /// A bit for each document.
+    /// One bit for each document.
     seen: Vec<u64>,
-    /// Documents that arrived at least once.
+    /// Number of documents that arrived at least once.
     pub delivered_count: u64,
-    /// Times that a document arrived again.
+    /// Number of repeated arrivals.
     pub duplicate_count: u64,
-    /// Marks that no sender of ours has made.
+    /// Number of marks that the kit's sender cannot have made.
     pub foreign_count: u64,
-    /// From datagram to delivery, in microseconds, in the order of arrival.
+    /// Time from datagram to delivery, in microseconds, in the order of arrival.
     latencies_us: Vec<u32>,
 }
 
@@ -42,8 +42,8 @@ impl Tally {
         self.latencies_us.push(u32::try_from(latency_us).unwrap_or(u32::MAX));
     }
 
-    /// Of the documents that arrived as the `from`-th up to the `to`-th, the latencies in
-    /// microseconds that these shares of them do not exceed.
+    /// Returns the percentiles of the latencies in microseconds, for the documents that arrived as
+    /// number `from` to `to`. Each of `shares` (0 to 1) is one percentile.
     pub fn percentiles_us(&self, from: u64, to: u64, shares: &[f64]) -> Vec<f64> {
         let index =
             |count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(self.latencies_us.len());
@@ -53,8 +53,7 @@ impl Tally {
     }
 }
 
-/// The least of the sorted `numbers` that a share of them does not exceed (nearest rank); NaN of
-/// none.
+/// Returns the percentile of the sorted `numbers` by nearest rank, or NaN if there are none.
 pub fn percentile(numbers: &[u32], share: f64) -> f64 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -100,7 +99,7 @@ mod tests {
         assert_eq!(tally.percentiles_us(0, 100, &[0.5, 0.99, 1.0]), [50.0, 99.0, 100.0]);
         assert_eq!(tally.percentiles_us(90, 100, &[0.5]), [95.0]);
         assert_eq!(tally.percentiles_us(99, u64::MAX, &[0.5]), [100.0]);
-        // A clock that is behind makes no delivery early.
+        // If the clock was behind, the latency is 0 and not negative.
         tally.add(mark(100, 10), 5);
         assert_eq!(tally.percentiles_us(100, 101, &[0.5]), [0.0]);
     }

@@ -1,7 +1,7 @@
-//! The kit with itself: what the sender sends is what a socket gets, and what a client uploads is
-//! what the endpoint counts.
+//! Tests the kit with itself: a socket receives the documents that the sender sends, and the
+//! endpoint counts the documents that a client uploads.
 
-#![allow(clippy::unwrap_used, reason = "a test may end where it finds what it does not expect")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -11,7 +11,7 @@ use xrayd_perf::document::{HEADER, Mark};
 use xrayd_perf::endpoint::{Endpoint, Faults, Options as EndpointOptions};
 use xrayd_perf::sender::{Load, Options, Sender, Size};
 
-/// A socket that waits for seconds and no longer.
+/// Returns a socket whose reads time out after 30 s.
 fn receiver() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -31,23 +31,24 @@ fn options(receiver: &UdpSocket, load: Load) -> Options {
     }
 }
 
-/// The documents of so many datagrams.
+/// Receives this many datagrams and returns their documents.
 fn receive(receiver: &UdpSocket, count: usize) -> Vec<String> {
     let mut buffer = vec![0; 65_536];
     let mut next = || {
-        let length = receiver.recv(&mut buffer).expect("a datagram comes");
-        let document = buffer[..length].strip_prefix(HEADER).expect("it has the header line");
-        String::from_utf8(document.to_vec()).expect("it is text")
+        let length = receiver.recv(&mut buffer).expect("a datagram arrives");
+        let document =
+            buffer[..length].strip_prefix(HEADER).expect("the datagram has the header line");
+        String::from_utf8(document.to_vec()).expect("the document is UTF-8")
     };
     (0..count).map(|_| next()).collect()
 }
 
 fn mark(document: &str) -> Mark {
-    let start = Mark::find(document.as_bytes()).expect("it has a mark");
-    Mark::read(&document.as_bytes()[start..]).expect("it is whole")
+    let start = Mark::find(document.as_bytes()).expect("the document has a mark");
+    Mark::read(&document.as_bytes()[start..]).expect("the mark is complete")
 }
 
-/// Calls the endpoint; the status line of its answer and its body.
+/// Calls the endpoint. Returns the status line and the body of the answer.
 fn call(endpoint: &Endpoint, path: &str, body: &[u8]) -> (String, String) {
     let mut stream = TcpStream::connect(endpoint.address).unwrap();
     let length = body.len();
@@ -59,7 +60,7 @@ fn call(endpoint: &Endpoint, path: &str, body: &[u8]) -> (String, String) {
     stream.write_all(body).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    let (header, body) = answer.split_once("\r\n\r\n").expect("it is an answer");
+    let (header, body) = answer.split_once("\r\n\r\n").expect("the answer has a header and a body");
     (header.lines().next().unwrap_or_default().to_owned(), body.to_owned())
 }
 
@@ -115,11 +116,12 @@ fn recorded_documents_arrive_as_json_of_many_sizes() {
     assert_eq!(sender.wait().unwrap().sent_count, 30);
     let sizes: std::collections::BTreeSet<usize> = documents.iter().map(String::len).collect();
     assert!(sizes.len() > 5, "{sizes:?}");
-    // All of them fit into the smallest queue: on a busy machine nobody may read for a while.
+    // All documents fit into the smallest queue: on a busy machine the test may read late.
     assert!(documents.iter().map(String::len).sum::<usize>() < 60_000);
     for (document, sequence) in documents.iter().zip(0..) {
         assert_eq!(mark(document).sequence, sequence);
-        let parsed: serde_json::Value = serde_json::from_str(document).expect("it is JSON");
+        let parsed: serde_json::Value =
+            serde_json::from_str(document).expect("the document is JSON");
         assert_eq!(parsed["id"], format!("{sequence:016x}"));
     }
 }

@@ -1,24 +1,24 @@
-//! Budgets: what a figure may be at most, or has to be at least (`perf/budgets.toml`).
+//! Budgets: upper and lower limits of figures (`perf/budgets.toml`).
 
 use super::summary::Summary;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// The file.
+/// The content of the budgets file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budgets {
-    /// What a backend may take beyond a limit, as a factor; 1 where it is not named.
+    /// The factor by which a backend may exceed a limit; 1 for a backend that is not listed.
     #[serde(default)]
     slack: BTreeMap<String, f64>,
-    /// Limits for a daemon that gets the queue it asks for.
+    /// Limits for a daemon that gets the queue size it requests.
     privileged: Vec<Budget>,
-    /// Limits for one in a container without privileges.
+    /// Limits for a daemon in a container without privileges.
     confined: Vec<Budget>,
 }
 
-/// A limit. Without `most` and `least` the figure is shown, and nobody has said what it may be.
+/// A limit. Without `most` and `least` the figure is shown but not limited.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Budget {
@@ -26,7 +26,7 @@ struct Budget {
     figure: String,
     most: Option<f64>,
     least: Option<f64>,
-    /// Whether a backend's slack applies.
+    /// Whether a backend's slack applies to this limit.
     #[serde(default = "yes")]
     slack: bool,
 }
@@ -35,7 +35,7 @@ fn yes() -> bool {
     true
 }
 
-/// How a limit was kept.
+/// The result of checking a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Kept,
@@ -45,17 +45,17 @@ enum Verdict {
 }
 
 impl Budgets {
-    /// Reads the file's text.
+    /// Parses the text of the file.
     ///
     /// # Errors
     ///
-    /// When it is no TOML, or has something in it that nobody reads.
+    /// Fails if the text is not TOML or contains an unknown key.
     pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }
 
-    /// Compares a run with the limits of its mode: the table in Markdown, and how many are not
-    /// kept, those that were not measured included.
+    /// Compares a run with the limits of its mode. Returns a table in Markdown and the number of
+    /// exceeded limits; a figure that was not measured counts as exceeded.
     pub fn check(&self, summary: &Summary, daemons: &[&str], mode: &str) -> (String, usize) {
         let budgets = if mode == "confined" { &self.confined } else { &self.privileged };
         let mut text =
@@ -81,7 +81,7 @@ impl Budgets {
     }
 }
 
-/// What a number has to be.
+/// The limit of a number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Limit {
     Most(f64),
@@ -131,7 +131,7 @@ fn judge(measured: Option<f64>, limit: Limit) -> Verdict {
     }
 }
 
-/// A number with as many digits as one can read.
+/// Formats a number with a suitable number of digits.
 fn short(number: f64) -> String {
     let digits = if number.abs() >= 1_000.0 {
         0

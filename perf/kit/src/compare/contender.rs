@@ -1,4 +1,4 @@
-//! A program that takes part, and a run of it.
+//! A contender, and a running contender.
 
 use super::process;
 use crate::endpoint::Endpoint;
@@ -11,39 +11,39 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long it may take to start, and to end.
+/// The longest time that a contender may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often the kernel is asked whether a daemon listens.
 const LISTENING_INTERVAL: Duration = Duration::from_micros(200);
 
-/// What takes part.
+/// The kind of a contender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A daemon: a program and its own arguments.
+    /// A daemon: a program and its arguments.
     Daemon(PathBuf, Vec<String>),
     /// The floor of this kit.
     Floor {
-        /// Whether it parses and escapes.
+        /// Whether the floor parses and escapes documents.
         with_parsing: bool,
     },
 }
 
-/// One that takes part, under a name.
+/// A contender with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contender {
-    /// Its name in rows, tables and plots.
+    /// The name in rows, tables and plots.
     pub name: String,
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
 }
 
 impl Contender {
-    /// The one that `NAME=PROGRAM ARGUMENTS...` describes; arguments have no spaces in them.
+    /// Parses `NAME=PROGRAM ARGUMENTS...`. An argument cannot contain spaces.
     ///
     /// # Errors
     ///
-    /// When there is no name or no such program.
+    /// Fails if the name is missing or the program does not exist.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, command) =
             text.split_once('=').ok_or("give a daemon as NAME=PATH [ARGUMENTS]")?;
@@ -55,7 +55,7 @@ impl Contender {
         Ok(Self { name: name.to_owned(), kind: Kind::Daemon(program, arguments) })
     }
 
-    /// Both floors.
+    /// Returns both floors.
     pub fn floors() -> [Self; 2] {
         [("floor", false), ("floor-parsing", true)].map(|(name, with_parsing)| Self {
             name: name.into(),
@@ -63,12 +63,12 @@ impl Contender {
         })
     }
 
-    /// Whether it is a daemon.
+    /// Returns whether this is a daemon.
     pub fn is_daemon(&self) -> bool {
         matches!(self.kind, Kind::Daemon(..))
     }
 
-    /// The receive backend that it was asked for.
+    /// Returns the requested receive backend.
     pub fn wanted_backend(&self) -> Option<&str> {
         let Kind::Daemon(_, arguments) = &self.kind else { return None };
         let mut words = arguments.iter();
@@ -84,11 +84,11 @@ impl Contender {
         None
     }
 
-    /// Its command as it is written in a row.
+    /// Returns the command as it is written in a row.
     pub fn command_text(&self) -> String {
         match &self.kind {
             Kind::Daemon(program, arguments) => {
-                // The folders are the machine's.
+                // Leave out the folder, which differs between machines.
                 let name = program.file_name().unwrap_or_default().to_string_lossy();
                 std::iter::once(name.as_ref())
                     .chain(arguments.iter().map(String::as_str))
@@ -101,35 +101,36 @@ impl Contender {
     }
 }
 
-/// How it is started.
+/// How a contender is started.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Megabytes (`TotalBufferSizeMB`).
+    /// Memory in megabytes (`TotalBufferSizeMB`).
     pub memory_mb: u64,
-    /// Whether as in a container without privileges; see [`crate::confine`].
+    /// Whether the contender runs as in a container without privileges; see [`crate::confine`].
     pub is_confined: bool,
 }
 
-/// A contender that runs; it is killed with the value.
+/// A running contender. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Where it receives.
+    /// Address on which the contender receives.
     pub udp: SocketAddr,
-    /// From its start until it listened.
+    /// Time from the start until the contender listened.
     pub start_time: Duration,
     folder: TempDir,
 }
 
 impl Running {
-    /// Starts it on free ports, with an environment of its own, and waits until it listens.
+    /// Starts the contender on free ports in a clean environment, and waits until it listens.
     ///
     /// # Errors
     ///
-    /// When it does not listen, with its log, or runs on another backend than it was asked for.
+    /// Fails if the contender does not listen (the error contains its log), or if it runs on
+    /// another backend than requested.
     pub fn start(contender: &Contender, endpoint: &Endpoint, setting: Setting) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
-        // Readable for a user without privileges.
+        // A user without privileges must be able to read the folder.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(folder.path(), open)?;
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
@@ -163,38 +164,38 @@ impl Running {
         Ok(running)
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
+    /// Returns whether the contender has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// All that it has said.
+    /// Returns the whole output.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// The line of its log that says where it listens; empty where it has none.
+    /// Returns the log line that says where the contender listens, or an empty string.
     pub fn start_line(&self) -> String {
         let log = self.log();
         let line = log.lines().find(|line| line.contains("Listening on UDP"));
         line.unwrap_or_default().to_owned()
     }
 
-    /// The receive backend that its start-up line names.
+    /// Returns the receive backend in the start-up line.
     ///
     /// # Errors
     ///
-    /// When it is not the one that was asked for.
+    /// Fails if the backend differs from the requested one.
     pub fn backend(&self, contender: &Contender) -> io::Result<Option<String>> {
         let start = Instant::now();
         let wanted = contender.wanted_backend();
         let mut found = backend_in(&self.start_line());
-        // It listens a little before it says so.
+        // The contender listens shortly before it logs this line.
         while wanted.is_some() && found.is_none() && start.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(5));
             found = backend_in(&self.start_line());
@@ -208,7 +209,8 @@ impl Running {
         }
     }
 
-    /// Ends it with SIGTERM, and kills it when it does not; returns whether it ended in order.
+    /// Stops the contender with SIGTERM, and kills it if it does not end. Returns whether it ended
+    /// in order.
     pub fn stop(&mut self) -> bool {
         let id = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
@@ -232,13 +234,14 @@ impl Drop for Running {
     }
 }
 
-/// The backend that a start-up line of xrayd names.
+/// Returns the backend in a start-up line of xrayd.
 fn backend_in(line: &str) -> Option<String> {
     let rest = line.split_once("receive backend ")?.1;
     Some(rest.split([',', ')']).next()?.to_owned())
 }
 
-/// The command of a contender. A daemon gets a `cfg.yaml` with keys that the original knows too.
+/// Returns the command of a contender. A daemon gets a `cfg.yaml` with keys that the original
+/// daemon also knows.
 fn command(
     contender: &Contender,
     endpoint: &Endpoint,

@@ -1,8 +1,8 @@
-//! One turn of one contender: start it, load it, look at it from outside, end it.
+//! One turn of one contender: start it, load it, measure it from outside, stop it.
 //!
-//! CPU time is counted in a window: from one delivery to another, so that it holds whole requests,
-//! after a while in which connections and buffers are made. It is divided by what was delivered in
-//! the same window.
+//! CPU time is measured in a window that begins after connections are open and buffers have grown.
+//! The window goes from one delivery to another, so that it contains whole requests. The CPU time
+//! is divided by the number of documents delivered in the window.
 
 use super::contender::{Contender, Kind, Running, Setting};
 use super::process::{self, Sleeps};
@@ -17,35 +17,36 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Below this rate a window begins and ends with a delivery; above it a request is nothing.
+/// Up to this rate a window begins and ends with a delivery. At higher rates one request makes no
+/// difference.
 const ALIGN_RATE_MAX: u32 = 5_000;
-/// The longest wait for one: a batch that is not full leaves after a second.
+/// The longest wait for a delivery: a batch that is not full is sent after 1 s.
 const ALIGN_MAX: Duration = Duration::from_millis(1_500);
-/// What a daemon still does when an answer is out.
+/// Time for the daemon to finish its work after an answer.
 const SETTLE: Duration = Duration::from_millis(3);
 
-/// Between two looks at memory.
+/// Time between two readings of memory.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// When nothing has been delivered for so long, nothing will be.
+/// If nothing is delivered for this long, nothing more will be delivered.
 const QUIET: Duration = Duration::from_millis(1_300);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Documents a second in an outage.
+/// Documents a second during an outage.
 const OUTAGE_RATE: f64 = 50_000.0;
-/// How long the service works again after it.
+/// Time that the service works again after an outage.
 const RECOVERY: Duration = Duration::from_secs(4);
 
-/// What does not change between turns.
+/// Settings that are the same for all turns.
 #[derive(Debug, Clone)]
 pub struct Conditions {
-    /// How large documents are.
+    /// Size of the documents.
     pub size: Size,
-    /// Sockets of the sender.
+    /// Number of sockets of the sender.
     pub socket_count: usize,
-    /// What the mix is drawn with.
+    /// Seed for drawing from the mix.
     pub seed: u64,
-    /// Whether the sender has the kernel cut messages.
+    /// Whether the sender lets the kernel split messages into datagrams.
     pub gso: bool,
     /// Whether daemons run as in a container without privileges.
     pub is_confined: bool,
@@ -53,16 +54,16 @@ pub struct Conditions {
     pub is_quick: bool,
 }
 
-/// What a turn has shown.
+/// The result of a turn.
 #[derive(Debug, Clone, Default)]
 pub struct Turn {
-    /// Numbers by name; the unit is in the name.
+    /// Numbers by name. The name contains the unit.
     pub figures: BTreeMap<&'static str, f64>,
-    /// The receive backend that the start-up line names.
+    /// Receive backend in the start-up line.
     pub backend: Option<String>,
     /// The start-up line.
     pub start_line: String,
-    /// Resident memory in megabytes by seconds.
+    /// Resident memory over time: seconds and megabytes.
     pub memory: Vec<(f64, f64)>,
 }
 
@@ -72,7 +73,7 @@ impl Turn {
     }
 }
 
-/// A process and its load at one moment.
+/// The state of a process and its load at one moment.
 struct Look {
     time: Instant,
     cpu_ns: u64,
@@ -99,11 +100,12 @@ impl Look {
     }
 }
 
-/// Runs a turn of any scenario but [`Scenario::Idle`], in which all run at once.
+/// Runs a turn of any scenario except [`Scenario::Idle`], in which all contenders run at the same
+/// time.
 ///
 /// # Errors
 ///
-/// When the contender does not start, ends early or runs on another backend than it was asked for.
+/// Fails if the contender does not start, ends early, or runs on another backend than requested.
 pub fn turn(
     contender: &Contender,
     scenario: Scenario,
@@ -134,7 +136,7 @@ pub fn turn(
         Scenario::Outage => outage(&running, scenario, endpoint, conditions, &mut turn),
         Scenario::Idle | Scenario::Start | Scenario::Binary => Ok(()),
     };
-    // The sender notices it too, and has less to say.
+    // The sender fails in this case too, but its error is less useful.
     if running.has_ended() {
         let (name, log) = (&contender.name, running.log());
         return Err(io::Error::other(format!("{name} has ended early:\n{log}")));
@@ -150,7 +152,8 @@ pub fn turn(
     Ok(turn)
 }
 
-/// A program's size without its symbols; `None` where there is no `strip` (binutils).
+/// Returns the size of a program without its symbols, or `None` if `strip` (binutils) is not
+/// installed.
 fn stripped_bytes(program: &Path) -> io::Result<Option<u64>> {
     let copy = tempfile::NamedTempFile::new()?;
     let status = Command::new("strip").arg("-o").arg(copy.path()).arg(program).status();
@@ -158,7 +161,7 @@ fn stripped_bytes(program: &Path) -> io::Result<Option<u64>> {
     is_stripped.then(|| Ok(fs::metadata(copy.path())?.len())).transpose()
 }
 
-/// Starts a contender and makes sure of its backend.
+/// Starts a contender and checks its backend.
 pub fn start(
     contender: &Contender,
     scenario: Scenario,
@@ -169,12 +172,12 @@ pub fn start(
     let running = Running::start(contender, endpoint, setting)?;
     let backend = running.backend(contender)?;
     let start_line = running.start_line();
-    // The time of day is of no use, and the port is another one each time.
+    // Leave out the time of day and the port, which differ in each turn.
     let start_line = start_line.split_once("receive backend").map_or("", |(_, rest)| rest.trim());
     Ok((running, Turn { backend, start_line: start_line.to_owned(), ..Turn::default() }))
 }
 
-/// A contender that nothing comes to, from the begin of a window.
+/// A contender without load, from the beginning of a window.
 pub struct Idle(Look);
 
 impl Idle {
@@ -182,22 +185,22 @@ impl Idle {
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// Fails if the process no longer exists.
     pub fn begin(running: &Running, endpoint: &Endpoint) -> io::Result<Self> {
         Look::take(running, endpoint, None).map(Self)
     }
 
-    /// Ends it: CPU time, wake-ups and memory.
+    /// Ends the window and records CPU time, wake-ups and memory.
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// Fails if the process no longer exists.
     pub fn end(self, running: &Running, endpoint: &Endpoint, turn: &mut Turn) -> io::Result<()> {
         let (before, after) = (self.0, Look::take(running, endpoint, None)?);
         let seconds = (after.time - before.time).as_secs_f64();
         let cpu_ms = (after.cpu_ns - before.cpu_ns) as f64 / 1e6;
         turn.put("window_s", seconds);
-        // As of a minute, however long the window was.
+        // Scaled to one minute, whatever the length of the window.
         turn.put("idle_cpu_ms_per_minute", cpu_ms * 60.0 / seconds);
         turn.put("wake_ups_per_s", after.sleeps.since(&before.sleeps) as f64 / seconds);
         turn.put("resident_mb", in_megabytes(process::resident(running.id()).now_bytes));
@@ -218,7 +221,7 @@ fn options(running: &Running, conditions: &Conditions, load: Load) -> sender::Op
     }
 }
 
-/// A rate, or as fast as the sender can.
+/// Runs a scenario with a steady rate, or as fast as the sender can send.
 fn steady(
     running: &Running,
     scenario: Scenario,
@@ -256,7 +259,7 @@ fn steady(
     Ok(())
 }
 
-/// What happened in a window.
+/// Records the figures of a window.
 fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     let seconds = (last.time - first.time).as_secs_f64();
     let delivered = (last.counts.delivered_count - first.counts.delivered_count) as f64;
@@ -274,7 +277,7 @@ fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     turn.put("segments_per_request", delivered / requests);
 }
 
-/// What happened from the first document to the last.
+/// Records the figures from the first document to the last.
 fn load_figures(report: &Report, counts: Counts, turn: &mut Turn) {
     turn.put("sent", report.sent_count as f64);
     turn.put("delivered", counts.delivered_count as f64);
@@ -287,7 +290,7 @@ fn load_figures(report: &Report, counts: Counts, turn: &mut Turn) {
     turn.put("sender_held_up_s", report.held_up_s);
 }
 
-/// Documents at once.
+/// Sends documents at once.
 fn burst(
     running: &Running,
     count: u64,
@@ -305,7 +308,7 @@ fn burst(
     Ok(())
 }
 
-/// The service fails until memory is full, then works again without a load.
+/// The service fails until memory is full, then works again without load.
 fn outage(
     running: &Running,
     scenario: Scenario,
@@ -326,7 +329,7 @@ fn outage(
     Ok(())
 }
 
-/// Lets time pass and looks at memory meanwhile.
+/// Waits for `time`, and records the memory meanwhile.
 fn sample(running: &Running, begin: Instant, time: Duration, turn: &mut Turn) {
     let end = Instant::now() + time;
     loop {
@@ -349,7 +352,7 @@ fn wait_for_delivery(endpoint: &Endpoint) {
     thread::sleep(SETTLE);
 }
 
-/// Waits until all is delivered, or nothing more comes.
+/// Waits until all documents are delivered, or until nothing more arrives.
 fn drain(endpoint: &Endpoint, sent_count: u64) {
     let start = Instant::now();
     let (mut count, mut changed) = (endpoint.counts().delivered_count, start);

@@ -1,8 +1,8 @@
-//! Daemons side by side: the same load and the same endpoint, in turn, round by round.
+//! Compares daemons: the same load and the same endpoint for all, in turn, round by round.
 //!
 //! In: contenders and scenarios. Out: rows in a file, tables in Markdown, the check of budgets.
-//! Sender and endpoint are threads of this process; each contender is a process of its own, and
-//! one of them runs at a time (but for the idle ones).
+//! Threads: the sender and the endpoint are threads of this process. Each contender is a separate
+//! process; one of them runs at a time, except in the scenario `idle`.
 
 mod budget;
 mod contender;
@@ -29,42 +29,42 @@ use std::path::PathBuf;
 use std::thread;
 use summary::Summary;
 
-/// What to compare, and how.
+/// The options of a comparison.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Who takes part.
+    /// The contenders.
     pub contenders: Vec<Contender>,
-    /// What is asked of them; all where it is empty.
+    /// The scenarios; empty means all.
     pub scenarios: Vec<Scenario>,
-    /// Rounds; 0 is what each scenario is worth.
+    /// Number of rounds; 0 means the default of each scenario.
     pub round_count: usize,
-    /// A short run that shows where things are; its numbers vary more.
+    /// Whether to make a short run, whose numbers vary more.
     pub is_quick: bool,
-    /// Daemons run as in a container without privileges.
+    /// Whether daemons run as in a container without privileges.
     pub is_confined: bool,
-    /// How large documents are.
+    /// Size of the documents.
     pub size: Size,
-    /// Sockets of the sender.
+    /// Number of sockets of the sender.
     pub socket_count: usize,
-    /// What the mix is drawn with.
+    /// Seed for drawing from the mix.
     pub seed: u64,
-    /// Whether the sender has the kernel cut messages.
+    /// Whether the sender lets the kernel split messages into datagrams.
     pub gso: bool,
-    /// What the endpoint speaks.
+    /// HTTP version of the endpoint.
     pub http: Http,
-    /// A folder that is there; the rows and their summary go into it.
+    /// An existing folder for the rows and their summary.
     pub folder: PathBuf,
-    /// The commit that was built.
+    /// Commit of the measured build.
     pub commit: String,
-    /// The budgets to check.
+    /// File of the budgets to check.
     pub budgets: Option<PathBuf>,
 }
 
-/// Runs all of it; returns the report in Markdown and how many budgets were not kept.
+/// Runs the comparison. Returns the report in Markdown and the number of exceeded budgets.
 ///
 /// # Errors
 ///
-/// When a contender does not run as it was asked to, or a file cannot be written.
+/// Fails if a contender does not run as requested, or if a file cannot be written.
 pub fn run(options: &Options) -> io::Result<(String, usize)> {
     let budgets = options.budgets.as_ref().map(fs::read_to_string).transpose()?;
     let budgets =
@@ -121,7 +121,7 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
     Ok((report, over_count))
 }
 
-/// All daemons at once, with nothing to do: they take nothing from each other.
+/// Runs all daemons at the same time without load: idle daemons do not disturb each other.
 fn idle(
     contenders: &[&Contender],
     endpoint: &Endpoint,
@@ -151,7 +151,7 @@ fn idle(
     Ok(())
 }
 
-/// What the tables are of.
+/// Returns the heading of the report, which describes the run.
 fn heading(options: &Options, summary: &Summary) -> String {
     let size = match &options.size {
         Size::Fixed(bytes) => format!("documents of {bytes} bytes"),

@@ -1,4 +1,4 @@
-//! A process from outside: what the kernel knows of it.
+//! Reads the kernel's data about a process.
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
@@ -7,12 +7,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 
-/// CPU time of a process in nanoseconds, from the scheduler's own accounting: all threads, those
-/// that have ended and io_uring's workers included, exact to the moment of the call.
+/// Returns the CPU time of a process in nanoseconds, from the scheduler's accounting. It includes
+/// all threads, also threads that have ended and io_uring's workers, and is exact at the moment of
+/// the call.
 ///
 /// # Errors
 ///
-/// When the process is gone.
+/// Fails if the process no longer exists.
 pub fn cpu_ns(id: u32) -> io::Result<u64> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(id.cast_signed()))?;
     let time = clock.now()?;
@@ -20,13 +21,14 @@ pub fn cpu_ns(id: u32) -> io::Result<u64> {
     Ok(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0))
 }
 
-/// The same from another side: the threads that live, by `/proc/ID/task/*/schedstat`. A thread
-/// that runs just now is behind by a tick at most.
+/// Returns the CPU time of the live threads in nanoseconds, from `/proc/ID/task/*/schedstat`. For a
+/// running thread the value is behind by at most one tick.
 pub fn schedstat_ns(id: u32) -> u64 {
     tasks(id, "schedstat").filter_map(|(_, text)| first(text)).sum()
 }
 
-/// CPU time of the children that have ended and were waited for, in nanoseconds (`getrusage`).
+/// Returns the CPU time of all child processes that have ended and were waited for, in nanoseconds
+/// (`getrusage`).
 pub fn ended_children_cpu_ns() -> u64 {
     use nix::sys::resource::{UsageWho, getrusage};
     let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return 0 };
@@ -39,12 +41,12 @@ pub fn ended_children_cpu_ns() -> u64 {
         .sum()
 }
 
-/// How often each thread of a process went to sleep of its own accord: each time it is woken again.
+/// How often each thread of a process went to sleep voluntarily. Each sleep ends with a wake-up.
 #[derive(Debug, Clone, Default)]
 pub struct Sleeps(BTreeMap<OsString, u64>);
 
 impl Sleeps {
-    /// Of the threads that live.
+    /// Reads the numbers of the live threads.
     pub fn of(id: u32) -> Self {
         let count = |(thread, text): (_, String)| {
             Some((thread, number(&text, "voluntary_ctxt_switches:")?))
@@ -52,7 +54,7 @@ impl Sleeps {
         Self(tasks(id, "status").filter_map(count).collect())
     }
 
-    /// How many there were since `before`, of the threads that live now.
+    /// Returns the number of sleeps since `before`, of the threads that are alive now.
     pub fn since(&self, before: &Self) -> u64 {
         let known = |thread| before.0.get(thread).copied().unwrap_or(0);
         self.0.iter().map(|(thread, count)| count.saturating_sub(known(thread))).sum()
@@ -62,31 +64,31 @@ impl Sleeps {
 /// Memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resident {
-    /// `VmRSS`.
+    /// Resident memory now (`VmRSS`).
     pub now_bytes: u64,
-    /// `VmHWM`.
+    /// Largest resident memory so far (`VmHWM`).
     pub most_bytes: u64,
 }
 
-/// What memory a process has.
+/// Returns the memory of a process.
 pub fn resident(id: u32) -> Resident {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let bytes = |name: &str| 1024 * number(&status, name).unwrap_or(0);
     Resident { now_bytes: bytes("VmRSS:"), most_bytes: bytes("VmHWM:") }
 }
 
-/// What the kernel knows of the UDP sockets on a port.
+/// The UDP sockets on a port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UdpSockets {
-    /// Sockets on it.
+    /// Number of sockets.
     pub count: u64,
-    /// Datagrams that they have dropped.
+    /// Number of datagrams that these sockets have dropped.
     pub drop_count: u64,
-    /// Bytes that wait, the kernel's overhead included.
+    /// Queued bytes, including the kernel's overhead.
     pub waiting_bytes: u64,
 }
 
-/// Looks at the UDP sockets on a port, of both versions of IP.
+/// Reads the UDP sockets on a port, for IPv4 and IPv6.
 pub fn udp_sockets(port: u16) -> UdpSockets {
     let tables = ["/proc/net/udp", "/proc/net/udp6"].map(fs::read_to_string);
     tables.iter().flatten().fold(UdpSockets::default(), |sum, table| {
@@ -99,8 +101,8 @@ pub fn udp_sockets(port: u16) -> UdpSockets {
     })
 }
 
-/// The sockets on a port in a table of the kernel's: local address, remote address, state, queues
-/// and so on, drops in the end.
+/// Sums the sockets on a port in a table of the kernel. A row has local address, remote address,
+/// state, queues and other columns; the last column is the number of drops.
 fn sockets_in(table: &str, port: u16) -> UdpSockets {
     let end = format!(":{port:04X}");
     let mut sockets = UdpSockets::default();
@@ -118,7 +120,7 @@ fn sockets_in(table: &str, port: u16) -> UdpSockets {
     sockets
 }
 
-/// CPU time of this process's threads of a name, in nanoseconds.
+/// Returns the CPU time of this process's threads with a name, in nanoseconds.
 pub fn own_thread_cpu_ns(name: &str) -> u64 {
     let id = std::process::id();
     let names: BTreeMap<_, _> = tasks(id, "comm").collect();
@@ -127,7 +129,7 @@ pub fn own_thread_cpu_ns(name: &str) -> u64 {
     times.filter_map(|(_, text)| first(text)).sum()
 }
 
-/// A file of each thread of a process, by the thread's id.
+/// Returns a file of each thread of a process, by the thread's id.
 fn tasks(id: u32, name: &'static str) -> impl Iterator<Item = (OsString, String)> {
     let folders = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     folders.filter_map(move |folder| {
@@ -136,7 +138,7 @@ fn tasks(id: u32, name: &'static str) -> impl Iterator<Item = (OsString, String)
     })
 }
 
-/// The first number of a line.
+/// Returns the first number of a line.
 fn first(text: String) -> Option<u64> {
     text.split(' ').next()?.parse().ok()
 }
@@ -180,7 +182,7 @@ mod tests {
         let id = std::process::id();
         let before = cpu_ns(id).unwrap();
         while cpu_ns(id).unwrap() < before + 20_000_000 {}
-        // Other tests may run on threads that have ended: those are in the first alone.
+        // Other tests may run on threads that have ended; only `cpu_ns` includes those.
         assert!(schedstat_ns(id) <= cpu_ns(id).unwrap());
         assert!(schedstat_ns(id) > 10_000_000);
     }

@@ -1,4 +1,4 @@
-//! Rows: one line of JSON for each turn, with all that is needed to tell what it is of.
+//! Rows: one line of JSON for each turn, with all data that identifies the measurement.
 
 use super::contender::Contender;
 use super::machine::{Machine, load_average};
@@ -11,42 +11,42 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// A turn in the results.
+/// The result of a turn as a row.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// When it ended, in seconds since 1970.
+    /// Time of the end of the turn, in seconds since 1970.
     pub time: u64,
-    /// The commit that was built, as the command line says.
+    /// Commit of the measured build, from the command line.
     pub commit: String,
-    /// The kernel's release.
+    /// Release of the kernel.
     pub kernel: String,
-    /// The processors' own name.
+    /// Model name of the processors.
     pub cpu: String,
-    /// Processors that all of them share.
+    /// Number of processors that sender, contender and endpoint share.
     pub processors: usize,
-    /// `net.core.rmem_max`.
+    /// Value of `net.core.rmem_max`.
     pub rmem_max: String,
-    /// The load averages when it ended.
+    /// Load averages at the end of the turn.
     pub load_average: String,
-    /// The contender's name.
+    /// Name of the contender.
     pub contender: String,
-    /// Its program and arguments.
+    /// Program and arguments of the contender.
     pub command: String,
-    /// The receive backend that its start-up line names; asserted where one was asked for.
+    /// Receive backend in the start-up line. If a backend was requested, this is the same one.
     pub backend: Option<String>,
-    /// The rest of its start-up line: receivers, the queue that was granted.
+    /// Rest of the start-up line: receivers and granted queue size.
     pub start_line: String,
     /// `privileged` or `confined`.
     pub mode: &'static str,
-    /// The scenario's name.
+    /// Name of the scenario.
     pub scenario: String,
-    /// Counted from 0.
+    /// Number of the round, from 0.
     pub round: usize,
-    /// What was the same for all.
+    /// Parameters that are the same for all contenders.
     pub parameters: BTreeMap<&'static str, serde_json::Value>,
-    /// What was seen; the unit is in the name.
+    /// Measured figures. The name contains the unit.
     pub figures: BTreeMap<&'static str, f64>,
-    /// Seconds and resident megabytes, where memory is what it is about.
+    /// Memory over time (seconds and resident megabytes), for scenarios that record it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory: Vec<(f64, f64)>,
 }
@@ -62,11 +62,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A new file at `path`.
+    /// Creates a file at `path`.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// Fails if the file cannot be created.
     pub fn create(
         path: &Path,
         commit: &str,
@@ -93,11 +93,11 @@ impl Writer {
         })
     }
 
-    /// Adds a turn; returns its row.
+    /// Adds a turn, and returns its row.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// Fails if the row cannot be written.
     pub fn write(
         &mut self,
         contender: &Contender,
@@ -134,14 +134,14 @@ impl Writer {
     }
 }
 
-/// The word for it in rows and budgets.
+/// Returns the name of the mode in rows and budgets.
 pub fn mode(is_confined: bool) -> &'static str {
     if is_confined { "confined" } else { "privileged" }
 }
 
 #[cfg(test)]
 impl Row {
-    /// A row with these figures.
+    /// Returns a row with these figures.
     pub fn example(
         contender: &str,
         scenario: &str,

@@ -1,42 +1,43 @@
-//! What is asked of each contender, and how long it takes.
+//! The scenarios, and their durations.
 
 use std::time::Duration;
 
-/// Megabytes that a daemon gets (`-m 256`), where a scenario is not about a small queue.
+/// Memory of a daemon in megabytes (`-m 256`), except in scenarios about small queues.
 const MEMORY_MB: u64 = 256;
 
-/// A question.
+/// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
-    /// Documents at a steady rate a second.
+    /// A steady load with this many documents a second.
     Rate(u32),
-    /// As fast as the sender can.
+    /// A load that is as fast as the sender can send.
     Flat,
-    /// So many at once, with so many megabytes of buffer for each socket.
+    /// A number of documents at once, with a given buffer for each socket.
     Burst {
-        /// Documents.
+        /// Number of documents.
         count: u64,
-        /// Megabytes; a daemon of ours asks for an eighth of its memory as its sockets' buffers.
+        /// Buffer of a socket in megabytes; xrayd requests an eighth of its memory as socket
+        /// buffers.
         socket_mb: u64,
     },
-    /// The service fails while documents come, until memory is full.
+    /// The service fails under load until memory is full.
     Outage,
-    /// Nothing comes.
+    /// There is no load.
     Idle,
-    /// From its start until it listens.
+    /// The time from the start until the daemon listens.
     Start,
-    /// The program's file.
+    /// The size of the program's file.
     Binary,
 }
 
-/// Sockets that a daemon of ours opens at most, one a processor.
+/// The largest number of sockets that xrayd opens; it opens one per processor.
 const SOCKET_COUNT_MAX: usize = 16;
 
-/// Bursts into socket buffers of 1 MB and 4 MB, as they are asked for: the kernel counts double.
+/// Bursts into socket buffers with a requested size of 1 MB and 4 MB. The kernel counts double.
 const BURST_SMALL: Scenario = Scenario::Burst { count: 1_000, socket_mb: 1 };
 const BURST_LARGE: Scenario = Scenario::Burst { count: 20_000, socket_mb: 4 };
 
-/// All of them, in the order of a run.
+/// All scenarios, in the order of a run.
 pub const ALL: [Scenario; 12] = [
     Scenario::Binary,
     Scenario::Start,
@@ -53,7 +54,7 @@ pub const ALL: [Scenario; 12] = [
 ];
 
 impl Scenario {
-    /// Its name in rows, in budgets and on the command line.
+    /// Returns the name in rows, in budgets and on the command line.
     pub fn name(self) -> String {
         match self {
             Self::Rate(rate) => format!("rate-{rate}"),
@@ -66,14 +67,14 @@ impl Scenario {
         }
     }
 
-    /// The one of a name; `rate-N` with any number.
+    /// Returns the scenario with this name. `rate-N` accepts any N above 0.
     pub fn parse(name: &str) -> Option<Self> {
         let rate = name.strip_prefix("rate-").and_then(|rate| rate.parse().ok());
         let rate = rate.filter(|&rate| rate > 0).map(Self::Rate);
         rate.or_else(|| ALL.into_iter().find(|scenario| scenario.name() == name))
     }
 
-    /// Megabytes that a daemon gets.
+    /// Returns the memory of a daemon in megabytes.
     pub fn memory_mb(self) -> u64 {
         match self {
             Self::Burst { socket_mb, .. } => {
@@ -84,12 +85,12 @@ impl Scenario {
         }
     }
 
-    /// Whether the floors take part.
+    /// Returns whether the floors take part.
     pub fn has_floor(self) -> bool {
         matches!(self, Self::Rate(_) | Self::Flat)
     }
 
-    /// Times that each contender has its turn.
+    /// Returns the number of turns of each contender.
     pub fn round_count(self, is_quick: bool) -> usize {
         let (full, quick) = match self {
             Self::Rate(_) | Self::Flat => (3, 1),
@@ -99,7 +100,7 @@ impl Scenario {
         if is_quick { quick } else { full }
     }
 
-    /// How long it runs before it is measured, and how long it is measured.
+    /// Returns the time before the measurement, and the time of the measurement.
     pub fn times(self, is_quick: bool) -> (Duration, Duration) {
         let milliseconds = match (self, is_quick) {
             (Self::Rate(..=500), false) => (3_000, 10_000),
@@ -107,7 +108,8 @@ impl Scenario {
             (Self::Idle, false) => (2_000, 60_000),
             (Self::Idle, true) => (2_000, 8_000),
             (Self::Outage, _) => (0, 7_000),
-            // What a wake-up costs varies more than what a segment does.
+            // The CPU time of a wake-up varies more than that of a segment, so low rates are
+            // measured longer.
             (Self::Rate(..=5_000), false) => (2_000, 8_000),
             (Self::Rate(..=5_000), true) => (1_500, 4_000),
             (_, false) => (2_000, 5_000),
@@ -117,7 +119,7 @@ impl Scenario {
     }
 }
 
-/// The order of a round: each begins with another one, so that nobody always comes first.
+/// Returns the order of the contenders in a round. Each round begins with a different contender.
 pub fn order(count: usize, round: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |index| (index + round) % count)
 }

@@ -1,11 +1,11 @@
-//! Many turns as one number, and the numbers as tables.
+//! Combines many turns into one number, and formats the numbers as tables.
 
 use super::row::Row;
 use std::fmt::Write;
 
-/// What the tables over rates show: figure, heading, digits behind the point.
+/// Columns of the tables for rates: figure, heading, decimal places.
 const RATE_COLUMNS: [(&str, &str, usize); 10] = [
-    ("cpu_us_per_segment", "CPU us a segment", 2),
+    ("cpu_us_per_segment", "CPU us per segment", 2),
     ("floor_ratio", "x floor", 2),
     ("floor_parsing_ratio", "x floor with parsing", 2),
     ("delivered_per_s", "delivered /s", 0),
@@ -34,14 +34,14 @@ const OTHER_COLUMNS: [(&str, &str, usize); 11] = [
 /// All rows of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
-    /// In the order of the run.
+    /// The rows in the order of the run.
     pub rows: Vec<Row>,
 }
 
 impl Summary {
-    /// One number of all rounds: the worst where it is about losses or memory, else the median.
-    /// `floor_ratio` and `floor_parsing_ratio` divide the CPU time a segment by that of the floor
-    /// in the same round.
+    /// Returns one number for all rounds: the worst round for losses and memory, the median for all
+    /// other figures. `floor_ratio` and `floor_parsing_ratio` divide the CPU time per segment by
+    /// that of the floor in the same round.
     pub fn figure(&self, scenario: &str, contender: &str, figure: &str) -> Option<f64> {
         let numbers = match figure {
             "floor_ratio" => self.ratios(scenario, contender, "floor"),
@@ -58,19 +58,19 @@ impl Summary {
         }
     }
 
-    /// Names of scenarios, in the order of the run.
+    /// Returns the names of the scenarios, in the order of the run.
     pub fn scenarios(&self) -> Vec<&str> {
         in_order(self.rows.iter().map(|row| row.scenario.as_str()))
     }
 
-    /// Names of contenders, sorted.
+    /// Returns the names of the contenders, sorted.
     pub fn contenders(&self) -> Vec<&str> {
         let mut names = in_order(self.rows.iter().map(|row| row.contender.as_str()));
         names.sort_unstable();
         names
     }
 
-    /// The backend that a contender runs on.
+    /// Returns the backend that a contender runs on.
     pub fn backend(&self, contender: &str) -> Option<&str> {
         let mut rows = self.rows.iter().filter(|row| row.contender == contender);
         rows.find_map(|row| row.backend.as_deref())
@@ -89,7 +89,7 @@ impl Summary {
         self.of(scenario, contender).filter_map(ratio).collect()
     }
 
-    /// The tables in Markdown.
+    /// Returns the tables in Markdown.
     pub fn tables(&self) -> String {
         let has_floor = |name: &&str| name.starts_with("rate-") || *name == "flat";
         let (steady, other): (Vec<&str>, _) = self.scenarios().into_iter().partition(has_floor);
@@ -129,7 +129,7 @@ impl Summary {
     }
 }
 
-/// The middle one; of an even number the mean of the middle two.
+/// Returns the median. For an even count, this is the mean of the middle two numbers.
 pub fn median(mut numbers: Vec<f64>) -> Option<f64> {
     numbers.sort_by(f64::total_cmp);
     let middle = numbers.len() / 2;
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_ratio_is_to_the_floor_of_the_same_round() {
-        // The machine was half as fast in the second round.
+        // In this example the machine is half as fast in the second round.
         let rows = [("floor", 0, 2.0), ("a", 0, 3.0), ("a", 1, 6.0), ("floor", 1, 4.0)];
         let summary = summary(&rows);
         assert_eq!(summary.figure("rate-100", "a", "floor_ratio"), Some(1.5));
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_table_has_a_row_for_each_that_took_part_and_no_empty_column() {
         let text = summary(&[("a", 0, 3.0), ("b", 0, 7.0)]).tables();
-        let expected = "| | | CPU us a segment |\n|---|---|---|\n\
+        let expected = "| | | CPU us per segment |\n|---|---|---|\n\
                         | rate-100 | a | 3.00 |\n| rate-100 | b | 7.00 |\n\n";
         assert_eq!(text, expected);
     }

@@ -1,9 +1,9 @@
-//! An X-Ray endpoint that answers at once and knows each document that it has taken.
+//! An X-Ray endpoint that answers at once and recognises each document by its number.
 //!
-//! One thread. A body is looked through for marks as its pieces come; nothing is kept of it and
-//! nothing parsed, so that the endpoint costs little of the processors that it shares with the
-//! daemon. Signatures are not verified. A document counts when its request is answered with
-//! success. Faults are drawn for each request.
+//! Thread: one. The endpoint searches each piece of a body for marks as it arrives. It stores and
+//! parses nothing, so that it uses little of the processors that it shares with the daemon.
+//! Signatures are not verified. A document counts when its request is answered with success. Faults
+//! are drawn at random for each request.
 
 mod tls;
 
@@ -29,48 +29,48 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// Windows of HTTP/2 that never hold a sender up on a loopback interface.
+/// HTTP/2 windows that are large enough to never delay the client on a loopback interface.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
-/// One rule, so that a client that samples has something to sample by.
+/// One sampling rule, so that clients that sample get a valid answer.
 const SAMPLING_RULES: &str = r#"{"SamplingRuleRecords":[{"SamplingRule":{"RuleName":"Default",
 "RuleARN":"arn:aws:xray:us-east-1:111122223333:sampling-rule/Default","Priority":10000,"Version":1,
 "FixedRate":0.05,"ReservoirSize":1,"ServiceName":"*","ServiceType":"*","Host":"*","HTTPMethod":"*",
 "URLPath":"*","ResourceARN":"*","Attributes":{}},"CreatedAt":0,"ModifiedAt":0}],"NextToken":null}"#;
 
-/// What goes wrong with a request.
+/// Faults of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Faults {
-    /// How long an answer takes.
+    /// Time until an answer.
     pub delay: Duration,
-    /// The share of requests that are throttled (429).
+    /// Share of requests that are throttled (429), from 0 to 1.
     pub throttled_share: f64,
-    /// The share that fails with 503, of those that are not throttled.
+    /// Share of the requests that are not throttled which fail with 503, from 0 to 1.
     pub failed_share: f64,
 }
 
-/// How it serves.
+/// The options of an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Where it listens; port 0 takes a free one.
+    /// Address to listen on. Port 0 chooses a free port.
     pub address: SocketAddr,
-    /// `None` is without TLS, and either HTTP by what the client begins with.
+    /// HTTP version over TLS. `None` means without TLS; the client then chooses the HTTP version.
     pub tls: Option<Http>,
-    /// What faults are drawn with.
+    /// Seed for drawing faults.
     pub seed: u64,
-    /// What goes wrong.
+    /// Faults of the endpoint.
     pub faults: Faults,
 }
 
-/// What has come so far.
+/// The counters of the endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Documents that were taken.
+    /// Documents that were accepted for the first time.
     pub delivered_count: u64,
-    /// Documents that were taken again.
+    /// Documents that were accepted again.
     pub duplicate_count: u64,
-    /// Marks of no sender of ours.
+    /// Marks that the kit's sender cannot have made.
     pub foreign_count: u64,
     /// Requests that were answered with success.
     pub request_count: u64,
@@ -80,9 +80,9 @@ pub struct Counts {
     pub failed_count: u64,
     /// Calls of `PutTelemetryRecords`.
     pub telemetry_count: u64,
-    /// Connections.
+    /// Accepted connections.
     pub connection_count: u64,
-    /// Bytes of bodies.
+    /// Bytes of all bodies.
     pub body_bytes: u64,
 }
 
@@ -94,23 +94,23 @@ struct State {
     random: fastrand::Rng,
 }
 
-/// A running endpoint; it ends with the value.
+/// A running endpoint. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Where it listens.
+    /// Address that the endpoint listens on.
     pub address: SocketAddr,
-    /// The certificate of its authority as PEM, where it speaks TLS.
+    /// Certificate of the endpoint's authority as PEM, if the endpoint uses TLS.
     pub authority: Option<String>,
     state: Arc<Mutex<State>>,
     _running: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Endpoint {
-    /// Starts it on a thread named `endpoint`.
+    /// Starts the endpoint on a thread named `endpoint`.
     ///
     /// # Errors
     ///
-    /// When the port is taken, or no key can be made.
+    /// Fails if the port is in use or no key can be created.
     pub fn start(options: Options) -> io::Result<Self> {
         let (acceptor, authority) = match options.tls {
             None => (None, None),
@@ -142,13 +142,13 @@ impl Endpoint {
         Ok(Self { address, authority, state, _running: running })
     }
 
-    /// Its address for a daemon.
+    /// Returns the URL for a daemon.
     pub fn url(&self) -> String {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
-    /// What has come since the start or the last [`reset`](Self::reset).
+    /// Returns the counters since the start or the last [`reset`](Self::reset).
     pub fn counts(&self) -> Counts {
         let state = lock(&self.state);
         Counts {
@@ -159,13 +159,13 @@ impl Endpoint {
         }
     }
 
-    /// See [`Tally::percentiles_us`].
+    /// Returns percentiles of latencies; see [`Tally::percentiles_us`].
     pub fn percentiles_us(&self, from: u64, to: u64, shares: &[f64]) -> Vec<f64> {
-        // The copy is made while nothing is measured any more.
+        // This copies all latencies, so it is called after the measurement.
         lock(&self.state).tally.percentiles_us(from, to, shares)
     }
 
-    /// Begins to count anew, and has other faults from now on.
+    /// Resets the counters and sets the faults.
     pub fn reset(&self, faults: Faults) {
         let mut state = lock(&self.state);
         (state.tally, state.counts, state.faults) = (Tally::default(), Counts::default(), faults);
@@ -186,7 +186,7 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc
             match acceptor {
                 None => serve(stream, state).await,
                 Some(acceptor) => {
-                    // An error is a client that does not trust the certificate.
+                    // This fails if the client does not trust the certificate.
                     if let Ok(stream) = acceptor.accept(stream).await {
                         serve(stream, state).await;
                     }
@@ -196,7 +196,7 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc
     }
 }
 
-/// Serves a connection until the client ends it.
+/// Serves a connection until the client closes it.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     state: Arc<Mutex<State>>,
@@ -208,7 +208,7 @@ async fn serve(
         .http2()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    // An error is a connection that the client has broken, or one that is no HTTP.
+    // This fails if the client breaks the connection or does not speak HTTP.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -241,7 +241,7 @@ async fn answer(
     }
 }
 
-/// Takes the documents of a request, or fails it.
+/// Accepts the documents of a request, or fails the request.
 async fn take(state: &Mutex<State>, marks: &[Mark], body_bytes: u64) -> Response<Full<Bytes>> {
     let (delay, is_throttled, is_failed) = {
         let mut state = lock(state);

@@ -1,4 +1,4 @@
-//! A certificate authority for one run, and what the endpoint shows of it.
+//! Creates a certificate authority for one run, and the TLS configuration of the endpoint.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -6,20 +6,20 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::error::Error;
 use std::sync::Arc;
 
-/// What the endpoint speaks over TLS.
+/// The HTTP version that the endpoint speaks over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
-    /// HTTP/1.1 alone, as the service does.
+    /// HTTP/1.1 only, as the real service.
     One,
-    /// HTTP/2, and HTTP/1.1 with those who know nothing else (the floor).
+    /// HTTP/2, and HTTP/1.1 for clients that only speak that (the floor).
     Two,
 }
 
-/// The server's side for 127.0.0.1, and the authority's certificate as PEM.
+/// Returns the TLS configuration of a server on 127.0.0.1, and the authority's certificate as PEM.
 ///
 /// # Errors
 ///
-/// When no key can be made.
+/// Fails if no key can be created.
 pub fn server(http: Http) -> Result<(ServerConfig, String), Box<dyn Error + Send + Sync>> {
     let mut parameters = CertificateParams::new(Vec::new())?;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
