@@ -41,7 +41,7 @@ fn lost(outcomes: &[Outcome]) -> u64 {
 fn print_costs(title: &str, setups: &[Setup], all: &[Vec<Outcome>]) -> Vec<f64> {
     println!("### {title}\n");
     println!(
-        "| | queue granted | us per datagram, median | least to most | lost |\n|---|---|---|---|---|"
+        "| | queue granted | us per datagram, median | minimum to maximum | lost |\n|---|---|---|---|---|"
     );
     let mut medians = Vec::new();
     for (setup, outcomes) in setups.iter().zip(all) {

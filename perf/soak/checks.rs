@@ -38,7 +38,7 @@ pub fn all(run: &Run) -> Vec<Check> {
     let (account, tally) = (&run.account, &run.tally);
     let get = |name: &str| account.get(name);
 
-    let numbers = format!("{}, log clean: {}", run.exit, run.complaints.is_empty());
+    let numbers = format!("{}, clean log: {}", run.exit, run.complaints.is_empty());
     check("the daemon ends in order", run.is_success && run.complaints.is_empty(), numbers);
 
     let came = get("received") + get("replayed");

@@ -1,6 +1,6 @@
-"""What the tests share: images, a network, an endpoint in a container and daemons beside it.
+"""Fixtures of the container tests: images, a network, a service in a container, and daemons.
 
-In: FOLDER for all that podman makes; RUST_FOLDER, CARGO_HOME and PROFILE for the build.
+In: FOLDER for all data of podman; RUST_FOLDER, CARGO_HOME and PROFILE for the build.
 tests/container/run sets them. Out: fixtures.
 """
 
@@ -17,7 +17,7 @@ from podman import Podman, machine_mounts, python_mounts, volumes
 from processes import PATIENCE_SECONDS
 from skipping import pytest_terminal_summary  # noqa: F401
 
-#: The least that a scheduler may ask of a container.
+#: The strictest restrictions that a scheduler may put on a container.
 HARDENED = [
     "--read-only",
     "--read-only-tmpfs=false",
@@ -28,14 +28,14 @@ HARDENED = [
     "--memory-swap=64m",
 ]
 
-#: What the sandbox accepts, known to everybody: src/daemon/sandbox.rs.
+#: The credentials that the sandbox accepts; they are public: src/daemon/sandbox.rs.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "xrayd-sandbox",
     "AWS_SECRET_ACCESS_KEY": "xrayd-sandbox-secret",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
-#: What the endpoint is called: by the server of names, and by a file of them.
+#: The names of the endpoint: one for the name server, one for a hosts file.
 NAMES = ["endpoint", "service"]
 
 IMAGE = "xrayd"
@@ -49,7 +49,7 @@ def pytest_configure():
 
 @pytest.fixture(scope="session")
 def podman():
-    """podman with a store of its own, and images of this machine's programs in it."""
+    """podman with its own store, which contains images made of this machine's programs."""
     podman = Podman(Path(os.environ["FOLDER"]))
     podman.build_base(MACHINE)
     podman.build_base("docker.io/library/rust:1-bookworm")
@@ -62,13 +62,13 @@ def podman():
 
 @pytest.fixture(scope="session")
 def image(podman):
-    """The image."""
+    """The name of the image."""
     podman.build(IMAGE)
     return IMAGE
 
 
 def environment(variables):
-    """Flags for variables."""
+    """Returns the flags for variables."""
     return [f"--env={name}={value}" for name, value in variables.items()]
 
 
@@ -82,11 +82,11 @@ class Endpoint:
         self.address = network["IPAddress"]
 
     def traces(self):
-        """A summary of each trace that it has."""
+        """Returns a summary of each trace."""
         return self._get("/traces")
 
     def documents(self, trace_id):
-        """The documents of a trace."""
+        """Returns the documents of a trace."""
         return self._get(f"/traces/{trace_id}")["documents"]
 
     def _get(self, path):
@@ -98,7 +98,7 @@ class Endpoint:
 
 @pytest.fixture
 def containers(podman, image):
-    """Starts containers on the network of the tests; they end with the test."""
+    """Starts containers on the network of the tests. They end with the test."""
     with ExitStack() as running:
 
         def start(*arguments, name=None):
@@ -110,14 +110,16 @@ def containers(podman, image):
 
 @pytest.fixture
 def endpoint(containers):
-    """A service without a trace, by the name of `endpoint`."""
+    """A service without traces, with the host name `endpoint`."""
     command = ["sandbox", *(f"--allow-host={name}" for name in NAMES)]
     return Endpoint(containers("--network-alias=endpoint", *HARDENED, IMAGE, *command))
 
 
 @pytest.fixture
 def start_daemon(containers):
-    """Starts the image as tightly as can be, with flags for podman and words for ECS' command."""
+    """Starts the image with the strictest restrictions, with flags for podman and an ECS-like
+    command.
+    """
 
     def start(*flags, command=("-n", "eu-west-1", "-o"), url="http://endpoint:2000", **variables):
         variables = CREDENTIALS | {"AWS_ENDPOINT_URL_XRAY": url} | variables
@@ -130,7 +132,7 @@ def start_daemon(containers):
 
 @pytest.fixture
 def emit(containers):
-    """Has the X-Ray SDK for Python send segments from a container of its own."""
+    """Makes the X-Ray SDK for Python send segments from its own container."""
 
     def emit(daemon_address, *described):
         program = Path(__file__).parents[1] / "python" / "emit.py"

@@ -1,22 +1,22 @@
-"""A machine with systemd, in a container: what packages are installed on.
+"""A machine with systemd, in a container, on which packages are installed.
 
-In: a podman that has the image. Out: commands run on it, and what its service does.
+In: a podman that has the image. Out: commands run on the machine, and the state of its service.
 """
 
 from processes import wait_for
 
 IMAGE = "machine-with-systemd"
 
-#: Enough for systemd to put services into sandboxes; the kernel's settings stay out of reach.
+#: The rights that systemd needs to put services into sandboxes; kernel settings stay read-only.
 FLAGS = ["--systemd=always", "--cap-add=all", "--security-opt=seccomp=unconfined"]
 
-#: What a running machine changes by itself, and what dpkg and rpm keep of their own work.
+#: Paths that a running machine changes by itself, and paths in which dpkg and rpm keep their data.
 CHANGING = "/dev /packages /proc /root /run /sys /tmp /var/backups /var/cache /var/lib/dpkg"
 CHANGING += " /var/lib/rpm /var/lib/systemd /var/log/apt /var/log/dpkg.log /var/log/journal /var/tmp"
 
 
 class Machine:
-    """One that has booted."""
+    """A machine that has booted."""
 
     def __init__(self, podman, folder):
         self._podman = podman
@@ -33,7 +33,9 @@ class Machine:
         self._podman("rm", "--force", "--time", "0", self._name)
 
     def run(self, *command, okay=True):
-        """Runs a command there; returns what it printed, or whether it succeeded."""
+        """Runs a command on the machine. Returns its output, or with `okay=None` whether it
+        succeeded.
+        """
         return self._podman("exec", self._name, *command, okay=okay)
 
     def write(self, path, text):
@@ -41,28 +43,30 @@ class Machine:
         self.run("sh", "-c", 'mkdir -p "$(dirname "$1")"; printf %s "$2" >"$1"', "sh", path, text)
 
     def read(self, path):
-        """The text of a file."""
+        """Returns the text of a file."""
         return self.run("cat", path)
 
     def service(self, *names):
-        """Properties of the daemon's service."""
+        """Returns properties of the daemon's service."""
         lines = self.run("systemctl", "show", "xray", "--property", ",".join(names)).splitlines()
         values = dict(line.split("=", 1) for line in lines)
         return [values[name] for name in names]
 
     def log(self):
-        """What systemd and the daemon say, for a test that fails."""
+        """Returns the logs of systemd and the daemon, for a failing test."""
         command = "systemctl status xray; journalctl --unit xray; cat /var/log/xray/xray.log"
         return self.run("sh", "-c", command + "; true")
 
     def wait_for_service(self):
-        """Waits until the service runs, and returns its process."""
+        """Waits until the service runs, and returns the id of its process."""
         wait_for(lambda: self.service("ActiveState") == ["active"], self.log)
         [process] = self.service("MainPID")
         return process
 
     def files(self):
-        """Every path that neither the machine nor the package managers change by themselves."""
+        """Returns every path that neither the machine nor the package managers change by
+        themselves.
+        """
         prune = [word for path in CHANGING.split() for word in ("-path", path, "-o")]
         found = self.run("find", "/", "(", *prune[:-1], ")", "-prune", "-o", "-print")
         accounts = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
@@ -71,7 +75,7 @@ class Machine:
 
 
 def original(folder):
-    """Stand-ins for the original's packages: its name, its paths, its service."""
+    """Builds stand-ins for the original's packages: the same name, paths and service."""
     root = folder / "original"
     (root / "DEBIAN").mkdir(parents=True)
     files = {

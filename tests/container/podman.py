@@ -1,8 +1,8 @@
-"""podman with a store, a configuration and networks of its own.
+"""podman with its own store, configuration and networks.
 
-In: a folder for all of that, and commands. Out: images, and containers as children of the test,
-whose lines can be waited for. The process must have a network namespace to itself, as
-tests/container/run gives it one.
+In: a folder for this data, and commands. Out: images, and containers as children of the test, whose
+log lines a test can wait for. The process must have its own network namespace, which
+tests/container/run provides.
 """
 
 import json
@@ -16,8 +16,8 @@ from processes import Child
 
 ROOT = Path(__file__).parents[2]
 
-#: runc rather than crun, and no raised limits: both fail where the tests run in a container
-#: themselves.
+#: runc instead of crun, and no raised limits: both crun and raised limits fail if the tests run in
+#: a container.
 CONFIGURATION = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -30,8 +30,8 @@ network_backend = "netavark"
 network_config_dir = "{folder}/networks"
 """
 
-#: What the images that the Dockerfile starts from are here: folders for this machine's own
-#: programs, which are mounted. The compiler, a shell and Python are then those of the tests.
+#: The base images of the Dockerfile are replaced by empty folders, onto which this machine's
+#: programs are mounted. The compiler, a shell and Python then come from this machine.
 BASE = """
 FROM scratch
 COPY root /
@@ -40,7 +40,7 @@ ENV PATH=/opt/rust/bin:/usr/bin:/bin CARGO_HOME=/cargo CARGO_NET_OFFLINE=true
 
 
 class Podman:
-    """Commands, in the store of one folder."""
+    """Runs commands of podman with the store of one folder."""
 
     def __init__(self, folder):
         self._folder = folder
@@ -57,7 +57,7 @@ class Podman:
         self._command += ["--tmpdir", folder / "libpod"]
 
     def __call__(self, *arguments, okay=True):
-        """Runs a command; returns what it printed, or with `okay=None` whether it succeeded."""
+        """Runs a command. Returns its output, or with `okay=None` whether it succeeded."""
         result = subprocess.run(
             [*self._command, *arguments],
             cwd=ROOT,
@@ -72,11 +72,12 @@ class Podman:
         return result.stdout.strip()
 
     def child(self, *arguments):
-        """A command that goes on beside the test."""
+        """Starts a command that runs beside the test."""
         return Child([*self._command, *arguments], ROOT, **self._environment)
 
     def build_base(self, name):
-        """Makes an image of this machine's programs; `machine_mounts` has to go with it."""
+        """Builds an image of this machine's programs; run it with the mounts of `machine_mounts`.
+        """
         folder = self._folder / "base"
         root = folder / "root"
         if not folder.exists():
@@ -90,10 +91,10 @@ class Podman:
         self("build", "--quiet", "--pull=never", "--tag", name, folder)
 
     def build(self, tag, *arguments):
-        """Builds an image of the project as the Dockerfile says, without network."""
+        """Builds an image of the project from the Dockerfile, without network access."""
         mounts = machine_mounts() + [
             (os.environ["RUST_FOLDER"], "/opt/rust", "ro"),
-            # Unpacking what was fetched writes here, as any build does.
+            # As in any build, cargo unpacks the fetched sources here.
             (os.environ["CARGO_HOME"] + "/registry", "/cargo/registry", "rw"),
         ]
         options = ["--format", "docker", "--pull=never", "--network", "host", "--tag", tag]
@@ -101,7 +102,7 @@ class Podman:
         self("build", *options, *volumes(mounts), *arguments, ".")
 
     def inspect(self, kind, name):
-        """What podman knows of an image or a container."""
+        """Returns podman's data about an image or a container."""
         return json.loads(self(kind, "inspect", name))[0]
 
     def run(self, *arguments, name=None):
@@ -110,7 +111,7 @@ class Podman:
 
 
 class Container(Child):
-    """A running container; it is removed when its `with` block ends."""
+    """A running container. It is removed at the end of its `with` block."""
 
     def __init__(self, podman, name, arguments):
         self.name = name
@@ -123,37 +124,38 @@ class Container(Child):
         super().__exit__(*exception)
 
     def stop(self, seconds):
-        """Ends it as ECS and Kubernetes do: SIGTERM, and SIGKILL after `seconds`."""
+        """Stops the container as ECS and Kubernetes do: SIGTERM, and SIGKILL after `seconds`."""
         self._podman("stop", "--time", str(seconds), self.name)
         return self.wait()
 
     def inspect(self):
-        """What podman knows of it."""
+        """Returns podman's data about the container."""
         return self._podman.inspect("container", self.name)
 
     def check_health(self):
-        """Runs the image's health check, as a timer would; returns what is known after it."""
+        """Runs the image's health check once, as a timer would, and returns the resulting health.
+        """
         self._podman("healthcheck", "run", self.name, okay=None)
         return self.health()
 
     def health(self):
-        """`starting`, `healthy` or `unhealthy`."""
+        """Returns `starting`, `healthy` or `unhealthy`."""
         return self.inspect()["State"]["Health"]["Status"]
 
 
 def volumes(mounts):
-    """Flags for mounts."""
+    """Returns the flags for mounts."""
     return [word for mount in mounts for word in ("--volume", ":".join(map(str, mount)))]
 
 
 def machine_mounts():
-    """This machine's programs, with the certificates that they trust."""
+    """Returns the mounts of this machine's programs and of the certificates that they trust."""
     folders = ["/usr", "/etc/ssl", "/etc/alternatives"]
     return [(folder, folder, "ro") for folder in folders]
 
 
 def python_mounts():
-    """The tests' Python with its packages, and the tests."""
+    """Returns the mounts of the tests' Python with its packages, and of the tests."""
     folders = {Path(sys.prefix), Path(sys.base_prefix), ROOT / "tests"}
     folders = {folder for folder in folders if not folder.is_relative_to("/usr")}
     return [(folder, folder, "ro") for folder in sorted(folders)]

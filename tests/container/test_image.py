@@ -1,4 +1,4 @@
-"""What is in the images, before anything runs."""
+"""Checks the content of the images."""
 
 import subprocess
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""The packages for Debian and RPM on a machine with systemd.
+"""Installs the packages for Debian and RPM on a machine with systemd.
 
-In: packages of the binary under test, in two revisions, and stand-ins for the original's. Out: a
-service that runs, a configuration that stays, and nothing where they were purged.
+In: packages of the binary under test in two revisions, and stand-ins for the original's packages.
+Out: a running service, a configuration that is kept, and no files after a purge.
 """
 
 import os
@@ -18,14 +18,14 @@ from processes import ENVIRONMENT, wait_for
 CFG = "/etc/amazon/xray/cfg.yaml"
 EDIT = "Version: 2\n# by the operator\nTotalBufferSizeMB: 9\n"
 
-#: How each package manager is told what to do.
+#: The commands of each package manager.
 DEB = {
     "install": ["dpkg", "--install"],
     "upgrade": ["dpkg", "--install"],
     "remove": ["dpkg", "--remove"],
     "suffix": "deb",
 }
-# What the packages of Debian provide is not in rpm's own list.
+# rpm does not know the packages of Debian, so dependencies are not checked.
 RPM = {
     "install": ["rpm", "--install", "--nodeps"],
     "upgrade": ["rpm", "--upgrade", "--nodeps"],
@@ -37,7 +37,7 @@ BOTH = pytest.mark.parametrize("manager", [DEB, RPM], ids=["deb", "rpm"])
 
 @pytest.fixture(scope="module")
 def folder(podman, tmp_path_factory):
-    """Where the packages are: 1 and 2 of each kind, and the original's."""
+    """The folder with the packages: revisions 1 and 2 of each kind, and the original's."""
     folder = tmp_path_factory.mktemp("packages")
     environment = os.environ | {"QUICK": "1"}
     for revision in ("1", "2"):
@@ -55,7 +55,7 @@ def folder(podman, tmp_path_factory):
 
 def test_a_binary_for_another_machine_is_not_packed_under_the_name_of_this_one(tmp_path):
     binary = tmp_path / "xray"
-    # The start of an ELF file, for a machine that nobody has (EM_NONE).
+    # The start of an ELF file for a machine that does not exist (EM_NONE).
     binary.write_bytes(b"\x7fELF" + bytes(60))
     command = [ROOT / "deploy/packages/build", binary, tmp_path / "packages"]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -65,20 +65,20 @@ def test_a_binary_for_another_machine_is_not_packed_under_the_name_of_this_one(t
 
 @pytest.fixture
 def host(podman, folder):
-    """A machine on which nothing was installed yet; the daemon finds all it needs to start."""
+    """A machine without xrayd and with the variables that the daemon needs to start."""
     with Machine(podman, folder) as host:
         host.write("/etc/default/xray", "".join(f"{k}={v}\n" for k, v in ENVIRONMENT.items()))
         yield host
 
 
 def package(manager, folder, revision):
-    """The path on the machine of a package."""
+    """Returns the path of a package on the machine."""
     [found] = folder.glob(f"xrayd[-_]*-{revision}[._]*{manager['suffix']}")
     return f"/packages/{found.name}"
 
 
 def original(manager, folder):
-    """The path on the machine of the original's stand-in."""
+    """Returns the path of the original's stand-in on the machine."""
     [found] = folder.glob(f"xray[-_]3*{manager['suffix']}")
     return f"/packages/{found.name}"
 
@@ -142,7 +142,7 @@ def test_it_takes_the_place_of_the_original_and_keeps_its_configuration(manager,
     host.run(*manager["install"], original(manager, folder))
     assert host.service("ActiveState") == ["active"]
     host.write(CFG, EDIT)
-    # dpkg asks whose file is to stay unless it is told so.
+    # Without this option dpkg asks which configuration file to keep.
     keep = ["--force-confold"] if manager is DEB else []
     host.run(*manager["upgrade"], *keep, package(manager, folder, 1))
     process = host.wait_for_service()
@@ -150,7 +150,7 @@ def test_it_takes_the_place_of_the_original_and_keeps_its_configuration(manager,
     assert host.run("readlink", f"/proc/{process}/exe") == "/usr/bin/xray"
     assert host.read(CFG) == EDIT.strip()
     if manager is DEB:
-        # Gone but for its configuration, and a purge of that spares ours.
+        # Only the configuration of the original is left, and its purge keeps our file.
         status = host.run("dpkg-query", "--show", "--showformat=${db:Status-Status}", "xray")
         assert status == "config-files"
         host.run("dpkg", "--purge", "xray")
@@ -181,7 +181,7 @@ def test_an_erased_rpm_leaves_an_edited_configuration_and_what_the_daemon_wrote(
     host.write(CFG, EDIT)
     host.run(*RPM["remove"], "xrayd")
     assert host.service("ActiveState") == ["inactive"]
-    # The first two are there where rpm is at home.
+    # rpm-based systems already have the first two paths.
     shared = {"/usr/share/licenses", "/var/lib/rpm-state", "/etc/amazon", "/etc/amazon/xray"}
     written = {CFG + ".rpmsave", "/var/lib/xray", "/var/log/xray", "/var/log/xray/xray.log"}
     assert host.files() - before == shared | written
@@ -200,6 +200,7 @@ def test_the_rpm_depends_on_the_systems_own_libraries_alone(folder):
 def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(folder, host):
     host.run("dpkg", "--install", package(DEB, folder, 1))
     assert host.run("systemd-analyze", "verify", "/lib/systemd/system/xray.service") == ""
-    # 0 to 100; what is left is that it has a network, which is its work.
+    # The exposure is between 0 and 100. The rest is caused by network access, which the daemon
+    # needs.
     check = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
     host.run(*check, "--threshold=15", "xray.service")

@@ -1,7 +1,7 @@
-"""The image at work, as ECS, Kubernetes and Docker run it.
+"""Runs the image as ECS, Kubernetes and Docker do.
 
-In: containers of the image, held as tightly as a scheduler may hold them, an endpoint beside them,
-and an application with the X-Ray SDK for Python. Out: traces at the endpoint, lines of the log.
+In: containers of the image with the strictest restrictions, an endpoint, and an application with
+the X-Ray SDK for Python. Out: traces at the endpoint, and log lines.
 """
 
 import json
@@ -17,12 +17,12 @@ from skipping import skip
 
 HEADER = b'{"format":"json","version":1}\n'
 
-#: What no container is denied, but io_uring: with the answers of Docker 25 and of podman.
+#: The error with which io_uring is denied: that of Docker 25 and that of podman.
 DENIED = {"EPERM": 1, "ENOSYS": 38}
 
 
 def segments(count, size=0):
-    """Datagrams with a segment each."""
+    """Yields datagrams with one segment each."""
     for number in range(count):
         trace_id = f"1-6b02f126-{number:024x}"
         document = {"trace_id": trace_id, "id": f"{number:016x}", "name": "app"}
@@ -32,20 +32,21 @@ def segments(count, size=0):
 
 
 def send(address, datagrams):
-    """Sends datagrams to a container. Its queue, not seen here, holds a hundred at least."""
+    """Sends datagrams to a container. The queue, which is not checked, holds at least 100 of them.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for datagram in datagrams:
             sender.sendto(datagram, address)
 
 
 def published(container):
-    """Where this side of the bridge reaches a container's UDP port."""
+    """Returns the address at which the host reaches a container's UDP port."""
     [port] = container.inspect()["NetworkSettings"]["Ports"]["2000/udp"]
     return port["HostIp"], int(port["HostPort"])
 
 
 def account(container):
-    """The numbers of the last line of the log."""
+    """Returns the numbers of the account in the log."""
     line = container.wait_for_line("Account: ")
     return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
 
@@ -67,7 +68,7 @@ def test_arguments_are_appended_as_ecs_does(podman, image):
 
 @pytest.mark.parametrize("names", ["hosts file", "name server"])
 def test_a_trace_of_an_sdk_in_a_second_container_arrives(names, endpoint, start_daemon, emit):
-    """ECS' links write names into /etc/hosts; networks of Docker have a server of names."""
+    """ECS' links write names into /etc/hosts; networks of Docker have a name server."""
     if names == "hosts file":
         flags = [f"--add-host=service:{endpoint.address}"]
         daemon = start_daemon(*flags, "--network-alias=xray-daemon", url="http://service:2000")
@@ -95,7 +96,9 @@ def test_the_daemon_is_another_user_on_a_file_system_that_nobody_can_write(podma
 
 
 def test_an_outage_under_load_stays_within_64_megabytes(podman, start_daemon):
-    """More than the memory holds: the oldest gives way, and nobody kills the container."""
+    """The load exceeds the memory: the oldest segments are dropped, and the container is not
+    killed.
+    """
     daemon = start_daemon("--publish=127.0.0.1::2000/udp", url="http://127.0.0.1:9")
     address = published(daemon)
     for _ in range(20):
@@ -140,7 +143,7 @@ def test_with_our_profile_io_uring_is_in_force(endpoint, start_daemon):
 
 def test_a_stop_sends_what_is_left_and_ends_with_0(endpoint, start_daemon):
     daemon = start_daemon("--publish=127.0.0.1::2000/udp")
-    # Without a connection there is something to do at the end.
+    # At the stop there is no connection yet and segments are waiting.
     send(published(daemon), segments(100))
     assert daemon.stop(30) == 0
     assert daemon.inspect()["State"]["ExitCode"] == 0
@@ -177,5 +180,5 @@ def test_the_health_check_of_a_daemon_that_stands_still_fails(podman, endpoint, 
     daemon.wait_for_line("Listening on TCP")
     assert daemon.check_health() == "healthy"
     podman("kill", "--signal=STOP", daemon.name)
-    # podman itself forgives it within the start period.
+    # podman itself ignores the failure within the start period.
     assert not podman("exec", daemon.name, "/xray", "healthcheck", okay=None)

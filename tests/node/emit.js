@@ -1,14 +1,14 @@
 // An application with the X-Ray SDK for Node.js, as a program.
 //
 // In: a list of segments as JSON, each {"name", "annotations", "metadata", "flags", "exception",
-// "subsegments"} with all but the name optional, and AWS_XRAY_DAEMON_ADDRESS. Out: what the SDK
-// makes of them, each a trace of its own. tests/python/emit.py does the same.
+// "subsegments"}, where only the name is required; and AWS_XRAY_DAEMON_ADDRESS. Out: the segments
+// of the SDK, each with its own trace. tests/python/emit.py does the same.
 
 'use strict';
 
 const xray = require('aws-xray-sdk-core');
 
-// Each segment is sent, and nobody is asked for rules.
+// Every segment is sent, and the SDK does not fetch rules.
 xray.middleware.disableCentralizedSampling();
 xray.middleware.setSamplingRules({ version: 2, default: { fixed_target: 0, rate: 1 }, rules: [] });
 xray.enableManualMode();
@@ -20,7 +20,8 @@ function fill(entity, described) {
   Object.entries(annotations).forEach(([key, value]) => entity.addAnnotation(key, value));
   Object.entries(metadata).forEach(([key, value]) => entity.addMetadata(key, value));
   flags.forEach((flag) => entity[FLAGS[flag]]());
-  // All are open at once, as with calls that wait for each other: only then the SDK streams.
+  // All subsegments are open at the same time, as with nested calls: only then the SDK streams
+  // them.
   const open = subsegments.map((subsegment) => entity.addNewSubsegment(subsegment.name));
   open.forEach((subsegment, index) => fill(subsegment, subsegments[index]));
   entity.close(exception === undefined ? undefined : new Error(exception));

@@ -1,8 +1,8 @@
-// An application with the X-Ray SDK for Node.js that asks its sampler, as a program.
+// An application with the X-Ray SDK for Node.js that calls its sampler, as a program.
 //
-// In: AWS_XRAY_DAEMON_ADDRESS, behind which the rules "always" and "never" are. Out: two lines of
-// JSON, how many of a hundred requests to each service are sampled, by the rules and then by the
-// targets that turn them around. tests/python/sample.py does the same.
+// In: AWS_XRAY_DAEMON_ADDRESS of a daemon whose service has the rules "always" and "never". Out: two
+// lines of JSON with the number of sampled requests, of a hundred to each service: first by the
+// rules, then by the targets, which reverse the rules. tests/python/sample.py does the same.
 
 'use strict';
 
@@ -11,7 +11,7 @@ const sampler = require('aws-xray-sdk-core/dist/lib/middleware/mw_utils').sample
 
 xray.enableManualMode();
 
-// The rule by which a request is sampled, or false.
+// Returns the rule by which a request is sampled, or false.
 function decide(serviceName) {
   return sampler.shouldSample({ host: 'h', httpMethod: 'GET', urlPath: '/', serviceName });
 }

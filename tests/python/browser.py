@@ -1,8 +1,8 @@
-"""A browser without a window, and the sandbox's page in it.
+"""A headless browser with the sandbox's page in it.
 
-In: Debian's chromium and chromedriver. Out: what is on the page, asked for until it is there. The
-browser resolves no name and reaches loopback alone; what it asks for is kept all the same, and a
-test fails if it asks anybody else. Pictures are kept in tests/.cache/screenshots.
+In: Debian's chromium and chromedriver. Out: the content of the page, polled until it appears. The
+browser resolves no name and reaches only loopback. It records all requests, and a test fails if the
+page sends a request to any other host. Screenshots are kept in tests/.cache/screenshots.
 """
 
 import json
@@ -20,7 +20,7 @@ from page_traces import compact
 from processes import wait_for
 from service import put_documents
 
-#: What the sandbox accepts, known to everybody: src/daemon/sandbox.rs.
+#: The credentials that the sandbox accepts; they are public: src/daemon/sandbox.rs.
 ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
 
 SCREENSHOTS = Path(__file__).parent.parent / ".cache" / "screenshots"
@@ -46,7 +46,7 @@ import(`/page/${module}`).then(async (it) => done({value: await it[name](...args
     .catch((error) => done({error: String(error)}));
 """
 
-#: Milliseconds from an act until the browser has drawn what came of it.
+#: Measures the milliseconds from an action until the browser has drawn its result.
 MEASURE = """
 const [act, done] = arguments;
 const start = performance.now();
@@ -68,7 +68,7 @@ requestAnimationFrame(() => setTimeout(() => {
 }));
 """
 
-#: Has the page get answers of ours for some paths, as from a server that checks less.
+#: Replaces the answers for some paths, as from a server that checks less.
 ANSWERS = """
 const answers = %s;
 const real = window.fetch;
@@ -80,7 +80,7 @@ window.fetch = (path, options) => {
 
 
 def start_browser():
-    """A driver; chromium and chromedriver must be installed, nothing is fetched."""
+    """Starts the browser. chromium and chromedriver must be installed; nothing is downloaded."""
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     assert all(programs), "Debian's chromium and chromium-driver are not installed"
     options = webdriver.ChromeOptions()
@@ -101,7 +101,7 @@ class Page:
         self.prefer("light")
 
     def open(self, fragment="", answers=None):
-        """Loads the page afresh."""
+        """Loads the page again."""
         self.driver.get("about:blank")
         self._drop_answers()
         if answers:
@@ -118,7 +118,7 @@ class Page:
             self._script = None
 
     def put(self, documents):
-        """Puts documents into the sandbox, texts as they are."""
+        """Puts documents into the sandbox. A text is sent unchanged."""
         texts = [it if isinstance(it, str) else compact(it) for it in documents]
         put_documents(self.url, texts, ACCESS_KEY, SECRET_KEY)
 
@@ -128,26 +128,28 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def prefer(self, scheme):
-        """What the system prefers: "light" or "dark"."""
+        """Sets the colour scheme that the system prefers: "light" or "dark"."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def js(self, script, *arguments):
-        """What a script returns."""
+        """Returns the result of a script."""
         return self.driver.execute_script(script, *arguments)
 
     def call(self, module, name, *arguments):
-        """What a function of a module of the page returns."""
+        """Returns the result of a function in a module of the page."""
         answer = self.driver.execute_async_script(CALL, module, name, list(arguments))
         assert "error" not in answer, answer
         return answer.get("value")
 
     def measure(self, act):
-        """Milliseconds until what a script does is on the screen, and what it changed."""
+        """Returns the milliseconds until a script's result is on the screen, and the number of
+        changes.
+        """
         return self.driver.execute_async_script(MEASURE, act)
 
     def texts(self, selector):
-        """The texts of all elements that are seen."""
+        """Returns the texts of all visible elements."""
         return self.js(
             "return [...document.querySelectorAll(arguments[0])]"
             ".filter((it) => it.checkVisibility()).map((it) => it.innerText.trim())",
@@ -155,21 +157,21 @@ class Page:
         )
 
     def wait(self, find, complaint):
-        """Waits until `find` returns something; returns it."""
+        """Waits until `find` returns a true value, and returns that value."""
         where = "return location.href + '\\n' + document.body.innerText.slice(0, 2000)"
         return wait_for(find, lambda: f"{complaint}\n{self.js(where)}")
 
     def wait_for_text(self, selector, text):
-        """Waits until an element that is seen has `text` in it."""
+        """Waits until a visible element contains `text`."""
         found = lambda: any(text in one for one in self.texts(selector))
         self.wait(found, f"no {text!r} in {selector}")
 
     def wait_for_count(self, selector, count):
-        """Waits until so many elements are seen."""
+        """Waits until this many elements are visible."""
         self.wait(lambda: len(self.texts(selector)) == count, f"not {count} of {selector}")
 
     def rows(self):
-        """The names in the rows of the list or the waterfall, from top to bottom."""
+        """Returns the names in the rows of the list or the waterfall, from top to bottom."""
         return self.js(
             "return [...document.querySelectorAll('.virtual-row')]"
             ".filter((it) => it.checkVisibility())"
@@ -178,7 +180,7 @@ class Page:
         )
 
     def click(self, selector, text=""):
-        """Clicks the element that is seen and has this text, when it is there."""
+        """Clicks the visible element with this text as soon as it exists."""
         script = (
             "return [...document.querySelectorAll(arguments[0])].find((it) =>"
             " it.checkVisibility() && it.textContent.includes(arguments[1]))"
@@ -191,52 +193,52 @@ class Page:
             try:
                 ActionChains(self.driver).move_to_element(element).click().perform()
             except StaleElementReferenceException:
-                # The page has drawn it anew in between.
+                # The page has replaced the element in the meantime.
                 return False
             return True
 
         self.wait(click, f"no {selector} {text!r}")
 
     def fill(self, selector, text):
-        """Types into a field, in place of what is in it."""
+        """Types into a field and replaces its content."""
         self.js(
             "const it = document.querySelector(arguments[0]); it.focus(); it.select()", selector
         )
         self.press(text if text else Keys.BACKSPACE)
 
     def press(self, *keys):
-        """Presses keys, one after the other."""
+        """Presses keys one after the other."""
         ActionChains(self.driver).send_keys(*keys).perform()
 
     def fragment(self):
-        """Where the page is."""
+        """Returns the fragment of the page's address."""
         return self.js("return location.hash")
 
     def copied(self, press):
-        """What is in the clipboard after `press`."""
+        """Returns the content of the clipboard after `press`."""
         permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
         command = {"origin": self.url, "permissions": permissions}
         self.driver.execute_cdp_cmd("Browser.grantPermissions", command)
         press()
-        # The button says it when the text is there.
-        self.wait(lambda: self.js("return document.querySelector('.is-done')"), "it is not copied")
+        # The button changes when the text is in the clipboard.
+        self.wait(lambda: self.js("return document.querySelector('.is-done')"), "the text is not copied")
         read = "navigator.clipboard.readText().then(arguments[0], arguments[0])"
         return self.driver.execute_async_script(read)
 
     def picture(self, name):
-        """Keeps a picture of the page."""
+        """Saves a screenshot of the page."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
     def close(self):
-        """Leaves the page; fails if it complained, or asked anybody but its sandbox."""
+        """Leaves the page. Fails if the page logged an error or sent a request to another host."""
         self.driver.get("about:blank")
         self._drop_answers()
         console, network = self.driver.get_log("browser"), self.driver.get_log("performance")
         complaints = [
             entry["message"]
             for entry in console
-            # An answer that is no success is the sandbox's to give.
+            # The sandbox may answer with an error status.
             if entry["level"] == "SEVERE" and "Failed to load resource" not in entry["message"]
         ]
         assert not complaints, complaints

@@ -1,7 +1,7 @@
-"""What the tests share: the daemon, real SDKs on one side of it, moto's X-Ray on the other.
+"""Fixtures of the tests: the daemon, real SDKs as its clients, and moto's X-Ray as the service.
 
 In: the daemon's binary, named by XRAY_BINARY. Out: fixtures. Everything listens on free ports of
-127.0.0.1 and is ended with the test; a daemon is also held to its account then.
+127.0.0.1 and ends with its test. At that time each daemon's account must balance.
 """
 
 import json
@@ -32,7 +32,7 @@ def pytest_configure():
     if not binary.is_file():
         raise pytest.UsageError("Set XRAY_BINARY to the daemon's binary; tests/run does it")
     os.environ["XRAY_BINARY"] = str(binary)
-    # boto3 in this process sees as little of its surroundings as the children do.
+    # boto3 in this process gets the same clean environment as the child processes.
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy"):
             del os.environ[name]
@@ -42,7 +42,7 @@ def pytest_configure():
 
 @pytest.fixture
 def start_daemon(tmp_path):
-    """Starts a daemon with the given flags and variables."""
+    """Returns a function that starts a daemon with the given flags and variables."""
     daemons = []
     with ExitStack() as children:
 
@@ -60,13 +60,13 @@ def start_daemon(tmp_path):
 
 @pytest.fixture
 def sandbox(start_daemon):
-    """A sandbox without a trace."""
+    """A sandbox without traces."""
     return start_daemon("sandbox")
 
 
 @pytest.fixture(scope="session")
 def driver():
-    """A browser without a window."""
+    """A headless browser."""
     driver = start_browser()
     yield driver
     driver.quit()
@@ -74,7 +74,7 @@ def driver():
 
 @pytest.fixture
 def page(driver, sandbox):
-    """The sandbox's page, not loaded yet."""
+    """The sandbox's page, which is not loaded yet."""
     page = Page(driver, sandbox)
     yield page
     page.close()
@@ -82,7 +82,7 @@ def page(driver, sandbox):
 
 @pytest.fixture(scope="session")
 def moto_url(tmp_path_factory):
-    """Where moto listens, in a process of its own."""
+    """The URL of moto, which runs in its own process."""
     folder = tmp_path_factory.mktemp("moto")
     with Child([sys.executable, HERE / "moto_service.py"], folder) as moto:
         yield "http://{}:{}".format(*moto.listening("TCP"))
@@ -90,7 +90,7 @@ def moto_url(tmp_path_factory):
 
 @pytest.fixture
 def service(moto_url):
-    """The service without a trace."""
+    """The service without traces."""
     service = Service(moto_url)
     service.forget()
     return service
@@ -98,7 +98,7 @@ def service(moto_url):
 
 @pytest.fixture
 def emit(tmp_path):
-    """Has an SDK send the described segments to a daemon; returns the documents it sent."""
+    """Makes an SDK send the described segments to a daemon. Returns the documents that it sent."""
 
     def emit(sdk, daemon, *described):
         if sdk == "python":
@@ -111,7 +111,7 @@ def emit(tmp_path):
             address = "tcp:{}:{} udp:{}:{}".format(*daemon.tcp, *tap.udp)
             command = [*program, json.dumps(described)]
             with Child(command, tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as application:
-                # An SDK logs what it cannot send, and goes on.
+                # If the SDK cannot send, it logs an error and continues.
                 assert (application.wait(), application.log()) == (0, "")
             documents = tap.finish()
         daemon.wait_until_sent(len(documents))
@@ -122,7 +122,7 @@ def emit(tmp_path):
 
 @pytest.fixture
 def sign(monkeypatch):
-    """Signs a received request again; returns the Authorization header."""
+    """Signs a received request again, and returns the Authorization header."""
 
     def sign(request, token=None, secret_key=SECRET_KEY, body=None):
         moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")

@@ -1,8 +1,8 @@
 """An application with the X-Ray SDK for Python, as a program.
 
 In: a list of segments as JSON, each {"name", "annotations", "metadata", "flags", "exception",
-"subsegments"} with all but the name optional, and AWS_XRAY_DAEMON_ADDRESS. Out: what the SDK
-makes of them, each a trace of its own. tests/node/emit.js does the same.
+"subsegments"}, where only the name is required; and AWS_XRAY_DAEMON_ADDRESS. Out: the segments of
+the SDK, each with its own trace. tests/node/emit.js does the same.
 """
 
 import json
@@ -10,12 +10,12 @@ import sys
 
 from aws_xray_sdk.core import xray_recorder
 
-# Without sampling each segment is sent, and nobody is asked for rules.
+# Without sampling every segment is sent, and the SDK does not fetch rules.
 xray_recorder.configure(sampling=False, context_missing="RUNTIME_ERROR")
 
 
 class Expected(Exception):
-    """What a segment with an exception ends with."""
+    """The exception of a segment that is described with an exception."""
 
 
 def emit(described, open_entity):

@@ -1,8 +1,9 @@
-"""The X-Ray service as moto plays it, as a program.
+"""The X-Ray service as implemented by moto, as a program.
 
-In: the calls of the API, on a free port that it prints. Out: what the service would answer. It
-takes one request at a time, because moto loses segments of a trace that two requests begin at
-once: each makes the trace's entry in `SegmentCollection._traces`, and the later one stays.
+In: calls of the API, on a free port that the program prints. Out: the service's answers. The
+program handles one request at a time, because moto loses segments if two requests start the same
+trace at the same time: each request creates an entry in `SegmentCollection._traces`, and the later
+entry replaces the earlier one.
 """
 
 from moto.moto_server.werkzeug_app import (

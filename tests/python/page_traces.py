@@ -1,7 +1,7 @@
-"""Traces for the tests of the sandbox's page: a shop like a real one, very many, and hostile ones.
+"""Traces for the tests of the sandbox's page: a realistic shop, very large sets, and hostile ones.
 
-In: the time, and what kind. Out: segment documents as dictionaries, with ids that are the same in
-each run, so that pictures of the page can be compared.
+In: the time and the kind of traces. Out: segment documents as dictionaries. The ids are the same in
+each run, so that screenshots of the page can be compared.
 """
 
 import json
@@ -10,11 +10,11 @@ from pathlib import Path
 
 HEADER = b'{"format":"json","version":1}\n'
 
-#: Markup and other words that must stay words, wherever a document can hold them.
+#: Markup and script that must stay text wherever a document can contain them.
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 SCRIPT_URL = "javascript:window.hacked=1"
 
-#: Who calls whom: services, databases by their names with an @, and tables of DynamoDB.
+#: The callees of each service: services, databases (names with an @), and tables of DynamoDB.
 CALLERS = {
     "shop.example": ["inventory", "pricing", "payments", "users"],
     "inventory": ["stock@inventory-db"],
@@ -27,18 +27,18 @@ TABLES = {"Sessions", "Scores"}
 
 
 def recorded(name):
-    """The document of a datagram that was recorded from a real SDK."""
+    """Returns the document of a datagram that was recorded from a real SDK."""
     datagram = (Path(__file__).parent.parent / "segments" / name).read_bytes()
     return datagram.split(b"\n", 1)[1].decode()
 
 
 def compact(document):
-    """The JSON of a document without spaces."""
+    """Returns the JSON of a document without spaces."""
     return json.dumps(document, separators=(",", ":"))
 
 
 def parts(document):
-    """A document and everything embedded in it."""
+    """Returns a document and all its embedded subsegments."""
     found = [document]
     for part in found:
         found.extend(part.get("subsegments", []))
@@ -46,7 +46,7 @@ def parts(document):
 
 
 class Ids:
-    """Ids of traces and segments."""
+    """Creates ids of traces and segments."""
 
     def __init__(self, seed):
         self.random = random.Random(seed)
@@ -59,7 +59,7 @@ class Ids:
 
 
 def named(name, start, **fields):
-    """The only document of a trace."""
+    """Returns the only document of a trace."""
     ids = Ids(name)
     return {
         "trace_id": ids.trace(start),
@@ -71,18 +71,18 @@ def named(name, start, **fields):
 
 
 def http(method, url, status, **request):
-    """The field http."""
+    """Returns the field http."""
     return {"request": {"method": method, "url": url} | request, "response": {"status": status}}
 
 
 def flags(code):
-    """The flags that belong to a status."""
+    """Returns the flags that belong to a status."""
     found = {"fault": True} if code >= 500 else {"error": True} if code >= 400 else {}
     return found | ({"throttle": True} if code == 429 else {})
 
 
 class Request:
-    """One request to the shop, through all services; `failing` names the one that does."""
+    """One request to the shop through all services. `failing` names the service that fails."""
 
     def __init__(
         self, ids, start, path="/checkout", method="GET", status=200, slow=1.0, failing=""
@@ -97,7 +97,7 @@ class Request:
         return now + self.slow * self.ids.random.uniform(least, most)
 
     def _serve(self, name, start, method, parent_id):
-        """Adds the segment of a service; returns its end and status."""
+        """Adds the segment of a service, and returns its end and its status."""
         now, codes, calls = self._later(start, 0.002, 0.006), [200], []
         segment = {"trace_id": self.trace_id, "id": self.ids.segment(), "name": name}
         for called in CALLERS.get(name, []):
@@ -134,7 +134,7 @@ class Request:
         return end, code
 
     def _call(self, called, start):
-        """A call of a service, a table or a database; and its status."""
+        """Returns a call of a service, a table or a database, and its status."""
         call = {"id": self.ids.segment(), "name": called, "start_time": start}
         if "@" in called:
             return call | self._query(called, start), 200
@@ -205,7 +205,7 @@ class Request:
 
 
 def shop(now, count=60, seed=1):
-    """The documents of `count` requests of the last minutes, the newest at `now`."""
+    """Returns the documents of `count` requests of the last minutes; the newest ends at `now`."""
     ids = Ids(seed)
     paths = [
         ("/", "GET"),
@@ -230,7 +230,7 @@ def shop(now, count=60, seed=1):
 
 
 def many(now, count, seed=2):
-    """One small document for each of `count` traces."""
+    """Returns one small document for each of `count` traces."""
     ids = Ids(seed)
     documents = []
     for index in range(count):
@@ -258,7 +258,7 @@ def many(now, count, seed=2):
 
 
 def wide(start, count=10_000, seed=3):
-    """One trace with `count` subsegments, in documents that stay below 64 kB."""
+    """Returns one trace with `count` subsegments, in documents that stay below 64 kB."""
     ids = Ids(seed)
     trace_id, root = ids.trace(start), ids.segment()
     documents = [
@@ -294,10 +294,10 @@ def wide(start, count=10_000, seed=3):
 
 
 def hostile(start, seed=4):
-    """Traces that try to be more than text, or less than a tree, by what they try.
+    """Returns hostile traces by the kind of attack: more than text, or not a tree.
 
-    Those under "refused" break the published rules: the sandbox does not take them, but the page
-    must not depend on that.
+    Traces under "refused" violate the published rules. The sandbox rejects them, but the page must
+    not rely on that.
     """
     ids = Ids(seed)
 

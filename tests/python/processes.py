@@ -1,8 +1,8 @@
 """The daemon and other programs as child processes.
 
-In: a command, a folder to run it in, and the variables it needs. Out: what it printed, line by
-line, and how it ended. No child sees the home, the proxies or the AWS variables of whoever runs
-the tests, and each is killed when its `with` block ends before it does.
+In: a command, a folder to run it in, and its variables. Out: its output line by line, and its exit
+code. A child does not see the home folder, the proxies or the AWS variables of the user who runs
+the tests. A child is killed at the end of its `with` block if it is still running.
 """
 
 import re
@@ -12,11 +12,12 @@ import threading
 import time
 import urllib.request
 
-#: How long a test waits for what must come. Only a test that fails waits so long.
+#: The longest time that a test waits for an event. Only a failing test waits this long.
 PATIENCE_SECONDS = 120
 
-#: What the kernel charges to a socket's queue between two looks at it, and what may wait there when
-#: more is sent. Together they are less than the smallest queue of a daemon, 128 KiB.
+#: The bytes that the kernel may charge to a socket's queue between two checks, and the queued bytes
+#: up to which sending continues. Together they are less than the smallest queue of a daemon, 128
+#: KiB.
 WINDOW_BYTES = 48 * 1024
 QUEUED_BYTES_MAX = 16 * 1024
 
@@ -24,7 +25,7 @@ REGION = "eu-west-1"
 ACCESS_KEY = "AKIDEXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
-#: All that a child finds in its environment, beside what its test adds.
+#: The whole environment of a child, except for variables that its test adds.
 ENVIRONMENT = {
     "HOME": "/nonexistent",
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -40,15 +41,15 @@ ACCOUNT = re.compile(
 
 
 def check_balance(line):
-    """Fails if a segment that came is nowhere, or in two places."""
+    """Fails if a received segment is missing or counted twice."""
     counts = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
-    came = counts["received"] + counts["replayed"]
+    incoming = counts["received"] + counts["replayed"]
     left = sum(counts[name] for name in ("sent", "rejected", "dropped", "spooled", "held"))
-    assert came == left, line
+    assert incoming == left, line
 
 
 def wait_for(find, complaint):
-    """Returns what `find` finds as soon as that is something; fails with `complaint()`."""
+    """Returns the first true result of `find`. Fails with `complaint()` on a timeout."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := find()):
         assert time.monotonic() < deadline, complaint()
@@ -57,7 +58,7 @@ def wait_for(find, complaint):
 
 
 def queued_bytes(port):
-    """Bytes that wait in the fullest queue of the UDP sockets with this port."""
+    """Returns the bytes in the fullest queue of all UDP sockets with this port."""
     with open("/proc/net/udp", encoding="ascii") as table:
         rows = [line.split() for line in table][1:]
     own = [row[4].split(":")[1] for row in rows if row[1].endswith(f":{port:04X}")]
@@ -77,7 +78,7 @@ class Child:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
-        #: Its standard output, and both of its outputs, line by line.
+        #: The lines of its standard output, and the lines of both outputs.
         self.output, self.lines = [], []
         self._readers = [
             threading.Thread(target=self._read, args=arguments, daemon=True)
@@ -107,38 +108,41 @@ class Child:
         self._process.stderr.close()
 
     def log(self):
-        """Everything that it has printed."""
+        """Returns the whole output."""
         return "\n".join(self.lines)
 
     def wait_for_line(self, text):
-        """Waits until it prints a line with `text`, or ends; returns the line."""
+        """Waits for a line that contains `text`, and returns the line. Fails if the program ends
+        first.
+        """
 
         def find():
-            # Before the lines: whatever it printed before its end is then among them.
+            # This is checked before the lines, so that the lines include everything printed before
+            # the end.
             ended = not any(reader.is_alive() for reader in self._readers)
             found = next((line for line in self.lines if text in line), None)
-            assert found or not ended, f"it ended without {text!r}:\n{self.log()}"
+            assert found or not ended, f"the program ended without {text!r}:\n{self.log()}"
             return found
 
         return wait_for(find, lambda: f"no line with {text!r} in:\n{self.log()}")
 
     def listening(self, protocol):
-        """The (host, port) that it says it listens on."""
+        """Returns the (host, port) on which the program says that it listens."""
         text = f"Listening on {protocol} "
         address = self.wait_for_line(text).split(text)[1].split()[0]
         host, port = address.rsplit(":", 1)
         return host, int(port)
 
     def terminate(self):
-        """Asks it to end."""
+        """Sends SIGTERM."""
         self._process.terminate()
 
     def signal(self, number):
-        """Sends it a signal."""
+        """Sends a signal."""
         self._process.send_signal(number)
 
     def wait(self):
-        """Waits for its end; returns its exit code."""
+        """Waits until the program has ended, and returns its exit code."""
         code = self._process.wait(PATIENCE_SECONDS)
         for reader in self._readers:
             reader.join()
@@ -160,42 +164,45 @@ class Daemon(Child):
 
     def wait_until_ready(self):
         """Waits until both ports are open."""
-        #: Where it receives segments, and where it serves its pages.
+        #: The addresses of the UDP port and of the TCP port.
         self.udp, self.tcp = self.listening("UDP"), self.listening("TCP")
         self.url = "http://{}:{}".format(*self.tcp)
 
     def send(self, datagrams):
-        """Sends datagrams to it, no faster than it takes them off its socket."""
+        """Sends datagrams to the daemon, no faster than it reads them from its socket."""
         unseen_bytes = 0
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for datagram in datagrams:
-                # The kernel rounds up to a power of two and adds its own structures.
+                # The kernel rounds the length up to a power of two and adds its own structures.
                 unseen_bytes += 2 * len(datagram) + 1024
                 if unseen_bytes > WINDOW_BYTES:
                     is_empty = lambda: queued_bytes(self.udp[1]) <= QUEUED_BYTES_MAX
-                    wait_for(is_empty, lambda: f"it takes no datagrams:\n{self.log()}")
+                    wait_for(is_empty, lambda: f"the daemon does not read datagrams:\n{self.log()}")
                     unseen_bytes = 0
                 sender.sendto(datagram, self.udp)
 
     def get(self, path):
-        """The text of a page."""
+        """Returns the text of a page."""
         with urllib.request.urlopen(self.url + path, timeout=PATIENCE_SECONDS) as answer:
             return answer.read().decode()
 
     def wait_until_sent(self, count):
-        """Waits until `count` segments in all have been sent; more are too many at the end."""
+        """Waits until `count` segments have been sent in total; more than `count` fail at the end.
+        """
         self.sent_count = count
         line = f"xray_segments_sent_total {count}\n"
         wait_for(lambda: line in self.get("/metrics"), lambda: f"not {line}{self.log()}")
 
     def end(self):
-        """Ends it with SIGTERM, whatever has become of its segments."""
+        """Stops the daemon with SIGTERM, whatever happened to its segments."""
         self.is_over = True
         self.terminate()
         assert self.wait() == 0, self.log()
 
     def end_in_order(self):
-        """Ends it with SIGTERM, unless the test has; each segment was sent and nothing lost."""
+        """Stops the daemon with SIGTERM unless the test has. Every segment must be sent and none
+        lost.
+        """
         if self.is_over:
             return
         self.end()

@@ -1,7 +1,7 @@
-"""An endpoint that accepts whatever is posted to it and keeps the requests as they came.
+"""An endpoint that accepts every POST request and records it unchanged.
 
-In: HTTP requests, on a free port, and what to answer. Out: a list of `Request`. A thread a connection, because the
-daemon keeps several.
+In: HTTP requests on a free port, and the answers to give. Out: a list of `Request`. There is one
+thread per connection, because the daemon keeps several connections.
 """
 
 import re
@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Request:
-    """A request as it came."""
+    """A request as it was received."""
 
     method: str
     path: str
@@ -22,7 +22,7 @@ class Request:
 
 
 def signed_headers(request):
-    """The names of the headers that a request says it signs."""
+    """Returns the names of the headers that a request says it signs."""
     return re.search("SignedHeaders=([^,]+)", request.headers["Authorization"])[1].split(";")
 
 
@@ -47,8 +47,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Recorder(ThreadingHTTPServer):
-    """Records within its `with` block; `answer` makes the body of an answer, or status, headers and
-    body."""
+    """Records requests within its `with` block. `answer` returns the body of an answer, or a tuple
+    of status, headers and body.
+    """
 
     def __init__(self, answer=lambda _: b'{"UnprocessedTraceSegments":[]}'):
         super().__init__(("127.0.0.1", 0), Handler)

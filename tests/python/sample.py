@@ -1,8 +1,8 @@
-"""An application with the X-Ray SDK for Python that asks its sampler, as a program.
+"""An application with the X-Ray SDK for Python that calls its sampler, as a program.
 
-In: AWS_XRAY_DAEMON_ADDRESS, behind which the rules "always" and "never" are. Out: two lines of
-JSON, how many of a hundred requests to each service are sampled, by the rules and then by the
-targets that turn them around. tests/node/sample.js does the same.
+In: AWS_XRAY_DAEMON_ADDRESS of a daemon whose service has the rules "always" and "never". Out: two
+lines of JSON with the number of sampled requests, of a hundred to each service: first by the rules,
+then by the targets, which reverse the rules. tests/node/sample.js does the same.
 """
 
 import json
@@ -14,7 +14,7 @@ xray_recorder.configure(sampling=True)
 
 
 def decide(service):
-    """The rule by which a request is sampled, or False."""
+    """Returns the rule by which a request is sampled, or False."""
     request = {"host": "h", "method": "GET", "path": "/", "service": service}
     return xray_recorder.sampler.should_trace(request)
 

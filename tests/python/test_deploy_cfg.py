@@ -1,6 +1,6 @@
-"""deploy/cfg.yaml, which image and packages install: what it says of the defaults is true.
+"""deploy/cfg.yaml, which the image and the packages install, states the true defaults.
 
-In: the file as it is, and with its comments taken off. Out: what `xray config` makes of it.
+In: the file unchanged, and without comment signs. Out: the settings that `xray config` prints.
 """
 
 import os
@@ -12,12 +12,12 @@ from processes import ENVIRONMENT
 
 CFG = Path(__file__).parents[2] / "deploy" / "cfg.yaml"
 
-#: Without a value that could stand for the default.
+#: Keys whose default cannot be written as a value.
 WITHOUT_VALUE = {"Receive.Pin", "ProxyServer.AllowedPaths"}
 
 
 def settings(folder, *flags):
-    """Key, value and source of each setting."""
+    """Returns the value and the source of each setting, by key."""
     command = [os.environ["XRAY_BINARY"], *flags, "config"]
     result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
@@ -31,13 +31,13 @@ def test_the_file_changes_nothing_as_it_is(tmp_path):
 
 def test_what_is_commented_out_is_the_default_of_each_key(tmp_path):
     path = tmp_path / "whole.yaml"
-    # Keys follow the # at once, words of explanation after a space.
+    # A key follows the # directly; an explanation follows after a space.
     path.write_text(re.sub(r"^#(\w+:|  \w+:)", r"\1", CFG.read_text(), flags=re.MULTILINE))
     found, expected = settings(tmp_path, "-c", path), settings(tmp_path)
     for key, (value, source) in expected.items():
         assert found[key][0] == value, key
         named = re.search(rf"^#? *{key.split('.')[-1]}:", CFG.read_text(), re.MULTILINE)
         assert bool(named) == (key not in WITHOUT_VALUE), key
-        # An empty text is as good as none, and leaves no trace.
+        # An empty text equals no value, so its source stays "default".
         if source == "default" and value != "(none)":
             assert found[key][1] == str(path), key

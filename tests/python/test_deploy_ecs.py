@@ -1,7 +1,7 @@
-"""deploy/ecs against botocore's model of ECS, and against the daemon's own command line.
+"""Checks deploy/ecs with botocore's model of ECS and with the daemon's command line.
 
-In: the task definitions, the service and the policies. Out: what the model says of them, and what
-the daemon makes of the words of a command.
+In: the task definitions, the service and the policies. Out: the errors of the model, and the
+daemon's settings for each command.
 """
 
 import json
@@ -22,20 +22,21 @@ TASKS = sorted(FOLDER.rglob("*.task.json"))
 POLICIES = sorted(FOLDER.rglob("iam/*.json"))
 SESSION = botocore.session.get_session()
 
-#: What the image says of itself.
+#: The entry point and the health check of the image.
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.MULTILINE)[-1])
 HEALTHCHECK = json.loads(re.findall(r"^HEALTHCHECK .* CMD (.*)$", DOCKERFILE, re.MULTILINE)[-1])
 
-#: Seconds that the daemon takes at the end.
+#: The daemon's default limit on its shutdown, in seconds.
 SHUTDOWN_SECONDS = 8
 
-#: Memory that Fargate sells with a number of CPU units, in MB; the smallest is enough here.
+#: The memory sizes in MB that Fargate offers for a number of CPU units; only the smallest is
+#: needed.
 FARGATE = {"256": {"512", "1024", "2048"}}
 
 
 def check(operation, call):
-    """Fails if a call has unknown or missing members, wrong types or unknown words."""
+    """Fails if a call has unknown or missing members, wrong types or unknown enum values."""
     shape = SESSION.get_service_model("ecs").operation_model(operation).input_shape
     report = ParamValidator().validate(call, shape)
     assert not report.has_errors(), report.generate_report()
@@ -54,7 +55,7 @@ def check_words(value, shape):
 
 
 def containers(path):
-    """The task of a file, its daemon and its application, each `None` where there is none."""
+    """Returns the task of a file, its daemon and its application; each is `None` if absent."""
     task = json.loads(path.read_text())
     named = {container["name"]: container for container in task["containerDefinitions"]}
     return task, named.get("xray-daemon"), named.get("shop")
@@ -100,7 +101,8 @@ def test_the_daemon_is_held_tight_asked_for_its_health_and_given_time(path):
     assert daemon["stopTimeout"] > SHUTDOWN_SECONDS
     assert daemon["memory"] >= 64
     if application:
-        # It starts before the application, and ends after it; its fall is not the application's.
+        # The daemon starts before the application and ends after it. A failed daemon does not end
+        # the task.
         wanted = {"containerName": "xray-daemon", "condition": "START"}
         assert application["dependsOn"] == [wanted] and "dependsOn" not in daemon
         assert not daemon["essential"] and daemon["restartPolicy"]["enabled"]
@@ -126,7 +128,7 @@ def test_the_daemon_understands_its_command(path, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
     settings = {line[0]: line[1] for line in lines}
-    # Where it has the network for itself nobody else is to reach it.
+    # In its own network namespace the daemon must not be reachable from other hosts.
     host = "127.0.0.1" if task["networkMode"] == "awsvpc" else "0.0.0.0"
     assert settings["Socket.UDPAddress"] == settings["Socket.TCPAddress"] == f"{host}:2000"
     trust = json.loads((FOLDER / "iam/cross-account.policy.json").read_text())
@@ -162,8 +164,8 @@ def test_the_user_data_fits_and_carries_profile_and_setting(tmp_path):
     script = subprocess.run(
         [FOLDER / "user-data", "shop"], capture_output=True, text=True, check=True
     ).stdout
-    assert len(script) < 16 * 1024, "EC2 takes no more"
-    # The same script, with a folder for the host's root and nothing that touches this machine.
+    assert len(script) < 16 * 1024, "EC2 accepts at most 16 KiB"
+    # The same script, with another root folder, and without commands that change this machine.
     script = script.replace("/etc/", f"{tmp_path}/etc/")
     for folder in ("docker", "ecs", "sysctl.d"):
         (tmp_path / "etc" / folder).mkdir(parents=True)

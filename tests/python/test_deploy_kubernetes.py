@@ -1,7 +1,7 @@
-"""deploy/kubernetes against the schemas of Kubernetes, and against its own rules for pods.
+"""Checks deploy/kubernetes with the schemas of Kubernetes and with the rules of pod security.
 
-In: the manifests, with and without their patches. Out: what the schemas say of them (those of
-kubernetes-validate, which are in the package), and what pod security "restricted" asks for.
+In: the manifests, with and without their patches. Out: the errors of the schemas (those in the
+package kubernetes-validate), and violations of pod security "restricted".
 """
 
 import copy
@@ -16,18 +16,18 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 
-#: The first release with native sidecars, and the newest that the package has.
+#: The first release with native sidecars, and the newest release in the package.
 RELEASES = ["1.29", kubernetes_validate.latest_version()]
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 HEALTHCHECK = json.loads(re.findall(r"^HEALTHCHECK .* CMD (.*)$", DOCKERFILE, re.MULTILINE)[-1])
 
-#: Seconds that the daemon takes at the end.
+#: The daemon's default limit on its shutdown, in seconds.
 SHUTDOWN_SECONDS = 8
 
 
 def manifests(name):
-    """The objects of a file."""
+    """Returns the objects of a file."""
     return list(yaml.safe_load_all((FOLDER / f"{name}.yaml").read_text()))
 
 
@@ -41,7 +41,7 @@ def daemonset():
 
 
 def patched(patch):
-    """The DaemonSet with a strategic merge patch: containers are merged by name."""
+    """Returns the DaemonSet with a strategic merge patch: containers are merged by name."""
     [patch] = manifests(patch)
     result = copy.deepcopy(daemonset())
     assert set(patch) == {"spec"} and set(patch["spec"]["template"]["spec"]) == {"containers"}
@@ -54,7 +54,7 @@ def patched(patch):
 
 
 def daemons():
-    """Each pod with a daemon in it, and the daemon."""
+    """Yields a name, the pod and the daemon's container for each pod with a daemon."""
     pod = daemonset()["spec"]["template"]["spec"]
     yield "daemonset", pod, pod["containers"][0]
     pod = of_kind("Deployment", "sidecar")["spec"]["template"]["spec"]

@@ -1,7 +1,8 @@
-"""The dashboard and the alerts, against what the daemon shows on /metrics and what the docs say.
+"""Checks the dashboard and the alerts against the daemon's /metrics and the documentation.
 
-In: deploy/grafana, deploy/prometheus and docs/operations.md; a daemon's metrics; the lines that
-src/ logs. Out: no name that is not there, and nothing there that is not explained.
+In: deploy/grafana, deploy/prometheus and docs/operations.md; a daemon's metrics; the warnings and
+errors that src/ logs. Out: a failure for each name that does not exist, and for each metric, alert,
+warning or error that is not explained.
 """
 
 import json
@@ -19,13 +20,13 @@ OPERATIONS = (ROOT / "docs/operations.md").read_text()
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 PANELS = DASHBOARD["panels"]
 
-#: Functions, operators and modifiers of PromQL that are used here.
+#: The functions, operators and modifiers of PromQL that are used here.
 WORDS = {"abs", "and", "by", "increase", "max", "min", "or", "rate", "sum", "without"}
 WORDS |= {"histogram_quantile"}
 
 
 def expressions():
-    """Each expression with where it is from."""
+    """Yields each expression with the alert or panel that uses it."""
     for rule in RULES:
         yield rule["alert"], rule["expr"]
     for panel in PANELS:
@@ -38,7 +39,7 @@ def expressions():
 
 @pytest.fixture
 def metrics(start_daemon):
-    """The names of the daemon's metrics, each with its labels and their values."""
+    """Returns the names of the daemon's metrics, each with its labels and their values."""
     found = {}
     for line in start_daemon("sandbox").get("/metrics").splitlines():
         if not line.startswith("#"):
@@ -83,7 +84,7 @@ def test_expressions_are_whole():
 def test_every_metric_is_on_the_dashboard_and_explained(metrics):
     shown = " ".join(expression for _, expression in expressions())
     for name in metrics:
-        # A histogram has three metrics, and is explained by its own name.
+        # A histogram has three metrics, and is explained under its common name.
         family = re.sub("_(bucket|count|sum)$", "", name)
         assert re.search(rf"\b{family}(_bucket|_sum)?\b", shown), f"{name} is on no panel"
         assert f"`{family}" in OPERATIONS, f"{name} is not in docs/operations.md"
@@ -118,11 +119,11 @@ def test_panels_have_places_of_their_own_and_a_source():
 
 
 def logged():
-    """The texts of warnings and errors in the daemon and the sandbox, without their tests."""
+    """Yields the texts of all warnings and errors of the daemon and the sandbox, without tests."""
     for path in [*sorted((ROOT / "src").rglob("*.rs")), *sorted((ROOT / "sandbox/src").rglob("*.rs"))]:
         if "tests" in path.relative_to(ROOT).parts or path.name == "tests.rs":
             continue
-        # A file that only names its tests goes on after that.
+        # If a file only names its test module (`mod tests;`), code may follow that line.
         source = path.read_text().split("#[cfg(test)]\nmod tests {")[0]
         for text in re.findall(r'\b(?:warn|error)!\(\s*"((?:[^"\\]|\\.)*)"', source, re.DOTALL):
             yield re.sub(r"\\\n\s*", "", text)
@@ -133,9 +134,9 @@ def test_every_warning_and_error_is_explained():
     texts = list(logged())
     assert len(texts) > 20
     for text in texts:
-        # The longest piece without a value in it is enough to find the line by.
+        # The longest part without a placeholder identifies the text.
         piece = max(re.split(r"\{[^}]*\}", text), key=len).strip(" .:;,(")
-        # A line that is nothing but the text of an error is found under that.
+        # A line that only consists of an error's text is documented under that error.
         if len(piece) > 3:
             assert piece[:40] in flat, f"docs/operations.md does not have: {text}"
 

@@ -1,4 +1,4 @@
-"""deploy/seccomp: a profile with io_uring in it, and the program that makes it."""
+"""Checks deploy/seccomp: the profile that allows io_uring, and the program that creates it."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ PROFILE = json.loads((FOLDER / "xray.json").read_text())
 
 
 def allow_io_uring(profile):
-    """What the program makes of a profile."""
+    """Returns the program's output for a profile."""
     command = [FOLDER / "allow-io-uring"]
     text = json.dumps(profile)
     return json.loads(
@@ -23,7 +23,8 @@ def test_the_profile_denies_by_default_and_allows_the_three_calls_once():
     *others, rule = PROFILE["syscalls"]
     assert rule == {"names": CALLS, "action": "SCMP_ACT_ALLOW"}
     assert not {name for other in others for name in other["names"]} & set(CALLS)
-    # What would be a way out of the container needs a capability, as it does by default.
+    # System calls that could lead out of the container still need a capability, as in the default
+    # profile.
     for call in ("mount", "unshare", "bpf", "ptrace", "keyctl", "add_key"):
         free = [rule for rule in others if call in rule["names"] and not rule.get("includes")]
         assert not free, call

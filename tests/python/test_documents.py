@@ -1,8 +1,8 @@
-"""Real SDKs send, boto3 reads back from moto, and in between is the daemon.
+"""Real SDKs send through the daemon to moto, and boto3 reads the documents back.
 
-In: descriptions of segments. Each test has the Python and the Node.js SDK send its segments, and
-holds what the service has against what left the SDK: the same documents to the byte, each once,
-and no others. Then it looks at what it described, so that an SDK that sends nothing fails it.
+In: descriptions of segments. Each test makes the Python and the Node.js SDK send its segments. The
+service must have exactly the documents that left the SDK, byte for byte, each once. The test then
+compares these documents with the descriptions, so that an SDK that sends nothing fails the test.
 """
 
 import json
@@ -56,13 +56,13 @@ NON_ASCII = {
 
 @pytest.fixture(params=["python", "node"])
 def sdk(request):
-    """The SDK's language."""
+    """The language of the SDK."""
     return request.param
 
 
 @pytest.fixture
 def read_back(sdk, emit, service, start_daemon):
-    """Sends what is described; returns the documents that the service has then, parsed."""
+    """Sends the described segments. Returns the parsed documents that the service then has."""
 
     def read_back(*described):
         daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
@@ -75,7 +75,7 @@ def read_back(sdk, emit, service, start_daemon):
 
 
 def describe(entity):
-    """A segment in the words in which it was described, but for an exception."""
+    """Returns the description of a segment, without its exception."""
     described = {"name": entity["name"]}
     if "annotations" in entity:
         described["annotations"] = entity["annotations"]
@@ -120,7 +120,7 @@ def test_flags_and_exceptions_are_read_back(read_back):
     [exception] = broken["cause"]["exceptions"]
     assert exception["message"] == FAILED["subsegments"][-1]["exception"]
     assert exception["stack"]
-    # SDKs call a subsegment with an exception a fault.
+    # SDKs mark a subsegment with an exception as a fault.
     as_fault = {"name": "broken", "flags": ["fault"]}
     assert describe(document) == FAILED | {"subsegments": FAILED["subsegments"][:-1] + [as_fault]}
 
@@ -133,7 +133,7 @@ def test_text_beyond_ascii_is_read_back_unchanged(read_back):
 def test_every_document_of_an_application_is_read_back_from_the_service(read_back):
     described = [STREAMED, *[PLAIN, NESTED, FAILED, NON_ASCII] * 3]
     documents = read_back(*described)
-    # More than the service takes in one request, and each segment a trace of its own.
+    # These are more documents than one request can hold, and each segment has its own trace.
     assert len(documents) > 50
     trace_ids = {document["trace_id"] for document in documents}
     assert len(trace_ids) == len(described)

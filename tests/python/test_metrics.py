@@ -1,7 +1,7 @@
-"""`GET /metrics` as Prometheus reads it: with the parser of its own client.
+"""`GET /metrics` as Prometheus reads it, with the parser of Prometheus' own client.
 
-In: a daemon's page before, under and after load. Out: families of the names and types that
-docs/configuration.md has, and values that agree with what was sent.
+In: a daemon's page before, under and after load. Out: metric families with the names and types of
+docs/configuration.md, and values that agree with the sent segments.
 """
 
 import json
@@ -20,19 +20,19 @@ HEADER = '{"format":"json","version":1}\n'
 
 
 def families(daemon):
-    """The families on the daemon's page by name; fails if it is not OpenMetrics."""
+    """Returns the families on the daemon's page by name. Fails if the page is not OpenMetrics."""
     return {family.name: family for family in text_string_to_metric_families(daemon.get("/metrics"))}
 
 
 def values(family):
-    """The values of a family's samples by name and labels."""
+    """Returns the values of a family's samples, by name and labels."""
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value for sample in family.samples
     }
 
 
 def documents(count):
-    """Datagrams with so many segments of one trace."""
+    """Returns datagrams with this many segments of one trace."""
     document = {
         "trace_id": "1-6b02f126-17016b9abacffab6c69d649c",
         "name": "shop.example",
@@ -94,7 +94,8 @@ def test_while_nothing_can_be_sent_each_chunk_of_memory_has_its_holder(tmp_path)
 
 
 def check_holders(daemon):
-    """Has a daemon that cannot send hold segments; fails if some of their memory is nobody's."""
+    """Makes a daemon that cannot send hold segments. Fails if part of their memory has no holder.
+    """
 
     def holders():
         found = families(daemon)

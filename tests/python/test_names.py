@@ -1,7 +1,8 @@
-"""The service moves to another address: its name is looked up anew after a failure.
+"""The service moves to another address: the daemon resolves the name again after a failure.
 
-In: a namespace with a hosts file of its own, where a name stands for one loopback address and then
-for another. Out: segments at the second address, though the first one still takes connections.
+In: a network namespace with its own hosts file, in which a name first stands for one loopback
+address and then for another. Out: segments arrive at the second address, although the first one
+still accepts connections.
 """
 
 import os
@@ -16,7 +17,7 @@ from processes import Child
 
 NAME, PORT = "xray.test", 8080
 
-#: Takes every request and says how many documents were in it.
+#: Accepts every request and prints the number of its documents.
 SERVICE = """
 import http.server, json, sys
 
@@ -49,7 +50,7 @@ for number in range(10):
 
 @pytest.fixture
 def namespace():
-    """The name of a namespace that has a loopback interface and nothing else."""
+    """The name of a network namespace that only has a loopback interface."""
     name = f"xn{uuid.uuid4().hex[:8]}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
@@ -66,7 +67,7 @@ def test_a_service_that_moves_is_found_though_its_old_address_takes_connections(
     hosts, config = tmp_path / "hosts", tmp_path / "cfg.yaml"
     hosts.write_text(f"127.0.0.2 {NAME}\n")
     config.write_text("Version: 2\nUpload: {RequestTimeoutSeconds: 1}\n")
-    # A namespace's commands have mounts of their own.
+    # Each command in a namespace has its own mounts.
     mount = 'mount --bind "$0" /etc/hosts && exec "$@"'
     daemon_command = [os.environ["XRAY_BINARY"], "-b", "127.0.0.1:2000", "-c", str(config)]
     service = [*within, sys.executable, "-c", SERVICE]
@@ -88,7 +89,7 @@ def test_a_service_that_moves_is_found_though_its_old_address_takes_connections(
         daemon.wait_for_line("Listening on UDP ")
         send()
         old.wait_for_line("documents 10")
-        # It still takes what is sent over the connection that is open, and never answers.
+        # The stopped process still receives data over the open connection, but never answers.
         old.signal(signal.SIGSTOP)
         hosts.write_text(f"127.0.0.3 {NAME}\n")
         send()

@@ -1,7 +1,7 @@
-"""A real interface between sender and daemon: two network namespaces and a veth pair.
+"""A real network interface between client and daemon: two network namespaces and a veth pair.
 
-In: datagrams from one namespace. Out: what the sandbox in the other one shows. Larger datagrams
-than the link's MTU come in fragments and must arrive whole, with each receive backend.
+In: datagrams from one namespace. Out: the traces of the sandbox in the other one. Datagrams that
+are larger than the link's MTU arrive in fragments and must be complete, with each receive backend.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from processes import ENVIRONMENT, PATIENCE_SECONDS, Child, wait_for
 
-#: Addresses for documentation (RFC 5737), on a link that only the two namespaces have.
+#: Addresses for documentation (RFC 5737), on a link between the two namespaces only.
 DAEMON, SENDER = "192.0.2.1", "192.0.2.2"
 
 SEND = """
@@ -32,14 +32,14 @@ print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())
 
 
 def run(*command, **options):
-    """Runs a command that has to succeed; returns what it printed."""
+    """Runs a command that must succeed, and returns its output."""
     options = {"check": True, "capture_output": True, "text": True} | options
     return subprocess.run(command, timeout=PATIENCE_SECONDS, **options).stdout
 
 
 @pytest.fixture
 def namespaces():
-    """The names of two namespaces with a link between them, for a daemon and a sender."""
+    """The names of two namespaces with a link between them, for a daemon and a client."""
     name = uuid.uuid4().hex[:8]
     daemon, sender = f"xd{name}", f"xs{name}"
     try:

@@ -1,6 +1,6 @@
-"""The sandbox's page in a real browser: the list of traces, and what all views share.
+"""The sandbox's page in a real browser: the list of traces, and the parts that all views share.
 
-In: traces put through the API and through UDP, and what people press. Out: what is on the page.
+In: traces sent through the API and through UDP, and user input. Out: the content of the page.
 """
 
 import json
@@ -165,9 +165,9 @@ def test_an_expression_is_evaluated_by_the_sandbox_and_a_bad_one_explained(page)
         page.fill("#filter", expression)
         page.wait_for_text(".filter-mode", "expression")
         page.wait(lambda: page.rows() == rows, f"not {rows} for {expression}")
-    # What comes later is held to it too.
+    # The filter also applies to traces that arrive later.
     page.put([named("slow as well", now + 3, end_time=now + 9), named("other", now + 4)])
-    page.wait(lambda: page.rows() == ["slow as well", "quick", "slow"], "not the new one alone")
+    page.wait(lambda: page.rows() == ["slow as well", "quick", "slow"], "not only the new one")
     page.fill("#filter", "duration > > 2")
     page.wait(lambda: page.texts(".filter-message") != [], "no message")
     assert page.rows() == []
@@ -230,7 +230,7 @@ def test_everything_works_from_the_keyboard_and_back_leads_back(page):
     page.wait(lambda: page.rows() == ["one"], "the filter has not the keyboard")
 
 
-def test_traces_that_have_given_way_leave_the_list_the_oldest_first(page):
+def test_evicted_traces_leave_the_list_the_oldest_first(page):
     traces = [
         {"id": f"1-{index}", "revision": index, "name": f"trace {index}", "start_time": 9 - index}
         for index in range(1, 5)
@@ -248,7 +248,7 @@ def test_a_filter_that_is_being_typed_does_not_follow_into_another_view(page):
     page.wait_for_count(".virtual-row", 2)
     page.press("/", "one", Keys.ENTER, Keys.ENTER)
     page.wait(lambda: page.fragment().startswith("#/trace/"), "no trace is open")
-    # Longer than typing is waited for.
+    # This is longer than the page waits for further typing.
     page.driver.execute_async_script("setTimeout(arguments[0], 400)")
     assert page.fragment().startswith("#/trace/")
     page.press(Keys.ESCAPE)
@@ -263,18 +263,18 @@ def test_when_the_sandbox_is_gone_the_page_says_so_and_finds_another_one(page):
     page.js(refuse)
     page.wait_for_text(".connection-text", "No answer")
     assert page.rows() == ["known"]
-    # Another process counts from the beginning.
+    # Another process counts its revisions from the beginning.
     page.js("""
         window.fetch = async (path) => new Response(JSON.stringify(path.includes("since=0")
             ? {revision: 1, store: {trace_count: 1, document_count: 1, size_bytes: 1}, gone: false,
                traces: [{id: "1-1-1", revision: 1, name: "another", start_time: 1}]}
             : {revision: 0, store: {trace_count: 0}, gone: true, traces: []}))
     """)
-    page.wait(lambda: page.rows() == ["another"], "it did not start anew")
+    page.wait(lambda: page.rows() == ["another"], "the page did not start over")
 
 
 def luminance(page, selector, name):
-    """How light a colour of an element is, from 0 to 1."""
+    """Returns the luminance of an element's colour, from 0 to 1."""
     red, green, blue = page.js(
         """
         const canvas = document.createElement("canvas").getContext("2d");
@@ -372,17 +372,17 @@ def test_small_windows_are_used_to_the_edge_and_not_beyond(page):
 
 
 def press(key):
-    """A script that presses a key."""
+    """Returns a script that presses a key."""
     return f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}}))"
 
 
-#: Elements that one act may make or change: what is on the screen, and not all that there is. The
-#: time that it takes depends on the machine, and is shown only.
+#: The largest number of elements that one action may create or change: those on the screen, not all
+#: that exist. The time depends on the machine; it is only printed.
 CHANGE_COUNT_MAX = 2000
 
 
 def check_smooth(page, acts):
-    """Does all acts; fails if one changes more than what is seen."""
+    """Runs all actions. Fails if one of them changes more elements than fit on the screen."""
     figures = {name: page.measure(act) for name, act in acts.items()}
     shown = [f"{name} {ms:.0f} ms, {count} changes" for name, (ms, count) in figures.items()]
     print("; ".join(shown))

@@ -1,6 +1,7 @@
 """The sandbox's page in a real browser: the service map and the sampling rules.
 
-In: traces of a shop, and rules typed in. Out: nodes and edges, and what a real sampler decides.
+In: traces of a shop, and rules typed into the form. Out: nodes and edges, and the decisions of a
+real sampler.
 """
 
 import json
@@ -69,7 +70,7 @@ def test_thirty_services_with_rings_lie_apart_and_layers_follow_calls(page):
     for (source, target), line in zip(edges, found["edges"]):
         assert line[0] == nodes[source] and line[-1] == nodes[target]
     forward = sum(nodes[source]["x"] < nodes[target]["x"] for source, target in edges)
-    # All but the two that close a ring, and the loop.
+    # All edges except the two that close a ring, and the loop.
     assert forward == len(edges) - 3
 
 

@@ -1,6 +1,7 @@
-"""The sandbox's page in a real browser: one trace, and documents that mean harm.
+"""The sandbox's page in a real browser: one trace, and malicious documents.
 
-In: traces recorded from real SDKs, made up, and hostile. Out: bars, details and texts on the page.
+In: traces recorded from real SDKs, generated traces, and hostile traces. Out: bars, details and
+texts on the page.
 """
 
 import json
@@ -15,7 +16,7 @@ from test_page import check_smooth, press
 
 
 def bars(page):
-    """Where bars are, by the id of the segment: start and end as shares of the axis."""
+    """Returns the start and the end of each bar as shares of the axis, by the id of the segment."""
     return page.js("""
         const bars = {};
         for (const row of document.querySelectorAll(".wf-row[data-node-id]")) {
@@ -41,7 +42,7 @@ def test_bars_are_where_the_segments_of_a_recorded_trace_were_in_time(page):
     found = bars(page)
     for part in all_parts:
         left, right, width = found[part["id"]]
-        # A pixel more or less; the shortest bars are two pixels wide.
+        # One pixel of tolerance. The shortest bars are two pixels wide.
         assert abs(left - (part["start_time"] - start) / length) <= 1.5 / width, part["name"]
         expected = max((part["end_time"] - part["start_time"]) / length, 2 / width)
         assert abs(right - left - expected) <= 1.5 / width, part["name"]
@@ -79,7 +80,7 @@ def test_the_states_and_kinds_of_a_request_are_seen(page):
     page.press(Keys.HOME)
     page.wait_for_text(".details", "customer")
     page.wait_for_text(".json", "tea-12")
-    # Collapsed and opened again.
+    # The rows are collapsed and opened again.
     rows = len(page.texts(".wf-row[data-node-id]"))
     page.press(Keys.ARROW_LEFT)
     page.wait_for_count(".wf-row[data-node-id]", 1)
@@ -152,7 +153,7 @@ def test_the_document_is_shown_and_copied_byte_for_byte(page):
     assert page.copied(lambda: page.click(".button", "Copy document")) == text
 
 
-def test_a_trace_that_is_not_there_is_no_riddle(page):
+def test_a_missing_trace_is_explained(page):
     page.open("#/trace/1-00000000-000000000000000000000000")
     page.wait_for_text(".trace .empty-note", "This trace is not here")
     page.press(Keys.ESCAPE)
@@ -160,7 +161,7 @@ def test_a_trace_that_is_not_there_is_no_riddle(page):
 
 
 def summary(document):
-    """What the listing would say of it."""
+    """Returns the entry of the document in the list of traces."""
     return {
         "id": "1-hostile",
         "revision": 1,
@@ -211,7 +212,7 @@ def test_a_hostile_trace_is_shown_as_text(page, kind):
     if kind == "reordered":
         assert "\\u202eexe.cod\\u0007\\u2066\\u200b end" in page.rows()
     if kind == "huge":
-        # Neither all members nor all characters are made before somebody wants them.
+        # The page does not render all members and characters until the user asks for them.
         page.click(".json-box summary", "list")
         page.wait_for_text(".more", "4,900 more")
         assert page.js("return document.querySelectorAll('.json-line').length") < 150
@@ -274,7 +275,7 @@ def test_a_document_that_breaks_the_rules_breaks_nothing(page, index):
 
 
 def test_ten_thousand_subsegments_stay_smooth(page):
-    # More than the sandbox keeps of a trace.
+    # These are more subsegments than the sandbox keeps of a trace.
     documents = page_traces.wide(time.time())
     trace_id = documents[0]["trace_id"]
     answer = {"id": trace_id, "documents": [compact(document) for document in documents]}

@@ -1,4 +1,4 @@
-"""`perf/beside`, with one build against itself: that it measures, not what."""
+"""Runs `perf/beside` with one build against itself: checks that it works, not the numbers."""
 
 import os
 import re

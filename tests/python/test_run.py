@@ -1,6 +1,6 @@
-"""tests/run with suites that fail, are empty, are skipped or do not end.
+"""Tests tests/run with suites that fail, are empty, are skipped or do not end.
 
-In: a copy of it in a folder of its own, with planted suites. Out: what it prints, and its exit
+In: a copy of tests/run in a temporary folder, with planted suites. Out: its output and its exit
 code.
 """
 
@@ -16,7 +16,7 @@ from processes import wait_for
 
 RUN = Path(__file__).parents[1] / "run"
 
-#: What the runner takes from tests/suites beside the suites.
+#: The parts of tests/suites that tests/run needs besides the suites.
 FRAME = """
 suites=({names}) full_suites=(long)
 declare -A minutes_max=()
@@ -30,7 +30,7 @@ PASSED = "test a ... ok\\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 meas
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts tests/run with planted suites, of which each prints a text and runs a command."""
+    """Starts tests/run with planted suites. Each suite prints a text and runs a command."""
 
     def start(*arguments, **suites):
         (tmp_path / "tests").mkdir()
@@ -48,7 +48,7 @@ def start(tmp_path):
 
 
 def ended(process):
-    """The lines that it printed, and its exit code."""
+    """Returns the output lines and the exit code."""
     output, _ = process.communicate(timeout=60)
     return output.splitlines(), process.returncode
 
@@ -105,7 +105,7 @@ def test_a_failure_shows_its_log_without_the_tests_that_passed(start):
 
 def test_a_skipped_test_is_counted_and_its_reason_is_listed(start):
     by_cargo = "running 4 tests\\nskipped: disk: mounting is denied\\n" + PASSED
-    # pytest counts them by itself.
+    # pytest counts skipped tests itself.
     by_pytest = "skipped: tests/python/test_a.py::test_a: no root\\n2 passed, 1 skipped in 0.10s\\n"
     lines, code = ended(start(cargo=(by_cargo, "true"), pytest=(by_pytest, "true")))
     assert code == 0 and lines[-1] == "4 passed, 0 failed, 3 skipped"
@@ -126,7 +126,7 @@ def test_a_suite_of_the_full_run_writes_its_row_and_keeps_the_others(start, tmp_
     process = start("--full", "one", "long", one=("ok - a\\nnot ok - b\\n", "true"))
     lines, code = ended(process)
     assert code == 1 and lines[-1] == "2 passed, 1 failed, 0 skipped"
-    # The second run knows the first one's file.
+    # The second run reads the file of the first run.
     kept = result.read_text().replace("| `long`", "| `gone` | then | that | nothing |\n| `long`")
     result.write_text(kept.replace("1 passed, 1 failed", "kept"))
     again = [tmp_path / "tests" / "run", "--full", "long"]
@@ -144,7 +144,7 @@ def test_an_unknown_suite_is_refused(start):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_what_the_suite_started_and_fails_the_run(start, tmp_path, number):
     ids = tmp_path / "ids"
-    # One that ends when it is told to, and one that does not.
+    # One process ends on SIGTERM, the other ignores it.
     command = f"sleep 600 & trap '' TERM; echo $! $BASHPID >{ids}; while :; do sleep 600; done"
     process = start(one=("ok - one\\n", f"({command}) & wait"), two=("ok - two\\n", "true"))
     wait_for(lambda: ids.exists() and ids.read_text().strip(), lambda: "nothing was started")

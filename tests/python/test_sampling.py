@@ -1,8 +1,8 @@
-"""Real samplers behind the daemon: they fetch rules and targets through it and follow them.
+"""Real samplers fetch rules and targets through the daemon and follow them.
 
-In: the sampling calls of an SDK, signed by the daemon, as a service of the test receives them. The
-rules say to sample every request to one service and none to another; the first targets, about ten
-seconds later, turn that around.
+In: the sampling calls of an SDK, signed by the daemon, as a test service receives them. The rules
+say to sample every request to one service and none to another. The first targets, about 10 s later,
+reverse that.
 """
 
 import json
@@ -20,12 +20,12 @@ from recorder import Recorder
 HERE = Path(__file__).parent
 RATES = {"always": 1.0, "never": 0.0}
 
-#: In the past: a later one would have the rules fetched again.
+#: A time in the past; with a later time the SDK would fetch the rules again.
 MODIFIED_AT = 1_530_000_000.0
 
 
 def rule(name, rate):
-    """A rule for the service of its name, without a reservoir."""
+    """Returns a rule for the service with the same name, without a reservoir."""
     any_of = dict.fromkeys(["ResourceARN", "ServiceType", "Host", "HTTPMethod", "URLPath"], "*")
     rule = any_of | {
         "RuleName": name,
@@ -41,7 +41,7 @@ def rule(name, rate):
 
 
 def target(statistics):
-    """The target that turns a rule around."""
+    """Returns the target that reverses a rule."""
     name = statistics["RuleName"]
     return {
         "RuleName": name,
@@ -53,7 +53,7 @@ def target(statistics):
 
 
 def answer(request):
-    """What the service says to a sampling call."""
+    """Returns the service's answer to a sampling call."""
     if request.path == "/GetSamplingRules":
         records = [rule(name, rate) for name, rate in RATES.items()]
         return json.dumps({"SamplingRuleRecords": records, "NextToken": None}).encode()
@@ -70,7 +70,7 @@ def answer(request):
 
 
 def program(sdk):
-    """The application with an SDK."""
+    """Returns the command of the application with an SDK."""
     if sdk == "python":
         return [sys.executable, HERE / "sample.py"]
     node = shutil.which("node")
@@ -102,7 +102,8 @@ def test_a_sampler_follows_the_rules_and_targets_that_it_gets_through_the_daemon
 
 
 def test_a_sampler_follows_rules_that_are_edited_in_the_sandbox(sandbox, tmp_path):
-    """First by the rules as they were; then as the page has them, from the next targets on."""
+    """The sampler first follows the original rules, then the edited rules from the next targets on.
+    """
 
     def edit(rates):
         default = json.loads(sandbox.get("/api/sampling-rules"))["rules"][-1]

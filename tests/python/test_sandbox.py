@@ -1,7 +1,7 @@
-"""The sandbox as an application's neighbour: a real SDK and boto3 against `xray sandbox`.
+"""A real SDK and boto3 as clients of `xray sandbox`.
 
 In: segments of the Python SDK, and calls of boto3 and of the SDK's own connector. Out: the pages,
-the trees and the answers of the sandbox.
+the printed trees and the answers of the sandbox.
 """
 
 import http.client
@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from processes import PATIENCE_SECONDS
 from service import xray_client
 
-#: What the sandbox accepts, known to everybody: src/daemon/sandbox.rs.
+#: The credentials that the sandbox accepts; they are public: src/daemon/sandbox.rs.
 ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
 
 DESCRIBED = {
@@ -60,7 +60,7 @@ def test_a_trace_of_the_python_sdk_is_printed_as_a_tree(sandbox, emit):
     text = "\n".join(sandbox.output)
     headline, *lines = text[text.index(document["trace_id"]) :].splitlines()[: 1 + len(TREE)]
     assert headline.endswith("1 segment, 3 subsegments")
-    # Behind each name is the time it took.
+    # The duration follows each name.
     assert [re.sub(r"  [0-9.]+ (us|ms|s)\b.*", "", line) for line in lines] == TREE
     assert lines[-1].endswith("Expected: the card was declined")
 
@@ -94,7 +94,7 @@ def test_the_python_sdk_understands_the_rules_and_targets(sandbox):
     assert (rule.name, rule.rate) == ("Default", 0.05)
     targets, modified_at = connector.fetch_sampling_target([rule])
     assert targets["Default"]["rate"] == 0.05
-    # Not newer than what was fetched, or the SDK would fetch it again and again.
+    # The time is not later than the fetch; otherwise the SDK would fetch the rules again and again.
     assert modified_at < datetime.now(timezone.utc).timestamp()
 
 
@@ -143,7 +143,7 @@ def test_traces_are_kept_from_one_run_to_the_next(start_daemon, emit, tmp_path):
     second = start_daemon("sandbox", "--keep", str(kept))
     page = json.loads(second.get(f"/api/traces/{trace_id}"))
     assert page == {"id": trace_id, "documents": [text]}
-    # It was shown when it came.
+    # The trace was printed by the first run, when it arrived.
     assert not any(trace_id in line for line in second.output)
     clear = urllib.request.Request(f"{second.url}/api/traces", method="DELETE")
     urllib.request.urlopen(clear, timeout=PATIENCE_SECONDS).close()

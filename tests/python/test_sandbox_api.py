@@ -1,6 +1,6 @@
-"""The sandbox's API as boto3 and the AWS CLI use it, each answer held against botocore's model.
+"""The sandbox's API as boto3 and the AWS CLI use it; botocore's model checks each answer.
 
-In: segments of real SDKs, and documents of the test. Out: what is read back.
+In: segments of real SDKs, and documents of the test. Out: the documents read back.
 """
 
 import json
@@ -27,12 +27,12 @@ DESCRIBED = {
 
 @pytest.fixture
 def client(sandbox):
-    """boto3's client for the sandbox, whose answers are checked."""
+    """boto3's client for the sandbox; each answer is checked."""
     return check_answers(xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY))
 
 
 def segment(name="shop", trace_id=None, start=None, seconds=0.25, **fields):
-    """A segment document that has just ended."""
+    """Returns a segment document that has just ended."""
     start = time.time() - 5 if start is None else start
     document = {
         "trace_id": trace_id or f"1-{int(start):08x}-{uuid4().hex[:24]}",
@@ -45,20 +45,20 @@ def segment(name="shop", trace_id=None, start=None, seconds=0.25, **fields):
 
 
 def put(client, *documents):
-    """Puts documents that are good."""
+    """Puts valid documents."""
     texts = [json.dumps(document) for document in documents]
     assert client.put_trace_segments(TraceSegmentDocuments=texts)["UnprocessedTraceSegments"] == []
 
 
 def summaries(client, expression="", **options):
-    """The summaries of the last hour."""
+    """Returns the summaries of the last hour."""
     now = datetime.now(timezone.utc)
     times = {"StartTime": now - HOUR, "EndTime": now + HOUR} | options
     return client.get_trace_summaries(FilterExpression=expression, **times)["TraceSummaries"]
 
 
 def refusal(call, **arguments):
-    """The code and message of an error."""
+    """Returns the code and the message of an error."""
     with pytest.raises(ClientError) as error:
         call(**arguments)
     answer = error.value.response
@@ -255,7 +255,7 @@ def test_hostile_documents_are_given_back_as_they_are_and_break_nothing(client):
         http={"request": {"url": markup, "method": markup}, "response": {"status": 1e99}},
         cause={"exceptions": [{"message": markup, "type": markup}]},
     )
-    # Subsegments may have any name, and as many levels as JSON may have.
+    # Subsegments may have any name, and may be nested as deeply as JSON allows.
     inner = segment(markup)
     for _ in range(55):
         inner = segment(markup, subsegments=[inner])

@@ -1,8 +1,8 @@
-"""The daemon's requests, held against botocore's idea of them.
+"""Compares the daemon's signatures with botocore's.
 
-In: the requests that the daemon sends for two recorded datagrams, twice, as an
-endpoint of the test receives them. botocore signs each again, at the same moment and with the same
-headers, and has to come to the same Authorization header.
+In: the requests that the daemon sends for two recorded datagrams, twice, as a test endpoint
+receives them. botocore signs each request again, with the same time and headers, and must produce
+the same Authorization header.
 """
 
 import json
@@ -19,18 +19,18 @@ from recorder import Recorder, signed_headers
 SEGMENTS = Path(__file__).parent.parent / "segments"
 DATAGRAMS = [(SEGMENTS / name).read_bytes() for name in ("python-01.bin", "node-01.bin")]
 
-#: With the characters that session tokens have.
+#: A token with the special characters of real session tokens.
 TOKEN = "FwoGZXIvYXdzEB4aDH+/session//token=="
 
 
 @pytest.fixture
 def receive(start_daemon):
-    """Has a daemon send the datagrams; returns the requests that came."""
+    """Makes a daemon send the datagrams, and returns the received requests."""
     with Recorder() as recorder:
 
         def receive(path="", **environment):
             daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=recorder.url + path, **environment)
-            # Two requests: the second one is made of the first.
+            # Two requests: the second is signed from the template of the first.
             for number in (1, 2):
                 daemon.send(DATAGRAMS)
                 daemon.wait_until_sent(number * len(DATAGRAMS))
@@ -83,7 +83,7 @@ def test_the_headers_are_those_that_the_service_expects(receive):
         timestamp = headers["X-Amzn-Xray-Timestamp"]
         assert re.fullmatch(r"\d+\.\d{9}", timestamp)
         assert abs(float(timestamp) - time.time()) < 60
-        # Both clocks of a request are one.
+        # Both timestamps of a request are the same time.
         second = datetime.fromtimestamp(int(timestamp.split(".")[0]), timezone.utc)
         assert headers["X-Amz-Date"] == second.strftime("%Y%m%dT%H%M%SZ")
 

@@ -1,4 +1,4 @@
-"""`xray tail` beside a daemon: what it shows, and who may follow.
+"""`xray tail` with a daemon: its output, and its access control.
 
 In: segments of the Python SDK, sent to a daemon in front of moto. Out: the trees that a second
 process prints.
@@ -17,7 +17,7 @@ DESCRIBED = {"name": "shop.example", "subsegments": [{"name": "query"}]}
 
 @pytest.fixture
 def start_followed(start_daemon, service, tmp_path):
-    """Starts a daemon that may be followed, or may not."""
+    """Starts a daemon that allows followers, or does not."""
 
     def start(may):
         config = tmp_path / "cfg.yaml"
@@ -28,13 +28,13 @@ def start_followed(start_daemon, service, tmp_path):
 
 
 def tail(daemon, folder):
-    """A process that follows the daemon."""
+    """Starts a process that follows the daemon."""
     command = [os.environ["XRAY_BINARY"], "-t", "{}:{}".format(*daemon.tcp), "tail"]
     return Child(command, folder)
 
 
 def status(daemon, **headers):
-    """The status of what is answered to a question on /tail."""
+    """Returns the status of an answer on /tail."""
     connection = http.client.HTTPConnection(*daemon.tcp, timeout=PATIENCE_SECONDS)
     connection.request("GET", "/tail?after=999", headers=headers)
     return connection.getresponse().status

@@ -1,7 +1,7 @@
-"""Telemetry as botocore's model of the service has it.
+"""Compares telemetry with botocore's model of the service.
 
-In: the requests of a daemon that was sent segments and ended. Out: one PutTelemetryRecords among
-them, with no member that the model does not have, none of another type, and none too long.
+In: the requests of a daemon that received segments and was stopped. Out: one PutTelemetryRecords
+call; the model knows each member, and types and lengths are correct.
 """
 
 import json
@@ -39,7 +39,7 @@ def test_the_records_are_what_botocores_model_describes(start_daemon):
     report = ParamValidator().validate(call, OPERATION.input_shape)
     assert not report.has_errors(), report.generate_report()
     check_members(call, OPERATION.input_shape)
-    assert set(call) == set(OPERATION.input_shape.members), "all of it is known here"
+    assert set(call) == set(OPERATION.input_shape.members), "the call has all members of the model"
     [record] = call["TelemetryRecords"]
     assert abs(record["Timestamp"] - time.time()) < 60
     assert (record["SegmentsReceivedCount"], record["SegmentsSentCount"]) == (3, 3)

@@ -1,7 +1,7 @@
-"""`xray verify`: green where all is well, and red with the right advice where it is not.
+"""`xray verify` passes if all is well, and fails with the right advice if not.
 
-In: moto as X-Ray and STS, a daemon, and one thing that is broken. Out: exactly the checks that it
-breaks, with words that help. Every address is one of 127.0.0.1.
+In: moto as X-Ray and STS, a daemon, and one fault. Out: exactly the checks that the fault affects
+fail, with useful advice. Every address is on 127.0.0.1.
 """
 
 import datetime
@@ -30,7 +30,7 @@ LINE = re.compile(r"^(ok|note|FAIL) +(\w+): (.+)$")
 
 @pytest.fixture
 def verify(tmp_path, moto_url):
-    """Runs `xray verify` against a daemon; moto is the service unless a variable says otherwise."""
+    """Runs `xray verify` against a daemon. moto is the service unless a variable names another."""
 
     def verify(daemon, *arguments, **environment):
         addresses = ["-b", "{}:{}".format(*daemon.udp), "-t", "{}:{}".format(*daemon.tcp)]
@@ -59,29 +59,29 @@ def verify(tmp_path, moto_url):
 
 @pytest.fixture
 def daemon(service, start_daemon):
-    """A daemon that delivers to moto, and was sent nothing by anybody else."""
+    """A daemon that delivers to moto and has received nothing else."""
     daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
     yield daemon
-    # What was verified through it is no surprise at its end.
+    # The segments of `xray verify` also count at the end.
     [line] = [line for line in daemon.get("/metrics").splitlines() if "received_total " in line]
     daemon.sent_count = int(float(line.split()[1]))
 
 
 def has_failed(verified, *names):
-    """Fails unless these checks have failed, and no other."""
+    """Fails unless exactly these checks have failed."""
     assert verified.names["FAIL"] == list(names), verified.log
     assert verified.code == 1, verified.log
 
 
-def nobody():
-    """A bound socket that does not listen, and its address."""
+def closed_port():
+    """Returns a bound socket that does not listen, and its address."""
     held = socket.socket()
     held.bind(("127.0.0.1", 0))
     return held, "{}:{}".format(*held.getsockname())
 
 
 def refusal(status, code, message="so", **headers):
-    """An answer of the service that refuses a request."""
+    """Returns an answer of the service that refuses a request."""
     body = json.dumps({"message": message}).encode()
     return lambda _: (status, {"x-amzn-ErrorType": code} | headers, body)
 
@@ -114,7 +114,7 @@ def test_json_has_the_same(daemon, verify):
     by_name = {check["check"]: check for check in report["checks"]}
     assert by_name["read_back"]["verdict"] == "ok"
     assert set(by_name["request"]) == {"check", "verdict", "text", "advice"}
-    held, address = nobody()
+    held, address = closed_port()
     with held:
         verified = verify(daemon, "--json", AWS_ENDPOINT_URL_XRAY=f"http://{address}")
     report = json.loads(verified.log)
@@ -137,14 +137,14 @@ def test_a_missing_region_is_said_with_all_that_was_tried(daemon, verify):
     has_failed(verified, "region")
     assert "Give one with -n" in verified.text["region"]
     assert "AWS_REGION: not set" in verified.text["region"]
-    assert "segment" in verified.names["ok"], "the daemon has one"
+    assert "segment" in verified.names["ok"], "the daemon has a region"
 
 
 def test_missing_credentials_are_said(daemon, verify):
     verified = verify(daemon, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
     has_failed(verified, "credentials")
     assert "a role or keys" in verified.text["credentials"]
-    assert "connection" in verified.names["ok"], "the way is looked at all the same"
+    assert "connection" in verified.names["ok"], "the connection is checked all the same"
 
 
 def test_credentials_that_nobody_knows_are_said(daemon, verify):
@@ -198,7 +198,7 @@ def test_another_server_in_the_place_of_the_service_is_said(daemon, verify, page
 
 
 def test_a_name_that_is_unknown_is_said(daemon, verify):
-    # A label that is too long for a question to any name server: it is refused at home.
+    # A label of 64 characters is too long for DNS, so no name server is asked.
     verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=f"http://{'x' * 64}.invalid")
     has_failed(verified, "name")
     assert "has no address" in verified.text["name"]
@@ -206,7 +206,7 @@ def test_a_name_that_is_unknown_is_said(daemon, verify):
 
 
 def test_a_port_that_is_closed_is_said(daemon, verify):
-    held, address = nobody()
+    held, address = closed_port()
     with held:
         verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=f"http://{address}")
     has_failed(verified, "connection")
@@ -216,7 +216,7 @@ def test_a_port_that_is_closed_is_said(daemon, verify):
 
 @contextmanager
 def tls_server(folder):
-    """A server with a certificate that it has made itself; yields its address."""
+    """Starts a server with a self-signed certificate, and yields its address."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -240,7 +240,7 @@ def tls_server(folder):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    # Its handshakes fail, which is no news.
+    # Handshakes are expected to fail here; do not print the errors.
     server.handle_error = lambda *_: None
     server.socket = context.wrap_socket(server.socket, server_side=True)
     with serving(server):
@@ -249,7 +249,7 @@ def tls_server(folder):
 
 @contextmanager
 def serving(server):
-    """Has a server serve within the block."""
+    """Runs a server within the block."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -269,7 +269,7 @@ def test_a_certificate_that_nobody_trusts_is_said(daemon, verify, tmp_path):
 
 
 class RefusingProxy(BaseHTTPRequestHandler):
-    """Wants to know who asks."""
+    """A proxy that requires a password."""
 
     def do_CONNECT(self):
         self.send_response(407)
@@ -284,7 +284,7 @@ def test_a_proxy_that_refuses_is_said(daemon, verify):
     server = ThreadingHTTPServer(("127.0.0.1", 0), RefusingProxy)
     with serving(server):
         proxy = f"127.0.0.1:{server.server_port}"
-        # A name for documentation (RFC 6761), which is the proxy's to look up.
+        # A name for documentation (RFC 6761), which the proxy must resolve.
         endpoint = {"AWS_ENDPOINT_URL_XRAY": "https://xray.example"}
         verified = verify(daemon, "-p", proxy, **endpoint)
     has_failed(verified, "proxy")
@@ -295,7 +295,7 @@ def test_a_proxy_that_refuses_is_said(daemon, verify):
 
 
 def test_where_no_daemon_runs_it_is_said_and_nothing_is_sent(service, verify):
-    (held, address), (udp, _) = nobody(), nobody()
+    (held, address), (udp, _) = closed_port(), closed_port()
     with held, udp:
         absent = SimpleNamespace(udp=udp.getsockname(), tcp=held.getsockname())
         verified = verify(absent)
@@ -315,7 +315,7 @@ def test_what_is_no_xrayd_is_not_taken_for_one(daemon, verify):
 
 
 def test_a_daemon_that_cannot_send_is_said_with_its_reason(tmp_path, verify):
-    held, address = nobody()
+    held, address = closed_port()
     binary = os.environ["XRAY_BINARY"]
     with held, Daemon(binary, tmp_path, AWS_ENDPOINT_URL_XRAY=f"http://{address}") as daemon:
         daemon.wait_until_ready()
@@ -383,7 +383,7 @@ def test_what_a_daemon_need_not_be_allowed_is_a_note(daemon, verify):
         denied = refusal(403, "AccessDeniedException", "xray:BatchGetTraces")
         return denied(request) if request.path == "/Traces" else accepted
 
-    held, sts = nobody()
+    held, sts = closed_port()
     with held, Recorder(without_reading) as service:
         environment = {"AWS_ENDPOINT_URL_XRAY": service.url, "AWS_ENDPOINT_URL_STS": f"http://{sts}"}
         verified = verify(daemon, **environment)
