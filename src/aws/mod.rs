@@ -11,6 +11,7 @@ pub mod encoding;
 pub mod endpoint;
 mod failure;
 pub mod identity;
+mod service;
 pub mod sign;
 pub mod transport;
 
@@ -20,6 +21,7 @@ pub use call::call;
 pub use classify::{Failure, Outcome, Reading, classify};
 pub use client::{Answer, Client, RequestError, Timeouts};
 pub use encoding::{ANSWER_BYTES_MAX, Unreadable};
+pub use service::{CallFuture, Service, StartError};
 pub use sign::{SignError, Signer};
 
 use identity::Identity;

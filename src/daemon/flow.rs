@@ -7,7 +7,7 @@ use crate::admin::health::Health;
 use crate::admin::metrics::{MetricSources, Metrics};
 use crate::admin::pages::Pages;
 use crate::admin::telemetry::Telemetry;
-use crate::aws::Route;
+use crate::aws::{Route, Service};
 use crate::base::account::{Account, DropReason};
 use crate::base::host::Host;
 use crate::base::http_server::Server;
@@ -47,7 +47,7 @@ pub struct Flow {
     receivers: Receivers,
     upload: SenderThread,
     /// Where the uploader gets its route from, until it has it.
-    route: Option<oneshot::Sender<Route>>,
+    route: Option<oneshot::Sender<Box<dyn Service>>>,
     shutdown: Shutdown,
     tail: Option<Arc<Tail>>,
     alarm: Alarm,
@@ -159,7 +159,7 @@ impl Flow {
                 Ok(routes) => {
                     // Both takers are there for as long as this is.
                     if let Some(sender) = route {
-                        let _ = sender.send(routes.segments);
+                        let _ = sender.send(Box::new(routes.segments));
                     }
                     if let Some(sender) = telemetry_route {
                         let _ = sender.send(routes.telemetry);

@@ -50,6 +50,7 @@ const ROOMS: &[Room] = &[
             "call",
             "identity",
             "sign",
+            "service",
         ],
     },
     Room {
@@ -79,8 +80,6 @@ const CIRCLES: &[&[&str]] = &[
     &["pipeline/sender/replay", "pipeline/sender/spool_thread", "pipeline/sender/spool_job"],
     &["pipeline/spool/error", "pipeline/spool/folder"],
     &["pipeline/spool/file", "pipeline/spool/progress"],
-    &["pipeline/upload/bisect", "pipeline/upload/waiting"],
-    &["pipeline/upload/report", "pipeline/upload/settle"],
 ];
 
 fn room(name: &str) -> Option<&'static Room> {

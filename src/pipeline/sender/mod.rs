@@ -35,7 +35,7 @@ use crate::pipeline::batch::Batcher;
 use crate::pipeline::limits::Limits;
 use crate::pipeline::ring::{Parcel, Progress, Rings};
 use crate::pipeline::tail::Tail;
-use crate::pipeline::upload::Uploader;
+use crate::pipeline::upload::{Admit, Uploader};
 use linger::Linger;
 use spooler::{READ_COUNT_MAX, Spooler};
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl Sender {
             self.uploader.start_due(now);
             self.settle_spool(now);
             self.trim.look(&self.pool, now);
-            if is_closing && (self.is_settled() || self.uploader.is_hopeless()) {
+            if is_closing && (self.is_settled() || self.uploader.admit(now) == Admit::Never) {
                 break;
             }
             if self.end_at(*deadline.borrow()).is_some_and(|end_at| end_at <= now) {
@@ -192,7 +192,10 @@ impl Sender {
         let spool_due = self.spooler.as_ref().and_then(Spooler::next_due);
         // Where all that waits lies in the spool, nothing else has it read after a pause.
         let has_spooled = self.spooler.as_ref().is_some_and(Spooler::may_have_more);
-        let probe_due = self.uploader.paused_until(now).filter(|_| has_spooled);
+        let probe_due = match self.uploader.admit(now) {
+            Admit::At(at) => Some(at).filter(|_| has_spooled),
+            _ => None,
+        };
         let upload_due = self.uploader.next_due(now);
         let trim_due = self.trim.next_due();
         let take_due = self.linger.next_due();
@@ -368,13 +371,11 @@ impl Sender {
             self.uploader.push_spooled(batch, record);
         }
         // While the service fails and there is nothing else, one asks whether it is back.
-        let is_nothing_else = self.uploader.is_idle()
-            && !self.uploader.is_paused(now)
-            && self.batcher.segment_count() == 0
-            && self.rings.is_empty();
+        let is_nothing_else =
+            self.uploader.is_idle() && self.batcher.segment_count() == 0 && self.rings.is_empty();
         let count_max = match self.uploader.is_failing() {
             false => READ_COUNT_MAX,
-            true => usize::from(self.uploader.is_ready() && is_nothing_else),
+            true => usize::from(is_nothing_else && self.uploader.admit(now) == Admit::Now),
         };
         if !is_closing && spooler.may_have_more() && !self.pool.is_half_used() {
             let present_count = self.uploader.spooled_batch_count();

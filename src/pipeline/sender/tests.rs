@@ -1,7 +1,7 @@
 //! The account against what the sender really holds.
 
 use super::*;
-use crate::aws::Route;
+use crate::aws::Service;
 use crate::base::clock::Moment;
 use crate::base::host::Host;
 use crate::pipeline::limits::Wanted;
@@ -16,12 +16,12 @@ fn sender() -> (Sender, Producer, Arc<Account>) {
     sender_with(oneshot::channel().1)
 }
 
-fn sender_with(arrival: oneshot::Receiver<Route>) -> (Sender, Producer, Arc<Account>) {
+fn sender_with(arrival: oneshot::Receiver<Box<dyn Service>>) -> (Sender, Producer, Arc<Account>) {
     sender_with_spool(arrival, None)
 }
 
 fn sender_with_spool(
-    arrival: oneshot::Receiver<Route>,
+    arrival: oneshot::Receiver<Box<dyn Service>>,
     spool: Option<spool::Options>,
 ) -> (Sender, Producer, Arc<Account>) {
     let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };

@@ -1,65 +1,74 @@
-//! When no call may start: the service, or the way to it, fails as a whole.
+//! Stops all calls while the service, or the way to the service, fails.
 //!
-//! One pause for all batches together, so that an outage costs a few calls and not one for each
-//! batch that waits; while it lasts one call at a time asks whether the service is back. Pure
-//! code.
+//! All attempts share one pause, so that an outage costs a few calls and not one call for each
+//! attempt that waits. After the pause the breaker is half-open: one call at a time finds out
+//! whether the service is back.
+//!
+//! In: failed, denied and accepted calls. Out: whether the service fails, and the end of the pause.
+//! Pure code.
+//!
+//! | constant | value | reason |
+//! |---|---|---|
+//! | `DENIED_PAUSE` | 30 s | An operator has to correct credentials or permissions. |
+//! | `DRAIN_DENIED_PAUSE` | 0.5 s | The drain ends after 8 s by default (`ShutdownSeconds`). |
+//!
+//! The pause after any other failure is a [`Backoff`].
 
+use super::backoff::Backoff;
 use std::time::{Duration, Instant};
 
-/// Denied requests are tried again after this pause: it takes an operator to mend the cause.
-pub const DENIED_PAUSE: Duration = Duration::from_secs(30);
+const DENIED_PAUSE: Duration = Duration::from_secs(30);
+const DRAIN_DENIED_PAUSE: Duration = Duration::from_millis(500);
 
-/// The same when there is a deadline.
-const DENIED_PAUSE_HURRIED: Duration = Duration::from_millis(500);
-
-/// The pause of all calls.
+/// The circuit breaker of all calls.
 #[derive(Debug, Default)]
 pub struct CircuitBreaker {
     until: Option<Instant>,
     failed_rounds: u32,
-    is_hurried: bool,
+    is_draining: bool,
+    backoff: Backoff,
 }
 
 impl CircuitBreaker {
-    /// Whether the last round of calls failed.
+    /// Returns whether the last round of calls failed. The breaker is then open during the pause,
+    /// and half-open after the pause.
     pub fn is_failing(&self) -> bool {
         self.failed_rounds > 0
     }
 
-    /// Rounds of failures since the last success.
-    pub fn failed_rounds(&self) -> u32 {
-        self.failed_rounds
-    }
-
-    /// Until when no call may start; `None` when one may at `now`.
-    pub fn until(&self, now: Instant) -> Option<Instant> {
+    /// Returns the end of the pause; `None` if there is no pause at `now`.
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }
 
-    /// A call has failed: no other starts for this long. Says whether that is news: calls that
-    /// were in flight together fail together, and count once.
-    pub fn fail(&mut self, pause: Duration, now: Instant) -> bool {
-        if self.until(now).is_some() && self.is_failing() {
-            return false;
+    /// Begins a pause after a failed call. `pause_min` is the pause that the service asks for, or
+    /// zero. Returns whether this is a new round of failures: calls that were in flight together
+    /// fail together and count once.
+    pub fn fail(&mut self, pause_min: Duration, now: Instant) -> bool {
+        let is_new_round = self.paused_until(now).is_none() || !self.is_failing();
+        if is_new_round {
+            self.pause(self.backoff.pause(self.failed_rounds), now);
+            self.failed_rounds = self.failed_rounds.saturating_add(1);
         }
-        self.failed_rounds = self.failed_rounds.saturating_add(1);
-        self.pause(pause, now);
-        true
+        // The service's `Retry-After` counts in every round.
+        self.pause(pause_min, now);
+        is_new_round
     }
 
-    /// A call was denied.
+    /// Begins a pause after a call that the service denied. Only an operator can end this failure.
     pub fn deny(&mut self, now: Instant) {
         self.failed_rounds = self.failed_rounds.saturating_add(1);
-        self.pause(if self.is_hurried { DENIED_PAUSE_HURRIED } else { DENIED_PAUSE }, now);
+        self.pause(if self.is_draining { DRAIN_DENIED_PAUSE } else { DENIED_PAUSE }, now);
     }
 
-    /// No call starts for this long at least.
+    /// Extends the pause to `now + pause`, unless the pause is longer already.
     pub fn pause(&mut self, pause: Duration, now: Instant) {
-        self.until = Some(self.until.map_or(now + pause, |until| until.max(now + pause)));
+        self.until = self.until.max(Some(now + pause));
     }
 
-    /// The service is back, or there is reason to ask at once; says whether it had failed.
-    pub fn clear(&mut self) -> bool {
+    /// Closes the breaker and ends the pause of a failure. Returns whether the service had failed.
+    /// A pause without a failure goes on: the service asked for it.
+    pub fn close(&mut self) -> bool {
         let was_failing = std::mem::take(&mut self.failed_rounds) > 0;
         if was_failing {
             self.until = None;
@@ -67,10 +76,11 @@ impl CircuitBreaker {
         was_failing
     }
 
-    /// There is a deadline: no pause for an operator any more.
+    /// Closes the breaker, and keeps later pauses short: the shutdown has a deadline.
     pub fn begin_drain(&mut self) {
-        self.is_hurried = true;
-        self.clear();
+        self.is_draining = true;
+        self.backoff.begin_drain();
+        self.close();
     }
 }
 
@@ -82,33 +92,36 @@ mod tests {
 
     #[test]
     fn calls_that_fail_together_count_once() {
-        let (mut hold, now) = (CircuitBreaker::default(), Instant::now());
-        assert!(hold.fail(SECOND, now));
-        assert!(!hold.fail(10 * SECOND, now));
-        assert_eq!((hold.failed_rounds(), hold.until(now)), (1, Some(now + SECOND)));
-        assert!(hold.fail(SECOND, now + SECOND));
-        assert_eq!(hold.failed_rounds(), 2);
+        let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
+        // The backoff after the first failure is 0.1 s or less.
+        assert!(breaker.fail(SECOND, now));
+        assert!(!breaker.fail(Duration::ZERO, now));
+        assert_eq!((breaker.failed_rounds, breaker.paused_until(now)), (1, Some(now + SECOND)));
+        assert!(!breaker.fail(2 * SECOND, now));
+        assert_eq!((breaker.failed_rounds, breaker.paused_until(now)), (1, Some(now + 2 * SECOND)));
+        assert!(breaker.fail(Duration::ZERO, now + 2 * SECOND));
+        assert_eq!(breaker.failed_rounds, 2);
     }
 
     #[test]
-    fn a_success_ends_the_pause_of_a_failure_and_no_other() {
-        let (mut hold, now) = (CircuitBreaker::default(), Instant::now());
-        hold.pause(SECOND, now);
-        assert!(!hold.clear());
-        assert_eq!(hold.until(now), Some(now + SECOND));
-        hold.deny(now);
-        assert_eq!(hold.until(now), Some(now + DENIED_PAUSE));
-        assert!(hold.clear() && !hold.is_failing());
-        assert_eq!(hold.until(now), None);
+    fn an_accepted_call_ends_the_pause_of_a_failure_and_no_other_pause() {
+        let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
+        breaker.pause(SECOND, now);
+        assert!(!breaker.close());
+        assert_eq!(breaker.paused_until(now), Some(now + SECOND));
+        breaker.deny(now);
+        assert_eq!(breaker.paused_until(now), Some(now + DENIED_PAUSE));
+        assert!(breaker.close() && !breaker.is_failing());
+        assert_eq!(breaker.paused_until(now), None);
     }
 
     #[test]
-    fn with_a_deadline_nobody_waits_for_an_operator() {
-        let (mut hold, now) = (CircuitBreaker::default(), Instant::now());
-        hold.deny(now);
-        hold.begin_drain();
-        assert_eq!(hold.until(now), None);
-        hold.deny(now);
-        assert_eq!(hold.until(now), Some(now + DENIED_PAUSE_HURRIED));
+    fn the_drain_does_not_wait_for_an_operator() {
+        let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
+        breaker.deny(now);
+        breaker.begin_drain();
+        assert_eq!(breaker.paused_until(now), None);
+        breaker.deny(now);
+        assert_eq!(breaker.paused_until(now), Some(now + DRAIN_DENIED_PAUSE));
     }
 }

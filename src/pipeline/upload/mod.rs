@@ -1,266 +1,396 @@
-//! From batch to outcome: signed requests, several at a time, tried again until they are settled.
+//! The uploader: sends batches to the service with several calls at a time, and retries them until
+//! they are settled.
 //!
-//! In: finished batches. Out: the account. A batch leaves only when the service took it, when a
-//! document of it alone is at fault, when another server has answered in the service's place three
-//! times, or when [`Uploader::evict_oldest`] takes it back for want of memory; any other failure
-//! puts it back with a growing, jittered pause.
+//! In: finished batches, and batches from the spool. Out: counts in the account, and the records of
+//! the spool that are no longer needed. A batch leaves the uploader only when the service accepted
+//! it, when its only document is faulty, when another server has answered three times in the place
+//! of X-Ray, or when [`Uploader::evict_oldest`] returns it because memory is short. After any other
+//! failure the batch is retried, with a growing and jittered pause.
 //!
 //! ```text
-//!  push ──► waiting ──► (hold, rate_limit) ──► call ──► classify ──► accepted ──► account
-//!              ▲                                     │
-//!              └── pause, halves, passing documents ─┘
+//!  push ──► waiting ──► gate ──► call ──► settle::decide ──► delivered, rejected, dropped ──► account
+//!              ▲                               │
+//!              └── retried batches, halves ────┘
 //! ```
 //!
-//! Bounds: `concurrency` calls in flight, fewer documents a second where the service throttles;
-//! what waits is bounded by the pool's memory. Runs on the sender thread.
+//! Bound: `concurrency` calls in flight; fewer documents a second while the service throttles. The
+//! pool's memory bounds the batches that wait. Thread: `upload`.
 
+mod attempt;
+mod backoff;
 mod bisect;
 mod circuit_breaker;
+mod gate;
 mod rate_limit;
 mod report;
 mod settle;
+#[cfg(test)]
+mod tests;
+mod unprocessed;
 mod waiting;
 
-pub use waiting::Attempt;
+pub use attempt::Attempt;
+pub use gate::Admit;
 
-use crate::aws::{self, Outcome, Reading, RequestBody, Route};
+use crate::aws::{Failure, Outcome, Reading, RequestBody, Service, StartError};
 use crate::base::account::{Account, Held, RequestFailure};
 use crate::base::clock::Clock;
-use crate::base::log::LogLimit;
-use crate::base::panics::{self, Panicked};
+use crate::base::conditions::Condition;
+use crate::base::panics;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
-use circuit_breaker::CircuitBreaker;
-use rate_limit::RateLimit;
+use attempt::Call;
+use gate::{Change, Event, Gate, Readiness};
+use settle::{Answered, Decision, Fate, NOT_X_RAY_PAUSE, Remedy, decide};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-use tracing::error;
+use tokio::task::{JoinError, JoinSet};
+use unprocessed::Rest;
 use waiting::Waiting;
-
-static PANICKED: LogLimit = LogLimit::new();
-
-/// A call on its way.
-#[derive(Debug)]
-struct Call {
-    attempt: Attempt,
-    started_at: Instant,
-    /// Requests that the service had accepted at the start.
-    accepted_count: u64,
-}
 
 /// A call that has ended.
 #[derive(Debug)]
 struct Ended {
     call_number: u64,
     reading: Reading,
-    /// How it failed, for the account.
+    /// The kind under which a failed call is counted.
     failure: Option<RequestFailure>,
 }
 
-/// Sends batches.
+/// Sends batches to the service.
 #[derive(Debug)]
 pub struct Uploader {
-    route: Option<Route>,
-    /// Where the route comes from; `None` when it has come, or never will.
-    arrival: Option<oneshot::Receiver<Route>>,
-    concurrency: usize,
+    service: Option<Box<dyn Service>>,
+    /// Brings the service once region and credentials are known. `None` after the service has
+    /// arrived, or when it never will.
+    arrival: Option<oneshot::Receiver<Box<dyn Service>>>,
     account: Arc<Account>,
     waiting: Waiting,
-    breaker: CircuitBreaker,
-    rate_limit: RateLimit,
+    gate: Gate,
     calls: BTreeMap<u64, Call>,
     next_call_number: u64,
     tasks: JoinSet<Ended>,
-    accepted_count: u64,
-    /// Requests refused since the last one was accepted.
-    refused_in_a_row: u32,
-    /// Records of the spool that are delivered, or given up for good.
+    answered: Answered,
+    /// The records of the spool whose batches are settled.
     settled_records: Vec<RecordId>,
 }
 
 impl Uploader {
-    /// An uploader that keeps batches until `arrival` tells where to send them, makes up to
+    /// Returns an uploader that keeps batches until `arrival` brings the service, makes up to
     /// `concurrency` calls at a time, and counts into `account`.
     pub fn new(
-        arrival: oneshot::Receiver<Route>,
+        arrival: oneshot::Receiver<Box<dyn Service>>,
         concurrency: usize,
         account: Arc<Account>,
     ) -> Self {
         Self {
-            route: None,
+            service: None,
             arrival: Some(arrival),
-            concurrency,
             account,
             waiting: Waiting::default(),
-            breaker: CircuitBreaker::default(),
-            rate_limit: RateLimit::new(Clock::instant()),
+            gate: Gate::new(concurrency, Clock::instant()),
             calls: BTreeMap::new(),
             next_call_number: 0,
             tasks: JoinSet::new(),
-            accepted_count: 0,
-            refused_in_a_row: 0,
+            answered: Answered::default(),
             settled_records: Vec::new(),
         }
     }
 
-    /// Takes over a batch; [`start_due`](Self::start_due) sends it.
+    /// Adds a fresh batch; [`start_due`](Self::start_due) sends it.
     pub fn push(&mut self, batch: Batch) {
         self.waiting.push(batch, None);
     }
 
-    /// Takes over a batch out of the spool; [`settled_records`](Self::settled_records) says when
-    /// it is needed there no more.
+    /// Adds a batch that was read from the spool.
+    /// [`settled_records`](Self::settled_records) returns `record` once the batch is settled.
     pub fn push_spooled(&mut self, batch: Batch, record: RecordId) {
         self.waiting.push(batch, Some(record));
     }
 
-    /// Takes back what [`evict_oldest`](Self::evict_oldest) gave and nobody could keep.
+    /// Adds an evicted attempt again, because the spool could not store it.
     pub fn put_back(&mut self, attempt: Attempt) {
         self.waiting.push_due(attempt);
     }
 
-    /// Starts the calls that are due, as far as concurrency, throttling and credentials allow.
+    /// Starts calls with the attempts that are due, for as long as the gate admits calls.
     pub fn start_due(&mut self, now: Instant) {
-        while self.may_start() && self.paused_until(now).is_none() {
+        while self.admit(now) == Admit::Now {
             let Some(attempt) = self.waiting.pop_due(now) else { return };
-            match self.isolate(attempt) {
-                None => {}
-                Some(attempt) => self.start(attempt, now),
+            if bisect::is_halved_before_retry(&attempt, self.answered.accepted_count) {
+                self.halve(&attempt);
+            } else if !self.start(attempt, now) {
+                return;
             }
         }
     }
 
-    fn start(&mut self, attempt: Attempt, now: Instant) {
-        let credentials = self.route.as_ref().and_then(|route| route.identity.credentials());
-        let Some((route, credentials)) = self.route.as_ref().zip(credentials) else {
-            self.waiting.push_due(attempt);
-            return;
-        };
-        let signed_at = route.signer.time(Clock::host_date());
-        let signed = panics::catch(|| {
+    /// Starts a call. Returns `false` if there are no credentials any more.
+    fn start(&mut self, attempt: Attempt, now: Instant) -> bool {
+        let accepted_count = self.answered.accepted_count;
+        let call = Call { attempt, started_at: now, accepted_count };
+        let batch = &call.attempt.batch;
+        let started = panics::catch(|| {
             panics::inject("sign");
-            let batch = &attempt.batch;
+            let service = self.service.as_ref().ok_or(StartError::NoCredentials)?;
             let body = RequestBody::new(batch.body.clone(), batch.body_length_bytes);
-            route.signer.sign(body, &batch.body_sha256, &credentials, signed_at)
+            service.call(body, &batch.body_sha256)
         });
-        let signed = signed.map_err(|panicked| said(&panicked));
-        let request = match signed.and_then(|signed| signed.map_err(|error| error.to_string())) {
-            Ok(request) => request,
-            // Other credentials may do better; these are asked for again.
+        let started = started.map_err(|panicked| report::panicked(&panicked));
+        let answer = match started {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(StartError::NoCredentials)) => {
+                self.waiting.push_due(call.attempt);
+                return false;
+            }
+            // Other credentials may be signed with, so the failure is the same as an expiry.
+            Ok(Err(error)) => {
+                self.settle_failed(call, Failure::Expired, error.to_string(), now);
+                return true;
+            }
             Err(reason) => {
-                route.identity.renew();
-                self.hold_back(Duration::ZERO, now);
-                self.try_again(attempt, &reason, Duration::ZERO, now);
-                return;
+                self.settle_failed(call, Failure::Expired, reason, now);
+                return true;
             }
         };
-        self.rate_limit.started(attempt.batch.documents.len(), now);
+        self.gate.observe(Event::Started { document_count: batch.documents.len() }, now);
         let call_number = self.next_call_number;
         self.next_call_number += 1;
-        let accepted_count = self.accepted_count;
-        self.calls.insert(call_number, Call { attempt, started_at: now, accepted_count });
-        let client = route.client.clone();
+        self.calls.insert(call_number, call);
         self.tasks.spawn(async move {
-            let call = panics::caught(async {
+            let answer = panics::caught(async {
                 panics::inject("upload_call");
-                aws::call(&client, request, signed_at).await
+                answer.await
             });
-            let (reading, failure) = call.await.unwrap_or_else(|panicked| {
-                (Outcome::retry(said(&panicked)).into(), Some(RequestFailure::Other))
+            let (reading, failure) = answer.await.unwrap_or_else(|panicked| {
+                let outcome = Outcome::retry(report::panicked(&panicked));
+                (outcome.into(), Some(RequestFailure::Other))
             });
             Ended { call_number, reading, failure }
         });
+        true
     }
 
-    fn may_start(&self) -> bool {
-        let concurrency = if self.breaker.is_failing() { 1 } else { self.concurrency };
-        self.calls.len() < concurrency && self.is_ready()
+    /// Returns whether a call may start now.
+    pub fn admit(&self, now: Instant) -> Admit {
+        self.gate.admit(self.readiness(), self.calls.len(), now)
     }
 
-    /// Whether there is somebody to send to, and to sign as.
-    pub fn is_ready(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.identity.is_ready())
-    }
-
-    /// Whether nothing can ever be sent: nobody will tell where to.
-    pub fn is_hopeless(&self) -> bool {
-        self.route.is_none() && self.arrival.is_none()
-    }
-
-    /// Until when no call may start, because of failures or throttling.
-    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
-        self.breaker.until(now).max(self.rate_limit.ready_at(now))
-    }
-
-    /// Whether the service fails, or there is nobody to sign as.
+    /// Returns whether the service fails, or there are no credentials.
     pub fn is_failing(&self) -> bool {
-        self.breaker.is_failing() || !self.is_ready()
+        self.gate.is_failing() || self.readiness() != Readiness::Ready
     }
 
-    /// Whether batches wait that cannot be sent now: others gain nothing by being ended early.
+    /// Returns whether batches wait and none of them can be sent now. To finish another batch early
+    /// gains nothing then.
     pub fn is_held_back(&self, now: Instant) -> bool {
-        !self.waiting.is_empty() && (self.paused_until(now).is_some() || !self.may_start())
+        !self.waiting.is_empty() && self.admit(now) != Admit::Now
     }
 
-    /// When [`start_due`](Self::start_due) has something to do; `None` while it takes an
-    /// [`event`](Self::event) first.
+    fn readiness(&self) -> Readiness {
+        match (&self.service, &self.arrival) {
+            (Some(service), _) if service.is_ready() => Readiness::Ready,
+            (None, None) => Readiness::Never,
+            _ => Readiness::NotYet,
+        }
+    }
+
+    /// Returns the time at which [`start_due`](Self::start_due) can start a call; `None` if an
+    /// [`event`](Self::event) must come first.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        let due = self.waiting.next_due(now).filter(|_| self.may_start())?;
-        Some(self.paused_until(now).map_or(due, |until| due.max(until)))
+        let due = self.waiting.next_due(now);
+        match self.admit(now) {
+            Admit::Now => due,
+            Admit::At(at) => due.map(|due| due.max(at)),
+            Admit::AfterEvent | Admit::Never => None,
+        }
     }
 
-    /// Waits until a call has ended, which is then settled, or the route or the credentials have
-    /// changed.
-    ///
-    /// Nothing is lost when the wait is given up.
+    /// Waits until a call has ended and settles it, or until the service has arrived, or until the
+    /// credentials have changed. Dropping the future loses nothing.
     pub async fn event(&mut self) {
-        match (&mut self.route, &mut self.arrival) {
-            (Some(route), _) => tokio::select! {
+        match (&mut self.service, &mut self.arrival) {
+            (Some(service), _) => tokio::select! {
                 Some(ended) = self.tasks.join_next() => self.settle(ended),
-                () = route.identity.changed() => self.resume(),
+                () = service.credentials_changed() => {
+                    self.observe(Event::CredentialsChanged, Clock::instant());
+                }
             },
             (None, Some(arrival)) => {
-                self.route = arrival.await.ok();
+                self.service = arrival.await.ok();
                 self.arrival = None;
             }
             (None, None) => std::future::pending().await,
         }
     }
 
-    /// Settles the calls that have ended, without a wait.
+    /// Settles the calls that have ended, without waiting.
     pub fn settle_ended(&mut self) {
         while let Some(ended) = self.tasks.try_join_next() {
             self.settle(ended);
         }
     }
 
-    /// Takes the records of the spool that are delivered, or given up for good.
+    fn settle(&mut self, ended: Result<Ended, JoinError>) {
+        let Ended { call_number, reading, failure } = match ended {
+            Ok(ended) => ended,
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let Some(call) = self.calls.remove(&call_number) else { return };
+        let now = Clock::instant();
+        report::ended(&reading, failure, now - call.started_at, &self.account);
+        if let Some(service_time) = reading.service_time {
+            self.account.clock.confirm_date(service_time);
+        }
+        if let Outcome::Accepted { unprocessed } = &reading.outcome {
+            let batch = &call.attempt.batch;
+            let has_more = unprocessed.len() > batch.documents.len();
+            let more = has_more.then(|| "it names more documents than were sent".to_owned());
+            if let Some(reason) = reading.unread_reason.or(more) {
+                report::unread(batch, &reason, &self.account);
+            }
+        }
+        self.apply(call, reading.outcome, now);
+    }
+
+    /// Settles a call that failed before it was sent.
+    fn settle_failed(&mut self, call: Call, failure: Failure, reason: String, now: Instant) {
+        self.apply(call, Outcome::Failed { failure, reason }, now);
+    }
+
+    /// Decides what to do after a call, and does it.
+    fn apply(&mut self, call: Call, outcome: Outcome, now: Instant) {
+        self.answered.note(&outcome);
+        let Decision { fate, event, remedy } = decide(&call, &outcome, &self.answered);
+        self.observe(event, now);
+        if let Some(service) = &self.service {
+            match remedy {
+                Remedy::None => {}
+                Remedy::RenewCredentials => service.renew_credentials(),
+                Remedy::SetTime(service_time) => service.set_time(service_time),
+            }
+        }
+        let reason = match &outcome {
+            Outcome::Accepted { .. } => "",
+            Outcome::Failed { reason, .. } => reason,
+        };
+        let Call { mut attempt, started_at, .. } = call;
+        match fate {
+            Fate::Delivered(rest) => {
+                report::accepted(&attempt.batch, &rest, now - started_at, &self.account);
+                self.settle_delivered(attempt, &rest, now);
+            }
+            Fate::Retry => self.retry(attempt, reason, now),
+            Fate::RetrySuspected(suspicion) => {
+                attempt.suspicion = Some(suspicion);
+                self.retry(attempt, reason, now);
+            }
+            Fate::RetryNotXRay => self.retry_not_x_ray(attempt, reason, now),
+            Fate::RetryDenied => {
+                self.account.requests_retried.add(1);
+                report::denied(reason, self.gate.pause(now));
+                self.waiting.push_due(attempt);
+            }
+            Fate::Halve => self.halve(&attempt),
+            Fate::Reject => {
+                report::rejected(&attempt.batch, reason, &self.account);
+                self.settle_record(attempt);
+            }
+            Fate::Drop => {
+                report::not_x_ray(&attempt.batch, reason, &self.account);
+                self.settle_record(attempt);
+            }
+        }
+        match outcome {
+            Outcome::Accepted { .. } => self.account.conditions.end(Condition::UploadsFailing),
+            Outcome::Failed { reason, .. } if self.gate.is_failing() => {
+                self.account.conditions.begin(Condition::UploadsFailing, reason);
+            }
+            Outcome::Failed { .. } => {}
+        }
+        self.account.set_rate_limit(self.gate.rate());
+    }
+
+    /// Passes an event to the gate, and acts on a change of the circuit breaker.
+    fn observe(&mut self, event: Event, now: Instant) {
+        match self.gate.observe(event, now) {
+            Change::None => {}
+            // A new connection reaches the service at another address, if it has one now.
+            Change::Opened => {
+                if let Some(service) = &mut self.service {
+                    service.forget_connections();
+                }
+            }
+            Change::Closed => self.waiting.make_due(),
+        }
+    }
+
+    /// Retries the documents that an accepted batch has left, if there are any.
+    fn settle_delivered(&mut self, attempt: Attempt, rest: &Rest<'_>, now: Instant) {
+        let Some(&(first, _)) = rest.resent.first() else {
+            return self.settle_record(attempt);
+        };
+        let part = attempt.batch.part(rest.resent.iter().map(|(place, _)| *place));
+        let mut part = attempt.part(part, first);
+        part.failure_count = attempt.failure_count;
+        self.waiting.push_failed(part, now, Duration::ZERO);
+    }
+
+    /// Retries a batch after its backoff.
+    fn retry(&mut self, attempt: Attempt, reason: &str, now: Instant) {
+        self.account.requests_retried.add(1);
+        let segment_count = attempt.batch.documents.len();
+        let attempt_count = attempt.failure_count.saturating_add(1);
+        let pause = self.waiting.push_failed(attempt, now, Duration::ZERO);
+        report::retried(reason, segment_count, attempt_count, pause.max(self.gate.pause(now)));
+    }
+
+    /// Retries a batch that another server has answered in the place of X-Ray.
+    fn retry_not_x_ray(&mut self, mut attempt: Attempt, reason: &str, now: Instant) {
+        self.account.requests_retried.add(1);
+        attempt.not_x_ray_count += 1;
+        let segment_count = attempt.batch.documents.len();
+        let attempt_count = attempt.not_x_ray_count + 1;
+        let pause = self.waiting.push_failed(attempt, now, NOT_X_RAY_PAUSE);
+        report::not_x_ray_yet(reason, segment_count, attempt_count, pause);
+    }
+
+    fn halve(&mut self, attempt: &Attempt) {
+        for half in bisect::halve(attempt, self.answered.accepted_count) {
+            self.waiting.push_due(half);
+        }
+    }
+
+    /// Notes that the spool's record of a settled attempt is no longer needed, once all parts of
+    /// the batch are settled.
+    fn settle_record(&mut self, attempt: Attempt) {
+        let last = attempt.record.and_then(Arc::into_inner);
+        self.settled_records.extend(last);
+    }
+
+    /// Takes the records of the spool whose batches are settled.
     pub fn settled_records(&mut self) -> Vec<RecordId> {
         std::mem::take(&mut self.settled_records)
     }
 
-    /// Gives up the oldest batch that is not in flight; `None` when all that is left is in flight.
-    #[must_use = "segments that gave way have to be counted"]
+    /// Takes the oldest attempt that is not in flight; `None` if no attempt waits.
+    #[must_use = "evicted segments have to be counted"]
     pub fn evict_oldest(&mut self) -> Option<Attempt> {
         self.waiting.pop_oldest()
     }
 
-    /// The same, but of those that are not out of the spool.
-    #[must_use = "segments that gave way have to be counted"]
+    /// Takes the oldest attempt that is not in flight and was not read from the spool; `None` if no
+    /// such attempt waits.
+    #[must_use = "evicted segments have to be counted"]
     pub fn evict_oldest_unspooled(&mut self) -> Option<Attempt> {
         self.waiting.pop_oldest_unspooled()
     }
 
-    /// Whether no call may start now, because of failures or throttling.
-    pub fn is_paused(&self, now: Instant) -> bool {
-        self.paused_until(now).is_some()
-    }
-
-    /// Ends all calls, and gives up everything that waits or was in flight, the oldest first.
-    #[must_use = "segments that gave way have to be counted"]
+    /// Aborts all calls, and takes every attempt that waits or was in flight, the oldest first.
+    #[must_use = "the segments have to be counted"]
     pub fn give_up_all(&mut self) -> Vec<Attempt> {
         self.tasks.abort_all();
         for (_, call) in std::mem::take(&mut self.calls) {
@@ -269,19 +399,19 @@ impl Uploader {
         std::iter::from_fn(|| self.waiting.pop_oldest()).collect()
     }
 
-    /// Makes every batch that waits for its next attempt due at once, and keeps pauses short from
-    /// now on: there is a deadline. A throttling service still has its pause.
+    /// Makes every attempt due at once, and keeps later pauses short, because the shutdown has a
+    /// deadline. The pause that a throttling service asks for stays as it is.
     pub fn begin_drain(&mut self) {
         self.waiting.begin_drain();
-        self.breaker.begin_drain();
+        self.observe(Event::DrainBegins, Clock::instant());
     }
 
-    /// Whether nothing waits and nothing is in flight.
+    /// Returns whether no attempt waits and no call is in flight.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.calls.is_empty()
     }
 
-    /// Adds what waits or is in flight to `held`, counted one by one.
+    /// Adds the attempts that wait or are in flight to `held`. They are counted one by one.
     pub fn count(&self, held: &mut Held) {
         for attempt in self.waiting.iter() {
             held.segment_count += attempt.batch.documents.len();
@@ -295,15 +425,9 @@ impl Uploader {
         }
     }
 
-    /// Batches out of the spool that wait or are in flight.
+    /// Returns the number of batches from the spool that wait or are in flight.
     pub fn spooled_batch_count(&self) -> usize {
         let calls = self.calls.values().filter(|call| call.attempt.record.is_some());
         self.waiting.spooled_count() + calls.count()
     }
-}
-
-/// Logs a panic during a call; returns it as the reason for which the call failed.
-fn said(panicked: &Panicked) -> String {
-    PANICKED.log(|more| error!("A call for uploading met {panicked}; it is tried again{more}"));
-    panicked.to_string()
 }

@@ -1,59 +1,56 @@
-//! How many documents a second the service takes, learnt from its throttling.
+//! The rate limit in documents a second, learnt from the service's throttling (AIMD).
 //!
-//! One rate for all calls together. There is none until the service throttles for the first time;
-//! then it is what the service accepted just before, or half of the best of late if that is more:
-//! slow answers and outages make for little that was accepted, and say nothing of what is allowed.
-//! Too high a rate is halved within seconds, too low a one takes a minute to grow. Additive
-//! increase, multiplicative decrease: each throttled call that was started under the present rate
-//! lowers it, and the time without one raises it, slowly at first so that it stays near to what is
-//! allowed, ever faster after [`DOUBLING_TIME`] so that a lifted limit is found. Pure code; the
-//! caller has the clock.
+//! All calls share one rate. There is no limit until the service throttles for the first time. The
+//! first limit is a part of the rate that the service accepted just before, or half of the best
+//! recent rate if that is more: slow answers and outages lower the accepted rate, too, and say
+//! nothing about the limit. Each throttled call that was started under the present limit lowers the
+//! limit (multiplicative decrease). Time without throttling raises the limit (additive increase):
+//! slowly at first, to stay near the service's limit, and twice as fast after each
+//! `DOUBLING_TIME`, to notice when the service's limit is lifted. A limit that is too high is
+//! halved within seconds; a limit that is too low takes about a minute to grow.
+//!
+//! In: the start and the outcome of each call. Out: the time of the next call. Pure code; the
+//! caller passes the time.
+//!
+//! The constants were chosen with the simulations in the tests below: against limits from 100 to
+//! 20,000 documents a second the daemon gets 0.8 to 1.2 of the limit, and less than 10 % of its
+//! calls are throttled.
+//!
+//! | constant | value | reason |
+//! |---|---|---|
+//! | `DECREASE` | 0.9 | A throttled call lowers the limit to this part of what was accepted. |
+//! | `DECREASE_MOST` | 0.5 | One throttled call never lowers the limit by more than half. |
+//! | `DECREASE_INTERVAL` | 0.5 s | The effect of one decrease must show before the next one. |
+//! | `INCREASE_PART_PER_SECOND` | 0.02 | Throttling returns after some seconds, not at once. |
+//! | `INCREASE_MIN` | 5 documents/s | Small limits grow, too: 2 % of `RATE_MIN` is 0.1. |
+//! | `DOUBLING_TIME` | 10 s | A lifted limit is found within a minute. |
+//! | `RATE_MIN` | 5 documents/s | A full batch of 50 documents every 10 s (longest backoff). |
+//! | `RATE_FIRST_MIN` | 100 documents/s | The least first limit, when little was accepted before. |
+//! | `IDLE_TIME` | 11 s | A longer gap between calls counts as 11 s; `RATE_MIN` has gaps of 10 s. |
+//! | `RATE_FORGET` | 1,000,000 documents/s | More than a daemon sends: there is no limit any more. |
+//! | `BURST` | 0.2 s | Credit is saved for this long only, so that bursts stay small. |
+//! | `BEST_PART` | 0.5 | The first decrease is no larger than any other (`DECREASE_MOST`). |
+//! | `BEST_TIME` | 60 s | An old rate says little: the best rate falls to a third in this time. |
+//! | `METER_TIME` | 1 s | The time over which accepted documents are averaged. |
 
 use std::time::{Duration, Instant};
 
-/// What a throttled call leaves of the rate: of what was accepted, or of the rate itself.
 const DECREASE: f64 = 0.9;
-
-/// What a throttled call leaves at least.
 const DECREASE_MOST: f64 = 0.5;
-
-/// One decrease is waited for before the next.
 const DECREASE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// What a second without throttling adds, as a part of the rate after the last decrease.
 const INCREASE_PART_PER_SECOND: f64 = 0.02;
-
-/// The same in documents a second, at least.
 const INCREASE_MIN: f64 = 5.0;
-
-/// After each such time without throttling the increase doubles.
 const DOUBLING_TIME: Duration = Duration::from_secs(10);
-
-/// The rate in documents a second never falls below; a full batch then goes every ten seconds.
 const RATE_MIN: f64 = 5.0;
-
-/// What the first throttled call leaves at least, when there is little to judge by.
 const RATE_FIRST_MIN: f64 = 100.0;
-
-/// A gap between calls that is longer counts as this long; the least rate has one in ten seconds.
 const IDLE_TIME: Duration = Duration::from_secs(11);
-
-/// Beyond this rate there is no limit any more.
 const RATE_FORGET: f64 = 1_000_000.0;
-
-/// Documents may be saved up for so long.
 const BURST: Duration = Duration::from_millis(200);
-
-/// What the first throttled call leaves at least of the best rate that the service has shown.
 const BEST_PART: f64 = 0.5;
-
-/// Time in which the memory of the best rate falls to a third.
 const BEST_TIME: Duration = Duration::from_secs(60);
-
-/// Time over which accepted documents are averaged.
 const METER_TIME: Duration = Duration::from_secs(1);
 
-/// The rate of a stream, averaged with exponentially falling weights.
+/// The rate of accepted documents, averaged with exponentially falling weights.
 #[derive(Debug)]
 struct Meter {
     document_count: f64,
@@ -66,22 +63,25 @@ impl Meter {
         self.at = now;
     }
 
-    /// Documents a second.
+    /// Returns the rate in documents a second.
     fn rate(&self, now: Instant) -> f64 {
         let age = now.saturating_duration_since(self.at).as_secs_f64();
         self.document_count * (-age / METER_TIME.as_secs_f64()).exp() / METER_TIME.as_secs_f64()
     }
 }
 
+/// A limit that is in force.
 #[derive(Debug)]
 struct Limit {
-    /// Documents a second.
+    /// The limit in documents a second.
     rate: f64,
-    /// What the last decrease left.
+    /// The limit just after the last decrease.
     floor: f64,
     decreased_at: Instant,
-    /// Documents that may be sent now; below zero they have been already.
+    /// Documents that may be sent now. A call may overdraw the credit; the next call then waits
+    /// until the credit is zero again.
     credit: f64,
+    /// The time up to which `rate` and `credit` were raised.
     at: Instant,
 }
 
@@ -90,10 +90,10 @@ impl Limit {
         Self { rate, floor: rate, decreased_at: now, credit: 0.0, at: now }
     }
 
-    /// Lets the time up to `now` raise rate and credit.
+    /// Raises the limit and the credit for the time up to `now`.
     fn advance(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at);
-        // Time in which nothing was sent has shown nothing of what is allowed.
+        // While nothing was sent, the absence of throttling says nothing about the limit.
         let idle = elapsed.saturating_sub(IDLE_TIME);
         self.decreased_at += idle;
         let elapsed = (elapsed - idle).as_secs_f64();
@@ -113,22 +113,22 @@ impl Limit {
     }
 }
 
-/// The rate at which documents are sent.
+/// The rate limit of all calls.
 #[derive(Debug)]
 pub struct RateLimit {
     accepted: Meter,
-    /// The best rate of `accepted`, and when it was that.
+    /// The best rate of `accepted`, and the time of that rate.
     best: (f64, Instant),
     limit: Option<Limit>,
 }
 
 impl RateLimit {
-    /// No limit yet.
+    /// Returns a rate limit that does not limit yet.
     pub fn new(now: Instant) -> Self {
         Self { accepted: Meter { document_count: 0.0, at: now }, best: (0.0, now), limit: None }
     }
 
-    /// Notes that the service took so many documents.
+    /// Notes that the service accepted `document_count` documents.
     pub fn accepted(&mut self, document_count: usize, now: Instant) {
         self.accepted.add(document_count, now);
         let rate = self.accepted.rate(now);
@@ -137,7 +137,7 @@ impl RateLimit {
         }
     }
 
-    /// The best rate of late.
+    /// Returns the best recent rate in documents a second.
     fn best_rate(&self, now: Instant) -> f64 {
         let age = now.saturating_duration_since(self.best.1).as_secs_f64();
         self.best.0 * (-age / BEST_TIME.as_secs_f64()).exp()
@@ -153,13 +153,13 @@ impl RateLimit {
             return;
         };
         limit.advance(now);
-        // What was on its way when the rate was lowered says nothing about the lower rate.
+        // A call that was started before the last decrease says nothing about the lower limit.
         if started_at >= limit.decreased_at && now >= limit.decreased_at + DECREASE_INTERVAL {
             limit.decrease(accepted_rate, now);
         }
     }
 
-    /// Notes that a call with so many documents starts.
+    /// Notes that a call with `document_count` documents starts.
     pub fn started(&mut self, document_count: usize, now: Instant) {
         if let Some(limit) = &mut self.limit {
             limit.advance(now);
@@ -168,15 +168,15 @@ impl RateLimit {
         self.limit.take_if(|limit| limit.rate > RATE_FORGET);
     }
 
-    /// When the next call may start, as far as is known now; `None`: at once.
-    pub fn ready_at(&self, now: Instant) -> Option<Instant> {
+    /// Returns the time at which the next call may start; `None` if a call may start at `now`.
+    pub fn paused_until(&self, now: Instant) -> Option<Instant> {
         let limit = self.limit.as_ref()?;
         let missing = -limit.credit;
         let wait = Duration::from_secs_f64(missing.max(0.0) / limit.rate);
         Some(limit.at + wait).filter(|at| *at > now)
     }
 
-    /// Documents a second; `None` while there is no limit.
+    /// Returns the limit in documents a second; `None` while there is no limit.
     pub fn rate(&self) -> Option<f64> {
         self.limit.as_ref().map(|limit| limit.rate)
     }
@@ -187,14 +187,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A service that allows so many documents a second, and saves up a second of them.
+    /// A service that allows `allowed` documents a second, and saves credit for one second.
     struct Service {
         allowed: f64,
         credit: f64,
     }
 
-    /// Sends full batches as fast as `rate_limit` allows, `offered` documents a second at most;
-    /// returns documents accepted, calls throttled and calls in all.
+    /// Sends full batches as fast as `rate_limit` allows, but at most `offered` documents a second.
+    /// Returns the accepted documents, the throttled calls and all calls.
     fn run(
         rate_limit: &mut RateLimit,
         service: &mut Service,
@@ -210,7 +210,7 @@ mod tests {
             waiting += offered * step.as_secs_f64();
             let allowed = service.allowed;
             service.credit = (service.credit + allowed * step.as_secs_f64()).min(allowed);
-            while waiting >= 50.0 && rate_limit.ready_at(*now).is_none() {
+            while waiting >= 50.0 && rate_limit.paused_until(*now).is_none() {
                 rate_limit.started(50, *now);
                 calls += 1;
                 if service.credit >= 50.0 {
@@ -221,7 +221,7 @@ mod tests {
                 } else {
                     throttled += 1;
                     rate_limit.throttled(*now, *now);
-                    // The batch that failed pauses; others go.
+                    // The throttled batch waits; other batches are sent.
                     break;
                 }
             }
@@ -236,7 +236,7 @@ mod tests {
         let mut service = Service { allowed: 1e9, credit: 1e9 };
         let (accepted, throttled, _) = run(&mut rate_limit, &mut service, &mut now, 5, 10_000.0);
         assert_eq!((accepted, throttled), (50_000.0, 0));
-        assert_eq!((rate_limit.rate(), rate_limit.ready_at(now)), (None, None));
+        assert_eq!((rate_limit.rate(), rate_limit.paused_until(now)), (None, None));
     }
 
     #[test]
@@ -333,8 +333,8 @@ mod tests {
                     _ => rate_limit.started(count, now),
                 }
                 prop_assert!(rate_limit.rate().is_none_or(|rate| rate >= RATE_MIN && rate.is_finite()));
-                let ready_at = rate_limit.ready_at(now).unwrap_or(now);
-                prop_assert!(ready_at <= now + Duration::from_secs(3_600), "{:?}", ready_at - now);
+                let paused_until = rate_limit.paused_until(now).unwrap_or(now);
+                prop_assert!(paused_until <= now + Duration::from_secs(3_600), "{:?}", paused_until - now);
             }
         }
     }

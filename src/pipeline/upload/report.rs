@@ -1,97 +1,91 @@
-//! What the account and the log learn of outcomes.
+//! Counts outcomes in the account, and logs them.
+//!
+//! In: batches, and what became of them. Out: counters, and lines of the log, limited for each
+//! place. Thread: `upload`.
 
-use super::circuit_breaker::{CircuitBreaker, DENIED_PAUSE};
 use super::settle::NOT_X_RAY_COUNT_MAX;
-use crate::aws::Unprocessed;
-use crate::base::account::{Account, DropReason, RejectReason};
+use super::unprocessed::Rest;
+use crate::aws::{Failure, Outcome, Reading, Unprocessed};
+use crate::base::account::{Account, DropReason, RejectReason, RequestFailure};
 use crate::base::log::{LogLimit, Suppressed};
+use crate::base::panics::Panicked;
 use crate::pipeline::batch::{Batch, Document};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
-/// A busy daemon sends thousands of batches in a window, a quiet one ten.
+/// 50 lines in 10 s: all batches of a quiet daemon, while a busy daemon sends thousands in 10 s.
 static SENT: LogLimit = LogLimit::with_line_count(50);
 static PART_SENT: LogLimit = LogLimit::new();
 static UNPROCESSED: LogLimit = LogLimit::with_line_count(50);
-static PASSING: LogLimit = LogLimit::new();
+static RESENT: LogLimit = LogLimit::new();
 static FAILED: LogLimit = LogLimit::new();
 static UNREAD: LogLimit = LogLimit::new();
 static NOT_X_RAY_YET: LogLimit = LogLimit::new();
 static NOT_X_RAY: LogLimit = LogLimit::new();
 static DENIED: LogLimit = LogLimit::once_a_minute();
-static GIVEN_UP: LogLimit = LogLimit::with_line_count(50);
+static REJECTED: LogLimit = LogLimit::with_line_count(50);
 static SHOWN: LogLimit = LogLimit::new();
+static PANICKED: LogLimit = LogLimit::new();
 
-/// What is left of a batch that the service took.
-#[derive(Debug, Default)]
-pub(super) struct Rest {
-    /// Places of the documents that it may process when they come again, in ascending order.
-    pub passing: Vec<usize>,
-    /// Whether it has not processed some because there are too many.
-    pub is_throttled: bool,
-}
-
-/// The service took a batch, but for some of its documents.
-pub(super) fn accepted(
-    batch: &Batch,
-    unprocessed: &[Unprocessed],
+/// Counts a call by its outcome. `failure` is the kind under which a failed call is counted.
+pub fn ended(
+    reading: &Reading,
+    failure: Option<RequestFailure>,
     duration: Duration,
     account: &Account,
-) -> Rest {
+) {
+    if let Some(kind) = failure {
+        account.request_failures(kind).add(1);
+    }
+    account.answers_too_large.add(u64::from(reading.is_too_large));
+    let (sizes, seconds) = (&account.sizes, duration.as_secs_f64());
+    match reading.outcome {
+        Outcome::Accepted { .. } => {
+            account.requests_sent.add(1);
+            sizes.accepted_request_seconds.observe(seconds);
+        }
+        Outcome::Failed { failure, .. } => {
+            sizes.failed_request_seconds.observe(seconds);
+            match failure {
+                Failure::Throttle { .. } => account.requests_throttled.add(1),
+                Failure::Split { .. } => account.requests_refused.add(1),
+                Failure::NotXRay => account.answers_not_x_ray.add(1),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The service accepted a batch, except for the documents in `rest`.
+pub fn accepted(batch: &Batch, rest: &Rest<'_>, duration: Duration, account: &Account) {
     let segment_count = batch.documents.len();
     let seconds = duration.as_secs_f64();
-    account.requests_sent.add(1);
-    // The caller has said where it names more documents than the request had.
-    let unprocessed = &unprocessed[..unprocessed.len().min(segment_count)];
-    if unprocessed.is_empty() {
-        account.sent.add(segment_count as u64);
+    let unprocessed_count = rest.document_count();
+    account.sent.add((segment_count - unprocessed_count) as u64);
+    if unprocessed_count == 0 {
         SENT.log(|more| {
             info!(
                 "Successfully sent batch of {segment_count} segments ({seconds:.3} seconds){more}"
             );
         });
-        return Rest::default();
+        return;
     }
-    let unprocessed_count = unprocessed.len();
     PART_SENT.log(|more| {
         info!(
             "Sent batch of {segment_count} segments but had {unprocessed_count} Unprocessed \
              segments ({seconds:.3} seconds){more}"
         );
     });
-    let mut rest = Rest::default();
-    let mut is_named = vec![false; segment_count];
-    for answer in unprocessed {
-        let place = place_of(answer, &batch.documents, &mut is_named);
-        rest.is_throttled |= answer.is_throttled();
-        match place.filter(|_| answer.is_transient()) {
-            Some(place) => {
-                rest.passing.push(place);
-                PASSING.log(|more| log_passing(answer, &batch.documents[place], more));
-            }
-            None => {
-                let document = place.map(|place| &batch.documents[place]);
-                account.rejected(RejectReason::Unprocessed).add(1);
-                UNPROCESSED.log(|more| log_unprocessed(answer, document, more));
-                show(batch, document);
-            }
-        }
+    account.segments_resent.add(rest.resent.len() as u64);
+    for (place, answer) in &rest.resent {
+        RESENT.log(|more| log_resent(answer, &batch.documents[*place], more));
     }
-    rest.passing.sort_unstable();
-    account.sent.add((segment_count - unprocessed_count) as u64);
-    account.segments_resent.add(rest.passing.len() as u64);
-    rest
-}
-
-/// The document that an answer names: the first of its id that was not named yet.
-fn place_of(answer: &Unprocessed, documents: &[Document], is_named: &mut [bool]) -> Option<usize> {
-    let id = answer.id.as_deref().filter(|id| !id.is_empty())?;
-    let named = &*is_named;
-    let mut places = documents.iter().enumerate();
-    let (place, _) =
-        places.find(|(place, document)| !named[*place] && document.id.as_str() == id)?;
-    is_named[place] = true;
-    Some(place)
+    account.rejected(RejectReason::Unprocessed).add(rest.rejected.len() as u64);
+    for (place, answer) in &rest.rejected {
+        let document = place.map(|place| &batch.documents[place]);
+        UNPROCESSED.log(|more| log_unprocessed(answer, document, more));
+        show(batch, document);
+    }
 }
 
 fn log_unprocessed(answer: &Unprocessed, document: Option<&Document>, more: Suppressed) {
@@ -104,7 +98,7 @@ fn log_unprocessed(answer: &Unprocessed, document: Option<&Document>, more: Supp
     );
 }
 
-fn log_passing(answer: &Unprocessed, document: &Document, more: Suppressed) {
+fn log_resent(answer: &Unprocessed, document: &Document, more: Suppressed) {
     warn!(
         "The service has not processed segment {} of trace {} for now, {}: {}. It is sent again{more}",
         document.id.as_str(),
@@ -114,8 +108,21 @@ fn log_passing(answer: &Unprocessed, document: &Document, more: Suppressed) {
     );
 }
 
-/// A batch failed, and is tried again after about so long.
-pub(super) fn failed(reason: &str, segment_count: usize, attempt_count: u32, pause: Duration) {
+/// The service accepted a batch, but the answer does not name all unprocessed documents in a form
+/// that can be read.
+pub fn unread(batch: &Batch, reason: &str, account: &Account) {
+    account.answers_unreadable.add(1);
+    let segment_count = batch.documents.len();
+    UNREAD.log(|more| {
+        warn!(
+            "X-Ray has accepted a batch of {segment_count} segments, but its answer could not be \
+             read to the end: {reason}. Segments that the answer does not name count as sent{more}"
+        );
+    });
+}
+
+/// A call failed. The batch is retried after `pause` at the earliest.
+pub fn retried(reason: &str, segment_count: usize, attempt_count: u32, pause: Duration) {
     FAILED.log(|more| {
         warn!(
             "Sending segment batch failed with: {reason}. Its {segment_count} segments are kept; \
@@ -126,69 +133,52 @@ pub(super) fn failed(reason: &str, segment_count: usize, attempt_count: u32, pau
     });
 }
 
-/// The service took a batch, and which of the documents it has not processed is not known.
-pub(super) fn unread(batch: &Batch, why: &str, account: &Account) {
-    account.answers_unreadable.add(1);
-    let segment_count = batch.documents.len();
-    UNREAD.log(|more| {
-        warn!(
-            "X-Ray has accepted a batch of {segment_count} segments, and its answer could not be \
-             read, or not to its end: {why}. What it does not name counts as sent{more}"
+/// The service denied a call. The batch is retried after `pause`.
+pub fn denied(reason: &str, pause: Duration) {
+    DENIED.log(|more| {
+        error!(
+            "Sending segment batch failed with: {reason}. The service denies the request: check \
+             that the credentials are right and allow xray:PutTraceSegments. Segments are kept; \
+             the next attempt is in {} s{more}",
+            pause.as_secs()
         );
     });
 }
 
-/// Another server has answered in the service's place; the batch is sent again after a pause.
-pub(super) fn not_x_ray_yet(
-    reason: &str,
-    segment_count: usize,
-    attempt_count: u32,
-    pause: Duration,
-) {
+/// Another server answered in the place of X-Ray. The batch is retried after `pause` at the
+/// earliest.
+pub fn not_x_ray_yet(reason: &str, segment_count: usize, attempt_count: u32, pause: Duration) {
     NOT_X_RAY_YET.log(|more| {
         error!(
             "Sending segment batch failed with: {reason}. Another server answers in the place of \
-             X-Ray: a captive portal, a proxy, or what listens at a wrong endpoint. Check the \
-             endpoint and the way to it (xray verify). Its {segment_count} segments are kept; \
+             X-Ray: a captive portal, a proxy, or a server at a wrong endpoint. Check the endpoint \
+             and the way to it (xray verify). Its {segment_count} segments are kept; \
              attempt {attempt_count} of {NOT_X_RAY_COUNT_MAX} in {:.0} s or later{more}",
             pause.as_secs_f64()
         );
     });
 }
 
-/// Another server has answered in the service's place too often: `batch` is dropped.
-pub(super) fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
+/// Drops a batch, because another server has answered in the place of X-Ray too often.
+pub fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
     let segment_count = batch.documents.len();
     account.dropped(DropReason::NotXRay).add(segment_count as u64);
     NOT_X_RAY.log(|more| {
         error!(
             "{segment_count} segments are dropped: another server has answered in the place of \
              X-Ray {NOT_X_RAY_COUNT_MAX} times, the last time with: {reason}. Check the endpoint \
-             and the way to it (xray verify); until then others are lost, too{more}"
+             and the way to it (xray verify); until then more segments are dropped{more}"
         );
     });
 }
 
-/// The service does not allow us to send.
-pub(super) fn denied(reason: &str, hold: &CircuitBreaker, now: Instant) {
-    let pause = hold.until(now).map_or(DENIED_PAUSE, |until| until - now);
-    DENIED.log(|more| {
-        error!(
-            "Sending segment batch failed with: {reason}. The service denies it: check that the \
-             credentials are the right ones and are allowed xray:PutTraceSegments. Segments are \
-             kept; the next attempt is in {} s{more}",
-            pause.as_secs()
-        );
-    });
-}
-
-/// The only document of `batch` is at fault.
-pub(super) fn given_up(batch: &Batch, reason: &str, account: &Account) {
+/// Rejects the only document of a batch, because it is faulty.
+pub fn rejected(batch: &Batch, reason: &str, account: &Account) {
     account.rejected(RejectReason::Refused).add(batch.documents.len() as u64);
     for document in &batch.documents {
-        GIVEN_UP.log(|more| {
+        REJECTED.log(|more| {
             error!(
-                "Segment {} of trace {} is given up: the service refuses it alone, and takes \
+                "Segment {} of trace {} is rejected: the service refuses it alone and accepts \
                  others: {reason}{more}",
                 document.id.as_str(),
                 document.trace_id.as_str()
@@ -198,7 +188,13 @@ pub(super) fn given_up(batch: &Batch, reason: &str, account: &Account) {
     }
 }
 
-/// Shows the start of a document that is lost, in the debug log only.
+/// Logs a panic during a call. Returns the reason for which the call failed.
+pub fn panicked(panicked: &Panicked) -> String {
+    PANICKED.log(|more| error!("A call for uploading met {panicked}; the batch is retried{more}"));
+    panicked.to_string()
+}
+
+/// Writes the start of a rejected document to the debug log.
 fn show(batch: &Batch, document: Option<&Document>) {
     let Some(document) = document.filter(|_| tracing::enabled!(tracing::Level::DEBUG)) else {
         return;
@@ -216,45 +212,18 @@ mod tests {
     use super::*;
     use crate::pipeline::batch::test_batch;
 
-    fn answer(id: Option<&str>, code: &str) -> Unprocessed {
-        let text = |text: &str| Some(text.to_owned());
-        Unprocessed { id: id.and_then(text), error_code: text(code), message: None }
-    }
-
-    fn batch() -> Batch {
-        test_batch(["a", "b", "a", "c"].into_iter().map(str::to_owned))
-    }
-
     #[test]
-    fn documents_with_the_same_id_are_named_one_after_the_other() {
-        let account = Account::default();
-        let throttled = [answer(Some("a"), "ThrottledException"), answer(Some("a"), "Throttling")];
-        let rest = accepted(&batch(), &throttled, Duration::ZERO, &account);
-        assert_eq!(rest.passing, [0, 2]);
-        assert!(rest.is_throttled);
-        assert_eq!((account.sent.get(), account.segments_resent.get()), (2, 2));
-        assert_eq!(account.rejected(RejectReason::Unprocessed).get(), 0);
-    }
-
-    #[test]
-    fn what_cannot_be_found_or_does_not_pass_is_rejected() {
-        let account = Account::default();
-        let unprocessed = [
-            answer(None, "ThrottledException"),
-            answer(Some("nobody"), "ThrottledException"),
-            answer(Some("c"), "InvalidTraceId"),
-        ];
-        let rest = accepted(&batch(), &unprocessed, Duration::ZERO, &account);
-        assert_eq!(rest.passing, [0; 0]);
-        assert_eq!(account.sent.get(), 1);
-        assert_eq!(account.rejected(RejectReason::Unprocessed).get(), 3);
-    }
-
-    #[test]
-    fn an_answer_that_names_more_than_there_was_counts_each_document_once() {
-        let account = Account::default();
-        let unprocessed: Vec<_> = (0..9).map(|_| answer(Some("a"), "InvalidTraceId")).collect();
-        let _ = accepted(&batch(), &unprocessed, Duration::ZERO, &account);
-        assert_eq!(account.sent.get() + account.rejected(RejectReason::Unprocessed).get(), 4);
+    fn every_document_of_an_accepted_batch_is_counted_once() {
+        let answer = |id: &str, code: &str| Unprocessed {
+            id: Some(id.to_owned()),
+            error_code: Some(code.to_owned()),
+            message: None,
+        };
+        let unprocessed = [answer("a", "Throttling"), answer("nobody", "InvalidTraceId")];
+        let batch = test_batch(["a", "b", "a", "c"].into_iter().map(str::to_owned));
+        let (account, rest) = (Account::default(), Rest::find(&unprocessed, &batch.documents));
+        accepted(&batch, &rest, Duration::ZERO, &account);
+        assert_eq!((account.sent.get(), account.segments_resent.get()), (2, 1));
+        assert_eq!(account.rejected(RejectReason::Unprocessed).get(), 1);
     }
 }

@@ -1,85 +1,32 @@
-//! Batches that wait for their first or next attempt.
+//! Attempts that wait for their first or next call.
 //!
-//! In: finished batches, and those whose attempt failed. Out: one that is due, or the oldest one
-//! when memory runs short. Of those that are due the newest and the oldest go in turn: what an
-//! outage has left does not hold up what comes fresh, nor the other way round. Bound: the pool's
-//! memory. Attempts are limited only where another server answers (`settle`).
+//! In: finished batches, and attempts whose call failed. Out: an attempt that is due, or the oldest
+//! attempt when memory runs short. The newest and the oldest of the due attempts leave in turn, so
+//! that neither the backlog of an outage nor the fresh batches hold up the others. Bound: the
+//! pool's memory. Pure code.
 
-use super::bisect::Suspicion;
+use super::attempt::{Age, Attempt};
+use super::backoff::Backoff;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Pauses grow from the first to the second, doubling.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
-
-/// The longest pause when there is a deadline.
-const BACKOFF_MAX_HURRIED: Duration = Duration::from_millis(500);
-
-/// Numbers below are for batches out of the spool, which are older than any other.
+/// Fresh batches are numbered from here on. Lower numbers are for batches out of the spool, which
+/// are older than any fresh batch.
 const FIRST_NUMBER: u64 = 1 << 63;
 
-/// Place in the order in which batches were finished; the second is for parts of one batch.
-pub type Age = (u64, usize);
-
-/// A batch and what became of it so far.
-#[derive(Debug)]
-pub struct Attempt {
-    /// What is to be sent.
-    pub batch: Batch,
-    /// Failures so far.
-    pub failure_count: u32,
-    /// Answers so far that were not the service's, those to a batch that it is a part of too.
-    pub not_x_ray_count: u32,
-    /// The doubt about its documents, if there is one.
-    pub suspicion: Option<Suspicion>,
-    /// Where it lies in the spool; all parts of a batch share it.
-    pub record: Option<Arc<RecordId>>,
-    /// Whether it has only some of the documents that were in the batch at first.
-    pub is_part: bool,
-    age: Age,
-}
-
-impl Attempt {
-    /// Whether all of it lies in the spool, and nothing else needs what lies there.
-    pub fn is_in_spool(&self) -> bool {
-        !self.is_part && self.record.as_ref().is_some_and(|record| Arc::strong_count(record) == 1)
-    }
-
-    /// Memory that it takes up: of a part its own bytes, since it shares chunks with other parts.
-    pub fn memory_bytes(&self) -> usize {
-        if self.is_part { self.batch.body_length_bytes } else { self.batch.memory_bytes() }
-    }
-
-    /// The same for some of its documents; `first` is the place of the first one in it.
-    pub fn part(&self, batch: Batch, first: usize) -> Self {
-        let age = (self.age.0, self.age.1 + first);
-        Self {
-            batch,
-            failure_count: 0,
-            not_x_ray_count: self.not_x_ray_count,
-            suspicion: None,
-            record: self.record.clone(),
-            is_part: true,
-            age,
-        }
-    }
-}
-
-/// The batches that wait.
+/// The attempts that wait.
 #[derive(Debug)]
 pub struct Waiting {
     due: BTreeMap<Age, Attempt>,
     later: BTreeMap<(Instant, Age), Attempt>,
-    /// The ones in `later` from the oldest on, with when they are due.
+    /// The due times of the attempts in `later`, by age.
     later_by_age: BTreeMap<Age, Instant>,
     next_number: u64,
     next_spooled_number: u64,
     oldest_is_next: bool,
-    backoff_max: Duration,
+    backoff: Backoff,
 }
 
 impl Default for Waiting {
@@ -91,30 +38,22 @@ impl Default for Waiting {
             next_number: FIRST_NUMBER,
             next_spooled_number: 0,
             oldest_is_next: true,
-            backoff_max: BACKOFF_MAX,
+            backoff: Backoff::default(),
         }
     }
 }
 
 impl Waiting {
-    /// Adds a finished batch, or one out of the spool; it is due at once.
+    /// Adds a batch, which is due at once. `record` is the record of the spool that the batch was
+    /// read from.
     pub fn push(&mut self, batch: Batch, record: Option<RecordId>) {
         let next_number = match record {
             None => &mut self.next_number,
             Some(_) => &mut self.next_spooled_number,
         };
-        let age = (*next_number, 0);
+        let attempt = Attempt::new(batch, record, (*next_number, 0));
         *next_number += 1;
-        let attempt = Attempt {
-            batch,
-            failure_count: 0,
-            not_x_ray_count: 0,
-            suspicion: None,
-            record: record.map(Arc::new),
-            is_part: false,
-            age,
-        };
-        self.due.insert(age, attempt);
+        self.push_due(attempt);
     }
 
     /// Adds an attempt that is due at once.
@@ -122,15 +61,15 @@ impl Waiting {
         self.due.insert(attempt.age, attempt);
     }
 
-    /// Puts back a batch that failed; it is due after a pause, or after `pause_min` if that is
-    /// longer. Returns the pause.
+    /// Adds an attempt whose call failed. It is due after its backoff, or after `pause_min` if that
+    /// is longer. Returns the pause.
     pub fn push_failed(
         &mut self,
         mut attempt: Attempt,
         now: Instant,
         pause_min: Duration,
     ) -> Duration {
-        let pause = self.backoff(attempt.failure_count).max(pause_min);
+        let pause = self.backoff.pause(attempt.failure_count).max(pause_min);
         attempt.failure_count = attempt.failure_count.saturating_add(1);
         let age = attempt.age;
         self.later_by_age.insert(age, now + pause);
@@ -138,7 +77,7 @@ impl Waiting {
         pause
     }
 
-    /// Takes a batch that is due: the oldest and the newest in turn.
+    /// Takes an attempt that is due: the oldest and the newest in turn.
     pub fn pop_due(&mut self, now: Instant) -> Option<Attempt> {
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let attempt = entry.remove();
@@ -150,12 +89,12 @@ impl Waiting {
         taken.map(|(_, attempt)| attempt)
     }
 
-    /// Takes the oldest batch, due or not.
+    /// Takes the oldest attempt, due or not.
     pub fn pop_oldest(&mut self) -> Option<Attempt> {
         self.pop_oldest_from((0, 0))
     }
 
-    /// Takes the oldest batch, due or not, that is not out of the spool.
+    /// Takes the oldest attempt, due or not, that was not read from the spool.
     pub fn pop_oldest_unspooled(&mut self) -> Option<Attempt> {
         self.pop_oldest_from((FIRST_NUMBER, 0))
     }
@@ -172,7 +111,8 @@ impl Waiting {
         }
     }
 
-    /// When a batch is due, `now` if one is already; `None` while none waits.
+    /// Returns the time at which an attempt is due: `now` if one is due already, `None` if none
+    /// waits.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         if !self.due.is_empty() {
             return Some(now);
@@ -180,46 +120,35 @@ impl Waiting {
         self.later.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// A jittered pause after so many failures.
-    pub fn backoff(&self, failure_count: u32) -> Duration {
-        backoff(failure_count, fastrand::f64()).min(self.backoff_max)
-    }
-
-    /// Makes every batch due at once, and keeps pauses short from now on.
+    /// Makes every attempt due at once, and keeps all later pauses short: the shutdown has a
+    /// deadline.
     pub fn begin_drain(&mut self) {
-        self.backoff_max = BACKOFF_MAX_HURRIED;
+        self.backoff.begin_drain();
         self.make_due();
     }
 
-    /// Makes every batch due at once, since whatever held them back is over.
+    /// Makes every attempt due at once, because its call may succeed now.
     pub fn make_due(&mut self) {
         self.later_by_age.clear();
         self.due.extend(std::mem::take(&mut self.later).into_iter().map(|((_, age), a)| (age, a)));
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no attempt waits.
     pub fn is_empty(&self) -> bool {
         self.due.is_empty() && self.later.is_empty()
     }
 
-    /// Whole batches out of the spool that wait.
+    /// Returns the number of whole batches from the spool that wait.
     pub fn spooled_count(&self) -> usize {
         let spooled = ..(FIRST_NUMBER, 0);
         let due = self.due.range(spooled).filter(|(age, _)| age.1 == 0).count();
         due + self.later_by_age.range(spooled).filter(|(age, _)| age.1 == 0).count()
     }
 
-    /// The attempts that wait, in no order.
+    /// Returns the attempts that wait, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Attempt> {
         self.due.values().chain(self.later.values())
     }
-}
-
-/// Full jitter: anywhere between nothing and the exponential bound, so that daemons which failed
-/// together do not come back together. `random` is from 0 to 1.
-fn backoff(failure_count: u32, random: f64) -> Duration {
-    let bound = BACKOFF_MIN.saturating_mul(1 << failure_count.min(16)).min(BACKOFF_MAX);
-    bound.mul_f64(random)
 }
 
 #[cfg(test)]
@@ -241,21 +170,6 @@ mod tests {
 
     fn name(attempt: &Attempt) -> u8 {
         attempt.batch.body_sha256[0]
-    }
-
-    #[test]
-    fn pauses_double_up_to_ten_seconds() {
-        let bounds: Vec<_> = (0..9).map(|count| backoff(count, 1.0).as_millis()).collect();
-        assert_eq!(bounds, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_MAX);
-        assert_eq!(backoff(3, 0.0), Duration::ZERO);
-    }
-
-    #[test]
-    fn with_a_deadline_pauses_are_short() {
-        let mut waiting = Waiting::default();
-        waiting.begin_drain();
-        assert!((0..100).all(|_| waiting.backoff(20) <= BACKOFF_MAX_HURRIED));
     }
 
     #[test]
@@ -282,7 +196,7 @@ mod tests {
         assert_eq!(name(&waiting.pop_due(now).unwrap()), 0);
         waiting.push(batch(200), None);
         assert_eq!(name(&waiting.pop_due(now).unwrap()), 200);
-        // And the old ones leave while fresh ones come.
+        // The old batches leave, too, while fresh ones come.
         for number in 1..50 {
             waiting.push(batch(100 + number), None);
             assert_eq!(name(&waiting.pop_due(now).unwrap()), number);
@@ -291,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_gives_way_first_even_when_it_is_not_due() {
+    fn the_oldest_is_evicted_first_even_when_it_is_not_due() {
         let mut waiting = Waiting::default();
         let now = Instant::now();
         waiting.push(batch(1), None);

@@ -1,13 +1,17 @@
-//! What becomes of batches whose answers are not the service's, without a service.
+//! The uploader with outcomes that a test provides, and with a service that a test simulates.
 
-use super::super::waiting::Waiting;
+use super::settle::NOT_X_RAY_COUNT_MAX;
 use super::*;
+use crate::aws::{CallFuture, Unprocessed};
 use crate::base::account::{Account, DropReason, RejectReason};
 use crate::pipeline::batch::test_batch;
 use crate::pipeline::spool::RecordId;
-use tokio::sync::oneshot;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::time::SystemTime;
 
-/// An uploader to whose calls a test gives the outcomes.
+/// An uploader whose calls end with the outcomes that a test provides.
 struct Trial {
     uploader: Uploader,
     account: Arc<Account>,
@@ -40,7 +44,7 @@ impl Trial {
         trial
     }
 
-    /// Begins a call with the batch that is due next, however long that takes.
+    /// Starts a call with the attempt that is due next, without waiting until it is due.
     fn call(&mut self) -> u64 {
         self.uploader.waiting.make_due();
         let attempt = self.uploader.waiting.pop_due(Instant::now()).expect("a batch waits");
@@ -50,7 +54,7 @@ impl Trial {
     fn call_with(&mut self, attempt: Attempt) -> u64 {
         let number = self.next_call_number;
         self.next_call_number += 1;
-        let accepted_count = self.uploader.accepted_count;
+        let accepted_count = self.uploader.answered.accepted_count;
         let call = Call { attempt, started_at: Instant::now(), accepted_count };
         self.uploader.calls.insert(number, call);
         number
@@ -77,12 +81,12 @@ impl Trial {
 }
 
 #[test]
-fn the_third_answer_that_is_not_the_services_drops_the_batch() {
+fn the_third_answer_of_another_server_drops_the_batch() {
     let mut trial = Trial::with(7);
     for _ in 1..NOT_X_RAY_COUNT_MAX {
         trial.answer(not_x_ray());
         assert_eq!((trial.dropped_count(), trial.waiting_count()), (0, 7));
-        assert!(trial.uploader.breaker.is_failing());
+        assert!(trial.uploader.gate.is_failing());
     }
     trial.answer(not_x_ray());
     assert_eq!((trial.dropped_count(), trial.waiting_count()), (7, 0));
@@ -92,7 +96,7 @@ fn the_third_answer_that_is_not_the_services_drops_the_batch() {
 }
 
 #[test]
-fn other_failures_between_them_neither_count_nor_start_the_count_again() {
+fn other_failures_neither_count_as_answers_of_another_server_nor_reset_the_count() {
     let mut trial = Trial::with(7);
     let others = || [throttled(), Outcome::retry(String::new()), failed(Failure::Expired)];
     for _ in 1..NOT_X_RAY_COUNT_MAX {
@@ -105,10 +109,10 @@ fn other_failures_between_them_neither_count_nor_start_the_count_again() {
 }
 
 #[test]
-fn the_parts_of_a_batch_have_its_count() {
+fn the_parts_of_a_batch_inherit_its_count_of_answers() {
     let mut trial = Trial::with(8);
     (1..NOT_X_RAY_COUNT_MAX).for_each(|_| trial.answer(not_x_ray()));
-    // Halved for its size, and of one half a document is to be sent again.
+    // The batch is halved for its size, and one document of one half is sent again.
     trial.answer(failed(Failure::Split { is_too_large: true }));
     assert_eq!(trial.uploader.waiting.iter().count(), 2);
     let half = trial.uploader.waiting.pop_oldest().unwrap();
@@ -126,26 +130,26 @@ fn the_parts_of_a_batch_have_its_count() {
 }
 
 #[test]
-fn a_batch_waits_after_such_an_answer_and_others_ask_meanwhile() {
+fn a_batch_waits_after_an_answer_of_another_server_and_other_batches_are_sent() {
     let mut trial = Trial::with(1);
     trial.uploader.push(test_batch(["other".to_owned()]));
     let first = trial.call();
     let now = Instant::now();
     trial.end(first, not_x_ray());
-    // The other one is due as soon as the usual pause is over.
+    // The other batch is due as soon as the backoff of the circuit breaker is over.
     assert_eq!(trial.uploader.waiting.next_due(now), Some(now));
     let other = trial.uploader.waiting.pop_due(now).unwrap();
     let due = trial.uploader.waiting.next_due(now).unwrap();
     assert!(due >= now + NOT_X_RAY_PAUSE, "{:?}", due - now);
-    assert!(trial.uploader.paused_until(now).is_none_or(|until| until < now + NOT_X_RAY_PAUSE));
-    // When the service takes it, the first one is due at once.
+    assert!(trial.uploader.gate.pause(now) < NOT_X_RAY_PAUSE);
+    // When the service accepts the other batch, the first batch is due at once.
     let other = trial.call_with(other);
     trial.end(other, Outcome::Accepted { unprocessed: vec![] });
     assert!(trial.uploader.waiting.pop_due(Instant::now()).is_some());
 }
 
 #[test]
-fn with_a_deadline_it_waits_as_long() {
+fn during_the_drain_the_pause_after_another_servers_answer_is_as_long() {
     let mut trial = Trial::with(1);
     trial.uploader.begin_drain();
     let now = Instant::now();
@@ -154,13 +158,15 @@ fn with_a_deadline_it_waits_as_long() {
 }
 
 #[test]
-fn calls_that_were_answered_together_count_for_their_own_batches() {
+fn answers_of_another_server_count_for_each_batch_alone() {
     let mut trial = Trial::new();
     (0..4).for_each(|name| trial.uploader.push(test_batch([name.to_string()])));
     let calls: Vec<_> = (0..4).map(|_| trial.call()).collect();
+    let now = Instant::now();
     calls.into_iter().for_each(|number| trial.end(number, not_x_ray()));
     assert_eq!((trial.dropped_count(), trial.waiting_count()), (0, 4));
-    assert_eq!(trial.uploader.breaker.failed_rounds(), 1);
+    // One round of failures: the pause is the first backoff.
+    assert!(trial.uploader.gate.pause(now) <= Duration::from_millis(100));
 }
 
 #[test]
@@ -188,4 +194,116 @@ fn an_answer_that_names_more_than_was_sent_is_counted_once() {
     assert_eq!(trial.account.answers_unreadable.get(), 1);
     let rejected = trial.account.rejected(RejectReason::Unprocessed).get();
     assert_eq!((trial.account.sent.get(), rejected), (0, 2));
+}
+
+/// What a simulated service does with a call.
+#[derive(Debug)]
+enum Step {
+    Answer(Outcome),
+    PanicInCall,
+    PanicInSigning,
+}
+
+/// A service that takes the next step for each call, and accepts when no step is left.
+#[derive(Debug, Default)]
+struct Simulated {
+    steps: Mutex<VecDeque<Step>>,
+    /// The other requests to the service, shared with the test.
+    requests: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Service for Simulated {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn credentials_changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn call(&self, _: RequestBody, _: &[u8; 32]) -> Result<CallFuture, StartError> {
+        let step = self.steps.lock().unwrap().pop_front();
+        let outcome = match step {
+            None => Outcome::Accepted { unprocessed: vec![] },
+            Some(Step::Answer(outcome)) => outcome,
+            Some(Step::PanicInCall) => return Ok(Box::pin(async { panic!("in the call") })),
+            Some(Step::PanicInSigning) => panic!("while signing"),
+        };
+        Ok(Box::pin(async move { (outcome.into(), None) }))
+    }
+
+    fn renew_credentials(&self) {
+        self.requests.lock().unwrap().push("renew");
+    }
+
+    fn set_time(&self, _: SystemTime) {
+        self.requests.lock().unwrap().push("set_time");
+    }
+
+    fn forget_connections(&mut self) {
+        self.requests.lock().unwrap().push("forget");
+    }
+}
+
+/// Sends a batch of three documents to a service that takes these steps. Returns the account and
+/// the other requests to the service.
+async fn send(steps: impl IntoIterator<Item = Step>) -> (Arc<Account>, Vec<&'static str>) {
+    let requests = Arc::default();
+    let steps = Mutex::new(steps.into_iter().collect());
+    let service = Simulated { steps, requests: Arc::clone(&requests) };
+    let (route, arrival) = oneshot::channel::<Box<dyn Service>>();
+    let account = Arc::new(Account::default());
+    let mut uploader = Uploader::new(arrival, 8, Arc::clone(&account));
+    uploader.push(test_batch(["a", "b", "c"].map(str::to_owned)));
+    assert_eq!(uploader.admit(Clock::instant()), Admit::AfterEvent);
+    route.send(Box::new(service)).unwrap();
+    while !uploader.is_idle() {
+        uploader.start_due(Clock::instant());
+        let due = uploader.next_due(Clock::instant());
+        let due = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = uploader.event() => {}
+            () = due => {}
+        }
+    }
+    let requests = requests.lock().unwrap().clone();
+    (account, requests)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_simulated_service_takes_the_place_of_a_route_in_virtual_time() {
+    let skew = failed(Failure::Skew { service_time: SystemTime::UNIX_EPOCH });
+    let outcomes = [failed(Failure::Denied), skew, failed(Failure::Expired)];
+    let start = Clock::instant();
+    let (account, requests) = send(outcomes.map(Step::Answer)).await;
+    assert_eq!((account.sent.get(), account.requests_retried.get()), (3, 3));
+    assert_eq!(requests, ["renew", "set_time", "forget", "renew"]);
+    // A denied request is retried after 30 s.
+    assert!(Clock::instant() - start >= Duration::from_secs(30));
+    assert!(!account.conditions.has(Condition::UploadsFailing));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_service_costs_nothing() {
+    let (account, requests) = send([Step::PanicInSigning, Step::PanicInCall]).await;
+    assert_eq!((account.sent.get(), account.requests_retried.get()), (3, 2));
+    assert_eq!(account.request_failures(RequestFailure::Other).get(), 1);
+    assert_eq!(requests, ["forget", "renew", "forget"]);
+}
+
+#[test]
+fn without_a_service_no_call_can_ever_start() {
+    let mut trial = Trial::with(1);
+    let now = Instant::now();
+    assert_eq!(
+        (trial.uploader.admit(now), trial.uploader.next_due(now)),
+        (Admit::AfterEvent, None)
+    );
+    trial.uploader.arrival = None;
+    assert_eq!(trial.uploader.admit(now), Admit::Never);
 }

@@ -1,0 +1,93 @@
+//! A batch on its way to the service, with the history of its calls.
+//!
+//! In: a batch, from the batcher or from the spool. Out: the same batch, or a part of it, for each
+//! call. Bound: the pool's memory. Pure code.
+
+use crate::pipeline::batch::Batch;
+use crate::pipeline::spool::RecordId;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The place of an attempt in the order in which batches were finished. The second number orders
+/// the parts of one batch.
+pub type Age = (u64, usize);
+
+/// The suspicion that a document of an attempt is faulty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspicion {
+    /// The number of requests that the service had accepted when the suspicion began.
+    pub accepted_count: u64,
+    /// Whether the service has refused this very attempt. `false` for the half of a refused attempt
+    /// that was not sent alone yet.
+    pub was_refused: bool,
+}
+
+/// A batch with the history of its calls.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The documents to send.
+    pub batch: Batch,
+    /// The number of failed calls; the next backoff depends on it.
+    pub failure_count: u32,
+    /// The number of answers that another server gave in the place of X-Ray. A part of a batch
+    /// inherits the number of the batch.
+    pub not_x_ray_count: u32,
+    /// The suspicion that a document is faulty, if there is one.
+    pub suspicion: Option<Suspicion>,
+    /// The record of the spool that the batch was read from. All parts of a batch share it.
+    pub record: Option<Arc<RecordId>>,
+    /// Whether the attempt has only some of the documents of a batch.
+    pub is_part: bool,
+    pub(super) age: Age,
+}
+
+impl Attempt {
+    /// Returns an attempt for a batch that was not sent yet.
+    pub(super) fn new(batch: Batch, record: Option<RecordId>, age: Age) -> Self {
+        Self {
+            batch,
+            failure_count: 0,
+            not_x_ray_count: 0,
+            suspicion: None,
+            record: record.map(Arc::new),
+            is_part: false,
+            age,
+        }
+    }
+
+    /// Returns whether the spool holds the whole attempt in a record that no other part shares.
+    pub fn is_in_spool(&self) -> bool {
+        !self.is_part && self.record.as_ref().is_some_and(|record| Arc::strong_count(record) == 1)
+    }
+
+    /// Returns the memory of the attempt in bytes. A part counts its own bytes only, because it
+    /// shares its chunks with the other parts.
+    pub fn memory_bytes(&self) -> usize {
+        if self.is_part { self.batch.body_length_bytes } else { self.batch.memory_bytes() }
+    }
+
+    /// Returns an attempt with `batch`, which has some of the documents of this attempt. `first` is
+    /// the place of its first document in this attempt.
+    pub fn part(&self, batch: Batch, first: usize) -> Self {
+        Self {
+            batch,
+            failure_count: 0,
+            not_x_ray_count: self.not_x_ray_count,
+            suspicion: None,
+            record: self.record.clone(),
+            is_part: true,
+            age: (self.age.0, self.age.1 + first),
+        }
+    }
+}
+
+/// A call in flight.
+#[derive(Debug)]
+pub struct Call {
+    /// The attempt that was sent.
+    pub attempt: Attempt,
+    /// The time at which the call was started.
+    pub started_at: Instant,
+    /// The number of requests that the service had accepted when the call was started.
+    pub accepted_count: u64,
+}
