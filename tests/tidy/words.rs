@@ -106,7 +106,6 @@ fn a_planted_call_is_seen_wherever_it_stands() {
 /// Files that may have unsafe code: system calls and vector instructions; in tests what a test
 /// can do in no other way.
 const MAY_BE_UNSAFE: &[&str] = &[
-    "src/pipeline/batch/escape/avx512.rs",
     "src/pipeline/batch/escape/x86.rs",
     "src/pipeline/batch/hash/x86.rs",
     "src/pipeline/receive/sys",

@@ -6,13 +6,10 @@
 //!
 //! Documents are JSON themselves, so a character to escape (a quote) comes every eight bytes or
 //! so, and looking for the next one does not pay. Blocks are looked at as a whole instead: one
-//! with quotes and backslashes is spread out without a branch for each byte (`avx512.rs` or
-//! `x86.rs`, whichever the processor has the instructions for, or `portable.rs`), and only one with
-//! a control character goes byte by byte. `benches/escape.rs` holds the comparison with the
-//! ecosystem's escapers.
+//! with quotes and backslashes is spread out without a branch for each byte (`x86.rs` if the
+//! processor has the instructions, otherwise `portable.rs`), and only one with a control character
+//! goes byte by byte. `benches/escape.rs` holds the comparison with the ecosystem's escapers.
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -73,10 +70,6 @@ const fn escape_table() -> [u8; 256] {
 /// `input` is taken as valid UTF-8: bytes from 0x80 up are copied. Never stops within a character.
 pub fn escape(input: &[u8], output: &mut [u8]) -> Progress {
     #[cfg(target_arch = "x86_64")]
-    if avx512::is_available() {
-        return escape_with(avx512::escape_blocks, input, output);
-    }
-    #[cfg(target_arch = "x86_64")]
     if x86::is_available() {
         return escape_with(x86::escape_blocks, input, output);
     }
@@ -92,13 +85,8 @@ pub fn ways() -> Vec<(&'static str, Escape)> {
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut ways: Vec<(_, Escape)> = vec![("any processor", escape_portable)];
     #[cfg(target_arch = "x86_64")]
-    {
-        if x86::is_available() {
-            ways.push(("byte shuffle", |text, out| escape_with(x86::escape_blocks, text, out)));
-        }
-        if avx512::is_available() {
-            ways.push(("byte compress", |text, out| escape_with(avx512::escape_blocks, text, out)));
-        }
+    if x86::is_available() {
+        ways.push(("byte shuffle", |text, out| escape_with(x86::escape_blocks, text, out)));
     }
     ways
 }
@@ -253,11 +241,8 @@ mod tests {
     fn vector_instructions_are_used_where_the_kernel_says_that_the_processor_has_them() {
         let text = std::fs::read_to_string("/proc/cpuinfo").expect("the kernel knows");
         let flags = text.lines().find(|line| line.starts_with("flags")).expect("x86 has flags");
-        let ways = ways();
-        for (flag, name) in [("ssse3", "byte shuffle"), ("avx512_vbmi2", "byte compress")] {
-            let is_there = flags.split_whitespace().any(|word| word == flag);
-            assert_eq!(ways.iter().any(|(way, _)| *way == name), is_there, "{name}");
-        }
+        let is_there = flags.split_whitespace().any(|word| word == "ssse3");
+        assert_eq!(ways().iter().any(|(way, _)| *way == "byte shuffle"), is_there);
     }
 
     #[test]
