@@ -1,4 +1,83 @@
-//! The commands that look at a daemon or its surroundings, and end.
+//! The commands that inspect a daemon or its surroundings, and then end.
+//!
+//! In: the command line and the environment. Out: text on standard output and standard error, and
+//! an exit code: 0 for success, 1 for failure. `xray` and `xray sandbox` are not here: they run the
+//! daemon.
 
+mod config;
+mod healthcheck;
+mod limits;
 pub mod tail;
 pub mod verify;
+
+use crate::base::log::{self, LogFile, LogFormat, LogLevel};
+use crate::config::cli::{self, Command, Invocation};
+use crate::config::{Config, DEFAULT_PATHS};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use tracing::error;
+
+/// Runs the command of `invocation` to its end. Returns `None` if the command is to run the daemon.
+pub fn run(
+    invocation: &Invocation,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<ExitCode> {
+    let with_config = |run: &dyn Fn(&Config) -> ExitCode| match load(invocation, environment) {
+        Ok(config) => run(&config),
+        Err(exit_code) => exit_code,
+    };
+    Some(match invocation.command {
+        Command::Run | Command::Sandbox => return None,
+        Command::Version => print(&cli::version_line()),
+        Command::Help => print(&cli::usage()),
+        Command::Config => with_config(&|config| print(&config::table(config))),
+        Command::Limits => with_config(&|config| print(&limits::table(config))),
+        Command::Healthcheck { ready } => {
+            with_config(&|config| healthcheck::run(&config.tcp_address, ready))
+        }
+        Command::Tail => with_config(&|config| tail::run(&config.tcp_address)),
+        Command::Verify { json } => verify::run(invocation, environment, json),
+    })
+}
+
+/// Loads the configuration for `invocation`.
+///
+/// # Errors
+///
+/// Reports the error to the operator and returns the exit code.
+pub fn load(
+    invocation: &Invocation,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ExitCode> {
+    let loaded = Config::load(invocation, environment, &DEFAULT_PATHS.map(Path::new));
+    loaded.map_err(|error| refuse(invocation, &error.to_string()))
+}
+
+/// Reports why the program cannot do its work: on standard error, and in the log file if the
+/// command line has one (`-f`). Returns the exit code for a failure.
+pub fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {
+    let exit_code = fail(reason);
+    let path = invocation.flags.log_file.as_deref().unwrap_or_default();
+    if let Ok(file) = LogFile::open(Path::new(path), false) {
+        let _log = log::start(LogLevel::default(), LogFormat::default(), file);
+        error!("{reason}");
+    }
+    exit_code
+}
+
+/// Prints a text on standard output. Returns the exit code for success.
+///
+/// A write error is ignored: the reader has closed the output.
+pub fn print(text: &str) -> ExitCode {
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+    ExitCode::SUCCESS
+}
+
+/// Prints a text on standard error. Returns the exit code for a failure.
+///
+/// A write error is ignored: the reader has closed the output.
+pub fn fail(text: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{}", text.trim_end());
+    ExitCode::FAILURE
+}

@@ -5,10 +5,12 @@
 //! segment as a line, and how much was lost where this was too slow. Bound: [`LIMITS`]. A process
 //! of its own; ends with the daemon, or with whoever reads its output.
 
+use super::fail;
 use crate::admin::local_client::{Bounds, get};
 use crate::pipeline::tail::WAIT_TIME;
 use serde::Deserialize;
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,6 +68,14 @@ struct Answer {
 struct Batch {
     #[serde(rename = "TraceSegmentDocuments")]
     documents: Vec<String>,
+}
+
+/// Follows the daemon that listens on `address` and prints on standard output.
+pub(super) fn run(address: &str) -> ExitCode {
+    match follow(address, &mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
 }
 
 /// Follows the daemon that listens on `address`, `HOST:PORT`, until nobody reads `output`.

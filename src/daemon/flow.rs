@@ -1,8 +1,9 @@
 //! The flow as a whole: receivers, rings and the sender thread, from the start to the last line.
 
 use super::shutdown::Shutdown;
+use super::signals::Signals;
 use super::threads::{Receivers, SenderThread, Sinks};
-use super::{DaemonError, Signals, systemd};
+use super::{DaemonError, systemd};
 use crate::admin::health::Health;
 use crate::admin::metrics::{MetricSources, Metrics};
 use crate::admin::pages::Pages;

@@ -7,10 +7,11 @@
 //! counted and logged. Thread: the runtime of the daemon, and a thread named `print` that writes to
 //! standard output.
 
+use super::destination::Destination;
 use super::flow::Flow;
-use super::{
-    DaemonError, Destination, Ended, Environment, RESTART_PAUSE, Signals, listen, telemetry,
-};
+use super::signals::Signals;
+use super::tcp_port::listen;
+use super::{DaemonError, Ended, Environment, RESTART_PAUSE, telemetry};
 use crate::admin::pages::{Fallback, Pages};
 use crate::aws::endpoint::{Endpoint, Variant};
 use crate::aws::identity::Identity;

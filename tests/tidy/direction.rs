@@ -70,7 +70,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "commands",
         uses: &["base", "aws", "pipeline", "admin", "config"],
-        parts: &["tail", "verify"],
+        parts: &["config", "healthcheck", "limits", "tail", "verify"],
     },
     Room { name: "daemon", uses: &["base", "aws", "pipeline", "admin", "config"], parts: &[] },
 ];

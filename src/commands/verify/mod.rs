@@ -18,13 +18,15 @@ mod host;
 mod segment;
 mod service;
 
+use super::refuse;
 use crate::aws::transport::Resolver;
 use crate::base::panics;
-use crate::config::Config;
 use crate::config::cli::Invocation;
+use crate::config::{Config, DEFAULT_PATHS};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 /// What a check has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -124,6 +126,20 @@ impl<'a> Checklist<'a> {
     }
 }
 
+/// Checks everything and prints the result on standard output.
+pub(super) fn run(
+    invocation: &Invocation,
+    environment: &dyn Fn(&str) -> Option<String>,
+    json: bool,
+) -> ExitCode {
+    let paths = DEFAULT_PATHS.map(Path::new);
+    match verify(invocation, environment, &paths, json, &mut io::stdout()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => refuse(invocation, &format!("nothing can be checked: {error}")),
+    }
+}
+
 /// Checks everything, on a runtime of its own, and writes each check to `output` when it is done,
 /// or all of them as JSON. Says whether nothing has failed.
 ///
@@ -146,7 +162,7 @@ pub fn verify(
     let resolver = Resolver::start()?;
     let checked = runtime.block_on(panics::caught(async {
         panics::inject("verify");
-        run(invocation, environment, default_paths, &resolver, &mut list).await;
+        check_all(invocation, environment, default_paths, &resolver, &mut list).await;
     }));
     if let Err(panicked) = checked {
         let after = list.checks.last().map_or("the start", |check| check.check);
@@ -163,7 +179,7 @@ pub fn verify(
 }
 
 /// Checks everything, from the configuration on; without one there is nothing else to check.
-async fn run(
+async fn check_all(
     invocation: &Invocation,
     environment: &dyn Fn(&str) -> Option<String>,
     default_paths: &[&Path],

@@ -1,0 +1,108 @@
+//! The destination of segments: region, endpoint, identity, and the clients that reach it.
+//!
+//! In: the configuration and the environment. Out: a [`Destination`], and the [`Routes`] of the
+//! flow made from it. Thread: main; name lookups run on the resolver's threads.
+
+use super::flow::Routes;
+use super::{DaemonError, Environment, RESTART_PAUSE};
+use crate::aws::endpoint::Endpoint;
+use crate::aws::identity::{self, Identity};
+use crate::aws::transport::{Resolver, Transport, Trust};
+use crate::aws::{Client, Route, Signer, Timeouts};
+use crate::base::panics;
+use crate::config::Config;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// The server that segments are sent to, and the identity that signs the requests.
+pub(super) struct Destination {
+    pub endpoint: Endpoint,
+    pub region: String,
+    pub identity: Identity,
+    pub transport: Transport,
+}
+
+impl Destination {
+    /// Finds the destination. After a panic the search starts again, [`RESTART_PAUSE`] later.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the certificates cannot be loaded, no source has a region, or the endpoint is not a
+    /// valid address.
+    pub async fn find(
+        config: &Config,
+        environment: &Environment,
+        resolver: &Resolver,
+    ) -> Result<Self, DaemonError> {
+        loop {
+            match panics::caught(Self::find_once(config, environment, resolver)).await {
+                Ok(found) => return found,
+                Err(panicked) => warn!(
+                    "The search for region and endpoint met {panicked}. Trying again in {} s; \
+                     segments are kept meanwhile",
+                    RESTART_PAUSE.as_secs()
+                ),
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    async fn find_once(
+        config: &Config,
+        environment: &Environment,
+        resolver: &Resolver,
+    ) -> Result<Self, DaemonError> {
+        panics::inject("region");
+        let trust = Trust {
+            bundle_path: environment.bundle_path.clone(),
+            accept_any: config.no_verify_ssl,
+        };
+        let (proxy, no_proxy) = (config.proxy.as_ref(), &config.no_proxy);
+        let transport = Transport::new(&trust, proxy, no_proxy, resolver.clone())?;
+        let sources = identity::Sources {
+            configured: config.region.as_deref(),
+            local_mode: config.local_mode,
+            environment: &|name| std::env::var(name).ok(),
+            resolver,
+        };
+        let region = sources.find().await?;
+        let variant = config.endpoint_variant;
+        let endpoint = Endpoint::resolve(config.endpoint.as_deref(), region.as_ref(), variant)?;
+        match transport.proxy(&endpoint.uri("/")) {
+            Some(proxy) => info!("Sending to {endpoint} in region {region} through {proxy}"),
+            None => info!("Sending to {endpoint} in region {region}"),
+        }
+        let identity = Identity::start(region.clone(), config.role_arn.clone(), transport.clone());
+        Ok(Self { endpoint, region: region.to_string(), identity, transport })
+    }
+
+    /// Returns the client for the calls of local applications. The client shares no connection with
+    /// uploads, so that sampling calls do not wait for uploads.
+    pub fn proxy_client(&self, config: &Config) -> Client {
+        let request = Duration::from_secs(config.proxy_timeout_seconds);
+        let timeouts = Timeouts {
+            connect: request.min(Duration::from_secs(config.connect_timeout_seconds)),
+            request,
+            ping_interval: Duration::from_secs(config.ping_interval_seconds),
+        };
+        Client::new(&self.transport, timeouts)
+    }
+
+    /// Returns the routes for segments and for telemetry. The two share no connection.
+    pub fn routes(self, config: &Config, environment: &Environment) -> Routes {
+        let timeouts = Timeouts {
+            connect: Duration::from_secs(config.connect_timeout_seconds),
+            request: Duration::from_secs(config.request_timeout_seconds),
+            ping_interval: Duration::from_secs(config.ping_interval_seconds),
+        };
+        let client = Client::new(&self.transport, timeouts);
+        let execution_environment = environment.execution_environment.as_deref();
+        let telemetry = Route {
+            client: client.with_own_connections(),
+            signer: Signer::for_telemetry(&self.endpoint, &self.region, execution_environment),
+            identity: self.identity.clone(),
+        };
+        let signer = Signer::new(&self.endpoint, &self.region, execution_environment);
+        Routes { segments: Route { client, signer, identity: self.identity }, telemetry }
+    }
+}
