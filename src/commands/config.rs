@@ -3,15 +3,14 @@
 //! In: the configuration. Out: a table. No setting is a secret; the address of a proxy is shown
 //! without user and password.
 
-use crate::config::{Config, SETTINGS, Setting, Source};
+use crate::config::{Config, SETTINGS, Source};
 use std::fmt::Write as _;
 
 /// Returns the table of `xray config`.
 pub(super) fn table(config: &Config) -> String {
     let mut table = format!("{:<30}{:<30}{}\n", "setting", "value", "from");
-    for Setting { key, show, .. } in SETTINGS {
-        let value = show(config);
-        let value = if value.is_empty() { "(none)" } else { &value };
+    for setting in SETTINGS {
+        let (key, value) = (setting.key, setting.show(config));
         let source = match config.sources.get(key) {
             None => "default".to_owned(),
             Some(Source::File(path)) => path.display().to_string(),

@@ -58,7 +58,7 @@ pub fn load(
 /// command line has one (`-f`). Returns the exit code for a failure.
 pub fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {
     let exit_code = fail(reason);
-    let path = invocation.flags.log_file.as_deref().unwrap_or_default();
+    let path = invocation.flags.text("Logging.LogPath").unwrap_or_default();
     if let Ok(file) = LogFile::open(Path::new(path), false) {
         let _log = log::start(LogLevel::default(), LogFormat::default(), file);
         error!("{reason}");

@@ -3,8 +3,8 @@
 //! The file is read as a tree and its keys are looked up in one table, so that every message can
 //! name file, key and value. Bound: 1 MiB.
 
-use super::keys::{KEYS, OLD_KEYS, is_section};
-use super::{Config, ConfigError, Source};
+use super::kinds::{Form, shown, whole_number};
+use super::{Config, ConfigError, SETTINGS, Source};
 use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
 use std::fs::File;
@@ -13,6 +13,23 @@ use std::path::Path;
 
 /// A larger file is not a configuration.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The key that says which version of the format the file has. It is no setting.
+pub(super) const VERSION: &str = "Version";
+
+/// Keys of files that were written for older versions of the original.
+const OLD_KEYS: &[(&str, &str)] = &[
+    ("Profile.CPU", "it is no longer supported; remove it"),
+    ("Profile.Memory", "it is no longer supported; remove it"),
+    ("Socket.BufferSizeKB", "it is no longer supported; remove it"),
+    ("Logging.LogFormat", "it is no longer supported; remove it"),
+    ("Processor.BatchProcessorQueueSize", "it is no longer supported; remove it"),
+    ("LogRotation", "it has moved; write Logging.LogRotation"),
+    ("Processor.Region", "it has moved; write Region"),
+    ("Processor.Endpoint", "it has moved; write Endpoint"),
+    ("Processor.Routine", "it has moved; write Concurrency"),
+    ("MemoryLimit", "it has moved; write TotalBufferSizeMB"),
+];
 
 /// Reads a file that must be there.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
@@ -59,9 +76,15 @@ impl Config {
         let values = flatten(tree)
             .map_err(|key| wrong(&key, "it is not a list of keys and values".to_owned()))?;
         for (key, value) in &values {
-            if let Some((name, apply)) = KEYS.iter().find(|(name, _)| name == key) {
-                apply(self, value).map_err(|problem| wrong(key, problem))?;
-                self.sources.insert(name, Source::File(path.to_owned()));
+            if key == VERSION {
+                check_version(value).map_err(|problem| wrong(key, problem))?;
+                continue;
+            }
+            if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+                if setting.form != Form::Text || value.as_str() != Some("") {
+                    setting.set(self, value).map_err(|problem| wrong(key, problem))?;
+                }
+                self.sources.insert(setting.key, Source::File(path.to_owned()));
                 continue;
             }
             let old = OLD_KEYS.iter().find(|(name, _)| name == key).map(|(_, what)| *what);
@@ -71,11 +94,19 @@ impl Config {
             }
             self.warnings.push(format!("ignored in {}: {key}: {problem}", path.display()));
         }
-        if strict && !values.iter().any(|(key, _)| key == "Version") {
-            return Err(wrong("Version", "it is missing; write Version: 2".to_owned()));
+        if strict && !values.iter().any(|(key, _)| key == VERSION) {
+            return Err(wrong(VERSION, "it is missing; write Version: 2".to_owned()));
         }
         self.config_path = Some(path.to_owned());
         Ok(())
+    }
+}
+
+/// Checks the version of the file's format: 1 or 2, as with the original daemon.
+fn check_version(value: &Value) -> Result<(), String> {
+    match whole_number(value) {
+        Ok(1 | 2) => Ok(()),
+        _ => Err(format!("{} is not supported; write 1 or 2", shown(value))),
     }
 }
 
@@ -101,6 +132,12 @@ fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
         }
     }
     Ok(values)
+}
+
+/// Whether keys have this name before their dot.
+fn is_section(name: &str) -> bool {
+    let mut sections = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.'));
+    sections.any(|(section, _)| section == name)
 }
 
 #[cfg(test)]

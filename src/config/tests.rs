@@ -1,6 +1,10 @@
 //! What beats what, and what is out of bounds.
 
+mod docs;
+
 use super::*;
+use crate::aws::endpoint::Variant;
+use crate::base::log::LogLevel;
 use crate::config::cli;
 
 fn load(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {

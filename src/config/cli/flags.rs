@@ -1,119 +1,116 @@
-//! The table of the flags and subcommands, for the parser and the usage.
+//! The tables of flags and subcommands, for the parser and the usage text. The flags of settings
+//! come from the table of settings.
 
-use super::{Command, Flags, SandboxFlags};
+use super::{Command, SandboxFlags};
+use crate::config::kinds::Form;
+use crate::config::settings::{SETTINGS, Setting};
 
+/// What a flag sets.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    Text(fn(&mut Flags) -> &mut Option<String>),
-    LocalMode,
-    Megabytes(fn(&mut Flags) -> &mut Option<u64>),
+pub(super) enum Target {
+    /// A setting.
+    Setting(&'static Setting),
+    /// The path of the configuration file.
+    ConfigPath,
+    /// The command, to [`Command::Version`].
     Version,
+    /// The command, to [`Command::Help`].
     Help,
+    /// A switch of the sandbox.
     SandboxSwitch(fn(&mut SandboxFlags) -> &mut bool),
+    /// The file of the sandbox's traces.
     Keep,
+    /// One more host name of the sandbox.
     AllowHost,
+    /// The question of the health check.
     Ready,
+    /// The output format of the checklist.
     Json,
 }
 
-#[derive(Clone, Copy)]
+/// A flag.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Flag {
-    pub(super) short: &'static str,
-    pub(super) long: &'static str,
-    pub(super) kind: Kind,
+    /// The short name, if there is one, and the long name: `-b, --bind`.
+    pub(super) names: &'static str,
+    /// What the flag sets.
+    pub(super) target: Target,
+    /// The help text. For a setting `{}` stands for the default.
     pub(super) help: &'static str,
 }
 
-const fn flag(short: &'static str, long: &'static str, kind: Kind, help: &'static str) -> Flag {
-    Flag { short, long, kind, help }
+impl Flag {
+    /// Whether the flag has this name, given without dashes.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.names.split(", ").any(|it| it.trim_start_matches('-') == name)
+    }
+
+    /// Whether the flag needs a value. A switch has a value only after `=`.
+    pub(super) fn needs_value(&self) -> bool {
+        match self.target {
+            Target::Setting(setting) => setting.form != Form::Switch,
+            Target::ConfigPath | Target::Keep | Target::AllowHost => true,
+            Target::Version
+            | Target::Help
+            | Target::SandboxSwitch(_)
+            | Target::Ready
+            | Target::Json => false,
+        }
+    }
 }
 
-/// The daemon's flags, in the order of the usage.
-pub(super) const FLAGS: &[Flag] = &[
-    flag(
-        "a",
-        "resource-arn",
-        Kind::Text(|flags| &mut flags.resource_arn),
-        "ARN of the AWS resource that the daemon runs on, for telemetry",
-    ),
-    flag("b", "bind", Kind::Text(|flags| &mut flags.bind), "UDP address (127.0.0.1:2000)"),
-    flag("t", "bind-tcp", Kind::Text(|flags| &mut flags.bind_tcp), "TCP address (127.0.0.1:2000)"),
-    flag("c", "config", Kind::Text(|flags| &mut flags.config), "Configuration file"),
-    flag("f", "log-file", Kind::Text(|flags| &mut flags.log_file), "Log to this file"),
-    flag(
-        "l",
-        "log-level",
-        Kind::Text(|flags| &mut flags.log_level),
-        "dev, debug, info, warn, error or prod (prod)",
-    ),
-    flag(
-        "m",
-        "buffer-memory",
-        Kind::Megabytes(|flags| &mut flags.buffer_memory),
-        "Megabytes for segments, 3 at least (0: 1 % of the memory)",
-    ),
-    flag("n", "region", Kind::Text(|flags| &mut flags.region), "Region of the service"),
-    flag("o", "local-mode", Kind::LocalMode, "Do not ask the EC2 instance metadata"),
-    flag(
-        "p",
-        "proxy-address",
-        Kind::Text(|flags| &mut flags.proxy_address),
-        "HTTP proxy on the way to the service (HTTPS_PROXY)",
-    ),
-    flag("r", "role-arn", Kind::Text(|flags| &mut flags.role_arn), "Role to assume"),
-    flag(
-        "",
-        "receiver",
-        Kind::Text(|flags| &mut flags.receiver),
-        "auto, uring, recvmmsg or tokio-uring (auto)",
-    ),
-    flag(
-        "",
-        "spool-path",
-        Kind::Text(|flags| &mut flags.spool_path),
-        "Folder for what memory has no room for (none)",
-    ),
-    flag(
-        "",
-        "spool-size-mb",
-        Kind::Megabytes(|flags| &mut flags.spool_size_mb),
-        "Megabytes of the spool at most (256)",
-    ),
-    flag("v", "version", Kind::Version, "Print the version"),
-    flag("h", "help", Kind::Help, "Print this text"),
-];
+const fn flag(names: &'static str, target: Target, help: &'static str) -> Flag {
+    Flag { names, target, help }
+}
 
-/// The sandbox's own flags.
+/// The short names of the flags in the usage text, in order. Flags without a short name follow, in
+/// the order of the table of settings.
+const SHORT_NAMES: &str = "abtcflmnopr";
+
+/// Returns the flags of the daemon, in the order of the usage text.
+pub(super) fn daemon_flags() -> Vec<Flag> {
+    let of_setting = |setting: &'static Setting| {
+        let names = setting.flag?;
+        Some(flag(names.names, Target::Setting(setting), names.help))
+    };
+    let mut flags: Vec<Flag> = SETTINGS.iter().filter_map(of_setting).collect();
+    flags.push(flag("-c, --config", Target::ConfigPath, "Configuration file"));
+    let place =
+        |flag: &Flag| SHORT_NAMES.chars().position(|name| flag.names[1..].starts_with(name));
+    flags.sort_by_key(|flag| place(flag).unwrap_or(usize::MAX));
+    flags.push(flag("-v, --version", Target::Version, "Print the version"));
+    flags.push(flag("-h, --help", Target::Help, "Print this text"));
+    flags
+}
+
+/// The flags of `xray sandbox`.
 pub(super) const SANDBOX_FLAGS: &[Flag] = &[
     flag(
-        "",
-        "demo",
-        Kind::SandboxSwitch(|flags| &mut flags.demo),
+        "--demo",
+        Target::SandboxSwitch(|flags| &mut flags.demo),
         "Send a few segments at the start",
     ),
     flag(
-        "",
-        "print",
-        Kind::SandboxSwitch(|flags| &mut flags.print),
+        "--print",
+        Target::SandboxSwitch(|flags| &mut flags.print),
         "Print each trace as a tree (true)",
     ),
-    flag("", "keep", Kind::Keep, "Keep traces in this file, for the next run too"),
+    flag("--keep", Target::Keep, "Keep traces in this file, for the next run too"),
     flag(
-        "",
-        "allow-host",
-        Kind::AllowHost,
+        "--allow-host",
+        Target::AllowHost,
         "A name of this host that others ask for, such as one in a compose file",
     ),
 ];
 
-/// The flag of the health check.
+/// The flags of `xray healthcheck`.
 pub(super) const HEALTHCHECK_FLAGS: &[Flag] =
-    &[flag("", "ready", Kind::Ready, "Ask whether it delivers, and not only whether it lives")];
+    &[flag("--ready", Target::Ready, "Ask whether it delivers, and not only whether it lives")];
 
-/// The flag of the checklist.
-pub(super) const VERIFY_FLAGS: &[Flag] = &[flag("", "json", Kind::Json, "Print one JSON object")];
+/// The flags of `xray verify`.
+pub(super) const VERIFY_FLAGS: &[Flag] = &[flag("--json", Target::Json, "Print one JSON object")];
 
-/// The words that are a command behind the flags.
+/// The subcommands: words after the flags.
 pub(super) const SUBCOMMANDS: &[(&str, Command)] = &[
     ("sandbox", Command::Sandbox),
     ("tail", Command::Tail),

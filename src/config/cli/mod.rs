@@ -1,15 +1,20 @@
-//! The command line, by the rules of Go's `flag` package, which the original uses.
+//! The command line, by the rules of Go's `flag` package, which the original daemon uses.
 //!
-//! In: the words after the program's name. Out: an [`Invocation`]. Pure code. No library follows
-//! these rules: one dash or two for any flag, a boolean that takes its value only after `=`,
-//! parsing that stops at the first word that is no flag. One table serves parser and usage.
+//! In: the arguments of the program. Out: an [`Invocation`]. Pure code. No library for Rust follows
+//! these rules: one dash or two for any flag, the value of a boolean only after `=`, and the parser
+//! stops at the first argument that is not a flag.
 
 mod flags;
 #[cfg(test)]
 mod tests;
+mod usage;
 
-use flags::{FLAGS, Flag, HEALTHCHECK_FLAGS, Kind, SANDBOX_FLAGS, SUBCOMMANDS, VERIFY_FLAGS};
-use std::fmt::Write as _;
+pub use usage::{usage, version_line};
+
+use super::kinds::Form;
+use flags::{HEALTHCHECK_FLAGS, SANDBOX_FLAGS, SUBCOMMANDS, Target, VERIFY_FLAGS, daemon_flags};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,37 +46,21 @@ pub enum Command {
     Help,
 }
 
-/// Values given by flags; `None` where a flag is not given.
+/// The values of the daemon's flags.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Flags {
-    /// `--bind`
-    pub bind: Option<String>,
-    /// `--bind-tcp`
-    pub bind_tcp: Option<String>,
-    /// `--config`
+    /// The path of the configuration file (`-c`), if given.
     pub config: Option<String>,
-    /// `--resource-arn`
-    pub resource_arn: Option<String>,
-    /// `--region`
-    pub region: Option<String>,
-    /// `--local-mode`
-    pub local_mode: Option<bool>,
-    /// `--buffer-memory`, in megabytes
-    pub buffer_memory: Option<u64>,
-    /// `--log-level`
-    pub log_level: Option<String>,
-    /// `--log-file`
-    pub log_file: Option<String>,
-    /// `--proxy-address`
-    pub proxy_address: Option<String>,
-    /// `--role-arn`
-    pub role_arn: Option<String>,
-    /// `--receiver`
-    pub receiver: Option<String>,
-    /// `--spool-path`
-    pub spool_path: Option<String>,
-    /// `--spool-size-mb`
-    pub spool_size_mb: Option<u64>,
+    /// The values of settings that are given by flags, by the key of the setting: a text, a number
+    /// or a boolean, as the file would have it.
+    pub values: BTreeMap<&'static str, Value>,
+}
+
+impl Flags {
+    /// Returns the text of the flag for the setting with this key, if the flag is given.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.values.get(key)?.as_str()
+    }
 }
 
 /// The sandbox's own flags.
@@ -130,9 +119,10 @@ pub enum UsageError {
     Syntax(String),
 }
 
-/// The short and the long name of every flag of the daemon; a short one may be empty.
-pub fn flag_names() -> impl Iterator<Item = (&'static str, &'static str)> {
-    FLAGS.iter().map(|flag| (flag.short, flag.long))
+/// Returns the names of every flag of the daemon: `-b, --bind`.
+#[cfg(test)]
+pub(super) fn flag_names() -> impl Iterator<Item = &'static str> {
+    daemon_flags().into_iter().map(|flag| flag.names)
 }
 
 /// Understands the words after the program's name.
@@ -178,29 +168,30 @@ fn parse_flags(
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (name, None),
         };
-        let kind = find(name, invocation.command)?;
-        apply(kind, name, value, words, invocation)?;
+        let target = find(name, invocation.command)?;
+        apply(target, name, value, words, invocation)?;
     }
     Ok(())
 }
 
-fn find(name: &str, command: Command) -> Result<Kind, UsageError> {
+fn find(name: &str, command: Command) -> Result<Target, UsageError> {
     let of_command = match command {
         Command::Sandbox => SANDBOX_FLAGS,
         Command::Healthcheck { .. } => HEALTHCHECK_FLAGS,
         Command::Verify { .. } => VERIFY_FLAGS,
         _ => &[],
     };
-    FLAGS
+    daemon_flags()
         .iter()
         .chain(of_command)
-        .find(|flag| [flag.short, flag.long].contains(&name))
-        .map(|flag| flag.kind)
+        .find(|flag| flag.is_called(name))
+        .map(|flag| flag.target)
         .ok_or_else(|| UsageError::Unknown(name.to_owned()))
 }
 
+/// Reads the value of a flag and sets the flag's target. `value` is the text after `=`, if any.
 fn apply(
-    kind: Kind,
+    target: Target,
     name: &str,
     value: Option<String>,
     words: &mut impl Iterator<Item = String>,
@@ -213,72 +204,32 @@ fn apply(
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
         Some(_) => Err(wrong(value.unwrap_or_default(), "true or false")),
     };
+    let number = |text: String, expected| match text.parse::<u64>() {
+        Ok(number) => Ok(number),
+        Err(_) => Err(wrong(text, expected)),
+    };
     let mut text = |value: Option<String>| {
         value.or_else(|| words.next()).ok_or_else(|| UsageError::NoValue(name.to_owned()))
     };
-    match kind {
-        Kind::Text(field) => *field(&mut invocation.flags) = Some(text(value)?),
-        Kind::LocalMode => invocation.flags.local_mode = Some(boolean(value)?),
-        Kind::Megabytes(field) => {
-            let value = text(value)?;
-            match value.parse() {
-                Ok(megabytes) => *field(&mut invocation.flags) = Some(megabytes),
-                Err(_) => return Err(wrong(value, "a whole number of megabytes")),
-            }
+    match target {
+        Target::Setting(setting) => {
+            let value = match setting.form {
+                Form::Text | Form::List => text(value)?.into(),
+                Form::Number => number(text(value)?, "a whole number")?.into(),
+                Form::Megabytes => number(text(value)?, "a whole number of megabytes")?.into(),
+                Form::Switch => boolean(value)?.into(),
+            };
+            invocation.flags.values.insert(setting.key, value);
         }
-        Kind::Version if boolean(value.clone())? => invocation.command = Command::Version,
-        Kind::Help if boolean(value.clone())? => invocation.command = Command::Help,
-        Kind::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
-        Kind::Keep => invocation.sandbox.keep = Some(text(value)?),
-        Kind::AllowHost => invocation.sandbox.allowed_hosts.push(text(value)?),
-        Kind::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
-        Kind::Json => invocation.command = Command::Verify { json: boolean(value)? },
-        Kind::Version | Kind::Help => {}
+        Target::ConfigPath => invocation.flags.config = Some(text(value)?),
+        Target::Version if boolean(value.clone())? => invocation.command = Command::Version,
+        Target::Help if boolean(value.clone())? => invocation.command = Command::Help,
+        Target::Version | Target::Help => {}
+        Target::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
+        Target::Keep => invocation.sandbox.keep = Some(text(value)?),
+        Target::AllowHost => invocation.sandbox.allowed_hosts.push(text(value)?),
+        Target::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
+        Target::Json => invocation.command = Command::Verify { json: boolean(value)? },
     }
     Ok(())
-}
-
-/// What `-v` prints; it begins as the original's line does.
-pub fn version_line() -> String {
-    format!("AWS X-Ray daemon version: {} (xrayd)", env!("CARGO_PKG_VERSION"))
-}
-
-/// What `-h` prints, and a usage error.
-pub fn usage() -> String {
-    let mut text = String::from(
-        "Usage: xray [flags] [sandbox [flags] | tail | config | limits | healthcheck [--ready] | \
-         verify [--json]]
-
-",
-    );
-    push_flags(&mut text, FLAGS);
-    text.push_str(
-        "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n",
-    );
-    push_flags(&mut text, SANDBOX_FLAGS);
-    text.push_str(
-        "tail: follow the segments of the daemon on the TCP address, which needs Tail: true\n\
-         config: print the configuration in force and where it came from, and end\n\
-         limits: print what each holder of memory may hold, and end\n\
-         healthcheck: ask the daemon on the TCP address how it is; exit 0 or 1 within 5 s\n",
-    );
-    push_flags(&mut text, HEALTHCHECK_FLAGS);
-    text.push_str(
-        "verify: check everything from the configuration to a segment that the service has; exit 0 \
-         or 1\n",
-    );
-    push_flags(&mut text, VERIFY_FLAGS);
-    text
-}
-
-fn push_flags(text: &mut String, flags: &[Flag]) {
-    for flag in flags {
-        let value = match flag.kind {
-            Kind::Text(_) | Kind::Megabytes(_) | Kind::Keep | Kind::AllowHost => " VALUE",
-            _ => "",
-        };
-        let short = if flag.short.is_empty() { "  " } else { &format!("-{},", flag.short) };
-        let names = format!("{short:<3} --{}{value}", flag.long);
-        let _ = writeln!(text, "  {names:<30}{}", flag.help);
-    }
 }

@@ -10,45 +10,44 @@ fn parse_line(line: &str) -> Result<Invocation, UsageError> {
 #[test]
 fn flags_have_one_dash_or_two_and_a_value_after_a_space_or_an_equals_sign() {
     for line in ["-b X", "-b=X", "--b X", "--b=X", "-bind X", "--bind=X", "--bind X"] {
-        assert_eq!(parse_line(line).unwrap().flags.bind.as_deref(), Some("X"), "{line}");
+        let flags = parse_line(line).unwrap().flags;
+        assert_eq!(flags.text("Socket.UDPAddress"), Some("X"), "{line}");
     }
     let line = "-a A -t T -c C -n N -o -m 9 -l L -f F -p P -r R --receiver E -spool-path=s --spool-size-mb 20";
-    let text = |value: &str| Some(value.to_owned());
-    let expected = Flags {
-        bind: None,
-        bind_tcp: text("T"),
-        config: text("C"),
-        region: text("N"),
-        local_mode: Some(true),
-        resource_arn: text("A"),
-        buffer_memory: Some(9),
-        log_level: text("L"),
-        log_file: text("F"),
-        proxy_address: text("P"),
-        role_arn: text("R"),
-        receiver: text("E"),
-        spool_path: Some("s".into()),
-        spool_size_mb: Some(20),
-    };
+    let values: [(&'static str, Value); 12] = [
+        ("Socket.TCPAddress", "T".into()),
+        ("Region", "N".into()),
+        ("LocalMode", true.into()),
+        ("ResourceARN", "A".into()),
+        ("TotalBufferSizeMB", 9.into()),
+        ("Logging.LogLevel", "L".into()),
+        ("Logging.LogPath", "F".into()),
+        ("ProxyAddress", "P".into()),
+        ("RoleARN", "R".into()),
+        ("Receive.Backend", "E".into()),
+        ("Spool.Path", "s".into()),
+        ("Spool.MaxSizeMB", 20.into()),
+    ];
+    let expected = Flags { config: Some("C".to_owned()), values: values.into() };
     assert_eq!(parse_line(line).unwrap().flags, expected);
 }
 
 #[test]
 fn a_value_may_look_like_a_flag_or_be_empty_and_the_last_one_counts() {
-    assert_eq!(parse_line("-n -o").unwrap().flags.region.as_deref(), Some("-o"));
-    assert_eq!(parse_line("-n=").unwrap().flags.region.as_deref(), Some(""));
-    assert_eq!(parse_line("-n a=b -n c=d").unwrap().flags.region.as_deref(), Some("c=d"));
+    for (line, region) in [("-n -o", "-o"), ("-n=", ""), ("-n a=b -n c=d", "c=d")] {
+        assert_eq!(parse_line(line).unwrap().flags.text("Region"), Some(region), "{line}");
+    }
 }
 
 #[test]
 fn a_boolean_takes_its_value_only_after_an_equals_sign() {
     let invocation = parse_line("-o true -b X").unwrap();
-    assert_eq!(invocation.flags.local_mode, Some(true));
-    assert_eq!(invocation.flags.bind, None);
+    assert_eq!(invocation.flags.values["LocalMode"], true);
+    assert_eq!(invocation.flags.text("Socket.UDPAddress"), None);
     assert_eq!(invocation.ignored, ["true", "-b", "X"]);
     for (value, expected) in [("true", true), ("T", true), ("1", true), ("f", false)] {
         let flags = parse_line(&format!("-o={value}")).unwrap().flags;
-        assert_eq!(flags.local_mode, Some(expected));
+        assert_eq!(flags.values["LocalMode"], expected);
     }
     assert!(matches!(parse_line("-o=yes"), Err(UsageError::Value { .. })));
 }
@@ -93,8 +92,8 @@ fn the_sandbox_takes_flags_on_both_sides() {
             allowed_hosts: vec!["a".to_owned(), "b".to_owned()],
         }
     );
-    assert_eq!(invocation.flags.bind.as_deref(), Some("B"));
-    assert_eq!(invocation.flags.region.as_deref(), Some("N"));
+    assert_eq!(invocation.flags.text("Socket.UDPAddress"), Some("B"));
+    assert_eq!(invocation.flags.text("Region"), Some("N"));
     assert_eq!(invocation.ignored, ["more"]);
     assert_eq!(parse_line("sandbox").unwrap().sandbox, SandboxFlags::default());
     assert!(parse_line("sandbox --print").unwrap().sandbox.print);
@@ -106,7 +105,7 @@ fn the_sandbox_takes_flags_on_both_sides() {
     assert!(parse_line("sandbox --ready").is_err());
     let verify = parse_line("-c C verify --json -n N").unwrap();
     assert_eq!(verify.command, Command::Verify { json: true });
-    assert_eq!(verify.flags.region.as_deref(), Some("N"));
+    assert_eq!(verify.flags.text("Region"), Some("N"));
     assert!(parse_line("--json").is_err() && parse_line("healthcheck --json").is_err());
     assert_eq!(parse_line("-v sandbox").unwrap().command, Command::Version);
     assert_eq!(parse_line("sandbox -h").unwrap().command, Command::Help);
@@ -115,10 +114,11 @@ fn the_sandbox_takes_flags_on_both_sides() {
 #[test]
 fn the_usage_names_every_flag() {
     let usage = usage();
-    for flag in [FLAGS, SANDBOX_FLAGS, HEALTHCHECK_FLAGS, VERIFY_FLAGS].concat() {
-        assert!(usage.contains(&format!(" --{}", flag.long)), "{usage}");
-        assert!(usage.contains(&format!("-{}", flag.short)), "{usage}");
+    let of_commands = [SANDBOX_FLAGS, HEALTHCHECK_FLAGS, VERIFY_FLAGS].concat();
+    for flag in daemon_flags().iter().chain(&of_commands) {
+        assert!(usage.contains(&format!(" {}", flag.names)), "{usage}");
     }
+    assert!(!usage.contains('{'), "{usage}");
 }
 
 proptest! {

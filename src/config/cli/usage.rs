@@ -1,0 +1,52 @@
+//! The usage text and the version line.
+
+use super::flags::{Flag, HEALTHCHECK_FLAGS, SANDBOX_FLAGS, Target, VERIFY_FLAGS, daemon_flags};
+use crate::config::settings::Config;
+use std::fmt::Write as _;
+
+/// What `-v` prints; it begins as the original's line does.
+pub fn version_line() -> String {
+    format!("AWS X-Ray daemon version: {} (xrayd)", env!("CARGO_PKG_VERSION"))
+}
+
+/// What `-h` prints, and a usage error.
+pub fn usage() -> String {
+    let mut text = String::from(
+        "Usage: xray [flags] [sandbox [flags] | tail | config | limits | healthcheck [--ready] | \
+         verify [--json]]
+
+",
+    );
+    push_flags(&mut text, &daemon_flags());
+    text.push_str(
+        "\nsandbox: run the daemon and an X-Ray endpoint in one process, without an AWS account\n",
+    );
+    push_flags(&mut text, SANDBOX_FLAGS);
+    text.push_str(
+        "tail: follow the segments of the daemon on the TCP address, which needs Tail: true\n\
+         config: print the configuration in force and where it came from, and end\n\
+         limits: print what each holder of memory may hold, and end\n\
+         healthcheck: ask the daemon on the TCP address how it is; exit 0 or 1 within 5 s\n",
+    );
+    push_flags(&mut text, HEALTHCHECK_FLAGS);
+    text.push_str(
+        "verify: check everything from the configuration to a segment that the service has; exit 0 \
+         or 1\n",
+    );
+    push_flags(&mut text, VERIFY_FLAGS);
+    text
+}
+
+fn push_flags(text: &mut String, flags: &[Flag]) {
+    let defaults = Config::default();
+    for flag in flags {
+        let indent = if flag.names.starts_with("--") { "    " } else { "" };
+        let value = if flag.needs_value() { " VALUE" } else { "" };
+        let names = format!("{indent}{}{value}", flag.names);
+        let help = match flag.target {
+            Target::Setting(setting) => flag.help.replace("{}", &setting.show(&defaults)),
+            _ => flag.help.to_owned(),
+        };
+        let _ = writeln!(text, "  {names:<30}{help}");
+    }
+}

@@ -1,0 +1,382 @@
+//! The kinds of settings: how a value is read, which bounds it has, and how it is shown.
+//!
+//! In: a value of a flag or of `cfg.yaml`, both as [`Value`]. Out: a field of the configuration, or
+//! an error text that says what to write instead. Pure code.
+
+use crate::aws::transport::ProxyAddress;
+use crate::base::log::{LogFormat, LogLevel};
+use crate::pipeline::receive::ReceiveBackend;
+use serde_json::Value;
+use std::fmt::Display;
+use std::path::PathBuf;
+
+/// What a value looks like where the operator writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A text. An empty text counts as not given.
+    Text,
+    /// A whole number.
+    Number,
+    /// A whole number of megabytes.
+    Megabytes,
+    /// True or false.
+    Switch,
+    /// A list of texts. Possible in the file only.
+    List,
+}
+
+/// A kind of setting.
+pub(super) trait Kind {
+    /// The type of the setting's field.
+    type Field;
+
+    /// The form of the setting's values.
+    const FORM: Form;
+
+    /// Sets `field` to `value`. An empty text leaves the field as it is, where a text is expected.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text that says what is wrong with the value and what to write instead.
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String>;
+
+    /// Returns the value as a text; an empty text if there is none.
+    fn show(&self, field: &Self::Field) -> String;
+}
+
+/// The form of a kind.
+pub(super) const fn form<K: Kind>(_: &K) -> Form {
+    K::FORM
+}
+
+/// Any text.
+pub(super) struct Text {
+    /// The text that is shown if the setting has no value.
+    pub absent: &'static str,
+}
+
+impl Kind for Text {
+    type Field = Option<String>;
+    const FORM: Form = Form::Text;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        let text = text(value)?;
+        if !text.is_empty() {
+            *field = Some(text.to_owned());
+        }
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.clone().unwrap_or_else(|| self.absent.to_owned())
+    }
+}
+
+/// A network address, `HOST:PORT`. It is resolved when the port is opened.
+pub(super) struct Address;
+
+impl Kind for Address {
+    type Field = String;
+    const FORM: Form = Form::Text;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        let text = text(value)?;
+        if !text.is_empty() {
+            text.clone_into(field);
+        }
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.clone()
+    }
+}
+
+/// The path of a file or folder.
+pub(super) struct Path;
+
+impl Kind for Path {
+    type Field = Option<PathBuf>;
+    const FORM: Form = Form::Text;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        let text = text(value)?;
+        if !text.is_empty() {
+            *field = Some(text.into());
+        }
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}
+
+/// The address of an HTTP proxy. No error shows the value, which may contain a password.
+pub(super) struct Proxy;
+
+impl Proxy {
+    /// Sets `field` to the address in `text`; blanks count as no address.
+    pub(super) fn set_text(field: &mut Option<ProxyAddress>, text: &str) -> Result<(), String> {
+        if !text.trim().is_empty() {
+            *field = Some(ProxyAddress::parse(text).map_err(|error| error.to_string())?);
+        }
+        Ok(())
+    }
+}
+
+impl Kind for Proxy {
+    type Field = Option<ProxyAddress>;
+    const FORM: Form = Form::Text;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        Self::set_text(field, value.as_str().ok_or("it is no text; quote it")?)
+    }
+
+    /// Shows the address without user and password.
+    fn show(&self, field: &Self::Field) -> String {
+        field.as_ref().map(ProxyAddress::to_string).unwrap_or_default()
+    }
+}
+
+/// True or false.
+pub(super) struct Switch;
+
+impl Kind for Switch {
+    type Field = bool;
+    const FORM: Form = Form::Switch;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        *field = boolean(value)?;
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.to_string()
+    }
+}
+
+/// True, false, or the choice of the daemon.
+pub(super) struct OptionalSwitch {
+    /// The text that is shown if the daemon chooses.
+    pub absent: &'static str,
+}
+
+impl Kind for OptionalSwitch {
+    type Field = Option<bool>;
+    const FORM: Form = Form::Switch;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        *field = Some(boolean(value)?);
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.map_or_else(|| self.absent.to_owned(), |value| value.to_string())
+    }
+}
+
+/// A whole number within bounds.
+pub(super) struct Number<T> {
+    /// The smallest allowed number.
+    pub low: T,
+    /// The largest allowed number.
+    pub high: T,
+}
+
+impl<T: Copy + PartialOrd + Display + TryFrom<u64>> Kind for Number<T> {
+    type Field = T;
+    const FORM: Form = Form::Number;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        let number = whole_number(value)?;
+        let within = T::try_from(number).ok().filter(|it| (self.low..=self.high).contains(it));
+        *field = within.ok_or_else(|| {
+            let Self { low, high } = self;
+            format!("{number} is out of bounds; write a number from {low} to {high}")
+        })?;
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.to_string()
+    }
+}
+
+/// A whole number of megabytes within bounds.
+pub(super) struct Megabytes(pub Number<u64>);
+
+impl Kind for Megabytes {
+    type Field = u64;
+    const FORM: Form = Form::Megabytes;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        self.0.set(field, value)
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        self.0.show(field)
+    }
+}
+
+/// Megabytes for segments, 3 or more. 0 lets `pipeline::limits` choose.
+pub(super) struct BufferSize;
+
+impl BufferSize {
+    /// The smallest number other than 0, as with the original daemon.
+    const MIN: u64 = 3;
+}
+
+impl Kind for BufferSize {
+    type Field = u64;
+    const FORM: Form = Form::Megabytes;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        let megabytes = whole_number(value)?;
+        if (1..Self::MIN).contains(&megabytes) {
+            return Err(format!(
+                "{megabytes} MB are too little. Give {} or more, or 0 for 1 % of the memory",
+                Self::MIN
+            ));
+        }
+        *field = megabytes;
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.to_string()
+    }
+}
+
+/// A number whose 0 means that `pipeline::limits` chooses. `xray limits` shows the chosen number.
+pub(super) struct ZeroIsAutomatic<K>(pub K);
+
+impl<K: Kind> Kind for ZeroIsAutomatic<K> {
+    type Field = K::Field;
+    const FORM: Form = K::FORM;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        self.0.set(field, value)
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        match self.0.show(field) {
+            zero if zero == "0" => "0 (see xray limits)".to_owned(),
+            number => number,
+        }
+    }
+}
+
+/// One word of a few.
+pub(super) struct Word<T> {
+    /// Reads the word; the error names the words that are allowed.
+    pub parse: fn(&str) -> Result<T, String>,
+    /// Returns the word.
+    pub name: fn(&T) -> &'static str,
+}
+
+impl<T> Kind for Word<T> {
+    type Field = T;
+    const FORM: Form = Form::Text;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        *field = (self.parse)(text(value)?)?;
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        (self.name)(field).to_owned()
+    }
+}
+
+/// The words for receive backends.
+pub(super) const RECEIVE_BACKEND: Word<ReceiveBackend> = Word {
+    parse: ReceiveBackend::parse,
+    name: |backend| match backend {
+        ReceiveBackend::Auto => "auto",
+        ReceiveBackend::Uring => "uring",
+        ReceiveBackend::Recvmmsg => "recvmmsg",
+        ReceiveBackend::TokioUring => "tokio-uring",
+    },
+};
+
+/// The words for log levels.
+pub(super) const LOG_LEVEL: Word<LogLevel> = Word {
+    parse: LogLevel::parse,
+    name: |level| match level {
+        LogLevel::Dev => "dev",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+        LogLevel::Prod => "prod",
+    },
+};
+
+/// The words for log formats.
+pub(super) const LOG_FORMAT: Word<LogFormat> = Word {
+    parse: LogFormat::parse,
+    name: |format| match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    },
+};
+
+/// A list of URL paths; `*` stands for every path. A path is compared with a request's path without
+/// decoding, so a path with characters that need encoding would never match and is an error.
+pub(super) struct UrlPaths;
+
+impl Kind for UrlPaths {
+    type Field = Vec<String>;
+    const FORM: Form = Form::List;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+        let one = |value: &Value| {
+            let path = text(value)?;
+            let is_plain = path.starts_with('/') && !path.contains(['?', '#', '%', ' ', '*']);
+            if is_plain || path == "*" {
+                Ok(path.to_owned())
+            } else {
+                Err(format!("{path:?} is no path; write one such as /GetTraceSummaries, or \"*\""))
+            }
+        };
+        *field = match value.as_array() {
+            Some(paths) => paths.iter().map(one).collect::<Result<_, _>>()?,
+            None => {
+                return Err(format!("{} is no list of paths; write [/PATH, /PATH]", shown(value)));
+            }
+        };
+        Ok(())
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        field.join(" ")
+    }
+}
+
+fn text(value: &Value) -> Result<&str, String> {
+    value.as_str().ok_or_else(|| format!("{} is no text; quote it", shown(value)))
+}
+
+/// Reads true and false, and the other words that YAML 1.1 has for them: the original daemon reads
+/// YAML 1.1.
+fn boolean(value: &Value) -> Result<bool, String> {
+    if let Some(value) = value.as_bool() {
+        return Ok(value);
+    }
+    match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+        Some("yes" | "on" | "y" | "true") => Ok(true),
+        Some("no" | "off" | "n" | "false") => Ok(false),
+        _ => Err(format!("{} is neither true nor false", shown(value))),
+    }
+}
+
+/// Reads a whole number.
+pub(super) fn whole_number(value: &Value) -> Result<u64, String> {
+    value.as_u64().ok_or_else(|| format!("{} is no whole number", shown(value)))
+}
+
+/// Returns the first 100 characters of a value, for an error text.
+pub(super) fn shown(value: &Value) -> String {
+    value.to_string().chars().take(100).collect()
+}

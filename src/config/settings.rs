@@ -1,0 +1,355 @@
+//! The table of all settings. A row is all that a setting needs: the field of [`Config`] with its
+//! default, the key of `cfg.yaml`, the flag with its help text, and the kind of its values.
+//!
+//! The flag parser, the reader of the file, the usage text, `xray config` and the tests of
+//! `docs/configuration.md` and `docs/compatibility.md` use the table. Pure code.
+
+use super::kinds::{
+    Address, BufferSize, Form, Kind, LOG_FORMAT, LOG_LEVEL, Megabytes, Number, OptionalSwitch,
+    Path, Proxy, RECEIVE_BACKEND, Switch, Text, UrlPaths, ZeroIsAutomatic, form,
+};
+use crate::aws::endpoint::Variant;
+use crate::aws::transport::ProxyAddress;
+use crate::base::log::{LogFormat, LogLevel};
+use crate::pipeline::receive::ReceiveBackend;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The configuration file at this path.
+    File(PathBuf),
+    /// A flag, by its names: `-b, --bind`.
+    Flag(&'static str),
+    /// An environment variable, by its name.
+    Variable(&'static str),
+}
+
+/// A row of the table, without the field.
+#[derive(Debug)]
+pub struct Setting {
+    /// The key in `cfg.yaml`, with its section: `Socket.UDPAddress`.
+    pub key: &'static str,
+    /// The flag, if the setting has one.
+    pub flag: Option<SettingFlag>,
+    /// What a value looks like.
+    pub(super) form: Form,
+    set: fn(&mut Config, &Value) -> Result<(), String>,
+    show: fn(&Config) -> String,
+}
+
+/// The flag of a setting.
+#[derive(Debug, Clone, Copy)]
+pub struct SettingFlag {
+    /// The short name, if there is one, and the long name: `-b, --bind`.
+    pub names: &'static str,
+    /// The help text. `{}` stands for the default.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// Sets the field of `config` to `value`.
+    ///
+    /// # Errors
+    ///
+    /// Returns a text that says what is wrong with the value and what to write instead.
+    pub(super) fn set(&self, config: &mut Config, value: &Value) -> Result<(), String> {
+        (self.set)(config, value)
+    }
+
+    /// Returns the value as a text, `(none)` if there is none. The text never has a password.
+    pub fn show(&self, config: &Config) -> String {
+        match (self.show)(config) {
+            empty if empty.is_empty() => "(none)".to_owned(),
+            value => value,
+        }
+    }
+}
+
+/// Makes [`Config`], its defaults and [`SETTINGS`] from the rows of the table.
+macro_rules! settings {
+    (
+        $({
+            $(#[$doc:meta])*
+            $field:ident: $type:ty = $default:expr,
+            key: $key:literal,
+            kind: $kind:expr,
+            $(flag: $flag:literal, help: $help:literal,)?
+        })*
+    ) => {
+        /// The effective configuration.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $($(#[$doc])* pub $field: $type,)*
+            /// Which endpoint of a region is used if `endpoint` is `None`: FIPS, dual-stack, both or
+            /// neither. Set by environment variables only.
+            pub endpoint_variant: Variant,
+            /// Hosts that are reached without the proxy, in the form of the variable `NO_PROXY`.
+            pub no_proxy: String,
+            /// The configuration file that was read, if any.
+            pub config_path: Option<PathBuf>,
+            /// Problems that the operator should know and that do not prevent the start.
+            pub warnings: Vec<String>,
+            /// The source of each value that is not a default, by the key of its setting.
+            pub sources: BTreeMap<&'static str, Source>,
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    $($field: $default,)*
+                    endpoint_variant: Variant::default(),
+                    no_proxy: String::new(),
+                    config_path: None,
+                    warnings: Vec::new(),
+                    sources: BTreeMap::new(),
+                }
+            }
+        }
+
+        /// All settings, in the order of `xray config`.
+        pub const SETTINGS: &[Setting] = &[$(
+            Setting {
+                key: $key,
+                flag: settings!(@flag $($flag, $help)?),
+                form: form(&$kind),
+                set: |config, value| $kind.set(&mut config.$field, value),
+                show: |config| $kind.show(&config.$field),
+            },
+        )*];
+    };
+    (@flag) => { None };
+    (@flag $names:literal, $help:literal) => { Some(SettingFlag { names: $names, help: $help }) };
+}
+
+/// The address for segments and for HTTP clients if none is given, as with the original daemon.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:2000";
+
+settings! {
+    {
+        /// The UDP address that receives segments, `HOST:PORT`. Containers need `0.0.0.0:2000`.
+        udp_address: String = DEFAULT_ADDRESS.to_owned(),
+        key: "Socket.UDPAddress",
+        kind: Address,
+        flag: "-b, --bind",
+        help: "UDP address ({})",
+    }
+    {
+        /// The TCP address for the daemon's HTTP pages and for the calls of applications,
+        /// `HOST:PORT`.
+        tcp_address: String = DEFAULT_ADDRESS.to_owned(),
+        key: "Socket.TCPAddress",
+        kind: Address,
+        flag: "-t, --bind-tcp",
+        help: "TCP address ({})",
+    }
+    {
+        /// The region of the service, if a flag, the file or the environment has it. If `None`, the
+        /// daemon looks for the region at the start.
+        region: Option<String> = None,
+        key: "Region",
+        kind: Text { absent: "(looked for at the start)" },
+        flag: "-n, --region",
+        help: "Region of the service",
+    }
+    {
+        /// The URL of the service, for example of an interface endpoint. If `None`, the daemon uses
+        /// the endpoint of the region.
+        endpoint: Option<String> = None,
+        key: "Endpoint",
+        kind: Text { absent: "(the region's own)" },
+    }
+    {
+        /// The HTTP proxy for uploads and for the calls that fetch credentials. Calls to this host,
+        /// the instance metadata and the container credentials never use the proxy.
+        proxy: Option<ProxyAddress> = None,
+        key: "ProxyAddress",
+        kind: Proxy,
+        flag: "-p, --proxy-address",
+        help: "HTTP proxy on the way to the service (HTTPS_PROXY)",
+    }
+    {
+        /// Whether the daemon accepts any certificate. For tests only: somebody on the network path
+        /// can then read and change what the daemon sends.
+        no_verify_ssl: bool = false,
+        key: "NoVerifySSL",
+        kind: Switch,
+    }
+    {
+        /// The ARN of the AWS resource that the daemon runs on. Sent with telemetry.
+        resource_arn: Option<String> = None,
+        key: "ResourceARN",
+        kind: Text { absent: "" },
+        flag: "-a, --resource-arn",
+        help: "ARN of the AWS resource that the daemon runs on, for telemetry",
+    }
+    {
+        /// Whether the daemon sends its counters to the service once a minute. Off where the
+        /// credentials do not allow `xray:PutTelemetryRecords`.
+        telemetry: bool = true,
+        key: "Telemetry",
+        kind: Switch,
+    }
+    {
+        /// Whether programs on this host may follow the segments (`xray tail`). Segments may contain
+        /// secrets.
+        tail: bool = false,
+        key: "Tail",
+        kind: Switch,
+    }
+    {
+        /// The role that the daemon assumes with the credentials that it finds, for example to send
+        /// to another account.
+        role_arn: Option<String> = None,
+        key: "RoleARN",
+        kind: Text { absent: "" },
+        flag: "-r, --role-arn",
+        help: "Role to assume",
+    }
+    {
+        /// Whether the daemon does not ask the EC2 instance metadata. For hosts outside EC2.
+        local_mode: bool = false,
+        key: "LocalMode",
+        kind: Switch,
+        flag: "-o, --local-mode",
+        help: "Do not ask the EC2 instance metadata",
+    }
+    {
+        /// Megabytes for segments, in all stages together; 0 is automatic. With more memory a longer
+        /// outage of the service passes without loss.
+        buffer_size_mb: u64 = 0,
+        key: "TotalBufferSizeMB",
+        kind: ZeroIsAutomatic(BufferSize),
+        flag: "-m, --buffer-memory",
+        help: "Megabytes for segments, 3 at least (0: 1 % of the memory)",
+    }
+    {
+        /// The maximum number of requests in flight. More requests help if the network round trip to
+        /// the service is long.
+        concurrency: usize = 8,
+        key: "Concurrency",
+        kind: Number { low: 1, high: 1000 },
+    }
+    {
+        /// Seconds for the shutdown to send the segments that are left. The default is below the
+        /// 10 s after which `docker stop` kills a container.
+        shutdown_seconds: u64 = 8,
+        key: "ShutdownSeconds",
+        kind: Number { low: 0, high: 3600 },
+    }
+    {
+        /// How segments are received. Other than `auto` for tests and measurements only.
+        receive_backend: ReceiveBackend = ReceiveBackend::Auto,
+        key: "Receive.Backend",
+        kind: RECEIVE_BACKEND,
+        flag: "--receiver",
+        help: "auto, uring, recvmmsg or tokio-uring ({})",
+    }
+    {
+        /// The number of receivers; 0 is one for each processor. More receivers help beyond some
+        /// 200,000 segments a second, and where the kernel grants only a small queue to each socket.
+        receiver_count: usize = 0,
+        key: "Receive.Receivers",
+        kind: ZeroIsAutomatic(Number { low: 0, high: 256 }),
+    }
+    {
+        /// Whether another daemon of the same user may listen on the same UDP port, for a restart
+        /// without a gap.
+        share_port: bool = false,
+        key: "Receive.SharePort",
+        kind: Switch,
+    }
+    {
+        /// Whether each receiver stays on one processor. If `None`, receivers stay on one processor
+        /// unless the daemon runs in a container.
+        pin: Option<bool> = None,
+        key: "Receive.Pin",
+        kind: OptionalSwitch { absent: "(unless in a container)" },
+    }
+    {
+        /// Timeout for opening a connection, in seconds.
+        connect_timeout_seconds: u64 = 5,
+        key: "Upload.ConnectTimeoutSeconds",
+        kind: Number { low: 1, high: 300 },
+    }
+    {
+        /// Timeout for a request and its answer, in seconds. A longer timeout helps on a very slow
+        /// network.
+        request_timeout_seconds: u64 = 15,
+        key: "Upload.RequestTimeoutSeconds",
+        kind: Number { low: 1, high: 300 },
+    }
+    {
+        /// Seconds without data after which the daemon sends a ping on an HTTP/2 connection.
+        ping_interval_seconds: u64 = 5,
+        key: "Upload.PingIntervalSeconds",
+        kind: Number { low: 1, high: 300 },
+    }
+    {
+        /// URL paths that applications may call through the daemon, in addition to the paths that
+        /// X-Ray SDKs use. `*` allows all paths.
+        proxy_allowed_paths: Vec<String> = Vec::new(),
+        key: "ProxyServer.AllowedPaths",
+        kind: UrlPaths,
+    }
+    {
+        /// Timeout for a call of an application, in seconds. `base::http_server` allows for 60 s.
+        proxy_timeout_seconds: u64 = 10,
+        key: "ProxyServer.TimeoutSeconds",
+        kind: Number { low: 1, high: 60 },
+    }
+    {
+        /// The folder of the spool. If `None`, there is no spool: segments that are evicted from
+        /// memory, or are left at the end of the shutdown, are dropped.
+        spool_path: Option<PathBuf> = None,
+        key: "Spool.Path",
+        kind: Path,
+        flag: "--spool-path",
+        help: "Folder for what memory has no room for ({})",
+    }
+    {
+        /// The maximum size of the spool, in megabytes.
+        spool_size_mb: u64 = 256,
+        key: "Spool.MaxSizeMB",
+        kind: Megabytes(Number { low: 16, high: 1024 * 1024 }),
+        flag: "--spool-size-mb",
+        help: "Megabytes of the spool at most ({})",
+    }
+    {
+        /// Hours after which segments in the spool are dropped. At most a month: the service rejects
+        /// older segments.
+        spool_age_hours: u64 = 168,
+        key: "Spool.MaxAgeHours",
+        kind: Number { low: 1, high: 720 },
+    }
+    {
+        /// How much is logged.
+        log_level: LogLevel = LogLevel::Prod,
+        key: "Logging.LogLevel",
+        kind: LOG_LEVEL,
+        flag: "-l, --log-level",
+        help: "dev, debug, info, warn, error or prod ({})",
+    }
+    {
+        /// The log file. If `None`, the log goes to standard output.
+        log_path: Option<PathBuf> = None,
+        key: "Logging.LogPath",
+        kind: Path,
+        flag: "-f, --log-file",
+        help: "Log to this file",
+    }
+    {
+        /// The format of log lines: text, or JSON for log collectors.
+        log_format: LogFormat = LogFormat::Text,
+        key: "Logging.Format",
+        kind: LOG_FORMAT,
+    }
+    {
+        /// Whether the log file is rotated when it has 50 MB.
+        log_rotation: bool = true,
+        key: "Logging.LogRotation",
+        kind: Switch,
+    }
+}
