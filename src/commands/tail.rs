@@ -1,9 +1,10 @@
 //! `xray tail`: follows the segments of a running daemon, as trees.
 //!
-//! In: the address of its TCP port, which says what comes on `/tail` where the configuration has
-//! `Tail: true`. Out: each trace as a tree once nothing has come for it in a while, what is no
-//! segment as a line, and how much was lost where this was too slow. Bound: [`LIMITS`]. A process
-//! of its own; ends with the daemon, or with whoever reads its output.
+//! In: the address of the daemon's TCP port; the daemon answers `/tail` if its configuration has
+//! `Tail: true`. Out: each trace as a tree, when no document has arrived for it for [`QUIET_TIME`].
+//! A document that is not a segment is printed as one line. Bound: [`LIMITS`]. When full: traces
+//! are left out, and a line says how many documents were lost. Thread: main prints, `tail` asks the
+//! daemon. Ends when the daemon ends or the reader closes the output.
 
 use super::fail;
 use crate::admin::local_client::{Bounds, get};
@@ -18,7 +19,7 @@ use xrayd_sandbox::model::document::Document;
 use xrayd_sandbox::model::store::{Limits, Moment, Store};
 use xrayd_sandbox::model::{QUIET_TIME, text, tree};
 
-/// What waits to be drawn.
+/// Limits of the traces that wait to be printed.
 const LIMITS: Limits = Limits {
     trace_count_max: 10_000,
     size_bytes_max: 64 * 1024 * 1024,
@@ -26,33 +27,33 @@ const LIMITS: Limits = Limits {
     trace_size_bytes_max: 4 * 1024 * 1024,
 };
 
-/// An answer takes [`WAIT_TIME`], and a larger one is not the daemon's.
+/// Bounds of one request. The daemon answers within [`WAIT_TIME`], with less than 8 MiB.
 const BOUNDS: Bounds = Bounds { time: WAIT_TIME.saturating_mul(2), answer_bytes: 8 * 1024 * 1024 };
 
-/// Answers that wait to be drawn, so that one is fetched while others are.
+/// Maximum number of answers that wait to be printed. The next answer is fetched meanwhile.
 const ANSWER_COUNT_MAX: usize = 2;
 
-/// A part of a line that shows what is no segment, in characters.
+/// Characters that are shown of a document that is not a segment.
 const SHOWN_LENGTH_MAX: usize = 100;
 
-/// Why there is nothing to follow, or no longer
+/// Why the daemon cannot be followed, or no longer
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
-    /// Nobody listens, or it has ended
+    /// The daemon does not answer, or has ended
     #[error("no answer on TCP {address}: {source}. Give the daemon's address with -t or -c")]
     Unreachable {
-        /// As configured.
+        /// The address of the daemon's TCP port, as configured.
         address: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The daemon does not let anybody follow it
+    /// The daemon answers with an error, for example because its configuration lacks `Tail: true`
     #[error("{0}")]
     Refused(String),
-    /// Something else has the port
+    /// Another program has the port
     #[error("what answers on TCP {0} is not the X-Ray daemon")]
     Foreign(String),
-    /// The system makes no thread to ask the daemon on
+    /// The system does not create the thread that asks the daemon
     #[error("the system refuses a thread to follow the daemon on: {0}. Raise its limit of threads")]
     Thread(#[source] io::Error),
 }
@@ -78,11 +79,12 @@ pub(super) fn run(address: &str) -> ExitCode {
     }
 }
 
-/// Follows the daemon that listens on `address`, `HOST:PORT`, until nobody reads `output`.
+/// Follows the daemon that listens on `address`, `HOST:PORT`. Returns when `output` cannot be
+/// written any more.
 ///
 /// # Errors
 ///
-/// When the daemon is not there, or no longer, or does not let itself be followed.
+/// Fails if the daemon does not answer, ends, or does not allow to be followed.
 pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
     let (sender, answers) = mpsc::sync_channel(ANSWER_COUNT_MAX);
     let of_daemon = address.to_owned();
@@ -107,7 +109,7 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
         let shown = match answers.recv_timeout(time.min(WAIT_TIME)) {
             Ok(Ok(answer)) => {
                 if !std::mem::replace(&mut is_following, true) {
-                    // Beside the traces, which may go into a file.
+                    // On standard error: `output` has the traces only, and may be a file.
                     let _ = writeln!(io::stderr(), "Following the daemon on TCP {address}");
                 }
                 screen.take(answer)
@@ -118,7 +120,7 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
             }
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => {
-                // When nobody reads the rest there is nobody to tell.
+                // A write error is ignored: the reader has closed the output.
                 let _ = screen.draw_all();
                 return ended;
             }
@@ -129,10 +131,11 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
     }
 }
 
-/// What is shown, and what waits for it.
+/// The output, and the traces that wait to be printed.
 struct Screen<'a> {
     output: &'a mut dyn Write,
     store: Store,
+    /// Number of evicted documents that the output has a line about.
     told_count: u64,
 }
 
@@ -150,11 +153,11 @@ impl Screen<'_> {
                 }
             }
         }
-        let given_up_count = self.store.status().evicted_document_count;
-        if given_up_count > self.told_count {
-            let count = given_up_count - self.told_count;
+        let evicted_count = self.store.status().evicted_document_count;
+        if evicted_count > self.told_count {
+            let count = evicted_count - self.told_count;
             writeln!(self.output, "... {count} segments were too many to be drawn")?;
-            self.told_count = given_up_count;
+            self.told_count = evicted_count;
         }
         Ok(())
     }
@@ -174,7 +177,7 @@ impl Screen<'_> {
     }
 }
 
-/// One question and its answer.
+/// Asks the daemon once for the documents after number `after`.
 fn ask(address: &str, after: Option<u64>) -> Result<Answer, TailError> {
     let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
     let foreign = || TailError::Foreign(address.to_owned());

@@ -1,13 +1,18 @@
-//! What an operator should know of settings that are taken as they are.
+//! Checks of the loaded configuration: values that look wrong, and settings without effect.
 //!
-//! The original takes any text for a role or a region, so these are warnings: a start that has
-//! worked goes on working. Pure code; the endpoint alone is refused, as it was never of use.
+//! In: a [`Config`]. Out: warnings, or an error for an endpoint that is not a valid address. The
+//! original daemon accepts any text as region and role, so a text that looks wrong is a warning
+//! here: a configuration that works with the original daemon must work with xrayd. Pure code.
 
 use super::{Config, ConfigError, Source};
 use crate::aws::endpoint::Endpoint;
 
 impl Config {
-    /// Refuses an endpoint that is no address, and notes what looks like a slip.
+    /// Checks the endpoint, and adds a warning for each value that looks wrong.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the endpoint is not a valid address.
     pub(super) fn check(&mut self) -> Result<(), ConfigError> {
         if let Some(text) = &self.endpoint {
             let name = match self.sources.get("Endpoint") {
@@ -48,7 +53,8 @@ impl Config {
     }
 }
 
-/// Letters, digits and hyphens with a number at the end, as every region there is.
+/// Whether the text looks like a region: lower-case letters, digits and hyphens, with a number at
+/// the end. All regions of AWS look like this.
 fn is_region(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let number = text.rsplit('-').next().unwrap_or_default();
@@ -58,7 +64,8 @@ fn is_region(text: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `arn:PARTITION:iam::ACCOUNT:role/NAME`, where the name may have a path.
+/// Whether the text is the ARN of a role: `arn:PARTITION:iam::ACCOUNT:role/NAME`, where the name
+/// may have a path before it.
 fn is_role_arn(text: &str) -> bool {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };

@@ -1,58 +1,58 @@
-//! Why there is no configuration, in words that name the flag, key or variable to change.
+//! The errors of the configuration. Each text names the flag, key or variable to change.
 
 use crate::aws::endpoint::EndpointError;
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no configuration.
+/// Why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read
     #[error("the configuration file {path} cannot be read: {source}")]
     Read {
-        /// As given.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is no YAML
+    /// The file is not valid YAML
     #[error("the configuration file {path} is not valid YAML: {reason}")]
     Syntax {
-        /// As given.
+        /// The path of the file.
         path: PathBuf,
-        /// Where and what.
+        /// The place in the file, and what is wrong there.
         reason: String,
     },
-    /// A key or its value cannot be used
+    /// A key or its value is not allowed
     #[error("the configuration file {path} cannot be used: {key}: {problem}")]
     Key {
-        /// As given.
+        /// The path of the file.
         path: PathBuf,
-        /// With its section.
+        /// The key, with its section.
         key: String,
         /// What is wrong, and what to write instead.
         problem: String,
     },
-    /// An environment variable cannot be obeyed
+    /// The value of an environment variable is not allowed
     #[error("{name} cannot be obeyed: {problem}")]
     Variable {
-        /// Its name.
+        /// The name of the variable.
         name: &'static str,
         /// What is wrong, and what to write instead.
         problem: String,
     },
-    /// The endpoint is no address
+    /// The endpoint is not a valid address
     #[error("{name} {source}")]
     Endpoint {
-        /// The key or the variable that it is from.
+        /// The key or variable that the endpoint came from.
         name: &'static str,
         /// What is wrong, and what to write instead.
         source: EndpointError,
     },
-    /// A flag's value cannot be used
+    /// The value of a flag is not allowed
     #[error("flag {flag}: {problem}")]
     Flag {
-        /// Its short name.
+        /// The first name of the flag: `-m`.
         flag: &'static str,
         /// What is wrong, and what to write instead.
         problem: String,

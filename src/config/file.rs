@@ -1,7 +1,8 @@
-//! `cfg.yaml`: the original's keys, and what it says of those that it no longer has.
+//! `cfg.yaml`: the keys of the original daemon, and those of xrayd.
 //!
-//! The file is read as a tree and its keys are looked up in one table, so that every message can
-//! name file, key and value. Bound: 1 MiB.
+//! In: the text of a file. Out: fields of the [`Config`], or an error that names file, key and
+//! value. For a key that older versions of the original daemon had, the error says what to write
+//! instead. Bound: [`FILE_BYTES_MAX`]. Pure code, apart from [`read`].
 
 use super::kinds::{Form, shown, whole_number};
 use super::{Config, ConfigError, SETTINGS, Source};
@@ -11,13 +12,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// A larger file is not a configuration.
+/// Maximum size of the file. A larger file is not a configuration.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The key that says which version of the format the file has. It is no setting.
+/// The key with the version of the file's format. It is not a setting.
 pub(super) const VERSION: &str = "Version";
 
-/// Keys of files that were written for older versions of the original.
+/// Keys of older versions of the original daemon, with the text of the error.
 const OLD_KEYS: &[(&str, &str)] = &[
     ("Profile.CPU", "it is no longer supported; remove it"),
     ("Profile.Memory", "it is no longer supported; remove it"),
@@ -31,7 +32,11 @@ const OLD_KEYS: &[(&str, &str)] = &[
     ("MemoryLimit", "it has moved; write TotalBufferSizeMB"),
 ];
 
-/// Reads a file that must be there.
+/// Reads a file.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read, is larger than [`FILE_BYTES_MAX`], or is not UTF-8.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     let error = |source| ConfigError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
@@ -43,7 +48,11 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|_| error(io::Error::other("it is not UTF-8 text")))
 }
 
-/// Reads a file that need not be there.
+/// Reads a file. Returns `None` if the file does not exist.
+///
+/// # Errors
+///
+/// Fails as [`read`] does, except for a file that does not exist.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> {
     match read(path) {
         Ok(text) => Ok(Some(text)),
@@ -55,8 +64,13 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> 
 }
 
 impl Config {
-    /// Applies the text of a file. `strict` where the operator named it: then unknown keys and a
-    /// missing version are errors, and else no more than warnings.
+    /// Applies the text of a file. `strict` is for a file of `-c`: an unknown key or a missing
+    /// version is then an error. Otherwise an unknown key is a warning, and the version may be
+    /// missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the text is not YAML, or a key or value is not allowed.
     pub(super) fn apply_file(
         &mut self,
         path: &Path,
@@ -110,9 +124,12 @@ fn check_version(value: &Value) -> Result<(), String> {
     }
 }
 
-/// The values under their full names; sections and values that are empty are left out.
+/// Returns the values by their full keys, such as `Socket.UDPAddress`. Empty sections and empty
+/// values are left out.
 ///
-/// The error is the name of what should be a section and is none.
+/// # Errors
+///
+/// Returns the name of a section that is not a list of keys and values.
 fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
     let mut values = Vec::new();
     let sections = match tree {
@@ -134,7 +151,7 @@ fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
     Ok(values)
 }
 
-/// Whether keys have this name before their dot.
+/// Whether a setting's key has this section: `Socket` of `Socket.UDPAddress`.
 fn is_section(name: &str) -> bool {
     let mut sections = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.'));
     sections.any(|(section, _)| section == name)
@@ -150,7 +167,7 @@ mod tests {
     fn apply(text: &str, strict: bool) -> Result<Config, String> {
         let mut config = Config::default();
         let applied = config.apply_file(Path::new("cfg.yaml"), text, strict);
-        // These tests are about the values.
+        // These tests look at the values only.
         config.sources.clear();
         applied.map(|()| config).map_err(|error| error.to_string())
     }
@@ -165,7 +182,7 @@ mod tests {
         let config = apply(text, true).unwrap();
         let path = Some("cfg.yaml".into());
         assert_eq!(config, Config { config_path: path, ..Config::default() });
-        // Windows editors.
+        // Editors on Windows write a byte order mark and CR LF.
         let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
         assert_eq!(apply(&windows, true).unwrap(), config);
     }
@@ -214,7 +231,7 @@ mod tests {
             log_rotation: false,
             shutdown_seconds: 20,
             config_path: Some("cfg.yaml".into()),
-            // What a file has no say in.
+            // The other fields have no key.
             ..Config::default()
         };
         assert_eq!(apply(text, true).unwrap(), expected);

@@ -83,8 +83,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Config {
             $($(#[$doc])* pub $field: $type,)*
-            /// Which endpoint of a region is used if `endpoint` is `None`: FIPS, dual-stack, both or
-            /// neither. Set by environment variables only.
+            /// Which endpoint of a region is used if `endpoint` is `None`: FIPS, dual-stack, both
+            /// or neither. Set by environment variables only.
             pub endpoint_variant: Variant,
             /// Hosts that are reached without the proxy, in the form of the variable `NO_PROXY`.
             pub no_proxy: String,
@@ -193,8 +193,8 @@ settings! {
         kind: Switch,
     }
     {
-        /// Whether programs on this host may follow the segments (`xray tail`). Segments may contain
-        /// secrets.
+        /// Whether programs on this host may follow the segments (`xray tail`). Segments may
+        /// contain secrets.
         tail: bool = false,
         key: "Tail",
         kind: Switch,
@@ -217,8 +217,8 @@ settings! {
         help: "Do not ask the EC2 instance metadata",
     }
     {
-        /// Megabytes for segments, in all stages together; 0 is automatic. With more memory a longer
-        /// outage of the service passes without loss.
+        /// Megabytes for segments, in all stages together; 0 is automatic. With more memory a
+        /// longer outage of the service passes without loss.
         buffer_size_mb: u64 = 0,
         key: "TotalBufferSizeMB",
         kind: ZeroIsAutomatic(BufferSize),
@@ -226,8 +226,8 @@ settings! {
         help: "Megabytes for segments, 3 at least (0: 1 % of the memory)",
     }
     {
-        /// The maximum number of requests in flight. More requests help if the network round trip to
-        /// the service is long.
+        /// The maximum number of requests in flight. More requests help if the network round trip
+        /// to the service is long.
         concurrency: usize = 8,
         key: "Concurrency",
         kind: Number { low: 1, high: 1000 },
@@ -249,7 +249,8 @@ settings! {
     }
     {
         /// The number of receivers; 0 is one for each processor. More receivers help beyond some
-        /// 200,000 segments a second, and where the kernel grants only a small queue to each socket.
+        /// 200,000 segments a second, and where the kernel grants only a small queue to each
+        /// socket.
         receiver_count: usize = 0,
         key: "Receive.Receivers",
         kind: ZeroIsAutomatic(Number { low: 0, high: 256 }),
@@ -318,8 +319,8 @@ settings! {
         help: "Megabytes of the spool at most ({})",
     }
     {
-        /// Hours after which segments in the spool are dropped. At most a month: the service rejects
-        /// older segments.
+        /// Hours after which segments in the spool are dropped. At most a month: the service
+        /// rejects older segments.
         spool_age_hours: u64 = 168,
         key: "Spool.MaxAgeHours",
         kind: Number { low: 1, high: 720 },

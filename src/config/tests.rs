@@ -1,4 +1,4 @@
-//! What beats what, and what is out of bounds.
+//! Precedence of flags, file and variables; values out of bounds.
 
 mod docs;
 

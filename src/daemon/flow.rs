@@ -1,4 +1,7 @@
-//! The flow as a whole: receivers, rings and the sender thread, from the start to the last line.
+//! The flow of segments: receivers, rings and the sender thread, from the start to the end.
+//!
+//! In: datagrams on the UDP address, the routes to the service, signals. Out: calls to the service,
+//! and the account in the log. Thread: main; receivers and sender have threads of their own.
 
 use super::shutdown::Shutdown;
 use super::signals::Signals;
@@ -28,17 +31,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
-/// The ways to the service; they share no connection.
+/// The routes to the service. They share no connection.
 pub struct Routes {
-    /// For what the uploader sends.
+    /// The route for segments.
     pub segments: Route,
-    /// For what the daemon says of itself.
+    /// The route for telemetry.
     pub telemetry: Route,
 }
 
-/// Everything that segments go through.
+/// The flow of segments, running since [`start`](Self::start).
 pub struct Flow {
-    /// Where segments are received.
+    /// The UDP address that receives segments.
     #[cfg(feature = "sandbox")]
     pub udp_address: std::net::SocketAddr,
     account: Arc<Account>,
@@ -47,7 +50,7 @@ pub struct Flow {
     receive_slots_bytes: usize,
     receivers: Receivers,
     upload: SenderThread,
-    /// Where the uploader gets its route from, until it has it.
+    /// Sends the route to the uploader once the region is known. `None` after that.
     route: Option<oneshot::Sender<Box<dyn Service>>>,
     shutdown: Shutdown,
     tail: Option<Arc<Tail>>,
@@ -55,8 +58,13 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Opens the sockets and starts all threads; segments are kept until [`run`](Self::run) knows
-    /// where to send them.
+    /// Opens the sockets and starts all threads. Segments are kept until [`run`](Self::run) has the
+    /// routes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the receive backend does not work, the UDP address cannot be opened, or the system
+    /// does not create a thread or a descriptor.
     pub fn start(config: &Config) -> Result<Self, DaemonError> {
         let host = Host::read();
         let limits = Limits::derive(Wanted::from(config), host);
@@ -67,8 +75,8 @@ impl Flow {
             share_port: config.share_port,
         };
         let group = SocketGroup::bind(&config.udp_address, binding)?;
-        say_how(&group, &choice, &limits);
-        say_what_does_not_fit(&limits, host, config.receiver_count);
+        log_receiving(&group, &choice, &limits);
+        log_unfit(&limits, host, config.receiver_count);
         let spool = spool_options(config);
         let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::new(limits.receiver_count));
@@ -90,7 +98,7 @@ impl Flow {
         let shutdown = Shutdown {
             time: Duration::from_secs(config.shutdown_seconds),
             has_spool,
-            // The other daemon on the port takes what comes from now on.
+            // With a shared port the other daemon receives the datagrams from now on.
             waits_for_quiet: !config.share_port,
             spools_at_once: false,
         };
@@ -117,7 +125,7 @@ impl Flow {
         })
     }
 
-    /// What there is to be seen of it.
+    /// Returns the metrics of this flow.
     pub fn metrics(&self) -> Metrics {
         Metrics::new(MetricSources {
             account: self.account(),
@@ -129,23 +137,30 @@ impl Flow {
         })
     }
 
-    /// Whether its threads live, and what keeps it from delivering.
+    /// Returns the health of this flow: liveness of the threads, and readiness.
     pub fn health(&self) -> Health {
         Health::new(Arc::clone(&self.account), self.receivers.sockets())
     }
 
-    /// What can be followed of it, if anybody may.
+    /// Returns the segments for `xray tail`. `None` if the configuration does not have `Tail:
+    /// true`.
     pub fn tail(&self) -> Option<Arc<Tail>> {
         self.tail.clone()
     }
 
-    /// Where everything is counted.
+    /// Returns the account that counts every segment of this flow.
     pub fn account(&self) -> Arc<Account> {
         Arc::clone(&self.account)
     }
 
-    /// Sends by the routes that are found, until a signal or a failure has ended it in order; the
-    /// clients of `server` are answered until then.
+    /// Sends segments and telemetry over `routes`, once they are found, until a signal or a
+    /// failure. Then shuts down in order. `server` answers its clients until the end of the
+    /// shutdown.
+    ///
+    /// # Errors
+    ///
+    /// Returns the failure, if no signal ended the flow: no route, a receiver that failed, or a
+    /// panic. The failure is in the log already.
     pub async fn run(
         mut self,
         routes: impl Future<Output = Result<Routes, DaemonError>>,
@@ -158,7 +173,7 @@ impl Flow {
         let no_route = async {
             match routes.await {
                 Ok(routes) => {
-                    // Both takers are there for as long as this is.
+                    // The uploader and the telemetry hold the receiving ends while this runs.
                     if let Some(sender) = route {
                         let _ = sender.send(Box::new(routes.segments));
                     }
@@ -196,7 +211,7 @@ impl Flow {
         result
     }
 
-    /// Ends it in order: receivers, uploads, telemetry, clients; then shows the account.
+    /// Shuts down in order: receivers, uploads, telemetry, clients. Then logs the account.
     async fn end(
         mut self,
         mut telemetry: Option<Telemetry>,
@@ -231,7 +246,7 @@ impl Flow {
                 upload.ended().await
             }
         };
-        // The port stays open to the last upload: the sandbox takes them through it.
+        // The TCP port stays open until the last upload: the sandbox receives uploads on this port.
         let rest = async {
             if let Some(telemetry) = telemetry {
                 telemetry.finish(telemetry_time).await;
@@ -249,7 +264,7 @@ impl Flow {
         if alarm.fault().is_some() {
             count_unwound(account, held_count);
         }
-        show_account(account, held_count);
+        log_account(account, held_count);
     }
 }
 
@@ -260,15 +275,15 @@ async fn run_telemetry(telemetry: Option<&mut Telemetry>) -> Infallible {
     }
 }
 
-/// Counts the segments that a thread was at work on when it panicked: they are in nothing that is
-/// left, and so they are what the account lacks.
+/// Counts the segments that a thread was processing when it panicked. The panic destroyed them, so
+/// no holder has them, and the account lacks exactly their number.
 fn count_unwound(account: &Account, held_count: usize) {
     let Ok(count @ 1..) = u64::try_from(account.imbalance(held_count)) else { return };
     account.dropped(DropReason::Panic).add(count);
     error!("{count} segments are lost: a thread was at work on them when it panicked");
 }
 
-/// The spool that the operator wants.
+/// Returns the options of the spool. `None` if the configuration has no `Spool.Path`.
 fn spool_options(config: &Config) -> Option<spool::Options> {
     Some(spool::Options {
         path: config.spool_path.clone()?,
@@ -277,8 +292,8 @@ fn spool_options(config: &Config) -> Option<spool::Options> {
     })
 }
 
-/// The start-up lines: the backend in force, what the kernel granted, what was not to be had.
-fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits) {
+/// Logs how segments are received: backend, receivers, size of the socket queues, and steering.
+fn log_receiving(group: &SocketGroup, choice: &Choice, limits: &Limits) {
     let queue = group.queue();
     info!(
         "Listening on UDP {} (receive backend {}, {} receivers, socket queue {} bytes each, \
@@ -314,8 +329,8 @@ fn say_how(group: &SocketGroup, choice: &Choice, limits: &Limits) {
     }
 }
 
-/// What the operator has asked for and the machine has no room for.
-fn say_what_does_not_fit(limits: &Limits, host: Host, receiver_count: usize) {
+/// Logs which settings do not fit into the memory of this host.
+fn log_unfit(limits: &Limits, host: Host, receiver_count: usize) {
     let memory_bytes = host.cgroup_limit_bytes.unwrap_or(host.memory_bytes);
     if limits.total_bytes > memory_bytes {
         warn!(
@@ -334,7 +349,8 @@ fn say_what_does_not_fit(limits: &Limits, host: Host, receiver_count: usize) {
     }
 }
 
-/// Whether a container's runtime has left its marks: its processors may be shared.
+/// Whether the daemon runs in a container, judged by the files and variables of container runtimes.
+/// Containers often share processors, so receivers do not stay on one processor there.
 fn is_in_container() -> bool {
     let is_there = |path: &str| std::path::Path::new(path).exists();
     is_there("/.dockerenv")
@@ -344,8 +360,8 @@ fn is_in_container() -> bool {
             .any(|name| std::env::var_os(name).is_some())
 }
 
-/// The lines of the end.
-fn show_account(account: &Account, held_count: usize) {
+/// Logs the account, and by how many segments the account does not balance.
+fn log_account(account: &Account, held_count: usize) {
     match log::unreported_count() {
         0 => {}
         count => info!("{count} lines were not logged, since others like them were"),

@@ -1,11 +1,15 @@
-//! The assembly: which stage is fed by which, and the order in which they start and end.
+//! The daemon: connects the parts of the program, starts them and shuts them down.
 //!
-//! Start: ports, receivers and the sender thread, then region and credentials; so segments are
-//! accepted from the first moment, whatever the sources of region and credentials do. End: the
-//! receivers take what still comes and what the kernel has queued, and close their rings; the
-//! sender thread settles what it has, within the time for the shutdown; then the account is shown.
+//! In: the configuration, the environment, signals. Out: a running daemon, then its result.
 //!
-//! The main thread only waits: for signals, for clients of the HTTP pages, for credentials.
+//! Start: first ports, receivers and the sender thread, then region and credentials. So the daemon
+//! accepts segments even while a source of region or credentials does not answer. Shutdown: the
+//! receivers take the datagrams that still arrive and those in the kernel's queues, and close their
+//! rings. The sender thread settles its batches within `ShutdownSeconds`. Then the account is
+//! logged.
+//!
+//! Thread: main. It runs signals, the HTTP server, credentials and telemetry, and no work of the
+//! pipeline.
 
 mod destination;
 mod error;
@@ -43,36 +47,36 @@ use tcp_port::serve_when_free;
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info};
 
-/// Work beside the flow that has panicked is started again after this pause.
+/// Pause before a task outside the flow is started again after a panic.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the daemon sends to.
+/// Where the daemon sends segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// The X-Ray service, or what the operator puts in its place.
+    /// The X-Ray service, or the server at the configured endpoint.
     Service,
-    /// The endpoint in this process, without an account.
+    /// The X-Ray endpoint in this process, which needs no AWS account.
     #[cfg(feature = "sandbox")]
     Sandbox(crate::config::cli::SandboxFlags),
 }
 
-/// What the process environment has to say beside the configuration.
+/// The environment variables that the daemon uses and that are not part of [`Config`].
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// `AWS_EXECUTION_ENV`, for the user agent.
+    /// `AWS_EXECUTION_ENV`: part of the user agent.
     pub execution_environment: Option<String>,
-    /// `AWS_CA_BUNDLE`, a file of certificates to trust instead of the system's.
+    /// `AWS_CA_BUNDLE`: a file of certificates that replace the trusted certificates of the system.
     pub bundle_path: Option<PathBuf>,
-    /// `AWS_HOSTNAME`, for telemetry.
+    /// `AWS_HOSTNAME`: the name of the host in telemetry.
     pub hostname: Option<String>,
-    /// `AWS_INSTANCE_ID`, for telemetry.
+    /// `AWS_INSTANCE_ID`: the id of the EC2 instance in telemetry.
     pub instance_id: Option<String>,
-    /// `AWS_EC2_METADATA_DISABLED`: the instance metadata is not asked.
+    /// `AWS_EC2_METADATA_DISABLED`: whether the daemon must not ask the instance metadata.
     pub disables_metadata: bool,
 }
 
 impl Environment {
-    /// Reads the variables with `variable`, which returns `None` for an empty variable.
+    /// Reads the environment through `variable`, which returns `None` if a variable is not set.
     pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             execution_environment: variable("AWS_EXECUTION_ENV"),
@@ -85,12 +89,12 @@ impl Environment {
     }
 }
 
-/// Runs the daemon until a signal has ended it in order.
+/// Runs the daemon until a signal or a failure ends it.
 ///
 /// # Errors
 ///
-/// When it cannot start, or a part of it that it cannot do without has failed. The log has it
-/// already.
+/// Fails if the daemon cannot start, or a part that the daemon needs has failed. The log has the
+/// error already.
 pub fn run(config: &Config, environment: &Environment, mode: &Mode) -> Result<(), DaemonError> {
     info!("Initializing AWS X-Ray daemon (xrayd {})", env!("CARGO_PKG_VERSION"));
     let result = start(config, environment, mode);
@@ -110,12 +114,12 @@ fn start(config: &Config, environment: &Environment, mode: &Mode) -> Result<Ende
             Mode::Sandbox(flags) => sandbox::run(config, environment, flags, &resolver).await,
         }
     }));
-    // A source of credentials that does not answer is not worth a wait.
+    // Does not wait for tasks: a source of credentials may never answer.
     runtime.shutdown_background();
     result?
 }
 
-/// How the flow has ended; a failure of it is logged when it comes.
+/// The result of a flow that ran. A failure in it is in the log already.
 type Ended = Result<(), DaemonError>;
 
 async fn run_for_service(
@@ -140,7 +144,7 @@ async fn run_for_service(
         note_credentials(&destination.identity, &account);
         let client = destination.proxy_client(config);
         let routes = destination.routes(config, environment);
-        // The same signer, so that both know of the service's clock.
+        // Uploads and calls share the signer, and so what it has learnt of the service's clock.
         let (signer, identity) = (routes.segments.signer.clone(), routes.segments.identity.clone());
         proxy.set_route(Route { client, signer, identity });
         Ok(routes)
@@ -150,7 +154,7 @@ async fn run_for_service(
     Ok(flow.run(routes, telemetry, &server, signals).await)
 }
 
-/// Serves the TCP port, and tells the service manager, for as long as the daemon runs.
+/// Starts the server of the TCP port and the messages to the service manager.
 fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server<Pages>>, resolver: &Resolver) {
     let (tried, is_tried) = watch::channel(false);
     let (address, server, resolver) =
@@ -164,7 +168,7 @@ fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server<Pages>>, resol
     }));
 }
 
-/// Notes while there are no credentials.
+/// Keeps the condition `no_credentials` up to date.
 fn note_credentials(identity: &Identity, account: &Arc<Account>) {
     let (identity, account) = (identity.clone(), Arc::clone(account));
     tokio::spawn(panics::restarted("Noting missing credentials", RESTART_PAUSE, move || {
@@ -176,7 +180,8 @@ fn note_credentials(identity: &Identity, account: &Arc<Account>) {
     }));
 }
 
-/// The telemetry of `flow`, unless it is switched off; and where its way to the service goes.
+/// Starts the telemetry of `flow`, unless it is switched off. Also returns the sender for the route
+/// of telemetry.
 fn telemetry(
     config: &Config,
     environment: &Environment,

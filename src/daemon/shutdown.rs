@@ -1,32 +1,35 @@
-//! The order of a shutdown: first what still comes, then what the kernel has queued, then uploads.
+//! The order of a shutdown: datagrams that still arrive, then the kernel's queues, then uploads.
+//!
+//! In: the running threads, and the time for the shutdown. Out: ended threads, and the number of
+//! segments that are left. Bound: [`Shutdown::time`]. Thread: main.
 
 use super::threads::{Receivers, SenderThread};
 use crate::base::account::Account;
 use crate::pipeline::sender::Deadline;
 use std::time::{Duration, Instant};
 
-/// The sockets have been quiet for this long: nobody sends any more.
+/// Time without a datagram after which the applications are taken to have stopped.
 const QUIET_TIME: Duration = Duration::from_millis(100);
 
-/// How often the sockets are looked at meanwhile.
+/// Interval between two checks for new datagrams.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How the daemon is to end.
+/// The parameters of a shutdown.
 #[derive(Debug, Clone, Copy)]
 pub struct Shutdown {
-    /// All the time there is (`ShutdownSeconds`).
+    /// The total time (`ShutdownSeconds`).
     pub time: Duration,
-    /// Whether a part of it is for the spool.
+    /// Whether there is a spool. The last part of the time is for writing to the spool.
     pub has_spool: bool,
-    /// Whether what still comes is to be taken.
+    /// Whether the receivers run on until no datagram has arrived for [`QUIET_TIME`].
     pub waits_for_quiet: bool,
-    /// Whether the spool, where there is one, takes all that is left: the thread that would upload
-    /// it has panicked once.
+    /// Whether the remaining segments go to the spool, if there is one, without an upload. True if
+    /// the sender thread has panicked.
     pub spools_at_once: bool,
 }
 
 impl Shutdown {
-    /// Ends the daemon in order; returns how many segments are held at the end.
+    /// Stops receivers and sender in order. Returns the number of segments that are still held.
     pub async fn run(
         self,
         receivers: &mut Receivers,
@@ -47,7 +50,7 @@ impl Shutdown {
     }
 }
 
-/// Waits until no datagram has come for [`QUIET_TIME`], or until `limit`.
+/// Waits until no datagram has arrived for [`QUIET_TIME`], or until `limit`.
 async fn wait_until_quiet(account: &Account, limit: Instant) {
     let count = || account.receivers.iter().map(|counts| counts.datagrams.get()).sum::<u64>();
     let (mut last_count, mut last_at) = (count(), Instant::now());
@@ -64,11 +67,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_still_comes_is_waited_for_but_not_for_ever() {
+    async fn the_shutdown_waits_for_late_datagrams_but_not_for_ever() {
         let account = Account::new(2);
         let start = Instant::now();
         let sender = async {
-            // Without a pause: one that is too long on a busy machine is quiet.
+            // Without a sleep: on a busy machine a sleep may last longer than `QUIET_TIME`.
             while start.elapsed() < Duration::from_millis(300) {
                 account.receivers[1].datagrams.add(1);
                 tokio::task::yield_now().await;

@@ -1,7 +1,8 @@
-//! What the service manager is told (systemd, `Type=notify`): ready, alive, stopping.
+//! Messages to the service manager (systemd, `Type=notify`): ready, alive, stopping.
 //!
-//! In: the daemon's own moments, and its health for the watchdog, as often as the manager asks for
-//! it. Out: datagrams to `NOTIFY_SOCKET`; nothing where there is none. Runs on the main thread.
+//! In: the health of the daemon. Out: datagrams to `NOTIFY_SOCKET`, or nothing if the variable is
+//! not set. The daemon says that it is alive twice in each watchdog timeout (`WatchdogSec=`).
+//! Thread: main.
 
 use crate::admin::health::Health;
 use crate::base::panics;
@@ -9,16 +10,17 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-/// What is left is being sent.
+/// Tells the service manager that the shutdown has begun.
 pub fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// Says that the daemon is ready: segments are accepted, and clients too, or the TCP port
-/// `is_tried` at least, since one that is taken may stay so. Then says for as long as it lives that
-/// it does.
+/// Tells the service manager that the daemon is ready, then serves the watchdog until the end.
+///
+/// The daemon is ready as soon as it has tried to open the TCP port (`is_tried`), even if the port
+/// is in use: segments are received and sent without the port.
 pub async fn keep_informed(mut is_tried: watch::Receiver<bool>, health: Health) {
-    // Where the address is none there is no word of a try, and nothing to wait for.
+    // If the TCP address is not valid, `is_tried` is closed without an attempt: an error here.
     let _ = is_tried.wait_for(|is_tried| *is_tried).await;
     panics::inject("manager");
     tell(&NotifyState::Ready);

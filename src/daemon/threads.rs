@@ -1,8 +1,10 @@
-//! The threads of the flow: one a receiver, one for uploads.
+//! The threads of the flow: one for each receiver, and the sender thread.
 //!
-//! A thread that panics raises the alarm, which ends the daemon in order, and is started once more
-//! for what is left: a receiver empties its socket's queue, the sender thread settles what it
-//! holds. The receiver, its ring and the sender live outside of the frames that a panic unwinds.
+//! In: a socket group and a [`Sender`]. Out: the running threads, and their results. After a panic
+//! a thread raises the alarm, which shuts down the daemon in order, and runs once more: a receiver
+//! then empties the queue of its socket, the sender thread settles what it holds. This works
+//! because the receiver, its ring and the sender are not owned by the frames that the panic
+//! unwinds.
 
 use crate::base::account::Account;
 use crate::base::memory::Pool;
@@ -19,14 +21,14 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
-/// What the receivers fill.
+/// What all receivers share.
 #[derive(Debug)]
 pub struct Sinks {
-    /// Whose chunks the rings are made of.
+    /// The pool that the chunks of the rings come from.
     pub pool: Arc<Pool>,
-    /// Where they count.
+    /// The account that counts the segments.
     pub account: Arc<Account>,
-    /// Asks for the end of the daemon.
+    /// The alarm that shuts down the daemon after a panic.
     pub alarm: Alarm,
 }
 
@@ -40,12 +42,12 @@ pub struct Receivers {
 }
 
 impl Receivers {
-    /// Starts a thread for each socket of the group, each kept to a processor of its own if `pin`;
-    /// also returns the other ends of their rings.
+    /// Starts a thread for each socket of the group. With `pin` each thread stays on one processor.
+    /// Also returns the rings, from which the sender takes the parcels of the receivers.
     ///
     /// # Errors
     ///
-    /// When the system refuses a thread or a descriptor.
+    /// Fails if the system does not create a thread or a descriptor.
     pub fn start(
         group: SocketGroup,
         backend: Backend,
@@ -71,27 +73,27 @@ impl Receivers {
                 let mut run = |backend: Backend| {
                     panics::catch(|| backend.run(&mut receiver, &stop, &mut ingest))
                 };
-                // Whatever the first backend has left half done, this one does not build on it.
+                // recvmmsg does not depend on the state that the first backend has left behind.
                 let result = run(backend).or_else(|panicked| {
                     alarm.raise(panicked);
                     run(Backend::Recvmmsg)
                 });
                 let result = result.unwrap_or_else(|panicked| Err(ReceiveError::Panic(panicked)));
                 ingest.close();
-                // Nobody listens any more when the process is about to end anyway.
+                // The send fails only if `Receivers` is gone, at the end of the process.
                 let _ = ended.send(result);
             })?;
         }
         Ok((Self { stop, ended, running_count, sockets }, rings))
     }
 
-    /// Their sockets, by number, for as long as they live: a socket that was kept open after its
-    /// receiver would go on to get datagrams.
+    /// Returns the sockets, by the number of their receiver. The references are weak: a socket that
+    /// stays open after the end of its receiver would still get datagrams from the kernel.
     pub fn sockets(&self) -> Vec<Weak<ReceiveSocket>> {
         self.sockets.clone()
     }
 
-    /// Waits until a receiver fails.
+    /// Waits until a receiver fails, and returns its error.
     pub async fn failed(&mut self) -> ReceiveError {
         loop {
             match self.ended.recv().await {
@@ -105,7 +107,8 @@ impl Receivers {
         }
     }
 
-    /// Has every receiver take what the kernel has queued for it, and waits until they have ended.
+    /// Stops the receivers. Each receiver first takes the datagrams that the kernel has queued for
+    /// its socket. Returns when all receivers have ended.
     pub async fn stop(&mut self) {
         self.stop.request();
         while self.running_count > 0 && self.ended.recv().await.is_some() {
@@ -114,7 +117,8 @@ impl Receivers {
     }
 }
 
-/// Keeps the calling thread to the processor with this number among those that it may use.
+/// Binds the calling thread to one processor: the one at `index` among the processors that the
+/// thread may use.
 fn keep_to_processor(index: usize) {
     let kept = rustix::thread::sched_getaffinity(None).and_then(|allowed| {
         let allowed: Vec<usize> =
@@ -128,8 +132,8 @@ fn keep_to_processor(index: usize) {
     }
 }
 
-/// A runtime that may be dropped anywhere: tokio's own panics in the context of another one, which
-/// is where this one is dropped when its thread cannot be made.
+/// A runtime that may be dropped anywhere. A tokio runtime panics if it is dropped in the context
+/// of another runtime; that happens here if the sender thread cannot be created.
 struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
@@ -150,24 +154,24 @@ impl Drop for Runtime {
     }
 }
 
-/// The thread that makes batches and sends them.
+/// The sender thread, which makes batches and sends them.
 #[derive(Debug)]
 pub struct SenderThread {
     deadline: watch::Sender<Option<Deadline>>,
     ended: oneshot::Receiver<usize>,
-    /// What it held at its end, once that is known.
+    /// The number of segments that the sender held at its end, once that is known.
     held_count: Option<usize>,
 }
 
 impl SenderThread {
-    /// The name of the thread.
+    /// The name of the thread, as in the label `thread` of `xray_panics_total`.
     pub const NAME: &str = "upload";
 
-    /// Runs `sender` on a thread of its own.
+    /// Runs `sender` on a new thread.
     ///
     /// # Errors
     ///
-    /// When the system refuses a thread or a descriptor.
+    /// Fails if the system does not create a thread or a descriptor.
     pub fn start(mut sender: Sender, alarm: Alarm) -> io::Result<Self> {
         let (deadline, mut deadline_receiver) = watch::channel(None);
         let (ended_sender, ended) = oneshot::channel();
@@ -190,16 +194,17 @@ impl SenderThread {
         Ok(Self { deadline, ended, held_count: None })
     }
 
-    /// Sets when it gives up what it has not sent by then.
+    /// Sets the deadline of the shutdown. Segments that are not sent by then go to the spool, or
+    /// are dropped.
     pub fn set_deadline(&self, deadline: Deadline) {
         self.deadline.send_replace(Some(deadline));
     }
 
-    /// Waits until it has ended: everything is settled, or the deadline was reached. Returns how
-    /// many segments it still held, counted one by one.
+    /// Waits until the thread has ended: everything is settled, or the deadline has passed. Returns
+    /// the number of segments that the sender still held, counted one by one.
     pub async fn ended(&mut self) -> usize {
         if self.held_count.is_none() {
-            // An error means that the thread is gone, and with it whatever it held.
+            // An error means that the thread ended without a result. Its segments are gone.
             self.held_count = Some((&mut self.ended).await.unwrap_or_default());
         }
         self.held_count.unwrap_or_default()

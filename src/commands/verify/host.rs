@@ -1,4 +1,6 @@
-//! What this host gives a daemon: its configuration, the kernel's ways of receiving, memory.
+//! Checks of this host: configuration, receive backend, socket queue, memory, open files.
+//!
+//! In: the configuration and the kernel. Out: lines of the checklist.
 
 use super::Checklist;
 use crate::base::host::Host;
@@ -7,7 +9,7 @@ use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
 use crate::pipeline::receive::{Binding, Choice, SocketGroup};
 use rustix::process::{Resource, getrlimit};
 
-/// Files that a daemon has open at most, its spool and its connections included.
+/// Files that the daemon may have open: connections, sockets, and the files of the spool.
 const FILE_COUNT: u64 = 1024;
 
 pub(super) fn check(config: &Config, list: &mut Checklist<'_>) {
@@ -48,7 +50,7 @@ fn check_configuration(config: &Config, list: &mut Checklist<'_>) {
 }
 
 fn check_backend(config: &Config, list: &mut Checklist<'_>) {
-    // What rings lock is counted against it on old kernels.
+    // Before Linux 5.12 the memory of io_uring counts against this limit.
     let locked = getrlimit(Resource::Memlock).current;
     let locked = locked.map_or("any".to_owned(), |bytes| format!("{} kB of", bytes / 1024));
     match Choice::make(config.receive_backend) {
@@ -67,7 +69,7 @@ fn check_backend(config: &Config, list: &mut Checklist<'_>) {
     }
 }
 
-/// Asks for the queues that the daemon would ask for, on a port of their own.
+/// Asks the kernel for a socket queue of the size that the daemon asks for, on a free port.
 fn check_queue(limits: &Limits, list: &mut Checklist<'_>) {
     let binding =
         Binding { socket_count: 1, queue_bytes: limits.socket_queue_bytes, share_port: false };

@@ -1,8 +1,8 @@
-//! `xray verify`: does it work, from the configuration to a segment that the service has?
+//! `xray verify`: checks the way of a segment, from the configuration to the service.
 //!
-//! In: the command line and the environment of a daemon. Out: a checklist, one line a check, each
-//! failure with what to do. It looks at things as a daemon would, in a process of its own, and asks
-//! the running one for the rest.
+//! In: the command line and the environment of a daemon. Out: a checklist with one line for each
+//! check; a failure says what to do. Most checks do what the daemon does, in this process. The
+//! others ask the running daemon.
 //!
 //! ```text
 //!   host.rs      configuration, kernel, memory
@@ -10,9 +10,9 @@
 //!   segment.rs   the running daemon, a segment through it, the segment read back
 //! ```
 //!
-//! Bounds: every check has its time; all of them together take a minute at most where everything
-//! hangs, and three seconds where all is well. Nothing is changed but that the service gets a
-//! segment, and none is sent where no daemon runs. Runs on a runtime of its own.
+//! Bound: every check has a timeout. The checks take about 3 s if all is well, and at most about a
+//! minute if nothing answers. The only side effect is one segment for the service, and only if a
+//! daemon runs. Thread: main, with a runtime that this command creates.
 
 mod host;
 mod segment;
@@ -28,28 +28,28 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
-    /// As it should be.
+    /// The check has passed.
     Ok,
-    /// Worth knowing, and no reason why segments would not arrive.
+    /// Worth knowing, but it does not prevent segments from arriving.
     Note,
-    /// Mend this.
+    /// Prevents segments from arriving.
     Fail,
 }
 
-/// A line of the checklist.
+/// One line of the checklist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Check {
-    /// Its name for machines, which stays the same.
+    /// The name of the check. Names are stable: programs may rely on them.
     check: &'static str,
-    /// What was found.
+    /// The result.
     verdict: Verdict,
-    /// In words.
+    /// What the check has found.
     text: String,
-    /// What to do about it; empty where there is nothing to do, or the text has it.
+    /// What to do. Empty if there is nothing to do, or `text` says it.
     advice: String,
 }
 
@@ -66,10 +66,10 @@ impl std::fmt::Display for Check {
     }
 }
 
-/// What was checked so far.
+/// The checks so far.
 struct Checklist<'a> {
     checks: Vec<Check>,
-    /// Told of every check when it is done.
+    /// Called with every check as soon as it is done.
     listener: &'a mut dyn FnMut(&Check),
 }
 
@@ -82,25 +82,25 @@ struct Json<'a> {
 }
 
 impl<'a> Checklist<'a> {
-    /// An empty list; `listener` is told of every check when it is done.
+    /// Creates an empty list, which calls `listener` with every check as soon as it is done.
     fn new(listener: &'a mut dyn FnMut(&Check)) -> Self {
         Self { checks: Vec::new(), listener }
     }
 
-    /// Whether nothing has failed.
+    /// Whether no check has failed.
     fn is_ok(&self) -> bool {
         self.checks.iter().all(|check| check.verdict != Verdict::Fail)
     }
 
-    /// The whole list, for machines.
+    /// Returns the whole list as a JSON object.
     fn json(&self) -> String {
         let version = env!("CARGO_PKG_VERSION");
         let json = Json { version, ok: self.is_ok(), checks: &self.checks };
         serde_json::to_string_pretty(&json).expect("texts can be written")
     }
 
-    /// Whether the last check has not failed.
-    fn is_last_well(&self) -> bool {
+    /// Whether the last check has passed, or is a note.
+    fn is_last_ok(&self) -> bool {
         self.checks.last().is_none_or(|check| check.verdict != Verdict::Fail)
     }
 
@@ -117,7 +117,7 @@ impl<'a> Checklist<'a> {
     }
 
     fn add(&mut self, check: &'static str, verdict: Verdict, text: String, advice: &str) {
-        // One line each, whatever an error has to say.
+        // An error text may have several lines. A check is one line.
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = text.trim_end_matches('.').to_owned();
         let check = Check { check, verdict, text, advice: advice.to_owned() };
@@ -140,12 +140,12 @@ pub(super) fn run(
     }
 }
 
-/// Checks everything, on a runtime of its own, and writes each check to `output` when it is done,
-/// or all of them as JSON. Says whether nothing has failed.
+/// Checks everything and writes each check to `output` as soon as it is done, or with `json` all
+/// checks at the end. Returns whether no check has failed.
 ///
 /// # Errors
 ///
-/// When the system refuses a runtime or a thread.
+/// Fails if the system does not create a runtime or a thread.
 pub fn verify(
     invocation: &Invocation,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -154,7 +154,7 @@ pub fn verify(
     output: &mut dyn Write,
 ) -> io::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // When nobody reads it there is nobody to tell, but for the exit code.
+    // A write error is ignored: the reader has closed the output, and the exit code has the result.
     let mut print = |check: &Check| {
         let _ = if json { Ok(()) } else { writeln!(output, "{check}") };
     };
@@ -169,7 +169,7 @@ pub fn verify(
         let text = format!("what comes after {after} met {panicked}");
         list.fail("verify", text, "What it would have checked is not known");
     }
-    // A name that is being looked up is not worth a wait.
+    // Does not wait for a name lookup that is still running.
     runtime.shutdown_background();
     let (is_ok, text) = (list.is_ok(), list.json());
     if json {
@@ -178,7 +178,7 @@ pub fn verify(
     Ok(is_ok)
 }
 
-/// Checks everything, from the configuration on; without one there is nothing else to check.
+/// Runs all checks in order. Stops if the configuration cannot be loaded.
 async fn check_all(
     invocation: &Invocation,
     environment: &dyn Fn(&str) -> Option<String>,

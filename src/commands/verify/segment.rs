@@ -1,9 +1,11 @@
-//! The running daemon, and a segment that is followed through it to the service.
+//! Checks of the running daemon, with a test segment that is followed through it to the service.
 //!
-//! The segment is a whole trace of its own, named [`NAME`]. Its way shows in the daemon's counters:
-//! received; then all that had been received by then has left, and none of it was lost or turned
-//! down. With other segments around that is no proof for this very one; to read it back from the
-//! service is, where the credentials allow it.
+//! In: the addresses of the daemon, and the [`Service`]. Out: lines of the checklist. The segment
+//! is a trace with one segment, named [`NAME`]. The daemon's counters show its way: first the
+//! segment is received. Then every segment that was received up to then is settled, and none was
+//! dropped or rejected. If other segments arrive at the same time, the counters do not prove this
+//! for the test segment. So the trace is also read back from the service, if the credentials allow
+//! it.
 
 use super::Checklist;
 use super::service::Service;
@@ -20,31 +22,31 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What the segment is called in the console.
+/// The name of the segment, as the X-Ray console shows it.
 const NAME: &str = "xray-verify";
 
-/// A datagram on its own host has arrived by then, or never will.
+/// Time for the datagram to arrive. On the same host it arrives at once or never.
 const ARRIVAL_TIME: Duration = Duration::from_secs(3);
 
-/// A batch leaves when it is a second old; then there is time for some attempts. Less of it where
-/// the daemon says itself that it cannot send.
+/// Time for the service to accept the segment. A batch is sent when it is 1 s old; the rest is for
+/// some attempts. If the daemon says that it cannot send, the shorter time applies.
 const ACCEPTANCE_TIME: Duration = Duration::from_secs(15);
 const ACCEPTANCE_TIME_NOT_READY: Duration = Duration::from_secs(3);
 
-/// The service shows a trace within a few seconds.
+/// Time for the service to show the trace, which usually takes a few seconds.
 const READ_BACK_TIME: Duration = Duration::from_secs(15);
 
-/// How often the daemon, and the service, are asked.
+/// Intervals at which the daemon and the service are asked.
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 const READ_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The path of `BatchGetTraces`.
 const READ_BACK_PATH: PathAndQuery = PathAndQuery::from_static("/Traces");
 
-/// What is said of a daemon that was there a moment ago.
+/// The text for a daemon that ended during the check.
 const GONE: &str = "the daemon ended, or answers no more, while it had the segment";
 
-/// The counters that the way of a segment shows in.
+/// The counters that show the way of a segment.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     received: u64,
@@ -56,6 +58,7 @@ struct Counts {
 }
 
 impl Counts {
+    /// Reads the counters from the text of `/metrics`. Sums over the labels.
     fn of(page: &str) -> Self {
         let sum = |name: &str| -> u64 {
             let values = page.lines().filter_map(|line| {
@@ -75,40 +78,40 @@ impl Counts {
         }
     }
 
-    /// Received segments that are not held any more.
+    /// Returns the number of received segments that the daemon does not hold any more.
     fn settled(&self) -> u64 {
         let left = self.sent + self.rejected + self.dropped + self.spooled;
         left.saturating_sub(self.replayed)
     }
 }
 
-/// Whether a segment is with the service.
+/// What became of the segment.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// All that was received has been accepted.
+    /// The service has accepted it, and every segment that was received before it.
     Accepted,
-    /// It, or another one of those around it, was turned down.
-    TurnedDown,
-    /// It, or another one, was given up or put into the spool.
-    Lost,
-    /// The daemon that had it is not there any more.
+    /// The service has rejected it, or another segment at the same time.
+    Rejected,
+    /// It, or another segment at the same time, was dropped or is in the spool.
+    Dropped,
+    /// The daemon that had it has ended.
     Gone,
-    /// Nobody knows yet.
+    /// Not known yet.
     Open,
 }
 
 impl Fate {
-    /// What became of a segment that was received between `before` and `arrival`.
+    /// Returns what became of a segment that was received between `before` and `arrival`.
     fn of(before: Counts, arrival: Counts, now: Counts) -> Self {
         if now.received < arrival.received {
-            // Another one, which counts from zero.
+            // Another daemon runs now; its counters start at 0.
             Self::Gone
         } else if now.settled() < arrival.received {
             Self::Open
         } else if now.rejected > before.rejected {
-            Self::TurnedDown
+            Self::Rejected
         } else if now.dropped > before.dropped || now.spooled > before.spooled {
-            Self::Lost
+            Self::Dropped
         } else {
             Self::Accepted
         }
@@ -126,7 +129,8 @@ pub(super) async fn check(config: &Config, service: Option<&Service>, list: &mut
     }
 }
 
-/// Says whether the daemon can send, if there is one.
+/// Checks liveness and readiness of the daemon. Returns whether the daemon can send segments, or
+/// `None` if no daemon answers.
 fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
     let report = match ask::report(address, "/health") {
         Ok(report) => report,
@@ -164,17 +168,17 @@ fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
         ),
         Err(error) => list.fail("ready", error.to_string(), ""),
     }
-    Some(list.is_last_well())
+    Some(list.is_last_ok())
 }
 
-/// A trace of now, with a number that nobody else has.
+/// Returns a trace id with the current time and a random number.
 fn new_trace_id() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let number = fastrand::u128(..) >> 32;
     format!("1-{:08x}-{number:024x}", now.as_secs() & 0xffff_ffff)
 }
 
-/// The datagram that an SDK would send.
+/// Returns the datagram of the test segment, as an SDK would send it.
 fn datagram(trace_id: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let document = json!({
@@ -188,7 +192,8 @@ fn datagram(trace_id: &str) -> String {
     format!("{{\"format\":\"json\",\"version\":1}}\n{document}")
 }
 
-/// Sends the segment, and waits until it is with the service; says whether it may be.
+/// Sends the segment and waits until the service has accepted it. Returns whether the trace can be
+/// expected at the service.
 async fn send_and_follow(
     config: &Config,
     trace_id: &str,
@@ -226,17 +231,17 @@ async fn send_and_follow(
             list.ok("segment", format!("the service has accepted it (trace {trace_id})"));
             return true;
         }
-        // Others are on their way too, so it may be one of theirs.
-        Fate::TurnedDown | Fate::Lost if arrival.received > before.received + 1 => {
+        // Other segments arrived at the same time, and one of them may be the one that failed.
+        Fate::Rejected | Fate::Dropped if arrival.received > before.received + 1 => {
             let text = format!(
                 "it was received, and of those around it some were not accepted (trace {trace_id})"
             );
             list.note("segment", text, log);
             return true;
         }
-        Fate::TurnedDown => list.fail("segment", "the service turns it down", log),
+        Fate::Rejected => list.fail("segment", "the service turns it down", log),
         Fate::Gone => list.fail("segment", GONE, "Its log, or the system's, says why it ended"),
-        Fate::Lost => {
+        Fate::Dropped => {
             let advice = "The daemon cannot send: see what keeps it above, and its log";
             list.fail("segment", "it was received and given up, or put into the spool", advice);
         }
@@ -251,7 +256,11 @@ async fn send_and_follow(
     false
 }
 
-/// Sends a datagram, and waits a little for the kernel to say that nobody listens.
+/// Sends a datagram, and waits up to [`ASK_INTERVAL`] for an ICMP error of the kernel.
+///
+/// # Errors
+///
+/// Fails if the address cannot be resolved, or no socket is bound to it.
 fn send(address: &str, datagram: &str) -> io::Result<()> {
     let target = address::resolve(address)?.into_iter().map(address::reachable).next();
     let target = target.ok_or(io::ErrorKind::NotFound)?;
@@ -262,7 +271,7 @@ fn send(address: &str, datagram: &str) -> io::Result<()> {
     let socket = UdpSocket::bind(any)?;
     socket.connect(target)?;
     socket.send(datagram.as_bytes())?;
-    // Nobody answers a datagram; what comes is the kernel's word that the port is closed.
+    // The daemon does not answer a datagram. The only result can be the error for a closed port.
     socket.set_read_timeout(Some(ASK_INTERVAL))?;
     match socket.recv(&mut [0]) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -272,7 +281,7 @@ fn send(address: &str, datagram: &str) -> io::Result<()> {
     }
 }
 
-/// Looks until there is something to see, or the time is over.
+/// Calls `look` every [`ASK_INTERVAL`] until it returns something or `time` is over.
 async fn wait<T>(time: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
     let end = Instant::now() + time;
     loop {
@@ -284,7 +293,7 @@ async fn wait<T>(time: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
     }
 }
 
-/// What the service says of a trace.
+/// The answer of the service to a request for a trace.
 enum Reading {
     Found,
     NotYet,
@@ -292,7 +301,7 @@ enum Reading {
     Failed(String),
 }
 
-/// Reads the trace back, as soon as the service shows it.
+/// Reads the trace back from the service, until [`READ_BACK_TIME`] is over.
 async fn read_back(service: &Service, trace_id: &str, list: &mut Checklist<'_>) {
     let look = |why: &str| format!("{why}; look for trace {trace_id} in the console");
     let end = Instant::now() + READ_BACK_TIME;
@@ -375,13 +384,13 @@ mod tests {
         let fate = |now| Fate::of(before, arrival, now);
         assert_eq!(fate(counts(11, 10, 0, 0)), Fate::Open);
         assert_eq!(fate(counts(11, 11, 0, 0)), Fate::Accepted);
-        // What comes later is of no matter.
+        // Segments that arrive later do not matter.
         assert_eq!(fate(counts(500, 11, 0, 0)), Fate::Accepted);
-        assert_eq!(fate(counts(11, 10, 1, 0)), Fate::TurnedDown);
-        assert_eq!(fate(counts(11, 10, 0, 1)), Fate::Lost);
+        assert_eq!(fate(counts(11, 10, 1, 0)), Fate::Rejected);
+        assert_eq!(fate(counts(11, 10, 0, 1)), Fate::Dropped);
         assert_eq!(fate(counts(0, 0, 0, 0)), Fate::Gone, "started anew");
         let spooled = Counts { spooled: 1, ..counts(11, 10, 0, 0) };
-        assert_eq!(fate(spooled), Fate::Lost);
+        assert_eq!(fate(spooled), Fate::Dropped);
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! The way to the service, step by step: the first that fails is the one to mend.
+//! Checks of the way to the service: region, credentials, name, connection, TLS, a signed request.
+//!
+//! In: the configuration and the environment. Out: lines of the checklist, and a [`Service`] if the
+//! service accepts a signed request. A step is checked if the steps before it have passed, so the
+//! first failure is the one to fix. Bound: a timeout for each step.
 
 use super::Checklist;
 use crate::aws::endpoint::Endpoint;
@@ -22,10 +26,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-/// All sources of credentials are asked by then; the metadata of an instance takes longest.
+/// Timeout for all sources of credentials together. The instance metadata takes longest.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A request that carries nothing: it is signed, and so shows whether the signature is taken.
+/// The body of a request without a document. The answer shows whether the signature is accepted.
 const NOTHING: &[u8] = br#"{"TraceSegmentDocuments":[]}"#;
 
 const CHECK_POLICY: &str = "Allow xray:PutTraceSegments, for example with the policy \
@@ -45,7 +49,7 @@ const CHECK_SERVER: &str = "Another server answers in the place of X-Ray: a capt
                             proxy, or what listens at a wrong endpoint (Endpoint, \
                             AWS_ENDPOINT_URL_XRAY). A daemon drops what it would send there";
 
-/// The service as it can be asked.
+/// The service, with what a request needs.
 #[derive(Debug)]
 pub(super) struct Service {
     pub client: Client,
@@ -53,7 +57,7 @@ pub(super) struct Service {
     pub credentials: Credentials,
 }
 
-/// Checks the way; gives the service if it takes what is signed.
+/// Checks the way to the service. Returns the service if it accepts a signed request.
 pub(super) async fn check(
     config: &Config,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -123,7 +127,7 @@ async fn find_region(
     }
 }
 
-/// Finds credentials and asks whose they are.
+/// Finds credentials, and asks STS for the account that they belong to.
 async fn find_credentials(
     config: &Config,
     region: &Region,
@@ -161,12 +165,13 @@ async fn find_credentials(
     Some(credentials)
 }
 
-/// What STS says of a signature that is too old, or from the future.
+/// Whether the text is the answer of STS to a signature that is too old or from the future.
 fn is_about_time(message: &str) -> bool {
     message.contains("Signature expired") || message.contains("Signature not yet current")
 }
 
-/// The key, which is no secret but nobody's business either, and how long it is good for.
+/// Returns the start of the access key and the time until it expires. The key is not a secret, but
+/// its start is enough to recognize it.
 fn shown(credentials: &Credentials) -> String {
     let key = credentials.access_key_id();
     let start: String = key.chars().take(4).collect();
@@ -177,7 +182,7 @@ fn shown(credentials: &Credentials) -> String {
     format!("access key {start}****{}", left.unwrap_or_default())
 }
 
-/// Name, connection and TLS; says whether all is well.
+/// Checks name, connection and TLS. Returns whether all three have passed.
 async fn check_way(
     config: &Config,
     transport: &Transport,
@@ -219,7 +224,7 @@ async fn check_way(
             "Correct its address (-p, ProxyAddress, HTTPS_PROXY), open the way to it, or exempt \
              the endpoint with NO_PROXY"
         }
-        // The text has it.
+        // The text of the error says what to do.
         _ => "",
     };
     let text = match error.downcast_ref::<ConnectError>() {
@@ -267,7 +272,7 @@ async fn check_tcp(
     }
 }
 
-/// Sends a request with nothing in it; says whether the service would take one with something.
+/// Sends a request without a document. Returns whether the service would accept documents.
 async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
     let Service { client, signer, credentials } = service;
     let body = RequestBody::from(bytes::Bytes::from_static(NOTHING));
@@ -293,7 +298,7 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
     match classify(answer.status, &answer.headers, &answer.body, signed_at) {
         Outcome::Accepted { .. } => list.ok("request", takes),
         Outcome::Failed { failure, reason } => match failure {
-            // That there is nothing in it is the only thing wrong with it.
+            // The service refuses the request only because it has no document.
             Failure::Split { .. } => list.ok("request", takes),
             Failure::Throttle { .. } => list.note(
                 "request",
@@ -323,14 +328,14 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
             ),
         },
     }
-    list.is_last_well()
+    list.is_last_ok()
 }
 
 fn is_about_permission(reason: &str) -> bool {
     reason.starts_with("AccessDenied") || reason.starts_with("NotAuthorized")
 }
 
-/// How far our clock is from the service's.
+/// Returns the difference between the clocks of this host and of the service, in words.
 fn distance(service_time: SystemTime, now: SystemTime) -> String {
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (service, ours) = (seconds(service_time), seconds(now));

@@ -16,28 +16,28 @@ use flags::{HEALTHCHECK_FLAGS, SANDBOX_FLAGS, SUBCOMMANDS, Target, VERIFY_FLAGS,
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What is to be done.
+/// What the program is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Command {
     /// Run the daemon.
     #[default]
     Run,
-    /// Run the daemon against the endpoint in its own process.
+    /// Run the daemon with an X-Ray endpoint in the same process.
     Sandbox,
     /// Follow the segments of a running daemon.
     Tail,
-    /// Print what each holder of memory may hold.
+    /// Print how much memory each part of the daemon may use.
     Limits,
-    /// Print the configuration in force.
+    /// Print the effective configuration.
     Config,
-    /// Ask a running daemon how it is.
+    /// Ask a running daemon for its health.
     Healthcheck {
-        /// Whether it delivers, and not only whether it lives.
+        /// Ask for readiness (`/ready`) instead of liveness (`/health`).
         ready: bool,
     },
-    /// Check everything from the configuration to a segment that the service has.
+    /// Check the way of a segment, from the configuration to the service.
     Verify {
-        /// Whether for a machine to read.
+        /// Print the result as JSON.
         json: bool,
     },
     /// Print the version.
@@ -63,16 +63,17 @@ impl Flags {
     }
 }
 
-/// The sandbox's own flags.
+/// The values of the flags of `xray sandbox`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxFlags {
     /// `--demo`: send a few segments at the start.
     pub demo: bool,
-    /// `--print`: print each trace as a tree.
+    /// `--print`: print each trace as a tree. On by default.
     pub print: bool,
-    /// `--keep`: a file that traces are kept in from one run to the next.
+    /// `--keep`: the file that keeps the traces from one run to the next.
     pub keep: Option<String>,
-    /// `--allow-host`, once for each: names that it answers to beside those of loopback.
+    /// `--allow-host`, given once for each name: host names that requests may have, in addition to
+    /// the names of loopback.
     pub allowed_hosts: Vec<String>,
 }
 
@@ -82,39 +83,40 @@ impl Default for SandboxFlags {
     }
 }
 
-/// A command line as understood.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Invocation {
-    /// What is to be done.
+    /// The command.
     pub command: Command,
-    /// The daemon's flags.
+    /// The values of the daemon's flags.
     pub flags: Flags,
-    /// The sandbox's flags.
+    /// The values of the sandbox's flags.
     pub sandbox: SandboxFlags,
-    /// Words that the original ignores too: everything from the first that is no flag on.
+    /// Ignored arguments: the first argument that is not a flag, and all after it. The original
+    /// daemon ignores them too.
     pub ignored: Vec<String>,
 }
 
-/// Why a command line is not understood.
+/// Why a command line is not valid. The texts are those of Go's `flag` package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
-    /// There is no such flag
+    /// The flag does not exist
     #[error("flag provided but not defined: -{0}")]
     Unknown(String),
     /// The flag's value is missing
     #[error("flag needs an argument: -{0}")]
     NoValue(String),
-    /// The flag's value is not of its kind
+    /// The flag's value has the wrong form
     #[error("invalid value {value:?} for flag -{flag}: it takes {expected}")]
     Value {
-        /// As written.
+        /// The name of the flag as given, without dashes.
         flag: String,
-        /// As written.
+        /// The value as given.
         value: String,
-        /// What it takes.
+        /// The form that the flag expects.
         expected: &'static str,
     },
-    /// No name follows the dashes
+    /// The name of the flag is missing or begins with a dash
     #[error("bad flag syntax: {0}")]
     Syntax(String),
 }
@@ -125,14 +127,14 @@ pub(super) fn flag_names() -> impl Iterator<Item = &'static str> {
     daemon_flags().into_iter().map(|flag| flag.names)
 }
 
-/// Understands the words after the program's name.
+/// Parses the arguments of the program.
 ///
-/// The first word that is no flag may be a subcommand, since an image's entry point puts flags
-/// first; flags go on behind it.
+/// The first argument that is not a flag may be a subcommand, and flags may follow it. Flags may
+/// also come first, since the entry point of a container image often has flags.
 ///
 /// # Errors
 ///
-/// Names the flag that is unknown, incomplete or has a wrong value.
+/// Fails if a flag is unknown, has no value, or has a value of the wrong form.
 pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Invocation, UsageError> {
     let mut words = words.into_iter().peekable();
     let mut invocation = Invocation::default();
@@ -149,7 +151,7 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Invocation, Usag
     Ok(invocation)
 }
 
-/// Takes flags up to the first word that is none, or past `--`.
+/// Parses flags up to the first argument that is not a flag, or up to and including `--`.
 fn parse_flags(
     words: &mut std::iter::Peekable<impl Iterator<Item = String>>,
     invocation: &mut Invocation,
@@ -160,7 +162,7 @@ fn parse_flags(
         }
         let name = word.strip_prefix("--").or(word.strip_prefix('-')).unwrap_or_default();
         if name.is_empty() || name.starts_with('-') || name.starts_with('=') {
-            // A value may be the address of a proxy, with a password in it.
+            // The value is not shown: it may be the address of a proxy, with a password.
             let name_end = word[1..].find('=').map_or(word.len(), |index| index + 1);
             return Err(UsageError::Syntax(word[..name_end].to_owned()));
         }
@@ -174,6 +176,7 @@ fn parse_flags(
     Ok(())
 }
 
+/// Returns the target of the flag with this name, given without dashes.
 fn find(name: &str, command: Command) -> Result<Target, UsageError> {
     let of_command = match command {
         Command::Sandbox => SANDBOX_FLAGS,

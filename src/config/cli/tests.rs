@@ -1,4 +1,4 @@
-//! Command lines, and what is understood of them.
+//! Command lines and their meaning.
 
 use super::*;
 use proptest::prelude::*;

@@ -4,12 +4,12 @@ use super::flags::{Flag, HEALTHCHECK_FLAGS, SANDBOX_FLAGS, Target, VERIFY_FLAGS,
 use crate::config::settings::Config;
 use std::fmt::Write as _;
 
-/// What `-v` prints; it begins as the original's line does.
+/// Returns the text of `-v`. It begins like the text of the original daemon.
 pub fn version_line() -> String {
     format!("AWS X-Ray daemon version: {} (xrayd)", env!("CARGO_PKG_VERSION"))
 }
 
-/// What `-h` prints, and a usage error.
+/// Returns the usage text, which `-h` and an error of the command line print.
 pub fn usage() -> String {
     let mut text = String::from(
         "Usage: xray [flags] [sandbox [flags] | tail | config | limits | healthcheck [--ready] | \
