@@ -88,15 +88,15 @@ impl Counts {
 /// What became of the segment.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// The service has accepted it, and every segment that was received before it.
+    /// The service has accepted the segment, and every segment that was received before.
     Accepted,
-    /// The service has rejected it, or another segment at the same time.
+    /// The service has rejected the segment, or another segment that arrived at the same time.
     Rejected,
-    /// It, or another segment at the same time, was dropped or is in the spool.
+    /// The segment, or another that arrived at the same time, was dropped or is in the spool.
     Dropped,
-    /// The daemon that had it has ended.
+    /// The daemon has ended while it had the segment.
     Gone,
-    /// Not known yet.
+    /// The fate is not known yet.
     Open,
 }
 

@@ -1,8 +1,8 @@
 //! Checks of the way to the service: region, credentials, name, connection, TLS, a signed request.
 //!
 //! In: the configuration and the environment. Out: lines of the checklist, and a [`Service`] if the
-//! service accepts a signed request. A step is checked if the steps before it have passed, so the
-//! first failure is the one to fix. Bound: a timeout for each step.
+//! service accepts a signed request. Later steps depend on earlier ones, so the first failure is
+//! the one to fix. Bound: a timeout for each step.
 
 use super::Checklist;
 use crate::aws::endpoint::Endpoint;

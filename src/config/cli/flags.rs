@@ -12,9 +12,9 @@ pub(super) enum Target {
     Setting(&'static Setting),
     /// The path of the configuration file.
     ConfigPath,
-    /// The command, to [`Command::Version`].
+    /// The command: [`Command::Version`].
     Version,
-    /// The command, to [`Command::Help`].
+    /// The command: [`Command::Help`].
     Help,
     /// A switch of the sandbox.
     SandboxSwitch(fn(&mut SandboxFlags) -> &mut bool),
@@ -22,9 +22,9 @@ pub(super) enum Target {
     Keep,
     /// One more host name of the sandbox.
     AllowHost,
-    /// The question of the health check.
+    /// Whether the health check asks for readiness.
     Ready,
-    /// The output format of the checklist.
+    /// Whether the checklist is printed as JSON.
     Json,
 }
 
