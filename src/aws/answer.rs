@@ -1,8 +1,9 @@
-//! The fields of an answer's body.
+//! Parses the JSON body of an answer.
 //!
-//! In: the bytes of a body, decoded. Out: typed fields. A field of another type counts as missing.
-//! Nothing is built of what is not kept: a body of many small values takes no more memory than
-//! one of few. Bound: [`DOCUMENT_COUNT_MAX`] entries, each text cut to its length. Pure code.
+//! In: the bytes of a body, decoded. Out: typed fields. A field of an unexpected type counts as
+//! missing. Bound: [`DOCUMENT_COUNT_MAX`] entries, and a length for each text. Values that are not
+//! kept are skipped without being built in memory, so a body of many small values needs no more
+//! memory than other bodies. Thread: any; the functions are pure.
 
 use super::DOCUMENT_COUNT_MAX;
 use serde::Deserialize;
@@ -10,39 +11,39 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// Characters that are kept of an id or a code. A segment's id has 16.
+/// Longest id or error code, in characters. The id of a segment has 16.
 const NAME_CHARACTERS_MAX: usize = 100;
 
-/// Characters that are kept of a message.
+/// Longest message, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 500;
 
-/// A document that the service did not process. Any field may be missing.
+/// A document that the service did not process. Any of its fields may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unprocessed {
-    /// The segment's id.
+    /// Id of the segment.
     pub id: Option<String>,
-    /// For example `InvalidTraceId`.
+    /// Error code, for example `InvalidTraceId`.
     pub error_code: Option<String>,
     /// The service's explanation.
     pub message: Option<String>,
 }
 
-/// The body of an answer of success.
+/// The body of an answer with a success status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SuccessBody {
-    /// Whether it has the form of an answer to `PutTraceSegments`: it names unprocessed documents,
-    /// or is an object without fields.
+    /// Whether the body has the form of an answer to `PutTraceSegments`: it has the field
+    /// `UnprocessedTraceSegments`, or is an object without fields.
     pub is_from_x_ray: bool,
-    /// The first of the documents that it names.
+    /// The unprocessed documents, at most [`DOCUMENT_COUNT_MAX`].
     pub unprocessed: Vec<Unprocessed>,
-    /// How many it names.
+    /// Number of unprocessed documents in the body.
     pub unprocessed_count: usize,
 }
 
-/// The body of an answer that is no success.
+/// The body of an answer with an error status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {
-    /// The kind of the error.
+    /// Error code.
     pub code: Option<String>,
     /// The service's explanation.
     pub message: Option<String>,
@@ -50,7 +51,7 @@ pub(super) struct ErrorBody {
 
 #[derive(Deserialize)]
 struct SuccessFields<'a> {
-    // A field with the value `null` is there, too.
+    // A field with the value `null` counts as present.
     #[serde(borrow, default, rename = "UnprocessedTraceSegments", deserialize_with = "present")]
     unprocessed: Option<&'a RawValue>,
 }
@@ -86,7 +87,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 }
 
 impl SuccessBody {
-    /// Reads a body; `None` where it is not a JSON object.
+    /// Parses a body. Returns `None` if it is not a JSON object.
     pub fn read(body: &[u8]) -> Option<Self> {
         let fields: SuccessFields<'_> = object(body)?;
         let Some(list) = fields.unprocessed else {
@@ -100,7 +101,7 @@ impl SuccessBody {
 }
 
 impl ErrorBody {
-    /// Reads a body; `None` where it is not a JSON object.
+    /// Parses a body. Returns `None` if it is not a JSON object.
     pub fn read(body: &[u8]) -> Option<Self> {
         let fields: ErrorFields<'_> = object(body)?;
         let codes = [fields.kind, fields.code, fields.upper_code];
@@ -112,14 +113,14 @@ impl ErrorBody {
     }
 }
 
-/// The fields of a JSON object; `None` where the text is anything else. Of a list serde would take
-/// the values for the fields, in their order.
+/// Parses a JSON object. Returns `None` for any other text. The check for `{` is needed because
+/// serde also accepts a list, and takes its values as the fields in their order.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
     let text = std::str::from_utf8(text).ok()?;
     text.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(text).ok())?
 }
 
-/// The start of a text; `None` where the value is not a text.
+/// Returns the first characters of a JSON string; `None` if the value is not a string.
 fn text(value: Option<&RawValue>, character_count_max: usize) -> Option<String> {
     let mut text: String = serde_json::from_str(value?.get()).ok()?;
     if let Some((end, _)) = text.char_indices().nth(character_count_max) {
@@ -140,7 +141,8 @@ impl Unprocessed {
     }
 }
 
-/// Reads the list of unprocessed documents: the first ones are kept, the others are counted.
+/// Parses the list of unprocessed documents. The first [`DOCUMENT_COUNT_MAX`] are kept, the others
+/// are only counted.
 struct Entries;
 
 impl<'de> Visitor<'de> for Entries {
@@ -174,7 +176,7 @@ mod tests {
         SuccessBody::read(body.as_bytes())
     }
 
-    /// The same through a tree of values: what the daemon read before it had typed fields.
+    /// Parses the same fields from a tree of `serde_json` values, as a reference.
     fn through_a_tree(body: &str) -> Option<Vec<Unprocessed>> {
         let text = |value: &Value, name| value.get(name)?.as_str().map(str::to_owned);
         let answer: Value = serde_json::from_str(body).ok()?;
@@ -255,7 +257,7 @@ mod tests {
         }
     }
 
-    /// A JSON value of a few levels, with the names of the fields that are looked for.
+    /// Generates nested JSON values that use the names of the parsed fields.
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -275,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_reads_what_a_tree_of_values_would(list in value(), is_named in any::<bool>()) {
+        fn the_result_is_that_of_a_tree_of_values(list in value(), is_named in any::<bool>()) {
             let body = if is_named {
                 json!({"UnprocessedTraceSegments": list}).to_string()
             } else {

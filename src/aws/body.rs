@@ -1,5 +1,4 @@
-//! A request's body as hyper takes it: its pieces one after the other, without a
-//! copy.
+//! The body of a request for hyper, in several pieces that are not copied.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -7,7 +6,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The body of one request.
+/// The body of a request.
 #[derive(Debug)]
 pub struct RequestBody {
     pieces: std::vec::IntoIter<Bytes>,
@@ -15,13 +14,13 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// A body of these pieces, which are `length_bytes` long together.
+    /// Returns a body of these pieces. `length_bytes` is the sum of their lengths.
     pub fn new(pieces: Vec<Bytes>, length_bytes: usize) -> Self {
         Self { pieces: pieces.into_iter(), rest_bytes: length_bytes as u64 }
     }
 }
 
-/// A body in one piece, for what is no batch.
+/// A body in one piece, for requests other than batches.
 impl From<Bytes> for RequestBody {
     fn from(body: Bytes) -> Self {
         let rest_bytes = body.len() as u64;
@@ -46,7 +45,7 @@ impl Body for RequestBody {
         self.rest_bytes == 0
     }
 
-    /// Exact, so that hyper sends a Content-Length and not chunks.
+    /// Returns the exact length, so that hyper sends `Content-Length` instead of a chunked body.
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest_bytes)
     }

@@ -1,4 +1,7 @@
-//! One call of `PutTraceSegments`: a signed request, and what its answer means.
+//! One call of `PutTraceSegments`: sends a signed request and classifies its answer.
+//!
+//! In: a signed request. Out: a [`Reading`], and the kind of failure for the counters. Bound: the
+//! times of the [`Client`], and [`ANSWER_BYTES_MAX`] for the answer. Thread: the caller's.
 
 use super::{ANSWER_BYTES_MAX, Answer, Client, Outcome, Reading, RequestBody, RequestError};
 use super::{classify, failure};
@@ -6,8 +9,8 @@ use crate::base::account::RequestFailure;
 use http::Request;
 use std::time::SystemTime;
 
-/// Sends a request that was signed at `signed_at`. Returns what the answer means, and under which
-/// kind a failure is counted.
+/// Sends a request that was signed with the time `signed_at`. Returns the classified answer, and
+/// the kind of failure to count; `None` if the request was accepted.
 pub async fn call(
     client: &Client,
     request: Request<RequestBody>,

@@ -1,8 +1,8 @@
-//! From signed request to answer: a hyper client over HTTP/1.1 or HTTP/2.
+//! The HTTP client: sends a signed request over HTTP/1.1 or HTTP/2 and reads the answer.
 //!
-//! Connections are kept and used again; which version of HTTP is spoken is settled by ALPN.
-//! Bounds: a time for the connection, a time for the whole request, and the size of the answer that
-//! the caller names.
+//! In: a signed request. Out: the complete answer, or why there is none. Bound: a time for the
+//! connection, a time for the whole request, and a size for the answer. Connections are kept open
+//! and reused; ALPN selects the version of HTTP. Thread: the caller's.
 
 use super::body::RequestBody;
 use super::encoding::{Unreadable, decode};
@@ -20,18 +20,19 @@ use hyper_util::rt::TokioTimer;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// A connection that was not used for this long is closed: load balancers on the way forget it.
+/// A connection that was idle for this long is closed. Load balancers drop idle connections too;
+/// the default of AWS's load balancers is 60 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// When a connection or a request is given up, and tried again.
+/// The timeouts of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For a connection to be open, proxy and TLS included, and for the answer to a ping.
+    /// Time to open a connection, including the proxy and TLS, and time for the answer to an HTTP/2
+    /// ping.
     pub connect: Duration,
-    /// For the answer to a request to be complete.
+    /// Time until the answer to a request is complete.
     pub request: Duration,
-    /// An HTTP/2 connection with requests in flight that is silent for this long is asked whether
-    /// it still lives.
+    /// After this time without data on an HTTP/2 connection with open requests, a ping is sent.
     pub ping_interval: Duration,
 }
 
@@ -42,37 +43,37 @@ impl Default for Timeouts {
     }
 }
 
-/// Why a request has no answer. Each of these passes.
+/// The request has no complete answer. All these errors can be temporary.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// There is no connection, or it broke
+    /// The connection could not be opened, or broke.
     #[error("{reason}")]
     Connection {
-        /// What telemetry counts it as.
+        /// Kind of failure for telemetry and the metrics.
         kind: RequestFailure,
-        /// With its deepest cause.
+        /// Text of the error, with its deepest cause.
         reason: String,
     },
-    /// The answer did not come in time
+    /// The answer was not complete in time.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The answer broke off
+    /// The answer is incomplete, or not valid HTTP.
     #[error("the answer could not be read: {0}")]
     Answer(String),
-    /// The answer is longer than the caller reads
+    /// The body of the answer is longer than the caller's limit.
     #[error("{status}, and the answer is longer than {limit_bytes} bytes")]
     TooLarge {
-        /// Its status.
+        /// Status of the answer.
         status: StatusCode,
-        /// Its headers.
+        /// Headers of the answer.
         headers: Box<HeaderMap>,
-        /// What the caller reads.
+        /// Longest body that the caller reads, in bytes.
         limit_bytes: usize,
     },
 }
 
 impl RequestError {
-    /// What telemetry and metrics count it as.
+    /// Returns the kind of failure that telemetry and the metrics count.
     pub fn kind(&self) -> RequestFailure {
         match self {
             Self::Connection { kind, .. } => *kind,
@@ -85,26 +86,27 @@ impl RequestError {
 /// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// HTTP status.
     pub status: StatusCode,
-    /// Its headers.
+    /// HTTP headers.
     pub headers: HeaderMap,
-    /// Its body, as it came.
+    /// Body as received, not decoded.
     pub body: Bytes,
 }
 
 impl Answer {
-    /// Its body, decoded.
+    /// Returns the decoded body.
     ///
     /// # Errors
     ///
-    /// When it is not what its encoding says, or that encoding is not known.
+    /// Returns an error if the encoding is not supported, if the body does not conform to it, or if
+    /// the decoded body is too long.
     pub fn text(&self) -> Result<Cow<'_, [u8]>, Unreadable> {
         decode(&self.headers, &self.body)
     }
 }
 
-/// A client for one endpoint; clones share their connections.
+/// An HTTP client. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: HyperClient<Connector, RequestBody>,
@@ -113,30 +115,30 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that makes its connections with `transport`.
+    /// Returns a client that opens its connections with `transport`.
     pub fn new(transport: &Transport, timeouts: Timeouts) -> Self {
         Self { http: http(transport, timeouts), transport: transport.clone(), timeouts }
     }
 
-    /// Has later requests go over new connections, to addresses that are looked up anew. Clones
-    /// keep theirs.
+    /// Drops the connections of this client, so that the next request looks up the host name again
+    /// and opens a new connection. Clones keep their connections.
     pub fn forget_connections(&mut self) {
         self.http = http(&self.transport, self.timeouts);
     }
 
-    /// The same client with connections that no clone of this one uses.
+    /// Returns a client with the same settings that shares no connections with this one.
     pub fn with_own_connections(&self) -> Self {
         let mut client = self.clone();
         client.forget_connections();
         client
     }
 
-    /// Sends `request` and reads the whole answer, whose body has `limit_bytes` at most.
+    /// Sends `request` and reads the whole answer. The body may have at most `limit_bytes`.
     ///
     /// # Errors
     ///
-    /// When there is no complete answer in time, or a longer one; the service may have taken the
-    /// request even so.
+    /// Returns an error if the answer is not complete in time, or if its body is longer. The
+    /// service may have processed the request nevertheless.
     pub async fn send(
         &self,
         request: Request<RequestBody>,
@@ -176,7 +178,7 @@ impl Client {
     }
 }
 
-/// An HTTP client without connections yet.
+/// Returns a hyper client that has no connections yet.
 fn http(transport: &Transport, timeouts: Timeouts) -> HyperClient<Connector, RequestBody> {
     HyperClient::builder(Executor)
         .timer(TokioTimer::new())

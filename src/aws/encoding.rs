@@ -1,8 +1,10 @@
-//! The body of an answer, decoded.
+//! Decodes the body of an answer (`Content-Encoding`).
 //!
-//! The daemon does not ask for compression, and a proxy on the way may compress all the same. In:
-//! headers and body. Out: the decoded body, or why it cannot be read. Bound: [`ANSWER_BYTES_MAX`]
-//! decoded bytes; a longer body is not decoded to its end. Pure code.
+//! In: the headers and the body. Out: the decoded body, or why it cannot be decoded. Bound:
+//! [`ANSWER_BYTES_MAX`] decoded bytes; decoding stops there. Thread: any; the functions are pure.
+//!
+//! The daemon does not ask for compression, but a proxy between it and the service may compress
+//! answers nevertheless.
 
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
@@ -10,29 +12,34 @@ use http::header::CONTENT_ENCODING;
 use std::borrow::Cow;
 use std::io::{self, Read};
 
-/// An answer to the daemon's own calls is read up to so many bytes, and decoded to so many. X-Ray's
-/// longest answer to `PutTraceSegments` names 50 documents, in some 10 kB.
+/// Longest body of an answer to the daemon's own calls, in bytes, both as received and decoded. The
+/// longest answer of X-Ray to `PutTraceSegments` names 50 documents, in about 10 kB.
 pub const ANSWER_BYTES_MAX: usize = 128 * 1024;
 
-/// How much of the name of an unknown encoding is shown.
+/// Longest name of an unknown encoding in an error, in characters.
 const NAME_CHARACTERS_MAX: usize = 40;
 
-/// Why the body of an answer cannot be read.
+/// The body of an answer cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// It has more bytes than are read, as it came or decoded
+    /// The body is longer than [`ANSWER_BYTES_MAX`], as received or decoded.
     #[error("it is longer than {ANSWER_BYTES_MAX} bytes")]
     TooLarge,
-    /// It has an encoding that the daemon does not know, or several
+    /// The body has an unknown encoding, or more than one encoding.
     #[error("its encoding {0:?} is not known")]
     Encoding(String),
-    /// It is not what its encoding says
+    /// The body does not conform to its encoding.
     #[error("it cannot be decoded: {0}")]
     Damaged(String),
 }
 
-/// Decodes the body of an answer with these headers. A body without an encoding is returned as it
-/// is, whatever its length; the client has bounded it.
+/// Decodes the body of an answer with these headers. A body without an encoding is returned
+/// unchanged; its length was bounded when it was received.
+///
+/// # Errors
+///
+/// Returns an error if the encoding is not supported, if the body does not conform to it, or if the
+/// decoded body is longer than [`ANSWER_BYTES_MAX`].
 pub fn decode<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Unreadable> {
     let encodings = encodings(headers);
     match encodings.as_str() {
@@ -45,14 +52,15 @@ pub fn decode<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>, 
             let text = read(&mut decoder)?;
             match decoder.into_inner() {
                 [] => Ok(text),
-                _ => Err(Unreadable::Damaged("there is more behind its end".to_owned())),
+                _ => Err(Unreadable::Damaged("there are more bytes after its end".to_owned())),
             }
         }
         _ => Err(Unreadable::Encoding(encodings.chars().take(NAME_CHARACTERS_MAX).collect())),
     }
 }
 
-/// The names of the encodings, in small letters and without `identity`, which changes nothing.
+/// Returns the names of the encodings in lower case. `identity` is left out, because it stands for
+/// no encoding.
 fn encodings(headers: &HeaderMap) -> String {
     let values = headers.get_all(CONTENT_ENCODING).iter();
     let texts: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -64,7 +72,7 @@ fn encodings(headers: &HeaderMap) -> String {
     names.join(", ")
 }
 
-/// Reads a decoder to its end, or to the limit.
+/// Reads a decoder to its end, or up to [`ANSWER_BYTES_MAX`].
 fn read<'a>(decoder: impl Read) -> Result<Cow<'a, [u8]>, Unreadable> {
     let mut text = Vec::new();
     let read = decoder.take(ANSWER_BYTES_MAX as u64 + 1).read_to_end(&mut text);
@@ -113,11 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn a_body_without_an_encoding_is_what_it_is() {
+    fn a_body_without_an_encoding_is_returned_unchanged() {
         for encodings in [&[][..], &[""], &["identity"], &["Identity, ,identity", "identity"]] {
             assert_eq!(decoded(encodings, b"text"), Ok(b"text".to_vec()), "{encodings:?}");
         }
-        // Without the header it is not looked whether it is compressed.
+        // Without the header, a compressed body is not decoded.
         assert_eq!(decoded(&[], &gzip(b"text")), Ok(gzip(b"text")));
     }
 
@@ -161,7 +169,7 @@ mod tests {
                 assert!(matches!(read, Err(Unreadable::Damaged(_))), "{name}: {read:?}");
             }
         }
-        // RFC 9110 means the format with a header by `deflate`.
+        // RFC 9110 defines `deflate` as the zlib format, which has a header.
         let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
         raw.write_all(b"text").unwrap();
         assert!(decoded(&["deflate"], &raw.finish().unwrap()).is_err());
@@ -175,7 +183,7 @@ mod tests {
             let more = vec![b' '; ANSWER_BYTES_MAX + 1];
             assert_eq!(decoded(&[name], &encode(&more)), Err(Unreadable::TooLarge), "{name}");
         }
-        // Many times as long, and damaged at its end, which is not reached.
+        // Much longer, and damaged at its end. Decoding stops at the limit, before the damage.
         let mut bomb = gzip(&vec![0; 5_000_000]);
         *bomb.last_mut().unwrap() ^= 1;
         assert_eq!(decoded(&["gzip"], &bomb), Err(Unreadable::TooLarge));
@@ -189,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_upset_a_decoder(body in proptest::collection::vec(any::<u8>(), 0..500)) {
+        fn no_input_makes_a_decoder_panic(body in proptest::collection::vec(any::<u8>(), 0..500)) {
             for name in ["gzip", "deflate"] {
                 let _ = decoded(&[name], &body);
                 let start = if name == "gzip" { gzip(b"text") } else { zlib(b"text") };

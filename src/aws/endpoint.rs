@@ -1,10 +1,12 @@
-//! Where the service is: its base address for a region, or the one that the operator gives.
+//! The endpoint: the base address of the service, for a region or as configured.
+//!
+//! In: the region and the operator's settings. Out: an [`Endpoint`]. Thread: any; pure code.
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-/// A partition: what its regions start with, its DNS suffix, and that of its dual-stack names.
-/// The first that a region starts with counts.
+/// The AWS partitions: the prefix of their regions, the DNS suffix, and the DNS suffix for dual
+/// stack. The first entry whose prefix matches a region is used.
 const PARTITIONS: [(&str, &str, &str); 7] = [
     ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
     ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
@@ -15,16 +17,16 @@ const PARTITIONS: [(&str, &str, &str); 7] = [
     ("", "amazonaws.com", "api.aws"),
 ];
 
-/// Which of a region's own endpoints is wanted.
+/// The variant of a region's endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Variant {
-    /// The one with cryptography that is validated by FIPS 140 (`AWS_USE_FIPS_ENDPOINT`).
+    /// Whether to use the endpoint with FIPS 140 validated cryptography (`AWS_USE_FIPS_ENDPOINT`).
     pub fips: bool,
-    /// The one that has addresses of IPv6 too (`AWS_USE_DUALSTACK_ENDPOINT`).
+    /// Whether to use the endpoint that also has IPv6 addresses (`AWS_USE_DUALSTACK_ENDPOINT`).
     pub dual_stack: bool,
 }
 
-/// The configured endpoint is not an address
+/// The configured endpoint is not a valid address.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{text} is not an address of a service: {reason}. \
@@ -40,16 +42,18 @@ pub struct EndpointError {
 pub struct Endpoint {
     scheme: Scheme,
     authority: Authority,
-    /// Without a slash at its end; an interface endpoint may have one.
+    /// Path before the paths of the API, without a slash at its end.
     path_prefix: String,
 }
 
 impl Endpoint {
-    /// The endpoint in `text`, whatever the variant, or the service's own in `region`.
+    /// Returns the configured endpoint `text`, or the service's endpoint in `region`. `variant`
+    /// applies only to the service's endpoint.
     ///
     /// # Errors
     ///
-    /// When the text, or the address that the region makes, is not an http or https address.
+    /// Returns an error if the text, or the address made from the region, is not a valid http or
+    /// https address.
     pub fn resolve(
         text: Option<&str>,
         region: &str,
@@ -66,7 +70,7 @@ impl Endpoint {
     }
 
     fn parse(text: &str) -> Result<Self, EndpointError> {
-        // What may be a password or a token is not shown.
+        // A text with a user or a query may hold a password or a token, so it is not shown.
         let shown = match text.contains(['@', '?']) {
             true => "(not shown)".to_owned(),
             false => format!("{text:?}"),
@@ -93,18 +97,18 @@ impl Endpoint {
         Ok(Self { scheme, authority, path_prefix })
     }
 
-    /// The address of an operation, for example `/TraceSegments`.
+    /// Returns the address of an operation with this path, for example `/TraceSegments`.
     ///
     /// # Panics
     ///
-    /// When `path` does not start with a slash or is no path.
+    /// Panics if `path` is not a valid path that starts with a slash.
     pub fn uri(&self, path: &str) -> Uri {
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
             .path_and_query(format!("{}{path}", self.path_prefix))
             .build()
-            .expect("the parts were checked, and the operation's path is ours")
+            .expect("the parts and the path are valid")
     }
 }
 

@@ -1,4 +1,7 @@
-//! From a request without success to the kind of failure that telemetry and metrics count it as.
+//! Maps a failed request to the kind of failure that telemetry and the metrics count.
+//!
+//! In: the status and the outcome of an answer, or an error of the HTTP client. Out: a
+//! [`RequestFailure`]. Thread: any; the functions are pure.
 
 use super::classify::Outcome;
 use crate::base::account::RequestFailure;
@@ -6,7 +9,7 @@ use http::StatusCode;
 use std::error::Error;
 use std::io;
 
-/// The kind of an answer that is no success, or not the service's.
+/// Returns the kind of failure of an answer; `None` if the request was accepted.
 pub(super) fn of_answer(status: StatusCode, outcome: &Outcome) -> Option<RequestFailure> {
     match outcome {
         Outcome::Accepted { .. } => None,
@@ -16,7 +19,8 @@ pub(super) fn of_answer(status: StatusCode, outcome: &Outcome) -> Option<Request
     }
 }
 
-/// The kind of an error of the HTTP client: the first cause that says so, from the outside in.
+/// Returns the kind of failure of an error of the HTTP client. The outermost cause that has a kind
+/// decides.
 pub(super) fn of_error(error: &(dyn Error + 'static)) -> RequestFailure {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.find_map(of_cause).unwrap_or(RequestFailure::Other)
@@ -30,11 +34,11 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<RequestFailure> {
             _ => None,
         };
     }
-    // An HTTP/2 connection that answers no ping.
+    // An HTTP/2 connection without an answer to a ping.
     if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
         return Some(RequestFailure::Timeout);
     }
-    // hyper-util's connector has a private type for it; a test holds it to these words.
+    // The error type of hyper-util is private, so its text is compared. A test checks the text.
     (cause.to_string() == "dns error").then_some(RequestFailure::UnknownHost)
 }
 
@@ -61,7 +65,7 @@ mod tests {
             (429, &throttled, Some(RequestFailure::Http4xx)),
             (500, &failed, Some(RequestFailure::Http5xx)),
             (503, &throttled, Some(RequestFailure::Http5xx)),
-            // A captive portal.
+            // Answers of a captive portal.
             (200, &failed, Some(RequestFailure::Other)),
             (302, &failed, Some(RequestFailure::Other)),
             (200, &Outcome::Accepted { unprocessed: vec![] }, None),
@@ -88,7 +92,7 @@ mod tests {
         assert_eq!(kind(&url, short).await, RequestFailure::Timeout);
         drop(listener);
         assert_eq!(kind(&url, long).await, RequestFailure::ConnectionRefused);
-        // A label that is too long for a question to any name server: it is refused at home.
+        // The label is longer than 63 characters, so the resolver fails without asking a server.
         let url = format!("http://{}.invalid", "x".repeat(64));
         assert_eq!(kind(&url, long).await, RequestFailure::UnknownHost);
         let timed_out = io::Error::from(io::ErrorKind::TimedOut);

@@ -1,6 +1,7 @@
-//! The AWS client: from a body to a signed request, and from its answer to an outcome.
+//! The AWS client: signs and sends requests, and classifies the answers.
 //!
-//! The pipeline, the signing proxy, telemetry and `xray verify` all call the service through it.
+//! In: the body of a request, with region, endpoint and credentials. Out: the outcome of the call.
+//! The pipeline, the signing proxy, telemetry and `xray verify` all use this client.
 
 pub mod answer;
 pub mod body;
@@ -26,17 +27,18 @@ pub use sign::{SignError, Signer};
 
 use identity::Identity;
 
-/// The most documents that a call of `PutTraceSegments` takes,
+/// Largest number of documents in one `PutTraceSegments` request, see
 /// <https://docs.aws.amazon.com/xray/latest/api/API_PutTraceSegments.html>.
 pub const DOCUMENT_COUNT_MAX: usize = 50;
 
-/// Whom batches are sent to, and as whom.
+/// Everything that is needed to send signed requests to the service. The pipeline, the signing
+/// proxy and telemetry each have one.
 #[derive(Debug)]
 pub struct Route {
-    /// The way to the service.
+    /// The HTTP client with its connections to the service.
     pub client: Client,
-    /// Signs for it.
+    /// The signer for the service's endpoint and region.
     pub signer: Signer,
-    /// Whose credentials to sign with.
+    /// The credentials to sign with, which are refreshed in the background.
     pub identity: Identity,
 }

@@ -129,7 +129,7 @@ fn what_a_proxy_refuses_is_named_with_what_to_do_and_arrives_when_it_is_allowed(
     for (status, user, advice) in [
         ("407 Proxy Authentication Required", "", "Give it a user and a password"),
         ("407 Proxy Authentication Required", "user:hush@", "Correct the user and the password"),
-        ("403 Forbidden", "", "Have its rules allow this host"),
+        ("403 Forbidden", "", "Allow this host in the rules of the proxy"),
         ("502 Bad Gateway", "", "502 Bad Gateway"),
     ] {
         let folder = tempfile::tempdir().unwrap();

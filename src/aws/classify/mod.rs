@@ -1,14 +1,19 @@
-//! From answer to outcome: what the service said, and so what becomes of the batch.
+//! Classifies an answer: accepted, or failed with what has to happen before a retry.
 //!
-//! Pure code. By error code first and by status second, because services answer throttling,
-//! expiry and bad signatures with status 400 too. What is unknown is tried again; nothing is
-//! dropped for what one answer says alone (see `refusal`, and [`Failure::NotXRay`]).
+//! In: the status, headers and body of an answer. Out: an [`Outcome`]. Thread: any; the functions
+//! are pure.
 //!
-//! An answer of success is X-Ray's if it has a request id ([`REQUEST_ID`]), or if its body has the
-//! form of X-Ray's. Any web server answers with status 200: a captive portal, a proxy, an `nginx`
-//! without a page. The request id alone is enough: where the body cannot be read, X-Ray has still
-//! taken the request, and to send it again would double its documents. Which of them X-Ray has not
-//! processed is then unknown; the log says so, and all of them count as sent.
+//! The error code decides before the status, because AWS services use status 400 also for
+//! throttling, expired tokens and bad signatures. An unknown error is retried. A single answer
+//! never causes documents to be dropped: a refused batch is bisected first, and an answer of
+//! another server is retried ([`Failure::NotXRay`]).
+//!
+//! An answer with a success status comes from X-Ray if it has a request id ([`REQUEST_ID`]), or if
+//! its body has the form of an X-Ray answer. The status is not enough, because any web server sends
+//! status 200: a captive portal, a proxy, an `nginx` with its default page. The request id alone is
+//! enough. If the body then cannot be read, X-Ray has still accepted the request, and sending it
+//! again would duplicate its documents. In that case it is unknown which documents were not
+//! processed; the log says so, and all documents count as sent.
 
 use super::answer::{ErrorBody, SuccessBody, Unprocessed};
 use super::encoding::{Unreadable, decode};
@@ -16,90 +21,90 @@ use http::{HeaderMap, StatusCode};
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-/// The header of each answer of the service, whatever its status.
+/// The header that each answer of AWS has, with any status.
 const REQUEST_ID: &str = "x-amzn-requestid";
 
-/// How much of an unexpected answer a log line shows.
+/// How many characters of an unexpected answer the log shows.
 const EXCERPT_CHARACTERS_MAX: usize = 200;
 
-/// The service shows the signed headers when it takes a signature for wrong. What follows this
-/// one is a secret.
+/// When the service rejects a signature, its message lists the signed headers. The value of this
+/// header is a secret, so the message is cut before it.
 const TOKEN_HEADER: &str = "x-amz-security-token";
 
-/// A longer `Retry-After` is not believed.
+/// Upper bound for `Retry-After`. Longer values are reduced to it.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
-/// A service takes signatures that are up to five minutes old or young; nearer than this, it is
-/// not the clock.
+/// The clocks differ too much only from this difference on. AWS accepts signatures whose time
+/// differs by up to five minutes, so with a smaller difference the clock is not the cause.
 const SKEW_MIN: Duration = Duration::from_secs(4 * 60);
 
-/// Headers that only the service's own answers have.
+/// Headers that only answers of AWS have.
 const SERVICE_HEADERS: [&str; 2] = ["x-amzn-requestid", "x-amzn-errortype"];
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The service took the batch, but for the documents named.
+    /// The service accepted the request.
     Accepted {
-        /// Documents that it did not process.
+        /// Documents that the service did not process.
         unprocessed: Vec<Unprocessed>,
     },
-    /// It did not, for a reason that may be mended.
+    /// The service did not accept the request, or no service answered.
     Failed {
-        /// How.
+        /// What to do about it.
         failure: Failure,
-        /// For the log.
+        /// Description for the log.
         reason: String,
     },
 }
 
-/// What has to happen before a batch can be accepted.
+/// The kind of a failure: what has to happen before the request can be accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// It passes: try again.
+    /// Temporary: retry.
     Retry {
         /// How long the service asks to wait.
         retry_after: Option<Duration>,
     },
-    /// The service allows fewer documents: try again, and all more slowly.
+    /// The service throttles: retry, and send all documents more slowly.
     Throttle {
         /// How long the service asks to wait.
         retry_after: Option<Duration>,
     },
-    /// The credentials have expired: fetch new ones, then try again.
+    /// The credentials have expired: fetch new ones, then retry.
     Expired,
-    /// The credentials are not allowed this, or not known: an operator can mend it.
+    /// The credentials are unknown or lack a permission: an operator must fix this.
     Denied,
-    /// Our clock is far from the service's: sign with the service's time.
+    /// The host's clock differs too much from the service's: sign with the service's time.
     Skew {
         /// The `Date` of the answer.
         service_time: SystemTime,
     },
-    /// Refused for the sake of a document: find out which one.
+    /// The request was refused because of a document: bisect the batch to find the document.
     Split {
-        /// Refused for its size, which half of the documents do not have.
+        /// Whether the request is too large. Halves of the batch may then be accepted.
         is_too_large: bool,
     },
-    /// An answer of success that nothing shows to be the service's: try again, a few times.
+    /// An answer with a success status that does not come from X-Ray: retry a few times.
     NotXRay,
 }
 
-/// An outcome, and what of the answer was not read.
+/// An outcome, with further facts about the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// What the service said.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why it is not known, or not for all documents, which the service did not process though it
-    /// accepted the request.
+    /// Why it is not known which documents of an accepted request were not processed; `None` if it
+    /// is known.
     pub unread_reason: Option<String>,
-    /// Whether the body is longer than is read.
+    /// Whether the body is longer than the limit.
     pub is_too_large: bool,
-    /// The date that the service vouches for.
+    /// The date of the service; `None` if the answer has none or may come from another server.
     pub service_time: Option<SystemTime>,
 }
 
 impl Outcome {
-    /// A failure that passes.
+    /// Returns a temporary failure.
     pub fn retry(reason: String) -> Self {
         Self::Failed { failure: Failure::Retry { retry_after: None }, reason }
     }
@@ -112,7 +117,7 @@ impl From<Outcome> for Reading {
 }
 
 impl Unprocessed {
-    /// Whether the service may process the document when it comes again.
+    /// Returns whether the service may process the document if it is sent again.
     pub fn is_transient(&self) -> bool {
         let code = self.error_code.as_deref().unwrap_or_default();
         self.is_throttled()
@@ -121,13 +126,13 @@ impl Unprocessed {
             || code.contains("Timeout")
     }
 
-    /// Whether the service processes fewer documents than it got.
+    /// Returns whether the document was not processed because of throttling.
     pub fn is_throttled(&self) -> bool {
         is_throttle(self.error_code.as_deref().unwrap_or_default())
     }
 }
 
-/// Classifies an answer of the service to a request that was signed with the time `signed_at`.
+/// Classifies the answer to a request that was signed with the time `signed_at`.
 pub fn classify(
     status: StatusCode,
     headers: &HeaderMap,
@@ -137,7 +142,8 @@ pub fn classify(
     read(status, headers, Some(body), signed_at).outcome
 }
 
-/// The same, with what was not read. `body` is `None` where it is longer than is read.
+/// Classifies an answer as [`classify`] does, and returns further facts about it. `body` is `None`
+/// if the body is longer than the limit.
 pub fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -154,7 +160,8 @@ pub fn read(
     Reading { outcome, unread_reason, is_too_large, service_time }
 }
 
-/// Reads an answer of success; with the outcome, why its list of documents is not known.
+/// Classifies an answer with a success status. Also returns why its list of unprocessed documents
+/// is not known.
 fn success(
     status: StatusCode,
     headers: &HeaderMap,
@@ -162,7 +169,8 @@ fn success(
 ) -> (Outcome, Option<String>) {
     let has_request_id = headers.contains_key(REQUEST_ID);
     let (read, shown) = match &body {
-        // With the request id, no document is unprocessed; without it, any server may answer so.
+        // With a request id, an empty body means that all documents were processed. Without one, it
+        // can come from any server.
         Ok(body) if body.trim_ascii().is_empty() => {
             (Some(SuccessBody::default()), format!("it is empty and has no {REQUEST_ID}"))
         }
@@ -178,13 +186,13 @@ fn success(
         }
         None if has_request_id => (Outcome::Accepted { unprocessed: Vec::new() }, Some(shown)),
         _ => {
-            let reason = format!("{status}, but the answer is not X-Ray's: {shown}");
+            let reason = format!("{status}, but the answer does not come from X-Ray: {shown}");
             (Outcome::Failed { failure: Failure::NotXRay, reason }, None)
         }
     }
 }
 
-/// Reads an answer that is no success.
+/// Classifies an answer without a success status.
 fn error(
     status: StatusCode,
     headers: &HeaderMap,
@@ -210,7 +218,7 @@ fn error(
     Outcome::Failed { failure, reason }
 }
 
-/// What a known error code means, whatever the status beside it.
+/// Returns the meaning of an error code, for any status; `None` if the code is unknown.
 fn failure_by_code(code: &str, headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
     if is_throttle(code) {
         return Some(Failure::Throttle { retry_after: retry_after(headers) });
@@ -245,20 +253,20 @@ fn failure_by_code(code: &str, headers: &HeaderMap, signed_at: SystemTime) -> Op
     })
 }
 
-/// What a status means beside a code that is absent or unknown. `is_without_code` says that the answer
-/// is a JSON object without a code.
+/// Returns the meaning of a status if the error code is missing or unknown. `is_without_code` says
+/// that the body is a JSON object without an error code.
 fn failure_by_status(status: StatusCode, headers: &HeaderMap, is_without_code: bool) -> Failure {
     match status {
         StatusCode::TOO_MANY_REQUESTS => Failure::Throttle { retry_after: retry_after(headers) },
         StatusCode::PAYLOAD_TOO_LARGE => Failure::Split { is_too_large: true },
-        // In the service's own words; a page of a proxy on the way is no word on the documents.
+        // A JSON body comes from the service. The page of a proxy says nothing about the documents.
         StatusCode::BAD_REQUEST if is_without_code => Failure::Split { is_too_large: false },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_without_code => Failure::Denied,
         _ => Failure::Retry { retry_after: retry_after(headers) },
     }
 }
 
-/// The names under which AWS services throttle.
+/// Returns whether an error code stands for throttling.
 fn is_throttle(code: &str) -> bool {
     code.contains("Throttl")
         || [
@@ -272,8 +280,8 @@ fn is_throttle(code: &str) -> bool {
         .contains(&code)
 }
 
-/// The date that an answer vouches for, if it is the service's: it took the batch, or refuses it in
-/// words of its own. A page of a proxy on the way vouches for nothing.
+/// Returns the date of an answer of the service; `None` if the answer may come from another server.
+/// An answer comes from the service if it accepts the request or has a header of AWS.
 fn service_time(headers: &HeaderMap, outcome: &Outcome) -> Option<SystemTime> {
     let is_accepted = matches!(outcome, Outcome::Accepted { .. });
     let is_service =
@@ -286,7 +294,8 @@ fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(date).ok()
 }
 
-/// The service's time, if it is far from the one that the request was signed with.
+/// Returns [`Failure::Skew`] if the service's time differs by at least [`SKEW_MIN`] from the time
+/// of the signature.
 fn skew(headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
     let service_time = date(headers)?;
     let distance = match service_time.duration_since(signed_at) {
@@ -296,20 +305,21 @@ fn skew(headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
     (distance >= SKEW_MIN).then_some(Failure::Skew { service_time })
 }
 
-/// The name in `namespace#Name:http://...`.
+/// Returns `Name` of an error code such as `namespace#Name:http://...`.
 fn bare_code(code: &str) -> &str {
     let code = code.split(':').next().unwrap_or_default();
     code.rsplit('#').next().unwrap_or_default().trim()
 }
 
-/// Whole seconds; the form with a date is not used by the service.
+/// Returns the time in `Retry-After`. Only the form in seconds is read; AWS does not use dates.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
     let seconds: u64 = text.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-/// The start of a text, on one line, without control characters and without a session token.
+/// Returns the start of a text, with control characters replaced by spaces and without a session
+/// token.
 fn excerpt(text: &[u8]) -> String {
     let start = &text[..text.len().min(4 * EXCERPT_CHARACTERS_MAX)];
     let start = String::from_utf8_lossy(start);

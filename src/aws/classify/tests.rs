@@ -1,4 +1,4 @@
-//! Answers of the service, and what they mean.
+//! Answers of the service and of other servers, and the outcomes that they must give.
 
 use super::super::encoding::ANSWER_BYTES_MAX;
 use super::*;
@@ -10,10 +10,10 @@ use std::io::Write;
 
 type Headers<'a> = &'a [(&'static str, &'static str)];
 
-const VOUCHED: (&str, &str) = ("X-Amzn-RequestId", "1-2-3");
+const REQUEST_ID_HEADER: (&str, &str) = ("X-Amzn-RequestId", "1-2-3");
 const GZIP: (&str, &str) = ("content-encoding", "gzip");
 
-/// What is read of an answer to a request that was signed at noon on the first of June 2026.
+/// Classifies an answer to a request that was signed at 12:00 on 1 June 2026.
 fn reading(status: u16, headers: Headers<'_>, body: Option<&[u8]>) -> Reading {
     let headers = headers
         .iter()
@@ -33,7 +33,7 @@ fn gzip(text: &str) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Whether an answer of success is a delivery, with no document that is not processed.
+/// Returns whether an answer with a success status means that all documents were processed.
 fn is_delivery(reading: &Reading) -> bool {
     match &reading.outcome {
         Outcome::Accepted { unprocessed } => unprocessed.is_empty(),
@@ -85,18 +85,18 @@ fn any_server_answers_with_success_and_only_x_ray_with_its_request_id_or_its_bod
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(failure(status, &[], body), Failure::NotXRay, "{status} {body}");
         }
-        // The request id is enough, and a body that is no object is said.
-        let read = reading(200, &[VOUCHED], Some(body.as_bytes()));
+        // The request id is enough. If the body is not an object, the reading says so.
+        let read = reading(200, &[REQUEST_ID_HEADER], Some(body.as_bytes()));
         assert!(is_delivery(&read), "{body}: {read:?}");
         let is_known = body.trim().is_empty() || serde_json::from_str::<Object>(body).is_ok();
         assert_eq!(read.unread_reason.is_none(), is_known, "{body}: {read:?}");
     }
-    // No other header has that meaning, and the id does not make a success of an error.
+    // Other headers do not count, and the id does not turn an error into a success.
     assert_eq!(
         failure(200, &[("x-amzn-trace-id", "1"), ("server", "x-amzn-requestid")], ""),
         Failure::NotXRay
     );
-    assert_eq!(failure(302, &[VOUCHED], ""), RETRY);
+    assert_eq!(failure(302, &[REQUEST_ID_HEADER], ""), RETRY);
 }
 
 type Object = std::collections::BTreeMap<String, Value>;
@@ -104,7 +104,7 @@ type Object = std::collections::BTreeMap<String, Value>;
 #[test]
 fn the_list_of_documents_beside_a_request_id_is_read() {
     let body = r#"{"UnprocessedTraceSegments":[{"Id":"1"}]}"#;
-    for headers in [&[][..], &[VOUCHED]] {
+    for headers in [&[][..], &[REQUEST_ID_HEADER]] {
         let Reading { outcome, unread_reason, .. } = reading(200, headers, Some(body.as_bytes()));
         let Outcome::Accepted { unprocessed } = outcome else { panic!("{outcome:?}") };
         assert_eq!((unprocessed.len(), unread_reason), (1, None));
@@ -136,9 +136,9 @@ fn compressed_answers_say_the_same() {
     ] {
         let read = reading(200, &[header], Some(body));
         assert!(!is_delivery(&read) && !read.is_too_large, "{header:?} {read:?}");
-        let read = reading(200, &[header, VOUCHED], Some(body));
+        let read = reading(200, &[header, REQUEST_ID_HEADER], Some(body));
         assert!(is_delivery(&read) && read.unread_reason.is_some(), "{header:?} {read:?}");
-        // An error is known by its status where its body is not.
+        // The status of an error is used if its body cannot be read.
         let Outcome::Failed { failure, reason } = reading(429, &[header], Some(body)).outcome
         else {
             panic!()
@@ -151,12 +151,12 @@ fn compressed_answers_say_the_same() {
 }
 
 #[test]
-fn what_is_longer_than_is_read_is_known_by_its_head() {
+fn an_answer_that_is_too_long_is_classified_by_its_head() {
     let long = gzip(&" ".repeat(ANSWER_BYTES_MAX + 1));
     for (headers, body) in [(&[][..], None), (&[GZIP], Some(&long[..]))] {
         let read = reading(200, headers, body);
         assert!(!is_delivery(&read) && read.is_too_large, "{read:?}");
-        let read = reading(200, &[headers, &[VOUCHED]].concat(), body);
+        let read = reading(200, &[headers, &[REQUEST_ID_HEADER]].concat(), body);
         assert!(
             is_delivery(&read) && read.is_too_large && read.unread_reason.is_some(),
             "{read:?}"
@@ -170,7 +170,7 @@ fn what_is_longer_than_is_read_is_known_by_its_head() {
 }
 
 #[test]
-fn documents_not_processed_for_a_passing_reason_may_go_again() {
+fn documents_not_processed_for_a_transient_reason_are_sent_again() {
     for (code, is_transient) in [
         (Some("ThrottledException"), true),
         (Some("InternalFailure"), true),
@@ -212,7 +212,7 @@ fn an_expired_token_is_known_whatever_the_status() {
 }
 
 #[test]
-fn what_an_operator_can_mend_is_denied() {
+fn failures_that_an_operator_must_fix_are_denied() {
     for (status, body) in [
         (403, r#"{"__type":"AccessDeniedException","message":"not allowed"}"#),
         (403, r#"{"__type":"UnrecognizedClientException","message":5}"#),
@@ -222,7 +222,7 @@ fn what_an_operator_can_mend_is_denied() {
     ] {
         assert_eq!(failure(status, &[], body), Failure::Denied, "{status} {body}");
     }
-    // A page of a proxy on the way is not the service's word.
+    // The page of a proxy is not an answer of the service.
     assert_eq!(failure(403, &[], "<html>forbidden</html>"), RETRY);
 }
 
@@ -278,7 +278,7 @@ fn a_failing_service_may_say_when_to_come_again() {
 }
 
 #[test]
-fn what_the_service_shows_of_a_session_token_is_cut_off() {
+fn a_session_token_in_a_message_is_cut_off() {
     let body = r#"{"message":"Wrong: 'POST\nx-amz-date:1\nX-Amz-Security-Token:secret\n'"}"#;
     for body in [body, "Wrong: 'POST x-amz-date:1 x-amz-security-token: secret"] {
         let Outcome::Failed { reason, .. } = answer(403, &[], body) else { panic!("{body}") };
@@ -316,7 +316,7 @@ proptest! {
 }
 
 #[test]
-fn only_the_services_own_answers_vouch_for_a_date() {
+fn only_answers_of_the_service_give_a_date() {
     let date = ("date", "Mon, 01 Jun 2026 12:00:05 GMT");
     let time = |status, headers: &[(&'static str, &'static str)], body| {
         let outcome = answer(status, headers, body);

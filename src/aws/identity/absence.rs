@@ -1,9 +1,9 @@
-//! Why there are no credentials, in words.
+//! Explains why there are no credentials.
 //!
-//! In: the error of the chain of sources. Out: all of it, with what to do where that is known, for
-//! the log and `xray verify`; and a sentence of our own, for `GET /ready`, which anybody on the
-//! network may ask: what a source has said stays out of it, since a `credential_process` may say
-//! anything. Pure code.
+//! In: the error of the credential chain. Out: two texts. The full reason, with advice where it is
+//! known, is for the log and for `xray verify`. The public reason is for `GET /ready`, which
+//! anybody on the network can request. It never contains text of a source, because the output of a
+//! `credential_process` can contain secrets. Thread: any; the functions are pure.
 
 use crate::base::error_text::with_all_causes;
 use aws_credential_types::provider::error::CredentialsError;
@@ -13,18 +13,19 @@ use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIden
 use std::error::Error;
 use std::{io, iter};
 
-/// What to do where the instance metadata cannot be reached from a container.
-pub(super) const HOP_LIMIT_HINT: &str = " In a container the instance metadata's answer needs a hop more: aws \
+/// Advice for a container that cannot reach the instance metadata: each container network adds a
+/// network hop, and the default hop limit of the answers is 1.
+pub(super) const HOP_LIMIT_HINT: &str = " In a container, the instance metadata needs a hop limit of 2: aws \
                               ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
 
-/// All of the reason, and what to do about it where that is known.
+/// Returns the whole error, with advice where it is known.
 pub(super) fn full_reason(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
     let hint = if is_metadata_unreachable(&reason) { HOP_LIMIT_HINT } else { "" };
     format!("{reason}.{hint}")
 }
 
-/// The reason in a sentence, without anything that a source has said.
+/// Returns the reason as one sentence that contains no text of a source.
 pub(super) fn public_reason(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
     let what = if let Some(code) = sts_error_code(error) {
@@ -39,7 +40,9 @@ pub(super) fn public_reason(error: &CredentialsError) -> String {
         let text = match error {
             CredentialsError::CredentialsNotLoaded(_) => "no source has any",
             CredentialsError::ProviderTimedOut(_) => "a source does not answer in time",
-            CredentialsError::InvalidConfiguration(_) => "what is configured for them is not valid",
+            CredentialsError::InvalidConfiguration(_) => {
+                "the configuration of a source is not valid"
+            }
             _ => "a source fails",
         };
         text.to_owned()
@@ -51,7 +54,7 @@ fn is_metadata_unreachable(reason: &str) -> bool {
     reason.contains("IMDS") && !reason.contains("IMDS disabled")
 }
 
-/// The code of the answer with which STS refuses a role.
+/// Returns the error code with which STS refused to assume the role, if it did.
 fn sts_error_code(error: &CredentialsError) -> Option<&str> {
     let role = find::<AssumeRoleError>(error).and_then(|refused| refused.code());
     role.or_else(|| find::<AssumeRoleWithWebIdentityError>(error)?.code())
@@ -61,7 +64,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     iter::successors(Some(error), |&error| error.source())
 }
 
-/// The first error of this type among `error` and its causes.
+/// Returns the first error of type `T` among `error` and its causes.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     chain(error).find_map(|cause| cause.downcast_ref())
 }
@@ -71,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_process_has_printed_is_for_the_log_alone() {
+    fn output_of_a_process_is_only_in_the_full_reason() {
         let text = "Error retrieving credentials: external process exited with code 3. Stderr: KEY";
         let error = CredentialsError::provider_error(CredentialsError::provider_error(text));
         assert!(full_reason(&error).contains("KEY"));
@@ -79,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_source_from_answering_is_told_in_a_word() {
+    fn the_public_reason_names_the_cause() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let not_loaded = |text: &'static str| CredentialsError::not_loaded(text);
         for (error, expected) in [
@@ -94,7 +97,7 @@ mod tests {
             ),
             (
                 CredentialsError::invalid_configuration("x"),
-                "what is configured for them is not valid",
+                "the configuration of a source is not valid",
             ),
             (CredentialsError::unhandled("x"), "a source fails"),
         ] {

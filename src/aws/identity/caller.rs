@@ -1,7 +1,7 @@
-//! Who the credentials belong to, as STS says (`GetCallerIdentity`, which nobody can be denied).
+//! Asks STS to whom the credentials belong (`GetCallerIdentity`, which needs no permission).
 //!
-//! In: credentials. Out: the ARN behind them. Asked over the same proxy and roots as everything
-//! else, in the region's own STS. Bound: [`TIMEOUT`].
+//! In: credentials. Out: the ARN and the account. The call uses the regional STS, and the same
+//! proxy and root certificates as all other calls. Bound: [`TIMEOUT`]. Thread: the caller's.
 
 use super::sources;
 use crate::aws::transport::Transport;
@@ -13,39 +13,39 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use std::time::Duration;
 
-/// STS answers within a second, or cannot be reached.
+/// Time for the call. STS usually answers within a second.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who somebody is.
+/// The owner of credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// For example `arn:aws:sts::123456789012:assumed-role/NAME/xray-daemon`.
+    /// ARN, for example `arn:aws:sts::123456789012:assumed-role/NAME/xray-daemon`.
     pub arn: String,
-    /// The number of the account.
+    /// Number of the AWS account.
     pub account: String,
 }
 
-/// Why STS does not say it.
+/// STS did not return the owner of the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallerError {
-    /// There is no answer of STS
+    /// STS did not answer.
     #[error("STS cannot be reached: {0}")]
     Unreachable(String),
-    /// STS does not take the credentials
+    /// STS refused the credentials.
     #[error("STS refuses the credentials: {code}: {message}")]
     Refused {
-        /// For example `InvalidClientTokenId`.
+        /// Error code, for example `InvalidClientTokenId`.
         code: String,
-        /// In the words of STS.
+        /// First line of the message of STS.
         message: String,
     },
 }
 
-/// Asks STS in `region` whose `credentials` are.
+/// Asks STS in `region` to whom `credentials` belong.
 ///
 /// # Errors
 ///
-/// When STS does not answer, or does not know them.
+/// Returns an error if STS does not answer in time, or refuses the credentials.
 pub async fn caller(
     credentials: Credentials,
     region: Region,
@@ -68,7 +68,7 @@ pub async fn caller(
         Err(SdkError::ServiceError(error)) if error.err().code().is_some() => {
             let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
             let error = error.err();
-            // The rest may show what was signed, a session token among it.
+            // Further lines can show the signed headers, including the session token.
             let message = text(error.message()).lines().next().unwrap_or_default().to_owned();
             Err(CallerError::Refused { code: text(error.code()), message })
         }

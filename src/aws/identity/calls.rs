@@ -1,8 +1,9 @@
-//! The HTTP client for the calls that fetch region and credentials: STS, SSO and web identity over
-//! the same proxy and roots as uploads; instance metadata and container credentials straight.
+//! The HTTP client of the AWS SDK, for the calls that fetch region and credentials.
 //!
-//! In: requests of the AWS SDK. Out: its answers. Calls are rare, so no connection is kept. Bounds:
-//! the SDK's times, ours where it has none; a size for the answer.
+//! In: requests of the SDK. Out: the answers. Calls to STS and SSO use the same proxy and root
+//! certificates as uploads. Calls to the instance metadata and to container credentials use no
+//! proxy. Bound: the timeouts of the SDK, or [`CONNECT_TIMEOUT`] and [`ANSWER_TIMEOUT`]; a size for
+//! the answer. Calls are rare, so connections are not kept open. Thread: the caller's.
 
 use crate::aws::transport::{ConnectError, Connector, Executor, Resolver, Transport};
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -23,26 +24,27 @@ use std::io::{self, ErrorKind::TimedOut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-/// Variables with the address of a source on this host or beside it.
+/// Variables with the address of a source of credentials on this host or next to it.
 const SOURCE_VARIABLES: [&str; 2] =
     ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
 
-/// Times where the SDK leaves them to the client.
+/// Timeouts for calls for which the SDK sets none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A longer answer is none of these services'.
+/// Longest answer, in bytes. The answers of these services are much shorter.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// A client for the calls of the AWS SDK.
+/// Creates HTTP connectors for the AWS SDK.
 #[derive(Debug)]
 struct Calls {
     transport: Transport,
-    /// Hosts that are never reached through a proxy, beside those that are so by their address.
+    /// Hosts that are called without the proxy, in addition to those with a local address.
     direct_hosts: Vec<String>,
 }
 
-/// A client for all calls, over `transport` where they are not for a source on this host.
+/// Returns a client for all calls of the SDK. It uses `transport`, without its proxy for sources on
+/// this host.
 pub(super) fn http_client(transport: &Transport) -> SharedHttpClient {
     let hosts = SOURCE_VARIABLES.into_iter().filter_map(|name| {
         let uri: Uri = std::env::var(name).ok()?.trim().parse().ok()?;
@@ -51,7 +53,7 @@ pub(super) fn http_client(transport: &Transport) -> SharedHttpClient {
     SharedHttpClient::new(Calls { transport: transport.clone(), direct_hosts: hosts.collect() })
 }
 
-/// A client for the instance metadata alone.
+/// Returns an HTTP client for the instance metadata, which uses neither a proxy nor TLS.
 pub fn metadata_client(resolver: &Resolver) -> SharedHttpClient {
     let transport = Transport::local(resolver.clone());
     SharedHttpClient::new(Calls { transport, direct_hosts: Vec::new() })
@@ -103,7 +105,7 @@ impl HttpConnector for CallConnector {
     }
 }
 
-/// The request as hyper takes it. All of these requests are in memory.
+/// Converts a request of the SDK for hyper. The bodies of all these requests are in memory.
 fn to_hyper_request(request: HttpRequest) -> Result<Request<Full<Bytes>>, BoxError> {
     let (parts, body) = request.try_into_http1x()?.into_parts();
     let body = body.bytes().ok_or("a request that is not in memory")?;
@@ -137,20 +139,22 @@ impl CallClient {
     }
 }
 
-/// Whether a time was over. The SDK does not ask a metadata service again that is not there.
+/// Returns whether an error is a timeout. The SDK must know, because it does not retry the instance
+/// metadata after a timeout.
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     let is_connect_timeout = matches!(error.downcast_ref(), Some(ConnectError::Timeout { .. }));
     let is_system_timeout = error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == TimedOut);
     is_connect_timeout || is_system_timeout || error.source().is_some_and(is_timeout)
 }
 
-/// The host, an address of IPv6 without its brackets.
+/// Returns the host of `uri`; an IPv6 address without its brackets.
 fn bare_host(uri: &Uri) -> &str {
     uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Whether `uri` is for a source on this host or beside it, which no proxy can reach: by its
-/// address (link-local, loopback, the metadata services' of IPv6), or because the operator says so.
+/// Returns whether `uri` is called without the proxy, because it is a source on this host or next
+/// to it. Such a source has a loopback or link-local address, has one of the IPv6 addresses of the
+/// metadata services, or is named in one of the [`SOURCE_VARIABLES`].
 fn is_direct(uri: &Uri, direct_hosts: &[String]) -> bool {
     let host = bare_host(uri);
     let is_by_address = match host.parse() {
@@ -161,7 +165,7 @@ fn is_direct(uri: &Uri, direct_hosts: &[String]) -> bool {
     is_by_address || direct_hosts.iter().any(|direct| direct.eq_ignore_ascii_case(host))
 }
 
-/// In `fd00:ec2::/32`.
+/// Returns whether an address is in `fd00:ec2::/32`, the network of the metadata services.
 fn is_metadata(address: Ipv6Addr) -> bool {
     address.segments()[..2] == [0xfd00, 0x0ec2]
 }

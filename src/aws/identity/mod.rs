@@ -1,9 +1,11 @@
-//! Who the daemon is: region (`region`) and credentials, found and refreshed beside the flow.
+//! The identity of the daemon: finds its region (`region`) and keeps its credentials fresh.
 //!
-//! In: the whole default chain of `aws-config` (environment, shared files, SSO,
-//! `credential_process`, web identity, container credentials, instance metadata) and the
-//! operator's role. Out: the newest credentials, and why there are none (`absence`), each in a
-//! watch channel. Nothing waits for them: segments are accepted and kept while there are none.
+//! In: the default credential chain of `aws-config` (environment, shared files, SSO,
+//! `credential_process`, web identity, container credentials, instance metadata), and the role that
+//! the operator configured. Out: the current credentials, and the reason if there are none
+//! (`absence`), each in a watch channel. Bound: one attempt a second at most. Thread: main.
+//!
+//! No other part of the daemon waits for credentials: without them, segments are received and kept.
 
 mod absence;
 mod caller;
@@ -25,14 +27,14 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-/// Credentials are renewed this long before they expire.
+/// Credentials are renewed this long before they expire, if they are valid for longer.
 const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 
-/// Pauses between tries while no source has credentials, from the first to the longest.
+/// First and longest pause between attempts while no source has credentials.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// The newest credentials, and the wish for newer ones.
+/// The current credentials, which a background task keeps fresh. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Identity {
     credentials: watch::Receiver<Option<Credentials>>,
@@ -40,16 +42,16 @@ pub struct Identity {
     renew: Arc<Notify>,
 }
 
-/// Where a new identity is put.
+/// The sending ends of the channels of an [`Identity`].
 struct Findings {
     credentials: watch::Sender<Option<Credentials>>,
     absence: watch::Sender<Option<String>>,
 }
 
 impl Identity {
-    /// Credentials that never change.
+    /// Returns an identity with credentials that never change.
     pub fn fixed(credentials: Credentials) -> Self {
-        // A receiver keeps the last value when its sender is gone.
+        // A watch receiver keeps the last value after its sender is dropped.
         Self {
             credentials: watch::channel(Some(credentials)).1,
             absence: watch::channel(None).1,
@@ -57,8 +59,9 @@ impl Identity {
         }
     }
 
-    /// Starts to look for credentials on the current runtime, with `role_arn` on top if given.
-    /// Sources beyond this host are asked over `transport`.
+    /// Starts a task on the current runtime that finds credentials and renews them. If `role_arn`
+    /// is given, the task assumes this role with the credentials that it finds. Services outside of
+    /// this host are called over `transport`.
     pub fn start(region: Region, role_arn: Option<String>, transport: Transport) -> Self {
         let (found, credentials) = watch::channel(None);
         let (missing_reason, absence) =
@@ -75,31 +78,31 @@ impl Identity {
         identity
     }
 
-    /// The newest credentials; `None` while no source has any.
+    /// Returns the current credentials; `None` while no source has any.
     pub fn credentials(&self) -> Option<Credentials> {
         self.credentials.borrow().clone()
     }
 
-    /// Whether there are credentials.
+    /// Returns whether there are credentials.
     pub fn is_ready(&self) -> bool {
         self.credentials.borrow().is_some()
     }
 
-    /// Asks for new credentials, since the service has said that these have expired.
+    /// Requests new credentials, for example after the service answered that they have expired.
     pub fn renew(&self) {
         self.renew.notify_one();
     }
 
-    /// Waits until there are other credentials than before.
+    /// Waits until the credentials change.
     pub async fn changed(&mut self) {
         if self.credentials.changed().await.is_err() {
-            // Fixed credentials: there is nothing to wait for.
+            // Fixed credentials never change.
             std::future::pending().await
         }
     }
 
-    /// Tells `listener` why there are no credentials, or `None` once there are some: now, and
-    /// whenever that changes.
+    /// Calls `listener` now and after each change, with the reason why there are no credentials, or
+    /// with `None` if there are some.
     pub async fn watch_absence(mut self, mut listener: impl FnMut(Option<&str>)) {
         loop {
             listener(self.absence.borrow_and_update().as_deref());
@@ -110,11 +113,11 @@ impl Identity {
     }
 }
 
-/// The credentials that a daemon would sign with, asked for once.
+/// Finds credentials once, in the same way as [`Identity::start`], for `xray verify`.
 ///
 /// # Errors
 ///
-/// Says which sources were asked and why none has any.
+/// Returns a text that names the sources and says why each of them has no credentials.
 pub async fn find_credentials(
     region: Region,
     role_arn: Option<String>,
@@ -123,7 +126,7 @@ pub async fn find_credentials(
     sources::ask(region, role_arn, transport).await.map_err(|error| absence::full_reason(&error))
 }
 
-/// Keeps the channel filled, for as long as anybody listens.
+/// Finds and renews credentials until the last [`Identity`] is dropped.
 async fn refresh(
     region: Region,
     role_arn: Option<String>,
@@ -134,8 +137,8 @@ async fn refresh(
     let Findings { credentials: sender, absence: missing_reason } = findings;
     let mut pause = RETRY_PAUSE_MIN;
     while !sender.is_closed() {
-        // The sources are made for each time: one keeps what it has read of the shared files, and
-        // also that they were not there.
+        // The chain is built anew for each attempt. The profile provider caches the shared files,
+        // and also that they were missing.
         let wait = match sources::ask(region.clone(), role_arn.clone(), transport).await {
             Ok(credentials) => {
                 pause = RETRY_PAUSE_MIN;
@@ -143,7 +146,7 @@ async fn refresh(
                 if sender.borrow().is_none() {
                     info!("Credentials found");
                 }
-                // The same ones again are no reason to ask the service again.
+                // Unchanged credentials do not wake the tasks that wait for new ones.
                 sender.send_if_modified(|present| {
                     let is_new = present.as_ref() != Some(&credentials);
                     *present = Some(credentials);
@@ -181,7 +184,7 @@ async fn refresh(
                 }
             }
         }
-        // However often the service says "expired", the sources are asked once a second at most.
+        // The sources are asked at most once a second, however often the service answers "expired".
         tokio::time::sleep(RETRY_PAUSE_MIN).await;
     }
 }

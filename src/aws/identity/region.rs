@@ -1,8 +1,9 @@
-//! The region: from what the operator says down to what the machine knows of itself.
+//! Finds the region: from the configuration, the environment, files and metadata services.
 //!
-//! In: configuration, environment, files, metadata services. Out: a region, or one error that
-//! lists every source and why it has none. Nothing waits for it but the first upload. Metadata is
-//! asked directly, never through a proxy, and with short timeouts.
+//! In: those sources, in a fixed order. Out: the region, or one error that lists each source with
+//! the reason why it has none. Bound: [`METADATA_TIMEOUT`] for each call; metadata services are
+//! never called through a proxy. Thread: main. Only uploads wait for the region; segments are
+//! received meanwhile.
 
 use super::calls;
 use crate::aws::transport::{Executor, Resolver};
@@ -23,22 +24,22 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// A metadata service answers from the same host, or not at all.
+/// Timeout of a call to a metadata service. Such a service runs on the same host.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tries of the instance metadata service; it may be busy at a boot.
+/// Number of attempts for the instance metadata, which can be slow while the host boots.
 const INSTANCE_ATTEMPTS: u32 = 2;
 
-/// A larger answer is not the metadata service's, a larger file not the agent's.
+/// Longest answer of a metadata service, in bytes. The real answers are much shorter.
 const METADATA_BYTES_MAX: usize = 1024 * 1024;
 
-/// Where the instance metadata service has the region.
+/// Path of the region in the instance metadata.
 const INSTANCE_PATH: &str = "/latest/meta-data/placement/region";
 
-/// What the files of the AWS command line interface are called as a source.
+/// Name of the shared AWS configuration files in texts.
 const PROFILE: &str = "shared AWS configuration";
 
-/// No source has a region
+/// No source has a region.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no region was found. Give one with -n, for example -n us-east-1. Tried: {}",
@@ -46,7 +47,7 @@ const PROFILE: &str = "shared AWS configuration";
 )]
 pub struct RegionError(Vec<Tried>);
 
-/// A source without a region.
+/// A source without a region, and the reason.
 #[derive(Debug, PartialEq, Eq)]
 struct Tried {
     source: &'static str,
@@ -59,18 +60,18 @@ impl fmt::Display for Tried {
     }
 }
 
-/// What a source has: a region, or the reason why not.
+/// The region of a source, or the reason why it has none.
 type Found = Result<String, String>;
 
-/// Where regions are looked for.
+/// The sources of the region.
 pub struct Sources<'a> {
-    /// The flag's or the file's.
+    /// Region in the flag or the configuration file.
     pub configured: Option<&'a str>,
-    /// Whether to leave metadata services alone.
+    /// Local mode (`-o`): metadata services are not called.
     pub local_mode: bool,
-    /// The process environment.
+    /// Looks up a variable of the process environment.
     pub environment: &'a (dyn Fn(&str) -> Option<String> + Sync),
-    /// Looks up the names of metadata services.
+    /// Resolves host names of metadata services.
     pub resolver: &'a Resolver,
 }
 
@@ -81,21 +82,22 @@ impl fmt::Debug for Sources<'_> {
 }
 
 impl Sources<'_> {
-    /// Finds the region: the configured one, else the environment's, else, unless in local mode,
-    /// the one of the ECS task, else the profile's, else, unless in local mode, the instance's.
+    /// Finds the region in the first source that has one: the configuration, the environment, the
+    /// ECS task, the profile, the instance metadata. In local mode, the ECS task and the instance
+    /// metadata are left out.
     ///
     /// # Errors
     ///
-    /// When none of them has one; says what was tried.
+    /// Returns an error that lists all sources if none has a region.
     pub async fn find(&self) -> Result<Region, RegionError> {
         Ok(self.find_with_source().await?.0)
     }
 
-    /// The same, with the name of the source that has it.
+    /// Finds the region as [`find`](Self::find) does, and returns it with the name of its source.
     ///
     /// # Errors
     ///
-    /// As [`find`](Self::find).
+    /// Returns an error that lists all sources if none has a region.
     pub async fn find_with_source(&self) -> Result<(Region, &'static str), RegionError> {
         let found = |name: String, source| Ok((Region::new(name), source));
         if let Some(name) = self.configured {
@@ -123,10 +125,12 @@ impl Sources<'_> {
         }
         match ProfileFileRegionProvider::new().region().await {
             Some(region) => return Ok((region, PROFILE)),
-            None => tried.push(Tried { source: PROFILE, reason: "the profile has none".into() }),
+            None => {
+                tried.push(Tried { source: PROFILE, reason: "the profile has no region".into() })
+            }
         }
         let of_instance = match self.local_mode {
-            true => Err("left alone in local mode (-o)".to_owned()),
+            true => Err("not asked in local mode (-o)".to_owned()),
             false => self.of_instance().await,
         };
         let source = "instance metadata";
@@ -139,14 +143,14 @@ impl Sources<'_> {
         }
     }
 
-    /// A variable that says something.
+    /// Returns the value of a variable, without spaces around it; an empty value counts as not set.
     fn variable(&self, name: &str) -> Found {
         let value = (self.environment)(name).unwrap_or_default();
         let value = value.trim();
         if value.is_empty() { Err("not set".into()) } else { Ok(value.to_owned()) }
     }
 
-    /// The file that the ECS agent of an EC2 host writes into each container.
+    /// Reads the region from the file that the ECS agent of an EC2 host writes for each container.
     fn of_task_file(&self) -> Found {
         if self.variable("ECS_ENABLE_CONTAINER_METADATA")? != "true" {
             return Err("ECS_ENABLE_CONTAINER_METADATA is not true".into());
@@ -157,7 +161,7 @@ impl Sources<'_> {
         region_of_task(&metadata)
     }
 
-    /// The ECS agent's service, on EC2 hosts and Fargate.
+    /// Asks the metadata service of the ECS agent, on EC2 hosts and on Fargate.
     async fn of_task_service(&self) -> Found {
         let address = self.variable("ECS_CONTAINER_METADATA_URI_V4")?;
         let address = format!("{}/task", address.trim_end_matches('/'));
@@ -165,12 +169,13 @@ impl Sources<'_> {
         let answer = tokio::time::timeout(METADATA_TIMEOUT, get(uri, self.resolver));
         let answer = answer.await.map_err(|_| format!("{address}: no answer within a second"))?;
         let metadata = answer.and_then(|body| {
-            serde_json::from_slice(&body).map_err(|error| format!("the answer is no JSON: {error}"))
+            serde_json::from_slice(&body)
+                .map_err(|error| format!("the answer is not JSON: {error}"))
         });
         region_of_task(&metadata.map_err(|reason| format!("{address}: {reason}"))?)
     }
 
-    /// The instance metadata service, version 2.
+    /// Asks the instance metadata service, version 2.
     async fn of_instance(&self) -> Found {
         let is_disabled = self.variable("AWS_EC2_METADATA_DISABLED");
         if is_disabled.is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
@@ -192,21 +197,25 @@ impl Sources<'_> {
             let is_valid = |character: char| character.is_ascii_alphanumeric() || character == '-';
             !name.is_empty() && name.len() <= 64 && name.chars().all(is_valid)
         };
-        if is_name(region) { Ok(region.to_owned()) } else { Err("the answer is no region".into()) }
+        if is_name(region) {
+            Ok(region.to_owned())
+        } else {
+            Err("the answer is not a region".into())
+        }
     }
 }
 
-/// The fourth part of the task's ARN: `arn:aws:ecs:us-west-2:123456789012:task/...`.
+/// Returns the fourth part of the task's ARN: `arn:aws:ecs:us-west-2:123456789012:task/...`.
 fn region_of_task(metadata: &Value) -> Found {
-    let arn = metadata.get("TaskARN").and_then(Value::as_str).ok_or("there is no TaskARN in it")?;
+    let arn = metadata.get("TaskARN").and_then(Value::as_str).ok_or("TaskARN is missing")?;
     let mut parts = arn.split(':');
     match (parts.next(), parts.nth(1), parts.next()) {
         (Some("arn"), Some("ecs"), Some(region)) if !region.is_empty() => Ok(region.to_owned()),
-        _ => Err("its TaskARN is no ARN of a task".into()),
+        _ => Err("TaskARN is not the ARN of an ECS task".into()),
     }
 }
 
-/// The body of a page that is there.
+/// Gets `uri` and returns the body of the answer if its status is a success.
 async fn get(uri: Uri, resolver: &Resolver) -> Result<Bytes, String> {
     let mut connector = HttpConnector::new_with_resolver(resolver.clone());
     connector.set_connect_timeout(Some(METADATA_TIMEOUT));
@@ -242,7 +251,7 @@ mod tests {
         found.map_err(|error| error.to_string())
     }
 
-    /// A server that gives this answer to the first request; returns its address.
+    /// Starts a server that answers one request in this way; returns its address.
     fn serve_once(status: &'static str, body: &'static str) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/v4/x", listener.local_addr().unwrap());
@@ -281,7 +290,7 @@ mod tests {
         let address = serve_once("200 OK", arn);
         let service = [("ECS_CONTAINER_METADATA_URI_V4", address.as_str())];
         assert_eq!(find(None, false, &service).await.unwrap(), "eu-north-1");
-        // In local mode neither is asked.
+        // In local mode, neither source is asked.
         let error = find(None, true, &[file[0], file[1], service[0]]).await.unwrap_err();
         assert!(!error.contains("ECS"), "{error}");
     }
@@ -301,16 +310,16 @@ mod tests {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         let error = find(None, true, &[]).await.unwrap_err();
-        assert!(error.contains("left alone in local mode"), "{error}");
+        assert!(error.contains("not asked in local mode"), "{error}");
     }
 
     #[tokio::test]
-    async fn metadata_that_is_wrong_is_said() {
+    async fn the_error_says_what_is_wrong_with_metadata() {
         for (status, body, reason) in [
             ("404 Not Found", "", "404 Not Found"),
-            ("200 OK", "bad!", "the answer is no JSON"),
-            ("200 OK", "{}", "there is no TaskARN in it"),
-            ("200 OK", r#"{"TaskARN":"x"}"#, "is no ARN of a task"),
+            ("200 OK", "bad!", "the answer is not JSON"),
+            ("200 OK", "{}", "TaskARN is missing"),
+            ("200 OK", r#"{"TaskARN":"x"}"#, "TaskARN is not the ARN of an ECS task"),
         ] {
             let address = serve_once(status, body);
             let service = [("ECS_CONTAINER_METADATA_URI_V4", address.as_str())];

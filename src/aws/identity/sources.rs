@@ -1,9 +1,11 @@
-//! The chain of sources of credentials, with the operator's role on top.
+//! The credential chain, with the operator's role on top.
 //!
-//! In: region, role and transport. Out: credentials that a request can be signed with, or the error
-//! of the chain. The SDK's own settings (retries, defaults mode, compression) are given here and
-//! never read from the environment or the shared files, since they are none of the daemon's. Some
-//! of the SDK's readers panic over a value that they do not know.
+//! In: the region, the role and the transport. Out: credentials that can be used to sign requests,
+//! or the error of the chain. Bound: the timeouts of the SDK. Thread: main.
+//!
+//! The general settings of the SDK (retries, defaults mode, compression) are set here. They are not
+//! read from the environment or the shared files, because they are not settings of the daemon, and
+//! because some of the SDK's parsers panic on unknown values.
 
 use super::calls;
 use crate::aws::transport::Transport;
@@ -18,11 +20,11 @@ use aws_credential_types::provider::{ProvideCredentials, Result, SharedCredentia
 use http::HeaderValue;
 use std::time::Duration;
 
-/// What the original calls its sessions of an assumed role, and how long they last.
+/// Name and length of the session of an assumed role, as in the original daemon.
 const ROLE_SESSION_NAME: &str = "xray-daemon";
 const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
 
-/// The settings that all calls of the SDK have in common.
+/// Returns the settings for all calls of the SDK.
 pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(calls::http_client(transport))
@@ -32,11 +34,11 @@ pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader 
         .request_min_compression_size_bytes(0)
 }
 
-/// Asks the sources for credentials.
+/// Asks the chain for credentials.
 ///
 /// # Errors
 ///
-/// When none has any that are good for a signature, or one of the libraries panics.
+/// Returns an error if no source has valid credentials, or if a library panics.
 pub(super) async fn ask(region: Region, role_arn: Option<String>, transport: &Transport) -> Result {
     let credentials = panics::caught(async {
         panics::inject("identity");
@@ -45,7 +47,7 @@ pub(super) async fn ask(region: Region, role_arn: Option<String>, transport: &Tr
     credentials.await.unwrap_or_else(|panicked| Err(CredentialsError::unhandled(panicked)))
 }
 
-/// The chain of sources, with the role on top.
+/// Returns the credential chain, with the role on top if `role_arn` is given.
 async fn provider(
     region: Region,
     role_arn: Option<String>,
@@ -62,7 +64,8 @@ async fn provider(
     SharedCredentialsProvider::new(role.build_from_provider(chain).await)
 }
 
-/// Gives only credentials that a header can carry: the SDK panics when it signs a call with others.
+/// Passes on only credentials that are valid in a header. The SDK panics if it signs a call with
+/// other credentials.
 #[derive(Debug)]
 struct Checked(SharedCredentialsProvider);
 
@@ -81,8 +84,8 @@ fn check(credentials: Credentials) -> Result {
     for (name, text) in [key].into_iter().chain(token) {
         if HeaderValue::from_str(text).is_err() {
             return Err(CredentialsError::invalid_configuration(format!(
-                "the {name} has a line break or another control character; take it out where the \
-                 {name} is given"
+                "the {name} has a line break or another control character; remove it from the \
+                 source of the {name}"
             )));
         }
     }

@@ -1,8 +1,11 @@
-//! From batch to signed request: `POST /TraceSegments` with an AWS signature, version 4. Requests
-//! of clients are signed in the same way.
+//! Signs requests with AWS Signature Version 4: batches, telemetry and requests of clients.
 //!
-//! Signed afresh for each attempt, because credentials change and a signature lasts five minutes;
-//! but what the requests of a day have in common is made once (`template.rs`).
+//! In: the body and its SHA-256, credentials and the time. Out: a signed request, for a batch
+//! `POST /TraceSegments`. Thread: the caller's; clones of a [`Signer`] share a mutex.
+//!
+//! Each attempt is signed anew, because credentials change and a signature is valid for five
+//! minutes only. The parts that all requests of a day have in common are computed once
+//! (`template.rs`).
 
 mod template;
 
@@ -25,7 +28,7 @@ use tracing::warn;
 
 static SKEWED: LogLimit = LogLimit::once_a_minute();
 
-/// Name of the service in the scope of a signature.
+/// Name of the service in the credential scope of a signature.
 const SERVICE: &str = "xray";
 
 /// The path of `PutTraceSegments`.
@@ -34,25 +37,25 @@ const SEGMENTS_PATH: &str = "/TraceSegments";
 /// The path of `PutTelemetryRecords`.
 const TELEMETRY_PATH: &str = "/TelemetryRecords";
 
-/// Why a request could not be signed.
+/// A request could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// A part of the signature's scope is missing
+    /// A parameter of the signature is missing.
     #[error("the request cannot be signed: {0}")]
     Parameters(#[from] v4::signing_params::BuildError),
-    /// The request's address or headers cannot be signed
+    /// The address or the headers of the request cannot be signed.
     #[error("the request cannot be signed: {0}")]
     Request(#[from] aws_sigv4::http_request::SigningError),
-    /// The access key, the token or the region holds what no header can
+    /// The access key, the session token or the region has a character that headers cannot contain.
     #[error(
-        "the request cannot be signed: the access key, the session token or the region holds a \
+        "the request cannot be signed: the access key, the session token or the region contains a \
          line break or another control character"
     )]
     Header(#[from] http::Error),
 }
 
-/// What all requests of a daemon have in common. Clones share what is known of the service's clock,
-/// and the template of the day's requests.
+/// Signs requests for one endpoint and region. Clones share the difference to the service's clock
+/// and the template for the requests of the day.
 #[derive(Debug, Clone)]
 pub struct Signer {
     endpoint: Endpoint,
@@ -60,19 +63,19 @@ pub struct Signer {
     uri_text: String,
     region: String,
     user_agent: HeaderValue,
-    /// How far the service's clock is ahead of ours.
+    /// How far the service's clock is ahead of the host's, in nanoseconds; negative if behind.
     service_ahead_ns: Arc<AtomicI64>,
     template: Arc<Mutex<Option<Template>>>,
 }
 
 impl Signer {
-    /// Signs `PutTraceSegments` to `endpoint` in `region`. `execution_environment` is what
-    /// `AWS_EXECUTION_ENV` says; it goes into the user agent.
+    /// Returns a signer for `PutTraceSegments` at `endpoint` in `region`. `execution_environment`
+    /// is the value of `AWS_EXECUTION_ENV`; it becomes a part of the user agent.
     pub fn new(endpoint: &Endpoint, region: &str, execution_environment: Option<&str>) -> Self {
         Self::for_path(SEGMENTS_PATH, endpoint, region, execution_environment)
     }
 
-    /// The same for `PutTelemetryRecords`.
+    /// Returns a signer for `PutTelemetryRecords`, with the same parameters as [`new`](Self::new).
     pub fn for_telemetry(
         endpoint: &Endpoint,
         region: &str,
@@ -89,7 +92,7 @@ impl Signer {
     ) -> Self {
         let uri = endpoint.uri(path);
         let user_agent = user_agent(execution_environment.unwrap_or("UNKNOWN"));
-        // An execution environment with control characters is as good as none.
+        // If the execution environment has control characters, a short user agent is used.
         let user_agent =
             HeaderValue::from_str(&user_agent).unwrap_or(HeaderValue::from_static("xrayd"));
         Self {
@@ -103,20 +106,22 @@ impl Signer {
         }
     }
 
-    /// The time to sign with, when our clock shows `now`.
+    /// Returns the time to sign with, if the host's clock shows `now`.
     pub fn time(&self, now: SystemTime) -> SystemTime {
         let ahead_ns = self.service_ahead_ns.load(Ordering::Relaxed);
         let distance = Duration::from_nanos(ahead_ns.unsigned_abs());
         if ahead_ns < 0 { now - distance } else { now + distance }
     }
 
-    /// Signs with the service's time from now on, when our clock shows `now`, and says so.
+    /// Makes the signer use the service's time from now on, and logs the difference between the
+    /// clocks. `now` is the time of the host's clock.
     pub fn set_time(&self, service_time: SystemTime, now: SystemTime) {
         let (distance, sign, what) = match service_time.duration_since(now) {
             Ok(ahead) => (ahead, 1, "behind"),
             Err(behind) => (behind.duration(), -1, "ahead of"),
         };
-        // Clocks that are centuries apart are not worth an error: the service will refuse.
+        // A difference of more than 292 years does not fit and becomes zero. The service then
+        // refuses the signature.
         let distance_ns = i64::try_from(distance.as_nanos()).unwrap_or_default();
         self.service_ahead_ns.store(sign * distance_ns, Ordering::Relaxed);
         SKEWED.log(|more| {
@@ -128,11 +133,13 @@ impl Signer {
         });
     }
 
-    /// A request with `body`, whose SHA-256 is given, signed with `credentials` at `now`.
+    /// Returns a request with `body`, signed with `credentials` and the time `now`. Uses the
+    /// template of the day if there is one.
     ///
     /// # Errors
     ///
-    /// When the address or the credentials have characters that no header can hold.
+    /// Returns an error if the address or the credentials have characters that headers cannot
+    /// contain.
     pub fn sign(
         &self,
         body: RequestBody,
@@ -149,11 +156,13 @@ impl Signer {
         Ok(request)
     }
 
-    /// A request with `body`, whose SHA-256 is given, signed with `credentials` at `now`.
+    /// Returns a request with `body`, signed with `credentials` and the time `now`, without using a
+    /// template.
     ///
     /// # Errors
     ///
-    /// When the address or the credentials have characters that no header can hold.
+    /// Returns an error if the address or the credentials have characters that headers cannot
+    /// contain.
     pub fn sign_body(
         &self,
         body: RequestBody,
@@ -171,22 +180,23 @@ impl Signer {
 
         let body_sha256 = hex::encode(body_sha256);
         self.authorize(&mut request, &self.uri_text, body_sha256, credentials, now)?;
-        // Not signed: proxies on the way may add to it.
+        // The user agent is added after signing, because proxies may change it.
         request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
         Ok(request)
     }
 
-    /// A client's request, to `target` of the endpoint, signed with `credentials` at `now`.
-    /// `headers` are sent as they are; method, target, body, and of the headers those that mean
-    /// something to the service are signed.
+    /// Returns a client's request to `target` at the endpoint, signed with `credentials` and the
+    /// time `now`. All `headers` are sent unchanged. The signature covers the method, the target,
+    /// the body, and the headers that the service evaluates.
     ///
     /// # Errors
     ///
-    /// When the address or the credentials have characters that no header can hold.
+    /// Returns an error if the address or the credentials have characters that headers cannot
+    /// contain.
     ///
     /// # Panics
     ///
-    /// When the path of `target` does not start with a slash.
+    /// Panics if the path of `target` does not start with a slash.
     pub fn sign_for_client(
         &self,
         (method, target, headers): (Method, &PathAndQuery, HeaderMap),
@@ -204,7 +214,7 @@ impl Signer {
         Ok(request)
     }
 
-    /// Adds the headers of a signature.
+    /// Signs a request and adds the headers of the signature.
     fn authorize(
         &self,
         request: &mut Request<RequestBody>,
@@ -223,7 +233,7 @@ impl Signer {
             .build()?
             .into();
         let headers = request.headers();
-        // A name is signed with all of its values, or none of them.
+        // A header that occurs several times is signed only if all its values are text.
         let is_text = |name| headers.get_all(name).iter().all(|value| value.to_str().is_ok());
         let signed = headers.iter().filter(|(name, _)| is_signed(name) && is_text(*name));
         let signable = SignableRequest::new(
@@ -233,7 +243,8 @@ impl Signer {
             SignableBody::Precomputed(body_sha256),
         )?;
         let (instructions, _signature) = sign(signable, &parameters)?.into_parts();
-        // One by one: the crate's own way panics over a value that no header can hold.
+        // `SigningInstructions::apply_to_request_http1x` panics on a value that is not a valid
+        // header, so the headers are added here.
         for (name, value) in instructions.headers() {
             let mut value = HeaderValue::try_from(value).map_err(http::Error::from)?;
             value.set_sensitive(true);
@@ -245,18 +256,19 @@ impl Signer {
     }
 }
 
-/// Whether a header is part of the signature, beside `Host`: those that mean something to the
-/// service. Proxies on the way may change the others, and the trace header of the service's own
-/// load balancers.
+/// Returns whether a header is part of the signature (`Host` always is). The signature covers the
+/// headers that the service evaluates. It does not cover headers that proxies may change, nor
+/// `X-Amzn-Trace-Id`, which load balancers of AWS change.
 fn is_signed(name: &HeaderName) -> bool {
     *name == CONTENT_TYPE
         || *name == CONTENT_ENCODING
         || (name.as_str().starts_with("x-amz") && name.as_str() != "x-amzn-trace-id")
 }
 
-/// As the original words it, so that the service's own statistics keep working.
+/// Returns the user agent. It contains the original daemon's user agent, so that statistics of the
+/// service count this daemon as well.
 fn user_agent(execution_environment: &str) -> String {
-    // The original names the platform as Go does.
+    // The original daemon uses Go's names of platforms.
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -270,7 +282,7 @@ fn user_agent(execution_environment: &str) -> String {
     )
 }
 
-/// Seconds since 1970 with nine decimals.
+/// Returns seconds since 1970 with nine decimals.
 fn timestamp(now: SystemTime) -> String {
     let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos())
@@ -304,7 +316,7 @@ mod tests {
         Signer::new(&endpoint, "eu-west-1", Some("AWS_ECS_FARGATE"))
     }
 
-    /// As aws-sigv4 alone signs it.
+    /// Returns the request as signed by aws-sigv4 without a template.
     fn expected(signer: &Signer, sha256: [u8; 32], with: &Credentials, at: SystemTime) -> String {
         let request = signer.sign_body(RequestBody::from(Bytes::new()), &sha256, with, at).unwrap();
         text(&request)
@@ -314,7 +326,7 @@ mod tests {
         format!("{} {} {:?}", request.method(), request.uri(), shown(request.headers().clone()))
     }
 
-    /// Sensitive values are not shown otherwise.
+    /// Unmarks sensitive headers, so that their values can be compared as text.
     fn shown(mut headers: HeaderMap) -> HeaderMap {
         headers.values_mut().for_each(|value| value.set_sensitive(false));
         headers
@@ -336,7 +348,7 @@ mod tests {
         {
             let signer = signer(endpoint);
             let credentials = Credentials::new(key, "wJalrXUtnFEMI", token, None, "test");
-            // Over four days, at hours and minutes of one digit and of two.
+            // 200 times over four days, so that hours and minutes have one digit and two digits.
             for number in 0..200_u8 {
                 let at = start + u32::from(number) * Duration::from_secs(1_741);
                 let sha256 = [number; 32];
@@ -349,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_for_a_day_shows_no_secret() {
+    fn debug_output_of_a_template_shows_no_secret() {
         let signer = signer("https://xray.eu-west-1.amazonaws.com");
         let token = Some("secret-token".to_owned());
         let credentials = Credentials::new("AKID", "secret-key", token, None, "test");
@@ -372,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_the_library_signs_in_another_form_has_no_template() {
+    fn an_address_with_escaped_characters_has_no_template() {
         let signer = signer("https://vpce-1.example/with%20space");
         let credentials = Credentials::new("AKID", "secret", None, None, "test");
         for _ in 0..2 {

@@ -1,8 +1,10 @@
-//! Connections: straight to a host or through the proxy, with TLS or without, within a time.
+//! Opens connections, directly or through the proxy, with or without TLS.
 //!
-//! An https host is reached through a tunnel that the proxy is asked for (`CONNECT`). A plain http
-//! host is not: the proxy gets the request itself, with the whole address in its first line. The
-//! original does the same, and many proxies grant tunnels to port 443 only.
+//! In: the address of a host. Out: an open connection. Bound: one timeout. Thread: the caller's.
+//!
+//! For an https host, the proxy is asked for a tunnel (`CONNECT`). For an http host, the proxy gets
+//! the request itself, with the whole address in its first line. The original daemon does the same,
+//! and many proxies allow tunnels to port 443 only.
 
 use super::proxy::{Proxy, ProxyAddress, port_of};
 use super::{Executor, Resolver};
@@ -27,73 +29,74 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// What there is on the way to a host: TCP, or TLS to a proxy.
+/// A connection below the host's own TLS: TCP, or TLS to the proxy.
 type Wire = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// The errors of the connectors that this one is made of have no common type.
+/// The common type for the errors of the inner connectors.
 type AnyError = Box<dyn Error + Send + Sync>;
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, AnyError>> + Send>>;
 
-/// Why there is no connection, where the network's own words do not say it.
+/// A connection could not be opened. These errors explain what errors of the network do not.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The proxy does not answer
+    /// The proxy does not answer.
     #[error("the proxy {proxy} cannot be reached: {reason}")]
     ProxyUnreachable {
-        /// Without user and password.
+        /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
-        /// The deepest cause.
+        /// Text of the deepest cause.
         reason: String,
     },
-    /// The proxy refuses a tunnel
+    /// The proxy refuses the connection to the host.
     #[error("the proxy {proxy} refuses a connection to {host}: {status}{}", advice(.proxy, *.status))]
     ProxyRefuses {
-        /// Without user and password.
+        /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
-        /// With its port.
+        /// Host and port.
         host: String,
-        /// The proxy's answer.
+        /// Status of the proxy's answer.
         status: StatusCode,
     },
-    /// The proxy does not keep to HTTP
+    /// The proxy closes the connection, or sends something that is not valid HTTP.
     #[error("the proxy {proxy} breaks off a connection to {host}: {reason}")]
     ProxyBreaks {
-        /// Without user and password.
+        /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
-        /// With its port.
+        /// Host and port.
         host: String,
-        /// The deepest cause.
+        /// Text of the deepest cause.
         reason: String,
     },
-    /// The host is not who it should be
+    /// The certificate of the host is not trusted.
     #[error(
-        "the certificate of {host} is not trusted: {reason}. If its authority is a private one, or \
-         that of a proxy which looks into TLS, give the authority's certificate in AWS_CA_BUNDLE"
+        "the certificate of {host} is not trusted: {reason}. If it was issued by a private \
+         authority or by a proxy that inspects TLS, set AWS_CA_BUNDLE to a file with the \
+         certificate of that authority"
     )]
     Certificate {
-        /// With its port.
+        /// Host and port.
         host: String,
-        /// What is wrong with it.
+        /// What is wrong with the certificate.
         reason: rustls::Error,
     },
-    /// The connection was not open in time
+    /// The connection was not open in time.
     #[error(
         "no connection to {host}{} within {} s",
         .proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default(),
         .timeout.as_secs_f32()
     )]
     Timeout {
-        /// With its port.
+        /// Host and port.
         host: String,
-        /// If there is one on the way.
+        /// Proxy for this host, if there is one.
         proxy: Option<ProxyAddress>,
-        /// What there was.
+        /// The timeout.
         timeout: Duration,
     },
 }
 
-/// What an operator can do about a proxy's refusal.
+/// Returns advice for the operator about a refusal of the proxy.
 fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
     match status {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.authorization().is_some() => {
@@ -102,12 +105,12 @@ fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             ". Give it a user and a password in its address, http://USER:PASSWORD@HOST:PORT"
         }
-        StatusCode::FORBIDDEN => ". Have its rules allow this host",
+        StatusCode::FORBIDDEN => ". Allow this host in the rules of the proxy",
         _ => "",
     }
 }
 
-/// What a TLS handshake says of a certificate, which is hidden in errors of the system.
+/// Returns the certificate error of a TLS handshake, which is wrapped in an `io::Error`.
 fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
     if let Some(found @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
         return Some(found.clone());
@@ -115,7 +118,7 @@ fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
     certificate_error(error.downcast_ref::<io::Error>()?.get_ref()?)
 }
 
-/// Makes connections for a hyper client.
+/// Opens connections for a hyper client.
 #[derive(Debug, Clone)]
 pub struct Connector {
     https: HttpsConnector<WireConnector>,
@@ -133,7 +136,8 @@ impl Connector {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // Divided among the addresses of a name, so that a dead one leaves time for the next.
+        // hyper-util divides this time among the addresses of a host name, so that an unreachable
+        // address leaves time for the next one.
         tcp.set_connect_timeout(Some(timeout));
         let to_proxy = HttpsConnectorBuilder::new()
             .with_tls_config(tls.clone())
@@ -176,7 +180,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Makes connections without TLS, or those under it.
+/// Opens connections without TLS; TLS to the host is added on top of them.
 #[derive(Debug, Clone)]
 struct WireConnector {
     tcp: HttpConnector<Resolver>,
@@ -217,8 +221,8 @@ impl Service<Uri> for WireConnector {
     }
 }
 
-/// Has the proxy at the other end of `wire` connect it to `host`. Not with hyper-util's tunnel,
-/// which keeps the proxy's answer to itself.
+/// Asks the proxy at the other end of `wire` for a tunnel to `host`. The tunnel of hyper-util is
+/// not used, because its errors do not contain the proxy's answer.
 async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, ConnectError> {
     let breaks = |reason: &str| {
         let (proxy, host) = (proxy.clone(), host.clone());
@@ -226,7 +230,8 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
     };
     let broken = |error: hyper::Error| breaks(&root_cause(&error));
     let (mut sender, connection) = handshake(wire).await.map_err(broken)?;
-    // It ends with the tunnel that it gives away, or with the sender. Its errors are the sender's.
+    // This task ends when the tunnel is handed over, or when `sender` is dropped. Its errors are
+    // reported by `sender`.
     Executor.execute(connection.with_upgrades());
     let mut request = Request::connect(host.as_str()).header(HOST, host.as_str());
     if let Some(authorization) = proxy.authorization() {
@@ -240,9 +245,9 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
     }
     let tunnel = hyper::upgrade::on(answer).await.map_err(broken)?;
     match tunnel.downcast::<Wire>() {
-        // TLS begins with our word: whatever came before it is not the host's.
+        // In TLS the client sends first. Bytes before that do not come from the host.
         Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io),
-        _ => Err(breaks("it says more than that the tunnel is there")),
+        _ => Err(breaks("it sends data after its answer")),
     }
 }
 
@@ -250,7 +255,8 @@ pub(super) fn host_and_port(uri: &Uri) -> String {
     format!("{}:{}", uri.host().unwrap_or_default(), port_of(uri))
 }
 
-/// A connection, and whether a proxy at its other end takes requests for any host.
+/// A connection. `is_forward_proxy`: a proxy at its other end gets the requests themselves, with
+/// the whole address in their first line.
 #[derive(Debug)]
 pub struct Stream {
     wire: Wire,

@@ -1,9 +1,9 @@
-//! The way to a service: TCP, the operator's HTTP proxy, TLS.
+//! Opens connections to services: name lookup, TCP, the operator's HTTP proxy, and TLS.
 //!
-//! In: what to trust, which proxy to use, who looks up names. Out: a [`Connector`] for hyper
-//! clients, the same for uploads and for the calls that fetch credentials. Bound: one time for a
-//! connection to be open, name lookup, proxy and TLS included; it is an error when it is over. Runs
-//! on the thread of the client that it is given to.
+//! In: the trusted certificates, the proxy and the resolver. Out: a [`Connector`] for hyper
+//! clients. Uploads and the calls that fetch credentials use the same transport. Bound: one timeout
+//! for opening a connection, which includes name lookup, proxy and TLS. Thread: that of the HTTP
+//! client.
 
 mod connect;
 mod proxy;
@@ -24,7 +24,7 @@ use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How services are reached; clones share it.
+/// The settings with which connections are opened. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Transport {
     tls: Arc<ClientConfig>,
@@ -33,12 +33,12 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// A transport that trusts `trust` and goes through `proxy`, but for the hosts of `no_proxy`
-    /// (as in the variable of that name); `resolver` looks up names.
+    /// Returns a transport that trusts `trust` and connects through `proxy`, except to the hosts in
+    /// `no_proxy` (in the format of the variable `NO_PROXY`). `resolver` looks up host names.
     ///
     /// # Errors
     ///
-    /// When the certificates to trust cannot be read.
+    /// Returns an error if the trusted certificates cannot be read.
     pub fn new(
         trust: &Trust,
         proxy: Option<&ProxyAddress>,
@@ -49,41 +49,45 @@ impl Transport {
         Ok(Self { tls: Arc::new(tls::client(trust)?), proxy, resolver })
     }
 
-    /// A transport without a proxy that trusts nobody: for services on this host, without TLS.
+    /// Returns a transport without proxy and without trusted certificates, for services on this
+    /// host that do not use TLS.
     pub fn local(resolver: Resolver) -> Self {
         Self { tls: Arc::new(tls::without_roots()), proxy: None, resolver }
     }
 
-    /// The same without the proxy.
+    /// Returns a copy of this transport that does not use the proxy.
     pub fn without_proxy(&self) -> Self {
         Self { proxy: None, ..self.clone() }
     }
 
-    /// Looks up the names of hosts.
+    /// Returns the resolver for host names.
     pub fn resolver(&self) -> &Resolver {
         &self.resolver
     }
 
-    /// Makes connections, each within `timeout`.
+    /// Returns a connector that opens each connection within `timeout`.
     pub fn connector(&self, timeout: Duration) -> Connector {
         Connector::new(&self.tls, self.proxy.clone(), self.resolver.clone(), timeout)
     }
 
-    /// The proxy that connections to `uri` go through.
+    /// Returns the proxy for connections to `uri`; `None`: they are direct.
     pub fn proxy(&self, uri: &Uri) -> Option<&ProxyAddress> {
         self.proxy.as_deref()?.of(uri)
     }
 
-    /// The `Proxy-Authorization` that a request to `uri` needs itself: where there is no TLS the
-    /// proxy gets the request, and not a request for a tunnel before it.
+    /// Returns the `Proxy-Authorization` header that a request to `uri` needs. Only a request
+    /// without TLS needs one, because the proxy receives it directly. With TLS, the header is in
+    /// the `CONNECT` request.
     pub fn proxy_authorization(&self, uri: &Uri) -> Option<&HeaderValue> {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return None;
         }
         self.proxy(uri)?.authorization()
     }
-    /// What the answer to a request to `uri` means if it is the proxy's: where there is no TLS the
-    /// proxy itself answers what it refuses, and this status is no service's.
+
+    /// Returns an error if an answer with this status to a request to `uri` comes from the proxy.
+    /// Without TLS, a proxy that refuses a request answers it itself, with status 407
+    /// (`Proxy Authentication Required`), which services do not use.
     pub fn refusal(&self, uri: &Uri, status: StatusCode) -> Option<ConnectError> {
         if uri.scheme() != Some(&Scheme::HTTP)
             || status != StatusCode::PROXY_AUTHENTICATION_REQUIRED

@@ -1,25 +1,28 @@
-//! The operator's HTTP proxy: its address, and which hosts it is not for. Pure code.
+//! The operator's HTTP proxy: its address, and the hosts that are reached without it.
+//!
+//! In: the text of `HTTPS_PROXY` and `NO_PROXY`, or of the configuration. Out: the proxy for an
+//! address, if any. Thread: any; the functions are pure.
 
 use http::uri::Scheme;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 
-/// Any host, for asking a matcher about its proxy.
+/// An address with which a `Matcher` is asked for its proxy; the host does not matter.
 const ANY_HOST: &str = "http://any.invalid/";
 
-/// Where a matcher without a port of its own sends what it does not let pass.
+/// A placeholder for the proxy of a `Matcher` that is used only for its exceptions.
 const SOME_PROXY: &str = "http://proxy.invalid/";
 
-/// The text is no address of a proxy. It may have a password in it, and is not shown.
+/// The text is not the address of a proxy. It may contain a password, so it is not shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is not the address of an HTTP proxy (its text is not shown, for it may have a password in \
-     it). Give http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with %XX for special characters \
-     in the password; or https:// where the proxy itself is spoken to with TLS"
+    "it is not the address of an HTTP proxy (the text is not shown, because it may contain a \
+     password). Give http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, with %XX for special \
+     characters in the password; or https:// if the proxy itself expects TLS"
 )]
 pub struct ProxyAddressError;
 
-/// The address of an HTTP proxy; neither `Debug` nor `Display` shows user and password.
+/// The address of an HTTP proxy. Neither `Debug` nor `Display` shows the user and the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyAddress {
     uri: Uri,
@@ -27,14 +30,16 @@ pub struct ProxyAddress {
 }
 
 impl ProxyAddress {
-    /// Understands `[http[s]://][USER:PASSWORD@]HOST[:PORT]`; without a port it is the scheme's.
+    /// Parses `[http[s]://][USER:PASSWORD@]HOST[:PORT]`. Without a port, the port of the scheme is
+    /// used.
     ///
     /// # Errors
     ///
-    /// When it is something else, another scheme among it.
+    /// Returns an error for any other text, for example with another scheme.
     pub fn parse(text: &str) -> Result<Self, ProxyAddressError> {
         let text = text.trim();
-        // The library drops a path and a port that is no number: they may be half a password.
+        // The library ignores a path and an invalid port. They can be the rest of a password with
+        // an unescaped `/` or `:`, so they are an error here.
         let given: Uri = text.parse().map_err(|_| ProxyAddressError)?;
         if !matches!(given.path(), "" | "/") || given.query().is_some() {
             return Err(ProxyAddressError);
@@ -53,12 +58,12 @@ impl ProxyAddress {
         Ok(Self { uri, authorization: found.basic_auth().cloned() })
     }
 
-    /// Where the proxy is.
+    /// Returns the address without user and password.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// What it wants to see of user and password.
+    /// Returns the value of `Proxy-Authorization`, if the address has a user.
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
@@ -77,29 +82,30 @@ impl std::fmt::Debug for ProxyAddress {
     }
 }
 
-/// A proxy and the hosts that it is not for.
+/// A proxy, and the hosts that are reached without it.
 #[derive(Debug)]
 pub(super) struct Proxy {
     address: ProxyAddress,
-    /// Each with the port that it holds for; `None`: for all.
+    /// Exceptions, each with the port to which it applies; `None`: all ports.
     exceptions: Vec<(Matcher, Option<u16>)>,
 }
 
 impl Proxy {
-    /// `no_proxy` lists names (which stand for all names below them too), addresses and networks,
-    /// each with a port or without, or `*`; separated by commas.
+    /// Returns a proxy with exceptions. `no_proxy` is a list separated by commas. An entry is a
+    /// host name, which includes all its subdomains, an address, or a network, each with an
+    /// optional port; or `*` for all hosts.
     pub(super) fn new(address: ProxyAddress, no_proxy: &str) -> Self {
         let entries = no_proxy.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let exceptions = entries.map(|entry| {
             let (host, port) = split_port(entry);
-            // `*.name` is written for `.name`, which is what the matcher knows.
+            // The matcher does not know `*.name`, only `.name`.
             let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
             (Matcher::builder().all(SOME_PROXY).no(host).build(), port)
         });
         Self { exceptions: exceptions.collect(), address }
     }
 
-    /// The proxy, unless `uri` is to be reached without it.
+    /// Returns the proxy for `uri`; `None` if `uri` is an exception.
     pub(super) fn of(&self, uri: &Uri) -> Option<&ProxyAddress> {
         let port = port_of(uri);
         let is_excepted = self.exceptions.iter().any(|(matcher, wanted_port)| {
@@ -109,14 +115,14 @@ impl Proxy {
     }
 }
 
-/// The port that a connection to `uri` is made to.
+/// Returns the port of `uri`, or the default port of its scheme.
 pub(super) fn port_of(uri: &Uri) -> u16 {
     let by_scheme = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     uri.port_u16().unwrap_or(by_scheme)
 }
 
-/// The host and the port of an entry, which the library's matcher does not know. An address of
-/// IPv6 may stand in brackets, and has to if there is a port.
+/// Splits an entry of `no_proxy` into host and port, because the matcher does not support ports. An
+/// IPv6 address can be in brackets, and must be if there is a port.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     if let Some((host, rest)) = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()));
@@ -155,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_of_an_http_proxy_is_an_error_that_does_not_show_it() {
+    fn an_invalid_address_of_a_proxy_is_an_error_that_does_not_show_it() {
         for text in [
             "ftp://u:hush@proxy:1",
             "socks5://u:hush@proxy:1",

@@ -1,8 +1,11 @@
-//! Name lookups, on two threads that are made at the start.
+//! Looks up host names with the system's resolver, on threads of its own.
 //!
-//! In: a name. Out: its addresses, as the system's resolver has them. Two threads, so that a lookup
-//! that hangs holds up no other; made at the start, since later the system may refuse a thread.
-//! Bound: [`LOOKUP_COUNT_MAX`] lookups wait; one that its caller has given up is left out.
+//! In: a host name. Out: its addresses. Bound: [`LOOKUP_COUNT_MAX`] waiting lookups. When full: a
+//! further lookup fails at once. A waiting lookup is skipped if its caller no longer waits. Thread:
+//! `resolve-0` and `resolve-1`.
+//!
+//! There are two threads, so that one hanging lookup does not delay the others. They are created at
+//! the start, because later the system may refuse to create threads.
 
 use crate::base::log::LogLimit;
 use crate::base::panics;
@@ -19,29 +22,29 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 use tracing::error;
 
-/// Threads that look up names.
+/// Number of threads.
 const THREAD_COUNT: usize = 2;
 
-/// Lookups that wait for a thread at most.
+/// Largest number of lookups that wait for a thread.
 const LOOKUP_COUNT_MAX: usize = 64;
 
 static PANICKED: LogLimit = LogLimit::once_a_minute();
 
-/// A lookup for one of the threads.
+/// A lookup to run on one of the threads.
 type Lookup = Box<dyn FnOnce() + Send>;
 
-/// Looks up names; clones share the threads, which end with the last clone.
+/// Looks up host names. Clones share the threads, which end when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Resolver {
     lookups: SyncSender<Lookup>,
 }
 
 impl Resolver {
-    /// Starts the threads.
+    /// Creates the threads.
     ///
     /// # Errors
     ///
-    /// When the system refuses a thread.
+    /// Returns an error if the system refuses to create a thread.
     pub fn start() -> io::Result<Self> {
         let (lookups, waiting) = mpsc::sync_channel::<Lookup>(LOOKUP_COUNT_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
@@ -49,7 +52,8 @@ impl Resolver {
             let waiting = Arc::clone(&waiting);
             thread::Builder::new().name(format!("resolve-{index}")).spawn(move || {
                 loop {
-                    // Held while this thread waits: the other one waits for the lock meanwhile.
+                    // The lock is held while this thread waits for a lookup. Meanwhile the other
+                    // thread waits for the lock.
                     let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(lookup) = next else { return };
                     lookup();
@@ -59,11 +63,11 @@ impl Resolver {
         Ok(Self { lookups })
     }
 
-    /// Runs `look_up` on one of the threads, and waits for what it finds.
+    /// Runs `look_up` on one of the threads and returns its result.
     ///
     /// # Errors
     ///
-    /// Those of `look_up`; another one when it panics, or when too many lookups wait.
+    /// Returns the error of `look_up`, or an error if it panics or if too many lookups wait.
     pub async fn run<T: Send + 'static>(
         &self,
         look_up: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -78,7 +82,7 @@ impl Resolver {
                 PANICKED.log(|more| error!("A name lookup met {panicked}{more}"));
                 Err(io::Error::other(panicked))
             });
-            // Its caller may have given it up meanwhile.
+            // An error means that the caller no longer waits.
             let _ = sender.send(found);
         });
         self.lookups.try_send(lookup).map_err(|error| match error {
@@ -87,7 +91,7 @@ impl Resolver {
             }
             TrySendError::Disconnected(_) => io::Error::other("the resolver's threads have ended"),
         })?;
-        answer.await.unwrap_or_else(|_| Err(io::Error::other("the lookup was given up")))
+        answer.await.unwrap_or_else(|_| Err(io::Error::other("the lookup was not run")))
     }
 }
 
@@ -103,7 +107,7 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let resolver = self.clone();
         Box::pin(async move {
-            // The connector puts its own port in.
+            // The connector replaces the port.
             let look_up = move || {
                 panics::inject("host_lookup");
                 Ok((name.as_str(), 0).to_socket_addrs()?.collect::<Vec<_>>())
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lookup_that_hangs_holds_up_no_other() {
+    async fn a_lookup_that_hangs_does_not_delay_others() {
         let resolver = Resolver::start().unwrap();
         let (release, hung) = channel::<()>();
         let hanging = resolver.run(move || Ok(hung.recv().is_ok()));
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_many_lookups_are_an_error_and_those_given_up_are_left_out() {
+    async fn too_many_lookups_are_an_error_and_abandoned_ones_are_skipped() {
         let resolver = Resolver::start().unwrap();
         let (release, hung) = channel::<()>();
         let hung = Arc::new(Mutex::new(hung));
@@ -160,7 +164,8 @@ mod tests {
             let hung = Arc::clone(&hung);
             let lookup = resolver.run(move || Ok(hung.lock().unwrap().recv().is_ok()));
             let mut lookup = Box::pin(lookup);
-            // Until both threads have one there may be no room for it yet: then it has failed.
+            // Until both threads have taken a lookup, the queue may be full: then the lookup
+            // failed.
             match poll_once(lookup.as_mut()) {
                 Poll::Pending => hanging.push(lookup),
                 Poll::Ready(_) => thread::yield_now(),
@@ -172,7 +177,7 @@ mod tests {
         for _ in 0..THREAD_COUNT {
             release.send(()).unwrap();
         }
-        // The rest has been given up: none of it waits for a word.
+        // The waiting lookups were abandoned, so the threads skip them.
         while resolver.run(|| Ok(7)).await.is_err() {
             tokio::task::yield_now().await;
         }

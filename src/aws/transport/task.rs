@@ -1,8 +1,8 @@
-//! The tasks that a hyper client starts beside its calls, such as those that drive connections.
+//! Runs the background tasks of hyper clients, for example those that drive connections.
 //!
-//! In: hyper's futures. Out: the same, on the current runtime. A panic in one of them ends its
-//! connection, whose calls fail and are tried again; it is logged here, since no one else waits for
-//! the task.
+//! In: futures of hyper. Out: tasks on the current runtime. Thread: that of the runtime. A panic in
+//! a task closes its connection; the calls on it fail and are retried. The panic is logged here,
+//! because no other task waits for this one.
 
 use crate::base::log::LogLimit;
 use crate::base::panics;
@@ -23,9 +23,8 @@ impl<F: Future<Output: Send + 'static> + Send + 'static> rt::Executor<F> for Exe
         };
         tokio::spawn(async {
             if let Err(panicked) = panics::caught(task).await {
-                PANICKED.log(|more| {
-                    error!("A connection met {panicked}; its calls are tried again{more}")
-                });
+                PANICKED
+                    .log(|more| error!("A connection met {panicked}; its calls are retried{more}"));
             }
         });
     }

@@ -1,4 +1,7 @@
-//! Whom the daemon trusts, as a configuration for rustls.
+//! The TLS configuration: which certificate authorities the daemon trusts.
+//!
+//! In: the operator's settings and the certificates of the system. Out: a configuration for rustls.
+//! Thread: main, once at the start.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -14,35 +17,35 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::warn;
 
-/// Variables that name other places for the system's certificates.
+/// Variables that replace the system's places of certificates.
 const SYSTEM_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// Whose certificates are trusted.
+/// The certificates to trust.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// A file of certificates to trust instead of the system's (`AWS_CA_BUNDLE`).
+    /// File with certificates to trust instead of the system's (`AWS_CA_BUNDLE`).
     pub bundle_path: Option<PathBuf>,
-    /// Whether any certificate will do (`NoVerifySSL`). Then nothing is read.
+    /// Whether every certificate is accepted (`NoVerifySSL`). Then no file is read.
     pub accept_any: bool,
 }
 
-/// Why there is no TLS.
+/// The certificates to trust cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The bundle of certificates cannot be read
+    /// The file of `AWS_CA_BUNDLE` cannot be used.
     #[error(
         "the certificates in {path} (AWS_CA_BUNDLE) cannot be used: {reason}. \
          The file must hold at least one certificate in PEM form"
     )]
     Bundle {
-        /// As given.
+        /// Path as given.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the file.
         reason: String,
     },
-    /// The places that the operator names for the system's certificates hold none
+    /// The places named in `SSL_CERT_FILE` and `SSL_CERT_DIR` hold no certificate.
     #[error(
-        "no certificate was found where SSL_CERT_FILE and SSL_CERT_DIR say{reason}. \
+        "no certificate was found in SSL_CERT_FILE and SSL_CERT_DIR{reason}. \
          Correct these variables, or remove them to trust the system's certificates"
     )]
     System {
@@ -51,7 +54,11 @@ pub enum TlsError {
     },
 }
 
-/// The configuration of a client that trusts `trust`.
+/// Returns the configuration of a client that trusts `trust`.
+///
+/// # Errors
+///
+/// Returns an error if the certificates to trust cannot be read.
 pub(super) fn client(trust: &Trust) -> Result<ClientConfig, TlsError> {
     if trust.accept_any {
         let verifier = AcceptAny(ring::default_provider().signature_verification_algorithms);
@@ -61,7 +68,7 @@ pub(super) fn client(trust: &Trust) -> Result<ClientConfig, TlsError> {
     Ok(builder().with_root_certificates(roots(trust)?).with_no_client_auth())
 }
 
-/// The configuration of a client that has no need of TLS.
+/// Returns a configuration that trusts no certificate, for clients that do not use TLS.
 pub(super) fn without_roots() -> ClientConfig {
     builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
 }
@@ -72,8 +79,9 @@ fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
         .expect("ring has what both versions of TLS need")
 }
 
-/// The bundle's certificates; else the system's, which `SSL_CERT_FILE` and `SSL_CERT_DIR` can
-/// replace; else, as in an image without a system, the ones built in.
+/// Returns the certificates to trust: those of the bundle if one is given, otherwise those of the
+/// system, which `SSL_CERT_FILE` and `SSL_CERT_DIR` can replace. If the system has none, as in a
+/// minimal container image, the certificates built into the program are used.
 fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = &trust.bundle_path {
@@ -107,7 +115,7 @@ fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if certificates.is_empty() { Err(error("it holds none".into())) } else { Ok(certificates) }
 }
 
-/// Takes any certificate, whosever it is, as long as the server has its key.
+/// Accepts every certificate, as long as the server has the private key for it.
 #[derive(Debug)]
 struct AcceptAny(WebPkiSupportedAlgorithms);
 
@@ -159,7 +167,7 @@ mod tests {
             let trust = Trust { bundle_path: Some(path.clone()), accept_any: false };
             let error = client(&trust).unwrap_err().to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
-            // Nothing is read where nothing is verified.
+            // No file is read if certificates are not verified.
             assert!(client(&Trust { accept_any: true, ..trust }).is_ok());
         }
     }
