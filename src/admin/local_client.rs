@@ -1,8 +1,10 @@
-//! A page of a running daemon, asked for by another process: `xray healthcheck`, `verify`, `tail`.
+//! The local client: a small HTTP client with which `xray healthcheck`, `verify` and `tail` ask a
+//! running daemon.
 //!
-//! In: the address of its TCP port, and what to ask for. Out: the answer as it is. HTTP/1.0, whose
-//! answers end with the connection. Bounds: a time for all of it, the name's lookup included, and a
-//! size of the answer ([`Bounds`]). No runtime is needed.
+//! In: the address of the daemon's TCP port, and a path. Out: the status and the body of the
+//! answer. Bound: a time for the whole request, including the name lookup, and a size for the
+//! answer ([`Bounds`]). Thread: the caller's, which blocks; no runtime is needed. The client speaks
+//! HTTP/1.0, so the end of the connection is the end of the answer.
 
 use crate::base::address;
 use std::io::{self, Read, Write};
@@ -11,29 +13,30 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long, and how large.
+/// The bounds of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// For the answer to be complete.
+    /// Time until the answer is complete.
     pub time: Duration,
-    /// Head and body; of a longer answer there is nothing behind that.
+    /// Longest answer with its head, in bytes. The rest of a longer answer is cut off.
     pub answer_bytes: usize,
 }
 
-/// An answer.
+/// The answer of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalResponse {
-    /// Of HTTP.
+    /// HTTP status code.
     pub status: u16,
-    /// As it came.
+    /// Body, possibly cut off.
     pub body: Vec<u8>,
 }
 
-/// Gets `target` (`/PATH?QUERY`) of the daemon that listens on `address`, `HOST:PORT`.
+/// Sends `GET target` (`/PATH?QUERY`) to the daemon that listens on `address` (`HOST:PORT`).
 ///
 /// # Errors
 ///
-/// When nobody answers in time; `InvalidData` when what answers does not speak HTTP.
+/// Returns an error if there is no complete answer in time. The kind of the error is `InvalidData`
+/// if the answer is not HTTP.
 pub fn get(address: &str, target: &str, bounds: Bounds) -> io::Result<LocalResponse> {
     let answer = send_request(address, target, bounds)?;
     parse(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -60,7 +63,7 @@ fn send_request(address: &str, target: &str, bounds: Bounds) -> io::Result<Vec<u
     loop {
         stream.set_read_timeout(Some(time_left()))?;
         let count = stream.read(&mut buffer).map_err(|error| match error.kind() {
-            // What the system calls the end of a time.
+            // Linux reports `EAGAIN` when the read timeout of a socket expires (`socket`(7)).
             io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
             _ => error,
         })?;
@@ -75,11 +78,12 @@ fn send_request(address: &str, target: &str, bounds: Bounds) -> io::Result<Vec<u
     }
 }
 
-/// The addresses of `address`, within `time`: the system's resolver itself takes no limit.
+/// Resolves `address` within `time`. The system's resolver has no timeout that can be set, so the
+/// lookup runs on its own thread.
 fn resolve(address: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
     let (sender, found) = mpsc::channel();
     let address = address.to_owned();
-    // When it is late nobody listens any more, and it ends with the process.
+    // A lookup that takes too long is abandoned. Its thread ends with the process.
     let look_up = move || sender.send(address::resolve(&address));
     thread::Builder::new().name("resolve".into()).spawn(look_up)?;
     found.recv_timeout(time).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -90,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_a_status_and_whatever_comes_behind_its_head() {
+    fn an_answer_has_a_status_and_a_body() {
         let response = parse(b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n{}\r\n\r\n\xff").unwrap();
         assert_eq!((response.status, &response.body[..]), (404, &b"{}\r\n\r\n\xff"[..]));
         for other in ["", "SSH-2.0-x\r\n", "x\r\n\r\n{}", "HTTP/1.1 200 OK\r\nA: b\r\n"] {

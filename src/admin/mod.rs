@@ -1,4 +1,8 @@
-//! What is answered on the TCP port, and what the daemon says of itself.
+//! Administration: the handler of the TCP port, and what the daemon reports about itself.
+//!
+//! In: HTTP requests on the TCP port. Out: health, metrics, the tail, and the service's answers to
+//! requests that the proxy forwards. Telemetry sends counts to the service. The local client is the
+//! other side: other processes use it to ask a running daemon.
 
 pub mod health;
 pub mod local_client;

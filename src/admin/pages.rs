@@ -1,7 +1,8 @@
-//! The daemon's own pages on the TCP port, and what lies behind them.
+//! The handler of the TCP port: answers the daemon's own paths and passes on the others.
 //!
-//! In: requests. Out: `GET /health`, `/ready`, `/metrics` and `/tail`; every other request goes to
-//! the [`Fallback`], if there is one. Runs on the main thread's runtime, beside the flow.
+//! In: requests of the HTTP server. Out: the answers to `GET /health`, `/ready`, `/metrics` and
+//! `/tail`. Every other request goes to the [`Fallback`], if there is one. Bound: [`Requests`] for
+//! the fallback; the daemon's own paths have none, so that they are always answered. Thread: main.
 
 use crate::admin::health::Health;
 use crate::admin::metrics::{self, Metrics};
@@ -19,21 +20,22 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// What answers the requests that the daemon has no page for.
+/// Answers the requests that are not for one of the daemon's own paths.
 pub trait Fallback: Send + Sync {
-    /// Refuses a request for its head's sake, with this answer: then its body is not kept.
+    /// Returns an answer if the request is refused because of its method, path or headers; then its
+    /// body is discarded. Returns `None` if the request is accepted.
     fn refuse(&self, _head: &Parts) -> Option<Response<Bytes>> {
         None
     }
 
-    /// Answers a request.
+    /// Answers a request that was not refused.
     fn answer(
         &self,
         request: Request<Bytes>,
     ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>>;
 }
 
-/// The daemon's own pages, and what lies behind them.
+/// The handler of the TCP port, with the daemon's own paths and the fallback.
 pub struct Pages {
     health: Health,
     metrics: Metrics,
@@ -49,12 +51,14 @@ impl std::fmt::Debug for Pages {
 }
 
 impl Pages {
-    /// Pages of `health` and `metrics`, and `fallback` for everything else.
+    /// Returns a handler that answers with `health` and `metrics`, and passes all other requests to
+    /// `fallback`.
     pub fn new(health: Health, metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
         Self { health, metrics, fallback, tail: None, requests: Requests::default() }
     }
 
-    /// The same pages, with what `tail` has for programs on this host.
+    /// Returns the handler with `/tail`, which gives the segments in `tail` to programs on this
+    /// host.
     #[must_use]
     pub fn with_tail(self, tail: Option<Arc<Tail>>) -> Self {
         Self { tail, ..self }
@@ -74,11 +78,14 @@ impl Pages {
         self.requests.with_body(request, |request| fallback.answer(request)).await
     }
 
-    /// What has come, for `xray tail`: documents may hold secrets, so for nobody else than programs
-    /// on this host. A browser is none: a page could be made to ask by a name of its own.
+    /// Answers `GET /tail` with the received segments, for `xray tail`.
+    ///
+    /// Documents may contain secrets, so only programs on this host get an answer. Requests of
+    /// browsers are refused, because a web page could send them, if it reaches the daemon with a
+    /// host name that resolves to loopback (DNS rebinding).
     async fn tail_answer(&self, head: &Parts, is_local: bool) -> Response<Bytes> {
         let Some(tail) = &self.tail else {
-            let why = "this daemon cannot be followed; Tail: true in its configuration lets it be";
+            let why = "tail is not enabled; set Tail: true in the configuration of the daemon";
             return error_answer(StatusCode::NOT_FOUND, why);
         };
         let host = head.headers.get(HOST).map(|host| Authority::try_from(host.as_bytes()));
@@ -86,11 +93,11 @@ impl Pages {
         let is_browser =
             ["origin", "sec-fetch-site"].iter().any(|it| head.headers.contains_key(*it));
         if head.method != Method::GET || !is_local || !is_for_loopback || is_browser {
-            return error_answer(StatusCode::FORBIDDEN, "only programs on this host may follow");
+            return error_answer(StatusCode::FORBIDDEN, "only programs on this host may use /tail");
         }
         let after = head.uri.query().and_then(|query| query.strip_prefix("after="));
         let Ok(after) = after.map(str::parse).transpose() else {
-            return error_answer(StatusCode::BAD_REQUEST, "after= is the number of a segment");
+            return error_answer(StatusCode::BAD_REQUEST, "after= must be the number of a segment");
         };
         match tail.read(after, WAIT_TIME).await {
             Ok(body) => {
@@ -126,7 +133,8 @@ impl Handler for Pages {
     ) -> Response<Bytes> {
         let path = request.uri().path();
         if path == "/tail" {
-            // It keeps its place in the line: who follows gives way to who asks how the daemon is.
+            // The connection still counts as waiting, so it can be closed for a new connection that
+            // asks for `/health`.
             let (head, _) = request.into_parts();
             return tokio::select! {
                 biased;
@@ -147,7 +155,7 @@ impl Handler for Pages {
             };
         }
         let Some(fallback) = &self.fallback else {
-            let why = "there is no such page; there are GET /health, /ready and /metrics";
+            let why = "unknown path; GET /health, /ready and /metrics are available";
             return error_answer(StatusCode::NOT_FOUND, why);
         };
         match self.requests.admit(slot).await {

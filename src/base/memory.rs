@@ -41,7 +41,7 @@ struct Buffer {
 /// A block of [`CHUNK_BYTES`] of the pool, filled from the front. It returns to its pool when it is
 /// dropped.
 pub struct Chunk {
-    // `None` only while it is being dropped.
+    // `None` only while the chunk is being dropped.
     buffer: Option<Box<Buffer>>,
     pool: Arc<Pool>,
 }

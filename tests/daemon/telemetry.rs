@@ -205,7 +205,7 @@ fn beside(metadata: &Fake, endpoint: &Endpoint, arguments: &[&str]) -> Daemon {
 fn the_instance_metadata_names_the_host() {
     let (endpoint, metadata) = (Endpoint::start(), metadata());
     let daemon = beside(&metadata, &endpoint, &["-l", "debug"]);
-    daemon.wait_for_line("Telemetry names host");
+    daemon.wait_for_line("Telemetry uses host");
     let (log, call) = run_once(&endpoint, daemon);
     assert_eq!(call["EC2InstanceId"], "i-0123456789abcdef0", "{log}");
     assert_eq!(call["Hostname"], "ip-10-0-0-1.ec2.internal", "{log}");

@@ -1,42 +1,45 @@
-//! `xray healthcheck` and `xray verify` ask a daemon for its pages, from a process of their own.
+//! Asks a running daemon for its health, for `xray healthcheck` and `xray verify`.
 //!
-//! In: the address of its TCP port. Out: its answer, in words or as it is. Bound: [`BOUNDS`].
+//! In: the address of the daemon's TCP port, and a path. Out: the answer as a [`Report`] or as
+//! text. Bound: [`BOUNDS`]. Thread: the caller's, in a process other than the daemon's.
 
 use crate::admin::local_client::{Bounds, get};
 use serde_json::Value;
 use std::io;
 use std::time::Duration;
 
-/// Orchestrators give up after 5 s, and then nobody sees why; a longer answer is not the daemon's.
+/// The bounds of a request. Orchestrators kill a health check after 5 s, so it must print its
+/// reason before then. An answer of a daemon to `/health` or `/ready` is shorter than 64 KiB.
 const BOUNDS: Bounds = Bounds { time: Duration::from_millis(4_500), answer_bytes: 64 * 1024 };
 
-/// Why the daemon is not well, as far as can be seen from here
+/// The daemon is not healthy, or did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// Nobody listens, or it does not answer
+    /// The address cannot be reached, or there is no answer in time.
     #[error("no answer on TCP {address}: {source}. Give the daemon's address with -t or -c")]
     Unreachable {
-        /// As configured.
+        /// Configured address.
         address: String,
-        /// What the system says.
+        /// Error of the system.
         source: io::Error,
     },
-    /// Something else has the port
-    #[error("what answers on TCP {address} is not the X-Ray daemon")]
+    /// Another program uses the port.
+    #[error("the program that answers on TCP {address} is not the X-Ray daemon")]
     NotXrayd {
-        /// As configured.
+        /// Configured address.
         address: String,
     },
-    /// The daemon says that it is not well
+    /// The daemon reports that it is not healthy or not ready.
     #[error("{0}")]
     Unhealthy(String),
 }
 
-/// Asks the daemon that listens on `address`, `HOST:PORT`, for `page`; says what it is in a word.
+/// Asks the daemon that listens on `address` (`HOST:PORT`) for `path`, and returns its status in
+/// one word, for example `alive`.
 ///
 /// # Errors
 ///
-/// When it is not well, or does not answer.
+/// Returns an error if the daemon reports a problem or does not answer.
 pub fn ask(address: &str, path: &str) -> Result<String, HealthError> {
     let Report { is_ok, status, reasons, .. } = report(address, path)?;
     match is_ok {
@@ -45,24 +48,25 @@ pub fn ask(address: &str, path: &str) -> Result<String, HealthError> {
     }
 }
 
-/// What a daemon says of itself.
+/// The answer of a daemon to `/health` or `/ready`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Whether there is nothing to complain of.
+    /// Whether the daemon reports no problem.
     pub is_ok: bool,
-    /// In a word.
+    /// Status in one word: `alive`, `wedged`, `ready` or `not_ready`.
     pub status: String,
-    /// The daemon's version, where the page has it.
+    /// Version of the daemon; only `/health` has it.
     pub version: Option<String>,
-    /// What there is to complain of, each in words.
+    /// Problems, each as a text.
     pub reasons: Vec<String>,
 }
 
-/// The report on `page` of the daemon that listens on `address`.
+/// Asks the daemon that listens on `address` for `path` (`/health` or `/ready`), and returns its
+/// report.
 ///
 /// # Errors
 ///
-/// When there is no daemon that answers.
+/// Returns an error if no daemon answers.
 pub fn report(address: &str, path: &str) -> Result<Report, HealthError> {
     let (is_ok, body) = fetch(address, path)?;
     let not_xrayd = || HealthError::NotXrayd { address: address.to_owned() };
@@ -82,11 +86,12 @@ pub fn report(address: &str, path: &str) -> Result<Report, HealthError> {
     Ok(Report { is_ok, status, version, reasons })
 }
 
-/// The body of a page of the daemon that listens on `address`, and whether its status is 200.
+/// Asks the daemon that listens on `address` for `path`. Returns whether the status is 200, and the
+/// body.
 ///
 /// # Errors
 ///
-/// When nobody answers in HTTP.
+/// Returns an error if there is no HTTP answer.
 pub fn fetch(address: &str, path: &str) -> Result<(bool, String), HealthError> {
     let address = || address.to_owned();
     let answer = get(&address(), path, BOUNDS).map_err(|source| match source.kind() {
@@ -103,7 +108,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// Asks a server that says `answer` whatever it is asked.
+    /// Asks a server that sends `answer` to every request.
     fn ask_server(answer: &'static str) -> Result<String, HealthError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -118,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_told_in_words() {
+    fn the_answer_is_returned_as_text() {
         let alive = ask_server("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"status\":\"alive\"}");
         assert_eq!(alive.unwrap(), "alive");
         let stalled = ask_server(
@@ -130,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_else_has_the_port_is_not_taken_for_the_daemon() {
+    fn another_program_on_the_port_is_not_taken_for_the_daemon() {
         for answer in ["", "SSH-2.0-x\r\n", "HTTP/1.1 200 OK\r\n\r\nhello", "x\r\n\r\n{}"] {
             let error = ask_server(answer).unwrap_err();
             assert!(matches!(error, HealthError::NotXrayd { .. }), "{answer:?}: {error}");
@@ -138,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_the_flags_that_help_are_named() {
+    fn an_unreachable_address_is_an_error_that_names_the_flags() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);

@@ -1,14 +1,16 @@
-//! Whether the daemon lives, and whether it delivers.
+//! Liveness (`/health`) and readiness (`/ready`) of the daemon.
 //!
-//! In: a question, of an orchestrator or an operator. Out: [`Health::faults`], which are empty
-//! while receivers and sender thread make progress, whatever the service does: an outage must never
-//! make anybody kill a daemon and what it holds. And [`Health::conditions`], which say what keeps
-//! it from delivering. Nothing is looked at unless somebody asks, so an idle daemon stays idle.
-//! Bound: [`STALL_TIMEOUT`] for an answer. Runs on the main thread.
+//! In: a request of an orchestrator or an operator. Out: [`Health::faults`] lists the threads that
+//! make no progress; [`Health::conditions`] lists what keeps segments from being delivered. Bound:
+//! [`STALL_TIMEOUT`] for an answer. Thread: main. Checks run only on request, so an idle daemon
+//! stays idle.
 //!
-//! A receiver has no way to say that it is well while it sleeps for want of datagrams, and needs
-//! none: one that leaves datagrams in the kernel's queue and takes nothing is wedged. The upload
-//! thread is asked to count what it holds, and answers between any two steps.
+//! An outage of the service does not affect liveness: an orchestrator would kill the daemon and
+//! lose the segments that it holds.
+//!
+//! A receiver is stalled if its socket's queue has datagrams and it takes none; an idle receiver
+//! sleeps and is healthy. The sender's thread is asked to count what it holds, and answers between
+//! two steps of its loop.
 
 pub mod ask;
 
@@ -20,13 +22,14 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// A thread that has made no progress for so long is wedged. Whoever asks waits for 5 s at least.
+/// A thread without progress for this time is stalled. Clients of `/health` usually wait for at
+/// least 5 s, so the answer comes in time.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often a receiver with datagrams in its queue is looked at.
+/// Interval between two checks of a receiver with datagrams in its queue.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks at the daemon's threads when asked.
+/// Checks the daemon's threads and conditions on request.
 #[derive(Debug, Clone)]
 pub struct Health {
     account: Arc<Account>,
@@ -34,12 +37,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Looks after the receivers of `sockets`, in their order in `account`, and the sender thread.
+    /// Returns a check of the sender's thread and of the receivers of `sockets`, which are in the
+    /// same order as in `account`.
     pub fn new(account: Arc<Account>, sockets: Vec<Weak<ReceiveSocket>>) -> Self {
         Self { account, sockets }
     }
 
-    /// The threads that make no progress; none of a daemon that lives.
+    /// Returns a text for each thread that makes no progress. The list of a live daemon is empty.
     pub async fn faults(&self) -> Vec<String> {
         let receivers = (0..self.sockets.len()).map(|index| (index, self.taken_count(index)));
         let (mut faults, is_sender_stalled) =
@@ -53,8 +57,8 @@ impl Health {
         faults
     }
 
-    /// Of `receivers`, each with what it has taken so far, those that leave datagrams where they
-    /// are.
+    /// Returns a text for each of `receivers` that takes no datagram although its queue has some. A
+    /// receiver is given by its index and its count of datagrams so far.
     async fn stalled_receivers(&self, mut receivers: Vec<(usize, u64)>) -> Vec<String> {
         let deadline = Instant::now() + STALL_TIMEOUT;
         loop {
@@ -86,7 +90,8 @@ impl Health {
     async fn is_sender_stalled(&self) -> bool {
         tokio::time::timeout(STALL_TIMEOUT, async {
             while self.account.held().await.is_none() {
-                // At once where the thread has ended: then this goes on to the end of patience.
+                // If the thread has ended, `held` returns `None` immediately, and this loop runs
+                // until the timeout.
                 tokio::time::sleep(CHECK_INTERVAL).await;
             }
         })
@@ -94,12 +99,12 @@ impl Health {
         .is_err()
     }
 
-    /// What keeps the daemon from delivering.
+    /// Returns the conditions that keep segments from being delivered.
     pub fn conditions(&self) -> Vec<ActiveCondition> {
         self.account.conditions.active()
     }
 
-    /// The answer to `GET /health`.
+    /// Returns the answer to `GET /health`: status 200, or 503 with the stalled threads.
     pub async fn live(&self) -> (StatusCode, Value) {
         let faults = self.faults().await;
         let version = env!("CARGO_PKG_VERSION");
@@ -112,7 +117,7 @@ impl Health {
         }
     }
 
-    /// The answer to `GET /ready`.
+    /// Returns the answer to `GET /ready`: status 200, or 503 with the active conditions.
     pub fn ready(&self) -> (StatusCode, Value) {
         let conditions = self.conditions();
         let reasons: Vec<Value> = conditions
@@ -130,7 +135,7 @@ impl Health {
         }
     }
 
-    /// Whether a condition lasts, for the metrics.
+    /// Returns whether a condition is active, for the metrics.
     pub fn has(&self, condition: Condition) -> bool {
         self.account.conditions.has(condition)
     }
@@ -143,7 +148,7 @@ mod tests {
     use crate::pipeline::receive::{Binding, Receiver, SocketGroup};
     use std::net::UdpSocket;
 
-    /// A daemon of one receiver, of which no thread runs.
+    /// Returns the health of a daemon with one receiver, without any running thread.
     fn health() -> (Health, Arc<Account>, (Vec<Receiver>, UdpSocket)) {
         let account = Arc::new(Account::new(1));
         let binding = Binding { socket_count: 1, queue_bytes: 100_000, share_port: false };
@@ -157,20 +162,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receiver_that_takes_nothing_is_wedged_only_when_there_is_something_to_take() {
+    async fn a_receiver_that_takes_nothing_is_stalled_only_if_there_is_a_datagram() {
         let (health, account, (_receivers, sender)) = health();
         let receivers = || vec![(0, health.taken_count(0))];
         assert!(health.stalled_receivers(receivers()).await.is_empty());
         sender.send(b"x").unwrap();
         let before = receivers();
         account.receivers[0].datagrams.add(1);
-        assert!(health.stalled_receivers(before).await.is_empty(), "it has taken one meanwhile");
+        assert!(health.stalled_receivers(before).await.is_empty(), "it has taken a datagram");
         let faults = health.stalled_receivers(receivers()).await;
         assert!(faults[0].starts_with("receiver 0 has left "), "{faults:?}");
     }
 
     #[tokio::test]
-    async fn an_upload_thread_that_answers_late_lives_and_one_that_is_gone_does_not() {
+    async fn a_sender_that_answers_late_is_alive_and_one_that_has_ended_is_not() {
         let (health, account, _sender) = health();
         let mut queries = account.occupancy_queries();
         let (is_stalled, ()) = tokio::join!(health.is_sender_stalled(), async {
@@ -184,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_it_from_delivering_is_told_with_its_age() {
+    fn an_active_condition_is_reported_with_its_age() {
         let (health, account, _sender) = health();
         assert_eq!(health.ready(), (StatusCode::OK, json!({"status": "ready", "reasons": []})));
         account.conditions.begin(Condition::NoCredentials, "none");

@@ -1,4 +1,7 @@
-//! Every metric with its name, its help and where its value is.
+//! The list of all metrics: name, help text, and source of the value.
+//!
+//! In: the counters and a [`Snapshot`]. Out: descriptors and values for prometheus-client. Thread:
+//! main.
 
 use super::{MetricSources, Snapshot};
 use crate::base::account::{
@@ -17,14 +20,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What is shown, and what was asked for it.
+/// Encodes all metrics of one request.
 #[derive(Debug)]
 pub(super) struct SnapshotCollector {
     pub sources: Arc<MetricSources>,
     pub snapshot: Snapshot,
 }
 
-/// A counter's name, what it counts, and where it is.
+/// A counter: name, help text, and function that finds it in the account.
 type CounterOf = (&'static str, &'static str, fn(&Account) -> &Counter);
 
 const COUNTERS: &[CounterOf] = &[
@@ -53,33 +56,37 @@ const COUNTERS: &[CounterOf] = &[
     ),
     (
         "receive_buffers_exhausted",
-        "Times that a receiver had no buffer for a datagram, which the kernel kept",
+        "Times that a receiver had no buffer; the datagram stayed in the kernel's queue",
         |account| &account.receive_buffers_exhausted,
     ),
     ("requests_sent", "Requests that the service accepted", |account| &account.requests_sent),
-    ("requests_retried", "Requests that failed and go again", |account| &account.requests_retried),
+    ("requests_retried", "Requests that failed and are retried", |account| {
+        &account.requests_retried
+    }),
     ("requests_throttled", "Requests that were throttled", |account| &account.requests_throttled),
-    ("requests_refused", "Requests that were refused for their documents' sake", |account| {
+    ("requests_refused", "Requests that were refused because of a document", |account| {
         &account.requests_refused
     }),
     (
         "answers_not_x_ray",
-        "Answers of success that were not the service's: another server has answered in its place",
+        "Answers with a success status that came from another server than X-Ray",
         |account| &account.answers_not_x_ray,
     ),
     (
         "answers_unreadable",
-        "Answers of success that did not say of all documents whether they were processed",
+        "Answers with a success status whose list of unprocessed documents could not be read",
         |account| &account.answers_unreadable,
     ),
-    ("answers_too_large", "Answers to uploads that were longer than is read", |account| {
+    ("answers_too_large", "Answers to uploads that were longer than the limit", |account| {
         &account.answers_too_large
     }),
-    ("spool_errors", "Work of the spool that failed", |account| &account.spool.errors),
-    ("spool_damaged_records", "Pieces of the spool that were torn off or changed", |account| {
+    ("spool_errors", "Spool jobs that failed", |account| &account.spool.errors),
+    ("spool_damaged_records", "Damaged records of the spool", |account| {
         &account.spool.damaged_records
     }),
-    ("spool_damaged_bytes", "The bytes of those", |account| &account.spool.damaged_bytes),
+    ("spool_damaged_bytes", "Bytes of damaged records of the spool", |account| {
+        &account.spool.damaged_bytes
+    }),
 ];
 
 impl SnapshotCollector {
@@ -110,8 +117,8 @@ impl SnapshotCollector {
         let spool = &sources.account.spool;
         let is_ready = !snapshot.conditions.contains(&true);
         for (name, help, value) in [
-            ("alive", "Whether all threads make progress", u64::from(snapshot.is_alive)),
-            ("ready", "Whether nothing keeps segments from being sent", u64::from(is_ready)),
+            ("alive", "1 if all threads make progress", u64::from(snapshot.is_alive)),
+            ("ready", "1 if no condition keeps segments from being sent", u64::from(is_ready)),
             ("memory_used_bytes", "Memory that segments take up", chunk_bytes(sources.pool.used())),
             (
                 "memory_limit_bytes",
@@ -120,7 +127,7 @@ impl SnapshotCollector {
             ),
             (
                 "socket_queues_limit_bytes",
-                "What the kernel granted as queues, its own overhead included",
+                "Size of all socket queues together, with the kernel's overhead",
                 snapshot.queues_limit_bytes,
             ),
             (
@@ -130,30 +137,31 @@ impl SnapshotCollector {
             ),
             (
                 "spool_segments",
-                "Segments in the spool, as far as they were counted",
+                "Segments in the spool that are known",
                 spool.segment_count.load(Ordering::Relaxed),
             ),
             (
                 "spool_oldest_age_seconds",
-                "Seconds since the segment was received that has been in the spool for longest",
+                "Age in seconds of the oldest segment in the spool",
                 spool.oldest_age(sources.account.clock.now()).as_secs(),
             ),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        let help = "Documents a second that are sent at most since the service throttles; 0: any";
+        let help = "Rate limit in documents a second while the service throttles; 0: no limit";
         let descriptor =
             encoder.encode_descriptor("upload_rate_limit", help, None, MetricType::Gauge)?;
         ConstGauge::new(sources.account.rate_limit()).encode(descriptor)?;
         let conditions = Condition::ALL.map(|condition| {
             (condition.code(), u64::from(snapshot.conditions[condition as usize]))
         });
-        let help = "Whether this keeps segments from being sent, as GET /ready has it";
+        let help = "1 while this condition keeps segments from being sent, as in GET /ready";
         encode_family(encoder, ("trouble", "code"), help, &conditions)
     }
 
-    /// What is held, by who holds it; without what the sender thread has not said.
+    /// Encodes the memory by holder. The values of the sender's thread are left out if it has not
+    /// answered.
     fn encode_holders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Self { sources, snapshot } = self;
         let mut holders = vec![
@@ -168,7 +176,7 @@ impl SnapshotCollector {
                 ("in_flight", held.in_flight_bytes as u64),
                 ("spool", held.spool_bytes as u64),
             ]);
-            let help = "Segments in rings, batches and calls, counted one by one";
+            let help = "Segments in rings, batches and calls";
             let gauge = ConstGauge::new(held.segment_count as u64);
             let kind = MetricType::Gauge;
             gauge.encode(encoder.encode_descriptor("segments_held", help, None, kind)?)?;
@@ -176,10 +184,10 @@ impl SnapshotCollector {
                 ("waiting", held.waiting_batch_count as u64),
                 ("in_flight", held.in_flight_batch_count as u64),
             ];
-            let help = "Batches that wait for an attempt, or for its answer";
+            let help = "Batches that wait for a call, or are in one";
             encode_family(encoder, ("batches_held", "state"), help, &states)?;
         }
-        let help = "Memory by who holds it; what holds segments, counted chunk by chunk";
+        let help = "Memory by holder";
         encode_family(encoder, ("memory_holder_bytes", "holder"), help, &holders)
     }
 
@@ -208,19 +216,19 @@ impl Collector for SnapshotCollector {
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         let rejected = RejectReason::ALL.map(|reason| (reason.label(), account.rejected(reason)));
-        let help = "Segments turned down for their own sake, by the daemon or by the service";
+        let help = "Segments rejected by the daemon or by the service";
         encode_labels(&mut encoder, ("segments_rejected", "reason"), help, &rejected)?;
         let dropped = DropReason::ALL.map(|reason| (reason.label(), account.dropped(reason)));
-        let help = "Good segments given up for want of memory, disk, time or the service itself";
+        let help = "Good segments that were dropped, by reason";
         encode_labels(&mut encoder, ("segments_dropped", "reason"), help, &dropped)?;
         let proxy = &account.proxy;
         let outcomes =
             [("answered", &proxy.answered), ("refused", &proxy.refused), ("failed", &proxy.failed)];
-        let help = "Requests of clients to the service, by what became of them";
+        let help = "Requests of clients to the signing proxy, by outcome";
         encode_labels(&mut encoder, ("proxy_requests", "outcome"), help, &outcomes)?;
         let failures =
             RequestFailure::ALL.map(|kind| (kind.label(), account.request_failures(kind)));
-        let help = "Requests that got no answer of success, by what came instead";
+        let help = "Failed uploads, by kind of failure";
         encode_labels(&mut encoder, ("request_failures", "kind"), help, &failures)?;
         encode_panics(&mut encoder)?;
         self.encode_receivers(&mut encoder)?;
@@ -235,7 +243,7 @@ fn chunk_bytes(chunk_count: usize) -> u64 {
 }
 
 fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let help = "Panics, by the thread that met them; each is a fault in the program";
+    let help = "Panics, by thread; each is a fault in the program";
     let mut family = encoder.encode_descriptor("panics", help, None, MetricType::Counter)?;
     for thread in Thread::ALL {
         let labels = [("thread", thread.label())];
@@ -244,7 +252,8 @@ fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Every label has its line from the start, so that an alarm on it has a zero to start from.
+/// Encodes a counter with one line for each label, including those with the value zero, so that an
+/// alert on the increase of a counter also sees its first increase.
 fn encode_labels(
     encoder: &mut DescriptorEncoder<'_>,
     (name, label_name): (&str, &'static str),
@@ -259,7 +268,7 @@ fn encode_labels(
     Ok(())
 }
 
-/// A gauge with a line for each label.
+/// Encodes a gauge with one line for each label.
 fn encode_family(
     encoder: &mut DescriptorEncoder<'_>,
     (name, label_name): (&str, &'static str),

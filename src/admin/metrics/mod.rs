@@ -1,8 +1,9 @@
-//! The account as Prometheus reads it (`GET /metrics`).
+//! The metrics for Prometheus (`GET /metrics`).
 //!
-//! In: the account, the pool, the sockets and the health, looked at when somebody asks. Out:
-//! OpenMetrics text, encoded by prometheus-client. A scrape costs the flow a question to the upload
-//! thread, and nothing else. Bound: the patience of the questions. Runs on the main thread.
+//! In: the account, the pool, the sockets and the health, read when there is a request. Out: text
+//! in OpenMetrics format, encoded by prometheus-client. Bound: the timeouts of [`Account::held`]
+//! and of [`Health::faults`]. Thread: main. A request costs the pipeline two occupancy queries to
+//! the sender's thread.
 
 mod encode;
 
@@ -17,49 +18,50 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::{Arc, Weak};
 
-/// What [`Metrics::text`] is, for the answer's header.
+/// Value of `Content-Type` for [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the metrics are of.
+/// The parts of the daemon from which the metrics are read.
 #[derive(Debug)]
 pub struct MetricSources {
-    /// Where everything is counted.
+    /// All counters.
     pub account: Arc<Account>,
-    /// The memory for segments.
+    /// The pool of memory for segments.
     pub pool: Arc<Pool>,
-    /// Whether it lives, and what keeps it from delivering.
+    /// Liveness and readiness.
     pub health: Health,
-    /// The receivers' sockets.
+    /// Sockets of the receivers.
     pub sockets: Vec<Weak<ReceiveSocket>>,
-    /// The name of the receive backend in force.
+    /// Name of the receive backend in use.
     pub receive_backend: &'static str,
-    /// Memory of the receive slots, of all receivers together.
+    /// Memory of the receive buffers of all receivers together, in bytes.
     pub receive_slots_bytes: usize,
 }
 
-/// What can only be asked for.
+/// The values that are gathered anew for each request.
 #[derive(Debug)]
 struct Snapshot {
-    /// Nothing where nobody can tell.
+    /// Occupancy; `None` if the sender has not answered.
     held: Option<Held>,
     is_alive: bool,
     conditions: [bool; Condition::ALL.len()],
-    /// In the sockets' queues, and the most that fits into them, as the kernel counts.
+    /// Bytes in the sockets' queues, and the limit of all queues together, as the kernel counts
+    /// them.
     queued_bytes: u64,
     queues_limit_bytes: u64,
 }
 
-/// Everything that `GET /metrics` shows.
+/// The metrics of a daemon.
 #[derive(Debug)]
 pub struct Metrics(Arc<MetricSources>);
 
 impl Metrics {
-    /// Shows `sources`.
+    /// Returns the metrics of `sources`.
     pub fn new(sources: MetricSources) -> Self {
         Self(Arc::new(sources))
     }
 
-    /// The metrics in OpenMetrics text format.
+    /// Gathers all values and returns them as OpenMetrics text.
     pub async fn text(&self) -> String {
         let sources = Arc::clone(&self.0);
         let (held, faults) = tokio::join!(sources.account.held(), sources.health.faults());
@@ -108,7 +110,7 @@ mod tests {
         })
     }
 
-    /// The metrics of an account whose sender thread holds this.
+    /// Returns the metrics while a sender answers each query with `held`.
     async fn text(metrics: &Metrics, held: Held) -> String {
         let mut queries = metrics.0.account.occupancy_queries();
         let answers = async {
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_is_asked_for_and_left_out_where_nobody_knows() {
+    async fn occupancy_is_shown_only_if_the_sender_answers() {
         let metrics = metrics(&Arc::new(Account::new(0)));
         let unknown = metrics.text().await;
         assert!(!unknown.contains("xray_segments_held"), "{unknown}");
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_lies_in_the_sockets_is_asked_of_the_kernel() {
+    async fn the_size_of_the_socket_queues_comes_from_the_kernel() {
         let binding = Binding { socket_count: 2, queue_bytes: 64 * 1024, share_port: false };
         let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn troubles_are_shown_each_and_together() {
+    async fn conditions_are_shown_one_by_one_and_together() {
         let account = Arc::new(Account::new(0));
         let metrics = metrics(&account);
         account.conditions.begin(Condition::SpoolFull, "full");

@@ -1,7 +1,8 @@
-//! Which headers go on: of a client's request to the service, and of the answer to the client.
+//! Selects the headers that the proxy forwards, from the client to the service and back.
 //!
-//! Hop-by-hop headers end here, because whatever is removed after the signature would make it
-//! invalid (RFC 9110, section 7.6.1). Pure code.
+//! In: the headers of a request or of an answer. Out: the headers to forward. Hop-by-hop headers
+//! are removed (RFC 9110, section 7.6.1), and before the request is signed: removing a signed
+//! header later would make the signature invalid. Thread: any; the functions are pure.
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE,
@@ -9,7 +10,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName};
 
-/// Meant for this connection alone, with or without `Connection` naming them.
+/// Hop-by-hop headers. They are removed even if `Connection` does not name them.
 pub(super) const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -22,8 +23,8 @@ pub(super) const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Of a request: what a client has signed with, which is nothing to us, and what is made anew for
-/// the next connection. `Expect` is settled, since the body is there.
+/// Headers of a request that are removed: those of the client's own signature, and those that are
+/// set anew for the request to the service. `Expect` has been handled, since the body is complete.
 pub(super) const REPLACED: [HeaderName; 8] = [
     AUTHORIZATION,
     HeaderName::from_static("x-amz-date"),
@@ -35,7 +36,7 @@ pub(super) const REPLACED: [HeaderName; 8] = [
     HeaderName::from_static("x-forwarded-for"),
 ];
 
-/// The headers of a client's request that are signed and sent.
+/// Returns the headers of a client's request to send to the service.
 pub(super) fn for_service(mut headers: HeaderMap) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     for name in &REPLACED {
@@ -44,8 +45,8 @@ pub(super) fn for_service(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// The headers of the service's answer that the client gets. Content-Length stays where the answer
-/// has no body to measure, that to HEAD.
+/// Returns the headers of the service's answer to send to the client. `Content-Length` is removed,
+/// because hyper sets it from the body; it is kept for HEAD, whose answer has no body.
 pub(super) fn for_client(mut headers: HeaderMap, is_head: bool) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     if !is_head {

@@ -1,19 +1,20 @@
-//! The way of SDKs to the service: their requests to the TCP port, signed with the daemon's
+//! The signing proxy: sends requests of clients to the service, signed with the daemon's
 //! credentials.
 //!
-//! In: requests with their bodies, from `http_server`. Out: the service's answers, whatever they
-//! say, or an answer of the daemon's own that says why there is none. SDKs ask for sampling rules
-//! and targets in this way; `POST /v1/traces` is the service's OTLP endpoint.
+//! In: requests with their bodies, from `http_server`. Out: the service's answers with any status,
+//! or an answer of the daemon that says why there is none. SDKs get sampling rules and targets in
+//! this way; `POST /v1/traces` is the service's OTLP endpoint.
 //!
 //! ```text
-//!  request ──► paths ──► place ──► credentials ──► headers, signature ──► service
+//!  request ──► paths ──► permit ─► credentials ──► headers, signature ──► service
 //!                │         │            │                                   │
 //!               403       503          502                              502, 504
 //! ```
 //!
-//! Bounds: paths, requests at a time ([`REQUEST_COUNT_MAX`], those for sampling apart from others),
-//! one time for all of it. Nothing is sent without a signature. Runs on the main thread's runtime,
-//! with connections of its own.
+//! Bound: the allowed paths, [`REQUEST_COUNT_MAX`] sampling requests and as many other requests at
+//! a time, and one timeout for the whole request. When full: a request waits for half of its
+//! timeout, then it is answered with status 503. Thread: main. Requests are never sent without a
+//! signature. The proxy does not share connections with uploads.
 
 mod headers;
 mod paths;
@@ -38,29 +39,30 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
-/// Requests on their way to the service at a time at most; so many for sampling, and so many
-/// others. More wait, for half of the time that a request has: the service gets the other half.
+/// Number of sampling requests at a time, and number of other requests at a time. Further requests
+/// wait for up to half of their timeout; the other half is left for the service.
 const REQUEST_COUNT_MAX: usize = 32;
 
-/// How long a request waits for region and credentials, which a daemon that has just started is
-/// about to find. Some SDKs give up after two seconds.
+/// How long a request waits for region and credentials, which a daemon finds shortly after its
+/// start. Some SDKs have a timeout of two seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A longer target is refused: the endpoint's own path goes in front of it, and an address has a
-/// limit of 64 kB.
+/// Longest target of a request (path and query), in bytes. The path of the endpoint is put in front
+/// of it, and the `http` crate limits the whole to 64 kB.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
 
-/// A client's call may ask for more than an upload is answered with: traces, rules.
+/// Longest answer, in bytes. Answers to clients, for example with sampling rules or traces, are
+/// longer than answers to uploads.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Credentials that the service denies are asked for again this often at most: a client may call
-/// what they were never meant for.
+/// Shortest time between two renewals of credentials that the service denies. A client can send
+/// requests for which the credentials never had a permission.
 const RENEW_PAUSE: Duration = Duration::from_secs(30);
 
 static REFUSED: LogLimit = LogLimit::new();
 static FAILED: LogLimit = LogLimit::new();
 
-/// Passes requests on.
+/// The signing proxy. It is the [`Fallback`] of the TCP port.
 #[derive(Debug)]
 pub struct Proxy {
     paths: AllowedPaths,
@@ -72,28 +74,28 @@ pub struct Proxy {
     account: Arc<Account>,
 }
 
-/// Why there is no answer of the service.
+/// The request has no answer of the service.
 #[derive(Debug, thiserror::Error)]
 enum ProxyError {
-    /// All permits are taken
-    #[error("too many requests are on their way to the service already; try again")]
+    /// All permits are taken.
+    #[error("too many requests to the service are in progress; try again later")]
     Busy,
-    /// The region is not known yet
-    #[error("the daemon has not found its region yet; give one with -n or AWS_REGION")]
+    /// The region is not known yet.
+    #[error("the daemon has not found its region yet; set it with -n or AWS_REGION")]
     NoRegion,
-    /// There is nobody to sign as
+    /// There are no credentials.
     #[error(
         "the daemon has no credentials to sign the request with; give it a role or keys, its log \
-         says which sources were tried"
+         lists the sources that were tried"
     )]
     NoCredentials,
-    /// There is no signature
+    /// The request cannot be signed.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// There is no complete answer
+    /// The service did not answer completely.
     #[error("the service cannot be reached: {0}")]
     Service(#[from] RequestError),
-    /// The time is over
+    /// The timeout is over; the value is in seconds.
     #[error("no answer of the service within {0} s (ProxyServer.TimeoutSeconds)")]
     Timeout(u64),
 }
@@ -111,8 +113,9 @@ impl ProxyError {
 }
 
 impl Proxy {
-    /// Passes on what goes to the usual paths and to `more_paths`, within `timeout`, and counts
-    /// into `account`. There is nobody to pass it on to until [`set_route`](Self::set_route).
+    /// Returns a proxy that forwards requests to the default paths and to `more_paths`, each within
+    /// `timeout`, and counts into `account`. Requests fail until [`set_route`](Self::set_route) is
+    /// called.
     pub fn new(more_paths: &[String], timeout: Duration, account: Arc<Account>) -> Self {
         Self {
             paths: AllowedPaths::new(more_paths),
@@ -125,7 +128,7 @@ impl Proxy {
         }
     }
 
-    /// Sends by `route` from now on.
+    /// Sets the route to the service.
     pub fn set_route(&self, route: Route) {
         self.route.send_replace(Some(Arc::new(route)));
     }
@@ -176,7 +179,7 @@ impl Proxy {
         Ok(response)
     }
 
-    /// Whom to send to, and as whom; waits a little while one of them is missing.
+    /// Returns the route and the credentials. Waits up to [`READY_TIMEOUT`] if they are missing.
     async fn wait_until_ready(&self) -> Result<(Arc<Route>, Credentials), ProxyError> {
         let timeout = tokio::time::sleep(READY_TIMEOUT);
         tokio::pin!(timeout);
@@ -199,9 +202,9 @@ impl Proxy {
         }
     }
 
-    /// Looks into an answer that is no success: whether the service's clock is followed from now
-    /// on, so that the same request may be accepted. What the service says of the credentials has
-    /// them renewed.
+    /// Evaluates an answer without a success status. Returns `true` if the signer now uses the
+    /// service's time; the same request can then succeed. If the service denies the credentials or
+    /// says that they have expired, they are renewed.
     fn is_clock_corrected(&self, route: &Route, answer: &Answer, signed_at: SystemTime) -> bool {
         if answer.status.is_success() {
             return false;
@@ -230,7 +233,7 @@ impl Proxy {
     }
 }
 
-/// Signs and sends a request; also returns the time that it was signed with.
+/// Signs and sends a request. Returns the answer, and the time of the signature.
 async fn send(
     route: &Route,
     credentials: &Credentials,
@@ -253,14 +256,15 @@ async fn send(
 impl Fallback for Proxy {
     fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
         let (status, why) = if head.headers.contains_key(ORIGIN) {
-            // A page in a browser on this host must not borrow its credentials.
-            (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not passed on".to_owned())
+            // A web page in a browser on this host must not use the daemon's credentials.
+            (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not forwarded".to_owned())
         } else if !self.paths.allows(head.uri.path()) {
-            let why = "the daemon does not pass this path on; ProxyServer.AllowedPaths in cfg.yaml \
+            let why = "the daemon does not forward this path; ProxyServer.AllowedPaths in cfg.yaml \
                        allows more paths";
             (StatusCode::FORBIDDEN, why.to_owned())
         } else if head.uri.path_and_query().map_or(0, |it| it.as_str().len()) > TARGET_BYTES_MAX {
-            (StatusCode::URI_TOO_LONG, format!("the target is longer than {TARGET_BYTES_MAX}"))
+            let why = format!("the target is longer than {TARGET_BYTES_MAX} bytes");
+            (StatusCode::URI_TOO_LONG, why)
         } else {
             return None;
         };
@@ -277,7 +281,8 @@ impl Fallback for Proxy {
     }
 }
 
-/// A request for the log: without its query, which may hold what is no log's business.
+/// Returns the method and the path of a request for the log. The query is left out, because it may
+/// contain private data.
 fn describe(head: &Parts) -> String {
     let path: String = head.uri.path().chars().take(100).collect();
     format!("{} {path:?}", head.method)

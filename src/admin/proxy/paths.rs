@@ -1,16 +1,19 @@
-//! Which paths clients may call. Pure code.
+//! The paths that clients may call through the signing proxy.
 //!
-//! Whoever reaches the TCP port borrows the host's credentials, so the paths are those that a
-//! daemon's policy (`AWSXRayDaemonWriteAccess`) is for, and what the operator adds.
+//! In: the path of a request. Out: whether it is allowed. Thread: any; the functions are pure.
+//!
+//! Every client of the TCP port uses the credentials of the daemon. Therefore only the paths for
+//! which the policy of a daemon (`AWSXRayDaemonWriteAccess`) is meant are allowed, and those that
+//! the operator adds.
 
-/// The calls that SDKs make for sampling; they have places of their own.
+/// Paths of the sampling calls of SDKs. They do not share their permits with other paths.
 const SAMPLING: [&str; 3] =
     ["/GetSamplingRules", "/SamplingTargets", "/SamplingStatisticSummaries"];
 
-/// The others, the last of them for OpenTelemetry (OTLP over HTTP).
+/// Other allowed paths. The last one is for OpenTelemetry (OTLP over HTTP).
 const OTHERS: [&str; 3] = ["/TraceSegments", "/TelemetryRecords", "/v1/traces"];
 
-/// Stands for every path.
+/// An entry that allows every path.
 const ANY: &str = "*";
 
 /// The paths that clients may call.
@@ -20,13 +23,14 @@ pub(super) struct AllowedPaths {
 }
 
 impl AllowedPaths {
-    /// The usual ones and `more`.
+    /// Returns the default paths and `more`.
     pub(super) fn new(more: &[String]) -> Self {
         Self { more: more.to_vec() }
     }
 
-    /// Whether a path is one of them, byte for byte: nothing is decoded and no dot is followed, so
-    /// what the service could take for another path is none of them.
+    /// Returns whether a path is allowed. Paths are compared byte by byte, without decoding and
+    /// without resolving dots. So a path that the service could interpret as another one is not
+    /// allowed.
     pub(super) fn allows(&self, path: &str) -> bool {
         path.starts_with('/')
             && (SAMPLING.contains(&path)
@@ -35,7 +39,7 @@ impl AllowedPaths {
     }
 }
 
-/// Whether it is a call for sampling.
+/// Returns whether a path is that of a sampling call.
 pub(super) fn is_sampling(path: &str) -> bool {
     SAMPLING.contains(&path)
 }
@@ -45,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_paths_are_allowed_and_nothing_that_only_looks_like_them() {
+    fn the_default_paths_are_allowed_and_similar_ones_are_not() {
         let paths = AllowedPaths::new(&[]);
         for path in SAMPLING.iter().chain(&OTHERS) {
             assert!(paths.allows(path), "{path}");

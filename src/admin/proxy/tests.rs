@@ -1,4 +1,4 @@
-//! What must hold for whatever a client sends.
+//! Properties of the proxy for generated requests of clients.
 
 use super::headers::{HOP_BY_HOP, REPLACED, for_client, for_service};
 use crate::aws::Signer;
@@ -15,7 +15,7 @@ use proptest::sample::select;
 use std::time::SystemTime;
 use xrayd_sandbox::endpoint::verify;
 
-/// Names of all kinds: those that end here, those that are replaced, those that go on.
+/// Generates header names: hop-by-hop ones, replaced ones and forwarded ones.
 fn name() -> impl Strategy<Value = HeaderName> {
     let known = HOP_BY_HOP.into_iter().chain(REPLACED).collect::<Vec<_>>();
     let more = ["content-type", "content-encoding", "accept", "x-amz-foo", "x-amzn-trace-id"];
@@ -24,7 +24,7 @@ fn name() -> impl Strategy<Value = HeaderName> {
     prop_oneof![select(known), select(more), any]
 }
 
-/// Values: text with spaces inside, and bytes that are no text.
+/// Generates header values: text with spaces inside, and bytes that are not ASCII.
 fn value() -> impl Strategy<Value = HeaderValue> {
     let text = "[!-~]{1,5}( {1,3}[!-~]{1,5}){0,2}";
     let bytes = vec(0xa0_u8..=0xff, 1..4);
@@ -34,7 +34,7 @@ fn value() -> impl Strategy<Value = HeaderValue> {
     ]
 }
 
-/// Headers of which `Connection` names some.
+/// Generates headers, some of which are named in `Connection`.
 fn headers() -> impl Strategy<Value = HeaderMap> {
     (vec((name(), value()), 0..12), vec("x-[a-z]{1,4}", 0..3)).prop_map(|(pairs, named)| {
         let mut headers: HeaderMap = HeaderMap::new();
@@ -47,18 +47,18 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-/// The names in the `Connection` headers.
+/// Returns the names in the `Connection` headers.
 fn named(headers: &HeaderMap) -> Vec<String> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(|name| name.trim().to_lowercase()).collect()
 }
 
-/// The request as the service sees it.
+/// Returns the request as the service receives it.
 fn sent(signer: &Signer, parts: (Method, &PathAndQuery, HeaderMap), body: &[u8]) -> Parts {
     let body = Bytes::copy_from_slice(body);
     let signed = signer.sign_for_client(parts, body, &credentials(), SystemTime::now()).unwrap();
     let mut parts = signed.into_parts().0;
-    // As the client for HTTP does.
+    // The HTTP client does the same.
     let host = parts.uri.authority().unwrap().as_str().parse().unwrap();
     assert_eq!(parts.headers.insert(HOST, host), None);
     parts.uri = parts.uri.path_and_query().unwrap().as_str().parse().unwrap();
@@ -82,7 +82,7 @@ proptest! {
             prop_assert!(!answer.contains_key(name), "{name}");
         }
         prop_assert!(!answer.contains_key(CONTENT_LENGTH));
-        // And nothing else is lost or changed.
+        // All other headers are unchanged.
         for name in before.keys() {
             let is_named = named.iter().any(|named| named == name.as_str());
             let ends = is_named || HOP_BY_HOP.contains(name);

@@ -1,4 +1,7 @@
-//! Which host the telemetry is of: from the environment, the instance metadata, the kernel.
+//! Finds the names of the host for telemetry: host name, instance id and resource ARN.
+//!
+//! In: the configuration, the environment, the instance metadata and the kernel. Out: a [`Host`].
+//! Bound: [`METADATA_TIMEOUT`], and a length for each name. Thread: main.
 
 use crate::aws::identity;
 use crate::aws::transport::Resolver;
@@ -8,31 +11,31 @@ use aws_config::provider_config::ProviderConfig;
 use std::time::Duration;
 use tracing::{debug, warn};
 
-/// All that the instance metadata gets, the fetching of a token among it.
+/// Time for all calls to the instance metadata together, including the one for the token.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest values that the service takes (`PutTelemetryRecords`); longer ones are left out,
-/// since it would refuse the records for their sake.
+/// Longest values, in characters, that the service accepts in `PutTelemetryRecords`. Longer values
+/// are left out, because the service would refuse the request.
 const HOSTNAME_LENGTH_MAX: usize = 255;
 const INSTANCE_ID_LENGTH_MAX: usize = 20;
 const RESOURCE_ARN_LENGTH_MAX: usize = 500;
 
 static TOO_LONG: LogLimit = LogLimit::once_a_minute();
 
-/// What the operator and the environment say of the host.
+/// The sources for the names of the host.
 #[derive(Debug, Clone, Default)]
 pub struct HostSources {
-    /// `AWS_HOSTNAME`.
+    /// Value of `AWS_HOSTNAME`.
     pub hostname: Option<String>,
-    /// `AWS_INSTANCE_ID`.
+    /// Value of `AWS_INSTANCE_ID`.
     pub instance_id: Option<String>,
-    /// `-a`, `ResourceARN`.
+    /// Value of `-a` or `ResourceARN`.
     pub resource_arn: Option<String>,
-    /// Whether the instance metadata is asked for what the environment does not say.
+    /// Whether the instance metadata is asked for names that the environment does not have.
     pub asks_metadata: bool,
 }
 
-/// What is known of the host.
+/// The names of the host, as far as they are known.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Host {
     pub hostname: Option<String>,
@@ -41,13 +44,13 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// What there is to know without asking anybody.
+    /// Returns the names that are known without the instance metadata.
     pub fn without_metadata(sources: &HostSources) -> Self {
         Self::merge(sources, None, None)
     }
 
-    /// The same, with the metadata asked once if the sources say so; `resolver` looks up the name
-    /// of its service.
+    /// Finds the names, and asks the instance metadata once if the sources allow this. `resolver`
+    /// looks up the host name of the metadata service.
     pub async fn find(sources: &HostSources, resolver: &Resolver) -> Self {
         let is_complete = sources.hostname.is_some() && sources.instance_id.is_some();
         if !sources.asks_metadata || is_complete {
@@ -62,10 +65,10 @@ impl Host {
             }
         };
         if tokio::time::timeout(METADATA_TIMEOUT, lookup).await.is_err() {
-            debug!("The instance metadata does not answer: telemetry goes without");
+            debug!("The instance metadata does not answer: telemetry is sent without its names");
         }
         let host = Self::merge(sources, hostname, instance_id);
-        debug!("Telemetry names host {:?}, instance {:?}", host.hostname, host.instance_id);
+        debug!("Telemetry uses host {:?}, instance {:?}", host.hostname, host.instance_id);
         host
     }
 
@@ -85,7 +88,7 @@ impl Host {
     }
 }
 
-/// A client for version 2 of the instance metadata, which is never reached through a proxy.
+/// Returns a client for version 2 of the instance metadata, which never uses a proxy.
 fn metadata_client(resolver: &Resolver) -> imds::Client {
     let http = identity::metadata_client(resolver);
     let config = ProviderConfig::default().with_http_client(http);
@@ -107,14 +110,14 @@ fn kernel_hostname() -> Option<String> {
     Some(name).filter(|name| !name.is_empty())
 }
 
-/// `text`, unless the service would refuse it for its length.
+/// Returns `text`, or `None` if it is longer than the service accepts.
 fn without_too_long(name: &str, text: Option<String>, length_max: usize) -> Option<String> {
     let length = text.as_ref().map_or(0, |text| text.chars().count());
     if length > length_max {
         TOO_LONG.log(|more| {
             warn!(
                 "The {name} has {length} characters and is left out of telemetry: the service \
-                 takes {length_max}{more}"
+                 accepts {length_max}{more}"
             );
         });
     }
@@ -131,7 +134,7 @@ mod tests {
             hostname: Some("named".to_owned()),
             instance_id: Some("i-0123456789abcdef0".to_owned()),
             resource_arn: Some("arn".to_owned()),
-            // Not asked, since nothing is left to ask for.
+            // The metadata is not asked, because all names are known.
             asks_metadata: true,
         };
         let host = Host::find(&sources, &Resolver::start().unwrap()).await;
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_service_would_refuse_is_left_out() {
+    fn names_that_are_too_long_are_left_out() {
         let sources = HostSources {
             hostname: Some("h".repeat(256)),
             instance_id: Some("i".repeat(21)),

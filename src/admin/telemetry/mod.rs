@@ -1,12 +1,13 @@
-//! Telemetry: what the daemon tells the service of itself (`PutTelemetryRecords`).
+//! Telemetry: sends counts of the daemon to the service (`PutTelemetryRecords`).
 //!
-//! In: the account, read once a minute and at the end. Out: signed requests with the counts since
-//! the record before; none before a first segment. Bounds: thirty records wait while they cannot
-//! be sent, the oldest gives way; ten go in a call; the last one has a second.
+//! In: the account, read once a minute and on shutdown. Out: signed requests. A record holds the
+//! counts since the previous record. No record is made before the first segment is received. Bound:
+//! thirty waiting records, ten records in a request, and one second for the last request on
+//! shutdown. When full: the oldest record is removed. Thread: main.
 //!
-//! Runs beside the flow, on the main thread's runtime, over connections of its own: uploads do not
-//! notice it. What fails is said at debug level only, and tried again with the next record. A call
-//! that the end of the daemon cuts off is made again, so its records may arrive twice.
+//! Telemetry uses its own connections, so it does not disturb uploads. Failures are logged at debug
+//! level, and the records are sent again with the next one. On shutdown, a request in progress is
+//! aborted and sent again, so its records can arrive twice.
 
 mod host;
 mod record;
@@ -31,24 +32,25 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error};
 
-/// A record stands for so long.
+/// Time between two records.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Of the time for the shutdown the last record has this part, and at most [`FINISH_TIME_MAX`].
+/// On shutdown, the last request gets the time for the shutdown divided by this number, and at most
+/// [`FINISH_TIME_MAX`].
 const SHUTDOWN_DIVISOR: u32 = 8;
 const FINISH_TIME_MAX: Duration = Duration::from_secs(1);
 
 static PANICKED: LogLimit = LogLimit::once_a_minute();
 
-/// Tells the service once a minute what was counted.
+/// Makes and sends a record of the account once a minute.
 #[derive(Debug)]
 pub struct Telemetry {
     account: Arc<Account>,
     interval: Duration,
     route: Option<Route>,
-    /// Where the route comes from; `None` when it has come, or never will.
+    /// Receives the route once it is known; `None` afterwards.
     route_receiver: Option<oneshot::Receiver<Route>>,
-    /// What is known of the host until its lookup is over.
+    /// Names of the host; without those of the instance metadata until the lookup is over.
     host: Host,
     host_lookup: Option<JoinHandle<Host>>,
     last_counts: Counts,
@@ -69,8 +71,9 @@ struct Call<'a> {
 }
 
 impl Telemetry {
-    /// Telemetry of `account`, and where to put the way to the service when it is known. Looks for
-    /// the host's names on the current runtime, with `resolver`.
+    /// Returns the telemetry of `account`, and a sender for the route, which is sent once the region
+    /// is known. Starts a task on the current runtime that looks up the names of the
+    /// host with `resolver`.
     pub fn start(
         account: Arc<Account>,
         sources: HostSources,
@@ -91,7 +94,9 @@ impl Telemetry {
         let host_lookup = tokio::spawn(async move {
             let found = panics::caught(Host::find(&sources, &resolver)).await;
             found.unwrap_or_else(|panicked| {
-                error!("Asking for the host's names met {panicked}; telemetry goes without them");
+                error!(
+                    "Looking up the host's names met {panicked}; telemetry is sent without them"
+                );
                 fallback
             })
         });
@@ -108,12 +113,12 @@ impl Telemetry {
         (telemetry, sender)
     }
 
-    /// The part of the time for the shutdown that [`finish`](Self::finish) gets.
+    /// Returns the part of the time for the shutdown that [`finish`](Self::finish) gets.
     pub fn finish_time(shutdown_time: Duration) -> Duration {
         (shutdown_time / SHUTDOWN_DIVISOR).min(FINISH_TIME_MAX)
     }
 
-    /// Makes and sends the records; never ends. Nothing is lost when the wait is given up.
+    /// Makes and sends records forever. Records stay in the backlog if the future is dropped.
     pub async fn run(&mut self) -> Infallible {
         let mut ticks = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -123,14 +128,14 @@ impl Telemetry {
         }
     }
 
-    /// Sends a last record, and what waits, within `time`.
+    /// Makes a last record, and sends all waiting records within `time`.
     pub async fn finish(mut self, time: Duration) {
         if !time.is_zero() && tokio::time::timeout(time, self.record_and_send()).await.is_err() {
             debug!("Sending telemetry failed with: no answer before the end");
         }
     }
 
-    /// Makes a record and sends what waits; a panic meanwhile leaves that to the next time.
+    /// Makes a record and sends all waiting records. After a panic, they wait for the next call.
     async fn record_and_send(&mut self) {
         let sent = panics::caught(async {
             panics::inject("telemetry");
@@ -139,11 +144,11 @@ impl Telemetry {
             }
         });
         if let Err(panicked) = sent.await {
-            PANICKED.log(|more| error!("Telemetry met {panicked}; it goes on{more}"));
+            PANICKED.log(|more| error!("Telemetry met {panicked}; it continues{more}"));
         }
     }
 
-    /// Makes a record; `false` as long as no segment has been received.
+    /// Makes a record. Returns `false`, without a record, if no segment has been received yet.
     fn take_record(&mut self) -> bool {
         if self.account.received.get() == 0 {
             return false;
@@ -164,7 +169,7 @@ impl Telemetry {
         }
     }
 
-    /// Takes over what has been found out since the last time, without a wait.
+    /// Takes over the route and the names of the host if they have been found, without waiting.
     async fn take_results(&mut self) {
         if let Some(Ok(route)) = self.route_receiver.as_mut().map(oneshot::Receiver::try_recv) {
             self.route = Some(route);
@@ -177,7 +182,12 @@ impl Telemetry {
         }
     }
 
-    /// Sends the oldest records; they are kept where that fails, unless they are at fault.
+    /// Sends the oldest records, up to ten. They are removed if the service accepts them, or
+    /// refuses them because of their content. On other failures they stay.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if the records were not accepted.
     async fn send(&mut self) -> Result<(), String> {
         let route = self.route.as_mut().ok_or("the service's address is not known yet")?;
         let credentials = route.identity.credentials().ok_or("there are no credentials yet")?;
@@ -198,7 +208,7 @@ impl Telemetry {
         let answer = match route.client.send(request, ANSWER_BYTES_MAX).await {
             Ok(answer) => answer,
             Err(error) => {
-                // The service may have moved.
+                // The address of the service may have changed.
                 route.client.forget_connections();
                 return Err(error.to_string());
             }
@@ -215,7 +225,7 @@ impl Telemetry {
                     Failure::Skew { service_time } => {
                         route.signer.set_time(service_time, SystemTime::now());
                     }
-                    // They would be refused for ever, and hold up the next ones.
+                    // The service would refuse these records every time, and later ones would wait.
                     Failure::Split { .. } => self.backlog.remove_oldest(record_count),
                     _ => {}
                 }

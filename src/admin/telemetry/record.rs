@@ -1,16 +1,19 @@
-//! A record: what was counted since the one before, and the records that wait to be sent.
+//! Telemetry records, and the backlog of records that wait to be sent.
+//!
+//! In: the counts of the account at two moments. Out: the record of their difference. Bound:
+//! [`RECORD_COUNT_MAX`] records. When full: the oldest record is removed. Thread: main.
 
 use crate::base::account::{Account, RequestFailure};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Records that wait at most: half an hour of them, as in the original.
+/// Largest number of waiting records: those of half an hour, as in the original daemon.
 const RECORD_COUNT_MAX: usize = 30;
 
-/// Records of one call at most, as in the original.
+/// Largest number of records in a request, as in the original daemon.
 const RECORD_COUNT_OF_CALL_MAX: usize = 10;
 
-/// The counts of an account at a moment that a record shows.
+/// The counts of an account at one moment, as far as records contain them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     received: u64,
@@ -31,7 +34,7 @@ impl Counts {
         }
     }
 
-    /// The record of `at`, of what was counted since `before`.
+    /// Returns the record with the time `at` and the differences to the counts `before`.
     pub fn since(&self, before: &Self, at: SystemTime) -> Record {
         let failures = |kind: RequestFailure| {
             count(self.failures[kind as usize] - before.failures[kind as usize])
@@ -55,7 +58,7 @@ impl Counts {
     }
 }
 
-/// The service's counts are integers of 32 bits.
+/// Converts a count to the service's type, a 32-bit integer. Larger counts become `i32::MAX`.
 fn count(number: u64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -68,7 +71,7 @@ pub(super) struct Record {
     timestamp: f64,
     segments_received_count: i32,
     segments_sent_count: i32,
-    /// Good segments that were given up.
+    /// Dropped segments.
     segments_spillover_count: i32,
     segments_rejected_count: i32,
     backend_connection_errors: BackendConnectionErrors,
@@ -87,7 +90,7 @@ struct BackendConnectionErrors {
     other_count: i32,
 }
 
-/// The records that wait to be sent; when there are thirty the oldest gives way.
+/// The records that wait to be sent, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Backlog(Vec<Record>);
 
@@ -99,12 +102,12 @@ impl Backlog {
         self.0.push(record);
     }
 
-    /// The oldest records, as many as a call takes.
+    /// Returns the oldest records, as many as fit into a request.
     pub fn oldest(&self) -> &[Record] {
         &self.0[..self.0.len().min(RECORD_COUNT_OF_CALL_MAX)]
     }
 
-    /// Forgets the oldest records: they are sent, or nobody will take them.
+    /// Removes the oldest records after they were sent or refused.
     pub fn remove_oldest(&mut self, record_count: usize) {
         self.0.drain(..record_count);
     }
@@ -154,7 +157,7 @@ mod tests {
                 },
             })
         );
-        // No number with an exponent, which not every reader takes.
+        // The number has no exponent, because some JSON parsers do not accept one.
         assert!(serde_json::to_string(&record).unwrap().contains(r#""Timestamp":1795354918.042,"#));
         account.received.add(u64::from(u32::MAX));
         let much = Counts::read(&account).since(&before, at);

@@ -1,4 +1,4 @@
-//! Records over time, to an endpoint on the loopback interface.
+//! Tests of telemetry with an endpoint on the loopback interface.
 
 use super::*;
 use crate::aws::endpoint::{Endpoint, Variant};
@@ -16,10 +16,10 @@ use serde_json::Value;
 use std::sync::Mutex;
 use tokio::net::TcpListener;
 
-/// Long enough for a call on a busy machine, short enough for a test.
+/// An interval that is long enough for a request on a busy machine, and short enough for a test.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// What the endpoint took, and the status that it answers with.
+/// An endpoint, with the requests that it accepted and the status of its answers.
 #[derive(Debug)]
 struct Service {
     url: String,
@@ -70,7 +70,7 @@ impl Service {
         *self.status.lock().unwrap() = status;
     }
 
-    /// The calls so far, each with its records.
+    /// Returns the accepted requests, each as the list of its records.
     fn calls(&self) -> Vec<Vec<Value>> {
         let calls = self.calls.lock().unwrap();
         calls.iter().map(|call| call["TelemetryRecords"].as_array().unwrap().clone()).collect()
@@ -86,7 +86,7 @@ fn start(account: &Arc<Account>, interval: Duration) -> (Telemetry, oneshot::Sen
     )
 }
 
-/// Runs it until `is_done`.
+/// Runs telemetry until `is_done` returns `true`.
 async fn run_until(telemetry: &mut Telemetry, mut is_done: impl FnMut() -> bool) {
     let done = async {
         while !is_done() {
@@ -100,7 +100,7 @@ async fn run_until(telemetry: &mut Telemetry, mut is_done: impl FnMut() -> bool)
 }
 
 #[tokio::test]
-async fn a_record_an_interval_has_what_was_counted_in_it() {
+async fn a_record_has_the_counts_of_its_interval() {
     let service = Service::start().await;
     let account = Arc::new(Account::default());
     let (mut telemetry, route_receiver) = start(&account, SHORT);
@@ -133,17 +133,17 @@ async fn before_a_first_segment_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_kept_up_to_thirty_records_and_goes_ten_at_a_time() {
+async fn thirty_unsent_records_are_kept_and_sent_ten_at_a_time() {
     let service = Service::start().await;
     service.set_status(503);
     let account = Arc::new(Account::default());
     let (mut telemetry, route_receiver) = start(&account, Duration::from_millis(1));
     for number in 1..=35 {
-        // So that each can be told from the others.
+        // Each record has another count, so that the test can identify it.
         account.received.add(number);
         assert!(telemetry.take_record());
     }
-    // Neither without a way nor to a service that fails.
+    // Records stay without a route, and while the service fails.
     telemetry.send_all().await;
     route_receiver.send(service.route()).unwrap();
     telemetry.send_all().await;
@@ -158,7 +158,7 @@ async fn what_cannot_be_sent_is_kept_up_to_thirty_records_and_goes_ten_at_a_time
 }
 
 #[tokio::test]
-async fn records_that_the_service_refuses_for_their_own_sake_do_not_hold_up_others() {
+async fn refused_records_do_not_delay_others() {
     let service = Service::start().await;
     service.set_status(400);
     let account = Arc::new(Account::default());
@@ -171,7 +171,7 @@ async fn records_that_the_service_refuses_for_their_own_sake_do_not_hold_up_othe
 }
 
 #[tokio::test]
-async fn the_end_does_not_wait_for_a_service_that_does_not_answer() {
+async fn the_shutdown_does_not_wait_for_a_service_that_does_not_answer() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut service = Service::start().await;
     service.url = format!("http://{}", silent.local_addr().unwrap());
@@ -181,7 +181,7 @@ async fn the_end_does_not_wait_for_a_service_that_does_not_answer() {
     route_receiver.send(service.route()).unwrap();
     let start = std::time::Instant::now();
     telemetry.finish(Duration::from_millis(100)).await;
-    // Without an end of its own it would wait for 15 s.
+    // Without its time limit, `finish` would wait for the request timeout of 15 s.
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 

@@ -255,7 +255,7 @@ fn time_left(slot: &ConnectionSlot, phase: &Phase) -> Option<Duration> {
 }
 
 async fn accept_failed(error: &io::Error) {
-    // The client closed the connection before it was accepted. This is normal and not logged.
+    // `ConnectionAborted`: the client closed the connection before it was accepted. This is normal.
     if error.kind() != io::ErrorKind::ConnectionAborted {
         warn!("The TCP port cannot accept a connection: {error}");
         // If file descriptors have run out, the next call would fail immediately.
