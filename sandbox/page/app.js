@@ -1,12 +1,12 @@
 /**
- * The page: its bar, its views, and the keys that work everywhere.
+ * The page: its bar, its views, and the keys that work in every view.
  *
- * In: the address and the keyboard. Out: one view at a time. Views are made when they are first
- * wanted and kept, with what was chosen in them.
+ * In: the address and the keyboard. Out: one view at a time. A view is created when it is first
+ * shown. It is then kept, so that it keeps its state.
  */
 
 import { ConnectView } from "./guide/connect.js";
-import { h, icon, iconButton, setText } from "./shared/dom.js";
+import { elementOf, h, icon, iconButton, setText } from "./shared/dom.js";
 import { plural } from "./shared/format.js";
 import { helpDialog } from "./guide/help.js";
 import { Live } from "./shared/live.js";
@@ -27,12 +27,17 @@ const TABS = [
 
 const live = new Live();
 const router = new Router();
-const main = document.getElementById("main");
+const main = elementOf("main");
 const help = helpDialog();
 const theme = themeButton();
 
-/** The address of the list as it was left, filter and all. */
+/**
+ * The last route of the list, with its filter.
+ *
+ * @type {Parameters<typeof router.go>[0]}
+ */
 let list = { view: "traces" };
+/** @type {any} The visible view. */
 let shown = null;
 
 const makers = {
@@ -75,7 +80,7 @@ const tabs = new Map(
 );
 const state = h("span", { class: "connection" });
 const stateText = h("span", { class: "connection-text" });
-document.getElementById("bar").append(
+elementOf("bar").append(
   h(
     "a",
     { class: "brand", href: "#/traces", "aria-label": "X-Ray sandbox" },
@@ -101,7 +106,7 @@ document.getElementById("bar").append(
 );
 document.body.append(help);
 
-/** Where a tab leads: to the list as it was left, and everything else afresh. */
+/** Goes to the view of a tab. The list keeps its filter; other views start without parameters. */
 function goTo(view) {
   router.go(view === "traces" ? list : { view });
 }
@@ -113,12 +118,12 @@ function show(route) {
   const isFirst = shown === null;
   if (isOther) {
     shown?.leave?.();
-    // Its filter goes into the address without a route being told.
+    // The list stores its filter in the address without calling the router's listeners.
     if (shown && shown === views.get("traces")) list = { view: "traces", query: shown.query };
     if (shown) shown.element.hidden = true;
     shown = view;
     view.element.hidden = false;
-    // Views stay on the page, hidden: taken off it they would forget how far they are scrolled.
+    // A hidden view stays in the document. If it were removed, it would lose its scroll position.
     if (!view.element.isConnected) main.append(view.element);
   }
   const active = route.view === "trace" ? "traces" : route.view;
@@ -128,12 +133,12 @@ function show(route) {
   }
   document.title = `${view.title} · X-Ray sandbox`;
   view.show(route);
-  // At first nobody has asked for a mark where the keyboard is; keys work all the same.
+  // The first view does not get the focus, so that no focus mark is visible. Keys work without it.
   if (isOther && !isFirst && !help.open) view.focus();
 }
 
 function drawConnection() {
-  const words = { connecting: "Connecting…", live: "Live", lost: "No answer, trying again" };
+  const words = { connecting: "Connecting…", live: "Live", lost: "No answer, retrying" };
   state.dataset.state = live.connection;
   const size = live.connection === "live" ? `, ${plural(live.traces.size, "trace")}` : "";
   setText(stateText, words[live.connection] + size);

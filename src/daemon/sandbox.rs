@@ -1,11 +1,11 @@
 //! Runs the daemon with the local endpoint of the sandbox (`xray sandbox`).
 //!
 //! In: the configuration and the flags of the sandbox. Out: a daemon that sends its segments to the
-//! endpoint on its own TCP port, and each quiet trace as a tree on standard output. With `--demo`, the
-//! sandbox sends a few segments to itself at the start. Bound: [`Limits`], and [`TEXT_COUNT_MAX`] texts
-//! that wait for standard output. When full: traces are evicted and texts are dropped; both are
-//! counted and logged. Thread: the runtime of the daemon, and a thread named `print` that writes to
-//! standard output.
+//! endpoint on its own TCP port, and each quiet trace as a tree on standard output. With `--demo`,
+//! the sandbox sends a few segments to itself at the start. Bound: [`Limits`], and
+//! [`TEXT_COUNT_MAX`] texts that wait for standard output. When full: traces are evicted and texts
+//! are dropped; both are counted and logged. Thread: the runtime of the daemon, and a thread named
+//! `print` that writes to standard output.
 
 use super::destination::Destination;
 use super::flow::Flow;
@@ -66,8 +66,8 @@ struct Output {
     _flushed_at_the_end: WorkerGuard,
 }
 
-/// Largest number of texts that wait for standard output. It is larger than the number of traces that
-/// the sandbox stores.
+/// Largest number of texts that wait for standard output. It is larger than the number of traces
+/// that the sandbox stores.
 const TEXT_COUNT_MAX: usize = 16 * 1024;
 
 /// Largest number of trees drawn before other tasks of the thread can run. Drawing them takes a few
@@ -102,8 +102,8 @@ pub fn about(
     region: &str,
     allowed_hosts: &[String],
 ) -> About {
-    // The address of the sandbox is always allowed: the daemon itself uses it, and DNS rebinding does
-    // not work with an address.
+    // The address of the sandbox is always allowed: the daemon itself uses it, and DNS rebinding
+    // does not work with an address.
     let own = [tcp_address.ip().to_string(), format!("[{}]", tcp_address.ip())];
     About {
         udp_address: udp_address.to_string(),
@@ -175,8 +175,8 @@ pub async fn run(
 }
 
 impl LocalService {
-    /// Returns an endpoint. If there is a trace file, its traces are read, and new traces are stored
-    /// in it.
+    /// Returns an endpoint. If there is a trace file, its traces are read, and new traces are
+    /// stored in it.
     pub fn new(about: About, file: Option<TraceFile>) -> Self {
         let sandbox = Sandbox::with(credentials(), about, Limits::default());
         let sandbox = match file {
@@ -229,8 +229,8 @@ impl LocalService {
         }
     }
 
-    /// Prints the traces that are not quiet yet, and logs how many traces were not shown. Does nothing
-    /// if `prints` is not set.
+    /// Prints the traces that are not quiet yet, and logs how many traces were not shown. Does
+    /// nothing if `prints` is not set.
     pub fn finish(&self, prints: bool) {
         if !prints {
             return;

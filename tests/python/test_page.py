@@ -239,7 +239,7 @@ def test_evicted_traces_leave_the_list_the_oldest_first(page):
     answer = {"revision": 4, "store": store, "gone": False, "traces": traces}
     page.open(answers={"/api/traces": answer})
     page.wait(lambda: page.rows() == ["trace 3", "trace 4"], "not the two changed last")
-    page.wait_for_text(".status-text", "2 older ones have given way")
+    page.wait_for_text(".status-text", "2 older traces evicted")
 
 
 def test_a_filter_that_is_being_typed_does_not_follow_into_another_view(page):

@@ -136,7 +136,7 @@ def test_a_segment_that_starts_before_its_caller_is_moved_into_it_on_wish(page):
     left, right, width = bars(page)[called["id"]]
     assert abs(left - 0.3) < 2 / width and abs(right - 0.7) < 2 / width
     page.wait_for_text(".wf-label", "clock +5.3 s")
-    page.click(".check", "Set clocks right (1)")
+    page.click(".check", "Adjust clocks (1)")
     page.wait(lambda: bars(page)[called["id"]][0] == 0, "the clock is not as it was")
 
 
@@ -155,7 +155,7 @@ def test_the_document_is_shown_and_copied_byte_for_byte(page):
 
 def test_a_missing_trace_is_explained(page):
     page.open("#/trace/1-00000000-000000000000000000000000")
-    page.wait_for_text(".trace .empty-note", "This trace is not here")
+    page.wait_for_text(".trace .empty-note", "The sandbox does not have this trace")
     page.press(Keys.ESCAPE)
     page.wait_for_text(".guide h1", "Waiting")
 

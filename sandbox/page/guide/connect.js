@@ -1,14 +1,14 @@
 /**
- * How to point an application at the sandbox.
+ * The guide that shows how to connect an application to the sandbox.
  *
- * In: the addresses and credentials of `/api/info`. Out: a few lines to copy for each SDK.
+ * In: the addresses and credentials from `/api/info`. Out: commands and code to copy, for each SDK.
  */
 
 import { info } from "../shared/api.js";
 import { copyButton, h } from "../shared/dom.js";
 import { line } from "../shared/format.js";
 
-/** What is shown until the sandbox has answered: what it listens on when nobody says otherwise. */
+/** The default addresses and credentials. They are shown until the sandbox has answered. */
 const USUAL = {
   udp_address: "127.0.0.1:2000",
   tcp_address: "127.0.0.1:2000",
@@ -16,14 +16,14 @@ const USUAL = {
   access_key_id: "xrayd-sandbox",
 };
 
-/** One address if both ports are the same, else both, as SDKs read them. */
+/** Returns the daemon's address in the form that SDKs read: one address for both ports, or two. */
 export function daemonAddress({ udp_address: udp, tcp_address: tcp }) {
   return udp === tcp ? udp : `tcp:${tcp} udp:${udp}`;
 }
 
 const quoted = (address) => (address.includes(" ") ? `"${address}"` : address);
 
-/** What every SDK reads from its environment. */
+/** Returns the environment variable that every SDK reads. */
 const environment = (about) => `export AWS_XRAY_DAEMON_ADDRESS=${quoted(daemonAddress(about))}`;
 
 const credentials = (about) =>
@@ -33,7 +33,10 @@ const credentials = (about) =>
     `export AWS_REGION=${about.region}`,
   ].join("\n");
 
-/** Sample everything: a first try that is not sampled shows nothing. */
+/**
+ * The guides. The code samples every request if the SDK allows it. Otherwise a first request might
+ * not be sampled, and the page would show nothing.
+ */
 const GUIDES = [
   {
     name: "Python",
@@ -44,7 +47,7 @@ const GUIDES = [
         "Code",
         `from aws_xray_sdk.core import patch_all, xray_recorder
 
-xray_recorder.configure(service="my-service", sampling=False)  # each request is traced
+xray_recorder.configure(service="my-service", sampling=False)  # trace every request
 patch_all()  # requests, boto3, database drivers, ...
 
 with xray_recorder.in_segment("my-service"):
@@ -200,9 +203,9 @@ function block([label, text]) {
 }
 
 /**
- * The guide, with a tab for each SDK.
+ * Creates the guide, with a tab for each SDK.
  *
- * @param {{isWaiting: boolean}} how Whether traces are waited for, as in an empty list.
+ * @param {{isWaiting: boolean}} how Whether the guide says that the page waits for the first trace.
  * @returns {HTMLElement}
  */
 export function connectGuide({ isWaiting }) {
@@ -263,13 +266,13 @@ export function connectGuide({ isWaiting }) {
   const describe = () => {
     const word = (text) => h("b", { class: "nowrap", text: line(text, 60) });
     addresses.replaceChildren(
-      "Segments are taken at UDP ",
+      "The sandbox receives segments at UDP ",
       word(about.udp_address),
-      ", sampling rules and the API at TCP ",
+      ". Sampling rules and the API are at TCP ",
       word(about.tcp_address),
-      "; the region is ",
+      ". The region is ",
       word(about.region),
-      ". Traces appear here within a second or two.",
+      ". Traces appear here within two seconds.",
     );
     draw(chosen);
   };
@@ -283,7 +286,7 @@ export function connectGuide({ isWaiting }) {
   return element;
 }
 
-/** The guide as a view of its own. */
+/** The guide as a separate view. */
 export class ConnectView {
   title = "Connect";
   element = h(
@@ -295,7 +298,7 @@ export class ConnectView {
   show() {}
 
   focus() {
-    this.element.parentElement.focus({ preventScroll: true });
+    this.element.parentElement?.focus({ preventScroll: true });
   }
 
   key() {

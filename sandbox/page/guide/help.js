@@ -1,11 +1,12 @@
 /**
- * The keys of the page.
+ * The help: a dialog that lists the keys and examples of filters.
  *
- * In: nothing. Out: a dialog that lists them.
+ * In: nothing. Out: the dialog.
  */
 
 import { h } from "../shared/dom.js";
 
+/** @type {[string, [string[], string][]][]} */
 const GROUPS = [
   [
     "Everywhere",
@@ -20,19 +21,19 @@ const GROUPS = [
   [
     "List of traces",
     [
-      [["j", "k"], "Next and previous row; arrows too"],
+      [["j", "k"], "Next and previous row (or arrow keys)"],
       [["Enter"], "Open the trace"],
-      [["p"], "Pause and go on"],
-      [["Esc"], "Leave the filter; let go of the row"],
+      [["p"], "Pause and continue"],
+      [["Esc"], "Leave the filter, or deselect the row"],
     ],
   ],
   [
     "Trace",
     [
-      [["j", "k"], "Next and previous row; arrows too"],
-      [["←", "→"], "Close and open what is below"],
-      [["f"], "Find; Enter for the next"],
-      [["r"], "Documents as they came, and back"],
+      [["j", "k"], "Next and previous row (or arrow keys)"],
+      [["←", "→"], "Close and open the children of a row"],
+      [["f"], "Find (Enter for the next row)"],
+      [["r"], "Original documents, and back"],
       [["[", "]"], "Trace above and below in the list"],
       [["Esc"], "Back to the list"],
     ],
@@ -48,7 +49,7 @@ const GROUPS = [
 ];
 
 const FILTERS = [
-  ["checkout 503", "all of these words, in name, URL, users, annotations"],
+  ["checkout 503", "all of these words, in the name, URL, users or annotations"],
   ['service("api") AND fault', "an X-Ray filter expression"],
   ["responsetime > 0.5", "seconds"],
   ['annotation.customer = "returning"', ""],
@@ -56,7 +57,7 @@ const FILTERS = [
 ];
 
 /**
- * Makes the dialog; `showModal()` opens it.
+ * Creates the dialog. `showModal()` opens it.
  *
  * @returns {HTMLDialogElement}
  */
@@ -107,7 +108,7 @@ export function helpDialog() {
     h("div", { class: "help-groups" }, keys, filters),
     h("div", { class: "dialog-actions" }, close),
   );
-  // A click beside it closes it.
+  // A click outside the dialog closes the dialog. Such a click has the dialog itself as its target.
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   return dialog;
 }

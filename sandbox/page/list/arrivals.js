@@ -1,32 +1,36 @@
 /**
- * Which traces have just come, and how many of them above what people see.
+ * Tracks which traces are new in the list.
  *
- * In: the rows before and after. Out: whether a row is to light up, and a count. Bound: the
- * arrivals of the last seconds.
+ * In: the traces of the list before and after a change. Out: whether a row is highlighted as new,
+ * and the number of new traces above the visible rows. Bound: the traces that arrived in the last
+ * {@link KEPT_MS}.
  */
 
-/** How long a row is new, and how long that is remembered; milliseconds. */
+/** Time for which a row is highlighted as new, in milliseconds. */
 const FRESH_MS = 1200;
+/** Time after which an arrival is forgotten, in milliseconds. */
 const KEPT_MS = 2000;
 
-/** The arrivals; see the module. */
+/** The new traces. See the module. */
 export class Arrivals {
-  /** Traces that came above the rows that are seen. */
+  /** Number of new traces above the visible rows. */
   aboveCount = 0;
 
+  /** @type {Map<string, number>} Times of arrival by trace id, in milliseconds. */
   #times = new Map();
 
   /**
-   * Notes which rows are new.
+   * Records which traces are new.
    *
-   * @param {object[]} before
-   * @param {object[]} after
-   * @param {number|undefined} anchor The row that stays where it is; what comes above is counted.
+   * @param {any[]} before
+   * @param {any[]} after
+   * @param {number|undefined} anchor Index of the row that does not move. New traces above this row
+   *   are counted.
    */
   note(before, after, anchor) {
     const now = performance.now();
     for (const [id, time] of this.#times) if (now - time > KEPT_MS) this.#times.delete(id);
-    // The first rows are no news.
+    // The first traces of the page are not highlighted.
     if (before.length === 0) return;
     const known = new Set(before.map((trace) => trace.id));
     after.forEach((trace, index) => {
@@ -36,7 +40,11 @@ export class Arrivals {
     });
   }
 
-  /** @param {string} id */
+  /**
+   * Returns whether a trace is highlighted as new.
+   *
+   * @param {string} id
+   */
   isFresh(id) {
     const time = this.#times.get(id);
     return time !== undefined && performance.now() - time < FRESH_MS;

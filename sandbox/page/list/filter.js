@@ -1,17 +1,20 @@
 /**
- * What the list of traces shows.
+ * Filters and sorts the list of traces.
  *
- * In: the text of the filter box, chips, and summaries of traces. Out: whether the text is an X-Ray
- * filter expression, which the sandbox evaluates, and a predicate for all the rest. Pure code.
+ * In: the text of the filter box, the selected chips, and summaries of traces. Out: whether the
+ * text is an X-Ray filter expression, which the sandbox evaluates; a predicate for everything else;
+ * sorted traces. Pure code.
  *
  * @typedef {object} Choice
- * @property {string} text What is in the box.
- * @property {Set<string>} flags Of `error`, `fault`, `throttle`, `progress`; any of them will do.
- * @property {Set<string>} statuses Of `2xx` to `5xx`; any of them will do.
- * @property {number} minSeconds The shortest duration, 0 for all.
+ * @property {string} text Text of the filter box.
+ * @property {Set<string>} flags Some of `error`, `fault`, `throttle`, `progress`. A trace must have
+ *   at least one of them. An empty set allows all traces.
+ * @property {Set<string>} statuses Some of `2xx` to `5xx`. A trace must have one of them. An empty
+ *   set allows all traces.
+ * @property {number} minSeconds Shortest duration. 0 allows all traces.
  */
 
-/** What begins an operand: a function, an annotation, a field of HTTP, or a keyword. */
+/** Matches the start of an expression: a function, an annotation, a field of HTTP, or a keyword. */
 const OPERAND = new RegExp(
   "^[\\s(!]*(?:(?:service|edge|id|group|resource|rootcause)\\s*\\(|annotation\\s*[.[]" +
     "|(?:http\\.|rootcause\\.|entity\\.|aws\\.|ec2\\.|resource\\.)\\w" +
@@ -24,7 +27,8 @@ const FUNCTION = /^[\s(!]*(?:service|edge|id|group)\s*\(.*\)/i;
 const FLAGS_ALONE = /^[\s(!]*(?:ok|error|fault|throttle|partial)[\s)]*$/i;
 
 /**
- * Whether a text is meant as an X-Ray filter expression; anything else is looked for as it is.
+ * Returns whether a text is an X-Ray filter expression. Any other text is searched for word by
+ * word.
  *
  * @param {string} text
  * @returns {boolean}
@@ -37,10 +41,10 @@ export function isExpression(text) {
 const UNITS = { us: 1e-6, µs: 1e-6, ms: 1e-3, s: 1, m: 60, "": 1e-3 };
 
 /**
- * Reads `250`, `250ms`, `1.5 s` or `2m`; milliseconds where no unit stands.
+ * Parses a duration, such as `250`, `250ms`, `1.5 s` or `2m`. The default unit is milliseconds.
  *
  * @param {string} text
- * @returns {number} Seconds; 0 for an empty text, NaN for what is no duration.
+ * @returns {number} Seconds; 0 for an empty text, NaN for a text that is not a duration.
  */
 export function parseDuration(text) {
   if (text.trim() === "") return 0;
@@ -49,7 +53,7 @@ export function parseDuration(text) {
 }
 
 /**
- * The words to look for: separated by spaces, or in quotation marks.
+ * Splits a text into search words, at spaces. A phrase in quotation marks counts as one word.
  *
  * @param {string} text
  * @returns {string[]} In lower case.
@@ -59,15 +63,18 @@ export function words(text) {
   return [...found].map(([, quoted, bare]) => quoted ?? bare).filter((word) => word !== "");
 }
 
-/** Searchable texts by summary; a changed trace comes as a new summary. */
+/**
+ * Searchable texts by summary. A trace that changed has a new summary, so an entry never changes.
+ */
 const haystacks = new WeakMap();
+/** Longest searchable text, in characters. */
 const HAYSTACK_LENGTH_MAX = 4000;
 
 /**
- * What a trace can be found by, in lower case: name, services, URL, method, status, users,
- * annotations and its id.
+ * Returns the searchable text of a trace in lower case: name, services, HTTP method, URL, status
+ * and client address, users, annotations and id.
  *
- * @param {object} trace
+ * @param {any} trace
  * @returns {string}
  */
 export function haystack(trace) {
@@ -95,9 +102,9 @@ export function haystack(trace) {
 }
 
 /**
- * The status class of a trace: `2xx` to `5xx`, or nothing.
+ * Returns the class of the HTTP status of a trace: `1xx` to `5xx`, or an empty text.
  *
- * @param {object} trace
+ * @param {any} trace
  * @returns {string}
  */
 export function statusClass(trace) {
@@ -106,9 +113,9 @@ export function statusClass(trace) {
 }
 
 /**
- * The worst that a trace says of itself, which colours it.
+ * Returns the most serious state of a trace, which decides its colour.
  *
- * @param {object} trace
+ * @param {any} trace
  * @returns {"fault"|"throttle"|"error"|"progress"|"ok"}
  */
 export function stateOf(trace) {
@@ -119,10 +126,11 @@ export function stateOf(trace) {
 }
 
 /**
- * The predicate of a choice, apart from an expression, which is the sandbox's to evaluate.
+ * Returns the predicate of a choice. An expression is not part of it, because the sandbox evaluates
+ * expressions.
  *
  * @param {Choice} choice
- * @returns {(trace: object) => boolean}
+ * @returns {(trace: any) => boolean}
  */
 export function predicate({ text, flags, statuses, minSeconds }) {
   const needles = isExpression(text) ? [] : words(text);
@@ -149,11 +157,11 @@ const SORTS = {
 };
 
 /**
- * Sorts traces in place; equal ones stay in an order that does not change.
+ * Sorts traces in place. Equal traces are sorted by id, so that their order is stable.
  *
- * @param {object[]} traces
- * @param {string} order A column, with `-` before it for the largest first.
- * @returns {object[]}
+ * @param {any[]} traces
+ * @param {string} order Name of a column. A `-` before it means descending order.
+ * @returns {any[]}
  */
 export function sort(traces, order) {
   const sign = order.startsWith("-") ? -1 : 1;

@@ -1,25 +1,31 @@
 /**
- * The bar above the list of traces: the filter box and its chips.
+ * The bar above the list of traces: the filter box and the chips.
  *
- * In: a choice, from the address of the page. Out: other choices, as people make them.
+ * In: a choice, from the address of the page. Out: the choices of the user.
  */
 
 import { h, icon, setText } from "../shared/dom.js";
 import { isExpression, parseDuration } from "./filter.js";
 
 const FLAGS = [
-  ["error", "Errors", "Traces with a client's error (4xx)"],
-  ["fault", "Faults", "Traces with a server's fault (5xx)"],
+  ["error", "Errors", "Traces with a client error (4xx)"],
+  ["fault", "Faults", "Traces with a server fault (5xx)"],
   ["throttle", "Throttles", "Traces with a throttled call (429)"],
   ["progress", "In progress", "Traces that are not complete"],
 ];
 const STATUSES = ["2xx", "3xx", "4xx", "5xx"];
 
+/** A choice is applied this long after the last key, in milliseconds. */
 const TYPING_PAUSE_MS = 120;
 
 /** @typedef {{q: string, flags: string[], status: string[], min: string}} Chosen */
 
-/** @param {URLSearchParams} query @returns {Chosen} */
+/**
+ * Reads a choice from the parameters of the address.
+ *
+ * @param {URLSearchParams} query
+ * @returns {Chosen}
+ */
 export function chosenOf(query) {
   const list = (name) => (query.get(name) ?? "").split(",").filter((part) => part !== "");
   return {
@@ -30,7 +36,7 @@ export function chosenOf(query) {
   };
 }
 
-/** The bar; see the module. */
+/** The filter bar. See the module. */
 export class FilterBar {
   /** @type {HTMLElement} */
   element;
@@ -45,7 +51,7 @@ export class FilterBar {
   #clear;
   #timer = 0;
 
-  /** @param {(chosen: Chosen) => void} change */
+  /** @param {(chosen: Chosen) => void} change Called with every choice of the user. */
   constructor(change) {
     this.#change = change;
     this.#input = h("input", {
@@ -103,18 +109,23 @@ export class FilterBar {
     );
   }
 
-  /** @param {Chosen} chosen */
+  /**
+   * Shows a choice.
+   *
+   * @param {Chosen} chosen
+   */
   show(chosen) {
     clearTimeout(this.#timer);
     this.#chosen = chosen;
-    // What is being typed is not replaced by what it meant a moment ago.
+    // An equal text is not assigned again, because this would move the cursor of the user.
     if (this.#input.value !== chosen.q) this.#input.value = chosen.q;
     if (this.#min.value !== chosen.min) this.#min.value = chosen.min;
     this.#draw();
   }
 
   /**
-   * Takes what is typed as it is, without telling anybody.
+   * Returns the current choice, including a text that is still being typed. The callback is not
+   * called for it any more.
    *
    * @returns {Chosen}
    */
@@ -128,12 +139,16 @@ export class FilterBar {
     this.#input.select();
   }
 
-  /** Whether the keyboard is in the filter box. */
+  /** Whether the filter box has the focus. */
   get hasFocus() {
     return this.#input === document.activeElement;
   }
 
-  /** @param {string} message What is wrong with the expression; empty when nothing is. */
+  /**
+   * Shows a syntax error of the expression.
+   *
+   * @param {string} message Empty if there is no error.
+   */
   refuse(message) {
     setText(this.#message, message);
     this.#message.hidden = message === "";

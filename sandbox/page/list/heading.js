@@ -1,13 +1,13 @@
 /**
  * The heading of the list of traces.
  *
- * In: an order, a column with `-` before it for the largest first. Out: the order that people
- * click for.
+ * In: an order, which is the name of a column; a `-` before it means descending. Out: the order
+ * that the user selects with a click.
  */
 
 import { h } from "../shared/dom.js";
 
-/** The columns: heading, and the order that a click on it asks for. */
+/** The columns: the heading, and the order that a first click selects. */
 const COLUMNS = [
   ["", ""],
   ["Trace", "name"],
@@ -18,7 +18,7 @@ const COLUMNS = [
   ["Flags", ""],
 ];
 
-/** The heading; see the module. */
+/** The heading. See the module. */
 export class ListHeading {
   /** @type {HTMLElement} */
   element;
@@ -26,7 +26,7 @@ export class ListHeading {
   #order = "";
   #cells = new Map();
 
-  /** @param {(order: string) => void} choose */
+  /** @param {(order: string) => void} choose Called with the order that the user selects. */
   constructor(choose) {
     const cells = COLUMNS.map(([label, order]) => this.#cell(label, order, choose));
     this.element = h("div", { class: "trace-row heading", role: "row" }, cells);
@@ -45,7 +45,11 @@ export class ListHeading {
     return cell;
   }
 
-  /** @param {string} order */
+  /**
+   * Marks the column that the list is sorted by.
+   *
+   * @param {string} order
+   */
   show(order) {
     this.#order = order;
     const direction = order.startsWith("-") ? "descending" : "ascending";

@@ -1,16 +1,19 @@
 /**
- * What the list of traces says where it has no rows, and in its last line.
+ * The message of an empty list of traces, and the status line below the list.
  *
- * In: counts, the state of the connection and of the store. Out: elements, and a line of text.
+ * In: counts, the state of the connection, and the content of the store in numbers. Out: elements,
+ * and a line of text.
  */
 
 import { connectGuide } from "../guide/connect.js";
 import { h } from "../shared/dom.js";
 import { count, plural, size } from "../shared/format.js";
 
-/** @typedef {"loading"|"none"|"lost"|"guide"} Nothing Why there are no rows. */
+/** @typedef {"loading"|"none"|"lost"|"guide"} Nothing Reason why there are no rows. */
 
 /**
+ * Returns the reason why there are no rows.
+ *
  * @param {{connection: string, isLoading: boolean, allCount: number}} state
  * @returns {Nothing}
  */
@@ -23,14 +26,18 @@ export function kindOfNothing({ connection, isLoading, allCount }) {
 const WORDS = {
   loading: ["Loading…", ""],
   none: ["No trace matches", "Change the filter, or clear it."],
-  lost: ["The sandbox does not answer", "The page goes on asking."],
+  lost: ["The sandbox does not answer", "The page keeps trying."],
 };
 
-/** Made once: it keeps the SDK that somebody chose in it. */
+/**
+ * The guide. It is created only once, so that it keeps the SDK that the user selected.
+ *
+ * @type {HTMLElement|null}
+ */
 let guide = null;
 
 /**
- * What stands in place of rows.
+ * Creates the message that is shown instead of rows.
  *
  * @param {Nothing|""} kind
  * @returns {HTMLElement[]}
@@ -42,15 +49,16 @@ export function nothing(kind) {
   return [h("div", { class: `empty-note ${kind}` }, h("h2", { text: title }), h("p", { text }))];
 }
 
+
 /**
- * The last line: how many traces, and what the store holds.
+ * Formats the status line: the number of traces, and the content of the store.
  *
  * @param {object} state
  * @param {number} state.shownCount
  * @param {number} state.allCount
  * @param {boolean} state.isPaused
- * @param {number} state.waitingCount Come since it was paused.
- * @param {object|null} state.store
+ * @param {number} state.waitingCount Number of traces that arrived since the list was paused.
+ * @param {any} state.store
  * @returns {string}
  */
 export function statusLine({ shownCount, allCount, isPaused, waitingCount, store }) {
@@ -60,7 +68,7 @@ export function statusLine({ shownCount, allCount, isPaused, waitingCount, store
     parts.unshift(waitingCount > 0 ? `Paused, ${count(waitingCount)} more since` : "Paused");
   if (store) parts.push(`${plural(store.document_count, "document")}, ${size(store.size_bytes)}`);
   if (store?.evicted_trace_count > 0) {
-    parts.push(`${count(store.evicted_trace_count)} older ones have given way`);
+    parts.push(`${plural(store.evicted_trace_count, "older trace")} evicted`);
   }
   return parts.join("  ·  ");
 }

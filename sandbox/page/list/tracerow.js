@@ -1,8 +1,8 @@
 /**
  * A row of the list of traces.
  *
- * In: a summary. Out: the cells, filled. Rows are used again for other traces, so everything that
- * a summary decides is set each time.
+ * In: the summary of a trace. Out: the filled cells of a row. A row is reused for other traces, so
+ * every update sets everything that depends on the summary.
  */
 
 import { h, setText } from "../shared/dom.js";
@@ -16,14 +16,14 @@ const FLAGS = [
   ["in_progress", "in progress"],
 ];
 
-/** The parts of each row, and the trace that it shows. */
+/** The elements of each row, and the id of its trace. */
 const parts = new WeakMap();
 let rowCount = 0;
 
 /**
- * Makes an empty row.
+ * Creates an empty row.
  *
- * @param {(id: string) => void} open
+ * @param {(id: string) => void} open Called when the row is clicked.
  * @returns {HTMLElement}
  */
 export function createRow(open) {
@@ -56,24 +56,30 @@ export function createRow(open) {
   );
   parts.set(row, own);
   row.addEventListener("click", () => {
-    // Who marks text in a row does not want to leave.
+    // A click that ends a selection of text does not open the trace.
     if (String(getSelection()) === "") open(own.id);
   });
   return row;
 }
 
-/** A share of the longest, by the square root: one slow trace leaves something of the others. */
+/**
+ * Returns the length of a bar, as a fraction of the longest bar. The square root of the duration is
+ * used, so that short traces stay visible beside a very slow trace.
+ */
 function meter(seconds, longest) {
   return seconds > 0 && longest > 0 ? Math.sqrt(seconds / longest) : 0;
 }
 
 /**
- * Shows a trace in a row.
+ * Fills a row with a trace.
  *
  * @param {HTMLElement} row
- * @param {object} trace
- * @param {{index: number, isSelected: boolean, isFresh: boolean, longest: number}} how The duration
- *   of the longest trace in seconds, beside what the row is.
+ * @param {any} trace
+ * @param {object} how
+ * @param {number} how.index
+ * @param {boolean} how.isSelected
+ * @param {boolean} how.isFresh Whether the trace is highlighted as new.
+ * @param {number} how.longest Duration of the longest trace, in seconds.
  */
 export function updateRow(row, trace, { index, isSelected, isFresh, longest }) {
   const own = parts.get(row);

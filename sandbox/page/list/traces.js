@@ -1,12 +1,12 @@
 /**
- * The list of traces, live.
+ * The live list of traces.
  *
- * In: the traces that {@link Live} follows, and the filter in the address. Out: rows, the newest
- * first; Enter or a click opens one. New traces do not move the selected row, nor what somebody
- * reads further down.
+ * In: the traces of `live.js`, and the filter in the address. Out: rows, by default the newest
+ * first. Enter or a click opens a trace. New traces do not move the selected row. They do not move
+ * the visible rows either, if the user has scrolled down.
  */
 
-import { forgetTraces } from "../shared/api.js";
+import { forgetTraces, messageOf } from "../shared/api.js";
 import { Arrivals } from "./arrivals.js";
 import { h, icon, iconButton, setText, toast } from "../shared/dom.js";
 import { isExpression, parseDuration, predicate, sort } from "./filter.js";
@@ -18,9 +18,10 @@ import { kindOfNothing, nothing, statusLine } from "./nothing.js";
 import { createRow, updateRow } from "./tracerow.js";
 import { VirtualList } from "../shared/virtual.js";
 
+/** Height of a row, in pixels. */
 const ROW_HEIGHT = 34;
 
-/** The view; see the module. */
+/** The view of the list. See the module. */
 export class TracesView {
   title = "Traces";
   /** @type {HTMLElement} */
@@ -41,10 +42,13 @@ export class TracesView {
   #selectedId = "";
   #arrivals = new Arrivals();
   #longest = 0;
-  /** What was there when the list was paused; null while it follows. */
+  /** @type {any[]|null} Traces at the time when the list was paused; null if it is not paused. */
   #paused = null;
 
-  /** @param {{live: import("../shared/live.js").Live, router: import("../shared/router.js").Router}} page */
+  /**
+   * @param {{live: import("../shared/live.js").Live, router: import("../shared/router.js").Router}}
+   *   page
+   */
   constructor({ live, router }) {
     this.#live = live;
     this.#router = router;
@@ -100,12 +104,14 @@ export class TracesView {
     this.#apply();
   }
 
-  /** Another view comes: what is being typed must not change the address any more. */
+  /**
+   * Prepares for another view: a text that is still being typed must not change the address later.
+   */
   leave() {
     this.#chosen = this.#bar.settle();
   }
 
-  /** Puts the keyboard where j and k are expected. */
+  /** Moves the focus to the rows. */
   focus() {
     this.#scroller.focus({ preventScroll: true });
   }
@@ -114,7 +120,7 @@ export class TracesView {
     this.#bar.focus();
   }
 
-  /** The traces before and after one, in the order of the list. */
+  /** Returns the ids of the traces before and after a trace, in the order of the list. */
   neighbours(id) {
     const shown = this.#fitting();
     const at = shown.findIndex((trace) => trace.id === id);
@@ -127,10 +133,10 @@ export class TracesView {
   }
 
   /**
-   * A key while the keyboard is in a field.
+   * Handles a key while an input field has the focus.
    *
    * @param {KeyboardEvent} event
-   * @returns {boolean} Whether it meant something here.
+   * @returns {boolean} Whether the list used the key.
    */
   typing(event) {
     const isDown = event.key === "Enter" || event.key === "ArrowDown";
@@ -140,7 +146,12 @@ export class TracesView {
     return true;
   }
 
-  /** @param {KeyboardEvent} event @returns {boolean} Whether it meant something here. */
+  /**
+   * Handles a key.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} Whether the list used the key.
+   */
   key(event) {
     const step = stepOf(event.key, this.#list.pageSize);
     if (step !== undefined) {
@@ -178,14 +189,14 @@ export class TracesView {
     this.#apply();
   }
 
-  /** What the address says of the list. */
+  /** The parameters of the list for the address. */
   get query() {
     const { q, flags, status, min } = this.#chosen;
     const sort = this.#order === "-start" ? "" : this.#order;
     return { q, flags: flags.join(","), status: status.join(","), min, sort };
   }
 
-  /** The choice goes into the address, for a reload and for a friend. */
+  /** Stores the choice in the address, so that a reload or a shared link shows the same list. */
   #note() {
     this.#router.note({ view: "traces", query: this.query });
   }
@@ -199,7 +210,7 @@ export class TracesView {
     return this.#paused ?? [...this.#live.traces.values()];
   }
 
-  /** The traces that the choice lets through, in its order. */
+  /** Returns the traces that the filter allows, sorted. */
   #fitting() {
     const { q, flags, status, min } = this.#chosen;
     const expression = isExpression(q);
@@ -226,7 +237,7 @@ export class TracesView {
     this.#describe(shown.length, this.#all.length);
   }
 
-  /** Shows other rows so that the selected row, or the first one seen, stays where it is. */
+  /** Replaces the rows. The selected row does not move, or else the first visible row. */
   #replace(traces) {
     const before = this.#list.items;
     const { from, to } = this.#list.seen;
@@ -284,7 +295,7 @@ export class TracesView {
 
   #togglePause() {
     this.#paused = this.#paused ? null : [...this.#live.traces.values()];
-    const label = this.#paused ? "Go on" : "Pause";
+    const label = this.#paused ? "Continue" : "Pause";
     this.#pause.replaceChildren(icon(this.#paused ? "play" : "pause"));
     this.#pause.setAttribute("aria-label", label);
     this.#pause.title = label;
@@ -315,7 +326,7 @@ export class TracesView {
       this.#selectedId = "";
       await this.#live.poll();
     } catch (error) {
-      toast(error.message, "bad");
+      toast(messageOf(error), "bad");
     }
   }
 }

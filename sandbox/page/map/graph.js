@@ -1,25 +1,27 @@
 /**
- * The service graph as the map draws it.
+ * Converts the service graph of the API into nodes and edges for the map.
  *
- * In: the answer of GetServiceGraph. Out: nodes and edges that refer to each other by index, with
- * counts and times that are numbers. Pure code.
+ * In: the answer of GetServiceGraph. Out: nodes and edges. An edge refers to its nodes by index.
+ * Counts and times are always finite numbers. Pure code.
  *
  * @typedef {object} Statistics
  * @property {number} ok
- * @property {number} error Without those throttled.
+ * @property {number} error Number of errors without throttled requests.
  * @property {number} throttle
  * @property {number} fault
  * @property {number} total
- * @property {number|null} seconds The mean response time.
+ * @property {number|null} seconds Mean response time; null without requests.
  */
 
-/** Kinds of outcome in the order in which they are drawn. */
+/** Kinds of outcome, in the order in which they are drawn. */
 export const OUTCOMES = ["ok", "error", "throttle", "fault"];
 
 const number = (value) => (Number.isFinite(value) && value > 0 ? value : 0);
 
 /**
- * @param {object} [summary] SummaryStatistics.
+ * Converts the statistics of a node or an edge.
+ *
+ * @param {any} [summary] The `SummaryStatistics` of the API.
  * @returns {Statistics}
  */
 export function statistics(summary = {}) {
@@ -34,7 +36,7 @@ export function statistics(summary = {}) {
   return { ok, error, throttle, fault, total, seconds };
 }
 
-/** A short word for a type such as `AWS::DynamoDB::Table`. */
+/** Returns a short label for a type: `DynamoDB Table` for `AWS::DynamoDB::Table`. */
 export function typeLabel(type) {
   if (typeof type !== "string" || type === "") return "";
   if (type === "client") return "client";
@@ -43,8 +45,10 @@ export function typeLabel(type) {
 }
 
 /**
- * @param {{Services?: object[]}} answer
- * @returns {{nodes: object[], edges: object[]}}
+ * Converts the answer of GetServiceGraph.
+ *
+ * @param {{Services?: any[]}} answer
+ * @returns {{nodes: any[], edges: any[]}}
  */
 export function graphOf(answer) {
   const services = Array.isArray(answer?.Services) ? answer.Services : [];
@@ -77,10 +81,10 @@ function histogramOf(entries) {
 }
 
 /**
- * A response time that a share of the requests does not exceed.
+ * Returns the response time that a fraction of the requests does not exceed.
  *
- * @param {{value: number, count: number}[]} histogram Sorted.
- * @param {number} share From 0 to 1.
+ * @param {{value: number, count: number}[]} histogram Sorted by value.
+ * @param {number} share The fraction, from 0 to 1.
  * @returns {number|null} Seconds.
  */
 export function quantile(histogram, share) {

@@ -1,30 +1,45 @@
 /**
- * Where the nodes and edges of a graph go: layers from left to right.
+ * Computes the positions of the nodes and edges of a graph, in layers from left to right.
  *
- * In: the number of nodes and edges between them, rings and loops included. Out: a position for
- * each node and a line for each edge. The steps are the usual ones: cut rings (depth first),
- * longest path layering, stand-ins where an edge crosses a layer, barycentre ordering with the
- * fewest crossings kept, and positions pulled towards the neighbours. Nothing recurses. Pure code.
+ * In: the number of nodes, and the edges between them. Edges may form rings, and may lead from a
+ * node to itself. Out: a position for each node, and a line for each edge. The method is layered
+ * graph drawing (Sugiyama): turn edges around to remove rings, assign layers by the longest path,
+ * insert dummy slots where an edge crosses a layer, order each layer by barycentres to get few
+ * crossings, and move the slots towards their neighbours. Pure code without recursion.
+ *
+ * @typedef {object} Slot
+ * @property {number} layer
+ * @property {number} height
+ * @property {number} x
+ * @property {number} y
+ * @property {number[]} left Indexes of the connected slots in the layer on the left.
+ * @property {number[]} right Indexes of the connected slots in the layer on the right.
  */
 
-/** Distances between nodes, and how often the order is improved. */
+/** Distance between the centres of two columns, in pixels. */
 export const COLUMN_WIDTH = 210;
+/** Height of a node, in pixels. */
 export const ROW_HEIGHT = 124;
-const STAND_IN_HEIGHT = 44;
+/** Height of a dummy slot, in pixels. */
+const DUMMY_HEIGHT = 44;
+/** Number of times that the order of the slots is improved. */
 const SWEEP_COUNT = 12;
+/** Number of times that the slots are moved towards their neighbours. */
 const PULL_COUNT = 24;
 
 /**
- * @param {number} count Nodes, numbered from 0.
+ * Computes the layout.
+ *
+ * @param {number} count Number of nodes. The nodes are numbered from 0.
  * @param {[number, number][]} edges
- * @returns {{nodes: {x: number, y: number}[], edges: {x: number, y: number}[][],
- *   width: number, height: number}} Edges in the order given, from their source. All positions
- *   are of centres.
+ * @returns {{nodes: {x: number, y: number}[], edges: {x: number, y: number}[][], width: number,
+ *   height: number}} The lines have the order of `edges`, and begin at the source. All positions
+ *   are centres.
  */
 export function layout(count, edges) {
   const forward = cutRings(count, edges);
   const layerOf = layers(count, forward);
-  const { slots, paths } = standIns(count, forward, layerOf);
+  const { slots, paths } = dummySlots(count, forward, layerOf);
   const columns = order(slots);
   place(columns, slots);
   shiftToOrigin(slots);
@@ -36,12 +51,13 @@ export function layout(count, edges) {
   return { nodes, edges: lines, ...extent(slots) };
 }
 
-/** Edges as `from`, `to` without rings: those that lead back are turned around. */
+/** Returns the edges without rings: an edge that closes a ring is turned around. */
 function cutRings(count, edges) {
+  /** @type {{to: number, index: number}[][]} */
   const out = Array.from({ length: count }, () => []);
   edges.forEach(([from, to], index) => out[from].push({ to, index }));
   const turned = new Set();
-  const state = new Uint8Array(count); // 1 on the way, 2 done
+  const state = new Uint8Array(count); // 0 new, 1 on the current path, 2 done
   const hasCaller = new Uint8Array(count);
   for (const [from, to] of edges) if (from !== to) hasCaller[to] = 1;
   const numbers = [...Array(count).keys()];
@@ -50,8 +66,7 @@ function cutRings(count, edges) {
     if (state[start]) continue;
     const way = [{ node: start, next: 0 }];
     state[start] = 1;
-    while (way.length > 0) {
-      const top = way.at(-1);
+    for (let top = way.at(-1); top; top = way.at(-1)) {
       const edge = out[top.node][top.next];
       if (!edge) {
         state[top.node] = 2;
@@ -71,8 +86,9 @@ function cutRings(count, edges) {
   );
 }
 
-/** The longest path from a start to each node. */
+/** Returns the layer of each node: the length of the longest path that leads to it. */
 function layers(count, edges) {
+  /** @type {number[][]} */
   const out = Array.from({ length: count }, () => []);
   const waitingFor = new Uint32Array(count);
   for (const { from, to } of edges) {
@@ -93,8 +109,9 @@ function layers(count, edges) {
   return layerOf;
 }
 
-/** Slots: the nodes, and one stand-in wherever an edge passes through a layer. */
-function standIns(count, edges, layerOf) {
+/** Returns the slots: one for each node, and a dummy slot for each layer that an edge crosses. */
+function dummySlots(count, edges, layerOf) {
+  /** @returns {Slot} */
   const slot = (layer, height) => ({
     layer,
     height,
@@ -109,7 +126,7 @@ function standIns(count, edges, layerOf) {
     const path = [from];
     if (from === to) return path;
     for (let layer = layerOf[from] + 1; layer < layerOf[to]; layer += 1) {
-      path.push(slots.push(slot(layer, STAND_IN_HEIGHT)) - 1);
+      path.push(slots.push(slot(layer, DUMMY_HEIGHT)) - 1);
     }
     path.push(to);
     for (let index = 1; index < path.length; index += 1) {
@@ -121,7 +138,7 @@ function standIns(count, edges, layerOf) {
   return { slots, paths };
 }
 
-/** Slots by column, ordered so that few edges cross. */
+/** Returns the slots of each column, in an order with few crossings of edges. */
 function order(slots) {
   const columns = [];
   slots.forEach((slot, index) => (columns[slot.layer] ??= []).push(index));
@@ -147,7 +164,9 @@ function ranks(slots, columns) {
   return rank;
 }
 
-/** Sorts a column by the mean position of its neighbours; who has none stays. */
+/**
+ * Sorts a column by the mean position of the neighbours. A slot without neighbours does not move.
+ */
 function sortByNeighbours(slots, column, columns, side) {
   const rank = ranks(slots, columns);
   const wish = new Map(
@@ -177,7 +196,7 @@ function crossings(slots, columns) {
   return count;
 }
 
-/** Gives each slot its height on the page: near its neighbours, and clear of those beside it. */
+/** Sets the vertical position of each slot: near its neighbours, without overlaps in its column. */
 function place(columns, slots) {
   for (const column of columns) {
     let y = 0;
@@ -200,7 +219,7 @@ function place(columns, slots) {
   }
 }
 
-/** Pushes slots of a column apart, downwards and upwards by the same amount. */
+/** Separates overlapping slots of a column. The mean position of the column does not change. */
 function spread(column) {
   const gap = (index) => (column[index].height + column[index - 1].height) / 2;
   const wished = column.reduce((sum, slot) => sum + slot.y, 0);
@@ -211,13 +230,16 @@ function spread(column) {
   for (const slot of column) slot.y -= moved;
 }
 
-/** Moves everything so that the uppermost slot begins at 0. */
+/** Moves all slots so that the top of the highest slot is at 0. */
 function shiftToOrigin(slots) {
   const top = slots.reduce((least, slot) => Math.min(least, slot.y - slot.height / 2), Infinity);
   for (const slot of slots) slot.y -= top;
 }
 
-/** From the centres of the first column to those of the last, and the height of all rows. */
+/**
+ * Returns the size of the layout: the width between the centres of the outer columns, and the
+ * height.
+ */
 function extent(slots) {
   const most = (of) => slots.reduce((largest, slot) => Math.max(largest, of(slot)), 0);
   return { width: most((slot) => slot.x), height: most((slot) => slot.y + slot.height / 2) };

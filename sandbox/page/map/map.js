@@ -1,19 +1,20 @@
 /**
- * The service map: who calls whom, how fast, and how often that fails.
+ * The service map: the calls between services, with response times and failures.
  *
- * In: the service graph, asked for again while traces come. Out: a drawing to move and to zoom;
- * a click on a node shows its traces in the list.
+ * In: the service graph, which is fetched again while traces arrive. Out: a drawing that can be
+ * moved and zoomed. A click on a node shows its traces in the list.
  */
 
-import { serviceGraph } from "../shared/api.js";
+import { messageOf, serviceGraph } from "../shared/api.js";
 import { h, iconButton, s } from "../shared/dom.js";
 import { OUTCOMES, graphOf } from "./graph.js";
 import { layout } from "./layout.js";
 import { edgeGroup, nodeGroup, numbersOf } from "./parts.js";
 import { Viewport } from "./viewport.js";
 
+/** Space on the left and right of the drawing, in pixels. */
 const MARGIN = 90;
-/** Between two questions for the graph while traces come. */
+/** Time between two requests for the graph while traces arrive, in milliseconds. */
 const REFRESH_MS = 3000;
 
 const RANGES = [
@@ -29,7 +30,7 @@ const LEGEND = [
   ["fault", "fault (5xx)"],
 ];
 
-/** The view; see the module. */
+/** The view of the map. See the module. */
 export class MapView {
   title = "Service map";
   /** @type {HTMLElement} */
@@ -47,7 +48,10 @@ export class MapView {
   #version = -1;
   #timer = 0;
 
-  /** @param {{live: import("../shared/live.js").Live, router: import("../shared/router.js").Router}} page */
+  /**
+   * @param {{live: import("../shared/live.js").Live, router: import("../shared/router.js").Router}}
+   *   page
+   */
   constructor({ live, router }) {
     this.#live = live;
     this.#router = router;
@@ -119,20 +123,32 @@ export class MapView {
     this.#load();
   }
 
-  focus() {
-    this.#scene.querySelector(".map-node:not(.client)")?.focus({ preventScroll: true });
+  /** The nodes that can have the focus: all nodes except clients. */
+  get #nodes() {
+    /** @type {NodeListOf<SVGElement>} */
+    const found = this.#scene.querySelectorAll(".map-node:not(.client)");
+    return [...found];
   }
 
-  /** @param {KeyboardEvent} event @returns {boolean} */
+  focus() {
+    this.#nodes[0]?.focus({ preventScroll: true });
+  }
+
+  /**
+   * Handles a key.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} Whether the view used the key.
+   */
   key(event) {
     const zooms = { "+": 1.25, "=": 1.25, "-": 1 / 1.25 };
     if (event.key in zooms) this.#viewport.zoom(zooms[event.key]);
     else if (event.key === "0") this.#viewport.fit();
     else if (event.key === "j" || event.key === "k" || event.key.startsWith("Arrow")) {
-      const nodes = [...this.#scene.querySelectorAll(".map-node:not(.client)")];
+      const nodes = this.#nodes;
       const step =
         event.key === "j" || event.key === "ArrowDown" || event.key === "ArrowRight" ? 1 : -1;
-      const at = nodes.indexOf(document.activeElement);
+      const at = nodes.findIndex((node) => node === document.activeElement);
       nodes[(at + step + nodes.length) % nodes.length]?.focus();
     } else return false;
     return true;
@@ -158,7 +174,7 @@ export class MapView {
     try {
       this.#draw(graphOf(await serviceGraph(window ? { start: now - window, end: now } : {})));
     } catch (error) {
-      if (this.#drawn === "") this.#say("The map cannot be loaded", error.message);
+      if (this.#drawn === "") this.#say("The map cannot be loaded", messageOf(error));
     }
   }
 
@@ -169,9 +185,10 @@ export class MapView {
 
   #draw({ nodes, edges }) {
     if (nodes.length === 0)
-      this.#say("No service yet", "The map is drawn from traces; there is none in this range.");
+      this.#say("No service yet", "There are no traces in this time range.");
     else this.#say("", "");
-    const focused = document.activeElement?.dataset?.index;
+    const active = document.activeElement;
+    const focused = active instanceof SVGElement ? active.dataset.index : undefined;
     const placed = layout(
       nodes.length,
       edges.map(({ from, to }) => [from, to]),
@@ -180,7 +197,8 @@ export class MapView {
     const circles = nodes.map((node, index) => this.#node(node, index, placed.nodes[index]));
     this.#scene.replaceChildren(...lines, ...circles);
     if (focused !== undefined) circles[focused]?.focus({ preventScroll: true });
-    // Another shape is shown as a whole; new numbers leave the view where it is.
+    // If the nodes or edges have changed, the whole map is shown. If only numbers have changed, the
+    // position and the zoom stay.
     const shape = JSON.stringify([
       nodes.map((node) => node.name),
       edges.map(({ from, to }) => [from, to]),
@@ -214,7 +232,7 @@ export class MapView {
 }
 
 /**
- * The expression for the traces of a service.
+ * Returns the filter expression for the traces of a service.
  *
  * @param {string} name
  * @returns {string}

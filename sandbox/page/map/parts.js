@@ -1,18 +1,19 @@
 /**
- * The parts of the service map: nodes with their rings, edges, and the numbers of a node.
+ * The elements of the service map: nodes with rings, edges, and the table of a node.
  *
- * In: nodes and edges of `graph.js`, and where they go. Out: elements.
+ * In: nodes and edges of `graph.js`, with their positions. Out: elements.
  */
 
 import { h, s } from "../shared/dom.js";
 import { count, duration, line, percent } from "../shared/format.js";
 import { OUTCOMES, quantile, typeLabel } from "./graph.js";
 
+/** Radius of a node, in pixels. */
 const RADIUS = 34;
-/** Characters in a line below a node. */
+/** Largest number of characters in a line below a node. */
 const LABEL_LENGTH = 24;
 
-/** The outcomes of a node as arcs of a ring. */
+/** Draws the outcomes of a node as arcs of a ring. */
 function ring(node) {
   const length = 2 * Math.PI * RADIUS;
   const arcs = [];
@@ -20,7 +21,8 @@ function ring(node) {
   for (const outcome of OUTCOMES) {
     const share = node.total > 0 ? node[outcome] / node.total : 0;
     if (share === 0) continue;
-    // A failure among thousands is seen too.
+    // An arc has a smallest length, so that a single failure among thousands of requests is
+    // visible.
     const drawn = Math.max(share, 0.012);
     arcs.push(
       s("circle", {
@@ -35,7 +37,7 @@ function ring(node) {
   return s("g", { transform: "rotate(-90)" }, s("circle", { r: RADIUS, class: "ring base" }), arcs);
 }
 
-/** A text of at most two lines for below a node. */
+/** Splits the name of a node into at most two lines. */
 function labelLines(name) {
   const text = line(name, 60);
   if (text.length <= LABEL_LENGTH) return [text];
@@ -48,7 +50,7 @@ function labelLines(name) {
   ];
 }
 
-/** A curve through the centres of an edge's ends and the stand-ins between them. */
+/** Returns a curve through the points of an edge: the centres of its nodes and dummy slots. */
 function curveOf(points) {
   const [first] = points;
   if (points.length === 1) {
@@ -58,7 +60,8 @@ function curveOf(points) {
     const d = `M${x - 14} ${top + 2}C${x - 44} ${high} ${x + 44} ${high} ${x + 17} ${top - 5}`;
     return { d, middle: { x, y: top - 32 } };
   }
-  // Out at one side of a node and in at the other; what leads back runs a little below.
+  // An edge leaves a node at one side and enters the next node at the other side. An edge that
+  // leads to the left is drawn a little lower, so that it does not cover an edge to the right.
   const sign = points.at(-1).x > first.x ? 1 : -1;
   const below = sign < 0 ? 10 : 0;
   const line = points.map(({ x, y }) => ({ x, y: y + below }));
@@ -82,9 +85,9 @@ function worst({ fault, throttle, error }) {
 }
 
 /**
- * An edge: an arrow with its mean time.
+ * Draws an edge: an arrow with the mean response time.
  *
- * @param {object} edge
+ * @param {any} edge
  * @param {{x: number, y: number}[]} points
  * @returns {SVGElement}
  */
@@ -104,7 +107,7 @@ export function edgeGroup(edge, points) {
   );
 }
 
-/** Who is outside: a figure, without numbers. */
+/** Draws a client: a person without numbers. */
 function clientParts() {
   const person = "M0-14a7 7 0 1 1 0 14 7 7 0 0 1 0-14M-13 15a13 11 0 0 1 26 0";
   return [
@@ -122,7 +125,7 @@ function serviceParts(node) {
     s("text", { class: "node-time", y: 0, text: duration(node.seconds) }),
     s("text", { class: "node-count", y: 14, text: `${count(node.total)} req` }),
     s("text", { class: "node-name", y: RADIUS + 19 }, names),
-    // What names no type of its own has its name there too.
+    // The type is left out if it is the same as the name.
     s("text", {
       class: "node-type",
       y: RADIUS + 19 + 14 * lines.length,
@@ -132,9 +135,9 @@ function serviceParts(node) {
 }
 
 /**
- * A node: its ring, with the mean time and the number of requests in it, and its name below.
+ * Draws a node: a ring with the mean response time and the number of requests, and the name below.
  *
- * @param {object} node
+ * @param {any} node
  * @param {number} index
  * @param {{x: number, y: number}} position
  * @returns {SVGElement}
@@ -162,9 +165,9 @@ export function nodeGroup(node, index, { x, y }) {
 }
 
 /**
- * The numbers of a node, in words.
+ * Creates the table with the numbers of a node.
  *
- * @param {object} node
+ * @param {any} node
  * @returns {HTMLElement[]}
  */
 export function numbersOf(node) {

@@ -1,19 +1,20 @@
 /**
- * Moving and zooming a drawing by pointer, wheel and buttons.
+ * Moves and zooms a drawing with the pointer, the wheel and buttons.
  *
- * In: an SVG element, its scene, and the bounds of what is drawn. Out: the scene's transform.
+ * In: an SVG element, the group with the drawing (the scene), and the bounds of the drawing. Out:
+ * the attribute `transform` of the scene.
  */
 
 const SCALE_MIN = 0.15;
 const SCALE_MAX = 3;
-/** Larger than life helps nobody. */
+/** Largest scale that {@link Viewport.fit} uses for a small drawing. */
 const FIT_SCALE_MAX = 1.25;
-/** A pointer that moves less was a click. */
+/** A shorter movement of the pointer counts as a click, in pixels. */
 const DRAG_MIN = 4;
 
-/** The viewport; see the module. */
+/** The viewport. See the module. */
 export class Viewport {
-  /** Whether the pointer moved the drawing since it was pressed. */
+  /** Whether the last press of the pointer moved the drawing. */
   wasDragged = false;
 
   #svg;
@@ -22,7 +23,7 @@ export class Viewport {
   #scale = 1;
   #x = 0;
   #y = 0;
-  /** Whether everything is to be seen when the size of the page changes. */
+  /** Whether the whole drawing is shown. It then stays so when the size of the page changes. */
   #isFitted = true;
 
   /**
@@ -47,15 +48,17 @@ export class Viewport {
   }
 
   /**
+   * Sets the bounds of the drawing.
+   *
    * @param {{x: number, y: number, width: number, height: number}} bounds
-   * @param {boolean} fit Whether to show all of it now.
+   * @param {boolean} fit Whether to show the whole drawing now.
    */
   setBounds(bounds, fit) {
     this.#bounds = bounds;
     if (fit || this.#isFitted) this.fit();
   }
 
-  /** Shows everything. */
+  /** Shows the whole drawing. */
   fit() {
     const { clientWidth: width, clientHeight: height } = this.#svg;
     if (width === 0 || height === 0) return;
@@ -68,8 +71,10 @@ export class Viewport {
   }
 
   /**
+   * Zooms the drawing.
+   *
    * @param {number} factor
-   * @param {{x: number, y: number}} [at] What stays where it is; the middle if not given.
+   * @param {{x: number, y: number}} [at] The point that does not move. The default is the middle.
    */
   zoom(factor, at = { x: this.#svg.clientWidth / 2, y: this.#svg.clientHeight / 2 }) {
     const scale = Math.min(Math.max(this.#scale * factor, SCALE_MIN), SCALE_MAX);

@@ -1,17 +1,24 @@
 /**
- * Sampling rules: their fields, and what is wrong with one.
+ * The fields of a sampling rule, and their checks.
  *
- * In: what people type. Out: rules as the API has them, or messages by field. The bounds are those
- * of the service: <https://docs.aws.amazon.com/xray/latest/api/API_SamplingRule.html>. Pure code.
+ * In: the texts of a form. Out: a rule in the form of the API, or messages by field. The bounds are
+ * from the service: <https://docs.aws.amazon.com/xray/latest/api/API_SamplingRule.html>. Pure code.
+ *
+ * @typedef {object} Field
+ * @property {string} key Name of the field in the API.
+ * @property {string} label
+ * @property {"text"|"integer"|"percent"} kind A text may contain `*` and `?`.
+ * @property {string} hint
+ * @property {number} max Largest number, or longest text in characters.
+ * @property {number} [min] Smallest number.
  */
 
 export const DEFAULT_NAME = "Default";
 
 /**
- * The fields of the form, in order. `text` fields may hold `*` and `?`.
+ * The fields of the form, in their order.
  *
- * @type {{key: string, label: string, kind: "text"|"integer"|"percent", hint: string,
- *   max: number, min?: number}[]}
+ * @type {Field[]}
  */
 export const FIELDS = [
   {
@@ -27,7 +34,7 @@ export const FIELDS = [
     kind: "integer",
     min: 1,
     max: 9999,
-    hint: "1 is asked first, 9999 last",
+    hint: "1 is tried first, 9999 last",
   },
   {
     key: "ReservoirSize",
@@ -35,7 +42,7 @@ export const FIELDS = [
     kind: "integer",
     min: 0,
     max: 1_000_000,
-    hint: "Requests a second, before the rate",
+    hint: "Sampled requests a second",
   },
   {
     key: "FixedRate",
@@ -43,7 +50,7 @@ export const FIELDS = [
     kind: "percent",
     min: 0,
     max: 100,
-    hint: "Percent of the requests after that",
+    hint: "Percent of the other requests",
   },
   { key: "Host", label: "Host", kind: "text", max: 64, hint: "The Host header" },
   { key: "HTTPMethod", label: "HTTP method", kind: "text", max: 10, hint: "GET, POST, …" },
@@ -60,7 +67,7 @@ export const FIELDS = [
     label: "Service type",
     kind: "text",
     max: 64,
-    hint: "The origin, AWS::ECS::Container",
+    hint: "The origin, such as AWS::ECS::Container",
   },
   {
     key: "ResourceARN",
@@ -71,7 +78,9 @@ export const FIELDS = [
   },
 ];
 
-/** What a new rule starts with: everything, at the rate that the service suggests. */
+/**
+ * The initial values of a new rule. It matches every request, with the rates of the default rule.
+ */
 export const NEW_RULE = {
   RuleName: "",
   Priority: 1000,
@@ -87,22 +96,44 @@ export const NEW_RULE = {
   Attributes: {},
 };
 
-/** @param {object} rule @returns {boolean} Whether it is the rule that is always there. */
+/**
+ * Returns whether this is the default rule, which always exists.
+ *
+ * @param {any} rule
+ * @returns {boolean}
+ */
 export const isDefault = (rule) => rule.RuleName === DEFAULT_NAME;
 
-/** The default rule answers for all that no other rule does, so its conditions are fixed. */
+/**
+ * Returns whether a field cannot be changed. The default rule matches all requests that no other
+ * rule matches, so only its two rates can be changed.
+ */
 export function isFixed(key, rule) {
   return isDefault(rule) && key !== "FixedRate" && key !== "ReservoirSize";
 }
 
-/** @param {object} rule @param {string} key @returns {string} What the form shows. */
+/**
+ * Returns the text of a field for the form.
+ *
+ * @param {any} rule
+ * @param {string} key
+ * @returns {string}
+ */
 export function textOf(rule, key) {
   const value = rule[key];
   if (key === "FixedRate") return String(Number((100 * value).toFixed(6)));
   return value === undefined || value === null ? "" : String(value);
 }
 
-function problemOf({ key, kind, min, max }, text, names) {
+/**
+ * Checks the text of a field.
+ *
+ * @param {Field} field
+ * @param {string} text
+ * @param {string[]} names Names of the other rules.
+ * @returns {string} The problem; empty if the text is valid.
+ */
+function problemOf({ key, kind, min = 0, max }, text, names) {
   if (kind === "text") {
     if (text === "") return key === "RuleName" ? "A rule needs a name" : "Use * for any";
     if (text.length > max) return `At most ${max} characters`;
@@ -111,21 +142,23 @@ function problemOf({ key, kind, min, max }, text, names) {
     return names.includes(text) ? "Another rule has this name" : "";
   }
   const value = text.trim() === "" ? NaN : Number(text);
-  if (!Number.isFinite(value)) return "A number, please";
-  if (kind === "integer" && !Number.isInteger(value)) return "A whole number, please";
+  if (!Number.isFinite(value)) return "Enter a number";
+  if (kind === "integer" && !Number.isInteger(value)) return "Enter a whole number";
   return value < min || value > max ? `From ${min} to ${max}` : "";
 }
 
 /**
- * Makes a rule of what a form holds.
+ * Builds a rule from the texts of the form.
  *
- * @param {object} base The rule before; fields that the form has not are kept.
+ * @param {any} base The rule before the change. Fields that are not in the form stay unchanged.
  * @param {Record<string, string>} texts
- * @param {string[]} otherNames Names that are taken.
- * @returns {{rule: object, problems: Record<string, string>}} Without problems the rule is good.
+ * @param {string[]} otherNames Names of the other rules.
+ * @returns {{rule: any, problems: Record<string, string>}} The rule is valid if there are no
+ *   problems.
  */
 export function ruleOf(base, texts, otherNames) {
   const rule = { ...base };
+  /** @type {Record<string, string>} */
   const problems = {};
   for (const field of FIELDS) {
     if (isFixed(field.key, base)) continue;
@@ -140,7 +173,7 @@ export function ruleOf(base, texts, otherNames) {
   return { rule, problems };
 }
 
-/** In the order in which SDKs ask them. */
+/** Returns the rules in the order in which SDKs try them. */
 export function byPriority(rules) {
   return [...rules].sort(
     (one, other) => one.Priority - other.Priority || (one.RuleName < other.RuleName ? -1 : 1),

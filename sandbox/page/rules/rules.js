@@ -1,11 +1,12 @@
 /**
- * The sampling rules that the sandbox gives to SDKs: to read, change, add and delete.
+ * The view of the sampling rules that the sandbox gives to SDKs. Rules can be added, changed and
+ * deleted.
  *
- * In: the rules of the sandbox. Out: the rules as people want them, all at once. The sandbox has
- * the last word; what it says is shown where people are.
+ * In: the rules of the sandbox. Out: the changed list of all rules. The sandbox checks the list,
+ * and its error message is shown in the dialog.
  */
 
-import { putSamplingRules, samplingRules } from "../shared/api.js";
+import { messageOf, putSamplingRules, samplingRules } from "../shared/api.js";
 import { h, icon, setText, toast } from "../shared/dom.js";
 import { line } from "../shared/format.js";
 import { FIELDS, NEW_RULE, byPriority, isDefault, isFixed, ruleOf, textOf } from "./rule.js";
@@ -13,12 +14,13 @@ import { FIELDS, NEW_RULE, byPriority, isDefault, isFixed, ruleOf, textOf } from
 const CONDITIONS = ["Host", "HTTPMethod", "URLPath", "ServiceName", "ServiceType", "ResourceARN"];
 const LABELS = Object.fromEntries(FIELDS.map(({ key, label }) => [key, label]));
 
-/** The view; see the module. */
+/** The view of the rules. See the module. */
 export class RulesView {
   title = "Sampling rules";
   /** @type {HTMLElement} */
   element;
 
+  /** @type {any[]|null} Null until the rules are loaded. */
   #rules = null;
   #table;
   #note;
@@ -44,9 +46,10 @@ export class RulesView {
             h("p", {
               class: "muted",
               text:
-                "SDKs ask the sandbox for these rules every few minutes. The first that fits a " +
-                "request, by priority, decides: so many requests a second from the reservoir, " +
-                "and of those after that the rate.",
+                "SDKs ask the sandbox for these rules every few minutes. The first rule that " +
+                "matches a request, in the order of priority, applies. The reservoir is the " +
+                "number of requests a second that are sampled. The rate is the percentage of the " +
+                "other requests that are sampled.",
             }),
           ),
           h(
@@ -68,10 +71,15 @@ export class RulesView {
   }
 
   focus() {
-    this.element.parentElement.focus({ preventScroll: true });
+    this.element.parentElement?.focus({ preventScroll: true });
   }
 
-  /** @param {KeyboardEvent} event @returns {boolean} */
+  /**
+   * Handles a key.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} Whether the view used the key.
+   */
   key(event) {
     if (
       event.key !== "j" &&
@@ -80,8 +88,10 @@ export class RulesView {
       event.key !== "ArrowUp"
     )
       return false;
-    const buttons = [...this.#table.querySelectorAll(".rule-edit")];
-    const at = buttons.indexOf(document.activeElement);
+    /** @type {NodeListOf<HTMLElement>} */
+    const found = this.#table.querySelectorAll(".rule-edit");
+    const buttons = [...found];
+    const at = buttons.findIndex((button) => button === document.activeElement);
     const step = event.key === "j" || event.key === "ArrowDown" ? 1 : -1;
     buttons[Math.min(Math.max(at + step, 0), buttons.length - 1)]?.focus();
     return true;
@@ -95,7 +105,7 @@ export class RulesView {
       setText(this.#note, "");
       this.#draw();
     } catch (error) {
-      setText(this.#note, `The rules cannot be loaded: ${error.message}`);
+      setText(this.#note, `The rules cannot be loaded: ${messageOf(error)}`);
     }
   }
 
@@ -117,7 +127,7 @@ export class RulesView {
         h(
           "tbody",
           {},
-          this.#rules.map((rule) => this.#row(rule)),
+          (this.#rules ?? []).map((rule) => this.#row(rule)),
         ),
       ),
     );
@@ -175,14 +185,18 @@ export class RulesView {
           text: "Delete",
           "aria-label": `Delete ${name}`,
           disabled: isDefault(rule),
-          title: isDefault(rule) ? "The default rule is always there" : null,
+          title: isDefault(rule) ? "The default rule cannot be deleted" : null,
           on: { click: () => this.#delete(rule) },
         }),
       ),
     );
   }
 
-  /** @param {object|null} rule Null for a new one. */
+  /**
+   * Opens the dialog for a rule.
+   *
+   * @param {any} rule Null for a new rule.
+   */
   #edit(rule) {
     const base = rule ?? NEW_RULE;
     const inputs = new Map();
@@ -219,7 +233,7 @@ export class RulesView {
     const said = h("p", { class: "form-problem", role: "alert" });
     const read = () => {
       const texts = Object.fromEntries([...inputs].map(([key, input]) => [key, input.value]));
-      const others = this.#rules.filter((other) => other !== rule).map((other) => other.RuleName);
+      const others = this.#others(rule).map((other) => other.RuleName);
       const result = ruleOf(base, texts, others);
       for (const [key, { note, hint }] of problems) {
         const problem = touched.has(key) ? result.problems[key] : undefined;
@@ -244,8 +258,7 @@ export class RulesView {
             const result = read();
             const [wrong] = Object.keys(result.problems);
             if (wrong) return inputs.get(wrong).focus();
-            const others = this.#rules.filter((other) => other !== rule);
-            const refusal = await this.#save([...others, result.rule]);
+            const refusal = await this.#save([...this.#others(rule), result.rule]);
             setText(said, refusal);
             if (refusal === "") this.#dialog.close();
           },
@@ -273,19 +286,29 @@ export class RulesView {
 
   async #delete(rule) {
     if (!confirm(`Delete the rule ${rule.RuleName}?`)) return;
-    const refusal = await this.#save(this.#rules.filter((other) => other !== rule));
+    const refusal = await this.#save(this.#others(rule));
     if (refusal !== "") toast(refusal, "bad");
   }
 
-  /** @returns {Promise<string>} Why the sandbox refuses; empty when it does not. */
+  /** Returns all rules except one. */
+  #others(rule) {
+    return (this.#rules ?? []).filter((other) => other !== rule);
+  }
+
+  /**
+   * Sends all rules to the sandbox.
+   *
+   * @param {any[]} rules
+   * @returns {Promise<string>} The error message; empty if the sandbox accepted the rules.
+   */
   async #save(rules) {
     try {
       await putSamplingRules(byPriority(rules));
     } catch (error) {
-      return error.message;
+      return messageOf(error);
     }
     await this.#load();
-    toast("Saved; SDKs fetch the rules within five minutes");
+    toast("Saved. SDKs fetch the rules within five minutes");
     return "";
   }
 }

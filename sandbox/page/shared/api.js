@@ -1,11 +1,11 @@
 /**
- * The sandbox's read API, and the writes of the page.
+ * Calls the HTTP API of the sandbox.
  *
- * In: what the page asks for. Out: what the sandbox answers, or an {@link ApiError} with a sentence
- * for people. Nothing but the page's own origin is asked for anything.
+ * In: the parameters of a call. Out: the answer of the sandbox, or an {@link ApiError} with a
+ * message for the user. All requests go to the page's own origin.
  */
 
-/** An answer that is no success, or none (status 0). */
+/** A failed call. The status is 0 if there was no answer. */
 export class ApiError extends Error {
   /**
    * @param {number} status
@@ -19,6 +19,13 @@ export class ApiError extends Error {
 
 const TIMEOUT_MS = 15_000;
 
+/**
+ * Sends a request and parses the JSON of the answer.
+ *
+ * @param {string} path
+ * @param {RequestInit} [options]
+ * @returns {Promise<any>} Null for an empty answer.
+ */
 async function call(path, options = {}) {
   let answer;
   try {
@@ -30,7 +37,7 @@ async function call(path, options = {}) {
       ...options,
     });
   } catch (error) {
-    const slow = error.name === "TimeoutError";
+    const slow = error instanceof DOMException && error.name === "TimeoutError";
     throw new ApiError(0, slow ? "The sandbox does not answer" : "The sandbox cannot be reached");
   }
   const text = await answer.text().catch(() => "");
@@ -41,20 +48,47 @@ async function call(path, options = {}) {
     if (answer.ok) throw new ApiError(answer.status, "The sandbox's answer is not JSON");
   }
   if (answer.ok) return body;
-  const said =
-    typeof body?.message === "string" ? body.message : `The sandbox says ${answer.status}`;
-  throw new ApiError(answer.status, said);
+  const fallback = `The sandbox answered with status ${answer.status}`;
+  throw new ApiError(answer.status, typeof body?.message === "string" ? body.message : fallback);
 }
 
-/** @param {Record<string, string|number|undefined>} parameters */
+/**
+ * Formats query parameters. Empty parameters are left out.
+ *
+ * @param {Record<string, string|number|undefined>} parameters
+ * @returns {string}
+ */
 function query(parameters) {
-  const set = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "");
-  const text = new URLSearchParams(set).toString();
+  const set = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== undefined && value !== "") set.append(name, String(value));
+  }
+  const text = set.toString();
   return text === "" ? "" : `?${text}`;
 }
 
 /**
- * The traces changed after a revision, newest first.
+ * Returns the message of a caught error.
+ *
+ * @param {unknown} error
+ * @returns {string}
+ */
+export function messageOf(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * Returns the status of a failed call.
+ *
+ * @param {unknown} error
+ * @returns {number} 0 if there was no answer.
+ */
+export function statusOf(error) {
+  return error instanceof ApiError ? error.status : 0;
+}
+
+/**
+ * Fetches the traces that changed after a revision, the last change first.
  *
  * @param {number} since
  * @param {string} [filter] An X-Ray filter expression.
@@ -64,7 +98,7 @@ export function traces(since, filter) {
 }
 
 /**
- * The documents of a trace.
+ * Fetches the documents of a trace.
  *
  * @param {string} id
  * @returns {Promise<{id: string, documents: string[]}>}
@@ -74,7 +108,7 @@ export function trace(id) {
 }
 
 /**
- * The service graph of a time range, in seconds since 1970.
+ * Fetches the service graph of a time range, in seconds since 1970.
  *
  * @param {{start?: number, end?: number}} range
  * @returns {Promise<{Services: object[]}>}
@@ -83,13 +117,17 @@ export function serviceGraph(range) {
   return call(`/api/service-graph${query(range)}`);
 }
 
-/** @returns {Promise<{rules: object[]}>} */
+/**
+ * Fetches the sampling rules.
+ *
+ * @returns {Promise<{rules: object[]}>}
+ */
 export function samplingRules() {
   return call("/api/sampling-rules");
 }
 
 /**
- * Puts these rules in the place of all.
+ * Replaces all sampling rules.
  *
  * @param {object[]} rules
  */
@@ -98,12 +136,12 @@ export function putSamplingRules(rules) {
   return call("/api/sampling-rules", { method: "PUT", headers, body: JSON.stringify({ rules }) });
 }
 
-/** Addresses and credentials of the sandbox. */
+/** Fetches the addresses and the credentials of the sandbox. */
 export function info() {
   return call("/api/info");
 }
 
-/** Empties the store. */
+/** Deletes all traces of the sandbox. */
 export function forgetTraces() {
   return call("/api/traces", { method: "DELETE", headers: { "content-type": "application/json" } });
 }

@@ -1,15 +1,17 @@
 /**
- * Elements, the only place where the page makes any.
+ * Creates elements. No other module of the page does this.
  *
- * In: names and properties that the page's own code chose, and text from wherever. Out: elements.
- * Text gets in as text nodes and nowhere as markup, so a document cannot become a part of the page.
+ * In: names and properties from the page's own code, and text from any source. Out: elements. Text
+ * is always inserted as text nodes and never as markup. So a document cannot insert elements into
+ * the page.
  */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Properties that are not attributes. */
+/** Names that are set as properties and not as attributes. */
 const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "htmlFor", "tabIndex"]);
 
+/** Sets the properties of an element and appends its children. */
 function fill(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null || value === false) continue;
@@ -19,7 +21,7 @@ function fill(element, properties, children) {
         element.addEventListener(event, listener);
       }
     } else if (name === "style") {
-      // Through the object model: the policy refuses the attribute.
+      // The content security policy forbids the attribute `style`, but allows the object model.
       for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
     } else if (PROPERTIES.has(name)) element[name] = value;
     else element.setAttribute(name, value === true ? "" : String(value));
@@ -29,31 +31,34 @@ function fill(element, properties, children) {
 }
 
 /**
- * Makes an HTML element.
+ * Creates an HTML element.
  *
- * @param {string} tag
- * @param {object} [properties] Attributes; besides `text`, `on` (listeners by event) and `style`.
- * @param {...(Node|string|null|Array)} children Strings become text; null is left out.
- * @returns {HTMLElement}
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {object} [properties] Attributes, and also `text`, `on` (listeners by event) and `style`.
+ * @param {...any} children Nodes, strings, or arrays of these. Strings become text; null is left
+ *   out.
+ * @returns {HTMLElementTagNameMap[Tag]}
  */
 export function h(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
 
 /**
- * Makes an SVG element, like {@link h}.
+ * Creates an SVG element, like {@link h}.
  *
- * @param {string} tag
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
  * @param {object} [properties]
- * @param {...(Node|string|null|Array)} children
- * @returns {SVGElement}
+ * @param {...any} children
+ * @returns {SVGElementTagNameMap[Tag]}
  */
 export function s(tag, properties = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), properties, children);
 }
 
 /**
- * Sets the text of an element, which costs nothing when it has that text.
+ * Sets the text of an element. Does nothing if the element has this text already.
  *
  * @param {Element} element
  * @param {string} text
@@ -62,7 +67,7 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Outlines on a grid of 16, drawn with the current colour. */
+/** Paths of the icons, on a grid of 16 by 16. They are drawn as outlines in the current colour. */
 const ICONS = {
   back: "M10 3 5 8l5 5",
   close: "m4 4 8 8m0-8-8 8",
@@ -88,7 +93,7 @@ const ICONS = {
 };
 
 /**
- * One of the page's icons, hidden from screen readers.
+ * Creates an icon. Screen readers ignore it.
  *
  * @param {keyof typeof ICONS} name
  * @returns {SVGElement}
@@ -99,7 +104,7 @@ export function icon(name) {
 }
 
 /**
- * A button with an icon, and words for those who do not see it.
+ * Creates a button with an icon. The label is shown as a tooltip and read by screen readers.
  *
  * @param {keyof typeof ICONS} name
  * @param {string} label
@@ -113,22 +118,34 @@ export function iconButton(name, label, press, properties = {}) {
 }
 
 /**
- * Says something at the edge of the page for a few seconds; screen readers read it.
+ * Returns an element of `index.html`.
+ *
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+export function elementOf(id) {
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`The page has no element ${id}`);
+  return element;
+}
+
+/**
+ * Shows a message at the edge of the page for a few seconds. Screen readers read it.
  *
  * @param {string} text
  * @param {"info"|"bad"} [kind]
  */
 export function toast(text, kind = "info") {
-  const box = document.getElementById("toasts");
-  // Said again it is said once.
+  const box = elementOf("toasts");
+  // The same message is not shown twice.
   for (const shown of [...box.children]) if (shown.textContent === text) shown.remove();
   const note = h("div", { class: `toast ${kind}`, text });
   box.append(note);
-  while (box.childElementCount > 3) box.firstElementChild.remove();
+  while (box.childElementCount > 3) box.firstElementChild?.remove();
   setTimeout(() => note.remove(), kind === "bad" ? 8000 : 2500);
 }
 
-/** Copies in the way of browsers that keep the clipboard from the page. */
+/** Copies a text with `execCommand`, for browsers that do not allow the Clipboard API. */
 function copyBySelection(text) {
   const area = h("textarea", { class: "off-screen", "aria-hidden": "true", value: text });
   document.body.append(area);
@@ -139,11 +156,11 @@ function copyBySelection(text) {
 }
 
 /**
- * A button that copies a text as it is.
+ * Creates a button that copies a text.
  *
  * @param {string|(() => string)} text
- * @param {string} [label] What it copies.
- * @param {string} [words] Words beside the icon.
+ * @param {string} [label] Tooltip, such as "Copy the id".
+ * @param {string} [words] Text beside the icon.
  * @returns {HTMLButtonElement}
  */
 export function copyButton(text, label = "Copy", words = "") {
@@ -155,7 +172,7 @@ export function copyButton(text, label = "Copy", words = "") {
     } catch {
       done = copyBySelection(exact);
     }
-    if (!done) return toast("The browser does not let the page copy", "bad");
+    if (!done) return toast("The browser does not allow the page to copy", "bad");
     button.replaceChildren(icon("check"), words && "Copied");
     button.classList.add("is-done");
     setTimeout(() => {

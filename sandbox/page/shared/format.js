@@ -1,11 +1,11 @@
 /**
- * Numbers and times in few characters.
+ * Formats numbers, times and texts in few characters.
  *
- * In: values of the API and of documents, hostile ones too. Out: short texts. Pure code.
+ * In: values from the API and from documents, which may be hostile. Out: short texts. Pure code.
  */
 
 /**
- * A duration with three digits: `0.4 ms`, `182 ms`, `1.25 s`, `3 m 20 s`.
+ * Formats a duration with at most three digits: `0.4 ms`, `182 ms`, `1.25 s`, `3 m 20 s`.
  *
  * @param {number|null|undefined} seconds
  * @returns {string}
@@ -24,14 +24,14 @@ export function duration(seconds) {
   return `${sign}${digits(size / 86_400)} d`;
 }
 
-/** Three digits at most, no zeros at the end of a fraction. */
+/** Formats a number with at most three digits and without zeros at the end of a fraction. */
 function digits(value) {
   if (value >= 1e6) return value.toExponential(1);
   if (value >= 99.95) return String(Math.round(value));
   return String(Number(value.toFixed(value >= 9.995 ? 1 : 2)));
 }
 
-/** @param {number} seconds @returns {Date|null} */
+/** Converts seconds since 1970. Returns null for a value that is not a valid time. */
 function dateOf(seconds) {
   const date = new Date(seconds * 1e3);
   return typeof seconds === "number" && !Number.isNaN(date.getTime()) ? date : null;
@@ -40,7 +40,7 @@ function dateOf(seconds) {
 const pad = (value, length = 2) => String(value).padStart(length, "0");
 
 /**
- * The time of day, with the date when it is not today's.
+ * Formats the time of day. The date is added if it is not today.
  *
  * @param {number} seconds Since 1970.
  * @param {Date} [now]
@@ -58,7 +58,7 @@ export function clock(seconds, now = new Date()) {
 }
 
 /**
- * A moment in full, local time with its offset.
+ * Formats a time in full: date, local time with milliseconds, and the offset from UTC.
  *
  * @param {number} seconds Since 1970.
  * @returns {string}
@@ -75,7 +75,7 @@ export function moment(seconds) {
 }
 
 /**
- * A size: `812 B`, `14.2 kB`.
+ * Formats a size: `812 B`, `14.2 kB`.
  *
  * @param {number} bytes
  * @returns {string}
@@ -87,7 +87,7 @@ export function size(bytes) {
 }
 
 /**
- * A share of a whole: `0.2%`, `12%`.
+ * Formats a part of a whole as a percentage: `0.2%`, `12%`.
  *
  * @param {number} part
  * @param {number} whole
@@ -100,7 +100,7 @@ export function percent(part, whole) {
 }
 
 /**
- * A count with separators.
+ * Formats a count with thousands separators.
  *
  * @param {number} value
  * @returns {string}
@@ -110,7 +110,7 @@ export function count(value) {
 }
 
 /**
- * `1 segment`, `2 segments`.
+ * Formats a count with its noun: `1 segment`, `2 segments`.
  *
  * @param {number} value
  * @param {string} word
@@ -121,7 +121,8 @@ export function plural(value, word) {
 }
 
 /**
- * A text for one line: cut, line breaks and control characters made visible.
+ * Formats a value as one line of text. Long text is cut, line breaks become spaces, and control
+ * characters are escaped.
  *
  * @param {unknown} value
  * @param {number} [lengthMax] In characters.
@@ -131,7 +132,7 @@ export function line(value, lengthMax = 300) {
   if (value === null || value === undefined) return "";
   const text = typeof value === "object" ? (JSON.stringify(value) ?? "") : String(value);
   const cut = text.length > lengthMax ? `${text.slice(0, lengthMax)}…` : text;
-  // Characters that reorder or hide what stands beside them are shown as what they are.
+  // Characters that reverse or hide the text beside them are escaped too.
   return cut.replace(
     /[\u0000-\u001f\u007f-\u009f\u200b\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
     (character) =>
@@ -142,7 +143,7 @@ export function line(value, lengthMax = 300) {
 }
 
 /**
- * The path of a URL, without host and query.
+ * Returns the path of a URL, without host and query.
  *
  * @param {unknown} url
  * @returns {string}

@@ -1,13 +1,16 @@
 /**
- * Keys that go through rows.
+ * Maps keys to steps in a list of rows.
  *
- * In: a key. Out: how many rows it goes on. Pure code.
+ * In: a key. Out: the number of rows to move. Pure code.
  */
 
 /**
- * @param {string} key As the event names it.
- * @param {number} pageSize Rows that are seen at once.
- * @returns {number|undefined} Rows; infinite for the first or last one, undefined for other keys.
+ * Returns the step of a key.
+ *
+ * @param {string} key The `key` of a keyboard event.
+ * @param {number} pageSize Number of visible rows.
+ * @returns {number|undefined} Number of rows. Infinite for a jump to the first or last row;
+ *   undefined for all other keys.
  */
 export function stepOf(key, pageSize) {
   const steps = {

@@ -1,25 +1,26 @@
 /**
- * The traces of the sandbox, followed as they come.
+ * Polls the traces of the sandbox.
  *
- * In: answers of `/api/traces`, asked for twice a second. Out: a map of summaries by id, the ids
- * that an expression matches, the state of the connection, and a call to each listener whenever
- * one of them has changed. Bound: what the sandbox itself holds; the page drops what was evicted
- * there.
+ * In: answers of `/api/traces`, which is polled twice a second. Out: a map of summaries by id, the
+ * ids that a filter expression matches, and the state of the connection. Each listener is called
+ * after a change. Bound: the traces that the sandbox stores; the page removes traces that the
+ * sandbox evicted.
  */
 
-import { traces as fetchTraces } from "./api.js";
+import { messageOf, statusOf, traces as fetchTraces } from "./api.js";
 
 /**
- * Between two polls, while the page is seen and while it is hidden. The daemon lets a segment wait
- * for others for a second; with half of one more a trace is on the page within two.
+ * Time between two polls while the page is visible, in milliseconds. The daemon sends a segment
+ * after at most one second, so a trace is on the page within two seconds.
  */
 export const POLL_MS = 500;
+/** Time between two polls while the page is hidden, and longest time after failures, in ms. */
 export const POLL_HIDDEN_MS = 5000;
 
 /**
- * How long to wait for the next poll.
+ * Returns the time until the next poll.
  *
- * @param {{hidden: boolean, failureCount: number}} state Failures in a row.
+ * @param {{hidden: boolean, failureCount: number}} state Number of failures in a row.
  * @returns {number} Milliseconds.
  */
 export function pollDelay({ hidden, failureCount }) {
@@ -27,19 +28,19 @@ export function pollDelay({ hidden, failureCount }) {
   return Math.min(POLL_MS * 2 ** failureCount, POLL_HIDDEN_MS);
 }
 
-/** The traces as the page knows them. */
+/** The traces that the page knows. */
 export class Live {
-  /** @type {Map<string, object>} */
+  /** @type {Map<string, any>} Summaries by trace id. */
   traces = new Map();
-  /** @type {object|null} What the sandbox says of its store. */
+  /** @type {any} The content of the sandbox's store in numbers; null before the first answer. */
   store = null;
   /** @type {"connecting"|"live"|"lost"} */
   connection = "connecting";
-  /** @type {Set<string>|null} The ids that the expression matches; null while not known. */
+  /** @type {Set<string>|null} Ids that the expression matches; null while they are unknown. */
   matched = null;
-  /** Why the sandbox refuses the expression. */
+  /** Message of the sandbox if it refuses the expression. */
   refusal = "";
-  /** Changes with whatever the views draw. */
+  /** Number that grows with every change. */
   version = 0;
 
   #fetch;
@@ -47,8 +48,10 @@ export class Live {
   #expression = "";
   #failureCount = 0;
   #isMatchStale = false;
+  /** @type {(() => void)[]} */
   #listeners = [];
   #timer = 0;
+  /** @type {Promise<void>|null} The poll that is running. */
   #polling = null;
 
   /** @param {typeof fetchTraces} [fetch] */
@@ -56,18 +59,22 @@ export class Live {
     this.#fetch = fetch;
   }
 
-  /** @param {() => void} listener */
+  /**
+   * Adds a listener, which is called after every change.
+   *
+   * @param {() => void} listener
+   */
   listen(listener) {
     this.#listeners.push(listener);
   }
 
-  /** Polls from now on. */
+  /** Starts polling. */
   start() {
     document.addEventListener("visibilitychange", () => this.#schedule(document.hidden));
     this.#schedule();
   }
 
-  /** Asks at once, whatever the interval. */
+  /** Polls now, without waiting for the interval. */
   poll() {
     clearTimeout(this.#timer);
     this.#polling ??= this.#round().finally(() => {
@@ -77,7 +84,11 @@ export class Live {
     return this.#polling;
   }
 
-  /** @param {boolean} [later] Whether to wait for the interval first. */
+  /**
+   * Schedules the next poll.
+   *
+   * @param {boolean} [later] Whether to wait for the interval first.
+   */
   #schedule(later = false) {
     clearTimeout(this.#timer);
     const state = { hidden: document.hidden, failureCount: this.#failureCount };
@@ -85,9 +96,9 @@ export class Live {
   }
 
   /**
-   * Has the sandbox evaluate an expression from now on.
+   * Sets the filter expression that the sandbox evaluates with every poll.
    *
-   * @param {string} expression Empty for none.
+   * @param {string} expression Empty for no expression.
    */
   async setExpression(expression) {
     if (expression === this.#expression) return;
@@ -96,11 +107,12 @@ export class Live {
     this.refusal = "";
     this.#tell();
     if (expression === "") return;
-    // The round that runs may be past the question.
+    // A poll that is already running may not include the new expression.
     await this.#polling;
     await this.poll();
   }
 
+  /** @returns {Promise<void>} */
   async #round() {
     const since = this.#revision;
     const before = `${this.connection} ${this.store?.trace_count}`;
@@ -119,14 +131,14 @@ export class Live {
     } catch {
       this.connection = "lost";
       this.#failureCount += 1;
-      // What came may not have been matched.
+      // Traces of this poll may not have been matched.
       this.#isMatchStale = true;
     }
     const after = `${this.connection} ${this.store?.trace_count}`;
     if (changed || before !== after) this.#tell();
   }
 
-  /** The sandbox is another process: nothing that is known holds. */
+  /** Starts again from nothing: the sandbox was restarted or all its traces were deleted. */
   #startAnew() {
     this.traces.clear();
     this.#revision = 0;
@@ -135,14 +147,14 @@ export class Live {
     return this.#round();
   }
 
-  /** @returns {boolean} Whether anything is different now. */
+  /** @returns {boolean} Whether anything changed. */
   #merge({ revision, store, traces }) {
     for (const trace of traces) this.traces.set(trace.id, trace);
     this.#revision = revision;
     this.store = store;
     const surplus = this.traces.size - store.trace_count;
     if (surplus > 0) {
-      // The sandbox evicts what was touched longest ago.
+      // The sandbox evicts the traces whose last change is the oldest.
       const oldest = [...this.traces.values()].sort((one, other) => one.revision - other.revision);
       for (const trace of oldest.slice(0, surplus)) this.traces.delete(trace.id);
     }
@@ -150,8 +162,9 @@ export class Live {
   }
 
   /**
-   * Asks which traces match. Asked with the revision of the poll before, so the answer speaks of
-   * every trace in `changed`; those that are not in it do not match any more.
+   * Asks the sandbox which traces match. The request uses the revision of the poll before, so the
+   * answer covers every trace in `changed`. A trace of `changed` that is not in the answer does not
+   * match.
    */
   async #match(since, changed) {
     const expression = this.#expression;
@@ -166,9 +179,9 @@ export class Live {
       this.refusal = "";
     } catch (error) {
       if (expression !== this.#expression) return;
-      if (error.status !== 400) throw error;
+      if (statusOf(error) !== 400) throw error;
       this.matched = new Set();
-      this.refusal = error.message;
+      this.refusal = messageOf(error);
     }
   }
 

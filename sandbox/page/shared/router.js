@@ -1,20 +1,23 @@
 /**
- * Where the page is, in the fragment of its address: `#/traces?q=fault`, `#/trace/ID?at=SEGMENT`,
- * `#/map`, `#/rules`, `#/connect`.
+ * Stores the current view in the fragment of the page's address: `#/traces?q=fault`,
+ * `#/trace/ID?at=SEGMENT`, `#/map`, `#/rules`, `#/connect`.
  *
- * In: the address, and where views want to go. Out: routes to whoever listens. The address is the
- * only copy of that state, so that it can be reloaded, kept and gone back from.
+ * In: the address, and the routes that views ask for. Out: routes for the listeners. The address is
+ * the only copy of this state. So reloading, bookmarks and the back button work.
+ *
+ * @typedef {"traces"|"trace"|"map"|"rules"|"connect"} ViewName
  *
  * @typedef {object} Route
- * @property {"traces"|"trace"|"map"|"rules"|"connect"} view
- * @property {string} id The trace's, for the view `trace`.
+ * @property {ViewName} view
+ * @property {string} id Id of the trace, only for the view `trace`.
  * @property {URLSearchParams} query
  */
 
-const VIEWS = new Set(["traces", "trace", "map", "rules", "connect"]);
+/** @type {ViewName[]} */
+const VIEWS = ["traces", "trace", "map", "rules", "connect"];
 
 /**
- * Reads a fragment; what it does not understand is the list of traces.
+ * Parses a fragment. An unknown fragment is the route to the list of traces.
  *
  * @param {string} fragment With or without the `#`.
  * @returns {Route}
@@ -27,14 +30,14 @@ export function parse(fragment) {
   try {
     id = decodeURIComponent(id);
   } catch {
-    // A percent sign that escapes nothing: then it is meant as it is.
+    // The id is not a valid percent-encoding, so it is used unchanged.
   }
-  const known = VIEWS.has(name) && (name !== "trace" || id !== "");
-  return { view: known ? name : "traces", id: name === "trace" ? id : "", query };
+  const known = VIEWS.find((view) => view === name && (name !== "trace" || id !== ""));
+  return { view: known ?? "traces", id: name === "trace" ? id : "", query };
 }
 
 /**
- * Writes a fragment; parameters that are empty are left out.
+ * Formats a route as a fragment. Empty parameters are left out.
  *
  * @param {{view: string, id?: string, query?: URLSearchParams|Record<string, string>}} route
  * @returns {string}
@@ -46,8 +49,9 @@ export function format({ view, id = "", query = {} }) {
   return `#/${path}${text === "" ? "" : `?${text}`}`;
 }
 
-/** Follows the address of the page. */
+/** Watches and changes the address of the page. */
 export class Router {
+  /** @type {((route: Route) => void)[]} */
   #listeners = [];
   #shown = "";
 
@@ -61,18 +65,22 @@ export class Router {
     return parse(location.hash);
   }
 
-  /** @param {(route: Route) => void} listener */
+  /**
+   * Adds a listener, which is called with every new route.
+   *
+   * @param {(route: Route) => void} listener
+   */
   listen(listener) {
     this.#listeners.push(listener);
   }
 
-  /** Tells where the page is, at the start. */
+  /** Calls the listeners with the first route. */
   start() {
     this.#tell();
   }
 
   /**
-   * Goes somewhere; the place before stays behind the back button.
+   * Goes to a route. The back button returns to the route before.
    *
    * @param {Parameters<typeof format>[0]} route
    */
@@ -84,8 +92,9 @@ export class Router {
   }
 
   /**
-   * Notes a detail of the place, such as a filter, without a step for the back button. Who notes
-   * it has applied it already, so nobody is told.
+   * Stores a detail of the current view, such as a filter, in the address. This adds no step for
+   * the back button. The listeners are not called, because the caller has applied the detail
+   * already.
    *
    * @param {Parameters<typeof format>[0]} route
    */
@@ -96,7 +105,8 @@ export class Router {
     history.replaceState(null, "", fragment);
   }
 
-  // A step back raises both events, and is told once.
+  // A step back raises both events, `hashchange` and `popstate`. The listeners are called only
+  // once.
   #tell() {
     if (this.#shown === location.hash && this.#shown !== "") return;
     this.#shown = location.hash;

@@ -1,7 +1,8 @@
 /**
- * A line between two parts of the page that can be moved, by pointer and by keyboard.
+ * A line between two parts of the page that can be moved with the pointer and the keyboard.
  *
- * In: the name of a custom property of the parent that holds a size. Out: the property, in pixels.
+ * In: the name of a custom CSS property of the parent, which holds a size. Out: the value of this
+ * property, in pixels.
  */
 
 import { h } from "./dom.js";
@@ -9,11 +10,13 @@ import { h } from "./dom.js";
 const KEY_STEP = 24;
 
 /**
+ * Creates a splitter.
+ *
  * @param {object} options
- * @param {string} options.name The custom property.
+ * @param {string} options.name Name of the custom property.
  * @param {string} options.label
- * @param {number} options.min Pixels; what remains for the other part is as much.
- * @param {1|-1} options.sign Whether a move to the right makes the size larger or smaller.
+ * @param {number} options.min Smallest size of each of the two parts, in pixels.
+ * @param {1|-1} options.sign 1 if a move to the right makes the size larger, -1 if smaller.
  * @returns {HTMLElement}
  */
 export function splitter({ name, label, min, sign }) {
@@ -24,15 +27,19 @@ export function splitter({ name, label, min, sign }) {
     "aria-label": label,
     tabIndex: 0,
   });
-  const measured = () => (sign > 0 ? line.previousElementSibling : line.nextElementSibling);
+  const measured = () => {
+    const part = sign > 0 ? line.previousElementSibling : line.nextElementSibling;
+    return part instanceof HTMLElement ? part.offsetWidth : 0;
+  };
   const set = (size) => {
-    const whole = line.parentElement.clientWidth;
-    const pixels = Math.min(Math.max(size, min), Math.max(min, whole - min));
-    line.parentElement.style.setProperty(name, `${Math.round(pixels)}px`);
+    const parent = line.parentElement;
+    if (!parent) return;
+    const pixels = Math.min(Math.max(size, min), Math.max(min, parent.clientWidth - min));
+    parent.style.setProperty(name, `${Math.round(pixels)}px`);
   };
   line.addEventListener("pointerdown", (event) => {
     const from = event.clientX;
-    const size = measured().offsetWidth;
+    const size = measured();
     line.setPointerCapture(event.pointerId);
     const move = (moved) => set(size + sign * (moved.clientX - from));
     line.addEventListener("pointermove", move);
@@ -46,7 +53,7 @@ export function splitter({ name, label, min, sign }) {
   line.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -KEY_STEP, ArrowRight: KEY_STEP }[event.key];
     if (step === undefined) return;
-    set(measured().offsetWidth + sign * step);
+    set(measured() + sign * step);
     event.preventDefault();
     event.stopPropagation();
   });

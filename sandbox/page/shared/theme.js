@@ -1,20 +1,25 @@
 /**
- * Light or dark: as the system has it, until somebody chooses.
+ * Light or dark colours. The default is the setting of the system.
  *
- * In: the choice, kept in the browser's storage where that is allowed. Out: `data-theme` of the
- * document, which the style sheets follow.
+ * In: the user's choice, which is stored in the browser if the browser allows it. Out: the
+ * attribute `data-theme` of the document, which the style sheets use.
  */
 
 import { icon, iconButton } from "./dom.js";
 
 const KEY = "xray-sandbox-theme";
+/** @typedef {"system"|"light"|"dark"} Choice */
+/** @type {Choice[]} */
 const CHOICES = ["system", "light", "dark"];
+/** @type {Record<Choice, "display"|"sun"|"moon">} */
 const ICONS = { system: "display", light: "sun", dark: "moon" };
+
+/** @param {unknown} text @returns {Choice} */
+const choiceOf = (text) => CHOICES.find((choice) => choice === text) ?? "system";
 
 function stored() {
   try {
-    const choice = localStorage.getItem(KEY);
-    return CHOICES.includes(choice) ? choice : "system";
+    return choiceOf(localStorage.getItem(KEY));
   } catch {
     return "system";
   }
@@ -24,17 +29,19 @@ function store(choice) {
   try {
     localStorage.setItem(KEY, choice);
   } catch {
-    // Then it holds until the page is closed.
+    // The browser does not allow storage. The choice is valid until the page is closed.
   }
 }
 
-/** Applies the choice of before; early, so that nothing flashes. */
+/**
+ * Applies the stored choice. The page calls this before its first paint, so that it does not flash.
+ */
 export function applyTheme() {
   document.documentElement.dataset.theme = stored();
 }
 
 /**
- * A button that goes through the choices.
+ * Creates a button that switches to the next choice.
  *
  * @returns {HTMLButtonElement}
  */
@@ -43,7 +50,7 @@ export function themeButton() {
     "display",
     "",
     () => {
-      const now = document.documentElement.dataset.theme;
+      const now = choiceOf(document.documentElement.dataset.theme);
       const next = CHOICES[(CHOICES.indexOf(now) + 1) % CHOICES.length];
       store(next);
       document.documentElement.dataset.theme = next;
@@ -52,7 +59,7 @@ export function themeButton() {
     { id: "theme" },
   );
   function draw() {
-    const choice = document.documentElement.dataset.theme;
+    const choice = choiceOf(document.documentElement.dataset.theme);
     const label = `Colours: ${choice} (t)`;
     button.replaceChildren(icon(ICONS[choice]));
     button.setAttribute("aria-label", label);

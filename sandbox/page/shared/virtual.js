@@ -1,16 +1,17 @@
 /**
- * A list of any length that holds elements only for the rows that are seen.
+ * A list of any length that has elements only for the visible rows.
  *
- * In: items, and how a row is made and filled. Out: rows in a scrolling element. Rows have one
- * height; their elements are used again, so scrolling makes no new ones. Bound: what browsers
- * scroll, some millions of pixels.
+ * In: items, and functions that create and fill a row. Out: rows in a scrolling element. All rows
+ * have the same height. Scrolling reuses their elements and creates no new ones. Bound: the largest
+ * height that browsers can scroll, some millions of pixels.
  */
 
 import { h } from "./dom.js";
 
+/** Number of rows that are filled above and below the visible rows. */
 const OVERSCAN = 6;
 
-/** The list; see the module. */
+/** A virtual list. See the module. */
 export class VirtualList {
   /** @type {any[]} */
   items = [];
@@ -20,10 +21,14 @@ export class VirtualList {
   #rowHeight;
   #create;
   #update;
+  /** @type {HTMLElement[]} */
   #rows = [];
+  /** @type {({index: number, item: any}|null)[]} The item that each row shows; null if hidden. */
   #drawnFor = [];
 
   /**
+   * Creates a list inside a scrolling element.
+   *
    * @param {HTMLElement} scroller
    * @param {object} options
    * @param {number} options.rowHeight Pixels.
@@ -42,10 +47,11 @@ export class VirtualList {
   }
 
   /**
-   * Shows other items.
+   * Replaces the items.
    *
    * @param {any[]} items
-   * @param {number} [shift] Rows that came in above the first one seen: it stays where it is.
+   * @param {number} [shift] Number of rows that were inserted above the visible rows. The list
+   *   scrolls by this number, so that the visible rows do not move.
    */
   setItems(items, shift = 0) {
     this.items = items;
@@ -54,9 +60,11 @@ export class VirtualList {
     this.draw(true);
   }
 
-  /** The items that are seen, at least in part: from and up to these indexes. */
+  /**
+   * The indexes of the items that are at least partly visible: `from` inclusive, `to` exclusive.
+   */
   get seen() {
-    // What stands above the rows, such as a heading, sticks to the top and covers as much of them.
+    // A heading above the rows sticks to the top and covers rows of the same height.
     const top = this.#scroller.scrollTop;
     const bottom = top + this.#scroller.clientHeight - this.#sizer.offsetTop;
     const to = Math.ceil(bottom / this.#rowHeight);
@@ -64,9 +72,9 @@ export class VirtualList {
   }
 
   /**
-   * Fills the rows that are seen.
+   * Fills the visible rows.
    *
-   * @param {boolean} [all] Those too whose item is the same as before.
+   * @param {boolean} [all] Whether to fill also the rows whose item did not change.
    */
   draw(all = false) {
     const seen = this.seen;
@@ -79,7 +87,8 @@ export class VirtualList {
       this.#drawnFor.push(null);
       this.#sizer.append(row);
     }
-    // Row n holds the items n, n + rows, n + 2 rows...: while scrolling most keep theirs.
+    // With r rows, row n shows the items n, n + r, n + 2r and so on. So most rows keep their item
+    // while the user scrolls.
     const used = new Set();
     for (let index = from; index < to; index += 1) {
       const at = index % this.#rows.length;
@@ -99,20 +108,9 @@ export class VirtualList {
     });
   }
 
-  /**
-   * The element of an item, if it is among the rows.
-   *
-   * @param {number} index
-   * @returns {HTMLElement|null}
-   */
-  rowOf(index) {
-    if (this.#rows.length === 0) return null;
-    const at = index % this.#rows.length;
-    return this.#drawnFor[at]?.index === index ? this.#rows[at] : null;
-  }
 
   /**
-   * Scrolls as little as it takes to see an item.
+   * Scrolls to an item. Does not scroll if the item is visible.
    *
    * @param {number} index
    */
@@ -127,7 +125,7 @@ export class VirtualList {
     this.draw();
   }
 
-  /** Whole rows that fit. */
+  /** Number of rows for a step of one page: one less than fit, and at least 1. */
   get pageSize() {
     const room = this.#scroller.clientHeight - this.#sizer.offsetTop;
     return Math.max(1, Math.floor(room / this.#rowHeight) - 1);

@@ -1,8 +1,8 @@
 /**
- * All that a segment or subsegment says, in the order in which people look for it.
+ * The details of a segment or subsegment: all its fields, in sections.
  *
- * In: a node of `tree.js`. Out: sections; those without content are left out, and what no section
- * shows stands under "More". Addresses in documents are text and no links.
+ * In: a node of `tree.js`. Out: sections. An empty section is left out. The section "More" shows
+ * the fields that no other section shows. URLs in documents are shown as text and not as links.
  */
 
 import { copyButton, h } from "../shared/dom.js";
@@ -11,7 +11,7 @@ import { duration, line, moment, plural } from "../shared/format.js";
 import { jsonView, longText } from "./json.js";
 import { isObject } from "./tree.js";
 
-/** Fields that the page shows in a place of their own. */
+/** Fields that have their own place, so that the section "More" does not show them. */
 const SHOWN = new Set([
   "id",
   "name",
@@ -48,7 +48,7 @@ const STATE_WORDS = {
 };
 
 /**
- * A heading with what is below it.
+ * Creates a section with a heading.
  *
  * @param {string} title
  * @param {...(Node|null)} children
@@ -58,7 +58,7 @@ export function section(title, ...children) {
   return h("section", { class: "detail" }, h("h3", { text: title }), children);
 }
 
-/** A list of names and values; values that are not there are left out. */
+/** Creates a list of names and values. Missing values are left out. */
 function facts(pairs) {
   const list = h("dl", { class: "facts" });
   for (const [name, value] of pairs) {
@@ -74,7 +74,7 @@ function facts(pairs) {
   return list.childElementCount > 0 ? list : null;
 }
 
-/** A section of facts with an object's own names, those first that are listed. */
+/** Creates a section with the fields of an object. The fields in `first` come first. */
 function objectSection(title, value, first = []) {
   if (value === undefined || value === null) return null;
   if (!isObject(value)) return section(title, jsonView(value));
@@ -112,7 +112,7 @@ function overview(node, { select, start }) {
         "clock",
         node.shift === 0
           ? null
-          : `set right by ${duration(node.shift)}: by itself it starts before what called it`,
+          : `adjusted by ${duration(node.shift)}: without this it starts before its caller`,
       ],
       ["kind", node.isSegment ? "segment" : "subsegment"],
       [
@@ -176,7 +176,7 @@ function sqlSection(sql) {
   );
 }
 
-/** The expression that finds other traces with the same annotation. */
+/** Returns the filter expression that finds other traces with the same annotation. */
 function annotationFilter(key, value) {
   const name = /^[A-Za-z_][\w]*$/.test(key)
     ? `annotation.${key}`
@@ -209,7 +209,7 @@ function metadataSection(metadata) {
   return section("Metadata", jsonView(metadata));
 }
 
-/** Traces that this one names are in the sandbox, perhaps. */
+/** Creates the section of linked traces. The sandbox may not have these traces. */
 function linksSection(links, openTrace) {
   if (!Array.isArray(links) || links.length === 0)
     return links ? section("Links", jsonView(links)) : null;
@@ -237,12 +237,12 @@ function linksSection(links, openTrace) {
 }
 
 /**
- * The details of a node.
+ * Creates the details of a node.
  *
  * @param {import("./tree.js").Node} node
  * @param {object} page
- * @param {Map<string, object>} page.exceptions Those of the whole trace, by id.
- * @param {number} page.start Of the trace, in seconds since 1970.
+ * @param {Map<string, any>} page.exceptions Exceptions of the whole trace, by id.
+ * @param {number} page.start Start of the trace, in seconds since 1970.
  * @param {(node: import("./tree.js").Node) => void} page.select
  * @param {(expression: string) => void} page.filter
  * @param {(id: string) => void} page.openTrace

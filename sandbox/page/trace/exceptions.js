@@ -1,9 +1,9 @@
 /**
- * The cause of a segment's failure: exceptions with their stacks.
+ * The exceptions of a segment with their stacks.
  *
- * In: a node; its cause is a list of exceptions, or the id of one that another part of the trace
- * has. Out: a section. Bounds: {@link EXCEPTION_COUNT_MAX} exceptions, {@link FRAME_COUNT_MAX}
- * frames of each at first.
+ * In: a node. Its cause is a list of exceptions, or the id of an exception in another part of the
+ * trace. Out: a section. Bound: {@link EXCEPTION_COUNT_MAX} exceptions, and {@link FRAME_COUNT_MAX}
+ * frames of each stack until the user asks for more.
  */
 
 import { h } from "../shared/dom.js";
@@ -36,9 +36,10 @@ function stackOf(stack) {
       type: "button",
       class: "more",
       text: `${count(rest.length)} more frames`,
-      on: { click: () => more.parentElement.replaceWith(...rest.slice(0, 1000).map(frame)) },
+      on: { click: () => item.replaceWith(...rest.slice(0, 1000).map(frame)) },
     });
-    list.append(h("li", {}, more));
+    const item = h("li", {}, more);
+    list.append(item);
   }
   return list;
 }
@@ -46,8 +47,8 @@ function stackOf(stack) {
 function exceptionBox(exception, isCause) {
   const { type, message, remote, truncated, skipped } = exception;
   const notes = [
-    isCause && "cause of the one above",
-    remote === true && "in the service called",
+    isCause && "cause of the exception above",
+    remote === true && "in the called service",
     truncated > 0 && `${count(truncated)} frames left out`,
     skipped > 0 && `${count(skipped)} exceptions left out`,
   ].filter(Boolean);
@@ -67,7 +68,7 @@ function exceptionBox(exception, isCause) {
   );
 }
 
-/** A cause that is the id of an exception elsewhere in the trace. */
+/** Shows an exception that is named by its id and belongs to another part of the trace. */
 function reference(id, node, { exceptions, select }) {
   const found = exceptions.get(id);
   if (!found)
@@ -93,11 +94,11 @@ function reference(id, node, { exceptions, select }) {
 }
 
 /**
- * The section of a node's cause.
+ * Creates the section with the exceptions of a node.
  *
  * @param {import("./tree.js").Node} node
- * @param {{exceptions: Map<string, object>, select: (node: object) => void}} page
- * @returns {HTMLElement|null} Null when it has none.
+ * @param {{exceptions: Map<string, any>, select: (node: import("./tree.js").Node) => void}} page
+ * @returns {HTMLElement|null} Null if the node has no cause.
  */
 export function exceptionsSection(node, page) {
   const { cause } = node.data;

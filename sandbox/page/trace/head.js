@@ -1,7 +1,7 @@
 /**
- * What stands above a trace: its name and call, its id, and the way to the traces beside it.
+ * The head of a trace: its name and HTTP call, its id, and buttons for the traces above and below.
  *
- * In: the summary of the list, where it has one, and the forest. Out: elements.
+ * In: the summary from the list (if there is one), and the nodes of the trace. Out: elements.
  */
 
 import { copyButton, h, iconButton } from "../shared/dom.js";
@@ -10,11 +10,13 @@ import { clock, count, duration, line, moment, plural } from "../shared/format.j
 import { span } from "./tree.js";
 
 /**
+ * Creates the head of a trace.
+ *
  * @param {object} trace
  * @param {string} trace.id
- * @param {object} trace.summary
- * @param {ReturnType<import("./tree.js").build>|null} trace.model Null while it is loaded.
- * @param {boolean} trace.isAdjusted Whether clocks are set right.
+ * @param {any} trace.summary
+ * @param {import("./tree.js").Model|null} trace.model Null while the trace is loading.
+ * @param {boolean} trace.isAdjusted Whether clocks are adjusted.
  * @param {{before?: string, after?: string}} trace.neighbours
  * @param {(id: string|undefined) => void} trace.open
  * @param {() => void} trace.back
@@ -25,7 +27,7 @@ export function traceHead({ id, summary, model, isAdjusted, neighbours, open, ba
   const name = summary.name ?? model?.roots[0]?.name ?? "Trace";
   const time = model ? span(model.nodes, isAdjusted) : null;
   const parts = model && [
-    duration(time.end - time.start),
+    time && duration(time.end - time.start),
     plural(model.segmentCount, "segment"),
     plural(model.nodes.length - model.segmentCount, "subsegment"),
     model.omittedCount > 0 && `${count(model.omittedCount)} more not shown`,

@@ -1,9 +1,9 @@
 /**
- * A value of JSON to look through.
+ * A view of a JSON value, in lines that can be opened and closed.
  *
- * In: any value, however large or deep. Out: lines that open when asked to; nothing below a closed
- * one is made. Bounds: {@link CHILD_COUNT_MAX} members and {@link TEXT_LENGTH_MAX} characters at a
- * time, the rest on demand.
+ * In: any value, however large or deep. Out: elements. The content of a closed line is created only
+ * when the user opens it. Bound: {@link CHILD_COUNT_MAX} members and {@link TEXT_LENGTH_MAX}
+ * characters at a time. The user can ask for more.
  */
 
 import { h } from "../shared/dom.js";
@@ -13,12 +13,12 @@ import { isObject } from "./tree.js";
 export const CHILD_COUNT_MAX = 100;
 export const TEXT_LENGTH_MAX = 600;
 
-/** Values that are shorter are open from the start, down to the last. */
+/** A value whose JSON is shorter is fully open at first, in characters. */
 const OPEN_LENGTH_MAX = 600;
 
 const isContainer = (value) => Array.isArray(value) || isObject(value);
 
-/** What a closed line says of its value. */
+/** Returns the text of a closed line: the number of members. */
 function preview(value) {
   const size = Array.isArray(value) ? value.length : Object.keys(value).length;
   const [open, close] = Array.isArray(value) ? "[]" : "{}";
@@ -27,10 +27,10 @@ function preview(value) {
 }
 
 /**
- * A text that is cut, with a button that shows more of it.
+ * Creates an element for a text. A long text is cut, with a button that shows all of it.
  *
  * @param {string} text
- * @param {string} [name] The class of its element.
+ * @param {string} [name] Class of the element.
  * @returns {HTMLElement}
  */
 export function longText(text, name = "") {
@@ -56,7 +56,7 @@ function scalar(value) {
   return h("span", { class: `json-${kind}`, text: String(value) });
 }
 
-/** Adds the members of a container from one index on, and a button for those after them. */
+/** Adds members of a container, beginning at an index, and a button for the remaining members. */
 function addMembers(list, value, from, isOpen) {
   const keys = Array.isArray(value) ? value.keys() : Object.keys(value);
   const all = [...keys];
@@ -100,7 +100,7 @@ function member(key, value, isOpen) {
 }
 
 /**
- * Shows a value, its first level open, and all of it when it is small.
+ * Creates a view of a value. The first level is open. A small value is fully open.
  *
  * @param {unknown} value
  * @returns {HTMLElement}

@@ -1,17 +1,19 @@
 /**
- * The documents of a trace as they came.
+ * The original documents of a trace.
  *
- * In: their texts. Out: one of them at a time, to read and to copy byte for byte; on wish with line
- * breaks, which is a view only.
+ * In: the texts of the documents. Out: a view of one document at a time. The buttons copy documents
+ * byte for byte. The option "Line breaks" changes only the view.
  */
 
 import { copyButton, h, setText } from "../shared/dom.js";
 import { count, line, plural, size } from "../shared/format.js";
 
-/** Characters put on the page at once; the service takes documents of 64 kB. */
+/**
+ * Largest number of characters that are shown. A document has at most 64 KiB without line breaks.
+ */
 const SHOWN_LENGTH_MAX = 200_000;
 
-/** The view; see the module. */
+/** The view of the documents. See the module. */
 export class RawView {
   /** @type {HTMLElement} */
   element;
@@ -19,12 +21,13 @@ export class RawView {
   #choice;
   #text;
   #about;
+  /** @type {string[]} */
   #documents = [];
   #isPretty = false;
 
   constructor() {
     this.#choice = h("select", { "aria-label": "Document", on: { change: () => this.#draw() } });
-    this.#text = h("pre", { class: "raw-text", tabIndex: 0, "aria-label": "Document as it came" });
+    this.#text = h("pre", { class: "raw-text", tabIndex: 0, "aria-label": "Original document" });
     this.#about = h("span", { class: "faint" });
     const pretty = h("input", {
       type: "checkbox",
@@ -37,7 +40,7 @@ export class RawView {
     });
     const copyAll = copyButton(
       () => this.#documents.join("\n"),
-      "Copy all documents, one a line",
+      "Copy all documents, one per line",
       "Copy all",
     );
     this.element = h(
@@ -52,7 +55,7 @@ export class RawView {
         h("label", { class: "check" }, pretty, "Line breaks"),
         copyButton(
           () => this.#documents[this.#at] ?? "",
-          "Copy this document as it came",
+          "Copy this document unchanged",
           "Copy document",
         ),
         copyAll,
@@ -66,6 +69,8 @@ export class RawView {
   }
 
   /**
+   * Shows the documents of a trace.
+   *
    * @param {string[]} documents
    * @param {(index: number) => {name: string, id: string}|undefined} describe
    */
@@ -82,7 +87,11 @@ export class RawView {
     this.#draw();
   }
 
-  /** @param {number} index */
+  /**
+   * Selects a document.
+   *
+   * @param {number} index
+   */
   select(index) {
     this.#choice.selectedIndex = index;
     this.#draw();
@@ -95,7 +104,7 @@ export class RawView {
       try {
         text = JSON.stringify(JSON.parse(exact), null, 2);
       } catch {
-        // It is shown as it came.
+        // The text is not JSON, so it is shown unchanged.
       }
     }
     const bytes = new TextEncoder().encode(exact).length;

@@ -1,24 +1,26 @@
 /**
- * A row of the waterfall: the name in the tree, and the bar where it was in time.
+ * A row of the waterfall: the name in the tree, and a bar on the time axis.
  *
- * In: a node and how it is shown. Out: the cells, filled. Rows are used again for other nodes, so
- * everything that a node decides is set each time.
+ * In: a node and its state in the view. Out: the filled cells of a row. A row is reused for other
+ * nodes, so every update sets everything that depends on the node.
  */
 
 import { h, setText } from "../shared/dom.js";
 import { duration, line, pathOf } from "../shared/format.js";
 import { isObject } from "./tree.js";
 
-/** Deeper rows are no further in: names need the room. */
+/** Deeper rows are not indented further, so that their names stay visible. */
 const DEPTH_MAX = 24;
+/** Indentation of one level, in pixels. */
 const INDENT = 14;
 
-/** The parts of each row, and the node that it shows. */
+/** The elements and the node of each row. */
 const parts = new WeakMap();
 let rowCount = 0;
 
 /**
- * What is worth a word beside the name: the call, the operation, the query, the exception.
+ * Returns the note beside a name: the HTTP call, the AWS operation, the SQL query and the
+ * exception.
  *
  * @param {import("./tree.js").Node} node
  * @returns {string}
@@ -46,16 +48,17 @@ export function noteOf({ data }) {
 }
 
 /**
- * Makes an empty row.
+ * Creates an empty row.
  *
  * @param {object} on
- * @param {(node: import("./tree.js").Node) => void} on.pick
- * @param {(node: import("./tree.js").Node) => void} on.toggle Opens or closes what is below.
+ * @param {(node: import("./tree.js").Node) => void} on.pick Called when the row is clicked.
+ * @param {(node: import("./tree.js").Node) => void} on.toggle Called to open or close the children.
  * @returns {HTMLElement}
  */
 export function createRow({ pick, toggle }) {
   const part = (name) => h("span", { class: name });
   const own = {
+    /** @type {any} The node; null until the row is filled. */
     node: null,
     indent: part("indent"),
     twist: part("twist"),
@@ -84,17 +87,17 @@ export function createRow({ pick, toggle }) {
 }
 
 /**
- * Shows a node in a row.
+ * Fills a row with a node.
  *
  * @param {HTMLElement} row
  * @param {{node: import("./tree.js").Node, depth: number}} what
  * @param {object} how
  * @param {number} how.index
  * @param {boolean} how.isSelected
- * @param {boolean} how.isOpen Whether what is below is shown.
- * @param {boolean} how.isFound
- * @param {{start: number, end: number}} how.span Of the axis.
- * @param {boolean} how.isAdjusted Whether clocks are set right.
+ * @param {boolean} how.isOpen Whether the children are shown.
+ * @param {boolean} how.isFound Whether the search matches the row.
+ * @param {{start: number, end: number}} how.span Time range of the axis, in seconds since 1970.
+ * @param {boolean} how.isAdjusted Whether clocks are adjusted.
  */
 export function updateRow(row, { node, depth }, how) {
   const own = parts.get(row);
@@ -120,7 +123,7 @@ export function updateRow(row, { node, depth }, how) {
   place(own, node, how);
 }
 
-/** Puts the bar where the segment was in time. */
+/** Places the bar and its label on the time axis. */
 function place({ bar, label }, node, { span, isAdjusted }) {
   bar.hidden = node.start === null;
   if (node.start === null) {

@@ -1,7 +1,7 @@
 /**
- * The bar between the head of a trace and its rows: which view, what to find, whose clocks.
+ * The tool bar of a trace: the choice of the view, the search, and the adjustment of clocks.
  *
- * In: what the view says of itself. Out: what people choose in it.
+ * In: counts from the view. Out: the choices of the user.
  */
 
 import { h, setText } from "../shared/dom.js";
@@ -15,7 +15,7 @@ const LEGEND = [
   ["progress", "in progress"],
 ];
 
-/** The bar; see the module. */
+/** The tool bar. See the module. */
 export class TraceTools {
   /** @type {HTMLElement} */
   element;
@@ -32,7 +32,7 @@ export class TraceTools {
    * @param {(isRaw: boolean) => void} on.view
    * @param {() => void} on.find
    * @param {() => void} on.adjust
-   * @param {(isCollapsed: boolean) => void} on.all Everything is to be collapsed or expanded.
+   * @param {(isCollapsed: boolean) => void} on.all Called to collapse or expand all rows.
    */
   constructor(on) {
     this.#find = h("input", {
@@ -86,24 +86,24 @@ export class TraceTools {
     return tab;
   }
 
-  /** Forgets what was looked for, for another trace. */
+  /** Clears the search, for another trace. */
   reset() {
     this.#find.value = "";
     this.showFound(0);
     this.showSkew(0);
   }
 
-  /** What is looked for. */
+  /** The text of the search. */
   get text() {
     return this.#find.value;
   }
 
-  /** Whether clocks are to be set right. */
+  /** Whether the user wants adjusted clocks. */
   get isAdjusted() {
     return this.#adjust.checked;
   }
 
-  /** Whether the keyboard is in the field. */
+  /** Whether the search field has the focus. */
   get hasFocus() {
     return document.activeElement === this.#find;
   }
@@ -112,15 +112,17 @@ export class TraceTools {
     this.#find.focus();
   }
 
-  /** @param {number} foundCount Rows with the text that is looked for. */
+  /** @param {number} foundCount Number of rows that the search matches. */
   showFound(foundCount) {
     setText(this.#foundCount, this.text.trim() === "" ? "" : `${count(foundCount)} found`);
   }
 
-  /** @param {number} skewedCount Segments whose clocks are not those of their callers. */
+  /**
+   * @param {number} skewedCount Number of segments whose clock differs from that of their caller.
+   */
   showSkew(skewedCount) {
     this.#adjustLabel.hidden = skewedCount === 0;
-    setText(this.#adjustWords, `Set clocks right (${count(skewedCount)})`);
+    setText(this.#adjustWords, `Adjust clocks (${count(skewedCount)})`);
   }
 
   /** @param {boolean} isRaw */

@@ -1,11 +1,12 @@
 /**
- * One trace: its waterfall, the details of the chosen row, and the documents as they came.
+ * The view of one trace: its waterfall, the details of the selected row, and the original
+ * documents.
  *
- * In: an id, and the documents that the sandbox has for it; they are fetched again when the trace
- * changes. Out: the view. The chosen row and the view of documents are in the address.
+ * In: the id of a trace, and its documents from the sandbox. They are fetched again when the trace
+ * changes. Out: the view. The address contains the selected row and the choice of the view.
  */
 
-import { trace as fetchTrace } from "../shared/api.js";
+import { messageOf, statusOf, trace as fetchTrace } from "../shared/api.js";
 import { details } from "./details.js";
 import { h } from "../shared/dom.js";
 import { RawView } from "./raw.js";
@@ -15,7 +16,7 @@ import { TraceTools } from "./tools.js";
 import { build, span } from "./tree.js";
 import { Waterfall } from "./waterfall.js";
 
-/** The view; see the module. */
+/** The view of a trace. See the module. */
 export class TraceView {
   title = "Trace";
   /** @type {HTMLElement} */
@@ -31,18 +32,23 @@ export class TraceView {
   #raw;
   #id = "";
   #revision = -1;
+  /** @type {string[]} */
   #documents = [];
+  /** @type {import("./tree.js").Model|null} Null until the trace is loaded. */
   #model = null;
   #isRaw = false;
+  /** Id of the row that the address asks for. */
   #wanted = "";
-  /** What the details were drawn from. */
+  /** JSON of the values that the details were drawn from. */
   #told = "";
 
   /**
    * @param {object} page
    * @param {import("../shared/live.js").Live} page.live
    * @param {import("../shared/router.js").Router} page.router
-   * @param {(id: string) => {before?: string, after?: string}} page.neighbours
+   * @param {(id: string) => {before?: string, after?: string}} page.neighbours Returns the ids of
+   *   the traces above and below in the list.
+   * @param {(id: string) => void} page.back Returns to the list and selects the trace there.
    */
   constructor(page) {
     this.#page = page;
@@ -52,7 +58,7 @@ export class TraceView {
     this.#note = h("div", { class: "empty-note", role: "status" });
     this.#aside = h("aside", {
       class: "details",
-      "aria-label": "Details of the chosen row",
+      "aria-label": "Details of the selected row",
       tabIndex: 0,
     });
     const timeline = h(
@@ -97,12 +103,16 @@ export class TraceView {
   }
 
   focus() {
-    (this.#isRaw ? this.element.querySelector("select") : this.#waterfall.element).focus({
-      preventScroll: true,
-    });
+    const choice = this.#isRaw ? this.element.querySelector("select") : null;
+    (choice ?? this.#waterfall.element).focus({ preventScroll: true });
   }
 
-  /** A key while the keyboard is in a field. @param {KeyboardEvent} event @returns {boolean} */
+  /**
+   * Handles a key while an input field has the focus.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} Whether the view used the key.
+   */
   typing(event) {
     if (!this.#tools.hasFocus) return false;
     if (event.key === "Enter") this.#search(event.shiftKey ? -1 : 1);
@@ -111,7 +121,12 @@ export class TraceView {
     return true;
   }
 
-  /** @param {KeyboardEvent} event @returns {boolean} */
+  /**
+   * Handles a key.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} Whether the view used the key.
+   */
   key(event) {
     if (event.key === "Escape") {
       this.#back();
@@ -130,7 +145,7 @@ export class TraceView {
       this.#tools.focus();
       return true;
     }
-    // The details scroll by the keys that scroll.
+    // If the details have the focus, the arrow keys and page keys scroll them.
     if (this.#aside.contains(document.activeElement) && event.key.length > 1) return false;
     const isUsed = this.#model !== null && !this.#isRaw && this.#waterfall.key(event);
     if (isUsed && document.activeElement === document.body) this.focus();
@@ -150,18 +165,18 @@ export class TraceView {
       this.#drawAll();
     } catch (error) {
       if (id !== this.#id) return;
-      // What is on the page already is better than an excuse.
-      if (this.#model && error.status !== 404) return;
-      if (error.status === 404)
+      // After a failure, the page keeps showing the trace that it loaded before.
+      if (this.#model && statusOf(error) !== 404) return;
+      if (statusOf(error) === 404)
         this.#say(
-          "This trace is not here",
-          "It was deleted, has given way to newer ones, or never came.",
+          "The sandbox does not have this trace",
+          "The trace was deleted, was evicted by newer traces, or never arrived.",
         );
-      else this.#say("The trace cannot be loaded", error.message);
+      else this.#say("The trace cannot be loaded", messageOf(error));
     }
   }
 
-  /** The list may know of more documents by now. */
+  /** Loads the trace again if it has changed. */
   #changed() {
     const summary = this.#page.live.traces.get(this.#id);
     if (summary && summary.revision !== this.#revision) this.#load();
@@ -169,6 +184,7 @@ export class TraceView {
 
   #drawAll() {
     const model = this.#model;
+    if (!model) return;
     this.element.dataset.has = "trace";
     this.#tools.showSkew(model.skewedCount);
     const selected = this.#wanted || this.#waterfall.selected?.id;
@@ -183,7 +199,7 @@ export class TraceView {
   }
 
   #nodeAt(id) {
-    const { nodes, roots } = this.#model;
+    const { nodes, roots } = this.#model ?? { nodes: [], roots: [] };
     return nodes.find((node) => node.id === id && id !== "") ?? roots[0] ?? null;
   }
 
@@ -208,18 +224,20 @@ export class TraceView {
   }
 
   #drawDetails(node) {
-    if (!node) {
+    const model = this.#model;
+    if (!node || !model) {
       this.#told = "";
       return this.#aside.replaceChildren();
     }
-    const { start } = span(this.#model.nodes, this.#tools.isAdjusted);
-    // A trace that grows elsewhere leaves what is being read as it is.
+    const { start } = span(model.nodes, this.#tools.isAdjusted);
+    // If another part of the trace changes, the details are not drawn again. So they do not scroll
+    // while the user reads.
     const told = [node.id, node.shift, start, node.parent?.name, this.#documents[node.document]];
     if (JSON.stringify(told) === this.#told) return;
     this.#told = JSON.stringify(told);
     this.#aside.replaceChildren(
       details(node, {
-        exceptions: this.#model.exceptions,
+        exceptions: model.exceptions,
         start,
         select: ({ id }) => {
           const other = this.#nodeAt(id);

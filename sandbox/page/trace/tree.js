@@ -1,37 +1,47 @@
 /**
- * A trace as a forest of segments and subsegments.
+ * Builds the trees of segments and subsegments of a trace.
  *
- * In: the documents of one trace, as text. Out: nodes in one array that refer to each other, with
- * clean numbers, whatever the documents say. A subsegment that came by itself goes below the
- * segment that it names, and a segment below the subsegment that called it. Rings of parents are
- * cut, nothing here recurses. Bound: {@link NODE_COUNT_MAX}; the rest is counted. Pure code.
+ * In: the documents of one trace, as text. Out: an array of nodes that refer to each other. Times
+ * are finite numbers or null, even for hostile documents. A subsegment that was sent on its own is
+ * placed below its parent segment. A segment is placed below the subsegment that called it. Rings
+ * of parents are cut. Bound: {@link NODE_COUNT_MAX}; further nodes are only counted. Pure code
+ * without recursion.
  *
  * @typedef {object} Node
- * @property {number} index
+ * @property {number} index Index in the array of nodes.
  * @property {string} id
  * @property {string} name
- * @property {boolean} isSegment A segment, and no subsegment.
- * @property {string} namespace `remote`, `aws`, `sql` or nothing.
- * @property {number|null} start Seconds since 1970, as the document says.
- * @property {number|null} end
+ * @property {boolean} isSegment Whether the node is a segment and not a subsegment.
+ * @property {string} namespace `sql`, the namespace of the document (`remote` or `aws`), or empty.
+ * @property {number|null} start Start by the document's own clock, in seconds since 1970.
+ * @property {number|null} end End by the document's own clock, in seconds since 1970.
  * @property {boolean} inProgress
  * @property {"ok"|"error"|"fault"|"throttle"|"progress"} state
  * @property {Node|null} parent
  * @property {string} parentId
- * @property {"missing"|"ring"|""} orphan Why it has no parent though it names one.
- * @property {Node[]} children By start.
- * @property {number} document Index of its document.
- * @property {object} data Its part of the document.
- * @property {number} shift Seconds to add to its times to set its clock right.
+ * @property {"missing"|"ring"|""} orphan Reason why the named parent is not used, or empty.
+ * @property {Node[]} children Sorted by start.
+ * @property {number} document Index of the document.
+ * @property {any} data JSON object of the node in its document.
+ * @property {number} shift Seconds to add to the times, so that the clock agrees with the caller's.
+ *
+ * @typedef {object} Model
+ * @property {Node[]} nodes
+ * @property {Node[]} roots Sorted by start.
+ * @property {number} omittedCount Number of nodes beyond {@link NODE_COUNT_MAX}.
+ * @property {number} unreadCount Number of documents that are not JSON objects.
+ * @property {number} segmentCount
+ * @property {number} skewedCount Number of segments whose clock differs from that of their caller.
+ * @property {Map<string, any>} exceptions Exceptions with their nodes, by id of the exception.
  */
 
-/** Segments and subsegments looked at; a trace of the service holds fewer. */
+/** Largest number of nodes. A trace in the service has fewer. */
 export const NODE_COUNT_MAX = 50_000;
 
-/** A child that starts this much before its parent has another clock; seconds. */
+/** A child that starts more than this before its parent has a different clock. In seconds. */
 const SKEW_MIN = 0.001;
 
-/** A whole number with more digits than a double holds, kept as it is written. */
+/** An integer that a double cannot hold exactly. It is stored as the text in the document. */
 export class LongNumber {
   /** @param {string} source */
   constructor(source) {
@@ -48,7 +58,7 @@ function keepLong(key, value, context) {
   return long && /^-?\d+$/.test(context.source) ? new LongNumber(context.source) : value;
 }
 
-/** @returns {object|null} What a document says, if it says it in JSON. */
+/** Parses a document. Returns null if the text is not a JSON object. */
 function read(text) {
   try {
     const value = /\d{16}/.test(text) ? JSON.parse(text, keepLong) : JSON.parse(text);
@@ -58,7 +68,11 @@ function read(text) {
   }
 }
 
-/** @param {unknown} value */
+/**
+ * Returns whether a value is a JSON object, and not an array or null.
+ *
+ * @param {unknown} value
+ */
 export function isObject(value) {
   return (
     typeof value === "object" &&
@@ -82,6 +96,7 @@ function stateOf(data, inProgress) {
   return inProgress ? "progress" : "ok";
 }
 
+/** @returns {Node} */
 function nodeOf(data, index, document, parent) {
   const end = seconds(data.end_time);
   const inProgress = data.in_progress === true || end === null;
@@ -106,7 +121,9 @@ function nodeOf(data, index, document, parent) {
   };
 }
 
-/** Documents that announce a segment whose completed document is there too. */
+/**
+ * Returns the indexes of in-progress documents that a later document of the same segment replaces.
+ */
 function announcements(values) {
   const complete = new Set();
   const announced = new Map();
@@ -115,7 +132,7 @@ function announcements(values) {
     if (!value || !string(value.id)) return;
     if (value.in_progress !== true) complete.add(value.id);
     else {
-      // Announced again: the last one counts.
+      // The segment was sent in progress several times. The last document counts.
       if (announced.has(value.id)) double.add(announced.get(value.id));
       announced.set(value.id, index);
     }
@@ -125,14 +142,16 @@ function announcements(values) {
 }
 
 function collect(values) {
+  /** @type {Node[]} */
   const nodes = [];
   let omittedCount = 0;
   const double = announcements(values);
   values.forEach((value, document) => {
     if (!value || double.has(document)) return;
-    const waiting = [[value, null]];
-    while (waiting.length > 0) {
-      const [data, parent] = waiting.pop();
+    /** @type {{data: any, parent: Node|null}[]} */
+    const waiting = [{ data: value, parent: null }];
+    for (let next = waiting.pop(); next; next = waiting.pop()) {
+      const { data, parent } = next;
       if (nodes.length === NODE_COUNT_MAX) {
         omittedCount += 1;
         continue;
@@ -140,13 +159,15 @@ function collect(values) {
       const node = nodeOf(data, nodes.length, document, parent);
       nodes.push(node);
       const below = Array.isArray(data.subsegments) ? data.subsegments : [];
-      for (const child of below.toReversed()) if (isObject(child)) waiting.push([child, node]);
+      for (const child of below.toReversed()) {
+        if (isObject(child)) waiting.push({ data: child, parent: node });
+      }
     }
   });
   return { nodes, omittedCount };
 }
 
-/** Finds the parent of each document that names one. */
+/** Links the root node of each document to its parent in another document. */
 function link(nodes) {
   const byId = new Map();
   for (const node of nodes) if (node.id && !byId.has(node.id)) byId.set(node.id, node);
@@ -157,7 +178,7 @@ function link(nodes) {
   }
 }
 
-/** Walks up from each node; where a walk comes back to itself it takes the link away. */
+/** Cuts rings of parents: walks up from each node, and removes the link that closes a ring. */
 function cutRings(nodes) {
   const seenIn = new Int32Array(nodes.length).fill(-1);
   for (const first of nodes) {
@@ -175,7 +196,7 @@ function cutRings(nodes) {
   }
 }
 
-/** Nodes with each parent before its children. */
+/** Returns the nodes in an order in which each parent comes before its children. */
 function topDown(roots) {
   const order = [...roots];
   for (let index = 0; index < order.length; index += 1) {
@@ -185,8 +206,11 @@ function topDown(roots) {
 }
 
 /**
- * Sets clocks right: nothing starts before what called it, so a segment of another host that does
- * is moved into its caller, into the middle if it fits, and all below it with it.
+ * Adjusts the clocks of segments that start before their callers.
+ *
+ * Such a segment was recorded by a host with a different clock. It is moved into the time of its
+ * caller: to the middle if it is shorter than the caller, otherwise to the caller's start.
+ * Everything below it is moved by the same time. Returns the number of adjusted segments.
  */
 function setClocks(roots) {
   let skewedCount = 0;
@@ -204,7 +228,7 @@ function setClocks(roots) {
   return skewedCount;
 }
 
-/** The exceptions of all nodes by their ids; a cause may be the id of one elsewhere. */
+/** Returns the exceptions of all nodes by their ids. A cause may be the id of such an exception. */
 function exceptionsOf(nodes) {
   const byId = new Map();
   for (const node of nodes) {
@@ -220,11 +244,10 @@ function exceptionsOf(nodes) {
 }
 
 /**
- * Builds the forest of a trace.
+ * Builds the trees of a trace.
  *
  * @param {string[]} documents
- * @returns {{nodes: Node[], roots: Node[], omittedCount: number, unreadCount: number,
- *   segmentCount: number, skewedCount: number, exceptions: Map<string, object>}}
+ * @returns {Model}
  */
 export function build(documents) {
   const values = documents.map(read);
@@ -248,10 +271,10 @@ export function build(documents) {
 }
 
 /**
- * From the first start to the last end, in seconds since 1970.
+ * Returns the first start and the last end, in seconds since 1970.
  *
  * @param {Node[]} nodes
- * @param {boolean} adjusted Whether clocks are set right.
+ * @param {boolean} adjusted Whether clocks are adjusted.
  * @returns {{start: number, end: number}}
  */
 export function span(nodes, adjusted) {
@@ -267,17 +290,17 @@ export function span(nodes, adjusted) {
 }
 
 /**
- * The rows to show: everything below what is not collapsed, with its depth.
+ * Returns the visible rows with their depths: all nodes except those below a collapsed node.
  *
  * @param {Node[]} roots
  * @param {Set<Node>} collapsed
  * @returns {{node: Node, depth: number}[]}
  */
 export function rows(roots, collapsed) {
+  /** @type {{node: Node, depth: number}[]} */
   const shown = [];
   const waiting = roots.toReversed().map((node) => ({ node, depth: 0 }));
-  while (waiting.length > 0) {
-    const row = waiting.pop();
+  for (let row = waiting.pop(); row; row = waiting.pop()) {
     shown.push(row);
     if (collapsed.has(row.node)) continue;
     for (let index = row.node.children.length - 1; index >= 0; index -= 1) {

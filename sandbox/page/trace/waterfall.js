@@ -1,8 +1,8 @@
 /**
- * The waterfall of a trace: a row for each segment and subsegment, with a bar where it was in time.
+ * The waterfall of a trace: a row for each segment and subsegment, with a bar on the time axis.
  *
- * In: the forest of `tree.js`. Out: rows (as many elements as are seen), and which one people have
- * chosen. Bound: that of the forest.
+ * In: the model of `tree.js`. Out: elements for the visible rows, and the row that the user
+ * selects. Bound: the number of nodes in the model.
  */
 
 import { h } from "../shared/dom.js";
@@ -12,25 +12,27 @@ import { rows, span } from "./tree.js";
 import { VirtualList } from "../shared/virtual.js";
 import { createRow, noteOf, updateRow } from "./segmentrow.js";
 
+/** Height of a row, in pixels. */
 const ROW_HEIGHT = 28;
-/** Pixels between two ticks of the axis, at least. */
+/** Smallest distance between two ticks of the axis, in pixels. */
 const TICK_WIDTH = 96;
 
 /**
- * The step of an axis: 1, 2 or 5 times a power of ten.
+ * Returns the step of an axis: 1, 2 or 5 times a power of ten.
  *
- * @param {number} length Of the axis, in seconds.
- * @param {number} countMax Steps that fit.
+ * @param {number} length Length of the axis, in seconds.
+ * @param {number} countMax Largest number of steps.
  * @returns {number} Seconds; 0 for an axis without length.
  */
 export function tickStep(length, countMax) {
   if (!(length > 0) || countMax < 1) return 0;
   const least = length / countMax;
   const power = 10 ** Math.floor(Math.log10(least));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least * 0.999);
+  const steps = [1, 2, 5, 10].map((factor) => factor * power);
+  return steps.find((step) => step >= least * 0.999) ?? 0;
 }
 
-/** The view; see the module. */
+/** The waterfall. See the module. */
 export class Waterfall {
   /** @type {HTMLElement} */
   element;
@@ -41,13 +43,18 @@ export class Waterfall {
   #list;
   #axis;
   #ticks;
+  /** @type {import("./tree.js").Model|null} */
   #model = null;
+  /** @type {Set<import("./tree.js").Node>} */
   #collapsed = new Set();
   #adjusted = true;
   #span = { start: 0, end: 0 };
+  /** @type {Set<import("./tree.js").Node>|null} Nodes that the search matches; null without one. */
   #found = null;
 
-  /** @param {(node: import("./tree.js").Node) => void} choose */
+  /**
+   * @param {(node: import("./tree.js").Node) => void} choose Called when the user selects a row.
+   */
   constructor(choose) {
     this.#choose = choose;
     this.#ticks = h("div", { class: "ticks" });
@@ -80,10 +87,10 @@ export class Waterfall {
   }
 
   /**
-   * Shows a trace; what was collapsed in it before stays so.
+   * Shows a trace. Rows that were collapsed before stay collapsed.
    *
-   * @param {ReturnType<import("./tree.js").build>} model
-   * @param {boolean} adjusted Whether clocks are set right.
+   * @param {import("./tree.js").Model} model
+   * @param {boolean} adjusted Whether clocks are adjusted.
    */
   show(model, adjusted) {
     const keys = new Set([...this.#collapsed].map((node) => node.id));
@@ -98,7 +105,7 @@ export class Waterfall {
     this.#redraw();
   }
 
-  /** Forgets what was collapsed and where it was scrolled to, for another trace. */
+  /** Clears the selection, the collapsed rows and the scroll position, for another trace. */
   reset() {
     this.#collapsed.clear();
     this.selected = null;
@@ -106,7 +113,11 @@ export class Waterfall {
     this.element.scrollTop = 0;
   }
 
-  /** @param {import("./tree.js").Node|null} node */
+  /**
+   * Selects a row, and scrolls to it.
+   *
+   * @param {import("./tree.js").Node|null} node
+   */
   select(node) {
     this.selected = node;
     if (!node) return this.#list.draw(true);
@@ -116,8 +127,13 @@ export class Waterfall {
     if (index >= 0) this.#list.reveal(index);
   }
 
-  /** @param {boolean} collapsed */
+  /**
+   * Collapses or expands all rows.
+   *
+   * @param {boolean} collapsed
+   */
   setAll(collapsed) {
+    if (!this.#model) return;
     const { nodes } = this.#model;
     this.#collapsed = new Set(collapsed ? nodes.filter((node) => node.children.length > 0) : []);
     this.element.scrollTop = 0;
@@ -125,33 +141,41 @@ export class Waterfall {
   }
 
   /**
-   * Marks the rows with a text and goes to the next of them.
+   * Marks the rows that contain a text, and selects the next one.
    *
    * @param {string} text
-   * @param {number} [direction] 1 or -1; 0 to stay when this row has it.
-   * @returns {number} Rows with it.
+   * @param {number} [direction] 1 for the next row, -1 for the previous row, 0 to stay at a row
+   *   that matches.
+   * @returns {number} Number of rows that contain the text.
    */
   find(text, direction = 0) {
     const needle = text.trim().toLowerCase();
     const has = (node) => `${node.name} ${noteOf(node)} ${node.id}`.toLowerCase().includes(needle);
-    const all = needle === "" ? [] : rows(this.#model.roots, new Set()).map((row) => row.node);
+    const roots = needle === "" || !this.#model ? [] : this.#model.roots;
+    const all = rows(roots, new Set()).map((row) => row.node);
     const found = all.filter(has);
     this.#found = needle === "" ? null : new Set(found);
     if (found.length === 0) this.#list.draw(true);
     else {
       const position = new Map(all.map((node, index) => [node, index]));
-      const at = position.get(this.selected) ?? -1;
+      const indexOf = (node) => position.get(node) ?? -1;
+      const at = this.selected ? indexOf(this.selected) : -1;
       const least = direction === 0 ? at : at + 1;
       const next =
         direction < 0
-          ? (found.findLast((node) => position.get(node) < at) ?? found.at(-1))
-          : (found.find((node) => position.get(node) >= least) ?? found[0]);
+          ? (found.findLast((node) => indexOf(node) < at) ?? found.at(-1))
+          : (found.find((node) => indexOf(node) >= least) ?? found[0]);
       this.#pick(next);
     }
     return found.length;
   }
 
-  /** @param {KeyboardEvent} event @returns {boolean} Whether it meant something here. */
+  /**
+   * Handles a key.
+   *
+   * @param {KeyboardEvent} event
+   * @returns {boolean} Whether the waterfall used the key.
+   */
   key(event) {
     const { items, pageSize } = this.#list;
     const step = stepOf(event.key, pageSize);
@@ -189,6 +213,7 @@ export class Waterfall {
   }
 
   #redraw() {
+    if (!this.#model) return;
     const shown = rows(this.#model.roots, this.#collapsed);
     this.element.setAttribute("aria-rowcount", String(shown.length + 1));
     this.#list.setItems(shown);

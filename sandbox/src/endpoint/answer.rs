@@ -33,8 +33,9 @@ pub struct Answer {
     pub content_type: &'static str,
     /// Body of the response.
     pub body: Bytes,
-    /// Whether the answer is a file of the page. A browser may cache a file, but must ask the sandbox
-    /// before it uses the file again (`no-cache`). Other answers are not cached (`no-store`).
+    /// Whether the answer is a file of the page. A browser may cache a file, but must ask the
+    /// sandbox before it uses the file again (`no-cache`). Other answers are not cached
+    /// (`no-store`).
     pub is_asset: bool,
 }
 
@@ -96,7 +97,8 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "UnknownOperationException", message)
     }
 
-    /// Returns the failure (405) for a wrong method. `allow` lists the methods that the path accepts.
+    /// Returns the failure (405) for a wrong method. `allow` lists the methods that the path
+    /// accepts.
     pub fn wrong_method(allow: &str) -> Self {
         let message = format!("This path accepts only {allow}");
         let failure =

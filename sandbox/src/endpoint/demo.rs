@@ -3,8 +3,8 @@
 //! In: the time. Out: datagrams (header line and document) of three traces with new random ids. The
 //! first trace is a checkout that succeeds. The second trace is an order that fails in another
 //! service. The third trace is a cart whose table throttles it, and whose segment was first sent in
-//! progress. Bound: eight datagrams. Pure code, except for random ids. The caller sends the datagrams
-//! through UDP, so that the daemon handles them like those of an SDK.
+//! progress. Bound: eight datagrams. Pure code, except for random ids. The caller sends the
+//! datagrams through UDP, so that the daemon handles them like those of an SDK.
 
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -2,10 +2,10 @@
 //!
 //! In: the head of a request. Out: nothing, or a [`Failure`] with the reason. Programs on this host
 //! and the sandbox's own page are allowed. A page of another website can also send requests to a
-//! loopback port, in two ways. First, the owner of the website can let its name resolve to a loopback
-//! address (DNS rebinding). The request then has this name in `Host`. Second, the page can send the
-//! request from its own origin. The browser then adds `Origin` or `Sec-Fetch-Site`, which a page
-//! cannot change. Other programs send neither of these two headers. Pure code.
+//! loopback port, in two ways. First, the owner of the website can let its name resolve to a
+//! loopback address (DNS rebinding). The request then has this name in `Host`. Second, the page can
+//! send the request from its own origin. The browser then adds `Origin` or `Sec-Fetch-Site`, which
+//! a page cannot change. Other programs send neither of these two headers. Pure code.
 
 use super::answer::Failure;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
@@ -16,7 +16,8 @@ use std::net::IpAddr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks the head of a request. `own_hosts` are the allowed hosts besides loopback, without a port.
+/// Checks the head of a request. `own_hosts` are the allowed hosts besides loopback, without a
+/// port.
 ///
 /// # Errors
 ///
@@ -224,8 +225,8 @@ mod tests {
             assert!(is_good(method, &[host, ("sec-fetch-site", "same-origin")]), "{method}");
             assert!(is_good(method, &[host, ("sec-fetch-site", "none")]), "{method}");
         }
-        // A page of another local port may have a link to the sandbox, but its script must not change
-        // anything.
+        // A page of another local port may have a link to the sandbox, but its script must not
+        // change anything.
         assert!(is_good("GET", &[host, ("sec-fetch-site", "same-site")]));
         assert!(!is_good("DELETE", &[host, ("sec-fetch-site", "same-site")]));
     }

@@ -2,8 +2,8 @@
 //!
 //! In: HTTP requests of the daemon, of SDKs (sampling rules), of the AWS CLI and of the page in a
 //! browser. Out: answers like those of the service, the files and the data of the page, and each
-//! quiet trace as a short tree. Write calls of the service's API must be signed. So a first run also
-//! tests the signature. Nothing leaves the process.
+//! quiet trace as a short tree. Write calls of the service's API must be signed. So a first run
+//! also tests the signature. Nothing leaves the process.
 //!
 //! ```text
 //! answer ─► guard ─► route ─► signature ─► api/ ─► document/ ─► store/ ─► tree ─► the terminal
@@ -11,11 +11,11 @@
 //!             └─ 403   └─ 404   └─ 403    └─ 400   └─ UnprocessedTraceSegments
 //! ```
 //!
-//! Bound: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`]; the HTTP server bounds
-//! the body of a request. When full: the traces whose last document is the oldest are evicted and
-//! counted. Thread: any thread may call; the endpoint has no sockets, threads or tasks. One lock
-//! protects the store, the trace file and the sampling rules. The body of a segment request is
-//! parsed, and trees are drawn, without the lock.
+//! Bound: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`]; the HTTP server
+//! bounds the body of a request. When full: the traces whose last document is the oldest are
+//! evicted and counted. Thread: any thread may call; the endpoint has no sockets, threads or tasks.
+//! One lock protects the store, the trace file and the sampling rules. The body of a segment
+//! request is parsed, and trees are drawn, without the lock.
 
 mod answer;
 mod api;
@@ -96,8 +96,8 @@ struct State {
 }
 
 impl State {
-    /// Writes documents to the trace file before they are added to the store. Does nothing without a
-    /// file.
+    /// Writes documents to the trace file before they are added to the store. Does nothing without
+    /// a file.
     fn write_documents(&mut self, documents: &[Document]) {
         let Some(file) = &mut self.file else { return };
         file.append(documents.iter().map(|document| &*document.text));
@@ -127,9 +127,9 @@ impl Sandbox {
 
     /// Returns a sandbox that accepts one pair of credentials, with the given limits.
     pub fn with(credentials: Credentials, about: About, limits: Limits) -> Self {
-        // The first revision is the time in microseconds since 1970. Revisions of an earlier process
-        // are smaller, because it made less than one revision a microsecond. JavaScript numbers are
-        // exact up to 2^53, which is reached in the year 2255.
+        // The first revision is the time in microseconds since 1970. Revisions of an earlier
+        // process are smaller, because it made less than one revision a microsecond. JavaScript
+        // numbers are exact up to 2^53, which is reached in the year 2255.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first_revision = u64::try_from(since_1970.as_micros()).unwrap_or(1);
         let state = State {
@@ -141,7 +141,8 @@ impl Sandbox {
         Self { credentials, about, state: Mutex::new(state) }
     }
 
-    /// Reads the traces of a file into the sandbox, and writes new documents to this file from now on.
+    /// Reads the traces of a file into the sandbox, and writes new documents to this file from now
+    /// on.
     #[must_use]
     pub fn with_file(self, mut file: TraceFile) -> Self {
         let now = Moment::now();

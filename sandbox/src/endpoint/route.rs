@@ -68,8 +68,8 @@ const OPERATIONS: &[(&str, Operation)] = &[
 impl Operation {
     /// Returns whether the operation changes something. Such a request must be signed.
     ///
-    /// A request that only reads may be signed or not: SDKs ask for sampling rules unsigned, and the
-    /// daemon's proxy signs these requests.
+    /// A request that only reads may be signed or not: SDKs ask for sampling rules unsigned, and
+    /// the daemon's proxy signs these requests.
     pub fn is_write(self) -> bool {
         matches!(
             self,
@@ -91,8 +91,8 @@ impl<'a> Call<'a> {
     pub fn find(method: &Method, path: &'a str) -> Result<Self, Failure> {
         let taken = Self::taken(path);
         if taken.is_empty() {
-            // All operations of the service use POST. A request with another method is probably from
-            // a browser or from curl.
+            // All operations of the service use POST. A request with another method is probably
+            // from a browser or from curl.
             let is_operation = *method == Method::POST;
             return Err(if is_operation { unknown_operation() } else { Failure::no_such_path() });
         }

@@ -1,7 +1,7 @@
 //! Summarizes a trace for lists and filters.
 //!
-//! In: a [`Snapshot`]. Out: a [`Summary`] that borrows from the snapshot. Bound: the documents of the
-//! trace. Pure code.
+//! In: a [`Snapshot`]. Out: a [`Summary`] that borrows from the snapshot. Bound: the documents of
+//! the trace. Pure code.
 
 use crate::model::document::{ANNOTATION_COUNT_MAX, Annotation, Document, Flags, Http, Part};
 use crate::model::store::Snapshot;

@@ -139,9 +139,9 @@ fn summary_json(summary: &Summary<'_>) -> Value {
         "StartTime": summary.start_time,
         "Duration": summary.duration_seconds(),
         "ResponseTime": summary.response_time_seconds(),
-        // The reference of TraceSummary says about HasFault and HasError: "The root segment document
-        // has a 500 (400) series error", and about HasThrottle: "One or more of the segment documents
-        // has a 429 throttling error".
+        // The reference of TraceSummary says about HasFault and HasError: "The root segment
+        // document has a 500 (400) series error", and about HasThrottle: "One or more of the
+        // segment documents has a 429 throttling error".
         "HasFault": root_flags.fault,
         "HasError": root_flags.error,
         "HasThrottle": summary.flags.throttle,
@@ -175,8 +175,8 @@ fn annotations_json(summary: &Summary<'_>) -> Value {
     annotations.into()
 }
 
-/// Returns the service that sent a document. The list is empty for a subsegment that was sent on its
-/// own, because such a document does not name its service.
+/// Returns the service that sent a document. The list is empty for a subsegment that was sent on
+/// its own, because such a document does not name its service.
 fn services_of(document: &Document) -> Vec<Value> {
     let own = document.facts.parts.first().filter(|_| !document.is_subsegment);
     own.map(|part| service_json(Service::of(part))).into_iter().collect()

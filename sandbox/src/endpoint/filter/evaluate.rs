@@ -1,7 +1,7 @@
 //! Evaluates a filter expression for a trace.
 //!
-//! In: an expression and the summary of a trace. Out: whether the expression matches the trace. Bound:
-//! the depth of the expression, and the size of the trace. Pure code.
+//! In: an expression and the summary of a trace. Out: whether the expression matches the trace.
+//! Bound: the depth of the expression, and the size of the trace. Pure code.
 
 use super::{
     AnnotationTest, Comparison, Expression, Flag, NumberField, Selector, Test, TextComparison,
@@ -229,8 +229,8 @@ fn compare(value: f64, comparison: Comparison, other: f64) -> bool {
     }
 }
 
-/// Returns whether the comparison holds for any of the values. `!=` must hold for all values. Without
-/// a value, no comparison holds, not even `!=`.
+/// Returns whether the comparison holds for any of the values. `!=` must hold for all values.
+/// Without a value, no comparison holds, not even `!=`.
 fn compare_texts(values: &[&str], comparison: TextComparison, other: &str) -> bool {
     let holds = |value: &&str| match comparison {
         TextComparison::Equal => *value == other,

@@ -1,7 +1,7 @@
 //! Parses the text of a filter expression, by recursive descent.
 //!
-//! In: text. Out: an [`Expression`], or an [`Error`] with a position. Bound: [`LENGTH_MAX`] bytes and
-//! a recursion of [`DEPTH_MAX`] levels. Pure code.
+//! In: text. Out: an [`Expression`], or an [`Error`] with a position. Bound: [`LENGTH_MAX`] bytes
+//! and a recursion of [`DEPTH_MAX`] levels. Pure code.
 
 use super::{
     AnnotationTest, COMPARISONS, Comparison, DEPTH_MAX, Expression, FLAGS, LENGTH_MAX, NUMBERS,
@@ -52,8 +52,8 @@ impl Expression {
     }
 }
 
-/// Returns whether a keyword is about root causes or groups. The service has these keywords, and the
-/// sandbox does not.
+/// Returns whether a keyword is about root causes or groups. The service has these keywords, and
+/// the sandbox does not.
 fn is_left_out(keyword: &str) -> bool {
     keyword.starts_with("rootcause")
         || keyword.starts_with("group")

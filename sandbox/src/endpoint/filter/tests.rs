@@ -19,8 +19,8 @@ fn trace(values: &[Value]) -> Snapshot {
     Snapshot { id, revision: 1, updated_at: 0.0, is_cut: false, documents }
 }
 
-/// Returns a trace of a shop that answers 404 after 2 s. The shop calls an inventory, which fails, and
-/// a table, which throttles.
+/// Returns a trace of a shop that answers 404 after 2 s. The shop calls an inventory, which fails,
+/// and a table, which throttles.
 fn shop() -> Snapshot {
     trace(&[
         json!({"id": "00000000000000a1", "name": "shop", "origin": "AWS::EC2::Instance",

@@ -1,8 +1,9 @@
 //! Finds the calls between the services of one trace.
 //!
-//! In: the documents of a trace. Out: a list of [`Hop`]s. There is one hop for each segment, and one
-//! hop for each call that no segment answers. Bound: the size of the trace; the time is linear in its
-//! parts. A subsegment whose parents form a ring belongs to no segment. Pure code without recursion.
+//! In: the documents of a trace. Out: a list of [`Hop`]s. There is one hop for each segment, and
+//! one hop for each call that no segment answers. Bound: the size of the trace; the time is linear
+//! in its parts. A subsegment whose parents form a ring belongs to no segment. Pure code without
+//! recursion.
 
 use crate::model::document::{Document, Kind, Part};
 use std::collections::{HashMap, HashSet};

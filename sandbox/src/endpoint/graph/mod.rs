@@ -1,9 +1,9 @@
 //! Builds the service graph of a list of traces.
 //!
 //! In: traces. Out: the `Services` of `GetServiceGraph` and `GetTraceGraph`, each with its counts.
-//! The nodes are the services that sent segments, the called services that sent none, and one client
-//! for each service at which a trace begins. Bound: the size of the traces; histograms round response
-//! times to [`DIGITS`] digits. Pure code.
+//! The nodes are the services that sent segments, the called services that sent none, and one
+//! client for each service at which a trace begins. Bound: the size of the traces; histograms round
+//! response times to [`DIGITS`] digits. Pure code.
 
 mod hops;
 

@@ -2,11 +2,11 @@
 //!
 //! In: rules to add, change and remove, and the statistics of clients. Out: records of rules, and
 //! [`Target`]s. Bound: [`RULE_COUNT_MAX`] rules, [`CLIENT_COUNT_MAX`] clients of a rule. When full:
-//! a new rule is refused; a new client gets a quota but is not counted. Thread: any; the caller holds
-//! the lock and passes the time.
+//! a new rule is refused; a new client gets a quota but is not counted. Thread: any; the caller
+//! holds the lock and passes the time.
 //!
-//! The reservoir of a rule is a number of requests a second for all clients together. Each client that
-//! has asked recently gets a part of it.
+//! The reservoir of a rule is a number of requests a second for all clients together. Each client
+//! that has asked recently gets a part of it.
 
 mod rule;
 
@@ -30,8 +30,8 @@ const INTERVAL_SECONDS: u32 = 10;
 /// A client that has not asked for this number of intervals is removed.
 const INTERVAL_COUNT_MAX: u32 = 3;
 
-/// Time of the last change of rules that were never changed, in seconds since 1970. Clients fetch the
-/// rules again when this time is later than their last fetch, so it must be in the past.
+/// Time of the last change of rules that were never changed, in seconds since 1970. Clients fetch
+/// the rules again when this time is later than their last fetch, so it must be in the past.
 const MODIFIED_AT: f64 = 1_530_000_000.0;
 
 /// A rule with the times of its creation and last change, in seconds since 1970.
@@ -107,7 +107,8 @@ impl RuleSet {
     ///
     /// # Errors
     ///
-    /// Returns an error if a field is not valid, the name exists already, or there are too many rules.
+    /// Returns an error if a field is not valid, the name exists already, or there are too many
+    /// rules.
     pub fn create(&mut self, rule: Rule, now_seconds: f64) -> Result<&Record, RuleError> {
         let rule = rule.checked()?;
         if self.find(&rule.rule_name).is_some() {
@@ -169,8 +170,8 @@ impl RuleSet {
     ///
     /// # Errors
     ///
-    /// Returns an error if a rule is not valid, a name appears twice, there are too many rules, or the
-    /// default rule is missing. The rules then stay unchanged.
+    /// Returns an error if a rule is not valid, a name appears twice, there are too many rules, or
+    /// the default rule is missing. The rules then stay unchanged.
     pub fn replace(&mut self, rules: Vec<Rule>, now_seconds: f64) -> Result<(), RuleError> {
         if rules.len() > RULE_COUNT_MAX + 1 {
             return Err(RuleError::TooMany(RULE_COUNT_MAX));

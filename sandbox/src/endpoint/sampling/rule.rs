@@ -114,8 +114,8 @@ impl RuleError {
 }
 
 impl Rule {
-    /// Returns the default rule of every AWS account. It samples one request a second and five percent
-    /// of the other requests, see
+    /// Returns the default rule of every AWS account. It samples one request a second and five
+    /// percent of the other requests, see
     /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html>.
     pub fn default_rule() -> Self {
         let any = || "*".to_owned();

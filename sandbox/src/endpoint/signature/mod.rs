@@ -1,9 +1,9 @@
 //! Checks the AWS Signature Version 4 of a request like the service does.
 //!
 //! In: the credentials that clients must use, the request and the time. Out: nothing, or a
-//! [`Refusal`] that names the step that failed. The crate aws-sigv4 computes the signature again, for
-//! the headers that the client lists as signed. The two signatures are compared in constant time. The
-//! rules are from
+//! [`Refusal`] that names the step that failed. The crate aws-sigv4 computes the signature again,
+//! for the headers that the client lists as signed. The two signatures are compared in constant
+//! time. The rules are from
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html>. Pure code.
 
 use aws_credential_types::Credentials;
@@ -33,7 +33,8 @@ pub enum Refusal {
     /// The Authorization header is missing.
     #[error("Missing Authentication Token")]
     Unsigned,
-    /// The Authorization header does not have the form of Signature Version 4, or a part is missing.
+    /// The Authorization header does not have the form of Signature Version 4, or a part is
+    /// missing.
     #[error("Incomplete signature: {0}")]
     Incomplete(&'static str),
     /// SignedHeaders does not name a header that must be signed.
@@ -154,8 +155,8 @@ impl<'a> Authorization<'a> {
             field("SignedHeaders").ok_or(Refusal::Incomplete("there are no SignedHeaders"))?;
         let signature = field("Signature").ok_or(Refusal::Incomplete("there is no Signature"))?;
         let signed_headers: Vec<&str> = signed_headers.split(';').collect();
-        // The names must be sorted and distinct. Otherwise two implementations could build different
-        // canonical requests from the same list.
+        // The names must be sorted and distinct. Otherwise two implementations could build
+        // different canonical requests from the same list.
         if !signed_headers.is_sorted_by(|one, next| one < next) {
             return Err(Refusal::Incomplete("the SignedHeaders are not sorted"));
         }
@@ -240,8 +241,8 @@ fn signature(
         }
     }
     let mut settings = SigningSettings::default();
-    // By default the crate does not sign some headers. Here it must sign all headers that the client
-    // signed.
+    // By default the crate does not sign some headers. Here it must sign all headers that the
+    // client signed.
     settings.excluded_headers = None;
     // A client may add the session token after it has signed. The token is then not signed.
     if !authorization.signed_headers.contains(&TOKEN_HEADER) {

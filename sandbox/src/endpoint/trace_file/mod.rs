@@ -5,11 +5,11 @@
 //! only copies into the page cache of the system.
 //!
 //! Each line of the file is a JSON string that contains the text of one document. `jq -r .` prints
-//! the documents. New lines are only appended. The file is rewritten with the documents of the store
-//! when it is larger than [`SIZE_BYTES_MIN`] and than [`GROWTH_MAX`] times the size of the store. The
-//! new content goes to a second file, which then replaces the first one. If a run was killed, the
-//! last line may be incomplete: the next run removes it. After a write error, an error is logged and
-//! the file is not used any more. The traces in memory stay.
+//! the documents. New lines are only appended. The file is rewritten with the documents of the
+//! store when it is larger than [`SIZE_BYTES_MIN`] and than [`GROWTH_MAX`] times the size of the
+//! store. The new content goes to a second file, which then replaces the first one. If a run was
+//! killed, the last line may be incomplete: the next run removes it. After a write error, an error
+//! is logged and the file is not used any more. The traces in memory stay.
 
 use crate::model::document::DOCUMENT_SIZE_BYTES_MAX;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -43,8 +43,8 @@ impl TraceFile {
     ///
     /// # Errors
     ///
-    /// Returns an error if the file cannot be opened, is not a regular file, or is locked by another
-    /// process.
+    /// Returns an error if the file cannot be opened, is not a regular file, or is locked by
+    /// another process.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = options().truncate(false).open(path)?;
         file.try_lock().map_err(|error| match error {
@@ -62,8 +62,8 @@ impl TraceFile {
     /// Reads every line and passes its text to `take`. `take` returns whether the text is a valid
     /// document.
     ///
-    /// An incomplete line at the end is removed from the file. Other invalid lines are skipped. After
-    /// a read error, the error is logged and the file is not used any more.
+    /// An incomplete line at the end is removed from the file. Other invalid lines are skipped.
+    /// After a read error, the error is logged and the file is not used any more.
     pub fn read(&mut self, mut take: impl FnMut(&str) -> bool) {
         match self.read_lines(&mut take) {
             Ok((good_count, bad_count)) => {
@@ -111,7 +111,8 @@ impl TraceFile {
         Ok((good_count, bad_count))
     }
 
-    /// Appends documents. After a write error, the error is logged and the file is not used any more.
+    /// Appends documents. After a write error, the error is logged and the file is not used any
+    /// more.
     pub fn append<'a>(&mut self, texts: impl Iterator<Item = &'a str>) {
         if self.is_broken {
             return;
@@ -131,8 +132,8 @@ impl TraceFile {
         !self.is_broken && self.size_bytes > bound
     }
 
-    /// Replaces the content of the file with these documents. After a write error, the error is logged
-    /// and the file is not used any more.
+    /// Replaces the content of the file with these documents. After a write error, the error is
+    /// logged and the file is not used any more.
     pub fn rewrite<'a>(&mut self, texts: impl Iterator<Item = &'a str>) {
         if self.is_broken {
             return;

@@ -1,8 +1,8 @@
 //! Extracts the fields of a document that filters, summaries and the service graph need.
 //!
-//! In: the JSON object of a document. Out: [`Facts`], so that a list of thousands of traces does not
-//! parse the documents again. Bound: the size of the document, and [`ANNOTATION_COUNT_MAX`]. The
-//! store counts the size of the facts too. Pure code without recursion.
+//! In: the JSON object of a document. Out: [`Facts`], so that a list of thousands of traces does
+//! not parse the documents again. Bound: the size of the document, and [`ANNOTATION_COUNT_MAX`].
+//! The store counts the size of the facts too. Pure code without recursion.
 
 use super::{Flags, seconds, string, subsegments};
 use serde_json::{Map, Value};

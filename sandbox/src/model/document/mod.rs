@@ -2,9 +2,9 @@
 //!
 //! In: the text of one document of a `PutTraceSegments` request. Out: a [`Document`] with the text
 //! byte for byte and the [`Facts`] that lists, filters and the service graph need, or a
-//! [`Violation`] in the words of the service ([`validate`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`], and 128
-//! levels of nesting (serde_json's own limit, which is what keeps a hostile document off the
-//! stack). Pure code.
+//! [`Violation`] in the words of the service ([`validate`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`],
+//! and 128 levels of nesting (serde_json's own limit, which is what keeps a hostile document off
+//! the stack). Pure code.
 
 mod facts;
 mod validate;
@@ -119,8 +119,8 @@ impl Document {
         }
     }
 
-    /// Parses a document without checking the rules. Returns `None` if the text is not a JSON object,
-    /// or is longer than [`DOCUMENT_SIZE_BYTES_MAX`].
+    /// Parses a document without checking the rules. Returns `None` if the text is not a JSON
+    /// object, or is longer than [`DOCUMENT_SIZE_BYTES_MAX`].
     pub fn read(text: &str) -> Option<Self> {
         object_of(text).ok().map(|object| Self::of(&object, text))
     }

@@ -1,7 +1,7 @@
 //! Checks a segment document against the published rules.
 //!
-//! In: the JSON object of a document. Out: nothing, or the first [`Violation`] found, with the error
-//! code of the service. The rules are from
+//! In: the JSON object of a document. Out: nothing, or the first [`Violation`] found, with the
+//! error code of the service. The rules are from
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>. A condition
 //! that this page does not state is not checked: for example, an end may be before its start, and
 //! `http` may contain anything. The time in a trace id is not checked either, because the page says

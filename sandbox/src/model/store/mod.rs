@@ -1,10 +1,10 @@
 //! Stores documents by trace.
 //!
 //! In: checked documents. Out: [`Snapshot`]s of all traces, of the traces that changed after a
-//! revision, or of the traces that have become quiet. Bound: [`Limits`]. When full: the store evicts
-//! the whole trace whose last document is the oldest. If a single trace is too large, the store
-//! evicts the oldest documents of that trace. Both evictions are counted. Thread: any; the caller
-//! holds the lock and passes the time.
+//! revision, or of the traces that have become quiet. Bound: [`Limits`]. When full: the store
+//! evicts the whole trace whose last document is the oldest. If a single trace is too large, the
+//! store evicts the oldest documents of that trace. Both evictions are counted. Thread: any; the
+//! caller holds the lock and passes the time.
 
 mod trace;
 
@@ -32,8 +32,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Returns limits for ten thousand traces of 25 KiB on average. A trace of several services with
-    /// the metadata that SDKs add has about this size.
+    /// Returns limits for ten thousand traces of 25 KiB on average. A trace of several services
+    /// with the metadata that SDKs add has about this size.
     fn default() -> Self {
         Self {
             trace_count_max: 10_000,
@@ -195,10 +195,11 @@ impl Store {
         self.traces.get_key_value(trace_id).map(|(id, trace)| trace.snapshot(id))
     }
 
-    /// Returns the traces that changed after `revision`, the last change first. 0 returns all traces.
+    /// Returns the traces that changed after `revision`, the last change first. 0 returns all
+    /// traces.
     ///
-    /// Returns `None` if `revision` is not a revision of this store, or is from before the store was
-    /// cleared.
+    /// Returns `None` if `revision` is not a revision of this store, or is from before the store
+    /// was cleared.
     pub fn since(&self, revision: u64) -> Option<Vec<Snapshot>> {
         let is_known = (self.first_revision..=self.revision).contains(&revision);
         if revision != 0 && !is_known {

@@ -1,10 +1,10 @@
 //! Draws a trace as a short tree for a terminal.
 //!
 //! In: the documents of one trace. Out: lines of text, ready to print. Bound: [`LINE_COUNT_MAX`]
-//! lines, [`DEPTH_MAX`] levels and [`NODE_COUNT_MAX`] segments and subsegments; long names and notes
-//! are cut. When full: the last line says how many segments are not shown. Links between parents and
-//! children that form a ring are cut. Every text from a document goes through [`text::clean`]. Pure
-//! code without recursion.
+//! lines, [`DEPTH_MAX`] levels and [`NODE_COUNT_MAX`] segments and subsegments; long names and
+//! notes are cut. When full: the last line says how many segments are not shown. Links between
+//! parents and children that form a ring are cut. Every text from a document goes through
+//! [`text::clean`]. Pure code without recursion.
 
 use super::document::{self, Document, Flags, seconds, string};
 use super::text;
@@ -63,8 +63,8 @@ pub fn render(trace_id: &str, documents: &[Arc<Document>]) -> String {
 impl Forest {
     /// Adds the nodes of one document: the segment itself, with its embedded subsegments below it.
     fn add(&mut self, document: &Document) {
-        // The document is parsed a second time here. The store does not hold the JSON values because
-        // they would take more memory than the text.
+        // The document is parsed a second time here. The store does not hold the JSON values
+        // because they would take more memory than the text.
         let Ok(Value::Object(root)) = serde_json::from_str(&document.text) else { return };
         self.segment_count += usize::from(!document.is_subsegment);
         let mut waiting = vec![(&root, None)];
@@ -224,8 +224,8 @@ impl Node {
     }
 }
 
-/// Returns the notes of a line: the HTTP call, the AWS operation, the SQL query, the status flag and
-/// the first exception.
+/// Returns the notes of a line: the HTTP call, the AWS operation, the SQL query, the status flag
+/// and the first exception.
 fn notes(object: &Map<String, Value>) -> Vec<String> {
     let mut notes = Vec::new();
     let clean = |note: &str| text::clean(note, NOTE_LENGTH_MAX);
