@@ -1,26 +1,26 @@
-# The daemon's image: a static binary, the roots of the web, a configuration file. No shell.
+# The daemon's image: a static binary, root certificates and a configuration file. It has no shell.
 #
 #   docker build -t xrayd .                          for this machine's architecture
-#   docker build --platform linux/arm64 -t xrayd .   for another one: the compiler runs here, and
-#                                                    builds for there (x86_64 and arm64)
-#   docker build --target amazonlinux -t xrayd .     on Amazon Linux, for those who want a shell
-#   docker build --build-arg PROFILE=ci -t xrayd .   in half the time, for a trial
+#   docker build --platform linux/arm64 -t xrayd .   for another architecture: the compiler runs on
+#                                                    this machine and cross-compiles (x86_64, arm64)
+#   docker build --target amazonlinux -t xrayd .     on Amazon Linux, with a shell
+#   docker build --build-arg PROFILE=ci -t xrayd .   in half the time, for trials
 #
-# tests/container builds and runs it.
+# tests/container builds and runs the image.
 
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1-bookworm AS build
-# amd64 or arm64; the builder sets it from --platform.
+# amd64 or arm64. The builder sets this variable from --platform.
 ARG TARGETARCH
-# A profile of Cargo.toml.
+# The build profile in Cargo.toml.
 ARG PROFILE=dist
 WORKDIR /build
 COPY . .
-# glibc, but static: its resolver reads files and asks name servers without a library to load.
+# glibc is linked statically: for "files" and "dns" its resolver loads no library at run time.
 RUN set -eu; \
     case $TARGETARCH in \
         amd64) machine=x86_64 ;; \
         arm64) machine=aarch64 ;; \
-        *) echo "no architecture of this image: $TARGETARCH" >&2; exit 1 ;; \
+        *) echo "unsupported architecture: $TARGETARCH" >&2; exit 1 ;; \
     esac; \
     target=$machine-unknown-linux-gnu; strip=strip; \
     if [ "$(uname -m)" != $machine ]; then \
@@ -46,7 +46,7 @@ FROM public.ecr.aws/amazonlinux/amazonlinux:2023-minimal AS amazonlinux
 COPY --from=build /image/xray /xray
 COPY --from=build /image/usr/bin/xray /usr/bin/xray
 COPY --from=build /image/etc/amazon /etc/amazon
-# A static program cannot load what other sources of names there may be.
+# A static program cannot load the libraries of other name services.
 COPY --from=build /image/etc/nsswitch.conf /etc/nsswitch.conf
 COPY --from=build /image/etc/passwd /image/etc/group /image/
 RUN set -eu; cd /image; cat passwd >> /etc/passwd; cat group >> /etc/group; cd /; rm -r /image

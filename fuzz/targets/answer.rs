@@ -1,5 +1,5 @@
-//! Any answer of a service, or of what stands in its way, compressed or not: classified without a
-//! panic, and never taken for a success that it is not.
+//! Fuzzes the classification of answers: any answer of the service, or of a proxy, compressed or
+//! not. There must be no panic, and no other answer may count as success.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use std::io::Write;
 use std::time::UNIX_EPOCH;
 use xrayd::aws::{Outcome, classify};
 
-/// Whether a body that is not compressed is one of X-Ray's.
+/// Returns whether an uncompressed body is an answer of X-Ray.
 fn is_x_rays(body: &[u8]) -> bool {
     let fields = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(body);
     fields.is_ok_and(|it| it.is_empty() || it.contains_key("UnprocessedTraceSegments"))
@@ -22,8 +22,8 @@ fn is_x_rays(body: &[u8]) -> bool {
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(body).expect("memory takes it");
-    encoder.finish().expect("memory takes it")
+    encoder.write_all(body).expect("a Vec accepts every write");
+    encoder.finish().expect("a Vec accepts every write")
 }
 
 type Input<'a> = (u16, Option<&'a [u8]>, Option<&'a [u8]>, Option<&'a [u8]>, u8, &'a [u8]);
@@ -46,7 +46,8 @@ fuzz_target!(|input: Input<'_>| {
         headers.insert("x-amzn-requestid", HeaderValue::from_static("1-2-3"));
     }
     if form & 2 > 0 {
-        // Whole, or damaged anywhere: by chance alone no input would be decoded.
+        // The body is compressed here, and may be damaged in one byte: random input would almost
+        // never be valid gzip.
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         let mut compressed = gzip(body);
         let place = usize::from(form >> 3) % compressed.len();

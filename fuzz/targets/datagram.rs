@@ -1,4 +1,4 @@
-//! Any datagram: parsed, packed, put into a body, and read back out of it.
+//! Fuzzes the path of a datagram: parse, pack, put into a request body, and read the body back.
 
 #![no_main]
 
@@ -29,7 +29,7 @@ thread_local! {
 }
 
 fuzz_target!(|datagram: &[u8]| {
-    // The largest that UDP over IPv4 can carry.
+    // The largest datagram that UDP over IPv4 can carry.
     let datagram = &datagram[..datagram.len().min(65_507)];
     FLOW.with_borrow_mut(|flow| check(flow, datagram));
 });
@@ -45,14 +45,15 @@ fn check(flow: &mut Flow, datagram: &[u8]) {
     let mut drain = flow.producer.begin(now);
     assert_eq!(drain.push(&segment).dropped_count, 0);
     drain.commit();
-    let parcel = flow.rings.pop().expect("it was just pushed");
+    let parcel = flow.rings.pop().expect("a segment was just pushed");
     for packed in parcel.segments() {
         assert_eq!(packed.fields, fields);
-        flow.batcher.add(&packed, now, now).expect("there is memory");
+        flow.batcher.add(&packed, now, now).expect("the pool has memory");
     }
     flow.batcher.finish_all(now);
-    let batch = flow.batcher.pop().expect("it has a document");
-    let body: serde_json::Value = serde_json::from_slice(&batch.body.concat()).expect("it is JSON");
+    let batch = flow.batcher.pop().expect("the batch has a document");
+    let body: serde_json::Value =
+        serde_json::from_slice(&batch.body.concat()).expect("the body is JSON");
     let expected = String::from_utf8_lossy(segment.document);
     assert_eq!(body["TraceSegmentDocuments"], serde_json::json!([expected]));
 }

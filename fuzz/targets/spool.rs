@@ -1,5 +1,6 @@
-//! Any data file and any progress beside it: reading ends, and a record that comes out of it went
-//! in with that checksum. Records are taken in parts, and no part comes twice.
+//! Fuzzes the spool with any data file and any progress file: reading must end, and each record that
+//! is read must be in the file with its checksum. Records are settled in parts, and no part may be
+//! read twice.
 
 #![no_main]
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use xrayd::base::clock::Moment;
 use xrayd::pipeline::spool::{Next, Options, Record, Spool};
 
-/// The clock stands, and nothing vouches for it.
+/// A clock that stands still. No answer of the service has confirmed its date.
 const NOW: Moment =
     Moment { uptime_seconds: 100, offset_seconds: 1_800_000_000, is_confirmed: false };
 
@@ -26,13 +27,13 @@ thread_local! {
         } else {
             std::env::temp_dir()
         })
-        .expect("there is a folder for temporary files");
+        .expect("the folder for temporary files is writable");
 }
 
-/// Parts of a record have so many segments, where that divides it.
+/// Number of segments in a part of a record, if the record can be divided.
 const PART_SEGMENT_COUNT: u32 = 3;
 
-/// Records as they should be, bytes to change in them, what comes behind, and the progress.
+/// Valid records, changes of their bytes, the bytes after them, and the progress file.
 type Input<'bytes> = (Vec<(u32, &'bytes [u8])>, Vec<(u16, u8)>, &'bytes [u8], &'bytes [u8]);
 
 fuzz_target!(|input: Input<'_>| FOLDER.with(|folder| check(folder.path().to_owned(), input)));
@@ -43,11 +44,11 @@ fn check(path: PathBuf, (records, changes, tail, progress): Input<'_>) {
     let mut spool = open(&path);
     for (segment_count, payload) in &records {
         let (front, back) = payload.split_at(payload.len() / 2);
-        let displaced = spool.append(&[front, back], *segment_count, NOW).expect("there is room");
-        assert_eq!(displaced.file_count, 0);
+        let evicted = spool.append(&[front, back], *segment_count, NOW).expect("the disk has room");
+        assert_eq!(evicted.file_count, 0);
     }
     drop(spool);
-    // Without records the tail is all there is, with nothing right before it.
+    // Without records the file only contains the tail, without a valid header before it.
     let mut bytes = fs::read(path.join(DATA_NAME)).unwrap_or_default();
     for (place, change) in changes {
         if let Some(byte) = bytes.get_mut(usize::from(place)) {
@@ -55,30 +56,30 @@ fn check(path: PathBuf, (records, changes, tail, progress): Input<'_>) {
         }
     }
     bytes.extend(tail);
-    fs::write(path.join(DATA_NAME), &bytes).expect("there is room");
-    fs::write(path.join(PROGRESS_NAME), progress).expect("there is room");
+    fs::write(path.join(DATA_NAME), &bytes).expect("the disk has room");
+    fs::write(path.join(PROGRESS_NAME), progress).expect("the disk has room");
     let mut spool = open(&path);
-    // Whatever date a header has.
+    // This must not panic, whatever date a header has.
     let _ = spool.oldest_age(NOW);
     drain(&mut spool, &bytes);
-    assert!(!path.join(DATA_NAME).exists(), "a file that was read to its end goes");
+    assert!(!path.join(DATA_NAME).exists(), "the spool deletes a file that was read to its end");
 }
 
 fn open(path: &PathBuf) -> Spool {
     let age_max = Duration::from_secs(1_000);
     let options = Options { path: path.clone(), size_bytes_max: 1 << 30, age_max };
-    Spool::open(options, NOW).expect("the folder is ours").0
+    Spool::open(options, NOW).expect("no other process uses the folder").0
 }
 
 fn drain(spool: &mut Spool, bytes: &[u8]) {
     let mut passed_bytes = 0;
-    // Parts of one record come one after the other.
+    // The previous record, since parts of one record follow each other.
     let mut last: Option<Record> = None;
     loop {
         let record = match spool.next(NOW) {
             Next::Record(record) => record,
             Next::Damaged(damage) => {
-                assert!(damage.bytes > 0, "nothing is known of a file of an earlier run");
+                assert!(damage.bytes > 0, "damage has a length");
                 passed_bytes += damage.bytes;
                 continue;
             }
@@ -87,7 +88,7 @@ fn drain(spool: &mut Spool, bytes: &[u8]) {
             Next::Empty => break,
         };
         let mut payload = vec![0; record.payload_bytes as usize];
-        spool.read(record.id, 0, &mut payload).expect("it was read a moment ago");
+        spool.read(record.id, 0, &mut payload).expect("the record was read a moment ago");
         assert!(holds(bytes, &payload));
         assert!(record.taken.end <= record.segment_count);
         let is_rest = last.as_ref().is_some_and(|last| {
@@ -98,15 +99,15 @@ fn drain(spool: &mut Spool, bytes: &[u8]) {
             passed_bytes += u64::from(record.payload_bytes);
         }
         let _ = spool.split(record.id, PART_SEGMENT_COUNT);
-        spool.settle(record.id).expect("there is room");
+        spool.settle(record.id).expect("the disk has room");
         last = Some(record);
     }
-    assert!(passed_bytes <= bytes.len() as u64, "something was read twice");
+    assert!(passed_bytes <= bytes.len() as u64, "a record was read twice");
     assert!(bytes.is_empty() || bytes.starts_with(MAGIC) || passed_bytes > 0);
     assert_eq!(spool.segment_count(), 0);
 }
 
-/// Whether `payload` lies somewhere in `bytes` behind its checksum and that of a header.
+/// Returns whether `bytes` contain `payload` behind its checksum and that of a header.
 fn holds(bytes: &[u8], payload: &[u8]) -> bool {
     let crc32 = crc32fast::hash(payload).to_le_bytes();
     let mut places = bytes.windows(8 + payload.len());

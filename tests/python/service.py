@@ -1,6 +1,6 @@
-"""The X-Ray service as the tests see it, through boto3.
+"""The X-Ray service as the tests use it, through boto3.
 
-In: its address. Out: boto3's client for it, and for moto the documents that it has.
+In: the address of the service. Out: boto3's client for it, and the documents that moto has.
 """
 
 import urllib.request
@@ -10,12 +10,12 @@ import boto3
 
 from processes import ACCESS_KEY, PATIENCE_SECONDS, REGION, SECRET_KEY
 
-#: Documents in one call; the service's limit.
+#: The largest number of documents in one call, as the real service allows.
 DOCUMENT_COUNT_MAX = 50
 
 
 def xray_client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
-    """boto3's client for the service at `url`."""
+    """Returns boto3's client for the service at `url`."""
     return boto3.client(
         "xray",
         endpoint_url=url,
@@ -26,7 +26,7 @@ def xray_client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
 
 
 def put_documents(url, texts, access_key, secret_key):
-    """Puts documents through the API, as the AWS CLI would; fails if one is refused."""
+    """Puts documents through the API, as the AWS CLI would. Fails if a document is unprocessed."""
     client = xray_client(url, access_key, secret_key)
     for first in range(0, len(texts), DOCUMENT_COUNT_MAX):
         batch = texts[first : first + DOCUMENT_COUNT_MAX]
@@ -35,19 +35,19 @@ def put_documents(url, texts, access_key, secret_key):
 
 
 class Service:
-    """The X-Ray service, played by moto."""
+    """The X-Ray service as implemented by moto."""
 
     def __init__(self, url):
         self.url = url
         self._client = xray_client(url)
 
     def forget(self):
-        """Forgets all traces."""
+        """Deletes all traces."""
         request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")
         urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
 
     def documents(self):
-        """All documents that it has, of whatever trace, as text."""
+        """Returns all documents of all traces, as text."""
         now, hour = datetime.now(timezone.utc), timedelta(hours=1)
         answer = self._client.get_trace_summaries(StartTime=now - hour, EndTime=now + hour)
         trace_ids = [summary["Id"] for summary in answer["TraceSummaries"]]

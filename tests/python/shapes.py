@@ -1,6 +1,6 @@
-"""Values held against the shapes of botocore's model.
+"""Compares values with the shapes of botocore's model.
 
-In: JSON as it was sent, and the shape that it should have. Out: nothing, or a failed assertion.
+In: JSON from a request or an answer, and the expected shape. Out: nothing, or a failed assertion.
 """
 
 import json
@@ -9,8 +9,9 @@ NUMBERS = {"integer": int, "long": int, "double": (int, float), "timestamp": (in
 
 
 def check_members(value, shape):
-    """Fails if a structure has a member that the model does not know, or one of another type, or a
-    text is too long."""
+    """Fails if a structure has an unknown member or a member of a wrong type, or if a text is too
+    long.
+    """
     if shape.type_name == "structure":
         assert set(value) <= set(shape.members), f"{shape.name}: {list(value)}"
         assert set(shape.required_members) <= set(value), f"{shape.name}: {list(value)}"
@@ -38,7 +39,7 @@ def check_members(value, shape):
 
 
 def check_answers(client):
-    """Has every answer that a client gets held against the shape of its operation."""
+    """Compares every answer that a client gets with the shape of its operation."""
 
     def check(operation_model, response_dict, **_):
         if response_dict["status_code"] == 200:

@@ -1,8 +1,8 @@
-"""How a test says that it is skipped: one line on standard error, or a failure.
+"""Reports that a test is skipped: one line on standard error, or a failure.
 
-In: what the test wants and this machine does not give. Out: `skipped: TEST: REASON` at the end of
-the run. Where the variable XRAY_REQUIRE names what is wanted, as in
-XRAY_REQUIRE=uring,root,mount, the test fails. tests/shared/skip.rs does the same.
+In: a need of the test that this machine does not meet. Out: `skipped: TEST: REASON` at the end of
+the run. If the variable XRAY_REQUIRE names the need, as in XRAY_REQUIRE=uring,root,mount, the test
+fails instead. tests/shared/skip.rs does the same.
 """
 
 import os
@@ -14,17 +14,17 @@ NEEDS = {"uring", "root", "mount"}
 
 
 def skip(need, reason):
-    """Skips the test for want of `need`."""
+    """Skips the calling test because this machine does not meet `need`."""
     required = {name.strip() for name in os.environ.get("XRAY_REQUIRE", "").split(",")} - {""}
-    assert required <= NEEDS, f"XRAY_REQUIRE has what no test knows: {required - NEEDS}"
+    assert required <= NEEDS, f"XRAY_REQUIRE names unknown needs: {required - NEEDS}"
     assert need in NEEDS
     if need in required:
-        pytest.fail(f"XRAY_REQUIRE wants {need}, and {reason}")
+        pytest.fail(f"XRAY_REQUIRE names {need}, but {reason}")
     pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Says what was skipped; conftest.py takes it in."""
+    """Prints the skipped tests. pytest calls this hook because conftest.py imports it."""
     for report in terminalreporter.stats.get("skipped", []):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         reason = str(reason).removeprefix("Skipped: ").replace("\n", " ")

@@ -1,8 +1,8 @@
-"""A tap on the way from an SDK to the daemon.
+"""Records the datagrams between an SDK and the daemon.
 
-In: the SDK's datagrams, on a UDP port of its own. Out: the same datagrams to the daemon, and a
-copy of each for the test. The kernel keeps datagrams in order, so all that an SDK sent before it
-ended lies in front of the mark that `finish` sends.
+In: the SDK's datagrams, on a separate UDP port. Out: the same datagrams to the daemon, and a copy
+of each for the test. The kernel keeps the order of datagrams, so everything that an SDK sent before
+it ended precedes the mark that `finish` sends.
 """
 
 import socket
@@ -12,16 +12,16 @@ HEADER = b'{"format":"json","version":1}\n'
 
 
 class Tap:
-    """Forwards datagrams to `target` from its `with` block's begin on."""
+    """Forwards datagrams to `target` within its `with` block."""
 
     def __init__(self, target):
         self._target = target
         self._datagrams = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # For bursts, as far as the kernel allows.
+        # A large queue for bursts; the kernel may grant less.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
         self._socket.bind(("127.0.0.1", 0))
-        #: Where the SDK sends to.
+        #: The address that the SDK sends to.
         self.udp = self._socket.getsockname()
         self._thread = threading.Thread(target=self._forward, daemon=True)
 
@@ -46,7 +46,7 @@ class Tap:
         self._thread.join()
 
     def finish(self):
-        """The documents of all datagrams that were sent to it, as text."""
+        """Returns the documents of all recorded datagrams, as text."""
         self._end()
         assert all(datagram.startswith(HEADER) for datagram in self._datagrams), self._datagrams
         return [datagram[len(HEADER) :].decode() for datagram in self._datagrams]

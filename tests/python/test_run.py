@@ -90,7 +90,7 @@ def test_what_fails_or_is_empty_or_unfinished_fails_while_the_rest_runs(
     assert lines[-2].endswith("Failed: bad")
     passed, failed, skipped = (int(part.split()[0]) for part in lines[-1].split(", "))
     assert passed >= 1 and failed >= 1 and skipped == 0
-    assert said in "\n".join(lines) and "The whole log of bad: target/test-logs/bad.log" in lines
+    assert said in "\n".join(lines) and "The complete log of bad: target/test-logs/bad.log" in lines
 
 
 def test_a_failure_shows_its_log_without_the_tests_that_passed(start):

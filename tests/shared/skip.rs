@@ -1,21 +1,21 @@
-//! How a test says that it is skipped: one line on standard error, or a failure.
+//! Reports that a test is skipped: one line on standard error, or a failure.
 //!
-//! In: what the test wants and this machine does not give. Out: `skipped: TEST: REASON`, past the
-//! test harness, which would hide it. Where the variable `XRAY_REQUIRE` names what is wanted, as in
-//! `XRAY_REQUIRE=uring,root,mount`, the test fails.
+//! In: a need of the test that this machine does not meet. Out: `skipped: TEST: REASON`, written
+//! past the test harness, which would hide the line. If the variable `XRAY_REQUIRE` names the need,
+//! as in `XRAY_REQUIRE=uring,root,mount`, the test fails instead.
 
 use std::fmt::Display;
 use std::io::Write;
 use std::panic::Location;
 
-/// What a test may want that not every machine gives.
+/// A need of a test that not every machine meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// A kernel and a sandbox that allow io_uring.
+    /// A kernel and a container that allow io_uring.
     Uring,
-    /// The rights of root.
+    /// Root privileges.
     Root,
-    /// The right to mount file systems.
+    /// Permission to mount file systems.
     Mount,
 }
 
@@ -31,21 +31,22 @@ impl Need {
     }
 }
 
-/// Says that the calling test is skipped for want of `need`. The test has to return then.
+/// Reports that the calling test is skipped because this machine does not meet `need`. The test
+/// must return after that.
 ///
 /// # Panics
 ///
-/// Where `XRAY_REQUIRE` names the need, or something that no test knows.
+/// Panics if `XRAY_REQUIRE` names the need, or names an unknown need.
 #[track_caller]
 pub fn skip(need: Need, reason: impl Display) {
     let caller = Location::caller();
     let place = format!("{}:{}", caller.file(), caller.line());
     let thread = std::thread::current();
-    // With one thread the harness runs tests on its own.
+    // With one thread the harness runs tests on its main thread.
     let test = thread.name().filter(|name| *name != "main").unwrap_or(&place);
     let required = std::env::var("XRAY_REQUIRE").unwrap_or_default();
-    assert!(!is_required(need, &required), "XRAY_REQUIRE={required}, and {reason}");
-    // Not `eprintln`, whose lines the harness keeps to itself.
+    assert!(!is_required(need, &required), "XRAY_REQUIRE={required}, but {reason}");
+    // `eprintln` is not used, because the harness captures its output.
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
 }
 
@@ -59,7 +60,7 @@ fn is_required(need: Need, list: &str) -> bool {
 }
 
 #[test]
-fn what_is_named_is_required_and_a_name_that_no_test_knows_is_an_error() {
+fn a_named_need_is_required_and_an_unknown_name_is_an_error() {
     for (list, expected) in [("", false), ("root", false), ("mount", true), ("uring, mount", true)]
     {
         assert_eq!(is_required(Need::Mount, list), expected, "{list}");
