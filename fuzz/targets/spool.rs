@@ -1,6 +1,6 @@
-//! Fuzzes the spool with any data file and any progress file: reading must end, and each record that
-//! is read must be in the file with its checksum. Records are settled in parts, and no part may be
-//! read twice.
+//! Fuzzes the spool with any data file and any progress file: reading must end, and each record
+//! that is read must be in the file with its checksum. Records are settled in parts, and no part
+//! may be read twice.
 
 #![no_main]
 

@@ -41,14 +41,18 @@ pub fn all(run: &Run) -> Vec<Check> {
     let numbers = format!("{}, clean log: {}", run.exit, run.complaints.is_empty());
     check("the daemon ends in order", run.is_success && run.complaints.is_empty(), numbers);
 
-    let came = get("received") + get("replayed");
-    let left = get("sent") + get("rejected") + get("dropped") + get("spooled") + get("held");
-    let numbers = format!("{came} came, {left} left, {} held", get("held"));
-    check("the account balances", came == left && get("held") == 0 && came > 0, numbers);
+    let incoming = get("received") + get("replayed");
+    let settled = get("sent") + get("rejected") + get("dropped") + get("spooled") + get("held");
+    let numbers = format!("{incoming} incoming, {settled} accounted for, {} held", get("held"));
+    check("the account balances", incoming == settled && get("held") == 0 && incoming > 0, numbers);
 
     let arrived = get("received") + get("kernel_drops");
-    let numbers = format!("{} sent to it, {arrived} counted", run.sent_count);
-    check("every datagram is received or the kernel's loss", run.sent_count == arrived, numbers);
+    let numbers = format!("{} sent to the daemon, {arrived} counted", run.sent_count);
+    check(
+        "every datagram is received or dropped by the kernel",
+        run.sent_count == arrived,
+        numbers,
+    );
 
     let distinct = tally.distinct_count();
     let lost = get("rejected") + get("dropped");
@@ -65,7 +69,7 @@ pub fn all(run: &Run) -> Vec<Check> {
     check("every document is accepted or counted as lost", is_kept, numbers);
 
     let numbers = format!(
-        "{} doubles, {} accepted without an answer, {} doubled after an answer",
+        "{} duplicates, {} accepted without an answer, {} accepted again after an answer",
         tally.accepted_count - distinct,
         tally.lost_answer_count,
         tally.needlessly_doubled_count
@@ -77,7 +81,7 @@ pub fn all(run: &Run) -> Vec<Check> {
     let (refused, poison) = (get("refused"), tally.poison_refused.len() as u64);
     let losses = get("dropped") + get("kernel_drops");
     let numbers = format!(
-        "{refused} given up, {} rejected in all, {poison} poison refused alone, {} sent",
+        "{refused} refused, {} rejected in total, {poison} poison refused alone, {} sent",
         get("rejected"),
         run.poison_count
     );
@@ -109,7 +113,7 @@ fn memory(run: &Run, check: &mut impl FnMut(&'static str, bool, String)) {
     let most = run.samples.iter().map(|one| one.resident.most_bytes).max().unwrap_or_default();
     let limit = (run.options.memory_mb + 16) * MEGABYTE;
     let numbers = format!("{:.1} MB at most, {} MB allowed", in_megabytes(most), limit / MEGABYTE);
-    check("memory stays within -m and 16 MB", most > 0 && most <= limit, numbers);
+    check("memory stays within -m plus 16 MB", most > 0 && most <= limit, numbers);
 }
 
 /// Converts bytes to megabytes for a table.

@@ -64,7 +64,8 @@ fn costs(run: &Run) {
     println!("By thread: {} us.\n", parts.collect::<Vec<_>>().join(", "));
     let held_most = run.samples.iter().filter_map(super::Sample::held_count).fold(0.0, f64::max);
     println!(
-        "Held at most: {held_most} segments. What was left when the load ended was sent in {:.1} s. \
+        "Held at most: {held_most} segments. After the end of the load the remaining segments were \
+         sent in {:.1} s. \
          The endpoint's own longest pause: {:.0} ms.\n",
         run.drain_time.as_secs_f64(),
         run.tally.lag_max.as_secs_f64() * 1e3,
@@ -100,10 +101,10 @@ fn faults(run: &Run) {
         println!("| {name} | {share:.1} % | {} | {} |", of(&sent), of(&dropped));
     }
     println!(
-        "\nThe longest time that nothing was sent though nothing was wrong: {:.0} s.",
+        "\nThe longest time without a delivery while there was no fault: {:.0} s.",
         silence_longest.as_secs_f64()
     );
-    println!("\n| requests, the outage at the start included | |\n|---|---|");
+    println!("\n| requests, including the outage at the start | |\n|---|---|");
     for (outcome, count) in &run.tally.requests {
         println!("| {outcome} | {count} |");
     }

@@ -1,18 +1,18 @@
-//! Every file that a comment names is there.
+//! Every file that a comment names exists.
 //!
-//! In: the comments of every file of Rust. Out: a failure that names the line and the file that is
-//! missing. A name is what ends like a file of ours (`.rs`, `.md`, `.toml`), and in backticks also
-//! a path whose first part is there. It is looked for beside the file, below its module, in the
-//! folders around it and in `src`.
+//! In: the comments of every file of Rust. Out: a failure that names the line and the missing file.
+//! A word is the name of a file if it ends with `.rs`, `.md` or `.toml`. Text in backticks is also
+//! a name if it is a path whose first part exists. The rule searches for the file in the folder of
+//! the comment's file, below its module, in its parent folders and in `src`.
 
 use crate::files::FOLDERS;
 use crate::source::{Source, root, sources};
 use std::path::{Path, PathBuf};
 
-/// Names that end like this are files of ours wherever they stand.
+/// Every word that ends like this names a file of the repository.
 const ENDINGS: &[&str] = &[".rs", ".md", ".toml"];
 
-/// Where a name in this file may lead to.
+/// Returns the folders that a name in this file may be relative to.
 fn bases(path: &Path) -> Vec<PathBuf> {
     let mut bases = vec![
         root().join("src"),
@@ -24,15 +24,15 @@ fn bases(path: &Path) -> Vec<PathBuf> {
     bases
 }
 
-/// The names of files in a line of comment.
+/// Returns the names of files in a line of a comment.
 fn names<'a>(line: &'a str, bases: &[PathBuf]) -> Vec<&'a str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let mut names = Vec::new();
     for (index, quoted) in line.split('`').enumerate() {
-        // Behind a name in backticks its place may be given, or arguments.
+        // Inside backticks a line number or arguments may follow a name.
         for word in quoted.split(|c| !is_part(c)) {
             let word = word.trim_end_matches('.');
-            // Of another project, of the system, or a pattern.
+            // Names of other projects and of the system, and patterns.
             if word.starts_with(['/', '.', '-']) || quoted.contains("://") {
                 continue;
             }
@@ -50,7 +50,7 @@ fn names<'a>(line: &'a str, bases: &[PathBuf]) -> Vec<&'a str> {
     names
 }
 
-/// The names in a file's comments that lead nowhere.
+/// Returns the names in a file's comments whose files do not exist.
 fn missing(source: &Source) -> Vec<String> {
     let bases = bases(&source.path);
     let mut missing = Vec::new();
@@ -63,7 +63,7 @@ fn missing(source: &Source) -> Vec<String> {
 }
 
 #[test]
-fn every_file_that_a_comment_names_is_there() {
+fn every_file_that_a_comment_names_exists() {
     let sources = FOLDERS.iter().flat_map(|folder| sources(folder));
     let missing: Vec<String> = sources.flat_map(|source| missing(&source)).collect();
     assert!(missing.is_empty(), "{missing:#?}");

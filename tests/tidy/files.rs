@@ -28,14 +28,14 @@ fn line_count_max(path: &Path) -> usize {
     SHORTER.iter().rev().find(is_below).map_or(LINE_COUNT_MAX, |(_, max)| *max)
 }
 
-/// The comments of a file that are too wide.
+/// Returns the comments of a file that are too wide.
 fn wide_comments(source: &Source) -> Vec<String> {
     let wide = source.comments().filter(|(_, line)| line.chars().count() > COLUMN_COUNT_MAX);
     wide.map(|(number, _)| format!("{}:{number}", source.path.display())).collect()
 }
 
 #[test]
-fn files_begin_with_what_they_are_and_can_be_read_in_one_sitting() {
+fn files_have_a_header_and_a_bounded_length() {
     for source in FOLDERS.iter().flat_map(|folder| sources(folder)) {
         let path = source.path.display();
         assert!(source.text.starts_with("//!"), "{path} has no header");

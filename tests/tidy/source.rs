@@ -7,27 +7,27 @@ use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders that a build or a test fills.
+/// Folders that a build or a test fills. They are not part of the repository.
 const NOT_OURS: &[&str] = &["target", "node_modules", ".cache", "__pycache__"];
 
 /// A file of Rust.
 pub struct Source {
-    /// Its path from the root of the repository.
+    /// The path relative to the root of the repository.
     pub path: PathBuf,
     pub text: String,
 }
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of Rust below `folder`.
+/// Returns the files of Rust below `folder`.
 pub fn sources(folder: &str) -> Vec<Source> {
     files(folder, |name| name.ends_with(".rs"))
 }
 
-/// The files at or below `place` whose names are wanted.
+/// Returns the files at or below `place` whose names are wanted.
 pub fn files(place: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Source> {
     let mut paths = vec![root().join(place)];
     let mut files = Vec::new();
@@ -49,12 +49,12 @@ pub fn files(place: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Source> {
 }
 
 impl Source {
-    /// Whether the whole file belongs to tests.
+    /// Returns whether the whole file belongs to tests.
     pub fn is_test(&self) -> bool {
         self.path.iter().any(|part| part == "tests" || part == "tests.rs")
     }
 
-    /// The code without comments and without what only tests are built with.
+    /// Returns the code without comments and without code that is only built for tests.
     pub fn code(&self) -> TokenStream {
         let tokens: TokenStream = self.text.parse().unwrap_or_else(|error| {
             panic!("{} cannot be read: {error}", self.path.display());
@@ -62,14 +62,14 @@ impl Source {
         without_tests(tokens)
     }
 
-    /// The lines that are comments, with their numbers.
+    /// Returns the lines that are comments, with their numbers.
     pub fn comments(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = (1..).zip(self.text.lines());
         lines.filter(|(_, line)| line.trim_start().starts_with("//"))
     }
 }
 
-/// Leaves out each item, statement or field behind `#[cfg(test)]`, at any depth.
+/// Removes each item, statement or field with `#[cfg(test)]`, at any depth.
 fn without_tests(tokens: TokenStream) -> TokenStream {
     let mut rest = tokens.into_iter().peekable();
     let mut kept = Vec::new();
@@ -94,7 +94,7 @@ fn is_cfg_test(group: &Group) -> bool {
 
 /// Skips an item to its end: a semicolon, a comma, or the braces of a body.
 fn skip_item(rest: &mut impl Iterator<Item = TokenTree>) {
-    // The braces of these are no body, and a semicolon follows.
+    // In `use`, `static` and `let` braces are not a body, and a semicolon follows.
     let mut has_no_body = false;
     for token in rest {
         match token {
@@ -110,13 +110,13 @@ fn skip_item(rest: &mut impl Iterator<Item = TokenTree>) {
     }
 }
 
-/// Whether a token is this sign.
+/// Returns whether a token is this punctuation mark.
 pub fn is_punct(token: &TokenTree, sign: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == sign)
 }
 
 #[test]
-fn what_only_tests_are_built_with_is_left_out_and_nothing_else() {
+fn code_of_tests_is_removed_and_nothing_else() {
     let text = r#"
         #[cfg(test)]
         mod tests;
