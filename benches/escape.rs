@@ -1,4 +1,4 @@
-//! Compares `escape` with serde_json, json-escape-simd and a loop over bytes.
+//! Compares `escape` with serde_json, json-escape-simd, and a loop over bytes.
 
 mod common;
 

@@ -1,4 +1,7 @@
-//! Which batch a segment goes to, and when a batch is done.
+//! The batcher: chooses the batch for each segment, and ends batches that are full or old.
+//!
+//! In: segments from the rings. Out: finished batches, hashed in pairs where there are two. Bound:
+//! see the module `batch`. Thread: `upload`.
 
 use super::LANE_COUNT_MAX;
 use super::body::Unhashed;
@@ -10,10 +13,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Batches that fill faster than this call for another lane.
+/// A batch that fills faster than this makes the batcher add a lane.
 const LANE_FILL_TIME_MIN: Duration = Duration::from_millis(100);
 
-/// Puts segments together into batches.
+/// Collects segments into batches.
 #[derive(Debug)]
 pub struct Batcher {
     pool: Arc<Pool>,
@@ -21,24 +24,24 @@ pub struct Batcher {
     pub(super) lane_count: usize,
     body_bytes_max: usize,
     finished: VecDeque<Unhashed>,
-    /// Was hashed together with one that has been taken.
+    /// A batch that was hashed together with the batch before it, and was not taken yet.
     hashed: Option<Batch>,
 }
 
 impl Batcher {
-    /// A batcher with at most `lane_count_max` lanes that writes into chunks of `pool` and ends a
-    /// body before it passes `body_bytes_max`, unless a single document does.
+    /// Returns a batcher with at most `lane_count_max` lanes, which writes into chunks of `pool`. A
+    /// body ends before it is longer than `body_bytes_max`, unless a single document is longer.
     pub fn new(pool: Arc<Pool>, body_bytes_max: usize, lane_count_max: usize) -> Self {
         let lanes = (0..lane_count_max.clamp(1, LANE_COUNT_MAX)).map(|_| Lane::default()).collect();
         Self { pool, lanes, lane_count: 1, body_bytes_max, finished: VecDeque::new(), hashed: None }
     }
 
-    /// Adds a segment that came at `received_at`; [`pop`](Self::pop) then has the batches it
-    /// filled.
+    /// Adds a segment that was received at `received_at`. [`pop`](Self::pop) returns the batches
+    /// that this has filled.
     ///
     /// # Errors
     ///
-    /// When the pool has no chunk left; the segment is then not in any batch.
+    /// When the pool has no chunk left. The segment is then in no batch.
     pub fn add(
         &mut self,
         segment: &PackedSegment<'_>,
@@ -47,7 +50,8 @@ impl Batcher {
     ) -> Result<(), OutOfChunks> {
         let index = self.lane_of(segment);
         let lane = &mut self.lanes[index];
-        // Most documents grow by a tenth when escaped; one that grows more only ends the body late.
+        // Most documents grow by a tenth when they are escaped. If a document grows by more than an
+        // eighth, the body ends a little late.
         let expected_bytes = lane.length + segment.document_length_bytes() * 9 / 8;
         if !lane.documents.is_empty() && expected_bytes > self.body_bytes_max {
             self.finish(index, now);
@@ -79,7 +83,7 @@ impl Batcher {
         self.finished.push_back(batch);
     }
 
-    /// Ends the batches whose oldest document is [`AGE_MAX`] old at `now`.
+    /// Ends the batches whose oldest document is as old as [`AGE_MAX`] at `now`.
     pub fn finish_due(&mut self, now: Instant) {
         for index in 0..self.lanes.len() {
             let oldest_at = self.lanes[index].oldest_at;
@@ -96,13 +100,14 @@ impl Batcher {
         }
     }
 
-    /// When the next batch is due by age; `None` while nothing waits.
+    /// Returns the time at which the next batch is due by age; `None` if all lanes are empty.
     pub fn next_due(&self) -> Option<Instant> {
         self.lanes.iter().filter_map(|lane| lane.oldest_at).min().map(|oldest| oldest + AGE_MAX)
     }
 
-    /// Takes the oldest finished batch. The next one is hashed together with it: who waits for
-    /// [two](Self::has_two) saves a third of that work.
+    /// Takes the oldest finished batch. The next finished batch, if there is one, is hashed
+    /// together with it. A caller that waits until [two](Self::has_two) are finished saves a third
+    /// of the time for hashing.
     pub fn pop(&mut self) -> Option<Batch> {
         if let Some(batch) = self.hashed.take() {
             return Some(batch);
@@ -114,12 +119,12 @@ impl Batcher {
         Some(first)
     }
 
-    /// Whether two batches or more are finished.
+    /// Returns whether two or more batches are finished.
     pub fn has_two(&self) -> bool {
         self.finished.len() > 1
     }
 
-    /// Segments in open and finished batches that have not been taken, counted one by one.
+    /// Returns the number of segments in open and finished batches. They are counted one by one.
     pub fn segment_count(&self) -> usize {
         let open = self.lanes.iter().map(|lane| lane.documents.len());
         let finished = self.finished.iter().map(|batch| batch.documents.len());
@@ -127,7 +132,7 @@ impl Batcher {
         open.chain(finished).chain(hashed).sum()
     }
 
-    /// Memory that they take up.
+    /// Returns the memory of the open and finished batches in bytes.
     pub fn memory_bytes(&self) -> usize {
         let open = self.lanes.iter().map(Lane::memory_bytes);
         let finished = self.finished.iter().map(Unhashed::memory_bytes);
@@ -136,14 +141,15 @@ impl Batcher {
     }
 }
 
-/// A number for a trace: the same for the same id, and evenly spread, since the end of an id is
-/// random. Not a hash of all of it, which every segment would pay for.
+/// Returns an evenly spread number for a trace id. The last eight bytes are enough, because the end
+/// of a trace id is random; a hash of the whole id would cost more for each segment.
 fn spread(trace_id: &[u8]) -> usize {
     let mut end = [0; 8];
     for (place, byte) in end.iter_mut().zip(trace_id.iter().rev()) {
         *place = *byte;
     }
-    // The golden ratio of 64 bits, so that each digit counts in the upper half.
+    // Multiplying by 2^64 divided by the golden ratio (Fibonacci hashing) lets every digit of the
+    // id change the upper 32 bits.
     let product = u64::from_le_bytes(end).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     usize::try_from(product >> 32).unwrap_or_default()
 }

@@ -1,4 +1,7 @@
-//! A finished batch: a request body in pieces, and the way to a batch of some of its documents.
+//! A finished batch: a request body in pieces, with the places of its documents.
+//!
+//! In: the chunks of a full lane. Out: the hashed body, and batches of some of the documents, which
+//! share the chunks. Bound: the pool's memory. Pure code.
 
 use super::{BODY_END, BODY_START, Document};
 use crate::base::memory::CHUNK_BYTES;
@@ -10,19 +13,19 @@ use std::time::Instant;
 /// A finished request body.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The body in pieces; cloning a batch shares them.
+    /// The body in pieces. Clones of a batch share the pieces.
     pub body: Vec<Bytes>,
-    /// Length of the whole body.
+    /// Length of the whole body in bytes.
     pub body_length_bytes: usize,
     /// SHA-256 of the whole body.
     pub body_sha256: [u8; 32],
     /// The documents, in the order of the body.
     pub documents: Vec<Document>,
-    /// When its oldest document came.
+    /// Time at which the oldest document was received.
     pub oldest_at: Instant,
 }
 
-/// A finished request body that is still to be hashed.
+/// A finished request body without its hash.
 #[derive(Debug)]
 pub(super) struct Unhashed {
     pub(super) body: Vec<Bytes>,
@@ -36,13 +39,14 @@ impl Unhashed {
         self.with_hash(body_sha256)
     }
 
-    /// Of two at a time it takes two thirds of the time.
+    /// Hashes two bodies together, in two thirds of the time for one after the other
+    /// (`benches/hash.rs`; see `x86.rs` in `hash`).
     pub(super) fn hash_two([one, other]: [Self; 2]) -> [Batch; 2] {
         let [sha256, other_sha256] = sha256_of_two([&one.body, &other.body]);
         [one.with_hash(sha256), other.with_hash(other_sha256)]
     }
 
-    /// Memory that it takes up: a chunk a piece.
+    /// Returns the memory of the body in bytes: one chunk for each piece.
     pub(super) fn memory_bytes(&self) -> usize {
         self.body.len() * CHUNK_BYTES
     }
@@ -55,13 +59,13 @@ impl Unhashed {
 }
 
 impl Batch {
-    /// A batch of `body` with these documents in it.
+    /// Returns a batch with this body, which contains these documents.
     pub(super) fn new(body: Vec<Bytes>, documents: Vec<Document>, oldest_at: Instant) -> Self {
         Unhashed { body, documents, oldest_at }.hash()
     }
 
-    /// The batch of the documents at these places alone; its pieces are shared with this one, so
-    /// it takes no memory to speak of. The places are in ascending order.
+    /// Returns a batch of only the documents at `places`, which are in ascending order. The batch
+    /// shares the chunks of this batch.
     ///
     /// # Panics
     ///
@@ -70,7 +74,7 @@ impl Batch {
         let mut pieces = vec![Bytes::from_static(BODY_START)];
         let mut length = BODY_START.len();
         let mut documents: Vec<Document> = Vec::new();
-        // Documents that are neighbours in this body stay so, with the comma between them.
+        // Neighbours in this body stay together in one piece, with the comma between them.
         let mut run: Range<usize> = 0..0;
         for document in places.into_iter().map(|place| self.documents[place]) {
             if !documents.is_empty() {
@@ -93,23 +97,24 @@ impl Batch {
         Self::new(pieces, documents, self.oldest_at)
     }
 
-    /// Memory that it takes up, if it is no [part](Self::part) of another one: a chunk a piece.
+    /// Returns the memory of the batch in bytes: one chunk for each piece. This is wrong for a
+    /// [part](Self::part), which shares its chunks.
     pub fn memory_bytes(&self) -> usize {
         self.body.len() * CHUNK_BYTES
     }
 
-    /// Two batches of one half of the documents each.
+    /// Returns two batches with one half of the documents each.
     ///
     /// # Panics
     ///
-    /// When there are fewer than two.
+    /// When the batch has fewer than two documents.
     pub fn halves(&self) -> [Self; 2] {
         let count = self.documents.len();
         assert!(count > 1, "a single document has no halves");
         [self.part(0..count / 2), self.part(count / 2..count)]
     }
 
-    /// Adds the pieces of this body in `range` to `pieces`.
+    /// Appends the bytes of this body in `range` to `pieces`, without a copy.
     fn share(&self, range: &Range<usize>, pieces: &mut Vec<Bytes>) {
         let mut start = 0;
         for piece in &self.body {

@@ -1,4 +1,7 @@
-//! A batch being written: documents escaped straight into the chunks of a request body.
+//! A lane: an open batch, whose documents are escaped straight into the chunks of a request body.
+//!
+//! In: segments. Out: the finished body. Bound: 50 documents, and the pool's chunks. When full: the
+//! pool has no chunk left, and the body stays as it was. Thread: `upload`.
 
 use super::body::Unhashed;
 use super::{BODY_END, DOCUMENT_COUNT_MAX, Document, FIRST_START, Label};
@@ -10,12 +13,12 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The pool has no chunk left: nothing of the segment was taken.
+/// The pool has no chunk left. The segment was not added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no memory is left to put the segment into a batch")]
 pub struct OutOfChunks;
 
-/// A body being written.
+/// An open batch.
 #[derive(Debug)]
 pub(super) struct Lane {
     chunks: Vec<Chunk>,
@@ -32,7 +35,11 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// Appends a document; on failure the body is as it was before.
+    /// Appends a document.
+    ///
+    /// # Errors
+    ///
+    /// When the pool has no chunk left. The body is then as it was before.
     pub(super) fn add(
         &mut self,
         segment: &PackedSegment<'_>,
@@ -54,7 +61,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Writes the document as a JSON string; says where in the body it starts.
+    /// Writes the document as a JSON string. Returns the offset of its opening quote in the body.
     fn write_document(
         &mut self,
         segment: &PackedSegment<'_>,
@@ -86,9 +93,9 @@ impl Lane {
         Ok(())
     }
 
-    /// The chunk to write into, with at least `room` bytes to spare and the body's end beside them.
-    ///
-    /// So a body can always be ended, and sent, when there is no memory for anything else.
+    /// Returns the chunk to write into, which has room for `room` bytes and for the end of the body
+    /// after them. Because of that room a body can always be ended and sent, even when no memory is
+    /// left.
     fn chunk(&mut self, room: usize, pool: &Arc<Pool>) -> Result<&mut Chunk, OutOfChunks> {
         let has_room = self
             .chunks
@@ -111,12 +118,12 @@ impl Lane {
         self.length = length;
     }
 
-    /// Memory that the body takes up.
+    /// Returns the memory of the body in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.chunks.len() * CHUNK_BYTES
     }
 
-    /// Ends the body; `None` when it has no document.
+    /// Ends the body; returns `None` if the lane has no document.
     pub(super) fn finish(&mut self) -> Option<Unhashed> {
         let oldest_at = self.oldest_at.take()?;
         self.chunks.last_mut()?.fill(BODY_END);

@@ -1,18 +1,18 @@
-//! From segments to batches: up to fifty documents, escaped and put together as a request body.
+//! Collects segments into batches: request bodies of up to 50 documents.
 //!
-//! In: segments out of the rings. Out: [`Batch`]es whose body is
-//! `{"TraceSegmentDocuments":["...","..."]}`, with its SHA-256 for the signature and the place of
-//! every document in it. A document is escaped straight into the body's chunks: there is no
-//! second copy, and nothing is allocated for a segment.
+//! In: segments from the rings. Out: [`Batch`]es whose body is
+//! `{"TraceSegmentDocuments":["...","..."]}`, with the SHA-256 of the body for the signature, and
+//! the place of every document in the body. Each document is escaped straight into the chunks of
+//! the body: there is no second copy, and no allocation for a segment.
 //!
-//! Documents of one trace go to the same *lane* (an open batch), because the service takes larger
-//! traces when their documents come together. One lane is enough while batches fill slowly; when
-//! they fill in less than [`LANE_FILL_TIME_MIN`] a lane more keeps each of them open for longer,
-//! and when one is flushed by age there are too many.
+//! A *lane* is an open batch. Documents of one trace go to the same lane, because the service
+//! accepts larger traces when their documents travel together. One lane is enough while batches
+//! fill slowly. When a batch fills within 100 ms the batcher adds a lane, so that each lane stays
+//! open for longer. When a batch leaves by age the batcher halves the number of lanes.
 //!
-//! Bounds: 50 documents and a number of bytes for a batch, one second for its oldest document,
-//! [`LANE_COUNT_MAX`] lanes. The memory is the pool's; when it has no chunk left the segment is
-//! handed back ([`OutOfChunks`]). Runs on the sender thread.
+//! Bound: 50 documents and a number of bytes for a batch, one second for its oldest document,
+//! [`LANE_COUNT_MAX`] lanes; the memory is the pool's. When full: the pool has no chunk left, and
+//! the segment is in no batch ([`OutOfChunks`]). Thread: `upload`.
 
 mod batcher;
 mod body;
@@ -31,31 +31,33 @@ pub use record::{RecordError, RecordTable, TABLE_BYTES_MAX};
 pub use crate::aws::DOCUMENT_COUNT_MAX;
 use std::time::Duration;
 
-/// Open batches at most.
+/// The largest number of lanes.
 pub const LANE_COUNT_MAX: usize = 16;
 
-/// A batch leaves when its oldest document has waited this long, full or not.
+/// The longest time that a document waits in an open batch. The batch then leaves, full or not.
 pub const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// A body up to the first document's quote, and with it.
+/// The start of a body, up to the opening quote of the first document.
 const BODY_START: &[u8] = FIRST_START.split_last().expect("it is not empty").1;
+/// The start of a body with the opening quote of the first document.
 const FIRST_START: &[u8] = br#"{"TraceSegmentDocuments":[""#;
 const BODY_END: &[u8; 2] = b"]}";
 
-/// Where a document lies in a body, and what the answers and the log call it.
+/// The place of a document in a body, and the ids that name the document in answers and in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Document {
-    /// First byte of the JSON string, its quote, counted from the start of the body.
+    /// Offset of the opening quote of the JSON string, in bytes from the start of the body.
     pub offset: usize,
-    /// Length of the JSON string with its quotes.
+    /// Length of the JSON string in bytes, with both quotes.
     pub length: usize,
-    /// The segment's `id`; empty where it has none.
+    /// The segment's `id`; empty if the segment has none.
     pub id: Label<16>,
-    /// The segment's `trace_id`; empty where it has none.
+    /// The segment's `trace_id`; empty if the segment has none.
     pub trace_id: Label<35>,
 }
 
-/// The text of a field, kept in place; cut at `N` bytes, the length that the service prescribes.
+/// The text of a field, stored inline. Text beyond `N` bytes, the length that the service
+/// prescribes, is cut off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Label<const N: usize> {
     bytes: [u8; N],
@@ -71,7 +73,7 @@ impl<const N: usize> Label<N> {
         Self { bytes, length: u8::try_from(text.len()).unwrap_or(u8::MAX) }
     }
 
-    /// The text; empty where the field is absent or no UTF-8.
+    /// Returns the text; empty if the field is absent or not UTF-8.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
     }
@@ -83,7 +85,7 @@ impl<const N: usize> std::fmt::Debug for Label<N> {
     }
 }
 
-/// A batch of documents that are nothing but their ids.
+/// Returns a batch of documents. Each document consists of its id only.
 #[cfg(test)]
 pub fn test_batch(ids: impl IntoIterator<Item = String>) -> Batch {
     let (mut body, mut documents) = (BODY_START.to_vec(), Vec::new());

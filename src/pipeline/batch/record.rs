@@ -1,12 +1,15 @@
-//! A batch as it lies in the spool: a table of its documents, then the body.
+//! The form of a batch in the spool: a table of its documents, then the body.
 //!
 //! ```text
 //! document_count u16 │ document_count × (offset u32, length u32, id, trace_id) │ body
 //! ```
 //!
-//! Numbers are little-endian; an id is its length in a byte and then as many bytes as it may have.
-//! Whether a record is whole is the spool's to check. A record is read into chunks piece by piece,
-//! and where memory has no room for all of it a batch is made of some of its documents.
+//! Numbers are little-endian. An id is one byte with its length, and then a field of fixed size: 16
+//! bytes for `id`, 35 bytes for `trace_id`. The spool has a checksum for each record.
+//!
+//! In: a batch, or a record of the spool. Out: the table of the record, or a batch in chunks of the
+//! pool. Bound: 50 documents. When full: if memory has no room for the whole record, the caller
+//! reads some of its documents as a batch. Thread: the spool's.
 
 use super::{BODY_END, BODY_START, Batch, DOCUMENT_COUNT_MAX, Document, Label, OutOfChunks};
 use crate::base::memory::{CHUNK_BYTES, Chunk, Pool};
@@ -15,29 +18,30 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Bytes in front of the table, and of a document in it.
+/// Size of the number of documents, in bytes.
 const COUNT_BYTES: usize = 2;
+/// Size of a document's entry in the table, in bytes.
 const ENTRY_BYTES: usize = 4 + 4 + (1 + 16) + (1 + 35);
 
-/// The table of a record at most.
+/// The largest size of a table with its number of documents, in bytes.
 pub const TABLE_BYTES_MAX: usize = COUNT_BYTES + DOCUMENT_COUNT_MAX * ENTRY_BYTES;
 
-/// Why a record is not read into a batch.
+/// The reason why a record was not read into a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError<E> {
-    /// There is no room for it now
+    /// The pool has no room for the batch now
     #[error(transparent)]
     Memory(#[from] OutOfChunks),
-    /// It cannot be read
+    /// The record cannot be read
     #[error("the record cannot be read")]
     Read(E),
 }
 
 impl Batch {
-    /// What stands in front of the body in a record.
+    /// Returns the table that stands before the body in a record.
     pub fn record_table(&self) -> Vec<u8> {
         let mut table = Vec::with_capacity(COUNT_BYTES + self.documents.len() * ENTRY_BYTES);
-        // A batch has fifty documents, a body a few megabytes.
+        // These conversions cannot fail: a batch has at most 50 documents, and a body a few MB.
         let short = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes();
         let long = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
         table.extend(short(self.documents.len()));
@@ -51,17 +55,18 @@ impl Batch {
     }
 }
 
-/// What a record has in it, known from its table: a batch can be made of some of it.
+/// The table of a record, with which some or all of its documents can be read into a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordTable {
     documents: Vec<Document>,
-    /// Where in the record the body is.
+    /// Place of the body in the record, in bytes.
     body: Range<usize>,
 }
 
 impl RecordTable {
-    /// The table at the start of a record of `record_bytes`. `start` has [`TABLE_BYTES_MAX`] of it,
-    /// or all. `None` when the record is no batch: a document lies outside of the body.
+    /// Decodes the table of a record that is `record_bytes` long. `start` holds the first
+    /// [`TABLE_BYTES_MAX`] bytes of the record, or the whole record if that is shorter. Returns
+    /// `None` if the record is not a batch, for example if a document lies outside of the body.
     pub fn decode(start: &[u8], record_bytes: usize) -> Option<Self> {
         let (count, rest) = start.split_first_chunk::<COUNT_BYTES>()?;
         let count = usize::from(u16::from_le_bytes(*count));
@@ -84,13 +89,13 @@ impl RecordTable {
         (end <= body_bytes).then_some(Self { documents, body })
     }
 
-    /// Documents in it.
+    /// Returns the number of documents in the record.
     pub fn document_count(&self) -> usize {
         self.documents.len()
     }
 
-    /// How many of these documents, from the first on, make a batch of so many chunks at most. One
-    /// that does not fit goes alone.
+    /// Returns how many of `documents`, from the first on, fit into a batch of `chunk_count_max`
+    /// chunks. The result is at least 1: a document that does not fit makes a batch alone.
     pub fn fitting_count(&self, documents: Range<usize>, chunk_count_max: usize) -> usize {
         let fits = |&count: &usize| {
             self.chunk_count(&(documents.start..documents.start + count)) <= chunk_count_max
@@ -98,19 +103,19 @@ impl RecordTable {
         (1..=documents.len()).take_while(fits).last().unwrap_or(1)
     }
 
-    /// The most chunks that a batch of one of these documents takes.
+    /// Returns the number of chunks for a batch of the largest of these documents alone.
     pub fn chunk_count_most(&self, documents: Range<usize>) -> usize {
         documents.map(|place| self.chunk_count(&(place..place + 1))).max().unwrap_or_default()
     }
 
-    /// How many chunks a batch of these documents takes.
+    /// Returns the number of chunks for a batch of these documents.
     fn chunk_count(&self, documents: &Range<usize>) -> usize {
         let (start, span, end) = self.pieces(documents);
         (start.len() + span.len() + end.len()).div_ceil(CHUNK_BYTES)
     }
 
-    /// The body of these documents: what stands before them, their place in the record, and what
-    /// stands behind.
+    /// Returns the body of a batch of these documents: the bytes before them, their place in the
+    /// record, and the bytes after them.
     fn pieces(&self, documents: &Range<usize>) -> (&'static [u8], Range<usize>, &'static [u8]) {
         if documents.len() == self.documents.len() {
             return (b"", self.body.clone(), b"");
@@ -123,13 +128,13 @@ impl RecordTable {
         (BODY_START, self.body.start + span.start..self.body.start + span.end, BODY_END)
     }
 
-    /// The batch of these documents. `read` fills a buffer from a place in the record. The chunks
-    /// of `pool` are not reserved ones: what comes back from the spool must not keep fresh segments
-    /// from being packed.
+    /// Reads these documents into a batch. `read` fills a buffer from a place in the record. The
+    /// batch takes no chunk of the pool's reserve, so that replayed batches cannot keep fresh
+    /// segments from being packed.
     ///
     /// # Errors
     ///
-    /// When the pool has no room for it now, or `read` fails.
+    /// When the pool has no room for the batch now, or when `read` fails.
     pub fn read<E>(
         &self,
         documents: Range<usize>,
@@ -150,7 +155,7 @@ impl RecordTable {
             at += length;
         }
         fill(&mut chunks, end);
-        // Where the documents are in the body that this batch has.
+        // The places of the documents in the body of the new batch.
         let moved = |document: &Document| Document {
             offset: start.len() + self.body.start + document.offset - span.start,
             ..*document
@@ -161,7 +166,7 @@ impl RecordTable {
     }
 }
 
-/// Fills in `bytes` behind what the chunks have; there is room for it.
+/// Appends `bytes` to the chunks, which have room for them.
 fn fill(chunks: &mut [Chunk], mut bytes: &[u8]) {
     for chunk in chunks {
         let length = bytes.len().min(chunk.spare().len());

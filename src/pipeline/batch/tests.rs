@@ -1,4 +1,4 @@
-//! Batches against what a service reads in them.
+//! Batches, and their documents as a service reads them.
 
 use super::LANE_COUNT_MAX;
 use super::*;
@@ -117,7 +117,7 @@ fn a_document_larger_than_the_bound_goes_alone() {
 fn documents_of_a_trace_travel_together_when_batches_fill_fast() {
     let mut bench = Bench::new(1 << 20, 1_000);
     let now = Instant::now();
-    // Ten documents of each trace, far apart: without lanes they would be in ten batches.
+    // Each trace has ten documents, far apart: with one lane they would be in ten batches.
     let document = |trace: usize, step: usize| {
         format!(r#"{{"trace_id":"1-581cf771-{trace:024}","id":"{step:016}"}}"#)
     };
@@ -142,7 +142,7 @@ fn documents_of_a_trace_travel_together_when_batches_fill_fast() {
 }
 
 #[test]
-fn lanes_are_given_up_when_batches_are_flushed_by_age() {
+fn lanes_are_removed_when_batches_leave_by_age() {
     let mut bench = Bench::new(1 << 20, 1_000);
     let now = Instant::now();
     (0..1_000).for_each(|_| bench.add(b"{}", now).unwrap());
@@ -156,7 +156,7 @@ fn lanes_are_given_up_when_batches_are_flushed_by_age() {
 }
 
 #[test]
-fn without_a_chunk_the_segment_is_handed_back_and_the_batch_is_as_before() {
+fn without_a_chunk_the_segment_is_not_added_and_the_batch_is_as_before() {
     let mut bench = Bench::new(1 << 20, 3);
     let now = Instant::now();
     let large = format!(r#""{}""#, "x".repeat(CHUNK_BYTES));
@@ -210,7 +210,7 @@ proptest! {
     }
 }
 
-/// A batch of these texts.
+/// Returns a batch of these documents.
 fn batch_of(texts: &[String]) -> Batch {
     let mut bench = Bench::new(1 << 24, 5_000);
     texts.iter().for_each(|text| bench.add(text.as_bytes(), Instant::now()).unwrap());
@@ -219,7 +219,7 @@ fn batch_of(texts: &[String]) -> Batch {
 }
 
 #[test]
-fn halves_share_the_memory_and_give_it_back_with_the_last_of_them() {
+fn halves_share_the_memory_and_return_it_with_the_last_half() {
     let mut bench = Bench::new(1 << 20, 100);
     let now = Instant::now();
     let texts: Vec<_> = (0..50).map(|index| format!("[{index},{:0>1000}]", 1)).collect();
@@ -240,7 +240,7 @@ fn table_of(record: &[u8]) -> Option<RecordTable> {
     RecordTable::decode(&record[..record.len().min(TABLE_BYTES_MAX)], record.len())
 }
 
-/// Reads these documents of a record, as out of a file.
+/// Reads these documents of a record, as from a file.
 fn read_documents(
     table: &RecordTable,
     documents: std::ops::Range<usize>,
@@ -267,7 +267,7 @@ proptest! {
         let expected: Vec<_> = places.iter().map(|&place| texts[place].clone()).collect();
         let part = batch.part(places);
         prop_assert_eq!(documents(&part), &expected[..]);
-        // A part of a part is one too.
+        // A part can be taken of a part, too.
         let last = part.documents.len() - 1;
         prop_assert_eq!(documents(&part.part([last])), &expected[last..]);
     }
@@ -314,7 +314,7 @@ proptest! {
             let part = part.unwrap();
             prop_assert!(count == 1 || pool.used() <= chunk_count_max);
             prop_assert!(pool.used() <= table.chunk_count_most(rest.clone()).max(chunk_count_max));
-            // One more would not have fitted.
+            // One more document would not have fitted.
             if count < rest.len() && count < texts.len() - 1 {
                 let more = read_documents(
                     &table, rest.start..rest.start + count + 1, &record, &Pool::new(1_000, 0));
@@ -326,7 +326,7 @@ proptest! {
                 let place = document.offset..document.offset + document.length;
                 prop_assert_eq!(&serde_json::from_slice::<String>(&body[place]).unwrap(), text);
             }
-            // A part of a part is one too.
+            // A part can be taken of a part, too.
             let last = part.documents.len() - 1;
             prop_assert_eq!(documents(&part.part([last])).concat(), documents(&part)[last].clone());
             read.extend(documents(&part));

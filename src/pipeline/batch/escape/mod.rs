@@ -1,14 +1,15 @@
-//! JSON string escaping at memory speed.
+//! Escapes documents as JSON strings.
 //!
-//! In: the bytes of a document. Out: the same bytes as the inside of a JSON string, written into
-//! a caller's buffer of fixed size. A call stops where the next character would not fit and says
-//! how far it got, so that a body can go on in another chunk. Pure code: no allocation, no state.
+//! In: the bytes of a document. Out: the same bytes as the inside of a JSON string, in a buffer of
+//! the caller. Bound: the size of the buffer. When full: a call stops before the first character
+//! that does not fit and returns how far it came, so that the caller can go on in another chunk.
+//! Pure code: no allocation, no state.
 //!
-//! Documents are JSON themselves, so a character to escape (a quote) comes every eight bytes or
-//! so, and looking for the next one does not pay. Blocks are looked at as a whole instead: one
-//! with quotes and backslashes is spread out without a branch for each byte (`x86.rs` if the
-//! processor has the instructions, otherwise `portable.rs`), and only one with a control character
-//! goes byte by byte. `benches/escape.rs` holds the comparison with the ecosystem's escapers.
+//! Documents are JSON themselves, so about every eighth byte is a quote to escape. A search for the
+//! next such byte does not pay. Blocks of 16 bytes are escaped as a whole instead, without a branch
+//! for each byte: by `x86.rs` if the processor has the instructions, otherwise by `portable.rs`.
+//! Only a block with a control character is escaped byte by byte. `benches/escape.rs` compares this
+//! module with serde_json and json-escape-simd.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -16,19 +17,19 @@ mod x86;
 
 use std::ops::AddAssign;
 
-/// The most bytes that one byte of input can become (`\u001f`).
+/// The largest number of bytes that one byte of input becomes (`\u001f`).
 pub const EXPANSION_MAX: usize = 6;
 
-/// U+FFFD in UTF-8: what stands for each maximal run of invalid bytes, as in
+/// U+FFFD in UTF-8. It replaces each maximal run of invalid bytes, as in
 /// [`String::from_utf8_lossy`].
 const REPLACEMENT: &[u8; 3] = "\u{fffd}".as_bytes().first_chunk().expect("U+FFFD is three bytes");
 
-/// How far a call got.
+/// The progress of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Bytes of the input that are done.
+    /// The number of bytes of the input that were escaped.
     pub consumed: usize,
-    /// Bytes written to the output.
+    /// The number of bytes written to the output.
     pub written: usize,
 }
 
@@ -39,11 +40,12 @@ impl AddAssign for Progress {
     }
 }
 
-/// Bytes that are looked at as a whole. Escaped they take up twice as many at most, but for those
-/// with control characters.
+/// Size in bytes of a block that is escaped as a whole. A block without control characters becomes
+/// at most twice as long.
 const BLOCK: usize = 16;
 
-/// What a byte becomes: `COPY` itself, `HEX` a `\u00xx`, anything else a backslash and that byte.
+/// The escape of each byte: `COPY` stands for the byte alone, `HEX` for `\u00xx`, and any other
+/// value for a backslash and this value.
 const COPY: u8 = 0;
 const HEX: u8 = 1;
 static ESCAPE: [u8; 256] = escape_table();
@@ -67,7 +69,8 @@ const fn escape_table() -> [u8; 256] {
 
 /// Escapes as much of `input` as fits into `output`.
 ///
-/// `input` is taken as valid UTF-8: bytes from 0x80 up are copied. Never stops within a character.
+/// `input` has to be valid UTF-8: bytes from 0x80 up are copied. A call never stops within a
+/// character.
 pub fn escape(input: &[u8], output: &mut [u8]) -> Progress {
     #[cfg(target_arch = "x86_64")]
     if x86::is_available() {
@@ -76,11 +79,11 @@ pub fn escape(input: &[u8], output: &mut [u8]) -> Progress {
     escape_portable(input, output)
 }
 
-/// Escapes as [`escape`] does.
+/// A function that escapes as [`escape`] does.
 pub type Escape = fn(&[u8], &mut [u8]) -> Progress;
 
-/// Every way to escape that this processor has, with its name, the fastest last: for tests and
-/// benchmarks, which hold them against each other.
+/// Returns each implementation for this processor with its name, the fastest last. Tests and
+/// benchmarks compare them.
 pub fn ways() -> Vec<(&'static str, Escape)> {
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut ways: Vec<(_, Escape)> = vec![("any processor", escape_portable)];
@@ -91,13 +94,13 @@ pub fn ways() -> Vec<(&'static str, Escape)> {
     ways
 }
 
-/// The same as [`escape`] without instructions of one processor alone.
+/// Escapes as [`escape`] does, without instructions that only some processors have.
 fn escape_portable(input: &[u8], output: &mut [u8]) -> Progress {
     escape_with(portable::escape_blocks, input, output)
 }
 
-/// Escapes blocks from the front for as long as both sides have room for one; stops before a
-/// block with a control character.
+/// A function that escapes block after block. It stops before a block with a control character, and
+/// when the input has no whole block left or the output has room for less than two blocks.
 type EscapeBlocks = fn(&[u8], &mut [u8]) -> Progress;
 
 #[inline]
@@ -105,7 +108,8 @@ fn escape_with(escape_blocks: EscapeBlocks, input: &[u8], output: &mut [u8]) -> 
     let mut progress = Progress::default();
     loop {
         progress += escape_blocks(&input[progress.consumed..], &mut output[progress.written..]);
-        // What stopped it goes byte by byte: a control character, or too little room for a block.
+        // Escape the next block byte by byte: it has a control character, or there is too little
+        // input or room for a block.
         let rest = &input[progress.consumed..];
         let block = &rest[..rest.len().min(BLOCK)];
         let step = escape_bytes(block, &mut output[progress.written..]);
@@ -119,10 +123,11 @@ fn escape_with(escape_blocks: EscapeBlocks, input: &[u8], output: &mut [u8]) -> 
     }
 }
 
-/// Takes back the bytes of a character that did not fit as a whole; they were copied one to one.
+/// Takes back the bytes of a character that did not fit as a whole. Those bytes were copied
+/// unchanged, so the input and the output go back by the same number of bytes.
 fn between_characters(input: &[u8], mut progress: Progress) -> Progress {
     let is_continuation = |at: usize| input.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
-    // A character has three continuation bytes at most; more would be no UTF-8.
+    // A character of UTF-8 has at most three continuation bytes.
     for _ in 0..3 {
         if progress.consumed > 0 && is_continuation(progress.consumed) {
             progress.consumed -= 1;
@@ -132,7 +137,7 @@ fn between_characters(input: &[u8], mut progress: Progress) -> Progress {
     progress
 }
 
-/// Escapes like [`escape`], with U+FFFD in the place of bytes that are not UTF-8.
+/// Escapes as [`escape`] does, but replaces invalid UTF-8 with U+FFFD.
 pub fn escape_lossy(input: &[u8], output: &mut [u8]) -> Progress {
     let mut progress = Progress::default();
     for chunk in input.utf8_chunks() {
@@ -185,7 +190,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Escapes all of `input` through an output of `room` bytes at a time.
+    /// Escapes all of `input` with an output of `room` bytes in each call.
     fn escape_all(input: &[u8], room: usize, escape: Escape) -> Vec<u8> {
         let mut escaped = Vec::new();
         let mut rest = input;
@@ -199,7 +204,7 @@ mod tests {
         escaped
     }
 
-    /// Every way that this processor has, and the one that is taken.
+    /// Each implementation for this processor, and the function that chooses one of them.
     fn all_ways() -> impl Iterator<Item = Escape> {
         ways().into_iter().map(|(_, escape)| escape).chain([escape as Escape])
     }

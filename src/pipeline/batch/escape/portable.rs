@@ -1,8 +1,8 @@
-//! Blocks escaped by plain code, which the compiler turns into what vector instructions it can.
+//! Escapes blocks with plain code, which the compiler may turn into vector instructions. Pure code.
 
 use super::{BLOCK, Progress};
 
-/// Escapes blocks without control characters, see [`EscapeBlocks`](super::EscapeBlocks).
+/// Escapes blocks without control characters; see [`EscapeBlocks`](super::EscapeBlocks).
 pub(super) fn escape_blocks(input: &[u8], output: &mut [u8]) -> Progress {
     let mut progress = Progress::default();
     while let Some(block) = input[progress.consumed..].first_chunk::<BLOCK>() {
@@ -22,13 +22,17 @@ pub(super) fn escape_blocks(input: &[u8], output: &mut [u8]) -> Progress {
     progress
 }
 
+/// The bytes that a block contains.
 enum Block {
+    /// No byte to escape.
     Plain,
+    /// Quotes or backslashes.
     Quotes,
+    /// Control characters.
     Controls,
 }
 
-/// One pass without branches.
+/// Classifies a block without a branch for each byte.
 fn classify(block: &[u8; BLOCK]) -> Block {
     let mut controls = false;
     let mut quotes = false;
@@ -43,11 +47,12 @@ fn classify(block: &[u8; BLOCK]) -> Block {
     }
 }
 
-/// Writes the backslash every time and steps over it only where it is wanted.
+/// Escapes quotes and backslashes without branches: each byte gets a backslash before it, which the
+/// byte overwrites if no backslash is needed. Returns the number of bytes written.
 fn escape_quotes(block: &[u8; BLOCK], output: &mut [u8; 2 * BLOCK]) -> usize {
     let mut written = 0;
     for &byte in block {
-        // `written` is at most 30 here; the mask tells the compiler so.
+        // `written` is at most 30 here. The mask lets the compiler leave out the bounds check.
         output[written & (2 * BLOCK - 1)] = b'\\';
         written += usize::from((byte == b'"') | (byte == b'\\'));
         output[written & (2 * BLOCK - 1)] = byte;

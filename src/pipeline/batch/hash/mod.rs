@@ -1,24 +1,22 @@
-//! SHA-256 of request bodies, of two at a time where there are two.
+//! SHA-256 of request bodies, of two bodies together where there are two.
 //!
-//! In: bodies in pieces. Out: their SHA-256, for the signature. A hash is a chain: each step waits
-//! for the one before it, and a processor with instructions for it spends half of its time waiting.
-//! Two chains that take turns (`x86.rs`) fill it: 1.5 times the bytes in the same time
-//! (`benches/hash.rs`). Everything else, and other processors, is the business of `sha2`.
-//!
-//! Pure code: no allocation, no state.
+//! In: bodies in pieces. Out: the SHA-256 of each body, for the signature. In a SHA-256 each step
+//! waits for the step before, so a processor with SHA instructions is idle for a part of the time.
+//! Two hashes computed in turn (`x86.rs`) use that time. The crate `sha2` computes single hashes,
+//! and all hashes on other processors. Pure code: no allocation, no state.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use sha2::block_api::compress256;
 
-/// Bytes that are hashed in one step.
+/// Size of a block in bytes: the hash takes one block at a time.
 const BLOCK: usize = 64;
 
-/// Bytes at the end of a message that say how long it is.
+/// Size of the message's length, in bytes, at the end of the last block.
 const LENGTH_BYTES: usize = 8;
 
-/// Where every hash starts.
+/// The initial state of a hash (FIPS 180-4, 5.3.3).
 const START: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
@@ -30,14 +28,14 @@ const START: [u32; 8] = [
     0x5be0_cd19,
 ];
 
-/// SHA-256 of the bytes of all `pieces`.
+/// Returns the SHA-256 of a message in `pieces`.
 pub fn sha256<P: AsRef<[u8]>>(pieces: &[P]) -> [u8; 32] {
     let mut state = START;
     finish(&mut state, &mut Message::new(pieces));
     digest(state)
 }
 
-/// SHA-256 of each of two messages, given in pieces.
+/// Returns the SHA-256 of each of two messages in pieces.
 pub fn sha256_of_two<P: AsRef<[u8]>>(messages: [&[P]; 2]) -> [[u8; 32]; 2] {
     let mut states = [START; 2];
     let [mut one, mut other] = messages.map(Message::new);
@@ -54,7 +52,7 @@ pub fn sha256_of_two<P: AsRef<[u8]>>(messages: [&[P]; 2]) -> [[u8; 32]; 2] {
             other.advance(count);
         }
     }
-    // What the longer one has more.
+    // The rest of the longer message, or both messages on other processors.
     finish(&mut states[0], &mut one);
     finish(&mut states[1], &mut other);
     states.map(digest)
@@ -80,24 +78,26 @@ fn digest(state: [u32; 8]) -> [u8; 32] {
     digest
 }
 
-/// The blocks of a message, with the padding that SHA-256 prescribes.
+/// The blocks of a message, with the padding of SHA-256 (FIPS 180-4, 5.1.1).
 struct Message<'a, P> {
     pieces: std::slice::Iter<'a, P>,
-    /// What is left of the piece at hand.
+    /// The rest of the current piece.
     rest: &'a [u8],
-    /// A block that lies in two pieces, or has padding; whole when `filled` is its length.
+    /// A copy of a block that lies in two pieces or has padding. It is complete when `filled` is
+    /// [`BLOCK`].
     block: [u8; BLOCK],
     filled: usize,
     length_bytes: u64,
     padding: Padding,
 }
 
-/// What is still to come behind the last piece.
+/// The padding that is still missing after the last piece.
 enum Padding {
-    /// The mark of the end, zeros, the length.
+    /// The end mark (0x80), zeros, and the length.
     All,
-    /// The mark is in a block in which the length had no place.
+    /// Zeros and the length: the block with the end mark had no room for the length.
     Length,
+    /// No padding: the message is complete.
     Nothing,
 }
 
@@ -113,7 +113,7 @@ impl<'a, P: AsRef<[u8]>> Message<'a, P> {
         }
     }
 
-    /// The next blocks, as many as lie together; none at the end.
+    /// Returns the next blocks that lie together in memory; none at the end of the message.
     fn blocks(&mut self) -> &[[u8; BLOCK]] {
         while self.filled < BLOCK {
             if self.filled == 0 && self.rest.len() >= BLOCK {
@@ -134,7 +134,7 @@ impl<'a, P: AsRef<[u8]>> Message<'a, P> {
         std::slice::from_ref(&self.block)
     }
 
-    /// Goes on behind the first `count` of the blocks.
+    /// Skips `count` of the blocks that [`blocks`](Self::blocks) has returned.
     fn advance(&mut self, count: usize) {
         if self.filled == BLOCK {
             self.filled = 0;
@@ -143,7 +143,7 @@ impl<'a, P: AsRef<[u8]>> Message<'a, P> {
         }
     }
 
-    /// Fills up the last block; says whether there is one.
+    /// Fills the last block with padding. Returns `false` if all padding is done.
     fn pad(&mut self) -> bool {
         match self.padding {
             Padding::All => {
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(sha256_of_two([&none, &none]), [expected(&[""]); 2]);
     }
 
-    /// Pieces of any length, of which some are whole blocks.
+    /// Pieces of any length, some of them with whole blocks only.
     fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
         let length = prop_oneof![0..300_usize, (0..5_usize).prop_map(|count| count * BLOCK)];
         let piece = length.prop_flat_map(|length| prop::collection::vec(any::<u8>(), length));
