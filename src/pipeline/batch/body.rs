@@ -40,7 +40,7 @@ impl Unhashed {
     }
 
     /// Hashes two bodies together, in two thirds of the time for one after the other
-    /// (`benches/hash.rs`; see `x86.rs` in `hash`).
+    /// (`benches/hash.rs`; see `hash/x86.rs`).
     pub(super) fn hash_two([one, other]: [Self; 2]) -> [Batch; 2] {
         let [sha256, other_sha256] = sha256_of_two([&one.body, &other.body]);
         [one.with_hash(sha256), other.with_hash(other_sha256)]

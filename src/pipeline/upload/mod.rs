@@ -8,9 +8,9 @@
 //! failure the batch is retried, with a growing and jittered pause.
 //!
 //! ```text
-//!  push ──► waiting ──► gate ──► call ──► settle::decide ──► delivered, rejected, dropped ──► account
-//!              ▲                               │
-//!              └── retried batches, halves ────┘
+//!  push ──► waiting ──► gate ──► call ──► decide ──► delivered, rejected, dropped ──► account
+//!              ▲                             │
+//!              └── retried batches, halves ──┘
 //! ```
 //!
 //! Bound: `concurrency` calls in flight; fewer documents a second while the service throttles. The

@@ -27,7 +27,7 @@
 //! | `RATE_MIN` | 5 documents/s | A full batch of 50 documents every 10 s (longest backoff). |
 //! | `RATE_FIRST_MIN` | 100 documents/s | The least first limit, when little was accepted before. |
 //! | `IDLE_TIME` | 11 s | A longer gap between calls counts as 11 s; `RATE_MIN` has gaps of 10 s. |
-//! | `RATE_FORGET` | 1,000,000 documents/s | More than a daemon sends: there is no limit any more. |
+//! | `RATE_FORGET` | 1,000,000 documents/s | More than a daemon sends: the limit is removed. |
 //! | `BURST` | 0.2 s | Credit is saved for this long only, so that bursts stay small. |
 //! | `BEST_PART` | 0.5 | The first decrease is no larger than any other (`DECREASE_MOST`). |
 //! | `BEST_TIME` | 60 s | An old rate says little: the best rate falls to a third in this time. |
