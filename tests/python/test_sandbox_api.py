@@ -221,7 +221,7 @@ def test_no_more_than_five_traces_are_given_at_once(client):
     ids = ["1-00000000-" + "0" * 24] * 6
     assert client.batch_get_traces(TraceIds=ids[:5])["UnprocessedTraceIds"] == ids[:5]
     code, message = refusal(client.batch_get_traces, TraceIds=ids)
-    assert (code, "at most 5" in message) == ("InvalidRequestException", True)
+    assert (code, "At most 5" in message) == ("InvalidRequestException", True)
 
 
 @pytest.mark.parametrize(

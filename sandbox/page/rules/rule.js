@@ -26,7 +26,7 @@ export const FIELDS = [
     label: "Name",
     kind: "text",
     max: 32,
-    hint: "Letters, digits and - _ . up to 32",
+    hint: "At most 32 letters, digits, - and _",
   },
   {
     key: "Priority",
@@ -138,7 +138,7 @@ function problemOf({ key, kind, min = 0, max }, text, names) {
     if (text === "") return key === "RuleName" ? "A rule needs a name" : "Use * for any";
     if (text.length > max) return `At most ${max} characters`;
     if (key !== "RuleName") return "";
-    if (!/^[A-Za-z0-9_.-]+$/.test(text)) return "Letters, digits, - _ and . only";
+    if (!/^[A-Za-z0-9_-]+$/.test(text)) return "Use only letters, digits, - and _";
     return names.includes(text) ? "Another rule has this name" : "";
   }
   const value = text.trim() === "" ? NaN : Number(text);
