@@ -320,7 +320,7 @@ fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_co
     let mut sent = fill(&daemon, 1_000);
     fs::remove_dir_all(&spool).unwrap();
     let load = Load::start_within_memory(&daemon, 100, |index| large_document(1_000_000 + index));
-    daemon.wait_for_line("was removed under the daemon and is made anew");
+    daemon.wait_for_line("The folder is created again");
     sent.extend(load.stop());
     assert!(spool.join("lock").exists());
     endpoint.set_way(Way::Open);

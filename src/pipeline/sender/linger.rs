@@ -1,51 +1,56 @@
-//! When what waits in the rings is taken.
+//! Decides when segments are taken out of the rings.
 //!
-//! In: how much was taken, and when. Out: for how many segments the receivers wake the upload
-//! thread, and when it looks without being woken. Pure code.
+//! In: how many segments were taken, and when. Out: for how many segments receivers wake the
+//! sender, and when the sender looks into the rings without being woken. Bound: the age of a batch
+//! ([`AGE_MAX`]). Thread: the sender's; pure code.
 //!
-//! A wake-up costs more than the work on many segments, and a request costs less when others go
-//! with it: code and tables are in the caches, and one wake-up brings several answers. So where
-//! more than a batch comes within [`TOGETHER_TIME`], that long several batches wait for each other;
-//! at lower rates segments wait for their batch to be full or due.
+//! A wake-up costs more than the work on many segments. Several requests at once cost less than
+//! single ones: code and tables are in the caches, and one wake-up brings several answers. If more
+//! than one batch comes within [`TOGETHER_TIME`], segments therefore wait for this time, so that
+//! several batches go together. At lower rates, segments wait until their batch is full or due.
 
 use crate::pipeline::batch::{AGE_MAX, DOCUMENT_COUNT_MAX};
 use std::time::{Duration, Instant};
 
-/// Segments are taken together for this long, where that gives a batch at least.
+/// Segments linger for this time if at least one batch comes within it.
 const TOGETHER_TIME: Duration = Duration::from_millis(100);
 
-/// As many as are taken together at most, from each ring: five batches.
+/// A receiver wakes the sender when its ring has this many segments, which make five batches.
 const TOGETHER_COUNT: usize = 5 * DOCUMENT_COUNT_MAX;
 
-/// After silence the first segment wakes the sender thread: it starts the clock.
+/// After a pause without segments the first segment wakes the sender, which sets the time for the
+/// next look.
 const FIRST_COUNT: usize = 1;
 
-/// Follows what comes.
+/// The rate of segments, and what follows from it.
 #[derive(Debug)]
 pub(super) struct Linger {
-    /// When the rings are looked into, however little waits; `None` after silence.
+    /// When the sender looks into the rings without being woken; `None` after a pause without
+    /// segments.
     look_at: Option<Instant>,
+    /// For how many segments in a ring the sender is woken.
     wake_count: usize,
+    /// Time of the last take, or of the first segment after a pause.
     since: Instant,
 }
 
 impl Linger {
-    /// Nothing has come yet.
+    /// Starts without any segments.
     pub(super) fn new(now: Instant) -> Self {
         Self { look_at: None, wake_count: FIRST_COUNT, since: now }
     }
 
-    /// How many segments in a ring are worth a wake-up.
+    /// Returns for how many segments in a ring a receiver wakes the sender.
     pub(super) fn wake_count(&self) -> usize {
         self.wake_count
     }
 
-    /// When the rings have to be looked into without a wake-up.
+    /// Returns when to look into the rings without a wake-up.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.look_at
     }
 
-    /// Whether the rings are worth a look now that `waiting_count` segments wait in the fullest.
+    /// Returns whether to take segments now. The fullest ring has `waiting_count` segments.
     pub(super) fn is_due(&mut self, waiting_count: usize, now: Instant) -> bool {
         if self.look_at.is_none() && waiting_count > 0 {
             self.since = now;
@@ -55,7 +60,7 @@ impl Linger {
         is_late || (waiting_count > 0 && waiting_count >= self.wake_count)
     }
 
-    /// All that waited has been taken: `segment_count` since the last time.
+    /// Notes that the rings are empty, after `segment_count` segments were taken.
     pub(super) fn taken(&mut self, segment_count: usize, now: Instant) {
         let time = now.saturating_duration_since(self.since);
         self.since = now;
@@ -68,7 +73,8 @@ impl Linger {
         }
     }
 
-    /// There is no room for what waits; an answer, and with it room, wakes the thread.
+    /// Notes that memory has no room for the segments. The end of a call frees memory and wakes the
+    /// sender.
     pub(super) fn put_off(&mut self, now: Instant) {
         self.wait(AGE_MAX, DOCUMENT_COUNT_MAX, now);
     }
@@ -82,8 +88,8 @@ impl Linger {
 mod tests {
     use super::*;
 
-    /// Has segments come at an even rate and takes what is due; returns how many went at a time,
-    /// and how long the first of them had waited.
+    /// Lets segments come at an even rate. Returns how many segments each of 20 takes had, and how
+    /// long the first of them had waited.
     fn takes(rate: f64, linger: &mut Linger, now: &mut Instant) -> Vec<(usize, Duration)> {
         let (mut waiting_count, mut first_at, mut takes) = (0, *now, Vec::new());
         while takes.len() < 20 {
@@ -93,7 +99,7 @@ mod tests {
             if look_at.is_none() {
                 first_at = if waiting_count == 0 { *now } else { first_at };
                 waiting_count += 1;
-                // A receiver wakes nobody for less.
+                // A receiver does not wake the sender for fewer segments.
                 if waiting_count != linger.wake_count() {
                     continue;
                 }

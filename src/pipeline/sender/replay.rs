@@ -1,13 +1,12 @@
-//! Records of the spool into batches, as far as memory goes.
+//! Reads records of the spool back into batches.
 //!
-//! In: how many batches are wanted. Out: as many, each taken in the spool; what was come upon
-//! beside them is in [`Done`]. A record that memory has no room for as a whole comes as several
-//! batches, each of as many documents as make a quarter of what is not reserved. Bound: the pool's
-//! memory; of records that cannot be used, [`SKIPPED_COUNT_MAX`] in a turn.
+//! In: how many batches to read. Out: the batches, whose records are taken; losses and errors are
+//! in [`Done`]. If memory has no room for a whole record, the record is read as several batches:
+//! each has as many documents as fit into a quarter of the unreserved memory. Bound: the pool's
+//! memory, and [`SKIPPED_COUNT_MAX`] records in a job. Thread: the spool's.
 
 use super::spool_job::Done;
-use crate::base::clock::Clock;
-use crate::base::clock::Moment;
+use crate::base::clock::{Clock, Moment};
 use crate::base::log::LogLimit;
 use crate::base::memory::Pool;
 use crate::pipeline::batch::{Batch, RecordError, RecordTable, TABLE_BYTES_MAX};
@@ -16,28 +15,33 @@ use std::ops::Range;
 use std::sync::Arc;
 use tracing::error;
 
-/// Records that cannot be used which a turn looks at, at most, before others have their turn.
+/// The largest number of records that one job looks at, so that a damaged spool does not delay
+/// writes.
 const SKIPPED_COUNT_MAX: usize = 1000;
 
-/// Of the memory that is not reserved, this part is for one batch out of the spool. Reading begins
-/// while less than half is used, so a quarter is left after it: nothing has to give way for it.
+/// One batch gets one part in four of the unreserved memory. Reading begins while less than half of
+/// the memory is used, so a quarter stays free, and no batch has to be evicted for it.
 const MEMORY_SHARE: usize = 4;
 
 static TOO_LARGE: LogLimit = LogLimit::once_a_minute();
 
-/// Why a record is not read.
+/// Why a record was not read.
 enum Missed {
-    /// It is not taken any longer.
+    /// The record is not taken any longer.
     Gone(Next),
-    /// Memory has no room for it now.
+    /// Memory has no room for the record now.
     MemoryShort,
-    /// Memory never has room for one of its documents, or it cannot be divided.
+    /// One of its documents is larger than memory, or the record cannot be divided.
     TooLarge,
-    /// It is whole, and is not what this version of xrayd writes.
+    /// The record is intact, but this version of xrayd does not write such records.
     NoBatch,
 }
 
 /// Reads up to `count` batches.
+///
+/// # Errors
+///
+/// Fails if a file cannot be read or a record cannot be settled. What was read is in `done`.
 pub fn replay(
     spool: &mut Spool,
     count: usize,
@@ -66,15 +70,15 @@ pub fn replay(
             Err(Missed::MemoryShort) => {
                 done.is_memory_short = true;
                 let is_back = spool.release(record.id);
-                debug_assert!(is_back, "its file was there a moment ago");
+                debug_assert!(is_back, "no file was evicted since the record was taken");
                 break;
             }
             Err(Missed::TooLarge) => {
                 spool.set_aside(record.id);
                 TOO_LARGE.log(|more| {
                     error!(
-                        "A batch in the spool has a document that is larger than memory (-m) and \
-                         stays there for a run with more: {} bytes{more}",
+                        "A batch of {} bytes in the spool has a document that is larger than memory \
+                         (-m). The batch stays in the spool for a run with more memory{more}",
                         record.payload_bytes
                     );
                 });
@@ -92,6 +96,7 @@ pub fn replay(
     result
 }
 
+/// Counts what was found instead of a record.
 fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
     match next {
         Next::Empty | Next::Record(_) => {}
@@ -109,7 +114,7 @@ fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
     }
 }
 
-/// Reads a record, or as much of it as is read at once; the rest of it is put back.
+/// Reads a record, or as many documents of it as memory has room for. The rest is put back.
 fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, Missed> {
     let id = record.id;
     let mut start = [0; TABLE_BYTES_MAX];
@@ -138,9 +143,9 @@ fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, M
 
 #[cfg(test)]
 mod tests {
-    use super::super::spool_job::{Work, Writes, turn};
+    use super::super::spool_job::{Work, Writes};
+    use super::super::spool_work::work;
     use super::*;
-    use crate::base::clock::Clock;
     use crate::base::memory::CHUNK_BYTES;
     use crate::pipeline::batch::test_batch;
     use crate::pipeline::spool::Options;
@@ -148,7 +153,7 @@ mod tests {
     use std::time::Duration;
     use tokio::sync::oneshot;
 
-    /// A document of so many chunks.
+    /// A document that takes `chunk_count` chunks.
     fn document(index: usize, chunk_count: usize) -> String {
         format!("{index:016}{}", "x".repeat(chunk_count * CHUNK_BYTES - 100))
     }
@@ -167,7 +172,7 @@ mod tests {
         let mut spool = Spool::open(options, clock.now()).unwrap().0;
         let writes = Writes::new(batches.into_iter().map(attempt).collect());
         let (pool, mut done) = (Pool::new(10, 1), Done::default());
-        turn(&mut spool, &writes, Work::default(), &pool, &clock, &mut done);
+        work(&mut spool, &writes, Work::default(), &pool, &clock, &mut done);
         assert!(done.failure.is_none());
         spool
     }
@@ -181,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let large = (0..10).map(|index| document(index, 3)).collect();
         let mut spool = spool(&folder, vec![large, vec![document(10, 1)]]);
-        // A quarter of what is not reserved are eight chunks.
+        // A quarter of the unreserved memory is eight chunks.
         let pool = Pool::new(36, 4);
         let mut all = Vec::new();
         while all.len() < 11 {

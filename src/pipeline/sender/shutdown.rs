@@ -1,33 +1,39 @@
-//! The end of the sender thread: what is left goes to the spool, or is counted as lost.
+//! The end of the sender: the segments that are left go to the spool.
+//!
+//! In: the deadline of the shutdown, and all segments that are left. Out: records in the spool, and
+//! the number of segments that it did not take. Bound: the deadline, and at least one second.
+//! Thread: the sender's.
 
-use super::Sender;
+use super::filler::Filler;
 use super::spooler::Spooler;
-use crate::base::account::DropReason;
+use crate::base::account::Account;
 use crate::base::clock::Clock;
-use crate::base::panics::{self, Panicked};
-use crate::pipeline::upload::Attempt;
+use crate::base::panics;
+use crate::pipeline::upload::{Attempt, Uploader};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::info;
 
-/// Of the time for the shutdown, this part is for the spool.
+/// One part in four of the time for the shutdown is for the spool.
 const SPOOL_SHARE: u32 = 4;
 
-/// The spool needs no more than this, and after a second signal it has no more.
+/// The longest time for the spool.
 const SPOOL_TIME_MAX: Duration = Duration::from_secs(5);
-const SPOOL_TIME_AT_ONCE: Duration = Duration::from_secs(1);
+
+/// The time for the spool after a second signal, and the shortest time in any case.
+const SPOOL_TIME_MIN: Duration = Duration::from_secs(1);
 
 /// When the shutdown has to be over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// For what can be sent.
+    /// When calls end.
     pub for_uploads: Instant,
-    /// For what has to be spooled.
+    /// When writing to the spool ends.
     pub for_spool: Instant,
 }
 
 impl Deadline {
-    /// So much time from `now` on, of which a part is for the spool if there is one.
+    /// A deadline `time` after `now`. A part of the time is for the spool if there is one.
     pub fn within(time: Duration, has_spool: bool, now: Instant) -> Self {
         let for_spool = now + time;
         let spool_time =
@@ -35,125 +41,81 @@ impl Deadline {
         Self { for_uploads: for_spool - spool_time, for_spool }
     }
 
-    /// No time for uploads any more.
+    /// A deadline that leaves no time for calls.
     pub fn at_once(now: Instant) -> Self {
-        Self { for_uploads: now, for_spool: now + SPOOL_TIME_AT_ONCE }
+        Self { for_uploads: now, for_spool: now + SPOOL_TIME_MIN }
     }
 }
 
-impl Sender {
-    /// Gives up all that is left: to the spool as far as it takes it, and counted as lost beyond.
-    ///
-    /// # Errors
-    ///
-    /// When writing to the spool panics. What is left is held still, for another try.
-    pub(super) async fn end(
-        &mut self,
-        deadline: &mut watch::Receiver<Option<Deadline>>,
-    ) -> Result<(), Panicked> {
-        self.uploader.settle_ended();
-        let mut lost_count = 0;
-        match self.spooler.take() {
-            None => {
-                for attempt in self.uploader.give_up_all() {
-                    lost_count += attempt.batch.documents.len();
-                }
-            }
-            Some(mut spooler) => {
-                let ended = panics::caught(self.end_in_spool(&mut spooler, deadline)).await;
-                self.spooler = Some(spooler);
-                lost_count += ended?;
-            }
+/// Writes all segments that are left to the spool. Returns how many of them are dropped.
+///
+/// # Panics
+///
+/// Panics only if this code has a fault. The segments are then still held, for a second attempt.
+#[must_use = "dropped segments have to be counted"]
+pub(super) async fn into_spool(
+    filler: &mut Filler,
+    uploader: &mut Uploader,
+    spooler: &mut Spooler,
+    account: &Account,
+    deadline: &mut watch::Receiver<Option<Deadline>>,
+) -> usize {
+    // Even at the deadline the spool gets this time: writing what memory holds takes less.
+    let end_min = Clock::instant() + SPOOL_TIME_MIN;
+    let before = account.spooled.get();
+    spooler.settle(uploader.settled_records());
+    spooler.begin_drain();
+    let mut dropped_count = 0;
+    loop {
+        // Each round of writes frees memory for more segments of the rings.
+        filler.take_rest(Clock::instant());
+        while let Some(batch) = filler.pop_batch() {
+            uploader.push(batch);
+            panics::inject("sender");
         }
-        // What could not be packed, since memory was full or time was over.
-        let now = Clock::instant();
-        self.batcher.finish_all(now);
-        while let Some(batch) = self.batcher.pop() {
-            lost_count += batch.documents.len();
+        let attempts = uploader.give_up_all();
+        let is_last = attempts.is_empty();
+        for attempt in attempts {
+            spooler.write(attempt);
         }
-        while let Some(parcel) = self.rings.pop() {
-            lost_count += parcel.segment_count();
-        }
-        self.account.dropped(DropReason::Shutdown).add(lost_count as u64);
-        if lost_count > 0 {
-            error!(
-                "{lost_count} segments had not been sent by the end of the shutdown and are \
-                 dropped. A larger ShutdownSeconds gives more time, a spool (Spool.Path) that works \
-                 keeps them"
-            );
-        }
-        Ok(())
-    }
-
-    /// Writes all that is left to the spool; returns how many segments of it are lost.
-    async fn end_in_spool(
-        &mut self,
-        spooler: &mut Spooler,
-        deadline: &mut watch::Receiver<Option<Deadline>>,
-    ) -> usize {
-        // Whatever time is left, the spool has some: it needs little.
-        let time_min = Clock::instant() + SPOOL_TIME_AT_ONCE;
-        let before = self.account.spooled.get();
-        spooler.settle(self.uploader.settled_records());
-        spooler.begin_drain();
-        let mut lost_count = 0;
-        let count = |attempts: Vec<Attempt>| -> usize {
-            attempts.iter().map(|attempt| attempt.batch.documents.len()).sum()
+        panics::inject("sender_end");
+        let is_over = tokio::select! {
+            biased;
+            () = over(deadline, end_min) => true,
+            () = spooler.finish() => false,
         };
-        loop {
-            // Each round of writes gives memory back for the next part of what is in the rings.
-            self.pack_rest();
-            let attempts = self.uploader.give_up_all();
-            let is_last = attempts.is_empty();
-            for attempt in attempts {
-                spooler.write(attempt);
-            }
-            panics::inject("sender_end");
-            let is_over = tokio::select! {
-                biased;
-                () = over(deadline, time_min) => true,
-                () = spooler.finish() => false,
-            };
-            lost_count += count(spooler.unwritten());
-            // What a turn was reading lies there still.
-            let read = spooler.read(Clock::instant());
-            let is_last = is_last && read.is_empty();
-            for (batch, record) in read {
-                self.uploader.push_spooled(batch, record);
-            }
-            if is_last || is_over || !spooler.is_working() {
-                break;
-            }
+        dropped_count += segment_count(&spooler.unwritten());
+        // A job may have read batches. They go back: their records are still in the spool.
+        let read = spooler.read(Clock::instant());
+        let is_last = is_last && read.is_empty();
+        for (batch, record) in read {
+            uploader.push_spooled(batch, record);
         }
-        lost_count += spooler.give_up() + count(self.uploader.give_up_all());
-        let spooled_count = self.account.spooled.get() - before;
-        if spooled_count > 0 {
-            info!("{spooled_count} segments more are in the spool, to be sent by the next run");
+        if is_last || is_over || !spooler.is_working() {
+            break;
         }
-        lost_count
     }
-
-    /// Packs what is in the rings, as far as memory goes.
-    fn pack_rest(&mut self) {
-        let now = Clock::instant();
-        while self.pool.available() >= self.parcel_room_count {
-            let Some(parcel) = self.rings.pop() else { break };
-            self.pack(&parcel, now);
-        }
-        self.batcher.finish_all(now);
-        self.pass_on();
+    dropped_count += spooler.give_up() + segment_count(&uploader.give_up_all());
+    let spooled_count = account.spooled.get() - before;
+    if spooled_count > 0 {
+        info!("{spooled_count} segments more are in the spool, to be sent by the next run");
     }
+    dropped_count
 }
 
-/// Waits until the time for the spool is over, which a second signal may shorten meanwhile.
-async fn over(deadline: &mut watch::Receiver<Option<Deadline>>, time_min: Instant) {
+pub(super) fn segment_count(attempts: &[Attempt]) -> usize {
+    attempts.iter().map(|attempt| attempt.batch.documents.len()).sum()
+}
+
+/// Waits until the time for the spool is over. A second signal may shorten this time meanwhile.
+async fn over(deadline: &mut watch::Receiver<Option<Deadline>>, end_min: Instant) {
     loop {
         let for_spool = deadline.borrow_and_update().map(|deadline| deadline.for_spool);
-        let end_at = for_spool.map_or(time_min, |at| at.max(time_min));
+        let end_at = for_spool.map_or(end_min, |at| at.max(end_min));
         let has_changed = tokio::time::timeout_at(end_at.into(), deadline.changed()).await;
         match has_changed {
             Ok(Ok(())) => {}
-            // Nobody is there to change it any more.
+            // The other side is gone, so the deadline does not change any more.
             Ok(Err(_)) => return tokio::time::sleep_until(end_at.into()).await,
             Err(_) => return,
         }

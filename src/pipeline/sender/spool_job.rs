@@ -1,63 +1,106 @@
-//! A turn of the spool: all that has come together since the last one, on the spool's thread.
+//! A job of the spool's thread, and its result.
 //!
-//! In: attempts to write, and [`Work`]. Out: [`Done`], for the
-//! [`Spooler`](super::spooler::Spooler) to count and to say. Bound: what the spooler asks for. May
-//! wait for the disk.
+//! In: attempts to write, and [`Work`]. Out: [`Done`], which the
+//! [`Spooler`](super::spooler::Spooler) counts and logs. Bound: what the spooler puts into one job.
+//! Thread: data that the sender and the spool's thread hand to each other.
 
-use super::replay::replay;
-use super::spool_thread::Sizes;
-use crate::base::clock::Clock;
-use crate::base::memory::Pool;
 use crate::pipeline::batch::Batch;
-use crate::pipeline::spool::{Evicted, RecordId, Removal, Spool, SpoolError};
+use crate::pipeline::spool::{Evicted, Found, RecordId, Removal, SpoolError};
 use crate::pipeline::upload::Attempt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Attempts on their way to the disk, shared by the turn that writes them and the thread that
-/// counts them.
+/// What the thread has to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Open the spool.
+    Open,
+    /// Write the attempts, then do the work. The thread drops its share of the attempts before it
+    /// sends the result.
+    Work(Arc<Writes>, Work),
+}
+
+/// The result of a job.
+#[derive(Debug)]
+pub enum JobResult {
+    /// The spool was opened, or could not be opened.
+    Opened(Result<(Found, Sizes), SpoolError>),
+    /// The work is done.
+    Done(Box<Done>),
+    /// The job has panicked. The spool is not open any more.
+    Panicked {
+        /// Where the panic was, for the log.
+        reason: String,
+        /// What the job did before the panic. The batches that it had read are lost.
+        done: Box<Done>,
+    },
+}
+
+/// The attempts of one job. The spool's thread writes them, and the sender counts them meanwhile.
 #[derive(Debug, Default)]
 pub struct Writes {
-    /// In the order in which they are written.
+    /// The attempts, in the order in which they are written.
     pub attempts: Vec<Attempt>,
     written_count: AtomicUsize,
-    is_given_up: AtomicBool,
+    is_cancelled: AtomicBool,
 }
 
 impl Writes {
-    /// None of them is written yet.
+    /// Attempts of which none is written yet.
     pub fn new(attempts: Vec<Attempt>) -> Self {
         Self { attempts, ..Self::default() }
     }
 
-    /// How many of them, from the first on, are in the spool.
+    /// Returns how many attempts, from the first one on, are in the spool.
     pub fn written_count(&self) -> usize {
         self.written_count.load(Ordering::Acquire)
     }
 
-    /// Has the turn begin no more of them; the one that it is writing may still get there.
-    pub fn give_up(&self) {
-        self.is_given_up.store(true, Ordering::Relaxed);
+    /// Notes that the first `count` attempts are in the spool.
+    pub fn set_written_count(&self, count: usize) {
+        self.written_count.store(count, Ordering::Release);
+    }
+
+    /// Makes the job stop after the attempt that it is writing now.
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
     }
 }
 
-/// What the next turn is to do beside writing.
+/// What a job has to do besides writing.
 #[derive(Debug, Default)]
 pub struct Work {
+    /// Records to settle.
     pub settled: Vec<RecordId>,
-    /// With the number of segments in each.
+    /// Records to put back, each with its number of segments.
     pub released: Vec<(RecordId, u64)>,
+    /// How many batches to read.
     pub read_count: usize,
+    /// Whether to sync the spool.
     pub is_sync_due: bool,
-    /// Whether files that could not be read are tried again.
+    /// Whether to read files again that could not be read.
     pub is_retry_due: bool,
-    /// To find out whether it can be written to, if nothing else does.
+    /// Whether to probe if the spool can be written to. A job that writes attempts needs no probe.
     pub is_probe_due: bool,
     #[cfg(test)]
     pub before_write: Hook,
 }
 
-/// What a test has done before an attempt is written, whose index it gets: a panic, or a wait.
+impl Work {
+    /// Returns whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let is_asked = !self.settled.is_empty() || !self.released.is_empty() || self.read_count > 0;
+        !is_asked && !self.is_sync_due && !self.is_retry_due && !self.is_probe_due
+    }
+}
+
+/// Runs before each attempt is written, with the index of the attempt. A test uses this to panic or
+/// to wait.
 #[cfg(test)]
 #[derive(Default)]
 pub struct Hook(pub Option<Box<dyn FnMut(usize) + Send>>);
@@ -69,44 +112,60 @@ impl std::fmt::Debug for Hook {
     }
 }
 
-/// What a turn has done.
+/// The size of the spool.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Sizes {
+    /// The bytes of its files.
+    pub bytes: u64,
+    /// How many segments are not settled, as far as this is known.
+    pub segment_count: u64,
+    /// When the first of these segments was received, in seconds since boot.
+    pub oldest_made_at: Option<i64>,
+}
+
+/// What a job has done.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// Whether it was found out that it can be written to, or cannot.
+    /// Whether a probe has found out if the spool can be written to.
     pub has_probed: bool,
+    /// The batches that were read.
     pub read: Vec<(Batch, RecordId)>,
-    /// Whether nothing was left to be read.
+    /// Whether no record is left to be read.
     pub is_read_out: bool,
-    pub displaced_count: u64,
+    /// How many segments were evicted.
+    pub evicted_count: u64,
+    /// How many segments were older than `Spool.MaxAgeHours`.
     pub expired_count: u64,
+    /// How many records were damaged.
     pub damaged_record_count: u64,
+    /// How many bytes were damaged.
     pub damaged_bytes: u64,
-    /// Segments that are known to be lost with those.
+    /// How many segments are known to be lost with the damaged bytes.
     pub damaged_segment_count: u64,
-    /// What the last of them was.
+    /// The text of the last damage.
     pub damage: Option<String>,
-    /// Whether a file could not be read, which is `condition` too.
+    /// Whether a file could not be read. The error is in `condition`.
     pub is_unreadable: bool,
     /// Whether memory had no room for the next record.
     pub is_memory_short: bool,
-    /// How large the spool is now.
+    /// The size of the spool after the job.
     pub sizes: Sizes,
-    /// Whether it was tried to bring what was written to the disk.
+    /// Whether the job has called fsync.
     pub has_tried_to_sync: bool,
-    /// Whether that has failed.
+    /// Whether an fsync has failed.
     pub is_unsynced: bool,
     /// What another program has removed.
     pub removal: Option<Removal>,
-    /// Why something could not be written, or brought to disk.
+    /// Why a write or an fsync has failed.
     pub failure: Option<SpoolError>,
-    /// Why something else could not be done.
+    /// Why something else has failed.
     pub condition: Option<SpoolError>,
 }
 
 impl Done {
     /// Counts what was evicted.
     pub fn note_evicted(&mut self, evicted: Evicted) {
-        self.displaced_count += evicted.segment_count;
+        self.evicted_count += evicted.segment_count;
         if evicted.unknown_bytes > 0 {
             self.damaged_record_count += 1;
             self.damaged_bytes += evicted.unknown_bytes;
@@ -114,74 +173,4 @@ impl Done {
             self.damage = Some(what.to_owned());
         }
     }
-}
-
-/// Does all the work of a turn: first what makes segments safer, then what frees the disk.
-///
-/// A failure ends the writing, and whatever else there is to do is done all the same.
-pub fn turn(
-    spool: &mut Spool,
-    writes: &Writes,
-    mut work: Work,
-    pool: &Arc<Pool>,
-    clock: &Clock,
-    done: &mut Done,
-) {
-    done.failure = write(spool, writes, &mut work, clock, done).err();
-    if work.is_probe_due && writes.attempts.is_empty() {
-        done.failure = spool.probe().err();
-        done.has_probed = true;
-    }
-    done.removal = spool.removal();
-    let mut rest = Ok(());
-    for record in work.settled {
-        rest = rest.and(spool.settle(record));
-    }
-    for (record, segment_count) in work.released {
-        if !spool.release(record) {
-            done.displaced_count += segment_count;
-        }
-    }
-    if work.is_sync_due {
-        let synced = spool.sync();
-        (done.has_tried_to_sync, done.is_unsynced) = (true, synced.is_err());
-        done.failure = done.failure.take().or(synced.err());
-    }
-    if work.is_retry_due {
-        spool.try_unreadable();
-    }
-    rest = rest.and(replay(spool, work.read_count, pool, clock.now(), done));
-    done.condition = rest.err();
-}
-
-fn write(
-    spool: &mut Spool,
-    writes: &Writes,
-    _work: &mut Work,
-    clock: &Clock,
-    done: &mut Done,
-) -> Result<(), SpoolError> {
-    for (index, Attempt { batch, .. }) in writes.attempts.iter().enumerate() {
-        if writes.is_given_up.load(Ordering::Relaxed) {
-            break;
-        }
-        #[cfg(test)]
-        if let Some(hook) = &mut _work.before_write.0 {
-            hook(index);
-        }
-        let made = clock.now().before(batch.oldest_at.elapsed());
-        let table = batch.record_table();
-        let pieces: Vec<&[u8]> =
-            std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
-        let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
-        match spool.append(&pieces, segment_count, made) {
-            Ok(evicted) => done.note_evicted(evicted),
-            Err(error) => {
-                done.note_evicted(error.evicted);
-                return Err(error.cause);
-            }
-        }
-        writes.written_count.store(index + 1, Ordering::Release);
-    }
-    Ok(())
 }

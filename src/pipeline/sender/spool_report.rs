@@ -1,10 +1,9 @@
-//! What the spool has done and what ails it: for the account, the status and the log.
+//! Reports what the spool does: to the account, the conditions and the log.
 //!
-//! In: what a turn has done, and failures. Out: counters, the reasons of `/ready`, lines of the
-//! log, each bounded in its rate. Runs on the sender thread.
+//! In: results of jobs, and failures. Out: counters, the conditions that `/ready` shows, and log
+//! lines. Bound: a [`LogLimit`] for each log line. Thread: the sender's.
 
-use super::spool_job::Done;
-use super::spool_thread::Sizes;
+use super::spool_job::{Done, Sizes};
 use crate::base::account::{Account, DropReason};
 use crate::base::conditions::Condition;
 use crate::base::log::LogLimit;
@@ -16,31 +15,31 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 static FAILED: LogLimit = LogLimit::once_a_minute();
-static TROUBLE: LogLimit = LogLimit::once_a_minute();
+static CONDITION: LogLimit = LogLimit::once_a_minute();
 static FILE_REMOVED: LogLimit = LogLimit::once_a_minute();
 static FOLDER_REMOVED: LogLimit = LogLimit::once_a_minute();
 static FULL: LogLimit = LogLimit::new();
 static EXPIRED: LogLimit = LogLimit::new();
 static DAMAGED: LogLimit = LogLimit::new();
 
-/// Says what becomes of a spool.
+/// The report on one spool.
 #[derive(Debug)]
 pub struct Report {
     path: PathBuf,
     size_bytes_max: u64,
     account: Arc<Account>,
-    /// Whether the last write, or the opening, has failed.
+    /// Whether the last write or the last opening has failed.
     has_failed: bool,
 }
 
 impl Report {
-    /// On the spool that `options` are for; nothing has happened yet.
+    /// A report on the spool with these options.
     pub fn new(options: &Options, account: Arc<Account>) -> Self {
         let (path, size_bytes_max) = (options.path.clone(), options.size_bytes_max);
         Self { path, size_bytes_max, account, has_failed: false }
     }
 
-    /// The spool is open.
+    /// Reports that the spool was opened.
     pub fn opened(&mut self, sizes: &Sizes, found: &Found) {
         let path = self.path.display();
         info!(
@@ -48,11 +47,14 @@ impl Report {
             found.bytes, found.file_count
         );
         if let Some(mode) = found.tightened_from {
-            warn!("The spool {path} was open to others (mode {mode:o}) and is not any more");
+            warn!(
+                "Other users could use the spool {path} (mode {mode:o}). xrayd has taken these \
+                 permissions away"
+            );
         }
         if found.refused_count > 0 {
             warn!(
-                "{} names in the spool {path} are links or no files, and are left alone",
+                "{} names in the spool {path} are links or not regular files, and are ignored",
                 found.refused_count
             );
         }
@@ -61,27 +63,27 @@ impl Report {
         self.account.conditions.end(Condition::SpoolFailing);
     }
 
-    /// It cannot be opened or written to, and is tried again after `pause`.
+    /// Reports that the spool cannot be opened or written to, and is tried again after `pause`.
     pub fn failed(&mut self, error: &SpoolError, pause: Duration) {
         self.has_failed = true;
         self.account.conditions.begin(Condition::SpoolFailing, error.to_string());
         self.account.spool.errors.add(1);
         FAILED.log(|more| {
             error!(
-                "The spool {} cannot be used: {error}. Segments are kept in memory alone; it is \
-                 tried again in {} s{more}",
+                "The spool {} cannot be used: {error}. Segments are kept only in memory. The next \
+                 attempt is in {} s{more}",
                 self.path.display(),
                 pause.as_secs()
             );
         });
     }
 
-    /// A job of its thread has panicked, and the spool is opened again after `pause`.
+    /// Reports that a job has panicked, and that the spool is opened again after `pause`.
     pub fn panicked(&mut self, message: &str, pause: Duration) {
         self.failed(&SpoolError::Panic(message.to_owned()), pause);
     }
 
-    /// It takes what is written: a failure that went with a line ends with one.
+    /// Reports that the spool can be written to. Logs this only after a failure.
     pub fn works(&mut self) {
         if std::mem::take(&mut self.has_failed) {
             self.account.conditions.end(Condition::SpoolFailing);
@@ -89,22 +91,22 @@ impl Report {
         }
     }
 
-    /// A turn is over. What it has written and read is for who has the batches to count.
+    /// Reports a job that is done. The caller counts the batches that were written and read.
     pub fn done(&self, done: &Done) {
         self.note_size(&done.sizes);
         self.lost(done);
     }
 
-    /// What a turn has found to be lost, also one that did not come to its end.
+    /// Reports the losses that a job has found, even if the job has panicked.
     pub fn lost(&self, done: &Done) {
-        self.note_fullness(done.displaced_count);
-        self.given_up(DropReason::SpoolFull, done.displaced_count);
-        self.given_up(DropReason::SpoolAge, done.expired_count);
+        self.note_fullness(done.evicted_count);
+        self.dropped(DropReason::SpoolFull, done.evicted_count);
+        self.dropped(DropReason::SpoolAge, done.expired_count);
         self.damaged(done);
         self.removed(done.removal);
         if let Some(error) = done.condition.as_ref().filter(|_| done.failure.is_none()) {
             self.account.spool.errors.add(1);
-            TROUBLE.log(|more| warn!("The spool {}: {error}{more}", self.path.display()));
+            CONDITION.log(|more| warn!("The spool {}: {error}{more}", self.path.display()));
         }
     }
 
@@ -115,18 +117,18 @@ impl Report {
         counts.set_oldest(sizes.oldest_made_at);
     }
 
-    fn note_fullness(&self, displaced_count: u64) {
-        let (status, size_bytes_max) = (&self.account.conditions, self.size_bytes_max);
-        if displaced_count > 0 {
-            let reason = "the spool is full (Spool.MaxSizeMB) and its oldest segments are lost";
-            status.begin(Condition::SpoolFull, reason);
+    fn note_fullness(&self, evicted_count: u64) {
+        let (conditions, size_bytes_max) = (&self.account.conditions, self.size_bytes_max);
+        if evicted_count > 0 {
+            let reason = "the spool is full (Spool.MaxSizeMB), so its oldest segments are dropped";
+            conditions.begin(Condition::SpoolFull, reason);
         } else if self.account.spool.size_bytes.load(Ordering::Relaxed) < size_bytes_max / 8 * 7 {
-            status.end(Condition::SpoolFull);
+            conditions.end(Condition::SpoolFull);
         }
     }
 
-    /// Segments that leave the spool and are not sent.
-    fn given_up(&self, reason: DropReason, count: u64) {
+    /// Counts and logs segments that leave the spool unsent.
+    fn dropped(&self, reason: DropReason, count: u64) {
         self.account.replayed.add(count);
         self.account.dropped(reason).add(count);
         let path = self.path.display();
@@ -134,13 +136,13 @@ impl Report {
             (_, 0) => {}
             (DropReason::SpoolFull, _) => FULL.log(|more| {
                 warn!(
-                    "Spilling over {count} segments: the spool {path} is full (Spool.MaxSizeMB) \
-                     and its oldest give way{more}"
+                    "Spilling over {count} segments: the spool {path} is full (Spool.MaxSizeMB), \
+                     so its oldest segments are dropped{more}"
                 );
             }),
             _ => EXPIRED.log(|more| {
                 warn!(
-                    "{count} segments are given up: they were in the spool {path} for longer than \
+                    "{count} segments are dropped: they were in the spool {path} for longer than \
                      Spool.MaxAgeHours{more}"
                 );
             }),
@@ -155,8 +157,8 @@ impl Report {
         if done.damaged_record_count > 0 {
             DAMAGED.log(|more| {
                 error!(
-                    "{} bytes of the spool {} are damaged and skipped, and with them {} segments \
-                     that are known of. The last of it: {}{more}",
+                    "{} bytes of the spool {} are damaged and are skipped. At least {} segments are \
+                     lost with them. The last damage: {}{more}",
                     done.damaged_bytes,
                     self.path.display(),
                     done.damaged_segment_count,
@@ -172,14 +174,14 @@ impl Report {
             None => {}
             Some(Removal::File) => FILE_REMOVED.log(|more| {
                 error!(
-                    "A file of the spool {path} was removed while it was written to: what is in \
-                     it is lost unless it is sent before the daemon ends{more}"
+                    "Another program has removed a file of the spool {path}. Its segments are lost \
+                     unless they are sent before the daemon ends{more}"
                 );
             }),
             Some(Removal::Folder) => FOLDER_REMOVED.log(|more| {
                 error!(
-                    "The spool {path} was removed under the daemon and is made anew: what was in \
-                     it is lost, but for a file that is open still{more}"
+                    "Another program has removed the spool {path}. Its segments are lost, except \
+                     those in a file that is open. The folder is created again{more}"
                 );
             }),
         }

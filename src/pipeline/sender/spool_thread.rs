@@ -1,118 +1,86 @@
-//! The thread of the spool: the one that waits for its disk.
+//! The thread of the spool, which waits for the disk.
 //!
-//! In: jobs, one at a time, to open the spool or to do a turn of work. Out: what became of each. It
-//! is made at the start, so that no limit on threads is met when memory is short. The spool is its
-//! own: a job that panics ends with an [`Outcome`] as any other does, and the spool that it was
-//! done on is dropped and has to be opened again. It ends when the other side is gone, after the
-//! job at hand.
+//! In: jobs, one at a time. Out: a [`JobResult`] for each job. Bound: one job. Thread: `spool`.
+//!
+//! The thread is created at the start of the daemon, so that a limit on threads cannot stop it when
+//! memory is short. The spool belongs to the thread. If a job panics, its result says so; the spool
+//! is then dropped and has to be opened again. The thread ends after its current job when the
+//! [`SpoolThread`] is dropped.
 
-use super::spool_job::{Done, Work, Writes, turn};
+use super::spool_job::{Done, Job, JobResult, Sizes};
+use super::spool_work::work;
 use crate::base::account::Account;
 use crate::base::clock::Clock;
 use crate::base::memory::Pool;
 use crate::base::panics;
-use crate::pipeline::spool::{Found, Options, Spool, SpoolError};
+use crate::pipeline::spool::{Disk, Found, Options, Spool, SpoolError, SystemDisk};
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// What the thread is to do.
-#[derive(Debug)]
-pub enum Job {
-    /// Open the spool.
-    Open,
-    /// Do a turn of work on it. The thread has given up its share of the writes when it tells of
-    /// it.
-    Turn(Arc<Writes>, Work),
-}
-
-/// What became of a job.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The spool was opened, or was not.
-    Opened(Result<(Found, Sizes), SpoolError>),
-    /// A turn is over.
-    Done(Box<Done>),
-    /// A job has panicked, after having done this much. The spool is not open any more.
-    Panicked {
-        /// Where, for the log.
-        reason: String,
-        /// Of what it had read nothing is there any more.
-        done: Box<Done>,
-    },
-}
-
-/// How large the spool is.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Sizes {
-    /// Bytes of its files.
-    pub bytes: u64,
-    /// Segments in it that are not settled, as far as they are known.
-    pub segment_count: u64,
-    /// When the first of them was made, in seconds since boot.
-    pub oldest_made_at: Option<i64>,
-}
-
-impl Sizes {
-    fn of(spool: &mut Spool, clock: &Clock) -> Self {
-        let now = clock.now();
-        let oldest_age = spool.oldest_age(now);
-        Self {
-            bytes: spool.size_bytes(),
-            segment_count: spool.segment_count(),
-            oldest_made_at: oldest_age.map(|age| now.before(age).uptime_seconds),
-        }
-    }
-}
-
-/// The other side of the thread.
+/// The sender's side of the thread.
 #[derive(Debug)]
 pub struct SpoolThread {
     options: Options,
     jobs: mpsc::Sender<Job>,
-    outcomes: UnboundedReceiver<Outcome>,
+    results: UnboundedReceiver<JobResult>,
 }
 
 impl SpoolThread {
-    /// Makes the thread for a spool that is not open yet. It reads into chunks of `pool`, and asks
-    /// the clock of `account`.
+    /// Creates the thread for a spool on the machine's file system. The spool is not open yet. The
+    /// thread reads records into chunks of `pool`, and uses the clock of `account`.
     ///
     /// # Errors
     ///
-    /// When the system refuses a thread.
+    /// Fails if the system cannot create a thread.
     pub fn start(options: Options, pool: Arc<Pool>, account: Arc<Account>) -> io::Result<Self> {
-        let (jobs, job_receiver) = mpsc::channel();
-        let (outcome_sender, outcomes) = unbounded_channel();
-        let worker = Worker { options: options.clone(), pool, account, spool: None };
-        let run = move || worker.run(&job_receiver, &outcome_sender);
-        thread::Builder::new().name("spool".into()).spawn(run)?;
-        Ok(Self { options, jobs, outcomes })
+        Self::start_on(Arc::new(SystemDisk), options, pool, account)
     }
 
-    /// What the spool is opened with.
+    /// Creates the thread for a spool on this disk; see [`start`](Self::start).
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system cannot create a thread.
+    pub fn start_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        pool: Arc<Pool>,
+        account: Arc<Account>,
+    ) -> io::Result<Self> {
+        let (jobs, job_receiver) = mpsc::channel();
+        let (result_sender, results) = unbounded_channel();
+        let worker = Worker { disk, options: options.clone(), pool, account, spool: None };
+        let run = move || worker.run(&job_receiver, &result_sender);
+        thread::Builder::new().name("spool".into()).spawn(run)?;
+        Ok(Self { options, jobs, results })
+    }
+
+    /// The options that the spool is opened with.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Gives the thread a job; [`outcome`](Self::outcome) then tells of it.
+    /// Gives the thread a job. [`result`](Self::result) then waits for its result.
     pub fn give(&self, job: Job) {
-        // Where the thread is gone there is no outcome to come, which is told as a panic.
+        // An error is ignored: if the thread has ended, `result` returns a panic.
         let _ = self.jobs.send(job);
     }
 
-    /// Waits for what becomes of the job at hand. Nothing is lost when the wait is given up.
-    pub async fn outcome(&mut self) -> Outcome {
-        let gone = || Outcome::Panicked {
+    /// Waits for the result of the current job. Cancelling the wait loses nothing.
+    pub async fn result(&mut self) -> JobResult {
+        let ended = || JobResult::Panicked {
             reason: "its thread has ended".to_owned(),
             done: Box::default(),
         };
-        self.outcomes.recv().await.unwrap_or_else(gone)
+        self.results.recv().await.unwrap_or_else(ended)
     }
 }
 
-/// The thread's own side.
+/// What runs on the thread.
 struct Worker {
+    disk: Arc<dyn Disk>,
     options: Options,
     pool: Arc<Pool>,
     account: Arc<Account>,
@@ -120,57 +88,68 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, jobs: &mpsc::Receiver<Job>, outcomes: &UnboundedSender<Outcome>) {
+    fn run(mut self, jobs: &mpsc::Receiver<Job>, results: &UnboundedSender<JobResult>) {
         for job in jobs {
-            let outcome = self.outcome(job);
-            if outcomes.send(outcome).is_err() {
+            let result = self.result(job);
+            if results.send(result).is_err() {
                 return;
             }
         }
     }
 
-    fn outcome(&mut self, job: Job) -> Outcome {
-        // Beside what may unwind: what was lost by then has to be counted.
+    fn result(&mut self, job: Job) -> JobResult {
+        // Lives outside of `catch`: what the job has lost before a panic has to be counted.
         let mut done = Box::<Done>::default();
         match panics::catch(|| self.perform(job, &mut done)) {
-            Ok(Some(opened)) => Outcome::Opened(opened),
-            Ok(None) => Outcome::Done(done),
+            Ok(Some(opened)) => JobResult::Opened(opened),
+            Ok(None) => JobResult::Done(done),
             Err(panicked) => {
                 self.drop_spool(&mut done);
-                Outcome::Panicked { reason: panicked.to_string(), done }
+                JobResult::Panicked { reason: panicked.to_string(), done }
             }
         }
     }
 
-    /// Does a job; returns what came of it if that was to open the spool.
+    /// Does a job. Returns whether the spool could be opened if this was the job.
     fn perform(&mut self, job: Job, done: &mut Done) -> Option<Result<(Found, Sizes), SpoolError>> {
         let clock = &self.account.clock;
         panics::inject("spool_job");
         match job {
             Job::Open => {
-                let opened = Spool::open(self.options.clone(), clock.now());
+                let options = self.options.clone();
+                let opened = Spool::open_on(Arc::clone(&self.disk), options, clock.now());
                 Some(opened.map(|(mut spool, found)| {
-                    let sizes = Sizes::of(&mut spool, clock);
+                    let sizes = sizes(&mut spool, clock);
                     self.spool = Some(Box::new(spool));
                     (found, sizes)
                 }))
             }
-            Job::Turn(writes, work) => {
+            Job::Work(writes, todo) => {
                 if let Some(spool) = &mut self.spool {
-                    turn(spool, &writes, work, &self.pool, clock, done);
-                    done.sizes = Sizes::of(spool, clock);
+                    work(spool, &writes, todo, &self.pool, clock, done);
+                    done.sizes = sizes(spool, clock);
                 }
                 None
             }
         }
     }
 
-    /// Closes the spool that a job has panicked on, with what it has written brought to disk.
+    /// Syncs and closes the spool after a panic.
     fn drop_spool(&mut self, done: &mut Done) {
         let Some(mut spool) = self.spool.take() else { return };
         done.note_evicted(spool.evicted());
         done.read.clear();
-        // It may panic again, and it is dropped for that.
+        // A second panic is ignored: the spool is dropped in any case.
         let _ = panics::catch(move || spool.sync());
+    }
+}
+
+fn sizes(spool: &mut Spool, clock: &Clock) -> Sizes {
+    let now = clock.now();
+    let oldest_age = spool.oldest_age(now);
+    Sizes {
+        bytes: spool.size_bytes(),
+        segment_count: spool.segment_count(),
+        oldest_made_at: oldest_age.map(|age| now.before(age).uptime_seconds),
     }
 }

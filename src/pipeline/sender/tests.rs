@@ -1,8 +1,9 @@
-//! The account against what the sender really holds.
+//! The account compared with what the sender holds, eviction, and the end of the sender.
 
 use super::*;
 use crate::aws::Service;
 use crate::base::clock::Moment;
+use crate::base::conditions::Condition;
 use crate::base::host::Host;
 use crate::pipeline::limits::Wanted;
 use crate::pipeline::ring::Producer;
@@ -11,7 +12,7 @@ use crate::pipeline::spool;
 use std::task::{Context, Waker};
 use tokio::sync::oneshot;
 
-/// An sender that does not know where to send to, so that it holds whatever it is given.
+/// A sender without a route, which holds all segments that it gets.
 fn sender() -> (Sender, Producer, Arc<Account>) {
     sender_with(oneshot::channel().1)
 }
@@ -38,7 +39,7 @@ fn sender_with_spool(
     (sender, producer, account)
 }
 
-/// Opens a spool whose sender was dropped: its thread ends when it has noticed that.
+/// Opens a spool whose sender was dropped. Waits until the thread of the sender's spool has ended.
 async fn reopened(options: &spool::Options, now: Moment) -> (spool::Spool, spool::Found) {
     loop {
         match spool::Spool::open(options.clone(), now) {
@@ -60,9 +61,9 @@ fn receive(producer: &mut Producer, account: &Account, count: usize) {
     drain.commit();
 }
 
-/// Whether a receiver has woken the sender since this was last asked.
+/// Returns whether a receiver has woken the sender since the last call.
 fn is_woken(sender: &mut Sender) -> bool {
-    let woken = std::pin::pin!(sender.rings.woken(sender.linger.wake_count()));
+    let woken = std::pin::pin!(sender.filler.rings.woken(sender.filler.linger.wake_count()));
     woken.poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
@@ -84,7 +85,7 @@ async fn whatever_is_held_is_counted_wherever_it_is() {
 async fn a_chunk_that_vanishes_is_noticed() {
     let (mut sender, mut producer, account) = sender();
     receive(&mut producer, &account, 60);
-    drop(sender.rings.pop());
+    drop(sender.filler.rings.pop());
     assert_eq!(account.imbalance(sender.held().segment_count), 60);
     receive(&mut producer, &account, 120);
     assert_eq!(sender.take(Instant::now()), Progress::Idle);
@@ -95,7 +96,7 @@ async fn a_chunk_that_vanishes_is_noticed() {
 #[tokio::test]
 async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are_empty() {
     let (mut sender, mut producer, account) = sender();
-    // Until receivers get no memory any more; the batches of it are not in flight.
+    // Fills memory until receivers get no more of it. No batch is in a call.
     let document = vec![b'"'; 60_000];
     let datagram = [b"{\"format\":\"json\",\"version\":1}\n".as_slice(), &document].concat();
     let mut parser = Parser::default();
@@ -109,15 +110,15 @@ async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are
         dropped_count
     };
     while receive_one(&mut producer) == 0 {
-        while sender.pool.available() >= sender.parcel_room_count {
-            let Some(parcel) = sender.rings.pop() else { break };
-            sender.pack(&parcel, Instant::now());
+        while sender.filler.has_room() {
+            let Some(parcel) = sender.filler.rings.pop() else { break };
+            sender.filler.pack(&parcel, Instant::now());
             drop(parcel);
-            sender.batcher.finish_all(Instant::now());
+            sender.filler.batcher.finish_all(Instant::now());
             sender.pass_on();
         }
     }
-    while let Some(parcel) = sender.rings.pop() {
+    while let Some(parcel) = sender.filler.rings.pop() {
         account.dropped(DropReason::Memory).add(parcel.segment_count() as u64);
     }
     while let Some(chunk) = sender.pool.take_for_receive() {
@@ -126,8 +127,8 @@ async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are
     while is_woken(&mut sender) {}
     assert_eq!(receive_one(&mut producer), 1, "nothing to push into");
     assert!(is_woken(&mut sender));
-    assert!(sender.is_room_short());
-    sender.spill();
+    assert!(evict::is_room_short(None, &sender.pool));
+    sender.make_room();
     assert_eq!(receive_one(&mut producer), 0);
     assert_eq!(account.imbalance(sender.held().segment_count), 0);
 }
@@ -141,20 +142,20 @@ async fn what_receivers_displace_in_their_rings_is_told_until_half_of_the_memory
     let mut drain = producer.begin(Instant::now());
     let is_told = || account.conditions.has(Condition::MemoryFull);
     while account.dropped(DropReason::Memory).get() == 0 {
-        sender.note_losses();
+        sender.losses.look(&account, &sender.pool);
         assert!(!is_told());
         let segment = parser.parse(&datagram).unwrap();
         account.dropped(DropReason::Memory).add(drain.push(&segment).dropped_count);
     }
     drain.commit();
-    sender.note_losses();
+    sender.losses.look(&account, &sender.pool);
     assert!(is_told());
     while sender.pool.is_half_used() {
-        sender.note_losses();
+        sender.losses.look(&account, &sender.pool);
         assert!(is_told());
-        sender.rings.pop();
+        sender.filler.rings.pop();
     }
-    sender.note_losses();
+    sender.losses.look(&account, &sender.pool);
     assert!(!is_told());
 }
 
@@ -218,7 +219,7 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
     let mut now = Instant::now();
     spooler.start_due(now);
     spooler.event().await;
-    // A file has taken the folder's place.
+    // Puts a file in the place of the folder.
     std::fs::remove_dir_all(&path).unwrap();
     std::fs::write(&path, "").unwrap();
     spooler.write(attempt);
@@ -277,7 +278,7 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
     spooler.event().await;
     let (file, aside) = (folder.path().join("0000000001.spool"), folder.path().join("aside"));
     std::fs::rename(&file, &aside).unwrap();
-    // Root can read any file, but a link is never followed.
+    // Even root cannot read the file: a link is never followed.
     std::os::unix::fs::symlink("aside", &file).unwrap();
     spooler.ask(1);
     spooler.start_due(now);

@@ -1,33 +1,36 @@
-//! Memory that a flood has taken goes back to the system when nobody needs it any more.
+//! Returns free memory to the system after a burst of segments.
 //!
-//! In: how many chunks are free, looked at once a turn. Out: those that were free all through a
-//! period are given back, but for [`KEPT_COUNT`], so that a load that comes and goes finds its
-//! memory warm. Idle, the sender thread is woken for it at most twice. Pure code but for the pool.
+//! In: how many chunks are free, in each round of the sender. Out: chunks that were free during a
+//! whole [`PERIOD`] are returned to the system. [`KEPT_COUNT`] chunks are kept, so that small bursts
+//! allocate nothing. Bound: an idle sender is woken twice at most for this. Thread: the sender's.
 
 use crate::base::memory::Pool;
 use std::time::{Duration, Instant};
 
-/// Chunks that are never given back: 1 MB.
+/// How many free chunks are kept: 1 MiB.
 const KEPT_COUNT: usize = 64;
 
-/// What was not needed for this long is given back.
+/// Chunks that were free for this time are returned.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// What was free at all times of the current period.
+/// The chunks that were free during the whole current period.
 #[derive(Debug)]
 pub struct Trim {
+    /// The end of the current period.
     ends_at: Instant,
+    /// How many chunks were free at all times of the period.
     unused_count: usize,
+    /// How many chunks were free at the last look.
     free_count: usize,
 }
 
 impl Trim {
-    /// A first period, in which nothing was free.
+    /// Begins a first period, in which no chunk is free.
     pub fn new(now: Instant) -> Self {
         Self { ends_at: now + PERIOD, unused_count: 0, free_count: 0 }
     }
 
-    /// Looks at the pool, and gives back at the end of a period what was unused in it.
+    /// Looks at the pool. At the end of a period, returns the chunks that were free in it.
     pub fn look(&mut self, pool: &Pool, now: Instant) {
         self.free_count = pool.free_count();
         self.unused_count = self.unused_count.min(self.free_count);
@@ -39,7 +42,7 @@ impl Trim {
         *self = Self { ends_at: now + PERIOD, unused_count: free_count, free_count };
     }
 
-    /// When to look again; `None` while there is nothing to give back.
+    /// Returns when to look again; `None` while there is nothing to return.
     pub fn next_due(&self) -> Option<Instant> {
         (self.free_count > KEPT_COUNT).then_some(self.ends_at)
     }
@@ -60,7 +63,7 @@ mod tests {
         taken.truncate(200);
         trim.look(&pool, start + PERIOD / 2);
         assert_eq!((pool.free_count(), trim.next_due()), (300, Some(start + PERIOD)));
-        // All were in use within the first period.
+        // All chunks were in use within the first period.
         trim.look(&pool, start + PERIOD);
         assert_eq!(pool.free_count(), 300);
         taken.extend((0..100).map(|_| pool.take_for_batch()));

@@ -1,35 +1,38 @@
 //! The data file that records are appended to.
 //!
-//! A record is written in one call, with the pieces of its payload where they lie. When that fails
-//! the file is cut back to its last whole record. All dates in it are by the same clock. Bound: the
-//! caller seals the file when it has grown to its bound.
+//! In: records, with their payload in pieces. Out: their bytes at the end of the file. Bound: the
+//! caller seals the file when it has reached its largest size. Thread: the spool's, which may wait
+//! for the disk.
+//!
+//! A record is written in one call, without copying its payload. If that fails, the file is cut
+//! back to the end of its last whole record. All dates in the file are by the same clock.
 
 use super::age::Dates;
-use super::disk::sync_file;
-use super::file::{Count, DataFile};
-use super::folder::{Folder, Kind, is_removed};
+use super::disk::DiskFile;
+use super::file::DataFile;
+use super::folder::Folder;
+use super::names::Kind;
+use super::parts::Count;
 use super::record::{FILE_MAGIC, HEADER_BYTES, Header};
-use rustix::io::{pwritev, retry_on_intr};
-use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
 
-/// A file that grows.
+/// The active file.
 #[derive(Debug)]
 pub struct ActiveFile {
     sequence: u64,
-    pub(super) handle: File,
-    /// Up to the end of the last whole record; nothing while there is none.
+    pub(super) handle: Box<dyn DiskFile>,
+    /// The end of the last whole record; 0 while there is none.
     length_bytes: u64,
     count: Count,
-    /// The earliest date of a record.
+    /// The earliest date of a record, in seconds since 1970.
     oldest_created_at: Option<u64>,
     dates: Dates,
+    /// The bytes from the start of the file that are on stable storage.
     synced_bytes: u64,
 }
 
 impl ActiveFile {
-    /// Makes a new file for records with dates by this clock.
+    /// Creates a file for records with such dates.
     pub fn begin(folder: &mut Folder, sequence: u64, dates: Dates) -> io::Result<Self> {
         let handle = folder.create(sequence, Kind::Data)?;
         let (length_bytes, synced_bytes) = (0, 0);
@@ -37,22 +40,22 @@ impl ActiveFile {
         Ok(Self { sequence, handle, length_bytes, count, oldest_created_at, dates, synced_bytes })
     }
 
-    /// Writes a record at the end. After an error [`cut_back`](Self::cut_back) has to follow.
+    /// Appends a record. After an error the caller calls [`cut_back`](Self::cut_back).
     pub fn append(&mut self, header: &Header, payload: &[&[u8]]) -> io::Result<()> {
         let file_magic: &[u8] = if self.length_bytes == 0 { &FILE_MAGIC } else { &[] };
         let header_bytes = header.encode();
         let mut pieces = vec![IoSlice::new(file_magic), IoSlice::new(&header_bytes)];
         pieces.extend(payload.iter().map(|piece| IoSlice::new(piece)));
-        write_all(&self.handle, &mut pieces, self.length_bytes)?;
+        self.handle.write_at(&mut pieces, self.length_bytes)?;
         self.appended(header, file_magic.len());
         Ok(())
     }
 
-    /// Writes the record at `offset` of another file at the end, piece by piece. After an error the
-    /// file has to go.
+    /// Appends the record at `offset` of another file, piece by piece. After an error the caller
+    /// removes this file.
     pub fn append_from(
         &mut self,
-        file: &File,
+        file: &dyn DiskFile,
         offset: u64,
         header: &Header,
         window: &mut [u8],
@@ -60,17 +63,15 @@ impl ActiveFile {
         let file_magic: &[u8] = if self.length_bytes == 0 { &FILE_MAGIC } else { &[] };
         let header_bytes = header.encode();
         let mut front = [IoSlice::new(file_magic), IoSlice::new(&header_bytes)];
-        // An empty piece in front is none.
-        let front = if file_magic.is_empty() { &mut front[1..] } else { &mut front[..] };
-        write_all(&self.handle, front, self.length_bytes)?;
+        self.handle.write_at(&mut front, self.length_bytes)?;
         let mut from = offset + HEADER_BYTES as u64;
         let mut to = self.length_bytes + (file_magic.len() + HEADER_BYTES) as u64;
         let mut rest_bytes = header.payload_length as usize;
         while rest_bytes > 0 {
             let length_bytes = rest_bytes.min(window.len());
             let piece = &mut window[..length_bytes];
-            file.read_exact_at(piece, from)?;
-            write_all(&self.handle, &mut [IoSlice::new(piece)], to)?;
+            file.read_at(piece, from)?;
+            self.handle.write_at(&mut [IoSlice::new(piece)], to)?;
             (from, to) = (from + length_bytes as u64, to + length_bytes as u64);
             rest_bytes -= length_bytes;
         }
@@ -85,18 +86,18 @@ impl ActiveFile {
         *oldest = header.created_at.min(*oldest);
     }
 
-    /// Tries whether so many bytes would find room after what is there;
-    /// [`cut_back`](Self::cut_back) has to follow.
+    /// Tries to write `length_bytes` of zeros at the end. The caller then calls
+    /// [`cut_back`](Self::cut_back).
     pub fn probe(&self, length_bytes: usize) -> io::Result<()> {
-        write_all(&self.handle, &mut [IoSlice::new(&vec![0; length_bytes])], self.length_bytes)
+        self.handle.write_at(&mut [IoSlice::new(&vec![0; length_bytes])], self.length_bytes)
     }
 
-    /// Cuts off what a failed write, or a probe, has left.
+    /// Cuts off the bytes behind the last whole record, which a failed write or a probe has left.
     pub fn cut_back(&self) -> io::Result<()> {
-        self.handle.set_len(self.length_bytes)
+        self.handle.set_length(self.length_bytes)
     }
 
-    /// Ends the growth of the file; `None` if there is no record in it.
+    /// Makes the file one that is only read; `None` if there is no record in it.
     pub fn seal(self) -> Option<DataFile> {
         let is_empty = self.length_bytes == 0;
         let bytes = (self.length_bytes, self.synced_bytes);
@@ -104,43 +105,44 @@ impl ActiveFile {
         (!is_empty).then(sealed)
     }
 
-    /// Whether something in it was not brought to disk.
+    /// Returns whether some bytes are not on stable storage.
     pub fn is_unsynced(&self) -> bool {
         self.synced_bytes < self.length_bytes
     }
 
-    /// Brings what was appended to disk. [`confirm`](Self::confirm) has to follow, or the file is
-    /// sealed.
+    /// Writes the file to stable storage. After a success the caller calls
+    /// [`confirm`](Self::confirm), after a failure it seals the file.
     pub fn sync(&self) -> io::Result<()> {
-        if self.is_unsynced() { sync_file(&self.handle) } else { Ok(()) }
+        if self.is_unsynced() { self.handle.sync() } else { Ok(()) }
     }
 
-    /// All of it is on the disk, and its name.
+    /// Notes that the file and its name are on stable storage.
     pub fn confirm(&mut self) {
         self.synced_bytes = self.length_bytes;
     }
 
-    /// By what clock the dates in it are.
+    /// The clock that the dates in the file are by.
     pub fn dates(&self) -> Dates {
         self.dates
     }
 
-    /// Whether it was removed by another program: then what is in it does not outlive the daemon.
+    /// Returns whether another program has removed the file. Its records are then lost when the
+    /// daemon ends.
     pub fn is_removed(&self) -> bool {
-        is_removed(&self.handle)
+        self.handle.is_removed()
     }
 
-    /// The number in its name.
+    /// The number in the name of the file.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Bytes on disk.
+    /// The size of the file in bytes.
     pub fn length_bytes(&self) -> u64 {
         self.length_bytes
     }
 
-    /// Segments in it.
+    /// How many segments are in the file.
     pub fn segment_count(&self) -> u64 {
         self.count.segment_count
     }
@@ -149,18 +151,4 @@ impl ActiveFile {
     pub fn oldest_created_at(&self) -> Option<u64> {
         self.oldest_created_at
     }
-}
-
-/// Writes all of `pieces`, which do not begin with two empty ones.
-fn write_all(file: &File, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-    while !pieces.is_empty() {
-        // Of more pieces than one call may take, rustix passes on as many as it may.
-        let count = retry_on_intr(|| pwritev(file, pieces, offset))?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        IoSlice::advance_slices(&mut pieces, count);
-        offset += count as u64;
-    }
-    Ok(())
 }

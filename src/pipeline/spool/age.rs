@@ -1,31 +1,34 @@
-//! How old a record is, whatever the clocks of this run and of earlier ones have shown.
+//! The age of a record, even if the clock of the host was set or was wrong.
 //!
-//! In: the date in a record's header, and the time now. Out: an age, and whether to act on it. A
-//! date that this run has written is held against the clock that it was written by, which does not
-//! jump. One of an earlier run is believed as far as it can be right; nothing expires by it before
-//! an answer of the service vouches for the date now. A clock that was wrong by less makes such a
-//! record as much older or younger.
+//! In: the date in the header of a record, and the time now. Out: the age of the record, and
+//! whether it has expired. Thread: any.
+//!
+//! A date of this run is compared with the clock that it was written by, which does not jump. A
+//! date of an earlier run is used if it is possible. A record of an earlier run expires only after
+//! an answer of the service has confirmed the date of today. If the clock of the earlier run was
+//! wrong, such a record is older or younger by the same time.
 
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// No record was written before 2025: xrayd had no spool. A clock without a battery begins earlier.
+/// The start of 2025 in seconds since 1970. No version of xrayd before that had a spool, so an
+/// earlier date comes from a host without a battery for its clock.
 const CREATED_AT_MIN: u64 = 1_735_689_600;
 
-/// By what clock the dates in a file were written.
+/// The clock that the dates in a file are by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dates {
-    /// By this run's, with what it added to the seconds since boot.
+    /// The clock of this run. A date is the seconds since boot plus `offset_seconds`.
     Own { offset_seconds: i64 },
-    /// By an earlier run's. The file was found so many seconds after boot.
+    /// The clock of an earlier run. This run found the file `uptime_seconds` after boot.
     Found { uptime_seconds: i64 },
 }
 
 impl Dates {
-    /// How old a record is with this date.
+    /// Returns the age of a record with this date.
     ///
-    /// A date of an earlier run that is yet to come, or that no run can have written, says nothing:
-    /// the record counts as made when its file was found.
+    /// If the date of an earlier run is in the future or before 2025, the age is the time since the
+    /// file was found.
     pub fn age(self, created_at: u64, now: Moment) -> Duration {
         match self {
             Self::Own { offset_seconds } => {
@@ -42,7 +45,7 @@ impl Dates {
         }
     }
 
-    /// Whether a record with this date has to be given up.
+    /// Returns whether a record with this date is older than `age_max`.
     pub fn has_expired(self, created_at: u64, now: Moment, age_max: Duration) -> bool {
         let is_certain = now.is_confirmed || matches!(self, Self::Own { .. });
         is_certain && self.age(created_at, now) > age_max
@@ -63,7 +66,7 @@ mod tests {
 
     #[test]
     fn what_this_run_wrote_ages_by_its_own_clock_whatever_the_date_has_become() {
-        // The host has no battery: its clock begins in 1970.
+        // The host has no battery, so its clock begins in 1970.
         let written = moment(100, 5, false);
         let dates = Dates::Own { offset_seconds: written.offset_seconds };
         for now in [moment(160, 65, false), moment(160, NOW, true), moment(160, 0, true)] {

@@ -1,100 +1,94 @@
-//! What can go wrong with a spool, and what the operator can do about it.
+//! The errors of a spool. Each text says what the operator can do.
+//!
+//! In: errors of the file system, and bytes that are not records. Out: [`SpoolError`] and
+//! [`Damage`]. Thread: any.
 
-use super::Evicted;
-use super::folder::{Kind, name};
+use super::names::{Kind, name};
 use std::io;
 use std::path::PathBuf;
 
-/// Why a spool could not be opened or used.
+/// The reason why a spool could not be opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// Only the last folder of the path is ever made.
+    /// The parent of the folder does not exist. Only the last folder of the path is ever created.
     #[error("{path}: the folder above it is not there; create it first")]
     ParentMissing {
-        /// The folder that was asked for.
+        /// The folder of the spool.
         path: PathBuf,
     },
-    /// Something else has the name, and a link could lead anywhere.
+    /// The path is a file or a symbolic link. A link is refused because it could lead anywhere.
     #[error("{path} is a symbolic link or no folder; name the folder itself")]
     NotAFolder {
-        /// The folder that was asked for.
+        /// The folder of the spool.
         path: PathBuf,
     },
-    /// Who owns a folder can read and change all that is in it.
+    /// The folder belongs to another user, who could read and change all files in it.
     #[error("{path} belongs to user {uid}, not to user {own_uid}; chown it or choose another")]
     ForeignFolder {
-        /// The folder that was asked for.
+        /// The folder of the spool.
         path: PathBuf,
-        /// Its owner.
+        /// The owner of the folder.
         uid: u32,
         /// The user that the daemon runs as.
         own_uid: u32,
     },
-    /// Nothing can be written there.
+    /// The file system is mounted read-only.
     #[error("{path} is on a file system mounted read-only; remount it or choose another folder")]
     ReadOnly {
-        /// The folder that was asked for.
+        /// The folder of the spool.
         path: PathBuf,
     },
-    /// Another daemon has the folder.
+    /// Another daemon has locked the folder.
     #[error("{path} is in use by another daemon; give each daemon a folder of its own")]
     Locked {
-        /// The folder that was asked for.
+        /// The folder of the spool.
         path: PathBuf,
     },
     /// The folder cannot be used for another reason.
     #[error("cannot use the folder {path}: {source}")]
     Folder {
-        /// The folder that was asked for.
+        /// The folder of the spool.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A record that no room can be made for.
+    /// A record is too large for the spool.
     #[error("a record of {record_bytes} bytes is larger than the {record_bytes_max} allowed")]
     TooLarge {
-        /// Its size.
+        /// The size of the record in bytes.
         record_bytes: u64,
-        /// The largest that fits.
+        /// The largest size that fits, in bytes.
         record_bytes_max: u64,
     },
-    /// A record could not be written, and nothing of it is kept.
+    /// A record could not be written. Nothing of the record is kept.
     #[error("cannot write to the spool: {0}; check the room and the state of its disk")]
     Write(#[source] io::Error),
-    /// What was delivered could not be noted: after a restart it will be sent again.
+    /// The spool could not note on disk that a record is settled. After a restart this record is
+    /// sent again.
     #[error("cannot note progress in the spool: {0}; check the room and the state of its disk")]
     Progress(#[source] io::Error),
-    /// A file could not be read; it is left alone until
-    /// [`Spool::try_unreadable`](super::Spool::try_unreadable).
+    /// A file could not be read. The spool does not read the file again until
+    /// [`Spool::try_unreadable`](super::Spool::try_unreadable) is called.
     #[error("cannot read its file {name}: {source}; check the state of its disk")]
     Read {
-        /// In the folder of the spool.
+        /// The name of the file in the folder of the spool.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file that is not needed any longer could not be removed.
     #[error("cannot remove a file of the spool: {0}; check the permissions of its folder")]
     Remove(#[source] io::Error),
-    /// What was written may not be on the disk. It is written again until it is.
-    #[error("cannot bring the spool to disk: {0}; check the state of its disk")]
+    /// An fsync failed, so records may not be on stable storage. The spool writes these records
+    /// again until an fsync succeeds.
+    #[error("cannot sync the spool to its disk: {0}; check the state of its disk")]
     Sync(#[source] io::Error),
-    /// A job of its thread has panicked.
+    /// A job of the spool's thread has panicked.
     #[error("its thread met {0}")]
     Panic(String),
 }
 
-/// Why a record was not appended, and what had given way for it nevertheless.
-#[derive(Debug, thiserror::Error)]
-#[error("{cause}")]
-pub struct AppendError {
-    /// What is gone, for the caller to count.
-    pub evicted: Evicted,
-    /// What went wrong.
-    pub cause: SpoolError,
-}
-
-/// Bytes that gave no record. Each is reported once in a run.
+/// Bytes of a data file that are not a record. Each damage is reported once in a run.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {cause}; {bytes} bytes skipped", name(*sequence, Kind::Data))]
 pub struct Damage {
@@ -102,29 +96,30 @@ pub struct Damage {
     pub sequence: u64,
     /// How many bytes were skipped.
     pub bytes: u64,
-    /// Segments known to be lost with them. For a file of this run that is all there were, though
-    /// some may be reported only at its end, with no bytes.
+    /// How many segments are known to be lost with these bytes. For a file of this run the number
+    /// is exact, but the loss of some segments may be reported only at the end of the file, with 0
+    /// bytes.
     pub segment_count: u64,
-    /// What was wrong.
+    /// What is wrong.
     pub cause: DamageCause,
 }
 
-/// Why some bytes of the spool gave no record.
+/// The reason why some bytes of the spool are not a record.
 #[derive(Debug, thiserror::Error)]
 pub enum DamageCause {
-    /// The file does not begin as it should; its records are read all the same.
+    /// The file does not begin with the right bytes. Its records are read all the same.
     #[error("the header of the file is damaged")]
     FileHeader,
-    /// The header of a record is damaged; reading goes on at the next one that is right.
+    /// The header of a record is damaged. Reading goes on at the next valid header.
     #[error("the header of a record is damaged")]
     RecordHeader,
-    /// The payload of a record does not match its checksum; the record is left out.
+    /// The payload of a record does not match its checksum. The record is skipped.
     #[error("the payload of a record is damaged")]
     Payload,
-    /// The file ends within a record, as it does when the machine stops while one is written.
+    /// The file ends within a record. This happens if the machine stops during a write.
     #[error("the file ends within a record")]
     Torn,
-    /// Somebody has removed the file, or cut it short.
+    /// Another program has removed the file or cut it short.
     #[error("the file, or a part of it, is gone")]
     Gone,
 }

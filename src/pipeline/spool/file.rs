@@ -1,111 +1,73 @@
-//! A data file that is not appended to any longer, and how far it has been read.
+//! A data file that is not appended to any longer, and how far reading has come in it.
 //!
-//! Reading goes from the front: the cursor passes each record once. A record is taken as a whole or
-//! in *parts*, which are some of its segments, one after the other: memory may not have room for
-//! all of them at once. A part that was taken is known by its place until it is settled, put back
-//! or set aside; those that were put back come before the cursor. Bound: 80 bytes of memory for
-//! each part that is taken, put back or set aside, 8 for each record that an earlier run settled in
-//! the file being read.
+//! In: the file, from its front to its end. Out: [`Part`]s of its records, one by one. Bound: 80
+//! bytes of memory for each part that is taken, put back or set aside, and 8 for each record that
+//! an earlier run has settled in the file that is being read. Thread: the spool's, which may wait
+//! for the disk.
 //!
-//! The file is open while something in it is not synced and while it is being read; one that
-//! was removed meanwhile stays open to its end. One that cannot be read is passed over until
-//! [`DataFile::try_again`]; what of it is gone is given up.
+//! The cursor passes each record once. Parts that were put back come before the cursor.
+//! The file is open while some of its bytes are not synced and while it is being read. If another
+//! program has removed the file, it stays open until it is read to its end. A file that cannot be
+//! read is skipped until [`DataFile::try_again`]; bytes that do not exist any more are lost.
 
 use super::age::Dates;
-use super::folder::{Folder, Kind, is_removed};
+use super::disk::DiskFile;
+use super::error::{Damage, DamageCause};
+use super::folder::Folder;
+use super::names::Kind;
+use super::parts::{Count, Part, Parts, Place, Waiting};
 use super::progress::Progress;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, Slot, look, verify_payload};
-use super::{Damage, DamageCause};
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-
-/// Records, and the segments in them.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Count {
-    pub record_count: u64,
-    pub segment_count: u64,
-}
-
-impl Count {
-    pub fn add(&mut self, segment_count: u32) {
-        self.record_count += 1;
-        self.segment_count += u64::from(segment_count);
-    }
-
-    pub(super) fn remove(&mut self, segment_count: u32) {
-        self.record_count = self.record_count.saturating_sub(1);
-        self.segment_count = self.segment_count.saturating_sub(segment_count.into());
-    }
-}
-
-/// Where a part is: the offset of its record, and the index of its first segment.
-pub type Place = (u64, u32);
-
-/// Some segments of a record, or all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    pub header: Header,
-    /// The index of the first one.
-    pub first: u32,
-    pub segment_count: u32,
-}
 
 /// What reading came upon.
 #[derive(Debug)]
 pub enum Step {
-    /// Where a part is, and what it is.
+    /// A part, and its place.
     Part(Place, Part),
+    /// Bytes that are not a record, or a file that cannot be read.
     Fault(Fault),
+    /// The end of the file.
     End,
 }
 
 /// Why there is no record.
 #[derive(Debug)]
 pub enum Fault {
-    /// What is lost; reading goes on behind it.
+    /// Some segments are lost. Reading goes on behind them.
     Damage(Damage),
-    /// Nothing is lost, and the file is left alone until [`DataFile::try_again`].
+    /// Nothing is lost. The file is not read again until [`DataFile::try_again`].
     Unreadable(io::Error),
-}
-
-/// What is neither settled nor taken in a file.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
-    /// What is known of it.
-    pub count: Count,
-    /// Bytes that are damaged or cannot be read: the segments in them are not known.
-    pub unknown_bytes: u64,
 }
 
 /// A sealed file.
 #[derive(Debug)]
 pub struct DataFile {
-    pub(super) sequence: u64,
-    pub(super) length_bytes: u64,
-    pub(super) handle: Option<File>,
-    /// Where the first record begins that was not looked at.
-    pub(super) cursor: u64,
-    /// What lies behind the cursor; not known for files of earlier runs.
-    pub(super) unread: Option<Count>,
-    pub(super) taken: BTreeMap<Place, Part>,
-    pub(super) released: BTreeMap<Place, Part>,
-    /// Not to be read in this run, and not settled either.
-    pub(super) set_aside: BTreeMap<Place, Part>,
-    pub(super) progress: Progress,
-    /// When the first record behind the cursor was made, with the cursor of that look.
+    sequence: u64,
+    length_bytes: u64,
+    pub(super) handle: Option<Box<dyn DiskFile>>,
+    /// The offset of the first record that reading has not come to.
+    cursor: u64,
+    /// The records behind the cursor; not known for files of earlier runs.
+    unread: Option<Count>,
+    /// The parts before the cursor that are not settled.
+    pub(super) parts: Parts,
+    progress: Progress,
+    /// The date of the first unsettled record behind the cursor, with the cursor that this date is
+    /// for.
     first_unread: Option<(u64, u64)>,
     dates: Dates,
-    /// Where what was not brought to disk begins, if there is any.
-    pub(super) unsynced_from: Option<u64>,
-    /// Whether bringing it to disk has failed: what is behind `unsynced_from` may not be there.
-    pub(super) is_suspect: bool,
+    /// The offset of the first byte that is not on stable storage; `None` if all bytes are.
+    unsynced_from: Option<u64>,
+    /// Whether an fsync has failed: the bytes behind `unsynced_from` may never get to stable
+    /// storage.
+    is_suspect: bool,
     is_unreadable: bool,
 }
 
 impl DataFile {
-    /// A file that an earlier run left, found so many seconds after boot.
+    /// A file that an earlier run has left. `uptime_seconds` is when this run found it, in seconds
+    /// since boot.
     pub fn found(
         sequence: u64,
         length_bytes: u64,
@@ -118,9 +80,7 @@ impl DataFile {
             handle: None,
             cursor: 0,
             unread: None,
-            taken: BTreeMap::new(),
-            released: BTreeMap::new(),
-            set_aside: BTreeMap::new(),
+            parts: Parts::default(),
             progress: Progress::unread(progress_bytes),
             first_unread: None,
             dates: Dates::Found { uptime_seconds },
@@ -130,11 +90,11 @@ impl DataFile {
         }
     }
 
-    /// A file that this run has written, synced up to `synced_bytes`.
+    /// A file that this run has written. Its first `synced_bytes` are on stable storage.
     pub fn sealed(
         sequence: u64,
         (length_bytes, synced_bytes): (u64, u64),
-        handle: File,
+        handle: Box<dyn DiskFile>,
         count: Count,
         dates: Dates,
     ) -> Self {
@@ -147,45 +107,44 @@ impl DataFile {
         }
     }
 
-    /// By what clock the dates in it were written.
+    /// The clock that the dates in the file are by.
     pub fn dates(&self) -> Dates {
         self.dates
     }
 
-    /// Whether [`find`](Self::find) may come upon something, and is worth a try.
+    /// The size of the data file alone, in bytes.
+    pub fn length_bytes(&self) -> u64 {
+        self.length_bytes
+    }
+
+    /// The size of the data file and its progress file, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.length_bytes.saturating_add(self.progress.length_bytes())
+    }
+
+    /// Returns whether [`find`](Self::find) may come upon something.
     pub fn is_readable(&self) -> bool {
         self.is_unread() && !self.is_unreadable
     }
 
-    /// Has it read again, whatever has come of it before.
+    /// Lets the file be read again after a failure.
     pub fn try_again(&mut self) {
         self.is_unreadable = false;
     }
 
     fn is_unread(&self) -> bool {
         let is_short = self.unread.is_some_and(|count| count.segment_count > 0);
-        self.cursor < self.length_bytes || is_short || !self.released.is_empty()
+        self.cursor < self.length_bytes || is_short || self.parts.has_waiting()
     }
 
-    /// Whether nothing in it waits to be settled, so that it can go.
+    /// Returns whether all records are settled, so that the file can be removed.
     pub fn is_finished(&self) -> bool {
-        !self.is_unread() && self.taken.is_empty() && self.set_aside.is_empty()
+        !self.is_unread() && self.parts.is_unused()
     }
 
-    /// Bytes on disk, with the progress beside it.
-    pub fn size_bytes(&self) -> u64 {
-        self.length_bytes.saturating_add(self.progress.length_bytes())
-    }
-
-    /// The parts that were read and are not settled.
-    fn held(&self) -> impl Iterator<Item = (&Place, &Part)> {
-        self.taken.iter().chain(&self.released).chain(&self.set_aside)
-    }
-
-    /// Segments that are not settled, as far as they are known.
+    /// How many segments are not settled, as far as this is known.
     pub fn segment_count(&self) -> u64 {
-        let held: u64 = self.held().map(|(_, part)| u64::from(part.segment_count)).sum();
-        held + self.unread.map_or(0, |count| count.segment_count)
+        self.parts.segment_count() + self.unread.map_or(0, |count| count.segment_count)
     }
 
     /// Finds the next part that is neither settled nor taken.
@@ -196,24 +155,22 @@ impl DataFile {
     fn try_find(&mut self, folder: &Folder) -> io::Result<Step> {
         self.open(folder)?;
         loop {
-            if let Some((place, part)) = self.released.pop_first() {
+            if let Some((place, part)) = self.parts.pop() {
                 return Ok(Step::Part(place, part));
             }
-            let Some(file) = self.handle.as_ref().filter(|_| self.cursor < self.length_bytes)
-            else {
-                break;
-            };
             let offset = self.cursor;
-            match look(file, offset, self.length_bytes)? {
+            if offset >= self.length_bytes {
+                break;
+            }
+            match self.slot(folder, offset)? {
                 Slot::FileHeader => self.cursor = FILE_HEADER_BYTES,
                 Slot::Record(header) => {
                     let parts = self.progress.unsettled(offset, &header);
-                    // One that was moved is not counted any longer.
-                    let segment_count = if parts.is_empty() { None } else { Some(&header) };
-                    let segment_count = segment_count.map(|header| header.segment_count);
-                    self.pass(offset + header.record_bytes(), segment_count);
-                    let places = parts.into_iter().map(|part| ((offset, part.first), part));
-                    self.released.extend(places);
+                    // A record that a failed fsync has moved to another file is not counted here.
+                    let is_counted = !parts.is_empty();
+                    let end = offset + header.record_bytes();
+                    self.pass(end, is_counted.then_some(header.segment_count));
+                    parts.into_iter().for_each(|part| self.parts.add((offset, part.first), part));
                 }
                 Slot::Damaged { end, segment_count, cause } => {
                     self.pass(end, Some(segment_count));
@@ -224,15 +181,15 @@ impl DataFile {
         }
         self.close_if_idle();
         if self.is_unread() {
-            // All was read and less came than was written: an earlier header was damaged.
+            // Fewer segments came than were written, so a record header was damaged further up.
             let damage = self.damage(0, 0, DamageCause::RecordHeader);
             return Ok(Step::Fault(Fault::Damage(damage)));
         }
         Ok(Step::End)
     }
 
-    /// Takes the part that [`find`](Self::find) has found, if its record is what was written. The
-    /// file stays open, to be read.
+    /// Takes the part that [`find`](Self::find) has found if the payload of its record is intact.
+    /// The file stays open, to be read.
     pub fn take(
         &mut self,
         folder: &Folder,
@@ -240,23 +197,28 @@ impl DataFile {
         part: Part,
         window: &mut [u8],
     ) -> Result<(), Fault> {
-        let verified =
+        let is_intact =
             self.open(folder).and_then(|file| verify_payload(file, place.0, &part.header, window));
-        match verified {
+        match is_intact {
             Ok(true) => {
-                self.taken.insert(place, part);
+                self.parts.add_taken(place, part);
                 Ok(())
             }
-            Ok(false) => Err(Fault::Damage(self.damage_of(place, part))),
+            Ok(false) => {
+                // The waiting parts of the same record are lost too.
+                let segment_count = u64::from(part.segment_count) + self.parts.drop_record(place.0);
+                let bytes = part.header.record_bytes();
+                Err(Fault::Damage(self.damage(bytes, segment_count, DamageCause::Payload)))
+            }
             Err(error) => {
-                self.released.insert(place, part);
+                self.parts.add(place, part);
                 Err(self.fault(error))
             }
         }
     }
 
-    /// Reads from the place `at` of the payload of a part's record. Where that fails the part is
-    /// not taken any longer.
+    /// Reads from the offset `at` within the payload of a taken part's record. If this fails, the
+    /// part is not taken any longer.
     pub fn read(
         &mut self,
         folder: &Folder,
@@ -265,50 +227,17 @@ impl DataFile {
         buffer: &mut [u8],
     ) -> Result<(), Fault> {
         let offset = place.0.saturating_add(HEADER_BYTES as u64).saturating_add(at);
-        let read = self.open(folder).and_then(|file| file.read_exact_at(buffer, offset));
+        let read = self.open(folder).and_then(|file| file.read_at(buffer, offset));
         read.map_err(|error| {
-            self.release(place);
+            self.parts.release(place);
             self.fault(error)
         })
     }
 
-    /// Puts all but the first `segment_count` segments of a part that was taken back; `false` if
-    /// that cannot be done.
-    pub fn split(&mut self, place: Place, segment_count: u32) -> bool {
-        let Some(part) = self.taken.get_mut(&place) else { return false };
-        let rest_count = part.segment_count.saturating_sub(segment_count);
-        if rest_count == 0 || segment_count == 0 || !part.header.is_divisible() {
-            return false;
-        }
-        part.segment_count = segment_count;
-        let first = part.first + segment_count;
-        let rest = Part { first, segment_count: rest_count, ..*part };
-        self.released.insert((place.0, first), rest);
-        true
-    }
-
-    /// Has a part that was taken not come again in this run.
-    pub fn set_aside(&mut self, place: Place) {
-        let part = self.taken.remove(&place);
-        self.set_aside.extend(part.map(|part| (place, part)));
-    }
-
-    /// Settles a part that was taken, or one that was found; `None` if there is none.
-    pub fn settle(&mut self, place: Place) -> Option<Part> {
-        self.taken.remove(&place)
-    }
-
-    /// Puts a part back that was taken; `false` if it was not.
-    pub fn release(&mut self, place: Place) -> bool {
-        let part = self.taken.remove(&place);
-        self.released.extend(part.map(|part| (place, part)));
-        part.is_some()
-    }
-
-    /// Notes on disk that a part is settled: its record, if nothing else of that waits.
+    /// Notes on disk that a part is settled. Notes the whole record if no other part of it is left.
     pub fn note(&mut self, folder: &mut Folder, place: Place, part: &Part) -> io::Result<()> {
         let (offset, first) = place;
-        if !self.held().any(|(other, _)| other.0 == offset) {
+        if !self.parts.all().any(|(other, _)| other.0 == offset) {
             return self.progress.note(folder, self.sequence, &[offset]);
         }
         let segments = first..first.saturating_add(part.segment_count);
@@ -322,18 +251,16 @@ impl DataFile {
             Some(count) => Waiting { count, unknown_bytes: 0 },
             None => self.count_unread(folder),
         };
-        let held = self.released.values().chain(self.set_aside.values());
-        held.for_each(|part| waiting.count.add(part.segment_count));
+        self.parts.untaken().for_each(|part| waiting.count.add(part.segment_count));
         waiting
     }
 
-    /// Goes from header to header of what is behind the cursor, without a look at payloads.
+    /// Counts the records behind the cursor by their headers.
     fn count_unread(&mut self, folder: &Folder) -> Waiting {
         let mut waiting = Waiting::default();
-        let (mut offset, length_bytes) = (self.cursor, self.length_bytes);
-        while offset < length_bytes {
-            let slot = self.open(folder).and_then(|file| look(file, offset, length_bytes));
-            match slot {
+        let mut offset = self.cursor;
+        while offset < self.length_bytes {
+            match self.slot(folder, offset) {
                 Ok(Slot::FileHeader) => offset = FILE_HEADER_BYTES,
                 Ok(Slot::Record(header)) => {
                     let parts = self.progress.unsettled(offset, &header);
@@ -346,7 +273,7 @@ impl DataFile {
                     offset = end;
                 }
                 Err(_) => {
-                    waiting.unknown_bytes += length_bytes - offset;
+                    waiting.unknown_bytes += self.length_bytes - offset;
                     break;
                 }
             }
@@ -354,11 +281,12 @@ impl DataFile {
         waiting
     }
 
-    /// When the first record was made that is not settled, as far as it can be read.
+    /// Returns the date of the first record that is not settled, in seconds since 1970; `None` if
+    /// there is none or it cannot be read.
     pub fn oldest_created_at(&mut self, folder: &Folder) -> Option<u64> {
-        // What was taken or put back lies before the cursor.
-        let held = self.held().map(|(_, part)| part.header.created_at).min();
-        held.or_else(|| self.unread_created_at(folder).ok().flatten())
+        // Parts that were read lie before the cursor, so they are older.
+        let read = self.parts.all().map(|(_, part)| part.header.created_at).min();
+        read.or_else(|| self.unread_created_at(folder).ok().flatten())
     }
 
     fn unread_created_at(&mut self, folder: &Folder) -> io::Result<Option<u64>> {
@@ -368,9 +296,9 @@ impl DataFile {
             return Ok(Some(created_at));
         }
         let mut first = None;
-        let (mut offset, length_bytes) = (self.cursor, self.length_bytes);
-        while offset < length_bytes && first.is_none() {
-            match look(self.open(folder)?, offset, length_bytes)? {
+        let mut offset = self.cursor;
+        while offset < self.length_bytes && first.is_none() {
+            match self.slot(folder, offset)? {
                 Slot::FileHeader => offset = FILE_HEADER_BYTES,
                 Slot::Record(header) => {
                     let is_settled = self.progress.unsettled(offset, &header).is_empty();
@@ -385,7 +313,8 @@ impl DataFile {
         Ok(first)
     }
 
-    pub(super) fn open(&mut self, folder: &Folder) -> io::Result<&File> {
+    /// Returns the file, and opens it first if it is closed.
+    pub fn open(&mut self, folder: &Folder) -> io::Result<&dyn DiskFile> {
         let handle = match self.handle.take() {
             Some(handle) => handle,
             None => {
@@ -396,20 +325,28 @@ impl DataFile {
                 handle
             }
         };
-        Ok(self.handle.insert(handle))
+        Ok(&**self.handle.insert(handle))
     }
 
-    /// Closes the file before it is read and after, so that many files do not need many
-    /// descriptors.
+    /// Reads what is at `offset`.
+    pub fn slot(&mut self, folder: &Folder, offset: u64) -> io::Result<Slot> {
+        let length_bytes = self.length_bytes;
+        look(self.open(folder)?, offset, length_bytes)
+    }
+
+    /// Closes the file unless it is being read or is not synced, so that many files do not need
+    /// many descriptors.
     pub fn close_if_idle(&mut self) {
         let is_being_read = self.cursor > 0 && self.cursor < self.length_bytes;
         let is_idle = !is_being_read && self.unsynced_from.is_none();
-        if is_idle && !(self.is_unread() && self.handle.as_ref().is_some_and(is_removed)) {
+        // A removed file cannot be opened again.
+        let is_removed = || self.handle.as_ref().is_some_and(|file| file.is_removed());
+        if is_idle && !(self.is_unread() && is_removed()) {
             self.handle = None;
         }
     }
 
-    /// Reading has come to `end`, past a record of so many segments if it was one.
+    /// Moves the cursor to `end`, past a record of `segment_count` segments if it was counted.
     fn pass(&mut self, end: u64, segment_count: Option<u32>) {
         self.cursor = end;
         if let Some((unread, segment_count)) = self.unread.as_mut().zip(segment_count) {
@@ -417,7 +354,7 @@ impl DataFile {
         }
     }
 
-    /// Describes damage. At the end of the file all that was written and not found is part of it.
+    /// Describes damage. At the end of the file, all segments that were not found are part of it.
     fn damage(&mut self, bytes: u64, segment_count: u64, cause: DamageCause) -> Damage {
         let is_at_end = self.cursor == self.length_bytes;
         let missing = self.unread.as_mut().filter(|_| is_at_end).map(std::mem::take);
@@ -425,35 +362,89 @@ impl DataFile {
         Damage { sequence: self.sequence, bytes, segment_count, cause }
     }
 
-    /// The payload of a part's record is damaged: what waits of that record is lost with it.
-    fn damage_of(&mut self, (offset, _): Place, part: Part) -> Damage {
-        let mut segment_count = u64::from(part.segment_count);
-        self.released.retain(|place, other| {
-            let is_other_record = place.0 != offset;
-            segment_count += if is_other_record { 0 } else { u64::from(other.segment_count) };
-            is_other_record
-        });
-        self.damage(part.header.record_bytes(), segment_count, DamageCause::Payload)
-    }
-
-    /// What an error means. A disk that fails, or a system without descriptors, may do better
-    /// later.
+    /// Decides what an error means. A later attempt may succeed if the disk fails for a while or
+    /// the system has no descriptor free.
     fn fault(&mut self, error: io::Error) -> Fault {
         if [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof].contains(&error.kind()) {
-            return Fault::Damage(self.give_up());
+            return Fault::Damage(self.drop_unread());
         }
         self.is_unreadable = true;
         Fault::Unreadable(error)
     }
 
-    /// Counts as lost what was not read.
-    fn give_up(&mut self) -> Damage {
-        let mut lost = std::mem::take(&mut self.released);
-        lost.append(&mut self.set_aside);
-        let segment_count: u64 = lost.values().map(|part| u64::from(part.segment_count)).sum();
-        let bytes: u64 = lost.values().map(|part| part.header.record_bytes()).sum();
+    /// Counts all segments that are not taken as lost.
+    fn drop_unread(&mut self) -> Damage {
+        let (segment_count, bytes) = self.parts.drop_untaken();
         let bytes = bytes + self.length_bytes - self.cursor;
         self.cursor = self.length_bytes;
         self.damage(bytes, segment_count, DamageCause::Gone)
+    }
+
+    /// Writes the file to stable storage, unless an earlier fsync has failed: then an fsync that
+    /// succeeds proves nothing. The caller then calls [`confirm`](Self::confirm) or
+    /// [`suspect`](Self::suspect).
+    pub fn sync(&self) -> io::Result<()> {
+        match &self.handle {
+            Some(file) if self.unsynced_from.is_some() && !self.is_suspect => file.sync(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that the file and its name are on stable storage.
+    pub fn confirm(&mut self) {
+        if !self.is_suspect {
+            self.unsynced_from = None;
+            self.close_if_idle();
+        }
+    }
+
+    /// Notes that an fsync has failed: the bytes that were not synced before it may be lost.
+    pub fn suspect(&mut self) {
+        self.is_suspect = self.unsynced_from.is_some();
+    }
+
+    /// The offset of the first byte that may never get to stable storage; `None` if there is none.
+    pub fn suspect_from(&self) -> Option<u64> {
+        self.unsynced_from.filter(|_| self.is_suspect)
+    }
+
+    /// Writes the progress to stable storage. If this fails, records may be sent again.
+    pub fn sync_progress(&mut self) -> io::Result<()> {
+        self.progress.sync()
+    }
+
+    /// Returns whether no segment of the record at `offset` is settled or taken.
+    pub fn waits_whole(&self, offset: u64, header: &Header) -> bool {
+        match offset < self.cursor {
+            true => self.parts.waits_whole(offset, header),
+            false => !self.progress.unsettled(offset, header).is_empty(),
+        }
+    }
+
+    /// Removes records from this file that another file has now.
+    pub fn forget(&mut self, folder: &mut Folder, moved: &[(u64, Header)]) {
+        for (offset, header) in moved {
+            if !self.parts.remove_waiting(*offset)
+                && let Some(unread) = &mut self.unread
+            {
+                unread.remove(header.segment_count);
+            }
+        }
+        let offsets: Vec<u64> = moved.iter().map(|(offset, _)| *offset).collect();
+        self.progress.pass_over(&offsets);
+        // If a part of the unsynced bytes is taken, a later sync copies it once it is put back.
+        if !self.parts.has_any_from(self.unsynced_from.unwrap_or(self.length_bytes)) {
+            self.unsynced_from = None;
+            self.is_suspect = false;
+        }
+        let is_read_out = self.unread.is_some_and(|count| count == Count::default());
+        if is_read_out && !self.parts.has_waiting() {
+            self.cursor = self.length_bytes;
+        }
+        if !self.is_finished() {
+            // If this fails and the daemon is killed now, these records are sent twice.
+            let _ = self.progress.note(folder, self.sequence, &offsets);
+        }
+        self.close_if_idle();
     }
 }

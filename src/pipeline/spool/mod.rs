@@ -1,10 +1,11 @@
-//! A queue of records on disk, for what cannot be delivered now.
+//! A queue of records on disk, for batches that cannot be delivered now.
 //!
-//! In: records, which are any bytes with a count of the segments in them and the time they were
-//! made. Out: the same records, the oldest first, until each is settled, across restarts and
-//! crashes. Bound: [`Options::size_bytes_max`]; when it is reached the oldest file is evicted as a
-//! whole, and [`Evicted`] says what was lost with it. Memory: [`BUFFER_BYTES`], and some bytes
-//! for each record that is taken. One thread at a time, and every call may wait for the disk.
+//! In: records. A record is any bytes, with the number of segments in them and the time when they
+//! were made. Out: the same records, the oldest first, until each one is settled; they outlive
+//! restarts and crashes. Bound: [`Options::size_bytes_max`] on disk; [`BUFFER_BYTES`] of memory,
+//! and 80 bytes for each record that is taken. When full: the oldest file is evicted as a whole,
+//! and [`Evicted`] says what was lost with it. Thread: one at a time; every call may wait for the
+//! disk.
 //!
 //! ```text
 //!          append                             next                  settle
@@ -15,19 +16,20 @@
 //!        active.rs                    file.rs, record.rs          progress.rs
 //! ```
 //!
-//! Files are sealed when they have grown to a sixteenth of the bound, and when reading comes upon
-//! the active one. A sealed file goes, with its progress, when all of it was read and settled.
+//! A file is sealed when it has grown to a sixteenth of the largest size, or when reading comes to
+//! the active file. A sealed file is removed, with its progress, when all of its records were read
+//! and settled.
 //!
-//! What is lost, and when: nothing when the daemon alone dies, whatever it was doing. When the
-//! machine dies, what was appended after the last [`Spool::sync`], and records that were settled
-//! after it come again. A damaged byte costs the record that it lies in.
+//! If only the daemon dies, nothing is lost, whatever the daemon was doing. If the machine dies,
+//! the records are lost that were appended after the last [`Spool::sync`], and records that were
+//! settled after it come again. A damaged byte costs only the record that it lies in.
 //!
-//! A record is taken by [`Spool::next`] and read piece by piece. Where memory has no room for all
-//! of its segments the rest is put back ([`Spool::split`]) and comes next, as a record of its own.
-//! What is taken is then settled, released or, where memory could never hold it, set aside. It
-//! cannot be taken twice, and what is taken when the daemon dies comes again: at least once, not at
-//! most once. What is set aside waits for another run: it stays counted, also when its file is
-//! evicted.
+//! A record is taken by [`Spool::next`] and read piece by piece. If memory has no room for all of
+//! its segments, the caller puts the rest back ([`Spool::split`]), and the rest comes next, as a
+//! record. A taken record is then settled or released. If it can never fit into memory, it is set
+//! aside: it waits for another run and stays counted, also when its file is evicted. A record
+//! cannot be taken twice. A record that is taken when the daemon dies comes again: the spool
+//! delivers at least once, not at most once.
 
 mod active;
 mod age;
@@ -35,7 +37,10 @@ mod append;
 mod disk;
 mod error;
 mod file;
+mod files;
 mod folder;
+mod names;
+mod parts;
 mod progress;
 mod record;
 mod suspect;
@@ -43,266 +48,200 @@ mod sync;
 mod take;
 #[cfg(test)]
 mod tests;
+mod types;
 
-#[cfg(test)]
-pub use disk::faults::set as fail_syncs;
-pub use error::{AppendError, Damage, DamageCause, SpoolError};
+pub use disk::{Access, Disk, DiskFile, DiskFolder, Stat, SystemDisk};
+pub use error::{Damage, DamageCause, SpoolError};
 pub use record::RECORD_BYTES_MAX;
+pub use take::BUFFER_BYTES;
+#[cfg(test)]
+pub use tests::faulty::FaultyDisk;
+pub use types::{AppendError, Evicted, Found, Next, Options, Record, RecordId, Removal};
 
 use crate::base::clock::Moment;
-use active::ActiveFile;
-use age::Dates;
-use file::{DataFile, Place};
-use folder::{Folder, Kind, Listing};
-use record::WINDOW_BYTES;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::path::PathBuf;
+use append::Appender;
+use file::DataFile;
+use files::Files;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use take::Taker;
 
-/// Which part of the bound a file takes at most, and so what gives way at once.
-const FILE_SHARE: u64 = 16;
-
-/// The size at which files are sealed, at least and at most.
-const FILE_BYTES_MIN: u64 = 1024 * 1024;
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// How many spools this process has opened: what one has taken is not taken from another.
+/// How many spools this process has opened. A record that was taken from one of them is not taken
+/// from another.
 static OPENED_COUNT: AtomicU64 = AtomicU64::new(0);
-
-/// The memory that a spool reads records through.
-pub const BUFFER_BYTES: usize = WINDOW_BYTES;
-
-/// Where the spool is, and how much it keeps for how long.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The folder; it is made where it is missing, the one above it is not.
-    pub path: PathBuf,
-    /// Bytes on disk at most, all files together. What gives way at once is a sixteenth of it or 1
-    /// MB, whichever is more. The progress of settled records may exceed it, by twelve bytes each,
-    /// until the next record is appended; so may what is found at the start, and what is written
-    /// again after a failure to bring it to disk.
-    pub size_bytes_max: u64,
-    /// Older records expire when they are come upon.
-    pub age_max: Duration,
-}
-
-/// What [`Spool::open`] came upon, for the line in the log.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    /// Files of earlier runs.
-    pub file_count: u64,
-    /// Their size; what of it is settled already is not known yet.
-    pub bytes: u64,
-    /// Names of ours that are links, folders or the like. They are left alone.
-    pub refused_count: u64,
-    /// Files without records, which were removed.
-    pub orphan_count: u64,
-    /// The permissions of the folder, where other users had any. They have none now.
-    pub tightened_from: Option<u32>,
-    /// See [`Spool::oldest_age`].
-    pub oldest_age: Option<Duration>,
-}
-
-/// What was evicted, never to be sent. Records that were taken at the time are not among it:
-/// who took them has them, and [`Spool::release`] tells when there is no way back.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[must_use = "these segments are lost and have to be counted"]
-pub struct Evicted {
-    /// Files.
-    pub file_count: u64,
-    /// Their bytes on disk.
-    pub bytes: u64,
-    /// Records in them that were neither settled nor taken.
-    pub record_count: u64,
-    /// Segments in those records.
-    pub segment_count: u64,
-    /// Bytes of them that could not be read: the segments in them are not known.
-    pub unknown_bytes: u64,
-}
-
-/// What somebody else has done to the spool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
-    /// A file was removed while it was written to. It is read through its descriptor as long as
-    /// the daemon lives.
-    File,
-    /// The folder was removed, with all that was in it, and is made anew.
-    Folder,
-}
-
-/// The place of a record that was taken, or of a part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(test, derive(Default))]
-pub struct RecordId {
-    /// Which spool of this process has given it.
-    opening: u64,
-    sequence: u64,
-    place: Place,
-}
-
-/// A record that was taken, or what is left of it; its payload is as it was appended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// For [`Spool::read`], [`Spool::settle`] and the like.
-    pub id: RecordId,
-    /// How long the payload is.
-    pub payload_bytes: u32,
-    /// Segments in the payload.
-    pub segment_count: u32,
-    /// Those of them that were taken, by their place in the payload. The others are settled, or
-    /// come on their own.
-    pub taken: Range<u32>,
-    /// How long ago it was made.
-    pub age: Duration,
-}
-
-/// What [`Spool::next`] came upon.
-#[derive(Debug)]
-#[must_use = "a record that is taken has to be settled or released, a loss has to be counted"]
-pub enum Next {
-    /// A record, which is taken from now on.
-    Record(Record),
-    /// A record that was too old; it is settled, and lost.
-    Expired {
-        /// Segments in it.
-        segment_count: u32,
-    },
-    /// Something that is no record; it is skipped.
-    Damaged(Damage),
-    /// A file that could not be read; it is left alone until [`Spool::try_unreadable`].
-    Unreadable(SpoolError),
-    /// No record waits. Some may be taken.
-    Empty,
-}
 
 /// The queue.
 #[derive(Debug)]
 pub struct Spool {
-    folder: Folder,
-    size_bytes_max: u64,
-    file_bytes_max: u64,
-    age_max: Duration,
-    /// By number, and so from the oldest on.
-    sealed: BTreeMap<u64, DataFile>,
-    active: Option<ActiveFile>,
-    /// Above the number of every file there ever was.
-    next_sequence: u64,
-    /// Numbers whose names are taken by what is no file of ours.
-    refused: BTreeSet<u64>,
-    opening: u64,
-    /// By what clock records are written.
-    dates: Dates,
-    evicted: Evicted,
-    window: Vec<u8>,
-    /// The file that was read last, which may be open still.
-    read_sequence: Option<u64>,
-    /// What the record takes that was appended last, or was to be: for a probe.
-    append_bytes: u64,
-    removal: Option<Removal>,
+    files: Files,
+    appender: Appender,
+    taker: Taker,
 }
 
 impl Spool {
-    /// Opens the folder for this daemon alone, and lists what earlier runs left in it.
+    /// Opens the folder on the machine's file system, for this daemon alone, and lists the files of
+    /// earlier runs.
     ///
-    /// Of files no more is read than the start of the oldest one, so this takes no longer when
+    /// Reads only names, sizes and the start of the oldest file, so that opening takes no longer if
     /// there is much to send.
     ///
     /// # Errors
     ///
-    /// When the folder is not there and cannot be made, is not ours alone, cannot be written to,
-    /// or is in use.
+    /// Fails if the folder is missing and cannot be created, belongs to another user, cannot be
+    /// written to, or is in use by another daemon.
     pub fn open(options: Options, now: Moment) -> Result<(Self, Found), SpoolError> {
-        let (mut folder, tightened_from) = Folder::open(&options.path)?;
-        let error = |source| SpoolError::Folder { path: options.path.clone(), source };
-        let mut listing = folder.list().map_err(error)?;
-        let orphan_count = remove_orphans(&mut folder, &mut listing);
-        folder.renumber_if_used_up(&mut listing).map_err(error)?;
-        let mut found = Found {
-            file_count: listing.data.len() as u64,
-            bytes: listing.data.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
-            refused_count: listing.refused_count,
-            orphan_count,
-            tightened_from,
-            oldest_age: None,
-        };
-        let file_bytes_max =
-            (options.size_bytes_max / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
+        Self::open_on(Arc::new(SystemDisk), options, now)
+    }
+
+    /// Opens the folder on this disk; see [`open`](Self::open).
+    ///
+    /// # Errors
+    ///
+    /// The same as those of [`open`](Self::open).
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        now: Moment,
+    ) -> Result<(Self, Found), SpoolError> {
+        let (files, mut found) = Files::open(disk, &options.path, now)?;
+        let opening = OPENED_COUNT.fetch_add(1, Ordering::Relaxed);
         let mut spool = Self {
-            folder,
-            size_bytes_max: options.size_bytes_max,
-            file_bytes_max,
-            age_max: options.age_max,
-            next_sequence: listing.sequence_max + 1,
-            sealed: found_files(&listing, now),
-            refused: listing.refused,
-            opening: OPENED_COUNT.fetch_add(1, Ordering::Relaxed),
-            dates: Dates::Own { offset_seconds: now.offset_seconds },
-            evicted: Evicted::default(),
-            active: None,
-            window: vec![0; WINDOW_BYTES],
-            read_sequence: None,
-            append_bytes: 0,
-            removal: None,
+            files,
+            appender: Appender::new(options.size_bytes_max, now),
+            taker: Taker::new(opening, options.age_max),
         };
         found.oldest_age = spool.oldest_age(now);
         Ok((spool, found))
     }
 
-    /// What somebody else has removed since the last time that this was asked.
+    /// Returns what another program has removed since the last call.
     pub fn removal(&mut self) -> Option<Removal> {
-        self.removal.take()
+        self.files.removal()
     }
 
-    /// Bytes on disk, settled records in files that still have others among them.
+    /// Returns the bytes on disk, with the settled records of files that are still needed.
     pub fn size_bytes(&self) -> u64 {
-        let active = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
-        let sealed = self.sealed.values().map(DataFile::size_bytes);
-        sealed.fold(active, u64::saturating_add)
+        self.files.size_bytes()
     }
 
-    /// Segments in records that are not settled, without those of earlier runs that were not read
-    /// yet: nobody has counted them.
+    /// Returns how many segments are in records that are not settled. Segments of earlier runs are
+    /// left out until they are read: before that their number is not known.
     pub fn segment_count(&self) -> u64 {
-        let active = self.active.as_ref().map_or(0, ActiveFile::segment_count);
-        active + self.sealed.values().map(DataFile::segment_count).sum::<u64>()
+        self.files.segment_count()
     }
 
-    /// How long ago the first record was made that is not settled; `None` where there is none, or
-    /// it cannot be read. May look into a file for it.
+    /// Returns the age of the first record that is not settled; `None` if there is none or it
+    /// cannot be read. May read from a file.
     pub fn oldest_age(&mut self, now: Moment) -> Option<Duration> {
-        let sealed = self.sealed.values_mut().filter_map(|file| {
-            let created_at = file.oldest_created_at(&self.folder)?;
-            Some(file.dates().age(created_at, now))
-        });
-        sealed.into_iter().next().or_else(|| {
-            let active = self.active.as_ref()?;
-            Some(active.dates().age(active.oldest_created_at()?, now))
-        })
+        self.files.oldest_age(now)
     }
-}
 
-fn found_files(listing: &Listing, now: Moment) -> BTreeMap<u64, DataFile> {
-    let file = |(&sequence, &length_bytes)| {
-        let progress_bytes = listing.progress.get(&sequence).copied().unwrap_or_default();
-        let uptime_seconds = now.uptime_seconds;
-        (sequence, DataFile::found(sequence, length_bytes, progress_bytes, uptime_seconds))
-    };
-    listing.data.iter().map(file).collect()
-}
+    /// Appends a record that was made at the moment `made`. Its payload is all the pieces of
+    /// `payload`, one after the other.
+    ///
+    /// If the record does not fit, the oldest files are evicted first.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the record is larger than [`RECORD_BYTES_MAX`] or than the whole spool, if no file
+    /// can be evicted, or if the record cannot be written. Nothing of the record is kept then; a
+    /// later call may succeed. The error has what was evicted.
+    pub fn append(
+        &mut self,
+        payload: &[&[u8]],
+        segment_count: u32,
+        made: Moment,
+    ) -> Result<Evicted, AppendError> {
+        self.appender.append(&mut self.files, payload, segment_count, made)
+    }
 
-/// Removes what has no records: progress that was left alone, and files that were made and not
-/// written to. Says how many there were.
-fn remove_orphans(folder: &mut Folder, listing: &mut Listing) -> u64 {
-    let Listing { data, progress, .. } = listing;
-    let mut removed_count = 0;
-    let mut keep = |sequence, kind| {
-        let is_kept = folder.remove_one(sequence, kind).is_err();
-        removed_count += u64::from(!is_kept);
-        is_kept
-    };
-    data.retain(|&sequence, &mut bytes| bytes > 0 || keep(sequence, Kind::Data));
-    progress.retain(|&sequence, _| data.contains_key(&sequence) || keep(sequence, Kind::Progress));
-    removed_count
+    /// Returns what was evicted by a call that has panicked, and was therefore not reported.
+    pub fn evicted(&mut self) -> Evicted {
+        self.appender.evicted()
+    }
+
+    /// Tries whether a record of the size of the last one can be written, as far as the largest
+    /// size of the spool allows it. Nothing is kept and nothing is evicted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nothing, or not as much, can be written.
+    pub fn probe(&mut self) -> Result<(), SpoolError> {
+        self.appender.probe(&mut self.files)
+    }
+
+    /// Writes all that was appended and settled to stable storage, so that it outlives a crash of
+    /// the machine. The caller calls this within the delay that the operator was promised, and
+    /// after an error again until a call succeeds.
+    ///
+    /// # Errors
+    ///
+    /// Fails if some of it may not be on stable storage. All records are in the spool even then:
+    /// those that an fsync has failed for are written to another file, if the disk takes that.
+    pub fn sync(&mut self) -> Result<(), SpoolError> {
+        sync::sync(&mut self.files, self.taker.window())
+    }
+
+    /// Takes the oldest record, or rest of a record, that is neither settled nor taken. The payload
+    /// matches its checksum.
+    ///
+    /// Every call comes closer to [`Next::Empty`], whatever is in the files.
+    pub fn next(&mut self, now: Moment) -> Next {
+        self.taker.next(&mut self.files, now)
+    }
+
+    /// Fills `buffer` from the offset `at` of the payload of a taken record.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the bytes cannot be read. The record is then not taken any longer, and the error
+    /// says whether the record comes again or is lost.
+    pub fn read(&mut self, id: RecordId, at: u64, buffer: &mut [u8]) -> Result<(), Next> {
+        take::read(&mut self.files, id, at, buffer)
+    }
+
+    /// Keeps the first `segment_count` segments of a taken record, and puts the others back: they
+    /// come next. Returns `false` if the record cannot be divided in this way.
+    #[must_use = "a record that is not divided is still taken as a whole"]
+    pub fn split(&mut self, id: RecordId, segment_count: u32) -> bool {
+        let file = self.files.sealed.get_mut(&id.sequence);
+        file.is_some_and(|file| file.parts.split(id.place, segment_count))
+    }
+
+    /// Lets a taken record wait for another run. The record is not settled and stays counted.
+    pub fn set_aside(&mut self, id: RecordId) {
+        if let Some(file) = self.files.sealed.get_mut(&id.sequence) {
+            file.parts.set_aside(id.place);
+        }
+    }
+
+    /// Lets files be read again that could not be read. The caller calls this after a pause.
+    pub fn try_unreadable(&mut self) {
+        self.files.sealed.values_mut().for_each(DataFile::try_again);
+    }
+
+    /// Forgets a taken record, because it was delivered or dropped.
+    ///
+    /// The record does not come again after a crash of the daemon. If the record is not taken,
+    /// because its file was evicted, nothing happens. If another spool of this process has given
+    /// the record, nothing happens either, and the record comes again.
+    ///
+    /// # Errors
+    ///
+    /// Fails if this could not be noted on disk, or if a file that is not needed any more could not
+    /// be removed. The record does not come again in this run, but it may after a restart.
+    pub fn settle(&mut self, id: RecordId) -> Result<(), SpoolError> {
+        self.taker.settle(&mut self.files, id)
+    }
+
+    /// Puts a taken record back. The record comes again, before those behind it.
+    ///
+    /// Returns `false` if the file of the record was evicted meanwhile: then the record is lost,
+    /// and was not counted as evicted. A record that another spool of this process has given is in
+    /// the spool and not taken.
+    #[must_use = "a record that could not be put back is lost and has to be counted"]
+    pub fn release(&mut self, id: RecordId) -> bool {
+        self.taker.release(&mut self.files, id)
+    }
 }

@@ -1,33 +1,40 @@
-//! Which records of a data file are settled.
+//! The list of the settled records of a data file.
 //!
-//! A file beside the data file, only ever appended to: for each settled record its offset and the
-//! checksum of that. Of a record of which only some segments are settled it has the
-//! [mark](Header::mark) of each of those; a version of xrayd that knows no marks ignores them. An
-//! entry that is torn or damaged is ignored, and its record is sent again. A torn one at the end is
-//! written over, so that entries stay where they are looked for.
+//! In: offsets of records that are settled. Out: the parts of a record that are not settled. Bound:
+//! 8 bytes of memory for each entry of the file that is being read. Thread: the spool's, which may
+//! wait for the disk.
 //!
-//! An entry outlives the process as soon as it is written, and the machine after
-//! [`Progress::sync`]. Bound: 8 bytes of memory for each entry of the file that is being read.
+//! The list is a file beside the data file and is only ever appended to. For each settled record
+//! the list has an entry: the offset of the record and the checksum of this number. If only some
+//! segments of a record are settled, the list has the [mark](Header::mark) of each of these
+//! segments; a version of xrayd that does not know marks ignores them. A torn or damaged entry is
+//! ignored, and its record is sent again. A torn entry at the end is overwritten, so that every
+//! entry begins at a multiple of its size.
+//!
+//! An entry outlives the process as soon as it is written, and a crash of the machine after
+//! [`Progress::sync`].
 
-use super::disk::sync_file;
-use super::file::Part;
-use super::folder::{Folder, Kind};
+use super::disk::DiskFile;
+use super::folder::Folder;
+use super::names::Kind;
+use super::parts::Part;
 use super::record::{HEADER_BYTES, Header};
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice};
 
 const OFFSET_BYTES: usize = 8;
 const ENTRY_BYTES: usize = OFFSET_BYTES + 4;
 
-/// What is settled of one data file.
+/// How many entries are read at a time.
+const WINDOW_ENTRY_COUNT: usize = 256;
+
+/// The settled records of one data file.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Settled in earlier runs; in order, each once.
+    /// What earlier runs have settled: offsets and marks in ascending order, each once.
     settled: Vec<u64>,
     length_bytes: u64,
-    /// Open while something in it is not synced.
-    file: Option<File>,
+    /// The file, open while an entry in it is not synced.
+    file: Option<Box<dyn DiskFile>>,
 }
 
 impl Progress {
@@ -36,30 +43,30 @@ impl Progress {
         Self { length_bytes, ..Self::default() }
     }
 
-    /// Reads what earlier runs have settled of a data file of so many bytes. What cannot be read is
-    /// sent again.
+    /// Reads what earlier runs have settled of a data file of `data_bytes`. A record whose entry
+    /// cannot be read is sent again.
     ///
-    /// A record has an entry, or a mark for each of its segments and then its own, which together
-    /// are not more than it has times the bytes of a header. A file that is longer is damaged, and
-    /// is cut to what may be in it.
+    /// A record has one entry, or a mark for each of its segments and then its own entry. This is
+    /// never more than one entry for each [`HEADER_BYTES`] of the record. A longer file is damaged
+    /// and is cut to the possible length.
     pub fn load(&mut self, folder: &Folder, sequence: u64, data_bytes: u64) {
         self.settled = Vec::new();
         let length_bytes_max = data_bytes / HEADER_BYTES as u64 * ENTRY_BYTES as u64;
         if self.length_bytes > length_bytes_max {
-            // Where this fails no more of it is read all the same.
+            // An error is ignored: the bound below holds in any case.
             let _ = folder.cut(sequence, Kind::Progress, length_bytes_max);
         }
-        // As much as was found at the start: what this run added since need not be known.
+        // Entries that this run has added since the start are not needed.
         let found_bytes = self.length_bytes.min(length_bytes_max);
         self.length_bytes = 0;
         let Ok(file) = folder.open_to_read(sequence, Kind::Progress) else { return };
-        let found_bytes = found_bytes.min(file.metadata().map_or(0, |metadata| metadata.len()));
-        let mut window = [0; ENTRY_BYTES * 256];
+        let found_bytes = found_bytes.min(file.length_bytes().unwrap_or(0));
+        let mut window = [0; ENTRY_BYTES * WINDOW_ENTRY_COUNT];
         loop {
             let rest_bytes = usize::try_from(found_bytes - self.length_bytes).unwrap_or(usize::MAX);
             let length_bytes = rest_bytes.min(window.len());
             let entries = &mut window[..length_bytes - length_bytes % ENTRY_BYTES];
-            if entries.is_empty() || file.read_exact_at(entries, self.length_bytes).is_err() {
+            if entries.is_empty() || file.read_at(entries, self.length_bytes).is_err() {
                 break;
             }
             let offsets = entries.chunks_exact(ENTRY_BYTES).filter_map(decode);
@@ -70,14 +77,14 @@ impl Progress {
         self.settled.dedup();
     }
 
-    /// Has the records at these offsets count as settled in this run, without a note of it on disk.
+    /// Counts the records at these offsets as settled in this run, without writing entries.
     pub fn pass_over(&mut self, offsets: &[u64]) {
         self.settled.extend(offsets);
         self.settled.sort_unstable();
         self.settled.dedup();
     }
 
-    /// The parts of the record at `offset` that no earlier run has settled.
+    /// Returns the parts of the record at `offset` that no earlier run has settled.
     pub fn unsettled(&self, offset: u64, header: &Header) -> Vec<Part> {
         let whole = Part { header: *header, first: 0, segment_count: header.segment_count };
         let is_settled = |entry: u64| self.settled.binary_search(&entry).is_ok();
@@ -103,29 +110,31 @@ impl Progress {
         parts
     }
 
-    /// Notes that something is settled: the offset of a record, or marks within it.
+    /// Appends entries: the offset of a record, or marks of its segments.
     pub fn note(&mut self, folder: &mut Folder, sequence: u64, entries: &[u64]) -> io::Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
             None => folder.open_to_write(sequence, Kind::Progress)?,
         };
         let bytes: Vec<u8> = entries.iter().flat_map(|&entry| encode(entry)).collect();
-        self.file.insert(file).write_all_at(&bytes, self.length_bytes)?;
+        let file = self.file.insert(file);
+        file.write_at(&mut [IoSlice::new(&bytes)], self.length_bytes)?;
         self.length_bytes += bytes.len() as u64;
         Ok(())
     }
 
-    /// Brings what was noted to disk.
+    /// Writes the entries to stable storage, and closes the file.
     pub fn sync(&mut self) -> io::Result<()> {
-        self.file.take().map_or(Ok(()), |file| sync_file(&file))
+        self.file.take().map_or(Ok(()), |file| file.sync())
     }
 
-    /// Bytes on disk.
+    /// The size of the file in bytes.
     pub fn length_bytes(&self) -> u64 {
         self.length_bytes
     }
 }
 
+/// Returns the entry for an offset.
 fn encode(offset: u64) -> [u8; ENTRY_BYTES] {
     let mut entry = [0; ENTRY_BYTES];
     entry[..OFFSET_BYTES].copy_from_slice(&offset.to_le_bytes());
@@ -134,6 +143,7 @@ fn encode(offset: u64) -> [u8; ENTRY_BYTES] {
     entry
 }
 
+/// Returns the offset in an entry; `None` if the checksum is wrong.
 fn decode(entry: &[u8]) -> Option<u64> {
     let offset = u64::from_le_bytes(*entry.first_chunk()?);
     (entry == encode(offset)).then_some(offset)
@@ -141,15 +151,22 @@ fn decode(entry: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk::SystemDisk;
     use super::*;
+    use std::fs::File;
     use std::path::Path;
+    use std::sync::Arc;
+
+    fn open(path: &Path) -> Folder {
+        Folder::open(Arc::new(SystemDisk), path).unwrap().0
+    }
 
     fn load(path: &Path) -> Progress {
         load_of(path, 1 << 30)
     }
 
     fn load_of(path: &Path, data_bytes: u64) -> Progress {
-        let (folder, _) = Folder::open(path).unwrap();
+        let folder = open(path);
         let length_bytes = folder.list().unwrap().progress.get(&1).copied().unwrap_or_default();
         let mut progress = Progress::unread(length_bytes);
         progress.load(&folder, 1, data_bytes);
@@ -158,7 +175,7 @@ mod tests {
 
     fn note(path: &Path, offsets: &[u64]) {
         let mut progress = load(path);
-        let (mut folder, _) = Folder::open(path).unwrap();
+        let mut folder = open(path);
         for &offset in offsets {
             progress.note(&mut folder, 1, &[offset]).unwrap();
         }
@@ -176,7 +193,7 @@ mod tests {
         note(folder.path(), &[8, 1 << 29]);
         note(folder.path(), &[0]);
         assert_eq!(settled(folder.path()), [0, 8, 1 << 29]);
-        // More entries than are read at a time.
+        // More entries than one window has.
         let many: Vec<u64> = (1..2_000).collect();
         note(folder.path(), &many);
         assert_eq!(settled(folder.path()).len(), 2_001);
@@ -187,7 +204,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         note(folder.path(), &[8, 5_000, u64::MAX]);
         let path = folder.path().join("0000000001.done");
-        // Sparse: it takes no room, and would take all memory.
+        // The file is sparse: it takes no room on disk, but reading all of it would fill memory.
         File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
         let progress = load_of(folder.path(), 100 * HEADER_BYTES as u64 + 27);
         let expected = 100 * ENTRY_BYTES as u64;
@@ -239,7 +256,7 @@ mod tests {
         assert_eq!(unsettled(&[mark(4), mark(0), mark(1)], header), [(2, 2)]);
         assert_eq!(unsettled(&[mark(1), 1_000], header), []);
         assert_eq!(unsettled(&[0, 1, 2, 3, 4].map(mark), header), []);
-        // One that is too short for marks has none.
+        // A record that is too short for marks has none.
         let short = Header { payload_length: 5 * 28 - 1, ..header };
         assert_eq!(unsettled(&[mark(2)], short), [(0, 5)]);
     }

@@ -1,4 +1,8 @@
-//! What a data file looks like, and how to find one's way in a damaged one.
+//! The format of a data file, and how to find records in a damaged one.
+//!
+//! In: a file and an offset. Out: the record at this offset, or the damage and its end. Bound:
+//! [`WINDOW_BYTES`] of memory while a damaged file is searched. Thread: the spool's, which may wait
+//! for the disk.
 //!
 //! ```text
 //!  "xrayspl1"   once, at the start of the file
@@ -8,36 +12,37 @@
 //!  └───────┴────────────────┴───────────────┴────────────┴───────────────┴──────────────┘
 //! ```
 //!
-//! All numbers are little endian. The two checksums are apart so that a flipped byte in a payload
-//! costs that record alone: a header that is right says where the next one begins. Where a header
-//! is wrong, [`search`] looks for the next right one, once over the rest of the file at most.
+//! All numbers are little endian. Header and payload have a checksum each, so that a flipped byte
+//! in a payload costs only that record: the header still says where the next record begins. If a
+//! header is wrong, `search` looks for the next right one. It reads each byte of the file once at
+//! most.
 //!
-//! A version that changes any of this takes another suffix for its files: names that are not ours
-//! are left alone, so neither version can spoil what the other wrote.
+//! A version that changes this format uses another suffix for its files. Each version ignores the
+//! names of the other one, so neither can damage what the other has written.
 
-use super::DamageCause;
-use std::fs::File;
+use super::disk::DiskFile;
+use super::error::DamageCause;
 use std::io;
-use std::os::unix::fs::FileExt;
 
-/// The payload of a record at most, in bytes: sixteen times what the service takes in a request.
+/// The largest payload of a record: 4 MiB, which is far more than the body of one request.
 pub const RECORD_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
-/// How a data file begins.
+/// The first bytes of a data file.
 pub const FILE_MAGIC: [u8; 8] = *b"xrayspl1";
 pub const FILE_HEADER_BYTES: u64 = FILE_MAGIC.len() as u64;
 
-/// How a record begins. No UTF-8 text has this first byte, so no document passes for a record.
+/// The first bytes of a record. The byte 0xFF never occurs in UTF-8 text, so a document is never
+/// taken for a record.
 const RECORD_MAGIC: [u8; 4] = *b"\xFFxr1";
 pub const HEADER_BYTES: usize = 28;
 
-/// What of the header its checksum covers.
+/// The bytes of the header that its checksum covers.
 const HEADER_BYTES_CHECKED: usize = HEADER_BYTES - 4;
 
-/// What is read at a time.
+/// How many bytes are read at a time.
 pub const WINDOW_BYTES: usize = 64 * 1024;
 
-/// What stands before a payload.
+/// The header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     pub payload_length: u32,
@@ -47,6 +52,7 @@ pub struct Header {
 }
 
 impl Header {
+    /// Returns the bytes of the header as they are written to disk.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&RECORD_MAGIC);
@@ -59,7 +65,7 @@ impl Header {
         bytes
     }
 
-    /// The header at the start of `bytes`, if a right one is there.
+    /// Returns the header at the start of `bytes`; `None` if there is no valid one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
         if !bytes.starts_with(&RECORD_MAGIC) {
@@ -76,19 +82,20 @@ impl Header {
         (is_right && header.payload_length <= RECORD_BYTES_MAX).then_some(header)
     }
 
-    /// Header and payload together.
+    /// The size of header and payload together, in bytes.
     pub fn record_bytes(&self) -> u64 {
         HEADER_BYTES as u64 + u64::from(self.payload_length)
     }
 
-    /// Whether its segments can be settled one by one: the record is long enough for the
-    /// [`mark`](Self::mark) of each to lie within it.
+    /// Returns whether the segments of the record can be settled one by one: this needs a record so
+    /// long that the [`mark`](Self::mark) of each segment lies within it.
     pub fn is_divisible(&self) -> bool {
         u64::from(self.segment_count) * HEADER_BYTES as u64 <= u64::from(self.payload_length)
     }
 
-    /// What stands for the segment with this index in the progress of a record at `offset` of which
-    /// not all segments are settled: a place within the record, where no other record begins.
+    /// Returns the number that stands in the progress file for the segment `index` of the record at
+    /// `offset`, if only some segments of that record are settled. The number is an offset within
+    /// the record, where no other record can begin.
     pub fn mark(offset: u64, index: u32) -> u64 {
         offset.saturating_add((u64::from(index) + 1) * HEADER_BYTES as u64)
     }
@@ -100,19 +107,23 @@ fn part<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     part
 }
 
-/// What stands at a place of a data file.
+/// What is at an offset of a data file.
 #[derive(Debug)]
 pub enum Slot {
     /// The header of the file.
     FileHeader,
-    /// A record that is all there; its payload has not been looked at.
+    /// A record that is complete. Its payload has not been checked.
     Record(Header),
-    /// Nothing that can be read, up to `end`.
+    /// Bytes up to `end` that are not a record.
     Damaged { end: u64, segment_count: u32, cause: DamageCause },
 }
 
-/// Looks at the place `offset` of a file that is `length_bytes` long.
-pub fn look(file: &File, offset: u64, length_bytes: u64) -> io::Result<Slot> {
+/// Reads what is at `offset` of a file that is `length_bytes` long.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read.
+pub fn look(file: &dyn DiskFile, offset: u64, length_bytes: u64) -> io::Result<Slot> {
     let rest_bytes = length_bytes - offset;
     let torn = |segment_count| {
         Ok(Slot::Damaged { end: length_bytes, segment_count, cause: DamageCause::Torn })
@@ -124,7 +135,7 @@ pub fn look(file: &File, offset: u64, length_bytes: u64) -> io::Result<Slot> {
         return torn(0);
     }
     let mut bytes = [0; HEADER_BYTES];
-    file.read_exact_at(&mut bytes, offset)?;
+    file.read_at(&mut bytes, offset)?;
     match Header::decode(&bytes) {
         Some(header) if header.record_bytes() > rest_bytes => torn(header.segment_count),
         Some(header) => Ok(Slot::Record(header)),
@@ -135,24 +146,25 @@ pub fn look(file: &File, offset: u64, length_bytes: u64) -> io::Result<Slot> {
     }
 }
 
-fn look_at_file_header(file: &File) -> io::Result<Slot> {
+fn look_at_file_header(file: &dyn DiskFile) -> io::Result<Slot> {
     let mut bytes = [0; FILE_MAGIC.len()];
-    file.read_exact_at(&mut bytes, 0)?;
+    file.read_at(&mut bytes, 0)?;
     if bytes == FILE_MAGIC {
         return Ok(Slot::FileHeader);
     }
-    // Records vouch for themselves, so they are looked for all the same.
+    // Each record has its own checksums, so reading goes on behind the damaged bytes.
     let cause = DamageCause::FileHeader;
     Ok(Slot::Damaged { end: FILE_HEADER_BYTES, segment_count: 0, cause })
 }
 
-/// Where the next right header begins, from `offset` on; the end of the file where there is none.
-fn search(file: &File, mut offset: u64, length_bytes: u64) -> io::Result<u64> {
+/// Returns the offset of the next valid header, from `offset` on; the end of the file if there is
+/// none.
+fn search(file: &dyn DiskFile, mut offset: u64, length_bytes: u64) -> io::Result<u64> {
     let mut window = vec![0; WINDOW_BYTES];
     while offset + HEADER_BYTES as u64 <= length_bytes {
         let rest_bytes = usize::try_from(length_bytes - offset).unwrap_or(usize::MAX);
         let window = &mut window[..rest_bytes.min(WINDOW_BYTES)];
-        file.read_exact_at(window, offset)?;
+        file.read_at(window, offset)?;
         let mut places = window.windows(HEADER_BYTES);
         if let Some(place) = places.position(|bytes| Header::decode(bytes).is_some()) {
             return Ok(offset + place as u64);
@@ -162,10 +174,14 @@ fn search(file: &File, mut offset: u64, length_bytes: u64) -> io::Result<u64> {
     Ok(length_bytes)
 }
 
-/// Whether the payload of the record at `offset` is what was written. It is read piece by piece
-/// into `window`, which is not empty.
+/// Returns whether the payload of the record at `offset` matches its checksum. Reads the payload
+/// piece by piece into `window`, which must not be empty.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read.
 pub fn verify_payload(
-    file: &File,
+    file: &dyn DiskFile,
     offset: u64,
     header: &Header,
     window: &mut [u8],
@@ -176,7 +192,7 @@ pub fn verify_payload(
     while rest_bytes > 0 {
         let length_bytes = rest_bytes.min(window.len());
         let piece = &mut window[..length_bytes];
-        file.read_exact_at(piece, offset)?;
+        file.read_at(piece, offset)?;
         crc32.update(piece);
         offset += length_bytes as u64;
         rest_bytes -= length_bytes;
@@ -187,6 +203,7 @@ pub fn verify_payload(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     const HEADER: Header =

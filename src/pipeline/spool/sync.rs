@@ -1,92 +1,89 @@
-//! What the spool does for its records to outlive the machine, and when the disk does not take
-//! them.
+//! Writes a spool to stable storage, and what happens if an fsync fails.
 //!
-//! The kernel tells of a failed write-back once, marks the pages as clean and may drop them: a
-//! second fsync that succeeds proves nothing of them; fsync(2). So what was written to a file since
-//! the last fsync that succeeded is in doubt from the first one that fails. It is read back, held
-//! against its checksums, and written to a new file, until an fsync of that one succeeds; then the
-//! first copy is settled. The pages are in the system's cache at that time: the kernel drops them
-//! only when memory is short (ext4, XFS) or at once (Btrfs). What cannot be read back any more is
-//! no record when reading comes upon it, and is counted as damaged.
+//! In: files with bytes that are not synced. Out: the same records on stable storage. Bound: what
+//! is written between two calls; while it is written again, the spool may exceed its largest size
+//! by as much. Thread: the spool's, which may wait for the disk.
 //!
-//! The other way, to keep in memory what was written until it is synced, would hold memory where
-//! the spool is there to free it, and make each batch that memory has no room for wait for an
-//! fsync.
+//! The kernel reports a failed write-back once, marks the pages as clean and may drop them. A
+//! second fsync that succeeds therefore proves nothing about these pages; see fsync(2). After the
+//! first failed fsync, all bytes that were written since the last successful one are suspect. The
+//! spool reads the suspect records back, compares them with their checksums and writes them to a
+//! new file, until an fsync of the new file succeeds. Then the records are removed from the first
+//! file. The pages are still in the system's cache at that time: ext4 and XFS drop them only when
+//! memory is short, Btrfs drops them at once. Records that cannot be read back are counted as
+//! damaged when reading comes to them.
 //!
-//! Bound: what is written between two calls of [`Spool::sync`]. While it is written again the spool
-//! may be larger than its bound by as much.
+//! The alternative is to keep records in memory until they are synced. But the spool exists to free
+//! memory, and each batch that memory has no room for would have to wait for an fsync.
 
 use super::active::ActiveFile;
+use super::error::SpoolError;
 use super::file::DataFile;
-use super::{Spool, SpoolError};
+use super::files::Files;
+use super::suspect::copy_suspect;
 use std::io;
 
-impl Spool {
-    /// Brings to disk what was appended and settled since the last time, so that it outlives the
-    /// machine. To be called within the delay that the operator was promised, and again after an
-    /// error until it succeeds.
-    ///
-    /// # Errors
-    ///
-    /// When some of it may not be on the disk. It is in the spool all the same, and was written to
-    /// another file already if the disk has taken that.
-    pub fn sync(&mut self) -> Result<(), SpoolError> {
-        let synced = self.sync_data().map_err(SpoolError::Sync);
-        let rescued = self.rescue();
-        let mut noted = Ok(());
-        for file in self.sealed.values_mut() {
-            noted = noted.and(file.sync_progress());
-        }
-        synced.and(rescued).and(noted.map_err(SpoolError::Sync))
+/// See [`Spool::sync`](super::Spool::sync). `window` is memory to read records through.
+pub fn sync(files: &mut Files, window: &mut [u8]) -> Result<(), SpoolError> {
+    let synced = sync_data(files).map_err(SpoolError::Sync);
+    let rescued = rescue(files, window);
+    let mut noted = Ok(());
+    for file in files.sealed.values_mut() {
+        noted = noted.and(file.sync_progress());
     }
+    synced.and(rescued).and(noted.map_err(SpoolError::Sync))
+}
 
-    /// Brings records and names to disk. Where that fails all that was to get there is in doubt.
-    fn sync_data(&mut self) -> io::Result<()> {
-        let mut synced = self.active.as_ref().map_or(Ok(()), ActiveFile::sync);
-        for file in self.sealed.values() {
-            synced = synced.and(file.sync());
+/// Syncs records and names. If one of these calls fails, all unsynced bytes become suspect.
+fn sync_data(files: &mut Files) -> io::Result<()> {
+    let mut synced = files.active.as_ref().map_or(Ok(()), ActiveFile::sync);
+    for file in files.sealed.values() {
+        synced = synced.and(file.sync());
+    }
+    let synced = synced.and(files.folder.sync());
+    if synced.is_ok() {
+        files.active.iter_mut().for_each(ActiveFile::confirm);
+        files.sealed.values_mut().for_each(DataFile::confirm);
+    } else {
+        if files.active.as_ref().is_some_and(ActiveFile::is_unsynced) {
+            files.seal_active();
         }
-        let synced = synced.and(self.folder.sync());
-        if synced.is_ok() {
-            self.active.iter_mut().for_each(ActiveFile::confirm);
-            self.sealed.values_mut().for_each(DataFile::confirm);
-        } else {
-            if self.active.as_ref().is_some_and(ActiveFile::is_unsynced) {
-                self.seal_active();
-            }
-            self.sealed.values_mut().for_each(DataFile::suspect);
-        }
-        synced
+        files.sealed.values_mut().for_each(DataFile::suspect);
     }
+    synced
+}
 
-    /// Writes to new files what is in doubt.
-    fn rescue(&mut self) -> Result<(), SpoolError> {
-        let doubtful = self.sealed.iter().filter(|(_, file)| file.is_suspect());
-        let doubtful: Vec<u64> = doubtful.map(|(&sequence, _)| sequence).collect();
-        doubtful.into_iter().try_for_each(|sequence| self.rescue_file(sequence))
-    }
+/// Writes all suspect records to new files.
+fn rescue(files: &mut Files, window: &mut [u8]) -> Result<(), SpoolError> {
+    let suspect = files.sealed.iter().filter(|(_, file)| file.suspect_from().is_some());
+    let suspect: Vec<u64> = suspect.map(|(&sequence, _)| sequence).collect();
+    suspect.into_iter().try_for_each(|sequence| rescue_file(files, sequence, window))
+}
 
-    fn rescue_file(&mut self, sequence: u64) -> Result<(), SpoolError> {
-        let Some(file) = self.sealed.get(&sequence) else { return Ok(()) };
-        let mut copy = self.begin_file(file.dates())?;
-        let copy_sequence = copy.sequence();
-        let rescued = self.copy_suspect(sequence, &mut copy);
-        let copy = if rescued.is_ok() { copy.seal() } else { None };
-        match copy {
-            Some(copy) => _ = self.sealed.insert(copy_sequence, copy),
-            None => _ = self.folder.remove(copy_sequence),
-        }
-        self.finish_quietly(sequence);
-        rescued
+fn rescue_file(files: &mut Files, sequence: u64, window: &mut [u8]) -> Result<(), SpoolError> {
+    let Some(file) = files.sealed.get(&sequence) else { return Ok(()) };
+    let mut copy = files.begin(file.dates())?;
+    let copy_sequence = copy.sequence();
+    let rescued = copy_and_sync(files, sequence, &mut copy, window);
+    let copy = if rescued.is_ok() { copy.seal() } else { None };
+    match copy {
+        Some(copy) => _ = files.sealed.insert(copy_sequence, copy),
+        None => _ = files.folder.remove(copy_sequence),
     }
+    files.remove_if_finished(sequence);
+    rescued
+}
 
-    fn copy_suspect(&mut self, sequence: u64, copy: &mut ActiveFile) -> Result<(), SpoolError> {
-        let Some(file) = self.sealed.get_mut(&sequence) else { return Ok(()) };
-        let copied =
-            file.copy_suspect(&self.folder, copy, &mut self.window).map_err(SpoolError::Write)?;
-        copy.sync().and_then(|()| self.folder.sync()).map_err(SpoolError::Sync)?;
-        copy.confirm();
-        file.forget(&mut self.folder, &copied);
-        Ok(())
-    }
+fn copy_and_sync(
+    files: &mut Files,
+    sequence: u64,
+    copy: &mut ActiveFile,
+    window: &mut [u8],
+) -> Result<(), SpoolError> {
+    let Some(file) = files.sealed.get_mut(&sequence) else { return Ok(()) };
+    let copied = copy_suspect(file, &files.folder, copy, window).map_err(SpoolError::Write)?;
+    copy.sync().and_then(|()| files.folder.sync()).map_err(SpoolError::Sync)?;
+    copy.confirm();
+    file.forget(&mut files.folder, &copied);
+    Ok(())
 }

@@ -1,48 +1,73 @@
-//! The side of the spool that records are taken from, read and settled.
+//! Takes records from a spool, reads them and settles them.
 //!
-//! In: the oldest file that is not read to its end. Out: its records one by one, in parts where the
-//! caller has no room for more, and on disk what is settled of them.
+//! In: the oldest file that is not read to its end. Out: its records one by one, in parts if the
+//! caller has no room for more, and on disk which of them are settled. Bound: [`BUFFER_BYTES`] of
+//! memory. Thread: the spool's, which may wait for the disk.
 
-use super::file::{DataFile, Fault, Step};
-use super::folder::{self, Kind};
-use super::{Next, Record, RecordId, Spool, SpoolError};
+use super::error::SpoolError;
+use super::file::{Fault, Step};
+use super::files::Files;
+use super::names::{Kind, name};
+use super::record::WINDOW_BYTES;
+use super::types::{Next, Record, RecordId};
 use crate::base::clock::Moment;
-use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
-impl Spool {
-    /// Takes the oldest record that is neither settled nor taken, or what is left of it. Its
-    /// payload has been held against its checksum.
-    ///
-    /// Every call comes closer to [`Next::Empty`], whatever is in the files.
-    pub fn next(&mut self, now: Moment) -> Next {
-        // The file that was read last is closed if nothing of it is read any more.
-        let last = self.read_sequence.take().and_then(|sequence| self.sealed.get_mut(&sequence));
+/// The memory that a spool reads records through, in bytes.
+pub const BUFFER_BYTES: usize = WINDOW_BYTES;
+
+/// The reading side of a spool.
+#[derive(Debug)]
+pub struct Taker {
+    /// The number of this spool among all that the process has opened.
+    opening: u64,
+    age_max: Duration,
+    window: Vec<u8>,
+    /// The file that was read last, which may still be open.
+    read_sequence: Option<u64>,
+}
+
+impl Taker {
+    /// A taker that lets records expire after `age_max`.
+    pub fn new(opening: u64, age_max: Duration) -> Self {
+        Self { opening, age_max, window: vec![0; WINDOW_BYTES], read_sequence: None }
+    }
+
+    /// The memory to read records through.
+    pub fn window(&mut self) -> &mut [u8] {
+        &mut self.window
+    }
+
+    /// See [`Spool::next`](super::Spool::next).
+    pub fn next(&mut self, files: &mut Files, now: Moment) -> Next {
+        // The file that was read last is closed if it is not being read any more.
+        let last = self.read_sequence.take().and_then(|sequence| files.sealed.get_mut(&sequence));
         if let Some(file) = last {
             file.close_if_idle();
         }
-        while let Some(sequence) = self.oldest_unread() {
-            let Some(file) = self.sealed.get_mut(&sequence) else { break };
-            let (place, part) = match file.find(&self.folder) {
+        while let Some(sequence) = files.oldest_unread() {
+            let Some(file) = files.sealed.get_mut(&sequence) else { break };
+            let (place, part) = match file.find(&files.folder) {
                 Step::Part(place, part) => (place, part),
-                Step::Fault(fault) => return self.fault(sequence, fault),
+                Step::Fault(fault) => return next_of(files, sequence, fault),
                 Step::End => {
-                    self.finish_quietly(sequence);
+                    files.remove_if_finished(sequence);
                     continue;
                 }
             };
             let created_at = part.header.created_at;
             let dates = file.dates();
             if dates.has_expired(created_at, now, self.age_max) {
-                self.finish_quietly(sequence);
-                if let Some(file) = self.sealed.get_mut(&sequence) {
-                    // Where this fails it expires once more after a restart.
-                    let _ = file.note(&mut self.folder, place, &part);
+                files.remove_if_finished(sequence);
+                if let Some(file) = files.sealed.get_mut(&sequence) {
+                    // If this fails, the record expires once more after a restart.
+                    let _ = file.note(&mut files.folder, place, &part);
                 }
                 return Next::Expired { segment_count: part.segment_count };
             }
-            if let Err(fault) = file.take(&self.folder, place, part, &mut self.window) {
-                return self.fault(sequence, fault);
+            if let Err(fault) = file.take(&files.folder, place, part, &mut self.window) {
+                return next_of(files, sequence, fault);
             }
             self.read_sequence = Some(sequence);
             return Next::Record(Record {
@@ -56,110 +81,49 @@ impl Spool {
         Next::Empty
     }
 
-    /// Reads what fills `buffer` of the payload of a record that was taken, from the place `at` on.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read. The record is not taken any longer then, and the error says what
-    /// became of it: it comes again, or it is lost.
-    pub fn read(&mut self, id: RecordId, at: u64, buffer: &mut [u8]) -> Result<(), Next> {
-        let Some(file) = self.sealed.get_mut(&id.sequence) else {
-            let gone = Fault::Unreadable(io::ErrorKind::NotFound.into());
-            return Err(self.fault(id.sequence, gone));
-        };
-        let read = file.read(&self.folder, id.place, at, buffer);
-        read.map_err(|fault| self.fault(id.sequence, fault))
-    }
-
-    /// Keeps the first `segment_count` segments of a record that was taken, and puts the others
-    /// back: they are what comes next. `false` when the record cannot be divided so.
-    #[must_use = "a record that is not divided is still taken as a whole"]
-    pub fn split(&mut self, id: RecordId, segment_count: u32) -> bool {
-        let file = self.sealed.get_mut(&id.sequence);
-        file.is_some_and(|file| file.split(id.place, segment_count))
-    }
-
-    /// Has a record that was taken wait for another run. It is not settled, and stays counted.
-    pub fn set_aside(&mut self, id: RecordId) {
-        if let Some(file) = self.sealed.get_mut(&id.sequence) {
-            file.set_aside(id.place);
-        }
-    }
-
-    /// Has the files read again that could not be read. To be called after a pause.
-    pub fn try_unreadable(&mut self) {
-        self.sealed.values_mut().for_each(DataFile::try_again);
-    }
-
-    /// Forgets a record that was taken: it was delivered, or given up.
-    ///
-    /// It does not come again after a crash of the daemon. One that is not taken, because its file
-    /// was evicted, is settled already. One that a spool opened before this one has given comes
-    /// again.
-    ///
-    /// # Errors
-    ///
-    /// When that could not be noted on disk, or a file that is done with not be removed. The
-    /// record does not come again in this run, but it may after a restart.
-    pub fn settle(&mut self, id: RecordId) -> Result<(), SpoolError> {
+    /// See [`Spool::settle`](super::Spool::settle).
+    pub fn settle(&self, files: &mut Files, id: RecordId) -> Result<(), SpoolError> {
         if id.opening != self.opening {
             return Ok(());
         }
-        let Some(file) = self.sealed.get_mut(&id.sequence) else { return Ok(()) };
-        let Some(part) = file.settle(id.place) else { return Ok(()) };
+        let Some(file) = files.sealed.get_mut(&id.sequence) else { return Ok(()) };
+        let Some(part) = file.parts.settle(id.place) else { return Ok(()) };
         if file.is_finished() {
-            return self.remove(id.sequence).map_err(SpoolError::Remove);
+            return files.remove(id.sequence).map_err(SpoolError::Remove);
         }
-        file.note(&mut self.folder, id.place, &part).map_err(SpoolError::Progress)
+        file.note(&mut files.folder, id.place, &part).map_err(SpoolError::Progress)
     }
 
-    /// Puts a record back that was taken; it comes again, before those after it.
-    ///
-    /// Returns `false` when its file was evicted meanwhile: then the record is lost, and was not
-    /// counted as evicted. One that a spool opened before this one has given is there untaken.
-    #[must_use = "a record that could not be put back is lost and has to be counted"]
-    pub fn release(&mut self, id: RecordId) -> bool {
+    /// See [`Spool::release`](super::Spool::release).
+    pub fn release(&self, files: &mut Files, id: RecordId) -> bool {
         if id.opening != self.opening {
             return true;
         }
-        self.sealed.get_mut(&id.sequence).is_some_and(|file| file.release(id.place))
+        files.sealed.get_mut(&id.sequence).is_some_and(|file| file.parts.release(id.place))
     }
+}
 
-    /// The oldest sealed file that may have a record; seals the active one if there is no other.
-    fn oldest_unread(&mut self) -> Option<u64> {
-        let find = |sealed: &BTreeMap<u64, DataFile>| {
-            sealed.iter().find(|(_, file)| file.is_readable()).map(|(&sequence, _)| sequence)
-        };
-        find(&self.sealed).or_else(|| {
-            self.seal_active();
-            find(&self.sealed)
-        })
-    }
+/// See [`Spool::read`](super::Spool::read).
+pub fn read(files: &mut Files, id: RecordId, at: u64, buffer: &mut [u8]) -> Result<(), Next> {
+    let Some(file) = files.sealed.get_mut(&id.sequence) else {
+        let gone = Fault::Unreadable(io::ErrorKind::NotFound.into());
+        return Err(next_of(files, id.sequence, gone));
+    };
+    let read = file.read(&files.folder, id.place, at, buffer);
+    read.map_err(|fault| next_of(files, id.sequence, fault))
+}
 
-    fn fault(&mut self, sequence: u64, fault: Fault) -> Next {
-        match fault {
-            Fault::Damage(damage) => {
-                self.finish_quietly(sequence);
-                Next::Damaged(damage)
-            }
-            Fault::Unreadable(source) => {
-                let name = folder::name(sequence, Kind::Data);
-                Next::Unreadable(SpoolError::Read { name, source })
-            }
+/// Returns what the caller of [`Taker::next`] gets for a fault. Removes the file if nothing of it
+/// is left.
+fn next_of(files: &mut Files, sequence: u64, fault: Fault) -> Next {
+    match fault {
+        Fault::Damage(damage) => {
+            files.remove_if_finished(sequence);
+            Next::Damaged(damage)
         }
-    }
-
-    /// Removes a file if all of it is settled. Where that fails it stays, is not read again, and
-    /// is the first to be evicted.
-    pub(super) fn finish_quietly(&mut self, sequence: u64) {
-        if self.sealed.get(&sequence).is_some_and(DataFile::is_finished) {
-            let _ = self.remove(sequence);
+        Fault::Unreadable(source) => {
+            let name = name(sequence, Kind::Data);
+            Next::Unreadable(SpoolError::Read { name, source })
         }
-    }
-
-    pub(super) fn remove(&mut self, sequence: u64) -> io::Result<()> {
-        self.folder.remove(sequence)?;
-        self.sealed.remove(&sequence);
-        Ok(())
     }
 }

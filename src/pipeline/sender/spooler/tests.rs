@@ -1,4 +1,4 @@
-//! Turns that hang, panic or fail, and what the spooler makes of them.
+//! Jobs that hang, panic or fail.
 
 use super::super::spool_job::Hook;
 use super::*;
@@ -6,7 +6,7 @@ use crate::base::account::DropReason;
 use crate::base::conditions::Condition;
 use crate::base::memory::Pool;
 use crate::pipeline::batch::test_batch;
-use crate::pipeline::spool::Options;
+use crate::pipeline::spool::{FaultyDisk, Options};
 use crate::pipeline::upload::Uploader;
 use std::sync::mpsc;
 use tokio::sync::oneshot;
@@ -18,9 +18,14 @@ fn options(folder: &tempfile::TempDir) -> Options {
 
 /// A spooler whose spool is open.
 async fn open(folder: &tempfile::TempDir) -> (Spooler, Arc<Account>) {
+    open_on(FaultyDisk::default(), folder).await
+}
+
+async fn open_on(disk: FaultyDisk, folder: &tempfile::TempDir) -> (Spooler, Arc<Account>) {
+    let disk = Arc::new(disk);
     let account = Arc::new(Account::new(1));
     let pool = Pool::new(100, 8);
-    let thread = SpoolThread::start(options(folder), pool, Arc::clone(&account)).unwrap();
+    let thread = SpoolThread::start_on(disk, options(folder), pool, Arc::clone(&account)).unwrap();
     let mut spooler = Spooler::new(thread, Arc::clone(&account));
     spooler.start_due(Instant::now());
     spooler.event().await;
@@ -34,7 +39,7 @@ fn attempt(ids: &[&str]) -> Attempt {
 }
 
 #[tokio::test]
-async fn of_a_turn_that_hangs_what_it_has_written_is_no_loss_and_it_begins_no_more() {
+async fn a_job_that_hangs_keeps_what_it_has_written_and_begins_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spooler, account) = open(&folder).await;
     for ids in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {
@@ -51,18 +56,18 @@ async fn of_a_turn_that_hangs_what_it_has_written_is_no_loss_and_it_begins_no_mo
     })));
     spooler.start_due(Instant::now());
     is_reached.await.unwrap();
-    let State::Busy { writes } = &spooler.state else { panic!("a turn is on its way") };
+    let State::Open { job: Some(writes), .. } = &spooler.state else { panic!("no job runs") };
     let writes = Arc::clone(writes);
     assert_eq!((spooler.segment_count(), writes.written_count()), (6, 1));
     assert_eq!((spooler.give_up(), account.spooled.get()), (3, 3));
     assert_eq!(spooler.segment_count(), 0);
     go_on.send(()).unwrap();
-    let _ = spooler.thread.outcome().await;
+    let _ = spooler.thread.result().await;
     assert_eq!(writes.written_count(), 2, "it ends with the one that it was writing");
 }
 
 #[tokio::test]
-async fn a_turn_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_opened_again() {
+async fn a_job_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spooler, account) = open(&folder).await;
     for ids in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {
@@ -81,7 +86,7 @@ async fn a_turn_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_
     assert!(account.conditions.has(Condition::SpoolFailing) && !spooler.is_working());
     let [condition] = &account.conditions.active()[..] else { panic!("one") };
     assert!(condition.reason.contains("a fault in the program"), "{}", condition.reason);
-    // It works again after the pause, with what was written before.
+    // The spool works again after the pause, and has the record that was written before.
     let due = spooler.next_due().unwrap();
     assert!(due > now);
     spooler.start_due(due);
@@ -118,7 +123,7 @@ async fn what_was_taken_before_a_panic_is_neither_lost_nor_counted_as_evicted() 
     let due = spooler.next_due().unwrap();
     spooler.start_due(due);
     spooler.event().await;
-    // It lies there, and the spool that is open now has not given it.
+    // The record is in the spool. The spool that is open now has not given it.
     spooler.write(uploader.evict_oldest().unwrap());
     spooler.ask(8);
     spooler.start_due(due);
@@ -135,7 +140,7 @@ async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promi
     spooler.write(attempt(&["a"]));
     spooler.start_due(now);
     spooler.event().await;
-    // A file is in the place of the next one, which is due since the clock was set.
+    // A folder has the name of the next file, which is due since the clock was set.
     let year = Duration::from_secs(365 * 24 * 3600);
     account.clock.confirm_date(std::time::SystemTime::now() + year);
     std::fs::create_dir(folder.path().join("0000000002.spool")).unwrap();
@@ -146,21 +151,23 @@ async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promi
     now = spooler.next_due().unwrap();
     assert!(now <= Instant::now() + SYNC_DELAY);
     spooler.start_due(now);
-    assert!(matches!(spooler.state, State::Busy { .. }), "it is synced while it rests");
+    let is_busy = matches!(spooler.state, State::Open { job: Some(_), .. });
+    assert!(is_busy, "it is synced while it rests");
     spooler.event().await;
-    assert_eq!((spooler.sync_at, spooler.is_unsynced), (None, false));
+    assert!(!spooler.timers.is_set(Timer::Sync));
     assert!(account.conditions.has(Condition::SpoolFailing) && !spooler.is_working());
 }
 
 #[tokio::test]
-async fn what_cannot_be_brought_to_disk_is_a_trouble_until_it_can() {
+async fn a_sync_that_fails_is_a_condition_until_one_succeeds() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut spooler, account) = open(&folder).await;
+    let disk = FaultyDisk::default();
+    let (mut spooler, account) = open_on(disk.clone(), &folder).await;
     spooler.write(attempt(&["a"]));
     spooler.start_due(Instant::now());
     spooler.event().await;
-    // On the spool's thread: the data's file, then its copy's.
-    spooler.work.before_write = Hook(Some(Box::new(|_| crate::pipeline::spool::fail_syncs(0, 3))));
+    // The fsync of the data file fails, and that of its copy.
+    disk.fail_syncs(0, 3);
     spooler.write(attempt(&["b", "c"]));
     spooler.work.is_sync_due = true;
     spooler.start_due(Instant::now());
@@ -172,7 +179,7 @@ async fn what_cannot_be_brought_to_disk_is_a_trouble_until_it_can() {
     spooler.start_due(due);
     spooler.event().await;
     assert!(!account.conditions.has(Condition::SpoolFailing) && spooler.is_working());
-    assert_eq!((spooler.sync_at, account.dropped_total()), (None, 0));
+    assert_eq!((spooler.timers.is_set(Timer::Sync), account.dropped_total()), (false, 0));
     spooler.ask(8);
     spooler.start_due(due);
     spooler.event().await;

@@ -1,4 +1,4 @@
-//! Clocks that are set while records wait, and dates on disk that no clock should have shown.
+//! Clocks that are set while records wait, and impossible dates on disk.
 
 use super::*;
 use crate::base::clock::Clock;
@@ -22,7 +22,7 @@ fn open_at(path: &Path, now: Moment) -> Spool {
 #[test]
 fn a_date_that_is_set_forward_expires_nothing_that_this_run_wrote() {
     let folder = folder();
-    // The host has no battery: its clock begins in 1970, and the service answers later.
+    // The host has no battery, so its clock begins in 1970. The service answers later.
     let clock = Clock::manual(30, UNIX_EPOCH);
     let mut spool = open_at(folder.path(), clock.now());
     let _ = spool.append(&[b"x"], 1, clock.now()).unwrap();
@@ -31,7 +31,7 @@ fn a_date_that_is_set_forward_expires_nothing_that_this_run_wrote() {
     clock.advance(Duration::from_secs(9));
     assert!(next_is_record(&mut spool, clock.now()));
     assert_eq!(spool.oldest_age(clock.now()), Some(Duration::from_secs(9)));
-    // What is written from now on has the date of the service, in another file.
+    // New records have the date of the service, and are in another file.
     let _ = spool.append(&[b"y"], 1, clock.now()).unwrap();
     assert_eq!(file_names(folder.path()), ["0000000001.spool", "0000000002.spool"]);
     clock.advance(WEEK);
@@ -48,7 +48,7 @@ fn of_an_earlier_run_nothing_expires_before_the_service_has_answered() {
     let mut spool = open_at(folder.path(), at(NOW));
     let _ = spool.append(&[b"x"], 1, at(NOW)).unwrap();
     drop(spool);
-    // Two weeks later by a clock that may be wrong.
+    // The clock of the host shows two weeks later, but it may be wrong.
     let clock = Clock::manual(30, UNIX_EPOCH + Duration::from_secs(NOW) + 2 * WEEK);
     let mut spool = open_at(folder.path(), clock.now());
     assert!(next_is_record(&mut spool, clock.now()));

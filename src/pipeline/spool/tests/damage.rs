@@ -1,10 +1,10 @@
-//! Files that are not as they were left, and disks that do not take what they are given.
+//! Files that were damaged, removed or replaced, and disks that are full or read-only.
 
 use super::*;
 use crate::skip::{Need, skip};
 use std::process::Command;
 
-/// What a drain came upon.
+/// What [`drain`] came upon.
 #[derive(Debug, Default, PartialEq)]
 struct Drained {
     names: Vec<u32>,
@@ -14,7 +14,7 @@ struct Drained {
     errors: Vec<String>,
 }
 
-/// Takes everything and settles it.
+/// Takes all records and settles them.
 fn drain(spool: &mut Spool) -> Drained {
     let mut drained = Drained::default();
     loop {
@@ -45,7 +45,7 @@ fn drain(spool: &mut Spool) -> Drained {
     }
 }
 
-/// A folder with a file of three records, and what is in it.
+/// A folder with a file of three records, the path of the file, and its bytes.
 fn three_records() -> (TempDir, PathBuf, Vec<u8>) {
     let folder = folder();
     let mut spool = open(folder.path());
@@ -173,7 +173,7 @@ fn a_file_that_is_removed_while_it_is_written_is_read_still_and_appended_to_no_m
     spool.sync().unwrap();
     let _ = append(&mut spool, 1);
     assert_eq!((spool.removal(), spool.removal()), (Some(Removal::File), None));
-    // Not even a sync closes what nobody could open again.
+    // A sync does not close the file: a removed file cannot be opened again.
     spool.sync().unwrap();
     assert_eq!(file_names(folder.path()), ["0000000002.spool"]);
     assert_eq!(take_all(&mut spool), [0, 1]);
@@ -196,7 +196,7 @@ fn a_folder_that_is_removed_is_made_anew_and_locked() {
         Spool::open(options(&path, 1 << 30), at(NOW)),
         Err(SpoolError::Locked { .. })
     ));
-    // The first file was closed and is gone; the second one was open.
+    // The first file was closed, so its records are lost. The second file was open.
     let drained = drain(&mut spool);
     assert_eq!((drained.names, drained.damaged_segment_count), (vec![2, 3], 2));
 }
@@ -273,19 +273,19 @@ fn after_a_failed_write_that_cannot_be_cut_off_a_new_file_is_begun() {
     let folder = folder();
     let mut spool = open(folder.path());
     let _ = append(&mut spool, 0);
-    // A device that is always full, and cannot be cut.
+    // A device that is always full and cannot be cut.
     let full = File::options().read(true).write(true).open("/dev/full").unwrap();
-    spool.active.as_mut().unwrap().handle = full;
+    spool.files.active.as_mut().unwrap().handle = Box::new(full);
     let error = spool.append(&[b"lost"], 1, at(NOW)).unwrap_err();
     let SpoolError::Write(source) = &error.cause else { panic!("{error}") };
     assert_eq!(source.kind(), io::ErrorKind::StorageFull);
-    assert_eq!((spool.segment_count(), spool.active.is_none()), (1, true));
+    assert_eq!((spool.segment_count(), spool.files.active.is_none()), (1, true));
     let _ = append(&mut spool, 1);
     drop(spool);
     assert_eq!(take_all(&mut open(folder.path())), [0, 1]);
 }
 
-/// Puts a folder in the place of a file: even root cannot unlink that.
+/// Puts a folder in the place of a file: even root cannot unlink a folder.
 fn block(path: &Path) {
     std::fs::remove_file(path).unwrap();
     std::fs::create_dir(path).unwrap();
@@ -335,7 +335,7 @@ fn progress_that_cannot_be_noted_is_told_and_the_record_does_not_come_again_in_t
     assert!(!folder.path().join("elsewhere").exists());
 }
 
-/// A tiny file system of its own, for as long as it lives.
+/// A tiny file system that is mounted as long as this value lives.
 struct TinyDisk(TempDir);
 
 impl TinyDisk {
@@ -379,7 +379,7 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
     assert_eq!(length, spool.size_bytes(), "it was cut back");
     assert!(matches!(spool.probe(), Err(SpoolError::Write(_))));
     assert_eq!(length, std::fs::metadata(path.join("0000000001.spool")).unwrap().len());
-    // A smaller one still fits, and is behind the others.
+    // A smaller record still fits, and comes after the others.
     let _ = append(&mut spool, 7);
     for _ in 0..written_count {
         let record = take_record(&mut spool);

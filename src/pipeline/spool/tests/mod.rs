@@ -1,7 +1,9 @@
-//! The spool as its user sees it. A crash is a drop: nothing is done in an orderly way there.
+//! The spool as its caller sees it. Dropping a spool stands for a crash: `Spool` has no `Drop`.
 
 mod clocks;
 mod damage;
+mod disk;
+pub mod faulty;
 mod model;
 mod parts;
 mod sync;
@@ -10,28 +12,29 @@ use super::record::{FILE_HEADER_BYTES, HEADER_BYTES};
 use super::*;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// The time of all records that do not say otherwise.
+/// The time when records are made, in seconds since 1970.
 const NOW: u64 = 1_800_000_000;
 const AGE_MAX: Duration = Duration::from_secs(100);
 
-/// A moment by a clock that was never set, on a host that began to run in 2027.
+/// A moment by a clock that was never set, on a host that was started in 2027.
 fn at(unix_seconds: u64) -> Moment {
     let offset_seconds = NOW.cast_signed() - 1_000;
     let uptime_seconds = unix_seconds.cast_signed() - offset_seconds;
     Moment { uptime_seconds, offset_seconds, is_confirmed: true }
 }
 
-/// What a record of [`append`] takes.
+/// The size of a record of [`append`] in bytes.
 const RECORD_BYTES: u64 = HEADER_BYTES as u64 + 72;
 
-/// Whether nothing is left that is not settled.
+/// Returns whether all records are settled.
 fn is_empty(spool: &Spool) -> bool {
-    let is_active_empty = spool.active.as_ref().is_none_or(|file| file.length_bytes() == 0);
-    is_active_empty && spool.sealed.values().all(DataFile::is_finished)
+    let is_active_empty = spool.files.active.as_ref().is_none_or(|file| file.length_bytes() == 0);
+    is_active_empty && spool.files.sealed.values().all(DataFile::is_finished)
 }
 
 fn folder() -> TempDir {
@@ -46,10 +49,10 @@ fn open(path: &Path) -> Spool {
     Spool::open(options(path, 1 << 30), at(NOW)).unwrap().0
 }
 
-/// A spool of small files.
+/// Opens a spool with small files.
 fn open_small(path: &Path, size_bytes_max: u64, file_bytes_max: u64) -> Spool {
     let (mut spool, _) = Spool::open(options(path, size_bytes_max), at(NOW)).unwrap();
-    spool.file_bytes_max = file_bytes_max;
+    spool.appender.file_bytes_max = file_bytes_max;
     spool
 }
 
@@ -65,22 +68,22 @@ fn append(spool: &mut Spool, name: u32) -> Evicted {
     spool.append(&[&payload[..3], &[], &payload[3..]], 1, at(NOW)).unwrap()
 }
 
-/// Takes a record, which has to be there and whole.
+/// Takes the next record, which must exist and be whole.
 fn take(spool: &mut Spool) -> (u32, RecordId) {
     try_take(spool).expect("a record waits")
 }
 
-/// All of a record's payload.
+/// Returns the whole payload of a record.
 fn read(spool: &mut Spool, record: &Record) -> Vec<u8> {
     let mut payload = vec![0; record.payload_bytes as usize];
-    // Piece by piece, as a caller with little memory does.
+    // Reads piece by piece, as a caller with little memory does.
     for (index, piece) in payload.chunks_mut(5_000).enumerate() {
         spool.read(record.id, 5_000 * index as u64, piece).unwrap();
     }
     payload
 }
 
-/// Takes the next record, which has to be there.
+/// Takes the next record, which must exist.
 fn take_record(spool: &mut Spool) -> Record {
     match spool.next(at(NOW)) {
         Next::Record(record) => record,
@@ -205,7 +208,7 @@ fn a_file_whose_last_records_were_settled_before_a_crash_goes_too() {
     assert_eq!(name, 0);
     assert!(try_take(&mut spool).is_none());
     spool.settle(id).unwrap();
-    // Settled to the end, and reading knows it.
+    // Reading has come to the end of the file, so the file is removed.
     assert!(file_names(folder.path()).is_empty());
 }
 
@@ -235,7 +238,7 @@ fn reading_and_appending_go_on_side_by_side() {
         spool.settle(id).unwrap();
         assert!(is_empty(&spool));
     }
-    assert_eq!(spool.next_sequence, 21);
+    assert_eq!(spool.files.next_sequence, 21);
 }
 
 #[test]
@@ -295,7 +298,7 @@ fn files_of_earlier_runs_are_counted_when_they_give_way_without_what_was_settled
     let (name, taken) = take(&mut spool);
     assert_eq!(name, 1);
     assert!(try_take(&mut spool).is_some_and(|(_, id)| spool.release(id)));
-    // Nine, less the settled and the taken one.
+    // Nine records without the settled and the taken one.
     assert_eq!(append(&mut spool, 9).segment_count, 7);
     assert!(!spool.release(taken), "there is no way back");
     spool.settle(taken).unwrap();
@@ -326,7 +329,7 @@ fn records_expire_with_age_and_do_not_come_again() {
     for (segment_count, age) in [(1, age_max + 1), (2, age_max), (3, age_max + 9), (4, 0)] {
         let _ = spool.append(&[b"x"], segment_count, at(NOW - age)).unwrap();
     }
-    // A clock that was set back makes no record old.
+    // A record with a date in the future does not expire.
     let _ = spool.append(&[b"x"], 5, at(NOW + 1_000)).unwrap();
     assert!(matches!(spool.next(at(NOW)), Next::Expired { segment_count: 1 }));
     assert!(matches!(spool.next(at(NOW)), Next::Record(record) if record.segment_count == 2));
@@ -429,7 +432,7 @@ fn a_sync_closes_what_is_not_being_read() {
     spool.settle(id).unwrap();
     spool.sync().unwrap();
     spool.sync().unwrap();
-    let open_count = spool.sealed.values().filter(|file| file.handle.is_some()).count();
+    let open_count = spool.files.sealed.values().filter(|file| file.handle.is_some()).count();
     assert_eq!(open_count, 1, "the one being read");
     assert_eq!(take_all(&mut spool), (1..8).collect::<Vec<_>>());
 }

@@ -1,6 +1,6 @@
-//! The spool beside a model of it that is too simple to be wrong.
+//! The spool compared with a simple model.
 //!
-//! A record of the model is a part of one: a run of its segments.
+//! A record of the model is a run of segments of a record of the spool.
 
 use super::*;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ enum Step {
         age: u64,
     },
     Next,
-    /// Takes the next one and puts all but so many segments of it back.
+    /// Takes the next record and puts all but its first segments back.
     Split(u32),
     SetAside(usize),
     Settle(usize),
@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 0..120)
 }
 
-/// A run of the segments of a record. The `name` of the record is in its payload, if that has room.
+/// A run of the segments of a record. Every byte of the payload is the `name` of the record.
 #[derive(Debug, Clone)]
 struct Expected {
     name: u8,
@@ -54,14 +54,14 @@ struct Expected {
     is_set_aside: bool,
 }
 
-/// All that is not settled, from the oldest on.
+/// All records that are not settled, from the oldest on.
 #[derive(Debug, Default)]
 struct Model {
     records: VecDeque<Expected>,
 }
 
 impl Model {
-    /// The `index`th of those that are taken, counted in a circle.
+    /// Returns the taken record with this index, modulo the number of taken records.
     fn taken(&self, index: usize) -> Option<(usize, RecordId)> {
         let taken = self.records.iter().enumerate();
         let taken: Vec<_> =
@@ -69,8 +69,8 @@ impl Model {
         taken.get(index % taken.len().max(1)).copied()
     }
 
-    /// Compares what the spool comes upon with what it should come upon. Returns its place and its
-    /// id, if it is taken.
+    /// Compares the next record of the spool with that of the model. Returns the place and the id
+    /// of the record if it is taken.
     fn check_next(&mut self, spool: &mut Spool, now: u64) -> Option<(usize, RecordId)> {
         let waits = |record: &Expected| record.taken.is_none() && !record.is_set_aside;
         let place = self.records.iter().position(waits);
@@ -95,7 +95,7 @@ impl Model {
         }
     }
 
-    /// Puts all but the first `count` segments of the one at `place` back.
+    /// Puts all but the first `count` segments of the record at `place` back.
     fn split(&mut self, place: usize, count: u32) {
         let record = &mut self.records[place];
         let middle = record.segments.start + count;
@@ -105,8 +105,8 @@ impl Model {
         self.records.insert(place + 1, rest);
     }
 
-    /// What a crash does: all that is not settled is there again, and of a record that was never
-    /// divided, or of which nothing is settled, as one.
+    /// Does what a crash does: all segments that are not settled can be taken again. Neighbouring
+    /// runs of one record become one.
     fn crash(&mut self) {
         let mut records: VecDeque<Expected> = VecDeque::new();
         for record in std::mem::take(&mut self.records) {
@@ -128,7 +128,7 @@ impl Model {
     }
 }
 
-/// Whether a record of so many bytes can be divided.
+/// Returns whether a record of `length` bytes and `total` segments can be divided.
 fn is_divisible(length: usize, segments: &Range<u32>, count: u32, total: u32) -> bool {
     total as usize * HEADER_BYTES <= length && (count as usize) < segments.len()
 }
@@ -228,7 +228,7 @@ proptest! {
                     Next::Empty => {}
                 },
                 Step::SetAside(_) => if let Some((id, segment_count)) = taken.pop() {
-                    // One whose file was evicted is not there to be set aside.
+                    // A record whose file was evicted cannot be set aside.
                     if spool.release(id) {
                         while let Next::Record(record) = spool.next(at(0)) {
                             if record.id == id {
@@ -270,7 +270,7 @@ proptest! {
                 Next::Empty => break,
             }
         }
-        // What was set aside is there still.
+        // Records that were set aside are still in the spool.
         prop_assert_eq!(appended, gone + spool.segment_count());
     }
 }

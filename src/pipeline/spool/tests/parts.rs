@@ -1,14 +1,13 @@
-//! Records that are taken in parts, and those that are set aside.
+//! Records that are taken in parts, and records that are set aside.
 
 use super::*;
 
-/// A record of six segments that can be divided.
+/// Appends a record of six segments that can be divided.
 fn append_six(spool: &mut Spool) -> Evicted {
     spool.append(&[&[7; 6 * HEADER_BYTES]], 6, at(NOW)).unwrap()
 }
 
-/// The segments that come, one part after the other, until none is left: the first of each and the
-/// one behind it. All of them stay taken.
+/// Takes all parts. Returns the first segment of each part, and the segment behind its last one.
 fn take_parts(spool: &mut Spool) -> Vec<(u32, u32)> {
     let next = |spool: &mut Spool| match spool.next(at(NOW)) {
         Next::Record(record) => Some((record.taken.start, record.taken.end)),
@@ -72,8 +71,7 @@ fn parts_that_were_settled_are_not_counted_when_their_file_is_evicted() {
         let evicted = spool.append(&[&[0; 700]], 1, at(NOW)).unwrap();
         (evicted.segment_count, evicted.unknown_bytes)
     };
-    // By the run that settled them, and by the next one, which has not looked at them.
-    spool.size_bytes_max = 800;
+    // The next run has not read the file yet.
     drop(spool);
     let (mut spool, _) = Spool::open(options(folder.path(), 800), at(NOW)).unwrap();
     assert_eq!(waiting(&mut spool), (4, 0));
@@ -161,7 +159,7 @@ fn what_cannot_be_read_of_a_file_that_is_evicted_is_told_in_bytes() {
     drop(spool);
     let path = folder.path().join("0000000001.spool");
     let mut bytes = std::fs::read(&path).unwrap();
-    // The header of the second record.
+    // Damages the header of the second record.
     bytes[usize::try_from(FILE_HEADER_BYTES + RECORD_BYTES).unwrap()] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let (mut spool, _) = Spool::open(options(folder.path(), 700), at(NOW)).unwrap();

@@ -1,30 +1,33 @@
-//! Disks that do not take what is to be brought to them.
+//! Disks whose fsync fails.
 
-use super::super::disk::faults;
+use super::faulty::FaultyDisk;
 use super::*;
 
-/// Fails `fail_count` syncs after `pass_count`, of one call that has to fail.
-fn sync_with_faults(spool: &mut Spool, pass_count: u32, fail_count: u32) {
-    faults::set(pass_count, fail_count);
+/// Syncs while `fail_count` calls of fsync fail after `pass_count` that pass. The sync must fail.
+fn sync_with_faults(spool: &mut Spool, disk: &FaultyDisk, pass_count: u32, fail_count: u32) {
+    disk.fail_syncs(pass_count, fail_count);
     let synced = spool.sync();
-    faults::set(0, 0);
+    disk.fail_syncs(0, 0);
     assert!(matches!(synced, Err(SpoolError::Sync(_))), "{synced:?}");
 }
 
-fn three(folder: &Path) -> Spool {
-    let mut spool = open(folder);
+/// A spool of three records on a disk that can fail.
+fn three(folder: &Path) -> (Spool, FaultyDisk) {
+    let disk = FaultyDisk::default();
+    let opened = Spool::open_on(Arc::new(disk.clone()), options(folder, 1 << 30), at(NOW));
+    let mut spool = opened.unwrap().0;
     for name in 0..3 {
         let _ = append(&mut spool, name);
     }
-    spool
+    (spool, disk)
 }
 
 #[test]
 fn what_a_failed_sync_leaves_in_doubt_is_written_to_a_new_file_and_comes_once() {
     let folder = folder();
-    let mut spool = three(folder.path());
-    sync_with_faults(&mut spool, 0, 1);
-    // The first file is settled, so it is gone.
+    let (mut spool, disk) = three(folder.path());
+    sync_with_faults(&mut spool, &disk, 0, 1);
+    // The first file is finished, so it is removed.
     assert_eq!(file_names(folder.path()), ["0000000002.spool"]);
     assert_eq!(
         (spool.segment_count(), spool.size_bytes()),
@@ -39,27 +42,27 @@ fn what_a_failed_sync_leaves_in_doubt_is_written_to_a_new_file_and_comes_once() 
 #[test]
 fn what_was_synced_before_stays_where_it_is() {
     let folder = folder();
-    let mut spool = three(folder.path());
+    let (mut spool, disk) = three(folder.path());
     spool.sync().unwrap();
     let _ = append(&mut spool, 3);
-    sync_with_faults(&mut spool, 0, 1);
+    sync_with_faults(&mut spool, &disk, 0, 1);
     assert_eq!(
         file_names(folder.path()),
         ["0000000001.done", "0000000001.spool", "0000000002.spool"]
     );
     assert_eq!(spool.segment_count(), 4);
     drop(spool);
-    // Nor does any come twice after a crash.
+    // No record comes twice after a crash.
     assert_eq!(take_all(&mut open(folder.path())), [0, 1, 2, 3]);
 }
 
 #[test]
 fn a_disk_that_goes_on_to_fail_has_the_first_copy_kept_and_no_other() {
     let folder = folder();
-    let mut spool = three(folder.path());
+    let (mut spool, disk) = three(folder.path());
     for pass_count in [0, 0, 1] {
-        // Of the copy its file fails, or its name.
-        sync_with_faults(&mut spool, pass_count, 9);
+        // The fsync of the copy fails, or that of the folder.
+        sync_with_faults(&mut spool, &disk, pass_count, 9);
         assert_eq!(file_names(folder.path()), ["0000000001.spool"]);
         assert_eq!(spool.segment_count(), 3);
     }
@@ -71,8 +74,8 @@ fn a_disk_that_goes_on_to_fail_has_the_first_copy_kept_and_no_other() {
 #[test]
 fn names_that_are_not_on_the_disk_leave_their_files_in_doubt_too() {
     let folder = folder();
-    let mut spool = three(folder.path());
-    sync_with_faults(&mut spool, 1, 1);
+    let (mut spool, disk) = three(folder.path());
+    sync_with_faults(&mut spool, &disk, 1, 1);
     assert_eq!(file_names(folder.path()), ["0000000002.spool"]);
     spool.sync().unwrap();
     assert_eq!(take_all(&mut spool), [0, 1, 2]);
@@ -81,9 +84,9 @@ fn names_that_are_not_on_the_disk_leave_their_files_in_doubt_too() {
 #[test]
 fn what_is_taken_at_that_time_stays_where_it_is_and_is_copied_when_it_was_put_back() {
     let folder = folder();
-    let mut spool = three(folder.path());
+    let (mut spool, disk) = three(folder.path());
     let ids = [(); 2].map(|()| take(&mut spool).1);
-    sync_with_faults(&mut spool, 0, 1);
+    sync_with_faults(&mut spool, &disk, 0, 1);
     assert_eq!(file_names(folder.path()).len(), 3, "with what is noted of the one that was copied");
     assert_eq!(spool.segment_count(), 3);
     spool.settle(ids[0]).unwrap();
@@ -97,14 +100,14 @@ fn what_is_taken_at_that_time_stays_where_it_is_and_is_copied_when_it_was_put_ba
 #[test]
 fn what_cannot_be_read_back_is_counted_as_damaged_and_the_rest_is_kept() {
     let folder = folder();
-    let mut spool = three(folder.path());
-    // As if the kernel had dropped the page.
+    let (mut spool, disk) = three(folder.path());
+    // Stands for a page that the kernel has dropped.
     let path = folder.path().join("0000000001.spool");
     let mut bytes = std::fs::read(&path).unwrap();
     let place = usize::try_from(FILE_HEADER_BYTES + RECORD_BYTES).unwrap() + 50;
     bytes[place] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    sync_with_faults(&mut spool, 0, 1);
+    sync_with_faults(&mut spool, &disk, 0, 1);
     assert_eq!(spool.segment_count(), 3);
     let Next::Damaged(damage) = spool.next(at(NOW)) else { panic!("it is damaged") };
     assert_eq!((damage.segment_count, damage.bytes), (1, RECORD_BYTES));

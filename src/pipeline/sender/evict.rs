@@ -1,0 +1,82 @@
+//! Evicts the oldest waiting batches if memory is short: to the spool, or dropped.
+//!
+//! In: the batches that wait in the uploader. Out: batches for the spool, and the account of the
+//! dropped segments. Bound: evicts until memory is not short any more. Thread: the sender's.
+
+use super::spooler::Spooler;
+use crate::base::account::{Account, DropReason};
+use crate::base::clock::Clock;
+use crate::base::log::LogLimit;
+use crate::base::memory::Pool;
+use crate::pipeline::upload::Uploader;
+use std::sync::Arc;
+use tracing::{info, warn};
+
+static DROPPED: LogLimit = LogLimit::new();
+static TO_SPOOL: LogLimit = LogLimit::new();
+
+/// Returns whether the oldest waiting batches have to be evicted. With a spool this begins when
+/// half of the memory is used, so that there is room left while the disk is slow.
+pub(super) fn is_room_short(spooler: Option<&Spooler>, pool: &Pool) -> bool {
+    match spooler {
+        Some(spooler) if spooler.is_working() => pool.is_half_used(),
+        _ => pool.is_low(),
+    }
+}
+
+/// Evicts the oldest waiting batches until memory is not short any more.
+pub(super) fn evict(
+    uploader: &mut Uploader,
+    mut spooler: Option<&mut Spooler>,
+    pool: &Pool,
+    account: &Account,
+) {
+    let (mut spooled_count, mut dropped_count) = (0, 0);
+    while is_room_short(spooler.as_deref(), pool) {
+        // Batches that are being written free their memory soon.
+        if spooler.as_ref().is_some_and(|spooler| spooler.is_working() && !spooler.has_room()) {
+            break;
+        }
+        // Batches that were just read from the spool go back only if there is no other way.
+        let attempt = match pool.is_low() {
+            true => uploader.evict_oldest(),
+            false => uploader.evict_oldest_unspooled(),
+        };
+        let Some(attempt) = attempt else { break };
+        let segment_count = attempt.batch.documents.len();
+        match &mut spooler {
+            Some(spooler) if spooler.has_room() || attempt.is_in_spool() => {
+                spooled_count += segment_count;
+                spooler.write(attempt);
+            }
+            spooler => {
+                dropped_count += segment_count;
+                // The attempt may be the last part of a batch that lies in the spool.
+                let record = attempt.record.and_then(Arc::into_inner);
+                if let Some(spooler) = spooler {
+                    spooler.settle(record);
+                }
+            }
+        }
+    }
+    if let Some(spooler) = spooler {
+        spooler.start_due(Clock::instant());
+    }
+    account.dropped(DropReason::Memory).add(dropped_count as u64);
+    if spooled_count > 0 {
+        TO_SPOOL.log(|more| {
+            info!(
+                "Spilling over {spooled_count} segments to the spool: half of the memory (-m) is \
+                 used, so the oldest unsent segments are evicted{more}"
+            );
+        });
+    }
+    if dropped_count > 0 {
+        DROPPED.log(|more| {
+            warn!(
+                "Spilling over {dropped_count} segments: the memory limit (-m) is reached, so the \
+                 oldest unsent segments are dropped{more}"
+            );
+        });
+    }
+}

@@ -1,0 +1,35 @@
+//! The condition `memory_full`: segments are dropped because memory is full.
+//!
+//! In: the account's count of segments that were dropped for memory, by the sender and by
+//! receivers. Out: the beginning and the end of the condition. Thread: the sender's.
+
+use crate::base::account::{Account, DropReason};
+use crate::base::conditions::Condition;
+use crate::base::memory::Pool;
+
+/// Whether segments are being dropped.
+#[derive(Debug, Default)]
+pub struct Losses {
+    /// How many segments were dropped at the last look.
+    noted_count: u64,
+    /// Whether segments were dropped since half of the memory was last free.
+    is_losing: bool,
+}
+
+impl Losses {
+    /// Begins the condition if segments were dropped since the last look. Ends the condition if
+    /// half of the memory is free.
+    pub fn look(&mut self, account: &Account, pool: &Pool) {
+        let count = account.dropped(DropReason::Memory).get();
+        if count > self.noted_count {
+            self.noted_count = count;
+            self.is_losing = true;
+            let reason =
+                "the memory limit (-m) is reached and the oldest unsent segments are dropped";
+            account.conditions.begin(Condition::MemoryFull, reason);
+        } else if self.is_losing && !pool.is_half_used() {
+            self.is_losing = false;
+            account.conditions.end(Condition::MemoryFull);
+        }
+    }
+}

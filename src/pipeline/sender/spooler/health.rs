@@ -1,0 +1,101 @@
+//! Whether an open spool can be written to.
+//!
+//! In: the results of jobs. Out: whether to write, and when to try again after a failure. Bound:
+//! one attempt in each pause. Thread: the sender's.
+//!
+//! ```text
+//!             a write or an fsync fails            the pause is over
+//!   Works ───────────────────────────────► Rests ─────────────────────► Unproven
+//!     ▲                                      ▲                            │   │
+//!     │                                      └── a write or fsync fails ──┘   │
+//!     └───────────────── a write or a probe succeeds, and all is synced ──────┘
+//! ```
+//!
+//! A failed probe alone leaves the state at `Unproven`: a smaller batch may still find room.
+
+use super::super::spool_job::Done;
+use std::time::Instant;
+
+/// Whether an open spool can be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing has failed since the last success.
+    Works,
+    /// A write or an fsync has failed. Nothing is written until the pause is over.
+    Rests {
+        /// The end of the pause.
+        until: Instant,
+        /// Whether an fsync has failed, and none has succeeded since.
+        is_unsynced: bool,
+    },
+    /// The pause is over, and it is not known yet whether the spool can be written to.
+    Unproven {
+        /// When to probe; `None` if a probe was started.
+        probe_at: Option<Instant>,
+        /// Whether an fsync has failed, and none has succeeded since.
+        is_unsynced: bool,
+    },
+}
+
+impl Health {
+    /// Returns whether batches may be written now.
+    pub fn may_write(self) -> bool {
+        !matches!(self, Self::Rests { .. })
+    }
+
+    /// Returns when [`starts_probe`](Self::starts_probe) has something to do.
+    pub fn next_due(self) -> Option<Instant> {
+        match self {
+            Self::Works => None,
+            Self::Rests { until, .. } => Some(until),
+            Self::Unproven { probe_at, .. } => probe_at,
+        }
+    }
+
+    /// Ends a pause that is over. Returns whether the next job has to probe: perhaps no batch comes
+    /// that would show if the spool can be written to.
+    pub fn starts_probe(&mut self, now: Instant) -> bool {
+        let is_due = self.next_due().is_some_and(|at| at <= now);
+        if is_due {
+            *self = Self::Unproven { probe_at: None, is_unsynced: self.is_unsynced() };
+        }
+        is_due
+    }
+
+    /// Ends the pause at once; a probe stays due at its time.
+    pub fn end_pause(&mut self) {
+        if let Self::Rests { until, is_unsynced } = *self {
+            *self = Self::Unproven { probe_at: Some(until), is_unsynced };
+        }
+    }
+
+    /// Takes note of a job that has written `written_count` attempts. After a failure the spool is
+    /// tried again at `again_at`. Returns whether the spool is known to work now.
+    pub fn note(&mut self, done: &Done, written_count: usize, again_at: Instant) -> bool {
+        let is_unsynced =
+            if done.has_tried_to_sync { done.is_unsynced } else { self.is_unsynced() };
+        let is_proven = done.has_probed || written_count > 0;
+        let has_failed = done.failure.is_some();
+        let works = !has_failed && is_proven && !is_unsynced;
+        *self = match *self {
+            _ if works => Self::Works,
+            Self::Works if !has_failed => Self::Works,
+            Self::Rests { until, .. } if !has_failed => Self::Rests { until, is_unsynced },
+            Self::Unproven { probe_at, .. } if !has_failed => {
+                Self::Unproven { probe_at, is_unsynced }
+            }
+            Self::Unproven { .. } if done.has_probed && !done.is_unsynced => {
+                Self::Unproven { probe_at: Some(again_at), is_unsynced }
+            }
+            _ => Self::Rests { until: again_at, is_unsynced },
+        };
+        works
+    }
+
+    fn is_unsynced(self) -> bool {
+        match self {
+            Self::Works => false,
+            Self::Rests { is_unsynced, .. } | Self::Unproven { is_unsynced, .. } => is_unsynced,
+        }
+    }
+}

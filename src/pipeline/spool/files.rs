@@ -1,0 +1,235 @@
+//! The files of a spool, in the order of their numbers: sealed ones, and the active one at the end.
+//!
+//! In: what the folder has at the start, and files that are created, sealed and removed. Out: the
+//! oldest file that can be read, the file to append to, sizes and counts. Bound: about 300 bytes of
+//! memory for each file. Thread: the spool's, which may wait for the disk.
+
+use super::active::ActiveFile;
+use super::age::Dates;
+use super::disk::Disk;
+use super::error::SpoolError;
+use super::file::DataFile;
+use super::folder::{Folder, Listing};
+use super::names::Kind;
+use super::types::{Evicted, Found, Removal};
+use crate::base::clock::Moment;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The files.
+#[derive(Debug)]
+pub struct Files {
+    pub folder: Folder,
+    /// The sealed files by number, so from the oldest on.
+    pub sealed: BTreeMap<u64, DataFile>,
+    /// The file that records are appended to.
+    pub active: Option<ActiveFile>,
+    /// A number above that of every file so far.
+    pub next_sequence: u64,
+    /// Numbers whose names stand for links, folders or the like.
+    refused: BTreeSet<u64>,
+    /// What another program has removed, until [`removal`](Self::removal) is called.
+    removal: Option<Removal>,
+}
+
+impl Files {
+    /// Opens and locks the folder, and lists the files of earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be opened, locked, read or written to.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        now: Moment,
+    ) -> Result<(Self, Found), SpoolError> {
+        let (mut folder, tightened_from) = Folder::open(disk, path)?;
+        let error = |source| SpoolError::Folder { path: path.to_owned(), source };
+        let mut listing = folder.list().map_err(error)?;
+        let orphan_count = remove_orphans(&mut folder, &mut listing);
+        folder.renumber_if_used_up(&mut listing).map_err(error)?;
+        let found = Found {
+            file_count: listing.data.len() as u64,
+            bytes: listing.data.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
+            refused_count: listing.refused_count,
+            orphan_count,
+            tightened_from,
+            oldest_age: None,
+        };
+        let files = Self {
+            folder,
+            sealed: found_files(&listing, now),
+            active: None,
+            next_sequence: listing.sequence_max + 1,
+            refused: listing.refused,
+            removal: None,
+        };
+        Ok((files, found))
+    }
+
+    /// Returns what another program has removed since the last call.
+    pub fn removal(&mut self) -> Option<Removal> {
+        self.removal.take()
+    }
+
+    /// The size of all files in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
+        let sealed = self.sealed.values().map(DataFile::size_bytes);
+        sealed.fold(active, u64::saturating_add)
+    }
+
+    /// How many segments are not settled, without those of earlier runs that were not read yet.
+    pub fn segment_count(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, ActiveFile::segment_count);
+        active + self.sealed.values().map(DataFile::segment_count).sum::<u64>()
+    }
+
+    /// Returns the age of the first record that is not settled; `None` if there is none or it
+    /// cannot be read.
+    pub fn oldest_age(&mut self, now: Moment) -> Option<Duration> {
+        let sealed = self.sealed.values_mut().find_map(|file| {
+            let created_at = file.oldest_created_at(&self.folder)?;
+            Some(file.dates().age(created_at, now))
+        });
+        sealed.or_else(|| {
+            let active = self.active.as_ref()?;
+            Some(active.dates().age(active.oldest_created_at()?, now))
+        })
+    }
+
+    /// Returns the number of the oldest sealed file that may have a record. Seals the active file
+    /// if there is no other.
+    pub fn oldest_unread(&mut self) -> Option<u64> {
+        let find = |sealed: &BTreeMap<u64, DataFile>| {
+            sealed.iter().find(|(_, file)| file.is_readable()).map(|(&sequence, _)| sequence)
+        };
+        find(&self.sealed).or_else(|| {
+            self.seal_active();
+            find(&self.sealed)
+        })
+    }
+
+    /// Returns the active file, and creates one for records with such dates if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file or its folder cannot be created.
+    pub fn writable(&mut self, dates: Dates) -> Result<&mut ActiveFile, SpoolError> {
+        if self.active.as_ref().is_some_and(ActiveFile::is_removed) {
+            self.removal.get_or_insert(Removal::File);
+            self.seal_active();
+        }
+        let active = match self.active.take() {
+            Some(active) => active,
+            None => self.begin(dates)?,
+        };
+        Ok(self.active.insert(active))
+    }
+
+    /// Creates a file for records with such dates.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file or its folder cannot be created.
+    pub fn begin(&mut self, dates: Dates) -> Result<ActiveFile, SpoolError> {
+        if self.folder.make_again()? {
+            self.removal = Some(Removal::Folder);
+        }
+        while self.refused.contains(&self.next_sequence) {
+            self.next_sequence += 1;
+        }
+        // The number is used up even if this fails: the name may exist all the same.
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        ActiveFile::begin(&mut self.folder, sequence, dates).map_err(SpoolError::Write)
+    }
+
+    /// Cuts off what is behind the last whole record of the active file. If this fails, the file is
+    /// sealed, so that nothing is appended behind the rest of a record.
+    pub fn cut_back(&mut self) {
+        if self.active.as_ref().is_some_and(|active| active.cut_back().is_err()) {
+            self.seal_active();
+        }
+    }
+
+    /// Seals the active file: it takes no more records, and its records can be read.
+    pub fn seal_active(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let sequence = active.sequence();
+        match active.seal() {
+            Some(file) => _ = self.sealed.insert(sequence, file),
+            // If this fails, an empty file is left. The next run removes it.
+            None => _ = self.folder.remove(sequence),
+        }
+    }
+
+    /// Evicts the oldest file, which may be the active one; `None` if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be removed.
+    pub fn evict_oldest(&mut self) -> io::Result<Option<Evicted>> {
+        if self.sealed.is_empty() {
+            self.seal_active();
+        }
+        let Some(mut oldest) = self.sealed.first_entry() else { return Ok(None) };
+        let sequence = *oldest.key();
+        let bytes = oldest.get().size_bytes();
+        let waiting = oldest.get_mut().waiting(&self.folder);
+        self.remove(sequence)?;
+        Ok(Some(Evicted {
+            file_count: 1,
+            bytes,
+            record_count: waiting.count.record_count,
+            segment_count: waiting.count.segment_count,
+            unknown_bytes: waiting.unknown_bytes,
+        }))
+    }
+
+    /// Removes a sealed file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system refuses the call.
+    pub fn remove(&mut self, sequence: u64) -> io::Result<()> {
+        self.folder.remove(sequence)?;
+        self.sealed.remove(&sequence);
+        Ok(())
+    }
+
+    /// Removes a sealed file if all of its records are settled. If this fails, the file stays, is
+    /// not read again, and is the first one to be evicted.
+    pub fn remove_if_finished(&mut self, sequence: u64) {
+        if self.sealed.get(&sequence).is_some_and(DataFile::is_finished) {
+            let _ = self.remove(sequence);
+        }
+    }
+}
+
+fn found_files(listing: &Listing, now: Moment) -> BTreeMap<u64, DataFile> {
+    let file = |(&sequence, &length_bytes)| {
+        let progress_bytes = listing.progress.get(&sequence).copied().unwrap_or_default();
+        let uptime_seconds = now.uptime_seconds;
+        (sequence, DataFile::found(sequence, length_bytes, progress_bytes, uptime_seconds))
+    };
+    listing.data.iter().map(file).collect()
+}
+
+/// Removes files without records: empty data files, and progress files without a data file. Returns
+/// how many were removed.
+fn remove_orphans(folder: &mut Folder, listing: &mut Listing) -> u64 {
+    let Listing { data, progress, .. } = listing;
+    let mut removed_count = 0;
+    let mut keep = |sequence, kind| {
+        let is_kept = folder.remove_one(sequence, kind).is_err();
+        removed_count += u64::from(!is_kept);
+        is_kept
+    };
+    data.retain(|&sequence, &mut bytes| bytes > 0 || keep(sequence, Kind::Data));
+    progress.retain(|&sequence, _| data.contains_key(&sequence) || keep(sequence, Kind::Progress));
+    removed_count
+}

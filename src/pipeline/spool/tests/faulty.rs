@@ -1,0 +1,109 @@
+//! The machine's file system, with calls of fsync that fail when a test says so.
+
+use super::super::disk::{Access, Disk, DiskFile, DiskFolder, Stat, SystemDisk};
+use super::super::error::SpoolError;
+use rustix::io::Errno;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// How many calls of fsync still pass, and how many fail after them.
+type Faults = Arc<Mutex<(u32, u32)>>;
+
+/// A disk whose calls of fsync can fail.
+#[derive(Debug, Clone, Default)]
+pub struct FaultyDisk(Faults);
+
+impl FaultyDisk {
+    /// Lets `fail_count` calls of fsync fail after `pass_count` that pass.
+    pub fn fail_syncs(&self, pass_count: u32, fail_count: u32) {
+        *self.0.lock().unwrap() = (pass_count, fail_count);
+    }
+}
+
+/// Counts a call of fsync, and fails if its turn has come.
+fn count(faults: &Faults) -> io::Result<()> {
+    let mut counts = faults.lock().unwrap();
+    match *counts {
+        (0, 0) => Ok(()),
+        (0, fail_count) => {
+            *counts = (0, fail_count - 1);
+            Err(Errno::IO.into())
+        }
+        (pass_count, fail_count) => {
+            *counts = (pass_count - 1, fail_count);
+            Ok(())
+        }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn open_folder(&self, path: &Path) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError> {
+        let (folder, tightened_from) = SystemDisk.open_folder(path)?;
+        Ok((Box::new(FaultyFolder(folder, Arc::clone(&self.0))), tightened_from))
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFolder(Box<dyn DiskFolder>, Faults);
+
+impl DiskFolder for FaultyFolder {
+    fn is_removed(&self) -> bool {
+        self.0.is_removed()
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+        self.0.names(each)
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Stat> {
+        self.0.stat(name)
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(FaultyFile(self.0.open(name, access)?, Arc::clone(&self.1))))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        count(&self.1)?;
+        self.0.sync()
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile(Box<dyn DiskFile>, Faults);
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, pieces: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.0.write_at(pieces, offset)
+    }
+
+    fn set_length(&self, length_bytes: u64) -> io::Result<()> {
+        self.0.set_length(length_bytes)
+    }
+
+    fn length_bytes(&self) -> io::Result<u64> {
+        self.0.length_bytes()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        count(&self.1)?;
+        self.0.sync()
+    }
+
+    fn is_removed(&self) -> bool {
+        self.0.is_removed()
+    }
+}
