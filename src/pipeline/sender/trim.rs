@@ -1,8 +1,9 @@
 //! Returns free memory to the system after a burst of segments.
 //!
 //! In: how many chunks are free, in each round of the sender. Out: chunks that were free during a
-//! whole [`PERIOD`] are returned to the system. [`KEPT_COUNT`] chunks are kept, so that small bursts
-//! allocate nothing. Bound: an idle sender is woken twice at most for this. Thread: the sender's.
+//! whole [`PERIOD`] are returned to the system. [`KEPT_COUNT`] chunks are kept, so that small
+//! bursts allocate nothing. Bound: an idle sender is woken twice at most for this. Thread: the
+//! sender's.
 
 use crate::base::memory::Pool;
 use std::time::{Duration, Instant};

@@ -1,9 +1,10 @@
 //! The spool's part of the sender: batches to disk and back, without waiting for the disk.
 //!
-//! In: attempts that memory has no room or the shutdown has no time for. Out: the same batches again
-//! when the service takes batches. Bound: [`WRITE_COUNT_MAX`] batches on their way to the disk and
-//! [`READ_COUNT_MAX`] batches that were read. When full: [`Spooler::has_room`] returns `false`.
-//! Thread: the sender's; files are read and written on the spool's thread (`spool_thread.rs`).
+//! In: attempts that memory has no room or the shutdown has no time for. Out: the same batches
+//! again when the service takes batches. Bound: [`WRITE_COUNT_MAX`] batches on their way to the
+//! disk and [`READ_COUNT_MAX`] batches that were read. When full: [`Spooler::has_room`] returns
+//! `false`. Thread: the sender's; files are read and written on the spool's thread
+//! (`spool_thread.rs`).
 //!
 //! The spool's thread does one *job* at a time (`spool_job.rs`). A job has all the work that has
 //! come up since the last job was started. Attempts that could not be written come back
