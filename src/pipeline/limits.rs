@@ -1,8 +1,9 @@
-//! All memory that segments may take, worked out once, before the start.
+//! The limits of all memory that segments may take.
 //!
-//! In: the size that the operator allows (`-m`, `TotalBufferSizeMB`) or, without one, the size of
-//! the machine and of its cgroup. Out: [`Limits`], one number for each holder of memory; `xray
-//! limits` shows them. Nothing else in the daemon decides how much it may hold.
+//! In: the size that the operator allows (`-m`, `TotalBufferSizeMB`); without it, the memory of the
+//! machine and of its cgroup. Out: [`Limits`], with one number for each holder of memory; `xray
+//! limits` shows these numbers. Bound: the sum of all holders is that size at most.
+//! Thread: the main thread, once, at the start. No other code decides how much memory is held.
 
 use crate::base::host::Host;
 use crate::base::memory::CHUNK_BYTES;
@@ -11,88 +12,89 @@ use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
 use crate::pipeline::spool;
 use std::fmt;
 
-/// One megabyte, as `-m` counts them.
+/// One megabyte as `-m` counts: 1,048,576 bytes.
 pub const MEGABYTE: u64 = 1024 * 1024;
 
-/// The least that the daemon works with, and what it takes on the smallest machines.
+/// The smallest size that the daemon works with, and the default on the smallest machines.
 pub const TOTAL_BYTES_MIN: u64 = 3 * MEGABYTE;
 
-/// Datagrams that one system call takes at most.
+/// The largest number of datagrams that one system call receives.
 const RECEIVE_SLOT_COUNT_MAX: usize = 64;
 
-/// Receive slots of a receiver at least.
+/// The smallest number of receive slots of a receiver.
 const RECEIVE_SLOT_COUNT_MIN: usize = 4;
 
-/// Bytes of queue asked of the kernel for a socket, at least and at most. The kernel counts twice
-/// that, for its own overhead; 32 MB then hold some 29,000 segments.
+/// The smallest and the largest queue of a socket, in bytes. The kernel doubles the number for its
+/// own overhead (`SO_RCVBUF` in socket(7)). A queue of 32 MiB holds about 29,000 segments.
 const SOCKET_QUEUE_BYTES_MIN: usize = 64 * 1024;
 const SOCKET_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Receivers where the operator names no number, at most.
+/// The largest number of receivers if the operator sets no number.
 const RECEIVER_COUNT_AUTO_MAX: usize = 16;
 
-/// Full parcels that a ring takes at most: it is a hand-over and not a store; 1,024 parcels are
-/// about 15,000 segments.
+/// The largest number of full parcels in a ring. 1,024 parcels have about 15,000 segments: a ring
+/// hands segments over and does not store them.
 const RING_PARCEL_COUNT_MAX: usize = 1024;
 
-/// A parcel's place in a ring.
+/// The size of the place for one parcel in a ring, in bytes.
 const RING_PLACE_BYTES: u64 = 128;
 
-/// Chunks that a document takes at most when it is escaped: all of a datagram, sixfold.
+/// The largest number of chunks of an escaped document. The document can fill a whole datagram, and
+/// escaping makes it up to [`escape::EXPANSION_MAX`] times as long.
 const ESCAPED_DOCUMENT_CHUNK_COUNT_MAX: usize =
     (RECEIVE_SLOT_BYTES * escape::EXPANSION_MAX).div_ceil(CHUNK_BYTES - 8);
 
-/// What the parser of one receiver takes: a copy of the document, simd-json's copy of it, the
-/// places of its structural characters, and a tape as long as is kept from one to the next.
+/// The memory of one receiver's parser, in bytes: a copy of the document, simd-json's own copy, the
+/// places of its structural characters, and the tape that is kept for the next document.
 const PARSER_BYTES: u64 = 512 * 1024;
 
-/// What the pool notes beside each chunk: its place in the free list.
+/// The place of a chunk in the free list of the pool, in bytes.
 const CHUNK_OVERHEAD_BYTES: u64 = 64;
 
-/// A chunk and what the pool notes of it.
+/// A chunk and its place in the free list, in bytes.
 const CHUNK_AND_PLACE_BYTES: u64 = CHUNK_BYTES as u64 + CHUNK_OVERHEAD_BYTES;
 
-/// What the operator asks for.
+/// The settings of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {
-    /// Megabytes of the whole; 0 is automatic.
+    /// The total size in megabytes; 0 for the default.
     pub buffer_size_mb: u64,
-    /// Threads that receive; 0 is automatic.
+    /// The number of receivers; 0 for the default.
     pub receiver_count: usize,
     /// Whether there is a spool.
     pub has_spool: bool,
 }
 
-/// How much each holder may hold. Together they are at most `total_bytes`.
+/// The limit of each holder of memory. All together are `total_bytes` at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The whole.
+    /// The total size in bytes.
     pub total_bytes: u64,
-    /// Threads that receive, each with a socket, slots, a parser and a ring of its own.
+    /// The number of receivers. Each has a socket, receive slots, a parser and a ring.
     pub receiver_count: usize,
-    /// Receive slots of each receiver.
+    /// The number of receive slots of each receiver.
     pub receive_slot_count: usize,
-    /// Bytes of queue asked of the kernel for each receiver's socket.
+    /// The queue of each receiver's socket in bytes, without the kernel's overhead.
     pub socket_queue_bytes: usize,
-    /// Chunks of the pool: rings, open batches, waiting batches and bodies in flight share them.
+    /// The number of chunks in the pool. Rings, open batches, waiting batches and calls share them.
     pub chunk_count_max: usize,
-    /// Chunks that receivers leave to batches.
+    /// The number of chunks that receivers cannot take, so that batches get them.
     pub batch_reserve_count: usize,
-    /// Chunks that must be free before a parcel is taken out of a ring, so that all of its
-    /// segments find room in batches.
+    /// The number of chunks that must be free before a parcel is taken out of a ring, so that
+    /// batches have room for all of its segments.
     pub parcel_room_count: usize,
-    /// Full parcels that a ring takes.
+    /// The largest number of full parcels in a ring.
     pub ring_parcel_count_max: usize,
-    /// Bytes of a request body; a larger single document goes alone.
+    /// The largest request body in bytes. A document that is larger is sent alone.
     pub body_bytes_max: usize,
-    /// Open batches at most.
+    /// The largest number of lanes.
     pub lane_count_max: usize,
-    /// What records of the spool are checked in; 0 without a spool.
+    /// The memory that records of the spool are read through, in bytes; 0 without a spool.
     pub spool_buffer_bytes: u64,
 }
 
 impl Limits {
-    /// Derives every limit from what the operator asks for and what the host has.
+    /// Derives every limit from the settings of the operator and the size of the host.
     pub fn derive(wanted: Wanted, host: Host) -> Self {
         let Wanted { buffer_size_mb, receiver_count, has_spool } = wanted;
         let total_bytes = match buffer_size_mb {
@@ -102,13 +104,14 @@ impl Limits {
         let receiver_count = receiver_count_within(total_bytes, receiver_count, host);
         let receivers = receiver_count as u64;
 
-        // A sixteenth for the slots, sixty-four at most: a larger system call saves nothing more.
+        // A sixteenth for the receive slots, up to 64 for each receiver: a system call that takes
+        // more datagrams saves nothing more.
         let slots = total_bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
         let receive_slot_count = clamp(slots, RECEIVE_SLOT_COUNT_MIN, RECEIVE_SLOT_COUNT_MAX);
-        // A quarter for the kernel's queues, where a burst waits.
+        // A quarter for the kernel's queues, which hold a burst.
         let queue = total_bytes / 4 / receivers / 2;
         let socket_queue_bytes = clamp(queue, SOCKET_QUEUE_BYTES_MIN, SOCKET_QUEUE_BYTES_MAX);
-        // No more places than there could be parcels.
+        // A ring needs no more places than there are chunks for parcels.
         let ring_parcel_count_max =
             clamp(total_bytes / CHUNK_BYTES as u64, 1, RING_PARCEL_COUNT_MAX);
 
@@ -116,16 +119,16 @@ impl Limits {
             + 2 * socket_queue_bytes as u64
             + ring_parcel_count_max as u64 * RING_PLACE_BYTES
             + PARSER_BYTES;
-        // Fifty usual documents are 60 kB. A sixteenth keeps one body from filling all.
+        // 50 documents of a usual size are 60 kB. A sixteenth keeps one body from filling all memory.
         let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
         let spool_buffer_bytes = if has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
-        // The rest is chunks; a sixteenth of a terabyte is more than any queue is built for.
+        // The rest is chunks, at most 64 GiB: the free list has a place for each chunk.
         let rest = total_bytes.saturating_sub(receivers * receiver_bytes + spool_buffer_bytes);
         let chunks = rest / CHUNK_AND_PLACE_BYTES;
         let chunk_count_max = clamp(chunks, 64, 1 << 22);
 
         let lane_count_max = (chunk_count_max / 16).clamp(1, LANE_COUNT_MAX);
-        // A parcel can make every lane begin a chunk.
+        // The segments of one parcel can make every lane begin a new chunk.
         let parcel_room_count = ESCAPED_DOCUMENT_CHUNK_COUNT_MAX + lane_count_max;
 
         Self {
@@ -134,9 +137,10 @@ impl Limits {
             receive_slot_count,
             socket_queue_bytes,
             chunk_count_max,
-            // What is reserved holds nothing in an outage; a little more than a parcel's room lets
-            // calls begin while the rings are full.
-            // Each receiver may take one that another has just looked at.
+            // Reserved chunks hold no segments in an outage, so they are few. But they are a little
+            // more than the room of a parcel, so that calls begin while the rings are full.
+            // `receiver_count` is added because two receivers that look at the pool at the same
+            // time may both take the last chunk that is not reserved.
             batch_reserve_count: (chunk_count_max / 32).min(256).max(parcel_room_count)
                 + receiver_count,
             parcel_room_count,
@@ -147,7 +151,7 @@ impl Limits {
         }
     }
 
-    /// The holders of memory: what each is, how many there are, the bytes of one.
+    /// Returns the holders of memory: the name, the number, and the bytes of one.
     pub fn holders(&self) -> [(&'static str, u64, u64); 6] {
         let receivers = self.receiver_count as u64;
         [
@@ -173,7 +177,7 @@ impl Limits {
     }
 }
 
-/// The table of `xray limits`.
+/// Formats the table of `xray limits`.
 impl fmt::Display for Limits {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -201,14 +205,15 @@ impl fmt::Display for Limits {
     }
 }
 
-/// 1 % of the machine, or 10 % of the cgroup's limit where that is less.
+/// Returns 1 % of the machine's memory, or 10 % of the cgroup's limit if that is less.
 fn default_total_bytes(host: Host) -> u64 {
     let of_machine = host.memory_bytes / 100;
     let of_cgroup = host.cgroup_limit_bytes.map_or(u64::MAX, |limit| limit / 10);
     of_machine.min(of_cgroup).max(TOTAL_BYTES_MIN)
 }
 
-/// As many receivers as are asked for, or one a processor, as far as half of the memory goes.
+/// Returns the number of receivers: the number that was asked for, or one for each processor.
+/// Returns fewer if they would need more than half of the memory.
 fn receiver_count_within(total_bytes: u64, asked_count: usize, host: Host) -> usize {
     let receiver_bytes_min = (RECEIVE_SLOT_COUNT_MIN * RECEIVE_SLOT_BYTES) as u64
         + 2 * SOCKET_QUEUE_BYTES_MIN as u64

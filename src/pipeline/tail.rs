@@ -1,11 +1,13 @@
-//! What `xray tail` follows: the batches of the last moments, for those who ask.
+//! The last batches, for `xray tail`.
 //!
-//! In: finished batches, from the sender thread. Out: the same as the body of a page, on the main
-//! thread. While nobody asks a batch costs a relaxed load of one atomic, and the first one after
-//! the last reader has gone frees what was held. Bound: [`SIZE_BYTES_MAX`], beside `-m`; when full,
-//! the oldest batches give way, and whoever had not read them is told how many segments those were.
-//! Taking never waits for a reader: the lock is held for a copy of a batch, or for that of what an
-//! answer takes.
+//! In: finished batches, from the sender. Out: the same batches as the body of an HTTP response.
+//! Bound: [`SIZE_BYTES_MAX`], which `-m` does not include. When full: the oldest batches are
+//! evicted, and a reader that has not read them gets the number of their segments. Thread: the
+//! sender's for [`Tail::take`], the main thread for [`Tail::read`].
+//!
+//! While nobody reads, a batch costs one relaxed load of an atomic. The first batch after the last
+//! reader has gone frees the memory. The sender never waits long for a reader: the lock is held
+//! only while one batch or one response is copied.
 
 use crate::base::clock::Clock;
 use bytes::Bytes;
@@ -15,26 +17,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Bytes of batches that are held for readers.
+/// The largest size of all batches that are held for readers, in bytes.
 pub const SIZE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of batches in one answer, unless a single one is larger.
+/// The largest size of the batches in one response, in bytes, unless a single batch is larger.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long a question waits for something to tell.
+/// How long a request waits for new segments.
 pub const WAIT_TIME: Duration = Duration::from_secs(15);
 
-/// A reader that has not asked for this long after it might have had its answer has gone.
+/// A reader is gone if it sends no request for this time after its last response.
 const LISTEN_TIME: Duration = Duration::from_secs(10);
 
-/// Questions that may wait at a time.
+/// The largest number of requests that wait at the same time.
 const READER_COUNT_MAX: usize = 8;
 
-/// The last batches; see the module.
+/// The last batches.
 #[derive(Debug)]
 pub struct Tail {
     started_at: Instant,
-    /// Until when somebody listens, in milliseconds since the start; 0 for nobody.
+    /// When the last reader counts as gone, in milliseconds since the start; 0 if there is none.
     wanted_until_ms: AtomicU64,
     is_closed: AtomicBool,
     held: Mutex<Held>,
@@ -45,20 +47,20 @@ pub struct Tail {
 struct Held {
     batches: VecDeque<Batch>,
     size_bytes: usize,
-    /// Segments so far; the number of the next one.
+    /// The number of segments so far, which is the number of the next segment.
     next: u64,
     reader_count: usize,
 }
 
 #[derive(Debug)]
 struct Batch {
-    /// The number of its first segment.
+    /// The number of the first segment.
     first: u64,
-    /// The body of its request.
+    /// The body of the request that the batch is sent in.
     body: Vec<u8>,
 }
 
-/// There are too many readers already.
+/// The error for a reader that comes while too many others wait.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{READER_COUNT_MAX} others follow the daemon already")]
 pub struct TooMany;
@@ -76,8 +78,8 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// Whether somebody listens. A relaxed load while nobody has asked; a batch that is missed at
-    /// the edge was not promised to anybody.
+    /// Returns whether somebody reads. While nobody does, this is a relaxed load: a batch that comes
+    /// at the same time as the first reader may be missed.
     pub fn is_wanted(&self) -> bool {
         let until_ms = self.wanted_until_ms.load(Ordering::Relaxed);
         if until_ms == 0 {
@@ -87,7 +89,7 @@ impl Tail {
             return true;
         }
         let mut held = self.lock();
-        // Unless somebody has asked anew in this very moment.
+        // The exchange fails if a request has come since the load above.
         let swap = self.wanted_until_ms.compare_exchange(
             until_ms,
             0,
@@ -102,7 +104,7 @@ impl Tail {
         false
     }
 
-    /// Takes the body of a batch, in pieces, and the number of segments in it.
+    /// Copies a batch: the body of its request, in pieces, and the number of its segments.
     pub fn take(&self, pieces: &[Bytes], segment_count: usize) {
         let body = pieces.concat();
         let mut held = self.lock();
@@ -118,13 +120,14 @@ impl Tail {
         self.arrived.notify_waiters();
     }
 
-    /// What came from the segment with the number `after` on:
-    /// `{"next":N,"lost":N,"batches":[...]}` with the bodies of requests. Waits for something to
-    /// tell, for `wait_time` at most. Without a number it says at once which one is next.
+    /// Returns the batches from the segment with the number `after` on, as
+    /// `{"next":N,"lost":N,"batches":[...]}`. Each batch is the body of a request. If there is no
+    /// such batch yet, waits for one, but not longer than `wait_time`. Without `after`, returns at
+    /// once, with the number of the next segment and no batches.
     ///
     /// # Errors
     ///
-    /// When too many wait already.
+    /// Fails if too many readers wait already.
     pub async fn read(&self, after: Option<u64>, wait_time: Duration) -> Result<Bytes, TooMany> {
         let _reader = Reader::enter(self)?;
         self.listen();
@@ -147,17 +150,19 @@ impl Tail {
         Ok(self.lock().answer(after))
     }
 
-    /// Has every question answered at once from now on: the daemon ends.
+    /// Lets every request return at once from now on, because the daemon ends.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.arrived.notify_waiters();
     }
 
-    /// A number from an earlier process is news too: the answer sets it right.
+    /// Returns whether there is a response for a reader at `after`. A number of an earlier process
+    /// also gets one, with the right number.
     fn has_news(&self, after: u64) -> bool {
         self.lock().next != after
     }
 
+    /// Notes that a reader is here now.
     fn listen(&self) {
         let until = self.started_at.elapsed() + LISTEN_TIME + WAIT_TIME;
         let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
@@ -174,6 +179,7 @@ impl Tail {
 }
 
 impl Held {
+    /// Returns the response for a reader at `after`.
     fn answer(&self, after: u64) -> Bytes {
         let oldest = self.batches.front().map_or(self.next, |batch| batch.first);
         let lost = if after > self.next { 0 } else { oldest.saturating_sub(after) };
@@ -197,7 +203,7 @@ impl Held {
     }
 }
 
-/// A place among those who wait.
+/// The place of one waiting reader. Dropping it frees the place.
 struct Reader<'a>(&'a Tail);
 
 impl<'a> Reader<'a> {
@@ -233,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_wanted_before_somebody_asks() {
+    async fn nothing_is_copied_before_a_reader_comes() {
         let tail = Tail::default();
         assert!(!tail.is_wanted());
         assert_eq!(read(&tail, None).await, json!({"next": 0, "lost": 0, "batches": []}));
@@ -252,7 +258,7 @@ mod tests {
         }
         assert_eq!(tail.wanted_until_ms.load(Ordering::Relaxed), 0);
         assert!(tail.lock().batches.is_empty());
-        // It had not read the one segment, and is told so if it comes back.
+        // The reader had not read the segment. If it comes back, it gets the number of lost ones.
         assert_eq!(read(&tail, Some(0)).await, json!({"next": 1, "lost": 1, "batches": []}));
     }
 
@@ -267,12 +273,12 @@ mod tests {
         assert_eq!(read(&tail, Some(2)).await, json!({"next": 3, "lost": 0, "batches": [[3]]}));
         assert_eq!(read(&tail, Some(3)).await, json!({"next": 3, "lost": 0, "batches": []}));
         assert_eq!(read(&tail, None).await, json!({"next": 3, "lost": 0, "batches": []}));
-        // Of an earlier process.
+        // A number of an earlier process.
         assert_eq!(read(&tail, Some(99)).await, json!({"next": 3, "lost": 0, "batches": []}));
     }
 
     #[tokio::test]
-    async fn a_slow_reader_is_told_how_much_it_has_lost_and_holds_up_nothing() {
+    async fn a_slow_reader_gets_the_number_of_lost_segments_and_delays_nothing() {
         let tail = Tail::default();
         let large = format!("\"{}\"", "x".repeat(ANSWER_BYTES_MAX / 2));
         for _ in 0..20 {
@@ -293,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_waits_until_something_comes_or_the_daemon_ends() {
+    async fn a_request_waits_until_a_batch_comes_or_the_daemon_ends() {
         let tail = Tail::default();
         let ask = || tail.read(Some(0), Duration::from_secs(60));
         let come = async { tail.take(&body("[1]"), 1) };

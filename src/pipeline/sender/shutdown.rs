@@ -95,7 +95,7 @@ pub(super) async fn into_spool(
             break;
         }
     }
-    dropped_count += spooler.give_up() + segment_count(&uploader.give_up_all());
+    dropped_count += spooler.drop_all() + segment_count(&uploader.give_up_all());
     let spooled_count = account.spooled.get() - before;
     if spooled_count > 0 {
         info!("{spooled_count} segments more are in the spool, to be sent by the next run");

@@ -68,7 +68,7 @@ fn is_woken(sender: &mut Sender) -> bool {
 }
 
 #[tokio::test]
-async fn whatever_is_held_is_counted_wherever_it_is() {
+async fn all_held_segments_are_counted() {
     let (mut sender, mut producer, account) = sender();
     for round in 0..4 {
         receive(&mut producer, &account, 130);
@@ -94,7 +94,7 @@ async fn a_chunk_that_vanishes_is_noticed() {
 }
 
 #[tokio::test]
-async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are_empty() {
+async fn waiting_batches_that_hold_all_memory_are_evicted_though_the_rings_are_empty() {
     let (mut sender, mut producer, account) = sender();
     // Fills memory until receivers get no more of it. No batch is in a call.
     let document = vec![b'"'; 60_000];
@@ -134,29 +134,29 @@ async fn when_waiting_batches_hold_all_memory_they_give_way_though_the_rings_are
 }
 
 #[tokio::test]
-async fn what_receivers_displace_in_their_rings_is_told_until_half_of_the_memory_is_free() {
+async fn the_condition_memory_full_lasts_until_half_of_the_memory_is_free() {
     let (mut sender, mut producer, account) = sender();
     let document = vec![b'x'; 10_000];
     let datagram = [b"{\"format\":\"json\",\"version\":1}\n".as_slice(), &document].concat();
     let mut parser = Parser::default();
     let mut drain = producer.begin(Instant::now());
-    let is_told = || account.conditions.has(Condition::MemoryFull);
+    let is_noted = || account.conditions.has(Condition::MemoryFull);
     while account.dropped(DropReason::Memory).get() == 0 {
         sender.losses.look(&account, &sender.pool);
-        assert!(!is_told());
+        assert!(!is_noted());
         let segment = parser.parse(&datagram).unwrap();
         account.dropped(DropReason::Memory).add(drain.push(&segment).dropped_count);
     }
     drain.commit();
     sender.losses.look(&account, &sender.pool);
-    assert!(is_told());
+    assert!(is_noted());
     while sender.pool.is_half_used() {
         sender.losses.look(&account, &sender.pool);
-        assert!(is_told());
+        assert!(is_noted());
         sender.filler.rings.pop();
     }
     sender.losses.look(&account, &sender.pool);
-    assert!(!is_told());
+    assert!(!is_noted());
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
 }
 
 #[tokio::test]
-async fn when_nobody_will_ever_tell_where_to_send_to_the_end_comes_at_once() {
+async fn the_sender_ends_at_once_if_no_route_can_ever_come() {
     let (route, arrival) = oneshot::channel();
     let (mut sender, mut producer, account) = sender_with(arrival);
     receive(&mut producer, &account, 10);

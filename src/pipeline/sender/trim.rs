@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_period_has_not_needed_is_given_back_and_then_nobody_is_woken() {
+    fn chunks_that_were_free_for_a_period_are_returned_and_then_no_wake_up_follows() {
         let (pool, start) = (Pool::new(1_000, 10), Instant::now());
         let mut trim = Trim::new(start);
         trim.look(&pool, start);

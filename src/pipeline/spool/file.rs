@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, Slot, look, verify_payload};
 use std::io;
 
-/// What reading came upon.
+/// What reading has found.
 #[derive(Debug)]
 pub enum Step {
     /// A part, and its place.
@@ -122,7 +122,7 @@ impl DataFile {
         self.length_bytes.saturating_add(self.progress.length_bytes())
     }
 
-    /// Returns whether [`find`](Self::find) may come upon something.
+    /// Returns whether [`find`](Self::find) may find something.
     pub fn is_readable(&self) -> bool {
         self.is_unread() && !self.is_unreadable
     }

@@ -1,6 +1,6 @@
 //! The parts of records of one file that are taken, put back or set aside.
 //!
-//! In: parts that reading came upon. Out: the same parts, in the order of their places. A part is
+//! In: parts that reading has found. Out: the same parts, in the order of their places. A part is
 //! some of the segments of a record, or all of them: memory may not have room for all of them at
 //! once. A part is known by its [`Place`]. Bound: 80 bytes of memory for each part. Thread: the
 //! spool's.

@@ -24,7 +24,7 @@ use super::disk::DiskFile;
 use super::error::DamageCause;
 use std::io;
 
-/// The largest payload of a record: 4 MiB, which is far more than the body of one request.
+/// The largest payload of a record, in bytes. The body of a batch has 1 MiB at most.
 pub const RECORD_BYTES_MAX: u32 = 4 * 1024 * 1024;
 
 /// The first bytes of a data file.

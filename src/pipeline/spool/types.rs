@@ -97,7 +97,7 @@ pub struct Record {
     pub age: Duration,
 }
 
-/// What [`Spool::next`](super::Spool::next) came upon.
+/// What [`Spool::next`](super::Spool::next) has found.
 #[derive(Debug)]
 #[must_use = "a record that is taken has to be settled or released, a loss has to be counted"]
 pub enum Next {

@@ -99,3 +99,72 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::spool::SpoolError;
+    use std::io;
+    use std::time::Duration;
+
+    const PAUSE: Duration = Duration::from_secs(5);
+
+    /// The result of a job without a failure.
+    fn good() -> Done {
+        Done::default()
+    }
+
+    fn failed() -> Done {
+        let failure = SpoolError::Write(io::ErrorKind::StorageFull.into());
+        Done { failure: Some(failure), ..Done::default() }
+    }
+
+    fn unsynced() -> Done {
+        Done { has_tried_to_sync: true, is_unsynced: true, ..failed() }
+    }
+
+    fn synced() -> Done {
+        Done { has_tried_to_sync: true, ..good() }
+    }
+
+    fn probed(done: Done) -> Done {
+        Done { has_probed: true, ..done }
+    }
+
+    #[test]
+    fn a_failed_write_stops_writing_until_the_pause_is_over_and_then_a_probe_is_due_once() {
+        let (now, mut health) = (Instant::now(), Health::Works);
+        assert!(!health.note(&good(), 0, now + PAUSE) && health == Health::Works);
+        assert!(!health.note(&failed(), 1, now + PAUSE));
+        assert_eq!((health.may_write(), health.next_due()), (false, Some(now + PAUSE)));
+        assert!(!health.starts_probe(now));
+        assert!(health.starts_probe(now + PAUSE));
+        assert!(health.may_write() && !health.starts_probe(now + PAUSE));
+        assert_eq!(health.next_due(), None, "the result of the probe is an event");
+        assert!(!health.note(&good(), 0, now), "a job without a write or a probe proves nothing");
+        assert_eq!(health, Health::Unproven { probe_at: None, is_unsynced: false });
+        assert!(health.note(&probed(good()), 0, now) && health == Health::Works);
+    }
+
+    #[test]
+    fn after_a_failed_probe_batches_are_written_and_the_next_probe_is_due_after_a_pause() {
+        let (now, mut health) = (Instant::now(), Health::Works);
+        health.note(&failed(), 0, now);
+        assert!(health.starts_probe(now));
+        assert!(!health.note(&probed(failed()), 0, now + PAUSE));
+        assert_eq!((health.may_write(), health.next_due()), (true, Some(now + PAUSE)));
+        assert!(!health.note(&failed(), 0, now + PAUSE) && !health.may_write());
+    }
+
+    #[test]
+    fn after_a_failed_sync_a_write_proves_nothing_before_a_sync_succeeds() {
+        let (now, mut health) = (Instant::now(), Health::Works);
+        health.note(&unsynced(), 1, now);
+        health.end_pause();
+        assert!(health.may_write() && !health.note(&good(), 3, now));
+        assert!(health.starts_probe(now));
+        assert!(!health.note(&probed(unsynced()), 0, now + PAUSE) && !health.may_write());
+        assert!(!health.note(&synced(), 0, now), "a sync does not prove that a write works");
+        assert!(health.note(&probed(good()), 0, now) && health == Health::Works);
+    }
+}

@@ -257,7 +257,7 @@ impl Spooler {
     /// A running job ends after the batch that it is writing. This batch is counted as dropped. If
     /// the disk takes the batch after all, the next run sends it.
     #[must_use = "dropped segments have to be counted"]
-    pub fn give_up(&mut self) -> usize {
+    pub fn drop_all(&mut self) -> usize {
         let mut dropped_count = self.segment_count();
         self.writes.clear();
         self.unwritten.clear();

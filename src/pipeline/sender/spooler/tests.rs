@@ -59,7 +59,7 @@ async fn a_job_that_hangs_keeps_what_it_has_written_and_begins_no_more() {
     let State::Open { job: Some(writes), .. } = &spooler.state else { panic!("no job runs") };
     let writes = Arc::clone(writes);
     assert_eq!((spooler.segment_count(), writes.written_count()), (6, 1));
-    assert_eq!((spooler.give_up(), account.spooled.get()), (3, 3));
+    assert_eq!((spooler.drop_all(), account.spooled.get()), (3, 3));
     assert_eq!(spooler.segment_count(), 0);
     go_on.send(()).unwrap();
     let _ = spooler.thread.result().await;

@@ -4,7 +4,7 @@ use super::*;
 use crate::skip::{Need, skip};
 use std::process::Command;
 
-/// What [`drain`] came upon.
+/// What [`drain`] has found.
 #[derive(Debug, Default, PartialEq)]
 struct Drained {
     names: Vec<u32>,
@@ -227,7 +227,7 @@ fn a_file_that_cannot_be_read_is_passed_over_and_tried_again() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_the_first_to_give_way_and_its_segments_are_counted_then() {
+fn a_file_that_cannot_be_read_is_evicted_first_and_its_segments_are_counted_then() {
     let folder = folder();
     let mut spool = open_small(folder.path(), 1_000, 250);
     for name in 0..6 {
@@ -238,8 +238,8 @@ fn a_file_that_cannot_be_read_is_the_first_to_give_way_and_its_segments_are_coun
     std::fs::remove_file(&path).unwrap();
     symlink("0000000002.spool", &path).unwrap();
     assert_eq!(drain(&mut spool).names, [2, 3, 4, 5]);
-    let displaced_count: u64 = (0..8).map(|name| append(&mut spool, name).segment_count).sum();
-    assert_eq!((displaced_count, path.exists()), (2, false));
+    let evicted_count: u64 = (0..8).map(|name| append(&mut spool, name).segment_count).sum();
+    assert_eq!((evicted_count, path.exists()), (2, false));
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn block(path: &Path) {
 }
 
 #[test]
-fn without_room_nothing_is_appended_and_what_gave_way_before_is_told() {
+fn without_room_nothing_is_appended_and_the_error_has_what_was_evicted() {
     let folder = folder();
     let mut spool = open_small(folder.path(), 1_000, 250);
     for name in 0..8 {
@@ -312,7 +312,7 @@ fn without_room_nothing_is_appended_and_what_gave_way_before_is_told() {
 }
 
 #[test]
-fn a_settled_file_that_cannot_be_removed_is_told_and_not_read_again() {
+fn a_settled_file_that_cannot_be_removed_is_an_error_and_is_not_read_again() {
     let folder = folder();
     let mut spool = open(folder.path());
     let _ = append(&mut spool, 0);
@@ -323,7 +323,7 @@ fn a_settled_file_that_cannot_be_removed_is_told_and_not_read_again() {
 }
 
 #[test]
-fn progress_that_cannot_be_noted_is_told_and_the_record_does_not_come_again_in_this_run() {
+fn progress_that_cannot_be_noted_is_an_error_and_the_record_does_not_come_again_in_this_run() {
     let (folder, _, _) = three_records();
     symlink("elsewhere", folder.path().join("0000000001.done")).unwrap();
     let mut spool = open(folder.path());

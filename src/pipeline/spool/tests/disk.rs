@@ -106,7 +106,7 @@ fn files_are_ours_alone_whatever_the_umask() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_and_other_names_are_left_alone() {
+fn a_link_or_folder_is_refused_and_other_names_are_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let (mut opened, _) = open(folder.path()).unwrap();
     opened.create(3, Kind::Data).unwrap();
@@ -122,7 +122,7 @@ fn what_is_no_regular_file_is_refused_and_other_names_are_left_alone() {
 }
 
 #[test]
-fn a_fifo_under_one_of_our_names_holds_nobody_up() {
+fn opening_a_fifo_does_not_wait_for_its_other_end() {
     let folder = tempfile::tempdir().unwrap();
     let (opened, _) = open(folder.path()).unwrap();
     let mode = Mode::from_raw_mode(0o600);

@@ -21,7 +21,7 @@ impl FaultyDisk {
     }
 }
 
-/// Counts a call of fsync, and fails if its turn has come.
+/// Counts a call of fsync, and fails if it is one of those that fail.
 fn count(faults: &Faults) -> io::Result<()> {
     let mut counts = faults.lock().unwrap();
     match *counts {

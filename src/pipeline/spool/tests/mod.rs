@@ -242,26 +242,26 @@ fn reading_and_appending_go_on_side_by_side() {
 }
 
 #[test]
-fn the_oldest_file_gives_way_when_the_bound_is_reached_and_the_count_is_exact() {
+fn the_oldest_file_is_evicted_at_the_largest_size_and_the_count_is_exact() {
     let folder = folder();
     let mut spool = open_small(folder.path(), 1_000, 310);
-    let mut displaced_segment_count = 0;
+    let mut evicted_segment_count = 0;
     for name in 0..100 {
         let evicted = append(&mut spool, name);
         assert_eq!(evicted.record_count, evicted.segment_count);
         assert_eq!(evicted.file_count * 3, evicted.record_count);
-        displaced_segment_count += evicted.segment_count;
+        evicted_segment_count += evicted.segment_count;
         assert!(spool.size_bytes() <= 1_000);
-        assert_eq!(spool.segment_count() + displaced_segment_count, u64::from(name) + 1);
+        assert_eq!(spool.segment_count() + evicted_segment_count, u64::from(name) + 1);
     }
     let left = take_all(&mut spool);
-    assert_eq!(left.len() as u64 + displaced_segment_count, 100);
-    let first = u32::try_from(displaced_segment_count).unwrap();
+    assert_eq!(left.len() as u64 + evicted_segment_count, 100);
+    let first = u32::try_from(evicted_segment_count).unwrap();
     assert_eq!(left, (first..100).collect::<Vec<_>>());
 }
 
 #[test]
-fn the_active_file_gives_way_when_it_is_the_only_one() {
+fn the_active_file_is_evicted_if_it_is_the_only_one() {
     let folder = folder();
     let mut spool = open_small(folder.path(), 350, 1 << 20);
     for name in 0..3 {
@@ -282,7 +282,7 @@ fn the_active_file_gives_way_when_it_is_the_only_one() {
 }
 
 #[test]
-fn files_of_earlier_runs_are_counted_when_they_give_way_without_what_was_settled() {
+fn evicted_files_of_earlier_runs_are_counted_without_settled_records() {
     let folder = folder();
     let mut spool = open(folder.path());
     for name in 0..9 {
@@ -306,7 +306,7 @@ fn files_of_earlier_runs_are_counted_when_they_give_way_without_what_was_settled
 }
 
 #[test]
-fn a_file_that_gives_way_before_it_is_read_is_counted_without_what_was_settled() {
+fn a_file_that_is_evicted_before_it_is_read_is_counted_without_settled_records() {
     let folder = folder();
     let mut spool = open(folder.path());
     for name in 0..9 {

@@ -199,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn every_segment_is_delivered_displaced_or_expired_once(steps in steps()) {
+    fn every_segment_is_delivered_evicted_or_expired_once(steps in steps()) {
         let folder = folder();
         let mut spool = open_small(folder.path(), 3_000, 800);
         let mut taken: Vec<(RecordId, u64)> = Vec::new();

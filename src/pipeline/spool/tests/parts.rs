@@ -99,11 +99,11 @@ fn what_is_set_aside_is_not_read_in_this_run_and_is_counted_until_its_file_is_ev
     spool.settle(id).unwrap();
     assert_eq!((spool.segment_count(), is_empty(&spool)), (6, false));
     assert_eq!(spool.oldest_age(at(NOW + 5)), Some(Duration::from_secs(5)));
-    let mut displaced_count = 0;
+    let mut evicted_count = 0;
     for name in 0..8 {
-        displaced_count += append(&mut spool, name).segment_count;
+        evicted_count += append(&mut spool, name).segment_count;
     }
-    assert_eq!(displaced_count, 6);
+    assert_eq!(evicted_count, 6);
 }
 
 #[test]

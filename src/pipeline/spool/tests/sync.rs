@@ -23,7 +23,7 @@ fn three(folder: &Path) -> (Spool, FaultyDisk) {
 }
 
 #[test]
-fn what_a_failed_sync_leaves_in_doubt_is_written_to_a_new_file_and_comes_once() {
+fn suspect_records_are_written_to_a_new_file_and_come_once() {
     let folder = folder();
     let (mut spool, disk) = three(folder.path());
     sync_with_faults(&mut spool, &disk, 0, 1);
@@ -72,7 +72,7 @@ fn a_disk_that_goes_on_to_fail_has_the_first_copy_kept_and_no_other() {
 }
 
 #[test]
-fn names_that_are_not_on_the_disk_leave_their_files_in_doubt_too() {
+fn a_failed_sync_of_the_folder_makes_its_files_suspect_too() {
     let folder = folder();
     let (mut spool, disk) = three(folder.path());
     sync_with_faults(&mut spool, &disk, 1, 1);
