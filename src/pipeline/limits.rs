@@ -119,7 +119,8 @@ impl Limits {
             + 2 * socket_queue_bytes as u64
             + ring_parcel_count_max as u64 * RING_PLACE_BYTES
             + PARSER_BYTES;
-        // 50 documents of a usual size are 60 kB. A sixteenth keeps one body from filling all memory.
+        // 50 documents of a usual size have 60 kB. A sixteenth keeps one body from filling all
+        // memory.
         let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
         let spool_buffer_bytes = if has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
         // The rest is chunks, at most 64 GiB: the free list has a place for each chunk.

@@ -78,8 +78,8 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// Returns whether somebody reads. While nobody does, this is a relaxed load: a batch that comes
-    /// at the same time as the first reader may be missed.
+    /// Returns whether there is a reader. While there is none, this is a relaxed load: a batch that
+    /// comes at the same time as the first reader may be missed.
     pub fn is_wanted(&self) -> bool {
         let until_ms = self.wanted_until_ms.load(Ordering::Relaxed);
         if until_ms == 0 {

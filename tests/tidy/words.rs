@@ -116,6 +116,14 @@ fn a_planted_call_is_seen_wherever_it_stands() {
     }
 }
 
+#[test]
+fn the_disk_of_the_spool_may_ask_the_file_system_and_nothing_else() {
+    let text = "use rustix::fs::openat; use std::fs::File; use std::os::unix::fs::FileExt;";
+    let source = |text: &str| Source { path: DISK.into(), text: text.to_owned() };
+    assert_eq!(calls(&source(text)), []);
+    assert_eq!(calls(&source("Instant::now()")).len(), 1);
+}
+
 /// Files that may have unsafe code: system calls and vector instructions; in tests what a test
 /// can do in no other way.
 const MAY_BE_UNSAFE: &[&str] = &[

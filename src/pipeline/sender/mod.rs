@@ -115,10 +115,10 @@ impl Sender {
         let (mut is_closing, mut is_draining) = (false, false);
         loop {
             let now = Clock::instant();
-            // First of all: batches of the spool are counted in the room that the next step makes.
+            // First, so that `make_room` can evict the batches that the spool has handed back.
             self.read_spool(is_closing, now);
-            // Before `take`, and also if the rings are empty: a receiver that gets no memory leaves
-            // its ring empty, so nothing would be taken and no room made.
+            // Before `take`, which needs the room. Also if the rings are empty: a receiver that gets
+            // no memory leaves its ring empty, so `take` would never make room for it.
             self.make_room();
             let progress = self.take(now);
             is_closing |= progress == Progress::Closed;
@@ -130,7 +130,7 @@ impl Sender {
             self.finish(is_closing, now);
             // Before `start`: a call that has ended makes room for the next one.
             self.uploader.settle_ended();
-            // After `finish` and settling: all batches that can be sent are known.
+            // After `finish` and settling: now all batches that can be sent wait in the uploader.
             self.start(now);
             if is_closing && (self.is_settled() || self.uploader.admit(now) == Admit::Never) {
                 break;
@@ -138,7 +138,7 @@ impl Sender {
             if self.end_at(*deadline.borrow()).is_some_and(|end_at| end_at <= now) {
                 break;
             }
-            // Last: all that can be done now is done. If the rings have more, this does not sleep,
+            // Last, because all work is done. If the rings have more segments, this does not sleep,
             // but it handles the events that have come.
             let at_once = (progress == Progress::More).then_some(now);
             self.wait(at_once, deadline).await;

@@ -45,7 +45,8 @@ impl Dates {
         }
     }
 
-    /// Returns whether a record with this date is older than `age_max`.
+    /// Returns whether a record with this date is certainly older than `age_max`. For a date of an
+    /// earlier run this is certain only after the service has confirmed the date of today.
     pub fn has_expired(self, created_at: u64, now: Moment, age_max: Duration) -> bool {
         let is_certain = now.is_confirmed || matches!(self, Self::Own { .. });
         is_certain && self.age(created_at, now) > age_max
