@@ -51,10 +51,10 @@ pub enum TailError {
     #[error("{0}")]
     Refused(String),
     /// Another program has the port
-    #[error("what answers on TCP {0} is not the X-Ray daemon")]
+    #[error("the server on TCP {0} is not the X-Ray daemon")]
     Foreign(String),
     /// The system does not create the thread that asks the daemon
-    #[error("the system refuses a thread to follow the daemon on: {0}. Raise its limit of threads")]
+    #[error("the system does not create a thread: {0}. Raise the limit of threads")]
     Thread(#[source] io::Error),
 }
 
@@ -142,21 +142,28 @@ struct Screen<'a> {
 impl Screen<'_> {
     fn take(&mut self, answer: Answer) -> io::Result<()> {
         if answer.lost > 0 {
-            writeln!(self.output, "... {} segments came too fast to be shown", answer.lost)?;
+            writeln!(
+                self.output,
+                "... {} segments are not shown: they arrived too fast",
+                answer.lost
+            )?;
         }
         for text in answer.batches.iter().flat_map(|batch| &batch.documents) {
             match Document::read(text) {
                 Some(document) => self.store.insert(document, Moment::now()),
                 None => {
                     let start = text::clean(text, SHOWN_LENGTH_MAX);
-                    writeln!(self.output, "no segment, {} bytes: {start}", text.len())?;
+                    writeln!(self.output, "not a segment, {} bytes: {start}", text.len())?;
                 }
             }
         }
         let evicted_count = self.store.status().evicted_document_count;
         if evicted_count > self.told_count {
             let count = evicted_count - self.told_count;
-            writeln!(self.output, "... {count} segments were too many to be drawn")?;
+            writeln!(
+                self.output,
+                "... {count} segments are not shown: too many wait to be printed"
+            )?;
             self.told_count = evicted_count;
         }
         Ok(())

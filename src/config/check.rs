@@ -24,8 +24,9 @@ impl Config {
         }
         if self.no_verify_ssl {
             self.warn(
-                "NoVerifySSL is on: certificates are not checked, so whoever is on the way can \
-                 read and change what is sent. Trust a private authority with AWS_CA_BUNDLE instead",
+                "NoVerifySSL is on: certificates are not checked, so somebody on the network path \
+                 can read and change what is sent. For a private authority use AWS_CA_BUNDLE \
+                 instead",
             );
         }
         if let Some(region) = self.region.clone().filter(|region| !is_region(region)) {
@@ -41,8 +42,8 @@ impl Config {
             .any(|key| self.sources.contains_key(key));
         if has_size && self.spool_path.is_none() {
             self.warn(
-                "the size or the age of a spool is given and no folder (--spool-path): \
-                       there is none",
+                "Spool.MaxSizeMB and Spool.MaxAgeHours have no effect without a folder for the \
+                 spool (--spool-path, Spool.Path)",
             );
         }
         Ok(())

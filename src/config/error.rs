@@ -34,7 +34,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// The value of an environment variable is not allowed
-    #[error("{name} cannot be obeyed: {problem}")]
+    #[error("{name} cannot be used: {problem}")]
     Variable {
         /// The name of the variable.
         name: &'static str,

@@ -130,7 +130,7 @@ impl Kind for Proxy {
     const FORM: Form = Form::Text;
 
     fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
-        Self::set_text(field, value.as_str().ok_or("it is no text; quote it")?)
+        Self::set_text(field, value.as_str().ok_or("it is not a text; quote it")?)
     }
 
     /// Shows the address without user and password.
@@ -235,7 +235,7 @@ impl Kind for BufferSize {
         let megabytes = whole_number(value)?;
         if (1..Self::MIN).contains(&megabytes) {
             return Err(format!(
-                "{megabytes} MB are too little. Give {} or more, or 0 for 1 % of the memory",
+                "{megabytes} MB is too little. Give {} or more, or 0 for 1 % of the memory",
                 Self::MIN
             ));
         }
@@ -337,13 +337,18 @@ impl Kind for UrlPaths {
             if is_plain || path == "*" {
                 Ok(path.to_owned())
             } else {
-                Err(format!("{path:?} is no path; write one such as /GetTraceSummaries, or \"*\""))
+                Err(format!(
+                    "{path:?} is not a path; write one such as /GetTraceSummaries, or \"*\""
+                ))
             }
         };
         *field = match value.as_array() {
             Some(paths) => paths.iter().map(one).collect::<Result<_, _>>()?,
             None => {
-                return Err(format!("{} is no list of paths; write [/PATH, /PATH]", shown(value)));
+                return Err(format!(
+                    "{} is not a list of paths; write [/PATH, /PATH]",
+                    shown(value)
+                ));
             }
         };
         Ok(())
@@ -355,7 +360,7 @@ impl Kind for UrlPaths {
 }
 
 fn text(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("{} is no text; quote it", shown(value)))
+    value.as_str().ok_or_else(|| format!("{} is not a text; quote it", shown(value)))
 }
 
 /// Reads true and false, and the other words that YAML 1.1 has for them: the original daemon reads
@@ -373,7 +378,7 @@ fn boolean(value: &Value) -> Result<bool, String> {
 
 /// Reads a whole number.
 pub(super) fn whole_number(value: &Value) -> Result<u64, String> {
-    value.as_u64().ok_or_else(|| format!("{} is no whole number", shown(value)))
+    value.as_u64().ok_or_else(|| format!("{} is not a whole number", shown(value)))
 }
 
 /// Returns the first 100 characters of a value, for an error text.

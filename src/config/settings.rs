@@ -134,7 +134,7 @@ settings! {
         key: "Socket.UDPAddress",
         kind: Address,
         flag: "-b, --bind",
-        help: "UDP address ({})",
+        help: "UDP address that receives segments (default {})",
     }
     {
         /// The TCP address for the daemon's HTTP pages and for the calls of applications,
@@ -143,7 +143,7 @@ settings! {
         key: "Socket.TCPAddress",
         kind: Address,
         flag: "-t, --bind-tcp",
-        help: "TCP address ({})",
+        help: "TCP address for HTTP requests (default {})",
     }
     {
         /// The region of the service, if a flag, the file or the environment has it. If `None`, the
@@ -152,7 +152,7 @@ settings! {
         key: "Region",
         kind: Text { absent: "(looked for at the start)" },
         flag: "-n, --region",
-        help: "Region of the service",
+        help: "Region of the service, for example eu-west-1",
     }
     {
         /// The URL of the service, for example of an interface endpoint. If `None`, the daemon uses
@@ -168,7 +168,7 @@ settings! {
         key: "ProxyAddress",
         kind: Proxy,
         flag: "-p, --proxy-address",
-        help: "HTTP proxy on the way to the service (HTTPS_PROXY)",
+        help: "HTTP proxy on the way to the service (default $HTTPS_PROXY)",
     }
     {
         /// Whether the daemon accepts any certificate. For tests only: somebody on the network path
@@ -206,7 +206,7 @@ settings! {
         key: "RoleARN",
         kind: Text { absent: "" },
         flag: "-r, --role-arn",
-        help: "Role to assume",
+        help: "ARN of a role to assume, for example to send to another account",
     }
     {
         /// Whether the daemon does not ask the EC2 instance metadata. For hosts outside EC2.
@@ -223,7 +223,7 @@ settings! {
         key: "TotalBufferSizeMB",
         kind: ZeroIsAutomatic(BufferSize),
         flag: "-m, --buffer-memory",
-        help: "Megabytes for segments, 3 at least (0: 1 % of the memory)",
+        help: "Memory for segments in MB, 3 or more (default 0: 1 % of the memory)",
     }
     {
         /// The maximum number of requests in flight. More requests help if the network round trip
@@ -245,7 +245,7 @@ settings! {
         key: "Receive.Backend",
         kind: RECEIVE_BACKEND,
         flag: "--receiver",
-        help: "auto, uring, recvmmsg or tokio-uring ({})",
+        help: "Receive backend: auto, uring, recvmmsg, tokio-uring (default {})",
     }
     {
         /// The number of receivers; 0 is one for each processor. More receivers help beyond some
@@ -308,7 +308,7 @@ settings! {
         key: "Spool.Path",
         kind: Path,
         flag: "--spool-path",
-        help: "Folder for what memory has no room for ({})",
+        help: "Folder for segments that do not fit into memory (default {})",
     }
     {
         /// The maximum size of the spool, in megabytes.
@@ -316,7 +316,7 @@ settings! {
         key: "Spool.MaxSizeMB",
         kind: Megabytes(Number { low: 16, high: 1024 * 1024 }),
         flag: "--spool-size-mb",
-        help: "Megabytes of the spool at most ({})",
+        help: "Maximum size of that folder in MB, 16 or more (default {})",
     }
     {
         /// Hours after which segments in the spool are dropped. At most a month: the service
@@ -331,7 +331,7 @@ settings! {
         key: "Logging.LogLevel",
         kind: LOG_LEVEL,
         flag: "-l, --log-level",
-        help: "dev, debug, info, warn, error or prod ({})",
+        help: "dev, debug, info, warn, error or prod (default {})",
     }
     {
         /// The log file. If `None`, the log goes to standard output.
@@ -339,7 +339,7 @@ settings! {
         key: "Logging.LogPath",
         kind: Path,
         flag: "-f, --log-file",
-        help: "Log to this file",
+        help: "Log to this file instead of standard output",
     }
     {
         /// The format of log lines: text, or JSON for log collectors.

@@ -90,8 +90,8 @@ fn the_proxy_is_the_flags_or_the_files_or_the_variables() {
 fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
     for (line, variables, place) in [
         ("-p ftp://user:hush@proxy:1", &[][..], "flag -p: "),
-        ("", &[("HTTPS_PROXY", "socks5://user:hush@proxy:1")], "HTTPS_PROXY cannot be obeyed"),
-        ("", &[("https_proxy", "http://user:hu#sh@proxy:1")], "https_proxy cannot be obeyed"),
+        ("", &[("HTTPS_PROXY", "socks5://user:hush@proxy:1")], "HTTPS_PROXY cannot be used"),
+        ("", &[("https_proxy", "http://user:hu#sh@proxy:1")], "https_proxy cannot be used"),
     ] {
         let error = load(line, variables).unwrap_err();
         for shown in [error.to_string(), format!("{error:?}")] {

@@ -45,12 +45,12 @@ pub enum DaemonError {
     Tls(#[from] TlsError),
     /// The system does not create the spool's thread
     #[error(
-        "the thread of the spool (Spool.Path) cannot be made: {0}. Allow more threads (TasksMax, \
-         pids.max, ulimit -u), or run without a spool"
+        "the thread of the spool (Spool.Path) cannot be created: {0}. Allow more threads \
+         (TasksMax, pids.max, ulimit -u), or run without a spool"
     )]
     SpoolThread(#[source] io::Error),
     /// The system does not provide a thread, a descriptor or a signal handler
-    #[error("the system refuses what the daemon needs to run: {0}")]
+    #[error("the system does not provide a thread or descriptor that the daemon needs: {0}")]
     System(#[from] io::Error),
     /// A receiver has ended with an error
     #[error(transparent)]

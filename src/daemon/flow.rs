@@ -204,8 +204,8 @@ impl Flow {
         };
         systemd::stopping();
         match &result {
-            Ok(()) => info!("Got shutdown signal: sending what is left"),
-            Err(failure) => error!("{failure}. Sending what is left, then ending"),
+            Ok(()) => info!("Got shutdown signal: sending the remaining segments"),
+            Err(failure) => error!("{failure}. Sending the remaining segments, then ending"),
         }
         self.end(telemetry, server, signals).await;
         result
@@ -237,7 +237,9 @@ impl Flow {
             cut_off => {
                 match cut_off {
                     Err(panicked) => error!("The shutdown met {panicked}"),
-                    _ => warn!("Got shutdown signal again: no time is left for what is not sent"),
+                    _ => warn!(
+                        "Got shutdown signal again: ending without sending the remaining segments"
+                    ),
                 }
                 telemetry = None;
                 end = Instant::now();
@@ -280,7 +282,7 @@ async fn run_telemetry(telemetry: Option<&mut Telemetry>) -> Infallible {
 fn count_unwound(account: &Account, held_count: usize) {
     let Ok(count @ 1..) = u64::try_from(account.imbalance(held_count)) else { return };
     account.dropped(DropReason::Panic).add(count);
-    error!("{count} segments are lost: a thread was at work on them when it panicked");
+    error!("{count} segments are dropped: a thread panicked while it processed them");
 }
 
 /// Returns the options of the spool. `None` if the configuration has no `Spool.Path`.
@@ -309,8 +311,8 @@ fn log_receiving(group: &SocketGroup, choice: &Choice, limits: &Limits) {
     }
     if queue.granted_bytes < queue.asked_bytes {
         info!(
-            "The kernel granted {} of the {} bytes asked for as each socket's queue. {}, and longer \
-             bursts get through",
+            "The kernel granted {} of the {} bytes that the daemon wants for the queue of each \
+             socket. {}, so that longer bursts are received",
             queue.granted_bytes,
             queue.asked_bytes,
             queue.advice()
@@ -319,12 +321,12 @@ fn log_receiving(group: &SocketGroup, choice: &Choice, limits: &Limits) {
     match group.spread() {
         Spread::Single | Spread::Program => {}
         Spread::Hash(error) => warn!(
-            "The kernel takes no program to spread datagrams ({error}): its hash gives all of one \
-             sender to one receiver"
+            "The kernel does not accept the program that spreads datagrams over receivers \
+             ({error}): its hash gives all datagrams of one application to one receiver"
         ),
         Spread::Shared => info!(
-            "Another daemon listens on the port too (Receive.SharePort): it may get all datagrams \
-             until it ends"
+            "Another daemon listens on the port too (Receive.SharePort): that daemon may get all \
+             datagrams until it ends"
         ),
     }
 }
@@ -334,16 +336,17 @@ fn log_unfit(limits: &Limits, host: Host, receiver_count: usize) {
     let memory_bytes = host.cgroup_limit_bytes.unwrap_or(host.memory_bytes);
     if limits.total_bytes > memory_bytes {
         warn!(
-            "The buffers (-m) may grow to {} MB and there are {} MB of memory: the kernel may end \
-             the daemon, and lose what it holds, before they are full",
+            "The buffers (-m) may grow to {} MB, but there are only {} MB of memory: the kernel \
+             may kill the daemon before the buffers are full, and the segments in memory are then \
+             lost",
             limits.total_bytes / MEGABYTE,
             memory_bytes / MEGABYTE
         );
     }
     if limits.receiver_count < receiver_count {
         warn!(
-            "{} receivers and not {receiver_count} (Receive.Receivers): more do not fit into half \
-             of the buffers (-m)",
+            "{} receivers are started instead of {receiver_count} (Receive.Receivers): more do not \
+             fit into half of the buffers (-m)",
             limits.receiver_count
         );
     }
@@ -364,7 +367,7 @@ fn is_in_container() -> bool {
 fn log_account(account: &Account, held_count: usize) {
     match log::unreported_count() {
         0 => {}
-        count => info!("{count} lines were not logged, since others like them were"),
+        count => info!("{count} lines were not logged, since there were too many similar lines"),
     }
     info!("Account: {}", account.summary(held_count));
     let imbalance = account.imbalance(held_count);

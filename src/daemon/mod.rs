@@ -163,7 +163,7 @@ fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server<Pages>>, resol
         serve_when_free(address.clone(), Arc::clone(&server), resolver.clone(), tried.clone())
     }));
     let health = flow.health();
-    tokio::spawn(panics::restarted("What the service manager is told", RESTART_PAUSE, move || {
+    tokio::spawn(panics::restarted("Informing the service manager", RESTART_PAUSE, move || {
         systemd::keep_informed(is_tried.clone(), health.clone())
     }));
 }
@@ -171,7 +171,7 @@ fn serve_beside(config: &Config, flow: &Flow, server: &Arc<Server<Pages>>, resol
 /// Keeps the condition `no_credentials` up to date.
 fn note_credentials(identity: &Identity, account: &Arc<Account>) {
     let (identity, account) = (identity.clone(), Arc::clone(account));
-    tokio::spawn(panics::restarted("Noting missing credentials", RESTART_PAUSE, move || {
+    tokio::spawn(panics::restarted("Watching for missing credentials", RESTART_PAUSE, move || {
         let account = Arc::clone(&account);
         identity.clone().watch_absence(move |absence: Option<&str>| match absence {
             Some(reason) => account.conditions.begin(Condition::NoCredentials, reason),

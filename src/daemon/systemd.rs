@@ -37,7 +37,7 @@ async fn keep_watchdog(health: Health) {
         match faults.is_empty() {
             true => tell(&NotifyState::Watchdog),
             false => {
-                error!("The watchdog is not told that the daemon lives: {}", faults.join("; "))
+                error!("The daemon sends no keep-alive to the watchdog: {}", faults.join("; "))
             }
         }
     }
@@ -45,6 +45,6 @@ async fn keep_watchdog(health: Health) {
 
 fn tell(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        warn!("The service manager (NOTIFY_SOCKET) cannot be told {state}: {error}");
+        warn!("Cannot send {state} to the service manager (NOTIFY_SOCKET): {error}");
     }
 }

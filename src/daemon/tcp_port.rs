@@ -56,14 +56,14 @@ pub(super) async fn serve_when_free(
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
             error!(
-                "TCP {address} is no HOST:PORT: {error}. Segments are received and sent \
-                 without it; give another address with -t"
+                "TCP {address} is not HOST:PORT: {error}. Segments are received and sent without \
+                 the TCP port; give another address with -t"
             );
             return;
         }
         Err(error) => error!(
-            "TCP {address} cannot be opened: {error}. Segments are received and sent \
-             without it; it is tried again every {} s",
+            "TCP {address} cannot be opened: {error}. Segments are received and sent without the \
+             TCP port; trying again every {} s",
             RETRY_PAUSE.as_secs()
         ),
     }

@@ -128,7 +128,7 @@ fn keep_to_processor(index: usize) {
         rustix::thread::sched_setaffinity(None, &one)
     });
     if let Err(error) = kept {
-        warn!("Receiver {index} cannot be kept to one processor (Receive.Pin): {error}");
+        warn!("Receiver {index} cannot be bound to one processor (Receive.Pin): {error}");
     }
 }
 
@@ -142,7 +142,7 @@ impl Runtime {
     }
 
     fn get(&self) -> &tokio::runtime::Runtime {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.0.as_ref().expect("present until the drop")
     }
 }
 
@@ -186,7 +186,7 @@ impl SenderThread {
                 run()
             });
             let held_count = held_count.unwrap_or_else(|panicked| {
-                error!("Settling what is left met {panicked}");
+                error!("Settling the remaining segments met {panicked}");
                 0
             });
             let _ = ended_sender.send(held_count);

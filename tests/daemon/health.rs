@@ -167,7 +167,7 @@ fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
     let told: Vec<_> = (0..4).map(|_| said()).collect();
     assert_eq!(told, ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]);
     if let Some(held) = Held::thread_of(&daemon, "upload") {
-        daemon.wait_for_line("The watchdog is not told that the daemon lives: the upload thread ");
+        daemon.wait_for_line("The daemon sends no keep-alive to the watchdog: the upload thread ");
         drop(held);
     }
     daemon.signal(Signal::TERM);

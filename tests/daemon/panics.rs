@@ -121,8 +121,8 @@ fn a_line_of_the_log_that_panics_is_lost_and_the_next_one_is_not() {
 }
 
 #[test]
-fn what_the_service_manager_is_told_goes_on_after_a_panic() {
-    costs_nothing("manager=1", "main", "What the service manager is told met a fault");
+fn informing_the_service_manager_goes_on_after_a_panic() {
+    costs_nothing("manager=1", "main", "Informing the service manager met a fault");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_datagram_that_panics_is_lost_alone_and_the_daemon_ends_in_order() {
     daemon.send(datagrams(10));
     daemon.signal(Signal::CONT);
     let (account, log) = end_of_fault(daemon);
-    assert_shown(&log, "receive-", "Sending what is left, then ending");
+    assert_shown(&log, "receive-", "Sending the remaining segments, then ending");
     assert_eq!((account.get("received"), account.get("sent")), (10, 9), "{log}");
     assert_eq!(account.reason("dropped", "panic"), 1, "{log}");
 }
@@ -196,7 +196,7 @@ fn a_receiver_that_panics_loses_nothing_and_the_daemon_ends_in_order() {
     daemon.send(datagrams(10));
     daemon.signal(Signal::CONT);
     let (account, log) = end_of_fault(daemon);
-    assert_shown(&log, "receive-", "Sending what is left, then ending");
+    assert_shown(&log, "receive-", "Sending the remaining segments, then ending");
     assert_eq!((account.get("sent"), account.get("dropped")), (10, 0), "{log}");
 }
 
@@ -208,7 +208,7 @@ fn a_receiver_that_panics_twice_ends_and_the_others_empty_their_queues() {
     daemon.send(datagrams(10));
     daemon.signal(Signal::CONT);
     let (account, log) = end_of_fault(daemon);
-    assert_shown(&log, "receive-", "Sending what is left, then ending");
+    assert_shown(&log, "receive-", "Sending the remaining segments, then ending");
     assert_eq!(account.get("sent") + account.get("dropped"), account.get("received"), "{log}");
 }
 
@@ -281,7 +281,7 @@ fn what_an_upload_thread_that_panics_twice_holds_is_counted() {
     let daemon = start_with(&endpoint, "sender=1,sender_end=1", &spool);
     daemon.send(datagrams(10));
     let (account, log) = end_of_fault(daemon);
-    assert_shown(&log, "upload", "Settling what is left met a fault in the program");
+    assert_shown(&log, "upload", "Settling the remaining segments met a fault in the program");
     assert_eq!(account.reason("dropped", "panic"), 10, "{log}");
 }
 
@@ -291,7 +291,11 @@ fn what_is_at_work_in_a_frame_that_unwinds_is_counted() {
     let daemon = start(&endpoint, "pack=1");
     daemon.send(datagrams(1));
     let (account, log) = end_of_fault(daemon);
-    assert_shown(&log, "upload", "1 segments are lost: a thread was at work on them");
+    assert_shown(
+        &log,
+        "upload",
+        "1 segments are dropped: a thread panicked while it processed them",
+    );
     assert_eq!(account.reason("dropped", "panic"), 1, "{log}");
 }
 
@@ -310,7 +314,7 @@ fn a_main_thread_that_panics_ends_the_daemon_in_order() {
 fn a_shutdown_that_panics_ends_at_once_and_counts_what_is_left() {
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
-    let daemon = start(&endpoint, "ending=1");
+    let daemon = start(&endpoint, "shutdown=1");
     daemon.send(datagrams(10));
     daemon.wait_for_metric("xray_segments_received_total", 10);
     let (account, log) = end(daemon);
@@ -324,7 +328,7 @@ fn a_verification_that_panics_is_a_check_that_failed() {
     command.env("XRAY_PANICS", "verify=1");
     let (code, log) = run_to_end_with(command);
     assert_eq!(code, Some(1), "{log}");
-    assert_shown(&log, "main", "FAIL  verify: what comes after the start met a fault");
+    assert_shown(&log, "main", "FAIL  verify: the check after the start met a fault");
 }
 
 #[test]

@@ -202,7 +202,7 @@ def test_a_name_that_is_unknown_is_said(daemon, verify):
     verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=f"http://{'x' * 64}.invalid")
     has_failed(verified, "name")
     assert "has no address" in verified.text["name"]
-    assert "slips in region and endpoint" in verified.text["name"]
+    assert "typing errors in region and endpoint" in verified.text["name"]
 
 
 def test_a_port_that_is_closed_is_said(daemon, verify):
@@ -333,11 +333,11 @@ def test_an_address_where_nobody_receives_is_said(daemon, verify):
         silent.bind(("127.0.0.1", 0))
         verified = verify(SimpleNamespace(udp=silent.getsockname(), tcp=daemon.tcp))
         has_failed(verified, "segment")
-        assert "arrives" in verified.text["segment"] and "-b and -t" in verified.text["segment"]
+        assert "does not arrive" in verified.text["segment"] and "-b and -t" in verified.text["segment"]
         closed = SimpleNamespace(udp=silent.getsockname(), tcp=daemon.tcp)
     verified = verify(closed)
     has_failed(verified, "segment")
-    assert "nobody listens there" in verified.text["segment"]
+    assert "no program listens there" in verified.text["segment"]
 
 
 def test_a_segment_that_the_service_turns_down_is_said(start_daemon, verify, tmp_path):
@@ -355,7 +355,7 @@ def test_a_segment_that_the_service_turns_down_is_said(start_daemon, verify, tmp
         daemon.wait_until_ready()
         verified = verify(daemon)
     has_failed(verified, "segment")
-    assert "turns it down. The daemon's log" in verified.text["segment"]
+    assert "rejects it. The daemon's log" in verified.text["segment"]
 
 
 def test_a_daemon_that_ends_meanwhile_is_said(tmp_path, verify):
@@ -390,4 +390,4 @@ def test_what_a_daemon_need_not_be_allowed_is_a_note(daemon, verify):
     assert verified.code == 0, verified.log
     assert {"caller", "read_back"} <= set(verified.names["note"]), verified.log
     assert "xray:BatchGetTraces is no part of its policy" in verified.text["read_back"]
-    assert "for a role (-r) alone" in verified.text["caller"]
+    assert "for a role (-r) only" in verified.text["caller"]

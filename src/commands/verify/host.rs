@@ -24,7 +24,7 @@ pub(super) fn check(config: &Config, list: &mut Checklist<'_>) {
         Some(count) if count < FILE_COUNT => list.note(
             "files",
             format!("this process may have {count} files open"),
-            "Where hundreds of clients call, raise the limit (ulimit -n, LimitNOFILE)",
+            "If hundreds of applications call the daemon, raise the limit (ulimit -n, LimitNOFILE)",
         ),
         count => list.ok("files", format!("{} may be open", shown(count))),
     }
@@ -59,7 +59,7 @@ fn check_backend(config: &Config, list: &mut Checklist<'_>) {
         Ok(Choice { backend, fallback: Some(reason) }) => list.note(
             "receive",
             format!("{backend} is used: {reason}"),
-            "Nothing is lost by it, a busy daemon costs a little more",
+            "No segment is lost; a busy daemon needs a little more CPU",
         ),
         Err(reason) => list.fail(
             "receive",
@@ -76,7 +76,8 @@ fn check_queue(limits: &Limits, list: &mut Checklist<'_>) {
     let queue = match SocketGroup::bind("127.0.0.1:0", binding) {
         Ok(group) => group.queue(),
         Err(error) => {
-            let advice = "The system refuses a UDP socket: look for a limit or a security module";
+            let advice =
+                "The system does not allow a UDP socket: look for a limit or a security module";
             return list.fail("queue", error.to_string(), advice);
         }
     };
@@ -85,7 +86,8 @@ fn check_queue(limits: &Limits, list: &mut Checklist<'_>) {
         queue.granted_bytes, queue.asked_bytes, limits.receiver_count
     );
     if queue.granted_bytes < queue.asked_bytes {
-        let advice = "A larger net.core.rmem_max, or CAP_NET_ADMIN, lets longer bursts through";
+        let advice =
+            "With a larger net.core.rmem_max, or CAP_NET_ADMIN, longer bursts are received";
         list.note("queue", text, advice);
     } else {
         list.ok("queue", text);
@@ -95,13 +97,13 @@ fn check_queue(limits: &Limits, list: &mut Checklist<'_>) {
 fn check_memory(limits: &Limits, host: Host, list: &mut Checklist<'_>) {
     let memory_bytes = host.cgroup_limit_bytes.unwrap_or(host.memory_bytes);
     let text = format!(
-        "buffers of {} MB at most, of {} MB of memory",
+        "buffers of at most {} MB; {} MB of memory",
         limits.total_bytes / MEGABYTE,
         memory_bytes / MEGABYTE
     );
     if limits.total_bytes > memory_bytes {
-        let advice = "The kernel may end the daemon before they are full: give a smaller -m, or \
-                      more memory";
+        let advice = "The kernel may kill the daemon before the buffers are full: give a smaller \
+                      -m, or more memory";
         list.fail("memory", text, advice);
     } else {
         list.ok("memory", text);

@@ -136,7 +136,7 @@ pub(super) fn run(
     match verify(invocation, environment, &paths, json, &mut io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => refuse(invocation, &format!("nothing can be checked: {error}")),
+        Err(error) => refuse(invocation, &format!("xray verify cannot run: {error}")),
     }
 }
 
@@ -166,8 +166,8 @@ pub fn verify(
     }));
     if let Err(panicked) = checked {
         let after = list.checks.last().map_or("the start", |check| check.check);
-        let text = format!("what comes after {after} met {panicked}");
-        list.fail("verify", text, "What it would have checked is not known");
+        let text = format!("the check after {after} met {panicked}");
+        list.fail("verify", text, "The remaining checks were not made");
     }
     // Does not wait for a name lookup that is still running.
     runtime.shutdown_background();
@@ -189,7 +189,7 @@ async fn check_all(
     let config = match Config::load(invocation, environment, default_paths) {
         Ok(config) => config,
         Err(error) => {
-            let advice = "The daemon does not start with it; nothing else is checked";
+            let advice = "The daemon does not start with it. The other checks were not made";
             list.fail("configuration", error.to_string(), advice);
             return;
         }

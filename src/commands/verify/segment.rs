@@ -44,7 +44,7 @@ const READ_BACK_INTERVAL: Duration = Duration::from_secs(1);
 const READ_BACK_PATH: PathAndQuery = PathAndQuery::from_static("/Traces");
 
 /// The text for a daemon that ended during the check.
-const GONE: &str = "the daemon ended, or answers no more, while it had the segment";
+const GONE: &str = "the daemon ended, or does not answer any more, while it had the segment";
 
 /// The counters that show the way of a segment.
 #[derive(Debug, Clone, Copy)]
@@ -135,14 +135,14 @@ fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
     let report = match ask::report(address, "/health") {
         Ok(report) => report,
         Err(error @ HealthError::Unreachable { .. }) => {
-            let advice =
-                "Start the daemon, or correct the address: it is that of Socket.TCPAddress";
+            let advice = "Start the daemon, or correct the address: it must be the daemon's \
+                          Socket.TCPAddress";
             list.fail("daemon", error.to_string(), advice);
             return None;
         }
         Err(error) => {
-            let advice = "Stop what has the port, the original daemon perhaps, or give the address \
-                          of the daemon with -t";
+            let advice = "Stop the program that has the port, perhaps the original daemon, or give \
+                          the address of the daemon with -t";
             list.fail("daemon", error.to_string(), advice);
             return None;
         }
@@ -163,7 +163,7 @@ fn check_daemon(address: &str, list: &mut Checklist<'_>) -> Option<bool> {
         Ok(report) => list.fail(
             "ready",
             format!("the daemon cannot send what it has: {}", report.reasons.join("; ")),
-            "Mend that; where the checks above are well, the daemon runs with other settings, \
+            "Fix that. If the checks above have passed, the daemon runs with other settings, \
              credentials or another network than this command",
         ),
         Err(error) => list.fail("ready", error.to_string(), ""),
@@ -209,14 +209,15 @@ async fn send_and_follow(
             Ok(now) => (now.received > before.received).then_some(Ok(now)),
             Err(_) => Some(Err(GONE.to_owned())),
         });
-        let arrival = arrival.await.ok_or(format!("nothing sent to UDP {udp} arrives"))?;
+        let arrival =
+            arrival.await.ok_or(format!("the segment sent to UDP {udp} does not arrive"))?;
         Ok::<_, String>((before, arrival?))
     };
     let (before, arrival) = match followed.await {
         Ok(counts) => counts,
         Err(problem) => {
-            let advice = "Give the daemon's own addresses with -b and -t: what listens there is \
-                          another program, another container, or behind a firewall";
+            let advice = "Give the addresses of the daemon with -b and -t: another program or \
+                          container has these addresses, or a firewall blocks them";
             list.fail("segment", problem, advice);
             return false;
         }
@@ -225,7 +226,7 @@ async fn send_and_follow(
         let fate = counts().map_or(Fate::Gone, |now| Fate::of(before, arrival, now));
         (fate != Fate::Open).then_some(fate)
     });
-    let log = "The daemon's log names it and the reason";
+    let log = "The daemon's log names the segment and the reason";
     match fate.await.unwrap_or(Fate::Open) {
         Fate::Accepted => {
             list.ok("segment", format!("the service has accepted it (trace {trace_id})"));
@@ -234,22 +235,25 @@ async fn send_and_follow(
         // Other segments arrived at the same time, and one of them may be the one that failed.
         Fate::Rejected | Fate::Dropped if arrival.received > before.received + 1 => {
             let text = format!(
-                "it was received, and of those around it some were not accepted (trace {trace_id})"
+                "it was received; some segments at the same time were not accepted (trace \
+                 {trace_id})"
             );
             list.note("segment", text, log);
             return true;
         }
-        Fate::Rejected => list.fail("segment", "the service turns it down", log),
-        Fate::Gone => list.fail("segment", GONE, "Its log, or the system's, says why it ended"),
+        Fate::Rejected => list.fail("segment", "the service rejects it", log),
+        Fate::Gone => {
+            list.fail("segment", GONE, "Its log, or the log of the system, says why it ended")
+        }
         Fate::Dropped => {
-            let advice = "The daemon cannot send: see what keeps it above, and its log";
-            list.fail("segment", "it was received and given up, or put into the spool", advice);
+            let advice = "The daemon cannot send: see the checks above, and its log";
+            list.fail("segment", "it was received, and dropped or written to the spool", advice);
         }
         Fate::Open => {
             let seconds = patience.as_secs();
             let text = format!("it was received and is not accepted after {seconds} s; it is kept");
-            let advice = "The daemon cannot send, or has much to send before it: see /ready, its \
-                          log and xray_segments_held";
+            let advice = "The daemon cannot send, or has many older segments to send: see /ready, \
+                          its log and xray_segments_held";
             list.fail("segment", text, advice);
         }
     }
@@ -275,7 +279,7 @@ fn send(address: &str, datagram: &str) -> io::Result<()> {
     socket.set_read_timeout(Some(ASK_INTERVAL))?;
     match socket.recv(&mut [0]) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Err(io::Error::other("nobody listens there"))
+            Err(io::Error::other("no program listens there"))
         }
         _ => Ok(()),
     }
@@ -313,12 +317,14 @@ async fn read_back(service: &Service, trace_id: &str, list: &mut Checklist<'_>) 
             Reading::NotYet if Instant::now() < end => {}
             Reading::NotYet => {
                 let why = format!("not shown after {} s", READ_BACK_TIME.as_secs());
-                let advice = "The service may need longer, or another account or region has it";
+                let advice =
+                    "The service may need longer, or the segment is in another account or region";
                 return list.note("read_back", look(&why), advice);
             }
             Reading::Denied(reason) => {
                 let why = format!("these credentials may not read traces ({reason})");
-                let advice = "A daemon need not: xray:BatchGetTraces is no part of its policy";
+                let advice =
+                    "The daemon does not need this: xray:BatchGetTraces is no part of its policy";
                 return list.note("read_back", look(&why), advice);
             }
             Reading::Failed(reason) => return list.note("read_back", look(&reason), ""),

@@ -33,21 +33,22 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
 const NOTHING: &[u8] = br#"{"TraceSegmentDocuments":[]}"#;
 
 const CHECK_POLICY: &str = "Allow xray:PutTraceSegments, for example with the policy \
-                            AWSXRayDaemonWriteAccess, and look into the policy of an interface \
-                            endpoint on the way";
+                            AWSXRayDaemonWriteAccess, and check the policy of the interface \
+                            endpoint, if there is one";
 
-const CHECK_KEYS: &str = "Correct access key, secret and session token, or the role; keys of \
-                          another partition or of a region that is not enabled are refused like \
-                          this too";
+const CHECK_KEYS: &str = "Correct access key, secret and session token, or the role. Keys of \
+                          another partition, and regions that are not enabled, cause the same \
+                          error";
 
 const CHECK_CLOCK: &str = "Set the clock of this host, with a time daemon such as chrony";
 
-const CHECK_WAY: &str = "Open the way: routes, security groups and network ACLs, a NAT or an \
-                         interface endpoint (com.amazonaws.REGION.xray), or give a proxy with -p";
+const CHECK_WAY: &str = "Open the network path: routes, security groups and network ACLs, a NAT \
+                         or an interface endpoint (com.amazonaws.REGION.xray), or give a proxy \
+                         with -p";
 
 const CHECK_SERVER: &str = "Another server answers in the place of X-Ray: a captive portal, a \
-                            proxy, or what listens at a wrong endpoint (Endpoint, \
-                            AWS_ENDPOINT_URL_XRAY). A daemon drops what it would send there";
+                            proxy, or the server at a wrong endpoint (Endpoint, \
+                            AWS_ENDPOINT_URL_XRAY). The daemon drops segments after such answers";
 
 /// The service, with what a request needs.
 #[derive(Debug)]
@@ -139,12 +140,12 @@ async fn find_credentials(
     let credentials = match timeout(CREDENTIALS_TIMEOUT, found).await {
         Ok(Ok(credentials)) => credentials,
         Ok(Err(reason)) => {
-            list.fail("credentials", format!("no source has any: {reason}"), advice);
+            list.fail("credentials", format!("no source has credentials: {reason}"), advice);
             return None;
         }
         Err(_) => {
             let seconds = CREDENTIALS_TIMEOUT.as_secs();
-            list.fail("credentials", format!("no source has any within {seconds} s"), advice);
+            list.fail("credentials", format!("no source has answered within {seconds} s"), advice);
             return None;
         }
     };
@@ -154,10 +155,10 @@ async fn find_credentials(
         Err(error @ CallerError::Unreachable(_)) => list.note(
             "caller",
             error.to_string(),
-            "The daemon needs STS for a role (-r) alone; the service itself is asked below",
+            "The daemon needs STS for a role (-r) only. The check `request` asks the service",
         ),
         Err(CallerError::Refused { message, .. }) if is_about_time(&message) => {
-            let text = format!("STS refuses the signature for its time: {message}");
+            let text = format!("STS refuses the signature because of its time: {message}");
             list.fail("caller", text, CHECK_CLOCK);
         }
         Err(error) => list.fail("caller", error.to_string(), CHECK_KEYS),
@@ -177,7 +178,7 @@ fn shown(credentials: &Credentials) -> String {
     let start: String = key.chars().take(4).collect();
     let left = credentials.expiry().map(|expiry| {
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
-        format!(", good for {} min", left.as_secs() / 60)
+        format!(", valid for {} min", left.as_secs() / 60)
     });
     format!("access key {start}****{}", left.unwrap_or_default())
 }
@@ -209,8 +210,10 @@ async fn check_way(
     let check = if transport.proxy(uri).is_some() { "proxy" } else { "tls" };
     let Err(error) = connected else {
         match transport.proxy(uri) {
-            Some(proxy) if is_https => list.ok("proxy", format!("{proxy} opens a tunnel, and TLS")),
-            Some(proxy) => list.ok("proxy", format!("{proxy} takes connections")),
+            Some(proxy) if is_https => {
+                list.ok("proxy", format!("{proxy} opens a tunnel, and TLS works"))
+            }
+            Some(proxy) => list.ok("proxy", format!("{proxy} accepts connections")),
             None => list.ok("tls", "the certificate is trusted"),
         }
         return true;
@@ -221,8 +224,8 @@ async fn check_way(
     };
     let advice = match error.downcast_ref() {
         Some(ConnectError::ProxyUnreachable { .. } | ConnectError::Timeout { .. }) => {
-            "Correct its address (-p, ProxyAddress, HTTPS_PROXY), open the way to it, or exempt \
-             the endpoint with NO_PROXY"
+            "Correct the address of the proxy (-p, ProxyAddress, HTTPS_PROXY), open the network \
+             path to it, or exempt the endpoint with NO_PROXY"
         }
         // The text of the error says what to do.
         _ => "",
@@ -248,9 +251,9 @@ async fn check_tcp(
     let addresses = match timeout(limit, lookup).await.unwrap_or_else(late) {
         Ok(addresses) => addresses,
         Err(error) => {
-            let advice = "Look for slips in region and endpoint, and ask the name server of this \
-                          host; a VPC needs enableDnsSupport, and enableDnsHostnames for the \
-                          private name of an interface endpoint";
+            let advice = "Look for typing errors in region and endpoint, and check the name \
+                          server of this host; a VPC needs enableDnsSupport, and \
+                          enableDnsHostnames for the private name of an interface endpoint";
             list.fail("name", format!("{host} has no address: {error}"), advice);
             return false;
         }
@@ -261,11 +264,11 @@ async fn check_tcp(
     match timeout(limit, TcpStream::connect(&addresses[..])).await.unwrap_or_else(late) {
         Ok(stream) => {
             let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
-            list.ok("connection", format!("{peer} takes connections"));
+            list.ok("connection", format!("{peer} accepts connections"));
             true
         }
         Err(error) => {
-            let text = format!("{host} takes no connection on port {port}: {error}");
+            let text = format!("{host} does not accept a connection on port {port}: {error}");
             list.fail("connection", text, CHECK_WAY);
             false
         }
@@ -294,7 +297,7 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
             return false;
         }
     };
-    let takes = "the service takes the signature, and allows xray:PutTraceSegments";
+    let takes = "the service accepts the signature and allows xray:PutTraceSegments";
     match classify(answer.status, &answer.headers, &answer.body, signed_at) {
         Outcome::Accepted { .. } => list.ok("request", takes),
         Outcome::Failed { failure, reason } => match failure {
@@ -303,8 +306,8 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
             Failure::Throttle { .. } => list.note(
                 "request",
                 format!("the service throttles: {reason}"),
-                "Segments are kept and sent at the rate that it allows; ask for a higher quota, or \
-                 sample less",
+                "The daemon keeps segments and sends them at the rate that the service allows. Ask \
+                 for a higher quota, or sample less",
             ),
             Failure::Skew { service_time } => {
                 let text = format!("the clock is {}", distance(service_time, signed_at));
@@ -316,15 +319,15 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
             }
             Failure::Denied => list.fail(
                 "request",
-                format!("the service does not take the credentials: {reason}"),
+                format!("the service does not accept the credentials: {reason}"),
                 CHECK_KEYS,
             ),
             Failure::NotXRay => list.fail("request", reason, CHECK_SERVER),
             Failure::Retry { .. } => list.fail(
                 "request",
                 format!("the service fails: {reason}"),
-                "If this passes, so will uploads; if it is not the service's own answer, look for \
-                 a proxy or another server in its place",
+                "The daemon retries until this failure is over. If the answer is not from the \
+                 service, look for a proxy or another server in its place",
             ),
         },
     }

@@ -74,7 +74,11 @@ pub(super) fn daemon_flags() -> Vec<Flag> {
         Some(flag(names.names, Target::Setting(setting), names.help))
     };
     let mut flags: Vec<Flag> = SETTINGS.iter().filter_map(of_setting).collect();
-    flags.push(flag("-c, --config", Target::ConfigPath, "Configuration file"));
+    flags.push(flag(
+        "-c, --config",
+        Target::ConfigPath,
+        "Configuration file (default /etc/amazon/xray/cfg.yaml, then cfg.yaml)",
+    ));
     let place =
         |flag: &Flag| SHORT_NAMES.chars().position(|name| flag.names[1..].starts_with(name));
     flags.sort_by_key(|flag| place(flag).unwrap_or(usize::MAX));
@@ -93,22 +97,26 @@ pub(super) const SANDBOX_FLAGS: &[Flag] = &[
     flag(
         "--print",
         Target::SandboxSwitch(|flags| &mut flags.print),
-        "Print each trace as a tree (true)",
+        "Print each trace as a tree (default true)",
     ),
-    flag("--keep", Target::Keep, "Keep traces in this file, for the next run too"),
+    flag("--keep", Target::Keep, "Keep the traces in this file, also for the next run"),
     flag(
         "--allow-host",
         Target::AllowHost,
-        "A name of this host that others ask for, such as one in a compose file",
+        "Accept requests with this host name, for example a service in a compose file",
     ),
 ];
 
 /// The flags of `xray healthcheck`.
-pub(super) const HEALTHCHECK_FLAGS: &[Flag] =
-    &[flag("--ready", Target::Ready, "Ask whether it delivers, and not only whether it lives")];
+pub(super) const HEALTHCHECK_FLAGS: &[Flag] = &[flag(
+    "--ready",
+    Target::Ready,
+    "Ask whether the daemon delivers (/ready), not only whether it lives (/health)",
+)];
 
 /// The flags of `xray verify`.
-pub(super) const VERIFY_FLAGS: &[Flag] = &[flag("--json", Target::Json, "Print one JSON object")];
+pub(super) const VERIFY_FLAGS: &[Flag] =
+    &[flag("--json", Target::Json, "Print the result as one JSON object")];
 
 /// The subcommands: words after the flags.
 pub(super) const SUBCOMMANDS: &[(&str, Command)] = &[

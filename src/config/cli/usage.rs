@@ -23,16 +23,13 @@ pub fn usage() -> String {
     );
     push_flags(&mut text, SANDBOX_FLAGS);
     text.push_str(
-        "tail: follow the segments of the daemon on the TCP address, which needs Tail: true\n\
-         config: print the configuration in force and where it came from, and end\n\
-         limits: print what each holder of memory may hold, and end\n\
-         healthcheck: ask the daemon on the TCP address how it is; exit 0 or 1 within 5 s\n",
+        "tail: print the traces that the daemon on the TCP address receives; needs Tail: true\n\
+         config: print every setting, its value and the source of the value\n\
+         limits: print how much memory each part of the daemon may use\n\
+         healthcheck: ask the daemon on the TCP address for its health; exit 0 or 1 within 5 s\n",
     );
     push_flags(&mut text, HEALTHCHECK_FLAGS);
-    text.push_str(
-        "verify: check everything from the configuration to a segment that the service has; exit 0 \
-         or 1\n",
-    );
+    text.push_str("verify: check whether segments reach the service, step by step; exit 0 or 1\n");
     push_flags(&mut text, VERIFY_FLAGS);
     text
 }
