@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_and_roles_of_every_partition_pass_and_slips_are_noted() {
+    fn regions_and_roles_of_every_partition_pass_and_typing_errors_are_warnings() {
         for region in ["us-east-1", "us-gov-west-1", "cn-north-1", "us-isob-east-1", "mx-central-1"]
         {
             assert!(is_region(region), "{region}");
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_effect_are_noted() {
+    fn settings_without_effect_are_warnings() {
         assert!(warnings(|_| {}).is_empty());
         let size = |config: &mut Config| {
             config.sources.insert("Spool.MaxSizeMB", Source::Flag("--spool-size-mb"));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_no_address_is_refused_by_the_name_that_it_has() {
+    fn an_invalid_endpoint_is_an_error_that_names_its_source() {
         let mut config = Config { endpoint: Some("ftp://h".to_owned()), ..Config::default() };
         let error = config.check().unwrap_err().to_string();
         assert!(error.starts_with("Endpoint \"ftp://h\" is not"), "{error}");

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_own_file_gives_the_defaults() {
+    fn the_file_of_the_original_daemon_gives_the_defaults() {
         let text = "TotalBufferSizeMB: 0\nConcurrency: 8\nRegion: \"\"\nEndpoint: \"\"\n\
              Socket:\n  UDPAddress: \"127.0.0.1:2000\"\n  TCPAddress: \"127.0.0.1:2000\"\n\
              Logging:\n  LogRotation: true\n  LogLevel: \"prod\"\n  LogPath: \"\"\n\
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_what_to_write() {
+    fn errors_name_the_key_and_say_what_to_write() {
         for (text, message) in [
             ("Version: 3\n", "Version: 3 is not supported; write 1 or 2"),
             ("Region: r\n", "Version: it is missing; write Version: 2"),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_old_versions_say_what_has_become_of_them() {
+    fn errors_for_old_keys_say_what_to_write_instead() {
         for (key, what) in OLD_KEYS {
             let text = match key.split_once('.') {
                 Some((section, key)) => format!("Version: 2\n{section}: {{{key}: 1}}\n"),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_file_that_was_not_named_unknown_keys_are_warnings() {
+    fn unknown_keys_are_warnings_in_a_file_that_c_does_not_name() {
         let config = apply("Regoin: r\nRegion: s\n", false).unwrap();
         assert_eq!(config.region.as_deref(), Some("s"));
         assert_eq!(config.warnings.len(), 1);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_configuration_is_an_error_that_names_it() {
+    fn errors_name_a_file_that_cannot_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let large = folder.path().join("large.yaml");
         std::fs::write(&large, vec![b'#'; 1024 * 1024 + 1]).unwrap();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_repeats_itself_without_end_is_refused() {
+    fn a_file_with_exponential_aliases_is_an_error() {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
         for level in 1..12 {
             let before = format!("*a{}", level - 1);

@@ -17,7 +17,7 @@ fn load(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn without_anything_there_are_the_defaults() {
+fn the_defaults_apply_without_flags_file_and_variables() {
     assert_eq!(load("", &[]).unwrap(), Config::default());
 }
 
@@ -106,7 +106,7 @@ fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
 }
 
 #[test]
-fn empty_values_are_as_good_as_none() {
+fn empty_values_count_as_not_given() {
     assert_eq!(
         load("-n= -b= -t= -r= -f= -c= -p= -receiver= -spool-path=", &[]).unwrap(),
         Config::default()

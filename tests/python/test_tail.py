@@ -60,7 +60,7 @@ def test_what_is_no_segment_is_shown_as_a_line_without_control_characters(
     with tail(daemon, tmp_path) as follower:
         follower.wait_for_line("Following the daemon")
         daemon.send([b'{"format":"json","version":1}\nT1S\x1b[2JAAECAw=='])
-        line = follower.wait_for_line("no segment")
+        line = follower.wait_for_line("not a segment")
         assert line == r"not a segment, 15 bytes: T1S\u{1b}[2JAAECAw=="
     daemon.end()
 

@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_accepted_when_all_that_came_before_it_is_settled() {
+    fn a_segment_is_accepted_when_all_earlier_segments_are_settled() {
         let (before, arrival) = (counts(10, 8, 0, 0), counts(11, 9, 0, 0));
         let fate = |now| Fate::of(before, arrival, now);
         assert_eq!(fate(counts(11, 10, 0, 0)), Fate::Open);
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_id_is_as_the_service_wants_it_and_no_two_are_alike() {
+    fn trace_ids_have_the_format_of_the_service_and_differ() {
         let [first, second] = [new_trace_id(), new_trace_id()];
         assert_ne!(first, second);
         let parts: Vec<_> = first.split('-').map(str::len).collect();

@@ -103,7 +103,7 @@ pub(super) const SANDBOX_FLAGS: &[Flag] = &[
     flag(
         "--allow-host",
         Target::AllowHost,
-        "Accept requests with this host name, for example a service in a compose file",
+        "Accept requests with this host name, such as a service of a compose file",
     ),
 ];
 
@@ -111,7 +111,7 @@ pub(super) const SANDBOX_FLAGS: &[Flag] = &[
 pub(super) const HEALTHCHECK_FLAGS: &[Flag] = &[flag(
     "--ready",
     Target::Ready,
-    "Ask whether the daemon delivers (/ready), not only whether it lives (/health)",
+    "Ask whether the daemon can deliver, not only whether it is alive",
 )];
 
 /// The flags of `xray verify`.

@@ -59,7 +59,7 @@ fn parsing_stops_at_two_dashes_and_at_a_single_one() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn errors_name_the_flag_and_never_show_a_password() {
     for (line, text) in [
         ("-x", "flag provided but not defined: -x"),
         ("--demo", "flag provided but not defined: -demo"),
