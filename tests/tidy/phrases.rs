@@ -66,12 +66,23 @@ const PHRASES: &[Phrase] = &[
 ];
 
 /// The folders and files that keep to the list.
-const HELD: &[&str] =
-    &[".ci", "Cargo.toml", "Dockerfile", "benches", "deploy", "fuzz", "perf", "tests"];
+const HELD: &[&str] = &[
+    ".ci",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.toml",
+    "Dockerfile",
+    "README.md",
+    "benches",
+    "deploy",
+    "fuzz",
+    "perf",
+    "sandbox/src",
+    "tests",
+];
 
 /// The folders and files that do not keep to the list yet. Move them to [`HELD`] when they do.
-const NOT_YET_HELD: &[&str] =
-    &["CHANGELOG.md", "CONTRIBUTING.md", "README.md", "docs", "sandbox", "src"];
+const NOT_YET_HELD: &[&str] = &["docs", "sandbox/page", "src"];
 
 /// Files below [`HELD`] that do not keep to the list yet.
 const EXCEPTIONS: &[&str] = &["tests/tidy/direction.rs"];
