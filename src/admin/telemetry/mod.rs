@@ -71,8 +71,8 @@ struct Call<'a> {
 }
 
 impl Telemetry {
-    /// Returns the telemetry of `account`, and a sender for the route, which is sent once the region
-    /// is known. Starts a task on the current runtime that looks up the names of the
+    /// Returns the telemetry of `account`, and a sender for the route, which is sent once the
+    /// region is known. Starts a task on the current runtime that looks up the names of the
     /// host with `resolver`.
     pub fn start(
         account: Arc<Account>,

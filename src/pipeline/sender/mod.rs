@@ -117,8 +117,8 @@ impl Sender {
             let now = Clock::instant();
             // First, so that `make_room` can evict the batches that the spool has handed back.
             self.read_spool(is_closing, now);
-            // Before `take`, which needs the room. Also if the rings are empty: a receiver that gets
-            // no memory leaves its ring empty, so `take` would never make room for it.
+            // Before `take`, which needs the room. Also if the rings are empty: a receiver that
+            // gets no memory leaves its ring empty, so `take` would never make room for it.
             self.make_room();
             let progress = self.take(now);
             is_closing |= progress == Progress::Closed;

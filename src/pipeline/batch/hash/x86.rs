@@ -52,8 +52,9 @@ pub(super) fn compress_two(states: &mut [[u32; 8]; CHAINS], blocks: [&[[u8; BLOC
     // JUSTIFICATION: stable Rust has no safe way to these instructions, and `sha2` computes one
     // hash at a time. For two bodies of 50 documents `benches/hash.rs` measured 35.2 us, against
     // 52.6 us with `sha2` one after the other; the daemon took 0.92 +- 0.004 of the CPU time at
-    // 10,000 segments a second (AMD EPYC, `perf/README.md`). The crate `tape-sha256` 0.2 computes four hashes together, but it is too
-    // young to rely on, and four bodies are seldom full at the same time.
+    // 10,000 segments a second (AMD EPYC, `perf/README.md`). The crate `tape-sha256` 0.2 computes
+    // four hashes together, but it is too young to rely on, and four bodies are seldom full at the
+    // same time.
     unsafe { compress_two_sha(states, blocks) }
 }
 
