@@ -34,7 +34,7 @@ pub struct Setting {
     pub key: &'static str,
     /// The flag, if the setting has one.
     pub flag: Option<SettingFlag>,
-    /// What a value looks like.
+    /// The form of a value.
     pub(super) form: Form,
     set: fn(&mut Config, &Value) -> Result<(), String>,
     show: fn(&Config) -> String,

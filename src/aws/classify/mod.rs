@@ -51,7 +51,7 @@ pub enum Outcome {
     },
     /// The service did not accept the request, or no service answered.
     Failed {
-        /// What to do about it.
+        /// The kind of failure, which decides what happens next.
         failure: Failure,
         /// Description for the log.
         reason: String,

@@ -77,7 +77,7 @@ pub enum ConnectError {
     Certificate {
         /// Host and port.
         host: String,
-        /// What is wrong with the certificate.
+        /// The fault of the certificate.
         reason: rustls::Error,
     },
     /// The connection was not open in time.

@@ -40,7 +40,7 @@ pub enum TlsError {
     Bundle {
         /// Path as given.
         path: PathBuf,
-        /// What is wrong with the file.
+        /// The fault of the file.
         reason: String,
     },
     /// The places named in `SSL_CERT_FILE` and `SSL_CERT_DIR` hold no certificate.
@@ -49,7 +49,7 @@ pub enum TlsError {
          Correct these variables, or remove them to trust the system's certificates"
     )]
     System {
-        /// What is wrong with each file or folder.
+        /// The fault of each file or folder.
         reason: String,
     },
 }

@@ -6,7 +6,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-/// What is held at one moment, by holder.
+/// The segments and the memory that are held at one moment, by holder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     /// Segments in rings, in batches, in calls, and on their way to or from the spool.

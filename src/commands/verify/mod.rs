@@ -47,9 +47,9 @@ struct Check {
     check: &'static str,
     /// The result.
     verdict: Verdict,
-    /// What the check has found.
+    /// The finding of the check.
     text: String,
-    /// What to do. Empty if there is nothing to do, or `text` says it.
+    /// The advice. Empty if there is nothing to do, or `text` says it.
     advice: String,
 }
 

@@ -85,7 +85,7 @@ impl Counts {
     }
 }
 
-/// What became of the segment.
+/// The fate of the segment.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     /// The service has accepted the segment, and every segment that was received before.

@@ -5,7 +5,7 @@ use super::{Command, SandboxFlags};
 use crate::config::kinds::Form;
 use crate::config::settings::{SETTINGS, Setting};
 
-/// What a flag sets.
+/// The target of a flag.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
     /// A setting.
@@ -33,7 +33,7 @@ pub(super) enum Target {
 pub(super) struct Flag {
     /// The short name, if there is one, and the long name: `-b, --bind`.
     pub(super) names: &'static str,
-    /// What the flag sets.
+    /// The target of the flag.
     pub(super) target: Target,
     /// The help text. For a setting `{}` stands for the default.
     pub(super) help: &'static str,

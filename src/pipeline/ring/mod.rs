@@ -48,7 +48,7 @@ pub struct Pushed {
     pub dropped_count: u64,
 }
 
-/// What both ends of a ring share.
+/// The state that both ends of a ring share.
 #[derive(Debug)]
 struct Shared {
     /// The parcel that is being filled, unless the receiver has it. One place.

@@ -41,7 +41,8 @@ enum Missed {
 ///
 /// # Errors
 ///
-/// Fails if a file cannot be read or a record cannot be settled. What was read is in `done`.
+/// Fails if a file cannot be read or a record cannot be settled. Batches read before the failure
+/// are in `done`.
 pub fn replay(
     spool: &mut Spool,
     count: usize,

@@ -10,7 +10,7 @@ use crate::pipeline::upload::Attempt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// What the thread has to do.
+/// A job for the spool's thread.
 #[derive(Debug)]
 pub enum Job {
     /// Open the spool.
@@ -31,7 +31,7 @@ pub enum JobResult {
     Panicked {
         /// Where the panic was, for the log.
         reason: String,
-        /// What the job did before the panic. The batches that it had read are lost.
+        /// The results of the job before the panic. The batches that it had read are lost.
         done: Box<Done>,
     },
 }
@@ -72,7 +72,7 @@ impl Writes {
     }
 }
 
-/// What a job has to do besides writing.
+/// The work of a job besides writing.
 #[derive(Debug, Default)]
 pub struct Work {
     /// Records to settle.
@@ -123,7 +123,7 @@ pub struct Sizes {
     pub oldest_made_at: Option<i64>,
 }
 
-/// What a job has done.
+/// The results of a job.
 #[derive(Debug, Default)]
 pub struct Done {
     /// Whether a probe has found out if the spool can be written to.
@@ -154,7 +154,7 @@ pub struct Done {
     pub has_tried_to_sync: bool,
     /// Whether an fsync has failed.
     pub is_unsynced: bool,
-    /// What another program has removed.
+    /// A removal by another program.
     pub removal: Option<Removal>,
     /// Why a write or an fsync has failed.
     pub failure: Option<SpoolError>,

@@ -78,7 +78,7 @@ impl SpoolThread {
     }
 }
 
-/// What runs on the thread.
+/// The worker that runs on the thread.
 struct Worker {
     disk: Arc<dyn Disk>,
     options: Options,

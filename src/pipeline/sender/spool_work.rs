@@ -11,7 +11,8 @@ use crate::pipeline::spool::{Spool, SpoolError};
 use crate::pipeline::upload::Attempt;
 use std::sync::Arc;
 
-/// Does all the work of a job. What makes segments safer comes first, what frees the disk second.
+/// Does all the work of a job. Work that makes segments safer comes first, work that frees the disk
+/// second.
 ///
 /// If a write fails, the job writes no more attempts, but it does the rest of its work.
 pub fn work(

@@ -31,7 +31,7 @@ pub struct Appender {
     pub(super) file_bytes_max: u64,
     /// The clock that the dates of new records are by.
     dates: Dates,
-    /// What was evicted and not reported yet.
+    /// The segments that were evicted and are not reported yet.
     evicted: Evicted,
     /// The size of the last record that was appended, or could not be. [`probe`](Self::probe) tries
     /// to write as much.

@@ -44,7 +44,7 @@ pub trait Disk: Debug + Send + Sync {
     fn open_folder(&self, path: &Path) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError>;
 }
 
-/// What [`DiskFolder::open`] opens a file for.
+/// The access that [`DiskFolder::open`] opens a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// To read a file that exists.
@@ -55,7 +55,7 @@ pub enum Access {
     Create,
 }
 
-/// What a name in the folder stands for.
+/// The file or folder that a name in the folder stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// Whether the name stands for a regular file, and not for a link, a folder or the like.

@@ -100,7 +100,7 @@ pub struct Damage {
     /// is exact, but the loss of some segments may be reported only at the end of the file, with 0
     /// bytes.
     pub segment_count: u64,
-    /// What is wrong.
+    /// The cause of the damage.
     pub cause: DamageCause,
 }
 

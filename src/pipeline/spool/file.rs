@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, Slot, look, verify_payload};
 use std::io;
 
-/// What reading has found.
+/// The result of reading one step ahead.
 #[derive(Debug)]
 pub enum Step {
     /// A part, and its place.

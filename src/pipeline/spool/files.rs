@@ -31,7 +31,7 @@ pub struct Files {
     pub next_sequence: u64,
     /// Numbers whose names stand for links, folders or the like.
     refused: BTreeSet<u64>,
-    /// What another program has removed, until [`removal`](Self::removal) is called.
+    /// A removal by another program, until [`removal`](Self::removal) is called.
     removal: Option<Removal>,
 }
 

@@ -29,7 +29,7 @@ impl Count {
     }
 }
 
-/// What is neither settled nor taken in a file.
+/// The part of a file that is neither settled nor taken.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
     /// The records that are known.

@@ -30,7 +30,7 @@ const WINDOW_ENTRY_COUNT: usize = 256;
 /// The settled records of one data file.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// What earlier runs have settled: offsets and marks in ascending order, each once.
+    /// The records that earlier runs have settled: offsets and marks in ascending order, each once.
     settled: Vec<u64>,
     length_bytes: u64,
     /// The file, open while an entry in it is not synced.

@@ -107,7 +107,7 @@ fn part<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     part
 }
 
-/// What is at an offset of a data file.
+/// The content of a data file at an offset.
 #[derive(Debug)]
 pub enum Slot {
     /// The header of the file.

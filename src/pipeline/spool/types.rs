@@ -23,7 +23,7 @@ pub struct Options {
     pub age_max: Duration,
 }
 
-/// What [`Spool::open`](super::Spool::open) found in the folder, for the log.
+/// The content of the folder when [`Spool::open`](super::Spool::open) opened it, for the log.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// How many data files earlier runs have left.
@@ -41,9 +41,9 @@ pub struct Found {
     pub oldest_age: Option<Duration>,
 }
 
-/// What was evicted from the spool, never to be sent. Records that were taken at that time are not
-/// counted here: the caller still has them, and [`Spool::release`](super::Spool::release) returns
-/// `false` for them.
+/// The segments that were evicted from the spool and are never sent. Records that were taken at
+/// that time are not counted here: the caller still has them, and
+/// [`Spool::release`](super::Spool::release) returns `false` for them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[must_use = "these segments are lost and have to be counted"]
 pub struct Evicted {
@@ -59,7 +59,7 @@ pub struct Evicted {
     pub unknown_bytes: u64,
 }
 
-/// What another program has removed.
+/// A removal by another program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// The file that records are appended to. As long as the daemon lives it can still read the
@@ -97,7 +97,7 @@ pub struct Record {
     pub age: Duration,
 }
 
-/// What [`Spool::next`](super::Spool::next) has found.
+/// The result of [`Spool::next`](super::Spool::next).
 #[derive(Debug)]
 #[must_use = "a record that is taken has to be settled or released, a loss has to be counted"]
 pub enum Next {
@@ -121,7 +121,7 @@ pub enum Next {
 #[derive(Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct AppendError {
-    /// What was evicted, for the caller to count.
+    /// The evicted segments, for the caller to count.
     pub evicted: Evicted,
     /// The reason.
     pub cause: SpoolError,

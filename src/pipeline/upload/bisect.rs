@@ -10,7 +10,7 @@
 
 use super::attempt::{Attempt, Suspicion};
 
-/// What to do with a refused attempt.
+/// The decision about a refused attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// One of the documents is faulty, or the request is too large: send each half.

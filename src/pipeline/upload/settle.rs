@@ -50,18 +50,18 @@ impl Answered {
     }
 }
 
-/// What to do after a call.
+/// The decision after a call.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decision<'a> {
-    /// What becomes of the batch.
+    /// The fate of the batch.
     pub fate: Fate<'a>,
-    /// What the gate learns.
+    /// The event that the gate observes.
     pub event: Event,
-    /// What may help the next call.
+    /// An action that may help the next call.
     pub remedy: Remedy,
 }
 
-/// What becomes of a batch after a call.
+/// The fate of a batch after a call.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate<'a> {
     /// The service accepted the batch, except for some documents.
@@ -82,7 +82,7 @@ pub enum Fate<'a> {
     Drop,
 }
 
-/// What may help the next call.
+/// An action that may help the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// Nothing.

@@ -196,7 +196,7 @@ fn an_answer_that_names_more_than_was_sent_is_counted_once() {
     assert_eq!((trial.account.sent.get(), rejected), (0, 2));
 }
 
-/// What a simulated service does with a call.
+/// The reaction of a simulated service to a call.
 #[derive(Debug)]
 enum Step {
     Answer(Outcome),

@@ -98,7 +98,7 @@ impl BufferRing {
         // SAFETY: the ring has `buffer_count` entries in whole, aligned, initialised pages, and
         // `index` is smaller. The kernel reads only entries before the published tail.
         // JUSTIFICATION: the kernel defines the layout, and the io-uring crate offers no safe type
-        // for it. What a receive through the ring costs is at `MultishotReceive::new` (uring.rs).
+        // for it. `MultishotReceive::new` (uring.rs) has the costs of a receive through the ring.
         let entry = unsafe { &mut *self.ring.as_mut_ptr().cast::<BufRingEntry>().add(index) };
         entry.set_addr(address);
         entry.set_len(u32::try_from(self.buffer_bytes).unwrap_or(u32::MAX));

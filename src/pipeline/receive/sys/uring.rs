@@ -261,9 +261,8 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
 
     fn push(&mut self, entry: &Entry) {
         // SAFETY: the entry refers to no memory but the registered buffers, and to descriptors that
-        // live as long as `self`.
-        // JUSTIFICATION: the crate has no safe function to submit an entry. What the receive costs
-        // is at `new`.
+        // live as long as `self`. JUSTIFICATION: the crate has no safe function to submit an entry.
+        // The costs of the receive are at `new`.
         let pushed = unsafe { self.ring.submission().push(entry) };
         // At most one entry of each of the three kinds is in the queue, which has room for four.
         debug_assert!(pushed.is_ok(), "the submission queue has room");

@@ -45,7 +45,7 @@ const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// The pause after memory had no room for a record.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the spool is doing.
+/// The present activity of the spool.
 #[derive(Debug)]
 enum State {
     /// The spool is not open. It is opened at this time.

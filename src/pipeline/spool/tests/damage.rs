@@ -4,7 +4,7 @@ use super::*;
 use crate::skip::{Need, skip};
 use std::process::Command;
 
-/// What [`drain`] has found.
+/// The records and the damage that [`drain`] has found.
 #[derive(Debug, Default, PartialEq)]
 struct Drained {
     names: Vec<u32>,
