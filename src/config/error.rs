@@ -30,7 +30,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The key, with its section.
         key: String,
-        /// The fault, and the text to write instead.
+        /// The problem, and the value to write instead.
         problem: String,
     },
     /// The value of an environment variable is not allowed
@@ -38,7 +38,7 @@ pub enum ConfigError {
     Variable {
         /// The name of the variable.
         name: &'static str,
-        /// The fault, and the text to write instead.
+        /// The problem, and the value to write instead.
         problem: String,
     },
     /// The endpoint is not a valid address
@@ -46,7 +46,7 @@ pub enum ConfigError {
     Endpoint {
         /// The key or variable that the endpoint came from.
         name: &'static str,
-        /// The fault, and the text to write instead.
+        /// The problem, and the value to write instead.
         source: EndpointError,
     },
     /// The value of a flag is not allowed
@@ -54,7 +54,7 @@ pub enum ConfigError {
     Flag {
         /// The first name of the flag: `-m`.
         flag: &'static str,
-        /// The fault, and the text to write instead.
+        /// The problem, and the value to write instead.
         problem: String,
     },
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-/// The form of a value where the operator writes it.
+/// The form of a value, as the operator writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// A text. An empty text counts as not given.

@@ -34,7 +34,7 @@ pub struct Setting {
     pub key: &'static str,
     /// The flag, if the setting has one.
     pub flag: Option<SettingFlag>,
-    /// The form of a value.
+    /// The form of the values.
     pub(super) form: Form,
     set: fn(&mut Config, &Value) -> Result<(), String>,
     show: fn(&Config) -> String,

@@ -21,7 +21,7 @@ use std::thread;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
-/// The state that all receivers share.
+/// The parts of the daemon that all receivers share.
 #[derive(Debug)]
 pub struct Sinks {
     /// The pool that the chunks of the rings come from.

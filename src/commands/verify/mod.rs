@@ -47,9 +47,9 @@ struct Check {
     check: &'static str,
     /// The result.
     verdict: Verdict,
-    /// The finding of the check.
+    /// The finding, in words.
     text: String,
-    /// The advice. Empty if there is nothing to do, or `text` says it.
+    /// The remedy. Empty if there is nothing to do, or `text` says it.
     advice: String,
 }
 

@@ -5,7 +5,7 @@ use super::{Command, SandboxFlags};
 use crate::config::kinds::Form;
 use crate::config::settings::{SETTINGS, Setting};
 
-/// The target of a flag.
+/// The target of a flag: the field that its value goes to.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
     /// A setting.
@@ -33,7 +33,7 @@ pub(super) enum Target {
 pub(super) struct Flag {
     /// The short name, if there is one, and the long name: `-b, --bind`.
     pub(super) names: &'static str,
-    /// The target of the flag.
+    /// The field that the value goes to.
     pub(super) target: Target,
     /// The help text. For a setting `{}` stands for the default.
     pub(super) help: &'static str,

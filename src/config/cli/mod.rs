@@ -16,7 +16,7 @@ use flags::{HEALTHCHECK_FLAGS, SANDBOX_FLAGS, SUBCOMMANDS, Target, VERIFY_FLAGS,
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The command that the program is asked to run.
+/// The task of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Command {
     /// Run the daemon.
