@@ -226,7 +226,7 @@ impl Flow {
             shutdown.time -= telemetry_time;
         }
         let ended = panics::caught(async {
-            panics::inject("ending");
+            panics::inject("shutdown");
             tokio::select! {
                 held_count = shutdown.run(receivers, upload, account) => Some(held_count),
                 () = signals.next() => None,

@@ -41,7 +41,10 @@ fn push_flags(text: &mut String, flags: &[Flag]) {
         let value = if flag.needs_value() { " VALUE" } else { "" };
         let names = format!("{indent}{}{value}", flag.names);
         let help = match flag.target {
-            Target::Setting(setting) => flag.help.replace("{}", &setting.show(&defaults)),
+            Target::Setting(setting) => {
+                let default = setting.show(&defaults);
+                flag.help.replace("{}", default.trim_matches(['(', ')']))
+            }
             _ => flag.help.to_owned(),
         };
         let _ = writeln!(text, "  {names:<30}{help}");
