@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import FuncFormatter  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter
 
 # The colours of Okabe and Ito: readers with colour blindness can tell them apart, in print too.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -173,7 +173,9 @@ def memory(run):
             width = 4 - len(drawn)
             style = run.style(row["contender"]) | {"linewidth": max(width, 1)}
             axes.plot(seconds, megabytes, label=label, **style)
-    axes.set_xlabel("seconds; for 7 s the load is 50,000 segments per second and every answer is 503")
+    axes.set_xlabel(
+        "seconds; for 7 s the load is 50,000 segments per second and every answer is 503"
+    )
     axes.set_ylabel("resident memory (MB)")
     axes.set_ylim(bottom=0)
     run.save(figure, axes, "memory", "Memory while the service fails (-m 256)")

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-
 from podman import Podman, machine_mounts, python_mounts, volumes
 from processes import PATIENCE_SECONDS
 from skipping import pytest_terminal_summary  # noqa: F401

@@ -12,7 +12,9 @@ FLAGS = ["--systemd=always", "--cap-add=all", "--security-opt=seccomp=unconfined
 
 #: Paths that a running machine changes by itself, and paths in which dpkg and rpm keep their data.
 CHANGING = "/dev /packages /proc /root /run /sys /tmp /var/backups /var/cache /var/lib/dpkg"
-CHANGING += " /var/lib/rpm /var/lib/systemd /var/log/apt /var/log/dpkg.log /var/log/journal /var/tmp"
+CHANGING += (
+    " /var/lib/rpm /var/lib/systemd /var/log/apt /var/log/dpkg.log /var/log/journal /var/tmp"
+)
 
 
 class Machine:

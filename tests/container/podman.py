@@ -76,8 +76,7 @@ class Podman:
         return Child([*self._command, *arguments], ROOT, **self._environment)
 
     def build_base(self, name):
-        """Builds an image of this machine's programs; run it with the mounts of `machine_mounts`.
-        """
+        """Builds an image of this machine's programs; run it with the mounts of `machine_mounts`."""
         folder = self._folder / "base"
         root = folder / "root"
         if not folder.exists():
@@ -133,8 +132,7 @@ class Container(Child):
         return self._podman.inspect("container", self.name)
 
     def check_health(self):
-        """Runs the image's health check once, as a timer would, and returns the resulting health.
-        """
+        """Runs the image's health check once, as a timer would, and returns the resulting health."""
         self._podman("healthcheck", "run", self.name, okay=None)
         return self.health()
 

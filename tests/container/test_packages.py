@@ -8,9 +8,8 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 import machine
+import pytest
 from machine import Machine
 from podman import ROOT
 from processes import ENVIRONMENT, wait_for

@@ -9,7 +9,6 @@ import re
 import socket
 
 import pytest
-
 from conftest import HARDENED
 from podman import ROOT
 from processes import wait_for
@@ -32,8 +31,7 @@ def segments(count, size=0):
 
 
 def send(address, datagrams):
-    """Sends datagrams to a container. The queue, which is not checked, holds at least 100 of them.
-    """
+    """Sends datagrams to a container. The queue, which is not checked, holds at least 100 of them."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for datagram in datagrams:
             sender.sendto(datagram, address)

@@ -10,14 +10,13 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.keys import Keys
-
 from page_traces import compact
 from processes import wait_for
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 from service import put_documents
 
 #: The credentials that the sandbox accepts; they are public: src/daemon/sandbox.rs.
@@ -221,7 +220,9 @@ class Page:
         self.driver.execute_cdp_cmd("Browser.grantPermissions", command)
         press()
         # The button changes when the text is in the clipboard.
-        self.wait(lambda: self.js("return document.querySelector('.is-done')"), "the text is not copied")
+        self.wait(
+            lambda: self.js("return document.querySelector('.is-done')"), "the text is not copied"
+        )
         read = "navigator.clipboard.readText().then(arguments[0], arguments[0])"
         return self.driver.execute_async_script(read)
 

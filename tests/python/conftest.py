@@ -16,7 +16,6 @@ import botocore.auth
 import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-
 from browser import Page, start_browser
 from processes import ACCESS_KEY, REGION, SECRET_KEY, Child, Daemon
 from recorder import signed_headers

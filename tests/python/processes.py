@@ -187,8 +187,7 @@ class Daemon(Child):
             return answer.read().decode()
 
     def wait_until_sent(self, count):
-        """Waits until `count` segments have been sent in total; more than `count` fail at the end.
-        """
+        """Waits until `count` segments have been sent in total; more than `count` fail at the end."""
         self.sent_count = count
         line = f"xray_segments_sent_total {count}\n"
         wait_for(lambda: line in self.get("/metrics"), lambda: f"not {line}{self.log()}")

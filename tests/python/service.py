@@ -4,10 +4,9 @@ In: the address of the service. Out: boto3's client for it, and the documents th
 """
 
 import urllib.request
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import boto3
-
 from processes import ACCESS_KEY, PATIENCE_SECONDS, REGION, SECRET_KEY
 
 #: The largest number of documents in one call, as the real service allows.
@@ -48,7 +47,7 @@ class Service:
 
     def documents(self):
         """Returns all documents of all traces, as text."""
-        now, hour = datetime.now(timezone.utc), timedelta(hours=1)
+        now, hour = datetime.now(UTC), timedelta(hours=1)
         answer = self._client.get_trace_summaries(StartTime=now - hour, EndTime=now + hour)
         trace_ids = [summary["Id"] for summary in answer["TraceSummaries"]]
         answer = self._client.batch_get_traces(TraceIds=trace_ids)

@@ -13,7 +13,6 @@ from pathlib import Path
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
-
 from processes import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]

@@ -120,7 +120,10 @@ def test_panels_have_places_of_their_own_and_a_source():
 
 def logged():
     """Yields the texts of all warnings and errors of the daemon and the sandbox, without tests."""
-    for path in [*sorted((ROOT / "src").rglob("*.rs")), *sorted((ROOT / "sandbox/src").rglob("*.rs"))]:
+    for path in [
+        *sorted((ROOT / "src").rglob("*.rs")),
+        *sorted((ROOT / "sandbox/src").rglob("*.rs")),
+    ]:
         if "tests" in path.relative_to(ROOT).parts or path.name == "tests.rs":
             continue
         # If a file only names its test module (`mod tests;`), code may follow that line.

@@ -44,7 +44,9 @@ FAILED = {
     ],
 }
 
-TEXT = 'naïve café ☕ 日本語 עברית 😀 e\u0301 \u2028 \u0000 \x7f "quoted" back\\slash /\ttab\r\nline'
+TEXT = (
+    'naïve café ☕ 日本語 עברית 😀 e\u0301 \u2028 \u0000 \x7f "quoted" back\\slash /\ttab\r\nline'
+)
 
 NON_ASCII = {
     "name": "café.日本",

@@ -10,9 +10,8 @@ import re
 import socket
 from pathlib import Path
 
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
-
 from processes import Daemon, wait_for
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 DOCS = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
 
@@ -21,7 +20,9 @@ HEADER = '{"format":"json","version":1}\n'
 
 def families(daemon):
     """Returns the families on the daemon's page by name. Fails if the page is not OpenMetrics."""
-    return {family.name: family for family in text_string_to_metric_families(daemon.get("/metrics"))}
+    return {
+        family.name: family for family in text_string_to_metric_families(daemon.get("/metrics"))
+    }
 
 
 def values(family):
@@ -51,9 +52,7 @@ def test_every_metric_is_in_the_documentation_and_nothing_else_is(start_daemon):
         for name in re.findall(r"`(xray_\w+)", cells[0]):
             documented[name] = cells[1]
     suffixes = {"counter": "_total", "info": "_info"}
-    shown = {
-        family.name + suffixes.get(family.type, ""): family.type for family in found.values()
-    }
+    shown = {family.name + suffixes.get(family.type, ""): family.type for family in found.values()}
     assert shown == documented
     assert all(family.documentation for family in found.values())
 
@@ -94,8 +93,7 @@ def test_while_nothing_can_be_sent_each_chunk_of_memory_has_its_holder(tmp_path)
 
 
 def check_holders(daemon):
-    """Makes a daemon that cannot send hold segments. Fails if part of their memory has no holder.
-    """
+    """Makes a daemon that cannot send hold segments. Fails if part of their memory has no holder."""
 
     def holders():
         found = families(daemon)

@@ -12,7 +12,6 @@ import sys
 import uuid
 
 import pytest
-
 from processes import Child
 
 NAME, PORT = "xray.test", 8080

@@ -11,7 +11,6 @@ import sys
 import uuid
 
 import pytest
-
 from processes import ENVIRONMENT, PATIENCE_SECONDS, Child, wait_for
 
 #: Addresses for documentation (RFC 5737), on a link between the two namespaces only.

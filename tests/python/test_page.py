@@ -6,12 +6,11 @@ In: traces sent through the API and through UDP, and user input. Out: the conten
 import json
 import time
 
-import pytest
-from selenium.webdriver.common.keys import Keys
-
 import page_traces
+import pytest
 from browser import ACCESS_KEY, SECRET_KEY
 from page_traces import named
+from selenium.webdriver.common.keys import Keys
 
 
 def test_an_empty_sandbox_shows_how_to_point_each_sdk_at_it(page, sandbox):
@@ -45,7 +44,9 @@ def test_the_page_asks_twice_a_second_and_less_often_where_nobody_looks_or_answe
     page.open()
 
     def delay(hidden, failures):
-        return page.call("shared/live.js", "pollDelay", {"hidden": hidden, "failureCount": failures})
+        return page.call(
+            "shared/live.js", "pollDelay", {"hidden": hidden, "failureCount": failures}
+        )
 
     assert [delay(False, failures) for failures in (0, 1, 2, 3, 1000)] == [
         500,

@@ -10,10 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from selenium.webdriver.common.keys import Keys
-
 import page_traces
 from processes import ENVIRONMENT
+from selenium.webdriver.common.keys import Keys
 
 HERE = Path(__file__).parent
 
@@ -67,7 +66,7 @@ def test_thirty_services_with_rings_lie_apart_and_layers_follow_calls(page):
         for other in range(one):
             apart = [abs(nodes[one][axis] - nodes[other][axis]) for axis in "xy"]
             assert apart[0] >= 200 or apart[1] >= 120, (one, other)
-    for (source, target), line in zip(edges, found["edges"]):
+    for (source, target), line in zip(edges, found["edges"], strict=True):
         assert line[0] == nodes[source] and line[-1] == nodes[target]
     forward = sum(nodes[source]["x"] < nodes[target]["x"] for source, target in edges)
     # All edges except the two that close a ring, and the loop.

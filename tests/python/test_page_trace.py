@@ -7,11 +7,10 @@ texts on the page.
 import json
 import time
 
-import pytest
-from selenium.webdriver.common.keys import Keys
-
 import page_traces
+import pytest
 from page_traces import compact, named, parts, recorded
+from selenium.webdriver.common.keys import Keys
 from test_page import check_smooth, press
 
 

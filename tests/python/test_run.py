@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from processes import wait_for
 
 RUN = Path(__file__).parents[1] / "run"
@@ -114,7 +113,7 @@ def test_a_skipped_test_is_counted_and_its_reason_is_listed(start):
 
 
 def test_suites_run_by_name_without_input_and_without_the_callers_account(start):
-    command = '[[ -z ${AWS_PROFILE:-} ]] && ! read -r && [[ $CARGO_INCREMENTAL == 0 ]]'
+    command = "[[ -z ${AWS_PROFILE:-} ]] && ! read -r && [[ $CARGO_INCREMENTAL == 0 ]]"
     lines, code = ended(start("one", one=("ok - one\\n", command), two=("", "false")))
     assert code == 0 and lines[-1] == "1 passed, 0 failed, 0 skipped"
     shown = [line.split()[0] for line in lines]

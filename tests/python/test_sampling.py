@@ -13,7 +13,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
 from processes import PATIENCE_SECONDS, Child
 from recorder import Recorder
 
@@ -102,8 +101,7 @@ def test_a_sampler_follows_the_rules_and_targets_that_it_gets_through_the_daemon
 
 
 def test_a_sampler_follows_rules_that_are_edited_in_the_sandbox(sandbox, tmp_path):
-    """The sampler first follows the original rules, then the edited rules from the next targets on.
-    """
+    """The sampler first follows the original rules, then the edited rules from the next targets on."""
 
     def edit(rates):
         default = json.loads(sandbox.get("/api/sampling-rules"))["rules"][-1]

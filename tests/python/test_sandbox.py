@@ -8,12 +8,11 @@ import http.client
 import json
 import re
 import urllib.request
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from aws_xray_sdk.core.sampling.connector import ServiceConnector
 from botocore.exceptions import ClientError
-
 from processes import PATIENCE_SECONDS
 from service import xray_client
 
@@ -74,7 +73,7 @@ def test_boto3_is_given_the_default_sampling_rule(sandbox):
 
 def test_boto3_is_given_a_sampling_target_for_the_default_rule_only(sandbox):
     client = xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY)
-    common = {"ClientID": "0123456789abcdef01234567", "Timestamp": datetime.now(timezone.utc)}
+    common = {"ClientID": "0123456789abcdef01234567", "Timestamp": datetime.now(UTC)}
     common |= {"RequestCount": 10, "SampledCount": 1, "BorrowCount": 0}
     answer = client.get_sampling_targets(
         SamplingStatisticsDocuments=[
@@ -95,7 +94,7 @@ def test_the_python_sdk_understands_the_rules_and_targets(sandbox):
     targets, modified_at = connector.fetch_sampling_target([rule])
     assert targets["Default"]["rate"] == 0.05
     # The time is not later than the fetch; otherwise the SDK would fetch the rules again and again.
-    assert modified_at < datetime.now(timezone.utc).timestamp()
+    assert modified_at < datetime.now(UTC).timestamp()
 
 
 def test_boto3_puts_a_segment_with_the_right_credentials(sandbox):

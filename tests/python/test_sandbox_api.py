@@ -5,12 +5,11 @@ In: segments of real SDKs, and documents of the test. Out: the documents read ba
 
 import json
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
-
 from service import xray_client
 from shapes import check_answers
 from test_sandbox import ACCESS_KEY, SECRET_KEY
@@ -52,7 +51,7 @@ def put(client, *documents):
 
 def summaries(client, expression="", **options):
     """Returns the summaries of the last hour."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     times = {"StartTime": now - HOUR, "EndTime": now + HOUR} | options
     return client.get_trace_summaries(FilterExpression=expression, **times)["TraceSummaries"]
 
@@ -84,7 +83,7 @@ def test_what_an_sdk_sends_is_read_back(sandbox, client, emit, sdk):
     [trace] = answer["Traces"]
     assert (trace["Id"], trace["LimitExceeded"]) == (trace_id, False)
     assert trace["Segments"] == [{"Id": document["id"], "Document": text}]
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     graphs = [
         client.get_service_graph(StartTime=now - HOUR, EndTime=now)["Services"],
         client.get_trace_graph(TraceIds=[trace_id])["Services"],
@@ -96,7 +95,7 @@ def test_what_an_sdk_sends_is_read_back(sandbox, client, emit, sdk):
 
 
 def test_a_group_is_refused_and_not_taken_for_everything(client):
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     times = {"StartTime": now - HOUR, "EndTime": now}
     assert client.get_service_graph(**times, GroupName="Default")["Services"] == []
     for group in [{"GroupName": "mine"}, {"GroupARN": "arn:aws:xray:us-east-1:1:group/mine/1"}]:
@@ -172,9 +171,11 @@ def test_a_filter_finds_what_it_describes(client, expression, names):
 
 
 def test_a_bad_filter_is_refused_with_its_position(client):
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     times = {"StartTime": now - HOUR, "EndTime": now}
-    code, message = refusal(client.get_trace_summaries, **times, FilterExpression="ok AND speed > 1")
+    code, message = refusal(
+        client.get_trace_summaries, **times, FilterExpression="ok AND speed > 1"
+    )
     assert code == "InvalidRequestException"
     assert "at character 8" in message and "speed" in message
     for keyword in ["rootcause.fault.entity", "group.name", "coverage"]:
@@ -186,7 +187,7 @@ def test_a_bad_filter_is_refused_with_its_position(client):
 def test_the_time_range_is_that_of_start_end_or_arrival(client):
     start = time.time() - 1000
     put(client, segment(start=start, seconds=500))
-    moment = lambda seconds: datetime.fromtimestamp(seconds, timezone.utc)
+    moment = lambda seconds: datetime.fromtimestamp(seconds, UTC)
     for kind, around in [("TraceId", start), ("Service", start + 500), ("Event", time.time())]:
         for shift, count in [(0, 1), (-300, 0)]:
             times = {
@@ -195,7 +196,7 @@ def test_the_time_range_is_that_of_start_end_or_arrival(client):
             }
             found = summaries(client, TimeRangeType=kind, **times)
             assert len(found) == count, (kind, shift)
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     code, _ = refusal(client.get_trace_summaries, StartTime=now, EndTime=now - HOUR)
     assert code == "InvalidRequestException"
 
@@ -206,8 +207,8 @@ def test_pages_hold_every_trace_once_the_newest_first(client):
     for first in range(0, 250, 50):
         put(client, *documents[first : first + 50])
     times = {
-        "StartTime": datetime.fromtimestamp(now - 3600, timezone.utc),
-        "EndTime": datetime.fromtimestamp(now + 3600, timezone.utc),
+        "StartTime": datetime.fromtimestamp(now - 3600, UTC),
+        "EndTime": datetime.fromtimestamp(now + 3600, UTC),
     }
     pages = list(client.get_paginator("get_trace_summaries").paginate(**times))
     ids = [summary["Id"] for page in pages for summary in page["TraceSummaries"]]

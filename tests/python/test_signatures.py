@@ -8,11 +8,10 @@ the same Authorization header.
 import json
 import re
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-
 from processes import SECRET_KEY
 from recorder import Recorder, signed_headers
 
@@ -84,7 +83,7 @@ def test_the_headers_are_those_that_the_service_expects(receive):
         assert re.fullmatch(r"\d+\.\d{9}", timestamp)
         assert abs(float(timestamp) - time.time()) < 60
         # Both timestamps of a request are the same time.
-        second = datetime.fromtimestamp(int(timestamp.split(".")[0]), timezone.utc)
+        second = datetime.fromtimestamp(int(timestamp.split(".")[0]), UTC)
         assert headers["X-Amz-Date"] == second.strftime("%Y%m%dT%H%M%SZ")
 
 

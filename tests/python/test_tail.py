@@ -9,7 +9,6 @@ import json
 import os
 
 import pytest
-
 from processes import PATIENCE_SECONDS, Child
 
 DESCRIBED = {"name": "shop.example", "subsegments": [{"name": "query"}]}
@@ -53,9 +52,7 @@ def test_segments_are_followed_as_trees_until_the_daemon_ends(start_followed, em
         assert "no answer on TCP" in follower.log()
 
 
-def test_what_is_no_segment_is_shown_as_a_line_without_control_characters(
-    start_followed, tmp_path
-):
+def test_what_is_no_segment_is_shown_as_a_line_without_control_characters(start_followed, tmp_path):
     daemon = start_followed("true")
     with tail(daemon, tmp_path) as follower:
         follower.wait_for_line("Following the daemon")

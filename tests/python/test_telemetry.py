@@ -9,13 +9,12 @@ import time
 
 import botocore.session
 from botocore.validate import ParamValidator
-
 from recorder import Recorder
 from shapes import check_members
 
 HEADER = b'{"format":"json","version":1}\n'
-OPERATION = botocore.session.get_session().get_service_model("xray").operation_model(
-    "PutTelemetryRecords"
+OPERATION = (
+    botocore.session.get_session().get_service_model("xray").operation_model("PutTelemetryRecords")
 )
 
 

@@ -21,7 +21,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
 from processes import REGION, Child, Daemon
 from recorder import Recorder
 
@@ -150,15 +149,13 @@ def test_missing_credentials_are_said(daemon, verify):
 def test_credentials_that_nobody_knows_are_said(daemon, verify):
     unknown = refusal(403, "UnrecognizedClientException", "The security token is invalid")
     error = "<Error><Code>InvalidClientTokenId</Code><Message>invalid</Message></Error>"
-    sts = lambda _: (  # noqa: E731
+    sts = lambda _: (
         403,
         {"Content-Type": "text/xml"},
         f"<ErrorResponse>{error}</ErrorResponse>".encode(),
     )
     with Recorder(unknown) as service, Recorder(sts) as sts:
-        verified = verify(
-            daemon, AWS_ENDPOINT_URL_XRAY=service.url, AWS_ENDPOINT_URL_STS=sts.url
-        )
+        verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=service.url, AWS_ENDPOINT_URL_STS=sts.url)
     has_failed(verified, "caller", "request")
     assert "InvalidClientTokenId" in verified.text["caller"]
     for check in ("caller", "request"):
@@ -175,7 +172,7 @@ def test_a_missing_permission_is_named_with_its_policy(daemon, verify):
 
 
 def test_a_clock_that_is_wrong_is_said_with_how_far(daemon, verify):
-    service_time = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=2)
+    service_time = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=2)
     date = format_datetime(service_time, usegmt=True)
     with Recorder(refusal(403, "InvalidSignatureException", Date=date)) as service:
         verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=service.url)
@@ -219,7 +216,7 @@ def tls_server(folder):
     """Starts a server with a self-signed certificate, and yields its address."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -333,7 +330,10 @@ def test_an_address_where_nobody_receives_is_said(daemon, verify):
         silent.bind(("127.0.0.1", 0))
         verified = verify(SimpleNamespace(udp=silent.getsockname(), tcp=daemon.tcp))
         has_failed(verified, "segment")
-        assert "does not arrive" in verified.text["segment"] and "-b and -t" in verified.text["segment"]
+        assert (
+            "does not arrive" in verified.text["segment"]
+            and "-b and -t" in verified.text["segment"]
+        )
         closed = SimpleNamespace(udp=silent.getsockname(), tcp=daemon.tcp)
     verified = verify(closed)
     has_failed(verified, "segment")
@@ -385,7 +385,10 @@ def test_what_a_daemon_need_not_be_allowed_is_a_note(daemon, verify):
 
     held, sts = closed_port()
     with held, Recorder(without_reading) as service:
-        environment = {"AWS_ENDPOINT_URL_XRAY": service.url, "AWS_ENDPOINT_URL_STS": f"http://{sts}"}
+        environment = {
+            "AWS_ENDPOINT_URL_XRAY": service.url,
+            "AWS_ENDPOINT_URL_STS": f"http://{sts}",
+        }
         verified = verify(daemon, **environment)
     assert verified.code == 0, verified.log
     assert {"caller", "read_back"} <= set(verified.names["note"]), verified.log
