@@ -168,7 +168,7 @@ fn a_flood_of_large_documents_stays_within_the_memory_allowed() {
     for (megabytes, receiver_count) in [("3", 1), ("6", 2)] {
         let arguments = ["-c", config.to_str().unwrap(), "-m", megabytes];
         let daemon = Daemon::start(&endpoint.url(), &arguments, &[]);
-        daemon.wait_for_line(&format!("{receiver_count} receivers and not 64"));
+        daemon.wait_for_line(&format!("{receiver_count} receivers are started instead of 64"));
         let idle_bytes = daemon.peak_memory_bytes();
         let document = format!("{HEADER}{{\"n\":\"{}\"}}", "\"".repeat(60_000));
         daemon.send((0..300).map(|_| &document));

@@ -263,8 +263,9 @@ fn a_symbolic_link_is_no_spool_and_segments_arrive_without_one() {
     assert!(files(&real).is_empty());
 }
 
-/// Runs a spool whose largest file `damage` changes between two runs. Asserts that nearly all
-/// segments arrive and that the log reports the damage. Returns how many are missing.
+/// Runs a daemon with a spool twice. Between the runs the function `damage` changes the largest
+/// file of the spool. Asserts that nearly all segments arrive and that the log reports the damage.
+/// Returns how many are missing.
 fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start();

@@ -67,7 +67,8 @@ requestAnimationFrame(() => setTimeout(() => {
 }));
 """
 
-#: Replaces the answers for some paths, as from a server that checks less.
+#: Makes `fetch` return invented answers for some paths. A test can then give the page data that
+#: the sandbox would refuse.
 ANSWERS = """
 const answers = %s;
 const real = window.fetch;

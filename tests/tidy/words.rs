@@ -23,8 +23,8 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("dbg !", "it is for trials"),
 ];
 
-/// Calls that the pipeline and the AWS client make in one file only, so that a test can replace
-/// what is behind this file.
+/// Calls to the clock and to the disk. In the pipeline and in the AWS client only one file makes
+/// them, so that a test can replace the clock and the disk by simulated ones.
 const SEAMS: &[(&str, &str)] = &[
     ("Instant :: now", "ask Clock::instant"),
     ("SystemTime :: now", "ask Clock::host_date"),

@@ -111,7 +111,10 @@ async fn a_record_has_the_counts_of_its_interval() {
     account.sent.add(3);
     run_until(&mut telemetry, || service.calls().len() >= 3).await;
     telemetry.finish(Duration::from_secs(30)).await;
-    let records: Vec<Value> = service.calls().concat();
+    let mut records: Vec<Value> = service.calls().concat();
+    // The end of a run can abort a call whose record the service already has. The record is then
+    // sent again.
+    records.dedup_by(|next, record| next["Timestamp"] == record["Timestamp"]);
     let sum = |name: &str| records.iter().map(|record| record[name].as_i64().unwrap()).sum::<i64>();
     assert_eq!(records[0]["SegmentsReceivedCount"], 5);
     assert_eq!((sum("SegmentsReceivedCount"), sum("SegmentsSentCount")), (7, 3));

@@ -255,11 +255,12 @@ pub(super) fn host_and_port(uri: &Uri) -> String {
     format!("{}:{}", uri.host().unwrap_or_default(), port_of(uri))
 }
 
-/// A connection. `is_forward_proxy`: a proxy at its other end gets the requests themselves, with
-/// the whole address in their first line.
+/// A connection to the service or to a proxy.
 #[derive(Debug)]
 pub struct Stream {
     wire: Wire,
+    /// Whether the connection leads to a proxy that forwards requests (there is no tunnel). The
+    /// first line of a request must then have the whole address.
     is_forward_proxy: bool,
 }
 

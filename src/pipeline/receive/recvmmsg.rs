@@ -3,8 +3,9 @@
 //! In: a socket. Out: datagrams, lent to a [`Sink`]. Bound: its receive slots. Thread: the
 //! receiver's.
 //!
-//! One `poll` per wait and one `recvmmsg` per slotful of datagrams. A look that fills every slot is
-//! followed by another one without a wait. The backend works on any Linux and in any container.
+//! A wait is one `poll`. After the wait, a `recvmmsg` call fills up to all receive slots. If a call
+//! fills every slot, more datagrams may wait in the kernel, so another call follows at once. The
+//! backend works on any Linux and in any container.
 
 use super::RECEIVE_SLOT_BYTES;
 use super::source::{Source, Taken};

@@ -76,7 +76,7 @@ impl Turn {
 pub struct Rings {
     consumers: Vec<Consumer>,
     woken: Arc<Notify>,
-    /// Number of segments in a ring for which its receiver wakes the sender.
+    /// A receiver wakes the sender as soon as its ring has this number of segments.
     armed_wake_count: usize,
     pool: Arc<Pool>,
     parcel_count_max: usize,

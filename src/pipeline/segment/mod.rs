@@ -133,8 +133,8 @@ pub fn split(datagram: &[u8]) -> Result<&[u8], Rejection> {
     }
 }
 
-/// A header line in another spelling. As with the original daemon, keys may be in upper or lower
-/// case and may be repeated. The last value of a key counts.
+/// A header line that is not spelled as SDKs spell it. As with the original daemon, keys may be in
+/// upper or lower case and may be repeated. The last value of a key counts.
 #[derive(Debug, Default)]
 struct Header {
     format: Option<String>,

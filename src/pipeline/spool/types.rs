@@ -62,10 +62,11 @@ pub struct Evicted {
 /// A removal by another program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// The file that records are appended to. As long as the daemon lives it can still read the
-    /// file, through the open descriptor.
+    /// The program removed the file that records are appended to. As long as the daemon runs it
+    /// can still read the file, through the open descriptor.
     File,
-    /// The folder with all of its files. The spool has created the folder again.
+    /// The program removed the folder with all of its files. The spool has created a new, empty
+    /// folder.
     Folder,
 }
 

@@ -251,7 +251,8 @@ impl Store {
     }
 
     /// Returns the time at which the next trace becomes quiet if no other document arrives for it.
-    /// Returns `None` if all traces were shown.
+    /// Returns `None` if there is no trace with documents that [`take_quiet`](Self::take_quiet) and
+    /// [`take_all`](Self::take_all) have not returned yet.
     pub fn next_quiet(&self, quiet_time: Duration) -> Option<Instant> {
         let id = self.by_revision.get(self.unshown.first()?)?;
         self.traces.get(id).map(|trace| trace.touched_at() + quiet_time)
