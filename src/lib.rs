@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! ┌──────────────────────────────────────────────┬─────────────────────────────────────────────┐
-//! │ daemon/    start, threads, shutdown          │ commands/  verify, tail                     │
+//! │ daemon/    start, threads, shutdown          │ commands/  verify, tail, healthcheck, ...   │
 //! ├──────────────────────────────────────────────┼─────────────────────────────────────────────┤
 //! │ config/    flags, file, environment          │ admin/     health, metrics, proxy, telemetry│
 //! ├──────────────────────────────────────────────┴─────────────────────────────────────────────┤

@@ -7,7 +7,7 @@
 
 use crate::base::host::Host;
 use crate::base::memory::CHUNK_BYTES;
-use crate::pipeline::batch::{LANE_COUNT_MAX, escape};
+use crate::pipeline::batch::{OPEN_BATCH_COUNT_MAX, escape};
 use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
 use crate::pipeline::spool;
 use std::fmt;
@@ -87,8 +87,8 @@ pub struct Limits {
     pub ring_parcel_count_max: usize,
     /// The largest request body in bytes. A document that is larger is sent alone.
     pub body_bytes_max: usize,
-    /// The largest number of lanes.
-    pub lane_count_max: usize,
+    /// The largest number of open batches.
+    pub open_batch_count_max: usize,
     /// The memory that records of the spool are read through, in bytes; 0 without a spool.
     pub spool_buffer_bytes: u64,
 }
@@ -128,9 +128,9 @@ impl Limits {
         let chunks = rest / CHUNK_AND_PLACE_BYTES;
         let chunk_count_max = clamp(chunks, 64, 1 << 22);
 
-        let lane_count_max = (chunk_count_max / 16).clamp(1, LANE_COUNT_MAX);
-        // The segments of one parcel can make every lane begin a new chunk.
-        let parcel_room_count = ESCAPED_DOCUMENT_CHUNK_COUNT_MAX + lane_count_max;
+        let open_batch_count_max = (chunk_count_max / 16).clamp(1, OPEN_BATCH_COUNT_MAX);
+        // The segments of one parcel can make every open batch begin a new chunk.
+        let parcel_room_count = ESCAPED_DOCUMENT_CHUNK_COUNT_MAX + open_batch_count_max;
 
         Self {
             total_bytes,
@@ -147,7 +147,7 @@ impl Limits {
             parcel_room_count,
             ring_parcel_count_max,
             body_bytes_max,
-            lane_count_max,
+            open_batch_count_max,
             spool_buffer_bytes,
         }
     }
@@ -197,7 +197,7 @@ impl fmt::Display for Limits {
         for (name, number) in [
             ("receivers", self.receiver_count),
             ("chunks that receivers leave to batches", self.batch_reserve_count),
-            ("open batches at most", self.lane_count_max),
+            ("open batches at most", self.open_batch_count_max),
             ("bytes of a request's body", self.body_bytes_max),
         ] {
             writeln!(out, "{name:<44}{number:>8}")?;

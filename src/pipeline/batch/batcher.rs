@@ -3,9 +3,9 @@
 //! In: segments from the rings. Out: finished batches, hashed in pairs where there are two. Bound:
 //! see the module `batch`. Thread: `upload`.
 
-use super::LANE_COUNT_MAX;
+use super::OPEN_BATCH_COUNT_MAX;
 use super::body::Unhashed;
-use super::lane::{Lane, OutOfChunks};
+use super::open_batch::{OpenBatch, OutOfChunks};
 use super::{AGE_MAX, Batch, DOCUMENT_COUNT_MAX};
 use crate::base::memory::Pool;
 use crate::pipeline::ring::PackedSegment;
@@ -13,15 +13,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A batch that fills faster than this makes the batcher add a lane.
-const LANE_FILL_TIME_MIN: Duration = Duration::from_millis(100);
+/// A batch that fills faster than this makes the batcher add an open batch.
+const OPEN_BATCH_FILL_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// Collects segments into batches.
 #[derive(Debug)]
 pub struct Batcher {
     pool: Arc<Pool>,
-    lanes: Vec<Lane>,
-    pub(super) lane_count: usize,
+    open_batches: Vec<OpenBatch>,
+    pub(super) open_batch_count: usize,
     body_bytes_max: usize,
     finished: VecDeque<Unhashed>,
     /// A batch that was hashed together with the batch before it, and was not taken yet.
@@ -29,11 +29,21 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// Returns a batcher with at most `lane_count_max` lanes, which writes into chunks of `pool`. A
-    /// body ends before it is longer than `body_bytes_max`, unless a single document is longer.
-    pub fn new(pool: Arc<Pool>, body_bytes_max: usize, lane_count_max: usize) -> Self {
-        let lanes = (0..lane_count_max.clamp(1, LANE_COUNT_MAX)).map(|_| Lane::default()).collect();
-        Self { pool, lanes, lane_count: 1, body_bytes_max, finished: VecDeque::new(), hashed: None }
+    /// Returns a batcher with at most `open_batch_count_max` open batches, which writes into chunks
+    /// of `pool`. A body ends before it is longer than `body_bytes_max`, unless a single document
+    /// is longer.
+    pub fn new(pool: Arc<Pool>, body_bytes_max: usize, open_batch_count_max: usize) -> Self {
+        let open_batches = (0..open_batch_count_max.clamp(1, OPEN_BATCH_COUNT_MAX))
+            .map(|_| OpenBatch::default())
+            .collect();
+        Self {
+            pool,
+            open_batches,
+            open_batch_count: 1,
+            body_bytes_max,
+            finished: VecDeque::new(),
+            hashed: None,
+        }
     }
 
     /// Adds a segment that was received at `received_at`. [`pop`](Self::pop) returns the batches
@@ -48,45 +58,46 @@ impl Batcher {
         received_at: Instant,
         now: Instant,
     ) -> Result<(), OutOfChunks> {
-        let index = self.lane_of(segment);
-        let lane = &mut self.lanes[index];
+        let index = self.open_batch_of(segment);
+        let open_batch = &mut self.open_batches[index];
         // Most documents grow by a tenth when they are escaped. If a document grows by more than an
         // eighth, the body ends a little late.
-        let expected_bytes = lane.length + segment.document_length_bytes() * 9 / 8;
-        if !lane.documents.is_empty() && expected_bytes > self.body_bytes_max {
+        let expected_bytes = open_batch.length + segment.document_length_bytes() * 9 / 8;
+        if !open_batch.documents.is_empty() && expected_bytes > self.body_bytes_max {
             self.finish(index, now);
         }
-        let lane = &mut self.lanes[index];
-        lane.add(segment, &self.pool)?;
-        lane.oldest_at = Some(lane.oldest_at.map_or(received_at, |oldest| oldest.min(received_at)));
-        if lane.documents.len() == DOCUMENT_COUNT_MAX {
+        let open_batch = &mut self.open_batches[index];
+        open_batch.add(segment, &self.pool)?;
+        open_batch.oldest_at =
+            Some(open_batch.oldest_at.map_or(received_at, |oldest| oldest.min(received_at)));
+        if open_batch.documents.len() == DOCUMENT_COUNT_MAX {
             self.finish(index, now);
         }
         Ok(())
     }
 
-    fn lane_of(&self, segment: &PackedSegment<'_>) -> usize {
+    fn open_batch_of(&self, segment: &PackedSegment<'_>) -> usize {
         match segment.field(segment.fields.trace_id) {
-            Some(trace_id) if self.lane_count > 1 => spread(trace_id) % self.lane_count,
+            Some(trace_id) if self.open_batch_count > 1 => spread(trace_id) % self.open_batch_count,
             _ => 0,
         }
     }
 
     fn finish(&mut self, index: usize, now: Instant) {
-        let Some(batch) = self.lanes[index].finish() else { return };
+        let Some(batch) = self.open_batches[index].finish() else { return };
         let fill_time = now.saturating_duration_since(batch.oldest_at);
-        if batch.documents.len() == DOCUMENT_COUNT_MAX && fill_time < LANE_FILL_TIME_MIN {
-            self.lane_count = (self.lane_count + 1).min(self.lanes.len());
+        if batch.documents.len() == DOCUMENT_COUNT_MAX && fill_time < OPEN_BATCH_FILL_TIME_MIN {
+            self.open_batch_count = (self.open_batch_count + 1).min(self.open_batches.len());
         } else if fill_time >= AGE_MAX {
-            self.lane_count = (self.lane_count / 2).max(1);
+            self.open_batch_count = (self.open_batch_count / 2).max(1);
         }
         self.finished.push_back(batch);
     }
 
     /// Ends the batches whose oldest document is as old as [`AGE_MAX`] at `now`.
     pub fn finish_due(&mut self, now: Instant) {
-        for index in 0..self.lanes.len() {
-            let oldest_at = self.lanes[index].oldest_at;
+        for index in 0..self.open_batches.len() {
+            let oldest_at = self.open_batches[index].oldest_at;
             if oldest_at.is_some_and(|oldest| now.saturating_duration_since(oldest) >= AGE_MAX) {
                 self.finish(index, now);
             }
@@ -95,14 +106,19 @@ impl Batcher {
 
     /// Ends all batches, full or not.
     pub fn finish_all(&mut self, now: Instant) {
-        for index in 0..self.lanes.len() {
+        for index in 0..self.open_batches.len() {
             self.finish(index, now);
         }
     }
 
-    /// Returns the time at which the next batch is due by age; `None` if all lanes are empty.
+    /// Returns the time at which the next batch is due by age; `None` if all open batches are
+    /// empty.
     pub fn next_due(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|lane| lane.oldest_at).min().map(|oldest| oldest + AGE_MAX)
+        self.open_batches
+            .iter()
+            .filter_map(|open_batch| open_batch.oldest_at)
+            .min()
+            .map(|oldest| oldest + AGE_MAX)
     }
 
     /// Takes the oldest finished batch. The next finished batch, if there is one, is hashed
@@ -126,7 +142,7 @@ impl Batcher {
 
     /// Returns the number of segments in open and finished batches. They are counted one by one.
     pub fn segment_count(&self) -> usize {
-        let open = self.lanes.iter().map(|lane| lane.documents.len());
+        let open = self.open_batches.iter().map(|open_batch| open_batch.documents.len());
         let finished = self.finished.iter().map(|batch| batch.documents.len());
         let hashed = self.hashed.iter().map(|batch| batch.documents.len());
         open.chain(finished).chain(hashed).sum()
@@ -134,7 +150,7 @@ impl Batcher {
 
     /// Returns the memory of the open and finished batches in bytes.
     pub fn memory_bytes(&self) -> usize {
-        let open = self.lanes.iter().map(Lane::memory_bytes);
+        let open = self.open_batches.iter().map(OpenBatch::memory_bytes);
         let finished = self.finished.iter().map(Unhashed::memory_bytes);
         let hashed = self.hashed.iter().map(Batch::memory_bytes);
         open.chain(finished).chain(hashed).sum()

@@ -1,7 +1,7 @@
 //! A finished batch: a request body in pieces, with the places of its documents.
 //!
-//! In: the chunks of a full lane. Out: the hashed body, and batches of some of the documents, which
-//! share the chunks. Bound: the pool's memory. Pure code.
+//! In: the chunks of a full open batch. Out: the hashed body, and batches of some of the documents,
+//! which share the chunks. Bound: the pool's memory. Pure code.
 
 use super::{BODY_END, BODY_START, Document};
 use crate::base::memory::CHUNK_BYTES;

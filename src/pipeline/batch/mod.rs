@@ -5,34 +5,35 @@
 //! the place of every document in the body. Each document is escaped straight into the chunks of
 //! the body: there is no second copy, and no allocation for a segment.
 //!
-//! A *lane* is an open batch. Documents of one trace go to the same lane, because the service
-//! accepts larger traces when their documents travel together. One lane is enough while batches
-//! fill slowly. When a batch fills within 100 ms the batcher adds a lane, so that each lane stays
-//! open for longer. When a batch leaves by age the batcher halves the number of lanes.
+//! An *open batch* takes segments. Documents of one trace go to the same open batch, because the
+//! service accepts larger traces when their documents travel together. One open batch is enough
+//! while batches fill slowly. When a batch fills within 100 ms the batcher adds an open batch, so
+//! that each stays open for longer. When a batch leaves by age the batcher halves the number of
+//! open batches.
 //!
 //! Bound: 50 documents and a number of bytes for a batch, one second for its oldest document,
-//! [`LANE_COUNT_MAX`] lanes; the memory is the pool's. When full: the pool has no chunk left, and
-//! the segment is in no batch ([`OutOfChunks`]). Thread: `upload`.
+//! [`OPEN_BATCH_COUNT_MAX`] open batches; the memory is the pool's. When full: the pool has no
+//! chunk left, and the segment is in no batch ([`OutOfChunks`]). Thread: `upload`.
 
 mod batcher;
 mod body;
 pub mod escape;
 pub mod hash;
-mod lane;
+mod open_batch;
 mod record;
 #[cfg(test)]
 mod tests;
 
 pub use batcher::Batcher;
 pub use body::Batch;
-pub use lane::OutOfChunks;
+pub use open_batch::OutOfChunks;
 pub use record::{RecordError, RecordTable, TABLE_BYTES_MAX};
 
 pub use crate::aws::DOCUMENT_COUNT_MAX;
 use std::time::Duration;
 
-/// The largest number of lanes.
-pub const LANE_COUNT_MAX: usize = 16;
+/// The largest number of open batches.
+pub const OPEN_BATCH_COUNT_MAX: usize = 16;
 
 /// The longest time that a document waits in an open batch. The batch then leaves, full or not.
 pub const AGE_MAX: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! Batches, and their documents as a service reads them.
 
-use super::LANE_COUNT_MAX;
+use super::OPEN_BATCH_COUNT_MAX;
 use super::*;
 use crate::base::memory::{CHUNK_BYTES, Pool};
 use crate::pipeline::ring::{Producer, Rings};
@@ -25,7 +25,7 @@ impl Bench {
         let batches = Pool::new(chunk_count, 0);
         let mut rings = Rings::new(Arc::clone(&pool), 64);
         let producer = rings.add();
-        let batcher = Batcher::new(Arc::clone(&batches), body_bytes_max, LANE_COUNT_MAX);
+        let batcher = Batcher::new(Arc::clone(&batches), body_bytes_max, OPEN_BATCH_COUNT_MAX);
         Self { parser: Parser::default(), producer, rings, batcher, pool, batches }
     }
 
@@ -117,14 +117,14 @@ fn a_document_larger_than_the_bound_goes_alone() {
 fn documents_of_a_trace_travel_together_when_batches_fill_fast() {
     let mut bench = Bench::new(1 << 20, 1_000);
     let now = Instant::now();
-    // Each trace has ten documents, far apart: with one lane they would be in ten batches.
+    // Each trace has ten documents, far apart: with one open batch they would be in ten batches.
     let document = |trace: usize, step: usize| {
         format!(r#"{{"trace_id":"1-581cf771-{trace:024}","id":"{step:016}"}}"#)
     };
     let mut warm = |trace| bench.add(document(trace, 0).as_bytes(), now).unwrap();
     (10_000..12_000).for_each(&mut warm);
     bench.batcher.finish_all(now);
-    assert_eq!(bench.batcher.lane_count, LANE_COUNT_MAX);
+    assert_eq!(bench.batcher.open_batch_count, OPEN_BATCH_COUNT_MAX);
     while bench.batcher.pop().is_some() {}
     for step in 0..10 {
         for trace in 0..50 {
@@ -142,17 +142,17 @@ fn documents_of_a_trace_travel_together_when_batches_fill_fast() {
 }
 
 #[test]
-fn lanes_are_removed_when_batches_leave_by_age() {
+fn open_batches_are_removed_when_batches_leave_by_age() {
     let mut bench = Bench::new(1 << 20, 1_000);
     let now = Instant::now();
     (0..1_000).for_each(|_| bench.add(b"{}", now).unwrap());
-    assert!(bench.batcher.lane_count > 4);
+    assert!(bench.batcher.open_batch_count > 4);
     for second in 1..10 {
         let then = now + Duration::from_secs(second);
         bench.add(b"{}", then).unwrap();
         bench.batcher.finish_due(then + AGE_MAX);
     }
-    assert_eq!(bench.batcher.lane_count, 1);
+    assert_eq!(bench.batcher.open_batch_count, 1);
 }
 
 #[test]

@@ -17,6 +17,8 @@
 //!
 //! # How to receive
 //!
+//! A *look* takes the datagrams that the kernel has queued, without waiting for more.
+//!
 //! A [`Backend`] is chosen once, at the start: `probe.rs` tries to receive a datagram with it.
 //!
 //! # When to wait, and how many receivers to use

@@ -3,7 +3,7 @@
 //! In: the batches that wait in the uploader. Out: batches for the spool, and the account of the
 //! dropped segments. Bound: evicts until memory is not short any more. Thread: the sender's.
 
-use super::spooler::Spooler;
+use super::spool_client::SpoolClient;
 use crate::base::account::{Account, DropReason};
 use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
@@ -17,9 +17,9 @@ static TO_SPOOL: LogLimit = LogLimit::new();
 
 /// Returns whether the oldest waiting batches have to be evicted. With a spool this begins when
 /// half of the memory is used, so that there is room left while the disk is slow.
-pub(super) fn is_room_short(spooler: Option<&Spooler>, pool: &Pool) -> bool {
-    match spooler {
-        Some(spooler) if spooler.is_working() => pool.is_half_used(),
+pub(super) fn is_room_short(spool_client: Option<&SpoolClient>, pool: &Pool) -> bool {
+    match spool_client {
+        Some(spool_client) if spool_client.is_working() => pool.is_half_used(),
         _ => pool.is_low(),
     }
 }
@@ -27,14 +27,17 @@ pub(super) fn is_room_short(spooler: Option<&Spooler>, pool: &Pool) -> bool {
 /// Evicts the oldest waiting batches until memory is not short any more.
 pub(super) fn evict(
     uploader: &mut Uploader,
-    mut spooler: Option<&mut Spooler>,
+    mut spool_client: Option<&mut SpoolClient>,
     pool: &Pool,
     account: &Account,
 ) {
     let (mut spooled_count, mut dropped_count) = (0, 0);
-    while is_room_short(spooler.as_deref(), pool) {
+    while is_room_short(spool_client.as_deref(), pool) {
         // Batches that are being written free their memory soon.
-        if spooler.as_ref().is_some_and(|spooler| spooler.is_working() && !spooler.has_room()) {
+        if spool_client
+            .as_ref()
+            .is_some_and(|spool_client| spool_client.is_working() && !spool_client.has_room())
+        {
             break;
         }
         // Batches that were just read from the spool go back only if there is no other way.
@@ -44,23 +47,23 @@ pub(super) fn evict(
         };
         let Some(attempt) = attempt else { break };
         let segment_count = attempt.batch.documents.len();
-        match &mut spooler {
-            Some(spooler) if spooler.has_room() || attempt.is_in_spool() => {
+        match &mut spool_client {
+            Some(spool_client) if spool_client.has_room() || attempt.is_in_spool() => {
                 spooled_count += segment_count;
-                spooler.write(attempt);
+                spool_client.write(attempt);
             }
-            spooler => {
+            spool_client => {
                 dropped_count += segment_count;
                 // The attempt may be the last part of a batch that lies in the spool.
                 let record = attempt.record.and_then(Arc::into_inner);
-                if let Some(spooler) = spooler {
-                    spooler.settle(record);
+                if let Some(spool_client) = spool_client {
+                    spool_client.settle(record);
                 }
             }
         }
     }
-    if let Some(spooler) = spooler {
-        spooler.start_due(Clock::instant());
+    if let Some(spool_client) = spool_client {
+        spool_client.start_due(Clock::instant());
     }
     account.dropped(DropReason::Memory).add(dropped_count as u64);
     if spooled_count > 0 {

@@ -47,7 +47,11 @@ impl Filler {
     ) -> Self {
         Self {
             rings,
-            batcher: Batcher::new(Arc::clone(&pool), limits.body_bytes_max, limits.lane_count_max),
+            batcher: Batcher::new(
+                Arc::clone(&pool),
+                limits.body_bytes_max,
+                limits.open_batch_count_max,
+            ),
             pool,
             account,
             parcel_room_count: limits.parcel_room_count,

@@ -11,7 +11,7 @@
 //!                       ▲      │
 //!                 read  │      │ evicted
 //!                       │      ▼
-//!                       Spooler ◄──► the thread of the spool
+//!                       SpoolClient ◄──► the thread of the spool
 //! ```
 //!
 //! [`Sender::run`] is one loop. It ends when the rings are closed and all segments are settled, or
@@ -24,11 +24,11 @@ mod linger;
 mod losses;
 mod replay;
 mod shutdown;
+mod spool_client;
 mod spool_job;
 mod spool_report;
 mod spool_thread;
 mod spool_work;
-mod spooler;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -46,7 +46,7 @@ use crate::pipeline::tail::Tail;
 use crate::pipeline::upload::{Admit, Uploader};
 use filler::Filler;
 use losses::Losses;
-use spooler::{READ_COUNT_MAX, Spooler};
+use spool_client::{READ_COUNT_MAX, SpoolClient};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -61,7 +61,7 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 pub struct Sender {
     filler: Filler,
     uploader: Uploader,
-    spooler: Option<Spooler>,
+    spool_client: Option<SpoolClient>,
     pool: Arc<Pool>,
     account: Arc<Account>,
     occupancy: OccupancyQueries,
@@ -82,7 +82,7 @@ impl Sender {
         Self {
             filler: Filler::new(limits, rings, Arc::clone(&pool), Arc::clone(&account)),
             uploader,
-            spooler: spool.map(|thread| Spooler::new(thread, Arc::clone(&account))),
+            spool_client: spool.map(|thread| SpoolClient::new(thread, Arc::clone(&account))),
             pool,
             occupancy: account.occupancy_queries(),
             account,
@@ -149,11 +149,11 @@ impl Sender {
 
     /// Takes the batches that the spool has read, and asks for more if there is room for them.
     fn read_spool(&mut self, is_closing: bool, now: Instant) {
-        let Some(spooler) = &mut self.spooler else { return };
-        for attempt in spooler.unwritten() {
+        let Some(spool_client) = &mut self.spool_client else { return };
+        for attempt in spool_client.unwritten() {
             self.uploader.put_back(attempt);
         }
-        for (batch, record) in spooler.read(now) {
+        for (batch, record) in spool_client.read(now) {
             self.uploader.push_spooled(batch, record);
         }
         // While the service fails, one batch of the spool probes the service, unless another batch
@@ -163,23 +163,23 @@ impl Sender {
             && self.filler.is_empty();
         let count_max =
             if self.uploader.is_failing() { usize::from(may_probe) } else { READ_COUNT_MAX };
-        if !is_closing && spooler.may_have_more() && !self.pool.is_half_used() {
+        if !is_closing && spool_client.may_have_more() && !self.pool.is_half_used() {
             let present_count = self.uploader.spooled_batch_count();
-            spooler.ask(count_max.saturating_sub(present_count));
+            spool_client.ask(count_max.saturating_sub(present_count));
         }
     }
 
     /// Evicts batches if memory is short, and updates the condition `memory_full`.
     fn make_room(&mut self) {
-        if evict::is_room_short(self.spooler.as_ref(), &self.pool) {
+        if evict::is_room_short(self.spool_client.as_ref(), &self.pool) {
             self.evict();
         }
         self.losses.look(&self.account, &self.pool);
     }
 
     fn evict(&mut self) {
-        let spooler = self.spooler.as_mut();
-        evict::evict(&mut self.uploader, spooler, &self.pool, &self.account);
+        let spool_client = self.spool_client.as_mut();
+        evict::evict(&mut self.uploader, spool_client, &self.pool, &self.account);
     }
 
     /// Takes segments out of the rings and packs them into batches, if it is worth a turn and as
@@ -205,7 +205,7 @@ impl Sender {
 
     /// Makes room for the segments of one parcel. Returns whether there is room.
     fn has_room(&mut self) -> bool {
-        if evict::is_room_short(self.spooler.as_ref(), &self.pool) {
+        if evict::is_room_short(self.spool_client.as_ref(), &self.pool) {
             self.evict();
         }
         if self.filler.has_room() {
@@ -240,9 +240,9 @@ impl Sender {
     /// Starts the calls and the spool's job that are due, and returns unused memory to the system.
     fn start(&mut self, now: Instant) {
         self.uploader.start_due(now);
-        if let Some(spooler) = &mut self.spooler {
-            spooler.settle(self.uploader.settled_records());
-            spooler.start_due(now);
+        if let Some(spool_client) = &mut self.spool_client {
+            spool_client.settle(self.uploader.settled_records());
+            spool_client.start_due(now);
         }
         self.trim.look(&self.pool, now);
     }
@@ -250,7 +250,10 @@ impl Sender {
     /// Returns whether all segments are sent, rejected, dropped or in the spool.
     fn is_settled(&self) -> bool {
         self.uploader.is_idle()
-            && self.spooler.as_ref().is_none_or(|spooler| spooler.writing_count() == 0)
+            && self
+                .spool_client
+                .as_ref()
+                .is_none_or(|spool_client| spool_client.writing_count() == 0)
     }
 
     /// Returns when the loop ends, whatever is left.
@@ -271,7 +274,7 @@ impl Sender {
         let is_held_back = self.uploader.is_held_back(now);
         let batch_due = self.filler.batcher.next_due().filter(|_| !is_held_back);
         // If all batches are in the spool, the end of a pause is what makes `read_spool` read one.
-        let has_spooled = self.spooler.as_ref().is_some_and(Spooler::may_have_more);
+        let has_spooled = self.spool_client.as_ref().is_some_and(SpoolClient::may_have_more);
         let read_due = match self.uploader.admit(now) {
             Admit::At(at) => Some(at).filter(|_| has_spooled),
             _ => None,
@@ -280,7 +283,7 @@ impl Sender {
             self.filler.linger.next_due(),
             batch_due,
             self.uploader.next_due(now),
-            self.spooler.as_ref().and_then(Spooler::next_due),
+            self.spool_client.as_ref().and_then(SpoolClient::next_due),
             read_due,
             self.trim.next_due(),
         ];
@@ -303,8 +306,8 @@ impl Sender {
             }
         };
         let spool_event = async {
-            match &mut self.spooler {
-                Some(spooler) => spooler.event().await,
+            match &mut self.spool_client {
+                Some(spool_client) => spool_client.event().await,
                 None => std::future::pending().await,
             }
         };
@@ -330,9 +333,9 @@ impl Sender {
             ..Held::default()
         };
         self.uploader.count(&mut held);
-        if let Some(spooler) = &self.spooler {
-            held.segment_count += spooler.segment_count();
-            held.spool_bytes = spooler.memory_bytes();
+        if let Some(spool_client) = &self.spool_client {
+            held.segment_count += spool_client.segment_count();
+            held.spool_bytes = spool_client.memory_bytes();
         }
         held
     }
@@ -347,12 +350,12 @@ impl Sender {
         &mut self,
         deadline: &mut watch::Receiver<Option<Deadline>>,
     ) -> Result<(), Panicked> {
-        let Self { filler, uploader, spooler, account, .. } = self;
+        let Self { filler, uploader, spool_client, account, .. } = self;
         uploader.settle_ended();
-        let mut dropped_count = match spooler {
+        let mut dropped_count = match spool_client {
             None => shutdown::segment_count(&uploader.give_up_all()),
-            Some(spooler) => {
-                let rest = shutdown::into_spool(filler, uploader, spooler, account, deadline);
+            Some(spool_client) => {
+                let rest = shutdown::into_spool(filler, uploader, spool_client, account, deadline);
                 panics::caught(rest).await?
             }
         };

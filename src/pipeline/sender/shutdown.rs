@@ -5,7 +5,7 @@
 //! Thread: the sender's.
 
 use super::filler::Filler;
-use super::spooler::Spooler;
+use super::spool_client::SpoolClient;
 use crate::base::account::Account;
 use crate::base::clock::Clock;
 use crate::base::panics;
@@ -56,15 +56,15 @@ impl Deadline {
 pub(super) async fn into_spool(
     filler: &mut Filler,
     uploader: &mut Uploader,
-    spooler: &mut Spooler,
+    spool_client: &mut SpoolClient,
     account: &Account,
     deadline: &mut watch::Receiver<Option<Deadline>>,
 ) -> usize {
     // Even at the deadline the spool gets this time: writing what memory holds takes less.
     let end_min = Clock::instant() + SPOOL_TIME_MIN;
     let before = account.spooled.get();
-    spooler.settle(uploader.settled_records());
-    spooler.begin_drain();
+    spool_client.settle(uploader.settled_records());
+    spool_client.begin_drain();
     let mut dropped_count = 0;
     loop {
         // Each round of writes frees memory for more segments of the rings.
@@ -76,26 +76,26 @@ pub(super) async fn into_spool(
         let attempts = uploader.give_up_all();
         let is_last = attempts.is_empty();
         for attempt in attempts {
-            spooler.write(attempt);
+            spool_client.write(attempt);
         }
         panics::inject("sender_end");
         let is_over = tokio::select! {
             biased;
             () = over(deadline, end_min) => true,
-            () = spooler.finish() => false,
+            () = spool_client.finish() => false,
         };
-        dropped_count += segment_count(&spooler.unwritten());
+        dropped_count += segment_count(&spool_client.unwritten());
         // A job may have read batches. They go back: their records are still in the spool.
-        let read = spooler.read(Clock::instant());
+        let read = spool_client.read(Clock::instant());
         let is_last = is_last && read.is_empty();
         for (batch, record) in read {
             uploader.push_spooled(batch, record);
         }
-        if is_last || is_over || !spooler.is_working() {
+        if is_last || is_over || !spool_client.is_working() {
             break;
         }
     }
-    dropped_count += spooler.drop_all() + segment_count(&uploader.give_up_all());
+    dropped_count += spool_client.drop_all() + segment_count(&uploader.give_up_all());
     let spooled_count = account.spooled.get() - before;
     if spooled_count > 0 {
         info!("{spooled_count} segments more are in the spool, to be sent by the next run");

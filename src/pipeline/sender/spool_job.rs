@@ -1,8 +1,8 @@
 //! A job of the spool's thread, and its result.
 //!
 //! In: attempts to write, and [`Work`]. Out: [`Done`], which the
-//! [`Spooler`](super::spooler::Spooler) counts and logs. Bound: what the spooler puts into one job.
-//! Thread: data that the sender and the spool's thread hand to each other.
+//! [`SpoolClient`](super::spool_client::SpoolClient) counts and logs. Bound: what the spool client
+//! puts into one job. Thread: data that the sender and the spool's thread hand to each other.
 
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::{Evicted, Found, RecordId, Removal, SpoolError};

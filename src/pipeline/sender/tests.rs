@@ -215,31 +215,31 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
     receive(&mut producer, &account, 100);
     assert_eq!(sender.take(Instant::now()), Progress::Idle);
     let attempt = sender.uploader.evict_oldest().unwrap();
-    let spooler = sender.spooler.as_mut().unwrap();
+    let spool_client = sender.spool_client.as_mut().unwrap();
     let mut now = Instant::now();
-    spooler.start_due(now);
-    spooler.event().await;
+    spool_client.start_due(now);
+    spool_client.event().await;
     // Puts a file in the place of the folder.
     std::fs::remove_dir_all(&path).unwrap();
     std::fs::write(&path, "").unwrap();
-    spooler.write(attempt);
-    spooler.start_due(now);
-    spooler.event().await;
-    assert_eq!(spooler.unwritten().len(), 1);
+    spool_client.write(attempt);
+    spool_client.start_due(now);
+    spool_client.event().await;
+    assert_eq!(spool_client.unwritten().len(), 1);
     for (errors_count, is_failing) in [(2, true), (3, true), (3, false)] {
         if !is_failing {
             std::fs::remove_file(&path).unwrap();
         }
         now += Duration::from_secs(60);
-        spooler.start_due(now);
-        assert!(!spooler.is_idle(), "it is tried");
-        spooler.event().await;
+        spool_client.start_due(now);
+        assert!(!spool_client.is_idle(), "it is tried");
+        spool_client.event().await;
         assert_eq!(account.conditions.has(Condition::SpoolFailing), is_failing);
         assert_eq!(account.spool.errors.get(), errors_count);
     }
     now += Duration::from_secs(60);
-    spooler.start_due(now);
-    assert!(spooler.is_idle(), "it works, and is left alone");
+    spool_client.start_due(now);
+    assert!(spool_client.is_idle(), "it works, and is left alone");
 }
 
 #[tokio::test]
@@ -272,26 +272,26 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
     let account = Arc::new(Account::new(1));
     drop(reopened(&options, account.clock.now()).await);
     let thread = SpoolThread::start(options, Pool::new(100, 8), Arc::clone(&account)).unwrap();
-    let mut spooler = Spooler::new(thread, Arc::clone(&account));
+    let mut spool_client = SpoolClient::new(thread, Arc::clone(&account));
     let now = Instant::now();
-    spooler.start_due(now);
-    spooler.event().await;
+    spool_client.start_due(now);
+    spool_client.event().await;
     let (file, aside) = (folder.path().join("0000000001.spool"), folder.path().join("aside"));
     std::fs::rename(&file, &aside).unwrap();
     // Even root cannot read the file: a link is never followed.
     std::os::unix::fs::symlink("aside", &file).unwrap();
-    spooler.ask(1);
-    spooler.start_due(now);
-    spooler.event().await;
-    assert!(spooler.read(now).is_empty() && !spooler.may_have_more());
+    spool_client.ask(1);
+    spool_client.start_due(now);
+    spool_client.event().await;
+    assert!(spool_client.read(now).is_empty() && !spool_client.may_have_more());
     assert_eq!((account.spool.errors.get(), account.dropped_total()), (1, 0));
     std::fs::rename(&aside, &file).unwrap();
-    let due = spooler.next_due().expect("it is tried again");
-    spooler.start_due(due);
-    spooler.event().await;
-    spooler.ask(1);
-    spooler.start_due(due);
-    spooler.event().await;
-    let read = spooler.read(due);
+    let due = spool_client.next_due().expect("it is tried again");
+    spool_client.start_due(due);
+    spool_client.event().await;
+    spool_client.ask(1);
+    spool_client.start_due(due);
+    spool_client.event().await;
+    let read = spool_client.read(due);
     assert_eq!((read.len(), read[0].0.documents.len()), (1, 10));
 }

@@ -1,4 +1,4 @@
-//! The timers of the spooler.
+//! The timers of the spool client.
 //!
 //! In: times when work is due. Out: the earliest of these times. Bound: one time for each
 //! [`Timer`]. Thread: the sender's.

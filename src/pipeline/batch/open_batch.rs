@@ -1,4 +1,4 @@
-//! A lane: an open batch, whose documents are escaped straight into the chunks of a request body.
+//! An open batch. Its documents are escaped straight into the chunks of a request body.
 //!
 //! In: segments. Out: the finished body. Bound: 50 documents, and the pool's chunks. When full: the
 //! pool has no chunk left, and the body stays as it was. Thread: `upload`.
@@ -20,21 +20,21 @@ pub struct OutOfChunks;
 
 /// An open batch.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct OpenBatch {
     chunks: Vec<Chunk>,
     pub(super) length: usize,
     pub(super) documents: Vec<Document>,
     pub(super) oldest_at: Option<Instant>,
 }
 
-impl Default for Lane {
+impl Default for OpenBatch {
     fn default() -> Self {
         let documents = Vec::with_capacity(DOCUMENT_COUNT_MAX);
         Self { chunks: Vec::with_capacity(8), length: 0, documents, oldest_at: None }
     }
 }
 
-impl Lane {
+impl OpenBatch {
     /// Appends a document.
     ///
     /// # Errors
@@ -123,7 +123,7 @@ impl Lane {
         self.chunks.len() * CHUNK_BYTES
     }
 
-    /// Ends the body; returns `None` if the lane has no document.
+    /// Ends the body; returns `None` if the open batch has no document.
     pub(super) fn finish(&mut self) -> Option<Unhashed> {
         let oldest_at = self.oldest_at.take()?;
         self.chunks.last_mut()?.fill(BODY_END);

@@ -2,13 +2,13 @@
 //!
 //! In: attempts that memory has no room or the shutdown has no time for. Out: the same batches
 //! again when the service takes batches. Bound: [`WRITE_COUNT_MAX`] batches on their way to the
-//! disk and [`READ_COUNT_MAX`] batches that were read. When full: [`Spooler::has_room`] returns
+//! disk and [`READ_COUNT_MAX`] batches that were read. When full: [`SpoolClient::has_room`] returns
 //! `false`. Thread: the sender's; files are read and written on the spool's thread
 //! (`spool_thread.rs`).
 //!
 //! The spool's thread does one *job* at a time (`spool_job.rs`). A job has all the work that has
 //! come up since the last job was started. Attempts that could not be written come back
-//! ([`Spooler::unwritten`]). After a failed write nothing is written for [`RETRY_PAUSE`], and
+//! ([`SpoolClient::unwritten`]). After a failed write nothing is written for [`RETRY_PAUSE`], and
 //! memory holds all batches until then. After each pause the next write or a probe shows whether
 //! the spool works again (`health.rs`). Meanwhile records are still read and synced. If a job
 //! panics, the spool is opened again after the same pause. `spool_report.rs` writes the log.
@@ -58,7 +58,7 @@ enum State {
 
 /// The spool, and the batches on their way to it and out of it.
 #[derive(Debug)]
-pub struct Spooler {
+pub struct SpoolClient {
     thread: SpoolThread,
     account: Arc<Account>,
     state: State,
@@ -76,8 +76,8 @@ pub struct Spooler {
     report: Report,
 }
 
-impl Spooler {
-    /// A spooler whose spool is not open yet. It counts into `account`.
+impl SpoolClient {
+    /// A spool client whose spool is not open yet. It counts into `account`.
     pub fn new(thread: SpoolThread, account: Arc<Account>) -> Self {
         let report = Report::new(thread.options(), Arc::clone(&account));
         Self {
@@ -99,7 +99,7 @@ impl Spooler {
         matches!(self.state, State::Open { health, .. } if health.may_write())
     }
 
-    /// Returns whether the spooler takes one more attempt now.
+    /// Returns whether the spool client takes one more attempt now.
     pub fn has_room(&self) -> bool {
         self.is_working() && self.writing_count() < WRITE_COUNT_MAX
     }
@@ -117,7 +117,7 @@ impl Spooler {
         self.writes.iter().chain(current).chain(&self.unwritten)
     }
 
-    /// Returns how many segments the spooler holds in memory, counted one by one.
+    /// Returns how many segments the spool client holds in memory, counted one by one.
     pub fn segment_count(&self) -> usize {
         let writes = self.writes_on_their_way().map(|attempt| &attempt.batch);
         let read = self.read.iter().map(|(batch, _)| batch);
