@@ -92,7 +92,7 @@ fn check(from: &Module, to: &Module) -> Result<(), String> {
             .ok_or_else(|| format!("{} may not use {}", from[0], to[0]));
     }
     let parts = room_of_from.parts;
-    // What stands in the room's own file is for all of its parts.
+    // All parts of a room may use the room's own file.
     let (Some(own), Some(other)) = (from.get(1), to.get(1)) else { return Ok(()) };
     if parts.is_empty() || own == other {
         return Ok(());

@@ -83,12 +83,6 @@ const HELD: &[&str] = &[
     "tests",
 ];
 
-/// The folders and files that do not keep to the list yet. Move them to [`HELD`] when they do.
-const NOT_YET_HELD: &[&str] = &[];
-
-/// Files below [`HELD`] that do not keep to the list yet.
-const EXCEPTIONS: &[&str] = &["tests/tidy/direction.rs"];
-
 /// Prose without line breaks: a comment, a docstring or a paragraph. It is in lower case, with one
 /// space between words, and without the text in backticks.
 #[derive(Default)]
@@ -212,23 +206,8 @@ fn held(places: &[&str]) -> Vec<Source> {
 
 #[test]
 fn no_text_has_a_phrase_of_the_list() {
-    let sources = held(HELD);
-    let is_exception = |source: &Source| EXCEPTIONS.iter().any(|it| source.path.starts_with(it));
-    let held = sources.iter().filter(|source| !is_exception(source));
-    let found: Vec<String> = held.flat_map(faults).collect();
+    let found: Vec<String> = held(HELD).iter().flat_map(faults).collect();
     assert!(found.is_empty(), "{found:#?}");
-    for exception in EXCEPTIONS {
-        let mut below = sources.iter().filter(|source| source.path.starts_with(exception));
-        assert!(below.any(|source| !faults(source).is_empty()), "{exception} keeps to the list");
-    }
-}
-
-/// `cargo test --test tidy phrases -- --ignored` lists the phrases that are left.
-#[test]
-#[ignore = "a list for writers"]
-fn the_phrases_in_texts_that_are_not_held_yet() {
-    let faults: Vec<String> = held(NOT_YET_HELD).iter().flat_map(faults).collect();
-    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]
