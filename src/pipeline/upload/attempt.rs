@@ -1,15 +1,16 @@
 //! A batch on its way to the service, with the history of its calls.
 //!
 //! In: a batch, from the batcher or from the spool. Out: the same batch, or a part of it, for each
-//! call. Bound: the pool's memory. Pure code.
+//! call. Bound: the pool's memory. No I/O, no clock.
 
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The place of an attempt in the order in which batches were finished. The second number orders
-/// the parts of one batch.
+/// The age of an attempt. A lower value is older. The first number is the number of the batch;
+/// batches from the spool have lower numbers than fresh batches. The second number orders the parts
+/// of one batch. It is 0 for a whole batch.
 pub type Age = (u64, usize);
 
 /// The suspicion that a document of an attempt is faulty.
@@ -17,8 +18,8 @@ pub type Age = (u64, usize);
 pub struct Suspicion {
     /// The number of requests that the service had accepted when the suspicion began.
     pub accepted_count: u64,
-    /// Whether the service has refused this very attempt. `false` for the half of a refused attempt
-    /// that was not sent alone yet.
+    /// Whether the service has refused a request with exactly these documents. It is `false` for a
+    /// half of a refused batch until that half has been sent and refused.
     pub was_refused: bool,
 }
 
@@ -29,12 +30,12 @@ pub struct Attempt {
     pub batch: Batch,
     /// The number of failed calls; the next backoff depends on it.
     pub failure_count: u32,
-    /// The number of answers that another server gave in the place of X-Ray. A part of a batch
-    /// inherits the number of the batch.
+    /// The number of calls that another server, for example a captive portal, has answered in the
+    /// place of X-Ray. A part of a batch starts with the number of the batch.
     pub not_x_ray_count: u32,
     /// The suspicion that a document is faulty, if there is one.
     pub suspicion: Option<Suspicion>,
-    /// The record of the spool that the batch was read from. All parts of a batch share it.
+    /// The record of the spool that the batch was read from. All parts of a batch share the record.
     pub record: Option<Arc<RecordId>>,
     /// Whether the attempt has only some of the documents of a batch.
     pub is_part: bool,
@@ -55,7 +56,8 @@ impl Attempt {
         }
     }
 
-    /// Returns whether the spool holds the whole attempt in a record that no other part shares.
+    /// Returns whether the attempt is a whole batch from the spool, and no other attempt shares its
+    /// record.
     pub fn is_in_spool(&self) -> bool {
         !self.is_part && self.record.as_ref().is_some_and(|record| Arc::strong_count(record) == 1)
     }
@@ -67,7 +69,7 @@ impl Attempt {
     }
 
     /// Returns an attempt with `batch`, which has some of the documents of this attempt. `first` is
-    /// the place of its first document in this attempt.
+    /// the index, in this attempt, of the first document of `batch`.
     pub fn part(&self, batch: Batch, first: usize) -> Self {
         Self {
             batch,

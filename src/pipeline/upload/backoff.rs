@@ -7,13 +7,13 @@ use std::time::Duration;
 /// The upper bound of the pause after the first failure. The bound doubles with each failure.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 
-/// The longest pause. After an outage of any length sending goes on within 10 s.
+/// The longest pause. Sending resumes at most 10 s after the end of an outage.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// The longest pause during the drain, which has 8 s by default (`ShutdownSeconds`).
 const DRAIN_PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// The pauses before another attempt.
+/// Computes the pauses before another attempt.
 #[derive(Debug)]
 pub struct Backoff {
     pause_max: Duration,

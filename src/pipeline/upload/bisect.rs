@@ -6,7 +6,7 @@
 //! suspicion began. When the service refuses all requests alike, no document is the reason, and
 //! everything is kept and retried.
 //!
-//! In: a refused attempt. Out: a verdict, or the halves. Pure code.
+//! In: a refused attempt. Out: a verdict, or the halves. No I/O, no clock.
 
 use super::attempt::{Attempt, Suspicion};
 
@@ -17,7 +17,7 @@ pub enum Verdict {
     Halve,
     /// The only document is faulty: reject it.
     Reject,
-    /// The refusal may have another reason than the documents: retry all of them.
+    /// The documents may not be the reason for the refusal: keep all of them, and retry.
     Keep,
 }
 
@@ -38,14 +38,14 @@ pub fn judge(attempt: &Attempt, is_too_large: bool, accepted_count: u64) -> Verd
 
 /// Returns whether an attempt is halved before it is sent again: the service has refused it, and
 /// has accepted other requests since. A single document is always sent again before it is rejected,
-/// because the reason of the refusal may be over.
+/// because the cause of the refusal may have passed.
 pub fn is_halved_before_retry(attempt: &Attempt, accepted_count: u64) -> bool {
     let was_refused = attempt.suspicion.is_some_and(|suspicion| suspicion.was_refused);
     was_refused && judge(attempt, false, accepted_count) == Verdict::Halve
 }
 
-/// Returns the halves of a refused attempt. They are under suspicion from `accepted_count` accepted
-/// requests on.
+/// Returns the halves of a refused attempt, both under suspicion. `accepted_count` is the number of
+/// requests that the service has accepted so far.
 ///
 /// # Panics
 ///
@@ -69,8 +69,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
-    /// The fate of every document: how often it was accepted, or that it was rejected; and the
-    /// highest number of requests that one document was part of.
+    /// The results of a run: how often each document was accepted, which documents were rejected,
+    /// and the highest number of requests that contained the same document.
     #[derive(Debug, Default)]
     struct Fates {
         accepted: BTreeMap<String, u32>,
@@ -78,9 +78,9 @@ mod tests {
         request_count_most: u32,
     }
 
-    /// Sends batches of the given sizes in documents as the uploader does. The service refuses the
-    /// requests for which `refuses` is true. Ends when no batch is left, or after
-    /// `request_count_max` requests.
+    /// Sends batches as the uploader does. `sizes` has the number of documents of each batch. The
+    /// service refuses a request if `refuses` returns true. The run ends when no batch is left, or
+    /// after `request_count_max` requests.
     fn run(
         sizes: &[usize],
         request_count_max: u32,
@@ -139,7 +139,8 @@ mod tests {
         assert!(fates.rejected.iter().all(is_bad), "{:?}", fates.rejected);
         assert_eq!(fates.accepted.len(), 147);
         assert!(fates.accepted.values().all(|&count| count == 1) && waiting.is_empty());
-        // The whole batch, six halvings, and one more where the other half was sent later.
+        // One request with the whole batch, six after the halvings, and one more if the other half
+        // of a pair was sent later.
         assert!(fates.request_count_most <= 8, "{}", fates.request_count_most);
     }
 
@@ -149,7 +150,8 @@ mod tests {
         assert_eq!((fates.rejected.len(), fates.accepted.len()), (0, 0));
         let kept: usize = waiting.iter().map(|attempt| attempt.batch.documents.len()).sum();
         assert_eq!(kept, 58);
-        // Each batch is halved once, and no further while the service accepts nothing.
+        // Each batch of several documents is halved once, and no further while the service accepts
+        // nothing.
         assert_eq!(waiting.iter().count(), 5);
         let (fates, waiting) = run(&[50, 1, 7], 500, |request, _| request < 100);
         assert_eq!((fates.rejected.len(), fates.accepted.len()), (0, 58));
@@ -181,8 +183,8 @@ mod tests {
             let mut expected = bad.clone();
             expected.sort();
             expected.dedup();
-            // When all other documents are accepted, no further request can be accepted: the
-            // documents that are left wait.
+            // A faulty document is rejected only after the service has accepted another request.
+            // When all good documents are accepted, the faulty documents that are left wait.
             let mut left: Vec<String> = waiting.iter().flat_map(|attempt| &attempt.batch.documents)
                 .map(|one| one.id.as_str().to_owned()).collect();
             let left_count = left.len();

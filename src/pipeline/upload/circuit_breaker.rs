@@ -5,7 +5,7 @@
 //! whether the service is back.
 //!
 //! In: failed, denied and accepted calls. Out: whether the service fails, and the end of the pause.
-//! Pure code.
+//! No I/O; the caller passes the time.
 //!
 //! | constant | value | reason |
 //! |---|---|---|
@@ -30,8 +30,8 @@ pub struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Returns whether the last round of calls failed. The breaker is then open during the pause,
-    /// and half-open after the pause.
+    /// Returns whether a call has failed since the breaker was last closed. The breaker is then
+    /// open during the pause, and half-open after the pause.
     pub fn is_failing(&self) -> bool {
         self.failed_rounds > 0
     }
@@ -42,15 +42,16 @@ impl CircuitBreaker {
     }
 
     /// Begins a pause after a failed call. `pause_min` is the pause that the service asks for, or
-    /// zero. Returns whether this is a new round of failures: calls that were in flight together
-    /// fail together and count once.
+    /// zero. Returns `false` if the breaker was open already: calls that were in flight together
+    /// fail together, and count as one failure.
     pub fn fail(&mut self, pause_min: Duration, now: Instant) -> bool {
         let is_new_round = self.paused_until(now).is_none() || !self.is_failing();
         if is_new_round {
             self.pause(self.backoff.pause(self.failed_rounds), now);
             self.failed_rounds = self.failed_rounds.saturating_add(1);
         }
-        // The service's `Retry-After` counts in every round.
+        // A pause that the service asks for (`Retry-After`) applies even if the breaker was open
+        // already.
         self.pause(pause_min, now);
         is_new_round
     }
@@ -66,8 +67,8 @@ impl CircuitBreaker {
         self.until = self.until.max(Some(now + pause));
     }
 
-    /// Closes the breaker and ends the pause of a failure. Returns whether the service had failed.
-    /// A pause without a failure goes on: the service asked for it.
+    /// Closes the breaker, and ends the pause after a failure. Returns whether a call had failed.
+    /// Without a failure, the pause is one that a throttling service asked for, and it goes on.
     pub fn close(&mut self) -> bool {
         let was_failing = std::mem::take(&mut self.failed_rounds) > 0;
         if was_failing {
@@ -76,7 +77,7 @@ impl CircuitBreaker {
         was_failing
     }
 
-    /// Closes the breaker, and keeps later pauses short: the shutdown has a deadline.
+    /// Closes the breaker, and keeps later pauses short, because the shutdown has a deadline.
     pub fn begin_drain(&mut self) {
         self.is_draining = true;
         self.backoff.begin_drain();

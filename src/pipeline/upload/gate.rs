@@ -1,10 +1,10 @@
 //! Decides whether a call may start now.
 //!
-//! In: the outcome of each call, and whether there are credentials. Out: one answer ([`Admit`]) for
-//! each wish to start a call. Four conditions must hold: the service is ready, fewer calls are in
-//! flight than allowed, the circuit breaker is not open, and the rate limit has credit. Bound:
-//! `concurrency` calls in flight; one call while the service fails. Pure code; the caller passes
-//! the time.
+//! In: the outcome of each call, and whether there are credentials. Out: an [`Admit`] each time
+//! that the uploader wants to start a call. Four conditions must hold: the service is ready, fewer
+//! calls are in flight than allowed, the circuit breaker is not open, and the rate limit has
+//! credit. Bound: `concurrency` calls in flight; one call while the service fails. No I/O; the
+//! caller passes the time.
 
 use super::circuit_breaker::CircuitBreaker;
 use super::rate_limit::RateLimit;
@@ -17,7 +17,8 @@ pub enum Readiness {
     Ready,
     /// The service or the credentials are not known yet.
     NotYet,
-    /// The service will never be known: the search for it has ended.
+    /// The service will never be known: the search for region and credentials has ended without a
+    /// result.
     Never,
 }
 
@@ -28,13 +29,14 @@ pub enum Admit {
     Now,
     /// A call may start at this time.
     At(Instant),
-    /// An event must come first: the end of a call, the region, or credentials.
+    /// A call may start only after an event: the end of another call, or the arrival of the region
+    /// or of credentials.
     AfterEvent,
-    /// No call can ever start.
+    /// No call can ever start, because the service will never be known.
     Never,
 }
 
-/// An event that changes when calls may start.
+/// An event after which the next call may start earlier or later than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A call with `document_count` documents starts.
@@ -42,33 +44,35 @@ pub enum Event {
     /// The service accepted `document_count` documents of a call. If it throttled other documents
     /// of the call, `throttled_since` is the time at which the call was started.
     Accepted { document_count: usize, throttled_since: Option<Instant> },
-    /// A call failed, and the failure concerns all calls. `pause_min` is the pause that the service
-    /// asks for, or zero.
+    /// A call failed, and other calls would fail for the same reason. `pause_min` is the pause that
+    /// the service asks for, or zero.
     Failed { pause_min: Duration },
-    /// The service denied a call.
+    /// The service denied a call: credentials or permissions are wrong.
     Denied,
-    /// The service throttled a call that was started at `started_at`.
+    /// The service throttled a call that was started at `started_at`. `retry_after` is the pause
+    /// that the service asks for, if any.
     Throttled { started_at: Instant, retry_after: Option<Duration> },
     /// The outcome of a call says nothing about other calls.
     NoSignal,
-    /// There are other credentials: a call is worth a try at once.
+    /// The credentials have changed, and may be right now: the next call may start at once.
     CredentialsChanged,
-    /// The shutdown has a deadline.
+    /// The drain of the shutdown begins: pauses are short from now on, because it has a deadline.
     DrainBegins,
 }
 
-/// A change of the circuit breaker that an event has caused.
+/// A change of the circuit breaker that the uploader has to act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The circuit breaker is as before.
+    /// The event has not changed the circuit breaker, or the change needs no action (a denied call,
+    /// or the start of the drain).
     None,
-    /// A new round of failures has opened the circuit breaker.
+    /// A failed call has opened the circuit breaker.
     Opened,
     /// The circuit breaker was open or half-open, and is closed now.
     Closed,
 }
 
-/// The gate that every call passes.
+/// Decides for every call whether it may start now.
 #[derive(Debug)]
 pub struct Gate {
     concurrency: usize,
@@ -83,8 +87,8 @@ impl Gate {
         Self { concurrency, breaker, rate_limit }
     }
 
-    /// Returns when a call may start. The caller owns the calls and the service, so it passes
-    /// `readiness` and `in_flight_count`: a copy of them here could become wrong after a panic.
+    /// Returns when a call may start. The caller passes `readiness` and `in_flight_count` each
+    /// time: a copy of them in the gate could become wrong after a panic.
     pub fn admit(&self, readiness: Readiness, in_flight_count: usize, now: Instant) -> Admit {
         let in_flight_count_max = if self.breaker.is_failing() { 1 } else { self.concurrency };
         match readiness {
@@ -95,7 +99,7 @@ impl Gate {
         }
     }
 
-    /// Takes note of an event.
+    /// Notes an event. Returns the change of the circuit breaker that the caller has to act on.
     pub fn observe(&mut self, event: Event, now: Instant) -> Change {
         match event {
             Event::NoSignal => Change::None,
@@ -133,13 +137,13 @@ impl Gate {
         }
     }
 
-    /// Returns whether the last round of calls failed.
+    /// Returns whether a call has failed since the circuit breaker was last closed.
     pub fn is_failing(&self) -> bool {
         self.breaker.is_failing()
     }
 
-    /// Returns the time that is left until a call may start, as far as failures and throttling
-    /// matter; zero if a call may start now.
+    /// Returns how long failures and throttling still keep a call from starting; zero if they do
+    /// not. Readiness and calls in flight do not count here.
     pub fn pause(&self, now: Instant) -> Duration {
         self.paused_until(now).map_or(Duration::ZERO, |until| until - now)
     }
@@ -179,7 +183,8 @@ mod tests {
             (&[], ready, 8, after_event),
             (&[], Readiness::NotYet, 0, after_event),
             (&[], Readiness::Never, 0, Admit::Never),
-            // The pause of a failure, and one call at a time while the service fails.
+            // After a failure there is a pause, and one call at a time until the service accepts a
+            // call.
             (&[FAILED], ready, 0, Admit::At(start + SECOND)),
             (&[FAILED], ready, 1, after_event),
             (&[FAILED, ACCEPTED], ready, 1, Admit::Now),

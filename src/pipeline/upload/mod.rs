@@ -55,7 +55,7 @@ use waiting::Waiting;
 struct Ended {
     call_number: u64,
     reading: Reading,
-    /// The kind under which a failed call is counted.
+    /// The kind of failure to count in the account; `None` to count no failure.
     failure: Option<RequestFailure>,
 }
 
@@ -73,7 +73,7 @@ pub struct Uploader {
     next_call_number: u64,
     tasks: JoinSet<Ended>,
     answered: Answered,
-    /// The records of the spool whose batches are settled.
+    /// Records of the spool that are no longer needed, because all of their documents are settled.
     settled_records: Vec<RecordId>,
 }
 
@@ -145,7 +145,8 @@ impl Uploader {
                 self.waiting.push_due(call.attempt);
                 return false;
             }
-            // Other credentials may be signed with, so the failure is the same as an expiry.
+            // The call cannot be signed. New credentials may help, so the call counts as one with
+            // expired credentials.
             Ok(Err(error)) => {
                 self.settle_failed(call, Failure::Expired, error.to_string(), now);
                 return true;
@@ -173,7 +174,7 @@ impl Uploader {
         true
     }
 
-    /// Returns whether a call may start now.
+    /// Returns whether a call may start now, or else when.
     pub fn admit(&self, now: Instant) -> Admit {
         self.gate.admit(self.readiness(), self.calls.len(), now)
     }
@@ -183,8 +184,8 @@ impl Uploader {
         self.gate.is_failing() || self.readiness() != Readiness::Ready
     }
 
-    /// Returns whether batches wait and none of them can be sent now. To finish another batch early
-    /// gains nothing then.
+    /// Returns whether batches wait and none of them can be sent now. The caller then gains nothing
+    /// by finishing another batch before it is full.
     pub fn is_held_back(&self, now: Instant) -> bool {
         !self.waiting.is_empty() && self.admit(now) != Admit::Now
     }
@@ -209,7 +210,7 @@ impl Uploader {
     }
 
     /// Waits until a call has ended and settles it, or until the service has arrived, or until the
-    /// credentials have changed. Dropping the future loses nothing.
+    /// credentials have changed. The future may be dropped at any time: no outcome is lost.
     pub async fn event(&mut self) {
         match (&mut self.service, &mut self.arrival) {
             (Some(service), _) => tokio::select! {
@@ -318,7 +319,8 @@ impl Uploader {
     fn observe(&mut self, event: Event, now: Instant) {
         match self.gate.observe(event, now) {
             Change::None => {}
-            // A new connection reaches the service at another address, if it has one now.
+            // The address of the service may have changed. A new connection looks the address up
+            // again.
             Change::Opened => {
                 if let Some(service) = &mut self.service {
                     service.forget_connections();
@@ -328,7 +330,8 @@ impl Uploader {
         }
     }
 
-    /// Retries the documents that an accepted batch has left, if there are any.
+    /// Retries the documents of an accepted batch that the service has asked for again. Without
+    /// such documents the batch is settled.
     fn settle_delivered(&mut self, attempt: Attempt, rest: &Rest<'_>, now: Instant) {
         let Some(&(first, _)) = rest.resent.first() else {
             return self.settle_record(attempt);
@@ -371,7 +374,7 @@ impl Uploader {
         self.settled_records.extend(last);
     }
 
-    /// Takes the records of the spool whose batches are settled.
+    /// Takes the list of the spool's records that are no longer needed.
     pub fn settled_records(&mut self) -> Vec<RecordId> {
         std::mem::take(&mut self.settled_records)
     }
@@ -411,7 +414,7 @@ impl Uploader {
         self.waiting.is_empty() && self.calls.is_empty()
     }
 
-    /// Adds the attempts that wait or are in flight to `held`. They are counted one by one.
+    /// Adds the segments, batches and bytes of all attempts that wait or are in flight to `held`.
     pub fn count(&self, held: &mut Held) {
         for attempt in self.waiting.iter() {
             held.segment_count += attempt.batch.documents.len();

@@ -1,16 +1,17 @@
 //! The rate limit in documents a second, learnt from the service's throttling (AIMD).
 //!
 //! All calls share one rate. There is no limit until the service throttles for the first time. The
-//! first limit is a part of the rate that the service accepted just before, or half of the best
-//! recent rate if that is more: slow answers and outages lower the accepted rate, too, and say
-//! nothing about the limit. Each throttled call that was started under the present limit lowers the
-//! limit (multiplicative decrease). Time without throttling raises the limit (additive increase):
-//! slowly at first, to stay near the service's limit, and twice as fast after each
-//! `DOUBLING_TIME`, to notice when the service's limit is lifted. A limit that is too high is
-//! halved within seconds; a limit that is too low takes about a minute to grow.
+//! first limit is 0.9 times the rate that the service accepted just before, or half of the best
+//! recent rate if that is more. The best recent rate counts because slow answers and outages also
+//! lower the accepted rate, although the service's limit is the same. Each throttled call that was
+//! started under the present limit lowers the limit (multiplicative decrease). Time without
+//! throttling raises the limit (additive increase): slowly at first, to stay near the service's
+//! limit, and twice as fast after each `DOUBLING_TIME`, to notice when the service's limit is
+//! lifted. A limit that is too high is halved within seconds; a limit that is too low takes about a
+//! minute to grow.
 //!
-//! In: the start and the outcome of each call. Out: the time of the next call. Pure code; the
-//! caller passes the time.
+//! In: the start and the outcome of each call. Out: the time of the next call. No I/O; the caller
+//! passes the time.
 //!
 //! The constants were chosen with the simulations in the tests below: against limits from 100 to
 //! 20,000 documents a second the daemon gets 0.8 to 1.2 of the limit, and less than 10 % of its
@@ -18,18 +19,18 @@
 //!
 //! | constant | value | reason |
 //! |---|---|---|
-//! | `DECREASE` | 0.9 | A throttled call lowers the limit to this part of what was accepted. |
+//! | `DECREASE` | 0.9 | A throttled call lowers the limit to this part of the accepted rate. |
 //! | `DECREASE_MOST` | 0.5 | One throttled call never lowers the limit by more than half. |
 //! | `DECREASE_INTERVAL` | 0.5 s | The effect of one decrease must show before the next one. |
-//! | `INCREASE_PART_PER_SECOND` | 0.02 | Throttling returns after some seconds, not at once. |
-//! | `INCREASE_MIN` | 5 documents/s | Small limits grow, too: 2 % of `RATE_MIN` is 0.1. |
+//! | `INCREASE_PART_PER_SECOND` | 0.02 | 2 % a second: throttling returns only after seconds. |
+//! | `INCREASE_MIN` | 5 documents/s | Least growth a second: 2 % of `RATE_MIN` would be only 0.1. |
 //! | `DOUBLING_TIME` | 10 s | A lifted limit is found within a minute. |
 //! | `RATE_MIN` | 5 documents/s | A full batch of 50 documents every 10 s (longest backoff). |
 //! | `RATE_FIRST_MIN` | 100 documents/s | The least first limit, when little was accepted before. |
 //! | `IDLE_TIME` | 11 s | A longer gap between calls counts as 11 s; `RATE_MIN` has gaps of 10 s. |
 //! | `RATE_FORGET` | 1,000,000 documents/s | More than a daemon sends: the limit is removed. |
 //! | `BURST` | 0.2 s | Credit is saved for this long only, so that bursts stay small. |
-//! | `BEST_PART` | 0.5 | The first decrease is no larger than any other (`DECREASE_MOST`). |
+//! | `BEST_PART` | 0.5 | The first limit is half of the best rate or more (as `DECREASE_MOST`). |
 //! | `BEST_TIME` | 60 s | An old rate says little: the best rate falls to a third in this time. |
 //! | `METER_TIME` | 1 s | The time over which accepted documents are averaged. |
 
@@ -117,7 +118,7 @@ impl Limit {
 #[derive(Debug)]
 pub struct RateLimit {
     accepted: Meter,
-    /// The best rate of `accepted`, and the time of that rate.
+    /// The best recent rate of accepted documents a second, and the time of that rate.
     best: (f64, Instant),
     limit: Option<Limit>,
 }
@@ -187,7 +188,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A service that allows `allowed` documents a second, and saves credit for one second.
+    /// A service that accepts `allowed` documents a second. Its unused credit is kept for one
+    /// second.
     struct Service {
         allowed: f64,
         credit: f64,

@@ -1,7 +1,7 @@
 //! Counts outcomes in the account, and logs them.
 //!
-//! In: batches, and what became of them. Out: counters, and lines of the log, limited for each
-//! place. Thread: `upload`.
+//! In: batches, and the outcomes of their calls. Out: counters, and log lines; each kind of line
+//! has a log limit. Thread: `upload`.
 
 use super::settle::NOT_X_RAY_COUNT_MAX;
 use super::unprocessed::Rest;
@@ -13,7 +13,8 @@ use crate::pipeline::batch::{Batch, Document};
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
-/// 50 lines in 10 s: all batches of a quiet daemon, while a busy daemon sends thousands in 10 s.
+/// 50 lines in 10 s. A quiet daemon logs every batch; a busy daemon sends thousands of batches in
+/// 10 s.
 static SENT: LogLimit = LogLimit::with_line_count(50);
 static PART_SENT: LogLimit = LogLimit::new();
 static UNPROCESSED: LogLimit = LogLimit::with_line_count(50);
@@ -27,7 +28,7 @@ static REJECTED: LogLimit = LogLimit::with_line_count(50);
 static SHOWN: LogLimit = LogLimit::new();
 static PANICKED: LogLimit = LogLimit::new();
 
-/// Counts a call by its outcome. `failure` is the kind under which a failed call is counted.
+/// Counts a call that has ended, by its outcome. `failure` is the kind of failure to count, if any.
 pub fn ended(
     reading: &Reading,
     failure: Option<RequestFailure>,
@@ -56,7 +57,7 @@ pub fn ended(
     }
 }
 
-/// The service accepted a batch, except for the documents in `rest`.
+/// Counts and logs a batch that the service accepted, except for the documents in `rest`.
 pub fn accepted(batch: &Batch, rest: &Rest<'_>, duration: Duration, account: &Account) {
     let segment_count = batch.documents.len();
     let seconds = duration.as_secs_f64();
@@ -108,8 +109,8 @@ fn log_resent(answer: &Unprocessed, document: &Document, more: Suppressed) {
     );
 }
 
-/// The service accepted a batch, but the answer does not name all unprocessed documents in a form
-/// that can be read.
+/// Counts and logs an answer that accepts a batch, but does not name all unprocessed documents in a
+/// form that can be read.
 pub fn unread(batch: &Batch, reason: &str, account: &Account) {
     account.answers_unreadable.add(1);
     let segment_count = batch.documents.len();
@@ -121,7 +122,7 @@ pub fn unread(batch: &Batch, reason: &str, account: &Account) {
     });
 }
 
-/// A call failed. The batch is retried after `pause` at the earliest.
+/// Logs that a call failed. The batch is retried after `pause` at the earliest.
 pub fn retried(reason: &str, segment_count: usize, attempt_count: u32, pause: Duration) {
     FAILED.log(|more| {
         warn!(
@@ -133,7 +134,7 @@ pub fn retried(reason: &str, segment_count: usize, attempt_count: u32, pause: Du
     });
 }
 
-/// The service denied a call. The batch is retried after `pause`.
+/// Logs that the service denied a call. The batch is retried after `pause`.
 pub fn denied(reason: &str, pause: Duration) {
     DENIED.log(|more| {
         error!(
@@ -145,8 +146,8 @@ pub fn denied(reason: &str, pause: Duration) {
     });
 }
 
-/// Another server answered in the place of X-Ray. The batch is retried after `pause` at the
-/// earliest.
+/// Logs that another server answered in the place of X-Ray. The batch is retried after `pause` at
+/// the earliest.
 pub fn not_x_ray_yet(reason: &str, segment_count: usize, attempt_count: u32, pause: Duration) {
     NOT_X_RAY_YET.log(|more| {
         error!(
@@ -159,7 +160,7 @@ pub fn not_x_ray_yet(reason: &str, segment_count: usize, attempt_count: u32, pau
     });
 }
 
-/// Drops a batch, because another server has answered in the place of X-Ray too often.
+/// Counts and logs a dropped batch: another server has answered in the place of X-Ray too often.
 pub fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
     let segment_count = batch.documents.len();
     account.dropped(DropReason::NotXRay).add(segment_count as u64);
@@ -172,7 +173,7 @@ pub fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
     });
 }
 
-/// Rejects the only document of a batch, because it is faulty.
+/// Counts and logs the rejected document of a batch that has only this document.
 pub fn rejected(batch: &Batch, reason: &str, account: &Account) {
     account.rejected(RejectReason::Refused).add(batch.documents.len() as u64);
     for document in &batch.documents {
@@ -188,7 +189,7 @@ pub fn rejected(batch: &Batch, reason: &str, account: &Account) {
     }
 }
 
-/// Logs a panic during a call. Returns the reason for which the call failed.
+/// Logs a panic during a call. Returns the text of the panic, as the reason why the call failed.
 pub fn panicked(panicked: &Panicked) -> String {
     PANICKED.log(|more| error!("A call for uploading met {panicked}; the batch is retried{more}"));
     panicked.to_string()

@@ -1,8 +1,8 @@
 //! Decides what to do after a call has ended.
 //!
-//! In: the call, its outcome, and the requests that the service has answered so far. Out: a
-//! [`Decision`]: the fate of the batch, an event for the gate, and a remedy. The uploader applies
-//! the decision. Pure code, without side effects.
+//! In: the call, its outcome, and how many requests the service has accepted and refused so far.
+//! Out: a [`Decision`]: the next step for the batch, an event for the gate, and a remedy. The
+//! uploader applies the decision. No I/O, no clock, no side effects.
 
 use super::attempt::{Call, Suspicion};
 use super::bisect::{Verdict, judge};
@@ -11,21 +11,22 @@ use super::unprocessed::Rest;
 use crate::aws::{Failure, Outcome};
 use std::time::{Duration, SystemTime};
 
-/// More refusals than this without an accepted request between them cannot be the fault of a
-/// document. The daemon then calls the service with one request at a time.
+/// The largest number of refusals in a row that faulty documents may cause. After more refusals
+/// without an accepted request, the service counts as failing: the daemon then sends one request at
+/// a time.
 const REFUSED_IN_A_ROW_MAX: u32 = 8;
 
 /// A batch is dropped when another server has answered this many of its requests in the place of
 /// X-Ray.
 pub const NOT_X_RAY_COUNT_MAX: u32 = 3;
 
-/// The least pause of a batch after an answer of another server: as long as the longest usual
-/// pause. Meanwhile other batches find out whether the service is back, so that a captive portal
-/// that ends within some seconds costs nothing. The pause is not shorter during the drain: the
-/// spool can keep the batch, while a third such answer drops the batch.
+/// The shortest pause of a batch after another server has answered in the place of X-Ray. It is as
+/// long as the longest backoff. Meanwhile other batches find out whether X-Ray answers again, so
+/// that a captive portal that ends within some seconds costs no batch. The pause is not shorter
+/// during the drain: the spool can keep the batch, while a third answer of another server drops it.
 pub const NOT_X_RAY_PAUSE: Duration = Duration::from_secs(10);
 
-/// The requests that the service has answered since the start of the daemon.
+/// How many requests the service has answered since the start of the daemon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Answered {
     /// The number of accepted requests.
@@ -53,7 +54,7 @@ impl Answered {
 /// The decision after a call.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decision<'a> {
-    /// The fate of the batch.
+    /// The next step for the batch.
     pub fate: Fate<'a>,
     /// The event that the gate observes.
     pub event: Event,
@@ -61,7 +62,7 @@ pub struct Decision<'a> {
     pub remedy: Remedy,
 }
 
-/// The fate of a batch after a call.
+/// The next step for a batch after a call.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fate<'a> {
     /// The service accepted the batch, except for some documents.
@@ -70,9 +71,11 @@ pub enum Fate<'a> {
     Retry,
     /// Retry after a backoff, under this suspicion.
     RetrySuspected(Suspicion),
-    /// Retry after a backoff of at least [`NOT_X_RAY_PAUSE`], and count the answer.
+    /// Another server answered: count this, and retry after a backoff of at least
+    /// [`NOT_X_RAY_PAUSE`].
     RetryNotXRay,
-    /// Retry as soon as the gate admits a call. The failure does not count for the backoff.
+    /// The service denied the call: retry as soon as the gate admits a call. The failure does not
+    /// count for the backoff.
     RetryDenied,
     /// Send each half alone.
     Halve,
@@ -85,15 +88,16 @@ pub enum Fate<'a> {
 /// An action that may help the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// Nothing.
+    /// No action.
     None,
     /// Fetch new credentials.
     RenewCredentials,
-    /// Sign with this time of the service.
+    /// Sign calls with this time, which the service has sent, instead of the time of this host.
     SetTime(SystemTime),
 }
 
-/// Decides what to do after `call` came to `outcome`. `answered` includes this outcome.
+/// Decides what to do after `call` has ended with `outcome`. `answered` already counts this
+/// outcome.
 pub fn decide<'a>(call: &Call, outcome: &'a Outcome, answered: &Answered) -> Decision<'a> {
     let (fate, event, remedy) = match outcome {
         Outcome::Accepted { unprocessed } => {
@@ -151,8 +155,8 @@ fn decide_refused(call: &Call, is_too_large: bool, answered: &Answered) -> (Fate
         Verdict::Halve => (Fate::Halve, Event::NoSignal),
         Verdict::Reject => (Fate::Reject, Event::NoSignal),
         Verdict::Keep => {
-            // The suspicion begins with this call: a request that the service accepts from now on
-            // shows that the service works.
+            // A new suspicion begins at the start of this call: a request that the service accepts
+            // after that shows that the service works.
             let since = call.attempt.suspicion.map_or(call.accepted_count, |it| it.accepted_count);
             let suspicion = Suspicion { accepted_count: since, was_refused: true };
             let event = match answered.refused_in_a_row > REFUSED_IN_A_ROW_MAX {

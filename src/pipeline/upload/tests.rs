@@ -1,4 +1,4 @@
-//! The uploader with outcomes that a test provides, and with a service that a test simulates.
+//! Tests of the uploader, with outcomes that the test provides, and with a simulated service.
 
 use super::settle::NOT_X_RAY_COUNT_MAX;
 use super::*;
@@ -112,7 +112,7 @@ fn other_failures_neither_count_as_answers_of_another_server_nor_reset_the_count
 fn the_parts_of_a_batch_inherit_its_count_of_answers() {
     let mut trial = Trial::with(8);
     (1..NOT_X_RAY_COUNT_MAX).for_each(|_| trial.answer(not_x_ray()));
-    // The batch is halved for its size, and one document of one half is sent again.
+    // The batch is halved because it is too large. One document of one half is sent again.
     trial.answer(failed(Failure::Split { is_too_large: true }));
     assert_eq!(trial.uploader.waiting.iter().count(), 2);
     let half = trial.uploader.waiting.pop_oldest().unwrap();
@@ -165,7 +165,7 @@ fn answers_of_another_server_count_for_each_batch_alone() {
     let now = Instant::now();
     calls.into_iter().for_each(|number| trial.end(number, not_x_ray()));
     assert_eq!((trial.dropped_count(), trial.waiting_count()), (0, 4));
-    // One round of failures: the pause is the first backoff.
+    // The calls failed together, so the pause is the first backoff.
     assert!(trial.uploader.gate.pause(now) <= Duration::from_millis(100));
 }
 
@@ -204,11 +204,11 @@ enum Step {
     PanicInSigning,
 }
 
-/// A service that takes the next step for each call, and accepts when no step is left.
+/// A service that answers each call with the next step, and accepts calls when no step is left.
 #[derive(Debug, Default)]
 struct Simulated {
     steps: Mutex<VecDeque<Step>>,
-    /// The other requests to the service, shared with the test.
+    /// Requests to the service that are not calls, such as "renew"; shared with the test.
     requests: Arc<Mutex<Vec<&'static str>>>,
 }
 
@@ -245,8 +245,8 @@ impl Service for Simulated {
     }
 }
 
-/// Sends a batch of three documents to a service that takes these steps. Returns the account and
-/// the other requests to the service.
+/// Sends a batch of three documents to a service that answers with these steps. Returns the account
+/// and the requests to the service that were not calls.
 async fn send(steps: impl IntoIterator<Item = Step>) -> (Arc<Account>, Vec<&'static str>) {
     let requests = Arc::default();
     let steps = Mutex::new(steps.into_iter().collect());

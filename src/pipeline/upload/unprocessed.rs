@@ -1,7 +1,8 @@
 //! Finds the documents of a batch that the service did not process.
 //!
-//! In: the documents that an answer names, by their id. Out: their places in the batch, sorted into
-//! those to send again and those to reject. Bound: each document of the batch once. Pure code.
+//! In: the ids in an answer of the service. Out: the indices of these documents in the batch: the
+//! ones to send again, and the ones to reject. Bound: each document of the batch once. No I/O, no
+//! clock.
 
 use crate::aws::Unprocessed;
 use crate::pipeline::batch::Document;
@@ -9,17 +10,19 @@ use crate::pipeline::batch::Document;
 /// The documents of an accepted batch that the service did not process.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rest<'a> {
-    /// The documents to send again, by their places in the batch, in ascending order.
+    /// The documents to send again: index in the batch, and entry of the answer. The indices
+    /// ascend.
     pub resent: Vec<(usize, &'a Unprocessed)>,
-    /// The rejected documents. The place is `None` where the batch has no document with this id.
+    /// The rejected documents: index in the batch, and entry of the answer. The index is `None` if
+    /// the batch has no document with this id, or too few.
     pub rejected: Vec<(Option<usize>, &'a Unprocessed)>,
     /// Whether the service throttled a document.
     pub is_throttled: bool,
 }
 
 impl<'a> Rest<'a> {
-    /// Sorts the documents that an answer names. An answer cannot name more documents than the
-    /// batch has: the entries beyond are ignored.
+    /// Sorts the documents that an answer names into `resent` and `rejected`. If the answer has
+    /// more entries than the batch has documents, the surplus entries are ignored.
     pub fn find(unprocessed: &'a [Unprocessed], documents: &[Document]) -> Self {
         let mut rest = Self::default();
         let mut is_named = vec![false; if unprocessed.is_empty() { 0 } else { documents.len() }];
@@ -41,8 +44,8 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// Returns the place of the document that an answer names: the first document with this id that was
-/// not named yet.
+/// Returns the index of the document that an entry of the answer names: the first document with
+/// this id that no earlier entry has named.
 fn place_of(answer: &Unprocessed, documents: &[Document], is_named: &mut [bool]) -> Option<usize> {
     let id = answer.id.as_deref().filter(|id| !id.is_empty())?;
     let named = &*is_named;

@@ -1,9 +1,9 @@
 //! Attempts that wait for their first or next call.
 //!
 //! In: finished batches, and attempts whose call failed. Out: an attempt that is due, or the oldest
-//! attempt when memory runs short. The newest and the oldest of the due attempts leave in turn, so
-//! that neither the backlog of an outage nor the fresh batches hold up the others. Bound: the
-//! pool's memory. Pure code.
+//! attempt when memory runs short. The oldest and the newest due attempt leave in turn. So the
+//! backlog after an outage does not hold up fresh batches, and fresh batches do not hold up the
+//! backlog. Bound: the pool's memory. No I/O.
 
 use super::attempt::{Age, Attempt};
 use super::backoff::Backoff;
@@ -12,8 +12,8 @@ use crate::pipeline::spool::RecordId;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Fresh batches are numbered from here on. Lower numbers are for batches out of the spool, which
-/// are older than any fresh batch.
+/// The number of the first fresh batch. Batches from the spool get lower numbers, because they are
+/// older than any fresh batch.
 const FIRST_NUMBER: u64 = 1 << 63;
 
 /// The attempts that wait.
@@ -61,8 +61,8 @@ impl Waiting {
         self.due.insert(attempt.age, attempt);
     }
 
-    /// Adds an attempt whose call failed. It is due after its backoff, or after `pause_min` if that
-    /// is longer. Returns the pause.
+    /// Adds an attempt whose call failed. It is due after its backoff, or after `pause_min` if
+    /// `pause_min` is longer. Returns the pause.
     pub fn push_failed(
         &mut self,
         mut attempt: Attempt,
@@ -111,8 +111,8 @@ impl Waiting {
         }
     }
 
-    /// Returns the time at which an attempt is due: `now` if one is due already, `None` if none
-    /// waits.
+    /// Returns the time at which the next attempt is due: `now` if an attempt is due already,
+    /// `None` if no attempt waits.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         if !self.due.is_empty() {
             return Some(now);
