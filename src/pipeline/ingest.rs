@@ -1,9 +1,9 @@
 //! Checks, parses, counts each datagram, and packs its segment into the receiver's ring.
 //!
 //! In: the datagrams of one drain, lent by the receiver. Out: segments in the ring of this
-//! receiver, which wakes the sender if it is due; counts in the account, added once per drain.
-//! Bound: the ring. When full: the oldest segments of the ring are dropped and counted. Thread:
-//! `receive-N`.
+//! receiver, and a wake-up of the sender if enough segments wait; counts in the account, added once
+//! per drain. Bound: the ring. When full: the oldest segments of the ring are dropped and counted.
+//! Thread: `receive-N`.
 //!
 //! A panic loses the datagram that caused it. The other datagrams of the drain are processed, and
 //! the alarm requests the daemon's shutdown.
@@ -39,7 +39,8 @@ pub struct Ingest {
     alarm: Alarm,
 }
 
-/// The counts of one drain, as plain integers: the account is shared with other threads.
+/// The counts of one drain. Plain integers are cheap; the account has atomics, because other
+/// threads use it too.
 #[derive(Debug, Default)]
 struct Counts {
     received: u64,
@@ -81,8 +82,8 @@ impl Sink for Ingest {
             self.alarm.raise(panicked);
             self.parser = Parser::default();
         }
-        // Counted as received before the sender can see the segments. So the account never shows
-        // more segments sent than received.
+        // The datagrams count as received before the sender can see the segments. So the account
+        // never shows more segments sent than received.
         counts.publish(&self.account);
         self.account.receivers[self.receiver_index].datagrams.add(counts.received + counts.empty);
         drain.commit();

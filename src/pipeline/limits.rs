@@ -12,10 +12,10 @@ use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
 use crate::pipeline::spool;
 use std::fmt;
 
-/// One megabyte as `-m` counts: 1,048,576 bytes.
+/// One megabyte, as in `-m`: 1,048,576 bytes.
 pub const MEGABYTE: u64 = 1024 * 1024;
 
-/// The smallest size that the daemon works with, and the default on the smallest machines.
+/// The smallest total size that the daemon works with, and the default on the smallest machines.
 pub const TOTAL_BYTES_MIN: u64 = 3 * MEGABYTE;
 
 /// The largest number of datagrams that one system call receives.
@@ -24,8 +24,9 @@ const RECEIVE_SLOT_COUNT_MAX: usize = 64;
 /// The smallest number of receive slots of a receiver.
 const RECEIVE_SLOT_COUNT_MIN: usize = 4;
 
-/// The smallest and the largest queue of a socket, in bytes. The kernel doubles the number for its
-/// own overhead (`SO_RCVBUF` in socket(7)). A queue of 32 MiB holds about 29,000 segments.
+/// The smallest and the largest size that the daemon asks for the queue of a socket, in bytes. The
+/// kernel doubles the number for its own overhead (`SO_RCVBUF` in socket(7)). A queue of 32 MiB
+/// holds about 29,000 segments.
 const SOCKET_QUEUE_BYTES_MIN: usize = 64 * 1024;
 const SOCKET_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -36,7 +37,7 @@ const RECEIVER_COUNT_AUTO_MAX: usize = 16;
 /// hands segments over and does not store them.
 const RING_PARCEL_COUNT_MAX: usize = 1024;
 
-/// The size of the place for one parcel in a ring, in bytes.
+/// The size of one entry of a ring, in bytes. An entry holds one parcel.
 const RING_PLACE_BYTES: u64 = 128;
 
 /// The largest number of chunks of an escaped document. The document can fill a whole datagram, and
@@ -48,10 +49,10 @@ const ESCAPED_DOCUMENT_CHUNK_COUNT_MAX: usize =
 /// places of its structural characters, and the tape that is kept for the next document.
 const PARSER_BYTES: u64 = 512 * 1024;
 
-/// The place of a chunk in the free list of the pool, in bytes.
+/// The size of a chunk's entry in the free list of the pool, in bytes.
 const CHUNK_OVERHEAD_BYTES: u64 = 64;
 
-/// A chunk and its place in the free list, in bytes.
+/// The size of a chunk and of its entry in the free list, in bytes.
 const CHUNK_AND_PLACE_BYTES: u64 = CHUNK_BYTES as u64 + CHUNK_OVERHEAD_BYTES;
 
 /// The settings of the operator.
@@ -89,7 +90,7 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// The largest number of open batches.
     pub open_batch_count_max: usize,
-    /// The memory that records of the spool are read through, in bytes; 0 without a spool.
+    /// The size of the buffer for reading records of the spool, in bytes; 0 without a spool.
     pub spool_buffer_bytes: u64,
 }
 
@@ -104,11 +105,11 @@ impl Limits {
         let receiver_count = receiver_count_within(total_bytes, receiver_count, host);
         let receivers = receiver_count as u64;
 
-        // A sixteenth for the receive slots, up to 64 for each receiver: a system call that takes
-        // more datagrams saves nothing more.
+        // The receive slots get a sixteenth of the memory, but at most 64 slots for each receiver:
+        // a system call that takes more datagrams saves nothing more.
         let slots = total_bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
         let receive_slot_count = clamp(slots, RECEIVE_SLOT_COUNT_MIN, RECEIVE_SLOT_COUNT_MAX);
-        // A quarter for the kernel's queues, which hold a burst.
+        // The kernel's queues, which hold a burst, get a quarter of the memory.
         let queue = total_bytes / 4 / receivers / 2;
         let socket_queue_bytes = clamp(queue, SOCKET_QUEUE_BYTES_MIN, SOCKET_QUEUE_BYTES_MAX);
         // A ring needs no more places than there are chunks for parcels.
@@ -119,11 +120,12 @@ impl Limits {
             + 2 * socket_queue_bytes as u64
             + ring_parcel_count_max as u64 * RING_PLACE_BYTES
             + PARSER_BYTES;
-        // 50 documents of a usual size have 60 kB. A sixteenth keeps one body from filling all
-        // memory.
+        // A usual body of 50 documents has 60 kB, so it fits even into the least bound of 128 KiB.
+        // The bound of a sixteenth keeps one large body from filling all memory.
         let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
         let spool_buffer_bytes = if has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
-        // The rest is chunks, at most 64 GiB: the free list has a place for each chunk.
+        // The rest of the memory is for chunks, at most 64 GiB: the free list has an entry for each
+        // chunk.
         let rest = total_bytes.saturating_sub(receivers * receiver_bytes + spool_buffer_bytes);
         let chunks = rest / CHUNK_AND_PLACE_BYTES;
         let chunk_count_max = clamp(chunks, 64, 1 << 22);
@@ -138,8 +140,8 @@ impl Limits {
             receive_slot_count,
             socket_queue_bytes,
             chunk_count_max,
-            // Reserved chunks hold no segments in an outage, so they are few. But they are a little
-            // more than the room of a parcel, so that calls begin while the rings are full.
+            // The reserve is small, because its chunks hold no segments during an outage. But it is
+            // more than the room for one parcel, so that calls can begin while the rings are full.
             // `receiver_count` is added because two receivers that look at the pool at the same
             // time may both take the last chunk that is not reserved.
             batch_reserve_count: (chunk_count_max / 32).min(256).max(parcel_room_count)

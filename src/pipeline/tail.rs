@@ -26,17 +26,19 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// How long a request waits for new segments.
 pub const WAIT_TIME: Duration = Duration::from_secs(15);
 
-/// A reader is gone if it sends no request for this time after its last response.
+/// A reader counts as gone when it has sent no request for this time plus [`WAIT_TIME`] after its
+/// last response.
 const LISTEN_TIME: Duration = Duration::from_secs(10);
 
 /// The largest number of requests that wait at the same time.
 const READER_COUNT_MAX: usize = 8;
 
-/// The last batches.
+/// Holds the last batches for the readers of `xray tail`.
 #[derive(Debug)]
 pub struct Tail {
     started_at: Instant,
-    /// When the last reader counts as gone, in milliseconds since the start; 0 if there is none.
+    /// The time at which the last reader counts as gone, in milliseconds after `started_at`; 0 if
+    /// there is no reader.
     wanted_until_ms: AtomicU64,
     is_closed: AtomicBool,
     held: Mutex<Held>,
@@ -47,20 +49,20 @@ pub struct Tail {
 struct Held {
     batches: VecDeque<Batch>,
     size_bytes: usize,
-    /// The number of segments so far, which is the number of the next segment.
+    /// The number of segments so far. It is also the number of the next segment.
     next: u64,
     reader_count: usize,
 }
 
 #[derive(Debug)]
 struct Batch {
-    /// The number of the first segment.
+    /// The number of the first segment of the batch. Segments are numbered from 0 on.
     first: u64,
     /// The body of the request that the batch is sent in.
     body: Vec<u8>,
 }
 
-/// The error for a reader that comes while too many others wait.
+/// The error for a reader that comes while too many other readers wait.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{READER_COUNT_MAX} others follow the daemon already")]
 pub struct TooMany;
@@ -122,8 +124,8 @@ impl Tail {
 
     /// Returns the batches from the segment with the number `after` on, as
     /// `{"next":N,"lost":N,"batches":[...]}`. Each batch is the body of a request. If there is no
-    /// such batch yet, waits for one, but not longer than `wait_time`. Without `after`, returns at
-    /// once, with the number of the next segment and no batches.
+    /// batch to return yet, waits for a batch, but not longer than `wait_time`. Without `after`,
+    /// returns at once, with the number of the next segment and no batches.
     ///
     /// # Errors
     ///
@@ -156,8 +158,9 @@ impl Tail {
         self.arrived.notify_waiters();
     }
 
-    /// Returns whether there is a response for a reader at `after`. A number of an earlier process
-    /// also gets one, with the right number.
+    /// Returns whether a reader that has read the segments before the number `after` gets a
+    /// response at once. A number from an earlier daemon process gets a response too, which has the
+    /// right number.
     fn has_news(&self, after: u64) -> bool {
         self.lock().next != after
     }
@@ -179,7 +182,7 @@ impl Tail {
 }
 
 impl Held {
-    /// Returns the response for a reader at `after`.
+    /// Returns the response for a reader that has read the segments before the number `after`.
     fn answer(&self, after: u64) -> Bytes {
         let oldest = self.batches.front().map_or(self.next, |batch| batch.first);
         let lost = if after > self.next { 0 } else { oldest.saturating_sub(after) };
@@ -203,7 +206,7 @@ impl Held {
     }
 }
 
-/// The place of one waiting reader. Dropping it frees the place.
+/// A reader that waits. Dropping it lets another reader wait.
 struct Reader<'a>(&'a Tail);
 
 impl<'a> Reader<'a> {
@@ -258,7 +261,8 @@ mod tests {
         }
         assert_eq!(tail.wanted_until_ms.load(Ordering::Relaxed), 0);
         assert!(tail.lock().batches.is_empty());
-        // The reader had not read the segment. If it comes back, it gets the number of lost ones.
+        // The reader had not read the segment. If it comes back, it gets the number of segments
+        // that it has missed.
         assert_eq!(read(&tail, Some(0)).await, json!({"next": 1, "lost": 1, "batches": []}));
     }
 
@@ -273,7 +277,7 @@ mod tests {
         assert_eq!(read(&tail, Some(2)).await, json!({"next": 3, "lost": 0, "batches": [[3]]}));
         assert_eq!(read(&tail, Some(3)).await, json!({"next": 3, "lost": 0, "batches": []}));
         assert_eq!(read(&tail, None).await, json!({"next": 3, "lost": 0, "batches": []}));
-        // A number of an earlier process.
+        // The number 99 is from an earlier daemon process.
         assert_eq!(read(&tail, Some(99)).await, json!({"next": 3, "lost": 0, "batches": []}));
     }
 

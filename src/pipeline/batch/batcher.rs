@@ -1,6 +1,6 @@
 //! The batcher: chooses the batch for each segment, and ends batches that are full or old.
 //!
-//! In: segments from the rings. Out: finished batches, hashed in pairs where there are two. Bound:
+//! In: segments from the rings. Out: finished batches, hashed in pairs if two are finished. Bound:
 //! see the module `batch`. Thread: `upload`.
 
 use super::OPEN_BATCH_COUNT_MAX;
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A batch that fills faster than this makes the batcher add an open batch.
+/// If a batch is full within less than this time, the batcher adds an open batch.
 const OPEN_BATCH_FILL_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// Collects segments into batches.
@@ -47,7 +47,7 @@ impl Batcher {
     }
 
     /// Adds a segment that was received at `received_at`. [`pop`](Self::pop) returns the batches
-    /// that this has filled.
+    /// that have become full.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl Batcher {
         let index = self.open_batch_of(segment);
         let open_batch = &mut self.open_batches[index];
         // Most documents grow by a tenth when they are escaped. If a document grows by more than an
-        // eighth, the body ends a little late.
+        // eighth, the body becomes a little longer than `body_bytes_max`.
         let expected_bytes = open_batch.length + segment.document_length_bytes() * 9 / 8;
         if !open_batch.documents.is_empty() && expected_bytes > self.body_bytes_max {
             self.finish(index, now);

@@ -1,7 +1,7 @@
 //! A finished batch: a request body in pieces, with the places of its documents.
 //!
-//! In: the chunks of a full open batch. Out: the hashed body, and batches of some of the documents,
-//! which share the chunks. Bound: the pool's memory. Pure code.
+//! In: the chunks of a full open batch. Out: the hashed body, and batches with some of its
+//! documents, which share its chunks. Bound: the pool's memory. No I/O, no clock.
 
 use super::{BODY_END, BODY_START, Document};
 use crate::base::memory::CHUNK_BYTES;
@@ -39,7 +39,7 @@ impl Unhashed {
         self.with_hash(body_sha256)
     }
 
-    /// Hashes two bodies together, in two thirds of the time for one after the other
+    /// Hashes two bodies together. This takes two thirds of the time of hashing one after the other
     /// (`benches/hash.rs`; see `hash/x86.rs`).
     pub(super) fn hash_two([one, other]: [Self; 2]) -> [Batch; 2] {
         let [sha256, other_sha256] = sha256_of_two([&one.body, &other.body]);
@@ -64,7 +64,7 @@ impl Batch {
         Unhashed { body, documents, oldest_at }.hash()
     }
 
-    /// Returns a batch of only the documents at `places`, which are in ascending order. The batch
+    /// Returns a batch with only the documents at the indices `places`, which ascend. The new batch
     /// shares the chunks of this batch.
     ///
     /// # Panics
@@ -74,7 +74,7 @@ impl Batch {
         let mut pieces = vec![Bytes::from_static(BODY_START)];
         let mut length = BODY_START.len();
         let mut documents: Vec<Document> = Vec::new();
-        // Neighbours in this body stay together in one piece, with the comma between them.
+        // Neighbours in this body are shared as one run of bytes, with the comma between them.
         let mut run: Range<usize> = 0..0;
         for document in places.into_iter().map(|place| self.documents[place]) {
             if !documents.is_empty() {
@@ -97,8 +97,8 @@ impl Batch {
         Self::new(pieces, documents, self.oldest_at)
     }
 
-    /// Returns the memory of the batch in bytes: one chunk for each piece. This is wrong for a
-    /// [part](Self::part), which shares its chunks.
+    /// Returns the memory of the batch in bytes: one chunk for each piece. This is too much for a
+    /// [part](Self::part), which shares its chunks with other parts.
     pub fn memory_bytes(&self) -> usize {
         self.body.len() * CHUNK_BYTES
     }

@@ -8,12 +8,13 @@
 //! An *open batch* takes segments. Documents of one trace go to the same open batch, because the
 //! service accepts larger traces when their documents travel together. One open batch is enough
 //! while batches fill slowly. When a batch fills within 100 ms the batcher adds an open batch, so
-//! that each stays open for longer. When a batch leaves by age the batcher halves the number of
-//! open batches.
+//! that each open batch stays open for longer. When a batch is finished because it is one second
+//! old, the batcher halves the number of open batches.
 //!
-//! Bound: 50 documents and a number of bytes for a batch, one second for its oldest document,
-//! [`OPEN_BATCH_COUNT_MAX`] open batches; the memory is the pool's. When full: the pool has no
-//! chunk left, and the segment is in no batch ([`OutOfChunks`]). Thread: `upload`.
+//! Bound: a batch has at most 50 documents and a limited number of bytes, and its oldest document
+//! waits for at most one second. There are at most [`OPEN_BATCH_COUNT_MAX`] open batches, and the
+//! pool limits the memory. When full: the pool has no chunk left, and the segment is not added
+//! ([`OutOfChunks`]). Thread: `upload`.
 
 mod batcher;
 mod body;
@@ -35,7 +36,8 @@ use std::time::Duration;
 /// The largest number of open batches.
 pub const OPEN_BATCH_COUNT_MAX: usize = 16;
 
-/// The longest time that a document waits in an open batch. The batch then leaves, full or not.
+/// The longest time that a document waits in an open batch. The batch is then finished, full or
+/// not.
 pub const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// The start of a body, up to the opening quote of the first document.
@@ -57,8 +59,8 @@ pub struct Document {
     pub trace_id: Label<35>,
 }
 
-/// The text of a field, stored inline. Text beyond `N` bytes, the length that the service
-/// prescribes, is cut off.
+/// The text of a field, stored inline. `N` is the length in bytes that the service prescribes.
+/// Longer text is cut off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Label<const N: usize> {
     bytes: [u8; N],

@@ -93,9 +93,8 @@ impl OpenBatch {
         Ok(())
     }
 
-    /// Returns the chunk to write into, which has room for `room` bytes and for the end of the body
-    /// after them. Because of that room a body can always be ended and sent, even when no memory is
-    /// left.
+    /// Returns the chunk to write into. It has room for `room` bytes and for the end of the body
+    /// (`]}`) after them. So a body can always be ended and sent, even when no memory is left.
     fn chunk(&mut self, room: usize, pool: &Arc<Pool>) -> Result<&mut Chunk, OutOfChunks> {
         let has_room = self
             .chunks

@@ -55,7 +55,8 @@ impl Batch {
     }
 }
 
-/// The table of a record, with which some or all of its documents can be read into a batch.
+/// The table of a record. It says where each document lies, so that some or all documents can be
+/// read into a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordTable {
     documents: Vec<Document>,
@@ -103,19 +104,19 @@ impl RecordTable {
         (1..=documents.len()).take_while(fits).last().unwrap_or(1)
     }
 
-    /// Returns the number of chunks for a batch of the largest of these documents alone.
+    /// Returns the number of chunks that a batch of only the largest of these documents needs.
     pub fn chunk_count_most(&self, documents: Range<usize>) -> usize {
         documents.map(|place| self.chunk_count(&(place..place + 1))).max().unwrap_or_default()
     }
 
-    /// Returns the number of chunks for a batch of these documents.
+    /// Returns the number of chunks that a batch of these documents needs.
     fn chunk_count(&self, documents: &Range<usize>) -> usize {
         let (start, span, end) = self.pieces(documents);
         (start.len() + span.len() + end.len()).div_ceil(CHUNK_BYTES)
     }
 
-    /// Returns the body of a batch of these documents: the bytes before them, their place in the
-    /// record, and the bytes after them.
+    /// Returns the body of a batch of these documents in three pieces: the bytes before the
+    /// documents, the place of the documents in the record, and the bytes after the documents.
     fn pieces(&self, documents: &Range<usize>) -> (&'static [u8], Range<usize>, &'static [u8]) {
         if documents.len() == self.documents.len() {
             return (b"", self.body.clone(), b"");

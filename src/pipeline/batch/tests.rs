@@ -1,4 +1,4 @@
-//! Batches, and their documents as a service reads them.
+//! Tests of batches. The tests read the documents back as the service does.
 
 use super::OPEN_BATCH_COUNT_MAX;
 use super::*;
@@ -240,7 +240,7 @@ fn table_of(record: &[u8]) -> Option<RecordTable> {
     RecordTable::decode(&record[..record.len().min(TABLE_BYTES_MAX)], record.len())
 }
 
-/// Reads these documents of a record, as from a file.
+/// Reads these documents of a record into a batch, as the spool does from a file.
 fn read_documents(
     table: &RecordTable,
     documents: std::ops::Range<usize>,
@@ -267,7 +267,7 @@ proptest! {
         let expected: Vec<_> = places.iter().map(|&place| texts[place].clone()).collect();
         let part = batch.part(places);
         prop_assert_eq!(documents(&part), &expected[..]);
-        // A part can be taken of a part, too.
+        // A part of a part can be taken, too.
         let last = part.documents.len() - 1;
         prop_assert_eq!(documents(&part.part([last])), &expected[last..]);
     }
@@ -326,7 +326,7 @@ proptest! {
                 let place = document.offset..document.offset + document.length;
                 prop_assert_eq!(&serde_json::from_slice::<String>(&body[place]).unwrap(), text);
             }
-            // A part can be taken of a part, too.
+            // A part of a part can be taken, too.
             let last = part.documents.len() - 1;
             prop_assert_eq!(documents(&part.part([last])).concat(), documents(&part)[last].clone());
             read.extend(documents(&part));

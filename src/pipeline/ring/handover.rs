@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub(super) struct WakeUp(Arc<Notify>);
 
 impl WakeUp {
-    /// Ends the sender's sleep, or its next one if it is awake.
+    /// Wakes the sender. If the sender is awake, its next sleep ends at once.
     pub(super) fn send(&self) {
         self.0.notify_one();
     }
@@ -155,8 +155,8 @@ impl Rings {
         }
     }
 
-    /// Sets the number of segments for which receivers wake the sender. Returns whether so many
-    /// wait in a ring already.
+    /// Makes each receiver wake the sender once `wake_count` segments wait in its ring. Returns
+    /// whether a ring has `wake_count` segments already.
     fn arm(&mut self, wake_count: usize) -> bool {
         if wake_count == self.armed_wake_count {
             return false;
@@ -174,12 +174,13 @@ impl Rings {
         self.consumers.iter_mut().find_map(Consumer::pop)
     }
 
-    /// Whether no segment was pushed since all rings were last found empty.
+    /// Returns whether no segment was pushed since all rings were last found empty.
     pub fn is_empty(&self) -> bool {
         self.consumers.iter().all(|consumer| consumer.waiting_count() == 0)
     }
 
-    /// Whether all receivers have closed their rings. Then no segment follows those in the rings.
+    /// Returns whether all receivers have closed their rings. No segment then follows the segments
+    /// in the rings.
     pub fn is_closed(&self) -> bool {
         self.consumers.iter().all(Consumer::is_closed)
     }

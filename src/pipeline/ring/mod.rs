@@ -43,15 +43,16 @@ use tally::Tally;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use = "dropped segments have to be counted"]
 pub struct Pushed {
-    /// Segments that were dropped because memory or the queue was full: older ones, or the pushed
-    /// one if there was no older one.
+    /// Number of segments that were dropped because memory or the queue was full: older segments,
+    /// or the pushed segment if there was no older one to drop.
     pub dropped_count: u64,
 }
 
 /// The state that both ends of a ring share.
 #[derive(Debug)]
 struct Shared {
-    /// The parcel that is being filled, unless the receiver has it. One place.
+    /// The parcel that is being filled; empty while the receiver holds it. This queue has one
+    /// place.
     open: ArrayQueue<Parcel>,
     /// The queue of full parcels.
     full: ArrayQueue<Parcel>,
@@ -142,7 +143,7 @@ impl Drain<'_> {
     }
 
     /// Returns a new parcel with chunks for a document of this length. Drops older parcels if no
-    /// chunk is free. Returns `None` if there is no older one either.
+    /// chunk is free. Returns `None` if there is no older parcel to drop either.
     fn open_parcel(&mut self, document_bytes: usize, pushed: &mut Pushed) -> Option<Parcel> {
         self.is_memory_low = self.is_memory_low || self.producer.pool.is_low();
         let mut parcel = Parcel::new(self.now);
@@ -176,8 +177,8 @@ impl Drain<'_> {
 #[derive(Debug)]
 struct Consumer {
     shared: sync::Arc<Shared>,
-    /// Parcels that [`segment_count`](Self::segment_count) has taken out. They are older than all
-    /// in the ring.
+    /// Parcels that [`segment_count`](Self::segment_count) has taken out of the ring. They are
+    /// older than all parcels in the ring.
     counted: VecDeque<Parcel>,
 }
 
@@ -209,8 +210,8 @@ impl Consumer {
         self.shared.tally.fresh_count() + self.counted_segment_count()
     }
 
-    /// Makes the receiver wake the sender when `count` segments wait, and not for fewer. Returns
-    /// whether so many wait already. The receiver may not wake the sender for these.
+    /// Makes the receiver wake the sender once `count` segments wait, and not before. Returns
+    /// whether `count` segments wait already. The receiver may not wake the sender for these.
     fn arm(&self, count: usize) -> bool {
         self.shared.tally.arm(count)
     }
@@ -235,8 +236,8 @@ impl Consumer {
         self.counted.iter().map(Parcel::segment_count).sum()
     }
 
-    /// Whether the receiver has closed the ring. Then no segment follows those that
-    /// [`pop`](Self::pop) still returns.
+    /// Returns whether the receiver has closed the ring. If it has, [`pop`](Self::pop) returns the
+    /// segments that are left, and no segment follows them.
     fn is_closed(&self) -> bool {
         let is_alone = sync::Arc::strong_count(&self.shared) == 1;
         // `strong_count` is a relaxed read. With this fence all that the receiver pushed before it

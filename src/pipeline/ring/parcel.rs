@@ -102,7 +102,7 @@ impl Parcel {
         self.segment_count
     }
 
-    /// Returns the memory of its chunks in bytes.
+    /// Returns the memory of the parcel's chunks in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.chunks.iter().flatten().count() * CHUNK_BYTES
     }

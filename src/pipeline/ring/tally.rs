@@ -10,7 +10,7 @@
 
 use crate::base::sync::{AtomicU64, Ordering};
 
-/// Number of segments for which the consumer is woken before it has called [`Tally::arm`].
+/// Number of new segments at which the consumer is woken, until it calls [`Tally::arm`].
 pub(super) const FIRST_WAKE_COUNT: u32 = 1;
 
 /// The two numbers of a ring, as the bits of [`Counts`].
@@ -21,7 +21,7 @@ pub(super) struct Tally(AtomicU64);
 struct Counts {
     /// Segments pushed since the consumer last found the ring empty.
     fresh: u32,
-    /// Number of segments for which the consumer is woken.
+    /// The value of `fresh` at which the consumer is woken.
     wake: u32,
 }
 
@@ -30,7 +30,7 @@ impl Counts {
     const FRESH: u64 = u32::MAX as u64;
 
     fn of(bits: u64) -> Self {
-        // The casts keep one half each.
+        // Each cast keeps one half of the bits.
         Self { fresh: (bits & Self::FRESH) as u32, wake: (bits >> u32::BITS) as u32 }
     }
 
@@ -55,8 +55,8 @@ impl Tally {
         fresh < wake && fresh + count >= wake
     }
 
-    /// Sets the count of new segments to 0. The consumer calls it before it looks for the last
-    /// ones.
+    /// Sets the count of new segments to 0. The consumer calls it before it looks for the last new
+    /// segments.
     ///
     /// It is a read-modify-write, because a store would not be ordered before the look that
     /// follows.
@@ -75,8 +75,8 @@ impl Tally {
         Counts::of(self.0.load(Ordering::Acquire)).fresh as usize
     }
 
-    /// Sets the number of segments for which the consumer is woken. Returns whether so many are
-    /// counted already. The producer may not wake the consumer for these.
+    /// Makes the producer wake the consumer once `wake_count` segments are counted. Returns whether
+    /// `wake_count` segments are counted already. The producer may not wake the consumer for these.
     #[must_use = "a consumer that sleeps over what waits already may sleep on"]
     pub(super) fn arm(&self, wake_count: usize) -> bool {
         let wake = u32::try_from(wake_count).unwrap_or(u32::MAX);

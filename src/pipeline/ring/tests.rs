@@ -83,7 +83,7 @@ fn a_large_document_spans_chunks_and_is_never_cut_within_a_character() {
     }
 }
 
-/// Whether a sleep until `wake_count` segments wait ends at once.
+/// Returns whether a sender that sleeps until `wake_count` segments wait is woken at once.
 fn is_woken(rings: &mut Rings, wake_count: usize) -> bool {
     let woken = pin!(rings.woken(wake_count));
     woken.poll(&mut Context::from_waker(Waker::noop())).is_ready()

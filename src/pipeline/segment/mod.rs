@@ -2,8 +2,8 @@
 //!
 //! In: the bytes of one datagram. Out: a [`Segment`], which is the unchanged document and the
 //! places of its trace id and id. Bound: one datagram (65,507 bytes). Thread: `receive-N`; each
-//! receiver has a [`Parser`]. Pure code: no socket and no clock. It does not allocate memory once
-//! its buffers have the size of the largest document.
+//! receiver has a [`Parser`]. No I/O, no clock. The parser does not allocate memory once its
+//! buffers have the size of the largest document.
 //!
 //! ```text
 //!  {"format":"json","version":1}\n{"trace_id":"1-...","id":"...", ...}
@@ -13,10 +13,10 @@
 //! A document is neither validated nor changed. A document that is not JSON has no fields and is
 //! forwarded like any other, because the service decides whether it accepts a document.
 //!
-//! simd-json parses the documents. It is a given package: the project has to use it. The
-//! repository's own benchmark (`benches/segment.rs`; `perf/results/2026-11-25-stages.md`, Intel
-//! Xeon) shows what it costs beside serde_json, which reads the same two fields: 0.941 us against
-//! 0.900 us for 1,000 bytes, 2.71 us against 2.07 us for 10,000 bytes.
+//! simd-json parses the documents. The project is required to use this package. A benchmark of this
+//! repository (`benches/segment.rs`; `perf/results/2026-11-25-stages.md`, Intel Xeon) compares it
+//! with serde_json, which reads the same two fields: 0.941 us against 0.900 us with serde_json for
+//! 1,000 bytes, 2.71 us against 2.07 us for 10,000 bytes.
 
 mod types;
 
@@ -32,9 +32,9 @@ const HEADER_COMPACT: &[u8] = br#"{"format":"json","version":1}"#;
 /// The header that the SDKs for Java and Go write.
 const HEADER_SPACED: &[u8] = br#"{"format": "json", "version": 1}"#;
 
-/// Largest size of the tape, in JSON values, that the parser keeps for the next document. A
-/// document of 64 KiB can have 65,000 values if it is made to use memory; a large usual one has
-/// about 3,000.
+/// Largest size of the tape, in JSON values, that the parser keeps for the next document. A usual
+/// large document has about 3,000 values. A document of 64 KiB that is made to fill memory can have
+/// 65,000 values.
 const TAPE_NODES_KEPT: usize = 8 * 1024;
 
 /// Why a datagram is not a segment.
@@ -81,7 +81,7 @@ impl Parser {
         Ok(Segment { document, fields: self.look_into(document) })
     }
 
-    /// Returns the fields of `document`. It works on a copy because simd-json rewrites its input.
+    /// Returns the fields of `document`. It parses a copy, because simd-json rewrites its input.
     fn look_into(&mut self, document: &[u8]) -> Fields {
         let length = document.len();
         self.scratch.clear();
@@ -133,8 +133,9 @@ pub fn split(datagram: &[u8]) -> Result<&[u8], Rejection> {
     }
 }
 
-/// A header line that is not spelled as SDKs spell it. As with the original daemon, keys may be in
-/// upper or lower case and may be repeated. The last value of a key counts.
+/// A header line that differs from the two header lines of the SDKs, for example in its spaces. As
+/// with the original daemon, keys may be in upper or lower case and may be repeated. The last value
+/// of a key counts.
 #[derive(Debug, Default)]
 struct Header {
     format: Option<String>,
@@ -385,7 +386,8 @@ mod tests {
         if document.is_empty() {
             return None;
         }
-        // A map of serde_json would keep keys that differ in case apart, so this reads pairs.
+        // Keys that differ only in case are the same key here. A map of serde_json would keep both,
+        // so this reads pairs.
         let pairs: Vec<(String, serde_json::Value)> = pairs(header)?;
         let mut format = None;
         let mut version = None;

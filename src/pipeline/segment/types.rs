@@ -49,6 +49,6 @@ pub struct Fields {
 pub struct Segment<'a> {
     /// The document as received. It is never empty.
     pub document: &'a [u8],
-    /// The places of its fields.
+    /// The places of the document's fields.
     pub fields: Fields,
 }

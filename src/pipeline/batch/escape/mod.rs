@@ -2,13 +2,14 @@
 //!
 //! In: the bytes of a document. Out: the same bytes as the inside of a JSON string, in a buffer of
 //! the caller. Bound: the size of the buffer. When full: a call stops before the first character
-//! that does not fit and returns how far it came, so that the caller can go on in another chunk.
-//! Pure code: no allocation, no state.
+//! that does not fit and returns how far it came, so that the caller can go on in another chunk. No
+//! I/O, no allocation, no state.
 //!
-//! Documents are JSON themselves, so about every eighth byte is a quote to escape. A search for the
-//! next such byte does not pay. Blocks of 16 bytes are escaped as a whole instead, without a branch
-//! for each byte: by `x86.rs` if the processor has the instructions, otherwise by `portable.rs`.
-//! Only a block with a control character is escaped byte by byte. `benches/escape.rs` compares this
+//! Documents are JSON themselves, so about every eighth byte is a quote to escape. That is too
+//! often to search for the next quote. Blocks of 16 bytes are escaped as a whole instead, without a
+//! branch for each byte: by `x86.rs` if the processor has the instructions, otherwise by
+//! `portable.rs`. Only a block with a control character is escaped byte by byte.
+//! `benches/escape.rs` compares this
 //! module with serde_json and json-escape-simd.
 
 mod portable;

@@ -1,4 +1,4 @@
-//! Escapes blocks with plain code, which the compiler may turn into vector instructions. Pure code.
+//! Escapes blocks with plain code, which the compiler may turn into vector instructions. No I/O.
 
 use super::{BLOCK, Progress};
 
@@ -22,13 +22,13 @@ pub(super) fn escape_blocks(input: &[u8], output: &mut [u8]) -> Progress {
     progress
 }
 
-/// The bytes that a block contains.
+/// The kind of a block.
 enum Block {
-    /// No byte to escape.
+    /// The block has no byte to escape.
     Plain,
-    /// Quotes or backslashes.
+    /// The block has quotes or backslashes, and no control character.
     Quotes,
-    /// Control characters.
+    /// The block has control characters.
     Controls,
 }
 

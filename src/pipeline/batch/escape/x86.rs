@@ -1,7 +1,8 @@
 //! Escapes blocks with the byte shuffle of x86-64 (SSSE3: Intel since 2006, AMD since 2011).
 //!
-//! For each mask of the bytes to escape among eight bytes, a table has a shuffle: the instruction
-//! moves each byte to its place in the result and puts the backslashes between. Pure code.
+//! A mask has a bit for each of eight bytes: 1 if the byte is to be escaped. A table has a shuffle
+//! for each mask. The shuffle moves each byte to its place in the result and puts the backslashes
+//! between the bytes. No I/O.
 
 #![expect(unsafe_code, reason = "vector instructions; each block says why it is sound")]
 
@@ -17,7 +18,7 @@ const HALF: usize = BLOCK / 2;
 /// The index of the first backslash in the input of a shuffle, after the eight bytes.
 const BACKSLASH: u8 = 8;
 
-/// For each mask of the bytes to escape: the index in the input of each byte of the result.
+/// The shuffle for each mask: for each byte of the result, its index in the input.
 static SHUFFLES: [[u8; BLOCK]; 1 << HALF] = shuffles();
 
 const fn shuffles() -> [[u8; BLOCK]; 1 << HALF] {

@@ -1,9 +1,9 @@
-//! SHA-256 of request bodies, of two bodies together where there are two.
+//! Computes the SHA-256 of request bodies, and of two bodies together if there are two.
 //!
 //! In: bodies in pieces. Out: the SHA-256 of each body, for the signature. In a SHA-256 each step
 //! waits for the step before, so a processor with SHA instructions is idle for a part of the time.
 //! Two hashes computed in turn (`x86.rs`) use that time. The crate `sha2` computes single hashes,
-//! and all hashes on other processors. Pure code: no allocation, no state.
+//! and all hashes on other processors. No I/O, no allocation, no state.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -52,7 +52,7 @@ pub fn sha256_of_two<P: AsRef<[u8]>>(messages: [&[P]; 2]) -> [[u8; 32]; 2] {
             other.advance(count);
         }
     }
-    // The rest of the longer message, or both messages on other processors.
+    // Only the rest of the longer message is left, or both whole messages on other processors.
     finish(&mut states[0], &mut one);
     finish(&mut states[1], &mut other);
     states.map(digest)

@@ -2,8 +2,8 @@
 //! small processors and since 2021 in servers, AMD since 2017).
 //!
 //! In: two states and two runs of blocks of equal length. Out: the new states. The instructions
-//! keep the eight words of a state in two registers and take four words of a block at a time. Pure
-//! code.
+//! keep the eight words of a state in two registers and take four words of a block at a time. No
+//! I/O.
 
 #![expect(unsafe_code, reason = "vector instructions; each block says why it is sound")]
 
