@@ -1,8 +1,8 @@
 //! Decides how long a receiver sleeps, so that one wake-up takes many datagrams.
 //!
-//! In: how many datagrams each look took, and when. Out: how long to sleep once the queue is empty;
-//! the receiver's rate. Bound: no pause is longer than [`pause_max`]. Thread: the receiver's; pure
-//! code without a clock.
+//! In: how many datagrams each read of the socket took, and when. Out: how long to sleep once the
+//! queue is empty; the receiver's rate. Bound: no pause is longer than [`pause_max`]. Thread: the
+//! receiver's. No I/O.
 //!
 //! ```text
 //!                 expected >= 12 and rate <= 500,000/s
@@ -27,17 +27,17 @@
 //!
 //! A wake-up costs more than a system call, and a wake-up by a timer up to eight times as much as a
 //! wake-up by a datagram (see [`COLLECT_MIN`]). So a receiver pauses only if a pause collects many
-//! datagrams. The datagrams of a burst that begins during a pause have only the socket's queue.
+//! datagrams. If a burst begins during a pause, its datagrams must fit into the socket's queue.
 //! [`pause_max`] is therefore the time in which a burst fills half of the queue. A queue of 32 MB
-//! allows 14.6 ms. The 416 KiB that an unprivileged process is granted allow 0.18 ms, which is
-//! worth a pause only from 65,000/s on.
+//! allows a pause of 14.6 ms. The queue of 416 KiB that an unprivileged process gets allows 0.18
+//! ms. A pause of 0.18 ms collects enough datagrams only at 65,000/s or more.
 //!
 //! A pause can still be too long, if a busy machine wakes the thread late. The receiver would then
 //! lose datagrams, see a low rate, and pause again. The suspended state prevents this.
 
 use std::time::{Duration, Instant};
 
-/// Datagrams that a pause has to collect, or the receiver does not begin to pause.
+/// A receiver begins to pause only if a pause is expected to collect this many datagrams or more.
 ///
 /// A wake-up by a timer cost 20 us on the AMD EPYC of perf/results, where a wake-up by a datagram
 /// cost 10 to 14 us. On the slowest machine tried it was 85 us against 11 us (commit dc79a9a), so
@@ -46,25 +46,27 @@ use std::time::{Duration, Instant};
 /// `perf/results/2026-11-25-compare/pauses-summary.md`, AMD EPYC, uring).
 const COLLECT_MIN: f64 = 12.0;
 
-/// Datagrams that a pause has to collect, or a receiver that pauses ends its pauses.
+/// A receiver that pauses goes on pausing only if a pause is expected to collect this many
+/// datagrams or more.
 ///
 /// Half of [`COLLECT_MIN`], so that a rate near the bound does not switch back and forth. With a
 /// single bound a receiver at 1,000/s woke 219 times a second instead of 73 times (strace, commit
 /// 3e453b2; `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
 const COLLECT_MIN_ONCE_PAUSED: f64 = 6.0;
 
-/// Datagrams that a pause collects at most.
+/// The largest number of datagrams that a pause collects.
 ///
-/// More save nothing: with 256 datagrams a wake-up of 20 us is 0.08 us a datagram, of the 2.6 us
-/// that a segment costs in all at 20,000/s. Three quarters fewer wake-ups at 20,000/s saved no CPU
-/// time (`perf/README.md`, "Results" and "What did not help", AMD EPYC).
+/// More datagrams would save nothing: with 256 datagrams a wake-up of 20 us is 0.08 us a datagram,
+/// of the 2.6 us that a segment costs in all at 20,000/s. Three quarters fewer wake-ups at 20,000/s
+/// saved no CPU time (`perf/README.md`, "Results" and "What did not help", AMD EPYC).
 const COLLECT_MAX: f64 = 256.0;
 
 /// Rate of the fastest burst that a pause must not lose, in datagrams/s.
 ///
 /// One client sends up to 600,000/s over the loopback interface. With pauses bounded for 250,000/s,
-/// 9, 7, 6 and 9 of ten bursts of 20,000 datagrams arrived whole (uring); with 500,000/s all ten
-/// did (`perf/results/2026-11-25-receive.md`, Intel Xeon, queue of 4 MB).
+/// 9, 7, 6 and 9 of ten bursts of 20,000 datagrams arrived without a loss (uring, four settings);
+/// with pauses bounded for 500,000/s all ten did (`perf/results/2026-11-25-receive.md`, Intel Xeon,
+/// queue of 4 MB).
 const BURST_RATE: f64 = 500_000.0;
 
 /// Bytes that the kernel charges to a queue for a datagram of 1,000 bytes, with its own structures.
@@ -73,25 +75,25 @@ const BURST_RATE: f64 = 500_000.0;
 /// takes 92 (`perf/README.md`, "Confined").
 pub(super) const QUEUE_BYTES_PER_DATAGRAM: usize = 2304;
 
-/// Longest pause, whatever the size of the queue. Chosen, not measured: it bounds how much later a
-/// segment is sent, and makes 50 wake-ups/s.
+/// Longest pause with a queue of any size. Chosen, not measured: a pause delays a segment by this
+/// time at most, and a receiver with such pauses wakes 50 times a second.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// The rate is counted in windows of this many datagrams, or of [`WINDOW`], whichever ends first.
 /// Chosen, not measured: at 250,000/s a window takes 0.13 ms, so that a burst is seen at once.
 const WINDOW_DATAGRAMS: u64 = 32;
 
-/// Longest window while drains end. Chosen: one [`PAUSE_MAX`].
+/// Longest window while each drain comes to its end. Chosen, not measured: equal to [`PAUSE_MAX`].
 const WINDOW: Duration = Duration::from_millis(20);
 
 /// Window during a drain that does not end, because datagrams arrive as fast as they are taken.
 /// Chosen, not measured.
 const DRAIN_WINDOW: Duration = Duration::from_millis(5);
 
-/// Time without pauses after a pause that was too long.
+/// Time without pauses after a pause that was too long, or after the kernel dropped datagrams.
 ///
-/// While a compiler ran on the same processors, receivers lost 200,000 datagrams in two runs
-/// flat out without this state, and 7,000 to 15,000 with it (`perf/results/2026-11-25-receive.md`,
+/// In two runs at full rate, while a compiler ran on the same processors, receivers lost 200,000
+/// datagrams without this state, and 7,000 to 15,000 with it (`perf/results/2026-11-25-receive.md`,
 /// "What lost", Intel Xeon).
 const SUSPENDED_TIME: Duration = Duration::from_secs(1);
 
@@ -121,9 +123,10 @@ pub(super) struct Coalescing {
     paused: bool,
     /// Datagrams taken since the queue was last empty.
     gathered_count: usize,
-    /// Datagrams that fill half of the queue. More mean that the last pause was too long.
+    /// Number of datagrams that fill half of the queue. If more were taken, the last pause was too
+    /// long.
     gathered_count_max: usize,
-    /// End of the state "suspended".
+    /// End of the state "suspended"; `None` before its first start.
     suspended_until: Option<Instant>,
 }
 
@@ -148,11 +151,11 @@ impl Coalescing {
         self.suspended_until = Some(now + SUSPENDED_TIME);
     }
 
-    /// Notes how many datagrams a look took, and whether more may wait. Returns the new rate in
-    /// datagrams/s if a window has ended.
+    /// Notes how many datagrams a read of the socket took, and whether more may wait. Returns the
+    /// new rate in datagrams/s if a window has ended.
     ///
-    /// A window ends only when a drain ends. The first look after a pause alone would show too low
-    /// a rate. The looks after it alone would show the speed of the drain, which looks like a
+    /// A window ends only when a drain ends. The first read after a pause alone would show too low
+    /// a rate. The reads after it alone would show the speed of the drain, which looks like a
     /// burst. A drain that lasts longer than [`DRAIN_WINDOW`] has windows too.
     pub(super) fn note(&mut self, datagram_count: usize, more: bool, now: Instant) -> Option<f64> {
         self.window_count += datagram_count as u64;
@@ -179,7 +182,7 @@ impl Coalescing {
         Some(self.rate)
     }
 
-    /// Returns how long to sleep now that the queue is empty; `None` means until the next datagram.
+    /// Returns how long to sleep when the queue is empty; `None` to sleep until the next datagram.
     pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
         if std::mem::take(&mut self.gathered_count) > self.gathered_count_max {
             self.suspend(now);
@@ -253,7 +256,8 @@ mod tests {
     fn a_drain_counts_as_a_whole_however_many_looks_it_takes() {
         let mut now = Instant::now();
         let mut coalescing = Coalescing::new(LARGE, now);
-        // At 100,000/s 256 datagrams arrive in 2.56 ms. Each look at them takes 1 us.
+        // At 100,000/s 256 datagrams arrive in 2.56 ms. The receiver takes them in eight reads of 1
+        // us.
         for _ in 0..20 {
             now += Duration::from_micros(2_550);
             for look in 0..8 {

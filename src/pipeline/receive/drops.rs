@@ -1,7 +1,8 @@
 //! Finds datagrams that the kernel dropped because a socket's queue was full.
 //!
-//! In: how much each drain took, the kernel's count of drops. Out: new drops, reported to a
-//! [`Sink`]. Bound: one system call per quarter of a queue that is taken. Thread: the receiver's.
+//! In: how many datagrams each read of the socket took, and the kernel's count of drops. Out: new
+//! drops, reported to a [`Sink`]. Bound: one system call for each quarter of a queue that is taken.
+//! Thread: the receiver's.
 
 use super::socket::DATAGRAM_OVERHEAD_BYTES_MIN;
 use super::{ReceiveSocket, Sink};
@@ -12,15 +13,15 @@ use super::{ReceiveSocket, Sink};
 /// datagrams. So it is enough to ask each time that a quarter of a queue has been taken.
 #[derive(Debug, Default)]
 pub(super) struct DropWatch {
-    /// Drops reported so far, as the kernel counts: modulo 2^32.
+    /// Number of drops reported so far, modulo 2^32 as in the kernel's count.
     reported: u32,
-    /// Bytes of the queue that the datagrams taken since the kernel was last asked had, at least.
+    /// Bytes that datagrams have taken up in the queue, at least, since the kernel was last asked.
     queue_bytes_taken: usize,
 }
 
 impl DropWatch {
-    /// Notes what a look took. Asks the kernel for drops if a quarter of a queue has been taken
-    /// since the last time. Returns whether there are new drops.
+    /// Notes the datagrams that one read of the socket took. Asks the kernel for drops if a quarter
+    /// of a queue has been taken since the last question. Returns whether there are new drops.
     pub(super) fn note(
         &mut self,
         datagram_count: usize,

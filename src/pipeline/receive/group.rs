@@ -69,8 +69,8 @@ pub enum Spread {
     Program,
     /// By the kernel's hash of the client's address, because the kernel did not take the program.
     Hash(io::Error),
-    /// By the same hash, because another process shares the port: a program would have to choose
-    /// among its sockets too.
+    /// By the kernel's hash of the client's address, because another process may share the port. A
+    /// program would have to choose among the sockets of that process, too.
     Shared,
 }
 
@@ -87,7 +87,7 @@ pub struct SocketGroup {
 /// milliseconds after its end, because it removes the io_uring instances first. A restart must not
 /// fail because of that.
 const RELEASE_TIME: Duration = Duration::from_millis(500);
-/// Time between two attempts.
+/// Time between two attempts to bind to a port that is in use.
 const RELEASE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 impl SocketGroup {
@@ -126,8 +126,8 @@ impl SocketGroup {
             }
         };
         if socket_count > 1 || share_port {
-            // Set only now that the bind has shown that the port was free. From here on other
-            // sockets of the same user can bind to it.
+            // The option is set only now that the bind has shown that the port was free. From here
+            // on other sockets of the same user can bind to the port.
             first.share_port()?;
         }
         let address = first.local_address();
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Takes the datagrams that wait in each socket and returns their numbers.
+    /// Takes the datagrams that wait in each socket. Returns how many each socket had.
     fn queued(group: &SocketGroup) -> Vec<usize> {
         let take = |socket: &ReceiveSocket| {
             let socket = socket.try_clone().unwrap();
@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_burst_from_one_sender_finds_the_queues_of_as_many_sockets_as_it_takes() {
-        // A process without privileges gets this queue. A burst of 500 is spread over all four.
+        // A process without privileges gets this queue. A burst of 500 is spread over all four
+        // sockets.
         let group = bind("127.0.0.1:0", Binding { queue_bytes: 212_992, ..GROUP }).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..500 {
@@ -288,7 +289,7 @@ mod tests {
         }
         let queued_counts = queued(&group);
         assert_eq!(queued_counts.iter().sum::<usize>(), 500, "{queued_counts:?}");
-        // A burst of 1,000 takes two queues of 1 MB, or one larger queue.
+        // A burst of 1,000 needs two queues of 1 MB, or one larger queue.
         for (queue_bytes, in_use) in [(1 << 20, 2), (2 << 20, 1)] {
             let group = bind("127.0.0.1:0", Binding { queue_bytes, ..GROUP }).unwrap();
             if group.queue().granted_bytes >= 2 * queue_bytes {

@@ -17,15 +17,15 @@
 //!
 //! # How to receive
 //!
-//! A *look* takes the datagrams that the kernel has queued, without waiting for more.
+//! A *read* of a socket takes the datagrams that the kernel has queued, without waiting for more.
 //!
-//! A [`Backend`] is chosen once, at the start: `probe.rs` tries to receive a datagram with it.
+//! A [`Backend`] is chosen once, at the start: `probe.rs` tests that it can receive a datagram.
 //!
 //! # When to wait, and how many receivers to use
 //!
-//! Two controllers follow the rate of datagrams. Neither reads a clock or a socket when it decides.
-//! Each file begins with a drawing of the states. Each constant has its unit, and the measurement
-//! behind it or the remark that it was chosen.
+//! Two controllers follow the rate of datagrams. Neither has a clock or does I/O: the receiver
+//! passes the time and the counts. Each file begins with a drawing of the states. Each constant has
+//! its unit, and either a measurement or the remark that the value was chosen.
 //!
 //! - Coalescing (`coalescing.rs`) is part of every receiver. It measures the receiver's rate and
 //!   says how long to sleep when the queue is empty.

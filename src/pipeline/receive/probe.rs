@@ -39,11 +39,11 @@ pub enum ReceiveBackend {
     /// io_uring if it works, otherwise `recvmmsg`.
     #[default]
     Auto,
-    /// io_uring. The daemon does not start if it does not work.
+    /// io_uring. The daemon does not start if io_uring does not work.
     Uring,
     /// `recvmmsg(2)`.
     Recvmmsg,
-    /// The tokio-uring runtime. The daemon does not start if it does not work.
+    /// The tokio-uring runtime. The daemon does not start if the runtime does not work.
     TokioUring,
 }
 

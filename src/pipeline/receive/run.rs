@@ -2,7 +2,8 @@
 //!
 //! In: a backend ([`Source`]), which knows how to wait and how to take. Out: datagrams, lent to a
 //! [`Sink`]. The loop decides when to pause, when to ask the kernel for drops, and how to end.
-//! Bound: [`LOOKS_PER_STOP_CHECK`] looks between two checks for a stop. Thread: the receiver's.
+//! Bound: [`LOOKS_PER_STOP_CHECK`] reads of the socket between two checks for a stop. Thread: the
+//! receiver's.
 
 use super::coalescing::Coalescing;
 use super::drops::DropWatch;
@@ -15,13 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::warn;
 
-/// Looks within one drain between two checks for a stop.
+/// Number of reads of the socket, within one drain, between two checks for a stop.
 const LOOKS_PER_STOP_CHECK: usize = 64;
 
-/// Time for datagrams that the kernel was delivering to a socket when it left the shared port.
+/// Pause after the socket has left a shared port. Datagrams that the kernel is delivering to the
+/// socket at that moment still arrive in its queue.
 const LEAVE_PAUSE: Duration = Duration::from_millis(20);
 
-/// A socket and the state of its receiver. The state outlives a backend that fails.
+/// A socket and the state of its receiver. The state is kept when a backend fails.
 #[derive(Debug)]
 pub struct Receiver {
     socket: Arc<ReceiveSocket>,
@@ -47,7 +49,7 @@ impl Receiver {
     }
 
     /// Returns this receiver without pauses, so that it wakes for each datagram. Benchmarks compare
-    /// it with the usual one.
+    /// it with a receiver that pauses.
     #[must_use]
     pub fn without_pauses(mut self) -> Self {
         // A queue of no bytes allows no pause.
@@ -116,7 +118,7 @@ impl Receiver {
         }
     }
 
-    /// Informs the drop watch and both controllers of what a look took.
+    /// Passes the counts of one read of the socket to the drop watch and to both controllers.
     fn note(&mut self, taken: Taken, sink: &mut impl Sink) {
         let now = Clock::instant();
         if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
@@ -138,7 +140,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Takes the datagrams that the kernel has queued, with `recvmmsg` whatever the backend.
+    /// Takes the datagrams that the kernel has queued. Uses `recvmmsg` with every backend.
     ///
     /// # Errors
     ///

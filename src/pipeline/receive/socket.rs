@@ -9,9 +9,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Bytes that the kernel charges to the queue for a datagram beside its contents, at least. They
-/// are for `struct sk_buff` (over 200 bytes) and `struct skb_shared_info` (320 bytes),
-/// linux/skbuff.h.
+/// Least number of bytes that the kernel charges to the queue for a datagram in addition to its
+/// contents. The bytes are for `struct sk_buff` (over 200 bytes) and `struct skb_shared_info` (320
+/// bytes), linux/skbuff.h.
 pub(super) const DATAGRAM_OVERHEAD_BYTES_MIN: usize = 512;
 
 /// Sizes of a socket's queue, in which datagrams wait until a receiver takes them.

@@ -5,7 +5,7 @@
 
 use super::{ReceiveError, Sink};
 
-/// The datagrams that one look at the socket took.
+/// The counts of the datagrams that one read of the socket took.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     pub datagram_count: usize,
@@ -30,8 +30,9 @@ pub(super) trait Source {
     /// Sleeps until a datagram arrives or a stop is requested. Returns whether a stop is requested.
     fn wait(&mut self) -> Result<bool, ReceiveError>;
 
-    /// Looks at the socket once, without waiting, and lends `sink` the datagrams that it takes.
-    /// The `tokio-uring` backend may sleep here, because its runtime submits reads only then.
+    /// Takes the datagrams that the kernel has queued, without waiting for more, and lends them to
+    /// `sink`. The `tokio-uring` backend may sleep here, because its runtime submits reads only
+    /// then.
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError>;
 
     /// Ends the backend. Datagrams that it has already taken off the kernel's queue go to `sink`.

@@ -1,4 +1,4 @@
-//! Decides over how many receivers a group spreads its datagrams, and has the kernel do it.
+//! Decides over how many receivers a group spreads its datagrams, and sets this in the kernel.
 //!
 //! In: the rate of the group's first receiver, which is its share of the whole. Out: a program in
 //! the kernel that gives each datagram to one of the first sockets of the group, chosen by a random
@@ -27,11 +27,12 @@ use crate::base::clock::Clock;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Queue in bytes that a burst finds after silence, over all sockets in use: room for 1,024
-/// datagrams of 1,000 bytes. The burst then arrives whole even if no receiver runs meanwhile.
+/// Least total size of the queues of all sockets in use, in bytes: room for 1,024 datagrams of
+/// 1,000 bytes. A burst after a silence then arrives without a loss even if no receiver runs
+/// meanwhile.
 ///
-/// With one queue of 1 MB, 90 of 1,000 datagrams were lost in one burst of ten: the receiver did
-/// not run in the 4 ms before the client had sent the last one (commit 77eaf08; `perf/README.md`,
+/// With one queue of 1 MB, one of ten bursts lost 90 of its 1,000 datagrams: the receiver did not
+/// run in the 4 ms before the client had sent the last datagram (commit 77eaf08; `perf/README.md`,
 /// "What did not help", AMD EPYC).
 const BURST_BYTES: usize = 1_024 * super::coalescing::QUEUE_BYTES_PER_DATAGRAM;
 
@@ -41,18 +42,19 @@ const BURST_BYTES: usize = 1_024 * super::coalescing::QUEUE_BYTES_PER_DATAGRAM;
 /// (`perf/results/2026-11-25-receive-epyc.md`, AMD EPYC, receiving alone).
 const RATE_HIGH: f64 = 30_000.0;
 
-/// Datagrams in a row at more than [`RATE_HIGH`] that are a burst: 0.5 ms at 250,000/s.
+/// Number of datagrams in a row, at more than [`RATE_HIGH`], that make a burst. At 250,000/s they
+/// take 0.5 ms.
 ///
-/// Fewer can come from a client that was held up for some milliseconds and catches up. Such a
-/// client had a second receiver added before this bound (commit 3e453b2;
+/// Fewer datagrams can come from a client that was held up for some milliseconds and catches up.
+/// Without this bound such a client caused the use of a second receiver (commit 3e453b2;
 /// `perf/results/2026-11-25-compare/together-summary.md`, AMD EPYC).
 const BURST_COUNT: f64 = 128.0;
 
 /// At or below this rate, in datagrams/s at the first receiver, half of the receivers are used.
 ///
 /// Each of the remaining receivers then gets 25,000/s at most, which is below [`RATE_HIGH`]. Shares
-/// are random: of 20,000/s each of two receivers gets a little more or less than 10,000/s. That has
-/// to count as low (commit 3e453b2).
+/// are random: of 20,000/s each of two receivers gets a little more or less than 10,000/s. This
+/// bound has to be higher than such a share (commit 3e453b2).
 const RATE_LOW: f64 = 12_500.0;
 
 /// Time over which the rate has to be low on average before fewer receivers are used.
@@ -67,7 +69,7 @@ const CALM: Duration = Duration::from_secs(1);
 /// before the next one. Chosen, not measured.
 const CHANGE_PAUSE: Duration = Duration::from_millis(2);
 
-/// Decides how many receivers are in use. Pure code.
+/// Decides how many receivers are in use. No I/O; the caller passes the time.
 #[derive(Debug, Clone)]
 struct Decision {
     count_min: usize,
@@ -78,9 +80,9 @@ struct Decision {
     changed_at: Instant,
     /// Datagrams that the first receiver has got since its rate rose above [`RATE_HIGH`].
     burst_count: f64,
-    /// Start of the time over which the mean rate is taken.
+    /// Start of the period for which the mean rate is computed.
     since: Instant,
-    /// Datagrams that the first receiver has got since then.
+    /// Datagrams that the first receiver has got since `since`.
     datagram_count: f64,
     /// Time of the last call of [`note`](Self::note).
     noted_at: Instant,
@@ -128,7 +130,8 @@ impl Decision {
         Some(count)
     }
 
-    /// Whether [`CALM`] has passed with a low mean rate. Each [`CALM`] is counted anew.
+    /// Returns whether a period of [`CALM`] has ended with a mean rate of [`RATE_LOW`] or less.
+    /// After each period the next one begins.
     fn is_calm(&mut self, now: Instant) -> bool {
         let time = now.saturating_duration_since(self.since);
         if time < CALM {
@@ -169,8 +172,8 @@ impl Steering {
     /// Changes the program if the rate of the first receiver asks for it. `first` is its socket.
     pub(super) fn note(&mut self, rate: f64, now: Instant, first: &ReceiveSocket) {
         if let Some(count) = self.decision.note(rate, now) {
-            // The kernel took the first program. If it has no memory for this one, the old one
-            // stays in use.
+            // The kernel took the first program. If it has no memory for the new program, the old
+            // program stays in use.
             let _ = sys::attach_spread(first, count);
         }
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A request to receivers to stop. Clones are the same request.
+/// A request to receivers to stop. Clones share one request.
 #[derive(Debug, Clone)]
 pub struct Stop(Arc<OwnedFd>);
 

@@ -12,7 +12,8 @@ use super::{ReceiveError, ReceiveSocket, Sink};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Receive slots of the last drain. Few, because the backend's own slots are still allocated.
+/// Number of receive slots of the last drain. It is small, because the backend's own slots are
+/// still allocated.
 const LAST_SLOT_COUNT: usize = 4;
 
 /// Takes up to one datagram per slot, and lends them to `sink`.
@@ -37,8 +38,9 @@ pub(super) fn take(
     }
 }
 
-/// Whether the next call can succeed after this error. `EINTR`: a signal interrupted the call.
-/// `ECONNREFUSED`: an ICMP message arrived, which does not concern a socket that only receives.
+/// Returns whether the next call can succeed after this error. `EINTR`: a signal interrupted the
+/// call. `ECONNREFUSED`: an ICMP message arrived, which does not concern a socket that only
+/// receives.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused)
 }

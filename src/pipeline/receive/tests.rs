@@ -1,4 +1,4 @@
-//! Tests of what every backend promises, with each backend that works on this host.
+//! Tests of the properties that all backends share, with each backend that works on this host.
 
 use super::*;
 use crate::skip::{Need, skip};

@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 use tokio::io::unix::AsyncFd;
 use tokio_uring::{BufResult, Runtime};
 
-/// Reads in flight at most. Each finished read wakes the thread, so that more reads cost more.
+/// Largest number of reads in flight. Each finished read wakes the thread, so more reads cost more.
 const READ_COUNT_MAX: usize = 64;
 
 /// Receives until `stop` is requested, then takes the datagrams that the kernel has queued.
@@ -59,7 +59,7 @@ async fn read(
     socket.read(buffer).await
 }
 
-/// The type of [`read`], whose future `F` has no name.
+/// The type of the function [`read`]. `F` is the type of its future, which has no name in Rust.
 type Read<F> = fn(Rc<tokio_uring::net::UdpSocket>, Vec<u8>) -> F;
 
 /// One read, in flight or finished.
@@ -159,8 +159,8 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
     }
 
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
-        // tokio-uring submits reads only when its runtime sleeps. So after a pause this sleeps
-        // until there is a datagram, where the other backends only look.
+        // tokio-uring submits reads only when its runtime sleeps. So after a pause this backend
+        // sleeps until there is a datagram. The other backends never sleep here.
         if self.places.done_count == 0 && self.wait()? {
             return Ok(Taken::default());
         }
@@ -187,8 +187,8 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
             places.poll(context);
             if places.are_done() { Poll::Ready(()) } else { Poll::Pending }
         }));
-        // A read that the shutdown has ended looks like an empty datagram. Empty ones are ignored
-        // later anyway.
+        // A read that the shutdown has ended looks like an empty datagram. Empty datagrams are
+        // ignored later anyway.
         sink.drain(self.places.datagrams().filter(|datagram| !datagram.is_empty()));
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! io_uring instance of its own.
 //!
 //! During a pause datagrams wait in the socket's queue. One system call then receives up to 32 of
-//! them, and the buffers go back to the kernel once per look.
+//! them, and the buffers go back to the kernel once per system call.
 
 use super::RECEIVE_SLOT_BYTES;
 use super::source::{Source, Taken};
@@ -38,7 +38,8 @@ fn buffer_count(slot_count: usize) -> u16 {
 
 struct Uring {
     receive: MultishotReceive<Arc<ReceiveSocket>, Stop>,
-    /// Whether [`wait`](Source::wait) has just reaped completions, so that no look is needed.
+    /// Whether [`wait`](Source::wait) has just taken the kernel's completions. The next
+    /// [`take`](Source::take) then needs no system call.
     has_waited: bool,
 }
 
@@ -91,10 +92,10 @@ impl Uring {
             sink.buffers_exhausted(exhausted_count);
         }
         let mut taken = Taken::of(self.receive.datagrams(), false);
-        // The kernel makes up to 32 receives at a time and counts on from one look to the next
-        // (`MULTISHOT_MAX_RETRY`, io_uring/net.c), so a look can end before the queue is empty.
-        // Only a look that takes nothing means an empty queue. A single datagram is the exception:
-        // it is usually the one that woke this thread.
+        // The kernel makes up to 32 receives at a time (`MULTISHOT_MAX_RETRY`, io_uring/net.c). It
+        // does not begin to count anew with each system call, so a call can end before the queue is
+        // empty. Only a call that takes nothing shows an empty queue. A single datagram is the
+        // exception: it is usually the one that woke this thread.
         taken.more = taken.datagram_count > 1 || !self.receive.is_armed();
         if taken.datagram_count > 0 {
             sink.drain(self.receive.datagrams());

@@ -1,8 +1,8 @@
 //! Spreads datagrams over the sockets of a group with a program of classic BPF
 //! (`SO_ATTACH_REUSEPORT_CBPF` in socket(7)).
 //!
-//! In: a socket of the group, how many of its sockets to use. Out: a program that the kernel runs
-//! for each datagram. Bound: three instructions. Any thread.
+//! In: a socket of the group, and the number of sockets of the group to use. Out: a program that
+//! the kernel runs for each datagram. Bound: three instructions. Any thread.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

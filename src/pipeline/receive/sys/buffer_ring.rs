@@ -7,7 +7,7 @@
 //!
 //! The kernel takes a buffer from the front of the ring for each datagram and names the buffer in
 //! the completion. This side puts the buffer back at the end. It publishes the tail once for all
-//! buffers of a look.
+//! buffers that it puts back together.
 
 use io_uring::types::BufRingEntry;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -24,7 +24,7 @@ pub struct BufferRing {
     buffer_count: u16,
     /// Number of entries written so far, modulo 65,536.
     tail: u16,
-    /// Buffers that the kernel has filled and that are not put back yet.
+    /// Number of buffers that the kernel has filled and that are not put back yet.
     out_count: u16,
 }
 

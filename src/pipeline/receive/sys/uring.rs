@@ -31,7 +31,7 @@ const SUBMISSION_COUNT: u32 = 4;
 /// is private in the io-uring crate.
 const ENTER_GETEVENTS: u32 = 1;
 
-/// Requests, as the user data of their completions.
+/// The requests to the kernel, as numbers. The completion of a request has its number as user data.
 const RECEIVE: u64 = 1;
 const STOP: u64 = 2;
 const CANCEL: u64 = 3;
@@ -48,12 +48,12 @@ pub struct MultishotReceive<S: AsFd, T: AsFd> {
     // Dropped before the buffers: see `Drop`.
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<BufferRing>,
-    /// Datagrams that are reaped and not given back.
+    /// Datagrams that were taken from completions and not given back yet.
     filled: Vec<Filled>,
-    /// Whether the kernel has a receive of this socket.
+    /// Whether a multishot receive is active in the kernel.
     is_armed: bool,
     is_stopped: bool,
-    /// Times that the kernel found no buffer.
+    /// Number of times that the kernel found no free buffer.
     exhausted_count: u32,
     socket: S,
     _stop: T,
@@ -191,7 +191,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         failure.map_or(Ok(self.filled.len()), Err)
     }
 
-    /// Returns the datagrams that were reaped, in the order of their arrival.
+    /// Returns the datagrams that [`reap`](Self::reap) has read, in the order of their arrival.
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         self.filled.iter().map(|filled| match filled.buffer_id {
             Some(id) => self.buffers.filled(id, filled.length),
@@ -214,12 +214,12 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         self.buffers.out_count()
     }
 
-    /// Whether a receive is armed. If not, the next wait or look starts one.
+    /// Returns whether a receive is active in the kernel. If not, the next wait or look starts one.
     pub fn is_armed(&self) -> bool {
         self.is_armed
     }
 
-    /// Whether the descriptor for a stop has become readable.
+    /// Returns whether the descriptor for a stop has become readable.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped
     }
@@ -274,8 +274,8 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         if self.is_armed && self.cancel().is_err() {
             return false;
         }
-        // The completions of the cancellation and of the receive can come separately, and after
-        // those of datagrams. The bound on the rounds is generous.
+        // The completions of the cancellation and of the receive can come separately, and after the
+        // completions of datagrams. The number of rounds is larger than needed.
         for _ in 0..2 * usize::from(self.buffer_count()) {
             let _ = self.reap();
             self.give_back();

@@ -1,6 +1,6 @@
 //! Registers a descriptor with a tokio runtime, so that a future can wait for it.
 //!
-//! In: a descriptor. Out: the same, watched. Thread: that of the runtime.
+//! In: a descriptor. Out: the same descriptor, registered. Thread: the runtime's.
 
 use std::io;
 use std::os::fd::OwnedFd;
