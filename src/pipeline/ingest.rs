@@ -152,7 +152,7 @@ fn show(rejection: Rejection, datagram: &[u8]) {
 }
 
 impl Counts {
-    /// Adds the counts to the account, and logs those that an operator may have to act on.
+    /// Adds the counts to the account, and logs each count of bad, empty or dropped input.
     fn publish(&self, account: &Account) {
         account.received.add(self.received);
         let add = |counter: &Counter, count: u64| {

@@ -1,4 +1,4 @@
-//! The last batches, for `xray tail`.
+//! Keeps the last batches for `xray tail`.
 //!
 //! In: finished batches, from the sender. Out: the same batches as the body of an HTTP response.
 //! Bound: [`SIZE_BYTES_MAX`], which `-m` does not include. When full: the oldest batches are

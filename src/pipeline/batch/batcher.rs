@@ -51,7 +51,7 @@ impl Batcher {
     ///
     /// # Errors
     ///
-    /// When the pool has no chunk left. The segment is then in no batch.
+    /// When the pool has no chunk left. The segment is then not added.
     pub fn add(
         &mut self,
         segment: &PackedSegment<'_>,
@@ -94,7 +94,7 @@ impl Batcher {
         self.finished.push_back(batch);
     }
 
-    /// Ends the batches whose oldest document is as old as [`AGE_MAX`] at `now`.
+    /// Ends each batch that has a document of the age [`AGE_MAX`] or older at `now`.
     pub fn finish_due(&mut self, now: Instant) {
         for index in 0..self.open_batches.len() {
             let oldest_at = self.open_batches[index].oldest_at;

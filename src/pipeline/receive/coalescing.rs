@@ -131,7 +131,7 @@ pub(super) struct Coalescing {
 }
 
 impl Coalescing {
-    /// Creates the state for a receiver whose socket has a queue of `queue_bytes`.
+    /// Creates the state for a receiver. `queue_bytes` is the size of its socket's queue.
     pub(super) fn new(queue_bytes: usize, now: Instant) -> Self {
         Self {
             pause_max: pause_max(queue_bytes),

@@ -3,9 +3,9 @@
 //! In: an address, a [`Binding`]. Out: a [`Receiver`] for each socket. Bound: the number of sockets
 //! and the size of their queues, both in the binding. Thread: the one that starts the daemon.
 //!
-//! **A port in use is an error**, as with the original daemon: the first socket binds alone and
-//! only then lets the others of the group join. Sharing the port with another daemon, for a restart
-//! without a gap, has to be asked for ([`Binding::share_port`]).
+//! **A port in use is an error**, as with the original daemon: the first socket of the group binds
+//! alone, and only then allows the other sockets of the group to bind to the port. Sharing the port
+//! with another daemon, for a restart without a gap, is a setting ([`Binding::share_port`]).
 
 use super::steer::Steering;
 use super::{Queue, ReceiveSocket, Receiver};
@@ -173,7 +173,7 @@ impl SocketGroup {
 
 #[cfg(test)]
 impl SocketGroup {
-    /// Returns a group with a pipe in place of its socket: waiting and reading fail.
+    /// Returns a group that has a pipe instead of a socket, so that waiting and reading fail.
     pub(crate) fn broken() -> Self {
         let sockets = vec![ReceiveSocket::broken()];
         Self { sockets, steering: None, spread: Spread::Single, share_port: false }

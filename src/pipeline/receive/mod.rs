@@ -1,4 +1,4 @@
-//! Receives datagrams: one thread per socket takes what the kernel has queued.
+//! Receives datagrams: one thread per socket takes the datagrams that the kernel has queued.
 //!
 //! In: a group of UDP sockets that are bound to one address ([`SocketGroup`]). Out: datagrams, lent
 //! to a [`Sink`], which copies them before its call returns. Bound: the receive slots of each
@@ -97,7 +97,7 @@ impl Backend {
     /// # Errors
     ///
     /// Returns an error if the backend cannot be set up, or if waiting for the socket or reading
-    /// from it fails in a way that does not pass by itself.
+    /// from it fails permanently.
     pub fn run(
         self,
         receiver: &mut Receiver,

@@ -1,7 +1,7 @@
 //! One bound UDP socket, with a queue as large as the kernel grants.
 //!
-//! In: an address, the size of the queue. Out: a [`ReceiveSocket`]. Bound: the queue, whose granted
-//! size is in [`Queue`]. When full: the kernel drops datagrams and counts them. Any thread.
+//! In: an address, and the size of the queue. Out: a [`ReceiveSocket`]. Bound: the queue; [`Queue`]
+//! has its granted size. When full: the kernel drops datagrams and counts them. Any thread.
 
 use super::sys;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -144,7 +144,7 @@ impl AsFd for ReceiveSocket {
 
 #[cfg(test)]
 impl ReceiveSocket {
-    /// Returns a pipe in place of a socket: waiting for it and reading from it fail.
+    /// Returns a value that has a pipe instead of a socket, so that waiting and reading fail.
     pub(super) fn broken() -> Self {
         let (_reader, writer) = std::io::pipe().unwrap();
         let socket = Socket::from(std::os::fd::OwnedFd::from(writer));

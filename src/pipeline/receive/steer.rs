@@ -14,7 +14,7 @@
 //!  burst: 128 datagrams in a row at more than 30,000/s, counted at the first receiver
 //!  calm:  12,500/s or less at the first receiver, as a mean over 1 s
 //!  2 ms at least between two changes
-//!  count_min: least number of sockets whose queues have room for 1,024 datagrams of 1,000 bytes
+//!  count_min: so many sockets that their queues have room for 1,024 datagrams of 1,000 bytes
 //! ```
 //!
 //! Few receivers are used while the rate is low, so that each wake-up takes many datagrams. Within
@@ -59,8 +59,8 @@ const RATE_LOW: f64 = 12_500.0;
 
 /// Time over which the rate has to be low on average before fewer receivers are used.
 ///
-/// It is a mean because a client that catches up is fast for a moment now and then. With a rate
-/// that had to be low all the time, such a client at 4,000/s kept a second receiver in use, and
+/// It is a mean because a client that catches up is fast for a short time now and then. When every
+/// single rate had to be low, a client of this kind at 4,000/s kept a second receiver in use, and
 /// 1,298 wake-ups/s (commit dc79a9a; `perf/results/2026-11-25-compare/pauses-summary.md`, AMD
 /// EPYC).
 const CALM: Duration = Duration::from_secs(1);

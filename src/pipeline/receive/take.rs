@@ -19,8 +19,7 @@ const LAST_SLOT_COUNT: usize = 4;
 /// Takes up to one datagram per slot, and lends them to `sink`.
 ///
 /// # Errors
-///
-/// Returns [`ReceiveError::Read`] if reading the socket fails in a way that does not pass by
+/// Returns [`ReceiveError::Read`] if reading the socket fails permanently.
 /// itself.
 pub(super) fn take(
     slots: &mut DatagramSlots,

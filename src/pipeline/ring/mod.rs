@@ -1,9 +1,10 @@
 //! The lock-free queue from one receiver to the sender.
 //!
 //! In: segments, which are copied out of the receive buffers. Out: parcels of segments, in the
-//! order of their arrival with one exception (below). Bound: the pool's chunks and the queue's
-//! places. When full: the oldest parcel is dropped, and [`Pushed`] has the number of its segments.
-//! Threads: a `receive-N` pushes, the thread `upload` takes. Neither waits for the other.
+//! order of their arrival with one exception (below). Bound: the pool's chunks, and the length of
+//! the queue. When full: the oldest parcel is dropped, and [`Pushed`] has the number of its
+//! segments. Threads: a `receive-N` pushes, the thread `upload` takes. Neither thread waits for the
+//! other.
 //!
 //! ```text
 //!  receiver ──► open (one parcel) ──full──► queue of full parcels ──► sender

@@ -85,7 +85,7 @@ impl Parcel {
         Self { chunks: [const { None }; CHUNKS_PER_PARCEL], segment_count: 0, opened_at }
     }
 
-    /// Returns the places for the chunks that a document of this length needs.
+    /// Returns the slots for the chunks that a document of this length needs.
     pub(super) fn places(&mut self, document_bytes: usize) -> &mut [Option<Chunk>] {
         // A cut between two characters can leave up to three bytes of a chunk unused.
         let per_chunk = CHUNK_BYTES - 3;

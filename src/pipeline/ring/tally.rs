@@ -26,7 +26,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// The bits of `fresh`. The other bits are those of `wake`.
+    /// The lower 32 bits, which hold `fresh`. The upper 32 bits hold `wake`.
     const FRESH: u64 = u32::MAX as u64;
 
     fn of(bits: u64) -> Self {
@@ -40,7 +40,7 @@ impl Counts {
 }
 
 impl Tally {
-    /// Creates the counts of an empty ring, whose first segment wakes the consumer.
+    /// Creates the counts of an empty ring. Its first segment wakes the consumer.
     pub(super) fn new() -> Self {
         Self(AtomicU64::new(Counts { fresh: 0, wake: FIRST_WAKE_COUNT }.bits()))
     }
@@ -58,8 +58,8 @@ impl Tally {
     /// Sets the count of new segments to 0. The consumer calls it before it looks for the last new
     /// segments.
     ///
-    /// It is a read-modify-write, because a store would not be ordered before the look that
-    /// follows.
+    /// It is a read-modify-write, because a plain store would not be ordered before the consumer's
+    /// next reads of the ring.
     pub(super) fn clear(&self) {
         self.0.fetch_and(!Counts::FRESH, Ordering::AcqRel);
     }

@@ -1,7 +1,7 @@
 //! The types of a segment and its fields, which `tests/model` compiles too.
 //!
-//! In: what the parser finds in a document. Out: values for the ring and the batcher. Bound: a
-//! document is part of one datagram, so that places in it fit into 16 bits. Any thread.
+//! In: the fields that the parser finds in a document. Out: values for the ring and the batcher.
+//! Bound: a document is part of one datagram, so 16 bits hold every offset in it. Any thread.
 
 /// The place of a field within a document. It is empty if the field is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -45,8 +45,8 @@ impl AddAssign for Progress {
 /// at most twice as long.
 const BLOCK: usize = 16;
 
-/// The escape of each byte: `COPY` stands for the byte alone, `HEX` for `\u00xx`, and any other
-/// value for a backslash and this value.
+/// The values in the table of escapes: `COPY` for a byte that is copied, `HEX` for a byte that
+/// becomes `\u00xx`. Any other value is written after a backslash.
 const COPY: u8 = 0;
 const HEX: u8 = 1;
 static ESCAPE: [u8; 256] = escape_table();

@@ -90,8 +90,8 @@ impl BufferRing {
         self.publish();
     }
 
-    /// Writes an entry after the last one. The kernel sees it once it is
-    /// [published](Self::publish).
+    /// Writes an entry for buffer `id` after the last entry. The kernel sees the new entry once it
+    /// is [published](Self::publish).
     fn offer(&mut self, id: u16) {
         let index = usize::from(self.tail & (self.buffer_count - 1));
         let address = self.buffers[usize::from(id) * self.buffer_bytes..].as_ptr() as u64;

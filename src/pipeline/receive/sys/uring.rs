@@ -75,7 +75,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            // Room for a completion of each buffer and of the other requests.
+            // Room for two completions of each buffer, and for one of each submitted request.
             .setup_cqsize(2 * u32::from(buffer_count) + SUBMISSION_COUNT)
             .build(SUBMISSION_COUNT)?;
         let buffers = BufferRing::new(buffer_count, buffer_bytes);
