@@ -55,10 +55,10 @@ const CHUNK_OVERHEAD_BYTES: u64 = 64;
 /// The size of a chunk and of its entry in the free list, in bytes.
 const CHUNK_AND_PLACE_BYTES: u64 = CHUNK_BYTES as u64 + CHUNK_OVERHEAD_BYTES;
 
-/// The settings of the operator.
+/// The operator's settings that affect the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {
-    /// The total size in megabytes; 0 for the default.
+    /// The total size of all memory for segments in megabytes (`-m`); 0 for the default.
     pub buffer_size_mb: u64,
     /// The number of receivers; 0 for the default.
     pub receiver_count: usize,
@@ -69,7 +69,7 @@ pub struct Wanted {
 /// The limit of each holder of memory. All together are `total_bytes` at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The total size in bytes.
+    /// The total size of all memory for segments, in bytes.
     pub total_bytes: u64,
     /// The number of receivers. Each has a socket, receive slots, a parser and a ring.
     pub receiver_count: usize,

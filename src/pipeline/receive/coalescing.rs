@@ -113,7 +113,7 @@ pub(super) struct Coalescing {
     pause_max: Duration,
     /// Start of the window in which the rate is counted.
     window_start: Instant,
-    /// Datagrams in this window so far.
+    /// Number of datagrams since the start of the window.
     window_count: u64,
     /// Start of the drain under way, or of its current window; `None` between drains.
     draining_since: Option<Instant>,

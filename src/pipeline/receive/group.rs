@@ -65,16 +65,17 @@ pub struct Binding {
 pub enum Spread {
     /// The group has one socket.
     Single,
-    /// Evenly, by the program of `steer.rs`.
+    /// Datagrams are spread evenly, by the program of `steer.rs`.
     Program,
-    /// By the kernel's hash of the client's address, because the kernel did not take the program.
+    /// The kernel spreads datagrams by a hash of the client's address, because the kernel did not
+    /// take the program of `steer.rs`.
     Hash(io::Error),
-    /// By the kernel's hash of the client's address, because another process may share the port. A
-    /// program would have to choose among the sockets of that process, too.
+    /// The kernel spreads datagrams by a hash of the client's address, because another process may
+    /// share the port. A program would have to choose among the sockets of that process, too.
     Shared,
 }
 
-/// The sockets of one address.
+/// The sockets that are bound to one address.
 #[derive(Debug)]
 pub struct SocketGroup {
     sockets: Vec<ReceiveSocket>,

@@ -66,10 +66,10 @@ impl ReceiveBackend {
     }
 }
 
-/// The backend to use.
+/// The choice of a receive backend.
 #[derive(Debug)]
 pub struct Choice {
-    /// The backend.
+    /// The backend to use.
     pub backend: Backend,
     /// Why `uring` does not work, if the setting is `auto` and another backend is used.
     pub fallback: Option<Unavailable>,

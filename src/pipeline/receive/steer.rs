@@ -74,7 +74,7 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(2);
 struct Decision {
     count_min: usize,
     count_max: usize,
-    /// Receivers in use now.
+    /// Number of receivers in use now.
     count: usize,
     /// Time of the last change of `count`.
     changed_at: Instant,
@@ -82,7 +82,7 @@ struct Decision {
     burst_count: f64,
     /// Start of the period for which the mean rate is computed.
     since: Instant,
-    /// Datagrams that the first receiver has got since `since`.
+    /// Number of datagrams that the first receiver has got in this period (`since`).
     datagram_count: f64,
     /// Time of the last call of [`note`](Self::note).
     noted_at: Instant,

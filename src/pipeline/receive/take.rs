@@ -19,8 +19,8 @@ const LAST_SLOT_COUNT: usize = 4;
 /// Takes up to one datagram per slot, and lends them to `sink`.
 ///
 /// # Errors
+///
 /// Returns [`ReceiveError::Read`] if reading the socket fails permanently.
-/// itself.
 pub(super) fn take(
     slots: &mut DatagramSlots,
     socket: BorrowedFd<'_>,

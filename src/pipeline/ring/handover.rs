@@ -43,9 +43,9 @@ impl Drop for WakeUp {
 pub enum Progress {
     /// The turn reached its maximum of parcels. The rings may hold more.
     More,
-    /// Each ring was found empty.
+    /// The turn found every ring empty.
     Idle,
-    /// Each ring is empty and closed: no segment follows.
+    /// Every ring is empty and closed: no segment follows.
     Closed,
 }
 

@@ -6,9 +6,9 @@
 /// The place of a field within a document. It is empty if the field is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
-    /// Offset of the first byte from the start of the document.
+    /// Offset of the field's first byte from the start of the document.
     pub offset: u16,
-    /// Number of bytes in the document, where escape sequences are not decoded.
+    /// Number of bytes of the field in the document. Escape sequences are not decoded there.
     pub length: u16,
 }
 
@@ -24,12 +24,12 @@ impl Span {
 /// The kind of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Form {
-    /// One JSON value.
+    /// The document is one JSON value.
     #[default]
     Json,
-    /// Valid UTF-8 that is not JSON, such as the form that OpenTelemetry uses for Lambda.
+    /// The document is valid UTF-8 but not JSON. OpenTelemetry uses such a form for Lambda.
     Text,
-    /// Bytes that are not UTF-8.
+    /// The document is not valid UTF-8.
     Bytes,
 }
 
@@ -38,7 +38,7 @@ pub enum Form {
 pub struct Fields {
     /// Place of `trace_id`. The batcher keeps the documents of one trace together.
     pub trace_id: Span,
-    /// Place of `id`. The service's answers name documents by it.
+    /// Place of `id`. The service's answers name documents by their `id`.
     pub id: Span,
     /// Whether the document is JSON, other text or other bytes.
     pub form: Form,

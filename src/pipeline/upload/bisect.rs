@@ -15,7 +15,7 @@ use super::attempt::{Attempt, Suspicion};
 pub enum Verdict {
     /// One of the documents is faulty, or the request is too large: send each half.
     Halve,
-    /// The only document is faulty: reject it.
+    /// The only document of the attempt is faulty: reject it.
     Reject,
     /// The documents may not be the reason for the refusal: keep all of them, and retry.
     Keep,

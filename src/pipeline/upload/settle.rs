@@ -36,7 +36,7 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Takes note of an outcome.
+    /// Counts an outcome.
     pub fn note(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Accepted { .. } => {
@@ -67,9 +67,9 @@ pub struct Decision<'a> {
 pub enum Fate<'a> {
     /// The service accepted the batch, except for some documents.
     Delivered(Rest<'a>),
-    /// Retry after a backoff.
+    /// Retry the batch after a backoff.
     Retry,
-    /// Retry after a backoff, under this suspicion.
+    /// Retry the batch after a backoff, and remember this suspicion.
     RetrySuspected(Suspicion),
     /// Another server answered: count this, and retry after a backoff of at least
     /// [`NOT_X_RAY_PAUSE`].
@@ -77,9 +77,9 @@ pub enum Fate<'a> {
     /// The service denied the call: retry as soon as the gate admits a call. The failure does not
     /// count for the backoff.
     RetryDenied,
-    /// Send each half alone.
+    /// Halve the batch, and send each half alone.
     Halve,
-    /// Reject the only document: it is faulty.
+    /// Reject the only document of the batch: it is faulty.
     Reject,
     /// Drop the batch: another server has answered in the place of X-Ray too often.
     Drop,

@@ -16,7 +16,7 @@ pub struct Rest<'a> {
     /// The rejected documents: index in the batch, and entry of the answer. The index is `None` if
     /// the batch has no document with this id, or too few.
     pub rejected: Vec<(Option<usize>, &'a Unprocessed)>,
-    /// Whether the service throttled a document.
+    /// Whether the service throttled a document of the batch.
     pub is_throttled: bool,
 }
 

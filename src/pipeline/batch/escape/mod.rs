@@ -25,7 +25,7 @@ pub const EXPANSION_MAX: usize = 6;
 /// [`String::from_utf8_lossy`].
 const REPLACEMENT: &[u8; 3] = "\u{fffd}".as_bytes().first_chunk().expect("U+FFFD is three bytes");
 
-/// The progress of a call.
+/// The progress of one call of [`escape`] or [`escape_lossy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
     /// The number of bytes of the input that were escaped.

@@ -81,7 +81,7 @@ fn digest(state: [u32; 8]) -> [u8; 32] {
 /// The blocks of a message, with the padding of SHA-256 (FIPS 180-4, 5.1.1).
 struct Message<'a, P> {
     pieces: std::slice::Iter<'a, P>,
-    /// The rest of the current piece.
+    /// The bytes of the current piece that were not taken yet.
     rest: &'a [u8],
     /// A copy of a block that lies in two pieces or has padding. It is complete when `filled` is
     /// [`BLOCK`].
@@ -93,9 +93,9 @@ struct Message<'a, P> {
 
 /// The padding that is still missing after the last piece.
 enum Padding {
-    /// The end mark (0x80), zeros, and the length.
+    /// All padding is missing: the end mark (0x80), zeros, and the message's length.
     All,
-    /// Zeros and the length: the block with the end mark had no room for the length.
+    /// Zeros and the length are missing: the block with the end mark had no room for the length.
     Length,
     /// No padding: the message is complete.
     Nothing,
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(sha256_of_two([&none, &none]), [expected(&[""]); 2]);
     }
 
-    /// Pieces of any length, some of them with whole blocks only.
+    /// Generates messages in pieces. Some pieces consist of whole blocks only.
     fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
         let length = prop_oneof![0..300_usize, (0..5_usize).prop_map(|count| count * BLOCK)];
         let piece = length.prop_flat_map(|length| prop::collection::vec(any::<u8>(), length));

@@ -15,7 +15,7 @@ pub struct DatagramSlots {
     _vectors: Vec<libc::iovec>,
     buffers: Vec<u8>,
     slot_bytes: usize,
-    /// Datagrams that the last call received.
+    /// Number of datagrams that the last call received.
     filled_count: usize,
 }
 
@@ -74,12 +74,13 @@ impl DatagramSlots {
         // SAFETY: every header points to an iovec in `_vectors`, and each iovec to its own slot in
         // `buffers`. Both live as long as `self` and are not resized. `&mut self` prevents reads of
         // the slots while the kernel writes them.
-        // JUSTIFICATION: one call takes up to 64 datagrams. At 100,000/s, with pauses, a datagram
-        // costs 0.39 us of CPU time; a loop of `recv`, which wakes for each datagram, takes 2.73 us
-        // (AMD EPYC, perf/results/2026-11-25-receive-epyc.md), on the Intel Xeon 0.77 and 1.44 us
-        // (perf/results/2026-11-25-receive.md). In bursts of 1,500 it is 0.44 against 1.06 us on
-        // the EPYC, but 0.98 against 0.85 us on the Xeon. rustix and socket2 do not offer the call,
-        // and the wrapper of nix writes all headers again for each call.
+        // JUSTIFICATION: one call takes up to 64 datagrams. CPU time of receiving a datagram at
+        // 100,000/s, with pauses, against a loop of `recv`, which wakes for each datagram: 0.39
+        // against 2.73 us on the AMD EPYC (perf/results/2026-11-25-receive-epyc.md), 0.77 against
+        // 1.44 us on the Intel Xeon (perf/results/2026-11-25-receive.md). In bursts of 1,500
+        // datagrams: 0.44 against 1.06 us on the EPYC, but 0.98 against 0.85 us on the Xeon. rustix
+        // and socket2 do not offer the call, and the wrapper of nix writes all headers again for
+        // each call.
         let result = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),

@@ -45,7 +45,7 @@ struct Filled {
 
 /// Receives the datagrams of one socket, on the thread that created it.
 pub struct MultishotReceive<S: AsFd, T: AsFd> {
-    // Dropped before the buffers: see `Drop`.
+    // The ring is dropped before the buffers: see `Drop`.
     ring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<BufferRing>,
     /// Datagrams that were taken from completions and not given back yet.
@@ -81,12 +81,13 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         let buffers = BufferRing::new(buffer_count, buffer_bytes);
         // SAFETY: ring and buffers outlive the registration. `Drop` frees them only after the
         // receive and the registration have ended, and leaks them otherwise.
-        // JUSTIFICATION: the gain depends on the machine. CPU time of receiving a datagram, here
-        // and with recvmmsg: on the Intel Xeon 1.37 and 1.83 us at 20,000/s, 0.65 and 0.77 us at
-        // 100,000/s (perf/results/2026-11-25-receive.md); on the AMD EPYC 0.70 and 0.65 us, 0.42
-        // and 0.39 us (perf/results/2026-11-25-receive-epyc.md). CPU time of the whole daemon a
-        // segment, on the EPYC: 6.6 and 6.2 us at 1,000/s, 2.6 and 2.8 us at 20,000/s, 2.5 and 3.0
-        // us at 50,000/s (perf/results/2026-11-25-compare-2/summary.md).
+        // JUSTIFICATION: the gain depends on the machine. CPU time of receiving a datagram, with
+        // io_uring against recvmmsg: on the Intel Xeon 1.37 against 1.83 us at 20,000/s, and 0.65
+        // against 0.77 us at 100,000/s (perf/results/2026-11-25-receive.md); on the AMD EPYC 0.70
+        // against 0.65 us, and 0.42 against 0.39 us (perf/results/2026-11-25-receive-epyc.md). CPU
+        // time of the whole daemon for a segment, on the EPYC: 6.6 against 6.2 us at 1,000/s, 2.6
+        // against 2.8 us at 20,000/s, 2.5 against 3.0 us at 50,000/s
+        // (perf/results/2026-11-25-compare-2/summary.md).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
