@@ -31,7 +31,7 @@ pub struct Attempt {
     /// The number of failed calls; the next backoff depends on it.
     pub failure_count: u32,
     /// The number of calls that another server, for example a captive portal, has answered in the
-    /// place of X-Ray. A part of a batch starts with the number of the batch.
+    /// place of X-Ray. A part starts with the count of the whole batch.
     pub not_x_ray_count: u32,
     /// The suspicion that a document is faulty, if there is one.
     pub suspicion: Option<Suspicion>,

@@ -56,7 +56,7 @@ pub enum Event {
     NoSignal,
     /// The credentials have changed, and may be right now: the next call may start at once.
     CredentialsChanged,
-    /// The drain of the shutdown begins: pauses are short from now on, because it has a deadline.
+    /// The drain begins. The shutdown has a deadline, so pauses are short from now on.
     DrainBegins,
 }
 

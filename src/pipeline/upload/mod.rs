@@ -330,8 +330,8 @@ impl Uploader {
         }
     }
 
-    /// Retries the documents of an accepted batch that the service has asked for again. Without
-    /// such documents the batch is settled.
+    /// Retries the documents of an accepted batch that the service could not process for now. If
+    /// there are none, settles the batch.
     fn settle_delivered(&mut self, attempt: Attempt, rest: &Rest<'_>, now: Instant) {
         let Some(&(first, _)) = rest.resent.first() else {
             return self.settle_record(attempt);

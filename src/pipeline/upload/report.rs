@@ -13,8 +13,8 @@ use crate::pipeline::batch::{Batch, Document};
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
-/// 50 lines in 10 s. A quiet daemon logs every batch; a busy daemon sends thousands of batches in
-/// 10 s.
+/// At most 50 lines in 10 s. So a quiet daemon logs every batch. A busy daemon sends thousands of
+/// batches in 10 s.
 static SENT: LogLimit = LogLimit::with_line_count(50);
 static PART_SENT: LogLimit = LogLimit::new();
 static UNPROCESSED: LogLimit = LogLimit::with_line_count(50);

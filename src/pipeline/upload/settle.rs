@@ -26,7 +26,7 @@ pub const NOT_X_RAY_COUNT_MAX: u32 = 3;
 /// during the drain: the spool can keep the batch, while a third answer of another server drops it.
 pub const NOT_X_RAY_PAUSE: Duration = Duration::from_secs(10);
 
-/// How many requests the service has answered since the start of the daemon.
+/// Counts of the requests that the service has accepted and refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Answered {
     /// The number of accepted requests.

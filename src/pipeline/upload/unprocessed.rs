@@ -14,7 +14,7 @@ pub struct Rest<'a> {
     /// ascend.
     pub resent: Vec<(usize, &'a Unprocessed)>,
     /// The rejected documents: index in the batch, and entry of the answer. The index is `None` if
-    /// the batch has no document with this id, or too few.
+    /// the batch has no document with this id, or earlier entries have named all of them.
     pub rejected: Vec<(Option<usize>, &'a Unprocessed)>,
     /// Whether the service throttled a document of the batch.
     pub is_throttled: bool,

@@ -9,8 +9,7 @@
 //! often to search for the next quote. Blocks of 16 bytes are escaped as a whole instead, without a
 //! branch for each byte: by `x86.rs` if the processor has the instructions, otherwise by
 //! `portable.rs`. Only a block with a control character is escaped byte by byte.
-//! `benches/escape.rs` compares this
-//! module with serde_json and json-escape-simd.
+//! `benches/escape.rs` compares this module with serde_json and json-escape-simd.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
