@@ -112,7 +112,7 @@ impl Limits {
         // The kernel's queues, which hold a burst, get a quarter of the memory.
         let queue = total_bytes / 4 / receivers / 2;
         let socket_queue_bytes = clamp(queue, SOCKET_QUEUE_BYTES_MIN, SOCKET_QUEUE_BYTES_MAX);
-        // Each parcel has at least one chunk, so a ring needs no more entries than there are chunks.
+        // Each parcel has a chunk or more, so a ring needs no more entries than there are chunks.
         let ring_parcel_count_max =
             clamp(total_bytes / CHUNK_BYTES as u64, 1, RING_PARCEL_COUNT_MAX);
 

@@ -14,7 +14,7 @@
 //!  burst: 128 datagrams in a row at more than 30,000/s, counted at the first receiver
 //!  calm:  12,500/s or less at the first receiver, as a mean over 1 s
 //!  2 ms at least between two changes
-//!  count_min: so many sockets that their queues have room for 1,024 datagrams of 1,000 bytes
+//!  count_min: the fewest sockets with room for 1,024 datagrams of 1,000 bytes in their queues
 //! ```
 //!
 //! Few receivers are used while the rate is low, so that each wake-up takes many datagrams. Within
@@ -53,8 +53,8 @@ const BURST_COUNT: f64 = 128.0;
 /// At or below this rate, in datagrams/s at the first receiver, half of the receivers are used.
 ///
 /// Each of the remaining receivers then gets 25,000/s at most, which is below [`RATE_HIGH`]. Shares
-/// are random: of 20,000/s each of two receivers gets a little more or less than 10,000/s. This
-/// bound has to be higher than such a share (commit 3e453b2).
+/// are random: with 20,000/s in all, each of two receivers gets a little more or less than
+/// 10,000/s. This bound has to be higher than either share (commit 3e453b2).
 const RATE_LOW: f64 = 12_500.0;
 
 /// Time over which the rate has to be low on average before fewer receivers are used.

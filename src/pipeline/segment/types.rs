@@ -27,7 +27,7 @@ pub enum Form {
     /// The document is one JSON value.
     #[default]
     Json,
-    /// The document is valid UTF-8 but not JSON. OpenTelemetry uses such a form for Lambda.
+    /// The document is valid UTF-8 but not JSON, like the form that OpenTelemetry uses for Lambda.
     Text,
     /// The document is not valid UTF-8.
     Bytes,
