@@ -1,9 +1,9 @@
-//! All that the spool asks of a file system.
+//! The calls of the file system that the spool uses.
 //!
-//! In: names, bytes and offsets. Out: the answers of the system. [`Disk`], [`DiskFolder`] and
-//! [`DiskFile`] are traits, so that a test can put a disk that fails, fills up or loses power in
-//! the place of [`SystemDisk`]. Bound: each call does one thing. Thread: the caller's, which may
-//! wait for the disk.
+//! In: names, bytes and offsets. Out: the results of the calls. [`Disk`], [`DiskFolder`] and
+//! [`DiskFile`] are traits, so that a test can use a disk that fails instead of [`SystemDisk`].
+//! Bound: one descriptor for each open file, and two for the folder. Thread: the caller's, which
+//! may wait for the disk.
 //!
 //! [`SystemDisk`] follows the path of the folder once, when the folder is opened. After that it
 //! reaches every file from the descriptor of the folder, and never through a symbolic link. A user
@@ -34,8 +34,9 @@ const LOCK_NAME: &str = "lock";
 
 /// A file system that can hold the folder of a spool.
 pub trait Disk: Debug + Send + Sync {
-    /// Creates the folder if it is missing, opens the folder and locks it. Also returns the
-    /// permissions of the folder if other users had any: the call has taken these permissions away.
+    /// Creates the folder if it is missing, opens the folder and locks it. If other users have
+    /// permissions for the folder, takes these away and returns the earlier permissions of the
+    /// folder.
     ///
     /// # Errors
     ///
@@ -44,21 +45,21 @@ pub trait Disk: Debug + Send + Sync {
     fn open_folder(&self, path: &Path) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError>;
 }
 
-/// The access that [`DiskFolder::open`] opens a file for.
+/// The way in which [`DiskFolder::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// To read a file that exists.
+    /// Opens a file that exists, to read it.
     Read,
-    /// To write to a file that exists.
+    /// Opens a file that exists, to write to it.
     Write,
-    /// To write to and read from a new file. The call fails if the name exists.
+    /// Creates a file, to write to it and read it. The call fails if the name exists.
     Create,
 }
 
-/// The file or folder that a name in the folder stands for.
+/// The type and the size of a file in the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// Whether the name stands for a regular file, and not for a link, a folder or the like.
+    /// Whether the file is a regular file, and not a link, a folder or a device.
     pub is_file: bool,
     /// The size of the file in bytes.
     pub length_bytes: u64,
@@ -66,7 +67,7 @@ pub struct Stat {
 
 /// A folder that is open and locked. Dropping it releases the lock.
 pub trait DiskFolder: Debug + Send {
-    /// Returns whether the folder has no name any more.
+    /// Returns whether the folder was removed: it has no name any more.
     fn is_removed(&self) -> bool;
 
     /// Calls `each` with every name in the folder, in any order.
@@ -76,7 +77,8 @@ pub trait DiskFolder: Debug + Send {
     /// Fails if the folder cannot be read, or with the error of `each`.
     fn names(&self, each: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()>;
 
-    /// Returns what `name` stands for, without following a link.
+    /// Returns the type and the size of the file `name`. If the file is a link, the link is not
+    /// followed.
     ///
     /// # Errors
     ///
@@ -119,8 +121,8 @@ pub trait DiskFile: Debug + Send {
     ///
     /// # Errors
     ///
-    /// Fails with [`io::ErrorKind::UnexpectedEof`] if the file ends before, or if the system
-    /// refuses the call.
+    /// Fails with [`io::ErrorKind::UnexpectedEof`] if the file ends before `buffer` is full, or if
+    /// the system refuses the call.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// Writes all of `pieces`, one after the other, at `offset`.
@@ -151,7 +153,7 @@ pub trait DiskFile: Debug + Send {
     /// Fails if the bytes may not be on stable storage.
     fn sync(&self) -> io::Result<()>;
 
-    /// Returns whether the file has no name any more.
+    /// Returns whether the file was removed: it has no name any more.
     fn is_removed(&self) -> bool;
 }
 
@@ -193,7 +195,8 @@ impl DiskFolder for SystemFolder {
 
     fn names(&self, each: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
         for entry in Dir::read_from(&self.descriptor)? {
-            // A name of the spool is ASCII. The others are not the spool's.
+            // All names of the spool are ASCII. A name that is not UTF-8 is not a name of the
+            // spool.
             if let Ok(name) = entry?.file_name().to_str() {
                 each(name)?;
             }
@@ -240,10 +243,11 @@ impl DiskFile for File {
     }
 
     fn write_at(&self, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        // Removes empty pieces in front: a call that gets only empty pieces writes nothing.
+        // Removes empty pieces in front: `pwritev` returns 0 for empty pieces, which is an error
+        // below.
         IoSlice::advance_slices(&mut pieces, 0);
         while !pieces.is_empty() {
-            // rustix passes on the first IOV_MAX (1024) pieces at most.
+            // rustix passes at most the first 1024 pieces (IOV_MAX) to the kernel.
             let count = retry_on_intr(|| pwritev(self, pieces, offset))?;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -281,15 +285,17 @@ fn create_folder(path: &Path) -> Result<(), SpoolError> {
         Err(Errno::NOENT) => return Err(SpoolError::ParentMissing { path: path.to_owned() }),
         Err(error) => return Err(folder_error(path, error)),
     }
-    // Also if the folder exists: the run that created it may have ended before its fsync.
+    // Syncs the parent even if the folder existed before: the run that created the folder may have
+    // ended before its fsync.
     match sync_parent(path) {
-        // Some file systems refuse this call, and the daemon may not be allowed to read the parent.
+        // Some file systems refuse an fsync of a folder, and the daemon may not be allowed to read
+        // the parent.
         Ok(()) | Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::ROFS) => Ok(()),
         Err(error) => Err(folder_error(path, error)),
     }
 }
 
-/// Writes the name of the folder, which lies in its parent folder, to stable storage.
+/// Writes the name of the folder to stable storage: calls fsync on the parent folder.
 fn sync_parent(path: &Path) -> rustix::io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -309,8 +315,8 @@ fn open_folder(path: &Path) -> Result<OwnedFd, SpoolError> {
     })
 }
 
-/// Takes the permissions of other users away. Returns the permissions before that, if other users
-/// had any.
+/// Takes the permissions of other users away. Returns the earlier permissions; `None` if other
+/// users had none.
 fn tighten(descriptor: &OwnedFd, path: &Path) -> Result<Option<u32>, SpoolError> {
     let stat = fstat(descriptor).map_err(|error| folder_error(path, error))?;
     let own_uid = geteuid().as_raw();

@@ -1,8 +1,8 @@
-//! The folder of a spool: which files are in the folder, and under which numbers.
+//! The folder of a spool: lists, creates, renames and removes its numbered files.
 //!
-//! In: the number and the kind of a file. Out: open files, names that come and go. Bound: a
-//! [`Listing`] takes about 100 bytes of memory for each file of the spool. Thread: the spool's,
-//! which may wait for the disk.
+//! In: the number and the kind of a file. Out: open files, and the [`Listing`] of the folder.
+//! Bound: a [`Listing`] takes about 100 bytes of memory for each file of the spool. Thread: the
+//! spool's, which may wait for the disk.
 //!
 //! ```text
 //!  lock
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Numbers only grow within a run, and no file is appended to after a restart. The spool does not
-//! touch other names. If a run finds a file with so large a number that numbers could be used up,
+//! touch files with other names. If a run finds a file with a number above [`SEQUENCE_FOUND_MAX`],
 //! the run numbers all files again from 1 on, in the same order.
 
 use super::disk::{Access, Disk, DiskFile, DiskFolder};
@@ -23,8 +23,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// If a file has a larger number, all files are numbered again. The other half of the numbers lasts
-/// for any run.
+/// If a file has a larger number than this at the start, all files are numbered again. The numbers
+/// above are enough for any run: at one file a second for more than 150 years.
 const SEQUENCE_FOUND_MAX: u64 = SEQUENCE_MAX / 2;
 
 /// The files of the spool that are in the folder.
@@ -34,28 +34,30 @@ pub struct Listing {
     pub data: BTreeMap<u64, u64>,
     /// Sizes of the progress files in bytes, by number.
     pub progress: BTreeMap<u64, u64>,
-    /// How many names of the spool do not stand for regular files.
+    /// How many links, folders or devices have the name of a spool file.
     pub refused_count: u64,
-    /// The numbers in these names.
+    /// Numbers that new files must not get: a link, folder or device has a name with this number.
     pub refused: BTreeSet<u64>,
-    /// The largest number of a file, including the files that are removed at the start. If such a
-    /// file comes back after a crash of the machine, it must not be taken for part of a new file.
+    /// The largest number of a file, including the files that are removed at the start. A removed
+    /// file may come back after a crash of the machine, so no new file may get its number.
     pub sequence_max: u64,
 }
 
-/// The folder, open and locked.
+/// The folder of a spool, open and locked.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     folder: Box<dyn DiskFolder>,
-    /// Whether names came or went since the last [`sync`](Self::sync).
+    /// Whether a file may have been created, renamed or removed since the last
+    /// [`sync`](Self::sync).
     is_unsynced: bool,
 }
 
 impl Folder {
-    /// Creates the folder if it is missing, opens the folder and locks it. Also returns the
-    /// permissions of the folder if other users had any, which the call has taken away.
+    /// Creates the folder if it is missing, opens the folder and locks it. If other users have
+    /// permissions for the folder, takes these away and returns the earlier permissions of the
+    /// folder.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Option<u32>), SpoolError> {
         let (folder, tightened_from) = disk.open_folder(path)?;
         let path = path.to_owned();
@@ -95,9 +97,10 @@ impl Folder {
         Ok(listing)
     }
 
-    /// Numbers all files again if the numbers could be used up. Goes in the order of the numbers,
-    /// so that a new name is never one that another file still has. If the daemon ends half-way, a
-    /// progress file may have another number than its records; these records are then sent again.
+    /// Numbers all files again if a number is above [`SEQUENCE_FOUND_MAX`]. Begins with the
+    /// smallest number, so that no other file still has the new name. If the daemon ends half-way,
+    /// a progress file may have another number than its data file; the records of this data file
+    /// are then sent again.
     pub fn renumber_if_used_up(&mut self, listing: &mut Listing) -> io::Result<()> {
         if listing.sequence_max <= SEQUENCE_FOUND_MAX {
             return Ok(());
@@ -119,7 +122,8 @@ impl Folder {
             listing.sequence_max = next;
             next += 1;
         }
-        // A name that comes back after a crash must not be taken for a new one.
+        // Without a sync, an old name could come back after a crash of the machine and be taken for
+        // the name of a new file.
         self.is_unsynced = true;
         self.sync()
     }
@@ -160,14 +164,14 @@ impl Folder {
         }
     }
 
-    /// Removes both files of a number. The records go first: progress without records does no harm,
-    /// but records without progress would be sent again.
+    /// Removes the data file and the progress file with this number. The data file goes first: a
+    /// progress file alone does no harm, but the records of a data file alone would be sent again.
     pub fn remove(&mut self, sequence: u64) -> io::Result<()> {
         self.remove_one(sequence, Kind::Data)?;
         self.remove_one(sequence, Kind::Progress)
     }
 
-    /// Removes one file of a number. A file that does not exist is not an error.
+    /// Removes the file with this number and kind. A file that does not exist is not an error.
     pub fn remove_one(&mut self, sequence: u64, kind: Kind) -> io::Result<()> {
         match self.folder.remove(&name(sequence, kind)) {
             Ok(()) => self.is_unsynced = true,
@@ -177,7 +181,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes the names to stable storage, if any have changed.
+    /// Writes the names of the files to stable storage if a name has changed.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.is_unsynced {
             self.folder.sync()?;

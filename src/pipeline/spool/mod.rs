@@ -1,11 +1,11 @@
 //! A queue of records on disk, for batches that cannot be delivered now.
 //!
-//! In: records. A record is any bytes, with the number of segments in them and the time when they
-//! were made. Out: the same records, the oldest first, until each one is settled; they outlive
-//! restarts and crashes. Bound: [`Options::size_bytes_max`] on disk; [`BUFFER_BYTES`] of memory,
-//! and 80 bytes for each record that is taken. When full: the oldest file is evicted as a whole,
-//! and [`Evicted`] says what was lost with it. Thread: one at a time; every call may wait for the
-//! disk.
+//! In: records. A record has a payload of any bytes, the number of segments in the payload, and the
+//! time when the record was made. Out: the same records, the oldest first. A record stays on disk,
+//! across restarts and crashes, until the caller settles it. Bound: [`Options::size_bytes_max`] on
+//! disk; [`BUFFER_BYTES`] of memory, and 80 bytes for each record that is taken. When full: the
+//! oldest file is evicted as a whole, and [`Evicted`] counts the lost segments. Thread: one at a
+//! time; every call may wait for the disk.
 //!
 //! ```text
 //!          append                             next                  settle
@@ -16,20 +16,21 @@
 //!        active.rs                    file.rs, record.rs          progress.rs
 //! ```
 //!
-//! A file is sealed when it has grown to a sixteenth of the largest size, or when reading comes to
-//! the active file. A sealed file is removed, with its progress, when all of its records were read
-//! and settled.
+//! The active file is sealed when the next record would make it larger than a sixteenth of the
+//! spool's largest size (at least 1 MiB, at most 64 MiB). It is also sealed when the clock was set,
+//! when an fsync fails, or when reading comes to it. A sealed file is removed, with its `.done`
+//! file, when all of its records are settled.
 //!
-//! If only the daemon dies, nothing is lost, whatever the daemon was doing. If the machine dies,
-//! the records are lost that were appended after the last [`Spool::sync`], and records that were
-//! settled after it come again. A damaged byte costs only the record that it lies in.
+//! If only the daemon dies, nothing is lost, whatever the daemon was doing. If the machine crashes,
+//! the records that were appended after the last [`Spool::sync`] are lost, and the records that
+//! were settled after it come again. A damaged byte costs only the record that it lies in.
 //!
 //! A record is taken by [`Spool::next`] and read piece by piece. If memory has no room for all of
-//! its segments, the caller puts the rest back ([`Spool::split`]), and the rest comes next, as a
-//! record. A taken record is then settled or released. If it can never fit into memory, it is set
-//! aside: it waits for another run and stays counted, also when its file is evicted. A record
-//! cannot be taken twice. A record that is taken when the daemon dies comes again: the spool
-//! delivers at least once, not at most once.
+//! its segments, the caller puts the rest back ([`Spool::split`]) and takes it later. The caller
+//! then settles or releases the taken record. A record that can never fit into memory is set aside:
+//! it stays in the spool for a later run, and its segments are still counted. A record cannot be
+//! taken twice. A record that is taken when the daemon dies comes again: the spool delivers at
+//! least once, not at most once.
 
 mod active;
 mod age;
@@ -67,11 +68,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use take::Taker;
 
-/// How many spools this process has opened. A record that was taken from one of them is not taken
-/// from another.
+/// How many spools this process has opened. A [`RecordId`] has the number of its spool, so that
+/// [`Spool::settle`] and [`Spool::release`] ignore the ids of an earlier spool.
 static OPENED_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// The queue.
+/// A queue of records on disk.
 #[derive(Debug)]
 pub struct Spool {
     files: Files,
@@ -83,8 +84,8 @@ impl Spool {
     /// Opens the folder on the machine's file system, for this daemon alone, and lists the files of
     /// earlier runs.
     ///
-    /// Reads only names, sizes and the start of the oldest file, so that opening takes no longer if
-    /// there is much to send.
+    /// Reads only names, sizes and the start of the oldest file. Opening a large spool therefore
+    /// takes no longer than opening a small one.
     ///
     /// # Errors
     ///
@@ -115,18 +116,20 @@ impl Spool {
         Ok((spool, found))
     }
 
-    /// Returns what another program has removed since the last call.
+    /// Returns which file or folder another program has removed since the last call; `None` if
+    /// nothing was removed.
     pub fn removal(&mut self) -> Option<Removal> {
         self.files.removal()
     }
 
-    /// Returns the bytes on disk, with the settled records of files that are still needed.
+    /// Returns the size of all files in bytes. A settled record counts until its whole file is
+    /// removed.
     pub fn size_bytes(&self) -> u64 {
         self.files.size_bytes()
     }
 
-    /// Returns how many segments are in records that are not settled. Segments of earlier runs are
-    /// left out until they are read: before that their number is not known.
+    /// Returns how many segments are in records that are not settled. The segments of a record of
+    /// an earlier run count only after the record was read: their number is not known before.
     pub fn segment_count(&self) -> u64 {
         self.files.segment_count()
     }
@@ -137,7 +140,7 @@ impl Spool {
         self.files.oldest_age(now)
     }
 
-    /// Appends a record that was made at the moment `made`. Its payload is all the pieces of
+    /// Appends a record that was made at the moment `made`. Its payload consists of the pieces in
     /// `payload`, one after the other.
     ///
     /// If the record does not fit, the oldest files are evicted first.
@@ -145,8 +148,9 @@ impl Spool {
     /// # Errors
     ///
     /// Fails if the record is larger than [`RECORD_BYTES_MAX`] or than the whole spool, if no file
-    /// can be evicted, or if the record cannot be written. Nothing of the record is kept then; a
-    /// later call may succeed. The error has what was evicted.
+    /// can be evicted, or if the record cannot be written. The spool then keeps nothing of the
+    /// record, and a later call may succeed. The error counts the segments that were evicted in the
+    /// attempt.
     pub fn append(
         &mut self,
         payload: &[&[u8]],
@@ -156,42 +160,46 @@ impl Spool {
         self.appender.append(&mut self.files, payload, segment_count, made)
     }
 
-    /// Returns what was evicted by a call that has panicked, and was therefore not reported.
+    /// Returns the segments that [`append`](Self::append) has evicted in a call that panicked. That
+    /// call could not return them.
     pub fn evicted(&mut self) -> Evicted {
         self.appender.evicted()
     }
 
-    /// Tries whether a record of the size of the last one can be written, as far as the largest
-    /// size of the spool allows it. Nothing is kept and nothing is evicted.
+    /// Tests whether the disk has room for a record as large as the last one that was appended.
+    /// Writes no more bytes than the largest size of the spool allows, and removes them again.
+    /// Evicts nothing.
     ///
     /// # Errors
     ///
-    /// Fails if nothing, or not as much, can be written.
+    /// Fails if not all of these bytes can be written.
     pub fn probe(&mut self) -> Result<(), SpoolError> {
         self.appender.probe(&mut self.files)
     }
 
-    /// Writes all that was appended and settled to stable storage, so that it outlives a crash of
-    /// the machine. The caller calls this within the delay that the operator was promised, and
-    /// after an error again until a call succeeds.
+    /// Writes all that was appended and settled to stable storage, so that it survives a crash of
+    /// the machine. The caller calls this within about a second after a record was appended. After
+    /// an error the caller calls this again until a call succeeds.
     ///
     /// # Errors
     ///
-    /// Fails if some of it may not be on stable storage. All records are in the spool even then:
-    /// those that an fsync has failed for are written to another file, if the disk takes that.
+    /// Fails if some bytes may not be on stable storage. The spool keeps all records even then. It
+    /// copies the records that the failed fsync may have lost to another file, if the disk takes
+    /// the copy.
     pub fn sync(&mut self) -> Result<(), SpoolError> {
         sync::sync(&mut self.files, self.taker.window())
     }
 
-    /// Takes the oldest record, or rest of a record, that is neither settled nor taken. The payload
-    /// matches its checksum.
+    /// Takes the oldest record, or rest of a record, that waits to be taken. Its payload matches
+    /// the checksum in its header.
     ///
-    /// Every call comes closer to [`Next::Empty`], whatever is in the files.
+    /// Every call gets further, even in damaged files. A loop of calls therefore ends with
+    /// [`Next::Empty`].
     pub fn next(&mut self, now: Moment) -> Next {
         self.taker.next(&mut self.files, now)
     }
 
-    /// Fills `buffer` from the offset `at` of the payload of a taken record.
+    /// Fills `buffer` with the bytes at the offset `at` in the payload of a taken record.
     ///
     /// # Errors
     ///
@@ -201,45 +209,49 @@ impl Spool {
         take::read(&mut self.files, id, at, buffer)
     }
 
-    /// Keeps the first `segment_count` segments of a taken record, and puts the others back: they
-    /// come next. Returns `false` if the record cannot be divided in this way.
+    /// Keeps the first `segment_count` segments of a taken record, and puts the rest back, to be
+    /// taken by a later call of [`next`](Self::next). Returns `false` if the record cannot be
+    /// divided in this way.
     #[must_use = "a record that is not divided is still taken as a whole"]
     pub fn split(&mut self, id: RecordId, segment_count: u32) -> bool {
         let file = self.files.sealed.get_mut(&id.sequence);
         file.is_some_and(|file| file.parts.split(id.place, segment_count))
     }
 
-    /// Lets a taken record wait for another run. The record is not settled and stays counted.
+    /// Leaves a taken record in the spool for a later run of the daemon. This run does not take the
+    /// record again, but still counts its segments.
     pub fn set_aside(&mut self, id: RecordId) {
         if let Some(file) = self.files.sealed.get_mut(&id.sequence) {
             file.parts.set_aside(id.place);
         }
     }
 
-    /// Lets files be read again that could not be read. The caller calls this after a pause.
+    /// Lets [`next`](Self::next) read the files again that could not be read before. The caller
+    /// calls this after a pause.
     pub fn try_unreadable(&mut self) {
         self.files.sealed.values_mut().for_each(DataFile::try_again);
     }
 
-    /// Forgets a taken record, because it was delivered or dropped.
+    /// Settles a taken record, because it was delivered or dropped.
     ///
     /// The record does not come again after a crash of the daemon. If the record is not taken,
-    /// because its file was evicted, nothing happens. If another spool of this process has given
-    /// the record, nothing happens either, and the record comes again.
+    /// because its file was evicted, nothing happens. If an earlier spool of this process has
+    /// returned the record, nothing happens either, and this spool returns the record again.
     ///
     /// # Errors
     ///
-    /// Fails if this could not be noted on disk, or if a file that is not needed any more could not
-    /// be removed. The record does not come again in this run, but it may after a restart.
+    /// Fails if the spool cannot note on disk that the record is settled, or cannot remove a file
+    /// that is not needed any more. The record does not come again in this run, but it may after a
+    /// restart.
     pub fn settle(&mut self, id: RecordId) -> Result<(), SpoolError> {
         self.taker.settle(&mut self.files, id)
     }
 
     /// Puts a taken record back. The record comes again, before those behind it.
     ///
-    /// Returns `false` if the file of the record was evicted meanwhile: then the record is lost,
-    /// and was not counted as evicted. A record that another spool of this process has given is in
-    /// the spool and not taken.
+    /// Returns `false` if the file of the record was evicted meanwhile: the record is then lost,
+    /// and [`Evicted`] has not counted it. Returns `true` if an earlier spool of this process has
+    /// returned the record: this spool still has the record, and it is not taken.
     #[must_use = "a record that could not be put back is lost and has to be counted"]
     pub fn release(&mut self, id: RecordId) -> bool {
         self.taker.release(&mut self.files, id)

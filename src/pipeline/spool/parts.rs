@@ -1,14 +1,14 @@
-//! The parts of records of one file that are taken, put back or set aside.
+//! Keeps account of the parts of records that are taken, put back or set aside, in one file.
 //!
-//! In: parts that reading has found. Out: the same parts, in the order of their places. A part is
-//! some of the segments of a record, or all of them: memory may not have room for all of them at
-//! once. A part is known by its [`Place`]. Bound: 80 bytes of memory for each part. Thread: the
+//! In: parts that reading has found. Out: the same parts, in the order of their places. A part is a
+//! run of segments of one record, or the whole record: memory may not have room for all segments at
+//! once. A [`Place`] identifies a part. Bound: 80 bytes of memory for each part. Thread: the
 //! spool's.
 
 use super::record::Header;
 use std::collections::BTreeMap;
 
-/// How many records, and how many segments in them.
+/// A number of records, and the number of segments in these records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
     pub record_count: u64,
@@ -22,17 +22,17 @@ impl Count {
         self.segment_count += u64::from(segment_count);
     }
 
-    /// Counts one record less.
+    /// Takes one record out of the count.
     pub fn remove(&mut self, segment_count: u32) {
         self.record_count = self.record_count.saturating_sub(1);
         self.segment_count = self.segment_count.saturating_sub(segment_count.into());
     }
 }
 
-/// The part of a file that is neither settled nor taken.
+/// How much of a file is neither settled nor taken.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
-    /// The records that are known.
+    /// The number of records and segments, as far as record headers could be read.
     pub count: Count,
     /// How many bytes are damaged or cannot be read. The number of segments in them is not known.
     pub unknown_bytes: u64,
@@ -41,12 +41,12 @@ pub struct Waiting {
 /// The place of a part: the offset of its record, and the index of its first segment.
 pub type Place = (u64, u32);
 
-/// Some segments of a record, or all of them.
+/// A run of segments of one record, or the whole record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// The header of the record.
+    /// The header of the record that the segments belong to.
     pub header: Header,
-    /// The index of the first segment.
+    /// The index of the first segment of this part, counted from 0 within the record.
     pub first: u32,
     pub segment_count: u32,
 }
@@ -55,9 +55,11 @@ pub struct Part {
 #[derive(Debug, Default)]
 pub struct Parts {
     taken: BTreeMap<Place, Part>,
-    /// Parts that were put back, and parts that reading has found and nobody has taken yet.
+    /// Parts that wait to be taken: parts that were put back, and parts that were read but not
+    /// taken yet.
     waiting: BTreeMap<Place, Part>,
-    /// Parts that are neither read again in this run nor settled.
+    /// Parts that stay on disk for a later run: they are not settled, and this run does not take
+    /// them again.
     set_aside: BTreeMap<Place, Part>,
 }
 
@@ -102,7 +104,7 @@ impl Parts {
         self.all().map(|(_, part)| u64::from(part.segment_count)).sum()
     }
 
-    /// Returns whether a part of the record at `offset`, or of one behind it, is here.
+    /// Returns whether there is a part of a record at or behind `offset`.
     pub fn has_any_from(&self, offset: u64) -> bool {
         self.all().any(|(place, _)| place.0 >= offset)
     }
@@ -113,14 +115,14 @@ impl Parts {
         part.is_some_and(|part| part.segment_count == header.segment_count)
     }
 
-    /// Removes the part of the record at `offset` that waits and begins with its first segment.
-    /// Returns whether there was one.
+    /// Removes the waiting part that begins with the first segment of the record at `offset`.
+    /// Returns whether there was such a part.
     pub fn remove_waiting(&mut self, offset: u64) -> bool {
         self.waiting.remove(&(offset, 0)).is_some()
     }
 
-    /// Keeps the first `segment_count` segments of a taken part, and puts the others back. Returns
-    /// `false` if this is not possible.
+    /// Keeps the first `segment_count` segments of a taken part, and puts the rest back. Returns
+    /// `false` if the part cannot be divided in this way.
     pub fn split(&mut self, place: Place, segment_count: u32) -> bool {
         let Some(part) = self.taken.get_mut(&place) else { return false };
         let rest_count = part.segment_count.saturating_sub(segment_count);

@@ -11,8 +11,8 @@
 //! ignored, and its record is sent again. A torn entry at the end is overwritten, so that every
 //! entry begins at a multiple of its size.
 //!
-//! An entry outlives the process as soon as it is written, and a crash of the machine after
-//! [`Progress::sync`].
+//! An entry survives the end of the daemon as soon as it is written. It survives a crash of the
+//! machine only after [`Progress::sync`].
 
 use super::disk::DiskFile;
 use super::folder::Folder;
@@ -30,33 +30,34 @@ const WINDOW_ENTRY_COUNT: usize = 256;
 /// The settled records of one data file.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// The records that earlier runs have settled: offsets and marks in ascending order, each once.
+    /// Entries of records that earlier runs have settled, or that were copied to another file:
+    /// offsets and marks in ascending order, without duplicates.
     settled: Vec<u64>,
     length_bytes: u64,
-    /// The file, open while an entry in it is not synced.
+    /// The progress file, which is open while some of its entries are not synced.
     file: Option<Box<dyn DiskFile>>,
 }
 
 impl Progress {
-    /// The progress of a file that has not been read yet.
+    /// The progress of a data file that was not read yet. The progress file has `length_bytes`.
     pub fn unread(length_bytes: u64) -> Self {
         Self { length_bytes, ..Self::default() }
     }
 
-    /// Reads what earlier runs have settled of a data file of `data_bytes`. A record whose entry
-    /// cannot be read is sent again.
+    /// Reads which records of a data file earlier runs have settled. The data file has
+    /// `data_bytes`. A record whose entry cannot be read is sent again.
     ///
     /// A record has one entry, or a mark for each of its segments and then its own entry. This is
-    /// never more than one entry for each [`HEADER_BYTES`] of the record. A longer file is damaged
-    /// and is cut to the possible length.
+    /// never more than one entry for each [`HEADER_BYTES`] of the record. A progress file with more
+    /// entries is damaged, and is cut to the largest possible length.
     pub fn load(&mut self, folder: &Folder, sequence: u64, data_bytes: u64) {
         self.settled = Vec::new();
         let length_bytes_max = data_bytes / HEADER_BYTES as u64 * ENTRY_BYTES as u64;
         if self.length_bytes > length_bytes_max {
-            // An error is ignored: the bound below holds in any case.
+            // An error is ignored: no more than `length_bytes_max` is read in any case.
             let _ = folder.cut(sequence, Kind::Progress, length_bytes_max);
         }
-        // Entries that this run has added since the start are not needed.
+        // Reads no more than the size that the progress file had at the start of this run.
         let found_bytes = self.length_bytes.min(length_bytes_max);
         self.length_bytes = 0;
         let Ok(file) = folder.open_to_read(sequence, Kind::Progress) else { return };
@@ -193,7 +194,7 @@ mod tests {
         note(folder.path(), &[8, 1 << 29]);
         note(folder.path(), &[0]);
         assert_eq!(settled(folder.path()), [0, 8, 1 << 29]);
-        // More entries than one window has.
+        // More entries than are read at a time.
         let many: Vec<u64> = (1..2_000).collect();
         note(folder.path(), &many);
         assert_eq!(settled(folder.path()).len(), 2_001);

@@ -14,11 +14,11 @@
 //!
 //! All numbers are little endian. Header and payload have a checksum each, so that a flipped byte
 //! in a payload costs only that record: the header still says where the next record begins. If a
-//! header is wrong, `search` looks for the next right one. It reads each byte of the file once at
-//! most.
+//! header is damaged, the function `search` looks for the next valid header. It only reads
+//! forwards.
 //!
-//! A version that changes this format uses another suffix for its files. Each version ignores the
-//! names of the other one, so neither can damage what the other has written.
+//! A version of xrayd that changes this format must use another suffix for its files. Each version
+//! ignores files with the other suffix, so neither version can damage the files of the other.
 
 use super::disk::DiskFile;
 use super::error::DamageCause;
@@ -87,15 +87,15 @@ impl Header {
         HEADER_BYTES as u64 + u64::from(self.payload_length)
     }
 
-    /// Returns whether the segments of the record can be settled one by one: this needs a record so
-    /// long that the [`mark`](Self::mark) of each segment lies within it.
+    /// Returns whether the segments of the record can be settled one by one. The record must be so
+    /// long that the [`mark`](Self::mark) of each segment lies within the record.
     pub fn is_divisible(&self) -> bool {
         u64::from(self.segment_count) * HEADER_BYTES as u64 <= u64::from(self.payload_length)
     }
 
-    /// Returns the number that stands in the progress file for the segment `index` of the record at
-    /// `offset`, if only some segments of that record are settled. The number is an offset within
-    /// the record, where no other record can begin.
+    /// Returns the mark of the segment `index` of the record at `offset`. A mark in the progress
+    /// file says that this one segment of the record is settled. The mark is an offset within the
+    /// record, where no other record can begin.
     pub fn mark(offset: u64, index: u32) -> u64 {
         offset.saturating_add((u64::from(index) + 1) * HEADER_BYTES as u64)
     }
@@ -118,7 +118,7 @@ pub enum Slot {
     Damaged { end: u64, segment_count: u32, cause: DamageCause },
 }
 
-/// Reads what is at `offset` of a file that is `length_bytes` long.
+/// Reads the file header or the record header at `offset` of a file that is `length_bytes` long.
 ///
 /// # Errors
 ///
@@ -157,8 +157,8 @@ fn look_at_file_header(file: &dyn DiskFile) -> io::Result<Slot> {
     Ok(Slot::Damaged { end: FILE_HEADER_BYTES, segment_count: 0, cause })
 }
 
-/// Returns the offset of the next valid header, from `offset` on; the end of the file if there is
-/// none.
+/// Returns the offset of the first valid record header at or behind `offset`; the end of the file
+/// if there is none.
 fn search(file: &dyn DiskFile, mut offset: u64, length_bytes: u64) -> io::Result<u64> {
     let mut window = vec![0; WINDOW_BYTES];
     while offset + HEADER_BYTES as u64 <= length_bytes {

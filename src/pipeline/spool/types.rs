@@ -8,18 +8,19 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the spool is, how much it keeps, and for how long.
+/// The options of a spool: its folder, its largest size, and the largest age of a record.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The folder. The spool creates the folder if it is missing, but not the parent of the folder.
+    /// The folder of the spool. The spool creates the folder if it is missing, but not the parent
+    /// of the folder.
     pub path: PathBuf,
-    /// The largest size of all files together, in bytes. If it is reached, the spool evicts the
-    /// oldest file, which has a sixteenth of this size or 1 MiB, whichever is more. Three things
-    /// may exceed it: the progress of settled records, by 12 bytes each, until the next record is
-    /// appended; the files that were found at the start; records that are written again after a
-    /// failed fsync.
+    /// The largest size of all files together, in bytes. When this size is reached, the spool
+    /// evicts its oldest file. A file grows to a sixteenth of this size, but at least to 1 MiB and
+    /// at most to 64 MiB. Three things may exceed this size: entries of 12 bytes that note settled
+    /// records, until the next record is appended; the files that were found at the start; records
+    /// that are copied after a failed fsync.
     pub size_bytes_max: u64,
-    /// Older records expire when reading comes to them.
+    /// The largest age of a record. An older record expires when reading comes to it.
     pub age_max: Duration,
 }
 
@@ -28,16 +29,18 @@ pub struct Options {
 pub struct Found {
     /// How many data files earlier runs have left.
     pub file_count: u64,
-    /// The size of these files in bytes. Some of their records may be settled already.
+    /// The size of the data files of earlier runs, in bytes. Some of their records may be settled
+    /// already.
     pub bytes: u64,
-    /// How many names of the spool stand for links, folders or the like. The spool does not touch
+    /// How many links, folders or devices have the name of a spool file. The spool does not touch
     /// them.
     pub refused_count: u64,
     /// How many files without records were removed.
     pub orphan_count: u64,
-    /// The permissions of the folder if other users had any. The spool has taken them away.
+    /// The earlier permissions of the folder, if the spool has taken the permissions of other users
+    /// away; `None` if other users had none.
     pub tightened_from: Option<u32>,
-    /// See [`Spool::oldest_age`](super::Spool::oldest_age).
+    /// The age of the oldest record; see [`Spool::oldest_age`](super::Spool::oldest_age).
     pub oldest_age: Option<Duration>,
 }
 
@@ -47,52 +50,54 @@ pub struct Found {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[must_use = "these segments are lost and have to be counted"]
 pub struct Evicted {
-    /// How many files.
+    /// How many files were evicted.
     pub file_count: u64,
-    /// The bytes of these files on disk.
+    /// The size of the evicted files in bytes.
     pub bytes: u64,
-    /// How many records in them were neither settled nor taken.
+    /// How many records of the evicted files were neither settled nor taken.
     pub record_count: u64,
-    /// How many segments were in these records.
+    /// How many segments of the evicted files were neither settled nor taken.
     pub segment_count: u64,
-    /// How many bytes of the files could not be read. The number of segments in them is not known.
+    /// How many bytes of the evicted files were damaged or could not be read. The number of
+    /// segments in these bytes is not known.
     pub unknown_bytes: u64,
 }
 
-/// A removal by another program.
+/// A file or folder of the spool that another program has removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// The program removed the file that records are appended to. As long as the daemon runs it
-    /// can still read the file, through the open descriptor.
+    /// Another program removed the file that records are appended to. The daemon can still read the
+    /// file through its open descriptor, until the daemon ends.
     File,
-    /// The program removed the folder with all of its files. The spool has created a new, empty
-    /// folder.
+    /// Another program removed the folder of the spool and all files in it. The spool has created a
+    /// new, empty folder.
     Folder,
 }
 
-/// The place of a record that was taken, or of a part of a record.
+/// The id of a taken record, or of a taken part of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(test, derive(Default))]
 pub struct RecordId {
-    /// The number of the spool among all that this process has opened.
+    /// The number of the spool that has returned the record. A process numbers its spools from 0
+    /// on.
     pub(super) opening: u64,
-    /// The number of the file.
+    /// The number in the name of the data file.
     pub(super) sequence: u64,
     pub(super) place: Place,
 }
 
-/// A record that was taken, or the rest of one.
+/// A taken record, or a taken part of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The place of the record, for [`Spool::read`](super::Spool::read),
-    /// [`Spool::settle`](super::Spool::settle) and the like.
+    /// The id of the record, for calls like [`Spool::read`](super::Spool::read) and
+    /// [`Spool::settle`](super::Spool::settle).
     pub id: RecordId,
-    /// The size of the whole payload in bytes.
+    /// The size of the record's whole payload in bytes, even if only a part is taken.
     pub payload_bytes: u32,
-    /// How many segments are in the whole payload.
+    /// How many segments the whole record has, even if only a part is taken.
     pub segment_count: u32,
-    /// The segments that were taken, by their place in the payload. The other segments are settled,
-    /// or come as a part of their own.
+    /// The indexes of the segments that were taken, counted from 0 within the record. The other
+    /// segments of the record are settled or belong to another part.
     pub taken: Range<u32>,
     /// The time since the record was made.
     pub age: Duration,
@@ -102,19 +107,20 @@ pub struct Record {
 #[derive(Debug)]
 #[must_use = "a record that is taken has to be settled or released, a loss has to be counted"]
 pub enum Next {
-    /// A record, which is taken from now on.
+    /// A record. The spool counts it as taken from now on.
     Record(Record),
-    /// A record that is too old. It is settled, and its segments are lost.
+    /// A record that is older than [`Options::age_max`]. The spool has settled it, and its segments
+    /// are lost.
     Expired {
         /// How many segments are lost.
         segment_count: u32,
     },
-    /// Bytes that are not a record. They are skipped.
+    /// Bytes of a file that are not a valid record. The spool has skipped them.
     Damaged(Damage),
     /// A file that could not be read. It is not read again until
     /// [`Spool::try_unreadable`](super::Spool::try_unreadable) is called.
     Unreadable(SpoolError),
-    /// No record waits. Some may be taken.
+    /// No record waits to be taken. Records that were taken earlier may still be unsettled.
     Empty,
 }
 
@@ -124,6 +130,6 @@ pub enum Next {
 pub struct AppendError {
     /// The evicted segments, for the caller to count.
     pub evicted: Evicted,
-    /// The reason.
+    /// The reason why the record was not appended.
     pub cause: SpoolError,
 }
