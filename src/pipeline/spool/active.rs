@@ -5,7 +5,7 @@
 //! for the disk.
 //!
 //! A record is written in one call, without copying its payload. If that fails, the file is cut
-//! back to the end of its last whole record. All dates in the file are by the same clock.
+//! back to the end of its last whole record. All dates in the file come from the same clock.
 
 use super::age::Dates;
 use super::disk::DiskFile;
@@ -16,15 +16,15 @@ use super::parts::Count;
 use super::record::{FILE_MAGIC, HEADER_BYTES, Header};
 use std::io::{self, IoSlice};
 
-/// The active file.
+/// The data file that records are appended to.
 #[derive(Debug)]
 pub struct ActiveFile {
     sequence: u64,
     pub(super) handle: Box<dyn DiskFile>,
-    /// The end of the last whole record; 0 while there is none.
+    /// The offset of the end of the last whole record; 0 while the file has no record.
     length_bytes: u64,
     count: Count,
-    /// The earliest date of a record, in seconds since 1970.
+    /// The earliest date of a record in the file, in seconds since 1970.
     oldest_created_at: Option<u64>,
     dates: Dates,
     /// The bytes from the start of the file that are on stable storage.
@@ -32,7 +32,7 @@ pub struct ActiveFile {
 }
 
 impl ActiveFile {
-    /// Creates a file for records with such dates.
+    /// Creates a file for records with dates of the clock `dates`.
     pub fn begin(folder: &mut Folder, sequence: u64, dates: Dates) -> io::Result<Self> {
         let handle = folder.create(sequence, Kind::Data)?;
         let (length_bytes, synced_bytes) = (0, 0);
@@ -97,7 +97,7 @@ impl ActiveFile {
         self.handle.set_length(self.length_bytes)
     }
 
-    /// Makes the file one that is only read; `None` if there is no record in it.
+    /// Turns the file into a file that is only read; `None` if the file has no record.
     pub fn seal(self) -> Option<DataFile> {
         let is_empty = self.length_bytes == 0;
         let bytes = (self.length_bytes, self.synced_bytes);
@@ -121,7 +121,7 @@ impl ActiveFile {
         self.synced_bytes = self.length_bytes;
     }
 
-    /// The clock that the dates in the file are by.
+    /// Returns the clock that the dates of the records in the file come from.
     pub fn dates(&self) -> Dates {
         self.dates
     }
@@ -132,22 +132,22 @@ impl ActiveFile {
         self.handle.is_removed()
     }
 
-    /// The number in the name of the file.
+    /// Returns the number in the name of the file.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// The size of the file in bytes.
+    /// Returns the size of the file in bytes.
     pub fn length_bytes(&self) -> u64 {
         self.length_bytes
     }
 
-    /// How many segments are in the file.
+    /// Returns how many segments are in the file.
     pub fn segment_count(&self) -> u64 {
         self.count.segment_count
     }
 
-    /// The earliest date of a record, in seconds since 1970.
+    /// Returns the earliest date of a record in the file, in seconds since 1970.
     pub fn oldest_created_at(&self) -> Option<u64> {
         self.oldest_created_at
     }

@@ -3,19 +3,20 @@
 //! In: the date in the header of a record, and the time now. Out: the age of the record, and
 //! whether it has expired. Thread: any.
 //!
-//! A date of this run is compared with the clock that it was written by, which does not jump. A
-//! date of an earlier run is used if it is possible. A record of an earlier run expires only after
-//! an answer of the service has confirmed the date of today. If the clock of the earlier run was
-//! wrong, such a record is older or younger by the same time.
+//! The age of a record of this run is the difference of two times since boot, so it does not jump
+//! when the clock is set. For a record of an earlier run, the date is used unless it is before 2025
+//! or in the future. A record of an earlier run expires only after an answer of the service has
+//! confirmed the date of today. If the clock of the earlier run was wrong, the age of its records
+//! is wrong by the same time.
 
 use crate::base::clock::Moment;
 use std::time::Duration;
 
-/// The start of 2025 in seconds since 1970. No version of xrayd before that had a spool, so an
-/// earlier date comes from a host without a battery for its clock.
+/// The start of 2025 in seconds since 1970. xrayd had no spool before 2025. An earlier date comes
+/// from a clock that was not set: on a host without a battery, the clock begins in 1970.
 const CREATED_AT_MIN: u64 = 1_735_689_600;
 
-/// The clock that the dates in a file are by.
+/// The clock that the dates of the records in a file come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dates {
     /// The clock of this run. A date is the seconds since boot plus `offset_seconds`.
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_this_run_wrote_ages_by_its_own_clock_whatever_the_date_has_become() {
-        // The host has no battery, so its clock begins in 1970.
+        // The host has no battery for its clock, so the clock begins in 1970.
         let written = moment(100, 5, false);
         let dates = Dates::Own { offset_seconds: written.offset_seconds };
         for now in [moment(160, 65, false), moment(160, NOW, true), moment(160, 0, true)] {

@@ -1,9 +1,9 @@
 //! Appends records to a spool, and evicts the oldest files if there is no room.
 //!
 //! In: a record, with its payload in pieces. Out: the bytes of the record at the end of the active
-//! file. The file is sealed when it has reached its largest size, or when the date was set. Bound:
-//! the largest size of the spool. When full: the oldest file is evicted as a whole. Thread: the
-//! spool's, which may wait for the disk.
+//! file. The file is sealed when it has reached its largest size, or when the date of the host was
+//! set. Bound: the largest size of the spool. When full: the oldest file is evicted as a whole.
+//! Thread: the spool's, which may wait for the disk.
 
 use super::active::ActiveFile;
 use super::age::Dates;
@@ -14,10 +14,10 @@ use super::types::{AppendError, Evicted};
 use crate::base::clock::Moment;
 use std::io;
 
-/// The part of the spool's largest size that one file may have, and that is evicted at once.
+/// One file may have one part in 16 of the spool's largest size. A whole file is evicted at once.
 const FILE_SHARE: u64 = 16;
 
-/// The smallest and the largest size at which a file is sealed.
+/// The bounds of the size at which a file is sealed, in bytes: 1 MiB and 64 MiB.
 const FILE_BYTES_MIN: u64 = 1024 * 1024;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -29,17 +29,17 @@ pub const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
 pub struct Appender {
     pub(super) size_bytes_max: u64,
     pub(super) file_bytes_max: u64,
-    /// The clock that the dates of new records are by.
+    /// The clock that the dates of new records come from.
     dates: Dates,
     /// The segments that were evicted and are not reported yet.
     evicted: Evicted,
-    /// The size of the last record that was appended, or could not be. [`probe`](Self::probe) tries
-    /// to write as much.
+    /// The size in bytes of the last record that was to be appended. [`probe`](Self::probe) tries
+    /// to write as many bytes.
     append_bytes: u64,
 }
 
 impl Appender {
-    /// An appender for a spool of `size_bytes_max`.
+    /// An appender for a spool that has at most `size_bytes_max`.
     pub fn new(size_bytes_max: u64, now: Moment) -> Self {
         Self {
             size_bytes_max,

@@ -44,7 +44,7 @@ pub enum SpoolError {
         /// The folder of the spool.
         path: PathBuf,
     },
-    /// The folder cannot be used for another reason.
+    /// The system refused a call on the folder for a reason that no other variant names.
     #[error("cannot use the folder {path}: {source}")]
     Folder {
         /// The folder of the spool.
@@ -57,7 +57,7 @@ pub enum SpoolError {
     TooLarge {
         /// The size of the record in bytes.
         record_bytes: u64,
-        /// The largest size that fits, in bytes.
+        /// The largest size of a record that fits into the spool, in bytes.
         record_bytes_max: u64,
     },
     /// A record could not be written. Nothing of the record is kept.
@@ -96,9 +96,9 @@ pub struct Damage {
     pub sequence: u64,
     /// How many bytes were skipped.
     pub bytes: u64,
-    /// How many segments are known to be lost with these bytes. For a file of this run the number
-    /// is exact, but the loss of some segments may be reported only at the end of the file, with 0
-    /// bytes.
+    /// How many segments are known to be lost with the damaged bytes. For a file of this run the
+    /// number is exact, but the loss of some segments may be reported only at the end of the file,
+    /// with 0 bytes.
     pub segment_count: u64,
     /// The cause of the damage.
     pub cause: DamageCause,

@@ -1,14 +1,14 @@
 //! A data file that is not appended to any longer, and how far reading has come in it.
 //!
 //! In: the file, from its front to its end. Out: [`Part`]s of its records, one by one. Bound: 80
-//! bytes of memory for each part that is taken, put back or set aside, and 8 for each record that
-//! an earlier run has settled in the file that is being read. Thread: the spool's, which may wait
-//! for the disk.
+//! bytes of memory for each part that is taken, put back or set aside, and 8 bytes for each record
+//! of the file being read that an earlier run has settled. Thread: the spool's, which may wait for
+//! the disk.
 //!
-//! The cursor passes each record once. Parts that were put back come before the cursor.
-//! The file is open while some of its bytes are not synced and while it is being read. If another
-//! program has removed the file, it stays open until it is read to its end. A file that cannot be
-//! read is skipped until [`DataFile::try_again`]; bytes that do not exist any more are lost.
+//! The cursor passes each record once. Parts that were put back are found again before the record
+//! at the cursor. The file is open while some of its bytes are not synced and while it is being
+//! read. If another program has removed the file, it stays open until it is read to its end. A file
+//! that cannot be read is skipped until [`DataFile::try_again`]. Missing bytes are lost.
 
 use super::age::Dates;
 use super::disk::DiskFile;
@@ -20,27 +20,27 @@ use super::progress::Progress;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, Slot, look, verify_payload};
 use std::io;
 
-/// The result of reading one step ahead.
+/// The result of a search for the next part of a record in a file.
 #[derive(Debug)]
 pub enum Step {
-    /// A part, and its place.
+    /// A part of a record, and its place in the file.
     Part(Place, Part),
     /// Bytes that are not a record, or a file that cannot be read.
     Fault(Fault),
-    /// The end of the file.
+    /// The end of the file: no part is left.
     End,
 }
 
-/// Why there is no record.
+/// Why a record could not be read.
 #[derive(Debug)]
 pub enum Fault {
-    /// Some segments are lost. Reading goes on behind them.
+    /// Some bytes are damaged or missing. Reading goes on behind them.
     Damage(Damage),
     /// Nothing is lost. The file is not read again until [`DataFile::try_again`].
     Unreadable(io::Error),
 }
 
-/// A sealed file.
+/// A data file that is only read.
 #[derive(Debug)]
 pub struct DataFile {
     sequence: u64,
@@ -48,13 +48,13 @@ pub struct DataFile {
     pub(super) handle: Option<Box<dyn DiskFile>>,
     /// The offset of the first record that reading has not come to.
     cursor: u64,
-    /// The records behind the cursor; not known for files of earlier runs.
+    /// The number of records and segments behind the cursor; `None` for files of earlier runs.
     unread: Option<Count>,
     /// The parts before the cursor that are not settled.
     pub(super) parts: Parts,
     progress: Progress,
-    /// The date of the first unsettled record behind the cursor, with the cursor that this date is
-    /// for.
+    /// A cursor, and the date of the first unsettled record behind it. If `cursor` has moved on
+    /// since, the date is not valid any longer.
     first_unread: Option<(u64, u64)>,
     dates: Dates,
     /// The offset of the first byte that is not on stable storage; `None` if all bytes are.
@@ -107,7 +107,7 @@ impl DataFile {
         }
     }
 
-    /// The clock that the dates in the file are by.
+    /// Returns the clock that the dates of the records in the file come from.
     pub fn dates(&self) -> Dates {
         self.dates
     }
@@ -122,7 +122,7 @@ impl DataFile {
         self.length_bytes.saturating_add(self.progress.length_bytes())
     }
 
-    /// Returns whether [`find`](Self::find) may find something.
+    /// Returns whether [`find`](Self::find) may find a part or damage.
     pub fn is_readable(&self) -> bool {
         self.is_unread() && !self.is_unreadable
     }
@@ -142,7 +142,7 @@ impl DataFile {
         !self.is_unread() && self.parts.is_unused()
     }
 
-    /// How many segments are not settled, as far as this is known.
+    /// Returns how many segments are not settled, without unread segments of earlier runs.
     pub fn segment_count(&self) -> u64 {
         self.parts.segment_count() + self.unread.map_or(0, |count| count.segment_count)
     }
@@ -166,7 +166,7 @@ impl DataFile {
                 Slot::FileHeader => self.cursor = FILE_HEADER_BYTES,
                 Slot::Record(header) => {
                     let parts = self.progress.unsettled(offset, &header);
-                    // A record that a failed fsync has moved to another file is not counted here.
+                    // A record that was copied after a failed fsync counts in another file.
                     let is_counted = !parts.is_empty();
                     let end = offset + header.record_bytes();
                     self.pass(end, is_counted.then_some(header.segment_count));
@@ -181,7 +181,7 @@ impl DataFile {
         }
         self.close_if_idle();
         if self.is_unread() {
-            // Fewer segments came than were written, so a record header was damaged further up.
+            // Fewer segments were found than were written: an earlier record header was damaged.
             let damage = self.damage(0, 0, DamageCause::RecordHeader);
             return Ok(Step::Fault(Fault::Damage(damage)));
         }
@@ -217,8 +217,8 @@ impl DataFile {
         }
     }
 
-    /// Reads from the offset `at` within the payload of a taken part's record. If this fails, the
-    /// part is not taken any longer.
+    /// Reads the payload of a taken part's record, from the offset `at` within this payload. If
+    /// this fails, the part is not taken any longer.
     pub fn read(
         &mut self,
         folder: &Folder,
@@ -245,7 +245,7 @@ impl DataFile {
         self.progress.note(folder, self.sequence, &marks)
     }
 
-    /// Counts what is neither settled nor taken.
+    /// Counts the segments and records that are neither settled nor taken.
     pub fn waiting(&mut self, folder: &Folder) -> Waiting {
         let mut waiting = match self.unread {
             Some(count) => Waiting { count, unknown_bytes: 0 },
@@ -284,7 +284,7 @@ impl DataFile {
     /// Returns the date of the first record that is not settled, in seconds since 1970; `None` if
     /// there is none or it cannot be read.
     pub fn oldest_created_at(&mut self, folder: &Folder) -> Option<u64> {
-        // Parts that were read lie before the cursor, so they are older.
+        // Parts that were read lie before the cursor, so they are older than unread records.
         let read = self.parts.all().map(|(_, part)| part.header.created_at).min();
         read.or_else(|| self.unread_created_at(folder).ok().flatten())
     }
@@ -328,7 +328,7 @@ impl DataFile {
         Ok(&**self.handle.insert(handle))
     }
 
-    /// Reads what is at `offset`.
+    /// Reads the file header or the record header at `offset`.
     pub fn slot(&mut self, folder: &Folder, offset: u64) -> io::Result<Slot> {
         let length_bytes = self.length_bytes;
         look(self.open(folder)?, offset, length_bytes)
@@ -346,7 +346,7 @@ impl DataFile {
         }
     }
 
-    /// Moves the cursor to `end`, past a record of `segment_count` segments if it was counted.
+    /// Moves the cursor to `end`. Takes a record of `segment_count` segments out of `unread`.
     fn pass(&mut self, end: u64, segment_count: Option<u32>) {
         self.cursor = end;
         if let Some((unread, segment_count)) = self.unread.as_mut().zip(segment_count) {
@@ -354,7 +354,7 @@ impl DataFile {
         }
     }
 
-    /// Describes damage. At the end of the file, all segments that were not found are part of it.
+    /// Describes damage. At the end of the file, adds all segments that were written but not found.
     fn damage(&mut self, bytes: u64, segment_count: u64, cause: DamageCause) -> Damage {
         let is_at_end = self.cursor == self.length_bytes;
         let missing = self.unread.as_mut().filter(|_| is_at_end).map(std::mem::take);
@@ -362,8 +362,8 @@ impl DataFile {
         Damage { sequence: self.sequence, bytes, segment_count, cause }
     }
 
-    /// Decides what an error means. A later attempt may succeed if the disk fails for a while or
-    /// the system has no descriptor free.
+    /// Turns an error into a fault. If the file is missing or too short, its bytes are lost. After
+    /// any other error a later attempt may succeed, so nothing is lost.
     fn fault(&mut self, error: io::Error) -> Fault {
         if [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof].contains(&error.kind()) {
             return Fault::Damage(self.drop_unread());
@@ -408,7 +408,7 @@ impl DataFile {
         self.unsynced_from.filter(|_| self.is_suspect)
     }
 
-    /// Writes the progress to stable storage. If this fails, records may be sent again.
+    /// Writes the progress to stable storage. If this fails, settled records may be sent again.
     pub fn sync_progress(&mut self) -> io::Result<()> {
         self.progress.sync()
     }
@@ -421,7 +421,7 @@ impl DataFile {
         }
     }
 
-    /// Removes records from this file that another file has now.
+    /// Counts records of this file as settled that were copied to another file.
     pub fn forget(&mut self, folder: &mut Folder, moved: &[(u64, Header)]) {
         for (offset, header) in moved {
             if !self.parts.remove_waiting(*offset)
@@ -432,7 +432,7 @@ impl DataFile {
         }
         let offsets: Vec<u64> = moved.iter().map(|(offset, _)| *offset).collect();
         self.progress.pass_over(&offsets);
-        // If a part of the unsynced bytes is taken, a later sync copies it once it is put back.
+        // A part of the unsynced bytes that is taken now is copied by a sync after it is put back.
         if !self.parts.has_any_from(self.unsynced_from.unwrap_or(self.length_bytes)) {
             self.unsynced_from = None;
             self.is_suspect = false;

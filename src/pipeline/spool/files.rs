@@ -1,8 +1,8 @@
-//! The files of a spool, in the order of their numbers: sealed ones, and the active one at the end.
+//! The files of a spool, in the order of their numbers: the sealed files, then the active file.
 //!
-//! In: what the folder has at the start, and files that are created, sealed and removed. Out: the
-//! oldest file that can be read, the file to append to, sizes and counts. Bound: about 300 bytes of
-//! memory for each file. Thread: the spool's, which may wait for the disk.
+//! In: the files in the folder at the start, and files that are created, sealed and removed later.
+//! Out: the oldest file that can be read, the file to append to, sizes and counts. Bound: about 300
+//! bytes of memory for each file. Thread: the spool's, which may wait for the disk.
 
 use super::active::ActiveFile;
 use super::age::Dates;
@@ -19,19 +19,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The files.
+/// All files of a spool.
 #[derive(Debug)]
 pub struct Files {
     pub folder: Folder,
-    /// The sealed files by number, so from the oldest on.
+    /// The sealed files by their number, the oldest first.
     pub sealed: BTreeMap<u64, DataFile>,
-    /// The file that records are appended to.
+    /// The file that records are appended to; `None` if there is none.
     pub active: Option<ActiveFile>,
-    /// A number above that of every file so far.
+    /// The number for the next new file, above that of every file so far.
     pub next_sequence: u64,
-    /// Numbers whose names stand for links, folders or the like.
+    /// Numbers that new files must not get: a link, folder or device has a name with this number.
     refused: BTreeSet<u64>,
-    /// A removal by another program, until [`removal`](Self::removal) is called.
+    /// The last removal of a file or of the folder by another program, until
+    /// [`removal`](Self::removal) is called.
     removal: Option<Removal>,
 }
 
@@ -70,19 +71,21 @@ impl Files {
         Ok((files, found))
     }
 
-    /// Returns what another program has removed since the last call.
+    /// Returns which file or folder another program has removed since the last call; `None` if
+    /// nothing was removed.
     pub fn removal(&mut self) -> Option<Removal> {
         self.removal.take()
     }
 
-    /// The size of all files in bytes.
+    /// Returns the size of all files in bytes.
     pub fn size_bytes(&self) -> u64 {
         let active = self.active.as_ref().map_or(0, ActiveFile::length_bytes);
         let sealed = self.sealed.values().map(DataFile::size_bytes);
         sealed.fold(active, u64::saturating_add)
     }
 
-    /// How many segments are not settled, without those of earlier runs that were not read yet.
+    /// Returns how many segments are not settled. Leaves out segments of earlier runs that were not
+    /// read yet.
     pub fn segment_count(&self) -> u64 {
         let active = self.active.as_ref().map_or(0, ActiveFile::segment_count);
         active + self.sealed.values().map(DataFile::segment_count).sum::<u64>()
@@ -102,7 +105,7 @@ impl Files {
     }
 
     /// Returns the number of the oldest sealed file that may have a record. Seals the active file
-    /// if there is no other.
+    /// if no sealed file has a record.
     pub fn oldest_unread(&mut self) -> Option<u64> {
         let find = |sealed: &BTreeMap<u64, DataFile>| {
             sealed.iter().find(|(_, file)| file.is_readable()).map(|(&sequence, _)| sequence)
@@ -113,7 +116,8 @@ impl Files {
         })
     }
 
-    /// Returns the active file, and creates one for records with such dates if there is none.
+    /// Returns the active file. If there is none, creates one for records with dates of the clock
+    /// `dates`.
     ///
     /// # Errors
     ///
@@ -130,7 +134,7 @@ impl Files {
         Ok(self.active.insert(active))
     }
 
-    /// Creates a file for records with such dates.
+    /// Creates a file for records with dates of the clock `dates`.
     ///
     /// # Errors
     ///
@@ -142,14 +146,15 @@ impl Files {
         while self.refused.contains(&self.next_sequence) {
             self.next_sequence += 1;
         }
-        // The number is used up even if this fails: the name may exist all the same.
+        // The number is not used again even if the call below fails: the name may exist all the
+        // same.
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         ActiveFile::begin(&mut self.folder, sequence, dates).map_err(SpoolError::Write)
     }
 
-    /// Cuts off what is behind the last whole record of the active file. If this fails, the file is
-    /// sealed, so that nothing is appended behind the rest of a record.
+    /// Cuts off the bytes behind the last whole record of the active file. If this fails, the file
+    /// is sealed, so that nothing is appended behind an incomplete record.
     pub fn cut_back(&mut self) {
         if self.active.as_ref().is_some_and(|active| active.cut_back().is_err()) {
             self.seal_active();
@@ -162,7 +167,7 @@ impl Files {
         let sequence = active.sequence();
         match active.seal() {
             Some(file) => _ = self.sealed.insert(sequence, file),
-            // If this fails, an empty file is left. The next run removes it.
+            // If this fails, an empty file stays in the folder. The next run removes it.
             None => _ = self.folder.remove(sequence),
         }
     }
@@ -201,8 +206,8 @@ impl Files {
         Ok(())
     }
 
-    /// Removes a sealed file if all of its records are settled. If this fails, the file stays, is
-    /// not read again, and is the first one to be evicted.
+    /// Removes a sealed file if all of its records are settled. If this fails, the file stays until
+    /// it is evicted, and is not read again.
     pub fn remove_if_finished(&mut self, sequence: u64) {
         if self.sealed.get(&sequence).is_some_and(DataFile::is_finished) {
             let _ = self.remove(sequence);

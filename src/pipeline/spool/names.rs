@@ -8,12 +8,12 @@ pub const SEQUENCE_MAX: u64 = 9_999_999_999;
 
 const SEQUENCE_DIGIT_COUNT: usize = 10;
 
-/// The two files that share a number.
+/// The kind of a spool file. Two files, one of each kind, share a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The records.
+    /// The data file, which has the records.
     Data,
-    /// The list of the records that are settled.
+    /// The progress file, which lists the settled records of the data file.
     Progress,
 }
 

@@ -1,7 +1,7 @@
-//! Copies the records of a file that may never get to stable storage.
+//! Copies the records that a failed fsync may have lost to another file.
 //!
-//! In: a file of which an fsync has failed. Out: its records in another file. `sync.rs` says why.
-//! Bound: one window of memory. Thread: the spool's, which may wait for the disk.
+//! In: a file after a failed fsync. Out: copies of its records in another file. `sync.rs` gives the
+//! reason. Bound: a buffer of 64 KiB. Thread: the spool's, which may wait for the disk.
 
 use super::active::ActiveFile;
 use super::file::DataFile;
@@ -10,8 +10,8 @@ use super::record::{FILE_HEADER_BYTES, Header, Slot, verify_payload};
 use std::io;
 
 /// Copies the suspect records of `file` to `copy`. Returns the offsets and headers of these
-/// records. Two kinds of records are left out: damaged ones, which reading reports later, and
-/// records of which a part is taken, which is in memory.
+/// records. Leaves out damaged records, which reading reports later. Also leaves out a record if
+/// some of its segments are taken, settled or set aside.
 ///
 /// # Errors
 ///

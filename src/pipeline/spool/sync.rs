@@ -1,14 +1,14 @@
 //! Writes a spool to stable storage, and what happens if an fsync fails.
 //!
-//! In: files with bytes that are not synced. Out: the same records on stable storage. Bound: what
-//! is written between two calls; while it is written again, the spool may exceed its largest size
-//! by as much. Thread: the spool's, which may wait for the disk.
+//! In: files with bytes that are not synced. Out: the same records on stable storage. Bound: the
+//! bytes that are written between two calls. After a failed fsync they are copied: the spool may
+//! then exceed its largest size by their number. Thread: the spool's, which may wait for the disk.
 //!
 //! The kernel reports a failed write-back once, marks the pages as clean and may drop them. A
 //! second fsync that succeeds therefore proves nothing about these pages; see fsync(2). After the
 //! first failed fsync, all bytes that were written since the last successful one are suspect. The
 //! spool reads the suspect records back, compares them with their checksums and writes them to a
-//! new file, until an fsync of the new file succeeds. Then the records are removed from the first
+//! new file, until an fsync of the new file succeeds. Then the records are removed from the old
 //! file. The pages are still in the system's cache at that time: ext4 and XFS drop them only when
 //! memory is short, Btrfs drops them at once. Records that cannot be read back are counted as
 //! damaged when reading comes to them.
@@ -23,7 +23,7 @@ use super::files::Files;
 use super::suspect::copy_suspect;
 use std::io;
 
-/// See [`Spool::sync`](super::Spool::sync). `window` is memory to read records through.
+/// See [`Spool::sync`](super::Spool::sync). `window` is a buffer for reading records.
 pub fn sync(files: &mut Files, window: &mut [u8]) -> Result<(), SpoolError> {
     let synced = sync_data(files).map_err(SpoolError::Sync);
     let rescued = rescue(files, window);
@@ -34,7 +34,8 @@ pub fn sync(files: &mut Files, window: &mut [u8]) -> Result<(), SpoolError> {
     synced.and(rescued).and(noted.map_err(SpoolError::Sync))
 }
 
-/// Syncs records and names. If one of these calls fails, all unsynced bytes become suspect.
+/// Syncs the data files and the folder. If one of these fsyncs fails, all unsynced bytes become
+/// suspect.
 fn sync_data(files: &mut Files) -> io::Result<()> {
     let mut synced = files.active.as_ref().map_or(Ok(()), ActiveFile::sync);
     for file in files.sealed.values() {

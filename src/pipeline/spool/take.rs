@@ -1,8 +1,8 @@
 //! Takes records from a spool, reads them and settles them.
 //!
-//! In: the oldest file that is not read to its end. Out: its records one by one, in parts if the
-//! caller has no room for more, and on disk which of them are settled. Bound: [`BUFFER_BYTES`] of
-//! memory. Thread: the spool's, which may wait for the disk.
+//! In: the oldest file that is not read to its end. Out: its records one by one, or parts of a
+//! record if memory has no room for the whole record. The progress file notes which records are
+//! settled. Bound: [`BUFFER_BYTES`] of memory. Thread: the spool's, which may wait for the disk.
 
 use super::error::SpoolError;
 use super::file::{Fault, Step};
@@ -14,34 +14,34 @@ use crate::base::clock::Moment;
 use std::io;
 use std::time::Duration;
 
-/// The memory that a spool reads records through, in bytes.
+/// The size of the buffer that a spool uses to read records, in bytes.
 pub const BUFFER_BYTES: usize = WINDOW_BYTES;
 
 /// The reading side of a spool.
 #[derive(Debug)]
 pub struct Taker {
-    /// The number of this spool among all that the process has opened.
+    /// The number of this spool. A process numbers its spools from 0 on.
     opening: u64,
     age_max: Duration,
     window: Vec<u8>,
-    /// The file that was read last, which may still be open.
+    /// The number of the file that was read last, which may still be open.
     read_sequence: Option<u64>,
 }
 
 impl Taker {
-    /// A taker that lets records expire after `age_max`.
+    /// A taker for the spool with the number `opening`. Records expire after `age_max`.
     pub fn new(opening: u64, age_max: Duration) -> Self {
         Self { opening, age_max, window: vec![0; WINDOW_BYTES], read_sequence: None }
     }
 
-    /// The memory to read records through.
+    /// Returns the buffer for reading records.
     pub fn window(&mut self) -> &mut [u8] {
         &mut self.window
     }
 
     /// See [`Spool::next`](super::Spool::next).
     pub fn next(&mut self, files: &mut Files, now: Moment) -> Next {
-        // The file that was read last is closed if it is not being read any more.
+        // Closes the file that was read last, unless it is still being read or is not synced.
         let last = self.read_sequence.take().and_then(|sequence| files.sealed.get_mut(&sequence));
         if let Some(file) = last {
             file.close_if_idle();
@@ -113,8 +113,8 @@ pub fn read(files: &mut Files, id: RecordId, at: u64, buffer: &mut [u8]) -> Resu
     read.map_err(|fault| next_of(files, id.sequence, fault))
 }
 
-/// Returns what the caller of [`Taker::next`] gets for a fault. Removes the file if nothing of it
-/// is left.
+/// Returns the result of [`Taker::next`] for a fault. Removes the file if all of its records are
+/// settled or lost.
 fn next_of(files: &mut Files, sequence: u64, fault: Fault) -> Next {
     match fault {
         Fault::Damage(damage) => {

@@ -1,4 +1,4 @@
-//! Clocks that are set while records wait, and impossible dates on disk.
+//! Tests of clocks that are set while records wait, and of impossible dates on disk.
 
 use super::*;
 use crate::base::clock::Clock;
@@ -22,7 +22,8 @@ fn open_at(path: &Path, now: Moment) -> Spool {
 #[test]
 fn a_date_that_is_set_forward_expires_nothing_that_this_run_wrote() {
     let folder = folder();
-    // The host has no battery, so its clock begins in 1970. The service answers later.
+    // The host has no battery for its clock, so the clock begins in 1970. The service confirms the
+    // date later.
     let clock = Clock::manual(30, UNIX_EPOCH);
     let mut spool = open_at(folder.path(), clock.now());
     let _ = spool.append(&[b"x"], 1, clock.now()).unwrap();

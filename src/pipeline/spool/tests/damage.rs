@@ -1,4 +1,4 @@
-//! Files that were damaged, removed or replaced, and disks that are full or read-only.
+//! Tests of files that were damaged, removed or replaced, and of disks that are full or read-only.
 
 use super::*;
 use crate::skip::{Need, skip};
@@ -45,7 +45,7 @@ fn drain(spool: &mut Spool) -> Drained {
     }
 }
 
-/// A folder with a file of three records, the path of the file, and its bytes.
+/// Returns a folder with a file of three records, the path of the file, and the bytes of the file.
 fn three_records() -> (TempDir, PathBuf, Vec<u8>) {
     let folder = folder();
     let mut spool = open(folder.path());
@@ -209,7 +209,7 @@ fn a_file_that_cannot_be_read_is_passed_over_and_tried_again() {
         let _ = append(&mut spool, name);
     }
     spool.sync().unwrap();
-    // Root can read any file, but a link is never followed.
+    // Even root cannot read the file now: the spool never follows a link.
     let (path, aside) = (folder.path().join("0000000001.spool"), folder.path().join("aside"));
     std::fs::rename(&path, &aside).unwrap();
     symlink("aside", &path).unwrap();
@@ -379,7 +379,7 @@ fn on_a_full_disk_nothing_half_written_stays_and_appending_works_again_when_ther
     assert_eq!(length, spool.size_bytes(), "it was cut back");
     assert!(matches!(spool.probe(), Err(SpoolError::Write(_))));
     assert_eq!(length, std::fs::metadata(path.join("0000000001.spool")).unwrap().len());
-    // A smaller record still fits, and comes after the others.
+    // A smaller record still fits, and is taken after the large records.
     let _ = append(&mut spool, 7);
     for _ in 0..written_count {
         let record = take_record(&mut spool);

@@ -1,4 +1,5 @@
-//! The folder of a spool on the machine's own file system: links, locks, permissions, numbers.
+//! Tests of the folder of a spool on the machine's own file system: links, locks, permissions,
+//! numbers.
 
 use super::super::disk::SystemDisk;
 use super::super::error::SpoolError;
@@ -93,7 +94,7 @@ fn a_link_in_place_of_the_lock_is_refused() {
 #[test]
 fn files_are_ours_alone_whatever_the_umask() {
     let folder = tempfile::tempdir().unwrap();
-    // The umask belongs to the process. No other test depends on it.
+    // The umask is shared by all tests of this process, but no other test depends on it.
     let umask = rustix::process::umask(Mode::empty());
     let (mut opened, _) = open(&folder.path().join("spool")).unwrap();
     opened.create(1, Kind::Data).unwrap();

@@ -1,4 +1,4 @@
-//! The machine's file system, with calls of fsync that fail when a test says so.
+//! A disk for tests: the machine's file system, where a test can make calls of fsync fail.
 
 use super::super::disk::{Access, Disk, DiskFile, DiskFolder, Stat, SystemDisk};
 use super::super::error::SpoolError;
@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// How many calls of fsync still pass, and how many fail after them.
+/// How many of the next calls of fsync succeed, and how many calls after them fail.
 type Faults = Arc<Mutex<(u32, u32)>>;
 
 /// A disk whose calls of fsync can fail.
@@ -15,13 +15,14 @@ type Faults = Arc<Mutex<(u32, u32)>>;
 pub struct FaultyDisk(Faults);
 
 impl FaultyDisk {
-    /// Lets `fail_count` calls of fsync fail after `pass_count` that pass.
+    /// Lets the next `pass_count` calls of fsync succeed and the `fail_count` calls after them
+    /// fail.
     pub fn fail_syncs(&self, pass_count: u32, fail_count: u32) {
         *self.0.lock().unwrap() = (pass_count, fail_count);
     }
 }
 
-/// Counts a call of fsync, and fails if it is one of those that fail.
+/// Counts a call of fsync. Returns an error if this call has to fail.
 fn count(faults: &Faults) -> io::Result<()> {
     let mut counts = faults.lock().unwrap();
     match *counts {

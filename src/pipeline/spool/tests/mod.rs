@@ -1,4 +1,5 @@
-//! The spool as its caller sees it. Dropping a spool stands for a crash: `Spool` has no `Drop`.
+//! Tests of the public functions of the spool. A test drops a spool to simulate a crash, because
+//! `Spool` writes nothing when it is dropped.
 
 mod clocks;
 mod damage;
@@ -21,14 +22,15 @@ use tempfile::TempDir;
 const NOW: u64 = 1_800_000_000;
 const AGE_MAX: Duration = Duration::from_secs(100);
 
-/// A moment by a clock that was never set, on a host that was started in 2027.
+/// Returns the moment with this date. The clock is never set, and the host was started 1000 s
+/// before [`NOW`].
 fn at(unix_seconds: u64) -> Moment {
     let offset_seconds = NOW.cast_signed() - 1_000;
     let uptime_seconds = unix_seconds.cast_signed() - offset_seconds;
     Moment { uptime_seconds, offset_seconds, is_confirmed: true }
 }
 
-/// The size of a record of [`append`] in bytes.
+/// The size in bytes of a record that the function [`append`] writes.
 const RECORD_BYTES: u64 = HEADER_BYTES as u64 + 72;
 
 /// Returns whether all records are settled.
@@ -49,7 +51,7 @@ fn open(path: &Path) -> Spool {
     Spool::open(options(path, 1 << 30), at(NOW)).unwrap().0
 }
 
-/// Opens a spool with small files.
+/// Opens a spool that seals a file at `file_bytes_max`.
 fn open_small(path: &Path, size_bytes_max: u64, file_bytes_max: u64) -> Spool {
     let (mut spool, _) = Spool::open(options(path, size_bytes_max), at(NOW)).unwrap();
     spool.appender.file_bytes_max = file_bytes_max;
@@ -298,7 +300,7 @@ fn evicted_files_of_earlier_runs_are_counted_without_settled_records() {
     let (name, taken) = take(&mut spool);
     assert_eq!(name, 1);
     assert!(try_take(&mut spool).is_some_and(|(_, id)| spool.release(id)));
-    // Nine records without the settled and the taken one.
+    // Nine records less the settled one and the taken one.
     assert_eq!(append(&mut spool, 9).segment_count, 7);
     assert!(!spool.release(taken), "there is no way back");
     spool.settle(taken).unwrap();

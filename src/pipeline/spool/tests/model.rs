@@ -1,6 +1,6 @@
-//! The spool compared with a simple model.
+//! Compares the spool with a simple model, over random steps.
 //!
-//! A record of the model is a run of segments of a record of the spool.
+//! A record of the model stands for a run of segments of one record of the spool.
 
 use super::*;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ enum Step {
         age: u64,
     },
     Next,
-    /// Takes the next record and puts all but its first segments back.
+    /// Takes the next record, keeps this number of its first segments, and puts the rest back.
     Split(u32),
     SetAside(usize),
     Settle(usize),
@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 0..120)
 }
 
-/// A run of the segments of a record. Every byte of the payload is the `name` of the record.
+/// A run of segments of one record. Every byte of the payload is the `name` of the record.
 #[derive(Debug, Clone)]
 struct Expected {
     name: u8,
@@ -54,7 +54,7 @@ struct Expected {
     is_set_aside: bool,
 }
 
-/// All records that are not settled, from the oldest on.
+/// All records that are not settled, the oldest first.
 #[derive(Debug, Default)]
 struct Model {
     records: VecDeque<Expected>,
@@ -69,8 +69,8 @@ impl Model {
         taken.get(index % taken.len().max(1)).copied()
     }
 
-    /// Compares the next record of the spool with that of the model. Returns the place and the id
-    /// of the record if it is taken.
+    /// Takes the next record of the spool and compares it with the next record of the model.
+    /// Returns the index in the model and the id of the record; `None` if no record was taken.
     fn check_next(&mut self, spool: &mut Spool, now: u64) -> Option<(usize, RecordId)> {
         let waits = |record: &Expected| record.taken.is_none() && !record.is_set_aside;
         let place = self.records.iter().position(waits);
@@ -105,8 +105,8 @@ impl Model {
         self.records.insert(place + 1, rest);
     }
 
-    /// Does what a crash does: all segments that are not settled can be taken again. Neighbouring
-    /// runs of one record become one.
+    /// Simulates a crash: all segments that are not settled can be taken again. Neighbouring runs
+    /// of one record become one.
     fn crash(&mut self) {
         let mut records: VecDeque<Expected> = VecDeque::new();
         for record in std::mem::take(&mut self.records) {
@@ -128,7 +128,8 @@ impl Model {
     }
 }
 
-/// Returns whether a record of `length` bytes and `total` segments can be divided.
+/// Returns whether a record of `length` bytes and `total` segments can be divided after the first
+/// `count` of `segments`.
 fn is_divisible(length: usize, segments: &Range<u32>, count: u32, total: u32) -> bool {
     total as usize * HEADER_BYTES <= length && (count as usize) < segments.len()
 }

@@ -1,4 +1,4 @@
-//! Records that are taken in parts, and records that are set aside.
+//! Tests of records that are taken in parts, and of records that are set aside.
 
 use super::*;
 
@@ -7,7 +7,8 @@ fn append_six(spool: &mut Spool) -> Evicted {
     spool.append(&[&[7; 6 * HEADER_BYTES]], 6, at(NOW)).unwrap()
 }
 
-/// Takes all parts. Returns the first segment of each part, and the segment behind its last one.
+/// Takes all parts that wait. Returns the index of the first segment of each part, and the index
+/// behind its last segment.
 fn take_parts(spool: &mut Spool) -> Vec<(u32, u32)> {
     let next = |spool: &mut Spool| match spool.next(at(NOW)) {
         Next::Record(record) => Some((record.taken.start, record.taken.end)),
@@ -71,7 +72,7 @@ fn parts_that_were_settled_are_not_counted_when_their_file_is_evicted() {
         let evicted = spool.append(&[&[0; 700]], 1, at(NOW)).unwrap();
         (evicted.segment_count, evicted.unknown_bytes)
     };
-    // The next run has not read the file yet.
+    // The spool is opened again and has not read the file yet.
     drop(spool);
     let (mut spool, _) = Spool::open(options(folder.path(), 800), at(NOW)).unwrap();
     assert_eq!(waiting(&mut spool), (4, 0));

@@ -1,9 +1,10 @@
-//! Disks whose fsync fails.
+//! Tests of a spool on a disk where fsync fails.
 
 use super::faulty::FaultyDisk;
 use super::*;
 
-/// Syncs while `fail_count` calls of fsync fail after `pass_count` that pass. The sync must fail.
+/// Syncs the spool. The first `pass_count` calls of fsync succeed and the next `fail_count` calls
+/// fail. The sync must fail.
 fn sync_with_faults(spool: &mut Spool, disk: &FaultyDisk, pass_count: u32, fail_count: u32) {
     disk.fail_syncs(pass_count, fail_count);
     let synced = spool.sync();
@@ -27,7 +28,7 @@ fn suspect_records_are_written_to_a_new_file_and_come_once() {
     let folder = folder();
     let (mut spool, disk) = three(folder.path());
     sync_with_faults(&mut spool, &disk, 0, 1);
-    // The first file is finished, so it is removed.
+    // All records of the first file were copied, so the file is removed.
     assert_eq!(file_names(folder.path()), ["0000000002.spool"]);
     assert_eq!(
         (spool.segment_count(), spool.size_bytes()),
@@ -61,7 +62,7 @@ fn a_disk_that_goes_on_to_fail_has_the_first_copy_kept_and_no_other() {
     let folder = folder();
     let (mut spool, disk) = three(folder.path());
     for pass_count in [0, 0, 1] {
-        // The fsync of the copy fails, or that of the folder.
+        // Either the fsync of the copy fails, or the fsync of the folder.
         sync_with_faults(&mut spool, &disk, pass_count, 9);
         assert_eq!(file_names(folder.path()), ["0000000001.spool"]);
         assert_eq!(spool.segment_count(), 3);
@@ -101,7 +102,7 @@ fn what_is_taken_at_that_time_stays_where_it_is_and_is_copied_when_it_was_put_ba
 fn what_cannot_be_read_back_is_counted_as_damaged_and_the_rest_is_kept() {
     let folder = folder();
     let (mut spool, disk) = three(folder.path());
-    // Stands for a page that the kernel has dropped.
+    // Changes a byte, as if the kernel had dropped a page.
     let path = folder.path().join("0000000001.spool");
     let mut bytes = std::fs::read(&path).unwrap();
     let place = usize::try_from(FILE_HEADER_BYTES + RECORD_BYTES).unwrap() + 50;
