@@ -1,4 +1,4 @@
-//! Evicts the oldest waiting batches if memory is short: to the spool, or dropped.
+//! Evicts the oldest waiting batches if memory is short: writes them to the spool, or drops them.
 //!
 //! In: the batches that wait in the uploader. Out: batches for the spool, and the account of the
 //! dropped segments. Bound: evicts until memory is not short any more. Thread: the sender's.
@@ -33,14 +33,14 @@ pub(super) fn evict(
 ) {
     let (mut spooled_count, mut dropped_count) = (0, 0);
     while is_room_short(spool_client.as_deref(), pool) {
-        // Batches that are being written free their memory soon.
+        // Evicts no more batches now: the batches that are being written free their memory soon.
         if spool_client
             .as_ref()
             .is_some_and(|spool_client| spool_client.is_working() && !spool_client.has_room())
         {
             break;
         }
-        // Batches that were just read from the spool go back only if there is no other way.
+        // Batches that were read from the spool are evicted only if memory is almost full.
         let attempt = match pool.is_low() {
             true => uploader.evict_oldest(),
             false => uploader.evict_oldest_unspooled(),
@@ -54,7 +54,8 @@ pub(super) fn evict(
             }
             spool_client => {
                 dropped_count += segment_count;
-                // The attempt may be the last part of a batch that lies in the spool.
+                // Settles the record if this was the last attempt with documents of a record of the
+                // spool.
                 let record = attempt.record.and_then(Arc::into_inner);
                 if let Some(spool_client) = spool_client {
                     spool_client.settle(record);

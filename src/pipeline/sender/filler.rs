@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::error;
 
-/// How many parcels are taken before the uploader's work is done: a few milliseconds of work.
+/// The largest number of parcels that are taken before the sender does its other work. Taking them
+/// needs a few milliseconds.
 const PARCELS_PER_TURN: usize = 64;
 
 static NO_ROOM: LogLimit = LogLimit::new();
@@ -32,7 +33,7 @@ pub(super) struct Filler {
     /// How many chunks must be free before a parcel is taken.
     parcel_room_count: usize,
     pub(super) linger: Linger,
-    /// How many segments were taken since all rings were empty.
+    /// How many segments were taken since all rings were last empty.
     taken_count: usize,
     tail: Option<Arc<Tail>>,
 }
@@ -61,7 +62,7 @@ impl Filler {
         }
     }
 
-    /// Copies every batch to `tail` as well, while somebody reads from `tail`.
+    /// Copies every batch to `tail` as well, while a client reads from `tail`.
     pub(super) fn set_tail(&mut self, tail: Option<Arc<Tail>>) {
         self.tail = tail;
     }

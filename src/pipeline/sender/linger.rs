@@ -1,13 +1,14 @@
 //! Decides when segments are taken out of the rings.
 //!
-//! In: how many segments were taken, and when. Out: for how many segments receivers wake the
-//! sender, and when the sender looks into the rings without being woken. Bound: the age of a batch
-//! ([`AGE_MAX`]). Thread: the sender's; pure code.
+//! In: how many segments were taken, and when. Out: the number of segments in a ring at which the
+//! receiver wakes the sender, and the time when the sender looks into the rings without being
+//! woken. Bound: the age of a batch ([`AGE_MAX`]). Thread: the sender's. No I/O.
 //!
-//! A wake-up costs more than the work on many segments. Several requests at once cost less than
-//! single ones: code and tables are in the caches, and one wake-up brings several answers. If more
-//! than one batch comes within [`TOGETHER_TIME`], segments therefore wait for this time, so that
-//! several batches go together. At lower rates, segments wait until their batch is full or due.
+//! A wake-up costs more than the work on many segments. Sending several requests together costs
+//! less than sending them one at a time: code and tables are in the caches, and one wake-up brings
+//! several answers. If more than one batch comes within [`TOGETHER_TIME`], segments therefore wait
+//! for this time, so that several batches go together. At lower rates, segments wait until their
+//! batch is full or due.
 
 use crate::pipeline::batch::{AGE_MAX, DOCUMENT_COUNT_MAX};
 use std::time::{Duration, Instant};
@@ -18,19 +19,19 @@ const TOGETHER_TIME: Duration = Duration::from_millis(100);
 /// A receiver wakes the sender when its ring has this many segments, which make five batches.
 const TOGETHER_COUNT: usize = 5 * DOCUMENT_COUNT_MAX;
 
-/// After a pause without segments the first segment wakes the sender, which sets the time for the
-/// next look.
+/// After a pause without segments, a receiver wakes the sender for the first segment. The sender
+/// then sets the time when it looks into the rings.
 const FIRST_COUNT: usize = 1;
 
-/// The rate of segments, and what follows from it.
+/// Decides from the rate of segments how long the sender lingers.
 #[derive(Debug)]
 pub(super) struct Linger {
     /// When the sender looks into the rings without being woken; `None` after a pause without
     /// segments.
     look_at: Option<Instant>,
-    /// For how many segments in a ring the sender is woken.
+    /// A receiver wakes the sender when its ring has this many segments.
     wake_count: usize,
-    /// Time of the last take, or of the first segment after a pause.
+    /// When segments were last taken, or when the first segment came after a pause.
     since: Instant,
 }
 
@@ -40,7 +41,7 @@ impl Linger {
         Self { look_at: None, wake_count: FIRST_COUNT, since: now }
     }
 
-    /// Returns for how many segments in a ring a receiver wakes the sender.
+    /// Returns how many segments a ring must have before its receiver wakes the sender.
     pub(super) fn wake_count(&self) -> usize {
         self.wake_count
     }
@@ -88,8 +89,8 @@ impl Linger {
 mod tests {
     use super::*;
 
-    /// Lets segments come at an even rate. Returns how many segments each of 20 takes had, and how
-    /// long the first of them had waited.
+    /// Simulates `rate` segments a second, until the sender has taken segments 20 times. Returns
+    /// for each time how many segments were taken, and how long the first of these had waited.
     fn takes(rate: f64, linger: &mut Linger, now: &mut Instant) -> Vec<(usize, Duration)> {
         let (mut waiting_count, mut first_at, mut takes) = (0, *now, Vec::new());
         while takes.len() < 20 {

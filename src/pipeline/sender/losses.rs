@@ -7,18 +7,18 @@ use crate::base::account::{Account, DropReason};
 use crate::base::conditions::Condition;
 use crate::base::memory::Pool;
 
-/// Whether segments are being dropped.
+/// Follows whether segments are dropped because memory is full.
 #[derive(Debug, Default)]
 pub struct Losses {
-    /// How many segments were dropped at the last look.
+    /// How many segments were dropped before the last call of [`look`](Self::look).
     noted_count: u64,
     /// Whether segments were dropped since half of the memory was last free.
     is_losing: bool,
 }
 
 impl Losses {
-    /// Begins the condition if segments were dropped since the last look. Ends the condition if
-    /// half of the memory is free.
+    /// Begins the condition if segments were dropped since the last call. Ends the condition if
+    /// half of the memory is free and no segments were dropped since the last call.
     pub fn look(&mut self, account: &Account, pool: &Pool) {
         let count = account.dropped(DropReason::Memory).get();
         if count > self.noted_count {

@@ -1,10 +1,10 @@
-//! The sender: from the rings to the uploader, and to the spool when memory is short.
+//! The sender moves segments from the rings to the uploader, and to the spool when memory is short.
 //!
 //! In: parcels of segments from the receivers' rings, batches from the spool. Out: batches for the
-//! uploader, attempts for the spool, the account of what is dropped. Bound: the pool's memory. When
-//! full: the oldest batch that waits for an attempt is evicted, to the spool if there is one; if
-//! all batches are in calls, nothing is taken from the rings, and receivers evict the oldest
-//! segments there. Thread: `upload`.
+//! uploader, attempts for the spool, the count of dropped segments. Bound: the pool's memory. When
+//! full: the oldest batch that waits for a call is written to the spool, or dropped if there is no
+//! spool. If all batches are in calls, the sender takes nothing from the rings, and receivers evict
+//! the oldest segments of their rings. Thread: `upload`.
 //!
 //! ```text
 //!  rings ──► Filler ──► Uploader ──► calls
@@ -56,7 +56,7 @@ use trim::Trim;
 /// The receivers have this much time to end after the deadline for calls.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Everything between the rings and the service.
+/// Takes segments out of the rings, fills batches, and sends them or writes them to the spool.
 #[derive(Debug)]
 pub struct Sender {
     filler: Filler,
@@ -70,7 +70,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender for `rings`, with a spool if there is a thread for it.
+    /// A sender for `rings`. `spool` is the thread of the spool, if the daemon has a spool.
     pub fn new(
         limits: &Limits,
         rings: Rings,
@@ -91,7 +91,7 @@ impl Sender {
         }
     }
 
-    /// Copies every batch to `tail` as well, while somebody reads from `tail`.
+    /// Copies every batch to `tail` as well, while a client reads from `tail`.
     #[must_use]
     pub fn with_tail(mut self, tail: Option<Arc<Tail>>) -> Self {
         self.filler.set_tail(tail);
@@ -117,8 +117,9 @@ impl Sender {
             let now = Clock::instant();
             // First, so that `make_room` can evict the batches that the spool has handed back.
             self.read_spool(is_closing, now);
-            // Before `take`, which needs the room. Also if the rings are empty: a receiver that
-            // gets no memory leaves its ring empty, so `take` would never make room for it.
+            // Before `take`, which needs the room. Runs even if the rings are empty: a receiver
+            // that gets no memory leaves its ring empty, so `take` would never make room for this
+            // receiver.
             self.make_room();
             let progress = self.take(now);
             is_closing |= progress == Progress::Closed;
@@ -126,7 +127,7 @@ impl Sender {
                 is_draining = true;
                 self.uploader.begin_drain();
             }
-            // After `take`: a batch that has just become full or due goes in the same round.
+            // After `take`: a batch that has just become full or due is sent in the same round.
             self.finish(is_closing, now);
             // Before `start`: a call that has ended makes room for the next one.
             self.uploader.settle_ended();
@@ -182,20 +183,20 @@ impl Sender {
         evict::evict(&mut self.uploader, spool_client, &self.pool, &self.account);
     }
 
-    /// Takes segments out of the rings and packs them into batches, if it is worth a turn and as
-    /// far as memory has room.
+    /// Takes segments out of the rings and packs them into batches. Takes nothing while it lingers,
+    /// and no more than memory has room for.
     fn take(&mut self, now: Instant) -> Progress {
         let Some(mut turn) = self.filler.begin_turn(now) else { return Progress::Idle };
         loop {
             if !self.has_room() {
-                // A call or a job that ends frees memory and wakes this thread.
+                // The end of a call or of a spool job frees memory and wakes this thread.
                 self.filler.linger.put_off(now);
                 return Progress::Idle;
             }
             if !self.filler.take_parcel(&mut turn, now) {
                 break;
             }
-            // Two batches are hashed in less time than two single ones.
+            // Hashing two batches together takes less time than hashing one after the other.
             if self.filler.batcher.has_two() {
                 self.pass_on();
             }
@@ -256,11 +257,11 @@ impl Sender {
                 .is_none_or(|spool_client| spool_client.writing_count() == 0)
     }
 
-    /// Returns when the loop ends, whatever is left.
+    /// Returns when the loop ends at the latest; `None` before a shutdown.
     ///
-    /// The loop does not end before the rings are closed: a receiver would go on filling a ring
-    /// whose segments are not counted any more. But the loop does not wait longer than
-    /// [`CLOSE_TIME_MAX`] for that.
+    /// The loop does not end before the rings are closed: until then a receiver may add segments,
+    /// and these would not be counted. But the loop waits at most [`CLOSE_TIME_MAX`] for the rings
+    /// to close.
     fn end_at(&self, deadline: Option<Deadline>) -> Option<Instant> {
         let is_closed = self.filler.rings.is_closed();
         let grace = if is_closed { Duration::ZERO } else { CLOSE_TIME_MAX };
@@ -273,7 +274,8 @@ impl Sender {
         // While calls are held back, batches are not finished before they are full.
         let is_held_back = self.uploader.is_held_back(now);
         let batch_due = self.filler.batcher.next_due().filter(|_| !is_held_back);
-        // If all batches are in the spool, the end of a pause is what makes `read_spool` read one.
+        // If all batches are in the spool, `read_spool` reads a batch when the uploader's pause
+        // ends.
         let has_spooled = self.spool_client.as_ref().is_some_and(SpoolClient::may_have_more);
         let read_due = match self.uploader.admit(now) {
             Admit::At(at) => Some(at).filter(|_| has_spooled),
@@ -290,8 +292,8 @@ impl Sender {
         dues.into_iter().flatten().min()
     }
 
-    /// Sleeps until a part is due, until `at_once`, until the deadline, or until an event. Handles
-    /// the event.
+    /// Sleeps until a part of the sender is due, until `at_once`, until the deadline, or until an
+    /// event. Handles the event.
     async fn wait(
         &mut self,
         at_once: Option<Instant>,
@@ -322,8 +324,8 @@ impl Sender {
         }
     }
 
-    /// Counts the segments in rings, batches and calls, and on their way to and from the spool, by
-    /// walking through all of them.
+    /// Counts the segments in rings, batches and calls, and on their way to and from the spool.
+    /// Walks through all of these places.
     fn held(&mut self) -> Held {
         let Filler { rings, batcher, .. } = &mut self.filler;
         let mut held = Held {
@@ -340,7 +342,8 @@ impl Sender {
         held
     }
 
-    /// Writes the segments that are left to the spool, and counts the others as dropped.
+    /// Writes the remaining segments to the spool. Counts the segments that the spool does not take
+    /// as dropped.
     ///
     /// # Errors
     ///
@@ -359,7 +362,7 @@ impl Sender {
                 panics::caught(rest).await?
             }
         };
-        // Segments are still here if memory or time was too short to pack them.
+        // Rings and open batches still have segments if memory or time was too short to pack them.
         dropped_count += filler.clear(Clock::instant());
         account.dropped(DropReason::Shutdown).add(dropped_count as u64);
         if dropped_count > 0 {

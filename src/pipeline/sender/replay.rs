@@ -1,9 +1,9 @@
 //! Reads records of the spool back into batches.
 //!
-//! In: how many batches to read. Out: the batches, whose records are taken; losses and errors are
-//! in [`Done`]. If memory has no room for a whole record, the record is read as several batches:
-//! each has as many documents as fit into a quarter of the unreserved memory. Bound: the pool's
-//! memory, and [`SKIPPED_COUNT_MAX`] records in a job. Thread: the spool's.
+//! In: how many batches to read. Out: the batches. Their records count as taken. Losses and errors
+//! are in [`Done`]. If memory has no room for a whole record, the record is read as several
+//! batches: each has as many documents as fit into a quarter of the unreserved memory. Bound: the
+//! pool's memory, and [`SKIPPED_COUNT_MAX`] records in a job. Thread: the spool's.
 
 use super::spool_job::Done;
 use crate::base::clock::{Clock, Moment};
@@ -15,25 +15,26 @@ use std::ops::Range;
 use std::sync::Arc;
 use tracing::error;
 
-/// The largest number of records that one job looks at, so that a damaged spool does not delay
+/// The largest number of records that one job tries to read, so that a damaged spool does not delay
 /// writes.
 const SKIPPED_COUNT_MAX: usize = 1000;
 
 /// One batch gets one part in four of the unreserved memory. Reading begins while less than half of
-/// the memory is used, so a quarter stays free, and no batch has to be evicted for it.
+/// the memory is used, so a quarter stays free, and no batch has to be evicted for the new one.
 const MEMORY_SHARE: usize = 4;
 
 static TOO_LARGE: LogLimit = LogLimit::once_a_minute();
 
 /// Why a record was not read.
 enum Missed {
-    /// The record is not taken any longer.
+    /// The record could not be read and is not taken any longer. [`Next`] has the reason.
     Gone(Next),
     /// Memory has no room for the record now.
     MemoryShort,
-    /// One of its documents is larger than memory, or the record cannot be divided.
+    /// A document of the record is larger than memory, or the record has to be divided but cannot
+    /// be.
     TooLarge,
-    /// The record is intact, but this version of xrayd does not write such records.
+    /// The record is intact, but is not a batch that this version of xrayd can read.
     NoBatch,
 }
 
@@ -97,7 +98,7 @@ pub fn replay(
     result
 }
 
-/// Counts what was found instead of a record.
+/// Counts an expired, damaged or unreadable record.
 fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
     match next {
         Next::Empty | Next::Record(_) => {}
@@ -115,7 +116,7 @@ fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
     }
 }
 
-/// Reads a record, or as many documents of it as memory has room for. The rest is put back.
+/// Reads a record, or as many of its documents as memory has room for. Puts the rest back.
 fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, Missed> {
     let id = record.id;
     let mut start = [0; TABLE_BYTES_MAX];

@@ -1,7 +1,7 @@
-//! The end of the sender: the segments that are left go to the spool.
+//! Writes the remaining segments to the spool when the sender ends.
 //!
-//! In: the deadline of the shutdown, and all segments that are left. Out: records in the spool, and
-//! the number of segments that it did not take. Bound: the deadline, and at least one second.
+//! In: the deadline of the shutdown, and all remaining segments. Out: records in the spool, and the
+//! number of segments that the spool did not take. Bound: the deadline, and at least one second.
 //! Thread: the sender's.
 
 use super::filler::Filler;
@@ -17,18 +17,18 @@ use tracing::info;
 /// One part in four of the time for the shutdown is for the spool.
 const SPOOL_SHARE: u32 = 4;
 
-/// The longest time for the spool.
+/// The largest part of the time for the shutdown that is for the spool.
 const SPOOL_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The time for the spool after a second signal, and the shortest time in any case.
+/// The shortest time for writing to the spool. After a second signal the spool has only this time.
 const SPOOL_TIME_MIN: Duration = Duration::from_secs(1);
 
 /// When the shutdown has to be over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// When calls end.
+    /// When calls of the service have to end.
     pub for_uploads: Instant,
-    /// When writing to the spool ends.
+    /// When writing to the spool has to end.
     pub for_spool: Instant,
 }
 
@@ -47,7 +47,7 @@ impl Deadline {
     }
 }
 
-/// Writes all segments that are left to the spool. Returns how many of them are dropped.
+/// Writes all remaining segments to the spool. Returns how many segments are dropped.
 ///
 /// # Panics
 ///
@@ -60,7 +60,7 @@ pub(super) async fn into_spool(
     account: &Account,
     deadline: &mut watch::Receiver<Option<Deadline>>,
 ) -> usize {
-    // Even at the deadline the spool gets this time: writing what memory holds takes less.
+    // The spool gets this time even after the deadline. Writing all segments in memory takes less.
     let end_min = Clock::instant() + SPOOL_TIME_MIN;
     let before = account.spooled.get();
     spool_client.settle(uploader.settled_records());
@@ -85,7 +85,8 @@ pub(super) async fn into_spool(
             () = spool_client.finish() => false,
         };
         dropped_count += segment_count(&spool_client.unwritten());
-        // A job may have read batches. They go back: their records are still in the spool.
+        // A job may have read batches. They are put back in the next round: their records are still
+        // in the spool.
         let read = spool_client.read(Clock::instant());
         let is_last = is_last && read.is_empty();
         for (batch, record) in read {
@@ -115,7 +116,7 @@ async fn over(deadline: &mut watch::Receiver<Option<Deadline>>, end_min: Instant
         let has_changed = tokio::time::timeout_at(end_at.into(), deadline.changed()).await;
         match has_changed {
             Ok(Ok(())) => {}
-            // The other side is gone, so the deadline does not change any more.
+            // The sending side of the channel is gone, so the deadline does not change any more.
             Ok(Err(_)) => return tokio::time::sleep_until(end_at.into()).await,
             Err(_) => return,
         }

@@ -2,7 +2,7 @@
 //!
 //! In: attempts to write, and [`Work`]. Out: [`Done`], which the
 //! [`SpoolClient`](super::spool_client::SpoolClient) counts and logs. Bound: what the spool client
-//! puts into one job. Thread: data that the sender and the spool's thread hand to each other.
+//! puts into one job. Thread: the sender's and the spool's, which hand this data to each other.
 
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::{Evicted, Found, RecordId, Removal, SpoolError};
@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub enum Job {
     /// Open the spool.
     Open,
-    /// Write the attempts, then do the work. The thread drops its share of the attempts before it
-    /// sends the result.
+    /// Write the attempts, then do the work. The thread drops its [`Arc`] before it sends the
+    /// result.
     Work(Arc<Writes>, Work),
 }
 
@@ -31,7 +31,8 @@ pub enum JobResult {
     Panicked {
         /// Where the panic was, for the log.
         reason: String,
-        /// The results of the job before the panic. The batches that it had read are lost.
+        /// The results of the job before the panic. The batches that the job had read are dropped,
+        /// and their records stay in the spool.
         done: Box<Done>,
     },
 }
@@ -46,7 +47,7 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Attempts of which none is written yet.
+    /// Takes attempts that are not written yet.
     pub fn new(attempts: Vec<Attempt>) -> Self {
         Self { attempts, ..Self::default() }
     }
@@ -85,7 +86,7 @@ pub struct Work {
     pub is_sync_due: bool,
     /// Whether to read files again that could not be read.
     pub is_retry_due: bool,
-    /// Whether to probe if the spool can be written to. A job that writes attempts needs no probe.
+    /// Whether to test that the spool can be written to. A job that writes attempts needs no probe.
     pub is_probe_due: bool,
     #[cfg(test)]
     pub before_write: Hook,
@@ -115,24 +116,25 @@ impl std::fmt::Debug for Hook {
 /// The size of the spool.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Sizes {
-    /// The bytes of its files.
+    /// The size of all files of the spool in bytes.
     pub bytes: u64,
-    /// How many segments are not settled, as far as this is known.
+    /// How many segments are not settled, without segments of earlier runs that were not read yet.
     pub segment_count: u64,
-    /// When the first of these segments was received, in seconds since boot.
+    /// When the first unsettled segment was received, in seconds since boot; `None` if there is
+    /// none.
     pub oldest_made_at: Option<i64>,
 }
 
 /// The results of a job.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// Whether a probe has found out if the spool can be written to.
+    /// Whether the job has probed the spool. If the probe has failed, its error is in `failure`.
     pub has_probed: bool,
-    /// The batches that were read.
+    /// The batches that were read from the spool, with the ids of their records.
     pub read: Vec<(Batch, RecordId)>,
     /// Whether no record is left to be read.
     pub is_read_out: bool,
-    /// How many segments were evicted.
+    /// How many segments were evicted from the spool.
     pub evicted_count: u64,
     /// How many segments were older than `Spool.MaxAgeHours`.
     pub expired_count: u64,
@@ -142,7 +144,7 @@ pub struct Done {
     pub damaged_bytes: u64,
     /// How many segments are known to be lost with the damaged bytes.
     pub damaged_segment_count: u64,
-    /// The text of the last damage.
+    /// The description of the last damage, for the log.
     pub damage: Option<String>,
     /// Whether a file could not be read. The error is in `condition`.
     pub is_unreadable: bool,
@@ -152,18 +154,18 @@ pub struct Done {
     pub sizes: Sizes,
     /// Whether the job has called fsync.
     pub has_tried_to_sync: bool,
-    /// Whether an fsync has failed.
+    /// Whether an fsync of this job has failed.
     pub is_unsynced: bool,
-    /// A removal by another program.
+    /// A file or folder of the spool that another program has removed.
     pub removal: Option<Removal>,
-    /// Why a write or an fsync has failed.
+    /// The error of a write, a probe or an fsync that has failed.
     pub failure: Option<SpoolError>,
-    /// Why something else has failed.
+    /// The error of settling a record or reading a file, if that has failed.
     pub condition: Option<SpoolError>,
 }
 
 impl Done {
-    /// Counts what was evicted.
+    /// Counts evicted segments. Counts evicted bytes that could not be read as damage.
     pub fn note_evicted(&mut self, evicted: Evicted) {
         self.evicted_count += evicted.segment_count;
         if evicted.unknown_bytes > 0 {

@@ -3,9 +3,9 @@
 //! In: jobs, one at a time. Out: a [`JobResult`] for each job. Bound: one job. Thread: `spool`.
 //!
 //! The thread is created at the start of the daemon, so that a limit on threads cannot stop it when
-//! memory is short. The spool belongs to the thread. If a job panics, its result says so; the spool
-//! is then dropped and has to be opened again. The thread ends after its current job when the
-//! [`SpoolThread`] is dropped.
+//! memory is short. The spool belongs to the thread. If a job panics, its result is
+//! [`JobResult::Panicked`]. The spool is then dropped and has to be opened again. The thread ends
+//! after its current job when the [`SpoolThread`] is dropped.
 
 use super::spool_job::{Done, Job, JobResult, Sizes};
 use super::spool_work::work;
@@ -19,7 +19,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// The sender's side of the thread.
+/// The sender's handle of the spool's thread.
 #[derive(Debug)]
 pub struct SpoolThread {
     options: Options,
@@ -68,7 +68,8 @@ impl SpoolThread {
         let _ = self.jobs.send(job);
     }
 
-    /// Waits for the result of the current job. Cancelling the wait loses nothing.
+    /// Waits for the result of the current job. If the caller drops the future, the result is not
+    /// lost.
     pub async fn result(&mut self) -> JobResult {
         let ended = || JobResult::Panicked {
             reason: "its thread has ended".to_owned(),
@@ -98,7 +99,7 @@ impl Worker {
     }
 
     fn result(&mut self, job: Job) -> JobResult {
-        // Lives outside of `catch`: what the job has lost before a panic has to be counted.
+        // Lives outside of `catch`, so that losses of the job before a panic are counted.
         let mut done = Box::<Done>::default();
         match panics::catch(|| self.perform(job, &mut done)) {
             Ok(Some(opened)) => JobResult::Opened(opened),
@@ -110,7 +111,7 @@ impl Worker {
         }
     }
 
-    /// Does a job. Returns whether the spool could be opened if this was the job.
+    /// Does a job. Returns the result of opening the spool if this was the job; otherwise `None`.
     fn perform(&mut self, job: Job, done: &mut Done) -> Option<Result<(Found, Sizes), SpoolError>> {
         let clock = &self.account.clock;
         panics::inject("spool_job");

@@ -1,6 +1,6 @@
 //! Does the work of a spool job, on the spool's thread.
 //!
-//! In: attempts to write, and [`Work`]. Out: [`Done`]. Bound: what the job asks for. Thread: the
+//! In: attempts to write, and [`Work`]. Out: [`Done`]. Bound: the size of the job. Thread: the
 //! spool's, which may wait for the disk.
 
 use super::replay::replay;
@@ -11,8 +11,8 @@ use crate::pipeline::spool::{Spool, SpoolError};
 use crate::pipeline::upload::Attempt;
 use std::sync::Arc;
 
-/// Does all the work of a job. Work that makes segments safer comes first, work that frees the disk
-/// second.
+/// Does all the work of a job. Writes attempts first. Then settles records, which frees room on the
+/// disk, syncs, and reads.
 ///
 /// If a write fails, the job writes no more attempts, but it does the rest of its work.
 pub fn work(

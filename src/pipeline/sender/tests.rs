@@ -1,4 +1,5 @@
-//! The account compared with what the sender holds, eviction, and the end of the sender.
+//! Tests of the sender: the account compared with the segments that the sender holds, eviction, and
+//! the end of the sender.
 
 use super::*;
 use crate::aws::Service;
@@ -39,7 +40,8 @@ fn sender_with_spool(
     (sender, producer, account)
 }
 
-/// Opens a spool whose sender was dropped. Waits until the thread of the sender's spool has ended.
+/// Opens the spool of a sender that was dropped. First waits until the spool's thread of that
+/// sender has ended.
 async fn reopened(options: &spool::Options, now: Moment) -> (spool::Spool, spool::Found) {
     loop {
         match spool::Spool::open(options.clone(), now) {
@@ -278,7 +280,7 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
     spool_client.event().await;
     let (file, aside) = (folder.path().join("0000000001.spool"), folder.path().join("aside"));
     std::fs::rename(&file, &aside).unwrap();
-    // Even root cannot read the file: a link is never followed.
+    // Even root cannot read the file now: the spool never follows a link.
     std::os::unix::fs::symlink("aside", &file).unwrap();
     spool_client.ask(1);
     spool_client.start_due(now);

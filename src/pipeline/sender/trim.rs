@@ -21,17 +21,18 @@ pub struct Trim {
     ends_at: Instant,
     /// How many chunks were free at all times of the period.
     unused_count: usize,
-    /// How many chunks were free at the last look.
+    /// How many chunks were free at the last call of [`look`](Self::look).
     free_count: usize,
 }
 
 impl Trim {
-    /// Begins a first period, in which no chunk is free.
+    /// Begins the first period. It counts no chunk as free, so its end returns none.
     pub fn new(now: Instant) -> Self {
         Self { ends_at: now + PERIOD, unused_count: 0, free_count: 0 }
     }
 
-    /// Looks at the pool. At the end of a period, returns the chunks that were free in it.
+    /// Notes how many chunks of the pool are free. At the end of a period, returns the chunks to
+    /// the system that were free during the whole period.
     pub fn look(&mut self, pool: &Pool, now: Instant) {
         self.free_count = pool.free_count();
         self.unused_count = self.unused_count.min(self.free_count);
@@ -43,7 +44,7 @@ impl Trim {
         *self = Self { ends_at: now + PERIOD, unused_count: free_count, free_count };
     }
 
-    /// Returns when to look again; `None` while there is nothing to return.
+    /// Returns when to call [`look`](Self::look) again; `None` while no chunks have to be returned.
     pub fn next_due(&self) -> Option<Instant> {
         (self.free_count > KEPT_COUNT).then_some(self.ends_at)
     }
@@ -64,7 +65,7 @@ mod tests {
         taken.truncate(200);
         trim.look(&pool, start + PERIOD / 2);
         assert_eq!((pool.free_count(), trim.next_due()), (300, Some(start + PERIOD)));
-        // All chunks were in use within the first period.
+        // All chunks were in use at some time of the first period.
         trim.look(&pool, start + PERIOD);
         assert_eq!(pool.free_count(), 300);
         taken.extend((0..100).map(|_| pool.take_for_batch()));

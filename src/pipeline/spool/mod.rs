@@ -183,9 +183,9 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// Fails if some bytes may not be on stable storage. The spool keeps all records even then. It
-    /// copies the records that the failed fsync may have lost to another file, if the disk takes
-    /// the copy.
+    /// Fails if some bytes may not be on stable storage. The spool keeps all records even then.
+    /// After a failed fsync it copies the records that may be lost to another file, if the disk
+    /// takes the copy.
     pub fn sync(&mut self) -> Result<(), SpoolError> {
         sync::sync(&mut self.files, self.taker.window())
     }

@@ -1,4 +1,4 @@
-//! Copies the records that a failed fsync may have lost to another file.
+//! Copies records to another file after a failed fsync: they may never get to stable storage.
 //!
 //! In: a file after a failed fsync. Out: copies of its records in another file. `sync.rs` gives the
 //! reason. Bound: a buffer of 64 KiB. Thread: the spool's, which may wait for the disk.

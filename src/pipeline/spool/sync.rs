@@ -2,7 +2,8 @@
 //!
 //! In: files with bytes that are not synced. Out: the same records on stable storage. Bound: the
 //! bytes that are written between two calls. After a failed fsync they are copied: the spool may
-//! then exceed its largest size by their number. Thread: the spool's, which may wait for the disk.
+//! then exceed its largest size by the number of these bytes. Thread: the spool's, which may wait
+//! for the disk.
 //!
 //! The kernel reports a failed write-back once, marks the pages as clean and may drop them. A
 //! second fsync that succeeds therefore proves nothing about these pages; see fsync(2). After the

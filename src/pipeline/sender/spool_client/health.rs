@@ -1,4 +1,4 @@
-//! Whether an open spool can be written to.
+//! Keeps track of whether an open spool can be written to.
 //!
 //! In: the results of jobs. Out: whether to write, and when to try again after a failure. Bound:
 //! one attempt in each pause. Thread: the sender's.
@@ -19,7 +19,7 @@ use std::time::Instant;
 /// Whether an open spool can be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing has failed since the last success.
+    /// No write and no fsync has failed since the spool was last known to work.
     Works,
     /// A write or an fsync has failed. Nothing is written until the pause is over.
     Rests {
@@ -43,7 +43,7 @@ impl Health {
         !matches!(self, Self::Rests { .. })
     }
 
-    /// Returns when [`starts_probe`](Self::starts_probe) has something to do.
+    /// Returns when [`starts_probe`](Self::starts_probe) has to be called.
     pub fn next_due(self) -> Option<Instant> {
         match self {
             Self::Works => None,
@@ -52,8 +52,8 @@ impl Health {
         }
     }
 
-    /// Ends a pause that is over. Returns whether the next job has to probe: perhaps no batch comes
-    /// that would show if the spool can be written to.
+    /// Ends a pause that is over. Returns whether the next job has to probe the spool. The probe is
+    /// needed because there may be no batch to write.
     pub fn starts_probe(&mut self, now: Instant) -> bool {
         let is_due = self.next_due().is_some_and(|at| at <= now);
         if is_due {
@@ -62,7 +62,7 @@ impl Health {
         is_due
     }
 
-    /// Ends the pause at once; a probe stays due at its time.
+    /// Ends the pause at once. A probe is still due when the pause would have ended.
     pub fn end_pause(&mut self) {
         if let Self::Rests { until, is_unsynced } = *self {
             *self = Self::Unproven { probe_at: Some(until), is_unsynced };

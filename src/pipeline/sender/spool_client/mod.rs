@@ -1,13 +1,13 @@
 //! The spool's part of the sender: batches to disk and back, without waiting for the disk.
 //!
-//! In: attempts that memory has no room or the shutdown has no time for. Out: the same batches
-//! again when the service takes batches. Bound: [`WRITE_COUNT_MAX`] batches on their way to the
-//! disk and [`READ_COUNT_MAX`] batches that were read. When full: [`SpoolClient::has_room`] returns
-//! `false`. Thread: the sender's; files are read and written on the spool's thread
-//! (`spool_thread.rs`).
+//! In: attempts that have no room in memory, or that are left at the end of a shutdown. Out: the
+//! same batches, when the service takes batches again. Bound: [`WRITE_COUNT_MAX`] batches on their
+//! way to the disk and [`READ_COUNT_MAX`] batches that were read. When full:
+//! [`SpoolClient::has_room`] returns `false`. Thread: the sender's; files are read and written on
+//! the spool's thread (`spool_thread.rs`).
 //!
-//! The spool's thread does one *job* at a time (`spool_job.rs`). A job has all the work that has
-//! come up since the last job was started. Attempts that could not be written come back
+//! The spool's thread does one *job* at a time (`spool_job.rs`). A job has all the work that was
+//! requested since the last job was started. Attempts that could not be written come back
 //! ([`SpoolClient::unwritten`]). After a failed write nothing is written for [`RETRY_PAUSE`], and
 //! memory holds all batches until then. After each pause the next write or a probe shows whether
 //! the spool works again (`health.rs`). Meanwhile records are still read and synced. If a job
@@ -33,22 +33,22 @@ use timers::{Timer, Timers};
 /// The largest number of batches on their way to the disk.
 const WRITE_COUNT_MAX: usize = 8;
 
-/// The largest number of batches out of the spool that are in memory.
+/// The largest number of batches in memory that were read from the spool.
 pub const READ_COUNT_MAX: usize = 8;
 
-/// The pause after a failure.
+/// The pause after a failure of the spool, before the next attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Records are synced this long after they were written. The operator is promised one second.
 const SYNC_DELAY: Duration = Duration::from_secs(1);
 
-/// The pause after memory had no room for a record.
+/// The pause before the next read, after memory had no room for a record.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The present activity of the spool.
 #[derive(Debug)]
 enum State {
-    /// The spool is not open. It is opened at this time.
+    /// The spool is not open. It is opened at the time `open_at`.
     Closed { open_at: Instant },
     /// The spool is being opened.
     Opening,
@@ -63,13 +63,13 @@ pub struct SpoolClient {
     account: Arc<Account>,
     state: State,
     timers: Timers,
-    /// Attempts for the next job.
+    /// Attempts that the next job writes.
     writes: Vec<Attempt>,
-    /// Other work for the next job.
+    /// The work of the next job besides writing.
     work: Work,
-    /// Attempts that could not be written.
+    /// Attempts that could not be written, until the sender takes them back.
     unwritten: Vec<Attempt>,
-    /// Batches that were read.
+    /// Batches that were read from the spool, until the sender takes them.
     read: Vec<(Batch, RecordId)>,
     /// Whether the spool may have records that are not taken.
     may_have_more: bool,
@@ -124,7 +124,7 @@ impl SpoolClient {
         writes.chain(read).map(|batch| batch.documents.len()).sum()
     }
 
-    /// Returns the memory of these segments in bytes.
+    /// Returns the memory of the segments that the spool client holds, in bytes.
     pub fn memory_bytes(&self) -> usize {
         let writes = self.writes_on_their_way().map(Attempt::memory_bytes);
         writes.chain(self.read.iter().map(|(batch, _)| batch.memory_bytes())).sum()
@@ -132,8 +132,9 @@ impl SpoolClient {
 
     /// Takes over an attempt, to write it to the spool.
     ///
-    /// An attempt whose record is in the spool is not written again. But if some documents of its
-    /// batch are settled, the rest is written as a new record.
+    /// If the whole batch of the attempt is still a record of the spool, the record is put back
+    /// instead. But if some documents of the batch are settled, the rest is written as a new
+    /// record.
     pub fn write(&mut self, mut attempt: Attempt) {
         if !attempt.is_in_spool() {
             self.writes.push(attempt);
@@ -209,7 +210,7 @@ impl SpoolClient {
         !self.work.is_empty() || (self.is_working() && !self.writes.is_empty())
     }
 
-    /// Returns whether all work is done, or nothing can be done now.
+    /// Returns whether all work is done, or the spool can do no work now.
     pub fn is_idle(&self) -> bool {
         match self.state {
             State::Closed { .. } => true,
@@ -218,8 +219,8 @@ impl SpoolClient {
         }
     }
 
-    /// Returns when [`start_due`](Self::start_due) or [`read`](Self::read) has something to do
-    /// without an [`event`](Self::event) before.
+    /// Returns when [`start_due`](Self::start_due) or [`read`](Self::read) has to be called, even
+    /// if no [`event`](Self::event) comes before.
     pub fn next_due(&self) -> Option<Instant> {
         let state_due = match self.state {
             State::Closed { open_at } => Some(open_at),
@@ -240,7 +241,7 @@ impl SpoolClient {
 
     /// Does all the work and syncs the spool.
     ///
-    /// Cancelling the wait loses nothing.
+    /// If the caller drops the future, no work and no result is lost.
     pub async fn finish(&mut self) {
         loop {
             self.work.is_sync_due |= self.timers.clear(Timer::Sync);
@@ -276,7 +277,7 @@ impl SpoolClient {
     /// Waits until a job is done, and takes note of its result. Waits for ever if no job is
     /// running.
     ///
-    /// Cancelling the wait loses nothing.
+    /// If the caller drops the future, no result is lost.
     pub async fn event(&mut self) {
         match self.state {
             State::Closed { .. } | State::Open { job: None, .. } => std::future::pending().await,
@@ -351,11 +352,11 @@ impl SpoolClient {
         self.state = State::Closed { open_at: Clock::instant() + RETRY_PAUSE };
     }
 
-    /// Ends the current job: counts the attempts that it has written, and lets the others come
-    /// back. Returns how many attempts were written.
+    /// Ends the current job: counts the attempts that were written, and moves the rest to
+    /// `unwritten`. Returns how many attempts were written.
     fn take_job(&mut self) -> usize {
         let State::Open { job, .. } = &mut self.state else { return 0 };
-        // The thread has dropped its share, so this is the only one.
+        // The thread has dropped its `Arc`, so this is the only one and `into_inner` succeeds.
         let writes = job.take().and_then(Arc::into_inner).unwrap_or_default();
         let written_count = writes.written_count();
         let mut writes = writes.attempts;

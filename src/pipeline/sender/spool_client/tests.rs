@@ -1,4 +1,4 @@
-//! Jobs that hang, panic or fail.
+//! Tests of spool jobs that hang, panic or fail.
 
 use super::super::spool_job::Hook;
 use super::*;
@@ -123,7 +123,8 @@ async fn what_was_taken_before_a_panic_is_neither_lost_nor_counted_as_evicted() 
     let due = spool_client.next_due().unwrap();
     spool_client.start_due(due);
     spool_client.event().await;
-    // The record is in the spool. The spool that is open now has not given it.
+    // The record is still in the spool. It was taken before the panic, so the spool that is open
+    // now does not count it as taken.
     spool_client.write(uploader.evict_oldest().unwrap());
     spool_client.ask(8);
     spool_client.start_due(due);
@@ -140,7 +141,8 @@ async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promi
     spool_client.write(attempt(&["a"]));
     spool_client.start_due(now);
     spool_client.event().await;
-    // A folder has the name of the next file, which is due since the clock was set.
+    // The next write needs a new file because the clock was set. This fails: a folder has the name
+    // of that file.
     let year = Duration::from_secs(365 * 24 * 3600);
     account.clock.confirm_date(std::time::SystemTime::now() + year);
     std::fs::create_dir(folder.path().join("0000000002.spool")).unwrap();
@@ -166,7 +168,7 @@ async fn a_sync_that_fails_is_a_condition_until_one_succeeds() {
     spool_client.write(attempt(&["a"]));
     spool_client.start_due(Instant::now());
     spool_client.event().await;
-    // The fsync of the data file fails, and that of its copy.
+    // The fsyncs of the data file, of the folder and of the copy fail.
     disk.fail_syncs(0, 3);
     spool_client.write(attempt(&["b", "c"]));
     spool_client.work.is_sync_due = true;
