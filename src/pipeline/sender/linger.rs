@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Segments linger for this time if at least one batch comes within it.
 const TOGETHER_TIME: Duration = Duration::from_millis(100);
 
-/// A receiver wakes the sender when its ring has this many segments, which make five batches.
+/// A receiver wakes the sender when its ring has this many segments: enough for five batches.
 const TOGETHER_COUNT: usize = 5 * DOCUMENT_COUNT_MAX;
 
 /// After a pause without segments, a receiver wakes the sender for the first segment. The sender

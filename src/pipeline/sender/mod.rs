@@ -53,7 +53,7 @@ use tokio::sync::watch;
 use tracing::error;
 use trim::Trim;
 
-/// The receivers have this much time to end after the deadline for calls.
+/// The time that the receivers have to end, after the deadline for calls.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Takes segments out of the rings, fills batches, and sends them or writes them to the spool.
@@ -347,8 +347,8 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// Fails if writing to the spool panics. The segments are then still held, for a second
-    /// attempt.
+    /// Fails if writing to the spool panics. The sender then still holds the segments, and the
+    /// caller may try again.
     async fn end(
         &mut self,
         deadline: &mut watch::Receiver<Option<Deadline>>,

@@ -51,7 +51,8 @@ impl Deadline {
 ///
 /// # Panics
 ///
-/// Panics only if this code has a fault. The segments are then still held, for a second attempt.
+/// Panics only if this code has a fault. The sender then still holds the segments, and the caller
+/// may try again.
 #[must_use = "dropped segments have to be counted"]
 pub(super) async fn into_spool(
     filler: &mut Filler,

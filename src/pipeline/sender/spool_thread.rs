@@ -38,7 +38,7 @@ impl SpoolThread {
         Self::start_on(Arc::new(SystemDisk), options, pool, account)
     }
 
-    /// Creates the thread for a spool on this disk; see [`start`](Self::start).
+    /// Does the same as [`start`](Self::start), but for a spool on the file system `disk`.
     ///
     /// # Errors
     ///

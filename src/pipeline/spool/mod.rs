@@ -2,10 +2,10 @@
 //!
 //! In: records. A record has a payload of any bytes, the number of segments in the payload, and the
 //! time when the record was made. Out: the same records, the oldest first. A record stays on disk,
-//! across restarts and crashes, until the caller settles it. Bound: [`Options::size_bytes_max`] on
-//! disk; [`BUFFER_BYTES`] of memory, and 80 bytes for each record that is taken. When full: the
-//! oldest file is evicted as a whole, and [`Evicted`] counts the lost segments. Thread: one at a
-//! time; every call may wait for the disk.
+//! across restarts and crashes, until the caller settles it or the spool evicts it. Bound:
+//! [`Options::size_bytes_max`] on disk; [`BUFFER_BYTES`] of memory, and 80 bytes for each record
+//! that is taken. When full: the oldest file is evicted as a whole, and [`Evicted`] counts the lost
+//! segments. Thread: one at a time; every call may wait for the disk.
 //!
 //! ```text
 //!          append                             next                  settle
@@ -22,15 +22,15 @@
 //! file, when all of its records are settled.
 //!
 //! If only the daemon dies, nothing is lost, whatever the daemon was doing. If the machine crashes,
-//! the records that were appended after the last [`Spool::sync`] are lost, and the records that
-//! were settled after it come again. A damaged byte costs only the record that it lies in.
+//! the records that were appended after the last [`Spool::sync`] may be lost, and the records that
+//! were settled after it may come again. A damaged byte costs only the record that it lies in.
 //!
 //! A record is taken by [`Spool::next`] and read piece by piece. If memory has no room for all of
 //! its segments, the caller puts the rest back ([`Spool::split`]) and takes it later. The caller
 //! then settles or releases the taken record. A record that can never fit into memory is set aside:
-//! it stays in the spool for a later run, and its segments are still counted. A record cannot be
-//! taken twice. A record that is taken when the daemon dies comes again: the spool delivers at
-//! least once, not at most once.
+//! it stays in the spool for a later run, and its segments are still counted. A taken record is not
+//! taken a second time before it is released. A record that is taken when the daemon dies comes
+//! again: the spool delivers at least once, not at most once.
 
 mod active;
 mod age;
@@ -95,7 +95,7 @@ impl Spool {
         Self::open_on(Arc::new(SystemDisk), options, now)
     }
 
-    /// Opens the folder on this disk; see [`open`](Self::open).
+    /// Does the same as [`open`](Self::open), but on the file system `disk`.
     ///
     /// # Errors
     ///
@@ -177,9 +177,9 @@ impl Spool {
         self.appender.probe(&mut self.files)
     }
 
-    /// Writes all that was appended and settled to stable storage, so that it survives a crash of
-    /// the machine. The caller calls this within about a second after a record was appended. After
-    /// an error the caller calls this again until a call succeeds.
+    /// Writes all new records, and the notes on settled records, to stable storage, so that it
+    /// survives a crash of the machine. The caller calls this within about a second after a record
+    /// was appended. After an error the caller calls this again until a call succeeds.
     ///
     /// # Errors
     ///
@@ -203,8 +203,8 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// Fails if the bytes cannot be read. The record is then not taken any longer, and the error
-    /// says whether the record comes again or is lost.
+    /// Fails if the bytes cannot be read. The record is then not taken any longer, and the returned
+    /// [`Next`] says whether the record comes again or is lost.
     pub fn read(&mut self, id: RecordId, at: u64, buffer: &mut [u8]) -> Result<(), Next> {
         take::read(&mut self.files, id, at, buffer)
     }
@@ -234,9 +234,9 @@ impl Spool {
 
     /// Settles a taken record, because it was delivered or dropped.
     ///
-    /// The record does not come again after a crash of the daemon. If the record is not taken,
-    /// because its file was evicted, nothing happens. If an earlier spool of this process has
-    /// returned the record, nothing happens either, and this spool returns the record again.
+    /// The record does not come again after a crash of the daemon. If the record is not taken any
+    /// longer, because its file was evicted, nothing happens. If an earlier spool of this process
+    /// has returned the record, nothing happens either, and this spool returns the record again.
     ///
     /// # Errors
     ///
