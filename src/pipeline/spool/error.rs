@@ -107,7 +107,7 @@ pub struct Damage {
 /// The reason why some bytes of the spool are not a record.
 #[derive(Debug, thiserror::Error)]
 pub enum DamageCause {
-    /// The file does not begin with the right bytes. Its records are read all the same.
+    /// The file does not begin with the right bytes. Its records are read nevertheless.
     #[error("the header of the file is damaged")]
     FileHeader,
     /// The header of a record is damaged. Reading goes on at the next valid header.

@@ -146,8 +146,8 @@ impl Files {
         while self.refused.contains(&self.next_sequence) {
             self.next_sequence += 1;
         }
-        // The number is not used again even if the call below fails: the name may exist all the
-        // same.
+        // The number is not used again even if the call below fails: the call may have created the
+        // name.
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         ActiveFile::begin(&mut self.folder, sequence, dates).map_err(SpoolError::Write)

@@ -21,9 +21,9 @@
 //! when an fsync fails, or when reading comes to it. A sealed file is removed, with its `.done`
 //! file, when all of its records are settled.
 //!
-//! If only the daemon dies, nothing is lost, whatever the daemon was doing. If the machine crashes,
-//! the records that were appended after the last [`Spool::sync`] may be lost, and the records that
-//! were settled after it may come again. A damaged byte costs only the record that it lies in.
+//! If only the daemon dies, no appended record is lost. If the machine crashes, the records that
+//! were appended after the last [`Spool::sync`] may be lost, and the records that were settled
+//! after it may come again. A damaged byte costs only the record that it lies in.
 //!
 //! A record is taken by [`Spool::next`] and read piece by piece. If memory has no room for all of
 //! its segments, the caller puts the rest back ([`Spool::split`]) and takes it later. The caller

@@ -116,7 +116,7 @@ impl Parts {
     }
 
     /// Removes the waiting part that begins with the first segment of the record at `offset`.
-    /// Returns whether there was such a part.
+    /// Returns whether that part existed.
     pub fn remove_waiting(&mut self, offset: u64) -> bool {
         self.waiting.remove(&(offset, 0)).is_some()
     }

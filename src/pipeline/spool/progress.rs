@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// Reads which records of a data file earlier runs have settled. The data file has
-    /// `data_bytes`. A record whose entry cannot be read is sent again.
+    /// `data_bytes`. If an entry cannot be read, its record is sent again.
     ///
     /// A record has one entry, or a mark for each of its segments and then its own entry. This is
     /// never more than one entry for each [`HEADER_BYTES`] of the record. A progress file with more

@@ -7,11 +7,12 @@
 //! the spool's thread (`spool_thread.rs`).
 //!
 //! The spool's thread does one *job* at a time (`spool_job.rs`). A job has all the work that was
-//! requested since the last job was started. Attempts that could not be written come back
-//! ([`SpoolClient::unwritten`]). After a failed write nothing is written for [`RETRY_PAUSE`], and
-//! memory holds all batches until then. After each pause the next write or a probe shows whether
-//! the spool works again (`health.rs`). Meanwhile records are still read and synced. If a job
-//! panics, the spool is opened again after the same pause. `spool_report.rs` writes the log.
+//! requested since the last job was started. The sender takes attempts back that could not be
+//! written ([`SpoolClient::unwritten`]). After a failed write nothing is written for
+//! [`RETRY_PAUSE`], and memory holds all batches until then. After each pause the next write or a
+//! probe shows whether the spool works again (`health.rs`). Meanwhile records are still read and
+//! synced. If a job panics, the spool is opened again after the same pause. `spool_report.rs`
+//! writes the log.
 
 mod health;
 mod timers;
@@ -45,7 +46,7 @@ const SYNC_DELAY: Duration = Duration::from_secs(1);
 /// The pause before the next read, after memory had no room for a record.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
-/// The present activity of the spool.
+/// Whether the spool is open, and whether a job is running.
 #[derive(Debug)]
 enum State {
     /// The spool is not open. It is opened at the time `open_at`.
@@ -77,7 +78,7 @@ pub struct SpoolClient {
 }
 
 impl SpoolClient {
-    /// A spool client whose spool is not open yet. It counts into `account`.
+    /// A spool client for the spool of `thread`, which is not open yet. Counts into `account`.
     pub fn new(thread: SpoolThread, account: Arc<Account>) -> Self {
         let report = Report::new(thread.options(), Arc::clone(&account));
         Self {
@@ -338,8 +339,8 @@ impl SpoolClient {
         self.read.extend(done.read);
     }
 
-    /// A job has panicked: attempts that it has not written come back, and the spool is opened
-    /// again.
+    /// Handles a job that has panicked: moves the attempts that were not written to `unwritten`,
+    /// and lets the spool be opened again after a pause.
     fn panicked(&mut self, message: &str, done: &Done) {
         self.take_job();
         self.report.lost(done);

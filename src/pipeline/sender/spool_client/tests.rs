@@ -16,7 +16,7 @@ fn options(folder: &tempfile::TempDir) -> Options {
     Options { path, size_bytes_max: 16 << 20, age_max }
 }
 
-/// A spool client whose spool is open.
+/// Returns a spool client with an open spool.
 async fn open(folder: &tempfile::TempDir) -> (SpoolClient, Arc<Account>) {
     open_on(FaultyDisk::default(), folder).await
 }

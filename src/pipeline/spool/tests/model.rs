@@ -229,7 +229,7 @@ proptest! {
                     Next::Empty => {}
                 },
                 Step::SetAside(_) => if let Some((id, segment_count)) = taken.pop() {
-                    // A record whose file was evicted cannot be set aside.
+                    // A record cannot be set aside if its file was evicted.
                     if spool.release(id) {
                         while let Next::Record(record) = spool.next(at(0)) {
                             if record.id == id {
