@@ -166,7 +166,7 @@ mod tests {
         uploader.evict_oldest().unwrap()
     }
 
-    /// A spool with a record for each of these batches.
+    /// Returns a spool with one record for each batch in `batches`.
     fn spool(folder: &tempfile::TempDir, batches: Vec<Vec<String>>) -> Spool {
         let (path, age_max) = (folder.path().to_owned(), Duration::from_secs(60));
         let (clock, options) =

@@ -33,7 +33,8 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline `time` after `now`. A part of the time is for the spool if there is one.
+    /// A deadline `time` after `now`. A part of the time is for the spool if the daemon has a
+    /// spool.
     pub fn within(time: Duration, has_spool: bool, now: Instant) -> Self {
         let for_spool = now + time;
         let spool_time =

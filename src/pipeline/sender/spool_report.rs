@@ -22,7 +22,7 @@ static FULL: LogLimit = LogLimit::new();
 static EXPIRED: LogLimit = LogLimit::new();
 static DAMAGED: LogLimit = LogLimit::new();
 
-/// The report on one spool.
+/// Reports on one spool: counts, conditions and log lines.
 #[derive(Debug)]
 pub struct Report {
     path: PathBuf,

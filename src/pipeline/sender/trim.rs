@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How many free chunks are kept: 1 MiB.
 const KEPT_COUNT: usize = 64;
 
-/// Chunks that were free for this time are returned.
+/// Chunks that were free during all of this time are returned to the system.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The chunks that were free during the whole current period.
@@ -19,7 +19,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 pub struct Trim {
     /// The end of the current period.
     ends_at: Instant,
-    /// How many chunks were free at all times of the period.
+    /// How many chunks were free at all times of the current period.
     unused_count: usize,
     /// How many chunks were free at the last call of [`look`](Self::look).
     free_count: usize,

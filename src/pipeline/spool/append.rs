@@ -21,10 +21,10 @@ const FILE_SHARE: u64 = 16;
 const FILE_BYTES_MIN: u64 = 1024 * 1024;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The bytes that a record needs beside its payload if it is the first one of a file.
+/// The bytes that a record needs beside its payload if it is the first record of a file.
 pub const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
 
-/// The writing side of a spool.
+/// The part of a spool that appends records and evicts files.
 #[derive(Debug)]
 pub struct Appender {
     pub(super) size_bytes_max: u64,
@@ -50,7 +50,7 @@ impl Appender {
         }
     }
 
-    /// See [`Spool::append`](super::Spool::append).
+    /// Implements [`Spool::append`](super::Spool::append).
     pub fn append(
         &mut self,
         files: &mut Files,
@@ -76,12 +76,12 @@ impl Appender {
         }
     }
 
-    /// See [`Spool::evicted`](super::Spool::evicted).
+    /// Implements [`Spool::evicted`](super::Spool::evicted).
     pub fn evicted(&mut self) -> Evicted {
         std::mem::take(&mut self.evicted)
     }
 
-    /// See [`Spool::probe`](super::Spool::probe).
+    /// Implements [`Spool::probe`](super::Spool::probe).
     pub fn probe(&mut self, files: &mut Files) -> Result<(), SpoolError> {
         let room_bytes = self.size_bytes_max.saturating_sub(files.size_bytes());
         let probe_bytes = self.append_bytes.min(room_bytes).min(RECORD_BYTES_MAX.into());

@@ -1,7 +1,7 @@
 //! The names of the files of a spool.
 //!
-//! In: the number and the kind of a file. Out: the name of the file, and back. Bound: a name has
-//! ten digits and a suffix. Thread: any.
+//! In: the number and the kind of a file, or its name. Out: its name, or the number and the kind.
+//! Bound: a name has ten digits and a suffix. Thread: any.
 
 /// The largest number that has ten digits. At one file a second it is reached after 300 years.
 pub const SEQUENCE_MAX: u64 = 9_999_999_999;

@@ -89,12 +89,12 @@ impl Parts {
         self.taken.is_empty() && self.set_aside.is_empty()
     }
 
-    /// All parts.
+    /// Returns all parts: taken, waiting and set aside.
     pub fn all(&self) -> impl Iterator<Item = (&Place, &Part)> {
         self.taken.iter().chain(&self.waiting).chain(&self.set_aside)
     }
 
-    /// The parts that are not taken.
+    /// Returns the parts that are not taken: waiting and set aside.
     pub fn untaken(&self) -> impl Iterator<Item = &Part> {
         self.waiting.values().chain(self.set_aside.values())
     }

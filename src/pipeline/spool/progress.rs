@@ -24,7 +24,7 @@ use std::io::{self, IoSlice};
 const OFFSET_BYTES: usize = 8;
 const ENTRY_BYTES: usize = OFFSET_BYTES + 4;
 
-/// How many entries are read at a time.
+/// How many entries of the progress file are read at a time.
 const WINDOW_ENTRY_COUNT: usize = 256;
 
 /// The settled records of one data file.

@@ -39,7 +39,7 @@ pub const HEADER_BYTES: usize = 28;
 /// The bytes of the header that its checksum covers.
 const HEADER_BYTES_CHECKED: usize = HEADER_BYTES - 4;
 
-/// How many bytes are read at a time.
+/// The size of the buffer for reading a data file, in bytes.
 pub const WINDOW_BYTES: usize = 64 * 1024;
 
 /// The header of a record.
@@ -110,7 +110,7 @@ fn part<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
 /// The content of a data file at an offset.
 #[derive(Debug)]
 pub enum Slot {
-    /// The header of the file.
+    /// The header of the data file, which is intact.
     FileHeader,
     /// A record that is complete. Its payload has not been checked.
     Record(Header),

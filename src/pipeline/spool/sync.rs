@@ -1,4 +1,4 @@
-//! Writes a spool to stable storage, and what happens if an fsync fails.
+//! Writes a spool to stable storage, and copies records after a failed fsync.
 //!
 //! In: files with bytes that are not synced. Out: the same records on stable storage. Bound: the
 //! bytes that are written between two calls. After a failed fsync they are copied: the spool may
@@ -24,7 +24,7 @@ use super::files::Files;
 use super::suspect::copy_suspect;
 use std::io;
 
-/// See [`Spool::sync`](super::Spool::sync). `window` is a buffer for reading records.
+/// Implements [`Spool::sync`](super::Spool::sync). `window` is a buffer for reading records.
 pub fn sync(files: &mut Files, window: &mut [u8]) -> Result<(), SpoolError> {
     let synced = sync_data(files).map_err(SpoolError::Sync);
     let rescued = rescue(files, window);

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// The size of the buffer that a spool uses to read records, in bytes.
 pub const BUFFER_BYTES: usize = WINDOW_BYTES;
 
-/// The reading side of a spool.
+/// The part of a spool that takes, reads and settles records.
 #[derive(Debug)]
 pub struct Taker {
     /// The number of this spool. A process numbers its spools from 0 on.
@@ -39,7 +39,7 @@ impl Taker {
         &mut self.window
     }
 
-    /// See [`Spool::next`](super::Spool::next).
+    /// Implements [`Spool::next`](super::Spool::next).
     pub fn next(&mut self, files: &mut Files, now: Moment) -> Next {
         // Closes the file that was read last, unless it is still being read or is not synced.
         let last = self.read_sequence.take().and_then(|sequence| files.sealed.get_mut(&sequence));
@@ -81,7 +81,7 @@ impl Taker {
         Next::Empty
     }
 
-    /// See [`Spool::settle`](super::Spool::settle).
+    /// Implements [`Spool::settle`](super::Spool::settle).
     pub fn settle(&self, files: &mut Files, id: RecordId) -> Result<(), SpoolError> {
         if id.opening != self.opening {
             return Ok(());
@@ -94,7 +94,7 @@ impl Taker {
         file.note(&mut files.folder, id.place, &part).map_err(SpoolError::Progress)
     }
 
-    /// See [`Spool::release`](super::Spool::release).
+    /// Implements [`Spool::release`](super::Spool::release).
     pub fn release(&self, files: &mut Files, id: RecordId) -> bool {
         if id.opening != self.opening {
             return true;
@@ -103,7 +103,7 @@ impl Taker {
     }
 }
 
-/// See [`Spool::read`](super::Spool::read).
+/// Implements [`Spool::read`](super::Spool::read).
 pub fn read(files: &mut Files, id: RecordId, at: u64, buffer: &mut [u8]) -> Result<(), Next> {
     let Some(file) = files.sealed.get_mut(&id.sequence) else {
         let gone = Fault::Unreadable(io::ErrorKind::NotFound.into());
