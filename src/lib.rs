@@ -35,7 +35,7 @@ pub mod config;
 pub mod daemon;
 pub mod pipeline;
 
-// The unit tests use it too.
+// The unit tests share this file with the integration tests.
 #[cfg(test)]
 #[path = "../tests/shared/skip.rs"]
 mod skip;

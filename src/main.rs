@@ -14,7 +14,7 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     panics::install();
-    // An argument that is not valid UTF-8 is valid for no flag; the error shows the lossy text.
+    // In an argument that is not valid UTF-8, U+FFFD replaces each invalid part.
     let words = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let invocation = match cli::parse(words) {
         Ok(invocation) => invocation,
@@ -32,8 +32,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the daemon until a signal or an error ends it. The error is the exit code of a failure that
-/// was reported already.
+/// Runs the daemon until a signal or an error ends it. An `Err` is the exit code for a failure that
+/// was already reported to the operator.
 fn run_daemon(
     invocation: &Invocation,
     variable: &dyn Fn(&str) -> Option<String>,
@@ -45,7 +45,7 @@ fn run_daemon(
         warn!("{warning}");
     }
     let result = daemon::run(&config, &Environment::read(variable), &mode);
-    // The log is complete before the error appears on standard error.
+    // This writes the rest of the log before the error appears on standard error.
     daemon::flush_log(log);
     result.map(|()| ExitCode::SUCCESS).map_err(|error| match config.log_path {
         // The log file has the error. Standard error has it for an operator who does not read the

@@ -1,10 +1,10 @@
 //! `xray tail`: follows the segments of a running daemon, as trees.
 //!
 //! In: the address of the daemon's TCP port; the daemon answers `/tail` if its configuration has
-//! `Tail: true`. Out: each trace as a tree, when no document has arrived for it for [`QUIET_TIME`].
-//! A document that is not a segment is printed as one line. Bound: [`LIMITS`]. When full: traces
-//! are left out, and a line says how many documents were lost. Thread: main prints, `tail` asks the
-//! daemon. Ends when the daemon ends or the reader closes the output.
+//! `Tail: true`. Out: a tree for each trace, printed when the trace has had no new document for
+//! [`QUIET_TIME`]. A document that is not a segment is printed as one line. Bound: [`LIMITS`]. When
+//! full: traces are left out, and a line says how many documents were lost. Thread: main prints,
+//! `tail` asks the daemon. Ends when the daemon ends or the reader closes the output.
 
 use super::fail;
 use crate::admin::local_client::{Bounds, get};
@@ -27,16 +27,19 @@ const LIMITS: Limits = Limits {
     trace_size_bytes_max: 4 * 1024 * 1024,
 };
 
-/// Bounds of one request. The daemon answers within [`WAIT_TIME`], with less than 8 MiB.
+/// The timeout of one request to the daemon, and the maximum size of its answer. The daemon answers
+/// within [`WAIT_TIME`], with less than 8 MiB.
 const BOUNDS: Bounds = Bounds { time: WAIT_TIME.saturating_mul(2), answer_bytes: 8 * 1024 * 1024 };
 
-/// Maximum number of answers that wait to be printed. The next answer is fetched meanwhile.
+/// Maximum number of answers of the daemon that wait to be printed. Meanwhile the next answer is
+/// requested.
 const ANSWER_COUNT_MAX: usize = 2;
 
-/// Characters that are shown of a document that is not a segment.
+/// Maximum length of the excerpt that is printed of a document that is not a segment, in
+/// characters.
 const SHOWN_LENGTH_MAX: usize = 100;
 
-/// Why the daemon cannot be followed, or no longer
+/// Why `xray tail` could not start, or why it ended
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
     /// The daemon does not answer, or has ended
@@ -50,7 +53,7 @@ pub enum TailError {
     /// The daemon answers with an error, for example because its configuration lacks `Tail: true`
     #[error("{0}")]
     Refused(String),
-    /// Another program has the port
+    /// Another program listens on the daemon's TCP port
     #[error("the server on TCP {0} is not the X-Ray daemon")]
     Foreign(String),
     /// The system does not create the thread that asks the daemon
@@ -79,12 +82,12 @@ pub(super) fn run(address: &str) -> ExitCode {
     }
 }
 
-/// Follows the daemon that listens on `address`, `HOST:PORT`. Returns when `output` cannot be
-/// written any more.
+/// Follows the daemon that listens on `address`, `HOST:PORT`. Returns when a write to `output`
+/// fails.
 ///
 /// # Errors
 ///
-/// Fails if the daemon does not answer, ends, or does not allow to be followed.
+/// Fails if the daemon does not answer, ends, or refuses the request (no `Tail: true`).
 pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
     let (sender, answers) = mpsc::sync_channel(ANSWER_COUNT_MAX);
     let of_daemon = address.to_owned();
@@ -109,7 +112,8 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
         let shown = match answers.recv_timeout(time.min(WAIT_TIME)) {
             Ok(Ok(answer)) => {
                 if !std::mem::replace(&mut is_following, true) {
-                    // On standard error: `output` has the traces only, and may be a file.
+                    // This line goes to standard error. `output` is for the traces only, and may be
+                    // a file.
                     let _ = writeln!(io::stderr(), "Following the daemon on TCP {address}");
                 }
                 screen.take(answer)
@@ -131,11 +135,11 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
     }
 }
 
-/// The output, and the traces that wait to be printed.
+/// The output of `xray tail`, and the traces that wait to be printed.
 struct Screen<'a> {
     output: &'a mut dyn Write,
     store: Store,
-    /// Number of evicted documents that the output has a line about.
+    /// Number of evicted documents that lines in the output have reported so far.
     told_count: u64,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In: a [`Config`]. Out: warnings, or an error for an endpoint that is not a valid address. The
 //! original daemon accepts any text as region and role, so a text that looks wrong is a warning
-//! here: a configuration that works with the original daemon must work with xrayd. Pure code.
+//! here: a configuration that works with the original daemon must work with xrayd. No I/O, no
+//! clock.
 
 use super::{Config, ConfigError, Source};
 use crate::aws::endpoint::Endpoint;
@@ -65,8 +66,8 @@ fn is_region(text: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether the text is the ARN of a role: `arn:PARTITION:iam::ACCOUNT:role/NAME`, where the name
-/// may have a path before it.
+/// Whether the text is the ARN of a role: `arn:PARTITION:iam::ACCOUNT:role/NAME`. A path may stand
+/// before `NAME`.
 fn is_role_arn(text: &str) -> bool {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };

@@ -2,7 +2,7 @@
 //!
 //! In: the environment. Out: fields of the [`Config`]. The variables are not in the table of
 //! settings: each follows a rule of the AWS SDKs or of HTTP clients, and most have no key in
-//! `cfg.yaml`. Pure code.
+//! `cfg.yaml`. No I/O, no clock.
 
 use super::kinds::Proxy;
 use super::{Config, ConfigError, Source};
@@ -29,8 +29,8 @@ impl Config {
             self.region = Some(region.trim().to_owned());
             self.sources.insert("Region", Source::Variable(name));
         }
-        // The variable for X-Ray wins over the file, as in the AWS SDKs. The variable for all
-        // services does not.
+        // `AWS_ENDPOINT_URL_XRAY` wins over the file, as in the AWS SDKs. `AWS_ENDPOINT_URL`, the
+        // variable for all services, does not.
         let endpoint = match (variable("AWS_ENDPOINT_URL_XRAY"), &self.endpoint) {
             (Some(endpoint), _) => Some(("AWS_ENDPOINT_URL_XRAY", endpoint)),
             (None, Some(_)) => None,

@@ -1,8 +1,8 @@
-//! `cfg.yaml`: the keys of the original daemon, and those of xrayd.
+//! Reads `cfg.yaml`: the keys of the original daemon, and the keys that xrayd adds.
 //!
 //! In: the text of a file. Out: fields of the [`Config`], or an error that names file, key and
 //! value. For a key that older versions of the original daemon had, the error says what to write
-//! instead. Bound: [`FILE_BYTES_MAX`]. Pure code, apart from [`read`].
+//! instead. Bound: [`FILE_BYTES_MAX`]. Only [`read`] does I/O.
 
 use super::kinds::{Form, shown, whole_number};
 use super::{Config, ConfigError, SETTINGS, Source};
@@ -64,9 +64,9 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> 
 }
 
 impl Config {
-    /// Applies the text of a file. `strict` is for a file of `-c`: an unknown key or a missing
-    /// version is then an error. Otherwise an unknown key is a warning, and the version may be
-    /// missing.
+    /// Applies the text of a file. `strict` is true for a file that `-c` names: an unknown key or a
+    /// missing version is then an error. If `strict` is false, an unknown key is a warning, and the
+    /// version may be missing.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
     Ok(values)
 }
 
-/// Whether a setting's key has this section: `Socket` of `Socket.UDPAddress`.
+/// Returns whether a setting's key is in this section. `Socket.UDPAddress` is in `Socket`.
 fn is_section(name: &str) -> bool {
     let mut sections = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.'));
     sections.any(|(section, _)| section == name)
@@ -167,7 +167,7 @@ mod tests {
     fn apply(text: &str, strict: bool) -> Result<Config, String> {
         let mut config = Config::default();
         let applied = config.apply_file(Path::new("cfg.yaml"), text, strict);
-        // These tests look at the values only.
+        // These tests compare values and not their sources.
         config.sources.clear();
         applied.map(|()| config).map_err(|error| error.to_string())
     }
@@ -231,7 +231,7 @@ mod tests {
             log_rotation: false,
             shutdown_seconds: 20,
             config_path: Some("cfg.yaml".into()),
-            // The other fields have no key.
+            // The remaining fields have no key in the file.
             ..Config::default()
         };
         assert_eq!(apply(text, true).unwrap(), expected);

@@ -1,7 +1,7 @@
 //! The kinds of settings: how a value is read, which bounds it has, and how it is shown.
 //!
 //! In: a value of a flag or of `cfg.yaml`, both as [`Value`]. Out: a field of the configuration, or
-//! an error text that says what to write instead. Pure code.
+//! an error text that says what to write instead. No I/O, no clock.
 
 use crate::aws::transport::ProxyAddress;
 use crate::base::log::{LogFormat, LogLevel};
@@ -21,11 +21,11 @@ pub(super) enum Form {
     Megabytes,
     /// True or false.
     Switch,
-    /// A list of texts. Possible in the file only.
+    /// A list of texts. Only `cfg.yaml` can have a list, a flag cannot.
     List,
 }
 
-/// A kind of setting.
+/// A kind of setting: how its values are read, checked and shown.
 pub(super) trait Kind {
     /// The type of the setting's field.
     type Field;
@@ -33,18 +33,19 @@ pub(super) trait Kind {
     /// The form of the setting's values.
     const FORM: Form;
 
-    /// Sets `field` to `value`. An empty text leaves the field as it is, where a text is expected.
+    /// Sets `field` to `value`. If the kind expects a text, an empty text leaves the field
+    /// unchanged.
     ///
     /// # Errors
     ///
     /// Returns a text that says what is wrong with the value and what to write instead.
     fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String>;
 
-    /// Returns the value as a text; an empty text if there is none.
+    /// Returns the value of the field as a text, or an empty text if the field has no value.
     fn show(&self, field: &Self::Field) -> String;
 }
 
-/// The form of a kind.
+/// Returns the form of the values of a kind.
 pub(super) const fn form<K: Kind>(_: &K) -> Form {
     K::FORM
 }
@@ -116,7 +117,7 @@ impl Kind for Path {
 pub(super) struct Proxy;
 
 impl Proxy {
-    /// Sets `field` to the address in `text`; blanks count as no address.
+    /// Sets `field` to the address in `text`. If `text` is blank, `field` is unchanged.
     pub(super) fn set_text(field: &mut Option<ProxyAddress>, text: &str) -> Result<(), String> {
         if !text.trim().is_empty() {
             *field = Some(ProxyAddress::parse(text).map_err(|error| error.to_string())?);
@@ -156,7 +157,7 @@ impl Kind for Switch {
     }
 }
 
-/// True, false, or the choice of the daemon.
+/// A switch with three states: true, false, or left to the daemon.
 pub(super) struct OptionalSwitch {
     /// The text that is shown if the daemon chooses.
     pub absent: &'static str,
@@ -219,11 +220,11 @@ impl Kind for Megabytes {
     }
 }
 
-/// Megabytes for segments, 3 or more. 0 lets `pipeline::limits` choose.
+/// Memory for segments in megabytes: 3 or more, or 0. With 0 `pipeline::limits` chooses.
 pub(super) struct BufferSize;
 
 impl BufferSize {
-    /// The smallest number other than 0, as with the original daemon.
+    /// The smallest allowed number of megabytes other than 0, as with the original daemon.
     const MIN: u64 = 3;
 }
 
@@ -248,7 +249,7 @@ impl Kind for BufferSize {
     }
 }
 
-/// A number whose 0 means that `pipeline::limits` chooses. `xray limits` shows the chosen number.
+/// A number that may be 0. With 0 `pipeline::limits` chooses; `xray limits` shows its choice.
 pub(super) struct ZeroIsAutomatic<K>(pub K);
 
 impl<K: Kind> Kind for ZeroIsAutomatic<K> {
@@ -267,11 +268,11 @@ impl<K: Kind> Kind for ZeroIsAutomatic<K> {
     }
 }
 
-/// One word of a few.
+/// One word out of a fixed list.
 pub(super) struct Word<T> {
     /// Reads the word; the error names the words that are allowed.
     pub parse: fn(&str) -> Result<T, String>,
-    /// Returns the word.
+    /// Returns the word for a value.
     pub name: fn(&T) -> &'static str,
 }
 
@@ -363,8 +364,8 @@ fn text(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or_else(|| format!("{} is not a text; quote it", shown(value)))
 }
 
-/// Reads true and false, and the other words that YAML 1.1 has for them: the original daemon reads
-/// YAML 1.1.
+/// Reads a boolean. Words of YAML 1.1 such as `yes` and `off` are booleans too, because the
+/// original daemon reads YAML 1.1.
 fn boolean(value: &Value) -> Result<bool, String> {
     if let Some(value) = value.as_bool() {
         return Ok(value);

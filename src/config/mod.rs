@@ -1,8 +1,9 @@
-//! The configuration: flags over the file over the environment over the defaults.
+//! The configuration. Flags win over the file, the file over the environment, and the environment
+//! over the defaults.
 //!
 //! In: an [`Invocation`], the environment, and the paths where the file may be. Out: a [`Config`]
-//! whose values are all within their bounds, or an error that names the flag, key or variable to
-//! change. One variable has its own place: `AWS_ENDPOINT_URL_XRAY` wins over the file.
+//! with all values within their bounds, or an error that names the flag, key or variable to change.
+//! One variable is an exception: `AWS_ENDPOINT_URL_XRAY` wins over the file.
 //!
 //! ```text
 //!   settings.rs      the table: one row for each setting
@@ -44,8 +45,8 @@ impl From<&Config> for Wanted {
 }
 
 impl Config {
-    /// Loads the configuration. The file is the one of `-c`, which must exist, or else the first of
-    /// `default_paths` that exists.
+    /// Loads the configuration. The file that `-c` names must exist. Without `-c`, the first of
+    /// `default_paths` that exists is read.
     ///
     /// # Errors
     ///
@@ -92,7 +93,7 @@ impl Config {
                 let first_name = flag.names.split(", ").next().unwrap_or_default();
                 ConfigError::Flag { flag: first_name, problem }
             })?;
-            // An empty text counts as not given.
+            // An empty text counts as a flag that is not given.
             if value.as_str() != Some("") {
                 self.sources.insert(setting.key, Source::Flag(flag.names));
             }

@@ -1,8 +1,9 @@
-//! The table of all settings. A row is all that a setting needs: the field of [`Config`] with its
-//! default, the key of `cfg.yaml`, the flag with its help text, and the kind of its values.
+//! The table of all settings. A row defines everything about one setting: the field of [`Config`]
+//! with its default, the key of `cfg.yaml`, the flag with its help text, and the kind of its
+//! values.
 //!
 //! The flag parser, the reader of the file, the usage text, `xray config` and the tests of
-//! `docs/configuration.md` and `docs/compatibility.md` use the table. Pure code.
+//! `docs/configuration.md` and `docs/compatibility.md` use the table. No I/O, no clock.
 
 use super::kinds::{
     Address, BufferSize, Form, Kind, LOG_FORMAT, LOG_LEVEL, Megabytes, Number, OptionalSwitch,
@@ -27,7 +28,7 @@ pub enum Source {
     Variable(&'static str),
 }
 
-/// A row of the table, without the field.
+/// A setting: one row of the table, except for the field of [`Config`].
 #[derive(Debug)]
 pub struct Setting {
     /// The key in `cfg.yaml`, with its section: `Socket.UDPAddress`.
@@ -50,7 +51,7 @@ pub struct SettingFlag {
 }
 
 impl Setting {
-    /// Sets the field of `config` to `value`.
+    /// Sets this setting's field in `config` to `value`.
     ///
     /// # Errors
     ///
@@ -59,7 +60,8 @@ impl Setting {
         (self.set)(config, value)
     }
 
-    /// Returns the value as a text, `(none)` if there is none. The text never has a password.
+    /// Returns the setting's value as a text, or `(none)` if there is no value. The text never has
+    /// a password.
     pub fn show(&self, config: &Config) -> String {
         match (self.show)(config) {
             empty if empty.is_empty() => "(none)".to_owned(),
@@ -124,7 +126,7 @@ macro_rules! settings {
     (@flag $names:literal, $help:literal) => { Some(SettingFlag { names: $names, help: $help }) };
 }
 
-/// The address for segments and for HTTP clients if none is given, as with the original daemon.
+/// The default of the UDP address and of the TCP address, as in the original daemon.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:2000";
 
 settings! {
@@ -186,8 +188,8 @@ settings! {
         help: "ARN of the AWS resource that the daemon runs on, for telemetry",
     }
     {
-        /// Whether the daemon sends its counters to the service once a minute. Off where the
-        /// credentials do not allow `xray:PutTelemetryRecords`.
+        /// Whether the daemon sends its counters to the service once a minute. Switch this off if
+        /// the credentials do not allow `xray:PutTelemetryRecords`.
         telemetry: bool = true,
         key: "Telemetry",
         kind: Switch,
@@ -209,7 +211,8 @@ settings! {
         help: "ARN of a role to assume, for example to send to another account",
     }
     {
-        /// Whether the daemon does not ask the EC2 instance metadata. For hosts outside EC2.
+        /// If true, the daemon does not ask the EC2 instance metadata. This is for hosts outside
+        /// EC2.
         local_mode: bool = false,
         key: "LocalMode",
         kind: Switch,
@@ -217,8 +220,8 @@ settings! {
         help: "Do not ask the EC2 instance metadata",
     }
     {
-        /// Megabytes for segments, in all stages together; 0 is automatic. With more memory a
-        /// longer outage of the service passes without loss.
+        /// Memory for segments in all stages together, in megabytes; 0 means automatic. With more
+        /// memory, no segment is lost in longer outages of the service.
         buffer_size_mb: u64 = 0,
         key: "TotalBufferSizeMB",
         kind: ZeroIsAutomatic(BufferSize),
@@ -240,7 +243,7 @@ settings! {
         kind: Number { low: 0, high: 3600 },
     }
     {
-        /// How segments are received. Other than `auto` for tests and measurements only.
+        /// The receive backend. Values other than `auto` are for tests and measurements only.
         receive_backend: ReceiveBackend = ReceiveBackend::Auto,
         key: "Receive.Backend",
         kind: RECEIVE_BACKEND,
@@ -248,9 +251,8 @@ settings! {
         help: "Receive backend: auto, uring, recvmmsg, tokio-uring (default {})",
     }
     {
-        /// The number of receivers; 0 is one for each processor. More receivers help beyond some
-        /// 200,000 segments a second, and where the kernel grants only a small queue to each
-        /// socket.
+        /// The number of receivers; 0 means one for each processor. More receivers help above about
+        /// 200,000 segments a second, and if the kernel grants only a small queue to each socket.
         receiver_count: usize = 0,
         key: "Receive.Receivers",
         kind: ZeroIsAutomatic(Number { low: 0, high: 256 }),
@@ -296,7 +298,8 @@ settings! {
         kind: UrlPaths,
     }
     {
-        /// Timeout for a call of an application, in seconds. `base::http_server` allows for 60 s.
+        /// Timeout for a call of an application, in seconds. At most 60 s: `base::http_server`
+        /// expects each answer within this time.
         proxy_timeout_seconds: u64 = 10,
         key: "ProxyServer.TimeoutSeconds",
         kind: Number { low: 1, high: 60 },
@@ -326,7 +329,7 @@ settings! {
         kind: Number { low: 1, high: 720 },
     }
     {
-        /// How much is logged.
+        /// The log level, which decides which lines are logged.
         log_level: LogLevel = LogLevel::Prod,
         key: "Logging.LogLevel",
         kind: LOG_LEVEL,

@@ -1,7 +1,7 @@
 //! The destination of segments: region, endpoint, identity, and the clients that reach it.
 //!
-//! In: the configuration and the environment. Out: a [`Destination`], and the [`Routes`] of the
-//! flow made from it. Thread: main; name lookups run on the resolver's threads.
+//! In: the configuration and the environment. Out: a [`Destination`], which makes the [`Routes`] of
+//! the flow. Thread: main; name lookups run on the resolver's threads.
 
 use super::flow::Routes;
 use super::{DaemonError, Environment, RESTART_PAUSE};

@@ -58,7 +58,7 @@ pub enum DaemonError {
     /// A thread that the daemon needs has panicked
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The start has panicked
+    /// Code that starts the daemon has panicked
     #[error("the start met {0}")]
     Panic(#[from] Panicked),
 }

@@ -50,7 +50,8 @@ pub struct Flow {
     receive_slots_bytes: usize,
     receivers: Receivers,
     upload: SenderThread,
-    /// Sends the route to the uploader once the region is known. `None` after that.
+    /// Sends the route to the uploader once the region is known. `None` as soon as
+    /// [`run`](Self::run) has begun.
     route: Option<oneshot::Sender<Box<dyn Service>>>,
     shutdown: Shutdown,
     tail: Option<Arc<Tail>>,
@@ -153,9 +154,8 @@ impl Flow {
         Arc::clone(&self.account)
     }
 
-    /// Sends segments and telemetry over `routes`, once they are found, until a signal or a
-    /// failure. Then shuts down in order. `server` answers its clients until the end of the
-    /// shutdown.
+    /// Waits for `routes`, then sends segments and telemetry over them. After a signal or a
+    /// failure, shuts down in order. `server` answers its clients until the end of the shutdown.
     ///
     /// # Errors
     ///
@@ -173,7 +173,8 @@ impl Flow {
         let no_route = async {
             match routes.await {
                 Ok(routes) => {
-                    // The uploader and the telemetry hold the receiving ends while this runs.
+                    // Errors are ignored: the uploader and the telemetry hold the receiving ends
+                    // while this runs.
                     if let Some(sender) = route {
                         let _ = sender.send(Box::new(routes.segments));
                     }
@@ -277,8 +278,8 @@ async fn run_telemetry(telemetry: Option<&mut Telemetry>) -> Infallible {
     }
 }
 
-/// Counts the segments that a thread was processing when it panicked. The panic destroyed them, so
-/// no holder has them, and the account lacks exactly their number.
+/// Counts the segments that a panic has destroyed as dropped. A thread was processing them when it
+/// panicked. No part of the flow holds them, so the account lacks exactly their number.
 fn count_unwound(account: &Account, held_count: usize) {
     let Ok(count @ 1..) = u64::try_from(account.imbalance(held_count)) else { return };
     account.dropped(DropReason::Panic).add(count);
@@ -331,7 +332,7 @@ fn log_receiving(group: &SocketGroup, choice: &Choice, limits: &Limits) {
     }
 }
 
-/// Logs which settings do not fit into the memory of this host.
+/// Logs a warning for each setting that does not fit into the memory of this host.
 fn log_unfit(limits: &Limits, host: Host, receiver_count: usize) {
     let memory_bytes = host.cgroup_limit_bytes.unwrap_or(host.memory_bytes);
     if limits.total_bytes > memory_bytes {

@@ -1,4 +1,4 @@
-//! The log of the daemon, as the configuration wants it.
+//! Starts and ends the log of the daemon, with the settings of the configuration.
 //!
 //! In: a [`Config`]. Out: the running log, or an error that names the flag or key to change.
 

@@ -8,8 +8,8 @@
 //! rings. The sender thread settles its batches within `ShutdownSeconds`. Then the account is
 //! logged.
 //!
-//! Thread: main. It runs signals, the HTTP server, credentials and telemetry, and no work of the
-//! pipeline.
+//! Thread: main. It handles signals, runs the HTTP server, fetches credentials and sends telemetry.
+//! It does no work of the pipeline.
 
 mod destination;
 mod error;
@@ -114,12 +114,12 @@ fn start(config: &Config, environment: &Environment, mode: &Mode) -> Result<Ende
             Mode::Sandbox(flags) => sandbox::run(config, environment, flags, &resolver).await,
         }
     }));
-    // Does not wait for tasks: a source of credentials may never answer.
+    // This does not wait for running tasks: a source of credentials may never answer.
     runtime.shutdown_background();
     result?
 }
 
-/// The result of a flow that ran. A failure in it is in the log already.
+/// The result of a flow that ran. If it is a failure, the failure is in the log already.
 type Ended = Result<(), DaemonError>;
 
 async fn run_for_service(
@@ -144,7 +144,8 @@ async fn run_for_service(
         note_credentials(&destination.identity, &account);
         let client = destination.proxy_client(config);
         let routes = destination.routes(config, environment);
-        // Uploads and calls share the signer, and so what it has learnt of the service's clock.
+        // Uploads and the calls of applications share one signer. So a correction of the clock that
+        // one of them learns from the service holds for both.
         let (signer, identity) = (routes.segments.signer.clone(), routes.segments.identity.clone());
         proxy.set_route(Route { client, signer, identity });
         Ok(routes)
@@ -180,8 +181,8 @@ fn note_credentials(identity: &Identity, account: &Arc<Account>) {
     }));
 }
 
-/// Starts the telemetry of `flow`, unless it is switched off. Also returns the sender for the route
-/// of telemetry.
+/// Starts the telemetry of `flow`, unless it is switched off. Also returns the channel through
+/// which the telemetry gets its route.
 fn telemetry(
     config: &Config,
     environment: &Environment,

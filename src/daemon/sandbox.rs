@@ -1,11 +1,11 @@
 //! Runs the daemon with the local endpoint of the sandbox (`xray sandbox`).
 //!
 //! In: the configuration and the flags of the sandbox. Out: a daemon that sends its segments to the
-//! endpoint on its own TCP port, and each quiet trace as a tree on standard output. With `--demo`,
-//! the sandbox sends a few segments to itself at the start. Bound: [`Limits`], and
-//! [`TEXT_COUNT_MAX`] texts that wait for standard output. When full: traces are evicted and texts
-//! are dropped; both are counted and logged. Thread: the runtime of the daemon, and a thread named
-//! `print` that writes to standard output.
+//! endpoint on its own TCP port, and each trace as a tree on standard output when the trace has had
+//! no new document for a while. With `--demo`, the sandbox sends a few segments to itself at the
+//! start. Bound: [`Limits`], and [`TEXT_COUNT_MAX`] texts that wait for standard output. When full:
+//! traces are evicted and texts are dropped; both are counted and logged. Thread: the runtime of
+//! the daemon, and a thread named `print` that writes to standard output.
 
 use super::destination::Destination;
 use super::flow::Flow;
@@ -49,7 +49,7 @@ pub fn credentials() -> Credentials {
     Credentials::new("xrayd-sandbox", "xrayd-sandbox-secret", None, None, "sandbox")
 }
 
-/// The local endpoint. It answers the requests that the daemon's own paths do not answer.
+/// The local endpoint. It answers the requests with a path that the daemon itself does not serve.
 pub struct LocalService {
     sandbox: Sandbox,
     /// Wakes [`Self::watch`] after each answered request.
@@ -186,8 +186,8 @@ impl LocalService {
         Self { sandbox, answered: Notify::new(), output: Output::new() }
     }
 
-    /// Prints each quiet trace as a tree (if `prints` is set), and logs a warning when traces were
-    /// evicted. Never returns.
+    /// If `prints` is set, prints a trace as a tree when it has had no new document for a while.
+    /// Also logs a warning when traces were evicted. Never returns.
     pub async fn watch(self: Arc<Self>, prints: bool) {
         let mut evicted_count = 0;
         loop {
@@ -229,7 +229,7 @@ impl LocalService {
         }
     }
 
-    /// Prints the traces that are not quiet yet, and logs how many traces were not shown. Does
+    /// Prints the traces that are not printed yet, and logs how many traces were not shown. Does
     /// nothing if `prints` is not set.
     pub fn finish(&self, prints: bool) {
         if !prints {

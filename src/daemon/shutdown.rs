@@ -8,7 +8,7 @@ use crate::base::account::Account;
 use crate::pipeline::sender::Deadline;
 use std::time::{Duration, Instant};
 
-/// Time without a datagram after which the applications are taken to have stopped.
+/// If no datagram arrives for this time, the applications are assumed to have stopped.
 const QUIET_TIME: Duration = Duration::from_millis(100);
 
 /// Interval between two checks for new datagrams.
@@ -21,7 +21,7 @@ pub struct Shutdown {
     pub time: Duration,
     /// Whether there is a spool. The last part of the time is for writing to the spool.
     pub has_spool: bool,
-    /// Whether the receivers run on until no datagram has arrived for [`QUIET_TIME`].
+    /// Whether the receivers continue until no datagram has arrived for [`QUIET_TIME`].
     pub waits_for_quiet: bool,
     /// Whether the remaining segments go to the spool, if there is one, without an upload. True if
     /// the sender thread has panicked.
@@ -71,7 +71,8 @@ mod tests {
         let account = Account::new(2);
         let start = Instant::now();
         let sender = async {
-            // Without a sleep: on a busy machine a sleep may last longer than `QUIET_TIME`.
+            // This loop does not sleep: on a busy machine a sleep may last longer than
+            // `QUIET_TIME`.
             while start.elapsed() < Duration::from_millis(300) {
                 account.receivers[1].datagrams.add(1);
                 tokio::task::yield_now().await;

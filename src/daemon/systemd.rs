@@ -20,8 +20,8 @@ pub fn stopping() {
 /// The daemon is ready as soon as it has tried to open the TCP port (`is_tried`), even if the port
 /// is in use: segments are received and sent without the port.
 pub async fn keep_informed(mut is_tried: watch::Receiver<bool>, health: Health) {
-    // An error means that the TCP address is not valid: no attempt follows, so there is none to
-    // wait for.
+    // An error means that the TCP address is not valid. The daemon will not try to open the port,
+    // so there is nothing to wait for.
     let _ = is_tried.wait_for(|is_tried| *is_tried).await;
     panics::inject("manager");
     tell(&NotifyState::Ready);

@@ -30,7 +30,8 @@ pub(super) async fn listen(
     address: &str,
     resolver: &Resolver,
 ) -> io::Result<(TcpListener, SocketAddr)> {
-    // On the resolver's thread: a name server that does not answer must not block the main thread.
+    // The lookup runs on a thread of the resolver: a name server that does not answer must not
+    // block the main thread.
     let text = address.to_owned();
     let addresses = resolver.run(move || address::resolve(&text)).await?;
     let listener = address::open_first(&addresses, |address| {

@@ -1,10 +1,10 @@
 //! The threads of the flow: one for each receiver, and the sender thread.
 //!
 //! In: a socket group and a [`Sender`]. Out: the running threads, and their results. After a panic
-//! a thread raises the alarm, which shuts down the daemon in order, and runs once more: a receiver
-//! then empties the queue of its socket, the sender thread settles what it holds. This works
-//! because the receiver, its ring and the sender are not owned by the frames that the panic
-//! unwinds.
+//! a thread raises the alarm, which shuts down the daemon in order. Then the thread does its work
+//! once more: a receiver empties the queue of its socket, the sender thread settles its segments.
+//! This works because the panic does not destroy the receiver, its ring and the sender: their owner
+//! is outside the stack frames that the panic unwinds.
 
 use crate::base::account::Account;
 use crate::base::memory::Pool;
@@ -73,7 +73,8 @@ impl Receivers {
                 let mut run = |backend: Backend| {
                     panics::catch(|| backend.run(&mut receiver, &stop, &mut ingest))
                 };
-                // recvmmsg does not depend on the state that the first backend has left behind.
+                // After a panic the thread continues with recvmmsg, which uses no state of the
+                // backend that panicked.
                 let result = run(backend).or_else(|panicked| {
                     alarm.raise(panicked);
                     run(Backend::Recvmmsg)
@@ -132,8 +133,8 @@ fn keep_to_processor(index: usize) {
     }
 }
 
-/// A runtime that may be dropped anywhere. A tokio runtime panics if it is dropped in the context
-/// of another runtime; that happens here if the sender thread cannot be created.
+/// A tokio runtime that may be dropped inside another runtime, where a plain tokio runtime would
+/// panic. This drop happens if the sender thread cannot be created.
 struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
@@ -159,7 +160,8 @@ impl Drop for Runtime {
 pub struct SenderThread {
     deadline: watch::Sender<Option<Deadline>>,
     ended: oneshot::Receiver<usize>,
-    /// The number of segments that the sender held at its end, once that is known.
+    /// The number of segments that the sender still held when its thread ended. `None` until
+    /// [`ended`](Self::ended) has returned.
     held_count: Option<usize>,
 }
 

@@ -9,7 +9,7 @@ use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
 use crate::pipeline::receive::{Binding, Choice, SocketGroup};
 use rustix::process::{Resource, getrlimit};
 
-/// Files that the daemon may have open: connections, sockets, and the files of the spool.
+/// Number of open files that is enough for the daemon: connections, sockets, files of the spool.
 const FILE_COUNT: u64 = 1024;
 
 pub(super) fn check(config: &Config, list: &mut Checklist<'_>) {
@@ -50,7 +50,8 @@ fn check_configuration(config: &Config, list: &mut Checklist<'_>) {
 }
 
 fn check_backend(config: &Config, list: &mut Checklist<'_>) {
-    // Before Linux 5.12 the memory of io_uring counts against this limit.
+    // Before Linux 5.12 the memory of io_uring counts as locked memory, so this limit applies to
+    // it.
     let locked = getrlimit(Resource::Memlock).current;
     let locked = locked.map_or("any".to_owned(), |bytes| format!("{} kB of", bytes / 1024));
     match Choice::make(config.receive_backend) {
@@ -69,7 +70,8 @@ fn check_backend(config: &Config, list: &mut Checklist<'_>) {
     }
 }
 
-/// Asks the kernel for a socket queue of the size that the daemon asks for, on a free port.
+/// Opens a UDP socket on a free port. Checks whether the kernel grants the queue size that the
+/// daemon requests.
 fn check_queue(limits: &Limits, list: &mut Checklist<'_>) {
     let binding =
         Binding { socket_count: 1, queue_bytes: limits.socket_queue_bytes, share_port: false };

@@ -2,7 +2,7 @@
 //!
 //! In: the command line and the environment of a daemon. Out: a checklist with one line for each
 //! check; a failure says what to do. Most checks do what the daemon does, in this process. The
-//! others ask the running daemon.
+//! other checks ask the running daemon.
 //!
 //! ```text
 //!   host.rs      configuration, kernel, memory
@@ -34,9 +34,9 @@ use std::process::ExitCode;
 enum Verdict {
     /// The check has passed.
     Ok,
-    /// Worth knowing, but it does not prevent segments from arriving.
+    /// The check found something that the operator should know. Segments still arrive.
     Note,
-    /// Prevents segments from arriving.
+    /// The check found a problem that prevents segments from arriving.
     Fail,
 }
 
@@ -47,9 +47,9 @@ struct Check {
     check: &'static str,
     /// The result.
     verdict: Verdict,
-    /// The finding, in words.
+    /// The result in words, for the operator.
     text: String,
-    /// The remedy. Empty if there is nothing to do, or `text` says it.
+    /// The advice to the operator. Empty if there is nothing to do, or if `text` has the advice.
     advice: String,
 }
 
@@ -66,10 +66,10 @@ impl std::fmt::Display for Check {
     }
 }
 
-/// The checks so far.
+/// The checks that are done so far.
 struct Checklist<'a> {
     checks: Vec<Check>,
-    /// Called with every check as soon as it is done.
+    /// Callback that gets each check as soon as the check is done.
     listener: &'a mut dyn FnMut(&Check),
 }
 
@@ -82,7 +82,8 @@ struct Json<'a> {
 }
 
 impl<'a> Checklist<'a> {
-    /// Creates an empty list, which calls `listener` with every check as soon as it is done.
+    /// Creates an empty list. The list calls `listener` with each check as soon as the check is
+    /// done.
     fn new(listener: &'a mut dyn FnMut(&Check)) -> Self {
         Self { checks: Vec::new(), listener }
     }
@@ -99,7 +100,7 @@ impl<'a> Checklist<'a> {
         serde_json::to_string_pretty(&json).expect("texts can be written")
     }
 
-    /// Whether the last check has passed, or is a note.
+    /// Returns whether the last check has not failed. A note is not a failure.
     fn is_last_ok(&self) -> bool {
         self.checks.last().is_none_or(|check| check.verdict != Verdict::Fail)
     }
@@ -169,7 +170,7 @@ pub fn verify(
         let text = format!("the check after {after} met {panicked}");
         list.fail("verify", text, "The remaining checks were not made");
     }
-    // Does not wait for a name lookup that is still running.
+    // This does not wait for a name lookup that is still running.
     runtime.shutdown_background();
     let (is_ok, text) = (list.is_ok(), list.json());
     if json {

@@ -1,11 +1,11 @@
-//! Checks of the running daemon, with a test segment that is followed through it to the service.
+//! Checks of the running daemon: sends a test segment to the daemon and follows it to the service.
 //!
-//! In: the addresses of the daemon, and the [`Service`]. Out: lines of the checklist. The segment
-//! is a trace with one segment, named [`NAME`]. The daemon's counters show its way: first the
-//! segment is received. Then every segment that was received up to then is settled, and none was
-//! dropped or rejected. If other segments arrive at the same time, the counters do not prove this
-//! for the test segment. So the trace is also read back from the service, if the credentials allow
-//! it.
+//! In: the addresses of the daemon, and the [`Service`]. Out: lines of the checklist. The test
+//! segment has the name [`NAME`] and is the only segment of its trace. The check reads the daemon's
+//! counters. First the number of received segments must grow. Then the daemon must settle all
+//! segments that it has received so far, and must not drop or reject any of them. If other segments
+//! arrive at the same time, the counters do not prove this for the test segment. So the trace is
+//! also read back from the service, if the credentials allow it.
 
 use super::Checklist;
 use super::service::Service;
@@ -22,31 +22,31 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The name of the segment, as the X-Ray console shows it.
+/// The name of the test segment, as the X-Ray console shows it.
 const NAME: &str = "xray-verify";
 
 /// Time for the datagram to arrive. On the same host it arrives at once or never.
 const ARRIVAL_TIME: Duration = Duration::from_secs(3);
 
-/// Time for the service to accept the segment. A batch is sent when it is 1 s old; the rest is for
-/// some attempts. If the daemon says that it cannot send, the shorter time applies.
+/// Time for the service to accept the segment. A batch is sent when it is 1 s old; the rest of the
+/// time is for retries. If the daemon is not ready, only [`ACCEPTANCE_TIME_NOT_READY`] applies.
 const ACCEPTANCE_TIME: Duration = Duration::from_secs(15);
 const ACCEPTANCE_TIME_NOT_READY: Duration = Duration::from_secs(3);
 
 /// Time for the service to show the trace, which usually takes a few seconds.
 const READ_BACK_TIME: Duration = Duration::from_secs(15);
 
-/// Intervals at which the daemon and the service are asked.
+/// Pause between two requests to the daemon, and between two requests to the service.
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
 const READ_BACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The path of `BatchGetTraces`.
+/// The URL path of the X-Ray call `BatchGetTraces`, which reads traces from the service.
 const READ_BACK_PATH: PathAndQuery = PathAndQuery::from_static("/Traces");
 
 /// The text for a daemon that ended during the check.
 const GONE: &str = "the daemon ended, or does not answer any more, while it had the segment";
 
-/// The counters that show the way of a segment.
+/// The daemon's counters of segments at one moment.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     received: u64,
@@ -58,7 +58,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// Reads the counters from the text of `/metrics`. Sums over the labels.
+    /// Reads the counters from the text of `/metrics`. The values of a metric with different labels
+    /// are added up.
     fn of(page: &str) -> Self {
         let sum = |name: &str| -> u64 {
             let values = page.lines().filter_map(|line| {
@@ -78,33 +79,37 @@ impl Counts {
         }
     }
 
-    /// Returns the number of received segments that the daemon does not hold any more.
+    /// Returns the number of received segments that the daemon no longer holds in memory.
     fn settled(&self) -> u64 {
         let left = self.sent + self.rejected + self.dropped + self.spooled;
         left.saturating_sub(self.replayed)
     }
 }
 
-/// The fate of the segment.
+/// The outcome of the test segment.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// The service has accepted the segment, and every segment that was received before.
+    /// The service has accepted the test segment and every segment that the daemon received before
+    /// it.
     Accepted,
-    /// The service has rejected the segment, or another segment that arrived at the same time.
+    /// The service has rejected the test segment, or another segment that arrived at the same time.
     Rejected,
-    /// The segment, or another that arrived at the same time, was dropped or is in the spool.
+    /// The daemon has dropped the test segment or written it to the spool, or has done so with
+    /// another segment that arrived at the same time.
     Dropped,
-    /// The daemon has ended while it had the segment.
+    /// The daemon has ended while it held the test segment.
     Gone,
-    /// The fate is not known yet.
+    /// The outcome is not known yet: the daemon holds the test segment.
     Open,
 }
 
 impl Fate {
-    /// Returns what became of a segment that was received between `before` and `arrival`.
+    /// Returns the outcome of a segment that arrived after the counters had the values `before` and
+    /// until they had the values `arrival`. `now` has the current values.
     fn of(before: Counts, arrival: Counts, now: Counts) -> Self {
         if now.received < arrival.received {
-            // Another daemon runs now; its counters start at 0.
+            // The counter is smaller than before: another daemon runs now, with counters that start
+            // at 0.
             Self::Gone
         } else if now.settled() < arrival.received {
             Self::Open
@@ -192,8 +197,8 @@ fn datagram(trace_id: &str) -> String {
     format!("{{\"format\":\"json\",\"version\":1}}\n{document}")
 }
 
-/// Sends the segment and waits until the service has accepted it. Returns whether the trace can be
-/// expected at the service.
+/// Sends the test segment and waits until the service has accepted it. Returns whether the service
+/// may have the trace.
 async fn send_and_follow(
     config: &Config,
     trace_id: &str,
@@ -232,7 +237,8 @@ async fn send_and_follow(
             list.ok("segment", format!("the service has accepted it (trace {trace_id})"));
             return true;
         }
-        // Other segments arrived at the same time, and one of them may be the one that failed.
+        // Other segments arrived at the same time. Perhaps one of them failed and not the test
+        // segment.
         Fate::Rejected | Fate::Dropped if arrival.received > before.received + 1 => {
             let text = format!(
                 "it was received; some segments at the same time were not accepted (trace \
@@ -260,7 +266,7 @@ async fn send_and_follow(
     false
 }
 
-/// Sends a datagram, and waits up to [`ASK_INTERVAL`] for an ICMP error of the kernel.
+/// Sends a datagram, and waits up to [`ASK_INTERVAL`] for an ICMP error (closed port).
 ///
 /// # Errors
 ///
@@ -390,7 +396,7 @@ mod tests {
         let fate = |now| Fate::of(before, arrival, now);
         assert_eq!(fate(counts(11, 10, 0, 0)), Fate::Open);
         assert_eq!(fate(counts(11, 11, 0, 0)), Fate::Accepted);
-        // Segments that arrive later do not matter.
+        // Segments that the daemon received after the test segment do not change the outcome.
         assert_eq!(fate(counts(500, 11, 0, 0)), Fate::Accepted);
         assert_eq!(fate(counts(11, 10, 1, 0)), Fate::Rejected);
         assert_eq!(fate(counts(11, 10, 0, 1)), Fate::Dropped);

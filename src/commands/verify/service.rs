@@ -1,4 +1,5 @@
-//! Checks of the way to the service: region, credentials, name, connection, TLS, a signed request.
+//! Checks of the way to the service: region, credentials, name lookup, connection, TLS, and a
+//! signed request.
 //!
 //! In: the configuration and the environment. Out: lines of the checklist, and a [`Service`] if the
 //! service accepts a signed request. Later steps depend on earlier ones, so the first failure is
@@ -26,7 +27,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-/// Timeout for all sources of credentials together. The instance metadata takes longest.
+/// Timeout for the search for credentials in all sources together. The slowest source is the
+/// instance metadata.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The body of a request without a document. The answer shows whether the signature is accepted.
@@ -50,7 +52,7 @@ const CHECK_SERVER: &str = "Another server answers in the place of X-Ray: a capt
                             proxy, or the server at a wrong endpoint (Endpoint, \
                             AWS_ENDPOINT_URL_XRAY). The daemon drops segments after such answers";
 
-/// The service, with what a request needs.
+/// The client, the signer and the credentials for requests to the service.
 #[derive(Debug)]
 pub(super) struct Service {
     pub client: Client,
@@ -183,7 +185,7 @@ fn shown(credentials: &Credentials) -> String {
     format!("access key {start}****{}", left.unwrap_or_default())
 }
 
-/// Checks name, connection and TLS. Returns whether all three have passed.
+/// Checks name lookup, connection and TLS of the endpoint. Returns whether all three have passed.
 async fn check_way(
     config: &Config,
     transport: &Transport,
@@ -227,7 +229,7 @@ async fn check_way(
             "Correct the address of the proxy (-p, ProxyAddress, HTTPS_PROXY), open the network \
              path to it, or exempt the endpoint with NO_PROXY"
         }
-        // The text of the error says what to do.
+        // The text of the error has the advice already.
         _ => "",
     };
     let text = match error.downcast_ref::<ConnectError>() {
@@ -301,7 +303,8 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
     match classify(answer.status, &answer.headers, &answer.body, signed_at) {
         Outcome::Accepted { .. } => list.ok("request", takes),
         Outcome::Failed { failure, reason } => match failure {
-            // The service refuses the request only because it has no document.
+            // The request has no document, and the service refuses it for this reason only. So its
+            // signature is accepted.
             Failure::Split { .. } => list.ok("request", takes),
             Failure::Throttle { .. } => list.note(
                 "request",

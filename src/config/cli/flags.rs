@@ -5,37 +5,37 @@ use super::{Command, SandboxFlags};
 use crate::config::kinds::Form;
 use crate::config::settings::{SETTINGS, Setting};
 
-/// The target of a flag: the field that its value goes to.
+/// The field that a flag sets.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
-    /// A setting.
+    /// The flag sets this setting of the configuration.
     Setting(&'static Setting),
-    /// The path of the configuration file.
+    /// The flag `-c` sets the path of the configuration file.
     ConfigPath,
-    /// The command: [`Command::Version`].
+    /// The flag sets the command to [`Command::Version`].
     Version,
-    /// The command: [`Command::Help`].
+    /// The flag sets the command to [`Command::Help`].
     Help,
-    /// A switch of the sandbox.
+    /// The flag sets a switch of the sandbox.
     SandboxSwitch(fn(&mut SandboxFlags) -> &mut bool),
-    /// The file of the sandbox's traces.
+    /// The flag `--keep` sets the file that stores the sandbox's traces.
     Keep,
-    /// One more host name of the sandbox.
+    /// The flag `--allow-host` adds a host name that requests to the sandbox may have.
     AllowHost,
-    /// Whether the health check asks for readiness.
+    /// The flag `--ready` sets whether `xray healthcheck` asks for readiness.
     Ready,
-    /// Whether the checklist is printed as JSON.
+    /// The flag `--json` sets whether `xray verify` prints JSON.
     Json,
 }
 
-/// A flag.
+/// A flag of the command line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flag {
     /// The short name, if there is one, and the long name: `-b, --bind`.
     pub(super) names: &'static str,
-    /// The field that the value goes to.
+    /// The field that the flag sets.
     pub(super) target: Target,
-    /// The help text. For a setting `{}` stands for the default.
+    /// The help text. If the flag is for a setting, `{}` stands for the default.
     pub(super) help: &'static str,
 }
 
@@ -118,7 +118,7 @@ pub(super) const HEALTHCHECK_FLAGS: &[Flag] = &[flag(
 pub(super) const VERIFY_FLAGS: &[Flag] =
     &[flag("--json", Target::Json, "Print the result as one JSON object")];
 
-/// The subcommands: words after the flags.
+/// The names of the subcommands, with their commands.
 pub(super) const SUBCOMMANDS: &[(&str, Command)] = &[
     ("sandbox", Command::Sandbox),
     ("tail", Command::Tail),

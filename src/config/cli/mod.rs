@@ -1,8 +1,8 @@
 //! The command line, by the rules of Go's `flag` package, which the original daemon uses.
 //!
-//! In: the arguments of the program. Out: an [`Invocation`]. Pure code. No library for Rust follows
-//! these rules: one dash or two for any flag, the value of a boolean only after `=`, and the parser
-//! stops at the first argument that is not a flag.
+//! In: the arguments of the program. Out: an [`Invocation`]. No I/O, no clock. No library for Rust
+//! follows the rules of Go: any flag may have one dash or two, a boolean has a value only after
+//! `=`, and the parser stops at the first argument that is not a flag.
 
 mod flags;
 #[cfg(test)]
@@ -51,8 +51,8 @@ pub enum Command {
 pub struct Flags {
     /// The path of the configuration file (`-c`), if given.
     pub config: Option<String>,
-    /// The values of settings that are given by flags, by the key of the setting: a text, a number
-    /// or a boolean, as the file would have it.
+    /// The settings that flags give: the key of each setting and its value. The value is a text, a
+    /// number or a boolean, like a value in `cfg.yaml`.
     pub values: BTreeMap<&'static str, Value>,
 }
 
@@ -70,10 +70,10 @@ pub struct SandboxFlags {
     pub demo: bool,
     /// `--print`: print each trace as a tree. On by default.
     pub print: bool,
-    /// `--keep`: the file that keeps the traces from one run to the next.
+    /// `--keep`: the file that stores the traces, so that the next run has them too.
     pub keep: Option<String>,
-    /// `--allow-host`, given once for each name: host names that requests may have, in addition to
-    /// the names of loopback.
+    /// `--allow-host`, which may be repeated: values that the header `Host` of a request may have,
+    /// in addition to the names and addresses of loopback.
     pub allowed_hosts: Vec<String>,
 }
 
@@ -92,12 +92,12 @@ pub struct Invocation {
     pub flags: Flags,
     /// The values of the sandbox's flags.
     pub sandbox: SandboxFlags,
-    /// Ignored arguments: the first argument that is not a flag, and all after it. The original
-    /// daemon ignores them too.
+    /// The first argument that is neither a flag nor a subcommand, and all arguments after it. They
+    /// are ignored, as by the original daemon.
     pub ignored: Vec<String>,
 }
 
-/// Why a command line is not valid. The texts are those of Go's `flag` package.
+/// Why a command line is not valid. The error texts follow those of Go's `flag` package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
     /// The flag does not exist
