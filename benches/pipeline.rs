@@ -17,7 +17,7 @@ use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::segment::{Parser, split};
 
-/// Datagrams of one drain of the socket.
+/// Number of datagrams that the receiver takes from the socket at once.
 const DRAIN_COUNT: usize = 64;
 
 fn benchmark(criterion: &mut Criterion) {

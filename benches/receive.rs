@@ -1,5 +1,5 @@
-//! Compares how fast each receive backend takes a full socket queue, and one system call per
-//! datagram.
+//! Compares how fast each receive backend empties a full socket queue. A loop with one system call
+//! per datagram is measured too.
 //!
 //! The receiver waits in its sink while the queue is filled. So the time is that of taking
 //! datagrams, without the set-up and without waiting for datagrams. `perf/receive` measures the
@@ -14,8 +14,9 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 use xrayd::pipeline::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
 
-/// Datagrams of one drain. A queue for so many needs CAP_NET_ADMIN or a large net.core.rmem_max.
-/// With fewer datagrams the benchmark would measure how long a thread takes to wake.
+/// Number of datagrams in the queue. A queue for so many needs CAP_NET_ADMIN or a large
+/// net.core.rmem_max. With fewer datagrams the benchmark would measure how long a thread takes to
+/// wake.
 const DATAGRAM_COUNT: usize = 1_500;
 
 /// Size of the queue to ask for, in bytes.

@@ -11,7 +11,7 @@ use xrayd::base::memory::Pool;
 use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::segment::{Fields, Segment};
 
-/// Datagrams of one drain of the socket.
+/// Number of datagrams that the receiver takes from the socket at once.
 const DRAIN_COUNT: usize = 64;
 
 fn benchmark(criterion: &mut Criterion) {

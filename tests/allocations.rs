@@ -136,8 +136,7 @@ struct Watched {
 impl Sink for Watched {
     fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
         let count = datagrams.count();
-        // The receiving side has allocated a place in the channel for each message, so this does
-        // not allocate.
+        // The channel already has memory for each message, so this does not allocate.
         self.seen.send((count, ALLOCATION_COUNT.get())).expect("the test receives");
     }
 

@@ -5,7 +5,7 @@
 /// The header line that most SDKs send.
 pub const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 
-/// Documents in a run: more than a batch of 50, and few enough for the second-level cache.
+/// Number of different documents. They fill ten batches of 50 and fit into the second-level cache.
 pub const DOCUMENT_COUNT: usize = 500;
 
 /// Returns segments of a web application, `length` bytes each, ten in a trace.

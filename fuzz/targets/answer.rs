@@ -1,5 +1,5 @@
 //! Fuzzes the classification of answers: any answer of the service, or of a proxy, compressed or
-//! not. There must be no panic, and no other answer may count as success.
+//! not. There must be no panic, and only an answer of X-Ray may count as success.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use std::io::Write;
 use std::time::UNIX_EPOCH;
 use xrayd::aws::{Outcome, classify};
 
-/// Returns whether an uncompressed body is an answer of X-Ray.
+/// Returns whether an uncompressed body has the form of X-Ray's answer to an upload.
 fn is_x_rays(body: &[u8]) -> bool {
     let fields = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(body);
     fields.is_ok_and(|it| it.is_empty() || it.contains_key("UnprocessedTraceSegments"))

@@ -1,6 +1,6 @@
 //! Fuzzes the spool with any data file and any progress file: reading must end, and each record
-//! that is read must be in the file with its checksum. Records are settled in parts, and no part
-//! may be read twice.
+//! that is read must be in the file with its checksum. Each record is settled in several parts, and
+//! no part may be read twice.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use xrayd::base::clock::Moment;
 use xrayd::pipeline::spool::{Next, Options, Record, Spool};
 
-/// A clock that stands still. No answer of the service has confirmed its date.
+/// The time of the whole run. No answer of the service has confirmed its date.
 const NOW: Moment =
     Moment { uptime_seconds: 100, offset_seconds: 1_800_000_000, is_confirmed: false };
 
@@ -33,7 +33,8 @@ thread_local! {
 /// Number of segments in a part of a record, if the record can be divided.
 const PART_SEGMENT_COUNT: u32 = 3;
 
-/// Valid records, changes of their bytes, the bytes after them, and the progress file.
+/// The parts of the input, in order: valid records (segment count and payload), changes of single
+/// bytes in the data file, bytes to add at the end of the data file, and the progress file.
 type Input<'bytes> = (Vec<(u32, &'bytes [u8])>, Vec<(u16, u8)>, &'bytes [u8], &'bytes [u8]);
 
 fuzz_target!(|input: Input<'_>| FOLDER.with(|folder| check(folder.path().to_owned(), input)));
@@ -48,7 +49,7 @@ fn check(path: PathBuf, (records, changes, tail, progress): Input<'_>) {
         assert_eq!(evicted.file_count, 0);
     }
     drop(spool);
-    // Without records the file only contains the tail, without a valid header before it.
+    // Without records there is no file yet. The data file then consists of `tail` only.
     let mut bytes = fs::read(path.join(DATA_NAME)).unwrap_or_default();
     for (place, change) in changes {
         if let Some(byte) = bytes.get_mut(usize::from(place)) {
@@ -59,7 +60,7 @@ fn check(path: PathBuf, (records, changes, tail, progress): Input<'_>) {
     fs::write(path.join(DATA_NAME), &bytes).expect("the disk has room");
     fs::write(path.join(PROGRESS_NAME), progress).expect("the disk has room");
     let mut spool = open(&path);
-    // This must not panic, whatever date a header has.
+    // This must not panic with any date in a header.
     let _ = spool.oldest_age(NOW);
     drain(&mut spool, &bytes);
     assert!(!path.join(DATA_NAME).exists(), "the spool deletes a file that was read to its end");
@@ -73,7 +74,7 @@ fn open(path: &PathBuf) -> Spool {
 
 fn drain(spool: &mut Spool, bytes: &[u8]) {
     let mut passed_bytes = 0;
-    // The previous record, since parts of one record follow each other.
+    // The previously read record. It shows whether the next read returns a further part of it.
     let mut last: Option<Record> = None;
     loop {
         let record = match spool.next(NOW) {

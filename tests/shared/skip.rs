@@ -1,8 +1,8 @@
 //! Reports that a test is skipped: one line on standard error, or a failure.
 //!
 //! In: a need of the test that this machine does not meet. Out: `skipped: TEST: REASON`, written
-//! past the test harness, which would hide the line. If the variable `XRAY_REQUIRE` names the need,
-//! as in `XRAY_REQUIRE=uring,root,mount`, the test fails instead.
+//! directly to standard error, because the test harness hides what a test prints. If the variable
+//! `XRAY_REQUIRE` names the need, as in `XRAY_REQUIRE=uring,root,mount`, the test fails instead.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -36,7 +36,7 @@ impl Need {
 ///
 /// # Panics
 ///
-/// Panics if `XRAY_REQUIRE` names the need, or names an unknown need.
+/// Panics if `XRAY_REQUIRE` contains this need, or an unknown need.
 #[track_caller]
 pub fn skip(need: Need, reason: impl Display) {
     let caller = Location::caller();

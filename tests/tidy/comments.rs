@@ -9,10 +9,10 @@ use crate::files::FOLDERS;
 use crate::source::{Source, root, sources};
 use std::path::{Path, PathBuf};
 
-/// Every word that ends like this names a file of the repository.
+/// A word in a comment with one of these endings is the name of a file of the repository.
 const ENDINGS: &[&str] = &[".rs", ".md", ".toml"];
 
-/// Returns the folders that a name in this file may be relative to.
+/// Returns the folders in which a name is searched, if a comment of the file at `path` has it.
 fn bases(path: &Path) -> Vec<PathBuf> {
     let mut bases = vec![
         root().join("src"),
@@ -32,7 +32,7 @@ fn names<'a>(line: &'a str, bases: &[PathBuf]) -> Vec<&'a str> {
         // Inside backticks a line number or arguments may follow a name.
         for word in quoted.split(|c| !is_part(c)) {
             let word = word.trim_end_matches('.');
-            // Names of other projects and of the system, and patterns.
+            // Skip what is not in the repository: absolute paths, URLs, and patterns.
             if word.starts_with(['/', '.', '-']) || quoted.contains("://") {
                 continue;
             }

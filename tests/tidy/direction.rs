@@ -1,22 +1,23 @@
-//! Data flows one way: which room of `src` may use which, and which part of a room.
+//! Data flows in one direction: a room of `src` uses only certain rooms before it, and a part of a
+//! room uses only parts before it.
 //!
-//! In: the [`Graph`] of `src`. Out: a failure that names the file and what it uses. Tests may use
-//! what they like, and so may `src/main.rs` and `src/lib.rs`.
+//! In: the [`Graph`] of `src`. Out: a failure that names the file and what it uses. Tests,
+//! `src/main.rs` and `src/lib.rs` may use everything.
 
 use crate::graph::{Graph, Module};
 use crate::source::sources;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A room, the rooms that it may use, and its parts in their order: each part may use those before
-/// it. A room without parts is free inside, but for circles.
+/// A room, the rooms that it may use, and its parts in order. A part may use only the parts before
+/// it. If `parts` is empty, the files of the room may use each other, but not in a circle.
 struct Room {
     name: &'static str,
     uses: &'static [&'static str],
     parts: &'static [&'static str],
 }
 
-/// The rooms in their order: each may use rooms before it.
+/// The rooms in order. A room may use only rooms that stand before it in this list.
 const ROOMS: &[Room] = &[
     Room {
         name: "base",
@@ -75,14 +76,14 @@ const ROOMS: &[Room] = &[
     Room { name: "daemon", uses: &["base", "aws", "pipeline", "admin", "config"], parts: &[] },
 ];
 
-/// Circles of files that are still there.
+/// Groups of files that use each other in a circle and that the test still allows.
 const CIRCLES: &[&[&str]] = &[];
 
 fn room(name: &str) -> Option<&'static Room> {
     ROOMS.iter().find(|room| room.name == name)
 }
 
-/// Whether the module `from` may use the module `to`; the error says why not.
+/// Checks that the module `from` may use the module `to`. The error says why it may not.
 fn check(from: &Module, to: &Module) -> Result<(), String> {
     let room_of_from = room(&from[0]).ok_or_else(|| format!("{} is in no list", from[0]))?;
     if from[0] != to[0] {
@@ -92,7 +93,7 @@ fn check(from: &Module, to: &Module) -> Result<(), String> {
             .ok_or_else(|| format!("{} may not use {}", from[0], to[0]));
     }
     let parts = room_of_from.parts;
-    // All parts of a room may use the room's own file.
+    // The room's own file and the parts of the room may use each other.
     let (Some(own), Some(other)) = (from.get(1), to.get(1)) else { return Ok(()) };
     if parts.is_empty() || own == other {
         return Ok(());
@@ -105,7 +106,7 @@ fn check(from: &Module, to: &Module) -> Result<(), String> {
     is_before.then_some(()).ok_or_else(|| format!("{other} stands behind {own}"))
 }
 
-/// The uses of a graph that are not allowed.
+/// Returns a text for each use in the graph that is not allowed.
 fn faults(graph: &Graph) -> Vec<String> {
     let uses = graph.uses.iter().flat_map(|(from, used)| used.iter().map(move |to| (from, to)));
     let faults = uses.filter_map(|(from, to)| Some((from, to, check(from, to).err()?)));
@@ -150,7 +151,8 @@ fn the_rooms_have_an_order_and_name_what_is_there_and_in_use() {
     assert_eq!(arrows.collect::<BTreeSet<_>>(), allowed.collect());
 }
 
-/// The faults and circles of `src` with a line more in one file, before its first `use`.
+/// Inserts `line` into a copy of the file at `path`, before the first `use`. Returns the faults of
+/// `src` with this copy, and the number of circles.
 fn planted(path: &str, line: &str) -> (Vec<String>, usize) {
     let mut sources = sources("src");
     let source = sources.iter_mut().find(|it| it.path == Path::new(path)).expect(path);
@@ -165,7 +167,7 @@ fn a_planted_use_is_seen_wherever_it_stands() {
     let ring = "src/pipeline/ring/mod.rs";
     let parcel = "src/pipeline/ring/parcel.rs";
     for (path, line, used) in [
-        // Its tests are named before anything is used.
+        // In this file a module with `#[cfg(test)]` stands before the first `use`.
         (ring, "use crate::commands::verify::verify;", "commands"),
         (ring, "use crate::{base::memory, commands::verify::{self, verify}};", "commands"),
         (ring, "use super::batch::Batch;", "batch"),

@@ -1,6 +1,6 @@
 //! The shape of files: each has a header, a bounded length and a bounded width.
 //!
-//! In: every file of Rust, the README. Out: a failure that names the file and the line.
+//! In: every Rust file, and the README. Out: a failure that names the file and the line.
 
 use crate::source::{Source, root, sources};
 use std::path::Path;
@@ -8,14 +8,15 @@ use std::path::Path;
 /// The maximal length of a file, for the folders that are not in [`SHORTER`].
 const LINE_COUNT_MAX: usize = 600;
 
-/// Folders and files with another maximal length; the last entry that matches a path counts. The
-/// files are exceptions: they must shrink, and their entries with them.
+/// Folders and files with a maximal length that differs from [`LINE_COUNT_MAX`]. If several entries
+/// match a path, the last one counts. An entry for a single file is an exception: the file must
+/// shrink, and its entry with it.
 const SHORTER: &[(&str, usize)] = &[("src", 450)];
 
 /// The maximal width of a line that is a comment. `cargo fmt` bounds the width of code.
 const COLUMN_COUNT_MAX: usize = 100;
 
-/// All folders with files of Rust.
+/// All folders with Rust files.
 pub const FOLDERS: &[&str] = &["src", "sandbox", "benches", "tests", "fuzz", "perf"];
 
 fn line_count_max(path: &Path) -> usize {

@@ -1,25 +1,25 @@
-//! Which file of `src` uses which.
+//! Finds out which file of `src` uses which other file.
 //!
 //! In: the code of every file, without its tests. Out: for each file the modules that its paths
-//! lead to: `crate::a::b::Name` and `super::b::Name` lead to the file of `b`, and through a
-//! `pub use` to the file that has the name. A file and that of the folder around it are one module:
-//! what they use of each other counts as nothing.
+//! lead to: `crate::a::b::Name` and `super::b::Name` lead to the file of `b`, and through a `pub
+//! use` to the file that has the name. A use between `ring/mod.rs` and a file below `ring` does not
+//! count: they are one module.
 
 use crate::source::{Source, is_punct};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// A module by its names from the top: `["pipeline", "ring"]`.
+/// The path of a module from the root of the crate: `["pipeline", "ring"]`.
 pub type Module = Vec<String>;
 
-/// The modules of the sources, and what they hand on.
+/// The modules of `src`, and which modules they use.
 pub struct Graph {
-    /// Each module with a file, and the modules that it uses.
+    /// For each module with a file of its own: the modules that it uses.
     pub uses: BTreeMap<Module, BTreeSet<Module>>,
 }
 
-/// The module of a file.
+/// Returns the module of the file at `path`.
 pub fn module(path: &Path) -> Module {
     let parts = path.iter().skip(1).map(|part| part.to_str().expect("text"));
     let mut module: Module = parts.map(|part| part.trim_end_matches(".rs").to_owned()).collect();
@@ -30,7 +30,7 @@ pub fn module(path: &Path) -> Module {
 }
 
 impl Graph {
-    /// The graph of these files of `src`; `main.rs` and `lib.rs` are no modules.
+    /// Returns the graph of these files of `src`, without tests, `main.rs` and `lib.rs`.
     pub fn of(sources: &[Source]) -> Self {
         let production = sources.iter().filter(|source| !source.is_test());
         let is_root =
@@ -50,7 +50,8 @@ impl Graph {
         Self { uses: uses.collect() }
     }
 
-    /// The arrows between modules cut to this many names, with those that stay within one left out.
+    /// Returns which module uses which, with the path of each module cut to `depth` names. With
+    /// depth 1 these are the uses between rooms. Uses inside one module of that depth are left out.
     pub fn arrows(&self, depth: usize) -> BTreeSet<(Module, Module)> {
         let cut = |module: &Module| module[..module.len().min(depth)].to_vec();
         let all =
@@ -59,7 +60,7 @@ impl Graph {
         arrows.filter(|(from, to)| !from.starts_with(to) && !to.starts_with(from)).collect()
     }
 
-    /// Files that use each other in a circle; each circle once.
+    /// Returns the groups of files that use each other in a circle.
     pub fn circles(&self) -> BTreeSet<BTreeSet<Module>> {
         let reached: BTreeMap<&Module, BTreeSet<&Module>> =
             self.uses.keys().map(|module| (module, self.reached(module))).collect();
@@ -70,7 +71,7 @@ impl Graph {
         self.uses.keys().map(together).filter(|circle| circle.len() > 1).collect()
     }
 
-    /// All that a module uses, directly or through others.
+    /// Returns all modules that a module uses, directly or through other modules.
     fn reached(&self, module: &Module) -> BTreeSet<&Module> {
         let mut reached = BTreeSet::new();
         let mut next: Vec<&Module> = self.uses[module].iter().collect();
@@ -83,7 +84,7 @@ impl Graph {
     }
 }
 
-/// The file that a path leads to.
+/// Returns the module of the file that has the item at `path`, or `None` if no file has it.
 fn resolve(
     path: &[String],
     files: &BTreeMap<Module, &Source>,
@@ -97,7 +98,7 @@ fn resolve(
     Some(behind.filter(|it| files.contains_key(it)).unwrap_or(found))
 }
 
-/// The names that `pub use child::Name` hands on, with the child.
+/// Returns the names that `pub use child::Name` exports, each with the module `child`.
 fn handed_on(code: TokenStream) -> BTreeMap<String, Module> {
     let tokens: Vec<TokenTree> = code.into_iter().collect();
     let is_word = |index: usize, word: &str| matches!(tokens.get(index), Some(TokenTree::Ident(it)) if it == word);
@@ -116,7 +117,7 @@ fn handed_on(code: TokenStream) -> BTreeMap<String, Module> {
     names
 }
 
-/// The paths that code of `module` names from the top or from above.
+/// Returns the paths in the code of `module` that begin with `crate::` or `super::`.
 pub fn paths(code: &TokenStream, module: &[String]) -> Vec<Module> {
     let tokens: Vec<TokenTree> = code.clone().into_iter().collect();
     let word = |index: usize| match tokens.get(index) {
@@ -160,7 +161,8 @@ pub fn paths(code: &TokenStream, module: &[String]) -> Vec<Module> {
     found
 }
 
-/// The paths of a tree of names, as behind `use crate::`: one for each name at its ends.
+/// Returns the paths in a tree of names, such as `{a::B, c::{D, E}}` after `use crate::`. There is
+/// one path for each name at the end of a branch.
 fn tree(tokens: &[TokenTree], above: &[String]) -> Vec<Module> {
     match tokens.first() {
         Some(TokenTree::Ident(name)) => {

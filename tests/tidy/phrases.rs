@@ -8,8 +8,8 @@ use crate::source::{Source, files};
 
 /// A phrase that no text may use, and the wording to use instead.
 struct Phrase {
-    /// In lower case. A phrase matches whole words; a word that ends with `*` matches all words
-    /// that start with it.
+    /// The phrase in lower case. It matches whole words only. If it ends with `*`, its last word
+    /// may have any ending.
     text: &'static str,
     instead: &'static str,
     place: Place,
@@ -19,9 +19,10 @@ struct Phrase {
 #[derive(PartialEq)]
 enum Place {
     Anywhere,
-    /// At the start of a sentence that is not a question.
+    /// The phrase is not allowed at the start of a sentence, except in a question.
     Start,
-    /// At the end of a sentence, or before a comma, a colon or a semicolon.
+    /// The phrase is not allowed at the end of a sentence, or before a comma, a colon or a
+    /// semicolon.
     End,
 }
 
@@ -65,7 +66,7 @@ const PHRASES: &[Phrase] = &[
     anywhere("displac*", "\"evict\""),
 ];
 
-/// The folders and files that keep to the list.
+/// The folders and files that must not contain a phrase of the list.
 const HELD: &[&str] = &[
     ".ci",
     "CHANGELOG.md",
@@ -88,7 +89,7 @@ const HELD: &[&str] = &[
 #[derive(Default)]
 struct Block {
     text: String,
-    /// For each line: the place in the text where the line starts, and its number in the file.
+    /// The byte in `text` at which each line starts, and the number of the line in the file.
     lines: Vec<(usize, usize)>,
     /// Whether the end of the text is inside backticks.
     is_code: bool,
@@ -179,7 +180,7 @@ fn blocks(source: &Source) -> Vec<Block> {
     blocks
 }
 
-/// Returns the phrases of the list in a file, each with its line and a better wording.
+/// Returns a text for each phrase of the list in a file: the line, and a better wording.
 fn faults(source: &Source) -> Vec<String> {
     let mut faults = Vec::new();
     for block in blocks(source) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Folders that a build or a test fills. They are not part of the repository.
 const NOT_OURS: &[&str] = &["target", "node_modules", ".cache", "__pycache__"];
 
-/// A file of Rust.
+/// A file of the repository.
 pub struct Source {
     /// The path relative to the root of the repository.
     pub path: PathBuf,
@@ -22,12 +22,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the files of Rust below `folder`.
+/// Returns the Rust files below `folder`.
 pub fn sources(folder: &str) -> Vec<Source> {
     files(folder, |name| name.ends_with(".rs"))
 }
 
-/// Returns the files at or below `place` whose names are wanted.
+/// Returns the files at or below `place`, if `is_wanted` returns true for their names.
 pub fn files(place: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Source> {
     let mut paths = vec![root().join(place)];
     let mut files = Vec::new();
@@ -49,7 +49,7 @@ pub fn files(place: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Source> {
 }
 
 impl Source {
-    /// Returns whether the whole file belongs to tests.
+    /// Returns whether the whole file is test code.
     pub fn is_test(&self) -> bool {
         self.path.iter().any(|part| part == "tests" || part == "tests.rs")
     }

@@ -1,21 +1,22 @@
-//! Calls that no file may have, and unsafe code where it is said to be.
+//! Forbids certain calls, and unsafe code outside of the listed files.
 //!
-//! In: the code of every file. Out: a failure that names the file and the call. A file on a list
-//! that needs its place no more is a failure too.
+//! In: the code of every file. Out: a failure that names the file and the call. A listed file
+//! without unsafe code is a failure too.
 
 use crate::source::{Source, sources};
 use proc_macro2::{TokenStream, TokenTree};
 
-/// Calls that a daemon must not make, with what to do instead.
+/// Calls that the daemon must not make. The second text says why, or what to do instead.
 const FORBIDDEN: &[(&str, &str)] = &[
-    // Where no thread can be made it panics: a thread that is needed later is made at the start.
+    // Calls that create a thread. The first two panic if the system creates none, so the daemon
+    // creates its threads at the start.
     ("spawn_blocking", "make the thread at the start"),
     ("thread :: spawn (", "make it with a Builder, which returns the error"),
     ("tokio :: fs ::", "it makes a thread for each call"),
     ("lookup_host", "it makes a thread for each call"),
     ("GaiResolver", "it makes a thread for each call"),
     ("HttpConnector :: new (", "it resolves names with GaiResolver"),
-    // These panic where the output is closed or full.
+    // These macros panic if the output is closed or full.
     ("print !", "write, and decide what an error means"),
     ("println !", "write, and decide what an error means"),
     ("eprint !", "write, and decide what an error means"),
@@ -23,8 +24,8 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("dbg !", "it is for trials"),
 ];
 
-/// Calls to the clock and to the disk. In the pipeline and in the AWS client only one file makes
-/// them, so that a test can replace the clock and the disk by simulated ones.
+/// Calls to the clock and to the disk that the rooms of [`BEHIND_SEAMS`] must not make. These rooms
+/// use a `Clock` and a `Disk`, which tests replace by simulated ones.
 const SEAMS: &[(&str, &str)] = &[
     ("Instant :: now", "ask Clock::instant"),
     ("SystemTime :: now", "ask Clock::host_date"),
@@ -33,13 +34,13 @@ const SEAMS: &[(&str, &str)] = &[
     ("rustix :: fs", "ask the Disk of the spool"),
 ];
 
-/// The one file behind [`SEAMS`] that may ask the file system.
+/// The only file of these rooms that may call the file system: it contains the real `Disk`.
 const DISK: &str = "src/pipeline/spool/disk.rs";
 
-/// The rooms that [`SEAMS`] hold for.
+/// The rooms in which the calls of [`SEAMS`] are forbidden.
 const BEHIND_SEAMS: &[&str] = &["src/pipeline", "src/aws"];
 
-/// The words and signs of code with a space before and behind each; strings are left out.
+/// Adds the words and signs of code to `text`, with a space after each. `_` stands for a literal.
 fn words(tokens: TokenStream, text: &mut String) {
     for token in tokens {
         match token {
@@ -49,7 +50,7 @@ fn words(tokens: TokenStream, text: &mut String) {
                 text.push_str(") ");
             }
             TokenTree::Literal(_) => text.push_str("_ "),
-            // The two halves of `::`.
+            // Two tokens `:` become one `::`.
             TokenTree::Punct(sign) if sign.as_char() == ':' && text.ends_with(" : ") => {
                 text.truncate(text.len() - 2);
                 text.push_str(":: ");
@@ -62,7 +63,7 @@ fn words(tokens: TokenStream, text: &mut String) {
     }
 }
 
-/// The forbidden calls in a file.
+/// Returns the forbidden calls in a file, with the second text of each.
 fn calls(source: &Source) -> Vec<(&'static str, &'static str)> {
     let mut text = String::from(" ");
     if !source.is_test() {
@@ -124,8 +125,8 @@ fn the_disk_of_the_spool_may_ask_the_file_system_and_nothing_else() {
     assert_eq!(calls(&source("Instant::now()")).len(), 1);
 }
 
-/// Files that may have unsafe code: system calls and vector instructions; in tests what a test
-/// can do in no other way.
+/// Files and folders that may have unsafe code. In `src` it makes system calls and uses vector
+/// instructions. In tests it does what safe code cannot do.
 const MAY_BE_UNSAFE: &[&str] = &[
     "src/pipeline/batch/escape/x86.rs",
     "src/pipeline/batch/hash/x86.rs",
@@ -135,11 +136,11 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "tests/daemon/held.rs",
 ];
 
-/// Whether a file loosens the lint that denies unsafe code, or has some where no lint holds.
+/// Returns whether a file has unsafe code, or changes the lint that denies it.
 fn allows_unsafe(source: &Source) -> bool {
     let mut text = String::from(" ");
     words(source.text.parse().expect("it is Rust"), &mut text);
-    // `unsafe_code` alone is how the lint is loosened; other lints have longer names.
+    // The spaces exclude longer names, such as other lints.
     [" unsafe ", " unsafe_code "].iter().any(|mark| text.contains(mark))
 }
 

@@ -42,8 +42,8 @@ pub fn become_confined(mut words: impl Iterator<Item = OsString>) -> Result<(), 
     let program = words.next().ok_or("confine needs a program")?;
     let mut command = Command::new(program);
     command.args(words);
-    // The user id changes on `exec`, after the filters are installed. The filters bind the new user
-    // in the same way.
+    // The user id changes on `exec`, after the filters are installed. The filters also apply to the
+    // new user.
     if rustix::process::geteuid().is_root() {
         command.uid(USER).gid(USER);
     }
@@ -53,7 +53,8 @@ pub fn become_confined(mut words: impl Iterator<Item = OsString>) -> Result<(), 
     Err(command.exec().into())
 }
 
-/// Returns one filter for each answer: denied, and success without effect.
+/// Returns two seccomp filters. The first denies io_uring. With the second, `SO_RCVBUF` succeeds
+/// without effect.
 fn filters() -> Result<[BpfProgram; 2], Box<dyn Error>> {
     let denied = IO_URING.map(|number| (number, Vec::new()));
     let level = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, SOL_SOCKET)?;

@@ -16,13 +16,13 @@ pub const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 
 /// The start of a mark.
 const MARK_START: &[u8] = b"xrayd-perf-";
-/// Number of digits of each of the two numbers. A dash separates the numbers.
+/// Number of hexadecimal digits of the sequence number, and of the time. A dash separates the two.
 const DIGITS: usize = 16;
 
 /// Length of a mark in bytes.
 pub const MARK_BYTES: usize = MARK_START.len() + DIGITS + 1 + DIGITS;
 
-/// The largest datagram over IPv4.
+/// Size of the largest datagram over IPv4, in bytes.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 
 /// The number of a document, and the time of sending.
@@ -30,7 +30,7 @@ const DATAGRAM_BYTES_MAX: usize = 65_507;
 pub struct Mark {
     /// Number of the document, from 0.
     pub sequence: u64,
-    /// Time of `CLOCK_MONOTONIC`, in nanoseconds.
+    /// Time of sending by `CLOCK_MONOTONIC`, in nanoseconds.
     pub time_ns: u64,
 }
 
@@ -53,7 +53,7 @@ impl Mark {
 #[derive(Debug)]
 pub struct Scanner {
     finder: Finder<'static>,
-    /// The end of the previous pieces; too short for a whole mark.
+    /// The last bytes of the previous pieces of the body. They are too short for a whole mark.
     carry: Vec<u8>,
 }
 
@@ -88,15 +88,15 @@ impl Scanner {
     }
 }
 
-/// The places of the digits of a datagram, as offsets into the wheel.
+/// The places of a datagram's digits, as offsets into the bytes of the [`Wheel`].
 #[derive(Debug, Clone)]
 struct Places {
     datagram: Range<usize>,
     sequence: usize,
     time: usize,
-    /// The segment's id.
+    /// Place of the segment's id, if the document has one.
     id: Option<usize>,
-    /// The last digits of the trace id.
+    /// Place of the last digits of the trace id, if the document has one.
     trace: Option<usize>,
 }
 
@@ -127,10 +127,10 @@ impl Wheel {
     ///
     /// # Errors
     ///
-    /// Fails if the folder cannot be read or has no such datagram.
+    /// Fails if the folder cannot be read or has no JSON datagram.
     pub fn mix(folder: &Path, slot_count: usize, random: &mut fastrand::Rng) -> io::Result<Self> {
         let mut documents = recorded(folder)?;
-        // The order of a folder depends on the file system.
+        // The order in which a folder lists its files depends on the file system.
         documents.sort_unstable();
         let mut wheel = Self::default();
         for _ in 0..slot_count {
@@ -142,7 +142,7 @@ impl Wheel {
         Ok(wheel)
     }
 
-    /// Adds a datagram with a document that has a mark.
+    /// Adds a datagram with `document`, which must contain a mark.
     fn push(&mut self, document: &[u8]) -> io::Result<()> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(HEADER);
@@ -181,7 +181,8 @@ impl Wheel {
         self.bytes.len() - self.places.len() * HEADER.len()
     }
 
-    /// Writes the digits of a document into a slot. Each document has its own trace.
+    /// Writes the digits of the next document into the prepared datagram of a slot. Each document
+    /// has its own trace.
     pub fn fill(&mut self, slot: usize, mark: Mark) {
         let places = &self.places[slot];
         let sequence = hexadecimal(mark.sequence);
@@ -195,12 +196,12 @@ impl Wheel {
         }
     }
 
-    /// Returns a datagram.
+    /// Returns the datagram of a slot.
     pub fn datagram(&self, slot: usize) -> &[u8] {
         &self.bytes[self.places[slot].datagram.clone()]
     }
 
-    /// Returns consecutive datagrams as one slice without gaps.
+    /// Returns the datagrams of consecutive slots as one slice without gaps.
     pub fn datagrams(&self, slots: Range<usize>) -> &[u8] {
         let (first, last) = (&self.places[slots.start], &self.places[slots.end - 1]);
         &self.bytes[first.datagram.start..last.datagram.end]
@@ -226,7 +227,7 @@ fn recorded(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     Ok(documents)
 }
 
-/// Returns the JSON object with a mark as its first field.
+/// Returns the JSON `object` with an added first field that contains a mark.
 fn with_mark(object: &[u8]) -> Vec<u8> {
     [b"{".as_slice(), mark_field().as_bytes(), &object[1..]].concat()
 }

@@ -118,15 +118,15 @@ fn receive(
     }
 }
 
-/// A body of 50 documents. It is built from the first 50 documents and then reused, or built for
-/// each request.
+/// A body of 50 documents. Without parsing it is built from the first 50 documents and then reused.
+/// With parsing it is built for each request.
 struct Body {
-    /// Room for 50 documents of the largest size. Pages that no document reaches are never touched.
+    /// Memory for 50 documents of the largest size. The kernel provides only the part in use.
     bytes: Vec<u8>,
     length: usize,
     /// Number of documents in the body.
     count: usize,
-    /// Places of the documents' marks, and the places where the documents end.
+    /// The offsets in `bytes` of the documents' marks, and the offsets of the documents' ends.
     marks: Vec<usize>,
     ends: Vec<usize>,
     is_made_anew: bool,
@@ -149,7 +149,7 @@ impl Body {
         }
     }
 
-    /// Copies the mark of a datagram. The first 50 documents are copied as a whole.
+    /// Copies the mark of a datagram into the body. The first 50 documents are copied completely.
     fn add_mark(&mut self, datagram: &[u8]) {
         let Some(mark) = Mark::find(datagram) else { return };
         if self.is_ready {
@@ -184,7 +184,7 @@ impl Body {
         self.length += text.len();
     }
 
-    /// Returns the whole body.
+    /// Returns the body of 50 documents.
     fn finish(&mut self) -> &[u8] {
         if !self.is_ready {
             self.put(BODY_END);

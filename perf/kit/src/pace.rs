@@ -1,8 +1,8 @@
 //! Decides when the sender sends: bursts of a given size at even intervals.
 //!
-//! This is arithmetic on nanoseconds only. After a delay the sender sends at most a few bursts at
-//! once and leaves out the rest; the reported rate shows that. So the load has no larger bursts
-//! than requested.
+//! No I/O, no clock: the caller passes the time in nanoseconds. After a delay the sender sends at
+//! most a few bursts at once and leaves out the rest; the reported rate shows that. So the load has
+//! no larger bursts than requested.
 
 /// The largest number of bursts that a late sender sends at once.
 const CATCH_UP_MAX: u64 = 4;
@@ -12,7 +12,7 @@ const CATCH_UP_MAX: u64 = 4;
 /// daemon needs.
 const WAKE_UPS_PER_SECOND: f64 = 2_000.0;
 
-/// Returns the burst size for a rate if none is given: 1 up to 2,000/s.
+/// Returns the burst size if the user gives none. Up to 2,000 datagrams a second it is 1.
 pub fn burst_for(rate: f64) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -41,7 +41,7 @@ pub struct Pace {
     next: u64,
     /// Number of bursts sent at once, without a wait.
     chain: u64,
-    /// The maximum of `chain`.
+    /// Largest number of bursts sent at once so far.
     pub chain_max: u64,
     /// The longest delay of a burst.
     pub late_max_ns: u64,
@@ -63,7 +63,7 @@ impl Pace {
         }
     }
 
-    /// Returns the action at `now_ns`. A returned burst counts as sent.
+    /// Returns the action at `now_ns`. If the action is [`Step::Send`], the burst counts as sent.
     pub fn step(&mut self, now_ns: u64) -> Step {
         let due_ns = self.start_ns + nanoseconds(self.next as f64 * self.interval_ns);
         if now_ns < due_ns {
@@ -100,7 +100,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// Runs the schedule for one second with a clock that is never late. Returns the times of the
+    /// Runs the schedule for one second with a sender that is never late. Returns the times of the
     /// bursts.
     fn times(rate: f64, burst: u32) -> Vec<u64> {
         let mut pace = Pace::new(rate, burst, 0);

@@ -20,14 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// Number of prepared datagrams. A batch is a part of them.
+/// Number of prepared datagrams. One system call sends a part of them.
 const SLOT_COUNT: usize = 512;
 
 /// The largest number of messages per system call.
 const BATCH_COUNT_MAX: usize = 64;
 
-/// The largest size of a message before the kernel splits it, and the largest number of datagrams
-/// that result.
+/// Limits of a message that the kernel splits: its size in bytes, and the number of datagrams that
+/// result.
 const MESSAGE_BYTES_MAX: usize = 65_000;
 const PIECE_COUNT_MAX: usize = 64;
 
@@ -65,11 +65,11 @@ pub struct Options {
     pub load: Load,
     /// Size of the documents.
     pub size: Size,
-    /// Number of sockets. They are used in turn, one per batch.
+    /// Number of sockets. They are used in turn, one for each system call.
     pub socket_count: usize,
-    /// Seed for drawing from the mix.
+    /// Seed for drawing documents from the recorded datagrams, if `size` is a mix.
     pub seed: u64,
-    /// Whether the kernel splits messages into datagrams.
+    /// Whether the kernel splits messages into datagrams (`UDP_SEGMENT`).
     pub gso: bool,
     /// Number of the first document.
     pub first_sequence: u64,
@@ -84,7 +84,7 @@ pub struct Report {
     pub sent_count: u64,
     /// Seconds from the first datagram to the last.
     pub seconds: f64,
-    /// Datagrams a second.
+    /// Average number of datagrams a second.
     pub rate: f64,
     /// Datagrams in a burst; 0 if sent as fast as possible.
     pub burst: u32,
@@ -92,7 +92,8 @@ pub struct Report {
     pub back_to_back_max: u64,
     /// The longest delay of a burst, in microseconds.
     pub late_max_us: f64,
-    /// Time whose datagrams were left out because the sender was delayed too long, in seconds.
+    /// Total time of long delays of the sender, in seconds. Datagrams due in this time were not
+    /// sent.
     pub held_up_s: f64,
     /// CPU time of the sender, in microseconds per datagram.
     pub cpu_us_each: f64,
@@ -237,7 +238,7 @@ impl Line {
         self.next_sequence >= self.end_sequence || self.shared.is_over.load(Ordering::Relaxed)
     }
 
-    /// Sends `count` documents, or all that are left if these are fewer.
+    /// Sends `count` documents, or all remaining documents if fewer remain.
     fn send(&mut self, count: usize) -> io::Result<()> {
         let left = usize::try_from(self.end_sequence - self.next_sequence).unwrap_or(usize::MAX);
         let mut count = count.min(left);

@@ -2,13 +2,14 @@
 
 use super::document::Mark;
 
-/// The kit's sender uses no numbers beyond this. The bits for all numbers below it take 512 MB.
+/// Limit of the documents' numbers. The kit's sender only uses numbers below it. One bit for each
+/// of them takes 512 MB.
 const SEQUENCE_MAX: u64 = 1 << 32;
 
 /// Counts documents by their marks.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
-    /// One bit for each document.
+    /// One bit for each document number; 1 if the document has arrived.
     seen: Vec<u64>,
     /// Number of documents that arrived at least once.
     pub delivered_count: u64,
@@ -16,7 +17,8 @@ pub struct Tally {
     pub duplicate_count: u64,
     /// Number of marks that the kit's sender cannot have made.
     pub foreign_count: u64,
-    /// Time from datagram to delivery, in microseconds, in the order of arrival.
+    /// Time of each document from its sending to its delivery, in microseconds, in order of
+    /// arrival.
     latencies_us: Vec<u32>,
 }
 
@@ -99,7 +101,7 @@ mod tests {
         assert_eq!(tally.percentiles_us(0, 100, &[0.5, 0.99, 1.0]), [50.0, 99.0, 100.0]);
         assert_eq!(tally.percentiles_us(90, 100, &[0.5]), [95.0]);
         assert_eq!(tally.percentiles_us(99, u64::MAX, &[0.5]), [100.0]);
-        // If the clock was behind, the latency is 0 and not negative.
+        // If the time of arrival is before the time of sending, the latency is 0 and not negative.
         tally.add(mark(100, 10), 5);
         assert_eq!(tally.percentiles_us(100, 101, &[0.5]), [0.0]);
     }

@@ -1,13 +1,13 @@
 //! The types of `src/base/sync.rs`, on loom's atomics.
 //!
-//! In: loom's atomics and locks. Out: the names that ring and pool use. Bound: a model has two
-//! threads beside its own.
+//! In: loom's atomics and locks. Out: the names that ring and pool use. Bound: a model has at most
+//! two threads beside the one that starts it.
 //!
 //! [`ArrayQueue`] repeats the algorithm of crossbeam-queue 0.3 with the same memory orderings. A
 //! queue with a lock would order more memory accesses than the real one; the model could then not
-//! detect a missing fence in `Consumer::is_closed`. [`Arc`] counts like std's: loom's own `Arc`
-//! reads its count with sequentially consistent order. [`Notify`] does what tokio's documentation
-//! promises.
+//! detect a missing fence in `Consumer::is_closed`. [`Arc`] reads its count with relaxed order,
+//! like the `Arc` of std. loom's own `Arc` is not used because it reads the count with sequentially
+//! consistent order. [`Notify`] does what tokio's documentation promises.
 
 pub use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use loom::thread::yield_now;
@@ -143,8 +143,8 @@ impl<T> ArrayQueue<T> {
         if index + 1 < self.slots.len() { at + 1 } else { lap.wrapping_add(self.one_lap) }
     }
 
-    /// Pushes `value`. If the queue looks full, `when_full` returns the value to try again (`Ok`)
-    /// or to end (`Err`).
+    /// Pushes `value`. If the queue looks full, `when_full` decides: with `Ok(value)` the push is
+    /// tried again, with `Err(value)` it fails.
     fn push_or_else(
         &self,
         mut value: T,

@@ -2,7 +2,8 @@
 //!
 //! In: the daemon's own code, `src/pipeline/ring/`, whose protocol is in
 //! `src/pipeline/ring/handover.rs`. Out: a failure for an interleaving that loses a segment or a
-//! wake-up. Bound: a number of preemptions (`LOOM_MAX_PREEMPTIONS`, or that of each test).
+//! wake-up. Bound: the number of preemptions in an interleaving (`LOOM_MAX_PREEMPTIONS`, or the
+//! bound of each test).
 //!
 //! loom also goes through the values that each relaxed load may return. The two loops here use the
 //! ring as `src/pipeline/ingest.rs` and `src/pipeline/sender/mod.rs` do, but without a clock. Where
@@ -22,9 +23,9 @@
 //! | `look-before-clear` | deadlock |
 //! | `sleep-without-second-look` | deadlock |
 //! | `armed-after-look` | deadlock |
-//! | `left-segments-forgotten` | what a consumer leaves is not counted |
+//! | `left-segments-forgotten` | segments that a consumer leaves in a ring are not counted |
 //! | `closed-asked-after-counts` | a closed ring is counted with too few segments |
-//! | `close-without-fence` | the same |
+//! | `close-without-fence` | a closed ring is counted with too few segments |
 //! | `closed-asked-after-rings` | segments are neither taken nor dropped |
 //!
 //! A deadlock ends the whole run with "panic in a destructor". The lines above it name the test.
@@ -39,7 +40,7 @@ use xrayd_model::base::memory::{CHUNK_BYTES, Pool};
 use xrayd_model::pipeline::ring::{Producer, Progress, Rings};
 use xrayd_model::pipeline::segment::{Fields, Segment};
 
-/// Number of segments for which the sender is woken while its timer runs.
+/// While the sender's timer runs, a receiver wakes the sender when a ring holds this many segments.
 const WAKE_COUNT: usize = 3;
 
 /// Enough chunks that memory is never low. A receiver that finds memory low always wakes the
@@ -118,7 +119,7 @@ struct Sender {
     rings: Rings,
     parcels_per_turn: usize,
     taken_count: u64,
-    /// Whether a timer runs, so that the sender looks at the rings without a wake-up.
+    /// Whether the sender's timer runs. If so, the sender checks the rings without a wake-up too.
     is_clock_running: bool,
 }
 
@@ -279,7 +280,7 @@ fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
         });
         let progress = sender.take();
         receiver.join().unwrap();
-        // Otherwise it found no parcel, because the receiver had the open one.
+        // If the progress is different, the sender found no parcel: the receiver held the open one.
         if progress == Progress::More {
             assert_eq!((sender.taken_count, sender.rings.is_empty()), (1, false));
         }
@@ -379,7 +380,7 @@ fn what_is_not_taken_is_counted_as_dropped_when_the_queue_is_full() {
 fn no_more_chunks_are_out_than_there_are_and_all_come_back() {
     check(4, || {
         let pool = Pool::new(1, 0);
-        // std's atomic, not loom's: it counts what really happens and adds no interleavings.
+        // This is the atomic type of std. Unlike loom's type it adds no interleavings to the model.
         let out_count = Arc::new(AtomicUsize::new(0));
         let work = |pool: Arc<Pool>, out_count: Arc<AtomicUsize>| {
             for _ in 0..2 {

@@ -18,7 +18,8 @@ pub struct Budgets {
     confined: Vec<Budget>,
 }
 
-/// A limit. Without `most` and `least` the figure is shown but not limited.
+/// The limit of one figure in one scenario. Without `most` and `least` the figure is shown but not
+/// limited.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Budget {
@@ -45,7 +46,7 @@ enum Verdict {
 }
 
 impl Budgets {
-    /// Parses the text of the file.
+    /// Parses the text of `perf/budgets.toml`.
     ///
     /// # Errors
     ///
@@ -81,7 +82,7 @@ impl Budgets {
     }
 }
 
-/// The limit of a number.
+/// The upper or lower limit of a figure, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Limit {
     Most(f64),

@@ -1,4 +1,4 @@
-//! A contender, and a running contender.
+//! The contenders of a comparison: daemons and floors. Starts and stops them.
 
 use super::process;
 use crate::endpoint::Endpoint;
@@ -17,24 +17,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How often the kernel is asked whether a daemon listens.
 const LISTENING_INTERVAL: Duration = Duration::from_micros(200);
 
-/// The kind of a contender.
+/// The two kinds of contenders: a daemon, or a floor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A daemon: a program and its arguments.
     Daemon(PathBuf, Vec<String>),
-    /// The floor of this kit.
+    /// The floor: a program of this kit that only receives and uploads.
     Floor {
         /// Whether the floor parses and escapes documents.
         with_parsing: bool,
     },
 }
 
-/// A contender with a name.
+/// A program that takes part in the comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contender {
     /// The name in rows, tables and plots.
     pub name: String,
-    /// The kind.
+    /// Whether the contender is a daemon or a floor, and how it is started.
     pub kind: Kind,
 }
 
@@ -55,7 +55,7 @@ impl Contender {
         Ok(Self { name: name.to_owned(), kind: Kind::Daemon(program, arguments) })
     }
 
-    /// Returns both floors.
+    /// Returns the two floors: without and with parsing.
     pub fn floors() -> [Self; 2] {
         [("floor", false), ("floor-parsing", true)].map(|(name, with_parsing)| Self {
             name: name.into(),
@@ -63,12 +63,12 @@ impl Contender {
         })
     }
 
-    /// Returns whether this is a daemon.
+    /// Returns whether the contender is a daemon and not a floor.
     pub fn is_daemon(&self) -> bool {
         matches!(self.kind, Kind::Daemon(..))
     }
 
-    /// Returns the requested receive backend.
+    /// Returns the receive backend that the arguments request, or `None` if they request none.
     pub fn wanted_backend(&self) -> Option<&str> {
         let Kind::Daemon(_, arguments) = &self.kind else { return None };
         let mut words = arguments.iter();
@@ -88,7 +88,7 @@ impl Contender {
     pub fn command_text(&self) -> String {
         match &self.kind {
             Kind::Daemon(program, arguments) => {
-                // Leave out the folder, which differs between machines.
+                // The row has the program without its folder, which differs between machines.
                 let name = program.file_name().unwrap_or_default().to_string_lossy();
                 std::iter::once(name.as_ref())
                     .chain(arguments.iter().map(String::as_str))
@@ -110,7 +110,7 @@ pub struct Setting {
     pub is_confined: bool,
 }
 
-/// A running contender. It is killed when this is dropped.
+/// A running contender. Its process is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -164,7 +164,7 @@ impl Running {
         Ok(running)
     }
 
-    /// Returns the process id.
+    /// Returns the process id of the contender.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -174,7 +174,7 @@ impl Running {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Returns the whole output.
+    /// Returns everything that the contender has printed so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -186,7 +186,7 @@ impl Running {
         line.unwrap_or_default().to_owned()
     }
 
-    /// Returns the receive backend in the start-up line.
+    /// Returns the receive backend that the contender names in its start-up line.
     ///
     /// # Errors
     ///
@@ -210,7 +210,7 @@ impl Running {
     }
 
     /// Stops the contender with SIGTERM, and kills it if it does not end. Returns whether it ended
-    /// in order.
+    /// after SIGTERM with exit code 0.
     pub fn stop(&mut self) -> bool {
         let id = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);

@@ -17,8 +17,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Up to this rate a window begins and ends with a delivery. At higher rates one request makes no
-/// difference.
+/// Up to this rate (documents a second) a window begins and ends with a delivery. At higher rates a
+/// part of a request more or less makes no difference.
 const ALIGN_RATE_MAX: u32 = 5_000;
 /// The longest wait for a delivery: a batch that is not full is sent after 1 s.
 const ALIGN_MAX: Duration = Duration::from_millis(1_500);
@@ -28,13 +28,13 @@ const SETTLE: Duration = Duration::from_millis(3);
 /// Time between two readings of memory.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// If nothing is delivered for this long, nothing more will be delivered.
+/// If nothing is delivered for this time, the remaining documents are taken as lost.
 const QUIET: Duration = Duration::from_millis(1_300);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Documents a second during an outage.
+/// Rate of the load during an outage, in documents a second.
 const OUTAGE_RATE: f64 = 50_000.0;
-/// Time that the service works again after an outage.
+/// Time after an outage, with a working service, in which memory is still measured.
 const RECOVERY: Duration = Duration::from_secs(4);
 
 /// Settings that are the same for all turns.
@@ -44,20 +44,20 @@ pub struct Conditions {
     pub size: Size,
     /// Number of sockets of the sender.
     pub socket_count: usize,
-    /// Seed for drawing from the mix.
+    /// Seed for drawing documents from the recorded datagrams, if `size` is a mix.
     pub seed: u64,
-    /// Whether the sender lets the kernel split messages into datagrams.
+    /// Whether the sender lets the kernel split messages into datagrams (`UDP_SEGMENT`).
     pub gso: bool,
     /// Whether daemons run as in a container without privileges.
     pub is_confined: bool,
-    /// Whether windows are short.
+    /// Whether the measured windows are short, as in a quick run.
     pub is_quick: bool,
 }
 
 /// The result of a turn.
 #[derive(Debug, Clone, Default)]
 pub struct Turn {
-    /// Numbers by name. The name contains the unit.
+    /// The measured numbers by name. The name contains the unit.
     pub figures: BTreeMap<&'static str, f64>,
     /// Receive backend in the start-up line.
     pub backend: Option<String>,
@@ -73,7 +73,7 @@ impl Turn {
     }
 }
 
-/// The state of a process and its load at one moment.
+/// The counters of the contender, the sender and the endpoint at one moment.
 struct Look {
     time: Instant,
     cpu_ns: u64,
@@ -136,7 +136,8 @@ pub fn turn(
         Scenario::Outage => outage(&running, scenario, endpoint, conditions, &mut turn),
         Scenario::Idle | Scenario::Start | Scenario::Binary => Ok(()),
     };
-    // The sender fails in this case too, but its error is less useful.
+    // If the contender has ended, the sender has failed too. The contender's log says more than the
+    // sender's error.
     if running.has_ended() {
         let (name, log) = (&contender.name, running.log());
         return Err(io::Error::other(format!("{name} has ended early:\n{log}")));
@@ -172,16 +173,16 @@ pub fn start(
     let running = Running::start(contender, endpoint, setting)?;
     let backend = running.backend(contender)?;
     let start_line = running.start_line();
-    // Leave out the time of day and the port, which differ in each turn.
+    // The time of day and the port differ in each turn and are left out.
     let start_line = start_line.split_once("receive backend").map_or("", |(_, rest)| rest.trim());
     Ok((running, Turn { backend, start_line: start_line.to_owned(), ..Turn::default() }))
 }
 
-/// A contender without load, from the beginning of a window.
+/// A measurement of a contender without load. It has the counters at its beginning.
 pub struct Idle(Look);
 
 impl Idle {
-    /// Begins the window.
+    /// Begins the measurement.
     ///
     /// # Errors
     ///
@@ -190,7 +191,7 @@ impl Idle {
         Look::take(running, endpoint, None).map(Self)
     }
 
-    /// Ends the window and records CPU time, wake-ups and memory.
+    /// Ends the measurement and records CPU time, wake-ups and memory.
     ///
     /// # Errors
     ///
@@ -259,7 +260,7 @@ fn steady(
     Ok(())
 }
 
-/// Records the figures of a window.
+/// Records the figures of the window between two readings of the counters.
 fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     let seconds = (last.time - first.time).as_secs_f64();
     let delivered = (last.counts.delivered_count - first.counts.delivered_count) as f64;
@@ -277,7 +278,7 @@ fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     turn.put("segments_per_request", delivered / requests);
 }
 
-/// Records the figures from the first document to the last.
+/// Records the figures of the whole load, from the first document to the last.
 fn load_figures(report: &Report, counts: Counts, turn: &mut Turn) {
     turn.put("sent", report.sent_count as f64);
     turn.put("delivered", counts.delivered_count as f64);
@@ -290,7 +291,7 @@ fn load_figures(report: &Report, counts: Counts, turn: &mut Turn) {
     turn.put("sender_held_up_s", report.held_up_s);
 }
 
-/// Sends documents at once.
+/// Runs a scenario that sends `count` documents as fast as possible.
 fn burst(
     running: &Running,
     count: u64,
@@ -308,7 +309,7 @@ fn burst(
     Ok(())
 }
 
-/// The service fails until memory is full, then works again without load.
+/// Runs the outage: the service fails under load, then works again without load.
 fn outage(
     running: &Running,
     scenario: Scenario,
@@ -329,7 +330,7 @@ fn outage(
     Ok(())
 }
 
-/// Waits for `time`, and records the memory meanwhile.
+/// Waits for `time`. Meanwhile records the memory of the contender.
 fn sample(running: &Running, begin: Instant, time: Duration, turn: &mut Turn) {
     let end = Instant::now() + time;
     loop {

@@ -1,4 +1,5 @@
-//! Compares daemons: the same load and the same endpoint for all, in turn, round by round.
+//! Compares daemons under the same load and with the same endpoint. The daemons take turns in each
+//! round.
 //!
 //! In: contenders and scenarios. Out: rows in a file, tables in Markdown, the check of budgets.
 //! Threads: the sender and the endpoint are threads of this process. Each contender is a separate
@@ -46,9 +47,9 @@ pub struct Options {
     pub size: Size,
     /// Number of sockets of the sender.
     pub socket_count: usize,
-    /// Seed for drawing from the mix.
+    /// Seed for drawing documents from the recorded datagrams, if `size` is a mix.
     pub seed: u64,
-    /// Whether the sender lets the kernel split messages into datagrams.
+    /// Whether the sender lets the kernel split messages into datagrams (`UDP_SEGMENT`).
     pub gso: bool,
     /// HTTP version of the endpoint.
     pub http: Http,
@@ -121,7 +122,8 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
     Ok((report, over_count))
 }
 
-/// Runs all daemons at the same time without load: idle daemons do not disturb each other.
+/// Measures all contenders at the same time without load. Without load they do not disturb each
+/// other.
 fn idle(
     contenders: &[&Contender],
     endpoint: &Endpoint,

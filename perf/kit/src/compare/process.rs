@@ -1,4 +1,4 @@
-//! Reads the kernel's data about a process.
+//! Reads the CPU time, the memory and the sockets of a process from the kernel.
 
 use nix::time::ClockId;
 use nix::unistd::Pid;
@@ -46,7 +46,7 @@ pub fn ended_children_cpu_ns() -> u64 {
 pub struct Sleeps(BTreeMap<OsString, u64>);
 
 impl Sleeps {
-    /// Reads the numbers of the live threads.
+    /// Reads the number of sleeps of each live thread of the process `id`.
     pub fn of(id: u32) -> Self {
         let count = |(thread, text): (_, String)| {
             Some((thread, number(&text, "voluntary_ctxt_switches:")?))
@@ -54,7 +54,7 @@ impl Sleeps {
         Self(tasks(id, "status").filter_map(count).collect())
     }
 
-    /// Returns the number of sleeps since `before`, of the threads that are alive now.
+    /// Returns the number of sleeps since `before`. Only threads that are alive now count.
     pub fn since(&self, before: &Self) -> u64 {
         let known = |thread| before.0.get(thread).copied().unwrap_or(0);
         self.0.iter().map(|(thread, count)| count.saturating_sub(known(thread))).sum()
@@ -84,7 +84,7 @@ pub struct UdpSockets {
     pub count: u64,
     /// Number of datagrams that these sockets have dropped.
     pub drop_count: u64,
-    /// Queued bytes, including the kernel's overhead.
+    /// Bytes in the queues of these sockets, including the kernel's overhead.
     pub waiting_bytes: u64,
 }
 
@@ -120,7 +120,7 @@ fn sockets_in(table: &str, port: u16) -> UdpSockets {
     sockets
 }
 
-/// Returns the CPU time of this process's threads with a name, in nanoseconds.
+/// Returns the CPU time of the threads of this process that have the name `name`, in nanoseconds.
 pub fn own_thread_cpu_ns(name: &str) -> u64 {
     let id = std::process::id();
     let names: BTreeMap<_, _> = tasks(id, "comm").collect();
@@ -129,7 +129,8 @@ pub fn own_thread_cpu_ns(name: &str) -> u64 {
     times.filter_map(|(_, text)| first(text)).sum()
 }
 
-/// Returns a file of each thread of a process, by the thread's id.
+/// Returns the text of the file `name` in the folder `/proc/ID/task/THREAD` of each thread, with
+/// the thread's id.
 fn tasks(id: u32, name: &'static str) -> impl Iterator<Item = (OsString, String)> {
     let folders = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     folders.filter_map(move |folder| {

@@ -32,11 +32,11 @@ pub struct Row {
     pub contender: String,
     /// Program and arguments of the contender.
     pub command: String,
-    /// Receive backend in the start-up line. If a backend was requested, this is the same one.
+    /// Receive backend in the start-up line. If a backend was requested, it is equal to this one.
     pub backend: Option<String>,
     /// Rest of the start-up line: receivers and granted queue size.
     pub start_line: String,
-    /// `privileged` or `confined`.
+    /// The mode of the run: `privileged` or `confined`.
     pub mode: &'static str,
     /// Name of the scenario.
     pub scenario: String,
@@ -44,7 +44,7 @@ pub struct Row {
     pub round: usize,
     /// Parameters that are the same for all contenders.
     pub parameters: BTreeMap<&'static str, serde_json::Value>,
-    /// Measured figures. The name contains the unit.
+    /// Measured figures by name. The name contains the unit.
     pub figures: BTreeMap<&'static str, f64>,
     /// Memory over time (seconds and resident megabytes), for scenarios that record it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -93,7 +93,7 @@ impl Writer {
         })
     }
 
-    /// Adds a turn, and returns its row.
+    /// Writes the row of a turn to the file, and returns the row.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ pub fn mode(is_confined: bool) -> &'static str {
 
 #[cfg(test)]
 impl Row {
-    /// Returns a row with these figures.
+    /// Returns a row with these figures, for tests.
     pub fn example(
         contender: &str,
         scenario: &str,

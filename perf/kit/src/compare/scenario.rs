@@ -5,14 +5,14 @@ use std::time::Duration;
 /// Memory of a daemon in megabytes (`-m 256`), except in scenarios about small queues.
 const MEMORY_MB: u64 = 256;
 
-/// A scenario.
+/// A scenario of the comparison: a kind of load, or one property of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
     /// A steady load with this many documents a second.
     Rate(u32),
     /// A load that is as fast as the sender can send.
     Flat,
-    /// A number of documents at once, with a given buffer for each socket.
+    /// Many documents are sent as fast as possible, into sockets with a given buffer size.
     Burst {
         /// Number of documents.
         count: u64,
@@ -22,18 +22,19 @@ pub enum Scenario {
     },
     /// The service fails under load until memory is full.
     Outage,
-    /// There is no load.
+    /// No load: measures the CPU time of an idle daemon.
     Idle,
-    /// The time from the start until the daemon listens.
+    /// No load: measures the time from the start until the daemon listens.
     Start,
-    /// The size of the program's file.
+    /// No load: measures the size of the program's file.
     Binary,
 }
 
 /// The largest number of sockets that xrayd opens; it opens one per processor.
 const SOCKET_COUNT_MAX: usize = 16;
 
-/// Bursts into socket buffers with a requested size of 1 MB and 4 MB. The kernel counts double.
+/// Bursts into socket buffers with a requested size of 1 MB and 4 MB. The kernel doubles a
+/// requested size (socket(7)).
 const BURST_SMALL: Scenario = Scenario::Burst { count: 1_000, socket_mb: 1 };
 const BURST_LARGE: Scenario = Scenario::Burst { count: 20_000, socket_mb: 4 };
 
@@ -74,7 +75,7 @@ impl Scenario {
         rate.or_else(|| ALL.into_iter().find(|scenario| scenario.name() == name))
     }
 
-    /// Returns the memory of a daemon in megabytes.
+    /// Returns the memory that a daemon is configured with (`-m`), in megabytes.
     pub fn memory_mb(self) -> u64 {
         match self {
             Self::Burst { socket_mb, .. } => {
@@ -85,12 +86,12 @@ impl Scenario {
         }
     }
 
-    /// Returns whether the floors take part.
+    /// Returns whether the two floors take part in this scenario.
     pub fn has_floor(self) -> bool {
         matches!(self, Self::Rate(_) | Self::Flat)
     }
 
-    /// Returns the number of turns of each contender.
+    /// Returns the number of rounds. Each contender has one turn in each round.
     pub fn round_count(self, is_quick: bool) -> usize {
         let (full, quick) = match self {
             Self::Rate(_) | Self::Flat => (3, 1),
@@ -100,7 +101,7 @@ impl Scenario {
         if is_quick { quick } else { full }
     }
 
-    /// Returns the time before the measurement, and the time of the measurement.
+    /// Returns two durations: the load before the measurement begins, and the measurement.
     pub fn times(self, is_quick: bool) -> (Duration, Duration) {
         let milliseconds = match (self, is_quick) {
             (Self::Rate(..=500), false) => (3_000, 10_000),

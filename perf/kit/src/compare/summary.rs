@@ -1,4 +1,4 @@
-//! Combines many turns into one number, and formats the numbers as tables.
+//! Combines the rounds of each scenario into one number per figure, and formats tables.
 
 use super::row::Row;
 use std::fmt::Write;

@@ -1,9 +1,9 @@
 //! An X-Ray endpoint that answers at once and recognises each document by its number.
 //!
-//! Thread: one. The endpoint searches each piece of a body for marks as it arrives. It stores and
-//! parses nothing, so that it uses little of the processors that it shares with the daemon.
-//! Signatures are not verified. A document counts when its request is answered with success. Faults
-//! are drawn at random for each request.
+//! Thread: one. The endpoint searches each piece of a body for marks as soon as the piece arrives.
+//! It stores and parses nothing, so that it uses little of the processors that it shares with the
+//! daemon. Signatures are not verified. A document counts when its request is answered with
+//! success. Faults are drawn at random for each request.
 
 mod tls;
 
@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
-/// One sampling rule, so that clients that sample get a valid answer.
+/// The answer to a client that asks for sampling rules: one rule.
 const SAMPLING_RULES: &str = r#"{"SamplingRuleRecords":[{"SamplingRule":{"RuleName":"Default",
 "RuleARN":"arn:aws:xray:us-east-1:111122223333:sampling-rule/Default","Priority":10000,"Version":1,
 "FixedRate":0.05,"ReservoirSize":1,"ServiceName":"*","ServiceType":"*","Host":"*","HTTPMethod":"*",
@@ -42,11 +42,12 @@ const SAMPLING_RULES: &str = r#"{"SamplingRuleRecords":[{"SamplingRule":{"RuleNa
 /// Faults of the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Faults {
-    /// Time until an answer.
+    /// Time from a request to its answer.
     pub delay: Duration,
     /// Share of requests that are throttled (429), from 0 to 1.
     pub throttled_share: f64,
-    /// Share of the requests that are not throttled which fail with 503, from 0 to 1.
+    /// Share of requests that fail with 503, from 0 to 1. Throttled requests are not part of the
+    /// whole.
     pub failed_share: f64,
 }
 
@@ -70,13 +71,13 @@ pub struct Counts {
     pub delivered_count: u64,
     /// Documents that were accepted again.
     pub duplicate_count: u64,
-    /// Marks that the kit's sender cannot have made.
+    /// Number of marks in bodies that the kit's sender cannot have written.
     pub foreign_count: u64,
     /// Requests that were answered with success.
     pub request_count: u64,
     /// Requests that were throttled.
     pub throttled_count: u64,
-    /// Requests that failed.
+    /// Requests that failed with 503.
     pub failed_count: u64,
     /// Calls of `PutTelemetryRecords`.
     pub telemetry_count: u64,
@@ -94,7 +95,7 @@ struct State {
     random: fastrand::Rng,
 }
 
-/// A running endpoint. It ends when this is dropped.
+/// A running endpoint. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Address that the endpoint listens on.
@@ -142,7 +143,7 @@ impl Endpoint {
         Ok(Self { address, authority, state, _running: running })
     }
 
-    /// Returns the URL for a daemon.
+    /// Returns the URL of the endpoint, for the configuration of a daemon.
     pub fn url(&self) -> String {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
