@@ -31,7 +31,7 @@ plt.rcParams.update(
         "grid.alpha": 0.3,
         "lines.linewidth": 1.8,
         "lines.markersize": 5,
-        # The same rows produce the same file.
+        # With a fixed salt the same rows produce the same SVG file.
         "svg.hashsalt": "xrayd-perf",
     }
 )

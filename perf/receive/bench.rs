@@ -18,7 +18,7 @@ pub const DATAGRAM_BYTES: usize = 1_000;
 /// A way to receive datagrams.
 #[derive(Debug, Clone, Copy)]
 pub enum Way {
-    /// A backend with pauses, as the daemon uses it.
+    /// A backend with pauses between its drains, as the daemon uses it.
     Paused(Backend),
     /// A backend without pauses: each datagram wakes the receiver.
     Woken(Backend),
@@ -27,7 +27,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// Returns each backend with and without pauses, and the plain way.
+    /// Returns all ways: each backend with pauses and without pauses, and `recv`.
     pub fn all() -> Vec<Self> {
         let backends = Backend::ALL.into_iter();
         let mut ways: Vec<Self> =
@@ -36,12 +36,12 @@ impl Way {
         ways
     }
 
-    /// Returns each backend as the daemon uses it.
+    /// Returns the ways that the daemon uses: each backend with pauses.
     pub fn backends() -> impl Iterator<Item = Self> {
         Backend::ALL.into_iter().map(Self::Paused)
     }
 
-    /// Returns the name for a table.
+    /// Returns the name of this way for a table.
     pub fn name(self) -> String {
         match self {
             Self::Paused(backend) => backend.name().to_owned(),
@@ -94,7 +94,7 @@ pub struct Setup {
     pub queue_bytes: usize,
 }
 
-/// A sink that counts for one receiver.
+/// A sink that counts the datagrams of one receiver.
 struct Counting<'a> {
     received_count: &'a AtomicU64,
     kernel_drop_count: &'a AtomicU64,
@@ -198,7 +198,7 @@ fn cpu_time() -> Duration {
     Duration::try_from(time).expect("a CPU time is not negative")
 }
 
-/// Pins the calling thread to one of the allowed processors, counted from 0.
+/// Pins the calling thread to the allowed processor at `index`, counted from 0.
 fn keep_to_processor(index: usize) {
     let allowed = rustix::thread::sched_getaffinity(None).expect("the affinity can be read");
     let mut allowed = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor));
@@ -207,7 +207,7 @@ fn keep_to_processor(index: usize) {
     rustix::thread::sched_setaffinity(None, &one).expect("the processor is allowed");
 }
 
-/// Sends from one thread, through one socket or several in turn.
+/// Sends datagrams from one thread, through one socket or through several sockets in turn.
 pub struct Sender {
     sockets: Vec<UdpSocket>,
     target: SocketAddr,
@@ -228,7 +228,7 @@ impl Sender {
         self.sent_count += 1;
     }
 
-    /// Sends `count` datagrams at `rate` a second, each at its time.
+    /// Sends `count` datagrams at an even rate of `rate` a second.
     pub fn send_paced(&mut self, rate: f64, count: u64) {
         let start = Instant::now();
         for index in 0..count {
@@ -240,7 +240,7 @@ impl Sender {
         }
     }
 
-    /// Sends as fast as possible for this time.
+    /// Sends datagrams as fast as possible until `time` has passed.
     pub fn send_for(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -254,7 +254,7 @@ impl Sender {
     }
 }
 
-/// Returns median, minimum and maximum.
+/// Returns median, minimum and maximum of `numbers`, in this order.
 pub fn spread_of(mut numbers: Vec<f64>) -> (f64, f64, f64) {
     numbers.sort_by(f64::total_cmp);
     (numbers[numbers.len() / 2], numbers[0], numbers[numbers.len() - 1])

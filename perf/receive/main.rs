@@ -4,10 +4,10 @@
 //! with at least two processors, with CAP_NET_ADMIN for the large queues. Out: Markdown tables;
 //! `perf/results` keeps some of them.
 //!
-//! This measures receiving only: the sink counts datagrams and touches their first byte. CPU time
-//! is that of the receiver threads (`CLOCK_THREAD_CPUTIME_ID`), from the first drain to the end.
-//! The variants of a table take turns in each round. If a backend does not work on this machine,
-//! the run fails.
+//! This measures receiving only: the sink counts datagrams and touches their first byte. The tables
+//! show the CPU time of the receiver threads (`CLOCK_THREAD_CPUTIME_ID`), from the first drain to
+//! the end. The variants of a table take turns in each round. If a backend does not work on this
+//! machine, the run fails.
 
 #![allow(clippy::print_stdout, reason = "the program prints tables")]
 
@@ -18,10 +18,10 @@ mod sections;
 
 use machine::Machine;
 
-/// The effort of a run, from the command line.
+/// How long the benchmark measures, from the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// A short run that only shows that the benchmark works.
+    /// Whether the run is short. A short run only shows that the benchmark works.
     pub is_quick: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The sections of the benchmark. Each prints its tables.
+//! The sections of the benchmark. Each section measures and prints tables.
 
 #![allow(clippy::print_stdout, reason = "the program prints tables")]
 
@@ -10,7 +10,7 @@ use xrayd::pipeline::receive::Backend;
 
 const MEGABYTE: usize = 1024 * 1024;
 
-/// Runs all setups in turn for this many rounds. Returns the outcomes by setup.
+/// Runs all setups in turn, for several rounds. Returns the outcomes of each setup.
 fn interleaved(
     setups: &[Setup],
     round_count: usize,
@@ -56,10 +56,11 @@ fn print_costs(title: &str, setups: &[Setup], all: &[Vec<Outcome>]) -> Vec<f64> 
     medians
 }
 
-/// A full queue: the load fills it before the receiver continues.
+/// Measures CPU time per datagram in bursts. Between two bursts the receiver sleeps.
 pub fn drain(effort: Effort) {
     let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 4 * MEGABYTE)).collect();
-    // The receiver sleeps before each burst. Datagrams that it receives during the burst count too.
+    // The receiver sleeps before each burst. It receives some datagrams while the burst is still
+    // sent; they count too.
     let outcomes = interleaved(&setups, effort.choose(7, 2), |sender| {
         for _ in 0..20 {
             sender.send_paced(f64::INFINITY, 1_500);
@@ -69,7 +70,7 @@ pub fn drain(effort: Effort) {
     print_costs("Bursts of 1,500, sent as fast as one sender can", &setups, &outcomes);
 }
 
-/// A steady rate.
+/// Measures CPU time per datagram at steady rates.
 pub fn paced(effort: Effort) {
     let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 32 * MEGABYTE)).collect();
     for rate in [1_000_u32, 20_000, 100_000] {
@@ -88,7 +89,7 @@ pub fn paced(effort: Effort) {
     }
 }
 
-/// As fast as one sender can send.
+/// Measures CPU time per datagram while one sender sends as fast as it can.
 pub fn flat(effort: Effort) {
     let time = Duration::from_secs_f64(effort.choose(1.0, 0.3));
     let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 4 * MEGABYTE)).collect();
@@ -100,7 +101,7 @@ pub fn flat(effort: Effort) {
     }
 }
 
-/// Bursts with a queue of 4 MB.
+/// Measures the losses in bursts, with a queue of 4 MB.
 pub fn burst(effort: Effort) {
     const COUNT: usize = 20_000;
     println!("### Bursts of {COUNT}, sent as fast as one sender can, queue of 4 MB\n");
@@ -138,7 +139,8 @@ fn print_bursts(what: &str, setup: Setup, outcomes: &[Outcome]) {
     );
 }
 
-/// A burst after silence, with receivers that were in pauses before the silence.
+/// Measures the losses in a burst after silence. Before the silence there is load, so that the
+/// receivers make pauses.
 pub fn silence(effort: Effort) {
     let quiet = Duration::from_secs(effort.choose(10, 1));
     println!("### 1,000 at 250,000 a second after {} s of silence\n", quiet.as_secs());
@@ -160,10 +162,10 @@ pub fn silence(effort: Effort) {
     }
 }
 
-/// Compares many receivers with little load to one receiver.
+/// Measures CPU time per datagram at a low rate: many receivers compared with one receiver.
 pub fn many(effort: Effort) {
-    // The CPU time includes the set-up of receivers without load; so many datagrams make its share
-    // small.
+    // The CPU time includes the set-up of the receivers that get no datagram. With this many
+    // datagrams the share of the set-up is small.
     let count = effort.choose(10_000, 500);
     for backend in Backend::ALL {
         let way = Way::Paused(backend);
@@ -177,7 +179,7 @@ pub fn many(effort: Effort) {
     }
 }
 
-/// One sending socket and four receivers.
+/// Measures how many datagrams each of four receivers gets from one sending socket.
 pub fn spread(effort: Effort) {
     println!("### One sending socket, as fast as possible, to four receivers\n");
     println!("| | share of each receiver | lost |\n|---|---|---|");
@@ -195,7 +197,7 @@ pub fn spread(effort: Effort) {
     }
 }
 
-/// Four receivers without a datagram.
+/// Measures the CPU time of four receivers that get no datagram.
 pub fn idle(effort: Effort) {
     let time = Duration::from_secs(effort.choose(60, 3));
     println!("### {} s without a datagram, four receivers\n", time.as_secs());

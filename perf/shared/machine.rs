@@ -1,4 +1,4 @@
-//! Describes the machine that a measurement ran on. Every program of `perf` includes this file.
+//! Describes the machine on which a measurement ran. Several programs of `perf` include this file.
 
 #![allow(dead_code, reason = "each program uses only a part")]
 

@@ -10,12 +10,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Size of the throttle's bucket, as a time at the current rate.
+/// Size of the throttle's token bucket: this many seconds of the load that is sent.
 const BUCKET_SECONDS: f64 = 0.1;
 
-/// Decides about each request and records the decision.
+/// Decides how each request is answered, and records the decision.
 pub struct Script {
-    /// The current fault.
+    /// The current window: the fault, its share of requests and its duration.
     pub window: Window,
     /// Documents sent per second.
     pub rate: f64,
@@ -23,18 +23,19 @@ pub struct Script {
     pub tally: Tally,
     template: Template,
     random: fastrand::Rng,
-    /// Documents that the throttle accepts at the moment, and the time of this calculation.
+    /// The token bucket of the throttle: the number of documents that it held when it was last
+    /// computed, and the time of that computation.
     bucket: (f64, Instant),
 }
 
 /// The decision about a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// These documents are accepted. After the pause the answer follows, complete or not.
+    /// The documents `numbers` are accepted. After `pause` the answer is sent, completely or not.
     Accept { numbers: Vec<u32>, pause: Duration, answer: Answer },
-    /// Nothing is accepted.
+    /// No document is accepted, and this answer is sent.
     Other(Answer),
-    /// Nothing is accepted, and there is no answer.
+    /// No document is accepted, and no answer is ever sent.
     Never,
 }
 
@@ -43,21 +44,21 @@ pub enum Reply {
 pub enum Answer {
     /// A complete answer.
     Whole { status: u16, retry_after: Option<&'static str>, text: String },
-    /// The first bytes of an answer.
+    /// Only the first bytes of an answer are sent.
     Half,
-    /// The connection is closed.
+    /// The connection is closed without an answer.
     Cut,
-    /// The connection is reset.
+    /// The connection is reset without an answer.
     Reset,
 }
 
-/// The endpoint breaks the connection on purpose.
+/// The error that makes hyper break a connection on purpose.
 #[derive(Debug, thiserror::Error)]
 #[error("broken on purpose")]
 pub struct Broken;
 
 impl Answer {
-    /// Returns a complete answer.
+    /// Returns a complete answer with this status and text.
     pub fn status(status: u16, text: &str) -> Self {
         Self::Whole { status, retry_after: None, text: text.to_owned() }
     }
@@ -67,7 +68,7 @@ impl Answer {
         matches!(self, Self::Whole { .. })
     }
 
-    /// Converts this into an answer of hyper. `socket` is the socket of the connection.
+    /// Converts the answer into a response of hyper. `socket` is the socket of the connection.
     pub fn into_response(self, socket: &socket2::Socket) -> Result<Response<AnswerBody>, Broken> {
         let body = match self {
             Self::Whole { status, retry_after, text } => {
@@ -93,8 +94,8 @@ impl Answer {
 const TAKEN: &str = r#"{"UnprocessedTraceSegments":[]}"#;
 
 impl Script {
-    /// Creates a script. `random` drives the decisions. `seed` is the seed of the documents, of
-    /// which there are at most `document_count`.
+    /// Creates a script. The decisions are drawn from `random`. The documents are made from `seed`;
+    /// there are at most `document_count` documents.
     pub fn new(seed: u64, random: fastrand::Rng, rate: f64, document_count: usize) -> Self {
         Self {
             window: Window::OUTAGE,
@@ -112,7 +113,7 @@ impl Script {
         self.bucket = (self.rate * BUCKET_SECONDS, Instant::now());
     }
 
-    /// Decides about a request.
+    /// Decides how a request with this body is answered.
     pub fn reply(&mut self, body: &[u8]) -> Reply {
         let Some(numbers) = self.template.numbers_in(body) else {
             self.tally.malformed_request_count += 1;
@@ -177,7 +178,7 @@ impl Script {
         Some(refusal)
     }
 
-    /// Accepts the documents of a request.
+    /// Accepts the documents of a request, and chooses the answer for the fault.
     fn accept(&mut self, fault: Fault, mut numbers: Vec<u32>) -> (&'static str, Reply) {
         let (outcome, pause, answer) = match fault {
             Fault::Slow { pause } => ("accepted, late", pause, Answer::status(200, TAKEN)),
@@ -206,7 +207,7 @@ impl Script {
         (outcome, Reply::Accept { numbers, pause, answer })
     }
 
-    /// Returns whether this many documents are within the rate.
+    /// Returns whether the throttle lets `document_count` documents through at this rate.
     fn lets_through(&mut self, document_count: usize, documents_per_second: f64) -> bool {
         let now = Instant::now();
         let (level, at) = self.bucket;

@@ -3,11 +3,11 @@
 use super::Run;
 use super::watch::{Sample, median};
 
-/// A promise, whether it was kept, and the numbers.
+/// A condition that must hold, whether it held, and the measured numbers.
 pub struct Check {
-    /// The promise.
+    /// The condition, in words.
     pub name: &'static str,
-    /// Whether the promise was kept.
+    /// Whether the condition held.
     pub is_kept: bool,
     /// The measured numbers.
     pub numbers: String,
@@ -56,8 +56,8 @@ pub fn all(run: &Run) -> Vec<Check> {
 
     let distinct = tally.distinct_count();
     let lost = get("rejected") + get("dropped");
-    // The endpoint may have accepted segments that the account counts as lost, if their answer was
-    // lost.
+    // If the answer to a request was lost, the endpoint may have accepted segments that the daemon
+    // counts as lost.
     let both = (distinct + lost).saturating_sub(get("received"));
     let numbers = format!(
         "{distinct} accepted by the endpoint + {lost} lost by the account, {} received; {both} in \

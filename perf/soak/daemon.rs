@@ -1,4 +1,4 @@
-//! The real binary as a child process, observed from outside.
+//! Starts the daemon as a child process, and observes it from outside.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 /// The longest time that the daemon may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Timeout for reading a page.
+/// Timeout for reading `/metrics` of the daemon.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running daemon. It is killed when the soak ends early.
+/// A running daemon. Its process is killed when the soak ends early.
 pub struct Daemon {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     outputs: Vec<thread::JoinHandle<()>>,
-    /// Name and CPU time of each thread at the last reading, by the thread's folder.
+    /// For each thread's folder in `/proc`: the thread's name, and its CPU time when last read.
     threads: RefCell<HashMap<PathBuf, (String, Duration)>>,
     /// Address on which the daemon receives segments.
     pub udp: SocketAddr,
@@ -148,7 +148,7 @@ impl Daemon {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
-                // The outputs of the daemon end with it.
+                // The threads that read the daemon's output end when the daemon has ended.
                 self.outputs.drain(..).for_each(|output| drop(output.join()));
                 return Ok(status);
             }

@@ -1,8 +1,8 @@
 //! The documents of the soak. Each contains its number twice; the rest is the same in all
 //! documents.
 //!
-//! For every document in a body the endpoint can find the number, and can check that the document
-//! is complete by comparing it with the expected text. All documents have the same length.
+//! For every document in a body, the endpoint finds the number and compares the document with the
+//! expected text. All documents have the same length.
 
 /// Length of a document in a datagram, without the header line, in bytes.
 pub const DOCUMENT_BYTES: usize = 1_000;
@@ -13,12 +13,12 @@ const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
 const BODY_END: &[u8] = b"]}";
 
-/// One of this many documents is poison: the service refuses it.
+/// One of this many documents is poison: the endpoint always refuses it.
 const POISON_ONE_IN: u64 = 100_000;
 
 /// Placeholder for the segment's id and for the last digits of the trace id.
 const ID: &[u8; 16] = b"IIIIIIIIIIIIIIII";
-/// Placeholder for the name, which marks poison.
+/// Placeholder for the segment's name. Poison documents have a special name.
 const NAME: &[u8; 6] = b"NNNNNN";
 
 /// A document with placeholders.
@@ -106,7 +106,7 @@ fn hexadecimal(number: u64) -> [u8; 16] {
     digits
 }
 
-/// Returns a typical segment, filled with metadata to the common length.
+/// Returns a typical segment with placeholders. Metadata fills it up to [`DOCUMENT_BYTES`].
 fn document() -> String {
     let (id, name) = (String::from_utf8_lossy(ID), String::from_utf8_lossy(NAME));
     let start = format!(

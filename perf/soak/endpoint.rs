@@ -1,8 +1,8 @@
 //! An X-Ray endpoint that fails at random and counts every document that it accepts.
 //!
 //! Thread: one, with its own runtime. The endpoint decides about a request as soon as the body has
-//! arrived. An accepted document counts from then on. Whether the answer was sent is known when the
-//! call has ended.
+//! arrived. From then on its documents are accepted or not. Only when the call has ended does the
+//! endpoint know whether its answer was sent; then it counts the accepted documents.
 
 use super::answer::{Answer, AnswerBody, Broken, Reply, Script};
 use super::faults::{Fault, Window};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// The longest delay of an answer that is certainly in time for the daemon, which waits for 2 s.
+/// If an answer has no more delay than this, it arrives in time: the daemon waits for 2 s.
 const IN_TIME: Duration = Duration::from_millis(1_200);
 
-/// How often the endpoint measures its own delay.
+/// Interval at which the endpoint measures how late its own thread wakes up.
 const LAG_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The phases of a soak.
@@ -30,9 +30,9 @@ const LAG_INTERVAL: Duration = Duration::from_millis(20);
 pub enum Phase {
     /// The endpoint does not listen.
     Outage,
-    /// Windows with faults drawn at random.
+    /// Windows with random faults follow one another.
     Faults,
-    /// There is no fault.
+    /// The endpoint answers without faults.
     Calm,
     /// The endpoint ends.
     End,
@@ -71,7 +71,7 @@ impl Endpoint {
         lock(&self.script).window.fault.name()
     }
 
-    /// Stops the endpoint and returns its record.
+    /// Stops the endpoint and returns the record of the accepted documents.
     pub fn end(self) -> Tally {
         self.begin(Phase::End);
         self.thread.join().expect("the endpoint does not panic");
@@ -79,7 +79,8 @@ impl Endpoint {
     }
 }
 
-/// Returns an address whose port no outgoing connection uses while the endpoint does not listen.
+/// Returns a free address. Its port is one that the kernel does not choose for outgoing
+/// connections, so it stays free while the endpoint does not listen.
 fn free_address(mut random: fastrand::Rng) -> SocketAddr {
     let addresses = (0..1_000).map(|_| (Ipv4Addr::LOCALHOST, random.u16(20_000..30_000)));
     let mut free = addresses.filter(|&address| std::net::TcpListener::bind(address).is_ok());
@@ -204,7 +205,7 @@ async fn answer(
     }
 }
 
-/// Counts accepted documents when their call ends, with an answer or without.
+/// Counts the accepted documents of a call when the call ends, with an answer or without.
 struct Receipt {
     numbers: Vec<u32>,
     is_answered: bool,

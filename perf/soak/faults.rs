@@ -14,15 +14,15 @@ pub enum Fault {
     HtmlPage,
     /// Status 429 above this many documents a second.
     Throttle { documents_per_second: f64 },
-    /// Successful answers that name some documents as throttled.
+    /// The answers have status 200 and name some documents as throttled.
     PartThrottle,
     /// Status 413 for a body with more than this many bytes.
     TooLarge { body_bytes_max: usize },
     /// The connection is reset before the request is accepted.
     Reset,
-    /// The documents are accepted and the answer is late, but in time.
+    /// The documents are accepted. The answer is late, but before the daemon's timeout.
     Slow { pause: Duration },
-    /// There is never an answer.
+    /// The endpoint does not answer, and the connection stays open.
     BlackHole,
     /// The documents are accepted, and the connection is closed or reset without an answer.
     LostAnswer,
@@ -33,7 +33,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns the name for tables.
+    /// Returns the name of the fault for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -64,16 +64,16 @@ pub struct Window {
 }
 
 impl Window {
-    /// No fault, for an unlimited time.
+    /// A window without a fault, for an unlimited time.
     pub const CALM: Self = Self { fault: Fault::None, share: 0.0, time: Duration::MAX };
 
-    /// The endpoint does not listen, for an unlimited time.
+    /// A window in which the endpoint does not listen, for an unlimited time.
     pub const OUTAGE: Self =
         Self { fault: Fault::ConnectionRefused, share: 1.0, time: Duration::MAX };
 
     /// Draws a window for a load of `rate` documents a second.
     pub fn draw(random: &mut fastrand::Rng, rate: f64) -> Self {
-        // About every second window has no fault, so that the daemon can catch up.
+        // About half of the windows have no fault, so that the daemon can catch up.
         let fault = match random.u32(..22) {
             0 => Fault::ServerError,
             1 => Fault::HtmlPage,
@@ -88,7 +88,8 @@ impl Window {
             10 => Fault::ConnectionRefused,
             _ => Fault::None,
         };
-        // A third of the windows affect every request, the others a part.
+        // In a third of the windows the fault affects every request, in the remaining windows a
+        // part.
         let share = if random.u32(..3) == 0 { 1.0 } else { 0.05 + 0.5 * random.f64() };
         Self { fault, share, time: Duration::from_millis(random.u64(1_000..=5_000)) }
     }

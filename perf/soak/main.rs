@@ -65,12 +65,12 @@ struct Run {
     account: Account,
     exit: String,
     is_success: bool,
-    /// Lines of the log that must not occur.
+    /// Lines of the daemon's log that must not occur in a soak.
     complaints: Vec<String>,
     sent_count: u64,
     poison_count: u64,
     tally: Tally,
-    /// Samples from the time with faults.
+    /// Samples of the daemon, taken once a second during the phase with faults.
     samples: Vec<Sample>,
     drain_time: Duration,
 }
@@ -121,7 +121,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Returns the largest number of documents that may be sent.
+    /// Returns the largest number of documents that a soak with these options can send.
     fn document_count_max(&self) -> u64 {
         (self.seconds + 2 * WARM_UP_MAX.as_secs() + 60) * u64::from(self.rate)
     }
@@ -143,7 +143,8 @@ fn soak(options: Options) -> io::Result<Run> {
     let sender = Sender::start(daemon.udp, options.seed, options.rate.into(), document_count_max)?;
     let look = |daemon: &Daemon, start| Sample::take(daemon, start, endpoint.fault_name());
 
-    // An outage until memory is full, then no fault until the daemon has caught up.
+    // The endpoint is in an outage until memory is full. Then it has no fault until the daemon has
+    // caught up.
     let warm_up_max = WARM_UP_MAX.min(Duration::from_secs(options.seconds));
     wait(&mut daemon, &sender, warm_up_max, |daemon| {
         let sample = look(daemon, Instant::now());

@@ -74,7 +74,7 @@ fn costs(run: &Run) {
 
 fn faults(run: &Run) {
     let total: f64 = run.tally.fault_times.values().map(Duration::as_secs_f64).sum();
-    // Sums by the fault at the beginning of each second.
+    // Sums for each fault. The fault at the beginning of a second counts for the whole second.
     let (mut sent, mut dropped) = (HashMap::new(), HashMap::new());
     let (mut silence, mut silence_longest) = (Duration::ZERO, Duration::ZERO);
     for pair in run.samples.windows(2) {

@@ -9,24 +9,24 @@ const COUNT_MAX: u8 = 15;
 /// Counts documents by number, and requests by outcome.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// How often each document was accepted. The low half of the byte counts acceptances whose
-    /// answer was certainly in time, the high half all others.
+    /// How often each document was accepted. The low half of the byte counts acceptances with an
+    /// answer that was certainly in time. The high half counts all other acceptances.
     counts: Vec<u8>,
-    /// Number of requests by outcome.
+    /// Number of requests for each outcome.
     pub requests: BTreeMap<&'static str, u64>,
-    /// Time by fault.
+    /// Total time of the windows of each fault.
     pub fault_times: BTreeMap<&'static str, Duration>,
-    /// Poison documents that were refused when alone in a request.
+    /// Numbers of the poison documents that were refused when each was alone in a request.
     pub poison_refused: HashSet<u32>,
-    /// Number of requests whose body does not consist of documents as they were sent.
+    /// Number of requests with a body that is not made of sent documents.
     pub malformed_request_count: u64,
-    /// The first bytes of the last such request.
+    /// The first bytes of the last request that was malformed in this way.
     pub malformed_example: String,
     /// The longest delay of the endpoint's own thread.
     pub lag_max: Duration,
     /// Number of acceptances, including repeated ones.
     pub accepted_count: u64,
-    /// Number of acceptances whose answer was lost or may have been too late.
+    /// Number of acceptances with an answer that was lost or may have been too late.
     pub lost_answer_count: u64,
     /// Number of acceptances of a document that was already accepted with an answer in time.
     pub needlessly_doubled_count: u64,

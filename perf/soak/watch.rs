@@ -4,14 +4,14 @@ use super::daemon::{Daemon, Resident};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The values of one moment.
+/// The values of the daemon at one moment.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// Time since the faults began.
     pub time: Duration,
     /// Name of the current fault.
     pub fault_name: &'static str,
-    /// Memory of the process.
+    /// Resident memory of the daemon.
     pub resident: Resident,
     /// CPU time by thread name.
     pub cpu_times: HashMap<String, Duration>,
@@ -48,7 +48,7 @@ impl Sample {
     }
 }
 
-/// Returns the median.
+/// Returns the median of `numbers`.
 pub fn median(numbers: impl IntoIterator<Item = u64>) -> u64 {
     let mut numbers: Vec<u64> = numbers.into_iter().collect();
     numbers.sort_unstable();

@@ -286,8 +286,8 @@ fn send_slots(
     Ok(runs[..sent].iter().map(ExactSizeIterator::len).sum())
 }
 
-/// Returns runs of consecutive slots with the size of the first slot. The kernel splits the message
-/// of a run by that size, which is one setting of the socket.
+/// Returns runs of consecutive slots, up to the first slot with a datagram of a different size.
+/// Each run is one message. The kernel splits it by that size, which is one setting of the socket.
 fn runs(wheel: &Wheel, slots: Range<usize>) -> Vec<Range<usize>> {
     let bytes = wheel.datagram(slots.start).len();
     let same = slots.clone().take_while(|&slot| wheel.datagram(slot).len() == bytes).count();

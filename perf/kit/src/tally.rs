@@ -44,8 +44,9 @@ impl Tally {
         self.latencies_us.push(u32::try_from(latency_us).unwrap_or(u32::MAX));
     }
 
-    /// Returns the percentiles of the latencies in microseconds, for the documents that arrived as
-    /// number `from` to `to`. Each of `shares` (0 to 1) is one percentile.
+    /// Returns the percentiles of the latencies in microseconds, for a part of the documents in
+    /// order of arrival: those from index `from` up to, but not including, `to`. Each of `shares`
+    /// (0 to 1) is one percentile.
     pub fn percentiles_us(&self, from: u64, to: u64, shares: &[f64]) -> Vec<f64> {
         let index =
             |count: u64| usize::try_from(count).unwrap_or(usize::MAX).min(self.latencies_us.len());

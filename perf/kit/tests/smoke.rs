@@ -116,7 +116,7 @@ fn recorded_documents_arrive_as_json_of_many_sizes() {
     assert_eq!(sender.wait().unwrap().sent_count, 30);
     let sizes: std::collections::BTreeSet<usize> = documents.iter().map(String::len).collect();
     assert!(sizes.len() > 5, "{sizes:?}");
-    // All documents fit into the smallest queue: on a busy machine the test may read late.
+    // On a busy machine the test may read late, so all documents must fit into the smallest queue.
     assert!(documents.iter().map(String::len).sum::<usize>() < 60_000);
     for (document, sequence) in documents.iter().zip(0..) {
         assert_eq!(mark(document).sequence, sequence);
