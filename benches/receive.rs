@@ -1,9 +1,8 @@
 //! Compares how fast each receive backend empties a full socket queue. A loop with one system call
 //! per datagram is measured too.
 //!
-//! The receiver waits in its sink while the queue is filled. So the time is that of taking
-//! datagrams, without the set-up and without waiting for datagrams. `perf/receive` measures the
-//! waiting.
+//! The receiver waits in its sink while the queue is filled. So the measured time includes neither
+//! the set-up nor the waiting for datagrams. `perf/receive` measures the waiting too.
 
 mod common;
 
@@ -19,7 +18,7 @@ use xrayd::pipeline::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGr
 /// wake.
 const DATAGRAM_COUNT: usize = 1_500;
 
-/// Size of the queue to ask for, in bytes.
+/// Requested size of the socket queue, in bytes.
 const QUEUE_BYTES: usize = 4 << 20;
 
 /// Stops a receiver while its queue is filled, and signals when the queue is empty.
@@ -92,7 +91,8 @@ fn fill(sender: &UdpSocket, target: SocketAddr, datagrams: &[Vec<u8>]) {
     }
 }
 
-/// Returns the time from the opening of the gate until the queue is empty.
+/// Fills the queue while the gate is closed, then opens the gate. Returns the time from then until
+/// the queue is empty.
 fn time_of_drain(gate: &Gate, sender: &UdpSocket, target: SocketAddr, all: &[Vec<u8>]) -> Duration {
     gate.change(|state| *state = State { is_closed: true, ..State::default() });
     sender.send_to(&all[0], target).expect("the loopback interface takes it");

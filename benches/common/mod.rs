@@ -13,7 +13,7 @@ pub fn documents(length: usize) -> Vec<Vec<u8>> {
     (0..DOCUMENT_COUNT).map(|index| document(index, length)).collect()
 }
 
-/// Returns the same documents as datagrams, with the header line before each.
+/// Returns the documents of [`documents`] as datagrams: the header line, then the document.
 pub fn datagrams(length: usize) -> Vec<Vec<u8>> {
     documents(length).iter().map(|document| [HEADER, document].concat()).collect()
 }

@@ -108,7 +108,8 @@ fn drain(spool: &mut Spool, bytes: &[u8]) {
     assert_eq!(spool.segment_count(), 0);
 }
 
-/// Returns whether `bytes` contain `payload` behind its checksum and that of a header.
+/// Returns whether `bytes` contain a record with `payload`: the checksum of the payload, the
+/// checksum of the header, the payload.
 fn holds(bytes: &[u8], payload: &[u8]) -> bool {
     let crc32 = crc32fast::hash(payload).to_le_bytes();
     let mut places = bytes.windows(8 + payload.len());

@@ -13,7 +13,7 @@ const HEADER: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
 const BODY_END: &[u8] = b"]}";
 
-/// One of this many documents is poison: the endpoint always refuses it.
+/// One of this many documents is poison: the endpoint refuses a request that contains it.
 const POISON_ONE_IN: u64 = 100_000;
 
 /// Placeholder for the segment's id and for the last digits of the trace id.

@@ -56,7 +56,7 @@ impl Config {
 }
 
 /// Whether the text looks like a region: lower-case letters, digits and hyphens, with a number at
-/// the end. All regions of AWS look like this.
+/// the end. The names of all AWS regions have this form.
 fn is_region(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let number = text.rsplit('-').next().unwrap_or_default();

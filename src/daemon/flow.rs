@@ -99,7 +99,7 @@ impl Flow {
         let shutdown = Shutdown {
             time: Duration::from_secs(config.shutdown_seconds),
             has_spool,
-            // With a shared port the other daemon receives the datagrams from now on.
+            // If two daemons share the port, the other daemon receives the datagrams from now on.
             waits_for_quiet: !config.share_port,
             spools_at_once: false,
         };
@@ -278,7 +278,7 @@ async fn run_telemetry(telemetry: Option<&mut Telemetry>) -> Infallible {
     }
 }
 
-/// Counts the segments that a panic has destroyed as dropped. A thread was processing them when it
+/// Counts as dropped the segments that a panic has destroyed. A thread was processing them when it
 /// panicked. No part of the flow holds them, so the account lacks exactly their number.
 fn count_unwound(account: &Account, held_count: usize) {
     let Ok(count @ 1..) = u64::try_from(account.imbalance(held_count)) else { return };

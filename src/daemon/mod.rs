@@ -4,7 +4,7 @@
 //!
 //! Start: first ports, receivers and the sender thread, then region and credentials. So the daemon
 //! accepts segments even while a source of region or credentials does not answer. Shutdown: the
-//! receivers take the datagrams that still arrive and those in the kernel's queues, and close their
+//! receivers take the datagrams that still arrive, empty the kernel's queues, and close their
 //! rings. The sender thread settles its batches within `ShutdownSeconds`. Then the account is
 //! logged.
 //!

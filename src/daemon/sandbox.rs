@@ -59,8 +59,8 @@ pub struct LocalService {
 
 /// A writer to standard output with a separate thread.
 ///
-/// A reader that does not read, such as a paused terminal, must not block the daemon. If too many
-/// texts wait, new texts are dropped and counted.
+/// If the reader of standard output pauses (for example a paused terminal), the daemon must not
+/// block. If too many texts wait, new texts are dropped and counted.
 struct Output {
     writer: NonBlocking,
     _flushed_at_the_end: WorkerGuard,
@@ -70,8 +70,8 @@ struct Output {
 /// that the sandbox stores.
 const TEXT_COUNT_MAX: usize = 16 * 1024;
 
-/// Largest number of trees drawn before other tasks of the thread can run. Drawing them takes a few
-/// milliseconds.
+/// Maximum number of trees that are drawn before other tasks of the thread run. Drawing this many
+/// trees takes a few milliseconds.
 const TREES_PER_TURN: usize = 64;
 
 const MEGABYTE: usize = 1024 * 1024;

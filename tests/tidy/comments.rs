@@ -2,8 +2,9 @@
 //!
 //! In: the comments of every file of Rust. Out: a failure that names the line and the missing file.
 //! A word is the name of a file if it ends with `.rs`, `.md` or `.toml`. Text in backticks is also
-//! a name if it is a path whose first part exists. The rule searches for the file in the folder of
-//! the comment's file, below its module, in its parent folders and in `src`.
+//! the name of a file if it is a path and the first part of the path exists. The rule searches for
+//! the file in the folder of the comment's file, below its module, in its parent folders and in
+//! `src`.
 
 use crate::files::FOLDERS;
 use crate::source::{Source, root, sources};
@@ -50,7 +51,7 @@ fn names<'a>(line: &'a str, bases: &[PathBuf]) -> Vec<&'a str> {
     names
 }
 
-/// Returns the names in a file's comments whose files do not exist.
+/// Returns the names of missing files in the comments of a file.
 fn missing(source: &Source) -> Vec<String> {
     let bases = bases(&source.path);
     let mut missing = Vec::new();

@@ -1,7 +1,7 @@
-//! Reads the files of the repository for the rules: their text, code without tests, and comments.
+//! Reads the files that the rules check: their text, their code without tests, and their comments.
 //!
 //! In: folders of the repository. Out: text, tokens and comment lines. Bound: the files of the
-//! repository; folders that a build or a test fills are left out. Thread: that of the test.
+//! repository; folders that a build or a test fills are left out. Thread: the thread of the test.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use std::fs;

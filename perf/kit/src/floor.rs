@@ -27,8 +27,8 @@ use xrayd::pipeline::batch::escape;
 use xrayd::pipeline::segment::{Parser, split};
 
 const WAKE_INTERVAL: Duration = Duration::from_millis(10);
-/// Number of wake-ups without a datagram after which the floor sends an incomplete body, so that no
-/// document seems lost.
+/// Number of wake-ups without a datagram after which the floor sends an incomplete body, so that
+/// these documents do not count as lost.
 const SILENCE: u32 = 100;
 const DOCUMENT_COUNT: usize = 50;
 /// The queue size that the daemon requests with `-m 256`.

@@ -1,4 +1,4 @@
-//! A kit that measures X-Ray daemons side by side: load, endpoint, floor and comparison.
+//! A kit that measures and compares X-Ray daemons: load, endpoint, floor and comparison.
 //!
 //! The kit treats a daemon as a black box: a program that receives datagrams on a UDP port and
 //! calls an HTTP endpoint. `perf/README.md` says how to run the kit and what the numbers mean.

@@ -291,7 +291,7 @@ fn send(address: &str, datagram: &str) -> io::Result<()> {
     }
 }
 
-/// Calls `look` every [`ASK_INTERVAL`] until it returns something or `time` is over.
+/// Calls `look` every [`ASK_INTERVAL`] until it returns a value or `time` is over.
 async fn wait<T>(time: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
     let end = Instant::now() + time;
     loop {

@@ -17,7 +17,7 @@ use std::ops::Deref;
 use std::sync::Mutex;
 use std::task::{Poll, Waker};
 
-/// A shared value whose strong count is a relaxed read, like std's.
+/// A shared value like std's `Arc`. The strong count is read with relaxed order.
 #[derive(Debug)]
 pub struct Arc<T>(std::sync::Arc<Counted<T>>);
 

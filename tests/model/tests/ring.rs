@@ -49,7 +49,7 @@ const CHUNK_COUNT: usize = 12;
 
 /// A small document, of which many fit into a chunk.
 const SMALL: &[u8] = b"x";
-/// A large document, which needs a chunk and so a parcel for itself.
+/// A large document. Only one fits into a chunk, so each one needs its own parcel.
 const LARGE: &[u8] = &[b'x'; CHUNK_BYTES / 2];
 
 /// Runs `model`, which may start two threads, over its interleavings.

@@ -126,8 +126,8 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// Fails if the contender does not listen (the error contains its log), or if it runs on
-    /// another backend than requested.
+    /// Fails if the contender does not listen (the error contains its log), or if it does not run
+    /// on the requested backend.
     pub fn start(contender: &Contender, endpoint: &Endpoint, setting: Setting) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         // A user without privileges must be able to read the folder.

@@ -1,4 +1,4 @@
-//! One turn of one contender: start it, load it, measure it from outside, stop it.
+//! Runs one turn: starts one contender, puts it under load, measures it from outside, and stops it.
 //!
 //! CPU time is measured in a window that begins after connections are open and buffers have grown.
 //! The window goes from one delivery to another, so that it contains whole requests. The CPU time
@@ -37,7 +37,7 @@ const OUTAGE_RATE: f64 = 50_000.0;
 /// Time after an outage, with a working service, in which memory is still measured.
 const RECOVERY: Duration = Duration::from_secs(4);
 
-/// Settings that are the same for all turns.
+/// The settings that all turns of a comparison share.
 #[derive(Debug, Clone)]
 pub struct Conditions {
     /// Size of the documents.
@@ -54,7 +54,7 @@ pub struct Conditions {
     pub is_quick: bool,
 }
 
-/// The result of a turn.
+/// The result of a turn: one contender in one scenario and round.
 #[derive(Debug, Clone, Default)]
 pub struct Turn {
     /// The measured numbers by name. The name contains the unit.
@@ -100,12 +100,12 @@ impl Look {
     }
 }
 
-/// Runs a turn of any scenario except [`Scenario::Idle`], in which all contenders run at the same
+/// Runs a turn. The scenario must not be [`Scenario::Idle`]: there all contenders run at the same
 /// time.
 ///
 /// # Errors
 ///
-/// Fails if the contender does not start, ends early, or runs on another backend than requested.
+/// Fails if the contender does not start, ends early, or does not run on the requested backend.
 pub fn turn(
     contender: &Contender,
     scenario: Scenario,

@@ -39,7 +39,7 @@ pub struct Options {
     pub scenarios: Vec<Scenario>,
     /// Number of rounds; 0 means the default of each scenario.
     pub round_count: usize,
-    /// Whether to make a short run, whose numbers vary more.
+    /// Whether the run is short. The numbers of a short run vary more.
     pub is_quick: bool,
     /// Whether daemons run as in a container without privileges.
     pub is_confined: bool,

@@ -101,8 +101,8 @@ pub fn udp_sockets(port: u16) -> UdpSockets {
     })
 }
 
-/// Sums the sockets on a port in a table of the kernel. A row has local address, remote address,
-/// state, queues and other columns; the last column is the number of drops.
+/// Sums the sockets on a port in a table of the kernel. The columns of a row are local address,
+/// remote address, state, queues, and more. The last column is the number of drops.
 fn sockets_in(table: &str, port: u16) -> UdpSockets {
     let end = format!(":{port:04X}");
     let mut sockets = UdpSockets::default();
@@ -183,7 +183,7 @@ mod tests {
         let id = std::process::id();
         let before = cpu_ns(id).unwrap();
         while cpu_ns(id).unwrap() < before + 20_000_000 {}
-        // Other tests may run on threads that have ended; only `cpu_ns` includes those.
+        // Threads of other tests may have ended. Only `cpu_ns` includes the time of ended threads.
         assert!(schedstat_ns(id) <= cpu_ns(id).unwrap());
         assert!(schedstat_ns(id) > 10_000_000);
     }

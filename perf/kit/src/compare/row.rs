@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The result of a turn as a row.
+/// The result of one turn (a contender in one scenario and round), as a row of the results.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// Time of the end of the turn, in seconds since 1970.

@@ -109,8 +109,8 @@ impl Scenario {
             (Self::Idle, false) => (2_000, 60_000),
             (Self::Idle, true) => (2_000, 8_000),
             (Self::Outage, _) => (0, 7_000),
-            // The CPU time of a wake-up varies more than that of a segment, so low rates are
-            // measured longer.
+            // At low rates most CPU time is for wake-ups, and this time varies more. So low rates
+            // are measured for longer.
             (Self::Rate(..=5_000), false) => (2_000, 8_000),
             (Self::Rate(..=5_000), true) => (1_500, 4_000),
             (_, false) => (2_000, 5_000),

@@ -40,8 +40,8 @@ pub struct Summary {
 
 impl Summary {
     /// Returns one number for all rounds: the worst round for losses and memory, the median for all
-    /// other figures. `floor_ratio` and `floor_parsing_ratio` divide the CPU time per segment by
-    /// that of the floor in the same round.
+    /// other figures. `floor_ratio` and `floor_parsing_ratio` are the CPU time per segment divided
+    /// by the CPU time of the floor in the same round.
     pub fn figure(&self, scenario: &str, contender: &str, figure: &str) -> Option<f64> {
         let numbers = match figure {
             "floor_ratio" => self.ratios(scenario, contender, "floor"),
