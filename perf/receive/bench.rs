@@ -86,7 +86,7 @@ impl Outcome {
 /// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
-    /// Way to receive.
+    /// How the receivers take datagrams out of the kernel.
     pub way: Way,
     /// Number of receivers in the group.
     pub receiver_count: usize,

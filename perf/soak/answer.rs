@@ -17,7 +17,7 @@ const BUCKET_SECONDS: f64 = 0.1;
 pub struct Script {
     /// The current window: the fault, its share of requests and its duration.
     pub window: Window,
-    /// Documents sent per second.
+    /// Rate of the load, in documents a second.
     pub rate: f64,
     /// Record of the accepted documents.
     pub tally: Tally,
@@ -107,7 +107,7 @@ impl Script {
         }
     }
 
-    /// Begins a new window.
+    /// Begins a new window of faults and fills the throttle's token bucket.
     pub fn enter(&mut self, window: Window) {
         self.window = window;
         self.bucket = (self.rate * BUCKET_SECONDS, Instant::now());
@@ -132,7 +132,7 @@ impl Script {
         reply
     }
 
-    /// Returns a refusal, if the fault refuses this request.
+    /// Returns a refusal if this request is refused: because of the fault, or because of poison.
     fn refuse(
         &mut self,
         fault: Fault,

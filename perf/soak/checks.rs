@@ -23,7 +23,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Returns a number of the line. A reason that did not occur is 0.
+    /// Returns the number after `name=` in the line, or 0 if the line does not have the name.
     pub fn get(&self, name: &str) -> u64 {
         let mut words = self.line.split([' ', '(', ')']);
         let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));

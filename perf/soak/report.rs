@@ -1,4 +1,4 @@
-//! Prints a soak as Markdown.
+//! Prints the results of a soak as Markdown.
 
 #![allow(clippy::print_stdout, reason = "the program prints a report")]
 

@@ -22,7 +22,7 @@ pub struct Tally {
     pub malformed_request_count: u64,
     /// The first bytes of the last request that was malformed in this way.
     pub malformed_example: String,
-    /// The longest delay of the endpoint's own thread.
+    /// The longest delay with which the endpoint's own thread woke up.
     pub lag_max: Duration,
     /// Number of acceptances, including repeated ones.
     pub accepted_count: u64,

@@ -47,7 +47,7 @@ pub enum TailError {
     Unreachable {
         /// The address of the daemon's TCP port, as configured.
         address: String,
-        /// The error of the system.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The daemon answers with an error, for example because its configuration lacks `Tail: true`
@@ -188,7 +188,7 @@ impl Screen<'_> {
     }
 }
 
-/// Asks the daemon once for the documents after number `after`.
+/// Asks the daemon once for new documents. `after` is the number `next` of the previous answer.
 fn ask(address: &str, after: Option<u64>) -> Result<Answer, TailError> {
     let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
     let foreign = || TailError::Foreign(address.to_owned());

@@ -10,15 +10,15 @@ pub enum ConfigError {
     /// The file cannot be read
     #[error("the configuration file {path} cannot be read: {source}")]
     Read {
-        /// The path of the file.
+        /// The path of the configuration file.
         path: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file is not valid YAML
     #[error("the configuration file {path} is not valid YAML: {reason}")]
     Syntax {
-        /// The path of the file.
+        /// The path of the configuration file.
         path: PathBuf,
         /// The place in the file, and what is wrong there.
         reason: String,
@@ -26,7 +26,7 @@ pub enum ConfigError {
     /// A key or its value is not allowed
     #[error("the configuration file {path} cannot be used: {key}: {problem}")]
     Key {
-        /// The path of the file.
+        /// The path of the configuration file.
         path: PathBuf,
         /// The key, with its section.
         key: String,

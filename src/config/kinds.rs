@@ -50,7 +50,7 @@ pub(super) const fn form<K: Kind>(_: &K) -> Form {
     K::FORM
 }
 
-/// Any text.
+/// A setting that may have any text.
 pub(super) struct Text {
     /// The text that is shown if the setting has no value.
     pub absent: &'static str,
@@ -270,7 +270,7 @@ impl<K: Kind> Kind for ZeroIsAutomatic<K> {
 
 /// One word out of a fixed list.
 pub(super) struct Word<T> {
-    /// Reads the word; the error names the words that are allowed.
+    /// Converts a word to a value. The error names the words that are allowed.
     pub parse: fn(&str) -> Result<T, String>,
     /// Returns the word for a value.
     pub name: fn(&T) -> &'static str,

@@ -31,7 +31,7 @@ pub enum DaemonError {
     Keep {
         /// The path as given with `--keep`.
         path: String,
-        /// The error of the system.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// No source has a region

@@ -39,7 +39,7 @@ pub struct Routes {
     pub telemetry: Route,
 }
 
-/// The flow of segments. Its threads run since [`start`](Self::start).
+/// The flow of segments. [`start`](Self::start) starts its threads.
 pub struct Flow {
     /// The UDP address that receives segments.
     #[cfg(feature = "sandbox")]

@@ -17,7 +17,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// The parameters of a shutdown.
 #[derive(Debug, Clone, Copy)]
 pub struct Shutdown {
-    /// The total time (`ShutdownSeconds`).
+    /// The total time for the shutdown (`ShutdownSeconds`).
     pub time: Duration,
     /// Whether there is a spool. The last part of the time is for writing to the spool.
     pub has_spool: bool,

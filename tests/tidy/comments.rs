@@ -33,7 +33,7 @@ fn names<'a>(line: &'a str, bases: &[PathBuf]) -> Vec<&'a str> {
         // Inside backticks a line number or arguments may follow a name.
         for word in quoted.split(|c| !is_part(c)) {
             let word = word.trim_end_matches('.');
-            // Skip what is not in the repository: absolute paths, URLs, and patterns.
+            // Skip absolute paths, URLs and patterns: they name no file of the repository.
             if word.starts_with(['/', '.', '-']) || quoted.contains("://") {
                 continue;
             }

@@ -82,7 +82,7 @@ impl Scanner {
         }
     }
 
-    /// Starts with a new body.
+    /// Forgets the current body. The next piece begins a new body.
     pub fn reset(&mut self) {
         self.carry.clear();
     }

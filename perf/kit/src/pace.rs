@@ -36,16 +36,16 @@ pub enum Step {
 #[derive(Debug, Clone)]
 pub struct Pace {
     interval_ns: f64,
-    /// Time at which burst 0 is due. Grows when the schedule is postponed.
+    /// Time at which the first burst is due. It grows when the schedule is postponed.
     start_ns: u64,
     next: u64,
     /// Number of bursts sent at once, without a wait.
     chain: u64,
     /// Largest number of bursts sent at once so far.
     pub chain_max: u64,
-    /// The longest delay of a burst.
+    /// The longest delay of a burst, in nanoseconds.
     pub late_max_ns: u64,
-    /// The total time by which the schedule was postponed because the sender was delayed.
+    /// The total time by which the schedule was postponed because of delays, in nanoseconds.
     pub held_up_ns: u64,
 }
 

@@ -45,7 +45,7 @@ enum Verdict {
 struct Check {
     /// The name of the check. Names are stable: programs may rely on them.
     check: &'static str,
-    /// The result.
+    /// Whether the check has passed, gives a note, or has failed.
     verdict: Verdict,
     /// The result in words, for the operator.
     text: String,

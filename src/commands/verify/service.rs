@@ -168,7 +168,8 @@ async fn find_credentials(
     Some(credentials)
 }
 
-/// Whether the text is the answer of STS to a signature that is too old or from the future.
+/// Returns whether the text is the answer of STS to a signature with a wrong time (too old, or in
+/// the future).
 fn is_about_time(message: &str) -> bool {
     message.contains("Signature expired") || message.contains("Signature not yet current")
 }

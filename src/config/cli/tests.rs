@@ -1,4 +1,4 @@
-//! Command lines and their meaning.
+//! Tests of the parser: command lines, and the settings and commands that they give.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! The documents name every setting, every key and every flag.
+//! Tests that the documents name every setting, every key and every flag.
 
 use crate::config::file::VERSION;
 use crate::config::{Config, SETTINGS, cli};
@@ -23,7 +23,7 @@ fn every_setting_has_a_row_with_its_flag_key_and_default() {
         assert_eq!(cells[1], names, "{row}");
         let default = setting.show(&defaults);
         let default = default.split(" (").next().unwrap_or_default();
-        // Where there is no fixed value the document explains the default in words.
+        // If the default is not a fixed value, the document explains it in words.
         let is_fixed = !default.starts_with('(') && !default.is_empty();
         assert_eq!(cells[3].starts_with('`'), is_fixed, "{row}");
         assert!(!is_fixed || cells[3] == format!("`{default}`"), "{row}");

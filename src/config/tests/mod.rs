@@ -1,4 +1,4 @@
-//! Precedence of flags, file and variables; values out of bounds.
+//! Tests of the configuration: precedence of flags, file and variables; values out of bounds.
 
 mod docs;
 

@@ -59,7 +59,7 @@ pub struct Conditions {
 pub struct Turn {
     /// The measured numbers by name. The name contains the unit.
     pub figures: BTreeMap<&'static str, f64>,
-    /// Receive backend in the start-up line.
+    /// Receive backend that the start-up line names, if it names one.
     pub backend: Option<String>,
     /// The start-up line.
     pub start_line: String,
@@ -344,7 +344,7 @@ fn sample(running: &Running, begin: Instant, time: Duration, turn: &mut Turn) {
     }
 }
 
-/// Waits until something is delivered.
+/// Waits until a document is delivered to the endpoint, for at most [`ALIGN_MAX`].
 fn wait_for_delivery(endpoint: &Endpoint) {
     let (start, before) = (Instant::now(), endpoint.counts().delivered_count);
     while endpoint.counts().delivered_count == before && start.elapsed() < ALIGN_MAX {
@@ -353,7 +353,8 @@ fn wait_for_delivery(endpoint: &Endpoint) {
     thread::sleep(SETTLE);
 }
 
-/// Waits until all documents are delivered, or until nothing more arrives.
+/// Waits until all documents are delivered, or nothing is delivered for [`QUIET`], or [`DRAIN_MAX`]
+/// has passed.
 fn drain(endpoint: &Endpoint, sent_count: u64) {
     let start = Instant::now();
     let (mut count, mut changed) = (endpoint.counts().delivered_count, start);

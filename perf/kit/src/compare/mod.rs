@@ -33,9 +33,9 @@ use summary::Summary;
 /// The options of a comparison.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The contenders.
+    /// The contenders to compare.
     pub contenders: Vec<Contender>,
-    /// The scenarios; empty means all.
+    /// The scenarios to run; empty means all.
     pub scenarios: Vec<Scenario>,
     /// Number of rounds; 0 means the default of each scenario.
     pub round_count: usize,
@@ -57,7 +57,7 @@ pub struct Options {
     pub folder: PathBuf,
     /// Commit of the measured build.
     pub commit: String,
-    /// File of the budgets to check.
+    /// File with the limits to check (`perf/budgets.toml`), if they are checked.
     pub budgets: Option<PathBuf>,
 }
 

@@ -81,9 +81,9 @@ pub struct Counts {
     pub failed_count: u64,
     /// Calls of `PutTelemetryRecords`.
     pub telemetry_count: u64,
-    /// Accepted connections.
+    /// Connections that the endpoint accepted.
     pub connection_count: u64,
-    /// Bytes of all bodies.
+    /// Total size of all request bodies, in bytes.
     pub body_bytes: u64,
 }
 

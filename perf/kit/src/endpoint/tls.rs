@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub enum Http {
     /// HTTP/1.1 only, as the real service.
     One,
-    /// HTTP/2, and HTTP/1.1 for clients that only speak that (the floor).
+    /// HTTP/2. Clients that only speak HTTP/1.1 (the floor) use HTTP/1.1.
     Two,
 }
 
