@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// If an answer has no more delay than this, it arrives in time: the daemon waits for 2 s.
+/// An answer with at most this delay arrives in time: the daemon waits for 2 s.
 const IN_TIME: Duration = Duration::from_millis(1_200);
 
 /// Interval at which the endpoint measures how late its own thread wakes up.
