@@ -60,7 +60,7 @@ fn print_costs(title: &str, setups: &[Setup], all: &[Vec<Outcome>]) -> Vec<f64> 
 pub fn drain(effort: Effort) {
     let setups: Vec<_> = Way::all().into_iter().map(|way| single(way, 4 * MEGABYTE)).collect();
     // The receiver sleeps before each burst. It receives some datagrams while the burst is still
-    // sent; they count too.
+    // being sent; they count too.
     let outcomes = interleaved(&setups, effort.choose(7, 2), |sender| {
         for _ in 0..20 {
             sender.send_paced(f64::INFINITY, 1_500);

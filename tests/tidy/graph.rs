@@ -1,8 +1,8 @@
 //! Finds out which file of `src` uses which other file.
 //!
 //! In: the code of every file, without its tests. Out: for each file the modules that its paths
-//! lead to: `crate::a::b::Name` and `super::b::Name` lead to the file of `b`, and through a `pub
-//! use` to the file that has the name. A use between `ring/mod.rs` and a file below `ring` does not
+//! lead to: `crate::a::b::Name` and `super::b::Name` lead to the file of `b`, and a `pub use` leads
+//! on to the file that has the name. A use between `ring/mod.rs` and a file below `ring` does not
 //! count: they are one module.
 
 use crate::source::{Source, is_punct};

@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_millis(3);
 /// Time between two readings of memory.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// If nothing is delivered for this time, the remaining documents are taken as lost.
+/// If nothing is delivered for this time, the remaining documents count as lost.
 const QUIET: Duration = Duration::from_millis(1_300);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 

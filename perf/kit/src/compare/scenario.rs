@@ -22,7 +22,7 @@ pub enum Scenario {
     },
     /// The service fails under load until memory is full.
     Outage,
-    /// No load: measures the CPU time of an idle daemon.
+    /// No load: measures CPU time, wake-ups and memory of an idle daemon.
     Idle,
     /// No load: measures the time from the start until the daemon listens.
     Start,

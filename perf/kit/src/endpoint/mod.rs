@@ -46,8 +46,8 @@ pub struct Faults {
     pub delay: Duration,
     /// Share of requests that are throttled (429), from 0 to 1.
     pub throttled_share: f64,
-    /// Share of requests that fail with 503, from 0 to 1. Throttled requests are not part of the
-    /// whole.
+    /// Share of requests that fail with 503, among the requests that are not throttled, from 0 to
+    /// 1.
     pub failed_share: f64,
 }
 
