@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The terms that count where segments came from, and the terms that count where they went.
+/// The terms of the account. `CAME` counts incoming segments, and `WENT` counts what became of
+/// them.
 const CAME: [&str; 2] = ["received", "replayed"];
 const WENT: [&str; 5] = ["sent", "rejected", "dropped", "spooled", "held"];
 
-/// An account. The value of an absent term is 0.
+/// The account of a daemon: a count of segments for each term, such as `sent`. An absent term has
+/// the count 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
     totals: BTreeMap<String, u64>,
-    /// The counts by term and reason.
+    /// The count of each pair of a term and a reason, such as `rejected` and `header`.
     reasons: BTreeMap<(String, String), u64>,
 }
 
@@ -23,8 +25,8 @@ impl Account {
         Some(Self::of_line(line.split("Account: ").nth(1)?))
     }
 
-    /// Reads a line such as `received=520 sent=500 rejected=20 (header=15 no_document=5) dropped=0
-    /// kernel_drops=0`.
+    /// Reads an account from the end of a log line, such as `received=520 sent=500 rejected=20
+    /// (header=15 no_document=5) dropped=0 kernel_drops=0`.
     fn of_line(line: &str) -> Self {
         let mut account = Self::default();
         let mut term = String::new();
@@ -69,12 +71,12 @@ impl Account {
         account
     }
 
-    /// Returns the total of a term.
+    /// Returns the count of a term over all reasons, or 0 if the term is absent.
     pub fn get(&self, term: &str) -> u64 {
         self.totals.get(term).copied().unwrap_or_default()
     }
 
-    /// Returns the part of a term that has this reason.
+    /// Returns the count of a term for this reason only, or 0 if there is none.
     pub fn reason(&self, term: &str, reason: &str) -> u64 {
         let key = (term.to_owned(), reason.to_owned());
         self.reasons.get(&key).copied().unwrap_or_default()

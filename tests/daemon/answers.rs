@@ -24,10 +24,10 @@ type Script = dyn Fn(usize) -> Reply + Send + Sync;
 /// How the service treats requests. A test can change the rules at any time.
 #[derive(Clone, Default)]
 pub struct Rules {
-    /// The reply to the upload of each number, from 0. Without a script every reply is
-    /// [`Reply::Accept`]. The other rules apply first.
+    /// Returns the reply to the upload with a number, counted from 0. Without a script every reply
+    /// is [`Reply::Accept`]. The script is asked last, after all other rules.
     pub script: Option<Arc<Script>>,
-    /// The time that the service takes to answer. The service accepts the documents at the end of
+    /// The time between a request and its answer. The service accepts the documents at the end of
     /// this time.
     pub pause: Duration,
     /// While this is true, no request is answered.
@@ -36,16 +36,16 @@ pub struct Rules {
     pub failure: Option<Failure>,
     /// If set, documents beyond the rate of this bucket are throttled.
     pub bucket: Option<Bucket>,
-    /// If set, a larger body is rejected with status 413.
+    /// If set, a body of more bytes is rejected with status 413.
     pub body_bytes_max: Option<usize>,
     /// If set, requests that are signed with this access key are rejected as expired.
     pub expired_key: Option<&'static str>,
-    /// The service's clock, if it differs from the clock of this machine.
+    /// The service's clock. `None` if it equals the clock of this machine.
     pub clock: Option<Clock>,
-    /// If set, the service closes a connection in order after this many requests (with HTTP/2:
-    /// GOAWAY).
+    /// If set, the service closes each connection after this many requests, in an orderly way (with
+    /// HTTP/2: GOAWAY).
     pub requests_per_connection: Option<usize>,
-    /// If true, uploads are read and never answered. Other calls are answered.
+    /// If true, the service reads uploads and never answers them. It answers all other calls.
     pub hangs_uploads: bool,
     /// If true, answers to uploads are compressed.
     pub gzips: bool,
@@ -108,7 +108,7 @@ pub struct Call {
     pub body: Vec<u8>,
 }
 
-/// An answer to a request of which no document is accepted.
+/// An answer of the service that accepts no document of the request.
 #[derive(Debug, Clone)]
 pub struct Failure {
     status: u16,
@@ -185,45 +185,47 @@ pub struct Clock {
     pub code: &'static str,
 }
 
-/// The result of a request.
+/// How the service ended an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// This many documents were accepted.
+    /// The service accepted this many documents.
     Accepted(usize),
     /// The request was throttled.
     Throttled,
-    /// The request was answered with this status, which is not a success.
+    /// The service answered with this status, which is not a success.
     Failed(u16),
-    /// The connection was closed without an answer, before or after the documents were accepted.
+    /// The service closed the connection without an answer. It may have accepted the documents.
     Broken,
 }
 
-/// How often the service accepted a document.
+/// The number of times that the service accepted one document.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrival {
-    /// The count; 1 if there was no fault.
+    /// The number of times. Without a fault it is 1.
     pub count: usize,
 }
 
 /// A record of all requests that the endpoint has received.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// The accepted documents.
+    /// The accepted documents, each with the number of times that it was accepted.
     pub arrivals: BTreeMap<String, Arrival>,
-    /// The bodies of telemetry calls. The service accepts all of them, and no other field counts
-    /// them.
+    /// The bodies of telemetry calls. The service accepts all of them. They appear in no other
+    /// field.
     pub telemetry: Vec<serde_json::Value>,
-    /// Every upload that was answered or whose connection was closed, with the time.
+    /// The time and the verdict of every upload that has ended: with an answer or with a closed
+    /// connection.
     pub requests: Vec<(Instant, Verdict)>,
     /// The HTTP version of each upload in `requests`.
     pub versions: Vec<Version>,
     /// The largest number of uploads that were open at the same time.
     pub open_count_max: usize,
-    /// Requests that no daemon may send.
+    /// Descriptions of the malformed requests that the daemon sent. A test fails if there are any.
     pub violations: Vec<String>,
     /// Calls that are not uploads.
     pub calls: Vec<Call>,
-    /// Documents that were reported as unprocessed once.
+    /// Documents that the service has rejected once with `ThrottledException`. It accepts them the
+    /// next time.
     put_off: HashSet<String>,
     begun_count: usize,
 }
@@ -270,7 +272,7 @@ impl Ledger {
         answer
     }
 
-    /// Records that an upload began. An upload that is never answered stays open.
+    /// Records the start of an upload. An upload without an answer counts as open until the end.
     pub fn begin_upload(&mut self) {
         self.begun_count += 1;
         self.open_count_max = self.open_count_max.max(self.begun_count - self.requests.len());
@@ -300,7 +302,7 @@ impl Ledger {
         Outcome::Answered(answer)
     }
 
-    /// Follows the script if there is one; accepts the documents otherwise.
+    /// Replies to an upload as the script says. Without a script, accepts the documents.
     fn reply(
         &mut self,
         rules: &Rules,
@@ -325,8 +327,7 @@ impl Ledger {
         }
     }
 
-    /// Returns the documents of a well-formed request; the error says what is wrong with the
-    /// request.
+    /// Returns the documents of an upload. If the request is malformed, the error says why.
     fn documents(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<String>, String> {
         signature(headers)?;
         let body: serde_json::Value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
@@ -364,7 +365,8 @@ impl Ledger {
     }
 }
 
-/// Checks that a request looks like a signed request; the error says what is wrong.
+/// Checks that a request has the headers of a signed request. If not, the error names the missing
+/// part.
 fn signature(headers: &HeaderMap) -> Result<(), String> {
     let authorization = text(headers, "authorization");
     for part in ["AWS4-HMAC-SHA256 Credential=AKID", "/xray/aws4_request", "Signature="] {
@@ -378,7 +380,8 @@ fn signature(headers: &HeaderMap) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns why no document of a request is accepted, or `None` if the request passes.
+/// Returns the verdict and the answer if a rule rejects the whole request, or `None` if no rule
+/// does.
 fn refuse(
     rules: &mut Rules,
     headers: &HeaderMap,
@@ -412,7 +415,7 @@ fn refuse(
     None
 }
 
-/// Compresses the text.
+/// Compresses text with gzip.
 pub fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text).unwrap();

@@ -13,7 +13,8 @@ fn daemon(arguments: &[&str]) -> (Endpoint, Daemon) {
     (endpoint, daemon)
 }
 
-/// Sends a datagram, then a good datagram. Returns the other documents that arrived, and the log.
+/// Sends `datagram` and then a good datagram. Returns the log, and the documents that arrived
+/// except that of the good datagram.
 fn arrives(datagram: &[u8], metric: &str) -> (Vec<String>, String) {
     let (endpoint, daemon) = daemon(&["-l", "debug"]);
     daemon.send([datagram, format!("{HEADER}\"good\"").as_bytes()]);
@@ -156,6 +157,7 @@ fn twenty_thousand_random_datagrams_cost_none_of_five_hundred_good_ones() {
         value.parse().unwrap()
     };
     assert_eq!(number("received="), number("sent=") + number("rejected="), "{account}");
-    // 40,000 log lines would be a flood. Each place that logs has a log limit.
+    // The log has few lines, because each place in the code that logs has a log limit. Without the
+    // limit the log would have 40,000 lines.
     assert!(log.lines().count() < 200, "{} lines", log.lines().count());
 }

@@ -1,5 +1,5 @@
-//! Tests that depend on the receive backend: datagrams arrive unchanged, the kernel's queue, a
-//! shared port, the shutdown.
+//! Tests that depend on the receive backend: unchanged datagrams, the kernel's queue, a port shared
+//! by several daemons, and the shutdown.
 //!
 //! Several test targets include these tests. The daemons of each target use the receive backend in
 //! the target's name. If that backend does not work on this machine, each test is skipped.

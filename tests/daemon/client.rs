@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Output;
 
-/// The first call that SDKs make.
+/// The method and the path of the call that SDKs make first: it fetches the sampling rules.
 pub const RULES: &str = "POST /GetSamplingRules";
 
 /// An answer of the daemon.
@@ -26,7 +26,8 @@ impl Answer {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the text of an error that the daemon itself produced, which is JSON.
+    /// Returns the message of an error that the daemon itself produced. The body of the answer is
+    /// JSON.
     pub fn message(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
@@ -83,7 +84,7 @@ impl Client {
         let _ = self.0.get_mut().write_all(bytes);
     }
 
-    /// Returns all bytes up to the end of the connection, whether the daemon closes or resets it.
+    /// Reads until the daemon closes or resets the connection. Returns the bytes as text.
     pub fn rest(mut self) -> String {
         let mut text = Vec::new();
         let _ = self.0.read_to_end(&mut text);
@@ -96,7 +97,8 @@ pub fn call(daemon: &Daemon, request_line: &str, headers: &str, body: &[u8]) -> 
     Client::connect(daemon.tcp).call(request_line, headers, body)
 }
 
-/// Returns the calls that the endpoint has received. All of them must be signed.
+/// Returns the calls that the endpoint has received, except uploads. Asserts that all of them are
+/// signed.
 pub fn calls(endpoint: &Endpoint) -> Vec<Call> {
     endpoint.ledger(|ledger| {
         assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
@@ -111,7 +113,7 @@ pub fn start(endpoint: &Endpoint, keys: &str) -> Daemon {
     Daemon::start(&endpoint.url(), &["-c", &config], &[])
 }
 
-/// Returns the status and the JSON body of a page.
+/// Sends a GET for `path` to the daemon's TCP port. Returns the status and the JSON body.
 pub fn page(daemon: &Daemon, path: &str) -> (u16, serde_json::Value) {
     let answer = Client::connect(daemon.tcp).call(&format!("GET {path}"), "", b"");
     assert_eq!(answer.header("content-type"), Some("application/json"));

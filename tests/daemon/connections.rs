@@ -174,8 +174,8 @@ fn a_dead_connection_of_http2_is_noticed_by_pings_long_before_its_requests_are_g
     daemon.wait_until("the open connection is dead for good", || {
         endpoint.dead_connection_count() == 1
     });
-    // A new connection works. Without pings the requests on the dead connection would wait for 300
-    // s.
+    // New connections work again. Without HTTP/2 pings the requests on the dead connection would
+    // wait for 300 s.
     let mended_at = Instant::now();
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives over another connection", || {

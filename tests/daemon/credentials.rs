@@ -1,8 +1,8 @@
-//! Where credentials come from: each source is faked on 127.0.0.1, and the test checks which key
-//! signs.
+//! The sources of credentials. Each source is faked on 127.0.0.1, and the test checks which access
+//! key signs the uploads.
 //!
-//! The relative URI of the container endpoint has a fixed address outside of the loopback range.
-//! `aws-config`'s own tests cover that URI; the full URI uses the same code.
+//! The tests give the container endpoint as a full URI. A relative URI uses the same code but a
+//! fixed address that is not on loopback; the tests of `aws-config` cover it.
 
 use super::fake::{Answer, Fake, Request};
 use super::process::{Daemon, HEADER, backend, command};
@@ -22,7 +22,7 @@ fn service() -> Fake {
     Fake::start(|_| Some(("200 OK", "{}".into())))
 }
 
-/// The JSON answer of a container endpoint or an instance.
+/// Returns the JSON with which a container endpoint or instance metadata answers.
 fn keys(key: &str, expiry: &str) -> String {
     format!(
         r#"{{"Code":"Success","Type":"AWS-HMAC","LastUpdated":"2026-01-01T00:00:00Z",
@@ -31,7 +31,7 @@ fn keys(key: &str, expiry: &str) -> String {
     )
 }
 
-/// The answer of STS to `action`.
+/// Returns the answer of STS to the call `action`.
 fn sts_answer(action: &str, key: &str, expiry: &str) -> Answer {
     let text = format!(
         "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
@@ -172,7 +172,7 @@ fn the_role_of_the_flag_is_assumed_on_top_as_the_original_does() {
     is_signed_with(&daemon(&service, &["-r", role], &variables), &service, "ASIAROLE");
     let request = &sts.requests()[0];
     assert_eq!(request.access_key(), "AKIDBASE");
-    // STS is called in the daemon's own region.
+    // The daemon calls STS in the region that it uses for X-Ray.
     assert!(request.header("authorization").contains("/us-east-1/sts/"), "{request:?}");
     for part in ["RoleSessionName=xray-daemon", "DurationSeconds=900", "role%2Fr"] {
         assert!(request.body.contains(part), "{part} is not in {}", request.body);

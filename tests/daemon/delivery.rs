@@ -16,8 +16,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Compares both sets. Panics if a document arrived that was not sent, or if the endpoint
-    /// received a malformed request.
+    /// Compares the documents in `sent` with those that the endpoint accepted. Panics if a document
+    /// arrived that was not sent, or if the endpoint received a malformed request.
     pub fn of<'a>(endpoint: &Endpoint, sent: impl IntoIterator<Item = &'a Sent>) -> Self {
         endpoint.ledger(|ledger| {
             assert!(ledger.violations.is_empty(), "{:?}", ledger.violations);
@@ -33,7 +33,7 @@ impl Delivery {
         })
     }
 
-    /// Asserts that no document arrived twice.
+    /// Asserts that no document arrived more than once.
     pub fn has_none_twice(self, log: &str) -> Self {
         let count = self.doubled.len();
         assert_eq!(count, 0, "doubled, the first: {}\n{log}", self.doubled[0]);
@@ -48,8 +48,8 @@ impl Delivery {
     }
 }
 
-/// Waits until `daemon` has received as many segments as were sent. The kernel must not drop any:
-/// the load waits for the daemon's queue.
+/// Waits until `daemon` has received as many segments as were sent. This requires that the kernel
+/// drops none: a load sends no faster than the daemon reads.
 pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
     daemon.wait_until("everything is received", || {
         let account = daemon.account();
@@ -60,8 +60,9 @@ pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
     assert_eq!(account.get("received"), sent.len() as u64, "{account}\n{}", daemon.log());
 }
 
-/// Waits until every received segment is sent, then stops the daemon. Asserts that everything
-/// arrived and that the account agrees. Returns the log and the account of the shutdown.
+/// Waits until every received segment is sent, then stops the daemon. Asserts that all documents
+/// arrived and that the account shows this. Returns the log, and the account that the daemon logged
+/// on shutdown.
 pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     wait_until_received(&daemon, sent);
     daemon.wait_until("everything arrives", || {
@@ -81,8 +82,8 @@ pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Ac
     (log, account)
 }
 
-/// Waits until each of `sent` is delivered or dropped, then stops the daemon. Asserts that as many
-/// are missing as the daemon counted as dropped, and that none arrived twice.
+/// Waits until each document of `sent` is delivered or dropped, then stops the daemon. Asserts that
+/// the daemon counted each missing document as dropped, and that no document arrived twice.
 pub fn settle_with_losses(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     wait_until_received(&daemon, sent);
     daemon.wait_until("no segment waits", || {

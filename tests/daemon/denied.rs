@@ -1,4 +1,5 @@
-//! If the system denies what the daemon asks for, the daemon logs that and still delivers.
+//! If the system denies io_uring, locked memory or a large socket queue, the daemon logs that and
+//! still delivers.
 
 #![allow(unsafe_code, reason = "a child process can only be restricted between fork and exec")]
 
@@ -41,7 +42,7 @@ fn deny_io_uring(errno: i32) -> io::Result<()> {
 fn drop_capability(number: libc::c_ulong) -> io::Result<()> {
     // SAFETY: the call takes no pointer.
     let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
-    // Without privileges the process has no capability that could be removed.
+    // EPERM means that this process has no privileges, and so no capability to remove.
     if result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
         Ok(())
     } else {
@@ -49,7 +50,8 @@ fn drop_capability(number: libc::c_ulong) -> io::Result<()> {
     }
 }
 
-/// Returns the command for a daemon with these flags. `restrain` runs before the program starts.
+/// Returns the command for a daemon with these flags. The child process calls `restrain` before it
+/// executes the program.
 fn restrained(
     endpoint: &Endpoint,
     arguments: &[&str],
@@ -127,8 +129,8 @@ fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
         |name: &str| daemon.metric(&format!("xray_receive_backend_info{{backend={name:?}}}"));
     let runs_on_uring = says("uring") == 1;
     assert_eq!(says("recvmmsg") == 1, !runs_on_uring);
-    // Only the real backend `uring` has a ring, and the process then has a descriptor for that
-    // ring.
+    // With the backend `uring` the process has the descriptor of an io_uring. With `recvmmsg` it
+    // has none.
     assert_eq!(daemon.has_descriptor("[io_uring]"), runs_on_uring);
     let log = delivers(&endpoint, daemon);
     assert_eq!(log.contains("Receiving with recvmmsg instead"), !runs_on_uring, "{log}");

@@ -1,5 +1,5 @@
-//! A spool on a disk that rejects writes: the daemon logs and counts the failures, and does not
-//! end.
+//! A spool on a disk that rejects writes: the daemon logs and counts the failures, and keeps
+//! running.
 
 use super::delivery::{settle_once, settle_with_losses};
 use super::endpoint::{Endpoint, Way};
@@ -9,8 +9,8 @@ use super::skip::{Need, skip};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Starts a daemon in its own mount namespace. The folder of its spool is a tmpfs with `options`.
-/// Returns `None` if this machine does not allow the test to mount.
+/// Starts a daemon in a new mount namespace, in which the spool's folder is a tmpfs with the mount
+/// options `options`. Returns `None` if this machine does not allow the test to mount.
 fn start(endpoint: &Endpoint, spool: &Path, options: &str) -> Option<Daemon> {
     let path = spool.to_str().unwrap();
     let mount = format!("mount -t tmpfs -o {options} none {path}");
@@ -38,7 +38,8 @@ fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();
-    // The disk has room again, and soon the daemon stops writing to the spool.
+    // The disk has room again. Soon new segments fit into memory, and the daemon no longer writes
+    // to the spool.
     daemon.wait_until("the spool is known to work", || daemon.get("/ready").contains("\"ready\""));
     settle_with_losses(daemon, &endpoint, &sent);
 }
@@ -63,7 +64,8 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk_and_does_not_end_the_daemon(
     let arguments = ["-m", "3", "--spool-path", path.to_str().unwrap()];
     let mut command = daemon_command(&endpoint.url(), &arguments);
     with_credentials(&mut command);
-    // The unit of this limit is 512 or 1024 bytes; it depends on the shell.
+    // The limit is 64 blocks for the size of a file. A block has 512 or 1024 bytes, depending on
+    // the shell.
     let daemon = Daemon::spawn(behind_shell(&command, "ulimit -f 64 && exec \"$@\""));
     let load = Load::start(daemon.udp, 1_000, large_document);
     daemon.wait_for_line("File too large");

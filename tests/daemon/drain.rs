@@ -1,5 +1,5 @@
-//! The first part of a shutdown: the daemon still receives waiting datagrams, and one daemon hands
-//! its port to the next without a gap.
+//! The first part of a shutdown: the daemon still receives the datagrams that wait in the kernel. A
+//! restart on a shared port loses no datagram.
 
 use super::account::Account;
 use super::backend::is_backend_missing;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// The sockets must be quiet for this long before the daemon stops receiving.
 const QUIET_TIME: Duration = Duration::from_millis(100);
 
-/// Starts a daemon under load with this limit on its shutdown.
+/// Starts a daemon and a load on it. The daemon's shutdown may take `shutdown_seconds`.
 fn start(endpoint: &Endpoint, shutdown_seconds: u32) -> (Daemon, Load) {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), &format!("ShutdownSeconds: {shutdown_seconds}"));
@@ -46,7 +46,8 @@ fn takes_all(
     has_all_within(time)
 }
 
-/// The daemon keeps receiving until the load stops. Returns whether all segments arrived.
+/// Stops the load during the shutdown; until then the daemon keeps receiving. Returns whether all
+/// segments arrived.
 fn drain_until_quiet() -> bool {
     let endpoint = Endpoint::start();
     // The drain ends because the sockets are quiet: the limit on the shutdown is longer than the
@@ -71,7 +72,7 @@ fn what_arrives_during_the_drain_is_taken_until_it_is_quiet() {
     assert!((0..10).any(|_| drain_until_quiet()), "something was missing each time");
 }
 
-/// The load continues until the daemon has ended. Returns whether the segments of the first 3 s
+/// Continues the load until the daemon has ended. Returns whether the segments of the first 3 s
 /// arrived.
 fn drain_for_half_the_time() -> bool {
     let endpoint = Endpoint::start();
@@ -100,10 +101,11 @@ fn a_second_signal_while_segments_still_arrive_ends_it_at_once_too() {
     let (daemon, load) = start(&endpoint, 3600);
     daemon.signal(Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
-    // The daemon is receiving datagrams that still arrive.
+    // During its shutdown the daemon still receives the datagrams of the load.
     let count = load.sent_count();
     daemon.wait_until("more is sent", || load.sent_count() > count + 100);
-    // The daemon ends under load, long before the limit of its shutdown.
+    // The second SIGTERM ends the daemon at once, although the load continues and the limit of the
+    // shutdown is an hour.
     let (status, log) = daemon.stop();
     assert_eq!(status.code(), Some(0), "{log}");
     drop(load);

@@ -1,4 +1,5 @@
-//! A fake X-Ray service. It accepts documents like the real service; a test can switch faults on.
+//! A fake X-Ray service. It accepts documents like the real service. A test can start and end
+//! faults.
 //!
 //! In: the daemon's requests over HTTP/1.1 or HTTP/2, with or without TLS. Out: answers, and a
 //! record of the requests ([`Ledger`]). A fault is either on the network path ([`Way`]) or in the
@@ -25,8 +26,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// When a fault starts, data in flight has this long to arrive. No document is accepted during this
-/// time.
+/// When a fault starts, the endpoint keeps open connections for this long, so that answers in
+/// flight reach the daemon. It accepts no document during this time.
 const FLUSH: Duration = Duration::from_millis(50);
 
 /// The state of the network path to the service. The start of a fault ends all open connections.
@@ -34,9 +35,9 @@ const FLUSH: Duration = Duration::from_millis(50);
 pub enum Way {
     /// There is no fault.
     Open,
-    /// Nothing listens: connections are refused.
+    /// No socket listens: connections are refused.
     Down,
-    /// Connections are accepted, and reset when the first data arrives.
+    /// Connections are accepted. They are reset when the first data arrives.
     Reset,
     /// Connections are accepted and requests are read, but no request is answered and no document
     /// accepted.
@@ -45,8 +46,8 @@ pub enum Way {
     Unread,
     /// Connections are accepted, and closed in the middle of the TLS handshake.
     CutHandshake,
-    /// Each request gets these bytes, which are an incomplete answer. No document is accepted. This
-    /// works without TLS only.
+    /// Each request is answered with these bytes, which are an incomplete answer. No document is
+    /// accepted. This works without TLS only.
     Half(&'static str),
 }
 
@@ -59,7 +60,7 @@ pub struct Endpoint {
     scheme: &'static str,
     /// Reserves the port: this socket is bound and never listens.
     _port: Socket,
-    /// The endpoint's thread ends when this is dropped.
+    /// The endpoint's thread ends when this field is dropped.
     _running: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -135,7 +136,7 @@ impl Endpoint {
         self.shared.way.send_replace(way);
     }
 
-    /// Changes the rules, from the next answer on.
+    /// Changes the rules. The change applies from the next answer on.
     pub fn change(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.shared.state.lock().unwrap().0);
     }
@@ -153,12 +154,12 @@ impl Endpoint {
         })
     }
 
-    /// Returns the number of different documents that were accepted.
+    /// Returns the number of different documents that the service has accepted.
     pub fn arrived_count(&self) -> usize {
         self.ledger(|ledger| ledger.arrivals.len())
     }
 
-    /// Returns the number of uploads that were answered or broken off.
+    /// Returns the number of uploads that have ended, with or without an answer.
     pub fn request_count(&self) -> usize {
         self.ledger(|ledger| ledger.requests.len())
     }
@@ -220,7 +221,8 @@ async fn serve(first: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
 }
 
 async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
-    // A second handle of the connection sets socket options below TLS and HTTP.
+    // A second handle of the connection. It is used to set socket options while TLS or HTTP owns
+    // the stream.
     let socket = SockRef::from(&stream).try_clone().unwrap();
     let way = *shared.way.borrow();
     match way {
@@ -240,7 +242,7 @@ async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
         Way::Open | Way::BlackHole => match &shared.tls {
             None => speak(stream, &socket, &shared, false).await,
             Some(tls) => {
-                // This fails if the daemon does not trust the certificate.
+                // The handshake fails if the daemon does not trust the certificate.
                 let Ok(stream) = tls.accept(stream).await else { return };
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 speak(stream, &socket, &shared, http2).await;
@@ -306,7 +308,7 @@ async fn drive<C: Future>(
     enough: &Notify,
 ) {
     let mut way = shared.way.subscribe();
-    // A fault that started before this line must be handled too.
+    // Also reports a fault that started before this line.
     way.mark_changed();
     let mut connection = pin!(connection);
     loop {
@@ -362,12 +364,14 @@ async fn answer(
     let is_open = *shared.way.borrow() == Way::Open;
     let hangs = is_upload && shared.state.lock().unwrap().0.hangs_uploads;
     if !is_open || hangs {
-        // A request that met a fault is never answered, not even after the fault ends.
+        // A request that arrived during a fault is never answered, not even after the fault has
+        // ended.
         return pending().await;
     }
     let mut state = shared.state.lock().unwrap();
     let (rules, ledger) = &mut *state;
-    // A body that is not JSON is a client's call, made by a test.
+    // Only JSON is the daemon's own telemetry. Other bodies come from a client in a test, through
+    // the daemon.
     if parts.uri.path() == "/TelemetryRecords"
         && let Ok(record) = serde_json::from_slice(&body)
     {

@@ -1,5 +1,5 @@
-//! A small HTTP server with answers from the test. It stands in for metadata, STS, SSO and similar
-//! services.
+//! A small HTTP server with answers from the test. It replaces the metadata services, STS, SSO and
+//! similar services.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -31,7 +31,7 @@ impl Request {
     }
 }
 
-/// The status line and the body of an answer. `None`: the server never answers.
+/// The status (code and reason) and the body of an answer. With `None` the server never answers.
 pub type Answer = Option<(&'static str, String)>;
 
 /// The server. It runs until the test process ends.
@@ -63,7 +63,7 @@ impl Fake {
         format!("http://{}", self.address)
     }
 
-    /// Returns all requests so far.
+    /// Returns all requests that the server has received.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! Faults of the service, or between daemon and service, lose no segment.
+//! No segment is lost because of faults of the service or of the connection to it.
 
 use super::answers::{Failure, Reply};
 use super::endpoint::{Endpoint, Way};
@@ -9,7 +9,7 @@ use std::time::Duration;
 const THROTTLED: &str = r#"{"__type":"ThrottledException","message":"slow down"}"#;
 
 fn documents(count: usize) -> Vec<String> {
-    // Leading zeros, so that sorting keeps the order.
+    // The numbers have leading zeros, so that sorted documents are in the order of sending.
     let document = |index| {
         format!(
             r#"{{"trace_id":"1-5759e988-{index:024x}","id":"{index:016x}","name":"n","n":{index}}}"#
@@ -22,8 +22,8 @@ fn send(daemon: &Daemon, documents: &[String]) {
     daemon.send(documents.iter().map(|document| format!("{HEADER}{document}")));
 }
 
-/// Waits until everything arrived, stops the daemon, and asserts that each document arrived once
-/// and that the account agrees.
+/// Waits until the daemon has sent all documents, stops the daemon, and asserts that each document
+/// arrived once and that the account agrees.
 fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[String]) {
     daemon.wait_for_metric("xray_segments_sent_total", sent.len() as u64);
     let (status, log) = daemon.stop();
@@ -112,7 +112,7 @@ fn connections_are_used_again() {
         send(&daemon, part);
         daemon.wait_for_metric("xray_segments_sent_total", 10 * (index as u64 + 1));
     }
-    // Measured before the shutdown, because telemetry then opens its own connection.
+    // The counts are read before the shutdown, because its telemetry opens one more connection.
     let (requests, connections) = (endpoint.request_count(), endpoint.connection_count());
     settle(daemon, &endpoint, &sent);
     assert!(requests >= 3 && connections == 1, "{requests} requests, {connections} connections");
@@ -168,7 +168,8 @@ fn a_service_that_comes_back_during_the_shutdown_gets_what_is_left() {
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = documents(500);
     send(&daemon, &sent);
-    // The first calls run together; after they fail, one call at a time runs.
+    // The first calls run at the same time. After they have failed, the daemon makes one call at a
+    // time.
     daemon.wait_for_metric_of_at_least("xray_requests_retried_total", 9);
     daemon.signal(rustix::process::Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
@@ -221,7 +222,8 @@ fn when_memory_is_full_the_oldest_give_way_and_the_newest_arrive() {
         5_000 - arrived.len()
     );
     assert!(log.contains(&account), "{account} is not in\n{log}");
-    // Memory of 3 MB holds about a thousand of these segments. The last segments are the newest.
+    // Memory of 3 MB holds about 1,000 of these segments. The newest segments are the last ones of
+    // `sent`.
     assert!(arrived.len() > 300, "{} arrived", arrived.len());
     let newest_count = arrived.iter().filter(|document| **document >= sent[4_900]).count();
     assert_eq!(newest_count, 100, "all of the newest 100 arrive\n{log}");

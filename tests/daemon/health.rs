@@ -1,4 +1,4 @@
-//! Health checks: when an orchestrator should restart the daemon, and when it must not.
+//! Health checks: whether an orchestrator should restart the daemon.
 
 use super::client::{Client, healthcheck, page, start};
 use super::endpoint::{Endpoint, Way};
@@ -109,8 +109,8 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::BlackHole);
     let daemon = start(&endpoint, "ProxyServer: {TimeoutSeconds: 60}");
-    // These are more calls than may run at the same time, and together with the silent connections
-    // more than the limit on connections.
+    // 200 calls exceed the limit on calls that run at the same time. Together with the 200 silent
+    // connections below they exceed the limit on connections.
     let mut hanging: Vec<Client> = (0..200).map(|_| Client::connect(daemon.tcp)).collect();
     for client in &mut hanging {
         client.write(b"POST /SamplingTargets HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
@@ -118,8 +118,8 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
     let _silent: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(daemon.tcp).unwrap()).collect();
     for _ in 0..3 {
-        // The health check comes first: it waits for at most 5 s, and the silent connections are
-        // closed after 10 s.
+        // The health check must succeed while the silent connections are open: it waits for at most
+        // 5 s, and the daemon closes silent connections after 10 s.
         let output = healthcheck(&daemon, &[]);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(page(&daemon, "/health").0, 200);
@@ -137,8 +137,8 @@ fn followers_are_disconnected_for_a_health_check() {
     for client in &mut followers {
         client.write(b"GET /tail?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
-    // Together with the followers this is one connection more than the limit. The followers are the
-    // oldest connections.
+    // 8 followers and 249 silent connections are one connection more than the limit. The followers
+    // are the oldest connections.
     let _silent: Vec<TcpStream> =
         (0..249).map(|_| TcpStream::connect(daemon.tcp).unwrap()).collect();
     let output = healthcheck(&daemon, &[]);
@@ -154,7 +154,7 @@ fn the_service_manager_is_told_when_it_is_ready_alive_and_stopping() {
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     let (sender, received) = mpsc::channel();
-    // The thread ends with the test process. A service manager reads every message.
+    // This thread reads every message, as a service manager does. It ends with the test process.
     thread::spawn(move || {
         let mut text = [0; 100];
         while let Ok(length) = manager.recv(&mut text) {
@@ -184,7 +184,8 @@ fn the_service_manager_is_told_of_it_when_clients_are_accepted_and_no_sooner() {
     let filler = UnixDatagram::unbound().unwrap();
     filler.connect(&path).unwrap();
     filler.set_nonblocking(true).unwrap();
-    // If the service manager does not read, a daemon that sends it a message waits.
+    // The socket of the service manager is full and is not read, so a message of the daemon to it
+    // blocks.
     while filler.send(b"FULL=1").is_ok() {}
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
     // `start` waits for the log line that says that the TCP port is open.
@@ -200,8 +201,7 @@ fn a_health_check_without_a_daemon_names_the_address() {
     assert!(said.contains("127.0.0.1:1") && said.contains("-t or -c"), "{said}");
 }
 
-/// Runs a health check that gets no answer. The health check must time out before the test's
-/// patience ends.
+/// Runs a health check that gets no complete answer. Asserts that it fails with a timeout.
 fn times_out(healthcheck: Command) {
     let (code, said) = run_to_end_with(healthcheck);
     assert_eq!(code, Some(1), "{said}");

@@ -5,8 +5,8 @@
 use super::process::{Daemon, wait_until};
 use super::skip::{Need, skip};
 
-/// A thread of a daemon that this process has stopped, as a debugger does. For the daemon the
-/// thread is stuck. The thread runs again when this is dropped, which must happen on the thread
+/// A thread of a daemon that this process has stopped with ptrace. The daemon sees a stuck thread.
+/// The thread runs again when this value is dropped. The test must drop the value on the thread
 /// that created it.
 #[derive(Debug)]
 pub struct Held(libc::pid_t);

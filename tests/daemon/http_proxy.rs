@@ -1,5 +1,5 @@
-//! An HTTP proxy that a test controls and that records its requests; and a service with fixed
-//! answers, for the calls that fetch credentials.
+//! An HTTP proxy that a test controls and that records its requests. Also a service with a fixed
+//! answer, for the calls that fetch credentials.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,9 +22,9 @@ use tokio_rustls::TlsAcceptor;
 pub enum Manner {
     /// Serves all clients.
     Open,
-    /// Serves clients that send this `Proxy-Authorization`, and answers 407 to others.
+    /// Serves clients that send this `Proxy-Authorization`. All other clients get status 407.
     Password(&'static str),
-    /// Answers with this status and reason.
+    /// Answers every request with this status (code and reason).
     Refuse(&'static str),
     /// Never answers.
     Hang,
@@ -35,29 +35,29 @@ pub enum Manner {
 pub struct Asked {
     /// Whether the client asked for a tunnel.
     pub tunnel: bool,
-    /// `HOST:PORT` of a tunnel; the whole URL of any other request.
+    /// The target: `HOST:PORT` for a tunnel, or the whole URL of any other request.
     pub target: String,
     /// The value of the header `Proxy-Authorization`.
     pub authorization: Option<String>,
 }
 
-/// A running proxy. It resolves every host name to this host.
+/// A running proxy. It resolves every host name to 127.0.0.1.
 pub struct HttpProxy {
     /// The address that the proxy listens on.
     pub address: SocketAddr,
     state: Arc<Mutex<(Manner, Vec<Asked>)>>,
-    /// The proxy's thread ends when this is dropped.
+    /// The proxy's thread ends when this field is dropped.
     _running: tokio::sync::oneshot::Sender<()>,
 }
 
-/// Reserves a port of the loopback interface that no program listens on.
+/// Reserves a free port of the loopback interface. No program listens on it yet.
 pub fn port() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     socket
 }
 
-/// Returns the address of a port.
+/// Returns the address of a reserved port.
 pub fn address(port: &Socket) -> SocketAddr {
     port.local_addr().unwrap().as_socket().unwrap()
 }
@@ -132,8 +132,8 @@ impl HttpProxy {
         self.state.lock().unwrap().0 = manner;
     }
 
-    /// Returns the requests so far, without repeated ones. Telemetry, which the daemon sends
-    /// through the proxy on shutdown, is left out.
+    /// Returns the requests that the proxy has received. Equal requests that follow each other are
+    /// listed once. The telemetry of the daemon's shutdown is left out.
     pub fn asked(&self) -> Vec<Asked> {
         let mut asked = self.state.lock().unwrap().1.clone();
         asked.retain(|asked| !asked.target.ends_with("/TelemetryRecords"));
@@ -142,8 +142,8 @@ impl HttpProxy {
     }
 }
 
-/// Serves one connection. A request that does not ask for a tunnel is forwarded unchanged, and so
-/// is all later data: the server accepts a whole URL as the target too.
+/// Serves one connection. A request that does not ask for a tunnel is forwarded unchanged, and all
+/// later data too. This works because the server also accepts a whole URL as the target.
 async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     state: Arc<Mutex<(Manner, Vec<Asked>)>>,

@@ -8,8 +8,8 @@ use super::process::{Daemon, daemon_command};
 use std::path::Path;
 use std::time::Duration;
 
-/// Writes a shared credentials file with one key. The file is replaced as a whole, as real writers
-/// do.
+/// Writes a shared credentials file with one key. The new file replaces the old one in a single
+/// step, as with real writers.
 fn write_keys(path: &Path, key: &str) {
     let new = path.with_extension("new");
     let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
@@ -17,7 +17,7 @@ fn write_keys(path: &Path, key: &str) {
     std::fs::rename(&new, path).unwrap();
 }
 
-/// Writes the answer of a `credential_process`.
+/// Writes a file with the answer that a `credential_process` gives for this key.
 fn write_answer(path: &Path, key: &str) {
     let new = path.with_extension("new");
     let answer = format!(r#"{{"Version":1,"AccessKeyId":"{key}","SecretAccessKey":"secret"}}"#);
@@ -34,7 +34,7 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
     command.env("AWS_SHARED_CREDENTIALS_FILE", &path);
     let daemon = Daemon::spawn(command);
     let load = Load::start(daemon.udp, 1_000, document);
-    // The daemon looks for credentials after 1 s, 2 s more and 4 s more.
+    // The daemon searches for credentials again after pauses of 1 s, 2 s and 4 s.
     daemon.wait_until("the daemon has looked twice while segments arrived", || {
         daemon.log().matches("No credentials").count() >= 2 && load.sent_count() > 2_000
     });
@@ -47,7 +47,8 @@ fn segments_wait_for_a_credentials_file_that_is_written_later() {
     assert!(log.contains("Credentials found") && !log.contains("secret"), "{log}");
 }
 
-/// The keys expire under load, after `renew` has replaced them.
+/// Lets the key `AKIDOLD` expire under load, after `renew` has stored another key. Asserts that no
+/// segment is lost.
 fn expiry_costs_nothing(daemon: Daemon, endpoint: &Endpoint, renew: impl FnOnce()) {
     let load = Load::start(daemon.udp, 500, document);
     daemon.wait_until("the service takes segments", || endpoint.arrived_count() >= 100);
@@ -94,14 +95,15 @@ fn an_expired_token_is_replaced_by_that_of_the_credentials_file_and_nothing_is_l
 
 #[test]
 fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted() {
-    // The next attempt comes half a minute later.
+    // After a denied call the daemon pauses for half a minute.
     let endpoint = Endpoint::start();
     let denied = Failure::code(403, "AccessDeniedException");
     endpoint.change(|rules| rules.failure = Some(denied));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let sent = send(daemon.udp, (0..500).map(document));
     daemon.wait_for_line("AccessDeniedException");
-    // Calls that began before the first call was denied also end.
+    // Other calls may have begun before the first call was denied. The test waits until they have
+    // ended.
     let in_flight = "xray_batches_held{state=\"in_flight\"}";
     daemon.wait_until("no call is in flight", || daemon.metric(in_flight) == 0);
     endpoint.change(|rules| rules.failure = None);
@@ -130,7 +132,7 @@ fn a_clock_that_is_an_hour_wrong_costs_one_call_more_and_nothing_else() {
         let endpoint = Endpoint::start();
         endpoint.change(|rules| rules.clock = Some(Clock { offset_seconds, code }));
         let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-        // One trace and few documents make one request.
+        // Ten documents of one trace travel in one request.
         let mut sent = send(daemon.udp, (0..10).map(|index| document_of(1, index, "")));
         daemon.wait_for_metric("xray_segments_sent_total", 10);
         let log = daemon.log();

@@ -1,5 +1,5 @@
-//! Conditions that make, or made, a library panic: settings that it does not know, keys that no
-//! header can carry, outputs that are full.
+//! Conditions under which a library panics or has panicked: unknown settings, keys that no HTTP
+//! header can carry, and full outputs.
 
 use super::endpoint::Endpoint;
 use super::process::{
@@ -12,7 +12,8 @@ use std::os::unix::fs::symlink;
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/xray";
 
-/// The daemon sends a document, shuts down in order, and has met no panic.
+/// Asserts that the daemon delivers a document, shuts down in order and does not panic. Returns the
+/// log.
 fn delivers(daemon: Daemon, endpoint: &Endpoint) -> String {
     daemon.send([format!("{HEADER}{{\"id\":\"1\"}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
@@ -73,7 +74,8 @@ fn a_log_file_and_a_standard_error_that_are_full_cost_nothing() {
     std::fs::remove_file(&path).unwrap();
     symlink("/dev/full", &path).unwrap();
     let id = rustix::process::Pid::from_child(&child);
-    // The daemon reopens the file for its next line, and that line does not fit.
+    // After SIGHUP the daemon opens the log file again for its next line. The file is now
+    // `/dev/full`, so that line cannot be written.
     rustix::process::kill_process(id, Signal::HUP).unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     for round in 1..=3 {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 /// The time between two bursts of datagrams.
 const BURST_INTERVAL: Duration = Duration::from_millis(5);
 
-/// After a delay, the thread sends at most this many bursts at once and leaves out the rest.
+/// After a delay, the thread sends the documents of at most this many bursts at once. It sends the
+/// rest in the following bursts.
 const BURSTS_AT_ONCE_MAX: u32 = 8;
 
 /// A document that was sent.
@@ -20,22 +21,23 @@ const BURSTS_AT_ONCE_MAX: u32 = 8;
 pub struct Sent {
     /// The document, without the header line.
     pub document: String,
-    /// The time after the socket accepted the datagram.
+    /// The time just after the kernel accepted the datagram.
     pub at: Instant,
 }
 
-/// Returns the trace id of a number.
+/// Returns the trace id that contains this number.
 pub fn trace_id(trace: usize) -> String {
     format!("1-5759e988-{trace:024x}")
 }
 
-/// Returns a document with its own trace. Ids have leading zeros, so that sorting keeps the order.
+/// Returns a document in a separate trace. Ids have leading zeros, so that sorted documents are in
+/// the order of `index`.
 pub fn document(index: usize) -> String {
     document_of(index, index, "")
 }
 
-/// Returns a document of a trace. The text may control how the endpoint answers, or make the
-/// document larger.
+/// Returns a document of the trace with this number. `text` makes the document larger, or contains
+/// a word that makes the endpoint refuse the document.
 pub fn document_of(trace: usize, index: usize, text: &str) -> String {
     let trace_id = trace_id(trace);
     format!(r#"{{"trace_id":"{trace_id}","id":"{index:016x}","name":"n","text":"{text}"}}"#)
@@ -77,8 +79,8 @@ impl Load {
         Self::start_paced(Pacer::of_queue(address), address, per_second, shape)
     }
 
-    /// The same, but also no faster than the service or the spool accepts the segments, so that no
-    /// segment is lost because memory is full.
+    /// The same as [`Self::start`], but also no faster than the service or the spool accepts the
+    /// segments, so that no segment is lost because memory is full.
     pub fn start_within_memory(
         daemon: &Daemon,
         per_second: u32,
@@ -142,7 +144,8 @@ fn run(
 ) -> Vec<Sent> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut sent = Vec::new();
-    // The number of documents that are due. Only whole documents are sent.
+    // The number of documents that should have been sent by now and were not. It may have a
+    // fraction.
     let mut due = 0.0;
     let due_max = f64::from(per_second) * (BURST_INTERVAL * BURSTS_AT_ONCE_MAX).as_secs_f64();
     let mut last = Instant::now();

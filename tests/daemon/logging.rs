@@ -1,4 +1,4 @@
-//! The log of the real binary: its formats, its file, and secrets that it must never show.
+//! The log of the real binary: its formats, its file, and the secrets that must not be in it.
 
 use super::answers::{Failure, Reply};
 use super::endpoint::Endpoint;
@@ -48,7 +48,8 @@ fn json_lines_are_objects_with_time_level_and_message() {
 fn the_last_lines_say_how_many_others_were_held_back() {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-    // One datagram at a time: several that arrive together make one line anyway.
+    // The test sends one datagram at a time, because bad datagrams that arrive together share one
+    // log line.
     for count in 1..=12 {
         daemon.send(["no header\n{}".to_owned()]);
         daemon.wait_for_metric("xray_segments_rejected_total{reason=\"header\"}", count);
@@ -96,7 +97,7 @@ fn a_log_of_fifty_megabytes_is_set_aside_and_one_old_file_is_kept() {
     let (path, old) = (folder.path().join("x.log"), folder.path().join("x.log.1"));
     let length_bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
     std::fs::write(&old, "older").unwrap();
-    // The file is sparse: it uses no disk space.
+    // The file is sparse: it has the size of a full log file and uses no disk space.
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(LOG_FILE_BYTES_MAX - 10).unwrap();
     run_with_log(&path);
@@ -143,7 +144,7 @@ fn a_closed_standard_output_ends_nothing() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Every secret below contains this text.
+/// Every secret in these tests contains this text.
 const SECRET: &str = "TOPSECRET";
 
 /// Starts a service that answers requests for credentials with these answers in turn. It repeats
@@ -202,8 +203,8 @@ fn secrets_of_the_environment_are_in_no_line_whatever_fails() {
         ("NO_PROXY", "127.0.0.1"),
     ];
     let endpoint = misbehaving();
-    // After the first failure the daemon pauses for half a minute, so a second daemon meets the
-    // failures that follow.
+    // After the first failure the daemon pauses for half a minute, so a second daemon gets the
+    // following failures.
     says_no_secret(at_dev(&endpoint, folder.path(), &keys), "Wrong signature");
     says_no_secret(at_dev(&endpoint, folder.path(), &keys), "Successfully sent batch");
     let cannot_be_signed = [keys[0], keys[1], ("AWS_SESSION_TOKEN", "a\nb-TOPSECRET")];

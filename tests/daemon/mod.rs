@@ -1,7 +1,8 @@
 //! Runs the real binary against a faulty service and faulty clients.
 //!
-//! Tests that depend on the receive backend are in `by_backend.rs`. All others are here. They run
-//! once: on io_uring, or on `recvmmsg` if io_uring does not work.
+//! Tests that depend on the receive backend are in `by_backend.rs`. All other tests are in this
+//! folder's other files. They run with one backend: io_uring, or `recvmmsg` if io_uring does not
+//! work.
 
 #[path = "../shared/skip.rs"]
 mod skip;

@@ -1,5 +1,5 @@
-//! Only an answer of X-Ray counts as a delivery, compressed or not. A page of another server does
-//! not.
+//! Only an answer of X-Ray counts as a delivery, whether it is compressed or not. A successful
+//! answer of another server does not count.
 
 use super::account::Account;
 use super::answers::{Failure, gzip};
@@ -14,7 +14,7 @@ const TOO_LARGE: &str = "xray_answers_too_large_total";
 const DROPPED: &str = "xray_segments_dropped_total{reason=\"not_x_ray\"}";
 const SENT: &str = "xray_segments_sent_total";
 
-/// Successful answers of servers that are not X-Ray.
+/// Returns answers with a status of success from servers that are not X-Ray.
 fn pages() -> Vec<Failure> {
     vec![
         Failure::html(200),
@@ -33,8 +33,8 @@ fn many_entries(length_bytes: usize) -> String {
     format!(r#"{{"UnprocessedTraceSegments":[{entries}]}}"#)
 }
 
-/// Starts a daemon whose first document (and so its first batch) goes to an endpoint that answers
-/// with `failure`.
+/// Starts an endpoint that answers with `failure`, and a daemon. Sends one document, which is the
+/// daemon's first batch.
 fn begin(failure: &Failure) -> (Endpoint, Daemon, Vec<Sent>) {
     let endpoint = Endpoint::start();
     let failure = failure.clone();
@@ -82,8 +82,8 @@ fn another_server_that_answers_for_a_while_costs_nothing() {
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
     let sent = send(daemon.udp, (0..2_000).map(document));
     wait_until_received(&daemon, &sent);
-    // Three answers cannot all be for one batch, however slow the machine is: a batch is retried
-    // after 10 s at the earliest, and the others are due meanwhile.
+    // The three calls belong to at least two batches, even on a slow machine: a batch is retried
+    // after 10 s at the earliest, and the other batches are sent before that.
     daemon.wait_until("three calls have failed", || endpoint.request_count() >= 3);
     daemon.wait_until("/ready says so", || daemon.get("/ready").contains("uploads_failing"));
     endpoint.change(|rules| rules.failure = None);

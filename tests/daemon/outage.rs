@@ -1,4 +1,5 @@
-//! An outage of the service loses no segment that fits into memory, and deliveries resume after it.
+//! During an outage of the service no segment is lost that fits into memory. After it, deliveries
+//! resume.
 
 use super::account::Account;
 use super::delivery::{Delivery, settle_once};
@@ -17,8 +18,8 @@ fn wait_for_recovery(daemon: &Daemon, endpoint: &Endpoint, back_at: Instant) {
     });
 }
 
-/// Runs an outage that lasts until this many calls have failed. The pauses between failed calls
-/// grow.
+/// Runs an outage until this many calls have failed, with growing pauses between them. Asserts that
+/// no segment is lost.
 fn outage_costs_nothing(failed_count: u64) {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);

@@ -1,4 +1,4 @@
-//! Sends no faster than a daemon receives, even on a busy machine.
+//! Delays a test so that it sends no faster than a daemon receives, even on a busy machine.
 //!
 //! In: the length of each datagram before it is sent. Out: a wait while too many bytes are queued,
 //! either in the queue of the daemon's socket (shown in `/proc/net/udp`) or in the daemon's memory
@@ -23,7 +23,7 @@ const QUEUED_BYTES_MAX: u64 = 16 * 1024;
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The payload bytes that are sent between two checks of the memory. This is a third of the memory
-/// that is still free when memory counts as low.
+/// that is still free when the daemon starts to evict segments.
 const PAYLOAD_BYTES_PER_LOOK: usize = 32 * 1024;
 
 /// Delays a program that sends to a daemon.
@@ -47,7 +47,7 @@ impl Pacer {
     pub fn of_memory(daemon: &Daemon) -> Self {
         let low_bytes = memory_low_bytes(daemon);
         let metrics = daemon.metrics();
-        // If the daemon has ended, there is nothing to wait for.
+        // If the daemon has ended, the pacer does not wait.
         let has_memory = move || {
             metrics
                 .value("xray_memory_used_bytes")
@@ -77,8 +77,7 @@ impl Pacer {
     }
 }
 
-/// Returns the bytes that a daemon may use before its memory counts as low. Above that it evicts
-/// the oldest segments.
+/// Returns the number of bytes that a daemon may use before it evicts the oldest segments.
 pub fn memory_low_bytes(daemon: &Daemon) -> u64 {
     let limit_bytes = daemon.metric("xray_memory_limit_bytes");
     let limits = [false, true].map(|has_spool| {
@@ -97,7 +96,8 @@ pub fn memory_low_bytes(daemon: &Daemon) -> u64 {
     ((taken.len() - 1) * CHUNK_BYTES) as u64
 }
 
-/// Returns the bytes in the fullest queue of all sockets with this port.
+/// Returns the number of bytes in the queue of the socket with this port. If several sockets share
+/// the port, returns the largest number.
 fn queued_bytes(port: u16) -> u64 {
     let queued = |row: &Vec<String>| u64::from_str_radix(row[4].split(':').nth(1)?, 16).ok();
     rows(port).iter().filter_map(queued).max().unwrap_or_default()

@@ -1,7 +1,7 @@
-//! Every owner of a thread or a task turns a panic into an outcome, and the account balances.
+//! A panic in any thread or task of the daemon is caught and logged, and the account balances.
 //!
-//! The variable `XRAY_PANICS` names the place of the injected panic and how often it happens. The
-//! message of the panic contains a word that no output may show.
+//! The variable `XRAY_PANICS` names a place in the code and the number of panics to inject there,
+//! as in `log=1`. The message of the panic contains a word that must not appear in any output.
 
 #[path = "../shared/skip.rs"]
 mod skip;
@@ -113,7 +113,7 @@ fn a_line_of_the_log_that_panics_is_lost_and_the_next_one_is_not() {
     let endpoint = Endpoint::start();
     let mut command = daemon_command(&endpoint.url(), &[]);
     with_credentials(&mut command).env("XRAY_PANICS", "log=1");
-    // The lost line is the first one.
+    // The panic happens at the first log line, so that line is lost.
     let daemon = Daemon::spawn(command);
     let (_, log) = end(daemon);
     assert_shown(&log, "log", "Listening on UDP");
@@ -129,7 +129,7 @@ fn informing_the_service_manager_goes_on_after_a_panic() {
 fn a_lookup_that_panics_is_tried_again() {
     let endpoint = Endpoint::start();
     let url = format!("http://localhost:{}", endpoint.address.port());
-    // The first lookup is for the address of the TCP port.
+    // The daemon's first lookup is for the address of its TCP port.
     let daemon = Daemon::start(&url, &[], &[("XRAY_PANICS", "host_lookup=1")]);
     daemon.send(datagrams(10));
     daemon.wait_for_metric("xray_segments_sent_total", 10);
@@ -155,7 +155,7 @@ fn the_tcp_port_is_opened_again_after_a_panic() {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "serve=1");
     daemon.wait_for_line("The TCP port met a fault in the program");
-    // The port differs from the first one: both are free ports that the kernel chose.
+    // The daemon logs a second line, with another port: the kernel chooses a free port each time.
     daemon.wait_until("the daemon listens again", || {
         daemon.log().matches("Listening on TCP").count() == 2
     });
@@ -233,7 +233,7 @@ fn an_upload_thread_that_panics_spools_what_is_left_once() {
     let (account, log) = end_of_fault(daemon);
     assert_shown(&log, "upload", "the thread upload met a fault in the program");
     assert_eq!((account.get("spooled"), account.get("dropped")), (10, 0), "{log}");
-    // The next run of the daemon sends them.
+    // The next run of the daemon sends the spooled segments.
     endpoint.set_way(Way::Open);
     let daemon = start_with(&endpoint, "", &spool);
     daemon.wait_for_metric("xray_segments_sent_total", 10);

@@ -18,13 +18,13 @@ use xrayd::pipeline::receive::Backend;
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Returns the receive backend for the daemons of this test target: the backend in the target's
-/// name. In targets whose tests do not depend on the backend: io_uring, or `recvmmsg` if io_uring
-/// does not work.
+/// name. The target `daemon` names none: its tests use io_uring, or `recvmmsg` if io_uring does not
+/// work.
 ///
 /// # Panics
 ///
-/// Panics if the backend in the target's name does not work; tests skip that case with
-/// `backend.rs`.
+/// Panics if the backend in the target's name does not work. Tests must first call
+/// `is_backend_missing` and return if it is true.
 pub fn backend() -> Backend {
     match (backend_in_name(), missing()) {
         (Some(backend), None) => backend,
@@ -40,8 +40,8 @@ fn backend_in_name() -> Option<Backend> {
     Some(named.unwrap_or_else(|| panic!("{name} is not the name of a backend")))
 }
 
-/// Returns why the wanted backend does not work, or `None` if it works. In targets that use
-/// `recvmmsg` instead, prints the reason once.
+/// Returns why the backend of this test target does not work, or `None` if it works. If the target
+/// uses `recvmmsg` instead, prints the reason once.
 pub fn missing() -> Option<&'static str> {
     static IS_SAID: AtomicBool = AtomicBool::new(false);
     static REASON: LazyLock<Option<String>> = LazyLock::new(|| {
@@ -59,7 +59,7 @@ pub fn missing() -> Option<&'static str> {
 /// The header line that SDKs send, with the newline.
 pub const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 
-/// A running daemon. It is killed when this is dropped.
+/// A running daemon. It is killed when this value is dropped.
 pub struct Daemon {
     child: Child,
     lines: Arc<Lines>,
@@ -84,13 +84,13 @@ impl Metrics {
     pub fn value(self, name: &str) -> io::Result<u64> {
         let page = get(self.0, "/metrics")?;
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        // The part before the decimal point.
+        // Only the part before the decimal point is used.
         let whole = value.and_then(|value| value.split('.').next());
         Ok(whole.map_or(0, |whole| whole.parse().unwrap()))
     }
 }
 
-/// Returns a page of a daemon.
+/// Sends a GET for `path` to a daemon and returns the whole answer as text.
 fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
@@ -101,7 +101,8 @@ fn get(address: SocketAddr, path: &str) -> io::Result<String> {
 
 #[derive(Default)]
 struct Lines {
-    /// The lines, and the number of outputs (of two) that have ended.
+    /// The log lines so far, and how many of the daemon's two outputs (standard output and standard
+    /// error) have ended.
     text: Mutex<(Vec<String>, usize)>,
     changed: Condvar,
 }
@@ -111,7 +112,7 @@ fn program() -> OsString {
     std::env::var_os("XRAY_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_xray").into())
 }
 
-/// Returns the command for the daemon in a clean environment.
+/// Returns the command for the daemon, without the environment variables of this process.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments).env_clear().env("AWS_EC2_METADATA_DISABLED", "true");
@@ -307,7 +308,7 @@ impl Daemon {
         }
     }
 
-    /// Returns a page of the TCP port.
+    /// Sends a GET for `path` to the TCP port and returns the whole answer as text.
     pub fn get(&self, path: &str) -> String {
         get(self.tcp, path).unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
@@ -337,7 +338,7 @@ impl Daemon {
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
-    /// Returns the largest resident memory so far, in bytes.
+    /// Returns the largest resident memory of the daemon so far, in bytes.
     pub fn peak_memory_bytes(&self) -> u64 {
         self.status_field("VmHWM:").parse::<u64>().unwrap() * 1024
     }
@@ -377,11 +378,11 @@ impl Daemon {
             assert!(start.elapsed() < PATIENCE, "the daemon does not end:\n{}", self.log());
             thread::sleep(Duration::from_millis(10));
         };
-        // The outputs of the daemon end with it.
+        // Both outputs end when the daemon ends.
         let ended = self.lines.wait(|_, ended_count| (ended_count == 2).then_some(()));
         assert!(ended.is_ok(), "the daemon's outputs stay open");
         let log = self.log();
-        // Each test checks this for each daemon that it shuts down in order.
+        // The account is checked for every daemon that a test waits for.
         let account = Account::of_log(&log);
         if let Some(account) = &account {
             assert_eq!(account.imbalance(), 0, "{account}\n{log}");

@@ -7,10 +7,10 @@ use super::load::{document, send};
 use super::process::{Daemon, HEADER, config_file, daemon_command};
 use super::tls::Authority;
 
-/// The header value for the user `user` and the password `hush:hush`.
+/// The value of `Proxy-Authorization` for the user `user` and the password `hush:hush`.
 pub const AUTHORIZATION: &str = "Basic dXNlcjpodXNoOmh1c2g=";
 
-/// The request for a tunnel without a password.
+/// Returns the record of a request for a tunnel without a password.
 pub fn tunnel(target: impl ToString) -> Asked {
     Asked { tunnel: true, target: target.to_string(), authorization: None }
 }
@@ -91,7 +91,8 @@ fn hosts_of_no_proxy_are_reached_without_it_and_others_are_not() {
     assert!(proxy.asked().is_empty() && !log.contains("through"), "{log}");
     drop(endpoint);
     let endpoint = Endpoint::start();
-    // The port of the first endpoint, which differs from the new one.
+    // `address` has the port of the first endpoint. The new endpoint has another port, so
+    // `no_proxy` does not apply to it.
     let variables = [("https_proxy", &*proxy.url()), ("no_proxy", &address)];
     arrives(Daemon::start(&endpoint.url(), &[], &variables), &endpoint);
     assert_eq!(proxy.asked(), [request(&endpoint)]);

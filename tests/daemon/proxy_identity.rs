@@ -1,5 +1,5 @@
 //! The calls that fetch credentials use the same proxy, the same root certificates and the same
-//! kind of endpoints as uploads, unless they go to this host.
+//! kind of endpoints as uploads. Only calls to this host do not.
 
 use super::delivery::settle_once;
 use super::endpoint::Endpoint;
@@ -88,7 +88,7 @@ fn a_session_of_sso_is_shown_through_the_proxy_under_a_private_authority() {
     std::fs::create_dir_all(&cache).unwrap();
     let token = r#"{"accessToken":"hush-hush","expiresAt":"2099-01-01T00:00:00Z","region":
         "us-east-1","startUrl":"https://x.awsapps.com/start"}"#;
-    // The name of the file is the SHA-1 of the session's name.
+    // The name of the file is the SHA-1 of the session's name, `test`.
     let file = cache.join("a94a8fe5ccb19ba61c4c0873d391e987982fbbd3.json");
     std::fs::write(file, token).unwrap();
     let config = "[default]\nsso_session = test\nsso_account_id = 1\nsso_role_name = x\n\

@@ -107,7 +107,8 @@ fn what_the_kernel_drops_is_counted_exactly_as_the_kernel_counts_it() {
     assert!(log.contains(&format!("kernel_drops={dropped_count}")), "{log}");
 }
 
-/// Returns whether the daemon has ended but was not waited for.
+/// Returns whether the daemon has ended and is a zombie, because the test has not yet waited for
+/// it.
 fn has_ended(daemon: &Daemon) -> bool {
     daemon.status_field("State:") == "Z"
 }
@@ -175,7 +176,8 @@ fn a_flood_of_large_documents_stays_within_the_memory_allowed() {
         daemon.wait_for_line("Spilling over");
         let grown_bytes = daemon.peak_memory_bytes() - idle_bytes;
         let allowed_bytes = megabytes.parse::<u64>().unwrap() << 20;
-        // Memory besides the segments: connections, the runtime and the allocator's reserves.
+        // Besides its segments the daemon may use 4 MiB for connections, the runtime and the
+        // allocator.
         assert!(grown_bytes < allowed_bytes + (4 << 20), "{grown_bytes} bytes with {megabytes} MB");
         assert!(daemon.peak_memory_bytes() < 64 << 20);
     }
@@ -191,8 +193,8 @@ fn a_receiver_that_is_stuck_with_datagrams_before_it_is_told_by_liveness() {
     let config = config_file(folder.path(), "Receive: {Receivers: 1}");
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
     let Some(held) = Held::thread_of(&daemon, "receive-0") else { return };
-    // A receiver that is stuck while no datagram waits loses nothing, and the daemon cannot detect
-    // it.
+    // While no datagram waits, the daemon cannot detect that a receiver is stuck. It loses no
+    // datagram then.
     assert_eq!(page(&daemon, "/health").0, 200);
     daemon.send([format!("{HEADER}{{}}")]);
     let (status, body) = page(&daemon, "/health");

@@ -1,4 +1,4 @@
-//! Datagrams recorded from real SDKs arrive byte for byte, each once.
+//! The documents of datagrams recorded from real SDKs arrive byte for byte, each of them once.
 
 use super::backend::is_backend_missing;
 use super::endpoint::Endpoint;

@@ -1,12 +1,12 @@
-//! How the daemon finds its region if the configuration names none: metadata services, faked on
-//! 127.0.0.1.
+//! The daemon finds its region through metadata services if the configuration has none. The
+//! services are faked on 127.0.0.1.
 
 use super::endpoint::Endpoint;
 use super::fake::{Fake, Request};
 use super::process::{Daemon, HEADER, backend, command, run_to_end_with};
 use std::process::Command;
 
-/// Starts an instance metadata service that tells the region to clients with a token.
+/// Starts an instance metadata service that returns `region` to clients that send a token.
 fn metadata(region: &'static str) -> Fake {
     Fake::start(move |request: &Request| {
         let has_token = request.header("x-aws-ec2-metadata-token") == "of-test";
@@ -18,14 +18,14 @@ fn metadata(region: &'static str) -> Fake {
     })
 }
 
-/// Starts a metadata service that accepts connections and never answers, as when the hop limit of
-/// its answers is too low.
+/// Starts a metadata service that accepts connections and never answers. A real service behaves
+/// like this towards a container if the hop limit of its answers is too low.
 fn hanging_metadata() -> Fake {
     Fake::start(|_| None)
 }
 
-/// Returns the command for a daemon that must find its region, with instance metadata at
-/// `metadata`.
+/// Returns the command for a daemon without a configured region. `metadata` is its instance
+/// metadata service.
 fn daemon(endpoint: &str, metadata: &Fake, variables: &[(&str, &str)]) -> Command {
     let backend = backend().name();
     let mut command = command(&["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "--receiver", backend]);

@@ -20,7 +20,7 @@ fn calls_of_clients_under_way_are_answered_before_it_ends() {
         .write(format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes());
     wait_until("the call is in flight", || endpoint.connection_count() == 1);
     daemon.signal(Signal::TERM);
-    // The daemon now closes the connections that have no call in flight.
+    // During the shutdown the daemon closes the connections that have no call in flight.
     assert_eq!(idle.rest(), "");
     endpoint.change(|rules| rules.is_held = false);
     let answer = client.answer();

@@ -1,5 +1,5 @@
-//! Clients' calls to the service through the TCP port: which calls are signed and forwarded, which
-//! are refused, and which calls must not delay others.
+//! The signing proxy: clients call the service through the TCP port. The daemon signs and forwards
+//! some calls and refuses others. Slow calls must not delay other calls.
 
 use super::answers::{CallAnswer, Clock};
 use super::client::{Client, RULES, call, calls, start};
@@ -15,8 +15,8 @@ use std::time::Duration;
 fn what_clients_send_is_signed_and_sent_without_the_headers_of_their_connection() {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, "");
-    // Go sends no Content-Type, Ruby sends its own signature, and other clients send headers that
-    // belong to their connection.
+    // Go sends no Content-Type, Ruby sends its own signature, and other clients send hop-by-hop
+    // headers.
     let foreign = "Authorization: AWS4-HMAC-SHA256 Credential=bogus/x, SignedHeaders=host, \
                    Signature=0\r\nX-Amz-Date: 20000101T000000Z\r\nX-Amz-Security-Token: bogus\r\n\
                    X-Amz-Content-Sha256: bogus\r\nAuthorization: Basic bogus\r\n";
@@ -90,7 +90,7 @@ fn the_answer_of_the_service_is_given_back_as_it_is() {
         assert_eq!(answer.header("x-amzn-requestid"), Some("1-2-3"));
         assert_eq!((answer.header("x-hop"), answer.header("keep-alive")), (None, None));
     }
-    // The daemon forwarded each call once: a retry is up to the client.
+    // The daemon forwarded each call once. It does not retry calls of clients.
     assert_eq!(calls(&endpoint).len(), 8);
 }
 
@@ -142,7 +142,8 @@ fn without_credentials_or_a_service_the_answer_says_why() {
         (Way::BlackHole, 504, "within 1 s"),
     ] {
         endpoint.set_way(way);
-        // The endpoint applies its fault when a connection has been made.
+        // The endpoint applies a fault shortly after `set_way`, so the call is repeated until it
+        // fails as expected.
         wait_until(why, || {
             let answer = call(&daemon, RULES, "", b"{}");
             answer.status == status && answer.message().contains(why)
@@ -177,7 +178,7 @@ fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
     let daemon = start(&endpoint, "");
     daemon.send((0..2_000).map(|index| format!("{}{}", HEADER, document(index))));
     daemon.wait_for_metric("xray_segments_received_total", 2_000);
-    // These are more uploads of clients than the limit of 32 calls in flight.
+    // 40 uploads of clients exceed the limit of 32 calls in flight.
     let mut hanging: Vec<Client> = (0..40).map(|_| Client::connect(daemon.tcp)).collect();
     for client in &mut hanging {
         client.write(b"POST /TraceSegments HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}");
@@ -191,8 +192,8 @@ fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
     assert_eq!(statuses.iter().filter(|&&status| status == 504).count(), 32);
 }
 
-/// Returns whether a call was answered that arrived while a program was looking for credentials.
-/// The daemon waits for credentials for 1 s, which may be too short on a busy machine.
+/// Makes a call while a `credential_process` is still running. Returns whether the call was
+/// answered. The daemon waits for credentials for 1 s, which may be too short on a busy machine.
 fn waits_for_credentials() -> bool {
     let endpoint = Endpoint::start();
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! A document that the service refuses is lost alone: the other documents of its request arrive.
+//! If the service refuses one document of a request, only this document is lost. The other
+//! documents of the request arrive.
 
 use super::account::Account;
 use super::answers::{Failure, Verdict};
@@ -33,7 +34,7 @@ fn a_poison_document_in_each_batch_is_lost_alone_and_said_with_its_trace() {
     const BATCH_COUNT: usize = 100;
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
-    // Every fiftieth document is poison: any batch of consecutive documents has at most one.
+    // One document in 50 is poison, so a batch of up to 50 consecutive documents has at most one.
     let shape =
         |index: usize| document_of(index / 50, index, if index % 50 == 25 { "poison" } else { "" });
     let sent = send(daemon.udp, (0..50 * BATCH_COUNT).map(shape));
@@ -42,7 +43,8 @@ fn a_poison_document_in_each_batch_is_lost_alone_and_said_with_its_trace() {
     let refusals = log.lines().filter(|line| line.contains("InvalidRequestException"));
     let named = |line: &&str| (0..BATCH_COUNT).any(|trace| line.contains(&trace_id(trace)));
     assert!(refusals.filter(named).count() > 0, "{log}");
-    // For each batch: the whole request, and two halves in each of at most seven rounds.
+    // A batch needs one request for the whole, and two requests (the halves) in each of at most
+    // seven rounds. That is 15; the limit of 21 leaves room.
     let request_count = endpoint.request_count();
     assert!(request_count <= 3 * BATCH_COUNT * 7, "{request_count} requests\n{log}");
 }
@@ -52,7 +54,8 @@ fn a_poison_document_that_comes_alone_is_kept_until_the_service_takes_another_on
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let mut sent = send(daemon.udp, [document_of(1, 1, "poison")]);
-    // The service may just as well refuse every document.
+    // The daemon keeps the document, because it cannot know yet whether the service refuses every
+    // document.
     daemon.wait_until("the document was refused twice", || endpoint.request_count() >= 2);
     assert_eq!(daemon.metric(REFUSED), 0, "{}", daemon.log());
     sent.extend(send(daemon.udp, [document(2)]));
@@ -70,11 +73,11 @@ fn when_every_request_is_refused_no_document_is_at_fault_and_all_arrive_later() 
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     let sent = send(daemon.udp, (0..500).map(document));
     wait_until_received(&daemon, &sent);
-    // The service keeps refusing.
+    // The service refuses every request.
     daemon.wait_until("the service has refused", || endpoint.request_count() >= 20);
     assert_eq!(daemon.metric(REFUSED), 0, "{}", daemon.log());
-    // Ten batches are halved, with growing pauses: the calls must not follow each other without a
-    // pause.
+    // The daemon halves ten batches, with growing pauses between the calls. Without pauses 20 calls
+    // would take less than 200 ms.
     let time = endpoint.ledger(|ledger| ledger.requests[19].0 - ledger.requests[0].0);
     assert!(time > Duration::from_millis(200), "{time:?}\n{}", daemon.log());
     endpoint.change(|rules| rules.failure = None);
@@ -101,7 +104,7 @@ fn a_document_that_is_too_large_by_itself_is_lost_alone() {
     let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.body_bytes_max = Some(20_000));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "16"], &[]);
-    // One document in ten is large, so that no request has only large ones.
+    // One document in ten is large, so that each request also has small documents.
     let shape = |index| {
         document_of(index, index, &if index % 10 == 5 { "long".repeat(7_000) } else { "x".into() })
     };

@@ -1,4 +1,5 @@
-//! Segments that do not fit into memory go to the disk and come back, also after a crash.
+//! Segments that do not fit into memory are written to the spool and sent later, also after a
+//! crash.
 
 use super::account::Account;
 use super::answers::{Failure, Reply};
@@ -17,7 +18,7 @@ const SPOOLED: &str = "xray_segments_spooled_total";
 const OLDEST_AGE: &str = "xray_spool_oldest_age_seconds";
 const REPLAYED: &str = "xray_segments_replayed_total";
 
-/// The largest number of documents in flight: 8 calls of 50.
+/// The largest number of documents in flight: 8 calls with 50 documents each.
 const IN_FLIGHT_MAX: usize = 8 * 50;
 
 /// Starts a daemon with 3 MB of memory and a spool.
@@ -47,18 +48,19 @@ fn stop_into_spool(daemon: Daemon, sent: &[Sent]) -> String {
     log
 }
 
-/// Returns all files of a spool.
+/// Returns the paths of all files of a spool.
 fn files(spool: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(spool).unwrap();
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-/// Returns the size of all files in bytes. The daemon may remove a file meanwhile.
+/// Returns the total size of a spool's files in bytes. A file that the daemon removes meanwhile is
+/// not counted.
 fn size_bytes(spool: &Path) -> u64 {
     files(spool).iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
 }
 
-/// Returns the largest file.
+/// Returns the path of the largest file of a spool.
 fn largest(spool: &Path) -> PathBuf {
     files(spool).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
@@ -77,7 +79,7 @@ fn outage_costs_nothing(spooled_count: u64) {
     let (log, account) = settle(daemon, &endpoint, &sent);
     Delivery::of(&endpoint, &sent).has_none_twice(&log);
     assert_eq!(account.get("spooled"), account.get("replayed"), "{log}");
-    // Delivered segments are removed from the disk.
+    // The daemon has removed delivered segments from the disk.
     let left_bytes = size_bytes(folder.path());
     assert!(left_bytes < 1 << 20, "{left_bytes} bytes");
 }
@@ -161,7 +163,7 @@ fn what_is_left_at_the_shutdown_goes_to_the_spool_and_a_restart_delivers_it() {
     let endpoint = Endpoint::start();
     endpoint.set_way(Way::Down);
     let daemon = start(&endpoint, folder.path());
-    // These segments fit into memory.
+    // The 120 segments fit into memory, so the daemon spools them at its shutdown only.
     let sent = send(daemon.udp, (0..120).map(document));
     wait_until_received(&daemon, &sent);
     stop_into_spool(daemon, &sent);
@@ -227,7 +229,7 @@ fn nobody_else_can_read_the_spool() {
     }
 }
 
-/// Returns the log line that says why a spool is not used.
+/// Returns the log line that says why the daemon does not use the spool.
 fn refusal(daemon: &Daemon, spool: &Path) -> String {
     let line = daemon.wait_for_line("cannot be used");
     assert!(line.contains(spool.to_str().unwrap()), "{line}");
@@ -265,7 +267,7 @@ fn a_symbolic_link_is_no_spool_and_segments_arrive_without_one() {
 
 /// Runs a daemon with a spool twice. Between the runs the function `damage` changes the largest
 /// file of the spool. Asserts that nearly all segments arrive and that the log reports the damage.
-/// Returns how many are missing.
+/// Returns the number of missing segments.
 fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start();
@@ -277,7 +279,7 @@ fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path());
     daemon.wait_for_line("damaged");
-    // Fresh segments are not delayed either.
+    // The damage must not delay new segments.
     let fresh = send(daemon.udp, [document(1_000_000)]);
     let all: Vec<Sent> = sent.into_iter().chain(fresh).collect();
     daemon.wait_until("nearly all have arrived", || endpoint.arrived_count() + 50 >= all.len());
@@ -331,8 +333,8 @@ fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_co
     });
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    // The removal also deletes closed files. Whether the daemon had closed a file depends on
-    // timing.
+    // Segments in closed files of the removed folder are lost. Whether the daemon had closed a file
+    // before the removal depends on timing.
     let account = Account::of_log(&log).unwrap();
     let lost_count = account.reason("dropped", "spool_damage");
     assert_eq!((account.get("dropped"), account.imbalance()), (lost_count, 0), "{log}");

@@ -9,8 +9,9 @@ use super::process::{Daemon, config_file};
 use std::fs;
 use std::path::Path;
 
-/// The layout of a file: the length of the file's header and of a record's header, and the place of
-/// the date and of the header's checksum in a record's header.
+/// The layout of a file of the spool: the lengths in bytes of the file's header and of a record's
+/// header. `CREATED_AT` and `CHECKSUM` are the offsets of the date and of the checksum in a
+/// record's header.
 const FILE_HEADER_BYTES: usize = 8;
 const HEADER_BYTES: usize = 28;
 const CREATED_AT: std::ops::Range<usize> = 12..20;
@@ -23,7 +24,7 @@ fn start(endpoint: &Endpoint, folder: &Path) -> Daemon {
     Daemon::start(&endpoint.url(), &["-c", &config_file(folder, &keys)], &[])
 }
 
-/// Sets the date of every record of a spool.
+/// Sets the date of every record of a spool, in seconds since 1970.
 fn set_created_at(spool: &Path, created_at: u64) {
     for entry in fs::read_dir(spool).unwrap() {
         let path = entry.unwrap().path();
@@ -71,7 +72,7 @@ fn nothing_of_an_earlier_run_expires_while_the_service_has_not_answered() {
     let daemon = start(&endpoint, folder.path());
     daemon.wait_for_metric_of_at_least("xray_segments_replayed_total", 50);
     daemon.wait_for_metric_of_at_least("xray_requests_retried_total", 2);
-    // The metric shows the age, although nothing expires.
+    // The metric shows the age of 300 days or more, although nothing expires.
     daemon.wait_for_metric_of_at_least("xray_spool_oldest_age_seconds", 300 * 24 * 3600);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
@@ -98,7 +99,8 @@ fn an_answer_of_the_service_vouches_for_the_date_also_one_that_refuses() {
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     let account = Account::of_log(&log).unwrap();
-    // Records that were replayed before the first answer were sent.
+    // At least 500 segments expired. The daemon sent the others, because it had replayed them
+    // before the first answer.
     assert!(account.reason("dropped", "spool_age") >= 500, "{log}");
     let missing_count = usize::try_from(account.get("dropped")).unwrap();
     Delivery::of(&endpoint, &sent).misses(missing_count, &log).has_none_twice(&log);

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-/// The length of the header before a record's payload, and of the header of a file.
+/// The lengths in bytes of two headers in a file of the spool: that of a record and that of the
+/// file.
 const RECORD_HEADER_BYTES: usize = 28;
 const FILE_HEADER_BYTES: usize = 8;
 
@@ -20,7 +21,7 @@ fn start(endpoint: &Endpoint, spool: &Path, buffer_size_mb: &str) -> Daemon {
     Daemon::start(&endpoint.url(), &arguments, &[])
 }
 
-/// Stops a daemon with two signals. Returns its account and its log.
+/// Stops a daemon at once, by a second signal during its shutdown. Returns its account and its log.
 fn stop_at_once(daemon: Daemon) -> (Account, String) {
     daemon.signal(Signal::TERM);
     daemon.wait_for_line("Got shutdown signal");
@@ -29,7 +30,7 @@ fn stop_at_once(daemon: Daemon) -> (Account, String) {
     (Account::of_log(&log).unwrap(), log)
 }
 
-/// Returns a document of 60 kB. Fifteen of these make a batch of about 1 MB.
+/// Returns a document of 60 kB. A batch of 15 such documents has about 1 MB.
 fn largest_document(index: usize) -> String {
     document_of(index, index, &"x".repeat(60_000))
 }
@@ -38,7 +39,7 @@ fn medium_document(index: usize) -> String {
     document_of(1_000_000 + index, 1_000_000 + index, &"x".repeat(5_000))
 }
 
-/// Returns the number of segments in the records that are not completely settled.
+/// Returns the number of segments in the spool's records that are not completely settled.
 fn count_on_disk(spool: &Path) -> u64 {
     let number = |bytes: &[u8]| usize::try_from(u32::from_le_bytes(bytes.try_into().unwrap()));
     let mut segment_count = 0;
@@ -65,7 +66,7 @@ fn count_on_disk(spool: &Path) -> u64 {
     segment_count
 }
 
-/// Spools 100 documents in records of about 1 MB, with enough memory.
+/// Makes a daemon with enough memory spool 100 documents in records of about 1 MB.
 fn spool_large_records(endpoint: &Endpoint, spool: &Path) -> Vec<Sent> {
     endpoint.set_way(Way::Down);
     let daemon = start(endpoint, spool, "128");
@@ -99,8 +100,8 @@ fn a_full_spool_counts_records_that_are_larger_than_memory_when_they_are_evicted
     let endpoint = Endpoint::start();
     let mut sent = spool_large_records(&endpoint, folder.path());
     let daemon = start(&endpoint, folder.path(), "3");
-    // By the end of this loop all files of the previous run are evicted. The load waits for the
-    // daemon: the kernel drops nothing.
+    // When this loop ends, the spool has evicted all files of the previous run. `send` waits for
+    // the daemon, so that the kernel drops nothing.
     let mut fresh = Vec::new();
     while daemon.account().reason("dropped", "spool_full") <= 300 {
         fresh.extend(send(daemon.udp, (fresh.len()..fresh.len() + 40).map(medium_document)));

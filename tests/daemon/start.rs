@@ -1,4 +1,4 @@
-//! How the daemon starts and ends.
+//! The start of the daemon, its exit codes and its end.
 
 use super::answers::Failure;
 use super::endpoint::Endpoint;
@@ -129,7 +129,7 @@ fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
     let address = text.split("Listening on UDP ").nth(1).unwrap().split(' ').next().unwrap();
     let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut pacer = Pacer::of_queue(address.parse().unwrap());
-    // The trees fill several pipes.
+    // 2,000 printed trees are larger than the buffers of several pipes.
     for index in 0..2_000 {
         let document = format!(
             "{HEADER}{{\"trace_id\":\"1-5759e988-{index:024x}\",\"id\":\"{index:016x}\",\

@@ -17,7 +17,7 @@ fn a_body_of_5_mb_is_passed_on_and_a_larger_one_is_refused() {
     let answer = client.call("POST /v1/traces", "", &body);
     assert_eq!(answer.status, 413);
     assert!(answer.message().contains("5 MB"), "{answer:?}");
-    // With chunked encoding the size is not known in advance.
+    // With chunked encoding the daemon does not know the size of the body in advance.
     let mut client = Client::connect(daemon.tcp);
     client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.write(format!("{:x}\r\n", body.len()).as_bytes());
@@ -73,7 +73,7 @@ fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
     assert_eq!(slow_body.answer().status, 408);
     let passed = started_at.elapsed();
     assert!(passed > Duration::from_secs(9), "{passed:?}");
-    // A client that makes a call every 10 s keeps its connection.
+    // These limits do not close a connection between two calls: `kept` has been idle for 11 s.
     thread::sleep(Duration::from_secs(11).saturating_sub(passed));
     assert_eq!(kept.call(RULES, "", b"{}").status, 200);
     assert_eq!(calls(&endpoint).len(), 4);

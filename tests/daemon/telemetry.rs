@@ -1,4 +1,5 @@
-//! The telemetry that the daemon sends to the service: true counts, from the first segment on.
+//! The telemetry that the daemon sends to the service. Its counts must be correct from the first
+//! segment on.
 //!
 //! `src/admin/telemetry/tests.rs` tests the interval of one minute between two records. The tests
 //! here check the record of the shutdown, which contains all counts since the last record.
@@ -11,7 +12,7 @@ use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentia
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The names of the failures in a record and in the metrics.
+/// The kinds of failures. Each has its name in a telemetry record, and its name in the metrics.
 const KINDS: [(&str, &str); 6] = [
     ("TimeoutCount", "timeout"),
     ("ConnectionRefusedCount", "connection_refused"),
@@ -21,7 +22,7 @@ const KINDS: [(&str, &str); 6] = [
     ("OtherCount", "other"),
 ];
 
-/// Returns the only call and its only record.
+/// Returns the only telemetry call, and the only record in that call.
 fn only(calls: &[Value]) -> (Value, Value) {
     assert_eq!(calls.len(), 1, "{calls:?}");
     let records = calls[0]["TelemetryRecords"].as_array().unwrap();
@@ -29,7 +30,7 @@ fn only(calls: &[Value]) -> (Value, Value) {
     (calls[0].clone(), records[0].clone())
 }
 
-/// Makes a daemon send a segment and stops it. Returns its log and the only call.
+/// Makes a daemon send a segment and stops it. Returns its log and its only telemetry call.
 fn run_once(endpoint: &Endpoint, daemon: Daemon) -> (String, Value) {
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", 1);
@@ -103,7 +104,8 @@ fn segments_that_were_given_up_are_spillover() {
     assert_eq!(record["SegmentsSpilloverCount"], 7, "{log}");
     assert_eq!(record["SegmentsSentCount"], 0);
     let told_count = record["BackendConnectionErrors"]["HTTPCode5XXCount"].as_u64().unwrap();
-    // The end of the shutdown may cancel a call that the service is just answering.
+    // The end of the shutdown may cancel a call that the service has just answered. The daemon does
+    // not count that failure.
     let unheard_count = endpoint.request_count() as u64 - told_count;
     assert!(told_count >= 1 && unheard_count <= 1, "{told_count}, {unheard_count}\n{log}");
 }
@@ -129,7 +131,8 @@ fn failures_are_counted_by_their_kind() {
         end();
         sent_count += 1;
         daemon.wait_for_metric("xray_segments_sent_total", sent_count as u64);
-        // Later failures may be of another kind: a request may be in flight when the fault changes.
+        // Only this kind is checked. A request in flight at the end of the fault may fail with
+        // another kind.
         assert!(metric(kind) > before[KINDS.iter().position(|(_, it)| *it == kind).unwrap()]);
     };
     let way = |way: Way| {
@@ -179,7 +182,7 @@ fn the_sandbox_verifies_and_takes_telemetry() {
     assert!(status.success() && log.contains("Sent 1 telemetry records"), "{log}");
 }
 
-/// Starts an instance metadata service that only supports version 2.
+/// Starts an instance metadata service that only supports version 2 (IMDSv2, with a token).
 fn metadata() -> Fake {
     Fake::start(|request| {
         let has_token = request.header("x-aws-ec2-metadata-token") == "token-of-the-test";
@@ -232,7 +235,8 @@ fn a_metadata_service_that_hangs_delays_nothing() {
     daemon.wait_for_metric("xray_segments_received_total", 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    // The search was cancelled; the kernel's host name is used.
+    // The shutdown cancelled the calls of the metadata service, so telemetry has the kernel's host
+    // name.
     let (call, _) = only(&endpoint.ledger(|ledger| ledger.telemetry.clone()));
     assert!(call["Hostname"].is_string() && call["EC2InstanceId"].is_null(), "{call}");
 }

@@ -1,4 +1,5 @@
-//! A host that allows no more threads: `ulimit -u`, `pids.max`, `TasksMax`.
+//! The daemon on a host that allows no further threads. Such limits are `ulimit -u`, `pids.max` and
+//! `TasksMax`.
 
 use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, daemon_command, with_credentials};
@@ -12,8 +13,8 @@ use std::process::Command;
 /// A user without other processes, so that the limit only counts the daemon's threads.
 const USER_ID: u32 = 2_000_147_483;
 
-/// Starts the daemon as that user, from a copy of the program that the user may read. Returns the
-/// daemon and the folder of the copy.
+/// Starts the daemon as the user `USER_ID`, from a copy of the program that this user may read.
+/// Returns the daemon and the folder of the copy.
 fn start_as_other_user(url: &str) -> (Daemon, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -36,8 +37,8 @@ fn names_are_looked_up_where_no_more_threads_can_be_made() {
     let endpoint = Endpoint::start();
     let (daemon, _folder) =
         start_as_other_user(&format!("http://localhost:{}", endpoint.address.port()));
-    // The test does not use the system call: even root may not be allowed to make it, but a process
-    // of the same user is.
+    // The program `prlimit` sets the limit as the daemon's user. Even root may not be allowed to
+    // set the limit of another user's process.
     let mut limit = Command::new("prlimit");
     limit.args(["--nproc=1:1", "--pid", &daemon.id().to_string()]).uid(USER_ID).gid(USER_ID);
     assert!(limit.status().unwrap().success());

@@ -13,8 +13,8 @@ const ALLOWED: u32 = 500;
 /// The metric of the daemon's rate limit, in documents a second.
 const RATE_LIMIT: &str = "xray_upload_rate_limit";
 
-/// The number of calls until the rate limit has settled, and the number of calls that are measured
-/// after that.
+/// The rate limit settles during the first `SETTLING` calls. The next `MEASURED` calls are
+/// measured.
 const SETTLING: usize = 60;
 const MEASURED: usize = 120;
 
@@ -36,7 +36,7 @@ fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is
         measured.filter(|(_, verdict)| *verdict == Verdict::Throttled).count()
     });
     let log = daemon.log();
-    // The daemon aims at a tenth.
+    // The daemon aims at a share of at most 10 % throttled calls.
     let share = throttled_count * 100 / MEASURED;
     assert!(share < 15, "{throttled_count} of {MEASURED} calls were throttled\n{log}");
     let rate = rates.iter().sum::<u64>() / rates.len() as u64;
@@ -67,7 +67,7 @@ fn the_pause_that_the_service_asks_for_is_kept() {
     let throttled = Failure::code(429, "ThrottledException").with("retry-after", 2);
     endpoint.change(|rules| rules.failure = Some(throttled));
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
-    // One document makes one call at a time.
+    // With one document the daemon makes one call at a time.
     let sent = send(daemon.udp, [document(0)]);
     daemon.wait_until("a call was throttled", || endpoint.request_count() > 0);
     endpoint.change(|rules| rules.failure = None);

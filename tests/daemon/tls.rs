@@ -1,4 +1,4 @@
-//! TLS to the service: HTTP/1.1 and HTTP/2, and which certificates the daemon trusts.
+//! TLS to the service, with HTTP/1.1 and HTTP/2, and the certificates that the daemon trusts.
 
 use super::endpoint::Endpoint;
 use super::load::document;
@@ -10,7 +10,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A private certificate authority. Its certificate is in a file.
+/// A private certificate authority, with its certificate in a file.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     /// The path of the certificate.
@@ -93,8 +93,8 @@ fn http2_carries_all_calls_over_one_connection() {
     assert_eq!(endpoint.connection_count(), 1);
 }
 
-/// Returns servers with certificates that a client which trusts `trusted` must refuse, each with
-/// the reason.
+/// Returns three servers and the reason to refuse the certificate of each. A client that trusts
+/// only the authority `trusted` must refuse them.
 fn bad_servers(trusted: &Authority, foreign: &Authority) -> [(&'static str, ServerConfig); 3] {
     let protocols: [&[u8]; 2] = [b"h2", b"http/1.1"];
     [
