@@ -34,7 +34,8 @@ CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
-#: The names of the endpoint: one for the name server, one for a hosts file.
+#: The host names of the endpoint. The first is resolved by a name server, the second by a hosts
+#: file.
 NAMES = ["endpoint", "service"]
 
 IMAGE = "xrayd"
@@ -61,18 +62,18 @@ def podman():
 
 @pytest.fixture(scope="session")
 def image(podman):
-    """The name of the image."""
+    """Builds the image and returns its name."""
     podman.build(IMAGE)
     return IMAGE
 
 
 def environment(variables):
-    """Returns the flags for variables."""
+    """Returns podman's flags that set environment variables."""
     return [f"--env={name}={value}" for name, value in variables.items()]
 
 
 class Endpoint:
-    """The daemon's sandbox in a container, as the service."""
+    """A sandbox in a container, which replaces the X-Ray service."""
 
     def __init__(self, container):
         self.container = container
@@ -116,8 +117,8 @@ def endpoint(containers):
 
 @pytest.fixture
 def start_daemon(containers):
-    """Starts the image with the strictest restrictions, with flags for podman and an ECS-like
-    command.
+    """Starts the daemon's image under the strictest restrictions. `flags` are for podman; `command`
+    has the daemon's flags, as in ECS.
     """
 
     def start(*flags, command=("-n", "eu-west-1", "-o"), url="http://endpoint:2000", **variables):

@@ -7,10 +7,12 @@ from processes import wait_for
 
 IMAGE = "machine-with-systemd"
 
-#: The rights that systemd needs to put services into sandboxes; kernel settings stay read-only.
+#: The rights that systemd needs in a container to restrict services. Kernel settings stay
+#: read-only.
 FLAGS = ["--systemd=always", "--cap-add=all", "--security-opt=seccomp=unconfined"]
 
-#: Paths that a running machine changes by itself, and paths in which dpkg and rpm keep their data.
+#: Paths that a running machine changes without the packages, and paths in which dpkg and rpm keep
+#: their data.
 CHANGING = "/dev /packages /proc /root /run /sys /tmp /var/backups /var/cache /var/lib/dpkg"
 CHANGING += (
     " /var/lib/rpm /var/lib/systemd /var/log/apt /var/log/dpkg.log /var/log/journal /var/tmp"
@@ -77,7 +79,9 @@ class Machine:
 
 
 def original(folder):
-    """Builds stand-ins for the original's packages: the same name, paths and service."""
+    """Creates what dpkg and rpm need to build stand-ins for the packages of the AWS daemon. They
+    have the same name, paths and service.
+    """
     root = folder / "original"
     (root / "DEBIAN").mkdir(parents=True)
     files = {

@@ -93,7 +93,7 @@ class Podman:
         """Builds an image of the project from the Dockerfile, without network access."""
         mounts = machine_mounts() + [
             (os.environ["RUST_FOLDER"], "/opt/rust", "ro"),
-            # As in any build, cargo unpacks the fetched sources here.
+            # The folder is writable, because cargo unpacks the fetched crates into it.
             (os.environ["CARGO_HOME"] + "/registry", "/cargo/registry", "rw"),
         ]
         options = ["--format", "docker", "--pull=never", "--network", "host", "--tag", tag]

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def tree(podman, image):
-    """The image's files in a folder."""
+    """A folder in which the files of the image are mounted."""
     folder = Path(podman("image", "mount", image))
     yield folder
     podman("image", "unmount", image)

@@ -1,7 +1,7 @@
 """Installs the packages for Debian and RPM on a machine with systemd.
 
-In: packages of the binary under test in two revisions, and stand-ins for the original's packages.
-Out: a running service, a configuration that is kept, and no files after a purge.
+In: packages of the binary under test in two revisions, and stand-ins for the packages of the AWS
+daemon. Out: a running service, a configuration that is kept, and no files after a purge.
 """
 
 import os
@@ -17,14 +17,15 @@ from processes import ENVIRONMENT, wait_for
 CFG = "/etc/amazon/xray/cfg.yaml"
 EDIT = "Version: 2\n# by the operator\nTotalBufferSizeMB: 9\n"
 
-#: The commands of each package manager.
+#: The commands of dpkg, and the ending of its packages.
 DEB = {
     "install": ["dpkg", "--install"],
     "upgrade": ["dpkg", "--install"],
     "remove": ["dpkg", "--remove"],
     "suffix": "deb",
 }
-# rpm does not know the packages of Debian, so dependencies are not checked.
+# The commands of rpm. They do not check dependencies, because the machine's programs are packages
+# of Debian.
 RPM = {
     "install": ["rpm", "--install", "--nodeps"],
     "upgrade": ["rpm", "--upgrade", "--nodeps"],
@@ -36,7 +37,9 @@ BOTH = pytest.mark.parametrize("manager", [DEB, RPM], ids=["deb", "rpm"])
 
 @pytest.fixture(scope="module")
 def folder(podman, tmp_path_factory):
-    """The folder with the packages: revisions 1 and 2 of each kind, and the original's."""
+    """The folder with all packages for Debian and RPM: revisions 1 and 2 of xrayd, and the
+    stand-ins for the AWS daemon.
+    """
     folder = tmp_path_factory.mktemp("packages")
     environment = os.environ | {"QUICK": "1"}
     for revision in ("1", "2"):
@@ -54,7 +57,7 @@ def folder(podman, tmp_path_factory):
 
 def test_a_binary_for_another_machine_is_not_packed_under_the_name_of_this_one(tmp_path):
     binary = tmp_path / "xray"
-    # The start of an ELF file for a machine that does not exist (EM_NONE).
+    # An ELF file for no machine (EM_NONE): only its first bytes.
     binary.write_bytes(b"\x7fELF" + bytes(60))
     command = [ROOT / "deploy/packages/build", binary, tmp_path / "packages"]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -71,13 +74,13 @@ def host(podman, folder):
 
 
 def package(manager, folder, revision):
-    """Returns the path of a package on the machine."""
+    """Returns the path of xrayd's package of this revision on the machine."""
     [found] = folder.glob(f"xrayd[-_]*-{revision}[._]*{manager['suffix']}")
     return f"/packages/{found.name}"
 
 
 def original(manager, folder):
-    """Returns the path of the original's stand-in on the machine."""
+    """Returns the path of the stand-in for the AWS daemon's package on the machine."""
     [found] = folder.glob(f"xray[-_]3*{manager['suffix']}")
     return f"/packages/{found.name}"
 
@@ -149,7 +152,8 @@ def test_it_takes_the_place_of_the_original_and_keeps_its_configuration(manager,
     assert host.run("readlink", f"/proc/{process}/exe") == "/usr/bin/xray"
     assert host.read(CFG) == EDIT.strip()
     if manager is DEB:
-        # Only the configuration of the original is left, and its purge keeps our file.
+        # dpkg has kept only the configuration of the AWS daemon. Its purge must not delete the
+        # file, which xrayd now owns.
         status = host.run("dpkg-query", "--show", "--showformat=${db:Status-Status}", "xray")
         assert status == "config-files"
         host.run("dpkg", "--purge", "xray")
@@ -199,7 +203,7 @@ def test_the_rpm_depends_on_the_systems_own_libraries_alone(folder):
 def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(folder, host):
     host.run("dpkg", "--install", package(DEB, folder, 1))
     assert host.run("systemd-analyze", "verify", "/lib/systemd/system/xray.service") == ""
-    # The exposure is between 0 and 100. The rest is caused by network access, which the daemon
-    # needs.
+    # systemd rates the exposure of a service from 0 to 100. The remaining exposure comes from
+    # network access, which the daemon needs.
     check = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
     host.run(*check, "--threshold=15", "xray.service")

@@ -16,7 +16,8 @@ from skipping import skip
 
 HEADER = b'{"format":"json","version":1}\n'
 
-#: The error with which io_uring is denied: that of Docker 25 and that of podman.
+#: The errors of io_uring's system calls where it is denied: EPERM under Docker 25, ENOSYS under
+#: podman.
 DENIED = {"EPERM": 1, "ENOSYS": 38}
 
 
@@ -31,7 +32,9 @@ def segments(count, size=0):
 
 
 def send(address, datagrams):
-    """Sends datagrams to a container. The queue, which is not checked, holds at least 100 of them."""
+    """Sends datagrams to a container at once. Its socket queue holds at least 100 of these
+    datagrams.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for datagram in datagrams:
             sender.sendto(datagram, address)
@@ -141,7 +144,8 @@ def test_with_our_profile_io_uring_is_in_force(endpoint, start_daemon):
 
 def test_a_stop_sends_what_is_left_and_ends_with_0(endpoint, start_daemon):
     daemon = start_daemon("--publish=127.0.0.1::2000/udp")
-    # At the stop there is no connection yet and segments are waiting.
+    # When the container is stopped, segments are waiting and the daemon has no connection to the
+    # service yet.
     send(published(daemon), segments(100))
     assert daemon.stop(30) == 0
     assert daemon.inspect()["State"]["ExitCode"] == 0
@@ -178,5 +182,5 @@ def test_the_health_check_of_a_daemon_that_stands_still_fails(podman, endpoint, 
     daemon.wait_for_line("Listening on TCP")
     assert daemon.check_health() == "healthy"
     podman("kill", "--signal=STOP", daemon.name)
-    # podman itself ignores the failure within the start period.
+    # The test runs the check itself: podman's own status ignores failures within the start period.
     assert not podman("exec", daemon.name, "/xray", "healthcheck", okay=None)

@@ -364,8 +364,7 @@ async fn answer(
     let is_open = *shared.way.borrow() == Way::Open;
     let hangs = is_upload && shared.state.lock().unwrap().0.hangs_uploads;
     if !is_open || hangs {
-        // A request that arrived during a fault is never answered, not even after the fault has
-        // ended.
+        // This request is never answered, not even after the fault has ended.
         return pending().await;
     }
     let mut state = shared.state.lock().unwrap();

@@ -1,4 +1,4 @@
-"""A headless browser with the sandbox's page in it.
+"""A headless browser that shows the sandbox's page.
 
 In: Debian's chromium and chromedriver. Out: the content of the page, polled until it appears. The
 browser resolves no name and reaches only loopback. It records all requests, and a test fails if the
@@ -45,7 +45,8 @@ import(`/page/${module}`).then(async (it) => done({value: await it[name](...args
     .catch((error) => done({error: String(error)}));
 """
 
-#: Measures the milliseconds from an action until the browser has drawn its result.
+#: Runs an action. Measures the milliseconds until the browser has drawn the result, and counts the
+#: changed elements.
 MEASURE = """
 const [act, done] = arguments;
 const start = performance.now();
@@ -101,7 +102,9 @@ class Page:
         self.prefer("light")
 
     def open(self, fragment="", answers=None):
-        """Loads the page again."""
+        """Loads the page with this fragment. `answers` are invented answers of the sandbox, by
+        path.
+        """
         self.driver.get("about:blank")
         self._drop_answers()
         if answers:
@@ -118,7 +121,9 @@ class Page:
             self._script = None
 
     def put(self, documents):
-        """Puts documents into the sandbox. A text is sent unchanged."""
+        """Puts documents into the sandbox. A string is sent unchanged, a dictionary as compact
+        JSON.
+        """
         texts = [it if isinstance(it, str) else compact(it) for it in documents]
         put_documents(self.url, texts, ACCESS_KEY, SECRET_KEY)
 
@@ -143,13 +148,13 @@ class Page:
         return answer.get("value")
 
     def measure(self, act):
-        """Returns the milliseconds until a script's result is on the screen, and the number of
-        changes.
+        """Runs a script. Returns the milliseconds until its result is on the screen, and the number
+        of changed elements.
         """
         return self.driver.execute_async_script(MEASURE, act)
 
     def texts(self, selector):
-        """Returns the texts of all visible elements."""
+        """Returns the texts of all visible elements that match the selector."""
         return self.js(
             "return [...document.querySelectorAll(arguments[0])]"
             ".filter((it) => it.checkVisibility()).map((it) => it.innerText.trim())",
@@ -162,12 +167,12 @@ class Page:
         return wait_for(find, lambda: f"{complaint}\n{self.js(where)}")
 
     def wait_for_text(self, selector, text):
-        """Waits until a visible element contains `text`."""
+        """Waits until a visible element that matches the selector contains `text`."""
         found = lambda: any(text in one for one in self.texts(selector))
         self.wait(found, f"no {text!r} in {selector}")
 
     def wait_for_count(self, selector, count):
-        """Waits until this many elements are visible."""
+        """Waits until `count` elements that match the selector are visible."""
         self.wait(lambda: len(self.texts(selector)) == count, f"not {count} of {selector}")
 
     def rows(self):
@@ -180,7 +185,8 @@ class Page:
         )
 
     def click(self, selector, text=""):
-        """Clicks the visible element with this text as soon as it exists."""
+        """Waits for a visible element that matches the selector and has this text, and clicks it.
+        """
         script = (
             "return [...document.querySelectorAll(arguments[0])].find((it) =>"
             " it.checkVisibility() && it.textContent.includes(arguments[1]))"
@@ -215,7 +221,7 @@ class Page:
         return self.js("return location.hash")
 
     def copied(self, press):
-        """Returns the content of the clipboard after `press`."""
+        """Calls `press`, which makes the page copy a text. Returns the content of the clipboard."""
         permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
         command = {"origin": self.url, "permissions": permissions}
         self.driver.execute_cdp_cmd("Browser.grantPermissions", command)

@@ -31,7 +31,7 @@ def pytest_configure():
     if not binary.is_file():
         raise pytest.UsageError("Set XRAY_BINARY to the daemon's binary; tests/run does it")
     os.environ["XRAY_BINARY"] = str(binary)
-    # boto3 in this process gets the same clean environment as the child processes.
+    # boto3 runs in this process. Like the child processes, it gets no AWS variables and no proxies.
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy"):
             del os.environ[name]
@@ -59,7 +59,7 @@ def start_daemon(tmp_path):
 
 @pytest.fixture
 def sandbox(start_daemon):
-    """A sandbox without traces."""
+    """A running sandbox without traces."""
     return start_daemon("sandbox")
 
 

@@ -15,7 +15,7 @@ xray_recorder.configure(sampling=False, context_missing="RUNTIME_ERROR")
 
 
 class Expected(Exception):
-    """The exception of a segment that is described with an exception."""
+    """Raised in each segment whose description contains an exception."""
 
 
 def emit(described, open_entity):

@@ -1,4 +1,5 @@
-"""Traces for the tests of the sandbox's page: a realistic shop, very large sets, and hostile ones.
+"""Traces for the tests of the sandbox's page: traces of a shop, very large traces, and hostile
+traces.
 
 In: the time and the kind of traces. Out: segment documents as dictionaries. The ids are the same in
 each run, so that screenshots of the page can be compared.
@@ -10,11 +11,12 @@ from pathlib import Path
 
 HEADER = b'{"format":"json","version":1}\n'
 
-#: Markup and script that must stay text wherever a document can contain them.
+#: Markup and a script URL. The page must show them as plain text, wherever a document contains
+#: them.
 MARKUP = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 SCRIPT_URL = "javascript:window.hacked=1"
 
-#: The callees of each service: services, databases (names with an @), and tables of DynamoDB.
+#: The callees of each service: other services, databases (names with an @), and DynamoDB tables.
 CALLERS = {
     "shop.example": ["inventory", "pricing", "payments", "users"],
     "inventory": ["stock@inventory-db"],
@@ -38,7 +40,7 @@ def compact(document):
 
 
 def parts(document):
-    """Returns a document and all its embedded subsegments."""
+    """Returns a list of a document and all its embedded subsegments."""
     found = [document]
     for part in found:
         found.extend(part.get("subsegments", []))
@@ -59,7 +61,7 @@ class Ids:
 
 
 def named(name, start, **fields):
-    """Returns the only document of a trace."""
+    """Returns a document with this name. It is the only document of its trace."""
     ids = Ids(name)
     return {
         "trace_id": ids.trace(start),
@@ -71,18 +73,20 @@ def named(name, start, **fields):
 
 
 def http(method, url, status, **request):
-    """Returns the field http."""
+    """Returns the value of a segment's field `http`."""
     return {"request": {"method": method, "url": url} | request, "response": {"status": status}}
 
 
 def flags(code):
-    """Returns the flags that belong to a status."""
+    """Returns the fields `error`, `fault` and `throttle` of a segment with this HTTP status."""
     found = {"fault": True} if code >= 500 else {"error": True} if code >= 400 else {}
     return found | ({"throttle": True} if code == 429 else {})
 
 
 class Request:
-    """One request to the shop through all services. `failing` names the service that fails."""
+    """The documents of one request to the shop, which calls all services. `failing` names the
+    service that fails.
+    """
 
     def __init__(
         self, ids, start, path="/checkout", method="GET", status=200, slow=1.0, failing=""
@@ -205,7 +209,9 @@ class Request:
 
 
 def shop(now, count=60, seed=1):
-    """Returns the documents of `count` requests of the last minutes; the newest ends at `now`."""
+    """Returns the documents of `count` requests to the shop. They ran in the last minutes; the
+    newest ends at `now`.
+    """
     ids = Ids(seed)
     paths = [
         ("/", "GET"),
@@ -294,7 +300,8 @@ def wide(start, count=10_000, seed=3):
 
 
 def hostile(start, seed=4):
-    """Returns hostile traces by the kind of attack: more than text, or not a tree.
+    """Returns hostile traces by the kind of attack, for example markup in texts, huge values, or
+    parents that form a ring.
 
     Traces under "refused" violate the published rules. The sandbox rejects them, but the page must
     not rely on that.

@@ -25,7 +25,7 @@ REGION = "eu-west-1"
 ACCESS_KEY = "AKIDEXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
-#: The whole environment of a child, except for variables that its test adds.
+#: The environment of a child process. A test can add variables; no others are inherited.
 ENVIRONMENT = {
     "HOME": "/nonexistent",
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -41,7 +41,7 @@ ACCOUNT = re.compile(
 
 
 def check_balance(line):
-    """Fails if a received segment is missing or counted twice."""
+    """Fails if the account in a log line misses a segment or counts one twice."""
     counts = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", line)}
     incoming = counts["received"] + counts["replayed"]
     left = sum(counts[name] for name in ("sent", "rejected", "dropped", "spooled", "held"))
@@ -58,7 +58,9 @@ def wait_for(find, complaint):
 
 
 def queued_bytes(port):
-    """Returns the bytes in the fullest queue of all UDP sockets with this port."""
+    """Returns the number of bytes in the queue of the UDP socket with this port. If several sockets
+    share the port, returns the largest number.
+    """
     with open("/proc/net/udp", encoding="ascii") as table:
         rows = [line.split() for line in table][1:]
     own = [row[4].split(":")[1] for row in rows if row[1].endswith(f":{port:04X}")]
@@ -78,7 +80,8 @@ class Child:
             stderr=subprocess.PIPE,
             encoding="utf-8",
         )
-        #: The lines of its standard output, and the lines of both outputs.
+        #: The lines of the program's standard output; and the lines of standard output and standard
+        #: error together.
         self.output, self.lines = [], []
         self._readers = [
             threading.Thread(target=self._read, args=arguments, daemon=True)
@@ -108,7 +111,7 @@ class Child:
         self._process.stderr.close()
 
     def log(self):
-        """Returns the whole output."""
+        """Returns all lines of both outputs so far."""
         return "\n".join(self.lines)
 
     def wait_for_line(self, text):
@@ -117,8 +120,8 @@ class Child:
         """
 
         def find():
-            # This is checked before the lines, so that the lines include everything printed before
-            # the end.
+            # The end is checked first. If the program has ended, `lines` then has everything that
+            # it printed.
             ended = not any(reader.is_alive() for reader in self._readers)
             found = next((line for line in self.lines if text in line), None)
             assert found or not ended, f"the program ended without {text!r}:\n{self.log()}"
@@ -182,25 +185,27 @@ class Daemon(Child):
                 sender.sendto(datagram, self.udp)
 
     def get(self, path):
-        """Returns the text of a page."""
+        """Returns the text of a page on the daemon's TCP port."""
         with urllib.request.urlopen(self.url + path, timeout=PATIENCE_SECONDS) as answer:
             return answer.read().decode()
 
     def wait_until_sent(self, count):
-        """Waits until `count` segments have been sent in total; more than `count` fail at the end."""
+        """Waits until `count` segments have been sent in total. `end_in_order` expects the same
+        count.
+        """
         self.sent_count = count
         line = f"xray_segments_sent_total {count}\n"
         wait_for(lambda: line in self.get("/metrics"), lambda: f"not {line}{self.log()}")
 
     def end(self):
-        """Stops the daemon with SIGTERM, whatever happened to its segments."""
+        """Stops the daemon with SIGTERM. It may have lost segments."""
         self.is_over = True
         self.terminate()
         assert self.wait() == 0, self.log()
 
     def end_in_order(self):
-        """Stops the daemon with SIGTERM unless the test has. Every segment must be sent and none
-        lost.
+        """Stops the daemon with SIGTERM, unless the test has already stopped it. Fails if a segment
+        was lost.
         """
         if self.is_over:
             return

@@ -1,7 +1,7 @@
 """An endpoint that accepts every POST request and records it unchanged.
 
-In: HTTP requests on a free port, and the answers to give. Out: a list of `Request`. There is one
-thread per connection, because the daemon keeps several connections.
+In: HTTP requests on a free port, and a function that returns the answers. Out: a list of `Request`.
+There is one thread per connection, because the daemon keeps several connections.
 """
 
 import re
@@ -22,7 +22,8 @@ class Request:
 
 
 def signed_headers(request):
-    """Returns the names of the headers that a request says it signs."""
+    """Returns the names of the headers that the Authorization header of a request lists as signed.
+    """
     return re.search("SignedHeaders=([^,]+)", request.headers["Authorization"])[1].split(";")
 
 

@@ -1,8 +1,9 @@
 """An application with the X-Ray SDK for Python that calls its sampler, as a program.
 
 In: AWS_XRAY_DAEMON_ADDRESS of a daemon whose service has the rules "always" and "never". Out: two
-lines of JSON with the number of sampled requests, of a hundred to each service: first by the rules,
-then by the targets, which reverse the rules. tests/node/sample.js does the same.
+lines of JSON. Each has, for each of two services, the number of sampled requests among 100. The
+first line follows the rules; the second follows the targets, which reverse the rules.
+tests/node/sample.js does the same.
 """
 
 import json
@@ -14,7 +15,9 @@ xray_recorder.configure(sampling=True)
 
 
 def decide(service):
-    """Returns the rule by which a request is sampled, or False."""
+    """Returns the name of the rule that samples a request to `service`, or False if the request is
+    not sampled.
+    """
     request = {"host": "h", "method": "GET", "path": "/", "service": service}
     return xray_recorder.sampler.should_trace(request)
 

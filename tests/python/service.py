@@ -1,6 +1,7 @@
 """The X-Ray service as the tests use it, through boto3.
 
-In: the address of the service. Out: boto3's client for it, and the documents that moto has.
+In: the address of the service. Out: boto3's client for this service, and the documents that moto
+has stored.
 """
 
 import urllib.request
@@ -25,7 +26,8 @@ def xray_client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
 
 
 def put_documents(url, texts, access_key, secret_key):
-    """Puts documents through the API, as the AWS CLI would. Fails if a document is unprocessed."""
+    """Sends documents with PutTraceSegments. Fails if the service lists a document as unprocessed.
+    """
     client = xray_client(url, access_key, secret_key)
     for first in range(0, len(texts), DOCUMENT_COUNT_MAX):
         batch = texts[first : first + DOCUMENT_COUNT_MAX]

@@ -39,7 +39,8 @@ def check_members(value, shape):
 
 
 def check_answers(client):
-    """Compares every answer that a client gets with the shape of its operation."""
+    """Makes a boto3 client compare each answer with the shape of its operation. Returns the client.
+    """
 
     def check(operation_model, response_dict, **_):
         if response_dict["status_code"] == 200:

@@ -1,8 +1,8 @@
 """Records the datagrams between an SDK and the daemon.
 
 In: the SDK's datagrams, on a separate UDP port. Out: the same datagrams to the daemon, and a copy
-of each for the test. The kernel keeps the order of datagrams, so everything that an SDK sent before
-it ended precedes the mark that `finish` sends.
+of each for the test. The kernel keeps the order of datagrams: the datagrams of an SDK that has
+ended arrive before the empty datagram that `finish` sends.
 """
 
 import socket
@@ -18,7 +18,7 @@ class Tap:
         self._target = target
         self._datagrams = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # A large queue for bursts; the kernel may grant less.
+        # Asks for a socket queue of 1 MB, for bursts. The kernel may grant less.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
         self._socket.bind(("127.0.0.1", 0))
         #: The address that the SDK sends to.

@@ -12,7 +12,7 @@ from processes import ENVIRONMENT
 
 CFG = Path(__file__).parents[2] / "deploy" / "cfg.yaml"
 
-#: Keys whose default cannot be written as a value.
+#: Keys that the file does not show, because no value expresses their default.
 WITHOUT_VALUE = {"Receive.Pin", "ProxyServer.AllowedPaths"}
 
 
@@ -31,13 +31,14 @@ def test_the_file_changes_nothing_as_it_is(tmp_path):
 
 def test_what_is_commented_out_is_the_default_of_each_key(tmp_path):
     path = tmp_path / "whole.yaml"
-    # A key follows the # directly; an explanation follows after a space.
+    # Removes the # before keys. In the file a key follows the # directly; an explanation has a
+    # space after the #.
     path.write_text(re.sub(r"^#(\w+:|  \w+:)", r"\1", CFG.read_text(), flags=re.MULTILINE))
     found, expected = settings(tmp_path, "-c", path), settings(tmp_path)
     for key, (value, source) in expected.items():
         assert found[key][0] == value, key
         named = re.search(rf"^#? *{key.split('.')[-1]}:", CFG.read_text(), re.MULTILINE)
         assert bool(named) == (key not in WITHOUT_VALUE), key
-        # An empty text equals no value, so its source stays "default".
+        # A key with an empty text counts as not set, so its source stays "default".
         if source == "default" and value != "(none)":
             assert found[key][1] == str(path), key

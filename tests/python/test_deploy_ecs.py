@@ -29,13 +29,15 @@ HEALTHCHECK = json.loads(re.findall(r"^HEALTHCHECK .* CMD (.*)$", DOCKERFILE, re
 #: The daemon's default limit on its shutdown, in seconds.
 SHUTDOWN_SECONDS = 8
 
-#: The memory sizes in MB that Fargate offers for a number of CPU units; only the smallest is
-#: needed.
+#: The memory sizes in MB that Fargate offers for each number of CPU units. The tests only need 256
+#: units, the smallest number.
 FARGATE = {"256": {"512", "1024", "2048"}}
 
 
 def check(operation, call):
-    """Fails if a call has unknown or missing members, wrong types or unknown enum values."""
+    """Fails if the parameters of a call have unknown or missing members, wrong types or unknown
+    enum values.
+    """
     shape = SESSION.get_service_model("ecs").operation_model(operation).input_shape
     report = ParamValidator().validate(call, shape)
     assert not report.has_errors(), report.generate_report()
@@ -54,7 +56,9 @@ def check_words(value, shape):
 
 
 def containers(path):
-    """Returns the task of a file, its daemon and its application; each is `None` if absent."""
+    """Returns the task definition in a file, its container of the daemon and its container of the
+    application. An absent container is `None`.
+    """
     task = json.loads(path.read_text())
     named = {container["name"]: container for container in task["containerDefinitions"]}
     return task, named.get("xray-daemon"), named.get("shop")
@@ -127,7 +131,8 @@ def test_the_daemon_understands_its_command(path, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
     settings = {line[0]: line[1] for line in lines}
-    # In its own network namespace the daemon must not be reachable from other hosts.
+    # With `awsvpc` the containers of a task share a network namespace. There the daemon only
+    # listens on loopback.
     host = "127.0.0.1" if task["networkMode"] == "awsvpc" else "0.0.0.0"
     assert settings["Socket.UDPAddress"] == settings["Socket.TCPAddress"] == f"{host}:2000"
     trust = json.loads((FOLDER / "iam/cross-account.policy.json").read_text())
@@ -164,7 +169,8 @@ def test_the_user_data_fits_and_carries_profile_and_setting(tmp_path):
         [FOLDER / "user-data", "shop"], capture_output=True, text=True, check=True
     ).stdout
     assert len(script) < 16 * 1024, "EC2 accepts at most 16 KiB"
-    # The same script, with another root folder, and without commands that change this machine.
+    # Runs the script below another root folder, and without the commands that would change this
+    # machine.
     script = script.replace("/etc/", f"{tmp_path}/etc/")
     for folder in ("docker", "ecs", "sysctl.d"):
         (tmp_path / "etc" / folder).mkdir(parents=True)

@@ -16,7 +16,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 
-#: The first release with native sidecars, and the newest release in the package.
+#: The first Kubernetes release with native sidecars, and the newest release that the package has
+#: schemas for.
 RELEASES = ["1.29", kubernetes_validate.latest_version()]
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -27,7 +28,7 @@ SHUTDOWN_SECONDS = 8
 
 
 def manifests(name):
-    """Returns the objects of a file."""
+    """Returns the Kubernetes objects in a file."""
     return list(yaml.safe_load_all((FOLDER / f"{name}.yaml").read_text()))
 
 
@@ -41,7 +42,9 @@ def daemonset():
 
 
 def patched(patch):
-    """Returns the DaemonSet with a strategic merge patch: containers are merged by name."""
+    """Returns the DaemonSet after a strategic merge patch from a file. Such a patch merges
+    containers by name.
+    """
     [patch] = manifests(patch)
     result = copy.deepcopy(daemonset())
     assert set(patch) == {"spec"} and set(patch["spec"]["template"]["spec"]) == {"containers"}
@@ -54,7 +57,9 @@ def patched(patch):
 
 
 def daemons():
-    """Yields a name, the pod and the daemon's container for each pod with a daemon."""
+    """Yields each pod that contains a daemon: a name, the pod's specification and the daemon's
+    container.
+    """
     pod = daemonset()["spec"]["template"]["spec"]
     yield "daemonset", pod, pod["containers"][0]
     pod = of_kind("Deployment", "sidecar")["spec"]["template"]["spec"]

@@ -20,13 +20,13 @@ OPERATIONS = (ROOT / "docs/operations.md").read_text()
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 PANELS = DASHBOARD["panels"]
 
-#: The functions, operators and modifiers of PromQL that are used here.
+#: The functions, operators and modifiers of PromQL that the dashboard and the alerts use.
 WORDS = {"abs", "and", "by", "increase", "max", "min", "or", "rate", "sum", "without"}
 WORDS |= {"histogram_quantile"}
 
 
 def expressions():
-    """Yields each expression with the alert or panel that uses it."""
+    """Yields the name of each alert and panel with its PromQL expression."""
     for rule in RULES:
         yield rule["alert"], rule["expr"]
     for panel in PANELS:
@@ -84,7 +84,8 @@ def test_expressions_are_whole():
 def test_every_metric_is_on_the_dashboard_and_explained(metrics):
     shown = " ".join(expression for _, expression in expressions())
     for name in metrics:
-        # A histogram has three metrics, and is explained under its common name.
+        # A histogram has three metrics. A panel shows one of them, so only their common name is
+        # searched for.
         family = re.sub("_(bucket|count|sum)$", "", name)
         assert re.search(rf"\b{family}(_bucket|_sum)?\b", shown), f"{name} is on no panel"
         assert f"`{family}" in OPERATIONS, f"{name} is not in docs/operations.md"
@@ -119,7 +120,9 @@ def test_panels_have_places_of_their_own_and_a_source():
 
 
 def logged():
-    """Yields the texts of all warnings and errors of the daemon and the sandbox, without tests."""
+    """Yields the texts of all warnings and errors in the code of the daemon and the sandbox, except
+    in tests.
+    """
     for path in [
         *sorted((ROOT / "src").rglob("*.rs")),
         *sorted((ROOT / "sandbox/src").rglob("*.rs")),
@@ -139,7 +142,8 @@ def test_every_warning_and_error_is_explained():
     for text in texts:
         # The longest part without a placeholder identifies the text.
         piece = max(re.split(r"\{[^}]*\}", text), key=len).strip(" .:;,(")
-        # A line that only consists of an error's text is documented under that error.
+        # If the text is little more than a placeholder, the line shows an error, and the document
+        # explains that error.
         if len(piece) > 3:
             assert piece[:40] in flat, f"docs/operations.md does not have: {text}"
 

@@ -10,7 +10,7 @@ PROFILE = json.loads((FOLDER / "xray.json").read_text())
 
 
 def allow_io_uring(profile):
-    """Returns the program's output for a profile."""
+    """Runs deploy/seccomp/allow-io-uring on a profile and returns the new profile."""
     command = [FOLDER / "allow-io-uring"]
     text = json.dumps(profile)
     return json.loads(
@@ -23,8 +23,8 @@ def test_the_profile_denies_by_default_and_allows_the_three_calls_once():
     *others, rule = PROFILE["syscalls"]
     assert rule == {"names": CALLS, "action": "SCMP_ACT_ALLOW"}
     assert not {name for other in others for name in other["names"]} & set(CALLS)
-    # System calls that could lead out of the container still need a capability, as in the default
-    # profile.
+    # System calls that could break out of the container are still allowed only with a capability,
+    # as in the default profile.
     for call in ("mount", "unshare", "bpf", "ptrace", "keyctl", "add_key"):
         free = [rule for rule in others if call in rule["names"] and not rule.get("includes")]
         assert not free, call

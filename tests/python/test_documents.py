@@ -135,7 +135,8 @@ def test_text_beyond_ascii_is_read_back_unchanged(read_back):
 def test_every_document_of_an_application_is_read_back_from_the_service(read_back):
     described = [STREAMED, *[PLAIN, NESTED, FAILED, NON_ASCII] * 3]
     documents = read_back(*described)
-    # These are more documents than one request can hold, and each segment has its own trace.
+    # The documents need several requests, because one request holds at most 50. Each segment has
+    # its own trace.
     assert len(documents) > 50
     trace_ids = {document["trace_id"] for document in documents}
     assert len(trace_ids) == len(described)

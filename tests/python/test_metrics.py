@@ -19,7 +19,9 @@ HEADER = '{"format":"json","version":1}\n'
 
 
 def families(daemon):
-    """Returns the families on the daemon's page by name. Fails if the page is not OpenMetrics."""
+    """Returns the metric families on the daemon's page, by name. Fails if the page is not
+    OpenMetrics.
+    """
     return {
         family.name: family for family in text_string_to_metric_families(daemon.get("/metrics"))
     }
@@ -93,7 +95,9 @@ def test_while_nothing_can_be_sent_each_chunk_of_memory_has_its_holder(tmp_path)
 
 
 def check_holders(daemon):
-    """Makes a daemon that cannot send hold segments. Fails if part of their memory has no holder."""
+    """Sends segments to a daemon that cannot deliver them. Fails if the holders together do not
+    have all used memory.
+    """
 
     def holders():
         found = families(daemon)

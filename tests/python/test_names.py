@@ -16,7 +16,7 @@ from processes import Child
 
 NAME, PORT = "xray.test", 8080
 
-#: Accepts every request and prints the number of its documents.
+#: A program that acts as the service: it accepts every request and prints the number of documents.
 SERVICE = """
 import http.server, json, sys
 
@@ -66,7 +66,8 @@ def test_a_service_that_moves_is_found_though_its_old_address_takes_connections(
     hosts, config = tmp_path / "hosts", tmp_path / "cfg.yaml"
     hosts.write_text(f"127.0.0.2 {NAME}\n")
     config.write_text("Version: 2\nUpload: {RequestTimeoutSeconds: 1}\n")
-    # Each command in a namespace has its own mounts.
+    # `ip netns exec` gives each command its own mounts, so each command mounts the hosts file
+    # again.
     mount = 'mount --bind "$0" /etc/hosts && exec "$@"'
     daemon_command = [os.environ["XRAY_BINARY"], "-b", "127.0.0.1:2000", "-c", str(config)]
     service = [*within, sys.executable, "-c", SERVICE]

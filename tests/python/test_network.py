@@ -13,7 +13,8 @@ import uuid
 import pytest
 from processes import ENVIRONMENT, PATIENCE_SECONDS, Child, wait_for
 
-#: Addresses for documentation (RFC 5737), on a link between the two namespaces only.
+#: Addresses reserved for documentation (RFC 5737). They exist only on the link between the two
+#: namespaces.
 DAEMON, SENDER = "192.0.2.1", "192.0.2.2"
 
 SEND = """

@@ -249,7 +249,7 @@ def test_a_filter_that_is_being_typed_does_not_follow_into_another_view(page):
     page.wait_for_count(".virtual-row", 2)
     page.press("/", "one", Keys.ENTER, Keys.ENTER)
     page.wait(lambda: page.fragment().startswith("#/trace/"), "no trace is open")
-    # This is longer than the page waits for further typing.
+    # 400 ms is longer than the page waits for further typing before it applies the filter.
     page.driver.execute_async_script("setTimeout(arguments[0], 400)")
     assert page.fragment().startswith("#/trace/")
     page.press(Keys.ESCAPE)
@@ -264,7 +264,8 @@ def test_when_the_sandbox_is_gone_the_page_says_so_and_finds_another_one(page):
     page.js(refuse)
     page.wait_for_text(".connection-text", "No answer")
     assert page.rows() == ["known"]
-    # Another process counts its revisions from the beginning.
+    # From now on the page gets the answers of a new sandbox, which counts its revisions from the
+    # beginning.
     page.js("""
         window.fetch = async (path) => new Response(JSON.stringify(path.includes("since=0")
             ? {revision: 1, store: {trace_count: 1, document_count: 1, size_bytes: 1}, gone: false,
@@ -377,8 +378,9 @@ def press(key):
     return f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}}))"
 
 
-#: The largest number of elements that one action may create or change: those on the screen, not all
-#: that exist. The time depends on the machine; it is only printed.
+#: The largest number of elements that one action may create or change. It allows for the elements
+#: on the screen, but not for all rows of a list. The time of an action depends on the machine, so
+#: it is only printed.
 CHANGE_COUNT_MAX = 2000
 
 

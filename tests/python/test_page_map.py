@@ -69,12 +69,13 @@ def test_thirty_services_with_rings_lie_apart_and_layers_follow_calls(page):
     for (source, target), line in zip(edges, found["edges"], strict=True):
         assert line[0] == nodes[source] and line[-1] == nodes[target]
     forward = sum(nodes[source]["x"] < nodes[target]["x"] for source, target in edges)
-    # All edges except the two that close a ring, and the loop.
+    # All edges lead to the right except three: two edges that close a ring, and the edge from node
+    # 5 to itself.
     assert forward == len(edges) - 3
 
 
 def fill_rule(page, **values):
-    """Types into the fields of the rule's form."""
+    """Types these values into the form of a sampling rule."""
     for key, value in values.items():
         page.fill(f"#rule-{key}", value)
 

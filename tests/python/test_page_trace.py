@@ -41,7 +41,7 @@ def test_bars_are_where_the_segments_of_a_recorded_trace_were_in_time(page):
     found = bars(page)
     for part in all_parts:
         left, right, width = found[part["id"]]
-        # One pixel of tolerance. The shortest bars are two pixels wide.
+        # The tolerance is 1.5 pixels. The shortest bars are two pixels wide.
         assert abs(left - (part["start_time"] - start) / length) <= 1.5 / width, part["name"]
         expected = max((part["end_time"] - part["start_time"]) / length, 2 / width)
         assert abs(right - left - expected) <= 1.5 / width, part["name"]
@@ -79,7 +79,7 @@ def test_the_states_and_kinds_of_a_request_are_seen(page):
     page.press(Keys.HOME)
     page.wait_for_text(".details", "customer")
     page.wait_for_text(".json", "tea-12")
-    # The rows are collapsed and opened again.
+    # The left arrow collapses the rows, and the right arrow expands them again.
     rows = len(page.texts(".wf-row[data-node-id]"))
     page.press(Keys.ARROW_LEFT)
     page.wait_for_count(".wf-row[data-node-id]", 1)
@@ -160,7 +160,7 @@ def test_a_missing_trace_is_explained(page):
 
 
 def summary(document):
-    """Returns the entry of the document in the list of traces."""
+    """Returns a hostile entry for a document in the list of traces."""
     return {
         "id": "1-hostile",
         "revision": 1,
@@ -179,7 +179,7 @@ def summary(document):
 
 
 def check_unharmed(page):
-    """Fails if a document has become more than text."""
+    """Fails if script or markup of a document has had an effect on the page."""
     assert page.js("return window.hacked") is None
     assert page.js("return ({}).polluted") is None
     assert page.js("return document.querySelectorAll('main img, main script, main a').length") == 0
@@ -211,7 +211,7 @@ def test_a_hostile_trace_is_shown_as_text(page, kind):
     if kind == "reordered":
         assert "\\u202eexe.cod\\u0007\\u2066\\u200b end" in page.rows()
     if kind == "huge":
-        # The page does not render all members and characters until the user asks for them.
+        # The page renders only a part of a large value until the user asks for more.
         page.click(".json-box summary", "list")
         page.wait_for_text(".more", "4,900 more")
         assert page.js("return document.querySelectorAll('.json-line').length") < 150
@@ -274,7 +274,7 @@ def test_a_document_that_breaks_the_rules_breaks_nothing(page, index):
 
 
 def test_ten_thousand_subsegments_stay_smooth(page):
-    # These are more subsegments than the sandbox keeps of a trace.
+    # The documents have more subsegments than the sandbox keeps for one trace.
     documents = page_traces.wide(time.time())
     trace_id = documents[0]["trace_id"]
     answer = {"id": trace_id, "documents": [compact(document) for document in documents]}

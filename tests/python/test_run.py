@@ -15,7 +15,8 @@ from processes import wait_for
 
 RUN = Path(__file__).parents[1] / "run"
 
-#: The parts of tests/suites that tests/run needs besides the suites.
+#: A stand-in for tests/suites: the variables and functions that tests/run needs in addition to the
+#: planted suites.
 FRAME = """
 suites=({names}) full_suites=(long)
 declare -A minutes_max=()
@@ -104,7 +105,7 @@ def test_a_failure_shows_its_log_without_the_tests_that_passed(start):
 
 def test_a_skipped_test_is_counted_and_its_reason_is_listed(start):
     by_cargo = "running 4 tests\\nskipped: disk: mounting is denied\\n" + PASSED
-    # pytest counts skipped tests itself.
+    # The last line of pytest already counts the skipped test, so tests/run must not count it again.
     by_pytest = "skipped: tests/python/test_a.py::test_a: no root\\n2 passed, 1 skipped in 0.10s\\n"
     lines, code = ended(start(cargo=(by_cargo, "true"), pytest=(by_pytest, "true")))
     assert code == 0 and lines[-1] == "4 passed, 0 failed, 3 skipped"
@@ -143,7 +144,7 @@ def test_an_unknown_suite_is_refused(start):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_what_the_suite_started_and_fails_the_run(start, tmp_path, number):
     ids = tmp_path / "ids"
-    # One process ends on SIGTERM, the other ignores it.
+    # The command starts two processes: `sleep`, which ends on SIGTERM, and a shell that ignores it.
     command = f"sleep 600 & trap '' TERM; echo $! $BASHPID >{ids}; while :; do sleep 600; done"
     process = start(one=("ok - one\\n", f"({command}) & wait"), two=("ok - two\\n", "true"))
     wait_for(lambda: ids.exists() and ids.read_text().strip(), lambda: "nothing was started")

@@ -19,12 +19,15 @@ from recorder import Recorder
 HERE = Path(__file__).parent
 RATES = {"always": 1.0, "never": 0.0}
 
-#: A time in the past; with a later time the SDK would fetch the rules again.
+#: The time of the last change of the rules. It is in the past, because a time after the SDK's last
+#: fetch would make the SDK fetch the rules again.
 MODIFIED_AT = 1_530_000_000.0
 
 
 def rule(name, rate):
-    """Returns a rule for the service with the same name, without a reservoir."""
+    """Returns a sampling rule without a reservoir. It applies to the service that has the rule's
+    name.
+    """
     any_of = dict.fromkeys(["ResourceARN", "ServiceType", "Host", "HTTPMethod", "URLPath"], "*")
     rule = any_of | {
         "RuleName": name,
@@ -40,7 +43,7 @@ def rule(name, rate):
 
 
 def target(statistics):
-    """Returns the target that reverses a rule."""
+    """Returns a sampling target with the opposite rate of the rule that the statistics name."""
     name = statistics["RuleName"]
     return {
         "RuleName": name,
@@ -69,7 +72,7 @@ def answer(request):
 
 
 def program(sdk):
-    """Returns the command of the application with an SDK."""
+    """Returns the command that starts the sampling application in the language `sdk`."""
     if sdk == "python":
         return [sys.executable, HERE / "sample.py"]
     node = shutil.which("node")
@@ -101,7 +104,9 @@ def test_a_sampler_follows_the_rules_and_targets_that_it_gets_through_the_daemon
 
 
 def test_a_sampler_follows_rules_that_are_edited_in_the_sandbox(sandbox, tmp_path):
-    """The sampler first follows the original rules, then the edited rules from the next targets on."""
+    """The sampler follows the original rules until its next fetch of targets, and then the edited
+    rules.
+    """
 
     def edit(rates):
         default = json.loads(sandbox.get("/api/sampling-rules"))["rules"][-1]

@@ -59,7 +59,7 @@ def test_a_trace_of_the_python_sdk_is_printed_as_a_tree(sandbox, emit):
     text = "\n".join(sandbox.output)
     headline, *lines = text[text.index(document["trace_id"]) :].splitlines()[: 1 + len(TREE)]
     assert headline.endswith("1 segment, 3 subsegments")
-    # The duration follows each name.
+    # Each line has a duration after the name. The comparison leaves the duration out.
     assert [re.sub(r"  [0-9.]+ (us|ms|s)\b.*", "", line) for line in lines] == TREE
     assert lines[-1].endswith("Expected: the card was declined")
 
@@ -93,7 +93,8 @@ def test_the_python_sdk_understands_the_rules_and_targets(sandbox):
     assert (rule.name, rule.rate) == ("Default", 0.05)
     targets, modified_at = connector.fetch_sampling_target([rule])
     assert targets["Default"]["rate"] == 0.05
-    # The time is not later than the fetch; otherwise the SDK would fetch the rules again and again.
+    # The time of the last change is before the SDK's fetch. Otherwise the SDK would fetch the rules
+    # again and again.
     assert modified_at < datetime.now(UTC).timestamp()
 
 
@@ -142,7 +143,7 @@ def test_traces_are_kept_from_one_run_to_the_next(start_daemon, emit, tmp_path):
     second = start_daemon("sandbox", "--keep", str(kept))
     page = json.loads(second.get(f"/api/traces/{trace_id}"))
     assert page == {"id": trace_id, "documents": [text]}
-    # The trace was printed by the first run, when it arrived.
+    # The second run does not print the trace: the first run did so when the trace arrived.
     assert not any(trace_id in line for line in second.output)
     clear = urllib.request.Request(f"{second.url}/api/traces", method="DELETE")
     urllib.request.urlopen(clear, timeout=PATIENCE_SECONDS).close()

@@ -26,12 +26,12 @@ DESCRIBED = {
 
 @pytest.fixture
 def client(sandbox):
-    """boto3's client for the sandbox; each answer is checked."""
+    """boto3's client for the sandbox. It compares each answer with botocore's model."""
     return check_answers(xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY))
 
 
 def segment(name="shop", trace_id=None, start=None, seconds=0.25, **fields):
-    """Returns a segment document that has just ended."""
+    """Returns the document of a segment that started 5 s ago, or at `start`, and has ended."""
     start = time.time() - 5 if start is None else start
     document = {
         "trace_id": trace_id or f"1-{int(start):08x}-{uuid4().hex[:24]}",
@@ -44,20 +44,22 @@ def segment(name="shop", trace_id=None, start=None, seconds=0.25, **fields):
 
 
 def put(client, *documents):
-    """Puts valid documents."""
+    """Sends documents with PutTraceSegments. Fails if one is unprocessed."""
     texts = [json.dumps(document) for document in documents]
     assert client.put_trace_segments(TraceSegmentDocuments=texts)["UnprocessedTraceSegments"] == []
 
 
 def summaries(client, expression="", **options):
-    """Returns the summaries of the last hour."""
+    """Returns the summaries of the traces that match the filter expression, from one hour ago to
+    one hour ahead.
+    """
     now = datetime.now(UTC)
     times = {"StartTime": now - HOUR, "EndTime": now + HOUR} | options
     return client.get_trace_summaries(FilterExpression=expression, **times)["TraceSummaries"]
 
 
 def refusal(call, **arguments):
-    """Returns the code and the message of an error."""
+    """Makes a call that must fail. Returns the code and the message of the error."""
     with pytest.raises(ClientError) as error:
         call(**arguments)
     answer = error.value.response

@@ -24,12 +24,14 @@ TOKEN = "FwoGZXIvYXdzEB4aDH+/session//token=="
 
 @pytest.fixture
 def receive(start_daemon):
-    """Makes a daemon send the datagrams, and returns the received requests."""
+    """Returns a function that makes a daemon send the recorded datagrams, and returns the requests.
+    """
     with Recorder() as recorder:
 
         def receive(path="", **environment):
             daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=recorder.url + path, **environment)
-            # Two requests: the second is signed from the template of the first.
+            # The daemon makes two requests. It signs the second one from a template that it kept
+            # from the first one.
             for number in (1, 2):
                 daemon.send(DATAGRAMS)
                 daemon.wait_until_sent(number * len(DATAGRAMS))
@@ -82,7 +84,7 @@ def test_the_headers_are_those_that_the_service_expects(receive):
         timestamp = headers["X-Amzn-Xray-Timestamp"]
         assert re.fullmatch(r"\d+\.\d{9}", timestamp)
         assert abs(float(timestamp) - time.time()) < 60
-        # Both timestamps of a request are the same time.
+        # A request has two timestamps. Both are the same time.
         second = datetime.fromtimestamp(int(timestamp.split(".")[0]), UTC)
         assert headers["X-Amz-Date"] == second.strftime("%Y%m%dT%H%M%SZ")
 

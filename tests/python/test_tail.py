@@ -16,7 +16,7 @@ DESCRIBED = {"name": "shop.example", "subsegments": [{"name": "query"}]}
 
 @pytest.fixture
 def start_followed(start_daemon, service, tmp_path):
-    """Starts a daemon that allows followers, or does not."""
+    """Returns a function that starts a daemon. `may` says whether the daemon allows `xray tail`."""
 
     def start(may):
         config = tmp_path / "cfg.yaml"
@@ -27,13 +27,13 @@ def start_followed(start_daemon, service, tmp_path):
 
 
 def tail(daemon, folder):
-    """Starts a process that follows the daemon."""
+    """Starts `xray tail`, which follows the daemon."""
     command = [os.environ["XRAY_BINARY"], "-t", "{}:{}".format(*daemon.tcp), "tail"]
     return Child(command, folder)
 
 
 def status(daemon, **headers):
-    """Returns the status of an answer on /tail."""
+    """Sends a GET for /tail with these headers, and returns the status of the answer."""
     connection = http.client.HTTPConnection(*daemon.tcp, timeout=PATIENCE_SECONDS)
     connection.request("GET", "/tail?after=999", headers=headers)
     return connection.getresponse().status

@@ -58,16 +58,18 @@ def verify(tmp_path, moto_url):
 
 @pytest.fixture
 def daemon(service, start_daemon):
-    """A daemon that delivers to moto and has received nothing else."""
+    """A daemon that delivers to moto. `xray verify` is the only program that sends segments to it.
+    """
     daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
     yield daemon
-    # The segments of `xray verify` also count at the end.
+    # Sets the number of sent segments that the end of the daemon expects: all that it received from
+    # `xray verify`.
     [line] = [line for line in daemon.get("/metrics").splitlines() if "received_total " in line]
     daemon.sent_count = int(float(line.split()[1]))
 
 
 def has_failed(verified, *names):
-    """Fails unless exactly these checks have failed."""
+    """Fails unless `xray verify` has failed with exactly these checks."""
     assert verified.names["FAIL"] == list(names), verified.log
     assert verified.code == 1, verified.log
 
@@ -80,7 +82,7 @@ def closed_port():
 
 
 def refusal(status, code, message="so", **headers):
-    """Returns an answer of the service that refuses a request."""
+    """Returns a function that answers every request with this error of the service."""
     body = json.dumps({"message": message}).encode()
     return lambda _: (status, {"x-amzn-ErrorType": code} | headers, body)
 
@@ -237,7 +239,7 @@ def tls_server(folder):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    # Handshakes are expected to fail here; do not print the errors.
+    # Handshakes with this server are expected to fail. Their errors are not printed.
     server.handle_error = lambda *_: None
     server.socket = context.wrap_socket(server.socket, server_side=True)
     with serving(server):
@@ -246,7 +248,7 @@ def tls_server(folder):
 
 @contextmanager
 def serving(server):
-    """Runs a server within the block."""
+    """Runs a server on a thread within the `with` block."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -266,7 +268,7 @@ def test_a_certificate_that_nobody_trusts_is_said(daemon, verify, tmp_path):
 
 
 class RefusingProxy(BaseHTTPRequestHandler):
-    """A proxy that requires a password."""
+    """An HTTP proxy that refuses every tunnel, because it requires a password."""
 
     def do_CONNECT(self):
         self.send_response(407)
@@ -281,7 +283,7 @@ def test_a_proxy_that_refuses_is_said(daemon, verify):
     server = ThreadingHTTPServer(("127.0.0.1", 0), RefusingProxy)
     with serving(server):
         proxy = f"127.0.0.1:{server.server_port}"
-        # A name for documentation (RFC 6761), which the proxy must resolve.
+        # A reserved name (RFC 6761) that does not exist. The proxy must resolve it, not the daemon.
         endpoint = {"AWS_ENDPOINT_URL_XRAY": "https://xray.example"}
         verified = verify(daemon, "-p", proxy, **endpoint)
     has_failed(verified, "proxy")
