@@ -27,7 +27,7 @@ HARDENED = [
     "--memory-swap=64m",
 ]
 
-#: The credentials that the sandbox accepts; they are public: src/daemon/sandbox.rs.
+#: The credentials that the sandbox accepts. They are public: src/daemon/sandbox.rs contains them.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "xrayd-sandbox",
     "AWS_SECRET_ACCESS_KEY": "xrayd-sandbox-secret",

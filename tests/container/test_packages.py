@@ -1,7 +1,7 @@
 """Installs the packages for Debian and RPM on a machine with systemd.
 
 In: packages of the binary under test in two revisions, and stand-ins for the packages of the AWS
-daemon. Out: a running service, a configuration that is kept, and no files after a purge.
+daemon. Out: a running service, a preserved configuration, and no files after a purge.
 """
 
 import os

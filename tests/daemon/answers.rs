@@ -1,4 +1,5 @@
-//! How the fake service answers a request ([`Rules`]), and what the service received ([`Ledger`]).
+//! The fake service's rules for answering requests ([`Rules`]), and its record of the requests
+//! ([`Ledger`]).
 //!
 //! In: the parts of a request. Out: an answer, and an entry in the ledger. No network, no thread.
 
@@ -30,7 +31,7 @@ pub struct Rules {
     /// The time between a request and its answer. The service accepts the documents at the end of
     /// this time.
     pub pause: Duration,
-    /// While this is true, no request is answered.
+    /// If true, the service holds its answers back until this is false again.
     pub is_held: bool,
     /// If set, every request gets this answer, and no document is accepted.
     pub failure: Option<Failure>,

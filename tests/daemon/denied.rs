@@ -141,7 +141,7 @@ fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
 fn without_the_right_to_a_large_queue_it_says_what_was_granted() {
     const CAP_NET_ADMIN: libc::c_ulong = 12;
     let endpoint = Endpoint::start();
-    // With 512 MB of memory the daemon asks for queues of 32 MB.
+    // With `-m 512` (MB) the daemon asks the kernel for queues of 32 MB.
     let daemon =
         Daemon::spawn(restrained(&endpoint, &["-m", "512"], || drop_capability(CAP_NET_ADMIN)));
     let log = delivers(&endpoint, daemon);

@@ -119,7 +119,7 @@ fn ten_restarts_one_after_the_other_on_a_shared_port_cost_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), "Receive: {Receivers: 1, SharePort: true}");
     let endpoint = Endpoint::start();
-    // The kernel's queue takes a quarter of the memory. The queue must hold the datagrams that
+    // A quarter of the 64 MB is for the kernel's queue. The queue must hold the datagrams that
     // arrive while a daemon starts.
     let memory = ["-c", &config, "-m", "64"];
     let mut daemon = Daemon::start(&endpoint.url(), &memory, &[]);

@@ -1,5 +1,5 @@
-//! Distinguishable documents, and a thread that sends them at a steady rate. The thread sends
-//! slower if the daemon receives slower.
+//! Documents that differ from each other, and a thread that sends them at a steady rate. The thread
+//! sends slower if the daemon receives slower.
 
 use super::pacing::Pacer;
 use super::process::{Daemon, HEADER};

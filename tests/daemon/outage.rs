@@ -1,5 +1,5 @@
-//! During an outage of the service no segment is lost that fits into memory. After it, deliveries
-//! resume.
+//! During an outage of the service, segments that fit into memory are not lost. After the outage,
+//! deliveries resume.
 
 use super::account::Account;
 use super::delivery::{Delivery, settle_once};

@@ -343,7 +343,8 @@ impl Daemon {
         self.status_field("VmHWM:").parse::<u64>().unwrap() * 1024
     }
 
-    /// Returns whether the process has an open descriptor whose target contains this name.
+    /// Returns whether the daemon has an open file descriptor with this text in its `/proc/PID/fd`
+    /// link.
     pub fn has_descriptor(&self, name: &str) -> bool {
         let folder = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
         let targets = folder.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());

@@ -64,7 +64,7 @@ fn a_proxy_may_be_spoken_to_with_tls_itself() {
     let authority = Authority::new(folder.path(), "private");
     let bundle = authority.path.to_str().unwrap();
     for is_https in [true, false] {
-        // The proxy prefers HTTP/2, but clients must speak HTTP/1.1 to it.
+        // The proxy offers HTTP/2 first, but clients must use HTTP/1.1 with it.
         let tls = authority.server("127.0.0.1", &[b"h2", b"http/1.1"]);
         let proxy = HttpProxy::start_tls(Manner::Open, tls);
         let endpoint = if is_https {

@@ -60,7 +60,7 @@ fn the_environment_comes_before_the_instance() {
     let daemon = Daemon::spawn(daemon(&endpoint.url(), &metadata, &variables));
     daemon.wait_for_line("in region eu-south-2");
     drop(daemon);
-    // Other requests are allowed: telemetry asks for the names of the host.
+    // The daemon's telemetry may send other requests, to find the names of the host.
     let is_for_region = |request: &Request| request.line.contains("placement/region");
     assert!(!metadata.requests().iter().any(is_for_region));
 }

@@ -1,4 +1,5 @@
-//! A spool whose records have dates in the past or in the future, with a clock that may be wrong.
+//! A spool with records that are dated in the past or in the future. The daemon must expect that
+//! its clock is wrong.
 
 use super::account::Account;
 use super::answers::Failure;
@@ -17,7 +18,7 @@ const HEADER_BYTES: usize = 28;
 const CREATED_AT: std::ops::Range<usize> = 12..20;
 const CHECKSUM: std::ops::Range<usize> = 24..28;
 
-/// Starts a daemon whose spooled segments expire after one hour.
+/// Starts a daemon. Segments in its spool expire after one hour.
 fn start(endpoint: &Endpoint, folder: &Path) -> Daemon {
     let spool = folder.join("spool");
     let keys = format!("Spool: {{Path: {:?}, MaxAgeHours: 1}}", spool.to_str().unwrap());

@@ -90,7 +90,7 @@ fn connections_that_are_kept_make_room_for_others() {
         kept.push(client);
     }
     assert!(daemon.get("/metrics").contains("# EOF"));
-    // Only the oldest connections were closed.
+    // The daemon has closed only the oldest connections.
     for client in &mut kept[100..] {
         assert_eq!(client.call(RULES, "", b"{}").status, 200);
     }

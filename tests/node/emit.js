@@ -20,8 +20,8 @@ function fill(entity, described) {
   Object.entries(annotations).forEach(([key, value]) => entity.addAnnotation(key, value));
   Object.entries(metadata).forEach(([key, value]) => entity.addMetadata(key, value));
   flags.forEach((flag) => entity[FLAGS[flag]]());
-  // All subsegments are open at the same time, as with nested calls: only then the SDK streams
-  // them.
+  // All subsegments are open at the same time, as in nested calls. Otherwise the SDK does not
+  // stream them in separate documents.
   const open = subsegments.map((subsegment) => entity.addNewSubsegment(subsegment.name));
   open.forEach((subsegment, index) => fill(subsegment, subsegments[index]));
   entity.close(exception === undefined ? undefined : new Error(exception));

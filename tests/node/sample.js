@@ -1,8 +1,9 @@
 // An application with the X-Ray SDK for Node.js that calls its sampler, as a program.
 //
-// In: AWS_XRAY_DAEMON_ADDRESS of a daemon whose service has the rules "always" and "never". Out: two
-// lines of JSON with the number of sampled requests, of a hundred to each service: first by the
-// rules, then by the targets, which reverse the rules. tests/python/sample.py does the same.
+// In: AWS_XRAY_DAEMON_ADDRESS of a daemon whose service has the rules "always" and "never". Out:
+// two lines of JSON. Each has, for each of two services, the number of sampled requests among 100.
+// The first line follows the rules; the second follows the targets, which reverse the rules.
+// tests/python/sample.py does the same.
 
 'use strict';
 
@@ -11,7 +12,8 @@ const sampler = require('aws-xray-sdk-core/dist/lib/middleware/mw_utils').sample
 
 xray.enableManualMode();
 
-// Returns the rule by which a request is sampled, or false.
+// Returns the name of the rule that samples a request to this service, or false if the request is
+// not sampled.
 function decide(serviceName) {
   return sampler.shouldSample({ host: 'h', httpMethod: 'GET', urlPath: '/', serviceName });
 }

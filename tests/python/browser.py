@@ -19,7 +19,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from service import put_documents
 
-#: The credentials that the sandbox accepts; they are public: src/daemon/sandbox.rs.
+#: The credentials that the sandbox accepts. They are public: src/daemon/sandbox.rs contains them.
 ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
 
 SCREENSHOTS = Path(__file__).parent.parent / ".cache" / "screenshots"

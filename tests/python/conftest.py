@@ -97,7 +97,9 @@ def service(moto_url):
 
 @pytest.fixture
 def emit(tmp_path):
-    """Makes an SDK send the described segments to a daemon. Returns the documents that it sent."""
+    """Returns a function that makes an SDK send the described segments to a daemon and returns the
+    sent documents.
+    """
 
     def emit(sdk, daemon, *described):
         if sdk == "python":
@@ -121,7 +123,9 @@ def emit(tmp_path):
 
 @pytest.fixture
 def sign(monkeypatch):
-    """Signs a received request again, and returns the Authorization header."""
+    """Returns a function that lets botocore sign a received request again and returns the
+    Authorization header.
+    """
 
     def sign(request, token=None, secret_key=SECRET_KEY, body=None):
         moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ")

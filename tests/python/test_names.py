@@ -1,8 +1,8 @@
 """The service moves to another address: the daemon resolves the name again after a failure.
 
-In: a network namespace with its own hosts file, in which a name first stands for one loopback
-address and then for another. Out: segments arrive at the second address, although the first one
-still accepts connections.
+In: a network namespace with a separate hosts file. A name in this file first has one loopback
+address and later another one. Out: segments arrive at the second address, although the first
+address still accepts connections.
 """
 
 import os
@@ -66,8 +66,8 @@ def test_a_service_that_moves_is_found_though_its_old_address_takes_connections(
     hosts, config = tmp_path / "hosts", tmp_path / "cfg.yaml"
     hosts.write_text(f"127.0.0.2 {NAME}\n")
     config.write_text("Version: 2\nUpload: {RequestTimeoutSeconds: 1}\n")
-    # `ip netns exec` gives each command its own mounts, so each command mounts the hosts file
-    # again.
+    # `ip netns exec` gives each command its own mounts, so the command of the daemon also mounts
+    # its hosts file.
     mount = 'mount --bind "$0" /etc/hosts && exec "$@"'
     daemon_command = [os.environ["XRAY_BINARY"], "-b", "127.0.0.1:2000", "-c", str(config)]
     service = [*within, sys.executable, "-c", SERVICE]

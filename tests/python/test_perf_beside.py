@@ -1,4 +1,6 @@
-"""Runs `perf/beside` with one build against itself: checks that it works, not the numbers."""
+"""Runs `perf/beside` to compare a build with itself. Checks that the program works, not its
+numbers.
+"""
 
 import os
 import re

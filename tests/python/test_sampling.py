@@ -1,8 +1,8 @@
 """Real samplers fetch rules and targets through the daemon and follow them.
 
 In: the sampling calls of an SDK, signed by the daemon, as a test service receives them. The rules
-say to sample every request to one service and none to another. The first targets, about 10 s later,
-reverse that.
+sample every request to one service and no request to another service. About 10 s later the first
+targets reverse this.
 """
 
 import json

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from processes import PATIENCE_SECONDS
 from service import xray_client
 
-#: The credentials that the sandbox accepts; they are public: src/daemon/sandbox.rs.
+#: The credentials that the sandbox accepts. They are public: src/daemon/sandbox.rs contains them.
 ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
 
 DESCRIBED = {

@@ -1,8 +1,8 @@
 """Compares the daemon's signatures with botocore's.
 
-In: the requests that the daemon sends for two recorded datagrams, twice, as a test endpoint
-receives them. botocore signs each request again, with the same time and headers, and must produce
-the same Authorization header.
+In: two requests as a test endpoint receives them. The daemon sends each of them for the same two
+recorded datagrams. botocore signs each request again, with the same time and headers, and must
+produce the same Authorization header.
 """
 
 import json
