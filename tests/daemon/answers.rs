@@ -78,11 +78,11 @@ pub enum Reply {
 /// The answer to a call that is not an upload.
 #[derive(Debug, Clone)]
 pub struct CallAnswer {
-    /// The status.
+    /// The status of the answer.
     pub status: u16,
-    /// The headers.
+    /// The headers of the answer.
     pub headers: Vec<(&'static str, &'static str)>,
-    /// The body.
+    /// The body of the answer.
     pub body: Vec<u8>,
 }
 
@@ -99,13 +99,13 @@ impl Default for CallAnswer {
 /// A call that is not an upload, byte for byte as the service received it.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The method.
+    /// The HTTP method of the call.
     pub method: Method,
-    /// The path and the query.
+    /// The path and the query of the call.
     pub target: String,
-    /// The headers.
+    /// The headers of the call.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body of the call.
     pub body: Vec<u8>,
 }
 
@@ -140,7 +140,7 @@ impl Failure {
             .with("x-amzn-errortype", format!("{code}:http://internal.amazon.com/"))
     }
 
-    /// Adds a header.
+    /// Adds a header to the failure.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
@@ -176,13 +176,13 @@ impl Bucket {
     }
 }
 
-/// A clock that differs from the clock of this machine, and the error code for requests that are
-/// too old or too new.
+/// A clock that differs from the clock of this machine, and the error code for requests whose date
+/// is too far from it.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    /// Seconds that the clock is ahead; below zero the clock is behind.
+    /// Seconds that this clock is ahead of the machine's clock. If negative, it is behind.
     pub offset_seconds: i64,
-    /// The error code: `RequestTimeTooSkewed` or `InvalidSignatureException`.
+    /// The service's error code for such requests, for example `RequestTimeTooSkewed`.
     pub code: &'static str,
 }
 
@@ -219,7 +219,7 @@ pub struct Ledger {
     pub requests: Vec<(Instant, Verdict)>,
     /// The HTTP version of each upload in `requests`.
     pub versions: Vec<Version>,
-    /// The largest number of uploads that were open at the same time.
+    /// The largest number of uploads that were open (not yet answered) at the same time.
     pub open_count_max: usize,
     /// Descriptions of the malformed requests that the daemon sent. A test fails if there are any.
     pub violations: Vec<String>,
@@ -234,18 +234,18 @@ pub struct Ledger {
 /// An upload as the service received it.
 #[derive(Debug)]
 pub struct Upload<'a> {
-    /// The HTTP version.
+    /// The HTTP version of the request.
     pub version: Version,
-    /// The headers.
+    /// The headers of the request.
     pub headers: &'a HeaderMap,
-    /// The body.
+    /// The body of the request.
     pub body: &'a [u8],
 }
 
 /// The end of an upload.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The service answers.
+    /// The service sends this answer.
     Answered(Response<Vec<u8>>),
     /// The service closes the connection.
     Broken,

@@ -13,10 +13,10 @@ pub const RULES: &str = "POST /GetSamplingRules";
 /// An answer of the daemon.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
+    /// The status of the answer.
     pub status: u16,
     headers: Vec<(String, String)>,
-    /// The body.
+    /// The body of the answer.
     pub body: Vec<u8>,
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 /// The difference between the sent documents and the documents that arrived.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Documents that did not arrive, in the order of sending.
+    /// Sent documents that did not arrive, in the order of sending.
     pub missing: Vec<String>,
     /// Documents that arrived more than once.
     pub doubled: Vec<String>,
@@ -99,7 +99,7 @@ pub fn settle_with_losses(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) ->
     (log, account)
 }
 
-/// The same as [`settle`], and asserts that no document arrived twice.
+/// Does what [`settle`] does, and asserts that no document arrived more than once.
 pub fn settle_once(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     let (log, account) = settle(daemon, endpoint, sent);
     Delivery::of(endpoint, sent).has_none_twice(&log);

@@ -12,7 +12,7 @@ pub struct Request {
     /// The method and the path with the query.
     pub line: String,
     headers: Vec<(String, String)>,
-    /// The body.
+    /// The body of the request.
     pub body: String,
 }
 

@@ -79,8 +79,8 @@ impl Load {
         Self::start_paced(Pacer::of_queue(address), address, per_second, shape)
     }
 
-    /// The same as [`Self::start`], but also no faster than the service or the spool accepts the
-    /// segments, so that no segment is lost because memory is full.
+    /// Starts a load as [`Self::start`] does, but sends no faster than the service or the spool
+    /// accepts the segments, so that no segment is lost because memory is full.
     pub fn start_within_memory(
         daemon: &Daemon,
         per_second: u32,

@@ -145,7 +145,8 @@ pub fn behind_shell(command: &Command, script: &str) -> Command {
     behind(Command::new("/bin/sh"), command, script)
 }
 
-/// The same as [`behind_shell`], in a new mount namespace.
+/// Returns the same command behind a shell script, as [`behind_shell`] does, in a new mount
+/// namespace.
 pub fn in_own_mounts(command: &Command, script: &str) -> Command {
     let mut outer = Command::new("/usr/bin/unshare");
     outer.args(["--mount", "/bin/sh"]);
@@ -166,7 +167,7 @@ pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
     run_to_end_with(command(arguments))
 }
 
-/// The same as [`run_to_end`] with a prepared command.
+/// Runs a command that is expected to fail at startup. Returns its exit code and its output.
 pub fn run_to_end_with(mut command: Command) -> (Option<i32>, String) {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -193,7 +194,8 @@ pub fn wait_until(what: &str, is_true: impl FnMut() -> bool) {
     wait_and_look(Duration::from_millis(10), what, is_true);
 }
 
-/// The same as [`wait_until`], with this time between two checks.
+/// Waits until `is_true` returns true, with `interval` between two checks. `what` describes the
+/// condition.
 pub fn wait_and_look(interval: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_true() {

@@ -1,5 +1,5 @@
-//! A spool with records that are dated in the past or in the future. The daemon must expect that
-//! its clock is wrong.
+//! A spool with records that are dated in the past or in the future. The clock of the daemon may be
+//! wrong.
 
 use super::account::Account;
 use super::answers::Failure;

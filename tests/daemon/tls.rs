@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// A private certificate authority, with its certificate in a file.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// The path of the certificate.
+    /// The path of the file with the authority's certificate.
     pub path: PathBuf,
 }
 
@@ -35,7 +35,8 @@ impl Authority {
         self.server_until(host, protocols, 4096)
     }
 
-    /// The same as [`Self::server`], with a certificate that expires at the start of `year`.
+    /// Returns a server configuration with a certificate for `host` that expires at the start of
+    /// `year`.
     pub fn server_until(&self, host: &str, protocols: &[&[u8]], year: i32) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new([host.to_owned()]).unwrap();
