@@ -110,7 +110,7 @@ def containers(podman, image):
 
 @pytest.fixture
 def endpoint(containers):
-    """A service without traces, with the host name `endpoint`."""
+    """A sandbox as the X-Ray service, without traces, with the host name `endpoint`."""
     command = ["sandbox", *(f"--allow-host={name}" for name in NAMES)]
     return Endpoint(containers("--network-alias=endpoint", *HARDENED, IMAGE, *command))
 

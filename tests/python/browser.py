@@ -185,8 +185,7 @@ class Page:
         )
 
     def click(self, selector, text=""):
-        """Waits for a visible element that matches the selector and has this text, and clicks it.
-        """
+        """Waits for a visible element with this selector and text, and clicks it."""
         script = (
             "return [...document.querySelectorAll(arguments[0])].find((it) =>"
             " it.checkVisibility() && it.textContent.includes(arguments[1]))"
@@ -246,7 +245,8 @@ class Page:
         complaints = [
             entry["message"]
             for entry in console
-            # The sandbox may answer with an error status.
+            # The browser also logs each error status of the sandbox. A test may expect such a
+            # status.
             if entry["level"] == "SEVERE" and "Failed to load resource" not in entry["message"]
         ]
         assert not complaints, complaints

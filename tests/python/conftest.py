@@ -89,7 +89,7 @@ def moto_url(tmp_path_factory):
 
 @pytest.fixture
 def service(moto_url):
-    """The service without traces."""
+    """moto as the X-Ray service, without traces."""
     service = Service(moto_url)
     service.forget()
     return service

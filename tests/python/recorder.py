@@ -22,8 +22,7 @@ class Request:
 
 
 def signed_headers(request):
-    """Returns the names of the headers that the Authorization header of a request lists as signed.
-    """
+    """Returns the names of the headers that are part of a request's signature."""
     return re.search("SignedHeaders=([^,]+)", request.headers["Authorization"])[1].split(";")
 
 

@@ -26,8 +26,7 @@ def xray_client(url, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
 
 
 def put_documents(url, texts, access_key, secret_key):
-    """Sends documents with PutTraceSegments. Fails if the service lists a document as unprocessed.
-    """
+    """Sends documents with PutTraceSegments. Fails if a document is unprocessed."""
     client = xray_client(url, access_key, secret_key)
     for first in range(0, len(texts), DOCUMENT_COUNT_MAX):
         batch = texts[first : first + DOCUMENT_COUNT_MAX]

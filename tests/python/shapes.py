@@ -39,8 +39,7 @@ def check_members(value, shape):
 
 
 def check_answers(client):
-    """Makes a boto3 client compare each answer with the shape of its operation. Returns the client.
-    """
+    """Makes a boto3 client check each answer against the model. Returns the client."""
 
     def check(operation_model, response_dict, **_):
         if response_dict["status_code"] == 200:

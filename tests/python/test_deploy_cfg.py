@@ -1,4 +1,4 @@
-"""deploy/cfg.yaml, which the image and the packages install, states the true defaults.
+"""Checks that deploy/cfg.yaml, which the image and the packages install, has the true defaults.
 
 In: the file unchanged, and without comment signs. Out: the settings that `xray config` prints.
 """

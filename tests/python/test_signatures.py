@@ -24,8 +24,7 @@ TOKEN = "FwoGZXIvYXdzEB4aDH+/session//token=="
 
 @pytest.fixture
 def receive(start_daemon):
-    """Returns a function that makes a daemon send the recorded datagrams, and returns the requests.
-    """
+    """Returns a function that makes a daemon send the datagrams and returns its requests."""
     with Recorder() as recorder:
 
         def receive(path="", **environment):

@@ -58,8 +58,7 @@ def verify(tmp_path, moto_url):
 
 @pytest.fixture
 def daemon(service, start_daemon):
-    """A daemon that delivers to moto. `xray verify` is the only program that sends segments to it.
-    """
+    """A daemon that delivers to moto. Only `xray verify` sends segments to it."""
     daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
     yield daemon
     # Sets the number of sent segments that the end of the daemon expects: all that it received from
