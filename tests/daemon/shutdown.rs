@@ -1,5 +1,5 @@
-//! The shutdown: calls of clients are answered, segments that cannot be sent are counted, and a
-//! second signal ends the daemon at once.
+//! The shutdown of the daemon. It answers the open calls of clients and counts the segments that it
+//! cannot send. A second signal ends it at once.
 
 use super::account::Account;
 use super::client::{Client, RULES, start};

@@ -279,7 +279,7 @@ fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path());
     daemon.wait_for_line("damaged");
-    // The damage must not delay new segments.
+    // The daemon delivers a new segment without delay, despite the damage.
     let fresh = send(daemon.udp, [document(1_000_000)]);
     let all: Vec<Sent> = sent.into_iter().chain(fresh).collect();
     daemon.wait_until("nearly all have arrived", || endpoint.arrived_count() + 50 >= all.len());

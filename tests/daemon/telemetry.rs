@@ -235,7 +235,7 @@ fn a_metadata_service_that_hangs_delays_nothing() {
     daemon.wait_for_metric("xray_segments_received_total", 1);
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
-    // The shutdown cancelled the calls of the metadata service, so telemetry has the kernel's host
+    // The shutdown cancelled the call to the metadata service, so telemetry has the kernel's host
     // name.
     let (call, _) = only(&endpoint.ledger(|ledger| ledger.telemetry.clone()));
     assert!(call["Hostname"].is_string() && call["EC2InstanceId"].is_null(), "{call}");
