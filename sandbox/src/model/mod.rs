@@ -1,7 +1,7 @@
 //! The model of traces that `xray tail` and the endpoint share.
 //!
-//! In: segment documents as text. Out: traces, and each trace as a tree for a terminal. Pure code,
-//! except that [`store::Moment::now`] reads the clock for callers.
+//! In: segment documents as text. Out: traces, and each trace as a tree for a terminal. No I/O.
+//! Only [`store::Moment::now`] reads a clock.
 
 pub mod document;
 pub mod store;
@@ -10,5 +10,5 @@ pub mod tree;
 
 use std::time::Duration;
 
-/// A trace that received no document for this long is considered complete and is drawn.
+/// Time without a new document after which a trace is considered complete and is drawn.
 pub const QUIET_TIME: Duration = Duration::from_millis(700);

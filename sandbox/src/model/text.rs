@@ -2,7 +2,7 @@
 //!
 //! In: any string or number that a client sent. Out: one line that cannot move the cursor, change a
 //! colour or reverse the writing direction. Bound: the caller gives the largest number of
-//! characters. Pure code.
+//! characters. No I/O, no clock.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use std::fmt::Write;
 pub fn clean(text: &str, length_max: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
-    // End of the longest part of `line` that leaves room for the ellipsis, in bytes.
+    // Position in bytes at which `line` is cut if the text is too long. The ellipsis then fits.
     let mut cut_at = 0;
     for character in text.chars() {
         let piece_start = line.len();

@@ -1,8 +1,9 @@
 //! Extracts the fields of a document that filters, summaries and the service graph need.
 //!
-//! In: the JSON object of a document. Out: [`Facts`], so that a list of thousands of traces does
-//! not parse the documents again. Bound: the size of the document, and [`ANNOTATION_COUNT_MAX`].
-//! The store counts the size of the facts too. Pure code without recursion.
+//! In: the JSON object of a document. Out: [`Facts`]. With them, a list of thousands of traces does
+//! not need to parse the documents again. Bound: the size of the document, and
+//! [`ANNOTATION_COUNT_MAX`]. The store counts the memory of the facts. No I/O, no clock, no
+//! recursion.
 
 use super::{Flags, seconds, string, subsegments};
 use serde_json::{Map, Value};
@@ -11,19 +12,21 @@ use serde_json::{Map, Value};
 /// per trace", <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>.
 pub const ANNOTATION_COUNT_MAX: usize = 50;
 
-/// Longest indexed key, in characters. From the same page.
+/// Longest key of an indexed annotation, in characters. The source is the page of
+/// [`ANNOTATION_COUNT_MAX`].
 const KEY_LENGTH_MAX: usize = 500;
-/// Longest indexed string value, in characters. From the same page.
+/// Longest string value of an indexed annotation, in characters. The source is the page of
+/// [`ANNOTATION_COUNT_MAX`].
 const VALUE_LENGTH_MAX: usize = 1_000;
 
 /// The extracted fields of a document.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// The segment or subsegment itself, followed by all subsegments that are embedded in it.
+    /// The segment or subsegment of the document, then all subsegments that are embedded in it.
     pub parts: Vec<Part>,
-    /// Id of the part in another document that called this one.
+    /// Id of the parent: a segment or subsegment of another document.
     pub parent_id: Option<u64>,
-    /// Annotations of all parts, at most [`ANNOTATION_COUNT_MAX`].
+    /// Annotations of the segment and its subsegments, at most [`ANNOTATION_COUNT_MAX`].
     pub annotations: Vec<(Box<str>, Annotation)>,
     /// User who made the request.
     pub user: Option<Box<str>>,
@@ -35,42 +38,45 @@ pub struct Facts {
     pub resource_arn: Option<Box<str>>,
 }
 
-/// The role of a part in the service graph.
+/// The role of a segment or subsegment in the service graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The work of a service for one request.
     Segment,
     /// A call from a service to another service.
     Call,
-    /// Work inside a service. The service graph ignores this part.
+    /// Work inside a service. The service graph ignores a subsegment of this kind.
     Local,
 }
 
-/// One segment or subsegment.
+/// The extracted fields of one segment or subsegment.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// The id as a number. `None` if the id does not consist of 16 hexadecimal digits.
+    /// Id of the segment or subsegment, as a number. `None` if the id does not consist of 16
+    /// hexadecimal digits.
     pub id: Option<u64>,
-    /// Role in the service graph.
+    /// Role of the segment or subsegment in the service graph.
     pub kind: Kind,
-    /// Name of the service, or of the service that is called. Empty for [`Kind::Local`].
+    /// For [`Kind::Segment`]: name of the service. For [`Kind::Call`]: name of the called service.
+    /// Empty for [`Kind::Local`].
     pub name: Box<str>,
-    /// Origin of the segment, or type of the service that is called.
+    /// For [`Kind::Segment`]: the origin, such as `AWS::EC2::Instance`. For [`Kind::Call`]: type of
+    /// the called service, such as `AWS::S3`. Empty for [`Kind::Local`].
     pub type_name: Box<str>,
-    /// Start, in seconds since 1970.
+    /// Start of the segment or subsegment, in seconds since 1970.
     pub start_time: f64,
-    /// End, in seconds since 1970. `None` while the part is in progress.
+    /// End of the segment or subsegment, in seconds since 1970. `None` if it has no end.
     pub end_time: Option<f64>,
-    /// Whether the part is marked as in progress.
+    /// Whether the segment or subsegment is marked as in progress.
     pub in_progress: bool,
-    /// Status flags that the part itself sets.
+    /// Status flags of the segment or subsegment, without those of embedded subsegments.
     pub flags: Flags,
-    /// HTTP request and response of the part.
+    /// HTTP request and response of the segment or subsegment.
     pub http: Option<Box<Http>>,
 }
 
 impl Part {
-    /// Returns the time from start to end, or `None` if the part has no end.
+    /// Returns the time from start to end, or `None` if the segment or subsegment has no end.
     pub fn duration_seconds(&self) -> Option<f64> {
         self.end_time.map(|end| end - self.start_time)
     }
@@ -81,7 +87,7 @@ impl Part {
 pub struct Http {
     /// Method, such as `GET`.
     pub method: Option<Box<str>>,
-    /// Full URL.
+    /// URL of the request.
     pub url: Option<Box<str>>,
     /// User agent of the client.
     pub user_agent: Option<Box<str>>,
@@ -94,11 +100,11 @@ pub struct Http {
 /// The value of an annotation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Annotation {
-    /// A boolean.
+    /// An annotation with a boolean value.
     Boolean(bool),
-    /// A number.
+    /// An annotation with a number as value.
     Number(f64),
-    /// A string.
+    /// An annotation with a string as value.
     Text(Box<str>),
 }
 

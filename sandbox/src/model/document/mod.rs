@@ -2,9 +2,9 @@
 //!
 //! In: the text of one document of a `PutTraceSegments` request. Out: a [`Document`] with the text
 //! byte for byte and the [`Facts`] that lists, filters and the service graph need, or a
-//! [`Violation`] in the words of the service ([`validate`]). Bound: [`DOCUMENT_SIZE_BYTES_MAX`],
-//! and 128 levels of nesting (serde_json's own limit, which is what keeps a hostile document off
-//! the stack). Pure code.
+//! [`Violation`] with an error code of the service ([`validate`]). Bound:
+//! [`DOCUMENT_SIZE_BYTES_MAX`], and 128 levels of nesting. The second bound is a limit of
+//! serde_json. With this limit a hostile document cannot overflow the stack. No I/O, no clock.
 
 mod facts;
 mod validate;
@@ -28,13 +28,13 @@ pub struct Document {
     pub trace_id: String,
     /// Id of the segment or subsegment.
     pub id: String,
-    /// Name, cut to 200 characters. It is not safe for a terminal.
+    /// Name of the segment or subsegment, cut to 200 characters. It may contain control characters.
     pub name: String,
-    /// Start, in seconds since 1970.
+    /// Start of the segment, in seconds since 1970.
     pub start_time: f64,
-    /// End, in seconds since 1970. `None` if the document has no end.
+    /// End of the segment, in seconds since 1970. `None` if the document has no end.
     pub end_time: Option<f64>,
-    /// Whether the segment is in progress. The application then sends a completed document later.
+    /// Whether the segment is in progress. If so, the application sends a completed document later.
     pub in_progress: bool,
     /// Whether the document is a subsegment that was sent on its own.
     pub is_subsegment: bool,
@@ -46,7 +46,7 @@ pub struct Document {
     pub text: String,
 }
 
-/// The status flags of a segment.
+/// The status flags of a segment or subsegment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
     /// The server failed (5xx).
@@ -58,7 +58,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Returns the flags that `object` itself sets.
+    /// Returns the flags that `object` sets. Flags of embedded subsegments are not included.
     pub fn of(object: &Map<String, Value>) -> Self {
         let is_set = |key: &str| object.get(key) == Some(&Value::Bool(true));
         Self { fault: is_set("fault"), error: is_set("error"), throttle: is_set("throttle") }
@@ -75,7 +75,7 @@ impl Flags {
     }
 }
 
-/// The broken rule for which a document is reported as unprocessed.
+/// A broken rule. The endpoint reports the document as unprocessed for this reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid segment. ErrorCode: {code}. {detail}")]
 pub struct Violation {
@@ -125,7 +125,7 @@ impl Document {
         object_of(text).ok().map(|object| Self::of(&object, text))
     }
 
-    /// Parses a document that does not need to follow the rules.
+    /// Parses a document in a test, without checking the rules.
     ///
     /// # Panics
     ///
@@ -135,14 +135,14 @@ impl Document {
         Self::read(text).unwrap()
     }
 
-    /// Returns the size of the document in the store, in bytes: its text and its parsed fields.
+    /// Returns the size of the document in memory, in bytes: its text and its parsed fields.
     pub fn size_bytes(&self) -> usize {
         let strings = self.trace_id.len() + self.id.len() + self.name.len() + self.text.len();
         strings + size_of::<Self>() + self.facts.size_bytes()
     }
 }
 
-/// Returns a number of seconds. Returns `None` if the value is not a finite number.
+/// Returns the value as a number of seconds, or `None` if it is not a finite number.
 pub fn seconds(value: Option<&Value>) -> Option<f64> {
     value.and_then(Value::as_f64).filter(|seconds| seconds.is_finite())
 }
@@ -191,7 +191,7 @@ mod tests {
         (fault.code, fault.id)
     }
 
-    /// Returns a valid document with additional fields.
+    /// Returns a valid document with the fields of `more` added.
     fn good(more: Value) -> String {
         let mut document = json!({"id": "70de5b6f19ff9a0a", "name": "n", "start_time": 1.5e9,
             "trace_id": "1-581cf771-a006649127e371903a2de979", "end_time": 1.5e9});

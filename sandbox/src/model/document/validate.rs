@@ -2,15 +2,15 @@
 //!
 //! In: the JSON object of a document. Out: nothing, or the first [`Violation`] found, with the
 //! error code of the service. The rules are from
-//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>. A condition
-//! that this page does not state is not checked: for example, an end may be before its start, and
-//! `http` may contain anything. The time in a trace id is not checked either, because the page says
-//! that it "is not required or validated". Pure code without recursion.
+//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>. Only the
+//! rules of this page are checked: for example, an end may be before its start, and `http` may
+//! contain anything. The time in a trace id is not checked, because the page says that it "is not
+//! required or validated". No I/O, no clock, no recursion.
 
 use super::{NAME_LENGTH_MAX, Violation, seconds, string, subsegments};
 use serde_json::{Map, Value};
 
-/// Longest name of a subsegment, in characters. The rules say: "Values must be strings (up to 250
+/// Longest name of a subsegment, in characters. The page says: "Values must be strings (up to 250
 /// characters) unless noted otherwise."
 const TEXT_LENGTH_MAX: usize = 250;
 
@@ -41,7 +41,7 @@ fn wrong<T>(code: &'static str, detail: &str) -> Result<T, Wrong> {
     Err((code, detail.to_owned()))
 }
 
-/// Returns the value of `key`. A null counts as a missing value.
+/// Returns the value of `key`, or `None` if it is missing or null.
 fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     object.get(key).filter(|value| !value.is_null())
 }
@@ -156,7 +156,7 @@ fn is_hexadecimal(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Returns whether `text` has the form of `1-58406520-a006649127e371903a2de979`.
+/// Returns whether `text` has the form of a trace id: `1-58406520-a006649127e371903a2de979`.
 pub(super) fn is_trace_id(text: &str) -> bool {
     let mut parts = text.split('-');
     parts.next() == Some("1")
@@ -185,7 +185,8 @@ mod tests {
         check(value.as_object().unwrap()).err().map(|fault| fault.code)
     }
 
-    /// Returns the error code after one field was changed. A null removes the field.
+    /// Changes one field of a valid document and returns the error code, or `None` if the document
+    /// is still valid.
     fn code_with(field: &str, value: Value) -> Option<&'static str> {
         let mut document = good();
         document[field] = value;

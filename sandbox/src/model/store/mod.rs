@@ -2,9 +2,9 @@
 //!
 //! In: checked documents. Out: [`Snapshot`]s of all traces, of the traces that changed after a
 //! revision, or of the traces that have become quiet. Bound: [`Limits`]. When full: the store
-//! evicts the whole trace whose last document is the oldest. If a single trace is too large, the
-//! store evicts the oldest documents of that trace. Both evictions are counted. Thread: any; the
-//! caller holds the lock and passes the time.
+//! evicts the trace that has received no document for the longest time. If a single trace is too
+//! large, the store evicts the oldest documents of that trace. Both evictions are counted. Thread:
+//! any. The caller holds the lock of the store and passes the current time.
 
 mod trace;
 
@@ -20,7 +20,7 @@ use trace::Trace;
 /// The bounds of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest number of traces.
+    /// Largest number of traces that a store may contain.
     pub trace_count_max: usize,
     /// Largest size of all documents with their parsed fields, in bytes.
     pub size_bytes_max: usize,
@@ -32,8 +32,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Returns limits for ten thousand traces of 25 KiB on average. A trace of several services
-    /// with the metadata that SDKs add has about this size.
+    /// Returns limits for ten thousand traces of 25 KiB on average. A trace has about this size if
+    /// it contains several services and the metadata that SDKs add.
     fn default() -> Self {
         Self {
             trace_count_max: 10_000,
@@ -61,10 +61,10 @@ impl Moment {
     }
 }
 
-/// The content of a store in numbers, and how much the store has evicted.
+/// Counts of what a store contains and of what it has evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// Revision of the last change.
+    /// Revision of the store. It grows by one with each change.
     pub revision: u64,
     /// Number of traces in the store.
     pub trace_count: usize,
@@ -72,11 +72,11 @@ pub struct Status {
     pub document_count: usize,
     /// Size of the documents with their parsed fields, in bytes.
     pub size_bytes: usize,
-    /// Largest number of traces.
+    /// Largest number of traces that the store may contain.
     pub trace_count_max: usize,
     /// Number of traces evicted so far.
     pub evicted_trace_count: u64,
-    /// Number of traces that were evicted before they were taken for drawing.
+    /// Number of traces evicted before they were drawn with all of their documents.
     pub evicted_unshown_count: u64,
     /// Number of documents evicted so far, including the documents of evicted traces.
     pub evicted_document_count: u64,
@@ -87,11 +87,11 @@ pub struct Status {
 pub struct Store {
     limits: Limits,
     traces: HashMap<Arc<str>, Trace>,
-    /// Trace ids by the revision of their last change, the oldest first.
+    /// Id of each trace, by the revision at which the trace changed last. The oldest is first.
     by_revision: BTreeMap<u64, Arc<str>>,
-    /// Revisions of the traces that were not taken for drawing since their last change.
+    /// The keys of `by_revision` of all traces that were not drawn since their last change.
     unshown: BTreeSet<u64>,
-    /// First revision of this store. A smaller number is a revision of another process or from
+    /// First valid revision of this store. A smaller number comes from another process, or from
     /// before the store was cleared.
     first_revision: u64,
     revision: u64,
@@ -103,7 +103,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Returns an empty store whose revisions begin with `first_revision`, or with 1 if that is 0.
+    /// Returns an empty store. Its revision is `first_revision`, or 1 if `first_revision` is 0.
     pub fn new(limits: Limits, first_revision: u64) -> Self {
         let first_revision = first_revision.max(1);
         Self {
@@ -121,7 +121,7 @@ impl Store {
         }
     }
 
-    /// Returns the content of the store in numbers.
+    /// Returns the counts of the store.
     pub fn status(&self) -> Status {
         Status {
             revision: self.revision,
@@ -195,8 +195,8 @@ impl Store {
         self.traces.get_key_value(trace_id).map(|(id, trace)| trace.snapshot(id))
     }
 
-    /// Returns the traces that changed after `revision`, the last change first. 0 returns all
-    /// traces.
+    /// Returns the traces that changed after `revision`, the last changed trace first. Revision 0
+    /// returns all traces.
     ///
     /// Returns `None` if `revision` is not a revision of this store, or is from before the store
     /// was cleared.
@@ -209,12 +209,12 @@ impl Store {
         Some(changed.rev().filter_map(|(_, id)| self.get(id)).collect())
     }
 
-    /// Returns all traces, the last change first.
+    /// Returns all traces, the last changed trace first.
     pub fn all(&self) -> Vec<Snapshot> {
         self.newest(usize::MAX)
     }
 
-    /// Returns at most `count_max` traces, the last change first.
+    /// Returns at most `count_max` traces, the last changed trace first.
     pub fn newest(&self, count_max: usize) -> Vec<Snapshot> {
         let ids = self.by_revision.values().rev().take(count_max);
         ids.filter_map(|id| self.get(id)).collect()
@@ -239,8 +239,8 @@ impl Store {
         taken
     }
 
-    /// Returns every trace that was not shown since its last document, the oldest first, and marks
-    /// these traces as shown.
+    /// Returns every trace that has a document since it was shown last, and marks these traces as
+    /// shown. The oldest trace is first.
     pub fn take_all(&mut self) -> Vec<Snapshot> {
         std::iter::from_fn(|| self.take_first_unshown()).collect()
     }
@@ -251,8 +251,8 @@ impl Store {
     }
 
     /// Returns the time at which the next trace becomes quiet if no other document arrives for it.
-    /// Returns `None` if there is no trace with documents that [`take_quiet`](Self::take_quiet) and
-    /// [`take_all`](Self::take_all) have not returned yet.
+    /// Returns `None` if [`take_quiet`](Self::take_quiet) and [`take_all`](Self::take_all) have
+    /// already returned every trace with its last document.
     pub fn next_quiet(&self, quiet_time: Duration) -> Option<Instant> {
         let id = self.by_revision.get(self.unshown.first()?)?;
         self.traces.get(id).map(|trace| trace.touched_at() + quiet_time)

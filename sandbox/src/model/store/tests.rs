@@ -145,7 +145,7 @@ fn traces_changed_since_a_revision_come_newest_first() {
     assert_eq!((snapshot.updated_at, snapshot.is_cut), (1.8e9, false));
     assert_eq!(changed(&store, snapshot.revision), list(&["t1"]));
     assert_eq!(changed(&store, store.status().revision), list(&[]));
-    // Revisions of another process.
+    // Numbers that were never a revision of this store, for example those of another process.
     assert_eq!(changed(&store, 999), None);
     assert_eq!(changed(&store, store.status().revision + 1), None);
     let before = store.status().revision;

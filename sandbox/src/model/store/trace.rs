@@ -1,7 +1,7 @@
 //! Stores the documents of one trace.
 //!
-//! In: documents of the trace. Out: a [`Snapshot`], which the caller uses after it has released the
-//! lock. Bound: the two fields of [`Limits`] for one trace. When full: the oldest documents are
+//! In: documents of the trace. Out: a [`Snapshot`]. The caller can use it without the lock of the
+//! store. Bound: the two fields of [`Limits`] for one trace. When full: the oldest documents are
 //! evicted.
 
 use super::super::document::Document;
@@ -10,12 +10,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A copy of a trace at one time. The documents are shared with the store.
+/// A copy of a trace that later changes do not affect. The store and the copy share the documents.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Id of the trace.
     pub id: Arc<str>,
-    /// Revision of the last change.
+    /// Revision of the store at the last change of the trace.
     pub revision: u64,
     /// Arrival of the last document, in seconds since 1970.
     pub updated_at: f64,
@@ -31,7 +31,7 @@ pub(super) struct Trace {
     documents: VecDeque<Arc<Document>>,
     size_bytes: usize,
     is_cut: bool,
-    /// Revision of the last change. It is the key of the trace in the store's order.
+    /// Revision of the store at the last change of the trace. The store sorts traces by it.
     pub revision: u64,
     touched: Moment,
 }
@@ -69,8 +69,8 @@ impl Trace {
         }
     }
 
-    /// Adds or replaces a document. The search is linear: a trace has few documents, and never more
-    /// than [`Limits::trace_document_count_max`].
+    /// Adds a document, or replaces the document with the same id. The search is linear because a
+    /// trace has few documents, at most [`Limits::trace_document_count_max`].
     pub fn put(&mut self, document: Document) {
         let document = Arc::new(document);
         match self.documents.iter_mut().find(|held| held.id == document.id) {
@@ -87,7 +87,8 @@ impl Trace {
         }
     }
 
-    /// Evicts the oldest documents until the trace is within its bounds. Returns their number.
+    /// Evicts the oldest documents until the trace is within its bounds. Returns the number of
+    /// evicted documents.
     pub fn shrink(&mut self, limits: &Limits) -> u64 {
         let mut count = 0;
         while self.documents.len() > limits.trace_document_count_max

@@ -2,9 +2,9 @@
 //!
 //! In: the documents of one trace. Out: lines of text, ready to print. Bound: [`LINE_COUNT_MAX`]
 //! lines, [`DEPTH_MAX`] levels and [`NODE_COUNT_MAX`] segments and subsegments; long names and
-//! notes are cut. When full: the last line says how many segments are not shown. Links between
-//! parents and children that form a ring are cut. Every text from a document goes through
-//! [`text::clean`]. Pure code without recursion.
+//! notes are cut. When full: the last line shows how many segments and subsegments are left out. If
+//! the links from children to parents form a ring, one link is removed. Every text from a document
+//! goes through [`text::clean`]. No I/O, no clock, no recursion.
 
 use super::document::{self, Document, Flags, seconds, string};
 use super::text;
@@ -12,16 +12,16 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Largest number of lines below the first line.
+/// Largest number of drawn segments and subsegments. Each of them takes one line.
 pub const LINE_COUNT_MAX: usize = 40;
 /// Largest number of levels that are drawn. Deeper segments are only counted.
 pub const DEPTH_MAX: usize = 16;
 /// Largest number of segments and subsegments that are held while a tree is drawn.
 pub const NODE_COUNT_MAX: usize = 10_000;
 
-/// Longest name, in characters.
+/// Longest name of a segment in the tree, in characters.
 const NAME_LENGTH_MAX: usize = 60;
-/// Longest note, in characters.
+/// Longest note after the name of a segment, in characters. See [`notes`].
 const NOTE_LENGTH_MAX: usize = 80;
 
 /// One segment or subsegment. Nodes refer to each other by their index in [`Forest::nodes`].
@@ -34,7 +34,7 @@ struct Node {
     in_progress: bool,
     notes: Vec<String>,
     parent: Option<usize>,
-    /// Id of the parent. Only the root node of a document has this field.
+    /// Id of the parent in another document. `None` for an embedded subsegment.
     parent_id: Option<String>,
     children: Vec<usize>,
 }
@@ -97,10 +97,10 @@ impl Forest {
         }
     }
 
-    /// Cuts every ring of parents, so that one node of the ring becomes a root.
+    /// Breaks every ring of parents, so that one node of the ring becomes a root.
     ///
-    /// Walks up from each node. If a walk reaches a node that it has visited already, the last link
-    /// is removed.
+    /// The function walks from each node to its parent, and so on. If a walk comes back to a node
+    /// that it has visited, the function removes the last link of the walk.
     fn cut_rings(&mut self) {
         let mut seen_in_walk = vec![usize::MAX; self.nodes.len()];
         for walk in 0..self.nodes.len() {
@@ -117,7 +117,7 @@ impl Forest {
         }
     }
 
-    /// Collects the children of each node, sorted by their start.
+    /// Collects the roots and the children of each node, both sorted by their start.
     fn sort(&mut self) {
         for index in 0..self.nodes.len() {
             match self.nodes[index].parent {
@@ -137,7 +137,8 @@ impl Forest {
     fn draw(&self, trace_id: &str) -> String {
         let mut tree = self.headline(trace_id);
         let mut drawn_count = 0;
-        // (index of the node, text before its branch, its depth, whether it is the last sibling)
+        // Each entry: index of the node, text to the left of its branch, depth of the node, and
+        // whether the node is the last of its siblings.
         let mut waiting: Vec<(usize, String, usize, bool)> = Vec::new();
         push_siblings(&mut waiting, &self.roots, "", 0);
         while let Some((index, before, depth, is_last)) = waiting.pop() {
@@ -224,8 +225,8 @@ impl Node {
     }
 }
 
-/// Returns the notes of a line: the HTTP call, the AWS operation, the SQL query, the status flag
-/// and the first exception.
+/// Returns the notes that follow the name and the duration of a segment: the HTTP call, the AWS
+/// operation, the SQL query, the status flag and the first exception.
 fn notes(object: &Map<String, Value>) -> Vec<String> {
     let mut notes = Vec::new();
     let clean = |note: &str| text::clean(note, NOTE_LENGTH_MAX);
@@ -250,7 +251,8 @@ fn notes(object: &Map<String, Value>) -> Vec<String> {
     notes
 }
 
-/// Returns the known parts of an HTTP call, such as `GET /checkout 200`.
+/// Returns method, path and status of an HTTP call, for example `GET /checkout 200`. Missing values
+/// are left out. Returns `None` if all three are missing.
 fn http_note(object: &Map<String, Value>) -> Option<String> {
     let http = object.get("http")?;
     let part = |group: &str, key: &str| http.get(group).and_then(|group| group.get(key));
