@@ -1,8 +1,8 @@
 //! Builds HTTP responses in the form that the clients of the service and browsers expect.
 //!
 //! In: the result of a call, an [`Answer`] or a [`Failure`]. Out: the HTTP response. Its security
-//! headers make a browser use the stated content type and load only the sandbox's own files. Pure
-//! code.
+//! headers make a browser use the stated content type and load only the sandbox's own files. No
+//! I/O, no clock.
 
 use super::signature::Refusal;
 use bytes::Bytes;

@@ -2,13 +2,13 @@
 //!
 //! In: the name of a file, with its folder. Out: the content and the content type. The files are
 //! JavaScript modules, style sheets and HTML in `page/`, with a folder for each view. There is no
-//! build step. Pure code.
+//! build step. No I/O, no clock.
 
 use super::answer::{Answer, Failure};
 use bytes::Bytes;
 use http::StatusCode;
 
-/// Makes a list of names and contents from names of files in `page/`.
+/// Expands names of files in `page/` to a list. Each entry has the name and the content of a file.
 macro_rules! assets {
     ($($name:literal),* $(,)?) => {
         &[$(($name, include_bytes!(concat!("../../page/", $name)))),*]

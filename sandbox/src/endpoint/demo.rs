@@ -1,10 +1,11 @@
-//! Makes the datagrams of the demo, as a small web shop would have sent them in the last seconds.
+//! Makes the datagrams of the demo: three traces of a small web shop from the last two seconds.
 //!
 //! In: the time. Out: datagrams (header line and document) of three traces with new random ids. The
 //! first trace is a checkout that succeeds. The second trace is an order that fails in another
-//! service. The third trace is a cart whose table throttles it, and whose segment was first sent in
-//! progress. Bound: eight datagrams. Pure code, except for random ids. The caller sends the
-//! datagrams through UDP, so that the daemon handles them like those of an SDK.
+//! service. The third trace is a request for a cart. A DynamoDB table throttles this request, and
+//! its segment is first sent in progress. Bound: eight datagrams. No I/O, no clock, but random ids.
+//! The caller sends the datagrams through UDP, so that the daemon handles them like those of an
+//! SDK.
 
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -38,8 +39,8 @@ impl Trace {
         Self { id: format!("1-{epoch:08x}-{unique:024x}"), start_seconds }
     }
 
-    /// Returns a segment or subsegment with `more` fields. `from_to_ms` is its start and end, in
-    /// milliseconds since the start of the trace.
+    /// Returns a segment or subsegment with the additional fields `more`. `from_to_ms` contains its
+    /// start and its end, in milliseconds since the start of the trace.
     fn part(&self, id: &str, name: &str, from_to_ms: (u32, u32), more: Value) -> Value {
         let seconds = |ms: u32| self.start_seconds + f64::from(ms) / 1e3;
         let mut part = more;
@@ -50,7 +51,7 @@ impl Trace {
         part
     }
 
-    /// Returns a part as a separate document: with the id of the trace.
+    /// Returns a segment or subsegment as a separate document, which contains the id of the trace.
     fn document(&self, id: &str, name: &str, from_to_ms: (u32, u32), more: Value) -> Value {
         let mut document = self.part(id, name, from_to_ms, more);
         document["trace_id"] = json!(self.id);

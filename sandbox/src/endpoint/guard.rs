@@ -5,7 +5,8 @@
 //! loopback port, in two ways. First, the owner of the website can let its name resolve to a
 //! loopback address (DNS rebinding). The request then has this name in `Host`. Second, the page can
 //! send the request from its own origin. The browser then adds `Origin` or `Sec-Fetch-Site`, which
-//! a page cannot change. Other programs send neither of these two headers. Pure code.
+//! a page cannot change. Programs other than browsers send neither of these two headers. No I/O, no
+//! clock.
 
 use super::answer::Failure;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
@@ -16,8 +17,8 @@ use std::net::IpAddr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks the head of a request. `own_hosts` are the allowed hosts besides loopback, without a
-/// port.
+/// Checks the head of a request. `own_hosts` are the hosts that are allowed besides `localhost` and
+/// loopback addresses, without a port.
 ///
 /// # Errors
 ///
@@ -59,8 +60,8 @@ fn is_loopback(authority: &Authority) -> bool {
     !has_user && (host.eq_ignore_ascii_case("localhost") || is_address)
 }
 
-/// Checks a request of the page that changes something. It must have the content type of JSON,
-/// because an HTML form of another page cannot send this type.
+/// Checks that a request of the page that changes data has the content type of JSON. An HTML form
+/// of another website cannot send this content type.
 ///
 /// # Errors
 ///

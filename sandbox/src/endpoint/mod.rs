@@ -12,10 +12,10 @@
 //! ```
 //!
 //! Bound: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`]; the HTTP server
-//! bounds the body of a request. When full: the traces whose last document is the oldest are
-//! evicted and counted. Thread: any thread may call; the endpoint has no sockets, threads or tasks.
-//! One lock protects the store, the trace file and the sampling rules. The body of a segment
-//! request is parsed, and trees are drawn, without the lock.
+//! bounds the body of a request. When full: the endpoint evicts and counts the traces that have
+//! received no document for the longest time. Thread: any; the endpoint has no sockets, threads or
+//! tasks. One lock protects the store, the trace file and the sampling rules. The endpoint parses
+//! the body of a segment request and draws trees without the lock.
 
 mod answer;
 mod api;
@@ -74,7 +74,8 @@ pub struct About {
     pub tcp_address: String,
     /// AWS region that the page shows. Signatures for any region are accepted.
     pub region: String,
-    /// Allowed values of the `Host` header besides loopback, without a port.
+    /// Values of the `Host` header that are allowed besides `localhost` and loopback addresses,
+    /// without a port.
     pub own_hosts: Vec<String>,
 }
 
@@ -89,7 +90,7 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct State {
     store: Store,
-    /// The file of `--keep`.
+    /// The trace file of the option `--keep`. `None` without this option.
     file: Option<TraceFile>,
     rules: RuleSet,
     account: Account,
@@ -128,8 +129,8 @@ impl Sandbox {
     /// Returns a sandbox that accepts one pair of credentials, with the given limits.
     pub fn with(credentials: Credentials, about: About, limits: Limits) -> Self {
         // The first revision is the time in microseconds since 1970. Revisions of an earlier
-        // process are smaller, because it made less than one revision a microsecond. JavaScript
-        // numbers are exact up to 2^53, which is reached in the year 2255.
+        // process are smaller, because a process adds less than one revision per microsecond.
+        // JavaScript numbers are exact up to 2^53. The revision reaches 2^53 in the year 2255.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let first_revision = u64::try_from(since_1970.as_micros()).unwrap_or(1);
         let state = State {
@@ -173,7 +174,8 @@ impl Sandbox {
         self.answer_at(request, SystemTime::now(), Instant::now())
     }
 
-    /// Answers a request with given times: `now` is for signatures, `arrival` for quiet traces.
+    /// Answers a request at a given time. The check of signatures uses `now`. The traces become
+    /// quiet by `arrival`.
     pub fn answer_at(
         &self,
         request: Request<Bytes>,
@@ -253,7 +255,7 @@ impl Sandbox {
         draw(&taken)
     }
 
-    /// Returns the trees of all traces that were not drawn since their last document.
+    /// Returns the trees of all traces that have a document since they were drawn last.
     pub fn take_all(&self) -> Vec<String> {
         let taken = self.lock().store.take_all();
         draw(&taken)
@@ -264,7 +266,7 @@ impl Sandbox {
         self.lock().store.next_quiet(quiet_time)
     }
 
-    /// Returns the counters.
+    /// Returns the counters of the sandbox.
     pub fn account(&self) -> Account {
         let state = self.lock();
         let status = state.store.status();
@@ -275,7 +277,7 @@ impl Sandbox {
         }
     }
 
-    /// Returns the content of the store in numbers.
+    /// Returns the counts of the store.
     pub fn status(&self) -> Status {
         self.lock().store.status()
     }

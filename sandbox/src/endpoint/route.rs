@@ -1,13 +1,13 @@
 //! Maps a method and a path to a call.
 //!
 //! In: the method and the path. Out: a [`Call`], or a [`Failure`] that lists the allowed methods or
-//! the available operations. The paths of the service are from its API model. The paths of the page
-//! are our own. Pure code.
+//! the available operations. The paths of the service are from its API model. The sandbox defines
+//! the paths of the page. No I/O, no clock.
 
 use super::answer::Failure;
 use http::Method;
 
-/// A call of the sandbox.
+/// The action that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call<'a> {
     /// An operation of the service's API. The method is always POST.
@@ -18,7 +18,7 @@ pub enum Call<'a> {
     List,
     /// `GET /traces/ID`: one trace for scripts.
     Show(&'a str),
-    /// `GET /api/traces`: the traces that changed, for the page.
+    /// `GET /api/traces`: the traces that changed after a revision, for the page.
     PageTraces,
     /// `DELETE /api/traces`: removes all traces.
     PageClear,
@@ -50,7 +50,7 @@ pub enum Operation {
     DeleteSamplingRule,
 }
 
-/// The paths of the operations.
+/// The path of each operation of the service's API.
 const OPERATIONS: &[(&str, Operation)] = &[
     ("/TraceSegments", Operation::PutTraceSegments),
     ("/TelemetryRecords", Operation::PutTelemetryRecords),
@@ -66,10 +66,10 @@ const OPERATIONS: &[(&str, Operation)] = &[
 ];
 
 impl Operation {
-    /// Returns whether the operation changes something. Such a request must be signed.
+    /// Returns whether a request for the operation must be signed, because the operation writes.
     ///
-    /// A request that only reads may be signed or not: SDKs ask for sampling rules unsigned, and
-    /// the daemon's proxy signs these requests.
+    /// A request that only reads may be signed or unsigned: SDKs send unsigned requests for
+    /// sampling rules, and the daemon's proxy signs these requests.
     pub fn is_write(self) -> bool {
         matches!(
             self,
@@ -103,7 +103,7 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Returns the methods that a path accepts, each with its call.
+    /// Returns the HTTP methods that a path accepts, and the call that each method makes.
     fn taken(path: &'a str) -> Vec<(Method, Self)> {
         if let Some((_, operation)) = OPERATIONS.iter().find(|(known, _)| *known == path) {
             return vec![(Method::POST, Self::Service(*operation))];

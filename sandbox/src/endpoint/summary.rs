@@ -1,7 +1,7 @@
 //! Summarizes a trace for lists and filters.
 //!
 //! In: a [`Snapshot`]. Out: a [`Summary`] that borrows from the snapshot. Bound: the documents of
-//! the trace. Pure code.
+//! the trace. No I/O, no clock.
 
 use crate::model::document::{ANNOTATION_COUNT_MAX, Annotation, Document, Flags, Http, Part};
 use crate::model::store::Snapshot;
@@ -55,7 +55,7 @@ impl<'a> Summary<'a> {
         self.end_time.map(|end| end - self.start_time)
     }
 
-    /// Returns the part of the root segment, without its subsegments.
+    /// Returns the extracted fields of the root segment, without its subsegments.
     pub fn root_part(&self) -> Option<&'a Part> {
         self.root.and_then(|root| root.facts.parts.first())
     }

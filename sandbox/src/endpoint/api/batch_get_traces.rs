@@ -1,4 +1,4 @@
-//! Answers `BatchGetTraces`.
+//! Answers `BatchGetTraces` requests, which ask for the documents of some traces.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};

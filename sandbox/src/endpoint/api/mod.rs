@@ -1,9 +1,9 @@
-//! Answers the calls, with one file for each group of calls.
+//! Answers the requests. There is one file for each group of operations.
 //!
 //! In: the body or the query of a request. Out: an [`Answer`](super::answer::Answer) or a
-//! [`Failure`]. Bound: the number of ids, documents or traces in one call, see each file. Thread:
-//! any. A call copies snapshots from the store under the lock, and builds its answer without the
-//! lock.
+//! [`Failure`]. Bound: the number of ids, documents or traces in one request, see each file.
+//! Thread: any. An operation copies snapshots from the store under the lock, and builds its answer
+//! without the lock.
 
 mod batch_get_traces;
 mod page_requests;

@@ -19,8 +19,8 @@ struct PutTraceSegments<'a> {
     documents: Vec<Text<'a>>,
 }
 
-/// A string that is borrowed from the body if it contains no escape sequences. The newtype is
-/// needed because serde never borrows for a bare `Cow` inside a `Vec`.
+/// A string of the JSON body. It is borrowed from the body if it contains no escape sequences. The
+/// newtype is needed because serde never borrows for a bare `Cow` inside a `Vec`.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

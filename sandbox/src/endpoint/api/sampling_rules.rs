@@ -1,4 +1,4 @@
-//! Answers `GetSamplingRules`, `GetSamplingTargets`, and the calls that change sampling rules.
+//! Answers `GetSamplingRules`, `GetSamplingTargets`, and the requests that change sampling rules.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
@@ -7,7 +7,8 @@ use super::parse;
 use serde::Deserialize;
 use serde_json::json;
 
-/// Largest number of statistics documents in one call. It is the limit of the service's API.
+/// Largest number of statistics documents in one `GetSamplingTargets` request. It is the limit of
+/// the service's API.
 const STATISTICS_COUNT_MAX: usize = 25;
 
 #[derive(Deserialize)]

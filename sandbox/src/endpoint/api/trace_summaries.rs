@@ -19,15 +19,15 @@ use std::collections::BTreeSet;
 /// Largest number of summaries in one answer.
 const PAGE_SIZE: usize = 100;
 
-/// Selects the time of a trace that must be in the requested range. The names are from the API.
+/// Selects which time of a trace must be in the requested range. The names are from the API.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 enum TimeRangeType {
-    /// Start of the trace.
+    /// The start of the trace must be in the range.
     #[default]
     TraceId,
-    /// Arrival of the last document.
+    /// The arrival of the last document must be in the range.
     Event,
-    /// End of the last segment.
+    /// The end of the trace must be in the range. A trace without an end counts with its start.
     Service,
 }
 
@@ -44,7 +44,8 @@ struct GetTraceSummaries {
     next_token: Option<String>,
 }
 
-/// The position of a trace in the order of the answers: the newest trace first, then by id.
+/// Position of a trace in the sorted list of summaries. The newest trace is first. Traces with the
+/// same time are sorted by id.
 #[derive(Debug, Clone, PartialEq)]
 struct Place {
     time: f64,

@@ -1,7 +1,7 @@
 //! Evaluates a filter expression for a trace.
 //!
 //! In: an expression and the summary of a trace. Out: whether the expression matches the trace.
-//! Bound: the depth of the expression, and the size of the trace. Pure code.
+//! Bound: the depth of the expression, and the size of the trace. No I/O, no clock.
 
 use super::{
     AnnotationTest, Comparison, Expression, Flag, NumberField, Selector, Test, TextComparison,
@@ -33,7 +33,8 @@ impl Expression {
 /// A trace, and the calls between its services.
 struct Trace<'a> {
     summary: &'a Summary<'a>,
-    /// The calls. They are computed only when the expression uses them, which is rare.
+    /// The calls between the services. They are computed only if the expression needs them, which
+    /// is rare.
     hops: OnceCell<Vec<Hop<'a>>>,
 }
 
@@ -43,12 +44,13 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// The subject of a test.
+/// The trace or the call that a test is about.
 #[derive(Clone, Copy)]
 enum Subject<'a> {
     /// The whole trace. Most fields are those of its root segment.
     Trace,
-    /// A called service: its segment (if it sent one), and the part with the fields of the call.
+    /// A call to a service: the segment of the called service (`None` if it sent no segment), and
+    /// the segment or subsegment with the tested fields.
     Reached(Option<&'a Document>, &'a Part),
 }
 
@@ -185,8 +187,8 @@ impl<'a> Subject<'a> {
 }
 
 impl AnnotationTest {
-    /// Returns whether the values of an annotation fulfil the test. A value of another type fulfils
-    /// only the comparison `!=`.
+    /// Returns whether the values of an annotation pass the test. If the type of a value differs
+    /// from the type in the test, the value passes only the comparison `!=`.
     fn holds(&self, values: &[&Annotation]) -> bool {
         let number = |value: &Annotation| match value {
             Annotation::Number(number) => Some(*number),

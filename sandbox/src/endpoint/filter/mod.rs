@@ -4,7 +4,7 @@
 //! `service("shop") { fault } AND http.url CONTAINS "/cart"`. Out: an [`Expression`] that can be
 //! evaluated for a trace, or an [`Error`] with a position. The language is documented in
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-filters.html>. Root causes and
-//! groups are not supported. Bound: [`LENGTH_MAX`] and [`DEPTH_MAX`]. Pure code.
+//! groups are not supported. Bound: [`LENGTH_MAX`] and [`DEPTH_MAX`]. No I/O, no clock.
 //!
 //! ```text
 //! any     = all { OR all }
@@ -25,7 +25,7 @@ mod print;
 
 pub use parse::Error;
 
-/// Longest expression, in bytes.
+/// Longest text of a filter expression, in bytes.
 pub const LENGTH_MAX: usize = 4_096;
 
 /// Largest number of nested parentheses, braces and negations.
@@ -59,9 +59,11 @@ pub enum Test {
     /// The test of an annotation with this key must hold. Without a test, the annotation must exist
     /// and must not be `false`.
     Annotation(String, Option<AnnotationTest>),
-    /// A selected service must be called, and the expression must be true for its segment or call.
+    /// The trace must contain a call to a selected service. If there is an expression, it must be
+    /// true for the segment of this service, or without a segment for the call.
     Service(Selector, Option<Box<Expression>>),
-    /// The first service must call the second one, and the expression must be true for the call.
+    /// A service of the first selector must call a service of the second selector. If there is an
+    /// expression, it must be true for this call.
     Edge(Selector, Selector, Option<Box<Expression>>),
 }
 
@@ -189,7 +191,8 @@ const TEXTS: &[(&str, TextField)] = &[
     ("resource.arn", TextField::ResourceArn),
 ];
 
-/// The signs of the comparisons. A longer sign comes before the shorter sign that it begins with.
+/// The signs of the comparisons. `<=` comes before `<`, because the parser takes the first sign that
+/// fits.
 const COMPARISONS: &[(&str, Comparison)] = &[
     ("!=", Comparison::Unequal),
     ("<=", Comparison::LessOrEqual),
@@ -207,7 +210,7 @@ const TEXT_COMPARISONS: &[(&str, TextComparison)] = &[
     ("ENDSWITH", TextComparison::EndsWith),
 ];
 
-/// Returns the spelling of a value in one of these tables.
+/// Returns the text of a value in a filter expression. `table` is a table such as [`FLAGS`].
 ///
 /// # Panics
 ///

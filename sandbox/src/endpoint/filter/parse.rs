@@ -1,7 +1,7 @@
 //! Parses the text of a filter expression, by recursive descent.
 //!
 //! In: text. Out: an [`Expression`], or an [`Error`] with a position. Bound: [`LENGTH_MAX`] bytes
-//! and a recursion of [`DEPTH_MAX`] levels. Pure code.
+//! and a recursion of [`DEPTH_MAX`] levels. No I/O, no clock.
 
 use super::{
     AnnotationTest, COMPARISONS, Comparison, DEPTH_MAX, Expression, FLAGS, LENGTH_MAX, NUMBERS,
@@ -52,8 +52,8 @@ impl Expression {
     }
 }
 
-/// Returns whether a keyword is about root causes or groups. The service has these keywords, and
-/// the sandbox does not.
+/// Returns whether a keyword is about root causes or groups. The service supports these keywords,
+/// but the sandbox does not.
 fn is_left_out(keyword: &str) -> bool {
     keyword.starts_with("rootcause")
         || keyword.starts_with("group")
@@ -369,7 +369,7 @@ impl<'a> Parser<'a> {
         &rest[..rest.find(|character| !is_of_it(character)).unwrap_or(rest.len())]
     }
 
-    /// Skips a sign. Returns false if the text does not continue with this sign.
+    /// Skips `sign` if the text continues with it. Returns whether the sign was skipped.
     fn take(&mut self, sign: &str) -> bool {
         self.skip_space();
         let is_there = self.rest().starts_with(sign);
@@ -377,8 +377,8 @@ impl<'a> Parser<'a> {
         is_there
     }
 
-    /// Skips a whole word, in upper or lower case. Returns false if the text does not continue with
-    /// this word.
+    /// Skips the whole word `word`, in upper or lower case, if the text continues with it. Returns
+    /// whether the word was skipped.
     fn take_word(&mut self, word: &str) -> bool {
         self.skip_space();
         let is_there = self.word().eq_ignore_ascii_case(word);

@@ -1,6 +1,6 @@
 //! Formats a filter expression as text.
 //!
-//! In: an expression. Out: text that the parser turns into the same expression. Pure code.
+//! In: an expression. Out: text that the parser turns into the same expression. No I/O, no clock.
 
 use super::{
     AnnotationTest, COMPARISONS, Expression, FLAGS, NUMBERS, Selector, TEXT_COMPARISONS, TEXTS,
@@ -32,7 +32,8 @@ fn join(out: &mut Formatter<'_>, parts: &[Expression], between: &str) -> Result 
     Ok(())
 }
 
-/// Writes an operand. A list of operands inside another expression is written in parentheses.
+/// Writes an operand of `AND`, `OR` or `!`. Parentheses are added if the operand is a list joined by
+/// `AND` or `OR`.
 fn operand(out: &mut Formatter<'_>, part: &Expression) -> Result {
     match part {
         Expression::All(_) | Expression::Any(_) => write!(out, "({part})"),

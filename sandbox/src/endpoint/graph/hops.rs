@@ -1,9 +1,9 @@
 //! Finds the calls between the services of one trace.
 //!
 //! In: the documents of a trace. Out: a list of [`Hop`]s. There is one hop for each segment, and
-//! one hop for each call that no segment answers. Bound: the size of the trace; the time is linear
-//! in its parts. A subsegment whose parents form a ring belongs to no segment. Pure code without
-//! recursion.
+//! one hop for each call that has no segment of the called service. Bound: the size of the trace;
+//! the time is linear in the number of segments and subsegments. If the parents of a subsegment
+//! form a ring, the subsegment belongs to no segment. No I/O, no clock, no recursion.
 
 use crate::model::document::{Document, Kind, Part};
 use std::collections::{HashMap, HashSet};
@@ -22,7 +22,8 @@ pub struct Service<'a> {
 }
 
 impl<'a> Service<'a> {
-    /// Returns the node of a part: the service of a segment, or the called service of a call.
+    /// Returns the service that `part` names: the service of a segment, or the service that a
+    /// subsegment calls.
     pub fn of(part: &'a Part) -> Self {
         Self { name: &part.name, type_name: &part.type_name }
     }
@@ -31,29 +32,31 @@ impl<'a> Service<'a> {
 /// The caller of a hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source<'a> {
-    /// A service of the trace.
+    /// The caller is a service of the trace.
     Service(Service<'a>),
-    /// A client outside the trace: the segment has no parent, so the trace begins here.
+    /// The caller is a client outside the trace: the segment has no parent, so the trace begins
+    /// here.
     Client,
-    /// A parent that the trace does not contain (or does not contain yet).
+    /// The caller is not known: the trace does not contain the parent (or not yet).
     Unknown,
 }
 
-/// One call of a service.
+/// One call to a service, by a client or by another service.
 #[derive(Debug, Clone, Copy)]
 pub struct Hop<'a> {
-    /// The caller.
+    /// The caller of the service.
     pub source: Source<'a>,
     /// The called service.
     pub target: Service<'a>,
-    /// The call, as the caller recorded it.
+    /// The subsegment in which the caller recorded the call. `None` if there is none.
     pub call: Option<&'a Part>,
     /// The segment of the called service. `None` if the called service sent no segment.
     pub segment: Option<&'a Document>,
 }
 
 impl<'a> Hop<'a> {
-    /// Returns the part that the called service recorded, or else the part of the caller.
+    /// Returns the segment of the called service. Without a segment, returns the subsegment of the
+    /// caller.
     pub fn own(&self) -> Option<&'a Part> {
         self.segment.and_then(|segment| segment.facts.parts.first()).or(self.call)
     }
@@ -63,7 +66,8 @@ impl<'a> Hop<'a> {
         Service { name: self.target.name, type_name: CLIENT }
     }
 
-    /// Returns the part that the caller recorded, or else the part of the called service.
+    /// Returns the subsegment of the caller. Without a subsegment, returns the segment of the called
+    /// service.
     pub fn seen(&self) -> Option<&'a Part> {
         self.call.or(self.own())
     }
@@ -112,7 +116,7 @@ pub fn hops(documents: &[Arc<Document>]) -> Vec<Hop<'_>> {
     hops
 }
 
-/// Returns for each document the index of the segment that it belongs to.
+/// Returns for each document the index of its segment, or `None` if the segment is not known.
 ///
 /// A segment belongs to itself. For a subsegment that was sent on its own, the function follows the
 /// parents up to the first segment.
@@ -129,7 +133,8 @@ fn segments_of(
     for start in 0..documents.len() {
         let mut way = Vec::new();
         let mut at = Some(start);
-        // In a ring, the walk ends at a document that it has visited and that has no segment.
+        // If the parents form a ring, the walk ends at a document that it has visited already. For
+        // this document, no segment is known.
         while let Some(index) = at.filter(|&index| !is_done[index]) {
             is_done[index] = true;
             way.push(index);

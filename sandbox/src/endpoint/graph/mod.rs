@@ -3,7 +3,7 @@
 //! In: traces. Out: the `Services` of `GetServiceGraph` and `GetTraceGraph`, each with its counts.
 //! The nodes are the services that sent segments, the called services that sent none, and one
 //! client for each service at which a trace begins. Bound: the size of the traces; histograms round
-//! response times to [`DIGITS`] digits. Pure code.
+//! response times to [`DIGITS`] digits. No I/O, no clock.
 
 mod hops;
 
@@ -28,10 +28,10 @@ struct Node {
     edges: BTreeMap<Key, Counts>,
 }
 
-/// The counts of a node or an edge.
+/// The counts of requests of a node or an edge in the service graph.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Earliest start and latest end, in seconds since 1970.
+    /// Earliest start and latest end of the requests, in seconds since 1970.
     span: Option<(f64, f64)>,
     ok: u64,
     throttle: u64,
@@ -47,7 +47,7 @@ impl Counts {
         let end = part.end_time.unwrap_or(part.start_time);
         let (first, last) = self.span.unwrap_or((part.start_time, end));
         self.span = Some((first.min(part.start_time), last.max(end)));
-        // A part without an end has no result yet.
+        // A request without an end has no result yet, so it is not counted.
         let Some(duration) = part.duration_seconds() else { return };
         let flags = part.flags;
         let count = match (flags.fault, flags.throttle, flags.error) {
@@ -96,7 +96,7 @@ fn rounded_us(seconds: f64) -> u64 {
     us.saturating_add(unit / 2) / unit * unit
 }
 
-/// Returns the services of `traces`, sorted by name.
+/// Returns the nodes of the service graph of `traces`, sorted by name.
 pub fn services(traces: &[Snapshot]) -> Value {
     let mut nodes: BTreeMap<Key, Node> = BTreeMap::new();
     for trace in traces {
@@ -143,7 +143,7 @@ fn node_json((name, type_name): &Key, node: &Node, ids: &BTreeMap<Key, usize>) -
             "Aliases": [],
         })
     });
-    // A client has no counts. Its time range is that of its calls.
+    // A client has no counts, so its time range comes only from its calls.
     let spans = node.edges.values().filter_map(|counts| counts.span);
     let span = node.counts.span.into_iter().chain(spans);
     let (start, end) =

@@ -13,7 +13,7 @@ fn id(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// Returns a segment from 0 to 1 s with more fields.
+/// Returns a segment that starts at 0 s and ends at 1 s, with the additional fields `more`.
 fn segment(number: u64, name: &str, more: Value) -> Value {
     let mut value = json!({"id": id(number), "name": name, "start_time": 0.0, "end_time": 1.0});
     value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

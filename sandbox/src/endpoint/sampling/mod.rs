@@ -3,10 +3,10 @@
 //! In: rules to add, change and remove, and the statistics of clients. Out: records of rules, and
 //! [`Target`]s. Bound: [`RULE_COUNT_MAX`] rules, [`CLIENT_COUNT_MAX`] clients of a rule. When full:
 //! a new rule is refused; a new client gets a quota but is not counted. Thread: any; the caller
-//! holds the lock and passes the time.
+//! holds the lock of the sandbox and passes the time.
 //!
-//! The reservoir of a rule is a number of requests a second for all clients together. Each client
-//! that has asked recently gets a part of it.
+//! The reservoir of a rule is the number of requests that all clients together sample each second
+//! before the fixed rate applies. Each client that has asked recently gets a part of the reservoir.
 
 mod rule;
 
@@ -23,15 +23,16 @@ pub const RULE_COUNT_MAX: usize = 25;
 /// Largest number of clients that share the reservoir of one rule.
 pub const CLIENT_COUNT_MAX: usize = 1_000;
 
-/// Interval at which a client should ask for targets, and validity of a quota, in seconds. SDKs use
-/// the same interval by default.
+/// Interval at which a client should ask for its targets, in seconds. A quota is valid for the same
+/// time. SDKs use this interval by default.
 const INTERVAL_SECONDS: u32 = 10;
 
-/// A client that has not asked for this number of intervals is removed.
+/// Number of intervals without a request after which a client is removed. See [`INTERVAL_SECONDS`].
 const INTERVAL_COUNT_MAX: u32 = 3;
 
-/// Time of the last change of rules that were never changed, in seconds since 1970. Clients fetch
-/// the rules again when this time is later than their last fetch, so it must be in the past.
+/// Time of the last change, in seconds since 1970, that is reported while no rule was changed.
+/// Clients fetch the rules again if this time is later than their last fetch. So this time must be
+/// in the past.
 const MODIFIED_AT: f64 = 1_530_000_000.0;
 
 /// A rule with the times of its creation and last change, in seconds since 1970.
@@ -73,7 +74,8 @@ pub struct Target {
 pub struct RuleSet {
     /// The rules in the order in which SDKs try them.
     records: Vec<Record>,
-    /// Time of the last call of each client, by rule and client, in seconds since 1970.
+    /// Time at which each client last asked for its target, in seconds since 1970. The keys are the
+    /// name of the rule and the id of the client.
     clients: BTreeMap<String, BTreeMap<String, f64>>,
     modified_at: f64,
 }
@@ -145,7 +147,7 @@ impl RuleSet {
         Ok(&self.records[index])
     }
 
-    /// Removes a rule, which is named by its name or by its ARN.
+    /// Removes the rule with this name or this ARN.
     ///
     /// # Errors
     ///
@@ -209,8 +211,8 @@ impl RuleSet {
             clients.insert(asked.client_id.clone(), now_seconds);
         }
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
-        // If the reservoir cannot be divided evenly, the first clients get one request more. So the
-        // quotas add up to the size of the reservoir.
+        // If the reservoir cannot be divided evenly, the first clients in the order of their ids get
+        // one request more. So the quotas add up to the size of the reservoir.
         let before = (Bound::Unbounded, Bound::Excluded(&*asked.client_id));
         let rank = clients.range::<str, _>(before).count();
         let has_one_more = rank < (rule.reservoir_size % count) as usize;

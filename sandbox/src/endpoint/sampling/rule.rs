@@ -1,7 +1,7 @@
 //! Checks one sampling rule.
 //!
 //! In: a rule from a client or from the page. Out: the checked rule, or a [`RuleError`] that names
-//! the field. The bounds of the fields are from the API model (`SamplingRule`). Pure code.
+//! the field. The bounds of the fields are from the API model (`SamplingRule`). No I/O, no clock.
 
 use super::super::answer::Failure;
 use http::StatusCode;
@@ -80,22 +80,22 @@ pub enum RuleError {
         /// Description of the valid values.
         problem: &'static str,
     },
-    /// The name exists already, or appears twice in one list.
+    /// A rule with the same name exists, or two rules of a list have the same name.
     #[error("there is more than one rule with the name {0:?}")]
     Twice(String),
-    /// The rule does not exist.
+    /// The request names a rule that does not exist.
     #[error("the rule does not exist")]
     Unknown,
     /// The request gave neither a name nor an ARN, or gave both.
     #[error("give either RuleName or RuleARN")]
     Unnamed,
-    /// The default rule was to be deleted.
+    /// The change would delete the default rule.
     #[error("the rule Default cannot be deleted")]
     DefaultStays,
-    /// A field of the default rule was to be changed that must stay unchanged.
+    /// The change would affect a field of the default rule that must stay unchanged.
     #[error("only FixedRate and ReservoirSize of the rule Default can be changed")]
     DefaultMatchesAll,
-    /// There are too many rules.
+    /// The change would make more rules than allowed.
     #[error("at most {0} rules besides Default are allowed")]
     TooMany(usize),
 }

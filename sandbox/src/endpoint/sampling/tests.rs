@@ -149,7 +149,7 @@ fn clients_share_a_reservoir_and_absent_clients_get_no_part() {
     let mut rules = RuleSet::default();
     rules.create(rule("five"), NOW).unwrap();
     let mut quotas = |clients: &[&str], now: f64| -> Vec<u32> {
-        // Each client asks once before, so that the rule knows all clients.
+        // Each client asks once before its quota is read, so that the rule knows all clients.
         for client in clients {
             ask(&mut rules, "five", client, now);
         }

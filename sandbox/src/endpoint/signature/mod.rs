@@ -4,7 +4,7 @@
 //! [`Refusal`] that names the step that failed. The crate aws-sigv4 computes the signature again,
 //! for the headers that the client lists as signed. The two signatures are compared in constant
 //! time. The rules are from
-//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html>. Pure code.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html>. No I/O.
 
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
@@ -19,7 +19,8 @@ use std::time::{Duration, SystemTime};
 use time::format_description::{self, BorrowedFormatItem};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-/// Largest difference between the time of the signature and our time, in both directions.
+/// Largest difference between the time of a signature and the clock of the sandbox. The signature
+/// may be older or newer by this time.
 pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5 * 60);
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -46,7 +47,7 @@ pub enum Refusal {
     /// The scope of the credential is not `DATE/REGION/xray/aws4_request`.
     #[error("Credential should be scoped to {0}")]
     Scope(&'static str),
-    /// The access key or the session token is not the expected one.
+    /// The access key or the session token is not that of the sandbox.
     #[error("The security token included in the request is invalid ({0})")]
     UnknownKey(&'static str),
     /// The signature is older than five minutes.
@@ -54,9 +55,9 @@ pub enum Refusal {
     Expired {
         /// Time of the signature.
         signed_at: String,
-        /// Earliest accepted time.
+        /// Earliest time of a signature that is accepted.
         bound: String,
-        /// Our time.
+        /// Time of the sandbox's clock.
         now: String,
     },
     /// The signature is more than five minutes in the future.
@@ -64,15 +65,15 @@ pub enum Refusal {
     NotYetCurrent {
         /// Time of the signature.
         signed_at: String,
-        /// Latest accepted time.
+        /// Latest time of a signature that is accepted.
         bound: String,
-        /// Our time.
+        /// Time of the sandbox's clock.
         now: String,
     },
     /// The canonical form of the request, which is needed for the signature, cannot be built.
     #[error("The request cannot be signed: {0}")]
     NotSignable(String),
-    /// The signature differs from the expected one.
+    /// The signature differs from the signature that the sandbox computed.
     #[error(
         "The request signature we calculated does not match the signature you provided. Check \
          your AWS Secret Access Key and signing method. Consult the service documentation for \
@@ -183,7 +184,8 @@ impl<'a> Authorization<'a> {
     }
 }
 
-/// Returns the time of the signature, after checking it against our time and the date of the scope.
+/// Returns the time of the signature. Checks that it agrees with the clock of the sandbox and with
+/// the date in the scope of the credential.
 fn check_date(parts: &Parts, scope_date: &str, now: SystemTime) -> Result<SystemTime, Refusal> {
     let value = parts.headers.get(DATE_HEADER);
     let value = value.ok_or_else(|| Refusal::HeaderMissing(DATE_HEADER.to_owned()))?;
@@ -241,10 +243,11 @@ fn signature(
         }
     }
     let mut settings = SigningSettings::default();
-    // By default the crate does not sign some headers. Here it must sign all headers that the
+    // By default, aws-sigv4 does not sign some headers. Here it must sign all headers that the
     // client signed.
     settings.excluded_headers = None;
-    // A client may add the session token after it has signed. The token is then not signed.
+    // A client may add the session token after it has signed the request. The token is then not
+    // part of the signature.
     if !authorization.signed_headers.contains(&TOKEN_HEADER) {
         settings.session_token_mode = SessionTokenMode::Exclude;
     }

@@ -1,4 +1,5 @@
-//! Tests of the signature check. Requests are signed by aws-sigv4 and then changed in one place.
+//! Tests of the signature check. A test signs a request with aws-sigv4, changes one detail of the
+//! request, and verifies it.
 
 use super::*;
 use http::{HeaderMap, HeaderValue, Request};
@@ -20,7 +21,7 @@ struct Signing<'a> {
     time: SystemTime,
     token_mode: SessionTokenMode,
     target: &'a str,
-    /// Whether to sign also the headers that the crate does not sign by default.
+    /// Whether to sign also the headers that aws-sigv4 does not sign by default.
     signs_all: bool,
 }
 
@@ -94,9 +95,9 @@ fn a_request_signed_by_the_sdk_is_accepted_with_and_without_a_session_token() {
     }
 }
 
-/// Checks signatures of another implementation. They were made with botocore 1.43.11
-/// (`SigV4Auth.add_auth`) for this request, with its clock set to 2026-01-31T12:00:00Z. The daemon
-/// signs with the same crate that verifies here, so a mistake of this crate would stay unnoticed.
+/// Checks signatures that botocore 1.43.11 (`SigV4Auth.add_auth`) made for this request, with its
+/// clock set to 2026-01-31T12:00:00Z. The daemon signs with aws-sigv4, and the sandbox verifies with
+/// aws-sigv4. Without this test, a mistake of aws-sigv4 would stay unnoticed.
 #[test]
 fn a_request_signed_by_botocore_is_accepted() {
     for (token, headers, signature) in [

@@ -213,7 +213,7 @@ fn no_other_page_may_look_or_change_anything() {
             assert_eq!(refused, (403, "AccessDeniedException".to_owned()), "{method} {path}");
         }
     }
-    // The content type that a form can send is refused, even from the sandbox's own page.
+    // A content type that an HTML form can send is refused, even from the sandbox's own page.
     let mut form = from_page("PUT", "/api/sampling-rules", r#"{"rules":[]}"#);
     form.headers_mut().insert(CONTENT_TYPE, "text/plain".parse().unwrap());
     assert_eq!(failure(&sandbox.answer(form)).0, 400);

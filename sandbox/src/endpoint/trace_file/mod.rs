@@ -1,8 +1,8 @@
-//! Stores documents in a file (`--keep`), so that the next run has them too.
+//! Stores documents in a file (option `--keep`), so that the next run can read them again.
 //!
 //! In: documents, in the order of their arrival. Out: the same documents at the next start. Bound:
-//! see below. Thread: any; the caller holds the lock of the sandbox. An append is fast, because it
-//! only copies into the page cache of the system.
+//! the file is rewritten when it is too large, see below. Thread: any; the caller holds the lock of
+//! the sandbox. An append is fast, because it only copies into the page cache of the system.
 //!
 //! Each line of the file is a JSON string that contains the text of one document. `jq -r .` prints
 //! the documents. New lines are only appended. The file is rewritten with the documents of the
@@ -18,11 +18,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tracing::{error, info, warn};
 
-/// A file of this size or smaller is never rewritten, in bytes.
+/// Size in bytes up to which a trace file is never rewritten.
 const SIZE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// A file is rewritten only if it is larger than the store by this factor. The size of the store
-/// includes the parsed fields.
+/// A trace file is rewritten only if it is larger than this number times the size of the store. The
+/// size of the store includes the parsed fields.
 const GROWTH_MAX: u64 = 2;
 
 /// Longest valid line, in bytes: a document of 64 KiB in which every byte is escaped as six bytes
@@ -101,7 +101,8 @@ impl TraceFile {
             let is_good = serde_json::from_slice(&line).is_ok_and(|text: String| take(&text));
             *(if is_good { &mut good_count } else { &mut bad_count }) += 1;
         };
-        // The user may have named another file by mistake. Such a file must not be changed.
+        // The user may have given the path of a file that is not a trace file. This file must not
+        // be changed.
         if good_count == 0 && (bad_count > 0 || !ends_like_a_document) {
             return Err(io::Error::other("it contains no valid document and is left unchanged"));
         }
@@ -125,8 +126,8 @@ impl TraceFile {
         }
     }
 
-    /// Returns whether the file is so large that it should be rewritten. `store_size_bytes` is the
-    /// size of the store.
+    /// Returns whether the file is large enough to be rewritten. `store_size_bytes` is the size of
+    /// the store.
     pub fn is_grown(&self, store_size_bytes: usize) -> bool {
         let bound = SIZE_BYTES_MIN.max(GROWTH_MAX * store_size_bytes as u64);
         !self.is_broken && self.size_bytes > bound
