@@ -32,7 +32,7 @@ const help = helpDialog();
 const theme = themeButton();
 
 /**
- * The last route of the list, with its filter.
+ * Last route of the list of traces, with its filter.
  *
  * @type {Parameters<typeof router.go>[0]}
  */
@@ -118,7 +118,8 @@ function show(route) {
   const isFirst = shown === null;
   if (isOther) {
     shown?.leave?.();
-    // The list stores its filter in the address without calling the router's listeners.
+    // The list stores its filter in the address without a call of this function. So the filter is
+    // taken from the view here.
     if (shown && shown === views.get("traces")) list = { view: "traces", query: shown.query };
     if (shown) shown.element.hidden = true;
     shown = view;

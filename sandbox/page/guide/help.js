@@ -108,7 +108,8 @@ export function helpDialog() {
     h("div", { class: "help-groups" }, keys, filters),
     h("div", { class: "dialog-actions" }, close),
   );
-  // A click outside the dialog closes the dialog. Such a click has the dialog itself as its target.
+  // A click outside the dialog closes the dialog. The target of this click is the dialog element,
+  // and not an element inside the dialog.
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   return dialog;
 }

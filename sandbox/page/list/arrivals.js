@@ -8,7 +8,7 @@
 
 /** Time for which a row is highlighted as new, in milliseconds. */
 const FRESH_MS = 1200;
-/** Time after which an arrival is forgotten, in milliseconds. */
+/** Time after which the arrival of a trace is removed from the map, in milliseconds. */
 const KEPT_MS = 2000;
 
 /** The new traces. See the module. */
@@ -30,7 +30,7 @@ export class Arrivals {
   note(before, after, anchor) {
     const now = performance.now();
     for (const [id, time] of this.#times) if (now - time > KEPT_MS) this.#times.delete(id);
-    // The first traces of the page are not highlighted.
+    // If the list was empty before, its traces are not highlighted.
     if (before.length === 0) return;
     const known = new Set(before.map((trace) => trace.id));
     after.forEach((trace, index) => {

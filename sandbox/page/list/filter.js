@@ -2,8 +2,8 @@
  * Filters and sorts the list of traces.
  *
  * In: the text of the filter box, the selected chips, and summaries of traces. Out: whether the
- * text is an X-Ray filter expression, which the sandbox evaluates; a predicate for everything else;
- * sorted traces. Pure code.
+ * text is an X-Ray filter expression, which the sandbox evaluates; a function that checks a trace
+ * against all other conditions; sorted traces. No I/O, no clock.
  *
  * @typedef {object} Choice
  * @property {string} text Text of the filter box.
@@ -64,7 +64,8 @@ export function words(text) {
 }
 
 /**
- * Searchable texts by summary. A trace that changed has a new summary, so an entry never changes.
+ * Searchable texts by summary. A changed trace gets a new summary object, so an entry never
+ * changes.
  */
 const haystacks = new WeakMap();
 /** Longest searchable text, in characters. */
@@ -126,8 +127,8 @@ export function stateOf(trace) {
 }
 
 /**
- * Returns the predicate of a choice. An expression is not part of it, because the sandbox evaluates
- * expressions.
+ * Returns a function that checks whether a trace fits a choice. The function ignores a filter
+ * expression, because the sandbox evaluates it.
  *
  * @param {Choice} choice
  * @returns {(trace: any) => boolean}

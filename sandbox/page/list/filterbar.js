@@ -15,13 +15,13 @@ const FLAGS = [
 ];
 const STATUSES = ["2xx", "3xx", "4xx", "5xx"];
 
-/** A choice is applied this long after the last key, in milliseconds. */
+/** Time from the last key that the user presses until the filter is applied, in milliseconds. */
 const TYPING_PAUSE_MS = 120;
 
 /** @typedef {{q: string, flags: string[], status: string[], min: string}} Chosen */
 
 /**
- * Reads a choice from the parameters of the address.
+ * Reads the user's choice of filters from the parameters of the address.
  *
  * @param {URLSearchParams} query
  * @returns {Chosen}
@@ -110,7 +110,7 @@ export class FilterBar {
   }
 
   /**
-   * Shows a choice.
+   * Shows a choice of filters in the bar.
    *
    * @param {Chosen} chosen
    */
@@ -124,8 +124,8 @@ export class FilterBar {
   }
 
   /**
-   * Returns the current choice, including a text that is still being typed. The callback is not
-   * called for it any more.
+   * Returns the current choice, including a text that the user is still typing. The callback is not
+   * called for this text any more.
    *
    * @returns {Chosen}
    */

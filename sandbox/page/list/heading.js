@@ -7,7 +7,7 @@
 
 import { h } from "../shared/dom.js";
 
-/** The columns: the heading, and the order that a first click selects. */
+/** For each column: its heading, and the sort order that the first click selects. */
 const COLUMNS = [
   ["", ""],
   ["Trace", "name"],

@@ -1,7 +1,7 @@
 /**
  * The message of an empty list of traces, and the status line below the list.
  *
- * In: counts, the state of the connection, and the content of the store in numbers. Out: elements,
+ * In: counts of traces, the state of the connection, and the counts of the store. Out: elements,
  * and a line of text.
  */
 
@@ -9,10 +9,10 @@ import { connectGuide } from "../guide/connect.js";
 import { h } from "../shared/dom.js";
 import { count, plural, size } from "../shared/format.js";
 
-/** @typedef {"loading"|"none"|"lost"|"guide"} Nothing Reason why there are no rows. */
+/** @typedef {"loading"|"none"|"lost"|"guide"} Nothing Reason why the list has no rows. */
 
 /**
- * Returns the reason why there are no rows.
+ * Returns the reason why the list has no rows.
  *
  * @param {{connection: string, isLoading: boolean, allCount: number}} state
  * @returns {Nothing}
@@ -30,14 +30,15 @@ const WORDS = {
 };
 
 /**
- * The guide. It is created only once, so that it keeps the SDK that the user selected.
+ * The guide for connecting an application. It is created only once, so that it keeps the SDK that
+ * the user selected.
  *
  * @type {HTMLElement|null}
  */
 let guide = null;
 
 /**
- * Creates the message that is shown instead of rows.
+ * Creates the message that an empty list shows instead of rows.
  *
  * @param {Nothing|""} kind
  * @returns {HTMLElement[]}

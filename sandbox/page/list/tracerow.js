@@ -2,7 +2,7 @@
  * A row of the list of traces.
  *
  * In: the summary of a trace. Out: the filled cells of a row. A row is reused for other traces, so
- * every update sets everything that depends on the summary.
+ * every update sets all texts and attributes that depend on the summary.
  */
 
 import { h, setText } from "../shared/dom.js";
@@ -63,8 +63,8 @@ export function createRow(open) {
 }
 
 /**
- * Returns the length of a bar, as a fraction of the longest bar. The square root of the duration is
- * used, so that short traces stay visible beside a very slow trace.
+ * Returns the length of the bar of a trace, as a fraction of the longest bar. The square root of
+ * the duration is used, so that short traces stay visible beside a very slow trace.
  */
 function meter(seconds, longest) {
   return seconds > 0 && longest > 0 ? Math.sqrt(seconds / longest) : 0;

@@ -2,8 +2,8 @@
  * The live list of traces.
  *
  * In: the traces of `live.js`, and the filter in the address. Out: rows, by default the newest
- * first. Enter or a click opens a trace. New traces do not move the selected row. They do not move
- * the visible rows either, if the user has scrolled down.
+ * first. Enter or a click opens a trace. New traces do not move the selected row if it is visible.
+ * If the user has scrolled down, new traces do not move the visible rows either.
  */
 
 import { forgetTraces, messageOf } from "../shared/api.js";
@@ -105,7 +105,8 @@ export class TracesView {
   }
 
   /**
-   * Prepares for another view: a text that is still being typed must not change the address later.
+   * Prepares for another view: a text that the user is still typing must not change the address
+   * later.
    */
   leave() {
     this.#chosen = this.#bar.settle();
@@ -196,7 +197,7 @@ export class TracesView {
     return { q, flags: flags.join(","), status: status.join(","), min, sort };
   }
 
-  /** Stores the choice in the address, so that a reload or a shared link shows the same list. */
+  /** Stores filter and sort order in the address. A reload or a shared link shows the same list. */
   #note() {
     this.#router.note({ view: "traces", query: this.query });
   }
@@ -237,7 +238,10 @@ export class TracesView {
     this.#describe(shown.length, this.#all.length);
   }
 
-  /** Replaces the rows. The selected row does not move, or else the first visible row. */
+  /**
+   * Replaces the rows. The selected row does not move if it is visible. Otherwise, if the user has
+   * scrolled down, the first visible row does not move.
+   */
   #replace(traces) {
     const before = this.#list.items;
     const { from, to } = this.#list.seen;

@@ -2,7 +2,7 @@
  * Converts the service graph of the API into nodes and edges for the map.
  *
  * In: the answer of GetServiceGraph. Out: nodes and edges. An edge refers to its nodes by index.
- * Counts and times are always finite numbers. Pure code.
+ * Counts and times are always finite numbers. No I/O, no clock.
  *
  * @typedef {object} Statistics
  * @property {number} ok
@@ -13,7 +13,7 @@
  * @property {number|null} seconds Mean response time; null without requests.
  */
 
-/** Kinds of outcome, in the order in which they are drawn. */
+/** The possible outcomes of a request, in the order in which the map draws them. */
 export const OUTCOMES = ["ok", "error", "throttle", "fault"];
 
 const number = (value) => (Number.isFinite(value) && value > 0 ? value : 0);
@@ -81,7 +81,7 @@ function histogramOf(entries) {
 }
 
 /**
- * Returns the response time that a fraction of the requests does not exceed.
+ * Returns a quantile of the response times: the given fraction of the requests is not slower.
  *
  * @param {{value: number, count: number}[]} histogram Sorted by value.
  * @param {number} share The fraction, from 0 to 1.

@@ -5,7 +5,7 @@
  * node to itself. Out: a position for each node, and a line for each edge. The method is layered
  * graph drawing (Sugiyama): turn edges around to remove rings, assign layers by the longest path,
  * insert dummy slots where an edge crosses a layer, order each layer by barycentres to get few
- * crossings, and move the slots towards their neighbours. Pure code without recursion.
+ * crossings, and move the slots towards their neighbours. No I/O, no clock, no recursion.
  *
  * @typedef {object} Slot
  * @property {number} layer
@@ -20,11 +20,11 @@
 export const COLUMN_WIDTH = 210;
 /** Height of a node, in pixels. */
 export const ROW_HEIGHT = 124;
-/** Height of a dummy slot, in pixels. */
+/** Height of a dummy slot, where an edge crosses a layer, in pixels. */
 const DUMMY_HEIGHT = 44;
-/** Number of times that the order of the slots is improved. */
+/** Number of passes that improve the order of the slots in their layers. */
 const SWEEP_COUNT = 12;
-/** Number of times that the slots are moved towards their neighbours. */
+/** Number of passes that move the slots towards their neighbours. */
 const PULL_COUNT = 24;
 
 /**
@@ -165,7 +165,8 @@ function ranks(slots, columns) {
 }
 
 /**
- * Sorts a column by the mean position of the neighbours. A slot without neighbours does not move.
+ * Sorts the slots of a column by the mean position of their neighbours. A slot without neighbours
+ * does not move.
  */
 function sortByNeighbours(slots, column, columns, side) {
   const rank = ranks(slots, columns);

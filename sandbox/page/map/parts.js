@@ -1,5 +1,5 @@
 /**
- * The elements of the service map: nodes with rings, edges, and the table of a node.
+ * The elements of the service map: nodes with a ring of outcomes, edges, and the table of a node.
  *
  * In: nodes and edges of `graph.js`, with their positions. Out: elements.
  */
@@ -13,7 +13,7 @@ const RADIUS = 34;
 /** Largest number of characters in a line below a node. */
 const LABEL_LENGTH = 24;
 
-/** Draws the outcomes of a node as arcs of a ring. */
+/** Draws the outcomes of a node's requests as arcs of a ring. */
 function ring(node) {
   const length = 2 * Math.PI * RADIUS;
   const arcs = [];
@@ -21,7 +21,7 @@ function ring(node) {
   for (const outcome of OUTCOMES) {
     const share = node.total > 0 ? node[outcome] / node.total : 0;
     if (share === 0) continue;
-    // An arc has a smallest length, so that a single failure among thousands of requests is
+    // Each arc has a minimum length, so that a single failure among thousands of requests is
     // visible.
     const drawn = Math.max(share, 0.012);
     arcs.push(
@@ -107,7 +107,7 @@ export function edgeGroup(edge, points) {
   );
 }
 
-/** Draws a client: a person without numbers. */
+/** Draws a client as the outline of a person, without numbers. */
 function clientParts() {
   const person = "M0-14a7 7 0 1 1 0 14 7 7 0 0 1 0-14M-13 15a13 11 0 0 1 26 0";
   return [

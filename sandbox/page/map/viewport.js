@@ -9,7 +9,7 @@ const SCALE_MIN = 0.15;
 const SCALE_MAX = 3;
 /** Largest scale that {@link Viewport.fit} uses for a small drawing. */
 const FIT_SCALE_MAX = 1.25;
-/** A shorter movement of the pointer counts as a click, in pixels. */
+/** Shortest movement of the pointer that moves the drawing, in pixels. Below, it is a click. */
 const DRAG_MIN = 4;
 
 /** The viewport. See the module. */
@@ -23,7 +23,7 @@ export class Viewport {
   #scale = 1;
   #x = 0;
   #y = 0;
-  /** Whether the whole drawing is shown. It then stays so when the size of the page changes. */
+  /** Whether the whole drawing is shown. If so, a change of the page's size fits it again. */
   #isFitted = true;
 
   /**

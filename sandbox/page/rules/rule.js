@@ -2,7 +2,8 @@
  * The fields of a sampling rule, and their checks.
  *
  * In: the texts of a form. Out: a rule in the form of the API, or messages by field. The bounds are
- * from the service: <https://docs.aws.amazon.com/xray/latest/api/API_SamplingRule.html>. Pure code.
+ * from the service: <https://docs.aws.amazon.com/xray/latest/api/API_SamplingRule.html>. No I/O, no
+ * clock.
  *
  * @typedef {object} Field
  * @property {string} key Name of the field in the API.
@@ -105,8 +106,8 @@ export const NEW_RULE = {
 export const isDefault = (rule) => rule.RuleName === DEFAULT_NAME;
 
 /**
- * Returns whether a field cannot be changed. The default rule matches all requests that no other
- * rule matches, so only its two rates can be changed.
+ * Returns whether the user cannot change a field. The default rule matches all requests that no
+ * other rule matches, so only its fields FixedRate and ReservoirSize can be changed.
  */
 export function isFixed(key, rule) {
   return isDefault(rule) && key !== "FixedRate" && key !== "ReservoirSize";

@@ -290,7 +290,7 @@ export class RulesView {
     if (refusal !== "") toast(refusal, "bad");
   }
 
-  /** Returns all rules except one. */
+  /** Returns all rules except `rule`. */
   #others(rule) {
     return (this.#rules ?? []).filter((other) => other !== rule);
   }

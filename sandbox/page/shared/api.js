@@ -88,7 +88,7 @@ export function statusOf(error) {
 }
 
 /**
- * Fetches the traces that changed after a revision, the last change first.
+ * Fetches the traces that changed after a revision, the last changed trace first.
  *
  * @param {number} since
  * @param {string} [filter] An X-Ray filter expression.

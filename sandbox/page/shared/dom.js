@@ -1,5 +1,5 @@
 /**
- * Creates elements. No other module of the page does this.
+ * Creates the elements of the page. All other modules call this module to create elements.
  *
  * In: names and properties from the page's own code, and text from any source. Out: elements. Text
  * is always inserted as text nodes and never as markup. So a document cannot insert elements into
@@ -8,7 +8,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Names that are set as properties and not as attributes. */
+/** Names of values that must be set as properties of an element and not as attributes. */
 const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "htmlFor", "tabIndex"]);
 
 /** Sets the properties of an element and appends its children. */
@@ -21,7 +21,7 @@ function fill(element, properties, children) {
         element.addEventListener(event, listener);
       }
     } else if (name === "style") {
-      // The content security policy forbids the attribute `style`, but allows the object model.
+      // The content security policy forbids the attribute `style`, but allows `setProperty`.
       for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
     } else if (PROPERTIES.has(name)) element[name] = value;
     else element.setAttribute(name, value === true ? "" : String(value));
@@ -137,7 +137,7 @@ export function elementOf(id) {
  */
 export function toast(text, kind = "info") {
   const box = elementOf("toasts");
-  // The same message is not shown twice.
+  // A message that is shown already is removed, so that it is not shown twice.
   for (const shown of [...box.children]) if (shown.textContent === text) shown.remove();
   const note = h("div", { class: `toast ${kind}`, text });
   box.append(note);

@@ -1,7 +1,7 @@
 /**
  * Formats numbers, times and texts in few characters.
  *
- * In: values from the API and from documents, which may be hostile. Out: short texts. Pure code.
+ * In: values from the API and from documents, which may be hostile. Out: short texts. No I/O.
  */
 
 /**

@@ -1,7 +1,7 @@
 /**
  * Maps keys to steps in a list of rows.
  *
- * In: a key. Out: the number of rows to move. Pure code.
+ * In: a key. Out: the number of rows to move. No I/O, no clock.
  */
 
 /**

@@ -14,7 +14,7 @@ import { messageOf, statusOf, traces as fetchTraces } from "./api.js";
  * after at most one second, so a trace is on the page within two seconds.
  */
 export const POLL_MS = 500;
-/** Time between two polls while the page is hidden, and longest time after failures, in ms. */
+/** Time between two polls while the page is hidden, and longest time after failed polls, in ms. */
 export const POLL_HIDDEN_MS = 5000;
 
 /**
@@ -32,13 +32,13 @@ export function pollDelay({ hidden, failureCount }) {
 export class Live {
   /** @type {Map<string, any>} Summaries by trace id. */
   traces = new Map();
-  /** @type {any} The content of the sandbox's store in numbers; null before the first answer. */
+  /** @type {any} The counts of the sandbox's store; null before the first answer. */
   store = null;
   /** @type {"connecting"|"live"|"lost"} */
   connection = "connecting";
-  /** @type {Set<string>|null} Ids that the expression matches; null while they are unknown. */
+  /** @type {Set<string>|null} Ids of traces that the filter matches; null while not known. */
   matched = null;
-  /** Message of the sandbox if it refuses the expression. */
+  /** Error message of the sandbox if it refuses the filter expression; empty otherwise. */
   refusal = "";
   /** Number that grows with every change. */
   version = 0;
@@ -131,14 +131,14 @@ export class Live {
     } catch {
       this.connection = "lost";
       this.#failureCount += 1;
-      // Traces of this poll may not have been matched.
+      // The sandbox may not have checked the traces of this poll against the expression.
       this.#isMatchStale = true;
     }
     const after = `${this.connection} ${this.store?.trace_count}`;
     if (changed || before !== after) this.#tell();
   }
 
-  /** Starts again from nothing: the sandbox was restarted or all its traces were deleted. */
+  /** Removes all traces, because the sandbox was restarted or its traces were deleted. */
   #startAnew() {
     this.traces.clear();
     this.#revision = 0;
@@ -154,7 +154,7 @@ export class Live {
     this.store = store;
     const surplus = this.traces.size - store.trace_count;
     if (surplus > 0) {
-      // The sandbox evicts the traces whose last change is the oldest.
+      // The sandbox evicts the traces that have not changed for the longest time.
       const oldest = [...this.traces.values()].sort((one, other) => one.revision - other.revision);
       for (const trace of oldest.slice(0, surplus)) this.traces.delete(trace.id);
     }
@@ -162,9 +162,9 @@ export class Live {
   }
 
   /**
-   * Asks the sandbox which traces match. The request uses the revision of the poll before, so the
-   * answer covers every trace in `changed`. A trace of `changed` that is not in the answer does not
-   * match.
+   * Asks the sandbox which traces match the expression. The request uses the revision of the
+   * previous poll, so the answer covers every trace in `changed`. A trace of `changed` that is not
+   * in the answer does not match.
    */
   async #match(since, changed) {
     const expression = this.#expression;

@@ -74,7 +74,7 @@ export class Router {
     this.#listeners.push(listener);
   }
 
-  /** Calls the listeners with the first route. */
+  /** Calls the listeners with the route of the current address. */
   start() {
     this.#tell();
   }
@@ -105,8 +105,8 @@ export class Router {
     history.replaceState(null, "", fragment);
   }
 
-  // A step back raises both events, `hashchange` and `popstate`. The listeners are called only
-  // once.
+  // A step back raises two events, `hashchange` and `popstate`. The listeners are called only for
+  // the first event.
   #tell() {
     if (this.#shown === location.hash && this.#shown !== "") return;
     this.#shown = location.hash;

@@ -1,5 +1,5 @@
 /**
- * A line between two parts of the page that can be moved with the pointer and the keyboard.
+ * A line between two parts of the page. The user moves the line with the pointer or the keyboard.
  *
  * In: the name of a custom CSS property of the parent, which holds a size. Out: the value of this
  * property, in pixels.

@@ -34,14 +34,15 @@ function store(choice) {
 }
 
 /**
- * Applies the stored choice. The page calls this before its first paint, so that it does not flash.
+ * Applies the stored choice. The page calls this before its first paint. Otherwise the user would
+ * see the colours change.
  */
 export function applyTheme() {
   document.documentElement.dataset.theme = stored();
 }
 
 /**
- * Creates a button that switches to the next choice.
+ * Creates a button that switches to the next choice: system, light, dark.
  *
  * @returns {HTMLButtonElement}
  */

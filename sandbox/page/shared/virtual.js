@@ -2,8 +2,8 @@
  * A list of any length that has elements only for the visible rows.
  *
  * In: items, and functions that create and fill a row. Out: rows in a scrolling element. All rows
- * have the same height. Scrolling reuses their elements and creates no new ones. Bound: the largest
- * height that browsers can scroll, some millions of pixels.
+ * have the same height. While the user scrolls, the elements of hidden rows are reused for visible
+ * rows. Bound: the largest height that browsers can scroll, some millions of pixels.
  */
 
 import { h } from "./dom.js";
@@ -64,7 +64,8 @@ export class VirtualList {
    * The indexes of the items that are at least partly visible: `from` inclusive, `to` exclusive.
    */
   get seen() {
-    // A heading above the rows sticks to the top and covers rows of the same height.
+    // The heading above the rows stays visible while the user scrolls. It takes the space of
+    // `offsetTop` pixels.
     const top = this.#scroller.scrollTop;
     const bottom = top + this.#scroller.clientHeight - this.#sizer.offsetTop;
     const to = Math.ceil(bottom / this.#rowHeight);
@@ -87,8 +88,8 @@ export class VirtualList {
       this.#drawnFor.push(null);
       this.#sizer.append(row);
     }
-    // With r rows, row n shows the items n, n + r, n + 2r and so on. So most rows keep their item
-    // while the user scrolls.
+    // With r row elements, element n shows the items n, n + r, n + 2r and so on. So most elements
+    // keep their item while the user scrolls.
     const used = new Set();
     for (let index = from; index < to; index += 1) {
       const at = index % this.#rows.length;
@@ -125,7 +126,7 @@ export class VirtualList {
     this.draw();
   }
 
-  /** Number of rows for a step of one page: one less than fit, and at least 1. */
+  /** Number of rows of a page step: the number of rows that fit, less one, but at least 1. */
   get pageSize() {
     const room = this.#scroller.clientHeight - this.#sizer.offsetTop;
     return Math.max(1, Math.floor(room / this.#rowHeight) - 1);

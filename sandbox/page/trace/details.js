@@ -11,7 +11,7 @@ import { duration, line, moment, plural } from "../shared/format.js";
 import { jsonView, longText } from "./json.js";
 import { isObject } from "./tree.js";
 
-/** Fields that have their own place, so that the section "More" does not show them. */
+/** Fields that other sections show, so that the section "More" does not show them. */
 const SHOWN = new Set([
   "id",
   "name",

@@ -1,9 +1,9 @@
 /**
  * The exceptions of a segment with their stacks.
  *
- * In: a node. Its cause is a list of exceptions, or the id of an exception in another part of the
- * trace. Out: a section. Bound: {@link EXCEPTION_COUNT_MAX} exceptions, and {@link FRAME_COUNT_MAX}
- * frames of each stack until the user asks for more.
+ * In: a node. Its cause is a list of exceptions, or the id of an exception of another segment or
+ * subsegment. Out: a section. Bound: {@link EXCEPTION_COUNT_MAX} exceptions, and
+ * {@link FRAME_COUNT_MAX} frames of each stack until the user asks for more.
  */
 
 import { h } from "../shared/dom.js";
@@ -68,7 +68,7 @@ function exceptionBox(exception, isCause) {
   );
 }
 
-/** Shows an exception that is named by its id and belongs to another part of the trace. */
+/** Shows a reference to an exception of another segment, by the id of the exception. */
 function reference(id, node, { exceptions, select }) {
   const found = exceptions.get(id);
   if (!found)

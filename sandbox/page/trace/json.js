@@ -13,7 +13,7 @@ import { isObject } from "./tree.js";
 export const CHILD_COUNT_MAX = 100;
 export const TEXT_LENGTH_MAX = 600;
 
-/** A value whose JSON is shorter is fully open at first, in characters. */
+/** A value is fully open at first if its JSON text has fewer characters than this number. */
 const OPEN_LENGTH_MAX = 600;
 
 const isContainer = (value) => Array.isArray(value) || isObject(value);
@@ -56,7 +56,7 @@ function scalar(value) {
   return h("span", { class: `json-${kind}`, text: String(value) });
 }
 
-/** Adds members of a container, beginning at an index, and a button for the remaining members. */
+/** Adds the members of a container from index `from` on, and a button for the remaining members. */
 function addMembers(list, value, from, isOpen) {
   const keys = Array.isArray(value) ? value.keys() : Object.keys(value);
   const all = [...keys];

@@ -2,14 +2,14 @@
  * A row of the waterfall: the name in the tree, and a bar on the time axis.
  *
  * In: a node and its state in the view. Out: the filled cells of a row. A row is reused for other
- * nodes, so every update sets everything that depends on the node.
+ * nodes, so every update sets all texts and attributes that depend on the node.
  */
 
 import { h, setText } from "../shared/dom.js";
 import { duration, line, pathOf } from "../shared/format.js";
 import { isObject } from "./tree.js";
 
-/** Deeper rows are not indented further, so that their names stay visible. */
+/** Largest number of levels of indentation. More levels would leave no space for the names. */
 const DEPTH_MAX = 24;
 /** Indentation of one level, in pixels. */
 const INDENT = 14;

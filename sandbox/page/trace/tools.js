@@ -86,7 +86,7 @@ export class TraceTools {
     return tab;
   }
 
-  /** Clears the search, for another trace. */
+  /** Clears the search before another trace is shown. */
   reset() {
     this.#find.value = "";
     this.showFound(0);

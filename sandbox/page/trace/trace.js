@@ -39,7 +39,7 @@ export class TraceView {
   #isRaw = false;
   /** Id of the row that the address asks for. */
   #wanted = "";
-  /** JSON of the values that the details were drawn from. */
+  /** The values from which the details were drawn last, as JSON. */
   #told = "";
 
   /**

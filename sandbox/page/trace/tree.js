@@ -3,9 +3,9 @@
  *
  * In: the documents of one trace, as text. Out: an array of nodes that refer to each other. Times
  * are finite numbers or null, even for hostile documents. A subsegment that was sent on its own is
- * placed below its parent segment. A segment is placed below the subsegment that called it. Rings
- * of parents are cut. Bound: {@link NODE_COUNT_MAX}; further nodes are only counted. Pure code
- * without recursion.
+ * placed below its parent segment. A segment is placed below the subsegment that called it. If
+ * parents form a ring, one link of the ring is removed. Bound: {@link NODE_COUNT_MAX}; further
+ * nodes are only counted. No I/O, no clock, no recursion.
  *
  * @typedef {object} Node
  * @property {number} index Index in the array of nodes.
@@ -19,7 +19,7 @@
  * @property {"ok"|"error"|"fault"|"throttle"|"progress"} state
  * @property {Node|null} parent
  * @property {string} parentId
- * @property {"missing"|"ring"|""} orphan Reason why the named parent is not used, or empty.
+ * @property {"missing"|"ring"|""} orphan Reason why the node is not placed below its parent.
  * @property {Node[]} children Sorted by start.
  * @property {number} document Index of the document.
  * @property {any} data JSON object of the node in its document.
@@ -38,10 +38,10 @@
 /** Largest number of nodes. A trace in the service has fewer. */
 export const NODE_COUNT_MAX = 50_000;
 
-/** A child that starts more than this before its parent has a different clock. In seconds. */
+/** A segment that starts more than this before its parent has a different clock. In seconds. */
 const SKEW_MIN = 0.001;
 
-/** An integer that a double cannot hold exactly. It is stored as the text in the document. */
+/** An integer that a double cannot represent exactly. It keeps the digits of the document. */
 export class LongNumber {
   /** @param {string} source */
   constructor(source) {
@@ -122,7 +122,8 @@ function nodeOf(data, index, document, parent) {
 }
 
 /**
- * Returns the indexes of in-progress documents that a later document of the same segment replaces.
+ * Returns the indexes of the in-progress documents that are not shown, because another document of
+ * the same segment is complete or arrived later.
  */
 function announcements(values) {
   const complete = new Set();
@@ -132,7 +133,7 @@ function announcements(values) {
     if (!value || !string(value.id)) return;
     if (value.in_progress !== true) complete.add(value.id);
     else {
-      // The segment was sent in progress several times. The last document counts.
+      // The segment was sent in progress several times. Only the last of these documents is used.
       if (announced.has(value.id)) double.add(announced.get(value.id));
       announced.set(value.id, index);
     }
@@ -178,7 +179,7 @@ function link(nodes) {
   }
 }
 
-/** Cuts rings of parents: walks up from each node, and removes the link that closes a ring. */
+/** Walks from each node to its parents, and removes each link that closes a ring of parents. */
 function cutRings(nodes) {
   const seenIn = new Int32Array(nodes.length).fill(-1);
   for (const first of nodes) {
@@ -208,9 +209,10 @@ function topDown(roots) {
 /**
  * Adjusts the clocks of segments that start before their callers.
  *
- * Such a segment was recorded by a host with a different clock. It is moved into the time of its
- * caller: to the middle if it is shorter than the caller, otherwise to the caller's start.
- * Everything below it is moved by the same time. Returns the number of adjusted segments.
+ * If a segment starts before its caller, its host has a different clock. The segment is moved into
+ * the time of its caller: to the middle if it is shorter than the caller, otherwise to the caller's
+ * start. All nodes below the segment are moved by the same time. Returns the number of adjusted
+ * segments.
  */
 function setClocks(roots) {
   let skewedCount = 0;
@@ -228,7 +230,7 @@ function setClocks(roots) {
   return skewedCount;
 }
 
-/** Returns the exceptions of all nodes by their ids. A cause may be the id of such an exception. */
+/** Returns the exceptions of all nodes by id. The cause of another node may be one of these ids. */
 function exceptionsOf(nodes) {
   const byId = new Map();
   for (const node of nodes) {
@@ -290,7 +292,7 @@ export function span(nodes, adjusted) {
 }
 
 /**
- * Returns the visible rows with their depths: all nodes except those below a collapsed node.
+ * Returns the visible rows with their depths. Nodes below a collapsed node are not visible.
  *
  * @param {Node[]} roots
  * @param {Set<Node>} collapsed

@@ -49,7 +49,7 @@ export class Waterfall {
   #collapsed = new Set();
   #adjusted = true;
   #span = { start: 0, end: 0 };
-  /** @type {Set<import("./tree.js").Node>|null} Nodes that the search matches; null without one. */
+  /** @type {Set<import("./tree.js").Node>|null} Nodes that the search finds; null if no search. */
   #found = null;
 
   /**
@@ -105,7 +105,7 @@ export class Waterfall {
     this.#redraw();
   }
 
-  /** Clears the selection, the collapsed rows and the scroll position, for another trace. */
+  /** Clears selection, collapsed rows and scroll position before another trace is shown. */
   reset() {
     this.#collapsed.clear();
     this.selected = null;

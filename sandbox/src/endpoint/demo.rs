@@ -122,7 +122,7 @@ fn checkout(trace: &Trace) -> Vec<Value> {
     ]
 }
 
-/// Returns a trace in which the payment service throws an exception, so that the shop fails too.
+/// Returns a trace of an order: the payment service throws an exception, so the shop fails too.
 fn order(trace: &Trace) -> Vec<Value> {
     let [shop, call, payment] = std::array::from_fn(|_| id());
     let url = "http://payments.internal/charge";
@@ -160,7 +160,8 @@ fn order(trace: &Trace) -> Vec<Value> {
     ]
 }
 
-/// Returns a segment in progress, a subsegment that is sent on its own, and the completed segment.
+/// Returns the documents of a trace: a segment in progress, a separate subsegment, and the
+/// completed segment.
 fn cart(trace: &Trace) -> Vec<Value> {
     let shop = id();
     let url = "https://shop.example/cart";

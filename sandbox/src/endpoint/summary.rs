@@ -22,7 +22,7 @@ pub struct Summary<'a> {
     pub root: Option<&'a Document>,
     /// Number of segments, without the subsegments that were sent on their own.
     pub segment_count: usize,
-    /// Flags that are set anywhere in the trace.
+    /// Status flags that are set in any segment or subsegment of the trace.
     pub flags: Flags,
     /// Whether a document of the trace is in progress.
     pub in_progress: bool,
@@ -101,8 +101,8 @@ impl<'a> Summary<'a> {
         users
     }
 
-    /// Returns the indexed annotations with their documents, in the order of arrival. There are at
-    /// most [`ANNOTATION_COUNT_MAX`].
+    /// Returns the indexed annotations with their documents, in the order in which the documents
+    /// arrived. There are at most [`ANNOTATION_COUNT_MAX`].
     pub fn annotations(
         &self,
     ) -> impl Iterator<Item = (&'a str, &'a Annotation, &'a Document)> + use<'a> {

@@ -191,8 +191,8 @@ const TEXTS: &[(&str, TextField)] = &[
     ("resource.arn", TextField::ResourceArn),
 ];
 
-/// The signs of the comparisons. `<=` comes before `<`, because the parser takes the first sign that
-/// fits.
+/// The signs of the comparisons. `<=` comes before `<`, because the parser takes the first sign
+/// that fits.
 const COMPARISONS: &[(&str, Comparison)] = &[
     ("!=", Comparison::Unequal),
     ("<=", Comparison::LessOrEqual),

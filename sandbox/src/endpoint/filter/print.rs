@@ -32,8 +32,8 @@ fn join(out: &mut Formatter<'_>, parts: &[Expression], between: &str) -> Result 
     Ok(())
 }
 
-/// Writes an operand of `AND`, `OR` or `!`. Parentheses are added if the operand is a list joined by
-/// `AND` or `OR`.
+/// Writes an operand of `AND`, `OR` or `!`. Parentheses are added if the operand is a list joined
+/// by `AND` or `OR`.
 fn operand(out: &mut Formatter<'_>, part: &Expression) -> Result {
     match part {
         Expression::All(_) | Expression::Any(_) => write!(out, "({part})"),

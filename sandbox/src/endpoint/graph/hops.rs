@@ -66,8 +66,8 @@ impl<'a> Hop<'a> {
         Service { name: self.target.name, type_name: CLIENT }
     }
 
-    /// Returns the subsegment of the caller. Without a subsegment, returns the segment of the called
-    /// service.
+    /// Returns the subsegment of the caller. Without a subsegment, returns the segment of the
+    /// called service.
     pub fn seen(&self) -> Option<&'a Part> {
         self.call.or(self.own())
     }

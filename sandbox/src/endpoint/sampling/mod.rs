@@ -211,8 +211,8 @@ impl RuleSet {
             clients.insert(asked.client_id.clone(), now_seconds);
         }
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
-        // If the reservoir cannot be divided evenly, the first clients in the order of their ids get
-        // one request more. So the quotas add up to the size of the reservoir.
+        // If the reservoir cannot be divided evenly, the first clients in the order of their ids
+        // get one request more. So the quotas add up to the size of the reservoir.
         let before = (Bound::Unbounded, Bound::Excluded(&*asked.client_id));
         let rank = clients.range::<str, _>(before).count();
         let has_one_more = rank < (rule.reservoir_size % count) as usize;

@@ -96,8 +96,8 @@ fn a_request_signed_by_the_sdk_is_accepted_with_and_without_a_session_token() {
 }
 
 /// Checks signatures that botocore 1.43.11 (`SigV4Auth.add_auth`) made for this request, with its
-/// clock set to 2026-01-31T12:00:00Z. The daemon signs with aws-sigv4, and the sandbox verifies with
-/// aws-sigv4. Without this test, a mistake of aws-sigv4 would stay unnoticed.
+/// clock set to 2026-01-31T12:00:00Z. The daemon signs with aws-sigv4, and the sandbox verifies
+/// with aws-sigv4. Without this test, a mistake of aws-sigv4 would stay unnoticed.
 #[test]
 fn a_request_signed_by_botocore_is_accepted() {
     for (token, headers, signature) in [

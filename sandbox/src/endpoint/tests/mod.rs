@@ -213,7 +213,7 @@ fn traces_are_listed_newest_first_and_given_back_as_they_came() {
         (&trace["id"], &trace["documents"][1]["id"]),
         (&json!(trace_id("t1")), &json!(digits("c", 16)))
     );
-    // Requests with GET do not count as calls of the API.
+    // GET requests are not counted in the account. Only POST requests are counted.
     assert_eq!(sandbox.account().accepted_request_count, 1);
 }
 
