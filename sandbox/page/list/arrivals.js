@@ -6,7 +6,7 @@
  * {@link KEPT_MS}.
  */
 
-/** Time for which a row is highlighted as new, in milliseconds. */
+/** A new row stays highlighted for this time, in milliseconds. */
 const FRESH_MS = 1200;
 /** Time after which the arrival of a trace is removed from the map, in milliseconds. */
 const KEPT_MS = 2000;

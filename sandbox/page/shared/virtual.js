@@ -75,7 +75,8 @@ export class VirtualList {
   /**
    * Fills the visible rows.
    *
-   * @param {boolean} [all] Whether to fill also the rows whose item did not change.
+   * @param {boolean} [all] Whether to fill all visible rows. By default, only rows with a new item
+   *   are filled.
    */
   draw(all = false) {
     const seen = this.seen;

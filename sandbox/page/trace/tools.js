@@ -118,7 +118,7 @@ export class TraceTools {
   }
 
   /**
-   * @param {number} skewedCount Number of segments whose clock differs from that of their caller.
+   * @param {number} skewedCount Number of segments that have a different clock than their caller.
    */
   showSkew(skewedCount) {
     this.#adjustLabel.hidden = skewedCount === 0;

@@ -230,8 +230,8 @@ export class TraceView {
       return this.#aside.replaceChildren();
     }
     const { start } = span(model.nodes, this.#tools.isAdjusted);
-    // If another part of the trace changes, the details are not drawn again. So they do not scroll
-    // while the user reads.
+    // If the trace changes outside of the selected node, the details are not drawn again. So they
+    // do not scroll while the user reads.
     const told = [node.id, node.shift, start, node.parent?.name, this.#documents[node.document]];
     if (JSON.stringify(told) === this.#told) return;
     this.#told = JSON.stringify(told);

@@ -2,7 +2,7 @@
  * Builds the trees of segments and subsegments of a trace.
  *
  * In: the documents of one trace, as text. Out: an array of nodes that refer to each other. Times
- * are finite numbers or null, even for hostile documents. A subsegment that was sent on its own is
+ * are finite numbers or null, even for hostile documents. A subsegment in a separate document is
  * placed below its parent segment. A segment is placed below the subsegment that called it. If
  * parents form a ring, one link of the ring is removed. Bound: {@link NODE_COUNT_MAX}; further
  * nodes are only counted. No I/O, no clock, no recursion.
@@ -21,9 +21,9 @@
  * @property {string} parentId
  * @property {"missing"|"ring"|""} orphan Reason why the node is not placed below its parent.
  * @property {Node[]} children Sorted by start.
- * @property {number} document Index of the document.
+ * @property {number} document Index of the document that contains the node.
  * @property {any} data JSON object of the node in its document.
- * @property {number} shift Seconds to add to the times, so that the clock agrees with the caller's.
+ * @property {number} shift Seconds to add to the node's times to adjust its clock to the caller's.
  *
  * @typedef {object} Model
  * @property {Node[]} nodes
@@ -31,7 +31,7 @@
  * @property {number} omittedCount Number of nodes beyond {@link NODE_COUNT_MAX}.
  * @property {number} unreadCount Number of documents that are not JSON objects.
  * @property {number} segmentCount
- * @property {number} skewedCount Number of segments whose clock differs from that of their caller.
+ * @property {number} skewedCount Number of segments that have a different clock than their caller.
  * @property {Map<string, any>} exceptions Exceptions with their nodes, by id of the exception.
  */
 

@@ -19,7 +19,7 @@ const JSON: &str = "application/json";
 
 /// Content security policy of every response.
 ///
-/// A browser loads only the sandbox's own files, and no other page can embed this one. The page
+/// A browser loads only the sandbox's own files, and other websites cannot embed the page. The page
 /// inserts text from documents as text and never as markup. If markup from a document ever reached
 /// the page by mistake, this policy would keep its scripts from running.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -73,7 +73,7 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, "InvalidRequestException", message)
     }
 
-    /// Returns the failure (403) for a request whose origin is not allowed.
+    /// Returns the failure (403) for a request from an origin that is not allowed.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "AccessDeniedException", message)
     }

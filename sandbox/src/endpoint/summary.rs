@@ -20,7 +20,7 @@ pub struct Summary<'a> {
     /// Root segment: the earliest segment without a parent. If every segment has a parent, the
     /// earliest segment.
     pub root: Option<&'a Document>,
-    /// Number of segments, without the subsegments that were sent on their own.
+    /// Number of segments. Subsegments in separate documents are not counted.
     pub segment_count: usize,
     /// Status flags that are set in any segment or subsegment of the trace.
     pub flags: Flags,
@@ -60,7 +60,7 @@ impl<'a> Summary<'a> {
         self.root.and_then(|root| root.facts.parts.first())
     }
 
-    /// Returns the time from the start to the end of the root segment.
+    /// Returns the time from the start to the end of the root segment, in seconds.
     pub fn response_time_seconds(&self) -> Option<f64> {
         self.root_part().and_then(Part::duration_seconds)
     }
@@ -70,7 +70,7 @@ impl<'a> Summary<'a> {
         self.root_part().and_then(|part| part.http.as_deref())
     }
 
-    /// Returns the segments, without the subsegments that were sent on their own.
+    /// Returns the segments. Subsegments in separate documents are left out.
     pub fn segments(&self) -> impl Iterator<Item = &'a Document> + use<'a> {
         let documents = self.trace.documents.iter().map(Arc::as_ref);
         documents.filter(|document| !document.is_subsegment)

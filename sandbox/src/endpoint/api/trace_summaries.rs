@@ -176,8 +176,8 @@ fn annotations_json(summary: &Summary<'_>) -> Value {
     annotations.into()
 }
 
-/// Returns the service that sent a document. The list is empty for a subsegment that was sent on
-/// its own, because such a document does not name its service.
+/// Returns the service that sent a document. The list is empty for a subsegment in a separate
+/// document, because this document does not name its service.
 fn services_of(document: &Document) -> Vec<Value> {
     let own = document.facts.parts.first().filter(|_| !document.is_subsegment);
     own.map(|part| service_json(Service::of(part))).into_iter().collect()

@@ -118,8 +118,8 @@ pub fn hops(documents: &[Arc<Document>]) -> Vec<Hop<'_>> {
 
 /// Returns for each document the index of its segment, or `None` if the segment is not known.
 ///
-/// A segment belongs to itself. For a subsegment that was sent on its own, the function follows the
-/// parents up to the first segment.
+/// For a segment, this is its own index. For a subsegment in a separate document, the function
+/// follows the parents up to the first segment.
 fn segments_of(
     documents: &[Arc<Document>],
     places: &HashMap<u64, (usize, &Part)>,

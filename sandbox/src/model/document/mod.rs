@@ -36,7 +36,7 @@ pub struct Document {
     pub end_time: Option<f64>,
     /// Whether the segment is in progress. If so, the application sends a completed document later.
     pub in_progress: bool,
-    /// Whether the document is a subsegment that was sent on its own.
+    /// Whether the document is a separate subsegment and not a segment.
     pub is_subsegment: bool,
     /// Flags that are set in the document or in any embedded subsegment.
     pub flags: Flags,

@@ -61,7 +61,7 @@ pub fn render(trace_id: &str, documents: &[Arc<Document>]) -> String {
 }
 
 impl Forest {
-    /// Adds the nodes of one document: the segment itself, with its embedded subsegments below it.
+    /// Adds the nodes of one document: its segment or subsegment, and the embedded subsegments.
     fn add(&mut self, document: &Document) {
         // The document is parsed a second time here. The store does not hold the JSON values
         // because they would take more memory than the text.
@@ -83,7 +83,7 @@ impl Forest {
         }
     }
 
-    /// Links the root node of each document to its parent, which is part of another document.
+    /// Links the root node of each document to its parent, which is in another document.
     fn link(&mut self) {
         let mut by_id: HashMap<String, usize> = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
