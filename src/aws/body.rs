@@ -1,4 +1,4 @@
-//! The body of a request for hyper, in several pieces that are not copied.
+//! The body of a request for hyper, in several pieces. The pieces are not copied into one buffer.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The body of a request.
+/// The body of an HTTP request, as a list of pieces.
 #[derive(Debug)]
 pub struct RequestBody {
     pieces: std::vec::IntoIter<Bytes>,
@@ -14,13 +14,13 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// Returns a body of these pieces. `length_bytes` is the sum of their lengths.
+    /// Returns a body of `pieces`. `length_bytes` is the sum of their lengths.
     pub fn new(pieces: Vec<Bytes>, length_bytes: usize) -> Self {
         Self { pieces: pieces.into_iter(), rest_bytes: length_bytes as u64 }
     }
 }
 
-/// A body in one piece, for requests other than batches.
+/// Makes a body of one piece, for requests that carry no batch.
 impl From<Bytes> for RequestBody {
     fn from(body: Bytes) -> Self {
         let rest_bytes = body.len() as u64;

@@ -1,7 +1,7 @@
-//! Decodes the body of an answer (`Content-Encoding`).
+//! Decompresses the body of an answer, as its header `Content-Encoding` demands.
 //!
 //! In: the headers and the body. Out: the decoded body, or why it cannot be decoded. Bound:
-//! [`ANSWER_BYTES_MAX`] decoded bytes; decoding stops there. Thread: any; the functions are pure.
+//! [`ANSWER_BYTES_MAX`] decoded bytes; decoding stops there. Thread: any. No I/O, no clock.
 //!
 //! The daemon does not ask for compression, but a proxy between it and the service may compress
 //! answers nevertheless.
@@ -12,29 +12,30 @@ use http::header::CONTENT_ENCODING;
 use std::borrow::Cow;
 use std::io::{self, Read};
 
-/// Longest body of an answer to the daemon's own calls, in bytes, both as received and decoded. The
-/// longest answer of X-Ray to `PutTraceSegments` names 50 documents, in about 10 kB.
+/// Longest body of an answer to the daemon's own calls, in bytes. The limit applies to the received
+/// body and to the decoded body. Real answers are shorter: the longest answer of X-Ray to
+/// `PutTraceSegments` lists 50 documents and has about 10 kB.
 pub const ANSWER_BYTES_MAX: usize = 128 * 1024;
 
-/// Longest name of an unknown encoding in an error, in characters.
+/// Number of characters of an unknown encoding that an error shows. The rest is cut off.
 const NAME_CHARACTERS_MAX: usize = 40;
 
-/// The body of an answer cannot be decoded.
+/// The reason why the body of an answer cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// The body is longer than [`ANSWER_BYTES_MAX`], as received or decoded.
+    /// The received body or the decoded body is longer than [`ANSWER_BYTES_MAX`].
     #[error("it is longer than {ANSWER_BYTES_MAX} bytes")]
     TooLarge,
     /// The body has an unknown encoding, or more than one encoding.
     #[error("its encoding {0:?} is not known")]
     Encoding(String),
-    /// The body does not conform to its encoding.
+    /// The compressed data is damaged, or is not in the format that the header names.
     #[error("it cannot be decoded: {0}")]
     Damaged(String),
 }
 
-/// Decodes the body of an answer with these headers. A body without an encoding is returned
-/// unchanged; its length was bounded when it was received.
+/// Decodes the body of an answer. `headers` are the headers of the answer. A body without an
+/// encoding is returned unchanged; the caller has already bounded its length.
 ///
 /// # Errors
 ///
@@ -43,7 +44,7 @@ pub enum Unreadable {
 pub fn decode<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Unreadable> {
     let encodings = encodings(headers);
     match encodings.as_str() {
-        // An empty body is empty in any encoding.
+        // An empty body needs no decoding, whatever encoding the headers name.
         _ if body.is_empty() => Ok(body.into()),
         "" => Ok(body.into()),
         "gzip" | "x-gzip" => read(MultiGzDecoder::new(body)),
@@ -59,8 +60,8 @@ pub fn decode<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>, 
     }
 }
 
-/// Returns the names of the encodings in lower case. `identity` is left out, because it stands for
-/// no encoding.
+/// Returns the encodings in the `Content-Encoding` headers, in lower case. The value `identity` is
+/// left out, because it means "no encoding".
 fn encodings(headers: &HeaderMap) -> String {
     let values = headers.get_all(CONTENT_ENCODING).iter();
     let texts: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -72,7 +73,7 @@ fn encodings(headers: &HeaderMap) -> String {
     names.join(", ")
 }
 
-/// Reads a decoder to its end, or up to [`ANSWER_BYTES_MAX`].
+/// Reads all decoded bytes. Returns an error as soon as there are more than [`ANSWER_BYTES_MAX`].
 fn read<'a>(decoder: impl Read) -> Result<Cow<'a, [u8]>, Unreadable> {
     let mut text = Vec::new();
     let read = decoder.take(ANSWER_BYTES_MAX as u64 + 1).read_to_end(&mut text);
@@ -111,7 +112,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Decodes a body with a header for each of `encodings`.
+    /// Decodes `body` with one `Content-Encoding` header for each of `encodings`.
     fn decoded(encodings: &[&str], body: &[u8]) -> Result<Vec<u8>, Unreadable> {
         let mut headers = HeaderMap::new();
         for encoding in encodings {
@@ -183,7 +184,8 @@ mod tests {
             let more = vec![b' '; ANSWER_BYTES_MAX + 1];
             assert_eq!(decoded(&[name], &encode(&more)), Err(Unreadable::TooLarge), "{name}");
         }
-        // Much longer, and damaged at its end. Decoding stops at the limit, before the damage.
+        // This body decodes to 5 MB and is damaged at its end. Decoding stops at the limit, before
+        // the damage, so the error is `TooLarge`.
         let mut bomb = gzip(&vec![0; 5_000_000]);
         *bomb.last_mut().unwrap() ^= 1;
         assert_eq!(decoded(&["gzip"], &bomb), Err(Unreadable::TooLarge));

@@ -1,7 +1,7 @@
-//! Maps a failed request to the kind of failure that telemetry and the metrics count.
+//! Returns for a failed request the kind of failure under which telemetry and metrics count it.
 //!
 //! In: the status and the outcome of an answer, or an error of the HTTP client. Out: a
-//! [`RequestFailure`]. Thread: any; the functions are pure.
+//! [`RequestFailure`]. Thread: any. No I/O, no clock.
 
 use super::classify::Outcome;
 use crate::base::account::RequestFailure;
@@ -9,7 +9,7 @@ use http::StatusCode;
 use std::error::Error;
 use std::io;
 
-/// Returns the kind of failure of an answer; `None` if the request was accepted.
+/// Returns the kind of failure of an answer. Returns `None` if the service accepted the request.
 pub(super) fn of_answer(status: StatusCode, outcome: &Outcome) -> Option<RequestFailure> {
     match outcome {
         Outcome::Accepted { .. } => None,
@@ -19,8 +19,8 @@ pub(super) fn of_answer(status: StatusCode, outcome: &Outcome) -> Option<Request
     }
 }
 
-/// Returns the kind of failure of an error of the HTTP client. The outermost cause that has a kind
-/// decides.
+/// Returns the kind of failure of an error of the HTTP client. The error and its causes are checked
+/// from the outside in, and the first known kind is returned.
 pub(super) fn of_error(error: &(dyn Error + 'static)) -> RequestFailure {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.find_map(of_cause).unwrap_or(RequestFailure::Other)
@@ -34,11 +34,12 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<RequestFailure> {
             _ => None,
         };
     }
-    // An HTTP/2 connection without an answer to a ping.
+    // The server did not answer an HTTP/2 ping in time.
     if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
         return Some(RequestFailure::Timeout);
     }
-    // The error type of hyper-util is private, so its text is compared. A test checks the text.
+    // The type of this error of hyper-util is private, so the error is recognized by its text. A
+    // test checks that the text is still correct.
     (cause.to_string() == "dns error").then_some(RequestFailure::UnknownHost)
 }
 
@@ -65,7 +66,7 @@ mod tests {
             (429, &throttled, Some(RequestFailure::Http4xx)),
             (500, &failed, Some(RequestFailure::Http5xx)),
             (503, &throttled, Some(RequestFailure::Http5xx)),
-            // Answers of a captive portal.
+            // Answers that do not come from X-Ray, for example of a captive portal.
             (200, &failed, Some(RequestFailure::Other)),
             (302, &failed, Some(RequestFailure::Other)),
             (200, &Outcome::Accepted { unprocessed: vec![] }, None),
@@ -92,7 +93,8 @@ mod tests {
         assert_eq!(kind(&url, short).await, RequestFailure::Timeout);
         drop(listener);
         assert_eq!(kind(&url, long).await, RequestFailure::ConnectionRefused);
-        // The label is longer than 63 characters, so the resolver fails without asking a server.
+        // A part of a host name has at most 63 characters. This one has 64, so the lookup fails
+        // without a request to a DNS server.
         let url = format!("http://{}.invalid", "x".repeat(64));
         assert_eq!(kind(&url, long).await, RequestFailure::UnknownHost);
         let timed_out = io::Error::from(io::ErrorKind::TimedOut);

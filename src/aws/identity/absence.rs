@@ -1,9 +1,10 @@
 //! Explains why there are no credentials.
 //!
-//! In: the error of the credential chain. Out: two texts. The full reason, with advice where it is
-//! known, is for the log and for `xray verify`. The public reason is for `GET /ready`, which
-//! anybody on the network can request. It never contains text of a source, because the output of a
-//! `credential_process` can contain secrets. Thread: any; the functions are pure.
+//! In: the error of the credential chain. Out: two texts. The full reason is for the log and for
+//! `xray verify`; for some errors it also advises the operator. The public reason is for
+//! `GET /ready`, which anybody on the network can request. It contains no text of a source of
+//! credentials, because the output of a `credential_process` can contain secrets. Thread: any. No
+//! I/O, no clock.
 
 use crate::base::error_text::with_all_causes;
 use aws_credential_types::provider::error::CredentialsError;
@@ -13,19 +14,20 @@ use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIden
 use std::error::Error;
 use std::{io, iter};
 
-/// Advice for a container that cannot reach the instance metadata: each container network adds a
-/// network hop, and the default hop limit of the answers is 1.
+/// Advice for an operator whose container cannot reach the EC2 instance metadata. A container's
+/// network adds a network hop, and by default the answers of the metadata service travel one hop.
 pub(super) const HOP_LIMIT_HINT: &str = " In a container, the instance metadata needs a hop limit of 2: aws \
                               ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
 
-/// Returns the whole error, with advice where it is known.
+/// Returns the text of `error` and all its causes, and advice if the instance metadata cannot be
+/// reached.
 pub(super) fn full_reason(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
     let hint = if is_metadata_unreachable(&reason) { HOP_LIMIT_HINT } else { "" };
     format!("{reason}.{hint}")
 }
 
-/// Returns the reason as one sentence that contains no text of a source.
+/// Returns why there are no credentials, as a short text without any output of their sources.
 pub(super) fn public_reason(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
     let what = if let Some(code) = sts_error_code(error) {
@@ -54,7 +56,7 @@ fn is_metadata_unreachable(reason: &str) -> bool {
     reason.contains("IMDS") && !reason.contains("IMDS disabled")
 }
 
-/// Returns the error code with which STS refused to assume the role, if it did.
+/// Returns the error code of STS if STS refused to assume the role, otherwise `None`.
 fn sts_error_code(error: &CredentialsError) -> Option<&str> {
     let role = find::<AssumeRoleError>(error).and_then(|refused| refused.code());
     role.or_else(|| find::<AssumeRoleWithWebIdentityError>(error)?.code())

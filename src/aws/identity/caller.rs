@@ -1,7 +1,8 @@
 //! Asks STS to whom the credentials belong (`GetCallerIdentity`, which needs no permission).
 //!
-//! In: credentials. Out: the ARN and the account. The call uses the regional STS, and the same
-//! proxy and root certificates as all other calls. Bound: [`TIMEOUT`]. Thread: the caller's.
+//! In: credentials. Out: the ARN of their owner, and the AWS account. The call uses the STS
+//! endpoint of the region, and the same proxy and root certificates as uploads. Bound:
+//! [`TIMEOUT`]. Thread: the caller's.
 
 use super::sources;
 use crate::aws::transport::Transport;
@@ -13,30 +14,30 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use std::time::Duration;
 
-/// Time for the call. STS usually answers within a second.
+/// Timeout of the call to STS. STS usually answers within one second.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The owner of credentials.
+/// The role or user to which the credentials belong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// ARN, for example `arn:aws:sts::123456789012:assumed-role/NAME/xray-daemon`.
+    /// ARN of the owner, for example `arn:aws:sts::123456789012:assumed-role/NAME/xray-daemon`.
     pub arn: String,
     /// Number of the AWS account.
     pub account: String,
 }
 
-/// STS did not return the owner of the credentials.
+/// The reason why STS did not return the owner of the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallerError {
-    /// STS did not answer.
+    /// There was no answer of STS within the timeout, or the connection failed.
     #[error("STS cannot be reached: {0}")]
     Unreachable(String),
     /// STS refused the credentials.
     #[error("STS refuses the credentials: {code}: {message}")]
     Refused {
-        /// Error code, for example `InvalidClientTokenId`.
+        /// Error code of STS, for example `InvalidClientTokenId`.
         code: String,
-        /// First line of the message of STS.
+        /// First line of the error message of STS.
         message: String,
     },
 }

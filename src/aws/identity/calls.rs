@@ -2,8 +2,9 @@
 //!
 //! In: requests of the SDK. Out: the answers. Calls to STS and SSO use the same proxy and root
 //! certificates as uploads. Calls to the instance metadata and to container credentials use no
-//! proxy. Bound: the timeouts of the SDK, or [`CONNECT_TIMEOUT`] and [`ANSWER_TIMEOUT`]; a size for
-//! the answer. Calls are rare, so connections are not kept open. Thread: the caller's.
+//! proxy. Bound: the timeouts of the SDK ([`CONNECT_TIMEOUT`] and [`ANSWER_TIMEOUT`] if it sets
+//! none), and [`ANSWER_BYTES_MAX`]. Calls are rare, so connections are not kept open. Thread: the
+//! caller's.
 
 use crate::aws::transport::{ConnectError, Connector, Executor, Resolver, Transport};
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -24,27 +25,31 @@ use std::io::{self, ErrorKind::TimedOut};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-/// Variables with the address of a source of credentials on this host or next to it.
+/// Environment variables that contain the URL of a local source of credentials, for example of the
+/// ECS agent or of the EC2 instance metadata. The daemon calls these sources without the proxy.
 const SOURCE_VARIABLES: [&str; 2] =
     ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
 
-/// Timeouts for calls for which the SDK sets none.
+/// Timeouts to open a connection and to get the complete answer, for a call without timeouts of the
+/// SDK.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest answer, in bytes. The answers of these services are much shorter.
+/// Longest answer of STS, SSO or a metadata service that is read, in bytes. Real answers are much
+/// shorter.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Creates HTTP connectors for the AWS SDK.
 #[derive(Debug)]
 struct Calls {
     transport: Transport,
-    /// Hosts that are called without the proxy, in addition to those with a local address.
+    /// Hosts that are called without the proxy. Loopback and metadata addresses never use the proxy
+    /// and are not listed here.
     direct_hosts: Vec<String>,
 }
 
-/// Returns a client for all calls of the SDK. It uses `transport`, without its proxy for sources on
-/// this host.
+/// Returns an HTTP client for all calls of the SDK. The client opens connections with `transport`.
+/// For sources of credentials on this host it does not use the proxy.
 pub(super) fn http_client(transport: &Transport) -> SharedHttpClient {
     let hosts = SOURCE_VARIABLES.into_iter().filter_map(|name| {
         let uri: Uri = std::env::var(name).ok()?.trim().parse().ok()?;
@@ -105,7 +110,8 @@ impl HttpConnector for CallConnector {
     }
 }
 
-/// Converts a request of the SDK for hyper. The bodies of all these requests are in memory.
+/// Converts a request of the AWS SDK into a request for hyper. Returns an error if the body is a
+/// stream; the calls for region and credentials have bodies in memory.
 fn to_hyper_request(request: HttpRequest) -> Result<Request<Full<Bytes>>, BoxError> {
     let (parts, body) = request.try_into_http1x()?.into_parts();
     let body = body.bytes().ok_or("a request that is not in memory")?;
@@ -139,22 +145,22 @@ impl CallClient {
     }
 }
 
-/// Returns whether an error is a timeout. The SDK must know, because it does not retry the instance
-/// metadata after a timeout.
+/// Returns whether `error` or one of its causes is a timeout. The SDK must know this, because it
+/// does not retry a call to the instance metadata after a timeout.
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     let is_connect_timeout = matches!(error.downcast_ref(), Some(ConnectError::Timeout { .. }));
     let is_system_timeout = error.downcast_ref().is_some_and(|e: &io::Error| e.kind() == TimedOut);
     is_connect_timeout || is_system_timeout || error.source().is_some_and(is_timeout)
 }
 
-/// Returns the host of `uri`; an IPv6 address without its brackets.
+/// Returns the host of `uri`. The brackets around an IPv6 address are removed.
 fn bare_host(uri: &Uri) -> &str {
     uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Returns whether `uri` is called without the proxy, because it is a source on this host or next
-/// to it. Such a source has a loopback or link-local address, has one of the IPv6 addresses of the
-/// metadata services, or is named in one of the [`SOURCE_VARIABLES`].
+/// Returns whether `uri` is called without the proxy. This is so for a loopback address, a
+/// link-local IPv4 address, an IPv6 address of the metadata services, and a host in
+/// `direct_hosts`.
 fn is_direct(uri: &Uri, direct_hosts: &[String]) -> bool {
     let host = bare_host(uri);
     let is_by_address = match host.parse() {

@@ -2,10 +2,12 @@
 //!
 //! In: the default credential chain of `aws-config` (environment, shared files, SSO,
 //! `credential_process`, web identity, container credentials, instance metadata), and the role that
-//! the operator configured. Out: the current credentials, and the reason if there are none
-//! (`absence`), each in a watch channel. Bound: one attempt a second at most. Thread: main.
+//! the operator configured. Out: two watch channels, one with the current credentials and one with
+//! the reason why there are none (`absence`). Bound: at most one search for credentials a second.
+//! Thread: main.
 //!
-//! No other part of the daemon waits for credentials: without them, segments are received and kept.
+//! While there are no credentials, the daemon still receives segments, and keeps them until it can
+//! send them.
 
 mod absence;
 mod caller;
@@ -27,14 +29,16 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-/// Credentials are renewed this long before they expire, if they are valid for longer.
+/// How long before their expiry credentials are renewed. Credentials that expire sooner are renewed
+/// after half of the remaining time.
 const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 
-/// First and longest pause between attempts while no source has credentials.
+/// Pauses between attempts to find credentials: 1 s after the first failure, twice as long after
+/// each further failure, and at most 30 s.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// The current credentials, which a background task keeps fresh. Clones share them.
+/// The current credentials. A background task renews them. Clones share the same credentials.
 #[derive(Debug, Clone)]
 pub struct Identity {
     credentials: watch::Receiver<Option<Credentials>>,
@@ -42,7 +46,7 @@ pub struct Identity {
     renew: Arc<Notify>,
 }
 
-/// The sending ends of the channels of an [`Identity`].
+/// The senders of the two watch channels that an [`Identity`] reads.
 struct Findings {
     credentials: watch::Sender<Option<Credentials>>,
     absence: watch::Sender<Option<String>>,
@@ -78,7 +82,7 @@ impl Identity {
         identity
     }
 
-    /// Returns the current credentials; `None` while no source has any.
+    /// Returns the current credentials. Returns `None` until the first credentials are found.
     pub fn credentials(&self) -> Option<Credentials> {
         self.credentials.borrow().clone()
     }
@@ -101,8 +105,8 @@ impl Identity {
         }
     }
 
-    /// Calls `listener` now and after each change, with the reason why there are no credentials, or
-    /// with `None` if there are some.
+    /// Calls `listener` now, and again each time the reason changes. The argument is the reason why
+    /// there are no credentials, or `None` if there are credentials.
     pub async fn watch_absence(mut self, mut listener: impl FnMut(Option<&str>)) {
         loop {
             listener(self.absence.borrow_and_update().as_deref());
@@ -137,8 +141,8 @@ async fn refresh(
     let Findings { credentials: sender, absence: missing_reason } = findings;
     let mut pause = RETRY_PAUSE_MIN;
     while !sender.is_closed() {
-        // The chain is built anew for each attempt. The profile provider caches the shared files,
-        // and also that they were missing.
+        // The credential chain is built anew for each attempt. Otherwise its profile provider would
+        // not see shared files that were created or changed since the first attempt.
         let wait = match sources::ask(region.clone(), role_arn.clone(), transport).await {
             Ok(credentials) => {
                 pause = RETRY_PAUSE_MIN;
@@ -184,7 +188,8 @@ async fn refresh(
                 }
             }
         }
-        // The sources are asked at most once a second, however often the service answers "expired".
+        // This pause limits the search for credentials to one a second, even if the service answers
+        // "expired" more often.
         tokio::time::sleep(RETRY_PAUSE_MIN).await;
     }
 }

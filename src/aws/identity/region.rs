@@ -1,9 +1,9 @@
 //! Finds the region: from the configuration, the environment, files and metadata services.
 //!
-//! In: those sources, in a fixed order. Out: the region, or one error that lists each source with
-//! the reason why it has none. Bound: [`METADATA_TIMEOUT`] for each call; metadata services are
-//! never called through a proxy. Thread: main. Only uploads wait for the region; segments are
-//! received meanwhile.
+//! In: these sources, in a fixed order. Out: the region, or one error that says for each source why
+//! it has no region. Bound: [`METADATA_TIMEOUT`] for each call. Metadata services are never called
+//! through a proxy. Thread: main. The daemon receives segments while it searches for the region,
+//! and sends them afterwards.
 
 use super::calls;
 use crate::aws::transport::{Executor, Resolver};
@@ -24,22 +24,24 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Timeout of a call to a metadata service. Such a service runs on the same host.
+/// Timeout of a call to a metadata service. Metadata services run on the same host, so they answer
+/// fast.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Number of attempts for the instance metadata, which can be slow while the host boots.
+/// Number of attempts to read the region from the EC2 instance metadata. The metadata service can
+/// be slow while the host boots.
 const INSTANCE_ATTEMPTS: u32 = 2;
 
 /// Longest answer of a metadata service, in bytes. The real answers are much shorter.
 const METADATA_BYTES_MAX: usize = 1024 * 1024;
 
-/// Path of the region in the instance metadata.
+/// Path of the region in the EC2 instance metadata.
 const INSTANCE_PATH: &str = "/latest/meta-data/placement/region";
 
-/// Name of the shared AWS configuration files in texts.
+/// Name of the shared AWS configuration files (`~/.aws/config`) in error texts.
 const PROFILE: &str = "shared AWS configuration";
 
-/// No source has a region.
+/// The error if no source has a region. It lists all sources.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no region was found. Give one with -n, for example -n us-east-1. Tried: {}",
@@ -47,7 +49,7 @@ const PROFILE: &str = "shared AWS configuration";
 )]
 pub struct RegionError(Vec<Tried>);
 
-/// A source without a region, and the reason.
+/// A source that has no region, and the reason why it has none.
 #[derive(Debug, PartialEq, Eq)]
 struct Tried {
     source: &'static str,
@@ -60,18 +62,18 @@ impl fmt::Display for Tried {
     }
 }
 
-/// The region of a source, or the reason why it has none.
+/// The region that one source returned, or the reason why this source has no region.
 type Found = Result<String, String>;
 
-/// The sources of the region.
+/// The sources in which the daemon looks for the region.
 pub struct Sources<'a> {
-    /// Region in the flag or the configuration file.
+    /// Region from the command line or the configuration file.
     pub configured: Option<&'a str>,
-    /// Local mode (`-o`): metadata services are not called.
+    /// Whether the daemon runs in local mode (`-o`). Then metadata services are not called.
     pub local_mode: bool,
-    /// Looks up a variable of the process environment.
+    /// Function that returns the value of an environment variable.
     pub environment: &'a (dyn Fn(&str) -> Option<String> + Sync),
-    /// Resolves host names of metadata services.
+    /// Resolver for the host names of metadata services.
     pub resolver: &'a Resolver,
 }
 
@@ -143,7 +145,8 @@ impl Sources<'_> {
         }
     }
 
-    /// Returns the value of a variable, without spaces around it; an empty value counts as not set.
+    /// Returns the value of the environment variable `name`, without spaces around it. An empty
+    /// value is an error, as for a variable that is not set.
     fn variable(&self, name: &str) -> Found {
         let value = (self.environment)(name).unwrap_or_default();
         let value = value.trim();
@@ -251,7 +254,7 @@ mod tests {
         found.map_err(|error| error.to_string())
     }
 
-    /// Starts a server that answers one request in this way; returns its address.
+    /// Starts a server that answers one request with `status` and `body`. Returns its address.
     fn serve_once(status: &'static str, body: &'static str) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/v4/x", listener.local_addr().unwrap());
@@ -290,7 +293,7 @@ mod tests {
         let address = serve_once("200 OK", arn);
         let service = [("ECS_CONTAINER_METADATA_URI_V4", address.as_str())];
         assert_eq!(find(None, false, &service).await.unwrap(), "eu-north-1");
-        // In local mode, neither source is asked.
+        // In local mode, neither the task file nor the task service of ECS is read.
         let error = find(None, true, &[file[0], file[1], service[0]]).await.unwrap_err();
         assert!(!error.contains("ECS"), "{error}");
     }

@@ -1,11 +1,12 @@
-//! The credential chain, with the operator's role on top.
+//! Asks the AWS credential chain for credentials. If the operator configured a role, the daemon
+//! assumes this role with them.
 //!
 //! In: the region, the role and the transport. Out: credentials that can be used to sign requests,
 //! or the error of the chain. Bound: the timeouts of the SDK. Thread: main.
 //!
-//! The general settings of the SDK (retries, defaults mode, compression) are set here. They are not
-//! read from the environment or the shared files, because they are not settings of the daemon, and
-//! because some of the SDK's parsers panic on unknown values.
+//! The general settings of the SDK (retries, defaults mode, compression) have fixed values here.
+//! The SDK does not read them from the environment or the shared files, for two reasons: they are
+//! not settings of the daemon, and some parsers of the SDK panic on unknown values.
 
 use super::calls;
 use crate::aws::transport::Transport;
@@ -20,11 +21,12 @@ use aws_credential_types::provider::{ProvideCredentials, Result, SharedCredentia
 use http::HeaderValue;
 use std::time::Duration;
 
-/// Name and length of the session of an assumed role, as in the original daemon.
+/// Name and duration (15 minutes) of the session when the daemon assumes a role. The original
+/// daemon uses the same values.
 const ROLE_SESSION_NAME: &str = "xray-daemon";
 const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
 
-/// Returns the settings for all calls of the SDK.
+/// Returns the settings with which the AWS SDK calls STS, SSO and metadata services.
 pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(calls::http_client(transport))
@@ -34,7 +36,7 @@ pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader 
         .request_min_compression_size_bytes(0)
 }
 
-/// Asks the chain for credentials.
+/// Asks the credential chain for credentials once.
 ///
 /// # Errors
 ///
@@ -47,7 +49,8 @@ pub(super) async fn ask(region: Region, role_arn: Option<String>, transport: &Tr
     credentials.await.unwrap_or_else(|panicked| Err(CredentialsError::unhandled(panicked)))
 }
 
-/// Returns the credential chain, with the role on top if `role_arn` is given.
+/// Returns the credential chain. If `role_arn` is given, the returned provider uses the credentials
+/// of the chain to assume this role.
 async fn provider(
     region: Region,
     role_arn: Option<String>,
@@ -64,8 +67,8 @@ async fn provider(
     SharedCredentialsProvider::new(role.build_from_provider(chain).await)
 }
 
-/// Passes on only credentials that are valid in a header. The SDK panics if it signs a call with
-/// other credentials.
+/// A provider that returns an error for credentials with characters that are not valid in an HTTP
+/// header. The SDK panics if it signs a call with them.
 #[derive(Debug)]
 struct Checked(SharedCredentialsProvider);
 

@@ -1,11 +1,11 @@
 //! Signs requests with AWS Signature Version 4: batches, telemetry and requests of clients.
 //!
-//! In: the body and its SHA-256, credentials and the time. Out: a signed request, for a batch
+//! In: the body and its SHA-256, credentials and the time. Out: a signed request; a batch becomes
 //! `POST /TraceSegments`. Thread: the caller's; clones of a [`Signer`] share a mutex.
 //!
-//! Each attempt is signed anew, because credentials change and a signature is valid for five
-//! minutes only. The parts that all requests of a day have in common are computed once
-//! (`template.rs`).
+//! A retried request is signed again, because credentials change and a signature is valid for only
+//! five minutes. Most parts of a signed request are the same for a whole day. They are computed
+//! once and kept as a template (`template.rs`).
 
 mod template;
 
@@ -28,16 +28,16 @@ use tracing::warn;
 
 static SKEWED: LogLimit = LogLimit::once_a_minute();
 
-/// Name of the service in the credential scope of a signature.
+/// Name of the X-Ray service in the signature.
 const SERVICE: &str = "xray";
 
-/// The path of `PutTraceSegments`.
+/// URL path of the API operation `PutTraceSegments`.
 const SEGMENTS_PATH: &str = "/TraceSegments";
 
-/// The path of `PutTelemetryRecords`.
+/// URL path of the API operation `PutTelemetryRecords`.
 const TELEMETRY_PATH: &str = "/TelemetryRecords";
 
-/// A request could not be signed.
+/// The reason why a request could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// A parameter of the signature is missing.
@@ -54,8 +54,8 @@ pub enum SignError {
     Header(#[from] http::Error),
 }
 
-/// Signs requests for one endpoint and region. Clones share the difference to the service's clock
-/// and the template for the requests of the day.
+/// Signs requests for one endpoint and region. Clones share the template of the day, and the
+/// difference between the service's clock and the host's clock.
 #[derive(Debug, Clone)]
 pub struct Signer {
     endpoint: Endpoint,
@@ -63,7 +63,7 @@ pub struct Signer {
     uri_text: String,
     region: String,
     user_agent: HeaderValue,
-    /// How far the service's clock is ahead of the host's, in nanoseconds; negative if behind.
+    /// Time of the service's clock minus time of the host's clock, in nanoseconds.
     service_ahead_ns: Arc<AtomicI64>,
     template: Arc<Mutex<Option<Template>>>,
 }
@@ -92,7 +92,8 @@ impl Signer {
     ) -> Self {
         let uri = endpoint.uri(path);
         let user_agent = user_agent(execution_environment.unwrap_or("UNKNOWN"));
-        // If the execution environment has control characters, a short user agent is used.
+        // A control character in the execution environment makes the header invalid. Then the user
+        // agent is only `xrayd`.
         let user_agent =
             HeaderValue::from_str(&user_agent).unwrap_or(HeaderValue::from_static("xrayd"));
         Self {
@@ -106,7 +107,8 @@ impl Signer {
         }
     }
 
-    /// Returns the time to sign with, if the host's clock shows `now`.
+    /// Returns the time that the service's clock shows when the host's clock shows `now`. Requests
+    /// are signed with this time.
     pub fn time(&self, now: SystemTime) -> SystemTime {
         let ahead_ns = self.service_ahead_ns.load(Ordering::Relaxed);
         let distance = Duration::from_nanos(ahead_ns.unsigned_abs());
@@ -120,8 +122,8 @@ impl Signer {
             Ok(ahead) => (ahead, 1, "behind"),
             Err(behind) => (behind.duration(), -1, "ahead of"),
         };
-        // A difference of more than 292 years does not fit and becomes zero. The service then
-        // refuses the signature.
+        // A difference of more than 292 years does not fit into an `i64` of nanoseconds. It becomes
+        // zero, and the service then refuses the signature.
         let distance_ns = i64::try_from(distance.as_nanos()).unwrap_or_default();
         self.service_ahead_ns.store(sign * distance_ns, Ordering::Relaxed);
         SKEWED.log(|more| {
@@ -133,8 +135,8 @@ impl Signer {
         });
     }
 
-    /// Returns a request with `body`, signed with `credentials` and the time `now`. Uses the
-    /// template of the day if there is one.
+    /// Returns a request with `body`, signed with `credentials` and the time `now` of the host's
+    /// clock. Uses the template of the day if there is one.
     ///
     /// # Errors
     ///
@@ -156,8 +158,8 @@ impl Signer {
         Ok(request)
     }
 
-    /// Returns a request with `body`, signed with `credentials` and the time `now`, without using a
-    /// template.
+    /// Returns a request with `body`, signed with `credentials` and the time `now`. This function
+    /// does not use the template of the day.
     ///
     /// # Errors
     ///
@@ -233,7 +235,8 @@ impl Signer {
             .build()?
             .into();
         let headers = request.headers();
-        // A header that occurs several times is signed only if all its values are text.
+        // If a header occurs several times and one of its values is not ASCII text, the signature
+        // covers none of these values.
         let is_text = |name| headers.get_all(name).iter().all(|value| value.to_str().is_ok());
         let signed = headers.iter().filter(|(name, _)| is_signed(name) && is_text(*name));
         let signable = SignableRequest::new(
@@ -243,8 +246,8 @@ impl Signer {
             SignableBody::Precomputed(body_sha256),
         )?;
         let (instructions, _signature) = sign(signable, &parameters)?.into_parts();
-        // `SigningInstructions::apply_to_request_http1x` panics on a value that is not a valid
-        // header, so the headers are added here.
+        // The library's function for this, `apply_to_request_http1x`, panics on a value that is not
+        // valid in a header. So the headers are added here.
         for (name, value) in instructions.headers() {
             let mut value = HeaderValue::try_from(value).map_err(http::Error::from)?;
             value.set_sensitive(true);
@@ -256,19 +259,19 @@ impl Signer {
     }
 }
 
-/// Returns whether a header is part of the signature (`Host` always is). The signature covers the
-/// headers that the service evaluates. It does not cover headers that proxies may change, nor
-/// `X-Amzn-Trace-Id`, which load balancers of AWS change.
+/// Returns whether the signature covers the header `name`. It covers the headers that the service
+/// evaluates. It does not cover headers that a proxy may change, nor `X-Amzn-Trace-Id`, which load
+/// balancers of AWS change. The library always adds `Host` to the signature.
 fn is_signed(name: &HeaderName) -> bool {
     *name == CONTENT_TYPE
         || *name == CONTENT_ENCODING
         || (name.as_str().starts_with("x-amz") && name.as_str() != "x-amzn-trace-id")
 }
 
-/// Returns the user agent. It contains the original daemon's user agent, so that statistics of the
-/// service count this daemon as well.
+/// Returns the `User-Agent` header. It contains the user agent of the original X-Ray daemon, so
+/// that statistics of the service also count xrayd as an X-Ray daemon.
 fn user_agent(execution_environment: &str) -> String {
-    // The original daemon uses Go's names of platforms.
+    // The original daemon is written in Go, and its user agent has Go's names of architectures.
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -282,7 +285,7 @@ fn user_agent(execution_environment: &str) -> String {
     )
 }
 
-/// Returns seconds since 1970 with nine decimals.
+/// Returns `now` as text: seconds since 1970, with nine decimals.
 fn timestamp(now: SystemTime) -> String {
     let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:09}", since_epoch.as_secs(), since_epoch.subsec_nanos())
@@ -316,7 +319,7 @@ mod tests {
         Signer::new(&endpoint, "eu-west-1", Some("AWS_ECS_FARGATE"))
     }
 
-    /// Returns the request as signed by aws-sigv4 without a template.
+    /// Returns the request that the crate `aws-sigv4` signs without a template, as text.
     fn expected(signer: &Signer, sha256: [u8; 32], with: &Credentials, at: SystemTime) -> String {
         let request = signer.sign_body(RequestBody::from(Bytes::new()), &sha256, with, at).unwrap();
         text(&request)
@@ -326,7 +329,7 @@ mod tests {
         format!("{} {} {:?}", request.method(), request.uri(), shown(request.headers().clone()))
     }
 
-    /// Unmarks sensitive headers, so that their values can be compared as text.
+    /// Removes the mark "sensitive" from `headers`, so that `Debug` shows their values.
     fn shown(mut headers: HeaderMap) -> HeaderMap {
         headers.values_mut().for_each(|value| value.set_sensitive(false));
         headers
@@ -348,7 +351,8 @@ mod tests {
         {
             let signer = signer(endpoint);
             let credentials = Credentials::new(key, "wJalrXUtnFEMI", token, None, "test");
-            // 200 times over four days, so that hours and minutes have one digit and two digits.
+            // Sign 200 requests, 1741 s apart: four days. Their times include hours and minutes
+            // below 10, which need a leading zero.
             for number in 0..200_u8 {
                 let at = start + u32::from(number) * Duration::from_secs(1_741);
                 let sha256 = [number; 32];

@@ -1,9 +1,9 @@
-//! Signs the requests of one day from a template, because they differ only in time and body.
+//! Signs requests from a template. The requests of one day differ only in their time and body.
 //!
-//! In: the first request of a day, signed by aws-sigv4. Out: later requests, with the same headers
-//! and a new signature. The constant parts are computed once: the signing key of the day, the text
-//! of the canonical request, and the headers. There is one request for every fifty segments, and
-//! signing with the template takes a quarter of the time. Thread: the caller's; pure code.
+//! In: the first request of a day, signed by the crate `aws-sigv4`. Out: later requests, with the
+//! same headers and a new signature. The constant parts are computed once: the signing key of the
+//! day, the text of the canonical request, and the headers. Signing with the template takes a
+//! quarter of the time that `aws-sigv4` takes. Thread: the caller's. No I/O, no clock.
 
 use super::{SERVICE, timestamp};
 use crate::aws::RequestBody;
@@ -18,7 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(super) const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 pub(super) const TIMESTAMP: HeaderName = HeaderName::from_static("x-amzn-xray-timestamp");
 
-/// Name of the algorithm. `Authorization` and the string to sign begin with it.
+/// Name of the signature algorithm (AWS Signature Version 4). The `Authorization` header and the
+/// text that is signed begin with it.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -28,21 +29,21 @@ pub(super) struct Template {
     day_number: u64,
     credentials: Credentials,
     uri: Uri,
-    /// Headers of the first request. Date, timestamp and `Authorization` are replaced in each
-    /// request.
+    /// Headers of the first request. In each later request, the values of date, timestamp and
+    /// `Authorization` are replaced.
     headers: HeaderMap,
-    /// The canonical request in three parts: up to the date, up to the timestamp, and up to the
-    /// hash of the body.
+    /// The constant text of the canonical request, in three parts: before the date, between date
+    /// and timestamp, and between timestamp and the hash of the body.
     canonical: [String; 3],
     /// Credential scope, for example `20260131/REGION/xray/aws4_request`.
     scope: String,
-    /// Value of `Authorization` up to the signature.
+    /// Value of the `Authorization` header without the signature, which stands at its end.
     authorization: String,
     /// Signing key for the day, the region and the service.
     key: Vec<u8>,
 }
 
-/// Shows only the scope, because the canonical request contains the session token.
+/// `Debug` shows only the scope, because other fields contain the session token and the key.
 impl fmt::Debug for Template {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Template").field("scope", &self.scope).finish_non_exhaustive()
@@ -50,11 +51,11 @@ impl fmt::Debug for Template {
 }
 
 impl Template {
-    /// Returns the template of `request`, which was signed with `credentials` for `region` and the
-    /// time `now`, and whose body has the given SHA-256.
+    /// Returns a template made from the signed `request`. The other arguments are the values that
+    /// it was signed with.
     ///
-    /// Returns `None` if the template gives another signature than the request has. For example,
-    /// aws-sigv4 signs a different text for addresses with escaped characters.
+    /// Returns `None` if the template would not give the same signature as `request` has. This
+    /// happens for addresses with escaped characters, because `aws-sigv4` escapes them again.
     pub(super) fn of<B>(
         request: &Request<B>,
         body_sha256: &[u8; 32],
@@ -85,12 +86,13 @@ impl Template {
         is_same.then_some(template)
     }
 
-    /// Returns whether the template is valid for these credentials and the day of `now`.
+    /// Returns whether the template was made with `credentials` and on the day of `now` (UTC).
     pub(super) fn is_for(&self, credentials: &Credentials, now: SystemTime) -> bool {
         self.day_number == day_number(now) && self.credentials == *credentials
     }
 
-    /// Returns a request with `body`, which has the given SHA-256, signed with the time `now`.
+    /// Returns a request with `body`, signed with the time `now`. `body_sha256` is the SHA-256 of
+    /// `body`.
     pub(super) fn request(
         &self,
         body: RequestBody,
@@ -124,7 +126,7 @@ impl Template {
         v4::calculate_signature(&self.key, &[signed.concat(), canonical.to_vec()].concat())
     }
 
-    /// Returns the time as `20260131T235959Z`. The day is taken from the scope.
+    /// Returns `now` in the form `20260131T235959Z`. The day comes from the credential scope.
     fn date(&self, now: SystemTime) -> String {
         let day = self.scope.split('/').next().unwrap_or_default();
         let seconds = since_epoch(now).as_secs() % DAY.as_secs();
@@ -133,8 +135,9 @@ impl Template {
     }
 }
 
-/// Returns the parts of the canonical request around the values that change: the method, the path,
-/// the signed headers `names` with their values, the names again, and then the hash of the body.
+/// Returns the constant parts of the canonical request (see [`Template::canonical`]). A canonical
+/// request is the method, the path, the signed headers `names` with their values, the names again,
+/// and the hash of the body.
 fn canonical<B>(request: &Request<B>, names: &str) -> Option<[String; 3]> {
     let mut parts = Vec::new();
     let mut text = format!("{}\n{}\n\n", request.method(), request.uri().path());
