@@ -1,9 +1,9 @@
 //! Parses the JSON body of an answer.
 //!
-//! In: the bytes of a body, decoded. Out: typed fields. A field of an unexpected type counts as
-//! missing. Bound: [`DOCUMENT_COUNT_MAX`] entries, and a length for each text. Values that are not
-//! kept are skipped without being built in memory, so a body of many small values needs no more
-//! memory than other bodies. Thread: any; the functions are pure.
+//! In: the decompressed body. Out: typed fields. A field of an unexpected type counts as missing.
+//! Bound: [`DOCUMENT_COUNT_MAX`] unprocessed documents, and a length for each text. The parser
+//! skips all other JSON values without storing them, so a body with very many values does not need
+//! more memory. Thread: any. No I/O, no clock.
 
 use super::DOCUMENT_COUNT_MAX;
 use serde::Deserialize;
@@ -11,47 +11,48 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// Longest id or error code, in characters. The id of a segment has 16.
+/// Longest segment id or error code that is kept, in characters. A segment id has 16 characters.
 const NAME_CHARACTERS_MAX: usize = 100;
 
-/// Longest message, in characters.
+/// Longest error message of the service that is kept, in characters. The rest is cut off.
 const MESSAGE_CHARACTERS_MAX: usize = 500;
 
 /// A document that the service did not process. Any of its fields may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unprocessed {
-    /// Id of the segment.
+    /// Id of the segment in the document.
     pub id: Option<String>,
-    /// Error code, for example `InvalidTraceId`.
+    /// Error code of the service, for example `InvalidTraceId`.
     pub error_code: Option<String>,
-    /// The service's explanation.
+    /// Error message of the service.
     pub message: Option<String>,
 }
 
 /// The body of an answer with a success status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct SuccessBody {
-    /// Whether the body has the form of an answer to `PutTraceSegments`: it has the field
-    /// `UnprocessedTraceSegments`, or is an object without fields.
+    /// Whether the body looks like an answer to `PutTraceSegments`: it is a JSON object with the
+    /// field `UnprocessedTraceSegments`, or a JSON object without fields.
     pub is_from_x_ray: bool,
     /// The unprocessed documents, at most [`DOCUMENT_COUNT_MAX`].
     pub unprocessed: Vec<Unprocessed>,
-    /// Number of unprocessed documents in the body.
+    /// Number of all unprocessed documents in the body. It can be larger than
+    /// [`DOCUMENT_COUNT_MAX`].
     pub unprocessed_count: usize,
 }
 
 /// The body of an answer with an error status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ErrorBody {
-    /// Error code.
+    /// Error code of the service, for example `ThrottledException`.
     pub code: Option<String>,
-    /// The service's explanation.
+    /// Error message of the service.
     pub message: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct SuccessFields<'a> {
-    // A field with the value `null` counts as present.
+    // The function `present` makes a field with the value `null` count as present.
     #[serde(borrow, default, rename = "UnprocessedTraceSegments", deserialize_with = "present")]
     unprocessed: Option<&'a RawValue>,
 }
@@ -114,13 +115,14 @@ impl ErrorBody {
 }
 
 /// Parses a JSON object. Returns `None` for any other text. The check for `{` is needed because
-/// serde also accepts a list, and takes its values as the fields in their order.
+/// serde would also accept a JSON list, and use its values as the fields of the struct in order.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
     let text = std::str::from_utf8(text).ok()?;
     text.trim_ascii_start().starts_with('{').then(|| serde_json::from_str(text).ok())?
 }
 
-/// Returns the first characters of a JSON string; `None` if the value is not a string.
+/// Returns the first `character_count_max` characters of a JSON string. Returns `None` if the value
+/// is not a string.
 fn text(value: Option<&RawValue>, character_count_max: usize) -> Option<String> {
     let mut text: String = serde_json::from_str(value?.get()).ok()?;
     if let Some((end, _)) = text.char_indices().nth(character_count_max) {
@@ -141,8 +143,8 @@ impl Unprocessed {
     }
 }
 
-/// Parses the list of unprocessed documents. The first [`DOCUMENT_COUNT_MAX`] are kept, the others
-/// are only counted.
+/// Parses the list of unprocessed documents. The first [`DOCUMENT_COUNT_MAX`] documents are kept.
+/// Further documents are only counted.
 struct Entries;
 
 impl<'de> Visitor<'de> for Entries {
@@ -176,7 +178,8 @@ mod tests {
         SuccessBody::read(body.as_bytes())
     }
 
-    /// Parses the same fields from a tree of `serde_json` values, as a reference.
+    /// Parses a body in a second, simpler way: over a tree of `serde_json` values. The test
+    /// compares the result with that of the real parser.
     fn through_a_tree(body: &str) -> Option<Vec<Unprocessed>> {
         let text = |value: &Value, name| value.get(name)?.as_str().map(str::to_owned);
         let answer: Value = serde_json::from_str(body).ok()?;
@@ -257,7 +260,7 @@ mod tests {
         }
     }
 
-    /// Generates nested JSON values that use the names of the parsed fields.
+    /// Generates nested JSON values. Their objects use the field names that the parser looks for.
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

@@ -1,7 +1,7 @@
 //! One call of `PutTraceSegments`: sends a signed request and classifies its answer.
 //!
 //! In: a signed request. Out: a [`Reading`], and the kind of failure for the counters. Bound: the
-//! times of the [`Client`], and [`ANSWER_BYTES_MAX`] for the answer. Thread: the caller's.
+//! timeouts of the [`Client`], and [`ANSWER_BYTES_MAX`] for the answer. Thread: the caller's.
 
 use super::{ANSWER_BYTES_MAX, Answer, Client, Outcome, Reading, RequestBody, RequestError};
 use super::{classify, failure};
@@ -9,8 +9,8 @@ use crate::base::account::RequestFailure;
 use http::Request;
 use std::time::SystemTime;
 
-/// Sends a request that was signed with the time `signed_at`. Returns the classified answer, and
-/// the kind of failure to count; `None` if the request was accepted.
+/// Sends `request`, which was signed with the time `signed_at`. Returns the classified answer and
+/// the kind of failure to count. The kind is `None` if the service accepted the request.
 pub async fn call(
     client: &Client,
     request: Request<RequestBody>,

@@ -1,6 +1,6 @@
 //! The HTTP client: sends a signed request over HTTP/1.1 or HTTP/2 and reads the answer.
 //!
-//! In: a signed request. Out: the complete answer, or why there is none. Bound: a time for the
+//! In: a signed request. Out: the complete answer, or an error. Bound: a time for the
 //! connection, a time for the whole request, and a size for the answer. Connections are kept open
 //! and reused; ALPN selects the version of HTTP. Thread: the caller's.
 
@@ -20,19 +20,20 @@ use hyper_util::rt::TokioTimer;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// A connection that was idle for this long is closed. Load balancers drop idle connections too;
-/// the default of AWS's load balancers is 60 s.
+/// Idle time after which the client closes a connection. Load balancers of AWS close a connection
+/// after 60 idle seconds by default, and a request sent at that time would fail.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// The timeouts of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Time to open a connection, including the proxy and TLS, and time for the answer to an HTTP/2
-    /// ping.
+    /// Timeout to open a connection, including the proxy and TLS. The answer to an HTTP/2 ping has
+    /// the same timeout.
     pub connect: Duration,
     /// Time until the answer to a request is complete.
     pub request: Duration,
-    /// After this time without data on an HTTP/2 connection with open requests, a ping is sent.
+    /// Time without received data on an HTTP/2 connection after which a ping is sent, while a
+    /// request waits for its answer.
     pub ping_interval: Duration,
 }
 
@@ -43,7 +44,7 @@ impl Default for Timeouts {
     }
 }
 
-/// The request has no complete answer. All these errors can be temporary.
+/// The reason why a request has no complete answer. Each of these errors can be temporary.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The connection could not be opened, or broke.
@@ -51,7 +52,7 @@ pub enum RequestError {
     Connection {
         /// Kind of failure for telemetry and the metrics.
         kind: RequestFailure,
-        /// Text of the error, with its deepest cause.
+        /// Text of the error and of its deepest cause, for the log.
         reason: String,
     },
     /// The answer was not complete in time.
@@ -60,14 +61,14 @@ pub enum RequestError {
     /// The answer is incomplete, or not valid HTTP.
     #[error("the answer could not be read: {0}")]
     Answer(String),
-    /// The body of the answer is longer than the caller's limit.
+    /// The body of the answer is longer than the limit that the caller gave to [`Client::send`].
     #[error("{status}, and the answer is longer than {limit_bytes} bytes")]
     TooLarge {
         /// Status of the answer.
         status: StatusCode,
         /// Headers of the answer.
         headers: Box<HeaderMap>,
-        /// Longest body that the caller reads, in bytes.
+        /// Limit for the body of the answer, in bytes, as the caller gave it.
         limit_bytes: usize,
     },
 }
@@ -90,12 +91,12 @@ pub struct Answer {
     pub status: StatusCode,
     /// HTTP headers.
     pub headers: HeaderMap,
-    /// Body as received, not decoded.
+    /// Body of the answer as received, possibly compressed.
     pub body: Bytes,
 }
 
 impl Answer {
-    /// Returns the decoded body.
+    /// Returns the body, decompressed if `Content-Encoding` says that it is compressed.
     ///
     /// # Errors
     ///
@@ -120,8 +121,8 @@ impl Client {
         Self { http: http(transport, timeouts), transport: transport.clone(), timeouts }
     }
 
-    /// Drops the connections of this client, so that the next request looks up the host name again
-    /// and opens a new connection. Clones keep their connections.
+    /// Drops all connections of this client. The next request looks up the host name again and
+    /// opens a new connection. Clones of the client that exist already keep their connections.
     pub fn forget_connections(&mut self) {
         self.http = http(&self.transport, self.timeouts);
     }
@@ -133,12 +134,13 @@ impl Client {
         client
     }
 
-    /// Sends `request` and reads the whole answer. The body may have at most `limit_bytes`.
+    /// Sends `request` and reads the whole answer. The body of the answer may have at most
+    /// `limit_bytes`.
     ///
     /// # Errors
     ///
-    /// Returns an error if the answer is not complete in time, or if its body is longer. The
-    /// service may have processed the request nevertheless.
+    /// Returns an error if the answer is not complete in time, or if its body has more than
+    /// `limit_bytes`. Even then the service may have processed the request.
     pub async fn send(
         &self,
         request: Request<RequestBody>,

@@ -1,12 +1,13 @@
-//! The endpoint: the base address of the service, for a region or as configured.
+//! The endpoint: the base address of X-Ray. It is configured, or follows from the region.
 //!
-//! In: the region and the operator's settings. Out: an [`Endpoint`]. Thread: any; pure code.
+//! In: the region and the operator's settings. Out: an [`Endpoint`]. Thread: any. No I/O, no clock.
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
-/// The AWS partitions: the prefix of their regions, the DNS suffix, and the DNS suffix for dual
-/// stack. The first entry whose prefix matches a region is used.
+/// The AWS partitions. Each entry has the prefix of the partition's regions, the DNS suffix of its
+/// endpoints, and the DNS suffix of its dual-stack endpoints. The first entry with a matching prefix
+/// is used.
 const PARTITIONS: [(&str, &str, &str); 7] = [
     ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
     ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
@@ -17,16 +18,17 @@ const PARTITIONS: [(&str, &str, &str); 7] = [
     ("", "amazonaws.com", "api.aws"),
 ];
 
-/// The variant of a region's endpoint.
+/// Options for the endpoint of a region: FIPS and dual stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Variant {
-    /// Whether to use the endpoint with FIPS 140 validated cryptography (`AWS_USE_FIPS_ENDPOINT`).
+    /// Whether to use the endpoint with cryptography that is validated for FIPS 140
+    /// (`AWS_USE_FIPS_ENDPOINT`).
     pub fips: bool,
     /// Whether to use the endpoint that also has IPv6 addresses (`AWS_USE_DUALSTACK_ENDPOINT`).
     pub dual_stack: bool,
 }
 
-/// The configured endpoint is not a valid address.
+/// The error if the configured endpoint is not a valid address.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{text} is not an address of a service: {reason}. \
@@ -37,18 +39,18 @@ pub struct EndpointError {
     reason: String,
 }
 
-/// The base address of the service.
+/// The base address of X-Ray.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     scheme: Scheme,
     authority: Authority,
-    /// Path before the paths of the API, without a slash at its end.
+    /// Path that is put in front of the paths of the X-Ray API, without a slash at its end.
     path_prefix: String,
 }
 
 impl Endpoint {
-    /// Returns the configured endpoint `text`, or the service's endpoint in `region`. `variant`
-    /// applies only to the service's endpoint.
+    /// Returns the endpoint that the operator configured as `text`. If there is none, returns the
+    /// endpoint of AWS in `region`. `variant` has no effect on a configured endpoint.
     ///
     /// # Errors
     ///
@@ -70,7 +72,8 @@ impl Endpoint {
     }
 
     fn parse(text: &str) -> Result<Self, EndpointError> {
-        // A text with a user or a query may hold a password or a token, so it is not shown.
+        // An address with a user or a query may contain a password or a token. It is not shown in
+        // the error.
         let shown = match text.contains(['@', '?']) {
             true => "(not shown)".to_owned(),
             false => format!("{text:?}"),
@@ -97,7 +100,7 @@ impl Endpoint {
         Ok(Self { scheme, authority, path_prefix })
     }
 
-    /// Returns the address of an operation with this path, for example `/TraceSegments`.
+    /// Returns the full address of the API operation with `path`, for example `/TraceSegments`.
     ///
     /// # Panics
     ///

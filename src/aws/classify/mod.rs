@@ -1,19 +1,19 @@
-//! Classifies an answer: accepted, or failed with what has to happen before a retry.
+//! Classifies an answer of the service: the request was accepted, or it failed and why.
 //!
-//! In: the status, headers and body of an answer. Out: an [`Outcome`]. Thread: any; the functions
-//! are pure.
+//! In: the status, headers and body of an answer. Out: an [`Outcome`]. Thread: any. No I/O, no
+//! clock.
 //!
 //! The error code decides before the status, because AWS services use status 400 also for
 //! throttling, expired tokens and bad signatures. An unknown error is retried. A single answer
-//! never causes documents to be dropped: a refused batch is bisected first, and an answer of
-//! another server is retried ([`Failure::NotXRay`]).
+//! never causes documents to be dropped: a refused batch is bisected first, and an answer of a
+//! server that is not X-Ray is retried ([`Failure::NotXRay`]).
 //!
 //! An answer with a success status comes from X-Ray if it has a request id ([`REQUEST_ID`]), or if
 //! its body has the form of an X-Ray answer. The status is not enough, because any web server sends
 //! status 200: a captive portal, a proxy, an `nginx` with its default page. The request id alone is
-//! enough. If the body then cannot be read, X-Ray has still accepted the request, and sending it
-//! again would duplicate its documents. In that case it is unknown which documents were not
-//! processed; the log says so, and all documents count as sent.
+//! enough. If an answer has a request id but its body cannot be read, X-Ray has still accepted the
+//! request, and sending it again would duplicate its documents. It is then unknown which documents
+//! X-Ray did not process. The log reports this, and all documents count as sent.
 
 use super::answer::{ErrorBody, SuccessBody, Unprocessed};
 use super::encoding::{Unreadable, decode};
@@ -21,21 +21,23 @@ use http::{HeaderMap, StatusCode};
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-/// The header that each answer of AWS has, with any status.
+/// The header with the request id. All answers of AWS have it, successes and errors.
 const REQUEST_ID: &str = "x-amzn-requestid";
 
-/// How many characters of an unexpected answer the log shows.
+/// Largest number of characters of an unexpected answer that the log shows.
 const EXCERPT_CHARACTERS_MAX: usize = 200;
 
-/// When the service rejects a signature, its message lists the signed headers. The value of this
-/// header is a secret, so the message is cut before it.
+/// The header with the session token, which is a secret. When the service rejects a signature, its
+/// error message lists the signed headers with their values. The log shows only the part of the
+/// message before this header.
 const TOKEN_HEADER: &str = "x-amz-security-token";
 
-/// Upper bound for `Retry-After`. Longer values are reduced to it.
+/// Upper bound for the `Retry-After` of an answer: 5 minutes. Longer values are reduced to it.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
-/// The clocks differ too much only from this difference on. AWS accepts signatures whose time
-/// differs by up to five minutes, so with a smaller difference the clock is not the cause.
+/// Smallest difference between the clocks at which the host's clock counts as wrong: 4 minutes. AWS
+/// accepts a signature if its time differs by up to 5 minutes. So with a smaller difference, the
+/// clock is not the reason why the service rejects a signature.
 const SKEW_MIN: Duration = Duration::from_secs(4 * 60);
 
 /// Headers that only answers of AWS have.
@@ -49,62 +51,65 @@ pub enum Outcome {
         /// Documents that the service did not process.
         unprocessed: Vec<Unprocessed>,
     },
-    /// The service did not accept the request, or no service answered.
+    /// The service did not accept the request, or did not answer.
     Failed {
-        /// The kind of failure, which decides what happens next.
+        /// The kind of failure. It decides what the caller does next.
         failure: Failure,
         /// Description for the log.
         reason: String,
     },
 }
 
-/// The kind of a failure: what has to happen before the request can be accepted.
+/// Why a request failed. Each kind needs its own action before the request can be accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Temporary: retry.
+    /// The failure is temporary: retry the request.
     Retry {
-        /// How long the service asks to wait.
+        /// How long to wait before the retry, if the service asks for it (`Retry-After`).
         retry_after: Option<Duration>,
     },
     /// The service throttles: retry, and send all documents more slowly.
     Throttle {
-        /// How long the service asks to wait.
+        /// How long to wait before the retry, if the service asks for it (`Retry-After`).
         retry_after: Option<Duration>,
     },
     /// The credentials have expired: fetch new ones, then retry.
     Expired,
     /// The credentials are unknown or lack a permission: an operator must fix this.
     Denied,
-    /// The host's clock differs too much from the service's: sign with the service's time.
+    /// The host's clock differs too much from the clock of the service: sign the retried request
+    /// with the service's time.
     Skew {
-        /// The `Date` of the answer.
+        /// Time of the service, from the `Date` header of the answer.
         service_time: SystemTime,
     },
     /// The request was refused because of a document: bisect the batch to find the document.
     Split {
-        /// Whether the request is too large. Halves of the batch may then be accepted.
+        /// Whether the service refused the request because it is too large. Smaller requests, each
+        /// with half of the batch, may then be accepted.
         is_too_large: bool,
     },
-    /// An answer with a success status that does not come from X-Ray: retry a few times.
+    /// The answer has a success status, but does not come from X-Ray: retry a few times.
     NotXRay,
 }
 
-/// An outcome, with further facts about the answer.
+/// The outcome of a request, and facts about the answer that only counters and the log need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     /// The outcome.
     pub outcome: Outcome,
-    /// Why it is not known which documents of an accepted request were not processed; `None` if it
-    /// is known.
+    /// The reason why the list of unprocessed documents is unknown or incomplete. `None` if the
+    /// list is complete, or if the request failed.
     pub unread_reason: Option<String>,
-    /// Whether the body is longer than the limit.
+    /// Whether the body of the answer is longer than the daemon reads.
     pub is_too_large: bool,
-    /// The date of the service; `None` if the answer has none or may come from another server.
+    /// Time of the service, from the `Date` header. `None` if the answer has no such header, or if
+    /// it may come from a server that is not X-Ray.
     pub service_time: Option<SystemTime>,
 }
 
 impl Outcome {
-    /// Returns a temporary failure.
+    /// Returns the outcome of a request that failed temporarily.
     pub fn retry(reason: String) -> Self {
         Self::Failed { failure: Failure::Retry { retry_after: None }, reason }
     }
@@ -142,8 +147,8 @@ pub fn classify(
     read(status, headers, Some(body), signed_at).outcome
 }
 
-/// Classifies an answer as [`classify`] does, and returns further facts about it. `body` is `None`
-/// if the body is longer than the limit.
+/// Classifies an answer as [`classify`] does, and also returns the other fields of [`Reading`].
+/// `body` is `None` if the body is longer than the daemon reads.
 pub fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -160,8 +165,8 @@ pub fn read(
     Reading { outcome, unread_reason, is_too_large, service_time }
 }
 
-/// Classifies an answer with a success status. Also returns why its list of unprocessed documents
-/// is not known.
+/// Classifies an answer with a success status. Also returns the reason why the list of unprocessed
+/// documents is unknown or incomplete; `None` if it is complete.
 fn success(
     status: StatusCode,
     headers: &HeaderMap,
@@ -169,8 +174,8 @@ fn success(
 ) -> (Outcome, Option<String>) {
     let has_request_id = headers.contains_key(REQUEST_ID);
     let (read, shown) = match &body {
-        // With a request id, an empty body means that all documents were processed. Without one, it
-        // can come from any server.
+        // If the answer has a request id, an empty body means that all documents were processed.
+        // Without a request id, an answer with an empty body can come from any server.
         Ok(body) if body.trim_ascii().is_empty() => {
             (Some(SuccessBody::default()), format!("it is empty and has no {REQUEST_ID}"))
         }
@@ -218,7 +223,7 @@ fn error(
     Outcome::Failed { failure, reason }
 }
 
-/// Returns the meaning of an error code, for any status; `None` if the code is unknown.
+/// Returns the kind of failure for an error code of AWS. Returns `None` if the code is unknown.
 fn failure_by_code(code: &str, headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
     if is_throttle(code) {
         return Some(Failure::Throttle { retry_after: retry_after(headers) });
@@ -253,13 +258,14 @@ fn failure_by_code(code: &str, headers: &HeaderMap, signed_at: SystemTime) -> Op
     })
 }
 
-/// Returns the meaning of a status if the error code is missing or unknown. `is_without_code` says
-/// that the body is a JSON object without an error code.
+/// Returns the kind of failure for an HTTP status, for an answer with a missing or unknown error
+/// code. `is_without_code` means that the body is a JSON object without an error code.
 fn failure_by_status(status: StatusCode, headers: &HeaderMap, is_without_code: bool) -> Failure {
     match status {
         StatusCode::TOO_MANY_REQUESTS => Failure::Throttle { retry_after: retry_after(headers) },
         StatusCode::PAYLOAD_TOO_LARGE => Failure::Split { is_too_large: true },
-        // A JSON body comes from the service. The page of a proxy says nothing about the documents.
+        // An answer with a JSON body comes from the service. Other answers may come from a proxy,
+        // which has not checked the documents.
         StatusCode::BAD_REQUEST if is_without_code => Failure::Split { is_too_large: false },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_without_code => Failure::Denied,
         _ => Failure::Retry { retry_after: retry_after(headers) },
@@ -280,8 +286,8 @@ fn is_throttle(code: &str) -> bool {
         .contains(&code)
 }
 
-/// Returns the date of an answer of the service; `None` if the answer may come from another server.
-/// An answer comes from the service if it accepts the request or has a header of AWS.
+/// Returns the `Date` of an answer of X-Ray. An answer counts as one of X-Ray if its outcome is
+/// `Accepted` or if it has a header of AWS. Returns `None` for other answers.
 fn service_time(headers: &HeaderMap, outcome: &Outcome) -> Option<SystemTime> {
     let is_accepted = matches!(outcome, Outcome::Accepted { .. });
     let is_service =
@@ -305,21 +311,22 @@ fn skew(headers: &HeaderMap, signed_at: SystemTime) -> Option<Failure> {
     (distance >= SKEW_MIN).then_some(Failure::Skew { service_time })
 }
 
-/// Returns `Name` of an error code such as `namespace#Name:http://...`.
+/// Returns the bare name of an error code: `Name` for `namespace#Name:http://...`.
 fn bare_code(code: &str) -> &str {
     let code = code.split(':').next().unwrap_or_default();
     code.rsplit('#').next().unwrap_or_default().trim()
 }
 
-/// Returns the time in `Retry-After`. Only the form in seconds is read; AWS does not use dates.
+/// Returns the waiting time in the header `Retry-After`. Only a number of seconds is accepted,
+/// because AWS does not send a date there.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
     let seconds: u64 = text.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-/// Returns the start of a text, with control characters replaced by spaces and without a session
-/// token.
+/// Returns the start of `text` for the log. Control characters are replaced by spaces, and the text
+/// is cut before a session token.
 fn excerpt(text: &[u8]) -> String {
     let start = &text[..text.len().min(4 * EXCERPT_CHARACTERS_MAX)];
     let start = String::from_utf8_lossy(start);

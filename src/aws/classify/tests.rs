@@ -1,4 +1,4 @@
-//! Answers of the service and of other servers, and the outcomes that they must give.
+//! Tests of the classification, with answers of X-Ray and of other servers.
 
 use super::super::encoding::ANSWER_BYTES_MAX;
 use super::*;
@@ -85,13 +85,15 @@ fn any_server_answers_with_success_and_only_x_ray_with_its_request_id_or_its_bod
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(failure(status, &[], body), Failure::NotXRay, "{status} {body}");
         }
-        // The request id is enough. If the body is not an object, the reading says so.
+        // With a request id, any body means success. If the body is neither empty nor a JSON object,
+        // `unread_reason` is set.
         let read = reading(200, &[REQUEST_ID_HEADER], Some(body.as_bytes()));
         assert!(is_delivery(&read), "{body}: {read:?}");
         let is_known = body.trim().is_empty() || serde_json::from_str::<Object>(body).is_ok();
         assert_eq!(read.unread_reason.is_none(), is_known, "{body}: {read:?}");
     }
-    // Other headers do not count, and the id does not turn an error into a success.
+    // A request id in another header has no effect, and a request id does not turn an error into
+    // a success.
     assert_eq!(
         failure(200, &[("x-amzn-trace-id", "1"), ("server", "x-amzn-requestid")], ""),
         Failure::NotXRay
@@ -138,7 +140,7 @@ fn compressed_answers_say_the_same() {
         assert!(!is_delivery(&read) && !read.is_too_large, "{header:?} {read:?}");
         let read = reading(200, &[header, REQUEST_ID_HEADER], Some(body));
         assert!(is_delivery(&read) && read.unread_reason.is_some(), "{header:?} {read:?}");
-        // The status of an error is used if its body cannot be read.
+        // If the body of an error cannot be read, the status decides.
         let Outcome::Failed { failure, reason } = reading(429, &[header], Some(body)).outcome
         else {
             panic!()
@@ -222,7 +224,7 @@ fn failures_that_an_operator_must_fix_are_denied() {
     ] {
         assert_eq!(failure(status, &[], body), Failure::Denied, "{status} {body}");
     }
-    // The page of a proxy is not an answer of the service.
+    // A web page with status 403 comes from a proxy, so the credentials are not at fault: retry.
     assert_eq!(failure(403, &[], "<html>forbidden</html>"), RETRY);
 }
 

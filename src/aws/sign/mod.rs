@@ -135,8 +135,8 @@ impl Signer {
         });
     }
 
-    /// Returns a request with `body`, signed with `credentials` and the time `now` of the host's
-    /// clock. Uses the template of the day if there is one.
+    /// Returns a request with `body`, signed with `credentials` and the time `now`. Uses the
+    /// template of the day if there is one.
     ///
     /// # Errors
     ///

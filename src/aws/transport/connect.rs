@@ -1,10 +1,12 @@
 //! Opens connections, directly or through the proxy, with or without TLS.
 //!
-//! In: the address of a host. Out: an open connection. Bound: one timeout. Thread: the caller's.
+//! In: the address of a host. Out: an open connection. Bound: one timeout for all steps of opening
+//! it. Thread: the caller's.
 //!
-//! For an https host, the proxy is asked for a tunnel (`CONNECT`). For an http host, the proxy gets
-//! the request itself, with the whole address in its first line. The original daemon does the same,
-//! and many proxies allow tunnels to port 443 only.
+//! For an https address, the proxy is asked for a tunnel (`CONNECT`). For an http address, the
+//! request is sent to the proxy, with the whole address in its first line, and the proxy forwards
+//! it. The original daemon does the same. A tunnel for http would often fail, because many proxies
+//! allow tunnels to port 443 only.
 
 use super::proxy::{Proxy, ProxyAddress, port_of};
 use super::{Executor, Resolver};
@@ -29,23 +31,24 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// A connection below the host's own TLS: TCP, or TLS to the proxy.
+/// A connection on which TLS to the host is not started yet: plain TCP, or TLS to the proxy.
 type Wire = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// The common type for the errors of the inner connectors.
+/// A boxed error, for the different errors of the libraries that open connections.
 type AnyError = Box<dyn Error + Send + Sync>;
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, AnyError>> + Send>>;
 
-/// A connection could not be opened. These errors explain what errors of the network do not.
+/// The reason why a connection could not be opened. These errors name the proxy and the host, and
+/// some of them advise the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The proxy does not answer.
+    /// No connection to the proxy could be opened.
     #[error("the proxy {proxy} cannot be reached: {reason}")]
     ProxyUnreachable {
         /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
-        /// Text of the deepest cause.
+        /// Text of the error's deepest cause.
         reason: String,
     },
     /// The proxy refuses the connection to the host.
@@ -53,9 +56,9 @@ pub enum ConnectError {
     ProxyRefuses {
         /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
-        /// Host and port.
+        /// Host and port to connect to.
         host: String,
-        /// Status of the proxy's answer.
+        /// HTTP status of the proxy's answer.
         status: StatusCode,
     },
     /// The proxy closes the connection, or sends something that is not valid HTTP.
@@ -63,9 +66,9 @@ pub enum ConnectError {
     ProxyBreaks {
         /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
-        /// Host and port.
+        /// Host and port to connect to.
         host: String,
-        /// Text of the deepest cause.
+        /// Text of the error's deepest cause.
         reason: String,
     },
     /// The certificate of the host is not trusted.
@@ -75,9 +78,9 @@ pub enum ConnectError {
          certificate of that authority"
     )]
     Certificate {
-        /// Host and port.
+        /// Host and port of the server with this certificate.
         host: String,
-        /// The fault of the certificate.
+        /// Why the certificate is not trusted.
         reason: rustls::Error,
     },
     /// The connection was not open in time.
@@ -87,16 +90,16 @@ pub enum ConnectError {
         .timeout.as_secs_f32()
     )]
     Timeout {
-        /// Host and port.
+        /// Host and port to connect to.
         host: String,
-        /// Proxy for this host, if there is one.
+        /// Proxy through which the host is reached; `None` for a direct connection.
         proxy: Option<ProxyAddress>,
-        /// The timeout.
+        /// The timeout that has expired.
         timeout: Duration,
     },
 }
 
-/// Returns advice for the operator about a refusal of the proxy.
+/// Returns advice for the operator if the proxy answered with the error `status`.
 fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
     match status {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.authorization().is_some() => {
@@ -110,7 +113,8 @@ fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
     }
 }
 
-/// Returns the certificate error of a TLS handshake, which is wrapped in an `io::Error`.
+/// Returns the error about a certificate that is wrapped in `error`. Returns `None` if the error has
+/// another cause.
 fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
     if let Some(found @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
         return Some(found.clone());
@@ -180,7 +184,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Opens connections without TLS; TLS to the host is added on top of them.
+/// Opens connections without TLS to the host: TCP, or a connection to the proxy.
 #[derive(Debug, Clone)]
 struct WireConnector {
     tcp: HttpConnector<Resolver>,
@@ -221,8 +225,8 @@ impl Service<Uri> for WireConnector {
     }
 }
 
-/// Asks the proxy at the other end of `wire` for a tunnel to `host`. The tunnel of hyper-util is
-/// not used, because its errors do not contain the proxy's answer.
+/// Asks the proxy at the other end of `wire` for a tunnel to `host`. hyper-util also has a function
+/// for this, but its errors do not contain the proxy's answer.
 async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, ConnectError> {
     let breaks = |reason: &str| {
         let (proxy, host) = (proxy.clone(), host.clone());
@@ -230,8 +234,8 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
     };
     let broken = |error: hyper::Error| breaks(&root_cause(&error));
     let (mut sender, connection) = handshake(wire).await.map_err(broken)?;
-    // This task ends when the tunnel is handed over, or when `sender` is dropped. Its errors are
-    // reported by `sender`.
+    // This task drives the connection until the tunnel is open or `sender` is dropped. `sender`
+    // returns the task's errors.
     Executor.execute(connection.with_upgrades());
     let mut request = Request::connect(host.as_str()).header(HOST, host.as_str());
     if let Some(authorization) = proxy.authorization() {
@@ -245,7 +249,8 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
     }
     let tunnel = hyper::upgrade::on(answer).await.map_err(broken)?;
     match tunnel.downcast::<Wire>() {
-        // In TLS the client sends first. Bytes before that do not come from the host.
+        // In TLS the client sends first. So bytes that were received already do not come from the
+        // host, but from the proxy.
         Ok(parts) if parts.read_buf.is_empty() => Ok(parts.io),
         _ => Err(breaks("it sends data after its answer")),
     }
@@ -259,8 +264,8 @@ pub(super) fn host_and_port(uri: &Uri) -> String {
 #[derive(Debug)]
 pub struct Stream {
     wire: Wire,
-    /// Whether the connection leads to a proxy that forwards requests (there is no tunnel). The
-    /// first line of a request must then have the whole address.
+    /// Whether the connection leads to a proxy that forwards requests, without a tunnel. Then the
+    /// first line of a request must contain the whole address.
     is_forward_proxy: bool,
 }
 

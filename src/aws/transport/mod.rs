@@ -2,8 +2,8 @@
 //!
 //! In: the trusted certificates, the proxy and the resolver. Out: a [`Connector`] for hyper
 //! clients. Uploads and the calls that fetch credentials use the same transport. Bound: one timeout
-//! for opening a connection, which includes name lookup, proxy and TLS. Thread: that of the HTTP
-//! client.
+//! for all steps of opening a connection (name lookup, TCP, proxy, TLS). Thread: the thread of the
+//! HTTP client.
 
 mod connect;
 mod proxy;
@@ -24,7 +24,7 @@ use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The settings with which connections are opened. Clones share them.
+/// The settings with which connections are opened. Clones share these settings.
 #[derive(Debug, Clone)]
 pub struct Transport {
     tls: Arc<ClientConfig>,
@@ -33,8 +33,9 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Returns a transport that trusts `trust` and connects through `proxy`, except to the hosts in
-    /// `no_proxy` (in the format of the variable `NO_PROXY`). `resolver` looks up host names.
+    /// Returns a transport that accepts the certificates in `trust` and connects through `proxy`.
+    /// Hosts in `no_proxy` are reached without the proxy; the format is that of the variable
+    /// `NO_PROXY`. `resolver` looks up host names.
     ///
     /// # Errors
     ///
@@ -70,14 +71,14 @@ impl Transport {
         Connector::new(&self.tls, self.proxy.clone(), self.resolver.clone(), timeout)
     }
 
-    /// Returns the proxy for connections to `uri`; `None`: they are direct.
+    /// Returns the proxy for connections to `uri`. Returns `None` if `uri` is reached directly.
     pub fn proxy(&self, uri: &Uri) -> Option<&ProxyAddress> {
         self.proxy.as_deref()?.of(uri)
     }
 
-    /// Returns the `Proxy-Authorization` header that a request to `uri` needs. Only a request
-    /// without TLS needs one, because the proxy receives it directly. With TLS, the header is in
-    /// the `CONNECT` request.
+    /// Returns the `Proxy-Authorization` header for a request to `uri`. Only an http request has
+    /// this header, because the proxy itself receives the request. For https, the header is in the
+    /// `CONNECT` request that opens the tunnel.
     pub fn proxy_authorization(&self, uri: &Uri) -> Option<&HeaderValue> {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return None;
@@ -85,9 +86,9 @@ impl Transport {
         self.proxy(uri)?.authorization()
     }
 
-    /// Returns an error if an answer with this status to a request to `uri` comes from the proxy.
-    /// Without TLS, a proxy that refuses a request answers it itself, with status 407
-    /// (`Proxy Authentication Required`), which services do not use.
+    /// Returns an error if the answer to a request to `uri` comes from the proxy and not from the
+    /// service. A proxy that refuses an http request answers with status 407
+    /// (`Proxy Authentication Required`). Services never send this status.
     pub fn refusal(&self, uri: &Uri, status: StatusCode) -> Option<ConnectError> {
         if uri.scheme() != Some(&Scheme::HTTP)
             || status != StatusCode::PROXY_AUTHENTICATION_REQUIRED
