@@ -3,8 +3,8 @@
 //!
 //! In: the address of the daemon's TCP port, and a path. Out: the status and the body of the
 //! answer. Bound: a time for the whole request, including the name lookup, and a size for the
-//! answer ([`Bounds`]). Thread: the caller's, which blocks; no runtime is needed. The client speaks
-//! HTTP/1.0, so the end of the connection is the end of the answer.
+//! answer ([`Bounds`]). Thread: the caller's, which blocks; no tokio runtime is needed. The client
+//! uses HTTP/1.0: the daemon closes the connection at the end of its answer.
 
 use crate::base::address;
 use std::io::{self, Read, Write};
@@ -13,21 +13,22 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The bounds of a request.
+/// The bounds of a request of the local client.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Time until the answer is complete.
+    /// Time in which the answer must be complete.
     pub time: Duration,
-    /// Longest answer with its head, in bytes. The rest of a longer answer is cut off.
+    /// Longest answer that is read, in bytes, including status line and headers. A longer answer is
+    /// cut off.
     pub answer_bytes: usize,
 }
 
-/// The answer of a daemon.
+/// The HTTP answer of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalResponse {
     /// HTTP status code.
     pub status: u16,
-    /// Body, possibly cut off.
+    /// Body of the answer. It is cut off if the answer is longer than [`Bounds::answer_bytes`].
     pub body: Vec<u8>,
 }
 
@@ -78,12 +79,12 @@ fn send_request(address: &str, target: &str, bounds: Bounds) -> io::Result<Vec<u
     }
 }
 
-/// Resolves `address` within `time`. The system's resolver has no timeout that can be set, so the
-/// lookup runs on its own thread.
+/// Resolves `address` within `time`. The system's resolver has no parameter for a timeout, so the
+/// lookup runs on a separate thread.
 fn resolve(address: &str, time: Duration) -> io::Result<Vec<SocketAddr>> {
     let (sender, found) = mpsc::channel();
     let address = address.to_owned();
-    // A lookup that takes too long is abandoned. Its thread ends with the process.
+    // If the lookup takes too long, its result is ignored. Its thread ends with the process.
     let look_up = move || sender.send(address::resolve(&address));
     thread::Builder::new().name("resolve".into()).spawn(look_up)?;
     found.recv_timeout(time).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -1,8 +1,9 @@
 //! Administration: the handler of the TCP port, and what the daemon reports about itself.
 //!
-//! In: HTTP requests on the TCP port. Out: health, metrics, the tail, and the service's answers to
-//! requests that the proxy forwards. Telemetry sends counts to the service. The local client is the
-//! other side: other processes use it to ask a running daemon.
+//! In: HTTP requests on the TCP port. Out: health, metrics, the received segments (`/tail`), and the
+//! service's answers to requests that the signing proxy forwards. Telemetry sends counts to the
+//! service. The local client runs in other processes, for example `xray healthcheck`, and sends
+//! requests to a running daemon.
 
 pub mod health;
 pub mod local_client;

@@ -6,8 +6,8 @@ use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
 /// The AWS partitions. Each entry has the prefix of the partition's regions, the DNS suffix of its
-/// endpoints, and the DNS suffix of its dual-stack endpoints. The first entry with a matching prefix
-/// is used.
+/// endpoints, and the DNS suffix of its dual-stack endpoints. The first entry with a matching
+/// prefix is used.
 const PARTITIONS: [(&str, &str, &str); 7] = [
     ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
     ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),

@@ -1,9 +1,10 @@
-//! The seam between the uploader and the service.
+//! The interface between the sender and the X-Ray service.
 //!
-//! In: a request body with its SHA-256. Out: a future of what the answer means. The uploader calls
-//! the service through [`Service`] only, so that a test can put a simulated service in the place of
-//! a [`Route`]. An implementation starts no task or thread and catches no panic: the uploader runs
-//! the futures and catches their panics. Bound: the timeouts of the client. Thread: `upload`.
+//! In: a request body with its SHA-256. Out: a future of the classified answer. The sender calls
+//! the service only through the trait [`Service`]. A [`Route`] implements the trait for the real
+//! service; tests use a simulated service. An implementation starts no task or thread and catches
+//! no panic: the sender runs the futures and catches their panics. Bound: the timeouts of the HTTP
+//! client. Thread: `upload`.
 
 use super::{Reading, RequestBody, Route, SignError, call};
 use crate::base::account::RequestFailure;
@@ -12,16 +13,17 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::time::SystemTime;
 
-/// The future of a call: what the answer means, and under which kind a failure is counted.
+/// The future of a call. It returns the classified answer, and the kind of failure to count; the
+/// kind is `None` if the service accepted the request.
 pub type CallFuture = Pin<Box<dyn Future<Output = (Reading, Option<RequestFailure>)> + Send>>;
 
 /// The reason why a call was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There are no credentials
+    /// There are no credentials to sign the request with.
     #[error("there are no credentials")]
     NoCredentials,
-    /// The request could not be signed
+    /// The request could not be signed.
     #[error(transparent)]
     Unsigned(#[from] SignError),
 }
@@ -31,24 +33,27 @@ pub trait Service: Debug + Send {
     /// Returns whether there are credentials to sign with.
     fn is_ready(&self) -> bool;
 
-    /// Waits until the credentials have changed. Dropping the future loses no change.
+    /// Waits until the credentials have changed. If the future is dropped, a later call still
+    /// reports the change.
     fn credentials_changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Signs a request with `body`, whose SHA-256 is `body_sha256`, and returns the future that
-    /// sends it.
+    /// Signs a request with `body`, and returns the future that sends it. `body_sha256` is the
+    /// SHA-256 of `body`.
     ///
     /// # Errors
     ///
-    /// When there are no credentials, or the request cannot be signed with them.
+    /// Returns an error if there are no credentials, or if the request cannot be signed with them.
     fn call(&self, body: RequestBody, body_sha256: &[u8; 32]) -> Result<CallFuture, StartError>;
 
-    /// Asks for new credentials.
+    /// Requests new credentials from their source, without waiting for them.
     fn renew_credentials(&self);
 
-    /// Signs later requests with the service's time, which is `service_time` now.
+    /// Sets the clock for signatures: the service's clock shows `service_time` at this moment. All
+    /// later requests are signed with the service's time.
     fn set_time(&self, service_time: SystemTime);
 
-    /// Sends later requests over new connections, to addresses that are looked up again.
+    /// Drops all open connections. Later requests look up the host name again and open new
+    /// connections.
     fn forget_connections(&mut self);
 }
 

@@ -1,32 +1,34 @@
 //! Asks a running daemon for its health, for `xray healthcheck` and `xray verify`.
 //!
 //! In: the address of the daemon's TCP port, and a path. Out: the answer as a [`Report`] or as
-//! text. Bound: [`BOUNDS`]. Thread: the caller's, in a process other than the daemon's.
+//! text. Bound: [`BOUNDS`]. Thread: the caller's. This code runs in the process of `xray
+//! healthcheck` or `xray verify`, not in the daemon.
 
 use crate::admin::local_client::{Bounds, get};
 use serde_json::Value;
 use std::io;
 use std::time::Duration;
 
-/// The bounds of a request. Orchestrators kill a health check after 5 s, so it must print its
-/// reason before then. An answer of a daemon to `/health` or `/ready` is shorter than 64 KiB.
+/// The time and size bounds of a request: 4.5 s and 64 KiB. Orchestrators kill a health check after
+/// 5 s, so it must print its result earlier. The answers to `/health` and `/ready` are shorter than
+/// 64 KiB.
 const BOUNDS: Bounds = Bounds { time: Duration::from_millis(4_500), answer_bytes: 64 * 1024 };
 
-/// The daemon is not healthy, or did not answer.
+/// The reason why a health check fails.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// The address cannot be reached, or there is no answer in time.
+    /// The daemon's address cannot be reached, or there is no complete answer in time.
     #[error("no answer on TCP {address}: {source}. Give the daemon's address with -t or -c")]
     Unreachable {
-        /// Configured address.
+        /// Address of the daemon, as configured.
         address: String,
-        /// Error of the system.
+        /// Error of the connection or of the name lookup.
         source: io::Error,
     },
-    /// Another program uses the port.
+    /// A program answers at the address, but it is not the X-Ray daemon.
     #[error("the program that answers on TCP {address} is not the X-Ray daemon")]
     NotXrayd {
-        /// Configured address.
+        /// Address of the daemon, as configured.
         address: String,
     },
     /// The daemon reports that it is not healthy or not ready.
@@ -34,8 +36,8 @@ pub enum HealthError {
     Unhealthy(String),
 }
 
-/// Asks the daemon that listens on `address` (`HOST:PORT`) for `path`, and returns its status in
-/// one word, for example `alive`.
+/// Asks the daemon that listens on `address` (`HOST:PORT`) for `path` (`/health` or `/ready`).
+/// Returns the daemon's status in one word, for example `alive`.
 ///
 /// # Errors
 ///
@@ -53,11 +55,11 @@ pub fn ask(address: &str, path: &str) -> Result<String, HealthError> {
 pub struct Report {
     /// Whether the daemon reports no problem.
     pub is_ok: bool,
-    /// Status in one word: `alive`, `wedged`, `ready` or `not_ready`.
+    /// Status of the daemon in one word: `alive`, `wedged`, `ready` or `not_ready`.
     pub status: String,
-    /// Version of the daemon; only `/health` has it.
+    /// Version of the daemon. Only the answer to `/health` has it.
     pub version: Option<String>,
-    /// Problems, each as a text.
+    /// The problems that the daemon reports, one text for each.
     pub reasons: Vec<String>,
 }
 
@@ -86,8 +88,8 @@ pub fn report(address: &str, path: &str) -> Result<Report, HealthError> {
     Ok(Report { is_ok, status, version, reasons })
 }
 
-/// Asks the daemon that listens on `address` for `path`. Returns whether the status is 200, and the
-/// body.
+/// Asks the daemon that listens on `address` for `path`. Returns whether the HTTP status is 200, and
+/// the body of the answer.
 ///
 /// # Errors
 ///
@@ -108,7 +110,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// Asks a server that sends `answer` to every request.
+    /// Starts a server that answers every request with `answer`, and asks it for its health.
     fn ask_server(answer: &'static str) -> Result<String, HealthError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();

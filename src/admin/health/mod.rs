@@ -2,15 +2,15 @@
 //!
 //! In: a request of an orchestrator or an operator. Out: [`Health::faults`] lists the threads that
 //! make no progress; [`Health::conditions`] lists what keeps segments from being delivered. Bound:
-//! [`STALL_TIMEOUT`] for an answer. Thread: main. Checks run only on request, so an idle daemon
-//! stays idle.
+//! [`STALL_TIMEOUT`] for an answer. Thread: main. Checks run only on request, so an idle daemon uses
+//! no processor time for them.
 //!
-//! An outage of the service does not affect liveness: an orchestrator would kill the daemon and
-//! lose the segments that it holds.
+//! An outage of the X-Ray service does not affect liveness. Otherwise an orchestrator would kill the
+//! daemon during an outage, and the segments in its memory would be lost.
 //!
-//! A receiver is stalled if its socket's queue has datagrams and it takes none; an idle receiver
-//! sleeps and is healthy. The sender's thread is asked to count what it holds, and answers between
-//! two steps of its loop.
+//! A receiver is stalled if its socket's queue has datagrams and the receiver takes none. A receiver
+//! with an empty queue sleeps and is healthy. The sender's thread is stalled if it does not answer
+//! an occupancy query; it normally answers between two steps of its loop.
 
 pub mod ask;
 
@@ -22,14 +22,14 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// A thread without progress for this time is stalled. Clients of `/health` usually wait for at
-/// least 5 s, so the answer comes in time.
+/// Time without progress after which a thread counts as stalled. Clients of `/health` usually wait
+/// for at least 5 s, so they get the answer in time.
 const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Interval between two checks of a receiver with datagrams in its queue.
+/// Pause between two checks of a receiver or of the sender, until [`STALL_TIMEOUT`] is over.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Checks the daemon's threads and conditions on request.
+/// Checks, on request, whether the daemon's threads make progress and which conditions are active.
 #[derive(Debug, Clone)]
 pub struct Health {
     account: Arc<Account>,
@@ -37,13 +37,14 @@ pub struct Health {
 }
 
 impl Health {
-    /// Returns a check of the sender's thread and of the receivers of `sockets`, which are in the
-    /// same order as in `account`.
+    /// Returns a health check for the sender's thread and for the receivers of `sockets`. The
+    /// sockets must be in the same order as the receivers in `account`.
     pub fn new(account: Arc<Account>, sockets: Vec<Weak<ReceiveSocket>>) -> Self {
         Self { account, sockets }
     }
 
-    /// Returns a text for each thread that makes no progress. The list of a live daemon is empty.
+    /// Returns one text for each thread that makes no progress. The list is empty if the daemon is
+    /// healthy.
     pub async fn faults(&self) -> Vec<String> {
         let receivers = (0..self.sockets.len()).map(|index| (index, self.taken_count(index)));
         let (mut faults, is_sender_stalled) =
@@ -57,8 +58,9 @@ impl Health {
         faults
     }
 
-    /// Returns a text for each of `receivers` that takes no datagram although its queue has some. A
-    /// receiver is given by its index and its count of datagrams so far.
+    /// Returns one text for each receiver that takes no datagrams although its queue has some. Each
+    /// entry of `receivers` is the index of a receiver and the number of datagrams that it has taken
+    /// so far.
     async fn stalled_receivers(&self, mut receivers: Vec<(usize, u64)>) -> Vec<String> {
         let deadline = Instant::now() + STALL_TIMEOUT;
         loop {
@@ -90,8 +92,8 @@ impl Health {
     async fn is_sender_stalled(&self) -> bool {
         tokio::time::timeout(STALL_TIMEOUT, async {
             while self.account.held().await.is_none() {
-                // If the thread has ended, `held` returns `None` immediately, and this loop runs
-                // until the timeout.
+                // If the sender's thread has ended, `held` returns `None` immediately. The pause
+                // keeps this loop from using a whole processor until the timeout.
                 tokio::time::sleep(CHECK_INTERVAL).await;
             }
         })
@@ -135,7 +137,7 @@ impl Health {
         }
     }
 
-    /// Returns whether a condition is active, for the metrics.
+    /// Returns whether `condition` is active.
     pub fn has(&self, condition: Condition) -> bool {
         self.account.conditions.has(condition)
     }
@@ -148,7 +150,7 @@ mod tests {
     use crate::pipeline::receive::{Binding, Receiver, SocketGroup};
     use std::net::UdpSocket;
 
-    /// Returns the health of a daemon with one receiver, without any running thread.
+    /// Returns a health check for one receiver and its socket. No thread of a daemon runs.
     fn health() -> (Health, Arc<Account>, (Vec<Receiver>, UdpSocket)) {
         let account = Arc::new(Account::new(1));
         let binding = Binding { socket_count: 1, queue_bytes: 100_000, share_port: false };

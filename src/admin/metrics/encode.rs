@@ -1,4 +1,4 @@
-//! The list of all metrics: name, help text, and source of the value.
+//! The list of all metrics: name, help text, and where each value comes from.
 //!
 //! In: the counters and a [`Snapshot`]. Out: descriptors and values for prometheus-client. Thread:
 //! main.
@@ -20,14 +20,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Encodes all metrics of one request.
+/// Encodes all metrics for the answer to one request.
 #[derive(Debug)]
 pub(super) struct SnapshotCollector {
     pub sources: Arc<MetricSources>,
     pub snapshot: Snapshot,
 }
 
-/// A counter: name, help text, and function that finds it in the account.
+/// One metric that is a counter: its name, its help text, and the function that returns the counter
+/// in the account.
 type CounterOf = (&'static str, &'static str, fn(&Account) -> &Counter);
 
 const COUNTERS: &[CounterOf] = &[
@@ -160,8 +161,8 @@ impl SnapshotCollector {
         encode_family(encoder, ("trouble", "code"), help, &conditions)
     }
 
-    /// Encodes the memory by holder. The values of the sender's thread are left out if it has not
-    /// answered.
+    /// Encodes how much memory each part of the daemon holds. If the sender's thread did not answer
+    /// the occupancy query, its values are left out.
     fn encode_holders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Self { sources, snapshot } = self;
         let mut holders = vec![
@@ -252,8 +253,8 @@ fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Encodes a counter with one line for each label, including those with the value zero, so that an
-/// alert on the increase of a counter also sees its first increase.
+/// Encodes a counter with one line for each value of its label. Counts of zero are included, so that
+/// an alert on the increase of a counter also sees its first increase.
 fn encode_labels(
     encoder: &mut DescriptorEncoder<'_>,
     (name, label_name): (&str, &'static str),
@@ -268,7 +269,7 @@ fn encode_labels(
     Ok(())
 }
 
-/// Encodes a gauge with one line for each label.
+/// Encodes a gauge with one line for each value of its label.
 fn encode_family(
     encoder: &mut DescriptorEncoder<'_>,
     (name, label_name): (&str, &'static str),

@@ -1,9 +1,9 @@
 //! The metrics for Prometheus (`GET /metrics`).
 //!
-//! In: the account, the pool, the sockets and the health, read when there is a request. Out: text
-//! in OpenMetrics format, encoded by prometheus-client. Bound: the timeouts of [`Account::held`]
-//! and of [`Health::faults`]. Thread: main. A request costs the pipeline two occupancy queries to
-//! the sender's thread.
+//! In: the account, the pool, the sockets and the health. They are read for each request. Out: text
+//! in OpenMetrics format, encoded by the crate prometheus-client. Bound: the timeouts of
+//! [`Account::held`] and of [`Health::faults`]. Thread: main. The only work for the pipeline is that
+//! the sender's thread answers two occupancy queries for each request.
 
 mod encode;
 
@@ -18,35 +18,35 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::{Arc, Weak};
 
-/// Value of `Content-Type` for [`Metrics::text`].
+/// Value of the header `Content-Type` for the text of the metrics.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The parts of the daemon from which the metrics are read.
 #[derive(Debug)]
 pub struct MetricSources {
-    /// All counters.
+    /// All counters of the daemon.
     pub account: Arc<Account>,
     /// The pool of memory for segments.
     pub pool: Arc<Pool>,
-    /// Liveness and readiness.
+    /// Source of the metrics about liveness and readiness.
     pub health: Health,
     /// Sockets of the receivers.
     pub sockets: Vec<Weak<ReceiveSocket>>,
     /// Name of the receive backend in use.
     pub receive_backend: &'static str,
-    /// Memory of the receive buffers of all receivers together, in bytes.
+    /// Size of the receive buffers of all receivers together, in bytes.
     pub receive_slots_bytes: usize,
 }
 
-/// The values that are gathered anew for each request.
+/// The values that are read anew for each request of `/metrics`.
 #[derive(Debug)]
 struct Snapshot {
-    /// Occupancy; `None` if the sender has not answered.
+    /// The segments and the memory that are held; `None` if the sender did not answer the query.
     held: Option<Held>,
     is_alive: bool,
     conditions: [bool; Condition::ALL.len()],
-    /// Bytes in the sockets' queues, and the limit of all queues together, as the kernel counts
-    /// them.
+    /// Size of the datagrams in the queues of all sockets, and the size limit of all queues
+    /// together. Both are in bytes, as the kernel counts them.
     queued_bytes: u64,
     queues_limit_bytes: u64,
 }
@@ -61,7 +61,7 @@ impl Metrics {
         Self(Arc::new(sources))
     }
 
-    /// Gathers all values and returns them as OpenMetrics text.
+    /// Reads all values and returns them as OpenMetrics text.
     pub async fn text(&self) -> String {
         let sources = Arc::clone(&self.0);
         let (held, faults) = tokio::join!(sources.account.held(), sources.health.faults());
@@ -110,7 +110,7 @@ mod tests {
         })
     }
 
-    /// Returns the metrics while a sender answers each query with `held`.
+    /// Returns the text of `metrics`. Meanwhile the test answers all occupancy queries with `held`.
     async fn text(metrics: &Metrics, held: Held) -> String {
         let mut queries = metrics.0.account.occupancy_queries();
         let answers = async {

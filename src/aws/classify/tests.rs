@@ -85,8 +85,8 @@ fn any_server_answers_with_success_and_only_x_ray_with_its_request_id_or_its_bod
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(failure(status, &[], body), Failure::NotXRay, "{status} {body}");
         }
-        // With a request id, any body means success. If the body is neither empty nor a JSON object,
-        // `unread_reason` is set.
+        // With a request id, any body means success. If the body is neither empty nor a JSON
+        // object, `unread_reason` is set.
         let read = reading(200, &[REQUEST_ID_HEADER], Some(body.as_bytes()));
         assert!(is_delivery(&read), "{body}: {read:?}");
         let is_known = body.trim().is_empty() || serde_json::from_str::<Object>(body).is_ok();

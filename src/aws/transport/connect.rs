@@ -113,8 +113,8 @@ fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
     }
 }
 
-/// Returns the error about a certificate that is wrapped in `error`. Returns `None` if the error has
-/// another cause.
+/// Returns the error about a certificate that is wrapped in `error`. Returns `None` if there is no
+/// such error in it.
 fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
     if let Some(found @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
         return Some(found.clone());

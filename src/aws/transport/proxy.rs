@@ -1,19 +1,20 @@
 //! The operator's HTTP proxy: its address, and the hosts that are reached without it.
 //!
 //! In: the text of `HTTPS_PROXY` and `NO_PROXY`, or of the configuration. Out: the proxy for an
-//! address, if any. Thread: any; the functions are pure.
+//! address, or `None` for a direct connection. Thread: any. No I/O, no clock.
 
 use http::uri::Scheme;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 
-/// An address with which a `Matcher` is asked for its proxy; the host does not matter.
+/// An address that is used to ask a `Matcher` for its proxy. The answer is the same for every host.
 const ANY_HOST: &str = "http://any.invalid/";
 
-/// A placeholder for the proxy of a `Matcher` that is used only for its exceptions.
+/// A placeholder. A `Matcher` needs a proxy address, but here it is only used to match exceptions.
 const SOME_PROXY: &str = "http://proxy.invalid/";
 
-/// The text is not the address of a proxy. It may contain a password, so it is not shown.
+/// The error if a text is not the address of a proxy. The error does not show the text, because it
+/// may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it is not the address of an HTTP proxy (the text is not shown, because it may contain a \
@@ -30,16 +31,16 @@ pub struct ProxyAddress {
 }
 
 impl ProxyAddress {
-    /// Parses `[http[s]://][USER:PASSWORD@]HOST[:PORT]`. Without a port, the port of the scheme is
-    /// used.
+    /// Parses `[http[s]://][USER:PASSWORD@]HOST[:PORT]`. If the port is missing, the default port
+    /// of the scheme is used.
     ///
     /// # Errors
     ///
-    /// Returns an error for any other text, for example with another scheme.
+    /// Returns an error if `text` does not have this form, for example if it begins with `socks5:`.
     pub fn parse(text: &str) -> Result<Self, ProxyAddressError> {
         let text = text.trim();
-        // The library ignores a path and an invalid port. They can be the rest of a password with
-        // an unescaped `/` or `:`, so they are an error here.
+        // The library ignores a path and an invalid port. Here they are an error: they can be a
+        // part of a password that contains `/` or `:` without escaping.
         let given: Uri = text.parse().map_err(|_| ProxyAddressError)?;
         if !matches!(given.path(), "" | "/") || given.query().is_some() {
             return Err(ProxyAddressError);
@@ -63,7 +64,8 @@ impl ProxyAddress {
         &self.uri
     }
 
-    /// Returns the value of `Proxy-Authorization`, if the address has a user.
+    /// Returns the value of the header `Proxy-Authorization`. Returns `None` if the address of the
+    /// proxy has no user.
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
@@ -86,26 +88,28 @@ impl std::fmt::Debug for ProxyAddress {
 #[derive(Debug)]
 pub(super) struct Proxy {
     address: ProxyAddress,
-    /// Exceptions, each with the port to which it applies; `None`: all ports.
+    /// Hosts that are reached without the proxy, each with a port. `None` means all ports of the
+    /// host.
     exceptions: Vec<(Matcher, Option<u16>)>,
 }
 
 impl Proxy {
-    /// Returns a proxy with exceptions. `no_proxy` is a list separated by commas. An entry is a
-    /// host name, which includes all its subdomains, an address, or a network, each with an
-    /// optional port; or `*` for all hosts.
+    /// Returns the proxy at `address`. `no_proxy` lists the hosts that are reached without the
+    /// proxy, separated by commas. An entry is a host name, an IP address, a network such as
+    /// `10.0.0.0/8`, or `*` for all hosts. A host name also stands for all its subdomains. An entry
+    /// can end with `:PORT`, and then applies to this port only.
     pub(super) fn new(address: ProxyAddress, no_proxy: &str) -> Self {
         let entries = no_proxy.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let exceptions = entries.map(|entry| {
             let (host, port) = split_port(entry);
-            // The matcher does not know `*.name`, only `.name`.
+            // The library supports `.name` but not `*.name`, so the `*` is removed.
             let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
             (Matcher::builder().all(SOME_PROXY).no(host).build(), port)
         });
         Self { exceptions: exceptions.collect(), address }
     }
 
-    /// Returns the proxy for `uri`; `None` if `uri` is an exception.
+    /// Returns the proxy for `uri`. Returns `None` if the host of `uri` is reached without it.
     pub(super) fn of(&self, uri: &Uri) -> Option<&ProxyAddress> {
         let port = port_of(uri);
         let is_excepted = self.exceptions.iter().any(|(matcher, wanted_port)| {
@@ -121,8 +125,9 @@ pub(super) fn port_of(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(by_scheme)
 }
 
-/// Splits an entry of `no_proxy` into host and port, because the matcher does not support ports. An
-/// IPv6 address can be in brackets, and must be if there is a port.
+/// Splits an entry of `no_proxy` into host and port, because the library does not support ports
+/// there. An IPv6 address with a port must be in brackets; without a port, the brackets are
+/// optional.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     if let Some((host, rest)) = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()));

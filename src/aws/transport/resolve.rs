@@ -1,11 +1,11 @@
-//! Looks up host names with the system's resolver, on threads of its own.
+//! Looks up host names with the system's resolver, on two separate threads.
 //!
 //! In: a host name. Out: its addresses. Bound: [`LOOKUP_COUNT_MAX`] waiting lookups. When full: a
-//! further lookup fails at once. A waiting lookup is skipped if its caller no longer waits. Thread:
-//! `resolve-0` and `resolve-1`.
+//! further lookup fails immediately. If a caller stops waiting before its lookup has begun, the
+//! lookup is skipped. Thread: `resolve-0` and `resolve-1`.
 //!
-//! There are two threads, so that one hanging lookup does not delay the others. They are created at
-//! the start, because later the system may refuse to create threads.
+//! There are two threads, so that one hanging lookup does not delay all other lookups. Both threads
+//! are created at the start of the daemon, because later the system may refuse to create threads.
 
 use crate::base::log::LogLimit;
 use crate::base::panics;
@@ -22,15 +22,15 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 use tracing::error;
 
-/// Number of threads.
+/// Number of threads that look up host names.
 const THREAD_COUNT: usize = 2;
 
-/// Largest number of lookups that wait for a thread.
+/// Largest number of lookups that wait for one of the threads.
 const LOOKUP_COUNT_MAX: usize = 64;
 
 static PANICKED: LogLimit = LogLimit::once_a_minute();
 
-/// A lookup to run on one of the threads.
+/// The lookup of a host name, as a function that one of the threads runs.
 type Lookup = Box<dyn FnOnce() + Send>;
 
 /// Looks up host names. Clones share the threads, which end when the last clone is dropped.
@@ -40,7 +40,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Creates the threads.
+    /// Creates the threads that look up host names.
     ///
     /// # Errors
     ///
@@ -52,8 +52,8 @@ impl Resolver {
             let waiting = Arc::clone(&waiting);
             thread::Builder::new().name(format!("resolve-{index}")).spawn(move || {
                 loop {
-                    // The lock is held while this thread waits for a lookup. Meanwhile the other
-                    // thread waits for the lock.
+                    // This thread holds the lock while it waits for a lookup. If the other thread
+                    // is idle too, it waits for the lock.
                     let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(lookup) = next else { return };
                     lookup();
@@ -63,7 +63,7 @@ impl Resolver {
         Ok(Self { lookups })
     }
 
-    /// Runs `look_up` on one of the threads and returns its result.
+    /// Runs the blocking function `look_up` on one of the threads and returns its result.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Resolver {
                 PANICKED.log(|more| error!("A name lookup met {panicked}{more}"));
                 Err(io::Error::other(panicked))
             });
-            // An error means that the caller no longer waits.
+            // The error is ignored: it means that the caller no longer waits for the result.
             let _ = sender.send(found);
         });
         self.lookups.try_send(lookup).map_err(|error| match error {
@@ -107,7 +107,7 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let resolver = self.clone();
         Box::pin(async move {
-            // The connector replaces the port.
+            // The caller, `HttpConnector`, replaces the port of the returned addresses.
             let look_up = move || {
                 panics::inject("host_lookup");
                 Ok((name.as_str(), 0).to_socket_addrs()?.collect::<Vec<_>>())
@@ -164,8 +164,8 @@ mod tests {
             let hung = Arc::clone(&hung);
             let lookup = resolver.run(move || Ok(hung.lock().unwrap().recv().is_ok()));
             let mut lookup = Box::pin(lookup);
-            // Until both threads have taken a lookup, the queue may be full: then the lookup
-            // failed.
+            // The threads may not have taken a lookup out of the queue yet. If the queue is full,
+            // the new lookup fails.
             match poll_once(lookup.as_mut()) {
                 Poll::Pending => hanging.push(lookup),
                 Poll::Ready(_) => thread::yield_now(),
@@ -177,7 +177,7 @@ mod tests {
         for _ in 0..THREAD_COUNT {
             release.send(()).unwrap();
         }
-        // The waiting lookups were abandoned, so the threads skip them.
+        // The futures of the waiting lookups were dropped, so the threads skip these lookups.
         while resolver.run(|| Ok(7)).await.is_err() {
             tokio::task::yield_now().await;
         }

@@ -1,8 +1,8 @@
 //! Runs the background tasks of hyper clients, for example those that drive connections.
 //!
-//! In: futures of hyper. Out: tasks on the current runtime. Thread: that of the runtime. A panic in
-//! a task closes its connection; the calls on it fail and are retried. The panic is logged here,
-//! because no other task waits for this one.
+//! In: futures of hyper. Out: tasks on the current runtime. Thread: the thread of the runtime. A
+//! panic in a task closes the connection of the task. The calls on this connection fail and are
+//! retried. The panic is logged here, because no other code waits for the result of the task.
 
 use crate::base::log::LogLimit;
 use crate::base::panics;
@@ -11,7 +11,7 @@ use tracing::error;
 
 static PANICKED: LogLimit = LogLimit::once_a_minute();
 
-/// Runs hyper's tasks on the current runtime.
+/// Runs background tasks of hyper on the current tokio runtime.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Executor;
 

@@ -1,6 +1,6 @@
 //! The TLS configuration: which certificate authorities the daemon trusts.
 //!
-//! In: the operator's settings and the certificates of the system. Out: a configuration for rustls.
+//! In: the operator's settings and the certificates of the system. Out: a [`ClientConfig`].
 //! Thread: main, once at the start.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,19 +17,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::warn;
 
-/// Variables that replace the system's places of certificates.
+/// Environment variables with a file and a folder of certificates to trust instead of the
+/// certificates of the system.
 const SYSTEM_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// The certificates to trust.
+/// Settings that say which certificates of servers the daemon trusts.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// File with certificates to trust instead of the system's (`AWS_CA_BUNDLE`).
+    /// File with certificates to trust instead of the certificates of the system
+    /// (`AWS_CA_BUNDLE`).
     pub bundle_path: Option<PathBuf>,
-    /// Whether every certificate is accepted (`NoVerifySSL`). Then no file is read.
+    /// Whether every certificate is accepted (`NoVerifySSL`). Then no certificate file is read.
     pub accept_any: bool,
 }
 
-/// The certificates to trust cannot be read.
+/// The reason why the certificates to trust cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file of `AWS_CA_BUNDLE` cannot be used.
@@ -38,23 +40,23 @@ pub enum TlsError {
          The file must hold at least one certificate in PEM form"
     )]
     Bundle {
-        /// Path as given.
+        /// Path of the file, as the operator gave it.
         path: PathBuf,
-        /// The fault of the file.
+        /// Why the file cannot be used.
         reason: String,
     },
-    /// The places named in `SSL_CERT_FILE` and `SSL_CERT_DIR` hold no certificate.
+    /// There is no certificate in the file `SSL_CERT_FILE` and the folder `SSL_CERT_DIR`.
     #[error(
         "no certificate was found in SSL_CERT_FILE and SSL_CERT_DIR{reason}. \
          Correct these variables, or remove them to trust the system's certificates"
     )]
     System {
-        /// The fault of each file or folder.
+        /// The errors of the file and of the folder, as one text.
         reason: String,
     },
 }
 
-/// Returns the configuration of a client that trusts `trust`.
+/// Returns the TLS configuration of a client that trusts the certificates in `trust`.
 ///
 /// # Errors
 ///
@@ -68,7 +70,7 @@ pub(super) fn client(trust: &Trust) -> Result<ClientConfig, TlsError> {
     Ok(builder().with_root_certificates(roots(trust)?).with_no_client_auth())
 }
 
-/// Returns a configuration that trusts no certificate, for clients that do not use TLS.
+/// Returns a TLS configuration that trusts no certificate, for clients that do not use TLS.
 pub(super) fn without_roots() -> ClientConfig {
     builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
 }
@@ -79,9 +81,10 @@ fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
         .expect("ring has what both versions of TLS need")
 }
 
-/// Returns the certificates to trust: those of the bundle if one is given, otherwise those of the
-/// system, which `SSL_CERT_FILE` and `SSL_CERT_DIR` can replace. If the system has none, as in a
-/// minimal container image, the certificates built into the program are used.
+/// Returns the certificates to trust. They come from the bundle if the operator gave one, otherwise
+/// from `SSL_CERT_FILE` and `SSL_CERT_DIR` if they are set, otherwise from the system. If the
+/// system has no certificates, as in a minimal container image, the certificates that are built
+/// into the program are used.
 fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = &trust.bundle_path {
@@ -115,7 +118,8 @@ fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if certificates.is_empty() { Err(error("it holds none".into())) } else { Ok(certificates) }
 }
 
-/// Accepts every certificate, as long as the server has the private key for it.
+/// Accepts every certificate. It still checks that the server has the private key of its
+/// certificate.
 #[derive(Debug)]
 struct AcceptAny(WebPkiSupportedAlgorithms);
 
