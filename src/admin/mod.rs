@@ -1,7 +1,7 @@
 //! Administration: the handler of the TCP port, and what the daemon reports about itself.
 //!
-//! In: HTTP requests on the TCP port. Out: health, metrics, the received segments (`/tail`), and the
-//! service's answers to requests that the signing proxy forwards. Telemetry sends counts to the
+//! In: HTTP requests on the TCP port. Out: health, metrics, the received segments (`/tail`), and
+//! the service's answers to requests that the signing proxy forwards. Telemetry sends counts to the
 //! service. The local client runs in other processes, for example `xray healthcheck`, and sends
 //! requests to a running daemon.
 

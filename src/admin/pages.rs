@@ -1,8 +1,10 @@
-//! The handler of the TCP port: answers the daemon's own paths and passes on the others.
+//! The handler of the TCP port: answers the daemon's own paths, and passes all other requests to
+//! the fallback.
 //!
 //! In: requests of the HTTP server. Out: the answers to `GET /health`, `/ready`, `/metrics` and
-//! `/tail`. Every other request goes to the [`Fallback`], if there is one. Bound: [`Requests`] for
-//! the fallback; the daemon's own paths have none, so that they are always answered. Thread: main.
+//! `/tail`. Every other request goes to the [`Fallback`], if there is one. Bound: [`Requests`]
+//! limits the requests for the fallback. The daemon's own paths have no such limit, so that they
+//! are always answered. Thread: main.
 
 use crate::admin::health::Health;
 use crate::admin::metrics::{self, Metrics};
@@ -20,10 +22,10 @@ use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// Answers the requests that are not for one of the daemon's own paths.
+/// Answers the requests for all paths except the daemon's own paths, for example `/health`.
 pub trait Fallback: Send + Sync {
-    /// Returns an answer if the request is refused because of its method, path or headers; then its
-    /// body is discarded. Returns `None` if the request is accepted.
+    /// Decides, before the body is read, whether a request is refused because of its method, path
+    /// or headers. Returns the answer to a refused request. Returns `None` if it is not refused.
     fn refuse(&self, _head: &Parts) -> Option<Response<Bytes>> {
         None
     }
@@ -57,8 +59,8 @@ impl Pages {
         Self { health, metrics, fallback, tail: None, requests: Requests::default() }
     }
 
-    /// Returns the handler with `/tail`, which gives the segments in `tail` to programs on this
-    /// host.
+    /// Returns the handler with the additional path `/tail`. It answers with the segments in
+    /// `tail`, but only to programs on this host.
     #[must_use]
     pub fn with_tail(self, tail: Option<Arc<Tail>>) -> Self {
         Self { tail, ..self }
@@ -81,8 +83,8 @@ impl Pages {
     /// Answers `GET /tail` with the received segments, for `xray tail`.
     ///
     /// Documents may contain secrets, so only programs on this host get an answer. Requests of
-    /// browsers are refused, because a web page could send them, if it reaches the daemon with a
-    /// host name that resolves to loopback (DNS rebinding).
+    /// browsers are refused. Otherwise a web page could read the segments, with a host name that
+    /// its owner makes resolve to a loopback address (DNS rebinding).
     async fn tail_answer(&self, head: &Parts, is_local: bool) -> Response<Bytes> {
         let Some(tail) = &self.tail else {
             let why = "tail is not enabled; set Tail: true in the configuration of the daemon";
@@ -133,8 +135,8 @@ impl Handler for Pages {
     ) -> Response<Bytes> {
         let path = request.uri().path();
         if path == "/tail" {
-            // The connection still counts as waiting, so it can be closed for a new connection that
-            // asks for `/health`.
+            // `stop_waiting` is not called here. So this connection counts as waiting, and it can
+            // be closed to make room for a new connection, for example one that asks for `/health`.
             let (head, _) = request.into_parts();
             return tokio::select! {
                 biased;

@@ -88,8 +88,8 @@ pub fn report(address: &str, path: &str) -> Result<Report, HealthError> {
     Ok(Report { is_ok, status, version, reasons })
 }
 
-/// Asks the daemon that listens on `address` for `path`. Returns whether the HTTP status is 200, and
-/// the body of the answer.
+/// Asks the daemon that listens on `address` for `path`. Returns whether the HTTP status is 200,
+/// and the body of the answer.
 ///
 /// # Errors
 ///

@@ -2,15 +2,15 @@
 //!
 //! In: a request of an orchestrator or an operator. Out: [`Health::faults`] lists the threads that
 //! make no progress; [`Health::conditions`] lists what keeps segments from being delivered. Bound:
-//! [`STALL_TIMEOUT`] for an answer. Thread: main. Checks run only on request, so an idle daemon uses
-//! no processor time for them.
+//! [`STALL_TIMEOUT`] for an answer. Thread: main. Checks run only on request, so an idle daemon
+//! uses no processor time for them.
 //!
-//! An outage of the X-Ray service does not affect liveness. Otherwise an orchestrator would kill the
-//! daemon during an outage, and the segments in its memory would be lost.
+//! An outage of the X-Ray service does not affect liveness. Otherwise an orchestrator would kill
+//! the daemon during an outage, and the segments in its memory would be lost.
 //!
-//! A receiver is stalled if its socket's queue has datagrams and the receiver takes none. A receiver
-//! with an empty queue sleeps and is healthy. The sender's thread is stalled if it does not answer
-//! an occupancy query; it normally answers between two steps of its loop.
+//! A receiver is stalled if its socket's queue has datagrams and the receiver takes none. A
+//! receiver with an empty queue sleeps and is healthy. The sender's thread is stalled if it does
+//! not answer an occupancy query; it normally answers between two steps of its loop.
 
 pub mod ask;
 
@@ -59,8 +59,7 @@ impl Health {
     }
 
     /// Returns one text for each receiver that takes no datagrams although its queue has some. Each
-    /// entry of `receivers` is the index of a receiver and the number of datagrams that it has taken
-    /// so far.
+    /// entry of `receivers` is the index of a receiver and its count of datagrams so far.
     async fn stalled_receivers(&self, mut receivers: Vec<(usize, u64)>) -> Vec<String> {
         let deadline = Instant::now() + STALL_TIMEOUT;
         loop {

@@ -253,8 +253,8 @@ fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Encodes a counter with one line for each value of its label. Counts of zero are included, so that
-/// an alert on the increase of a counter also sees its first increase.
+/// Encodes a counter with one line for each value of its label. Counts of zero are included, so
+/// that an alert on the increase of a counter also sees its first increase.
 fn encode_labels(
     encoder: &mut DescriptorEncoder<'_>,
     (name, label_name): (&str, &'static str),

@@ -2,8 +2,8 @@
 //!
 //! In: the account, the pool, the sockets and the health. They are read for each request. Out: text
 //! in OpenMetrics format, encoded by the crate prometheus-client. Bound: the timeouts of
-//! [`Account::held`] and of [`Health::faults`]. Thread: main. The only work for the pipeline is that
-//! the sender's thread answers two occupancy queries for each request.
+//! [`Account::held`] and of [`Health::faults`]. Thread: main. The only work for the pipeline is
+//! that the sender's thread answers two occupancy queries for each request.
 
 mod encode;
 

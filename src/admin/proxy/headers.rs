@@ -1,8 +1,8 @@
 //! Selects the headers that the proxy forwards, from the client to the service and back.
 //!
 //! In: the headers of a request or of an answer. Out: the headers to forward. Hop-by-hop headers
-//! are removed (RFC 9110, section 7.6.1), and before the request is signed: removing a signed
-//! header later would make the signature invalid. Thread: any; the functions are pure.
+//! are removed (RFC 9110, section 7.6.1). They are removed before the request is signed, because
+//! removing a signed header makes the signature invalid. Thread: any. No I/O, no clock.
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE,
@@ -10,7 +10,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName};
 
-/// Hop-by-hop headers. They are removed even if `Connection` does not name them.
+/// Headers for one connection only (hop-by-hop headers). The proxy never forwards them, even if the
+/// header `Connection` does not list them.
 pub(super) const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -23,8 +24,9 @@ pub(super) const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Headers of a request that are removed: those of the client's own signature, and those that are
-/// set anew for the request to the service. `Expect` has been handled, since the body is complete.
+/// Headers of a client's request that are not forwarded: the headers of the client's own signature,
+/// the headers that the HTTP client sets anew, and `X-Forwarded-For`. `Expect` is not needed any
+/// longer, because the proxy has already received the whole body.
 pub(super) const REPLACED: [HeaderName; 8] = [
     AUTHORIZATION,
     HeaderName::from_static("x-amz-date"),
@@ -36,7 +38,7 @@ pub(super) const REPLACED: [HeaderName; 8] = [
     HeaderName::from_static("x-forwarded-for"),
 ];
 
-/// Returns the headers of a client's request to send to the service.
+/// Returns the headers of a client's request that are forwarded to the service.
 pub(super) fn for_service(mut headers: HeaderMap) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     for name in &REPLACED {
@@ -45,8 +47,9 @@ pub(super) fn for_service(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Returns the headers of the service's answer to send to the client. `Content-Length` is removed,
-/// because hyper sets it from the body; it is kept for HEAD, whose answer has no body.
+/// Returns the headers of the service's answer that are forwarded to the client. `Content-Length`
+/// is removed, because hyper sets it from the length of the body. It is kept in the answer to a
+/// HEAD request, because this answer has no body.
 pub(super) fn for_client(mut headers: HeaderMap, is_head: bool) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     if !is_head {

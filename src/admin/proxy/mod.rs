@@ -1,9 +1,9 @@
 //! The signing proxy: sends requests of clients to the service, signed with the daemon's
 //! credentials.
 //!
-//! In: requests with their bodies, from `http_server`. Out: the service's answers with any status,
-//! or an answer of the daemon that says why there is none. SDKs get sampling rules and targets in
-//! this way; `POST /v1/traces` is the service's OTLP endpoint.
+//! In: requests with their bodies, from `http_server`. Out: the service's answers with any status.
+//! If there is no answer of the service, the daemon sends an answer with the reason. SDKs use the
+//! proxy to get sampling rules and targets. `POST /v1/traces` is the service's OTLP endpoint.
 //!
 //! ```text
 //!  request ──► paths ──► permit ─► credentials ──► headers, signature ──► service
@@ -11,10 +11,10 @@
 //!               403       503          502                              502, 504
 //! ```
 //!
-//! Bound: the allowed paths, [`REQUEST_COUNT_MAX`] sampling requests and as many other requests at
-//! a time, and one timeout for the whole request. When full: a request waits for half of its
-//! timeout, then it is answered with status 503. Thread: main. Requests are never sent without a
-//! signature. The proxy does not share connections with uploads.
+//! Bound: the allowed paths; [`REQUEST_COUNT_MAX`] sampling requests at a time, and the same number
+//! of other requests; one timeout for the whole request. When full: a request waits for half of
+//! its timeout, and is then answered with status 503. Thread: main. Requests are never sent without
+//! a signature. The proxy does not share connections with uploads.
 
 mod headers;
 mod paths;
@@ -39,30 +39,32 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
-/// Number of sampling requests at a time, and number of other requests at a time. Further requests
-/// wait for up to half of their timeout; the other half is left for the service.
+/// Largest number of sampling requests in progress. The same limit applies separately to all other
+/// requests. Further requests wait for up to half of their timeout; the other half is left for the
+/// service's answer.
 const REQUEST_COUNT_MAX: usize = 32;
 
-/// How long a request waits for region and credentials, which a daemon finds shortly after its
-/// start. Some SDKs have a timeout of two seconds.
+/// How long a request waits for region and credentials. The daemon usually finds them shortly after
+/// its start. The wait is short, because some SDKs have a timeout of two seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest target of a request (path and query), in bytes. The path of the endpoint is put in front
-/// of it, and the `http` crate limits the whole to 64 kB.
+/// Longest target (path and query) of a request, in bytes. The proxy puts the path of the endpoint
+/// in front of it, and the `http` crate limits the result to 64 kB.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
 
-/// Longest answer, in bytes. Answers to clients, for example with sampling rules or traces, are
-/// longer than answers to uploads.
+/// Longest answer of the service that is forwarded, in bytes: 1 MiB. Answers to clients, for
+/// example with sampling rules or traces, are longer than answers to uploads.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Shortest time between two renewals of credentials that the service denies. A client can send
-/// requests for which the credentials never had a permission.
+/// Shortest time between two renewals of credentials after the service denied a request. Without
+/// it, a client could cause endless renewals with requests that the credentials never permit.
 const RENEW_PAUSE: Duration = Duration::from_secs(30);
 
 static REFUSED: LogLimit = LogLimit::new();
 static FAILED: LogLimit = LogLimit::new();
 
-/// The signing proxy. It is the [`Fallback`] of the TCP port.
+/// The signing proxy. It answers all requests of the TCP port that are not for the daemon's own
+/// paths.
 #[derive(Debug)]
 pub struct Proxy {
     paths: AllowedPaths,
@@ -74,10 +76,10 @@ pub struct Proxy {
     account: Arc<Account>,
 }
 
-/// The request has no answer of the service.
+/// The reason why a client's request got no answer of the service.
 #[derive(Debug, thiserror::Error)]
 enum ProxyError {
-    /// All permits are taken.
+    /// The largest number of requests is in progress already.
     #[error("too many requests to the service are in progress; try again later")]
     Busy,
     /// The region is not known yet.
@@ -95,7 +97,7 @@ enum ProxyError {
     /// The service did not answer completely.
     #[error("the service cannot be reached: {0}")]
     Service(#[from] RequestError),
-    /// The timeout is over; the value is in seconds.
+    /// There was no complete answer within the timeout. The value is the timeout in seconds.
     #[error("no answer of the service within {0} s (ProxyServer.TimeoutSeconds)")]
     Timeout(u64),
 }
@@ -113,9 +115,9 @@ impl ProxyError {
 }
 
 impl Proxy {
-    /// Returns a proxy that forwards requests to the default paths and to `more_paths`, each within
-    /// `timeout`, and counts into `account`. Requests fail until [`set_route`](Self::set_route) is
-    /// called.
+    /// Returns a proxy that forwards requests to the default paths and to `more_paths`. `timeout`
+    /// is the time for one request. Requests are counted in `account`. They fail until
+    /// [`set_route`](Self::set_route) is called.
     pub fn new(more_paths: &[String], timeout: Duration, account: Arc<Account>) -> Self {
         Self {
             paths: AllowedPaths::new(more_paths),
@@ -128,7 +130,7 @@ impl Proxy {
         }
     }
 
-    /// Sets the route to the service.
+    /// Sets the route to the service, once the region is known.
     pub fn set_route(&self, route: Route) {
         self.route.send_replace(Some(Arc::new(route)));
     }
@@ -179,7 +181,8 @@ impl Proxy {
         Ok(response)
     }
 
-    /// Returns the route and the credentials. Waits up to [`READY_TIMEOUT`] if they are missing.
+    /// Returns the route to the service and the credentials. If one of them is missing, waits up to
+    /// [`READY_TIMEOUT`] for it.
     async fn wait_until_ready(&self) -> Result<(Arc<Route>, Credentials), ProxyError> {
         let timeout = tokio::time::sleep(READY_TIMEOUT);
         tokio::pin!(timeout);
@@ -202,9 +205,9 @@ impl Proxy {
         }
     }
 
-    /// Evaluates an answer without a success status. Returns `true` if the signer now uses the
-    /// service's time; the same request can then succeed. If the service denies the credentials or
-    /// says that they have expired, they are renewed.
+    /// Looks for two reasons why the service refused a request. If the host's clock is wrong, makes
+    /// the signer use the service's time and returns `true`: the request can then be sent again. If
+    /// the credentials are denied or have expired, requests new credentials and returns `false`.
     fn is_clock_corrected(&self, route: &Route, answer: &Answer, signed_at: SystemTime) -> bool {
         if answer.status.is_success() {
             return false;
@@ -233,7 +236,8 @@ impl Proxy {
     }
 }
 
-/// Signs and sends a request. Returns the answer, and the time of the signature.
+/// Signs a request and sends it to the service. Returns the answer, and the time with which the
+/// request was signed.
 async fn send(
     route: &Route,
     credentials: &Credentials,
@@ -256,7 +260,8 @@ async fn send(
 impl Fallback for Proxy {
     fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
         let (status, why) = if head.headers.contains_key(ORIGIN) {
-            // A web page in a browser on this host must not use the daemon's credentials.
+            // Browsers set the header `Origin`. A web page in a browser on this host must not use
+            // the daemon's credentials.
             (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not forwarded".to_owned())
         } else if !self.paths.allows(head.uri.path()) {
             let why = "the daemon does not forward this path; ProxyServer.AllowedPaths in cfg.yaml \

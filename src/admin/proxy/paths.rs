@@ -1,19 +1,20 @@
 //! The paths that clients may call through the signing proxy.
 //!
-//! In: the path of a request. Out: whether it is allowed. Thread: any; the functions are pure.
+//! In: the path of a request. Out: whether it is allowed. Thread: any. No I/O, no clock.
 //!
-//! Every client of the TCP port uses the credentials of the daemon. Therefore only the paths for
-//! which the policy of a daemon (`AWSXRayDaemonWriteAccess`) is meant are allowed, and those that
-//! the operator adds.
+//! The proxy signs the requests of all clients with the daemon's credentials. Therefore it allows
+//! only the API operations that a daemon needs (see the AWS policy `AWSXRayDaemonWriteAccess`), and
+//! the paths that the operator adds.
 
-/// Paths of the sampling calls of SDKs. They do not share their permits with other paths.
+/// Paths of the requests with which SDKs get sampling rules. Their number in progress is limited
+/// separately from that of all other requests.
 const SAMPLING: [&str; 3] =
     ["/GetSamplingRules", "/SamplingTargets", "/SamplingStatisticSummaries"];
 
-/// Other allowed paths. The last one is for OpenTelemetry (OTLP over HTTP).
+/// Allowed paths that are not for sampling. `/v1/traces` is for OpenTelemetry (OTLP over HTTP).
 const OTHERS: [&str; 3] = ["/TraceSegments", "/TelemetryRecords", "/v1/traces"];
 
-/// An entry that allows every path.
+/// A configured path that allows every path.
 const ANY: &str = "*";
 
 /// The paths that clients may call.
@@ -23,14 +24,13 @@ pub(super) struct AllowedPaths {
 }
 
 impl AllowedPaths {
-    /// Returns the default paths and `more`.
+    /// Allows the default paths and the paths in `more`.
     pub(super) fn new(more: &[String]) -> Self {
         Self { more: more.to_vec() }
     }
 
-    /// Returns whether a path is allowed. Paths are compared byte by byte, without decoding and
-    /// without resolving dots. So a path that the service could interpret as another one is not
-    /// allowed.
+    /// Returns whether `path` is allowed. Paths are compared byte by byte. Escapes such as `%2F`
+    /// are not decoded, and `..` is not resolved. So a path in an unusual spelling is not allowed.
     pub(super) fn allows(&self, path: &str) -> bool {
         path.starts_with('/')
             && (SAMPLING.contains(&path)
@@ -39,7 +39,7 @@ impl AllowedPaths {
     }
 }
 
-/// Returns whether a path is that of a sampling call.
+/// Returns whether `path` is one of the paths for sampling.
 pub(super) fn is_sampling(path: &str) -> bool {
     SAMPLING.contains(&path)
 }

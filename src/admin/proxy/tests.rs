@@ -1,4 +1,4 @@
-//! Properties of the proxy for generated requests of clients.
+//! Property tests of the proxy with generated requests of clients.
 
 use super::headers::{HOP_BY_HOP, REPLACED, for_client, for_service};
 use crate::aws::Signer;
@@ -15,7 +15,7 @@ use proptest::sample::select;
 use std::time::SystemTime;
 use xrayd_sandbox::endpoint::verify;
 
-/// Generates header names: hop-by-hop ones, replaced ones and forwarded ones.
+/// Generates names of headers that the proxy removes, replaces or forwards.
 fn name() -> impl Strategy<Value = HeaderName> {
     let known = HOP_BY_HOP.into_iter().chain(REPLACED).collect::<Vec<_>>();
     let more = ["content-type", "content-encoding", "accept", "x-amz-foo", "x-amzn-trace-id"];
@@ -24,7 +24,8 @@ fn name() -> impl Strategy<Value = HeaderName> {
     prop_oneof![select(known), select(more), any]
 }
 
-/// Generates header values: text with spaces inside, and bytes that are not ASCII.
+/// Generates header values. Some are text with spaces inside, and some have bytes that are not
+/// ASCII.
 fn value() -> impl Strategy<Value = HeaderValue> {
     let text = "[!-~]{1,5}( {1,3}[!-~]{1,5}){0,2}";
     let bytes = vec(0xa0_u8..=0xff, 1..4);
@@ -34,7 +35,7 @@ fn value() -> impl Strategy<Value = HeaderValue> {
     ]
 }
 
-/// Generates headers, some of which are named in `Connection`.
+/// Generates headers. The header `Connection` lists the names of some of them.
 fn headers() -> impl Strategy<Value = HeaderMap> {
     (vec((name(), value()), 0..12), vec("x-[a-z]{1,4}", 0..3)).prop_map(|(pairs, named)| {
         let mut headers: HeaderMap = HeaderMap::new();
@@ -47,7 +48,7 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-/// Returns the names in the `Connection` headers.
+/// Returns the header names that the `Connection` headers list.
 fn named(headers: &HeaderMap) -> Vec<String> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(|name| name.trim().to_lowercase()).collect()
@@ -58,7 +59,7 @@ fn sent(signer: &Signer, parts: (Method, &PathAndQuery, HeaderMap), body: &[u8])
     let body = Bytes::copy_from_slice(body);
     let signed = signer.sign_for_client(parts, body, &credentials(), SystemTime::now()).unwrap();
     let mut parts = signed.into_parts().0;
-    // The HTTP client does the same.
+    // The HTTP client would add the `Host` header in the same way.
     let host = parts.uri.authority().unwrap().as_str().parse().unwrap();
     assert_eq!(parts.headers.insert(HOST, host), None);
     parts.uri = parts.uri.path_and_query().unwrap().as_str().parse().unwrap();
@@ -82,7 +83,7 @@ proptest! {
             prop_assert!(!answer.contains_key(name), "{name}");
         }
         prop_assert!(!answer.contains_key(CONTENT_LENGTH));
-        // All other headers are unchanged.
+        // All headers that are neither removed nor replaced must be unchanged.
         for name in before.keys() {
             let is_named = named.iter().any(|named| named == name.as_str());
             let ends = is_named || HOP_BY_HOP.contains(name);

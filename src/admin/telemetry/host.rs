@@ -11,31 +11,32 @@ use aws_config::provider_config::ProviderConfig;
 use std::time::Duration;
 use tracing::{debug, warn};
 
-/// Time for all calls to the instance metadata together, including the one for the token.
+/// Timeout for all calls to the EC2 instance metadata together, including the call that gets the
+/// token.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest values, in characters, that the service accepts in `PutTelemetryRecords`. Longer values
-/// are left out, because the service would refuse the request.
+/// Longest names, in characters, that the service accepts in `PutTelemetryRecords`. A longer name
+/// is left out, because the service would refuse the whole request.
 const HOSTNAME_LENGTH_MAX: usize = 255;
 const INSTANCE_ID_LENGTH_MAX: usize = 20;
 const RESOURCE_ARN_LENGTH_MAX: usize = 500;
 
 static TOO_LONG: LogLimit = LogLimit::once_a_minute();
 
-/// The sources for the names of the host.
+/// The configured names of the host, and whether to look up missing names in the instance metadata.
 #[derive(Debug, Clone, Default)]
 pub struct HostSources {
-    /// Value of `AWS_HOSTNAME`.
+    /// Host name from the environment variable `AWS_HOSTNAME`.
     pub hostname: Option<String>,
-    /// Value of `AWS_INSTANCE_ID`.
+    /// Instance id from the environment variable `AWS_INSTANCE_ID`.
     pub instance_id: Option<String>,
-    /// Value of `-a` or `ResourceARN`.
+    /// ARN from the flag `-a` or from `ResourceARN` in the configuration file.
     pub resource_arn: Option<String>,
-    /// Whether the instance metadata is asked for names that the environment does not have.
+    /// Whether to read names that the environment does not contain from the EC2 instance metadata.
     pub asks_metadata: bool,
 }
 
-/// The names of the host, as far as they are known.
+/// The names of the host. A name is `None` while it is not known.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Host {
     pub hostname: Option<String>,
@@ -44,13 +45,13 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Returns the names that are known without the instance metadata.
+    /// Returns the names that are known without a call to the instance metadata.
     pub fn without_metadata(sources: &HostSources) -> Self {
         Self::merge(sources, None, None)
     }
 
-    /// Finds the names, and asks the instance metadata once if the sources allow this. `resolver`
-    /// looks up the host name of the metadata service.
+    /// Finds the names of the host. Reads missing names from the instance metadata once, if
+    /// `sources` allows it. `resolver` looks up the host name of the metadata service.
     pub async fn find(sources: &HostSources, resolver: &Resolver) -> Self {
         let is_complete = sources.hostname.is_some() && sources.instance_id.is_some();
         if !sources.asks_metadata || is_complete {
@@ -88,7 +89,7 @@ impl Host {
     }
 }
 
-/// Returns a client for version 2 of the instance metadata, which never uses a proxy.
+/// Returns a client for the instance metadata (version 2, IMDSv2). The client never uses a proxy.
 fn metadata_client(resolver: &Resolver) -> imds::Client {
     let http = identity::metadata_client(resolver);
     let config = ProviderConfig::default().with_http_client(http);
@@ -110,7 +111,7 @@ fn kernel_hostname() -> Option<String> {
     Some(name).filter(|name| !name.is_empty())
 }
 
-/// Returns `text`, or `None` if it is longer than the service accepts.
+/// Returns `text`. Returns `None` if it has more than `length_max` characters.
 fn without_too_long(name: &str, text: Option<String>, length_max: usize) -> Option<String> {
     let length = text.as_ref().map_or(0, |text| text.chars().count());
     if length > length_max {
@@ -134,7 +135,7 @@ mod tests {
             hostname: Some("named".to_owned()),
             instance_id: Some("i-0123456789abcdef0".to_owned()),
             resource_arn: Some("arn".to_owned()),
-            // The metadata is not asked, because all names are known.
+            // The metadata service is not called, because all names are known.
             asks_metadata: true,
         };
         let host = Host::find(&sources, &Resolver::start().unwrap()).await;

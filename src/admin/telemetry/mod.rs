@@ -1,13 +1,13 @@
 //! Telemetry: sends counts of the daemon to the service (`PutTelemetryRecords`).
 //!
-//! In: the account, read once a minute and on shutdown. Out: signed requests. A record holds the
-//! counts since the previous record. No record is made before the first segment is received. Bound:
-//! thirty waiting records, ten records in a request, and one second for the last request on
+//! In: the account, which is read once a minute and on shutdown. Out: signed requests. A record
+//! holds the counts since the previous record. No record is made before the first segment is
+//! received. Bound: thirty waiting records, ten records in a request, and one second for sending on
 //! shutdown. When full: the oldest record is removed. Thread: main.
 //!
 //! Telemetry uses its own connections, so it does not disturb uploads. Failures are logged at debug
-//! level, and the records are sent again with the next one. On shutdown, a request in progress is
-//! aborted and sent again, so its records can arrive twice.
+//! level, and the records are sent again together with the next record. On shutdown, a request in
+//! progress is aborted and sent again, so the service can receive its records twice.
 
 mod host;
 mod record;
@@ -35,29 +35,29 @@ use tracing::{debug, error};
 /// Time between two records.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// On shutdown, the last request gets the time for the shutdown divided by this number, and at most
-/// [`FINISH_TIME_MAX`].
+/// Telemetry gets this part (1/8) of the time for the shutdown to send its last records, but at
+/// most [`FINISH_TIME_MAX`].
 const SHUTDOWN_DIVISOR: u32 = 8;
 const FINISH_TIME_MAX: Duration = Duration::from_secs(1);
 
 static PANICKED: LogLimit = LogLimit::once_a_minute();
 
-/// Makes and sends a record of the account once a minute.
+/// Makes a record of the counts in the account once a minute, and sends the records.
 #[derive(Debug)]
 pub struct Telemetry {
     account: Arc<Account>,
     interval: Duration,
     route: Option<Route>,
-    /// Receives the route once it is known; `None` afterwards.
+    /// Channel that delivers the route to the service once it is known. `None` after that.
     route_receiver: Option<oneshot::Receiver<Route>>,
-    /// Names of the host; without those of the instance metadata until the lookup is over.
+    /// Names of the host. Names from the instance metadata are added when their lookup is over.
     host: Host,
     host_lookup: Option<JoinHandle<Host>>,
     last_counts: Counts,
     backlog: Backlog,
 }
 
-/// The body of a call.
+/// The body of a `PutTelemetryRecords` request.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Call<'a> {
@@ -71,8 +71,8 @@ struct Call<'a> {
 }
 
 impl Telemetry {
-    /// Returns the telemetry of `account`, and a sender for the route, which is sent once the
-    /// region is known. Starts a task on the current runtime that looks up the names of the
+    /// Returns the telemetry of `account`, and a channel on which the caller sends the route once
+    /// the region is known. Starts a task on the current runtime that looks up the names of the
     /// host with `resolver`.
     pub fn start(
         account: Arc<Account>,
@@ -113,12 +113,13 @@ impl Telemetry {
         (telemetry, sender)
     }
 
-    /// Returns the part of the time for the shutdown that [`finish`](Self::finish) gets.
+    /// Returns how much of the time for the shutdown [`finish`](Self::finish) may use.
     pub fn finish_time(shutdown_time: Duration) -> Duration {
         (shutdown_time / SHUTDOWN_DIVISOR).min(FINISH_TIME_MAX)
     }
 
-    /// Makes and sends records forever. Records stay in the backlog if the future is dropped.
+    /// Makes and sends records forever. If the future is dropped, records that are not sent yet
+    /// stay in the backlog.
     pub async fn run(&mut self) -> Infallible {
         let mut ticks = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -135,7 +136,8 @@ impl Telemetry {
         }
     }
 
-    /// Makes a record and sends all waiting records. After a panic, they wait for the next call.
+    /// Makes a record and sends all waiting records. If this panics, the records wait for the next
+    /// call of this function.
     async fn record_and_send(&mut self) {
         let sent = panics::caught(async {
             panics::inject("telemetry");
@@ -148,7 +150,8 @@ impl Telemetry {
         }
     }
 
-    /// Makes a record. Returns `false`, without a record, if no segment has been received yet.
+    /// Makes a record and returns `true`. If no segment has been received yet, makes no record and
+    /// returns `false`.
     fn take_record(&mut self) -> bool {
         if self.account.received.get() == 0 {
             return false;
@@ -169,7 +172,7 @@ impl Telemetry {
         }
     }
 
-    /// Takes over the route and the names of the host if they have been found, without waiting.
+    /// Stores the route and the names of the host if other tasks have found them. Does not wait.
     async fn take_results(&mut self) {
         if let Some(Ok(route)) = self.route_receiver.as_mut().map(oneshot::Receiver::try_recv) {
             self.route = Some(route);
@@ -182,8 +185,9 @@ impl Telemetry {
         }
     }
 
-    /// Sends the oldest records, up to ten. They are removed if the service accepts them, or
-    /// refuses them because of their content. On other failures they stay.
+    /// Sends the oldest records, up to ten, in one request. They are removed from the backlog if
+    /// the service accepts them, or refuses them because of their content. After any other failure
+    /// they stay in the backlog.
     ///
     /// # Errors
     ///
@@ -208,7 +212,8 @@ impl Telemetry {
         let answer = match route.client.send(request, ANSWER_BYTES_MAX).await {
             Ok(answer) => answer,
             Err(error) => {
-                // The address of the service may have changed.
+                // The IP address of the service may have changed, so the next request looks it up
+                // again.
                 route.client.forget_connections();
                 return Err(error.to_string());
             }
@@ -225,7 +230,8 @@ impl Telemetry {
                     Failure::Skew { service_time } => {
                         route.signer.set_time(service_time, SystemTime::now());
                     }
-                    // The service would refuse these records every time, and later ones would wait.
+                    // The service would refuse these records again each time, and all later records
+                    // would have to wait.
                     Failure::Split { .. } => self.backlog.remove_oldest(record_count),
                     _ => {}
                 }

@@ -1,19 +1,20 @@
 //! Telemetry records, and the backlog of records that wait to be sent.
 //!
-//! In: the counts of the account at two moments. Out: the record of their difference. Bound:
+//! In: the counts of the account at two times. Out: the record with their differences. Bound:
 //! [`RECORD_COUNT_MAX`] records. When full: the oldest record is removed. Thread: main.
 
 use crate::base::account::{Account, RequestFailure};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Largest number of waiting records: those of half an hour, as in the original daemon.
+/// Largest number of records that wait to be sent. One record is made a minute, so this is half an
+/// hour. The original daemon has the same limit.
 const RECORD_COUNT_MAX: usize = 30;
 
-/// Largest number of records in a request, as in the original daemon.
+/// Largest number of records in one request. The original daemon has the same limit.
 const RECORD_COUNT_OF_CALL_MAX: usize = 10;
 
-/// The counts of an account at one moment, as far as records contain them.
+/// The counts that a telemetry record contains, as read from the account at one time.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     received: u64,
@@ -34,7 +35,8 @@ impl Counts {
         }
     }
 
-    /// Returns the record with the time `at` and the differences to the counts `before`.
+    /// Returns a record with the time `at`. Its counts are the differences between `self` and the
+    /// earlier counts `before`.
     pub fn since(&self, before: &Self, at: SystemTime) -> Record {
         let failures = |kind: RequestFailure| {
             count(self.failures[kind as usize] - before.failures[kind as usize])
@@ -58,20 +60,21 @@ impl Counts {
     }
 }
 
-/// Converts a count to the service's type, a 32-bit integer. Larger counts become `i32::MAX`.
+/// Converts a count to a 32-bit integer, the type in the service's API. A count that does not fit
+/// becomes `i32::MAX`.
 fn count(number: u64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// `TelemetryRecord` of the service's API.
+/// A telemetry record, with the fields of `TelemetryRecord` in the service's API.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Record {
-    /// Seconds since 1970, with three decimals.
+    /// Time of the record, in seconds since 1970 with three decimals.
     timestamp: f64,
     segments_received_count: i32,
     segments_sent_count: i32,
-    /// Dropped segments.
+    /// Number of segments that the daemon dropped.
     segments_spillover_count: i32,
     segments_rejected_count: i32,
     backend_connection_errors: BackendConnectionErrors,
@@ -102,12 +105,12 @@ impl Backlog {
         self.0.push(record);
     }
 
-    /// Returns the oldest records, as many as fit into a request.
+    /// Returns the oldest records, at most [`RECORD_COUNT_OF_CALL_MAX`].
     pub fn oldest(&self) -> &[Record] {
         &self.0[..self.0.len().min(RECORD_COUNT_OF_CALL_MAX)]
     }
 
-    /// Removes the oldest records after they were sent or refused.
+    /// Removes the oldest `record_count` records.
     pub fn remove_oldest(&mut self, record_count: usize) {
         self.0.drain(..record_count);
     }
@@ -157,7 +160,8 @@ mod tests {
                 },
             })
         );
-        // The number has no exponent, because some JSON parsers do not accept one.
+        // `Timestamp` must have no exponent (such as `1.79e9`), because some JSON parsers do not
+        // accept an exponent.
         assert!(serde_json::to_string(&record).unwrap().contains(r#""Timestamp":1795354918.042,"#));
         account.received.add(u64::from(u32::MAX));
         let much = Counts::read(&account).since(&before, at);

@@ -1,4 +1,4 @@
-//! Tests of telemetry with an endpoint on the loopback interface.
+//! Tests of telemetry. A test server on the loopback interface stands in for the service.
 
 use super::*;
 use crate::aws::endpoint::{Endpoint, Variant};
@@ -16,10 +16,11 @@ use serde_json::Value;
 use std::sync::Mutex;
 use tokio::net::TcpListener;
 
-/// An interval that is long enough for a request on a busy machine, and short enough for a test.
+/// Interval between records in the tests. It is long enough for one request on a busy machine.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// An endpoint, with the requests that it accepted and the status of its answers.
+/// A test server. It stores the requests that it accepted, and answers with a status that the test
+/// sets.
 #[derive(Debug)]
 struct Service {
     url: String,
@@ -70,7 +71,7 @@ impl Service {
         *self.status.lock().unwrap() = status;
     }
 
-    /// Returns the accepted requests, each as the list of its records.
+    /// Returns the accepted requests. Each entry is the list of the records in one request.
     fn calls(&self) -> Vec<Vec<Value>> {
         let calls = self.calls.lock().unwrap();
         calls.iter().map(|call| call["TelemetryRecords"].as_array().unwrap().clone()).collect()
@@ -112,8 +113,8 @@ async fn a_record_has_the_counts_of_its_interval() {
     run_until(&mut telemetry, || service.calls().len() >= 3).await;
     telemetry.finish(Duration::from_secs(30)).await;
     let mut records: Vec<Value> = service.calls().concat();
-    // The end of a run can abort a call whose record the service already has. The record is then
-    // sent again.
+    // When `run` is dropped, a request in progress is aborted and later sent again. The service can
+    // then have received the same record twice.
     records.dedup_by(|next, record| next["Timestamp"] == record["Timestamp"]);
     let sum = |name: &str| records.iter().map(|record| record[name].as_i64().unwrap()).sum::<i64>();
     assert_eq!(records[0]["SegmentsReceivedCount"], 5);
@@ -142,11 +143,11 @@ async fn thirty_unsent_records_are_kept_and_sent_ten_at_a_time() {
     let account = Arc::new(Account::default());
     let (mut telemetry, route_receiver) = start(&account, Duration::from_millis(1));
     for number in 1..=35 {
-        // Each record has another count, so that the test can identify it.
+        // Each record has a different count, so that the test can identify the records.
         account.received.add(number);
         assert!(telemetry.take_record());
     }
-    // Records stay without a route, and while the service fails.
+    // Records stay in the backlog while there is no route, and while the service fails.
     telemetry.send_all().await;
     route_receiver.send(service.route()).unwrap();
     telemetry.send_all().await;
@@ -184,7 +185,7 @@ async fn the_shutdown_does_not_wait_for_a_service_that_does_not_answer() {
     route_receiver.send(service.route()).unwrap();
     let start = std::time::Instant::now();
     telemetry.finish(Duration::from_millis(100)).await;
-    // Without its time limit, `finish` would wait for the request timeout of 15 s.
+    // If `finish` ignored its time limit, it would wait for the request timeout of 15 s.
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
