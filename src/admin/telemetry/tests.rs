@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::sync::Mutex;
 use tokio::net::TcpListener;
 
-/// Interval between records in the tests. It is long enough for one request on a busy machine.
+/// Interval between records in these tests. It is long enough for one request on a busy machine.
 const SHORT: Duration = Duration::from_millis(20);
 
 /// A test server. It stores the requests that it accepted, and answers with a status that the test

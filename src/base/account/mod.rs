@@ -1,15 +1,15 @@
-//! The account: all counters of the daemon, which balance.
+//! The account: all counters of the daemon. Every received segment appears in the account once.
 //!
-//! In: every stage adds to the counters. Out: their values, for the metrics, telemetry, the log and
-//! `/health`. When no stage is in the middle of its work,
+//! In: all parts of the daemon add to the counters. Out: their values, for the metrics, telemetry,
+//! the log and `/health`. The account balances while no thread is about to change it:
 //! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`.
-//! `held` is not a counter: the sender counts the segments in everything that holds segments
-//! ([`Account::held`], [`Account::imbalance`]). Bound: a fixed set of counters. Thread: any; all
-//! counters are atomic.
+//! `held` is not a counter. It is the number of segments in the daemon at this moment, which the
+//! sender counts on request ([`Account::held`], [`Account::imbalance`]). Bound: a fixed set of
+//! counters. Thread: any; all counters are atomic.
 //!
-//! No stage reads the account while it handles segments. A receiver counts in plain integers while
-//! it empties its socket, and adds them to the account once at the end. So the shared cache lines
-//! of the account are written once per wake-up, not once per datagram.
+//! Counting is cheap. A receiver counts in local integers while it empties its socket, and adds
+//! them to the account once at the end. So it writes to the memory that all threads share once per
+//! wake-up, and not once per datagram.
 
 mod occupancy;
 mod sizes;
@@ -24,22 +24,22 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long [`Account::held`] waits for the sender's answer.
+/// How long an occupancy query ([`Account::held`]) waits for the sender's answer.
 const OCCUPANCY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A counter that only grows.
+/// A counter. Its value only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `count`. Adding zero does not touch the shared memory.
+    /// Adds `count` to the counter. For zero, the memory is not written.
     pub fn add(&self, count: u64) {
         if count > 0 {
             self.0.fetch_add(count, Ordering::Relaxed);
         }
     }
 
-    /// Returns the current count.
+    /// Returns the current value of the counter.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -48,21 +48,21 @@ impl Counter {
 /// Why a datagram or a document was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectReason {
-    /// The header line is not the one that X-Ray SDKs send.
+    /// The first line of the datagram is not a header of the X-Ray daemon's protocol.
     Header,
     /// The datagram has no newline, or no document after the newline.
     NoDocument,
     /// The service accepted the request, but named this document as unprocessed.
     Unprocessed,
-    /// The service refused the request because of this document; a retry cannot succeed.
+    /// The service refused the whole request because of this document. A retry cannot succeed.
     Refused,
 }
 
 impl RejectReason {
-    /// Every reason, in the order of their discriminants.
+    /// All reasons why something is rejected, in the order of the enum.
     pub const ALL: [Self; 4] = [Self::Header, Self::NoDocument, Self::Unprocessed, Self::Refused];
 
-    /// The value of the metric's `reason` label.
+    /// Returns the value of the label `reason` in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Header => "header",
@@ -73,18 +73,18 @@ impl RejectReason {
     }
 }
 
-/// Why a good segment was dropped.
+/// Why a segment was dropped, although the segment itself is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
     /// The memory for segments was full, and the segment was among the oldest unsent ones.
     Memory,
-    /// The segment had not been sent when the time for the shutdown was over.
+    /// The segment was still unsent when the time for the shutdown was over.
     Shutdown,
-    /// The spool was full, and the segment was among the oldest in it.
+    /// The spool was full, and the segment was among the oldest segments in the spool.
     SpoolFull,
-    /// The segment had been in the spool for longer than allowed.
+    /// The segment was older than the spool keeps segments.
     SpoolAge,
-    /// The segment's part of a spool file is damaged.
+    /// The segment was in a damaged record of the spool.
     SpoolDamage,
     /// A thread panicked while it worked on the segment.
     Panic,
@@ -93,7 +93,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    /// Every reason, in the order of their discriminants.
+    /// All reasons why a segment is dropped, in the order of the enum.
     pub const ALL: [Self; 7] = [
         Self::Memory,
         Self::Shutdown,
@@ -104,7 +104,7 @@ impl DropReason {
         Self::NotXRay,
     ];
 
-    /// The value of the metric's `reason` label.
+    /// Returns the value of the label `reason` in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -118,12 +118,13 @@ impl DropReason {
     }
 }
 
-/// How a call failed. The kinds are those of `BackendConnectionErrors` in the service's API.
+/// The kind of failure of a call. The service's API defines these kinds in
+/// `BackendConnectionErrors`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestFailure {
-    /// The connection was not open, or the answer not complete, in time.
+    /// The connection was not opened in time, or the answer was not complete in time.
     Timeout,
-    /// The connection was refused.
+    /// The host of the service, or the proxy, refused the TCP connection.
     ConnectionRefused,
     /// The answer has a status from 400 to 499; this includes throttling.
     Http4xx,
@@ -131,12 +132,12 @@ pub enum RequestFailure {
     Http5xx,
     /// The host name of the service cannot be resolved.
     UnknownHost,
-    /// Any other failure: a broken connection, a TLS error, an answer of another server.
+    /// Any other failure: a broken connection, a TLS error, or an answer that is not from X-Ray.
     Other,
 }
 
 impl RequestFailure {
-    /// Every kind, in the order of their discriminants.
+    /// All kinds of failure, in the order of the enum.
     pub const ALL: [Self; 6] = [
         Self::Timeout,
         Self::ConnectionRefused,
@@ -146,7 +147,7 @@ impl RequestFailure {
         Self::Other,
     ];
 
-    /// The value of the metric's `kind` label.
+    /// Returns the value of the label `kind` in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -162,7 +163,7 @@ impl RequestFailure {
 /// The counters of one receiver.
 #[derive(Debug, Default)]
 pub struct ReceiverCounts {
-    /// Datagrams taken from the receiver's socket, including empty ones.
+    /// Datagrams taken from the receiver's socket, including empty datagrams.
     pub datagrams: Counter,
     /// Datagrams that the kernel dropped because the socket's queue was full.
     pub kernel_drops: Counter,
@@ -171,29 +172,31 @@ pub struct ReceiverCounts {
 /// The counters and gauges of the spool.
 #[derive(Debug, Default)]
 pub struct SpoolCounts {
-    /// Size of the spool's files, in bytes.
+    /// Size of all files of the spool, in bytes.
     pub size_bytes: AtomicU64,
-    /// Segments in the spool that still have to be sent. Files of earlier runs are included once
-    /// they have been counted.
+    /// Number of segments in the spool that are not sent yet. After a start, segments in the files
+    /// of earlier runs are added as soon as the daemon has counted them.
     pub segment_count: AtomicU64,
-    /// When the oldest segment in the spool was received, in seconds since boot.
+    /// Time at which the oldest segment in the spool was received, in seconds since boot. `None` if
+    /// the spool is empty.
     oldest_made_at: Mutex<Option<i64>>,
-    /// Spool jobs that failed.
+    /// Number of failed spool jobs (a job writes or reads a part of the spool).
     pub errors: Counter,
-    /// Damaged records of the spool: cut off or changed.
+    /// Number of records of the spool that were found damaged: cut off or changed.
     pub damaged_records: Counter,
-    /// Size of the damaged records, in bytes.
+    /// Size of all damaged records of the spool together, in bytes.
     pub damaged_bytes: Counter,
 }
 
 impl SpoolCounts {
-    /// Sets when the oldest segment in the spool was received, in seconds since boot; `None`: the
-    /// spool is empty.
+    /// Sets the time at which the oldest segment in the spool was received, in seconds since boot.
+    /// `None` means that the spool is empty.
     pub fn set_oldest(&self, made_at: Option<i64>) {
         *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner) = made_at;
     }
 
-    /// Returns the age of the oldest segment in the spool at `now`; zero if the spool is empty.
+    /// Returns the age of the oldest segment in the spool at the time `now`. Returns zero if the
+    /// spool is empty.
     pub fn oldest_age(&self, now: Moment) -> Duration {
         let made_at = *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner);
         made_at.map_or(Duration::ZERO, |made_at| now.since(made_at))
@@ -203,30 +206,33 @@ impl SpoolCounts {
 /// The counters of the signing proxy.
 #[derive(Debug, Default)]
 pub struct ProxyCounts {
-    /// Requests to which the service answered, with any status.
+    /// Requests of clients that the service answered, with any status.
     pub answered: Counter,
-    /// Requests that the proxy does not forward: the path is not allowed, or a web page sent them.
+    /// Requests of clients that the proxy refused to forward: their path is not allowed, or a web
+    /// page sent them.
     pub refused: Counter,
-    /// Requests without an answer of the service, or without credentials to sign with.
+    /// Requests of clients that got no answer of the service, for example because there were no
+    /// credentials to sign them with.
     pub failed: Counter,
 }
 
 /// All counters of a daemon.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// Counters of each receiver, indexed by its number.
+    /// Counters of the receivers. The index is the number of the receiver.
     pub receivers: Box<[ReceiverCounts]>,
-    /// Datagrams received that were not empty. Each counts as one segment.
+    /// Received datagrams that were not empty. Each one counts as one segment.
     pub received: Counter,
     /// Segments that the service accepted.
     pub sent: Counter,
-    /// Segments taken out of the spool, to be sent or dropped.
+    /// Segments taken out of the spool to send or to drop them.
     pub replayed: Counter,
-    /// Segments written to the spool, or replayed and then left in it.
+    /// Segments written to the spool. Segments that were read back but left in the spool are
+    /// counted again.
     pub spooled: Counter,
     /// Segments sent again because the service had not processed them for a transient reason.
     pub segments_resent: Counter,
-    /// Empty datagrams. They are ignored and not part of the balance.
+    /// Empty datagrams. They are ignored, and they are not counted in `received`.
     pub datagrams_empty: Counter,
     /// Documents that are not JSON. They are forwarded unchanged.
     pub documents_not_json: Counter,
@@ -234,31 +240,32 @@ pub struct Account {
     pub documents_invalid_utf8: Counter,
     /// Datagrams that the kernel dropped before the daemon could read them.
     pub kernel_drops: Counter,
-    /// How often a receiver had no buffer for a datagram. The datagram stayed in the kernel's
-    /// queue.
+    /// How often a receiver had no free buffer for a datagram. The datagram then stayed in the
+    /// kernel's queue.
     pub receive_buffers_exhausted: Counter,
-    /// Requests that the service answered with success.
+    /// Requests that the service accepted.
     pub requests_sent: Counter,
-    /// Requests that failed and are retried.
+    /// Requests that failed and were put into the queue for a retry.
     pub requests_retried: Counter,
-    /// Requests that the service throttled. They are retried.
+    /// Requests that the service refused because of throttling. They are retried.
     pub requests_throttled: Counter,
     /// Requests that the service refused because of a document in them.
     pub requests_refused: Counter,
     /// Answers with a success status that did not come from X-Ray.
     pub answers_not_x_ray: Counter,
-    /// Answers of X-Ray with a success status from which it is not known which documents were
-    /// processed.
+    /// Answers of X-Ray with a success status and a body that could not be read. It is unknown
+    /// which documents of these requests X-Ray did not process.
     pub answers_unreadable: Counter,
-    /// Answers, with any status, that were longer than the daemon reads.
+    /// Answers, with any status, that were too long for the daemon to read.
     pub answers_too_large: Counter,
     /// Counters of the spool.
     pub spool: SpoolCounts,
-    /// Counters of the signing proxy. They are not part of the balance.
+    /// Counters of the signing proxy. They do not count segments, so they have no part in the
+    /// balance.
     pub proxy: ProxyCounts,
-    /// The conditions that keep segments from being delivered.
+    /// The conditions that currently keep segments from being delivered.
     pub conditions: Conditions,
-    /// The clock for ages and dates. Answers of the service set its date.
+    /// The clock for ages and dates. Its date is set from answers of the service.
     pub clock: Clock,
     /// Histograms of request times and batch sizes.
     pub sizes: Sizes,
@@ -286,7 +293,7 @@ impl Account {
         &self.dropped[reason as usize]
     }
 
-    /// Returns the counter of calls that failed in this way.
+    /// Returns the counter of calls with the kind of failure `kind`.
     pub fn request_failures(&self, kind: RequestFailure) -> &Counter {
         &self.request_failures[kind as usize]
     }
@@ -303,35 +310,38 @@ impl Account {
 }
 
 impl Account {
-    /// Returns the receiving end of occupancy queries. The sender takes it and answers them.
+    /// Returns the queue of occupancy queries. The sender owns the queue and answers the queries.
     pub fn occupancy_queries(&self) -> OccupancyQueries {
         let (sender, receiver) = mpsc::unbounded_channel();
-        // Only the first receiver gets queries. There is one sender thread, which calls this once.
+        // If this function is called twice, only the first queue gets queries. The only caller is
+        // the sender, and it calls this function once.
         let _ = self.occupancy.set(sender);
         OccupancyQueries(receiver)
     }
 
-    /// Returns what is held at this moment, as counted by the sender. Returns `None` if the sender
-    /// has not started or has ended, or does not answer within one second.
+    /// Returns the segments and the memory that the daemon holds at this moment; the sender counts
+    /// them. Returns `None` if the sender has not started or has ended, or does not answer within
+    /// one second.
     pub async fn held(&self) -> Option<Held> {
         let (query, answer) = OccupancyQuery::new();
         self.occupancy.get()?.send(query).ok()?;
         tokio::time::timeout(OCCUPANCY_TIMEOUT, answer).await.ok()?.ok()
     }
 
-    /// Sets the rate limit, in documents a second; `None`: no limit.
+    /// Sets the current rate limit for sending, in documents a second. `None` means no limit.
     pub fn set_rate_limit(&self, documents_per_second: Option<f64>) {
         self.rate_limit
             .store(documents_per_second.unwrap_or_default().to_bits(), Ordering::Relaxed);
     }
 
-    /// Returns the rate limit, in documents a second; 0: no limit.
+    /// Returns the current rate limit for sending, in documents a second. 0 means no limit.
     pub fn rate_limit(&self) -> f64 {
         f64::from_bits(self.rate_limit.load(Ordering::Relaxed))
     }
 
-    /// Returns how many segments the account is out of balance by, if `held_count` are held: 0 is
-    /// balanced, a positive number of segments is missing, a negative number was counted twice.
+    /// Returns by how many segments the account is out of balance, if the daemon holds `held_count`
+    /// segments. 0: the account balances. Positive: this many segments are missing. Negative: this
+    /// many segments were counted twice.
     pub fn imbalance(&self, held_count: usize) -> i128 {
         let sum = |counters: &[Counter]| counters.iter().map(|c| i128::from(c.get())).sum::<i128>();
         let came = i128::from(self.received.get()) + i128::from(self.replayed.get());

@@ -1,25 +1,27 @@
-//! Occupancy: what is held at this moment, counted by the sender on request.
+//! Occupancy: the segments and the memory that the daemon holds at this moment. The sender counts
+//! them on request.
 //!
 //! In: a query, from any thread. Out: [`Held`]. The sender answers, because it is the only thread
-//! that can reach every holder of segments. It counts only when there is a query. Bound: one queue
-//! entry for each task that waits for an answer. Thread: any asks, the sender's thread answers.
+//! that can reach all rings, batches and calls. It counts only when there is a query. Bound: one
+//! queue entry for each task that waits for an answer. Thread: any thread can send a query; the
+//! sender's thread answers.
 
 use tokio::sync::{mpsc, oneshot};
 
-/// The segments and the memory that are held at one moment, by holder.
+/// The segments and the memory that the daemon holds at one moment, counted for each place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Segments in rings, in batches, in calls, and on their way to or from the spool.
+    /// Number of segments in rings, in batches, in calls, and on their way to or from the spool.
     pub segment_count: usize,
-    /// Batches that wait for an attempt.
+    /// Number of batches that wait for a call.
     pub waiting_batch_count: usize,
-    /// Batches in a call.
+    /// Number of batches in a call.
     pub in_flight_batch_count: usize,
     /// Memory of the segments in the rings, in bytes.
     pub ring_bytes: usize,
     /// Memory of the batches that are being filled, in bytes.
     pub open_batch_bytes: usize,
-    /// Memory of the batches that wait for an attempt, in bytes.
+    /// Memory of the batches that wait for a call, in bytes.
     pub waiting_bytes: usize,
     /// Memory of the batches in a call, in bytes.
     pub in_flight_bytes: usize,
@@ -27,25 +29,25 @@ pub struct Held {
     pub spool_bytes: usize,
 }
 
-/// A query for what is held. It carries the channel for its answer.
+/// An occupancy query. It contains the channel for its answer.
 #[derive(Debug)]
 pub struct OccupancyQuery(oneshot::Sender<Held>);
 
 impl OccupancyQuery {
-    /// Returns a query, and the receiving end of its answer.
+    /// Returns a query, and the channel that receives its answer.
     pub(super) fn new() -> (Self, oneshot::Receiver<Held>) {
         let (sender, answer) = oneshot::channel();
         (Self(sender), answer)
     }
 
-    /// Answers the query.
+    /// Answers the query with `held`.
     pub fn answer(self, held: Held) {
-        // An error means that the asking task no longer waits. This is normal.
+        // An error means that the task with the query no longer waits. This is normal.
         let _ = self.0.send(held);
     }
 }
 
-/// The receiving end of all occupancy queries; the sender owns it.
+/// The queue of occupancy queries. The sender owns it and answers the queries.
 #[derive(Debug)]
 pub struct OccupancyQueries(pub(super) mpsc::UnboundedReceiver<OccupancyQuery>);
 
@@ -54,7 +56,7 @@ impl OccupancyQueries {
     pub async fn next(&mut self) -> OccupancyQuery {
         match self.0.recv().await {
             Some(query) => query,
-            // The account was dropped, so there will be no more queries.
+            // The account was dropped, so no further query can arrive.
             None => std::future::pending().await,
         }
     }

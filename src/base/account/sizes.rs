@@ -1,20 +1,21 @@
 //! Histograms of request times and batch sizes.
 //!
 //! In: one value per call or per batch, from the sender. Out: the histograms, for the metrics.
-//! Bound: the buckets. Thread: any.
+//! Bound: a fixed number of buckets. Thread: any.
 
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Upper bounds of the buckets for request times, in seconds. The last bound is twice the default
-/// `Upload.RequestTimeoutSeconds` of 15 s.
+/// Upper bounds of the histogram buckets for request times, in seconds. The last bound is twice the
+/// default request timeout (`Upload.RequestTimeoutSeconds`: 15 s).
 const REQUEST_SECONDS: [f64; 12] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
 
-/// Upper bounds of the buckets for documents in a batch. A request holds at most 50.
+/// Upper bounds of the histogram buckets for the number of documents in a batch. A batch has at
+/// most 50 documents.
 const BATCH_DOCUMENTS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0];
 
-/// Upper bounds of the buckets for body sizes, in bytes. A body has at most 1 MiB, unless a single
-/// document is larger.
+/// Upper bounds of the histogram buckets for the size of request bodies, in bytes. A body has at
+/// most 1 MiB, unless a single document is larger.
 const BATCH_BYTES: [f64; 7] =
     [1_024.0, 4_096.0, 16_384.0, 65_536.0, 131_072.0, 262_144.0, 1_048_576.0];
 
@@ -23,11 +24,11 @@ const BATCH_BYTES: [f64; 7] =
 pub struct Sizes {
     /// Seconds from the start of a request to the end of its answer, for accepted requests.
     pub accepted_request_seconds: Histogram,
-    /// Seconds from the start of a request to its failure, for all other requests.
+    /// Seconds from the start of a request to its failure, for requests that were not accepted.
     pub failed_request_seconds: Histogram,
-    /// Documents in a closed batch.
+    /// Number of documents in a batch, when the batch is complete.
     pub batch_documents: Histogram,
-    /// Bytes in the body of a closed batch.
+    /// Size of the request body of a batch in bytes, when the batch is complete.
     pub batch_bytes: Histogram,
 }
 
