@@ -1,39 +1,39 @@
 //! Resolves `HOST:PORT` to socket addresses, and recognizes loopback addresses.
 //!
-//! In: text from the configuration or from a `Host` header. Out: socket addresses. Thread: any;
-//! [`resolve`] blocks while the system looks up a name.
+//! In: text from the configuration or from a `Host` header. Out: socket addresses. Thread: any.
+//! [`resolve`] blocks while the system looks up a host name.
 
 use http::uri::Authority;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// Returns the socket addresses to try for `address`, the preferred one first. The caller needs to
-/// open only one of them ([`open_first`]).
+/// Returns the socket addresses for `address` (`HOST:PORT`), in the order in which the caller
+/// should try them. The caller opens only one of them ([`open_first`]).
 ///
-/// A host name is looked up; its IPv4 address is preferred to an IPv6 address. `0.0.0.0` and a
-/// missing host mean every interface, with IPv4 and IPv6, as in the original daemon. On a host
-/// without IPv6 they mean IPv4 alone.
+/// A host name is looked up. If it has IPv4 and IPv6 addresses, an IPv4 address is returned. The
+/// host `0.0.0.0` and a missing host mean all network interfaces, with IPv4 and IPv6. The original
+/// daemon does the same. On a host without IPv6, the second returned address is for IPv4 only.
 ///
 /// # Errors
 ///
 /// Returns an error if `address` is not `HOST:PORT`, or if the host name cannot be resolved.
 pub fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
-    // A missing host means every interface, as in the original daemon.
+    // A missing host, as in `:2000`, means all network interfaces, as in the original daemon.
     let every_interface = address.starts_with(':').then(|| format!("0.0.0.0{address}"));
     let found: Vec<_> = every_interface.as_deref().unwrap_or(address).to_socket_addrs()?.collect();
-    // SDKs send to IPv4 if a name has addresses of both families.
+    // SDKs send to the IPv4 address if a host name has IPv4 and IPv6 addresses.
     let first = found.iter().find(|found| found.is_ipv4()).or(found.first());
     let first = *first.ok_or_else(|| io::Error::other("the name has no address"))?;
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, first.port()));
     Ok(if first.ip().is_unspecified() && first != both { vec![both, first] } else { vec![first] })
 }
 
-/// Calls `open` with each of `addresses` until one succeeds, and returns its result.
+/// Calls `open` with each of `addresses` until a call succeeds. Returns the result of this call.
 ///
 /// # Errors
 ///
-/// Returns the last error of `open`. If a port is in use, the remaining addresses are not tried:
-/// they have the same port.
+/// Returns the last error of `open` if no call succeeds. If the port is in use, the remaining
+/// addresses are not tried, because they have the same port.
 pub fn open_first<T>(
     addresses: &[SocketAddr],
     mut open: impl FnMut(SocketAddr) -> io::Result<T>,
@@ -49,12 +49,12 @@ pub fn open_first<T>(
     result
 }
 
-/// Returns the address with which a process on this host connects to a socket that listens on
-/// `address`.
+/// Returns the address to which a process on this host connects, if a socket listens on `address`.
+/// This is a loopback address if the socket listens on all network interfaces.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
-        // A socket on the unspecified IPv6 address also accepts IPv4, which every host has.
+        // A socket on `[::]` also accepts IPv4 connections, and every host has IPv4 loopback.
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v6.port()).into(),
         other => other,
     }
@@ -62,8 +62,9 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Returns whether the host of a `Host` header is `localhost` or a loopback address.
 ///
-/// Other names never count as loopback, whatever their address is. The owner of a name can make
-/// it resolve to 127.0.0.1, and then a web page could send requests to the daemon (DNS rebinding).
+/// All other host names are not accepted, even if they resolve to a loopback address. The owner of
+/// a domain can make its name resolve to 127.0.0.1. Then a web page from this domain could send
+/// requests to the daemon (DNS rebinding).
 pub fn is_loopback(authority: &Authority) -> bool {
     let host = authority.host();
     let has_user = authority.as_str().contains('@');

@@ -3,53 +3,55 @@
 //! In: the kernel's clock since boot, the host's date once at the start, and the `Date` header of
 //! the service's answers. Out: a [`Moment`]. Thread: any; there is no lock.
 //!
-//! Ages within a run are differences of the clock since boot. The host's date is not used for them,
-//! because it can jump, even by years: on a host without a clock battery, on a restored virtual
-//! machine, and when NTP first answers. Before the service has answered, dates are based on the
-//! host's date at the start; afterwards they are based on the service's date.
+//! Ages are differences between two readings of the clock since boot. The host's date is not used
+//! for ages, because it can jump, even by years: on a host without a clock battery, on a restored
+//! virtual machine, and when NTP first answers. Before the service has answered, dates are based on
+//! the host's date at the start; afterwards they are based on the service's date.
 //!
-//! The clock since boot is `CLOCK_BOOTTIME`. It also counts the time while the machine is
-//! suspended, so that records in the spool grow old meanwhile. `CLOCK_MONOTONIC`, and therefore
-//! `Instant`, does not count that time (`clock_gettime`(2)).
+//! The clock since boot is `CLOCK_BOOTTIME`. It also counts the time in which the machine is
+//! suspended, so this time is part of the age of records in the spool. `CLOCK_MONOTONIC`, and
+//! therefore `Instant`, does not count that time (`clock_gettime`(2)).
 
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A date of the service replaces the current date only if it differs by at least this many
-/// seconds. A `Date` header has whole seconds, and it is older by the time that the answer took.
+/// Smallest difference, in seconds, at which a date of the service replaces a date that the service
+/// confirmed earlier. Smaller differences are not reliable: a `Date` header has whole seconds, and
+/// the answer took some time to arrive.
 const CHANGE_SECONDS_MIN: u64 = 60;
 
-/// Value of [`Clock::confirmed_offset_seconds`] while no answer has confirmed a date.
+/// Value of [`Clock::confirmed_offset_seconds`] until the first answer of the service with a date.
 const NONE: i64 = i64::MIN;
 
-/// A reading of the clock.
+/// A reading of the clock: the time since boot, and the date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Seconds since boot; negative before boot.
+    /// Seconds since boot. Negative for a time before boot.
     pub uptime_seconds: i64,
-    /// Seconds to add to `uptime_seconds` to get seconds since 1970.
+    /// Difference between seconds since 1970 and seconds since boot. Add it to `uptime_seconds` to
+    /// get the date.
     pub offset_seconds: i64,
-    /// Whether the date is based on an answer of the service.
+    /// Whether the date is based on an answer of the service, and not on the host's date.
     pub is_confirmed: bool,
 }
 
 impl Moment {
-    /// Returns the date, in seconds since 1970; 0 before 1970.
+    /// Returns the date, in seconds since 1970. Returns 0 for a date before 1970.
     pub fn unix_seconds(self) -> u64 {
         let seconds = self.uptime_seconds.saturating_add(self.offset_seconds);
         u64::try_from(seconds).unwrap_or_default()
     }
 
-    /// Returns the moment `age` before this one.
+    /// Returns the moment that is earlier than this moment by `age`.
     #[must_use]
     pub fn before(self, age: Duration) -> Self {
         let age_seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         Self { uptime_seconds: self.uptime_seconds.saturating_sub(age_seconds), ..self }
     }
 
-    /// Returns the time from another moment, given in seconds since boot, to this one; zero if the
-    /// other moment is later.
+    /// Returns the time that has passed between `uptime_seconds` (in seconds since boot) and this
+    /// moment. Returns zero if `uptime_seconds` is later than this moment.
     pub fn since(self, uptime_seconds: i64) -> Duration {
         let seconds = self.uptime_seconds.saturating_sub(uptime_seconds);
         Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
@@ -59,11 +61,13 @@ impl Moment {
 /// The clock that the whole daemon uses for ages and dates.
 #[derive(Debug)]
 pub struct Clock {
-    /// Seconds since boot that a test has set; `None`: the kernel's.
+    /// Seconds since boot, as set by a test. `None` means that the kernel's clock is read.
     manual_uptime_seconds: Option<AtomicI64>,
-    /// Offset from seconds since boot to seconds since 1970, by the host's date at the start.
+    /// Difference between seconds since 1970 and seconds since boot, from the host's date at the
+    /// start of the daemon.
     start_offset_seconds: i64,
-    /// The same offset by the service's date; [`NONE`] until the service has answered.
+    /// Difference between seconds since 1970 and seconds since boot, from a date of the service.
+    /// [`NONE`] until the first answer of the service with a date.
     confirmed_offset_seconds: AtomicI64,
 }
 
@@ -79,8 +83,8 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Returns a clock for tests, which changes only by [`advance`](Self::advance), on a host whose
-    /// date is `host_time`.
+    /// Returns a clock for tests. It changes only by [`advance`](Self::advance). Its date starts at
+    /// `host_time`.
     pub fn manual(uptime_seconds: i64, host_time: SystemTime) -> Self {
         Self {
             manual_uptime_seconds: Some(AtomicI64::new(uptime_seconds)),
@@ -89,26 +93,26 @@ impl Clock {
         }
     }
 
-    /// Advances a manual clock by whole seconds. On any other clock this does nothing.
+    /// Advances a clock for tests by `time`, in whole seconds. Does nothing on a real clock.
     pub fn advance(&self, time: Duration) {
         if let Some(seconds) = &self.manual_uptime_seconds {
             seconds.fetch_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
 
-    /// Returns the time for pauses, deadlines and short ages. Inside a tokio runtime it is the time
-    /// of the runtime, which a test can pause and advance; on other threads it is the system's
-    /// time.
+    /// Returns the current time, for pauses, deadlines and short ages. Inside a tokio runtime, this
+    /// is the time of the runtime, which a test can pause and advance. On other threads it is the
+    /// system's time.
     pub fn instant() -> Instant {
         tokio::time::Instant::now().into_std()
     }
 
-    /// Returns the host's date.
+    /// Returns the current date of the host.
     pub fn host_date() -> SystemTime {
         SystemTime::now()
     }
 
-    /// Reads the clock.
+    /// Returns the current reading of the clock.
     pub fn now(&self) -> Moment {
         let manual =
             self.manual_uptime_seconds.as_ref().map(|manual| manual.load(Ordering::Relaxed));
@@ -125,7 +129,8 @@ impl Clock {
         }
     }
 
-    /// Takes over the date of an answer that the service has just given.
+    /// Sets the date to `service_time`, the `Date` of an answer that the service has just sent.
+    /// Small differences to an earlier date of the service are ignored.
     pub fn confirm_date(&self, service_time: SystemTime) {
         let now = self.now();
         let offset_seconds = unix_seconds(service_time).saturating_sub(now.uptime_seconds);
@@ -139,7 +144,7 @@ fn uptime_seconds() -> i64 {
     clock_gettime(ClockId::Boottime).tv_sec
 }
 
-/// Returns whole seconds since 1970; negative before 1970.
+/// Returns `time` in whole seconds since 1970. The result is negative for a date before 1970.
 fn unix_seconds(time: SystemTime) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {

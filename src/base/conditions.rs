@@ -1,7 +1,7 @@
 //! Holds the conditions that currently keep segments from being delivered.
 //!
-//! In: the pipeline and the search for region and credentials begin and end conditions, at most
-//! once a call. Out: the active conditions, each with its age and its latest reason, for `/ready`
+//! In: the begin and the end of conditions, from the pipeline and from the search for region and
+//! credentials. Out: the active conditions, each with its age and its latest reason, for `/ready`
 //! and the metrics. Bound: one entry for each [`Condition`]. Thread: any; a mutex protects them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 /// A reason why segments do not reach the service, or may soon be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// The region is not known yet, and therefore neither is the service's address.
+    /// The region is not known yet. So the address of the service is not known either.
     NoRegion,
     /// There are no credentials to sign requests with.
     NoCredentials,
-    /// The last call failed.
+    /// The last call to the service failed.
     UploadsFailing,
     /// Segments are dropped because the memory for segments is full.
     MemoryFull,
-    /// The spool cannot be used.
+    /// The spool (the queue on disk) cannot be used.
     SpoolFailing,
     /// Segments are dropped because the spool is full.
     SpoolFull,
 }
 
 impl Condition {
-    /// Every condition, in the order of their discriminants.
+    /// All conditions, in the order of the enum.
     pub const ALL: [Self; 6] = [
         Self::NoRegion,
         Self::NoCredentials,
@@ -48,14 +48,14 @@ impl Condition {
     }
 }
 
-/// A condition that has begun and not ended.
+/// A condition that has begun and has not ended yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActiveCondition {
-    /// The condition.
+    /// Which condition is active.
     pub condition: Condition,
     /// Time since the condition began.
     pub age: Duration,
-    /// The latest reason.
+    /// The latest reason for the condition, as a text for the operator.
     pub reason: String,
 }
 
@@ -66,7 +66,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Begins a condition. If it is active already, only its reason changes.
+    /// Marks `condition` as active. If it is active already, only its reason is replaced.
     pub fn begin(&self, condition: Condition, reason: impl Into<String>) {
         let mut active_since = self.lock();
         let (_, last) =
@@ -74,12 +74,12 @@ impl Conditions {
         *last = reason.into();
     }
 
-    /// Ends a condition, if it is active.
+    /// Marks `condition` as not active.
     pub fn end(&self, condition: Condition) {
         self.lock()[condition as usize] = None;
     }
 
-    /// Returns whether a condition is active.
+    /// Returns whether `condition` is active.
     pub fn has(&self, condition: Condition) -> bool {
         self.lock()[condition as usize].is_some()
     }
@@ -94,8 +94,8 @@ impl Conditions {
         Condition::ALL.into_iter().filter_map(active).collect()
     }
 
-    /// Locks the entries. A poisoned lock is used too: each entry is replaced as a whole, so a
-    /// panic cannot leave one half written.
+    /// Locks the list of conditions. The list is also used after a panic of a thread that held the
+    /// lock: an entry is always replaced as a whole, so the list is still valid.
     fn lock(&self) -> MutexGuard<'_, [Option<(Instant, String)>; Condition::ALL.len()]> {
         self.active_since.lock().unwrap_or_else(PoisonError::into_inner)
     }

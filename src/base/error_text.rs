@@ -1,8 +1,8 @@
 //! Turns an error of a library into text for an operator.
 //!
 //! In: an error with its chain of causes. Out: one line of text. Libraries wrap errors in other
-//! errors, and only the innermost one usually says what to repair. A few library messages are
-//! written for programmers; this file replaces them. Thread: any; the functions are pure.
+//! errors, and usually only the innermost error says what to repair. A few messages of libraries
+//! are written for programmers; this file replaces them. Thread: any. No I/O, no clock.
 
 use std::error::Error;
 use std::io;
@@ -22,8 +22,8 @@ pub fn with_root_cause(error: &(dyn Error + 'static)) -> String {
     if error.source().is_none() { cause } else { format!("{error}: {cause}") }
 }
 
-/// Returns the texts of `error` and of all its causes, on one line. For chains in which each error
-/// adds a part of the explanation.
+/// Returns the texts of `error` and of all its causes, on one line. Use this if each of these
+/// errors adds a part of the explanation.
 pub fn with_all_causes(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
@@ -31,13 +31,15 @@ pub fn with_all_causes(error: &(dyn Error + 'static)) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Returns our text for a library error that is written for programmers; `None` for other errors.
+/// Returns a text for operators if the text of this library error is written for programmers.
+/// Returns `None` for all other errors.
 fn in_plain_words(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if cause.is::<http_body_util::LengthLimitError>() {
         return Some("it is larger than the limit");
     }
     if let Some(system) = cause.downcast_ref::<io::Error>() {
-        // `io::Error::source` skips the error that it was created from, so look at it here.
+        // An `io::Error` can wrap another error. `source` does not return the wrapped error, but
+        // its cause, so the wrapped error is checked here.
         return in_plain_words(system.get_ref()?);
     }
     match cause.downcast_ref()? {

@@ -1,13 +1,13 @@
 //! Reads how much memory and how many processors this process may use.
 //!
 //! In: `sysinfo`(2), the processor affinity, and the cgroup files of versions 1 and 2. Out: a
-//! [`Host`]. Bound: [`FILE_BYTES_MAX`] of a file. Thread: any; the reads of files block.
+//! [`Host`]. Bound: [`FILE_BYTES_MAX`] for each file. Thread: any; reading files blocks.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// The largest file, in bytes, that [`read_text`] reads.
+/// Size of the largest file that [`read_text`] reads, in bytes: 1 MiB.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The memory and the processors that this process may use.
@@ -15,8 +15,8 @@ pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub struct Host {
     /// Memory of the machine, in bytes.
     pub memory_bytes: u64,
-    /// Smallest memory limit of the process's cgroups, in bytes; `None` if there is no limit below
-    /// `memory_bytes`.
+    /// Smallest memory limit of the process's cgroups, in bytes. `None` if no cgroup has a limit
+    /// that is smaller than the memory of the machine.
     pub cgroup_limit_bytes: Option<u64>,
     /// Number of processors that the affinity mask and the cgroup's quota allow.
     pub processor_count: usize,
@@ -52,15 +52,16 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Reads the limit in a cgroup file, in bytes. Returns `None` if the file is missing or does not
-/// contain a number: `max` means that there is no limit.
+/// Reads a memory limit from a cgroup file, in bytes. Returns `None` if the file is missing or does
+/// not contain a number. For example, the text `max` means that there is no limit.
 fn read_limit(path: &Path) -> Option<u64> {
     read_text(path).ok()?.trim().parse().ok()
 }
 
-/// Returns the files that may contain a memory limit, for the text of `/proc/self/cgroup`: those of
-/// the process's own cgroup and of all cgroups above it, in version 1 and version 2. Inside a
-/// container, the container's own cgroup is mounted at the root.
+/// Returns the files that can contain a memory limit for this process. `own` is the text of
+/// `/proc/self/cgroup`. There is one file for the process's own cgroup and one for each cgroup
+/// above it, in version 1 and version 2. The root is included, because inside a container the
+/// container's own cgroup is mounted there.
 fn limit_files(own: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in own.lines() {

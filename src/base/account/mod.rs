@@ -1,7 +1,7 @@
-//! The account: all counters of the daemon. Every received segment appears in the account once.
+//! The account: all counters of the daemon. The counters of segments balance.
 //!
 //! In: all parts of the daemon add to the counters. Out: their values, for the metrics, telemetry,
-//! the log and `/health`. The account balances while no thread is about to change it:
+//! the log and `/health`. While no thread is in the middle of handling segments,
 //! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`.
 //! `held` is not a counter. It is the number of segments in the daemon at this moment, which the
 //! sender counts on request ([`Account::held`], [`Account::imbalance`]). Bound: a fixed set of
