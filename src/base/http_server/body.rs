@@ -1,9 +1,9 @@
-//! Reads whole requests, with bounds on their number and on the memory for their bodies.
+//! Reads the bodies of HTTP requests. It limits the number of requests and the memory for bodies.
 //!
-//! In: a request whose body has not been read. Out: the request with its body, or an answer that
-//! says what is wrong. Bound: [`REQUEST_COUNT_MAX`] requests, [`BODY_BYTES_MAX`] for a body, and
-//! [`LARGE_BODY_COUNT_MAX`] large bodies at a time. When full: a request waits up to
-//! [`READ_TIMEOUT`], then it is answered with status 503. Thread: main.
+//! In: a request with an unread body. Out: the request with its complete body, or an answer with
+//! the reason why the body cannot be read. Bound: [`REQUEST_COUNT_MAX`] requests and
+//! [`LARGE_BODY_COUNT_MAX`] large bodies at a time, and [`BODY_BYTES_MAX`] for a body. When full: a
+//! request waits up to [`READ_TIMEOUT`], and is then answered with status 503. Thread: main.
 
 use super::{ConnectionSlot, READ_TIMEOUT, error_answer};
 use bytes::{Bytes, BytesMut};
@@ -14,17 +14,19 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Number of requests at a time. Further requests wait up to [`READ_TIMEOUT`].
+/// Largest number of requests in progress. Further requests wait up to [`READ_TIMEOUT`].
 const REQUEST_COUNT_MAX: usize = 128;
 
 /// Largest request body, in bytes (5 MiB). Larger bodies are refused with status 413.
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 
-/// A body of up to this size, in bytes (64 KiB), is small. Small bodies, for example those of
-/// sampling calls, need no permit; [`REQUEST_COUNT_MAX`] bounds their number. Larger bodies do.
+/// Largest size of a small body, in bytes: 64 KiB. Requests for sampling rules have small bodies,
+/// for example. A larger body needs one of the [`LARGE_BODY_COUNT_MAX`] permits; a small body does
+/// not.
 const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
 
-/// Number of large bodies at a time, each until its request is answered: 4 * 5 MiB = 20 MiB.
+/// Largest number of large bodies in memory at a time. Together they have at most 4 * 5 MiB =
+/// 20 MiB.
 const LARGE_BODY_COUNT_MAX: usize = 4;
 
 /// The permits for requests and for large bodies.
@@ -44,8 +46,8 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// Waits for the permit of a request. Returns `None` if that takes longer than
-    /// [`READ_TIMEOUT`], or if the connection is asked to close. Afterwards the connection no
+    /// Waits for the permit to begin a request. Returns `None` if the wait takes longer than
+    /// [`READ_TIMEOUT`], or if the connection is asked to close. After the wait, the connection no
     /// longer counts as waiting.
     pub async fn admit(&self, slot: &ConnectionSlot) -> Option<SemaphorePermit<'_>> {
         let permit = tokio::select! {
@@ -58,9 +60,10 @@ impl Requests {
     }
 
     /// Reads the body of a request, passes the whole request to `answer`, and returns the answer. A
-    /// large body keeps its permit until then.
+    /// large body keeps its permit until the answer is known.
     ///
-    /// If the body is too large, too slow or incomplete, the answer says so.
+    /// If the body is too large, too slow or incomplete, `answer` is not called, and the returned
+    /// answer is an error with the reason.
     pub async fn with_body<F: Future<Output = Response<Bytes>>>(
         &self,
         request: Request<Incoming>,
@@ -95,7 +98,7 @@ impl Requests {
     }
 }
 
-/// Why a body could not be read.
+/// The reason why the body of a request could not be read.
 enum BodyError {
     TooLarge,
     Broken,
@@ -116,8 +119,9 @@ async fn read(body: &mut Incoming) -> Result<Bytes, BodyError> {
 
 /// Reads and discards the rest of a body, for up to [`READ_TIMEOUT`].
 ///
-/// Closing a connection with unread bytes resets it, and the client may then not receive its
-/// answer. A client that sent `Expect: 100-continue` has not sent its body yet.
+/// If a connection with unread bytes is closed, the system resets it, and the client may not
+/// receive the answer. Nothing is read if the request has the header `Expect: 100-continue`,
+/// because the client has not sent the body yet.
 pub async fn discard(head: &Parts, mut body: Incoming) {
     if !head.headers.contains_key(EXPECT) {
         let rest = async { while let Some(Ok(_)) = body.frame().await {} };

@@ -1,9 +1,9 @@
-//! Chooses the connection that is closed when a new one arrives and all permits are taken.
+//! Chooses the connection that is closed when a new connection arrives and there are too many.
 //!
 //! In: connections that wait. A connection waits for the rest of a header, for its next request, or
-//! for the permit of its request. Out: the connection that has waited longest is asked to close.
-//! Thus a new connection is always served, however many slow clients there are. Bound: one entry
-//! for each connection. Thread: main.
+//! for the permit to begin its request. Out: the connection that has waited longest is asked to
+//! close. So a new connection is always served, even if there are many slow clients. Bound: one
+//! entry for each connection. Thread: main.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,18 +17,18 @@ pub struct Connections {
     next_number: AtomicU64,
 }
 
-/// The entry of one connection. Dropping it removes the connection.
+/// The entry of one open connection. The connection is removed when its entry is dropped.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     connections: Arc<Connections>,
-    /// Key of the last entry in [`Connections::waiting`]; `None` before the connection first
-    /// waited.
+    /// Key of this connection in [`Connections::waiting`], from the last time when it began to
+    /// wait. `None` if it has never waited.
     number: Mutex<Option<u64>>,
     close_request: Arc<watch::Sender<bool>>,
 }
 
 impl Connections {
-    /// Adds a connection, which begins to wait.
+    /// Adds a new connection, and marks it as waiting.
     pub fn register(self: &Arc<Self>) -> ConnectionSlot {
         let close_request = Arc::new(watch::Sender::new(false));
         let slot = ConnectionSlot {
@@ -40,7 +40,7 @@ impl Connections {
         slot
     }
 
-    /// Asks the connection that has waited longest to close, if any waits.
+    /// Asks the connection that has waited longest to close. Does nothing if no connection waits.
     pub fn close_longest_waiting(&self) {
         if let Some((_, close_request)) = self.lock().pop_first() {
             close_request.send_replace(true);
@@ -74,7 +74,7 @@ impl ConnectionSlot {
     }
 
     /// Waits until the connection is asked to close. Returns immediately if it has been asked
-    /// before.
+    /// already.
     pub async fn asked_to_close(&self) {
         // No error is possible: `self` holds the sending end.
         let _ = self.close_request.subscribe().wait_for(|close_request| *close_request).await;

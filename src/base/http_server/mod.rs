@@ -6,8 +6,9 @@
 //! When full: the connection that has waited longest is closed (`connections.rs`). Thread: main.
 //!
 //! Orchestrators kill a daemon that does not answer `/health`. Therefore slow clients must not keep
-//! a handler from answering such paths. There are more connections than requests at a time, so a
-//! connection that waits for its client can always be closed for a new one.
+//! the server from answering this path. The server allows more connections than requests at a time.
+//! So there is always a connection without a request in progress, which can be closed for a new
+//! connection.
 
 mod body;
 mod connections;
@@ -37,24 +38,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, error, warn};
 
-/// Number of connections at a time. For one more, a connection that waits is closed.
+/// Largest number of open connections. When one more connection arrives, the server closes the
+/// connection that has waited longest.
 const CONNECTION_COUNT_MAX: usize = 256;
 
-/// Time for a request's header to be complete, and then again for its body.
+/// Time in which the header of a request must be complete. The body then has the same time.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time after which a connection accepts no more requests.
+/// Age at which a connection stops accepting new requests.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Time for the last request of a connection after [`CONNECTION_TIMEOUT`]. The parts are 10 s each
-/// for the header, a permit for the request, a permit for a large body and the body, then 60 s for
-/// the answer, and 10 s to spare.
+/// How long a connection may stay open after [`CONNECTION_TIMEOUT`], to finish its last request.
+/// The sum is: 10 s for the header, 10 s to wait for the permit of the request, 10 s to wait for
+/// the permit of a large body, 10 s for the body, 60 s for the answer, and 10 s of reserve.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(110);
 
-/// Time to write the rest of the last answer of a connection that is asked to close.
+/// How long a connection that is asked to close may stay open to write the rest of its last answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Largest header of a request, in bytes and in lines. Larger ones are refused.
+/// Largest header of a request: 64 KiB and 100 lines. Requests with a larger header are refused.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_COUNT_MAX: usize = 100;
 
@@ -62,8 +64,8 @@ static PANICKED: LogLimit = LogLimit::once_a_minute();
 
 /// Answers the requests of a [`Server`].
 pub trait Handler: Send + Sync + 'static {
-    /// Answers a request of the connection `slot`. The connection counts as waiting until
-    /// [`ConnectionSlot::stop_waiting`] is called. `is_local` says that the client's address is a
+    /// Answers a request on the connection `slot`. The connection counts as waiting until the
+    /// handler calls [`ConnectionSlot::stop_waiting`]. `is_local` is whether the client has a
     /// loopback address.
     fn answer(
         &self,
@@ -72,16 +74,16 @@ pub trait Handler: Send + Sync + 'static {
         is_local: bool,
     ) -> impl Future<Output = Response<Bytes>> + Send;
 
-    /// Called when the shutdown begins. Answers that wait for an event must end now.
+    /// Called when the shutdown begins. The handler must now finish answers that wait for an event.
     fn close(&self) {}
 }
 
-/// Returns an answer of the daemon itself: a JSON object with the field `message`.
+/// Returns an answer with an error status. Its body is a JSON object with the field `message`.
 pub fn error_answer(status: StatusCode, message: &str) -> Response<Bytes> {
     json(status, &serde_json::json!({ "message": message }))
 }
 
-/// Returns the answer for a connection that is asked to close before its request was admitted.
+/// Returns the answer (status 503) to a request that got no permit to begin.
 pub fn too_many_requests() -> Response<Bytes> {
     let why = "too many requests are in progress; try again later";
     let mut answer = error_answer(StatusCode::SERVICE_UNAVAILABLE, why);
@@ -89,7 +91,7 @@ pub fn too_many_requests() -> Response<Bytes> {
     answer
 }
 
-/// Returns an answer with a JSON body.
+/// Returns an answer with `body` as JSON.
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::from(body.to_string()));
     *answer.status_mut() = status;
@@ -108,7 +110,7 @@ pub struct Server<H> {
 }
 
 impl<H: Handler> Server<H> {
-    /// Returns a server whose requests `handler` answers.
+    /// Returns a server. `handler` answers its requests.
     pub fn new(handler: H) -> Arc<Self> {
         Arc::new(Self {
             handler,
@@ -152,7 +154,7 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Stops accepting requests, and waits until the current ones are answered, at most `time`.
+    /// Stops accepting requests. Waits until the requests in progress are answered, at most `time`.
     pub async fn finish(&self, time: Duration) {
         self.is_shutting_down.send_replace(true);
         self.handler.close();
@@ -185,7 +187,8 @@ impl<H: Handler> Server<H> {
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
-            // hyper's timeout would also close connections that are idle between two requests.
+            // hyper's own timeout is off, because it would also close connections that are idle
+            // between two requests. `WatchedStream` has a timeout instead.
             .header_read_timeout(None)
             .max_buf_size(HEADER_BYTES_MAX)
             .max_header_size(HEADER_BYTES_MAX)
@@ -196,7 +199,7 @@ impl<H: Handler> Server<H> {
             result = served.as_mut() => Ok(result),
             () = self.must_close(slot) => {
                 let Some(time) = time_left(slot, &phase) else { return };
-                // The current request is still answered.
+                // The request in progress is still answered, then the connection is closed.
                 served.as_mut().graceful_shutdown();
                 tokio::time::timeout(time, served).await
             }
@@ -226,8 +229,8 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// Waits until the connection `slot` must not accept more requests: it is asked to close, it is
-    /// [`CONNECTION_TIMEOUT`] old, or the server shuts down.
+    /// Waits until the connection `slot` must stop accepting requests. This is when it is asked to
+    /// close, when it is [`CONNECTION_TIMEOUT`] old, or when the server shuts down.
     async fn must_close(&self, slot: &ConnectionSlot) {
         tokio::select! {
             () = slot.asked_to_close() => {}
@@ -235,7 +238,7 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Waits until the server shuts down.
+    /// Waits until the shutdown of the server begins.
     async fn shutting_down(&self) {
         // No error is possible: `self` holds the sending end.
         let _ =
@@ -243,8 +246,8 @@ impl<H: Handler> Server<H> {
     }
 }
 
-/// Returns how long a connection that accepts no more requests may stay open; `None`: it is closed
-/// at once.
+/// Returns how long a connection may stay open after it stopped accepting requests. Returns `None`
+/// if it must be closed immediately.
 fn time_left(slot: &ConnectionSlot, phase: &Phase) -> Option<Duration> {
     match phase.awaited_header() {
         // The client has not sent a complete request, so there is no answer to write.
@@ -258,7 +261,8 @@ async fn accept_failed(error: &io::Error) {
     // `ConnectionAborted`: the client closed the connection before it was accepted. This is normal.
     if error.kind() != io::ErrorKind::ConnectionAborted {
         warn!("The TCP port cannot accept a connection: {error}");
-        // If file descriptors have run out, the next call would fail immediately.
+        // For example, the process can have no file descriptors left. Then each further call of
+        // `accept` fails immediately, so wait before the next call.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

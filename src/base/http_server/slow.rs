@@ -1,11 +1,12 @@
-//! A timeout for the header of a request that does not apply to idle connections.
+//! A timeout for the header of a request. It does not apply to idle connections.
 //!
-//! In: reads of a connection. Out: the same reads; an error once a header takes too long. Bound:
-//! the first header must be complete within the timeout after the connection opened, each later
-//! header within the timeout after its first byte. Thread: main.
+//! In: reads of a connection. Out: the same reads, or an error when a header takes too long. Bound:
+//! a timeout. For the first header, it starts when the connection is opened. For each later header,
+//! it starts with the first byte of the header. Thread: main.
 //!
-//! SDKs ask for sampling targets every ten seconds on a connection that they keep open. If the
-//! server closed a connection after ten idle seconds, the next request could already be on its way.
+//! SDKs ask for sampling targets every ten seconds, on a connection that they keep open. If the
+//! server closed connections after ten idle seconds, it could close one at the moment when the SDK
+//! sends its next request.
 
 use std::io;
 use std::pin::Pin;
@@ -17,14 +18,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// The progress of a connection: how many requests were begun and how many were answered.
+/// The progress of a connection: the number of requests that were begun, and the number of requests
+/// that were answered.
 #[derive(Debug, Default)]
 pub struct Phase {
     begun_count: AtomicUsize,
     over_count: AtomicUsize,
 }
 
-/// Marks a request as being answered until it is dropped.
+/// A mark that a request is in progress. Drop the mark when the request is answered.
 #[derive(Debug)]
 pub struct Busy(Arc<Phase>);
 
@@ -35,33 +37,34 @@ impl Drop for Busy {
 }
 
 impl Phase {
-    /// Marks the start of a request, whose header is complete. Drop the result when the request is
-    /// answered.
+    /// Marks the begin of a request. Call this when the header of the request is complete. Drop the
+    /// returned mark when the request is answered.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.begun_count.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
 
-    /// Returns the number of the header that is expected next, counted from 0; `None` while a
-    /// request is being answered.
+    /// Returns the number of the next request on this connection, counted from 0; its header is
+    /// expected. Returns `None` while a request is in progress.
     pub fn awaited_header(&self) -> Option<usize> {
         let begun_count = self.begun_count.load(Ordering::Relaxed);
         (begun_count == self.over_count.load(Ordering::Relaxed)).then_some(begun_count)
     }
 }
 
-/// A connection of a client. A read returns an error once a header takes too long.
+/// A connection of a client. A read returns an error if the header of a request takes too long.
 #[derive(Debug)]
 pub struct WatchedStream {
     stream: TcpStream,
     phase: Arc<Phase>,
     header_timeout: Duration,
-    /// The number of the expected header, and the timer for it.
+    /// The number of the request with the expected header, and the timer for this header. `None`
+    /// while no timer runs.
     deadline: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 impl WatchedStream {
-    /// Wraps `stream`. The time for the first header begins now.
+    /// Returns `stream` with a timeout for headers. The timer for the first header starts now.
     pub fn new(stream: TcpStream, phase: Arc<Phase>, header_timeout: Duration) -> Self {
         let deadline = Some((0, Box::pin(tokio::time::sleep(header_timeout))));
         Self { stream, phase, header_timeout, deadline }
@@ -78,7 +81,7 @@ impl WatchedStream {
         }
     }
 
-    /// Removes the timer of a header that is complete.
+    /// Removes the timer if its header is complete.
     fn forget_complete(&mut self) {
         let begun_count = self.phase.begun_count.load(Ordering::Relaxed);
         self.deadline.take_if(|(header, _)| *header != begun_count);

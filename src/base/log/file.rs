@@ -1,7 +1,8 @@
 //! The log file, with rotation by size.
 //!
-//! In: lines. Out: the file, and one older file beside it. Bound: [`LOG_FILE_BYTES_MAX`] for each
-//! of the two files, if rotation is on. Thread: `log` writes; any thread may call [`reopen`].
+//! In: lines. Out: the log file, and one older log file in the same folder. Bound: if rotation is
+//! on, [`LOG_FILE_BYTES_MAX`] for each of the two files. Thread: the thread `log` writes; any
+//! thread may call [`reopen`].
 //!
 //! No crate is used for rotation: `file-rotate` panics if it cannot create a folder, `rolling-file`
 //! has had no release for years, and neither of them can reopen its file on request.
@@ -15,28 +16,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The size, in bytes, at which the log file is rotated: 50 MiB.
 pub const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 
-/// Whether the log file is to be reopened before its next line.
+/// Whether the daemon must open the log file again before it writes the next line.
 static REOPEN: AtomicBool = AtomicBool::new(false);
 
-/// Reopens the log file before its next line, for operators who rename the file themselves.
+/// Makes the daemon open the log file again before it writes the next line. Operators need this
+/// when they rename the file for rotation.
 pub fn reopen() {
     REOPEN.store(true, Ordering::Relaxed);
 }
 
-/// A log file. Rotation renames it to `x.log.1`, which replaces the older file of that name.
+/// The log file. Rotation appends `.1` to its name; an older file with this name is replaced.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
     file: File,
     length_bytes: u64,
     length_bytes_max: u64,
-    /// Lines that could not be written since the last successful write.
+    /// Number of lines that could not be written since the last successful write.
     lost_count: u64,
 }
 
 impl LogFile {
-    /// Opens `path` for appending. With `rotate`, the file is rotated when it reaches
-    /// [`LOG_FILE_BYTES_MAX`].
+    /// Opens the log file `path` for appending. If `rotate` is true, the file is rotated when it
+    /// reaches [`LOG_FILE_BYTES_MAX`].
     ///
     /// # Errors
     ///
@@ -60,7 +62,8 @@ impl LogFile {
 
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.lost_count > 0 {
-            // The failed writes may have left half a line at the end of the file.
+            // A failed write may have left a part of a line at the end of the file. The next line
+            // must not be appended to it.
             self.file.write_all(b"\n")?;
         }
         self.file.write_all(line)?;
@@ -80,7 +83,8 @@ impl LogFile {
     }
 }
 
-/// Writes a line about the log itself to standard error. If that fails, the line is dropped.
+/// Writes a line about a problem of the log file to standard error. If the write fails, the line is
+/// dropped.
 fn say(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
@@ -92,7 +96,7 @@ fn append(path: &Path) -> io::Result<File> {
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if REOPEN.swap(false, Ordering::Relaxed) {
-            // On failure the log continues in the file that is open.
+            // If this fails, the daemon continues to write to the file that is open.
             if let Err(error) = self.open_again() {
                 let path = self.path.display();
                 say(format_args!(
@@ -101,8 +105,9 @@ impl Write for LogFile {
             }
         }
         if self.length_bytes + line.len() as u64 > self.length_bytes_max && self.length_bytes > 0 {
-            // On failure the log continues in the file that is open. The next attempt comes after
-            // another 50 MiB, so a folder without write permission costs few failed renames.
+            // If the rotation fails, the daemon continues to write to the file that is open. It
+            // tries again after another 50 MiB. So there are few failed attempts in a folder
+            // without write permission.
             let _ = self.rotate();
             self.length_bytes = 0;
         }

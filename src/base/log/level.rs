@@ -1,20 +1,21 @@
 //! The log level and the log format that an operator can choose.
 //!
 //! In: the text of a flag or of the configuration file. Out: the level or the format, or an error
-//! that lists the accepted words. Thread: any; the functions are pure.
+//! that lists the accepted words. Thread: any. No I/O, no clock.
 
-/// The log level: which lines are logged.
+/// The log level. It decides which lines are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {
-    /// All lines.
+    /// Log all lines.
     Dev,
-    /// Also details that help to find a fault, for example the start of rejected datagrams.
+    /// Log the lines of `Info`, and details that help to find a fault, for example the start of
+    /// rejected datagrams.
     Debug,
-    /// Also the normal work of the daemon.
+    /// Log the lines of `Warn`, and the normal work of the daemon.
     Info,
-    /// Also problems without a lasting effect.
+    /// Log the lines of `Error`, and problems without a lasting effect.
     Warn,
-    /// Only problems that need an operator, for example dropped segments.
+    /// Log only problems that an operator must solve, for example dropped segments.
     Error,
     /// The same as [`Info`](Self::Info).
     #[default]
@@ -22,7 +23,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// Parses a level; upper and lower case are equal.
+    /// Parses the name of a log level, in upper or lower case.
     ///
     /// # Errors
     ///
@@ -48,12 +49,12 @@ pub enum LogFormat {
     /// The format of the original daemon: `2026-01-31T12:00:00Z [Info] message`.
     #[default]
     Text,
-    /// One JSON object a line, with `time`, `level` and `message`.
+    /// Each line is a JSON object with the fields `time`, `level` and `message`.
     Json,
 }
 
 impl LogFormat {
-    /// Parses a format; upper and lower case are equal.
+    /// Parses the name of a log format, in upper or lower case.
     ///
     /// # Errors
     ///
