@@ -1,58 +1,61 @@
-//! The pool, which owns all memory that segments wait in.
+//! The pool. It owns all memory for segments that wait to be sent.
 //!
-//! In: requests for a chunk. Out: chunks of one size; a ring holds received segments in chunks, and
-//! a batch holds its request body in chunks. Every chunk returns to its [`Pool`] when it is
-//! dropped, so the bound on memory is exact and no chunk is lost.
+//! In: requests for a chunk. Out: chunks, all of the same size. A ring holds received segments in
+//! chunks, and a batch holds its request body in chunks. Every chunk returns to its [`Pool`] when
+//! it is dropped, so the bound on memory is exact and no chunk is lost.
 //!
-//! Bound: the chunk count given to [`Pool::new`]. When full: a receiver frees chunks of its own
-//! ring. The sender evicts its oldest waiting batches earlier, as soon as [`Pool::is_low`]. The
-//! last chunks are reserved for batches ([`Pool::take_for_batch`]). Without the reserve, receivers
-//! could take every chunk; the sender could then build no request body and send nothing.
+//! Bound: the number of chunks given to [`Pool::new`]. When full: a receiver frees chunks of its
+//! own ring. Before that, as soon as [`Pool::is_low`] is true, the sender evicts its oldest waiting
+//! batches. The last chunks are reserved for batches ([`Pool::take_for_batch`]). Without this
+//! reserve, receivers could take all chunks; then the sender could not build a request body and
+//! could not send.
 //!
-//! A chunk is allocated when it is first needed, and free chunks can be returned to the system
-//! ([`Pool::release`]), so an idle daemon uses little memory. Thread: any; the pool is lock-free.
+//! A chunk is allocated when it is first needed. Free chunks can be returned to the system
+//! ([`Pool::release`]). So an idle daemon uses little memory. Thread: any; the pool is lock-free.
 
 use crate::base::sync::{ArrayQueue, AtomicUsize, Ordering};
 use memmap2::MmapMut;
 use std::fmt;
 use std::sync::Arc;
 
-/// Size of a chunk in bytes. This is the default size of an HTTP/2 frame, four memory pages of
-/// 4 KiB, and room for about fourteen documents.
+/// Size of a chunk in bytes: 16 KiB. This is the default size of an HTTP/2 frame, and four memory
+/// pages of 4 KiB. About fourteen documents fit into a chunk.
 ///
-/// The last chunk of a request body is partly empty; larger chunks would waste more there, and
-/// request bodies fill the memory in an outage. Smaller chunks would cost more work per document.
+/// The last chunk of each request body is partly empty. Larger chunks would waste more memory
+/// there, which matters in an outage, when request bodies fill the memory. Smaller chunks would
+/// cost more work per document.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Memory is low if the free chunks beside the reserve are fewer than this fraction (1/32) of all
-/// chunks, or fewer than [`LOW_COUNT_MIN`]. The margin lets the sender evict batches before
-/// receivers find no chunk.
+/// Memory is low if there are fewer free chunks, without the reserve, than 1/32 of all chunks or
+/// than [`LOW_COUNT_MIN`]. With this margin, the sender can evict batches before a receiver finds
+/// no free chunk.
 const LOW_PART: usize = 32;
 const LOW_COUNT_MIN: usize = 8;
 
-/// The memory of one chunk, mapped from the system directly. The allocator is not used, because it
-/// keeps free pages while an object at a higher address is alive: after a flood of datagrams it
-/// kept 107 of 150 MB.
+/// The memory of one chunk. It is mapped directly from the system (`mmap`) and not allocated with
+/// `malloc`. `malloc` keeps freed memory while an object at a higher address is alive: after a
+/// flood of datagrams it kept 107 of 150 MB.
 struct Buffer {
     length: usize,
     bytes: MmapMut,
 }
 
-/// A block of [`CHUNK_BYTES`] of the pool, filled from the front. It returns to its pool when it is
-/// dropped.
+/// A chunk: a block of [`CHUNK_BYTES`] bytes, which is filled from the front. It returns to its
+/// pool when it is dropped.
 pub struct Chunk {
-    // `None` only while the chunk is being dropped.
+    // The memory of the chunk. `None` only while the chunk is being dropped.
     buffer: Option<Box<Buffer>>,
     pool: Arc<Pool>,
 }
 
 impl Chunk {
-    /// Returns the filled bytes.
+    /// Returns the bytes of the chunk that are filled.
     pub fn filled(&self) -> &[u8] {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer.bytes[..buffer.length])
     }
 
-    /// Returns the free bytes. Call [`advance`](Self::advance) after writing into them.
+    /// Returns the free bytes of the chunk. After writing into them, call
+    /// [`advance`](Self::advance).
     pub fn spare(&mut self) -> &mut [u8] {
         self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer.bytes[buffer.length..])
     }
@@ -69,11 +72,11 @@ impl Chunk {
         }
     }
 
-    /// Appends `bytes`.
+    /// Appends `bytes` to the filled bytes.
     ///
     /// # Panics
     ///
-    /// Panics if fewer bytes are free.
+    /// Panics if the chunk has fewer free bytes than `bytes` is long.
     pub fn fill(&mut self, bytes: &[u8]) {
         self.spare()[..bytes.len()].copy_from_slice(bytes);
         self.advance(bytes.len());
@@ -107,9 +110,11 @@ impl fmt::Debug for Chunk {
     }
 }
 
-/// The owner of all chunks: the list of free ones, and the bound on their number.
+/// The pool: the owner of all chunks. It has a list of the free chunks and a bound on the number of
+/// all chunks.
 pub struct Pool {
-    // Boxed, because the queue allocates a slot for every possible chunk at the start.
+    // The buffers are boxed, because the queue allocates a slot for every possible chunk at the
+    // start. A slot with a pointer is small.
     free: ArrayQueue<Box<Buffer>>,
     made_count: AtomicUsize,
     chunk_count_max: usize,
@@ -118,8 +123,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Returns a pool of at most `chunk_count_max` chunks, of which `reserve_count` are reserved
-    /// for batches. No chunk is allocated yet.
+    /// Returns a pool of at most `chunk_count_max` chunks. `reserve_count` of them are reserved for
+    /// batches. No chunk is allocated yet.
     ///
     /// # Panics
     ///
@@ -135,7 +140,8 @@ impl Pool {
         })
     }
 
-    /// Takes a chunk for received segments. Returns `None` if only the reserve is left.
+    /// Takes a chunk for received segments. Returns `None` if only the chunks that are reserved for
+    /// batches are left.
     pub fn take_for_receive(self: &Arc<Self>) -> Option<Chunk> {
         if self.available() > self.reserve_count { self.take_for_batch() } else { None }
     }
@@ -157,7 +163,7 @@ impl Pool {
         self.made_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_max).ok()?;
         let bytes = MmapMut::map_anon(CHUNK_BYTES);
         if bytes.is_err() {
-            // The system has no memory left. The caller sees this as "all chunks are in use".
+            // The system has no memory left. The caller gets `None`, as if all chunks were in use.
             self.made_count.fetch_sub(1, Ordering::Relaxed);
         }
         Some(Box::new(Buffer { length: 0, bytes: bytes.ok()? }))
@@ -173,7 +179,8 @@ impl Pool {
         self.free.len()
     }
 
-    /// Returns up to `count` free chunks to the system. They are allocated again when needed.
+    /// Gives the memory of up to `count` free chunks back to the system. It is allocated again when
+    /// it is needed.
     pub fn release(&self, count: usize) {
         for _ in 0..count {
             let Some(buffer) = self.free.pop() else { return };
@@ -187,7 +194,7 @@ impl Pool {
         self.chunk_count_max
     }
 
-    /// Returns the number of chunks that can still be taken, allocated or not.
+    /// Returns the number of chunks that are not in use. They may not be allocated yet.
     pub fn available(&self) -> usize {
         self.free.len() + (self.chunk_count_max - self.made_count.load(Ordering::Relaxed))
     }
@@ -197,10 +204,10 @@ impl Pool {
         self.chunk_count_max.saturating_sub(self.available())
     }
 
-    /// Returns whether so few chunks are left that the sender must evict the oldest waiting batch.
+    /// Returns whether few chunks are left, so that the sender must evict the oldest waiting batch.
     ///
-    /// This becomes true before receivers find no chunk, so that the oldest segments are evicted
-    /// and not the segments that happen to be in a ring.
+    /// This becomes true before a receiver finds no free chunk. So the sender evicts the oldest
+    /// segments. Otherwise a receiver would have to evict segments of its ring, which are newer.
     pub fn is_low(&self) -> bool {
         self.available() < self.low_count
     }
@@ -210,8 +217,9 @@ impl Pool {
         self.chunk_count_max - self.reserve_count
     }
 
-    /// Returns whether half of the unreserved chunks are in use. The sender then starts to evict
-    /// the oldest batches to the spool, so that enough memory is left while a slow disk takes them.
+    /// Returns whether more than half of the unreserved chunks are in use. The sender then starts
+    /// to evict the oldest batches to the spool. It starts this early, because the disk can be
+    /// slow.
     pub fn is_half_used(&self) -> bool {
         self.available() < self.reserve_count + self.unreserved_count() / 2
     }

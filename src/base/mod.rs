@@ -1,6 +1,6 @@
-//! The base of all rooms: counters, memory, log, clock, panics and a small HTTP server.
+//! Parts that all other modules use: counters, memory, log, clock, panics and a small HTTP server.
 //!
-//! Code in this room knows nothing of AWS, of segments or of the configuration.
+//! The code in this module does not depend on AWS, on segments or on the configuration.
 
 pub mod account;
 pub mod address;

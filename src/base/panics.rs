@@ -1,13 +1,14 @@
-//! Handles panics of the daemon and of its libraries: prints, counts and returns them as errors.
+//! Handles panics of the daemon and of its libraries: prints them, counts them, and turns them into
+//! errors.
 //!
 //! In: panics of any thread. Out: the panic hook ([`install`]) prints one line to standard error
-//! and adds one to the counter of the thread. Code that runs work through [`catch`] or [`caught`]
-//! gets the panic as an error, and decides what happens to the segments concerned. The line holds
-//! the version, the thread, the place in the code and the account. It does not hold the panic's
-//! message, because a message can contain data such as a key.
+//! and adds one to the counter of the thread. Code that runs work with [`catch`] or [`caught`] gets
+//! a panic as an error, and decides what to do with the affected segments. The printed line
+//! contains the version, the thread, the source file and line, and the account. It does not
+//! contain the message of the panic, because the message can contain data such as a key.
 //!
 //! Bound: a line is cut at [`LINE_BYTES_MAX`]. When full: if standard error would block, the line
-//! is dropped. Thread: the one that panics.
+//! is dropped. Thread: the thread that panics.
 
 use crate::base::account::Account;
 use std::cell::RefCell;
@@ -24,11 +25,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::error;
 
-/// Longest line, in bytes. A write of up to `PIPE_BUF` (4096) bytes to a pipe is atomic, so lines
-/// of two threads do not mix (`pipe`(7)).
+/// Longest line about a panic, in bytes. A write of up to `PIPE_BUF` (4096) bytes to a pipe is
+/// atomic (`pipe`(7)), so the lines of two threads do not mix.
 const LINE_BYTES_MAX: usize = 1024;
 
-/// The threads by which panics are counted.
+/// The threads of the daemon. Panics are counted for each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {
     /// The main thread, which serves signals, the TCP port, credentials and telemetry.
@@ -43,12 +44,12 @@ pub enum Thread {
     Resolve,
     /// The thread that writes the log.
     Log,
-    /// Any other thread.
+    /// A thread that is not in this list.
     Other,
 }
 
 impl Thread {
-    /// Every thread, in the order of their discriminants.
+    /// All threads, in the order of the enum.
     pub const ALL: [Self; 7] = [
         Self::Main,
         Self::Receive,
@@ -59,7 +60,8 @@ impl Thread {
         Self::Other,
     ];
 
-    /// Returns the value of the metric's `thread` label. The names of such threads begin with it.
+    /// Returns the value of the label `thread` in the metrics. The name of the thread begins with
+    /// this text, for example `receive-0`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Main => "main",
@@ -81,27 +83,27 @@ impl Thread {
 
 static COUNTS: [AtomicU64; Thread::ALL.len()] = [const { AtomicU64::new(0) }; Thread::ALL.len()];
 
-/// The account whose counts the hook prints.
+/// The account. The panic hook prints its counts.
 static ACCOUNT: OnceLock<Arc<Account>> = OnceLock::new();
 
 thread_local! {
-    /// Place of the thread's last panic, as `FILE:LINE`.
+    /// Where the last panic of this thread happened, as `FILE:LINE`.
     static LAST_PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Returns how many panics there were on these threads since [`install`].
+/// Returns the number of panics on threads of the kind `thread` since [`install`].
 pub fn count(thread: Thread) -> u64 {
     COUNTS[thread as usize].load(Ordering::Relaxed)
 }
 
-/// Shortens the path of a library's source file to the library's name and version and the path
-/// inside it: the folder on the build machine says nothing.
+/// Shortens the path of a source file of a library. The result starts with the name and version of
+/// the library; the folders of the build machine before that are removed.
 fn short_path(file: &str) -> &str {
     let of_library = file.rsplit_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/'));
     of_library.map_or(file, |(_registry, file)| file)
 }
 
-/// The error of work that panicked.
+/// The error that [`catch`] and [`caught`] return for a panic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a fault in the program (panic at {place}); please report it")]
 pub struct Panicked {
@@ -111,7 +113,7 @@ pub struct Panicked {
 impl Panicked {
     /// Returns the error for the last panic of the calling thread.
     fn last() -> Self {
-        // The hook stores the place. Without the hook the place is unknown.
+        // The panic hook stores where the panic happened. If no hook is installed, this is unknown.
         let place = LAST_PLACE.with_borrow(Clone::clone);
         Self { place: place.unwrap_or_else(|| "an unknown place".to_owned()) }
     }
@@ -122,7 +124,7 @@ pub fn install() {
     panic::set_hook(Box::new(hook));
 }
 
-/// Sets the account whose counts the hook prints. Only the first call has an effect.
+/// Sets the account. The panic hook prints its counts. Only the first call has an effect.
 pub fn set_account(account: Arc<Account>) {
     let _ = ACCOUNT.set(account);
 }
@@ -135,7 +137,7 @@ fn hook(info: &PanicHookInfo<'_>) {
     let name = thread.name().unwrap_or("without a name");
     let written = write_line(&mut line, name, place.as_deref());
     if written.is_err() {
-        // The line was cut. It still ends with a newline.
+        // The line was too long and is cut. It must still end with a newline.
         line.bytes[LINE_BYTES_MAX - 1] = b'\n';
     }
     write_to_stderr(&line.bytes[..line.length]);
@@ -162,8 +164,8 @@ fn write_line(line: &mut Line, thread: &str, place: Option<&str>) -> fmt::Result
     line.write_str("\n")
 }
 
-/// Writes to standard error, but only if the write cannot block: a stalled reader must not stall
-/// the thread.
+/// Writes `line` to standard error, but only if the write does not block. A reader of standard
+/// error that has stopped reading must not stop the thread.
 fn write_to_stderr(line: &[u8]) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let output = io::stderr();
@@ -175,7 +177,7 @@ fn write_to_stderr(line: &[u8]) {
     }
 }
 
-/// A line of text in a buffer of fixed size.
+/// A line of text in a buffer of fixed size. Text that does not fit is cut off.
 struct Line {
     bytes: [u8; LINE_BYTES_MAX],
     length: usize,
@@ -191,17 +193,19 @@ impl fmt::Write for Line {
     }
 }
 
-/// Runs `work` and returns its result. Changes that `work` made before a panic stay.
+/// Runs `work` and returns its result. If `work` panics, the changes that it has made already are
+/// not undone.
 ///
 /// # Errors
 ///
 /// Returns an error if `work` panics.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
-    // The caller gets an error, and so knows that data used by `work` may be half changed.
+    // `AssertUnwindSafe` is correct: the caller gets an error, and so it knows that `work` may have
+    // changed only a part of its data.
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_payload| Panicked::last())
 }
 
-/// Awaits `work` and returns its result. The future is dropped after a panic.
+/// Awaits `work` and returns its result. If `work` panics, the future is dropped.
 ///
 /// # Errors
 ///
@@ -216,10 +220,10 @@ pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     .await
 }
 
-/// Runs the future that `make` returns until it ends without a panic.
+/// Runs the future that `make` returns. If the future panics, logs the panic, waits for `pause`,
+/// and calls `make` again. Ends when a future ends without a panic.
 ///
-/// After a panic, the panic is logged, and `make` is called again after `pause`. Use this for tasks
-/// that no other task waits for. `what` is the name of the work in the log.
+/// Use this for tasks that no other task waits for. `what` is the name of the work in the log.
 pub async fn restarted<F: Future<Output = ()>>(
     what: &'static str,
     pause: Duration,
@@ -231,17 +235,18 @@ pub async fn restarted<F: Future<Output = ()>>(
     }
 }
 
-/// A signal that a vital thread has panicked and the daemon must shut down. Clones share it.
+/// A signal: a thread that the daemon cannot work without has panicked, and the daemon must shut
+/// down. Clones share the signal.
 #[derive(Debug, Clone)]
 pub struct Alarm(Arc<watch::Sender<Option<Fault>>>);
 
-/// The panic of a vital thread.
+/// The panic of a thread that the daemon cannot work without.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the thread {thread} met {panicked}")]
 pub struct Fault {
-    /// Name of the thread.
+    /// Name of the thread that panicked.
     pub thread: String,
-    /// The panic.
+    /// The error that describes the panic.
     pub panicked: Panicked,
 }
 
@@ -262,12 +267,12 @@ impl Alarm {
         });
     }
 
-    /// Returns the panic that raised the alarm; `None` if it has not been raised.
+    /// Returns the panic that raised the alarm. Returns `None` if the alarm has not been raised.
     pub fn fault(&self) -> Option<Fault> {
         self.0.borrow().clone()
     }
 
-    /// Waits until the alarm is raised.
+    /// Waits until the alarm is raised. Returns the panic that raised it.
     pub async fn raised(&self) -> Fault {
         let mut receiver = self.0.subscribe();
         let fault = receiver.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
@@ -279,9 +284,9 @@ impl Alarm {
     }
 }
 
-/// Panics at `point` in a build with the feature `inject-panics`, if the variable `XRAY_PANICS`
-/// names the point. The variable says how often each point panics, for example
-/// `sender=1,upload_call=3`. In other builds this does nothing.
+/// Panics, for tests, if the build has the feature `inject-panics` and the environment variable
+/// `XRAY_PANICS` lists `point`. The variable contains how often each point panics, for example
+/// `sender=1,upload_call=3`. In builds without the feature, this function does nothing.
 #[inline(always)]
 pub fn inject(point: &str) {
     #[cfg(feature = "inject-panics")]

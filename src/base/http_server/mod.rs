@@ -7,7 +7,7 @@
 //!
 //! Orchestrators kill a daemon that does not answer `/health`. Therefore slow clients must not keep
 //! the server from answering this path. The server allows more connections than requests at a time.
-//! So there is always a connection without a request in progress, which can be closed for a new
+//! So some connections have no request in progress, and the server can close one of these for a new
 //! connection.
 
 mod body;
@@ -83,7 +83,8 @@ pub fn error_answer(status: StatusCode, message: &str) -> Response<Bytes> {
     json(status, &serde_json::json!({ "message": message }))
 }
 
-/// Returns the answer (status 503) to a request that got no permit to begin.
+/// Returns the answer (status 503) to a request that is not processed, because there are too many
+/// requests.
 pub fn too_many_requests() -> Response<Bytes> {
     let why = "too many requests are in progress; try again later";
     let mut answer = error_answer(StatusCode::SERVICE_UNAVAILABLE, why);

@@ -1,32 +1,34 @@
-//! The log limit: how often one place in the code may log.
+//! The log limit: how often one log statement in the code may write a line.
 //!
-//! In: a request to log, and the time. Out: the line is written or only counted. Bound: by default
-//! five lines in ten seconds for each place. When full: lines are counted, and the next line that
-//! is written says how many were left out. Thread: any; there is no lock.
+//! In: a line to log, and the time. Out: the line is written, or it is only counted. Bound: by
+//! default five lines in ten seconds for each log statement. When full: lines are counted, and the
+//! next written line reports how many were not written. Thread: any; there is no lock.
 
 use std::fmt;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Default number of lines that a place may write in a window.
+/// Default number of lines that one log statement may write in a time window.
 const LINE_COUNT_MAX: u64 = 5;
 
-/// Default length of a window, in seconds.
+/// Default length of the time window of a log limit, in seconds.
 const WINDOW_SECONDS: u64 = 10;
 
-/// Suppressed lines of all places that no written line has reported yet.
+/// Number of suppressed lines, of all log statements together, that no written line has reported
+/// yet.
 static UNREPORTED_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many suppressed lines have not been reported yet. The log reports them at its end.
+/// Returns how many suppressed lines no written line has reported yet. The daemon logs this number
+/// when it ends.
 pub fn unreported_count() -> u64 {
     UNREPORTED_COUNT.load(Ordering::Relaxed)
 }
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The log limit of one place in the code, which is a `static`. It lets a number of lines through
-/// in each window of time and counts the others.
+/// The log limit of one log statement. It is kept in a `static`. In each time window, it allows a
+/// number of lines, and suppresses and counts all further lines.
 #[derive(Debug)]
 pub struct LogLimit {
     window: AtomicU64,
@@ -36,8 +38,8 @@ pub struct LogLimit {
     window_seconds: u64,
 }
 
-/// The number of lines that were suppressed since the last written line. It is displayed at the end
-/// of a message; for zero, nothing is displayed.
+/// The number of lines of one log statement that were suppressed since its last written line. Its
+/// `Display` text is for the end of a message. For zero, the text is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppressed(u64);
 
@@ -56,12 +58,14 @@ impl LogLimit {
         Self::with_line_count(LINE_COUNT_MAX)
     }
 
-    /// Returns a limit of `line_count_max` lines in ten seconds, for lines that operators rely on.
+    /// Returns a limit of `line_count_max` lines in ten seconds. Use this for lines of which an
+    /// operator needs more than the default number.
     pub const fn with_line_count(line_count_max: u64) -> Self {
         Self::with(line_count_max, WINDOW_SECONDS)
     }
 
-    /// Returns a limit of one line a minute, for problems that an operator has to fix.
+    /// Returns a limit of one line a minute. Use this for problems that last until an operator
+    /// fixes them.
     pub const fn once_a_minute() -> Self {
         Self::with(1, 60)
     }
@@ -76,8 +80,8 @@ impl LogLimit {
         }
     }
 
-    /// Calls `write` unless the limit of the current window is reached. `write` gets the number of
-    /// suppressed lines, to put it at the end of its message.
+    /// Calls `write` to log a line, unless the limit of the current time window is reached. `write`
+    /// gets the number of suppressed lines, and puts it at the end of its message.
     pub fn log(&self, write: impl FnOnce(Suppressed)) {
         if let Some(suppressed) = self.admit(START.elapsed().as_secs() / self.window_seconds) {
             write(suppressed);

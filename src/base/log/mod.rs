@@ -5,9 +5,11 @@
 //! `{"time":"2026-01-31T12:00:00Z","level":"info","message":"message"}`, on standard output, on
 //! standard error or in a file. Bound: [`MESSAGE_BYTES_MAX`] for a message, and [`LINE_COUNT_MAX`]
 //! lines that wait to be written. When full: further lines are dropped, and the threads that log do
-//! not wait. Thread: any thread logs; the thread `log` writes. A closed output is not an error.
+//! not wait. Thread: any thread can log; the thread `log` writes. If the reader of the output has
+//! closed it, lines are dropped, and the daemon continues.
 //!
-//! Lines that a datagram or an answer of the service can trigger go through a [`LogLimit`].
+//! A datagram or an answer of the service can cause a log line. The number of these lines is
+//! limited by a [`LogLimit`].
 
 mod file;
 mod level;
@@ -31,13 +33,14 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Longest message, in bytes. The rest of a longer message is cut off.
+/// Longest message of a log line, in bytes. The rest of a longer message is cut off.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// How many lines may wait for the writing thread.
+/// Largest number of log lines that wait for the thread that writes the log.
 const LINE_COUNT_MAX: usize = 4096;
 
-/// Starts the log of the process. Dropping the returned guard writes the waiting lines.
+/// Starts the log of the process. When the returned guard is dropped, all waiting lines are
+/// written.
 ///
 /// # Errors
 ///
@@ -45,7 +48,7 @@ const LINE_COUNT_MAX: usize = 4096;
 ///
 /// # Panics
 ///
-/// Panics if the log of the process has been started before.
+/// Panics if the log of the process has been started already.
 pub fn start(
     level: LogLevel,
     format: LogFormat,
@@ -56,12 +59,12 @@ pub fn start(
         .buffered_lines_limit(LINE_COUNT_MAX)
         .thread_name("log");
     let started = panics::catch(|| builder.finish(Guarded(output)));
-    // The builder panics only if it cannot create its thread.
+    // The library panics here only if it cannot create its thread.
     let refused = |_| io::Error::other("the system refuses a thread for the log");
     let (writer, guard) = started.map_err(refused)?;
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Line(format))
-        // The layer would print its own errors to standard error, and panic if that fails.
+        // By default the library prints its own errors to standard error, and panics if that fails.
         .log_internal_errors(false)
         .with_writer(writer);
     // Debug lines of libraries can contain headers of signed requests, so they are never logged.
@@ -73,8 +76,8 @@ pub fn start(
     Ok(guard)
 }
 
-/// An output for log lines. A panic in it becomes an error: one line is dropped, and the thread
-/// that writes the log continues.
+/// An output for log lines. If writing a line panics, the panic becomes an error: this line is
+/// dropped, and the thread that writes the log continues.
 struct Guarded<W>(W);
 
 impl<W: io::Write> io::Write for Guarded<W> {
@@ -87,8 +90,8 @@ impl<W: io::Write> io::Write for Guarded<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // The error is ignored. Otherwise tracing-appender would print it to standard error, and
-        // panic if that fails too.
+        // The error is ignored. If it were returned, the library `tracing-appender` would print it
+        // to standard error, and panic if that fails too.
         let _ = panics::catch(|| self.0.flush());
         Ok(())
     }
@@ -104,7 +107,7 @@ fn level_filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Formats an event as one line.
+/// Formats a log event as one line, in the configured format.
 struct Line(LogFormat);
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -126,7 +129,7 @@ where
 }
 
 impl LogFormat {
-    /// Returns the line of an event, with the line break at its end.
+    /// Returns the log line of an event, with a line break at its end.
     fn line(self, now: OffsetDateTime, level: Level, message: &Message) -> String {
         let (time, message) = (timestamp(now), &message.text);
         let (name, lower) = match level {
@@ -150,8 +153,9 @@ fn timestamp(now: OffsetDateTime) -> String {
     whole_seconds.format(&Rfc3339).unwrap_or_default()
 }
 
-/// The message of an event on one line of bounded length. Control characters are escaped: they
-/// could break the line or control a terminal. In JSON, quotes and backslashes are escaped too.
+/// The message of a log event, on one line of bounded length. Control characters are escaped,
+/// because they could break the line or control a terminal. In JSON, quotes and backslashes are
+/// escaped too.
 struct Message {
     format: LogFormat,
     text: String,
@@ -196,7 +200,8 @@ impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let written = match field.name() {
             "message" => write!(self, "{value:?}"),
-            // Events from the `log` crate repeat their origin in fields named `log.*`.
+            // Events of the crate `log` have fields named `log.*`, which repeat where the event
+            // comes from. They are left out.
             name if name.starts_with("log.") => Ok(()),
             name => write!(self, " {name}={value:?}"),
         };
