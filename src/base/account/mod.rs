@@ -3,7 +3,7 @@
 //! In: all parts of the daemon add to the counters. Out: their values, for the metrics, telemetry,
 //! the log and `/health`. While no thread is in the middle of handling segments,
 //! `received + replayed = sent + rejected{reason} + dropped{reason} + spooled + held`.
-//! `held` is not a counter. It is the number of segments in the daemon at this moment, which the
+//! `held` is not a counter. It is the number of segments in memory at this moment, which the
 //! sender counts on request ([`Account::held`], [`Account::imbalance`]). Bound: a fixed set of
 //! counters. Thread: any; all counters are atomic.
 //!
@@ -124,7 +124,7 @@ impl DropReason {
 pub enum RequestFailure {
     /// The connection was not opened in time, or the answer was not complete in time.
     Timeout,
-    /// The host of the service, or the proxy, refused the TCP connection.
+    /// The TCP connection to the service was refused.
     ConnectionRefused,
     /// The answer has a status from 400 to 499; this includes throttling.
     Http4xx,

@@ -59,12 +59,13 @@ pub fn start(
         .buffered_lines_limit(LINE_COUNT_MAX)
         .thread_name("log");
     let started = panics::catch(|| builder.finish(Guarded(output)));
-    // The library panics here only if it cannot create its thread.
+    // `tracing-appender` panics here only if it cannot create its thread.
     let refused = |_| io::Error::other("the system refuses a thread for the log");
     let (writer, guard) = started.map_err(refused)?;
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Line(format))
-        // By default the library prints its own errors to standard error, and panics if that fails.
+        // By default, `tracing-subscriber` prints its own errors to standard error, and panics if
+        // that fails.
         .log_internal_errors(false)
         .with_writer(writer);
     // Debug lines of libraries can contain headers of signed requests, so they are never logged.
