@@ -1,4 +1,4 @@
-//! Administration: the handler of the TCP port, and what the daemon reports about itself.
+//! Administration: the handler of the TCP port, and the health and metrics that the daemon reports.
 //!
 //! In: HTTP requests on the TCP port. Out: health, metrics, the received segments (`/tail`), and
 //! the service's answers to requests that the signing proxy forwards. Telemetry sends counts to the

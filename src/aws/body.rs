@@ -1,4 +1,5 @@
-//! The body of a request for hyper, in several pieces. The pieces are not copied into one buffer.
+//! The body of an HTTP request to the service. It consists of several pieces of memory, which hyper
+//! sends without copying them into one buffer.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};

@@ -127,7 +127,7 @@ impl Client {
         self.http = http(&self.transport, self.timeouts);
     }
 
-    /// Returns a client with the same settings that shares no connections with this one.
+    /// Returns a client with the same settings and with separate connections.
     pub fn with_own_connections(&self) -> Self {
         let mut client = self.clone();
         client.forget_connections();

@@ -31,14 +31,14 @@ use identity::Identity;
 /// <https://docs.aws.amazon.com/xray/latest/api/API_PutTraceSegments.html>.
 pub const DOCUMENT_COUNT_MAX: usize = 50;
 
-/// Everything that is needed to send signed requests to the service. The pipeline, the signing
-/// proxy and telemetry each have one.
+/// The parts that are needed to send signed requests to the service. The pipeline, the signing
+/// proxy and telemetry have a `Route` each.
 #[derive(Debug)]
 pub struct Route {
     /// The HTTP client with its connections to the service.
     pub client: Client,
     /// The signer for the service's endpoint and region.
     pub signer: Signer,
-    /// The credentials to sign with, which are refreshed in the background.
+    /// The credentials to sign with. A background task renews them.
     pub identity: Identity,
 }

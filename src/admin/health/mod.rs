@@ -91,8 +91,8 @@ impl Health {
     async fn is_sender_stalled(&self) -> bool {
         tokio::time::timeout(STALL_TIMEOUT, async {
             while self.account.held().await.is_none() {
-                // If the sender's thread has ended, `held` returns `None` immediately. The pause
-                // keeps this loop from using a whole processor until the timeout.
+                // If the sender's thread has ended, `held` returns `None` immediately. Without
+                // this pause, the loop would then use a whole processor until the timeout.
                 tokio::time::sleep(CHECK_INTERVAL).await;
             }
         })

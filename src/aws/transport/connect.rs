@@ -140,8 +140,8 @@ impl Connector {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        // hyper-util divides this time among the addresses of a host name, so that an unreachable
-        // address leaves time for the next one.
+        // If a host name has several addresses, hyper-util divides this time among them. So if an
+        // address cannot be reached, there is time left for the next address.
         tcp.set_connect_timeout(Some(timeout));
         let to_proxy = HttpsConnectorBuilder::new()
             .with_tls_config(tls.clone())

@@ -76,7 +76,7 @@ impl RejectReason {
 /// Why a segment was dropped, although the segment itself is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// The memory for segments was full, and the segment was among the oldest unsent ones.
+    /// The memory for segments was full, and the segment was among the oldest unsent segments.
     Memory,
     /// The segment was still unsent when the time for the shutdown was over.
     Shutdown,
@@ -221,7 +221,7 @@ pub struct ProxyCounts {
 pub struct Account {
     /// Counters of the receivers. The index is the number of the receiver.
     pub receivers: Box<[ReceiverCounts]>,
-    /// Received datagrams that were not empty. Each one counts as one segment.
+    /// Received datagrams that were not empty. Each datagram counts as one segment.
     pub received: Counter,
     /// Segments that the service accepted.
     pub sent: Counter,

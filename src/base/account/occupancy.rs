@@ -8,7 +8,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-/// The segments and the memory that the daemon holds at one moment, counted for each place.
+/// The segments and the memory that the daemon holds at one moment, for each part of the pipeline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     /// Number of segments in rings, in batches, in calls, and on their way to or from the spool.

@@ -71,7 +71,7 @@ impl WatchedStream {
     }
 
     /// Starts the timer when the first bytes of a header arrive. Bytes that arrive while a request
-    /// is being answered belong to a body.
+    /// is in progress belong to the body of this request, so they start no timer.
     fn saw_bytes(&mut self) {
         if self.deadline.is_none() {
             self.deadline = self.phase.awaited_header().map(|header| {

@@ -1,22 +1,21 @@
-//! The log limit: how often one log statement in the code may write a line.
+//! The log limit: how many log lines of one kind may be written in a time window.
 //!
 //! In: a line to log, and the time. Out: the line is written, or it is only counted. Bound: by
-//! default five lines in ten seconds for each log statement. When full: lines are counted, and the
-//! next written line reports how many were not written. Thread: any; there is no lock.
+//! default five lines of one kind in ten seconds. When full: lines are counted, and the next
+//! written line reports how many lines were not written. Thread: any; there is no lock.
 
 use std::fmt;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Default number of lines that one log statement may write in a time window.
+/// Default number of lines of one kind that may be written in a time window.
 const LINE_COUNT_MAX: u64 = 5;
 
 /// Default length of the time window of a log limit, in seconds.
 const WINDOW_SECONDS: u64 = 10;
 
-/// Number of suppressed lines, of all log statements together, that no written line has reported
-/// yet.
+/// Number of suppressed lines of all kinds together that no written line has reported yet.
 static UNREPORTED_COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Returns how many suppressed lines no written line has reported yet. The daemon logs this number
@@ -27,8 +26,8 @@ pub fn unreported_count() -> u64 {
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The log limit of one log statement. It is kept in a `static`. In each time window, it allows a
-/// number of lines, and suppresses and counts all further lines.
+/// The log limit of one kind of log line. It is kept in a `static`. In each time window, it allows
+/// a number of lines, and suppresses and counts all further lines.
 #[derive(Debug)]
 pub struct LogLimit {
     window: AtomicU64,
@@ -38,8 +37,8 @@ pub struct LogLimit {
     window_seconds: u64,
 }
 
-/// The number of lines of one log statement that were suppressed since its last written line. Its
-/// `Display` text is for the end of a message. For zero, the text is empty.
+/// The number of lines of one kind that were suppressed since the last written line of this kind.
+/// Its `Display` text is for the end of a message. For zero, the text is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppressed(u64);
 
