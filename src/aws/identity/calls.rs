@@ -158,8 +158,8 @@ fn bare_host(uri: &Uri) -> &str {
     uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Returns whether `uri` is called without the proxy. This is so for a loopback address, a
-/// link-local IPv4 address, an IPv6 address of the metadata services, and a host in
+/// Returns whether `uri` is called without the proxy. This is so for `localhost`, a loopback
+/// address, a link-local IPv4 address, an IPv6 address of the metadata services, and a host in
 /// `direct_hosts`.
 fn is_direct(uri: &Uri, direct_hosts: &[String]) -> bool {
     let host = bare_host(uri);
