@@ -23,7 +23,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads the current values from the kernel.
+    /// Reads how much memory and how many processors this process may use, from the kernel.
     pub fn read() -> Self {
         let info = rustix::system::sysinfo();
         let memory_bytes = info.totalram * u64::from(info.mem_unit);

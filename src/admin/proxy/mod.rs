@@ -82,7 +82,7 @@ enum ProxyError {
     /// The largest number of requests is in progress already.
     #[error("too many requests to the service are in progress; try again later")]
     Busy,
-    /// The region is not known yet.
+    /// The region is not known yet, so the address of the service is not known either.
     #[error("the daemon has not found its region yet; set it with -n or AWS_REGION")]
     NoRegion,
     /// There are no credentials.

@@ -54,7 +54,7 @@ fn named(headers: &HeaderMap) -> Vec<String> {
     values.flat_map(|value| value.split(',')).map(|name| name.trim().to_lowercase()).collect()
 }
 
-/// Returns the request as the service receives it.
+/// Returns method, path and headers of a request in the form in which the service receives it.
 fn sent(signer: &Signer, parts: (Method, &PathAndQuery, HeaderMap), body: &[u8]) -> Parts {
     let body = Bytes::copy_from_slice(body);
     let signed = signer.sign_for_client(parts, body, &credentials(), SystemTime::now()).unwrap();

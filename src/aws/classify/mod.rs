@@ -1,4 +1,5 @@
-//! Classifies an answer of the service: the request was accepted, or it failed and why.
+//! Classifies the answer to a request: the service accepted the request, or the request failed for
+//! a certain reason.
 //!
 //! In: the status, headers and body of an answer. Out: an [`Outcome`]. Thread: any. No I/O, no
 //! clock.
@@ -55,7 +56,7 @@ pub enum Outcome {
     Failed {
         /// The kind of failure. It decides what the caller does next.
         failure: Failure,
-        /// Description for the log.
+        /// Description of the failure for the log.
         reason: String,
     },
 }
@@ -96,7 +97,7 @@ pub enum Failure {
 /// The outcome of a request, and facts about the answer that only counters and the log need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// The outcome.
+    /// The outcome: the service accepted the request, or the request failed.
     pub outcome: Outcome,
     /// The reason why the list of unprocessed documents is unknown or incomplete. `None` if the
     /// list is complete, or if the request failed.

@@ -1,4 +1,5 @@
-//! Runs the background tasks of hyper clients, for example those that drive connections.
+//! Runs the background tasks of hyper clients. For example, a task sends and receives the data of a
+//! connection.
 //!
 //! In: futures of hyper. Out: tasks on the current runtime. Thread: the thread of the runtime. A
 //! panic in a task closes the connection of the task. The calls on this connection fail and are
