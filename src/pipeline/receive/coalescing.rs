@@ -146,7 +146,7 @@ impl Coalescing {
         }
     }
 
-    /// Allows no pauses for [`SUSPENDED_TIME`]: the kernel has dropped datagrams.
+    /// Forbids pauses during the next [`SUSPENDED_TIME`], because the kernel has dropped datagrams.
     pub(super) fn suspend(&mut self, now: Instant) {
         self.suspended_until = Some(now + SUSPENDED_TIME);
     }

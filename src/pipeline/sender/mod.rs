@@ -115,7 +115,8 @@ impl Sender {
         let (mut is_closing, mut is_draining) = (false, false);
         loop {
             let now = Clock::instant();
-            // First, so that `make_room` can evict the batches that the spool has handed back.
+            // This step is the first: the spool returns batches that it could not write, and
+            // `make_room` can then evict them.
             self.read_spool(is_closing, now);
             // Before `take`, which needs the room. Runs even if the rings are empty: a receiver
             // that gets no memory leaves its ring empty, so `take` would never make room for this

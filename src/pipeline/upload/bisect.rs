@@ -183,8 +183,9 @@ mod tests {
             let mut expected = bad.clone();
             expected.sort();
             expected.dedup();
-            // A faulty document is rejected only after the service has accepted another request.
-            // When all good documents are accepted, the faulty documents that are left wait.
+            // The daemon rejects a faulty document only after the service has accepted another
+            // request. Once all good documents are accepted, no other request is left, so the
+            // remaining faulty documents stay in the queue.
             let mut left: Vec<String> = waiting.iter().flat_map(|attempt| &attempt.batch.documents)
                 .map(|one| one.id.as_str().to_owned()).collect();
             let left_count = left.len();

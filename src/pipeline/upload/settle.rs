@@ -56,7 +56,7 @@ impl Answered {
 pub struct Decision<'a> {
     /// The next step for the batch.
     pub fate: Fate<'a>,
-    /// The event that the gate observes.
+    /// The outcome as an event for the [`Gate`](super::gate::Gate), which decides when calls start.
     pub event: Event,
     /// An action that may help the next call.
     pub remedy: Remedy,
