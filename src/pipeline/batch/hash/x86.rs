@@ -85,8 +85,9 @@ fn compress_two_sha(states: &mut [[u32; 8]; CHAINS], blocks: [&[[u8; BLOCK]]; CH
                     let input = _mm_shuffle_epi32::<0b1110>(input);
                     abef[chain] = _mm_sha256rnds2_epu32(abef[chain], cdgh[chain], input);
                 }
-                // The message schedule of SHA-256 replaces the four words that this step has used by
-                // those that the same step needs in the next turn. The last turn has no next one.
+                // The message schedule of SHA-256 replaces the four words that this step has used
+                // by those that the same step needs in the next turn. The last turn has no next
+                // one.
                 for words in words.iter_mut().filter(|_| turn < 3) {
                     let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|next| words[(step + next) % 4]);
                     let sum =
