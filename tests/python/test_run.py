@@ -21,7 +21,8 @@ FRAME = """
 suites=({names}) full_suites=(long)
 declare -A minutes_max=()
 target=target
-install_needs() {{ :; }}
+missing_packages() {{ echo "${{MISSING:-}}"; }}
+install_packages() {{ echo "cannot install $*"; false; }}
 suite_long() {{ echo "ok - long"; }}
 """
 
@@ -41,6 +42,7 @@ def start(tmp_path):
         (tmp_path / "tests" / "suites").write_text(text)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         environment = {"PATH": os.environ["PATH"], "CI": "true", "AWS_PROFILE": "mine"}
+        environment |= {"MISSING": os.environ.get("MISSING", "")}
         command = [tmp_path / "tests" / "run", *arguments]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, **pipes)
 
@@ -134,6 +136,12 @@ def test_a_suite_of_the_full_run_writes_its_row_and_keeps_the_others(start, tmp_
     rows = [line for line in result.read_text().splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == ["one", "long"]
     assert "| kept, 0 skipped" in rows[0] and "| 1 passed, 0 failed, 0 skipped" in rows[1]
+
+
+def test_packages_are_named_before_they_are_installed(start, monkeypatch):
+    monkeypatch.setenv("MISSING", "a b")
+    lines, code = ended(start(one=("ok - one\\n", "true")))
+    assert (code, lines) == (1, ["Packages of Debian to install: a b", "cannot install a b"])
 
 
 def test_an_unknown_suite_is_refused(start):
