@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
-use xrayd::base::memory::Pool;
+use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
-use xrayd::pipeline::ring::{Parcel, Rings};
+use xrayd::pipeline::ring::{RingEntry, Rings};
 use xrayd::pipeline::segment::Parser;
 
-fn parcels(datagrams: &[Vec<u8>], pool: &Arc<Pool>) -> Vec<Parcel> {
+fn entries(datagrams: &[Vec<u8>], pool: &Arc<ChunkPool>) -> Vec<RingEntry> {
     let mut rings = Rings::new(Arc::clone(pool), 1024);
     let mut producer = rings.add();
     let mut parser = Parser::default();
@@ -37,15 +37,15 @@ fn benchmark(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(DOCUMENT_COUNT as u64));
     for length in [1_000, 10_000] {
         let datagrams = common::datagrams(length);
-        let pool = Pool::new(2048, 16);
+        let pool = ChunkPool::new(2048, 16);
         group.bench_function(format!("ours/{length}"), |bencher| {
-            let mut batcher = Batcher::new(Pool::new(256, 16), 1 << 20, 4);
+            let mut batcher = Batcher::new(ChunkPool::new(256, 16), 1 << 20, 4);
             bencher.iter_batched(
-                || parcels(&datagrams, &pool),
-                |parcels| {
+                || entries(&datagrams, &pool),
+                |entries| {
                     let now = Instant::now();
-                    for parcel in parcels {
-                        for segment in parcel.segments() {
+                    for entry in entries {
+                        for segment in entry.segments() {
                             batcher.add(&segment, now, now).expect("there is memory");
                         }
                         while let Some(batch) = batcher.pop() {

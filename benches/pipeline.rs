@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
-use xrayd::base::memory::Pool;
+use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::segment::{Parser, split};
@@ -25,7 +25,7 @@ fn benchmark(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(DOCUMENT_COUNT as u64));
     for length in [1_000, 10_000] {
         let datagrams = common::datagrams(length);
-        let pool = Pool::new(512, 64);
+        let pool = ChunkPool::new(512, 64);
         let mut rings = Rings::new(Arc::clone(&pool), 256);
         let mut producer = rings.add();
         let mut parser = Parser::default();
@@ -42,8 +42,8 @@ fn benchmark(criterion: &mut Criterion) {
                     drain.commit();
                     let turn = rings.begin_turn(usize::MAX, |count| count > 0);
                     let mut turn = turn.expect("it is due");
-                    while let Some(parcel) = rings.take(&mut turn) {
-                        for segment in parcel.segments() {
+                    while let Some(entry) = rings.take(&mut turn) {
+                        for segment in entry.segments() {
                             batcher.add(&segment, now, now).expect("there is memory");
                         }
                     }

@@ -7,7 +7,7 @@ use crossbeam_queue::ArrayQueue;
 use std::hint::black_box;
 use std::sync::mpsc;
 use std::time::Instant;
-use xrayd::base::memory::Pool;
+use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::segment::{Fields, Segment};
 
@@ -20,7 +20,7 @@ fn benchmark(criterion: &mut Criterion) {
         let documents = common::documents(length);
         let documents = &documents[..DRAIN_COUNT];
         group.throughput(Throughput::Elements(DRAIN_COUNT as u64));
-        let pool = Pool::new(256, 16);
+        let pool = ChunkPool::new(256, 16);
         let mut rings = Rings::new(pool, 256);
         let mut producer = rings.add();
         let fields = Fields::default();
@@ -32,8 +32,8 @@ fn benchmark(criterion: &mut Criterion) {
                 }
                 drain.commit();
                 let mut turn = rings.begin_turn(usize::MAX, |count| count > 0).expect("it is due");
-                while let Some(parcel) = rings.take(&mut turn) {
-                    for segment in parcel.segments() {
+                while let Some(entry) = rings.take(&mut turn) {
+                    for segment in entry.segments() {
                         black_box(segment.document_length_bytes());
                     }
                 }

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use xrayd::aws::endpoint::{Endpoint, Variant};
 use xrayd::aws::{RequestBody, Signer};
-use xrayd::base::memory::Pool;
+use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::batch::{Batch, Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::segment::Parser;
 
 fn batch() -> Batch {
-    let pool = Pool::new(64, 16);
+    let pool = ChunkPool::new(64, 16);
     let mut rings = Rings::new(Arc::clone(&pool), 16);
     let mut producer = rings.add();
     let mut parser = Parser::default();
@@ -31,8 +31,8 @@ fn batch() -> Batch {
     drain.commit();
     let now = Instant::now();
     let mut batcher = Batcher::new(pool, 1 << 20, 1);
-    while let Some(parcel) = rings.pop() {
-        for segment in parcel.segments() {
+    while let Some(entry) = rings.pop() {
+        for segment in entry.segments() {
             batcher.add(&segment, now, now).expect("there is memory");
         }
     }

@@ -15,7 +15,7 @@ use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
 use std::time::Instant;
-use xrayd::base::memory::Pool;
+use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
 use xrayd::pipeline::receive::{Backend, Binding, Queue, Sink, SocketGroup, Stop};
 use xrayd::pipeline::ring::{Producer, Rings};
@@ -68,9 +68,9 @@ impl Flow {
         assert!(self.is_woken());
         let turn = self.rings.begin_turn(usize::MAX, |waiting_count| waiting_count > 0);
         let mut turn = turn.expect("a segment was just pushed");
-        while let Some(parcel) = self.rings.take(&mut turn) {
-            for segment in parcel.segments() {
-                self.batcher.add(&segment, parcel.opened_at(), now).expect("the pool has memory");
+        while let Some(entry) = self.rings.take(&mut turn) {
+            for segment in entry.segments() {
+                self.batcher.add(&segment, entry.opened_at(), now).expect("the pool has memory");
             }
         }
         assert!(!self.is_woken(), "the sender sleeps until more segments arrive");
@@ -99,7 +99,7 @@ fn datagram(index: usize, kind: usize) -> Vec<u8> {
 
 #[test]
 fn no_segment_costs_an_allocation_on_its_way_into_a_body() {
-    let pool = Pool::new(512, 128);
+    let pool = ChunkPool::new(512, 128);
     let mut rings = Rings::new(Arc::clone(&pool), 64);
     let producer = rings.add();
     let batcher = Batcher::new(pool, 1 << 20, 4);

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
-use xrayd::base::memory::Pool;
+use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::batch::Batcher;
 use xrayd::pipeline::ring::{Producer, Rings};
 use xrayd::pipeline::segment::Parser;
@@ -20,7 +20,7 @@ struct Flow {
 
 thread_local! {
     static FLOW: RefCell<Flow> = RefCell::new({
-        let pool = Pool::new(256, 64);
+        let pool = ChunkPool::new(256, 64);
         let mut rings = Rings::new(Arc::clone(&pool), 16);
         let producer = rings.add();
         let batcher = Batcher::new(pool, 1 << 20, 1);
@@ -45,8 +45,8 @@ fn check(flow: &mut Flow, datagram: &[u8]) {
     let mut drain = flow.producer.begin(now);
     assert_eq!(drain.push(&segment).dropped_count, 0);
     drain.commit();
-    let parcel = flow.rings.pop().expect("a segment was just pushed");
-    for packed in parcel.segments() {
+    let entry = flow.rings.pop().expect("a segment was just pushed");
+    for packed in entry.segments() {
         assert_eq!(packed.fields, fields);
         flow.batcher.add(&packed, now, now).expect("the pool has memory");
     }

@@ -1,17 +1,18 @@
 //! The pool. It owns all memory for segments that wait to be sent.
 //!
 //! In: requests for a chunk. Out: chunks, all of the same size. A ring holds received segments in
-//! chunks, and a batch holds its request body in chunks. Every chunk returns to its [`Pool`] when
-//! it is dropped, so the bound on memory is exact and no chunk is lost.
+//! chunks, and a batch holds its request body in chunks. Every chunk returns to its [`ChunkPool`]
+//! when it is dropped, so the bound on memory is exact and no chunk is lost.
 //!
-//! Bound: the number of chunks given to [`Pool::new`]. When full: a receiver frees chunks of its
-//! own ring. Before that, as soon as [`Pool::is_low`] is true, the sender evicts its oldest waiting
-//! batches. The last chunks are reserved for batches ([`Pool::take_for_batch`]). Without this
-//! reserve, receivers could take all chunks; then the sender could not build a request body and
-//! could not send.
+//! Bound: the number of chunks given to [`ChunkPool::new`]. When full: a receiver frees chunks of
+//! its own ring. Before that, as soon as [`ChunkPool::is_low`] is true, the sender evicts its
+//! oldest waiting batches. The last chunks are reserved for batches
+//! ([`ChunkPool::take_for_batch`]). Without this reserve, receivers could take all chunks; then the
+//! sender could not build a request body and could not send.
 //!
 //! A chunk is allocated when it is first needed. Free chunks can be returned to the system
-//! ([`Pool::release`]). So an idle daemon uses little memory. Thread: any; the pool is lock-free.
+//! ([`ChunkPool::release`]). So an idle daemon uses little memory. Thread: any; the pool is
+//! lock-free.
 
 use crate::base::sync::{ArrayQueue, AtomicUsize, Ordering};
 use memmap2::MmapMut;
@@ -45,7 +46,7 @@ struct Buffer {
 pub struct Chunk {
     // The memory of the chunk. `None` only while the chunk is being dropped.
     buffer: Option<Box<Buffer>>,
-    pool: Arc<Pool>,
+    pool: Arc<ChunkPool>,
 }
 
 impl Chunk {
@@ -112,7 +113,7 @@ impl fmt::Debug for Chunk {
 
 /// The pool: the owner of all chunks. It has a list of the free chunks and a bound on the number of
 /// all chunks.
-pub struct Pool {
+pub struct ChunkPool {
     // The buffers are boxed, because the queue allocates a slot for every possible chunk at the
     // start. A slot with a pointer is small.
     free: ArrayQueue<Box<Buffer>>,
@@ -122,7 +123,7 @@ pub struct Pool {
     low_count: usize,
 }
 
-impl Pool {
+impl ChunkPool {
     /// Returns a pool of at most `chunk_count_max` chunks. `reserve_count` of them are reserved for
     /// batches. No chunk is allocated yet.
     ///
@@ -225,9 +226,9 @@ impl Pool {
     }
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for ChunkPool {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Pool")
+        out.debug_struct("ChunkPool")
             .field("available", &self.available())
             .field("chunk_count_max", &self.chunk_count_max)
             .finish()
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_dropped_chunk_can_be_taken_again_and_is_empty() {
-        let pool = Pool::new(2, 0);
+        let pool = ChunkPool::new(2, 0);
         let mut first = pool.take_for_receive().unwrap();
         first.fill(b"abc");
         let second = pool.take_for_receive().unwrap();
@@ -254,7 +255,7 @@ mod tests {
 
     #[test]
     fn receivers_leave_the_reserve_to_batches() {
-        let pool = Pool::new(4, 3);
+        let pool = ChunkPool::new(4, 3);
         let received = pool.take_for_receive();
         assert!(received.is_some());
         assert!(pool.take_for_receive().is_none());
@@ -264,10 +265,10 @@ mod tests {
 
     #[test]
     fn memory_is_half_used_and_low_at_these_counts() {
-        let is_low: fn(&Pool) -> bool = |pool| pool.is_low();
-        let is_half_used: fn(&Pool) -> bool = |pool| pool.is_half_used();
+        let is_low: fn(&ChunkPool) -> bool = |pool| pool.is_low();
+        let is_half_used: fn(&ChunkPool) -> bool = |pool| pool.is_half_used();
         for (is_reached, used_count) in [(is_low, 41), (is_half_used, 25)] {
-            let pool = Pool::new(64, 16);
+            let pool = ChunkPool::new(64, 16);
             let taken: Vec<_> = (0..used_count - 1).map(|_| pool.take_for_batch()).collect();
             assert!(!is_reached(&pool));
             let last = pool.take_for_batch();
@@ -278,7 +279,7 @@ mod tests {
 
     #[test]
     fn chunks_are_made_only_when_needed() {
-        let pool = Pool::new(1_000, 10);
+        let pool = ChunkPool::new(1_000, 10);
         for _ in 0..100 {
             drop(pool.take_for_receive());
         }
@@ -288,7 +289,7 @@ mod tests {
 
     #[test]
     fn threads_never_get_more_chunks_than_there_are() {
-        let pool = Pool::new(8, 0);
+        let pool = ChunkPool::new(8, 0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

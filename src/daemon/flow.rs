@@ -16,7 +16,7 @@ use crate::base::account::{Account, DropReason};
 use crate::base::host::Host;
 use crate::base::http_server::Server;
 use crate::base::log;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Alarm};
 use crate::config::Config;
 use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
@@ -45,7 +45,7 @@ pub struct Flow {
     #[cfg(feature = "sandbox")]
     pub udp_address: std::net::SocketAddr,
     account: Arc<Account>,
-    pool: Arc<Pool>,
+    pool: Arc<ChunkPool>,
     backend: Backend,
     receive_slots_bytes: usize,
     receivers: Receivers,
@@ -79,7 +79,7 @@ impl Flow {
         log_receiving(&group, &choice, &limits);
         log_unfit(&limits, host, config.receiver_count);
         let spool = spool_options(config);
-        let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
+        let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::new(limits.receiver_count));
         panics::set_account(Arc::clone(&account));
         let alarm = Alarm::default();

@@ -7,7 +7,7 @@
 //! is outside the stack frames that the panic unwinds.
 
 use crate::base::account::Account;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Alarm};
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::limits::Limits;
@@ -25,7 +25,7 @@ use tracing::{error, warn};
 #[derive(Debug)]
 pub struct Sinks {
     /// The pool that the chunks of the rings come from.
-    pub pool: Arc<Pool>,
+    pub pool: Arc<ChunkPool>,
     /// The account that counts the segments.
     pub account: Arc<Account>,
     /// The alarm that shuts down the daemon after a panic.
@@ -43,7 +43,7 @@ pub struct Receivers {
 
 impl Receivers {
     /// Starts a thread for each socket of the group. With `pin` each thread stays on one processor.
-    /// Also returns the rings, from which the sender takes the parcels of the receivers.
+    /// Also returns the rings, from which the sender takes the ring entries of the receivers.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Receivers {
         let receivers = group.into_receivers(limits.receive_slot_count);
         let running_count = receivers.len();
         let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
-        let mut rings = Rings::new(Arc::clone(&sinks.pool), limits.ring_parcel_count_max);
+        let mut rings = Rings::new(Arc::clone(&sinks.pool), limits.ring_entry_count_max);
         for (index, mut receiver) in receivers.into_iter().enumerate() {
             let alarm = sinks.alarm.clone();
             let (producer, account) = (rings.add(), Arc::clone(&sinks.account));
@@ -225,7 +225,7 @@ mod tests {
         let limits =
             Limits::derive(Wanted { buffer_size_mb: 3, receiver_count: 1, has_spool: false }, host);
         let sinks = Sinks {
-            pool: Pool::new(limits.chunk_count_max, limits.batch_reserve_count),
+            pool: ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count),
             account: Arc::new(Account::new(1)),
             alarm: Alarm::default(),
         };

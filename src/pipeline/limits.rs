@@ -33,11 +33,11 @@ const SOCKET_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The largest number of receivers if the operator sets no number.
 const RECEIVER_COUNT_AUTO_MAX: usize = 16;
 
-/// The largest number of full parcels in a ring. 1,024 parcels have about 15,000 segments: a ring
-/// hands segments over and does not store them.
-const RING_PARCEL_COUNT_MAX: usize = 1024;
+/// The largest number of full ring entries in a ring. 1,024 ring entries have about 15,000
+/// segments: a ring hands segments over and does not store them.
+const RING_ENTRY_COUNT_MAX: usize = 1024;
 
-/// The size of one entry of a ring, in bytes. An entry holds one parcel.
+/// The size in bytes of a place in a ring, which holds one entry.
 const RING_PLACE_BYTES: u64 = 128;
 
 /// The largest number of chunks of an escaped document. The document can fill a whole datagram, and
@@ -81,11 +81,11 @@ pub struct Limits {
     pub chunk_count_max: usize,
     /// The number of chunks that receivers cannot take, so that batches get them.
     pub batch_reserve_count: usize,
-    /// The number of chunks that must be free before a parcel is taken out of a ring, so that
+    /// The number of chunks that must be free before a ring entry is taken out of a ring, so that
     /// batches have room for all of its segments.
-    pub parcel_room_count: usize,
-    /// The largest number of full parcels in a ring.
-    pub ring_parcel_count_max: usize,
+    pub entry_room_count: usize,
+    /// The largest number of full ring entries in a ring.
+    pub ring_entry_count_max: usize,
     /// The largest request body in bytes. A document that is larger is sent alone.
     pub body_bytes_max: usize,
     /// The largest number of open batches.
@@ -112,13 +112,13 @@ impl Limits {
         // The kernel's queues, which hold a burst, get a quarter of the memory.
         let queue = total_bytes / 4 / receivers / 2;
         let socket_queue_bytes = clamp(queue, SOCKET_QUEUE_BYTES_MIN, SOCKET_QUEUE_BYTES_MAX);
-        // Each parcel has a chunk or more, so a ring needs no more entries than there are chunks.
-        let ring_parcel_count_max =
-            clamp(total_bytes / CHUNK_BYTES as u64, 1, RING_PARCEL_COUNT_MAX);
+        // Each ring entry has a chunk or more, so a ring needs no more entries than there are
+        // chunks.
+        let ring_entry_count_max = clamp(total_bytes / CHUNK_BYTES as u64, 1, RING_ENTRY_COUNT_MAX);
 
         let receiver_bytes = ((receive_slot_count * RECEIVE_SLOT_BYTES) as u64)
             + 2 * socket_queue_bytes as u64
-            + ring_parcel_count_max as u64 * RING_PLACE_BYTES
+            + ring_entry_count_max as u64 * RING_PLACE_BYTES
             + PARSER_BYTES;
         // A usual body of 50 documents has 60 kB, so it fits even into the least bound of 128 KiB.
         // The bound of a sixteenth keeps one large body from filling all memory.
@@ -131,8 +131,8 @@ impl Limits {
         let chunk_count_max = clamp(chunks, 64, 1 << 22);
 
         let open_batch_count_max = (chunk_count_max / 16).clamp(1, OPEN_BATCH_COUNT_MAX);
-        // The segments of one parcel can make every open batch begin a new chunk.
-        let parcel_room_count = ESCAPED_DOCUMENT_CHUNK_COUNT_MAX + open_batch_count_max;
+        // The segments of one ring entry can make every open batch begin a new chunk.
+        let entry_room_count = ESCAPED_DOCUMENT_CHUNK_COUNT_MAX + open_batch_count_max;
 
         Self {
             total_bytes,
@@ -141,13 +141,13 @@ impl Limits {
             socket_queue_bytes,
             chunk_count_max,
             // The reserve is small, because its chunks hold no segments during an outage. But it is
-            // more than the room for one parcel, so that calls can begin while the rings are full.
-            // `receiver_count` is added because two receivers that look at the pool at the same
-            // time may both take the last chunk that is not reserved.
-            batch_reserve_count: (chunk_count_max / 32).min(256).max(parcel_room_count)
+            // more than the room for one ring entry, so that calls can begin while the rings are
+            // full. `receiver_count` is added because two receivers that look at the pool at the
+            // same time may both take the last chunk that is not reserved.
+            batch_reserve_count: (chunk_count_max / 32).min(256).max(entry_room_count)
                 + receiver_count,
-            parcel_room_count,
-            ring_parcel_count_max,
+            entry_room_count,
+            ring_entry_count_max,
             body_bytes_max,
             open_batch_count_max,
             spool_buffer_bytes,
@@ -169,7 +169,7 @@ impl Limits {
                 2 * self.socket_queue_bytes as u64,
             ),
             ("parsers", receivers, PARSER_BYTES),
-            ("places in rings", receivers * self.ring_parcel_count_max as u64, RING_PLACE_BYTES),
+            ("places in rings", receivers * self.ring_entry_count_max as u64, RING_PLACE_BYTES),
             ("buffer of the spool", 1, self.spool_buffer_bytes),
             (
                 "chunks, in rings, batches and bodies",
@@ -220,7 +220,7 @@ fn default_total_bytes(host: Host) -> u64 {
 fn receiver_count_within(total_bytes: u64, asked_count: usize, host: Host) -> usize {
     let receiver_bytes_min = (RECEIVE_SLOT_COUNT_MIN * RECEIVE_SLOT_BYTES) as u64
         + 2 * SOCKET_QUEUE_BYTES_MIN as u64
-        + RING_PARCEL_COUNT_MAX as u64 * RING_PLACE_BYTES
+        + RING_ENTRY_COUNT_MAX as u64 * RING_PLACE_BYTES
         + PARSER_BYTES;
     let count_max = clamp(total_bytes / 2 / receiver_bytes_min, 1, usize::MAX);
     let wanted_count = match asked_count {
@@ -262,7 +262,7 @@ mod tests {
                 assert!(sum <= limits.total_bytes, "{megabytes} MB: {sum} of {limits:?}");
                 assert!(sum > limits.total_bytes * 8 / 10, "{megabytes} MB: {sum} of {limits:?}");
                 assert!(limits.chunk_count_max > limits.batch_reserve_count + 16, "{limits:?}");
-                assert!(limits.batch_reserve_count >= limits.parcel_room_count, "{limits:?}");
+                assert!(limits.batch_reserve_count >= limits.entry_room_count, "{limits:?}");
             }
         }
     }

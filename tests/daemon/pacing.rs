@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use xrayd::base::host::Host;
-use xrayd::base::memory::{CHUNK_BYTES, Pool};
+use xrayd::base::memory::{CHUNK_BYTES, ChunkPool};
 use xrayd::pipeline::limits::{Limits, Wanted};
 
 /// The bytes that the kernel may charge to a queue between two checks of that queue.
@@ -88,7 +88,7 @@ pub fn memory_low_bytes(daemon: &Daemon) -> u64 {
         .into_iter()
         .find(|limits| (limits.chunk_count_max * CHUNK_BYTES) as u64 == limit_bytes);
     let limits = limits.expect("the daemon is started with -m, and has the usual receivers");
-    let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
+    let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
     let mut taken = Vec::new();
     while !pool.is_low() {
         taken.push(pool.take_for_batch());

@@ -73,10 +73,7 @@ fn every_file_that_a_comment_names_exists() {
 #[test]
 fn a_planted_name_of_no_file_is_seen() {
     let lost = |line: &str| {
-        missing(&Source {
-            path: "src/pipeline/ring/parcel.rs".into(),
-            text: format!("// {line}\n"),
-        })
+        missing(&Source { path: "src/pipeline/ring/entry.rs".into(), text: format!("// {line}\n") })
     };
     for (line, name) in [
         ("as design.md has it", "design.md"),
@@ -85,7 +82,7 @@ fn a_planted_name_of_no_file_is_seen() {
         ("`tests/models` has all", "tests/models"),
         ("`src/pipeline/ring/tests.rs` and `ring/test.rs:12`", "ring/test.rs"),
     ] {
-        assert_eq!(lost(line), [format!("src/pipeline/ring/parcel.rs:1: {name}")], "{line}");
+        assert_eq!(lost(line), [format!("src/pipeline/ring/entry.rs:1: {name}")], "{line}");
     }
     for line in [
         "handover.rs, `src/pipeline/ring/handover.rs`, ring/tally.rs and `tests/model` are there",

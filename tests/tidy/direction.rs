@@ -165,16 +165,16 @@ fn planted(path: &str, line: &str) -> (Vec<String>, usize) {
 #[test]
 fn a_planted_use_is_seen_wherever_it_stands() {
     let ring = "src/pipeline/ring/mod.rs";
-    let parcel = "src/pipeline/ring/parcel.rs";
+    let entry = "src/pipeline/ring/entry.rs";
     for (path, line, used) in [
         // In this file a module with `#[cfg(test)]` stands before the first `use`.
         (ring, "use crate::commands::verify::verify;", "commands"),
         (ring, "use crate::{base::memory, commands::verify::{self, verify}};", "commands"),
         (ring, "use super::batch::Batch;", "batch"),
         (ring, "use super::{batch, segment::Segment};", "batch"),
-        (parcel, "use super::super::batch::Batch;", "batch"),
-        (parcel, "mod x { fn y() { z(&super::super::super::batch::Z) } }", "batch"),
-        (parcel, "fn x() { info!(\"{}\", crate::daemon::run()) }", "daemon"),
+        (entry, "use super::super::batch::Batch;", "batch"),
+        (entry, "mod x { fn y() { z(&super::super::super::batch::Z) } }", "batch"),
+        (entry, "fn x() { info!(\"{}\", crate::daemon::run()) }", "daemon"),
         ("src/admin/proxy/mod.rs", "pub use crate::commands::verify;", "commands"),
         ("src/base/memory.rs", "use super::log::RateLimit;", "log"),
         ("src/base/log/mod.rs", "use crate::config::Config;", "config"),
@@ -186,8 +186,8 @@ fn a_planted_use_is_seen_wherever_it_stands() {
     for (path, line) in [
         (ring, "// use crate::commands::verify::verify;"),
         (ring, "#[cfg(test)]\nuse crate::commands::verify::verify;"),
-        (parcel, "use super::tally::Tally;"),
-        (ring, "pub(crate) fn x(x: &'static str) -> crate::base::memory::Pool {}"),
+        (entry, "use super::tally::Tally;"),
+        (ring, "pub(crate) fn x(x: &'static str) -> crate::base::memory::ChunkPool {}"),
     ] {
         assert_eq!(planted(path, line), (vec![], CIRCLES.len()), "{path}, {line}");
     }

@@ -10,7 +10,7 @@ mod encode;
 use crate::admin::health::Health;
 use crate::base::account::{Account, Held};
 use crate::base::conditions::Condition;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::pipeline::receive::ReceiveSocket;
 use encode::SnapshotCollector;
 use prometheus_client::encoding::text::encode;
@@ -27,7 +27,7 @@ pub struct MetricSources {
     /// All counters of the daemon.
     pub account: Arc<Account>,
     /// The pool of memory for segments.
-    pub pool: Arc<Pool>,
+    pub pool: Arc<ChunkPool>,
     /// Source of the metrics about liveness and readiness.
     pub health: Health,
     /// Sockets of the receivers.
@@ -103,7 +103,7 @@ mod tests {
         Metrics::new(MetricSources {
             health: Health::new(Arc::clone(&account), Vec::new()),
             account,
-            pool: Pool::new(8, 2),
+            pool: ChunkPool::new(8, 2),
             sockets: Vec::new(),
             receive_backend: "recvmmsg",
             receive_slots_bytes: 1_000,

@@ -7,7 +7,7 @@ use super::OPEN_BATCH_COUNT_MAX;
 use super::body::Unhashed;
 use super::open_batch::{OpenBatch, OutOfChunks};
 use super::{AGE_MAX, Batch, DOCUMENT_COUNT_MAX};
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::pipeline::ring::PackedSegment;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const OPEN_BATCH_FILL_TIME_MIN: Duration = Duration::from_millis(100);
 /// Collects segments into batches.
 #[derive(Debug)]
 pub struct Batcher {
-    pool: Arc<Pool>,
+    pool: Arc<ChunkPool>,
     open_batches: Vec<OpenBatch>,
     pub(super) open_batch_count: usize,
     body_bytes_max: usize,
@@ -32,7 +32,7 @@ impl Batcher {
     /// Returns a batcher with at most `open_batch_count_max` open batches, which writes into chunks
     /// of `pool`. A body ends before it is longer than `body_bytes_max`, unless a single document
     /// is longer.
-    pub fn new(pool: Arc<Pool>, body_bytes_max: usize, open_batch_count_max: usize) -> Self {
+    pub fn new(pool: Arc<ChunkPool>, body_bytes_max: usize, open_batch_count_max: usize) -> Self {
         let open_batches = (0..open_batch_count_max.clamp(1, OPEN_BATCH_COUNT_MAX))
             .map(|_| OpenBatch::default())
             .collect();

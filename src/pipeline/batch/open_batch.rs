@@ -5,7 +5,7 @@
 
 use super::body::Unhashed;
 use super::{BODY_END, DOCUMENT_COUNT_MAX, Document, FIRST_START, Label};
-use crate::base::memory::{CHUNK_BYTES, Chunk, Pool};
+use crate::base::memory::{CHUNK_BYTES, Chunk, ChunkPool};
 use crate::pipeline::batch::escape;
 use crate::pipeline::ring::PackedSegment;
 use crate::pipeline::segment::Form;
@@ -43,7 +43,7 @@ impl OpenBatch {
     pub(super) fn add(
         &mut self,
         segment: &PackedSegment<'_>,
-        pool: &Arc<Pool>,
+        pool: &Arc<ChunkPool>,
     ) -> Result<(), OutOfChunks> {
         let before = self.length;
         let written = self.write_document(segment, pool);
@@ -65,7 +65,7 @@ impl OpenBatch {
     fn write_document(
         &mut self,
         segment: &PackedSegment<'_>,
-        pool: &Arc<Pool>,
+        pool: &Arc<ChunkPool>,
     ) -> Result<usize, OutOfChunks> {
         self.write(if self.documents.is_empty() { FIRST_START } else { b",\"" }, pool)?;
         let offset = self.length - 1;
@@ -87,7 +87,7 @@ impl OpenBatch {
         Ok(offset)
     }
 
-    fn write(&mut self, bytes: &[u8], pool: &Arc<Pool>) -> Result<(), OutOfChunks> {
+    fn write(&mut self, bytes: &[u8], pool: &Arc<ChunkPool>) -> Result<(), OutOfChunks> {
         self.chunk(bytes.len(), pool)?.fill(bytes);
         self.length += bytes.len();
         Ok(())
@@ -95,7 +95,7 @@ impl OpenBatch {
 
     /// Returns the chunk to write into. It has room for `room` bytes and for the end of the body
     /// (`]}`) after them. So a body can always be ended and sent, even when no memory is left.
-    fn chunk(&mut self, room: usize, pool: &Arc<Pool>) -> Result<&mut Chunk, OutOfChunks> {
+    fn chunk(&mut self, room: usize, pool: &Arc<ChunkPool>) -> Result<&mut Chunk, OutOfChunks> {
         let has_room = self
             .chunks
             .last_mut()

@@ -12,7 +12,7 @@
 //! reads some of its documents as a batch. Thread: the spool's.
 
 use super::{BODY_END, BODY_START, Batch, DOCUMENT_COUNT_MAX, Document, Label, OutOfChunks};
-use crate::base::memory::{CHUNK_BYTES, Chunk, Pool};
+use crate::base::memory::{CHUNK_BYTES, Chunk, ChunkPool};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -140,7 +140,7 @@ impl RecordTable {
         &self,
         documents: Range<usize>,
         oldest_at: Instant,
-        pool: &Arc<Pool>,
+        pool: &Arc<ChunkPool>,
         mut read: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
     ) -> Result<Batch, RecordError<E>> {
         let (start, span, end) = self.pieces(&documents);

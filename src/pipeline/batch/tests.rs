@@ -2,7 +2,7 @@
 
 use super::OPEN_BATCH_COUNT_MAX;
 use super::*;
-use crate::base::memory::{CHUNK_BYTES, Pool};
+use crate::base::memory::{CHUNK_BYTES, ChunkPool};
 use crate::pipeline::ring::{Producer, Rings};
 use crate::pipeline::segment::Parser;
 use proptest::prelude::*;
@@ -15,14 +15,14 @@ struct Bench {
     producer: Producer,
     rings: Rings,
     batcher: Batcher,
-    pool: Arc<Pool>,
-    batches: Arc<Pool>,
+    pool: Arc<ChunkPool>,
+    batches: Arc<ChunkPool>,
 }
 
 impl Bench {
     fn new(body_bytes_max: usize, chunk_count: usize) -> Self {
-        let pool = Pool::new(64, 0);
-        let batches = Pool::new(chunk_count, 0);
+        let pool = ChunkPool::new(64, 0);
+        let batches = ChunkPool::new(chunk_count, 0);
         let mut rings = Rings::new(Arc::clone(&pool), 64);
         let producer = rings.add();
         let batcher = Batcher::new(Arc::clone(&batches), body_bytes_max, OPEN_BATCH_COUNT_MAX);
@@ -35,9 +35,9 @@ impl Bench {
         let mut drain = self.producer.begin(at);
         assert_eq!(drain.push(&segment).dropped_count, 0);
         drain.commit();
-        let parcel = self.rings.pop().unwrap();
-        let packed = parcel.segments().next().unwrap();
-        self.batcher.add(&packed, parcel.opened_at(), at)
+        let entry = self.rings.pop().unwrap();
+        let packed = entry.segments().next().unwrap();
+        self.batcher.add(&packed, entry.opened_at(), at)
     }
 
     fn bodies(&mut self) -> Vec<Vec<String>> {
@@ -245,7 +245,7 @@ fn read_documents(
     table: &RecordTable,
     documents: std::ops::Range<usize>,
     record: &[u8],
-    pool: &Arc<Pool>,
+    pool: &Arc<ChunkPool>,
 ) -> Result<Batch, RecordError<()>> {
     table.read(documents, Instant::now(), pool, |at, buffer| {
         buffer.copy_from_slice(&record[at..at + buffer.len()]);
@@ -283,13 +283,13 @@ proptest! {
     ) {
         let batch = batch_of(&texts);
         let record = [vec![batch.record_table()], vec![batch.body.concat()]].concat().concat();
-        let pool = Pool::new(1_000, 0);
+        let pool = ChunkPool::new(1_000, 0);
         let table = table_of(&record).unwrap();
         let read = read_documents(&table, 0..texts.len(), &record, &pool).unwrap();
         prop_assert_eq!(documents(&read), &texts[..]);
         prop_assert_eq!(&read.documents, &batch.documents);
         prop_assert_eq!(read.body_sha256, batch.body_sha256);
-        let tiny = Pool::new(1, 0);
+        let tiny = ChunkPool::new(1, 0);
         if batch.body_length_bytes > CHUNK_BYTES {
             let read = read_documents(&table, 0..texts.len(), &record, &tiny);
             prop_assert_eq!(read.unwrap_err(), RecordError::Memory(OutOfChunks));
@@ -306,7 +306,7 @@ proptest! {
         let batch = batch_of(&texts);
         let record = [vec![batch.record_table()], vec![batch.body.concat()]].concat().concat();
         let table = table_of(&record).unwrap();
-        let (mut read, pool) = (Vec::new(), Pool::new(1_000, 0));
+        let (mut read, pool) = (Vec::new(), ChunkPool::new(1_000, 0));
         while read.len() < texts.len() {
             let rest = read.len()..texts.len();
             let count = table.fitting_count(rest.clone(), chunk_count_max);
@@ -317,7 +317,7 @@ proptest! {
             // One more document would not have fitted.
             if count < rest.len() && count < texts.len() - 1 {
                 let more = read_documents(
-                    &table, rest.start..rest.start + count + 1, &record, &Pool::new(1_000, 0));
+                    &table, rest.start..rest.start + count + 1, &record, &ChunkPool::new(1_000, 0));
                 prop_assert!(more.unwrap().body.len() > chunk_count_max);
             }
             let body = part.body.concat();
@@ -337,7 +337,7 @@ proptest! {
 
     #[test]
     fn any_record_makes_a_batch_or_none(record in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let pool = Pool::new(10, 0);
+        let pool = ChunkPool::new(10, 0);
         if let Some(table) = table_of(&record) {
             let count = table.document_count();
             for documents in [0..count, 0..1, count - 1..count] {

@@ -1,10 +1,10 @@
 //! The protocol between receivers and the sender: when the sender is woken, in which order it looks
 //! at the rings, and when it may sleep.
 //!
-//! In: the rings that receivers fill. Out: their parcels; sleep while there are none. Bound: that
-//! of the rings. Threads: `receive-N` and `upload`. No step allocates, locks, reads a clock or
+//! In: the rings that receivers fill. Out: their ring entries; sleep while there are none. Bound:
+//! that of the rings. Threads: `receive-N` and `upload`. No step allocates, locks, reads a clock or
 //! waits for the other thread. The receiver's steps run once per drain, the sender's at most once
-//! per parcel, so that a segment costs none of them.
+//! per ring entry, so that a segment costs none of them.
 //!
 //! ```text
 //!  a receiver: push ... ──► commit: make visible, count, wake if the count reaches its bound
@@ -16,8 +16,8 @@
 //! threads. `tests/model/mutations` swaps steps and checks that the model then fails.
 
 use super::tally::FIRST_WAKE_COUNT;
-use super::{Consumer, Parcel, Producer, connect};
-use crate::base::memory::Pool;
+use super::{Consumer, Producer, RingEntry, connect};
+use crate::base::memory::ChunkPool;
 use crate::base::sync::Notify;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl Drop for WakeUp {
 /// How a turn has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The turn reached its maximum of parcels. The rings may hold more.
+    /// The turn reached its maximum of ring entries. The rings may hold more.
     More,
     /// The turn found every ring empty.
     Idle,
@@ -49,19 +49,19 @@ pub enum Progress {
     Closed,
 }
 
-/// One turn: parcels are taken from all rings, up to a maximum.
+/// One turn: ring entries are taken from all rings, up to a maximum.
 #[derive(Debug)]
 pub struct Turn {
     is_closed: bool,
     ring_index: usize,
-    parcel_count: usize,
-    parcel_count_max: usize,
+    entry_count: usize,
+    entry_count_max: usize,
 }
 
 impl Turn {
     /// Returns how the turn has ended, after [`Rings::take`] has returned `None`.
     pub fn progress(&self) -> Progress {
-        if self.parcel_count == self.parcel_count_max {
+        if self.entry_count == self.entry_count_max {
             Progress::More
         } else if self.is_closed {
             Progress::Closed
@@ -78,38 +78,39 @@ pub struct Rings {
     woken: Arc<Notify>,
     /// A receiver wakes the sender as soon as its ring has this number of segments.
     armed_wake_count: usize,
-    pool: Arc<Pool>,
-    parcel_count_max: usize,
+    pool: Arc<ChunkPool>,
+    entry_count_max: usize,
 }
 
 impl Rings {
-    /// Creates a set without rings. Each ring will have at most `parcel_count_max` full parcels,
-    /// with chunks from `pool`.
-    pub fn new(pool: Arc<Pool>, parcel_count_max: usize) -> Self {
+    /// Creates a set without rings. Each ring will have at most `entry_count_max` full ring
+    /// entries, with chunks from `pool`.
+    pub fn new(pool: Arc<ChunkPool>, entry_count_max: usize) -> Self {
         Self {
             consumers: Vec::new(),
             woken: Arc::default(),
             armed_wake_count: FIRST_WAKE_COUNT as usize,
             pool,
-            parcel_count_max,
+            entry_count_max,
         }
     }
 
     /// Adds a ring and returns its receiver's end. All rings are added before the first turn.
     pub fn add(&mut self) -> Producer {
         let wake_up = WakeUp(Arc::clone(&self.woken));
-        let (producer, consumer) = connect(Arc::clone(&self.pool), self.parcel_count_max, wake_up);
+        let (producer, consumer) = connect(Arc::clone(&self.pool), self.entry_count_max, wake_up);
         self.consumers.push(consumer);
         producer
     }
 
-    /// Begins a turn of at most `parcel_count_max` parcels, or returns `None` if no turn is due.
+    /// Begins a turn of at most `entry_count_max` ring entries, or returns `None` if no turn is
+    /// due.
     ///
     /// A turn is due if all rings are closed, or if `is_due` returns true for the number of
     /// segments in the fullest ring.
     pub fn begin_turn(
         &self,
-        parcel_count_max: usize,
+        entry_count_max: usize,
         is_due: impl FnOnce(usize) -> bool,
     ) -> Option<Turn> {
         // Read before the rings are looked at: if they are closed, no segment follows those in
@@ -120,25 +121,25 @@ impl Rings {
         (is_due || is_closed).then_some(Turn {
             is_closed,
             ring_index: 0,
-            parcel_count: 0,
-            parcel_count_max,
+            entry_count: 0,
+            entry_count_max,
         })
     }
 
-    /// Takes the next parcel of a turn, or returns `None` if the turn is over.
-    pub fn take(&mut self, turn: &mut Turn) -> Option<Parcel> {
-        if turn.parcel_count == turn.parcel_count_max {
+    /// Takes the next ring entry of a turn, or returns `None` if the turn is over.
+    pub fn take(&mut self, turn: &mut Turn) -> Option<RingEntry> {
+        if turn.entry_count == turn.entry_count_max {
             return None;
         }
         while let Some(consumer) = self.consumers.get_mut(turn.ring_index) {
-            if let Some(parcel) = consumer.pop() {
-                turn.parcel_count += 1;
-                if turn.parcel_count == turn.parcel_count_max {
+            if let Some(entry) = consumer.pop() {
+                turn.entry_count += 1;
+                if turn.entry_count == turn.entry_count_max {
                     // The next turn begins with another ring, so that the last ring does not wait
                     // until the first one is empty.
                     self.consumers.rotate_left(1);
                 }
-                return Some(parcel);
+                return Some(entry);
             }
             turn.ring_index += 1;
         }
@@ -169,8 +170,9 @@ impl Rings {
         is_due
     }
 
-    /// Takes the oldest parcel of the first ring that has one, outside of a turn. For the shutdown.
-    pub fn pop(&mut self) -> Option<Parcel> {
+    /// Takes the oldest ring entry of the first ring that has one, outside of a turn. For the
+    /// shutdown.
+    pub fn pop(&mut self) -> Option<RingEntry> {
         self.consumers.iter_mut().find_map(Consumer::pop)
     }
 
@@ -185,14 +187,15 @@ impl Rings {
         self.consumers.iter().all(Consumer::is_closed)
     }
 
-    /// Returns how many segments the rings hold, counted parcel by parcel.
+    /// Returns how many segments the rings hold, counted ring entry by ring entry.
     ///
-    /// The counted parcels are kept on the sender's side, so receivers cannot drop them any more.
+    /// The counted ring entries are kept on the sender's side, so receivers cannot drop them any
+    /// more.
     pub fn segment_count(&mut self) -> usize {
         self.consumers.iter_mut().map(Consumer::segment_count).sum()
     }
 
-    /// Returns the memory in bytes of the parcels that were [counted](Self::segment_count).
+    /// Returns the memory in bytes of the ring entries that were [counted](Self::segment_count).
     pub fn memory_bytes(&self) -> usize {
         self.consumers.iter().map(Consumer::memory_bytes).sum()
     }

@@ -1,37 +1,37 @@
 //! The lock-free queue from one receiver to the sender.
 //!
-//! In: segments, which are copied out of the receive buffers. Out: parcels of segments, in the
+//! In: segments, which are copied out of the receive buffers. Out: ring entries of segments, in the
 //! order of their arrival with one exception (below). Bound: the pool's chunks, and the length of
-//! the queue. When full: the oldest parcel is dropped, and [`Pushed`] has the number of its
+//! the queue. When full: the oldest ring entry is dropped, and [`Pushed`] has the number of its
 //! segments. Threads: a `receive-N` pushes, the thread `upload` takes. Neither thread waits for the
 //! other.
 //!
 //! ```text
-//!  receiver ──► open (one parcel) ──full──► queue of full parcels ──► sender
-//!                 └────── taken when no full parcel waits ──────────────┘
+//!  receiver ──► open (one ring entry) ──full──► queue of full ring entries ──► sender
+//!                 └────── taken when no full ring entry waits ──────────────┘
 //! ```
 //!
-//! Small segments are packed into one parcel. The parcel stays open between two drains of the
-//! socket, so that also at low rates a chunk is filled with many segments.
+//! Small segments are packed into one ring entry. The ring entry stays open between two drains of
+//! the socket, so that also at low rates a chunk is filled with many segments.
 //!
-//! `open` and the queue are `ArrayQueue`s of crossbeam. The receiver takes the open parcel out,
-//! owns it while it fills it, and puts it back. The exception to the order: if the open parcel
+//! `open` and the queue are `ArrayQueue`s of crossbeam. The receiver takes the open ring entry out,
+//! owns it while it fills it, and puts it back. The exception to the order: if the open ring entry
 //! becomes full after the sender has found the queue empty and before it looks at `open`, then the
-//! sender takes the next open parcel first.
+//! sender takes the next open ring entry first.
 //!
 //! [`handover`] has the order of the steps of both sides, and how one wakes the other.
 //! `tests/model` checks the steps over the interleavings of the two threads.
 
+mod entry;
 mod handover;
-mod parcel;
 mod tally;
 #[cfg(test)]
 mod tests;
 
+pub use entry::{PackedSegment, RingEntry};
 pub use handover::{Progress, Rings, Turn};
-pub use parcel::{PackedSegment, Parcel};
 
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::base::sync::{self, ArrayQueue, Ordering, fence};
 use crate::pipeline::segment::Segment;
 use handover::WakeUp;
@@ -52,19 +52,19 @@ pub struct Pushed {
 /// The state that both ends of a ring share.
 #[derive(Debug)]
 struct Shared {
-    /// The parcel that is being filled; empty while the receiver holds it. This queue has one
+    /// The ring entry that is being filled; empty while the receiver holds it. This queue has one
     /// place.
-    open: ArrayQueue<Parcel>,
-    /// The queue of full parcels.
-    full: ArrayQueue<Parcel>,
+    open: ArrayQueue<RingEntry>,
+    /// The queue of full ring entries.
+    full: ArrayQueue<RingEntry>,
     tally: Tally,
 }
 
-/// Creates a ring of at most `parcel_count_max` full parcels with chunks from `pool`.
-fn connect(pool: Arc<Pool>, parcel_count_max: usize, wake_up: WakeUp) -> (Producer, Consumer) {
+/// Creates a ring of at most `entry_count_max` full ring entries with chunks from `pool`.
+fn connect(pool: Arc<ChunkPool>, entry_count_max: usize, wake_up: WakeUp) -> (Producer, Consumer) {
     let shared = sync::Arc::new(Shared {
         open: ArrayQueue::new(1),
-        full: ArrayQueue::new(parcel_count_max),
+        full: ArrayQueue::new(entry_count_max),
         tally: Tally::new(),
     });
     let producer = Producer { shared: sync::Arc::clone(&shared), wake_up, pool };
@@ -80,7 +80,7 @@ pub struct Producer {
     // before sees an open ring and sleeps again.
     shared: sync::Arc<Shared>,
     wake_up: WakeUp,
-    pool: Arc<Pool>,
+    pool: Arc<ChunkPool>,
 }
 
 impl Producer {
@@ -89,10 +89,10 @@ impl Producer {
         Drain { producer: self, open: None, now, pushed_count: 0, is_memory_low: false }
     }
 
-    /// Drops the oldest full parcel, so that its chunks are free. Returns the number of its
-    /// segments, or `None` if there is no full parcel.
+    /// Drops the oldest full ring entry, so that its chunks are free. Returns the number of its
+    /// segments, or `None` if there is no full ring entry.
     fn evict(&self) -> Option<u64> {
-        self.shared.full.pop().map(|parcel| parcel.segment_count() as u64)
+        self.shared.full.pop().map(|entry| entry.segment_count() as u64)
     }
 }
 
@@ -100,11 +100,11 @@ impl Producer {
 #[derive(Debug)]
 pub struct Drain<'a> {
     producer: &'a Producer,
-    /// The open parcel, once the first segment is pushed.
-    open: Option<Parcel>,
+    /// The open ring entry, once the first segment is pushed.
+    open: Option<RingEntry>,
     now: Instant,
     pushed_count: usize,
-    /// Whether memory was low when a parcel was opened.
+    /// Whether memory was low when a ring entry was opened.
     is_memory_low: bool,
 }
 
@@ -113,42 +113,42 @@ impl Drain<'_> {
     pub fn push(&mut self, segment: &Segment<'_>) -> Pushed {
         if self.open.is_none() {
             // Not taken in `begin`: a drain that pushes nothing wakes nobody. It must not hide the
-            // parcel from a sender that looks in the meantime and then sleeps.
+            // ring entry from a sender that looks in the meantime and then sleeps.
             self.open = self.producer.shared.open.pop();
         }
         let mut pushed = Pushed::default();
-        let has_room = self.open.as_mut().is_some_and(|parcel| parcel.has_room(segment.document));
+        let has_room = self.open.as_mut().is_some_and(|entry| entry.has_room(segment.document));
         if !has_room {
             pushed.dropped_count += self.finish_open();
-            match self.open_parcel(segment.document.len(), &mut pushed) {
-                Some(parcel) => self.open = Some(parcel),
+            match self.open_entry(segment.document.len(), &mut pushed) {
+                Some(entry) => self.open = Some(entry),
                 None => {
                     pushed.dropped_count += 1;
                     return pushed;
                 }
             }
         }
-        if let Some(parcel) = &mut self.open {
-            parcel.pack(segment);
+        if let Some(entry) = &mut self.open {
+            entry.pack(segment);
             self.pushed_count += 1;
         }
         pushed
     }
 
-    /// Puts the open parcel into the queue. Returns how many segments were dropped because the
+    /// Puts the open ring entry into the queue. Returns how many segments were dropped because the
     /// queue was full.
     fn finish_open(&mut self) -> u64 {
         let evicted =
-            self.open.take().and_then(|parcel| self.producer.shared.full.force_push(parcel));
-        evicted.map_or(0, |parcel| parcel.segment_count() as u64)
+            self.open.take().and_then(|entry| self.producer.shared.full.force_push(entry));
+        evicted.map_or(0, |entry| entry.segment_count() as u64)
     }
 
-    /// Returns a new parcel with chunks for a document of this length. Drops older parcels if no
-    /// chunk is free. Returns `None` if there is no older parcel to drop either.
-    fn open_parcel(&mut self, document_bytes: usize, pushed: &mut Pushed) -> Option<Parcel> {
+    /// Returns a new ring entry with chunks for a document of this length. Drops older ring entries
+    /// if no chunk is free. Returns `None` if there is no older ring entry to drop either.
+    fn open_entry(&mut self, document_bytes: usize, pushed: &mut Pushed) -> Option<RingEntry> {
         self.is_memory_low = self.is_memory_low || self.producer.pool.is_low();
-        let mut parcel = Parcel::new(self.now);
-        for place in parcel.places(document_bytes) {
+        let mut entry = RingEntry::new(self.now);
+        for place in entry.places(document_bytes) {
             *place = loop {
                 match self.producer.pool.take_for_receive() {
                     Some(chunk) => break Some(chunk),
@@ -156,14 +156,14 @@ impl Drain<'_> {
                 }
             };
         }
-        Some(parcel)
+        Some(entry)
     }
 
     /// Ends the drain: makes its segments visible to the sender, and wakes it if that is due.
     pub fn commit(mut self) {
-        if let Some(parcel) = self.open.take() {
+        if let Some(entry) = self.open.take() {
             // There is room: the sender only takes from `open`.
-            let _ = self.producer.shared.open.force_push(parcel);
+            let _ = self.producer.shared.open.force_push(entry);
         }
         let is_due = self.pushed_count > 0 && self.producer.shared.tally.add(self.pushed_count);
         // When memory is low the sender is always woken, to make room before this ring has to drop
@@ -178,35 +178,36 @@ impl Drain<'_> {
 #[derive(Debug)]
 struct Consumer {
     shared: sync::Arc<Shared>,
-    /// Parcels that [`segment_count`](Self::segment_count) has taken out of the ring. They are
-    /// older than all parcels in the ring.
-    counted: VecDeque<Parcel>,
+    /// Ring entries that [`segment_count`](Self::segment_count) has taken out of the ring. They are
+    /// older than all ring entries in the ring.
+    counted: VecDeque<RingEntry>,
 }
 
 impl Consumer {
-    /// Takes the oldest parcel, or the open one if no full parcel waits. Returns `None` if the ring
-    /// is empty.
-    fn pop(&mut self) -> Option<Parcel> {
+    /// Takes the oldest ring entry, or the open one if no full ring entry waits. Returns `None` if
+    /// the ring is empty.
+    fn pop(&mut self) -> Option<RingEntry> {
         self.counted.pop_front().or_else(|| self.pop_shared())
     }
 
-    /// Takes a parcel out of the shared part of the ring.
-    fn pop_shared(&mut self) -> Option<Parcel> {
+    /// Takes a ring entry out of the shared part of the ring.
+    fn pop_shared(&mut self) -> Option<RingEntry> {
         self.shared.full.pop().or_else(|| {
             // Cleared before the look at `open`. A push after the clearing wakes the sender again.
             // Segments that were counted before the clearing are seen by the look.
             self.shared.tally.clear();
-            let open = self.shared.open.pop().filter(|parcel| parcel.segment_count() > 0);
+            let open = self.shared.open.pop().filter(|entry| entry.segment_count() > 0);
             if open.is_some() && !self.shared.full.is_empty() {
-                // A parcel became full between the two looks, and its segments were cleared with
-                // the others. The count must not be 0 if the sender stops here.
+                // A ring entry became full between the two looks, and its segments were cleared
+                // with the others. The count must not be 0 if the sender stops here.
                 self.shared.tally.put_back();
             }
             open
         })
     }
 
-    /// Returns how many segments were pushed since [`pop`](Self::pop) last found no full parcel.
+    /// Returns how many segments were pushed since [`pop`](Self::pop) last found no full ring
+    /// entry.
     fn waiting_count(&self) -> usize {
         self.shared.tally.fresh_count() + self.counted_segment_count()
     }
@@ -217,24 +218,24 @@ impl Consumer {
         self.shared.tally.arm(count)
     }
 
-    /// Returns how many segments the ring holds, counted parcel by parcel.
+    /// Returns how many segments the ring holds, counted ring entry by ring entry.
     ///
-    /// The counted parcels are kept on the sender's side, so the receiver cannot drop them any
+    /// The counted ring entries are kept on the sender's side, so the receiver cannot drop them any
     /// more.
     fn segment_count(&mut self) -> usize {
-        while let Some(parcel) = self.pop_shared() {
-            self.counted.push_back(parcel);
+        while let Some(entry) = self.pop_shared() {
+            self.counted.push_back(entry);
         }
         self.counted_segment_count()
     }
 
-    /// Returns the memory in bytes of the parcels that were [counted](Self::segment_count).
+    /// Returns the memory in bytes of the ring entries that were [counted](Self::segment_count).
     fn memory_bytes(&self) -> usize {
-        self.counted.iter().map(Parcel::memory_bytes).sum()
+        self.counted.iter().map(RingEntry::memory_bytes).sum()
     }
 
     fn counted_segment_count(&self) -> usize {
-        self.counted.iter().map(Parcel::segment_count).sum()
+        self.counted.iter().map(RingEntry::segment_count).sum()
     }
 
     /// Returns whether the receiver has closed the ring. If it has, [`pop`](Self::pop) returns the

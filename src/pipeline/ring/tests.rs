@@ -16,8 +16,8 @@ fn segment(document: &[u8]) -> Segment<'_> {
     Segment { document, fields }
 }
 
-fn ring(pool: Arc<Pool>, parcel_count_max: usize) -> (Producer, Rings) {
-    let mut rings = Rings::new(pool, parcel_count_max);
+fn ring(pool: Arc<ChunkPool>, entry_count_max: usize) -> (Producer, Rings) {
+    let mut rings = Rings::new(pool, entry_count_max);
     let producer = rings.add();
     (producer, rings)
 }
@@ -29,8 +29,8 @@ fn push(producer: &mut Producer, document: &[u8]) -> u64 {
     pushed.dropped_count
 }
 
-fn documents(parcel: &Parcel) -> Vec<Vec<u8>> {
-    parcel
+fn documents(entry: &RingEntry) -> Vec<Vec<u8>> {
+    entry
         .segments()
         .map(|packed| {
             let document: Vec<u8> = packed.pieces().flatten().copied().collect();
@@ -51,12 +51,12 @@ fn waiting_count(rings: &Rings) -> usize {
 }
 
 fn pop_all(rings: &mut Rings) -> Vec<Vec<u8>> {
-    std::iter::from_fn(|| rings.pop()).flat_map(|parcel| documents(&parcel)).collect()
+    std::iter::from_fn(|| rings.pop()).flat_map(|entry| documents(&entry)).collect()
 }
 
 #[test]
 fn small_segments_of_many_drains_share_a_chunk() {
-    let pool = Pool::new(10, 0);
+    let pool = ChunkPool::new(10, 0);
     let (mut producer, mut rings) = ring(Arc::clone(&pool), 10);
     for index in 0..10 {
         assert_eq!(push(&mut producer, format!("document {index}").as_bytes()), 0);
@@ -68,17 +68,17 @@ fn small_segments_of_many_drains_share_a_chunk() {
 
 #[test]
 fn a_large_document_spans_chunks_and_is_never_cut_within_a_character() {
-    let pool = Pool::new(10, 0);
+    let pool = ChunkPool::new(10, 0);
     let (mut producer, mut rings) = ring(Arc::clone(&pool), 10);
     for text in
         ["é".repeat(32_753), "🦀".repeat(16_376), "x".repeat(65_507), "\u{800}".repeat(21_835)]
     {
         assert_eq!(push(&mut producer, text.as_bytes()), 0);
-        let parcel = rings.pop().unwrap();
-        let packed = parcel.segments().next().unwrap();
+        let entry = rings.pop().unwrap();
+        let packed = entry.segments().next().unwrap();
         assert!(packed.pieces().count() > 3);
         assert!(packed.pieces().all(|piece| std::str::from_utf8(piece).is_ok()));
-        assert_eq!(documents(&parcel), [text.as_bytes()]);
+        assert_eq!(documents(&entry), [text.as_bytes()]);
         assert_eq!(packed.field(packed.fields.id), Some(&text.as_bytes()[..16]));
     }
 }
@@ -91,7 +91,7 @@ fn is_woken(rings: &mut Rings, wake_count: usize) -> bool {
 
 #[test]
 fn the_consumer_is_woken_when_as_many_wait_as_it_wants_to_be_woken_for() {
-    let (mut producer, mut rings) = ring(Pool::new(50, 0), 50);
+    let (mut producer, mut rings) = ring(ChunkPool::new(50, 0), 50);
     let mut push = |count: usize| {
         let mut drain = producer.begin(Instant::now());
         for _ in 0..count {
@@ -125,7 +125,7 @@ fn the_consumer_is_woken_when_as_many_wait_as_it_wants_to_be_woken_for() {
 
 #[test]
 fn the_consumer_is_woken_when_a_ring_is_closed_or_memory_is_low() {
-    let pool = Pool::new(1, 0);
+    let pool = ChunkPool::new(1, 0);
     let (mut producer, mut rings) = ring(Arc::clone(&pool), 50);
     let elsewhere = pool.take_for_batch();
     assert_eq!(push(&mut producer, b"x"), 1);
@@ -137,8 +137,8 @@ fn the_consumer_is_woken_when_a_ring_is_closed_or_memory_is_low() {
 }
 
 #[test]
-fn a_turn_ends_after_its_parcels_and_the_next_one_begins_with_another_ring() {
-    let mut rings = Rings::new(Pool::new(50, 0), 50);
+fn a_turn_ends_after_its_entries_and_the_next_one_begins_with_another_ring() {
+    let mut rings = Rings::new(ChunkPool::new(50, 0), 50);
     let mut producers = [rings.add(), rings.add()];
     for byte in 0..3u8 {
         for (index, producer) in (0u8..).zip(&mut producers) {
@@ -150,7 +150,7 @@ fn a_turn_ends_after_its_parcels_and_the_next_one_begins_with_another_ring() {
     loop {
         let mut turn = rings.begin_turn(2, |_| true).expect("it is due");
         let taken = std::iter::from_fn(|| rings.take(&mut turn));
-        turns.push(taken.map(|parcel| documents(&parcel)[0][0]).collect::<Vec<_>>());
+        turns.push(taken.map(|entry| documents(&entry)[0][0]).collect::<Vec<_>>());
         if turn.progress() == Progress::Idle {
             break;
         }
@@ -163,8 +163,8 @@ fn a_turn_ends_after_its_parcels_and_the_next_one_begins_with_another_ring() {
 }
 
 #[test]
-fn when_memory_is_used_up_the_oldest_parcel_is_dropped_and_counted() {
-    let (mut producer, mut rings) = ring(Pool::new(3, 0), 10);
+fn when_memory_is_used_up_the_oldest_entry_is_dropped_and_counted() {
+    let (mut producer, mut rings) = ring(ChunkPool::new(3, 0), 10);
     let document = [b'x'; 10_000];
     assert_eq!((0..3).map(|_| push(&mut producer, &document)).sum::<u64>(), 0);
     assert_eq!(push(&mut producer, b"last one that fits"), 0);
@@ -173,8 +173,8 @@ fn when_memory_is_used_up_the_oldest_parcel_is_dropped_and_counted() {
 }
 
 #[test]
-fn when_there_is_no_older_parcel_the_new_segment_is_dropped_and_counted() {
-    let pool = Pool::new(2, 1);
+fn when_there_is_no_older_entry_the_new_segment_is_dropped_and_counted() {
+    let pool = ChunkPool::new(2, 1);
     let (mut producer, _rings) = ring(Arc::clone(&pool), 10);
     let elsewhere = pool.take_for_batch();
     assert_eq!(push(&mut producer, b"x"), 1);
@@ -183,8 +183,8 @@ fn when_there_is_no_older_parcel_the_new_segment_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_full_queue_drops_its_oldest_parcel() {
-    let (mut producer, mut rings) = ring(Pool::new(100, 0), 2);
+fn a_full_queue_drops_its_oldest_entry() {
+    let (mut producer, mut rings) = ring(ChunkPool::new(100, 0), 2);
     let documents: Vec<_> = (0..5u8).map(|byte| vec![byte; 16_000]).collect();
     let dropped: u64 = documents.iter().map(|document| push(&mut producer, document)).sum();
     assert_eq!(dropped, 2);
@@ -193,7 +193,7 @@ fn a_full_queue_drops_its_oldest_parcel() {
 
 #[test]
 fn counting_takes_nothing_out_and_changes_no_order() {
-    let (mut producer, mut rings) = ring(Pool::new(20, 0), 10);
+    let (mut producer, mut rings) = ring(ChunkPool::new(20, 0), 10);
     let documents: Vec<_> = (0..8u8).map(|byte| vec![byte; 10_000]).collect();
     documents[..5].iter().for_each(|document| assert_eq!(push(&mut producer, document), 0));
     assert_eq!((rings.segment_count(), rings.segment_count()), (5, 5));
@@ -206,7 +206,7 @@ fn counting_takes_nothing_out_and_changes_no_order() {
 
 #[test]
 fn a_drain_hides_nothing_from_the_consumer_before_it_pushes() {
-    let (mut producer, mut rings) = ring(Pool::new(3, 0), 10);
+    let (mut producer, mut rings) = ring(ChunkPool::new(3, 0), 10);
     assert_eq!(push(&mut producer, b"waits"), 0);
     let drain = producer.begin(Instant::now());
     assert_eq!(pop_all(&mut rings), [b"waits"]);
@@ -216,7 +216,7 @@ fn a_drain_hides_nothing_from_the_consumer_before_it_pushes() {
 
 #[test]
 fn the_consumer_sees_the_end_after_the_rest() {
-    let (mut producer, mut rings) = ring(Pool::new(3, 0), 10);
+    let (mut producer, mut rings) = ring(ChunkPool::new(3, 0), 10);
     assert_eq!(push(&mut producer, b"rest"), 0);
     assert!(!rings.is_closed());
     drop(producer);
@@ -227,7 +227,7 @@ fn the_consumer_sees_the_end_after_the_rest() {
 #[test]
 fn two_threads_lose_nothing_that_is_not_counted() {
     const COUNT: u64 = 200_000;
-    let pool = Pool::new(20, 2);
+    let pool = ChunkPool::new(20, 2);
     let (mut producer, mut rings) = ring(Arc::clone(&pool), 10);
     let (dropped, taken) = std::thread::scope(|scope| {
         let sender = scope.spawn(move || {
@@ -245,8 +245,8 @@ fn two_threads_lose_nothing_that_is_not_counted() {
         let mut taken = 0;
         loop {
             let closed = rings.is_closed();
-            while let Some(parcel) = rings.pop() {
-                taken += documents(&parcel).len() as u64;
+            while let Some(entry) = rings.pop() {
+                taken += documents(&entry).len() as u64;
             }
             if closed {
                 break;
@@ -265,16 +265,16 @@ enum Step {
 }
 
 proptest! {
-    /// The model is a queue of documents, of which whole parcels may be missing at the front.
+    /// The model is a queue of documents, of which whole ring entries may be missing at the front.
     #[test]
     fn the_ring_is_a_queue_that_drops_its_oldest_and_counts_them(
         steps in proptest::collection::vec(
             prop_oneof![3 => (1usize..40_000).prop_map(Step::Push), 1 => Just(Step::Pop)], 1..80),
         chunk_count in 5usize..12,
-        parcel_count in 1usize..6,
+        entry_count in 1usize..6,
     ) {
-        let pool = Pool::new(chunk_count, 0);
-        let (mut producer, mut rings) = ring(Arc::clone(&pool), parcel_count);
+        let pool = ChunkPool::new(chunk_count, 0);
+        let (mut producer, mut rings) = ring(Arc::clone(&pool), entry_count);
         let mut model: VecDeque<Vec<u8>> = VecDeque::new();
         for (index, step) in steps.into_iter().enumerate() {
             match step {

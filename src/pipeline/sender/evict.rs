@@ -7,7 +7,7 @@ use super::spool_client::SpoolClient;
 use crate::base::account::{Account, DropReason};
 use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::pipeline::upload::Uploader;
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -17,7 +17,7 @@ static TO_SPOOL: LogLimit = LogLimit::new();
 
 /// Returns whether the oldest waiting batches have to be evicted. With a spool this begins when
 /// half of the memory is used, so that there is room left while the disk is slow.
-pub(super) fn is_room_short(spool_client: Option<&SpoolClient>, pool: &Pool) -> bool {
+pub(super) fn is_room_short(spool_client: Option<&SpoolClient>, pool: &ChunkPool) -> bool {
     match spool_client {
         Some(spool_client) if spool_client.is_working() => pool.is_half_used(),
         _ => pool.is_low(),
@@ -28,7 +28,7 @@ pub(super) fn is_room_short(spool_client: Option<&SpoolClient>, pool: &Pool) -> 
 pub(super) fn evict(
     uploader: &mut Uploader,
     mut spool_client: Option<&mut SpoolClient>,
-    pool: &Pool,
+    pool: &ChunkPool,
     account: &Account,
 ) {
     let (mut spooled_count, mut dropped_count) = (0, 0);

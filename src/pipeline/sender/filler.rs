@@ -7,19 +7,19 @@ use super::linger::Linger;
 use crate::base::account::{Account, DropReason};
 use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::base::panics;
 use crate::pipeline::batch::{Batch, Batcher};
 use crate::pipeline::limits::Limits;
-use crate::pipeline::ring::{Parcel, Progress, Rings, Turn};
+use crate::pipeline::ring::{Progress, RingEntry, Rings, Turn};
 use crate::pipeline::tail::Tail;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::error;
 
-/// The largest number of parcels that are taken before the sender does its other work. Taking them
-/// needs a few milliseconds.
-const PARCELS_PER_TURN: usize = 64;
+/// The largest number of ring entries that are taken before the sender does its other work. Taking
+/// them needs a few milliseconds.
+const ENTRIES_PER_TURN: usize = 64;
 
 static NO_ROOM: LogLimit = LogLimit::new();
 
@@ -28,10 +28,10 @@ static NO_ROOM: LogLimit = LogLimit::new();
 pub(super) struct Filler {
     pub(super) rings: Rings,
     pub(super) batcher: Batcher,
-    pool: Arc<Pool>,
+    pool: Arc<ChunkPool>,
     account: Arc<Account>,
-    /// How many chunks must be free before a parcel is taken.
-    parcel_room_count: usize,
+    /// How many chunks must be free before a ring entry is taken.
+    entry_room_count: usize,
     pub(super) linger: Linger,
     /// How many segments were taken since all rings were last empty.
     taken_count: usize,
@@ -43,7 +43,7 @@ impl Filler {
     pub(super) fn new(
         limits: &Limits,
         rings: Rings,
-        pool: Arc<Pool>,
+        pool: Arc<ChunkPool>,
         account: Arc<Account>,
     ) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Filler {
             ),
             pool,
             account,
-            parcel_room_count: limits.parcel_room_count,
+            entry_room_count: limits.entry_room_count,
             linger: Linger::new(Clock::instant()),
             taken_count: 0,
             tail: None,
@@ -67,25 +67,25 @@ impl Filler {
         self.tail = tail;
     }
 
-    /// Begins to take parcels; `None` if it is better to wait for more segments.
+    /// Begins to take ring entries; `None` if it is better to wait for more segments.
     pub(super) fn begin_turn(&mut self, now: Instant) -> Option<Turn> {
-        self.rings.begin_turn(PARCELS_PER_TURN, |waiting_count| {
+        self.rings.begin_turn(ENTRIES_PER_TURN, |waiting_count| {
             let is_due = self.linger.is_due(waiting_count, now);
             is_due || (waiting_count > 0 && self.pool.is_low())
         })
     }
 
-    /// Returns whether memory has room for the segments of one parcel.
+    /// Returns whether memory has room for the segments of one ring entry.
     pub(super) fn has_room(&self) -> bool {
-        self.pool.available() >= self.parcel_room_count
+        self.pool.available() >= self.entry_room_count
     }
 
-    /// Takes a parcel and packs its segments into batches. Returns `false` if the turn is over. The
-    /// caller has checked [`has_room`](Self::has_room).
-    pub(super) fn take_parcel(&mut self, turn: &mut Turn, now: Instant) -> bool {
-        let Some(parcel) = self.rings.take(turn) else { return false };
-        self.taken_count += parcel.segment_count();
-        self.pack(&parcel, now);
+    /// Takes a ring entry and packs its segments into batches. Returns `false` if the turn is over.
+    /// The caller has checked [`has_room`](Self::has_room).
+    pub(super) fn take_entry(&mut self, turn: &mut Turn, now: Instant) -> bool {
+        let Some(entry) = self.rings.take(turn) else { return false };
+        self.taken_count += entry.segment_count();
+        self.pack(&entry, now);
         true
     }
 
@@ -98,11 +98,12 @@ impl Filler {
         progress
     }
 
-    /// Packs all parcels that memory has room for, without lingering, and finishes all batches.
+    /// Packs all ring entries that memory has room for, without lingering, and finishes all
+    /// batches.
     pub(super) fn take_rest(&mut self, now: Instant) {
         while self.has_room() {
-            let Some(parcel) = self.rings.pop() else { break };
-            self.pack(&parcel, now);
+            let Some(entry) = self.rings.pop() else { break };
+            self.pack(&entry, now);
         }
         self.batcher.finish_all(now);
     }
@@ -115,17 +116,17 @@ impl Filler {
         while let Some(batch) = self.batcher.pop() {
             dropped_count += batch.documents.len();
         }
-        while let Some(parcel) = self.rings.pop() {
-            dropped_count += parcel.segment_count();
+        while let Some(entry) = self.rings.pop() {
+            dropped_count += entry.segment_count();
         }
         dropped_count
     }
 
-    /// Packs the segments of a parcel into batches.
-    pub(super) fn pack(&mut self, parcel: &Parcel, now: Instant) {
+    /// Packs the segments of a ring entry into batches.
+    pub(super) fn pack(&mut self, entry: &RingEntry, now: Instant) {
         panics::inject("pack");
-        for segment in parcel.segments() {
-            if self.batcher.add(&segment, parcel.opened_at(), now).is_err() {
+        for segment in entry.segments() {
+            if self.batcher.add(&segment, entry.opened_at(), now).is_err() {
                 // `has_room` has made sure that there are chunks, so this never happens.
                 self.account.dropped(DropReason::Memory).add(1);
                 NO_ROOM

@@ -5,7 +5,7 @@
 
 use crate::base::account::{Account, DropReason};
 use crate::base::conditions::Condition;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 
 /// Follows whether segments are dropped because memory is full.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Losses {
 impl Losses {
     /// Begins the condition if segments were dropped since the last call. Ends the condition if
     /// half of the memory is free and no segments were dropped since the last call.
-    pub fn look(&mut self, account: &Account, pool: &Pool) {
+    pub fn look(&mut self, account: &Account, pool: &ChunkPool) {
         let count = account.dropped(DropReason::Memory).get();
         if count > self.noted_count {
             self.noted_count = count;

@@ -1,10 +1,10 @@
 //! The sender moves segments from the rings to the uploader, and to the spool when memory is short.
 //!
-//! In: parcels of segments from the receivers' rings, batches from the spool. Out: batches for the
-//! uploader, attempts for the spool, the count of dropped segments. Bound: the pool's memory. When
-//! full: the oldest batch that waits for a call is written to the spool, or dropped if there is no
-//! spool. If all batches are in calls, the sender takes nothing from the rings, and receivers evict
-//! the oldest segments of their rings. Thread: `upload`.
+//! In: ring entries of segments from the receivers' rings, batches from the spool. Out: batches for
+//! the uploader, attempts for the spool, the count of dropped segments. Bound: the pool's memory.
+//! When full: the oldest batch that waits for a call is written to the spool, or dropped if there
+//! is no spool. If all batches are in calls, the sender takes nothing from the rings, and receivers
+//! evict the oldest segments of their rings. Thread: `upload`.
 //!
 //! ```text
 //!  rings ──► Filler ──► Uploader ──► calls
@@ -38,7 +38,7 @@ pub use spool_thread::SpoolThread;
 
 use crate::base::account::{Account, DropReason, Held, OccupancyQueries};
 use crate::base::clock::Clock;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Panicked};
 use crate::pipeline::limits::Limits;
 use crate::pipeline::ring::{Progress, Rings};
@@ -62,7 +62,7 @@ pub struct Sender {
     filler: Filler,
     uploader: Uploader,
     spool_client: Option<SpoolClient>,
-    pool: Arc<Pool>,
+    pool: Arc<ChunkPool>,
     account: Arc<Account>,
     occupancy: OccupancyQueries,
     losses: Losses,
@@ -76,7 +76,7 @@ impl Sender {
         rings: Rings,
         uploader: Uploader,
         spool: Option<SpoolThread>,
-        pool: Arc<Pool>,
+        pool: Arc<ChunkPool>,
         account: Arc<Account>,
     ) -> Self {
         Self {
@@ -194,7 +194,7 @@ impl Sender {
                 self.filler.linger.put_off(now);
                 return Progress::Idle;
             }
-            if !self.filler.take_parcel(&mut turn, now) {
+            if !self.filler.take_entry(&mut turn, now) {
                 break;
             }
             // Hashing two batches together takes less time than hashing one after the other.
@@ -205,7 +205,7 @@ impl Sender {
         self.filler.end_turn(turn, now)
     }
 
-    /// Makes room for the segments of one parcel. Returns whether there is room.
+    /// Makes room for the segments of one ring entry. Returns whether there is room.
     fn has_room(&mut self) -> bool {
         if evict::is_room_short(self.spool_client.as_ref(), &self.pool) {
             self.evict();

@@ -8,7 +8,7 @@
 use super::spool_job::Done;
 use crate::base::clock::{Clock, Moment};
 use crate::base::log::LogLimit;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::pipeline::batch::{Batch, RecordError, RecordTable, TABLE_BYTES_MAX};
 use crate::pipeline::spool::{Next, Record, Spool, SpoolError};
 use std::ops::Range;
@@ -47,7 +47,7 @@ enum Missed {
 pub fn replay(
     spool: &mut Spool,
     count: usize,
-    pool: &Arc<Pool>,
+    pool: &Arc<ChunkPool>,
     now: Moment,
     done: &mut Done,
 ) -> Result<(), SpoolError> {
@@ -117,7 +117,7 @@ fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
 }
 
 /// Reads a record, or as many of its documents as memory has room for. Puts the rest back.
-fn read(spool: &mut Spool, record: &Record, pool: &Arc<Pool>) -> Result<Batch, Missed> {
+fn read(spool: &mut Spool, record: &Record, pool: &Arc<ChunkPool>) -> Result<Batch, Missed> {
     let id = record.id;
     let mut start = [0; TABLE_BYTES_MAX];
     let start_bytes = TABLE_BYTES_MAX.min(record.payload_bytes as usize);
@@ -173,7 +173,7 @@ mod tests {
             (Clock::default(), Options { path, size_bytes_max: 16 << 20, age_max });
         let mut spool = Spool::open(options, clock.now()).unwrap().0;
         let writes = Writes::new(batches.into_iter().map(attempt).collect());
-        let (pool, mut done) = (Pool::new(10, 1), Done::default());
+        let (pool, mut done) = (ChunkPool::new(10, 1), Done::default());
         work(&mut spool, &writes, Work::default(), &pool, &clock, &mut done);
         assert!(done.failure.is_none());
         spool
@@ -189,7 +189,7 @@ mod tests {
         let large = (0..10).map(|index| document(index, 3)).collect();
         let mut spool = spool(&folder, vec![large, vec![document(10, 1)]]);
         // A quarter of the unreserved memory is eight chunks.
-        let pool = Pool::new(36, 4);
+        let pool = ChunkPool::new(36, 4);
         let mut all = Vec::new();
         while all.len() < 11 {
             let mut done = Done::default();
@@ -212,7 +212,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let large = vec![document(0, 1), document(1, 7)];
         let mut spool = spool(&folder, vec![large, vec![document(2, 1)]]);
-        let (pool, mut done) = (Pool::new(10, 4), Done::default());
+        let (pool, mut done) = (ChunkPool::new(10, 4), Done::default());
         replay(&mut spool, 100, &pool, Clock::default().now(), &mut done).unwrap();
         let [(batch, id)] = &done.read[..] else { panic!("{done:?}") };
         assert_eq!((ids(batch), done.is_read_out, done.is_memory_short), (vec![2], true, false));

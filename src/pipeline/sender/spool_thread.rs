@@ -11,7 +11,7 @@ use super::spool_job::{Done, Job, JobResult, Sizes};
 use super::spool_work::work;
 use crate::base::account::Account;
 use crate::base::clock::Clock;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::base::panics;
 use crate::pipeline::spool::{Disk, Found, Options, Spool, SpoolError, SystemDisk};
 use std::io;
@@ -34,7 +34,11 @@ impl SpoolThread {
     /// # Errors
     ///
     /// Fails if the system cannot create a thread.
-    pub fn start(options: Options, pool: Arc<Pool>, account: Arc<Account>) -> io::Result<Self> {
+    pub fn start(
+        options: Options,
+        pool: Arc<ChunkPool>,
+        account: Arc<Account>,
+    ) -> io::Result<Self> {
         Self::start_on(Arc::new(SystemDisk), options, pool, account)
     }
 
@@ -46,7 +50,7 @@ impl SpoolThread {
     pub fn start_on(
         disk: Arc<dyn Disk>,
         options: Options,
-        pool: Arc<Pool>,
+        pool: Arc<ChunkPool>,
         account: Arc<Account>,
     ) -> io::Result<Self> {
         let (jobs, job_receiver) = mpsc::channel();
@@ -83,7 +87,7 @@ impl SpoolThread {
 struct Worker {
     disk: Arc<dyn Disk>,
     options: Options,
-    pool: Arc<Pool>,
+    pool: Arc<ChunkPool>,
     account: Arc<Account>,
     spool: Option<Box<Spool>>,
 }

@@ -6,7 +6,7 @@
 use super::replay::replay;
 use super::spool_job::{Done, Work, Writes};
 use crate::base::clock::Clock;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::pipeline::spool::{Spool, SpoolError};
 use crate::pipeline::upload::Attempt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub fn work(
     spool: &mut Spool,
     writes: &Writes,
     mut work: Work,
-    pool: &Arc<Pool>,
+    pool: &Arc<ChunkPool>,
     clock: &Clock,
     done: &mut Done,
 ) {

@@ -29,9 +29,9 @@ fn sender_with_spool(
     let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
     let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, has_spool: false };
     let limits = Limits::derive(wanted, host);
-    let pool = Pool::new(limits.chunk_count_max, limits.batch_reserve_count);
+    let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
     let account = Arc::new(Account::new(1));
-    let mut rings = Rings::new(Arc::clone(&pool), limits.ring_parcel_count_max);
+    let mut rings = Rings::new(Arc::clone(&pool), limits.ring_entry_count_max);
     let producer = rings.add();
     let uploader = Uploader::new(arrival, 8, Arc::clone(&account));
     let start = |options| SpoolThread::start(options, Arc::clone(&pool), Arc::clone(&account));
@@ -113,15 +113,15 @@ async fn waiting_batches_that_hold_all_memory_are_evicted_though_the_rings_are_e
     };
     while receive_one(&mut producer) == 0 {
         while sender.filler.has_room() {
-            let Some(parcel) = sender.filler.rings.pop() else { break };
-            sender.filler.pack(&parcel, Instant::now());
-            drop(parcel);
+            let Some(entry) = sender.filler.rings.pop() else { break };
+            sender.filler.pack(&entry, Instant::now());
+            drop(entry);
             sender.filler.batcher.finish_all(Instant::now());
             sender.pass_on();
         }
     }
-    while let Some(parcel) = sender.filler.rings.pop() {
-        account.dropped(DropReason::Memory).add(parcel.segment_count() as u64);
+    while let Some(entry) = sender.filler.rings.pop() {
+        account.dropped(DropReason::Memory).add(entry.segment_count() as u64);
     }
     while let Some(chunk) = sender.pool.take_for_receive() {
         std::mem::forget(chunk);
@@ -273,7 +273,7 @@ async fn a_file_of_the_spool_that_cannot_be_read_is_tried_again_and_nothing_of_i
     drop(sender);
     let account = Arc::new(Account::new(1));
     drop(reopened(&options, account.clock.now()).await);
-    let thread = SpoolThread::start(options, Pool::new(100, 8), Arc::clone(&account)).unwrap();
+    let thread = SpoolThread::start(options, ChunkPool::new(100, 8), Arc::clone(&account)).unwrap();
     let mut spool_client = SpoolClient::new(thread, Arc::clone(&account));
     let now = Instant::now();
     spool_client.start_due(now);

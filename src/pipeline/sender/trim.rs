@@ -5,7 +5,7 @@
 //! bursts allocate nothing. Bound: an idle sender is woken twice at most for this. Thread: the
 //! sender's.
 
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use std::time::{Duration, Instant};
 
 /// How many free chunks are kept: 1 MiB.
@@ -33,7 +33,7 @@ impl Trim {
 
     /// Notes how many chunks of the pool are free. At the end of a period, returns the chunks to
     /// the system that were free during the whole period.
-    pub fn look(&mut self, pool: &Pool, now: Instant) {
+    pub fn look(&mut self, pool: &ChunkPool, now: Instant) {
         self.free_count = pool.free_count();
         self.unused_count = self.unused_count.min(self.free_count);
         if now < self.ends_at {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn chunks_that_were_free_for_a_period_are_returned_and_then_no_wake_up_follows() {
-        let (pool, start) = (Pool::new(1_000, 10), Instant::now());
+        let (pool, start) = (ChunkPool::new(1_000, 10), Instant::now());
         let mut trim = Trim::new(start);
         trim.look(&pool, start);
         assert_eq!(trim.next_due(), None);

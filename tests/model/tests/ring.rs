@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Instant;
-use xrayd_model::base::memory::{CHUNK_BYTES, Pool};
+use xrayd_model::base::memory::{CHUNK_BYTES, ChunkPool};
 use xrayd_model::pipeline::ring::{Producer, Progress, Rings};
 use xrayd_model::pipeline::segment::{Fields, Segment};
 
@@ -49,7 +49,7 @@ const CHUNK_COUNT: usize = 12;
 
 /// A small document, of which many fit into a chunk.
 const SMALL: &[u8] = b"x";
-/// A large document. Only one fits into a chunk, so each one needs its own parcel.
+/// A large document. Only one fits into a chunk, so each one needs its own ring entry.
 const LARGE: &[u8] = &[b'x'; CHUNK_BYTES / 2];
 
 /// Runs `model`, which may start two threads, over its interleavings.
@@ -117,7 +117,7 @@ impl Ingest {
 /// The part of the sender that uses the rings, with a timer that may fire at any time.
 struct Sender {
     rings: Rings,
-    parcels_per_turn: usize,
+    entries_per_turn: usize,
     taken_count: u64,
     /// Whether the sender's timer runs. If so, the sender checks the rings without a wake-up too.
     is_clock_running: bool,
@@ -126,14 +126,14 @@ struct Sender {
 impl Sender {
     fn take(&mut self) -> Progress {
         let is_clock_running = &mut self.is_clock_running;
-        let turn = self.rings.begin_turn(self.parcels_per_turn, |waiting_count| {
+        let turn = self.rings.begin_turn(self.entries_per_turn, |waiting_count| {
             *is_clock_running |= waiting_count > 0;
             *is_clock_running
         });
         let Some(mut turn) = turn else { return Progress::Idle };
         let mut is_empty = true;
-        while let Some(parcel) = self.rings.take(&mut turn) {
-            self.taken_count += parcel.segment_count() as u64;
+        while let Some(entry) = self.rings.take(&mut turn) {
+            self.taken_count += entry.segment_count() as u64;
             is_empty = false;
         }
         if turn.progress() != Progress::More {
@@ -187,29 +187,29 @@ impl Sender {
     }
 }
 
-fn connect(pool: &Arc<Pool>, parcel_count_max: usize) -> (Ingest, Sender) {
-    let ([ingest], sender) = connect_all(pool, parcel_count_max);
+fn connect(pool: &Arc<ChunkPool>, entry_count_max: usize) -> (Ingest, Sender) {
+    let ([ingest], sender) = connect_all(pool, entry_count_max);
     (ingest, sender)
 }
 
 fn connect_all<const COUNT: usize>(
-    pool: &Arc<Pool>,
-    parcel_count_max: usize,
+    pool: &Arc<ChunkPool>,
+    entry_count_max: usize,
 ) -> ([Ingest; COUNT], Sender) {
-    let mut rings = Rings::new(Arc::clone(pool), parcel_count_max);
+    let mut rings = Rings::new(Arc::clone(pool), entry_count_max);
     let ingests = std::array::from_fn(|_| Ingest {
         producer: rings.add(),
         pushed_count: 0,
         dropped_count: 0,
     });
-    let parcels_per_turn = usize::MAX;
-    (ingests, Sender { rings, parcels_per_turn, taken_count: 0, is_clock_running: false })
+    let entries_per_turn = usize::MAX;
+    (ingests, Sender { rings, entries_per_turn, taken_count: 0, is_clock_running: false })
 }
 
 #[test]
 fn a_segment_wakes_a_consumer_that_found_nothing() {
     check(4, || {
-        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, mut sender) = connect(&ChunkPool::new(CHUNK_COUNT, 0), 4);
         let receiver = thread::spawn(move || {
             ingest.drain([SMALL]);
             ingest.drain([SMALL]);
@@ -223,7 +223,7 @@ fn a_segment_wakes_a_consumer_that_found_nothing() {
 #[test]
 fn a_segment_that_comes_between_the_last_look_and_the_arming_is_not_slept_over() {
     check(4, || {
-        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, mut sender) = connect(&ChunkPool::new(CHUNK_COUNT, 0), 4);
         // The sender has armed a wake-up for more than one segment, as it does while its timer
         // runs.
         sender.is_clock_running = true;
@@ -240,7 +240,7 @@ fn a_segment_that_comes_between_the_last_look_and_the_arming_is_not_slept_over()
 #[test]
 fn each_of_two_receivers_wakes_the_consumer_for_its_segment_and_for_its_end() {
     check(2, || {
-        let (ingests, sender) = connect_all::<2>(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (ingests, sender) = connect_all::<2>(&ChunkPool::new(CHUNK_COUNT, 0), 4);
         let receivers = ingests.map(|mut ingest| {
             thread::spawn(move || {
                 ingest.drain([SMALL]);
@@ -257,7 +257,7 @@ fn each_of_two_receivers_wakes_the_consumer_for_its_segment_and_for_its_end() {
 #[test]
 fn a_drain_that_gave_nothing_hides_no_segment() {
     check(4, || {
-        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, mut sender) = connect(&ChunkPool::new(CHUNK_COUNT, 0), 4);
         ingest.drain([SMALL]);
         let receiver = thread::spawn(move || {
             ingest.drain([]);
@@ -269,10 +269,10 @@ fn a_drain_that_gave_nothing_hides_no_segment() {
 }
 
 #[test]
-fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
+fn a_consumer_that_stops_between_two_entries_knows_of_the_rest() {
     check(4, || {
-        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
-        sender.parcels_per_turn = 1;
+        let (mut ingest, mut sender) = connect(&ChunkPool::new(CHUNK_COUNT, 0), 4);
+        sender.entries_per_turn = 1;
         ingest.drain([LARGE]);
         let receiver = thread::spawn(move || {
             ingest.drain([LARGE]);
@@ -280,7 +280,8 @@ fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
         });
         let progress = sender.take();
         receiver.join().unwrap();
-        // If the progress is different, the sender found no parcel: the receiver held the open one.
+        // If the progress is different, the sender found no ring entry: the receiver held the open
+        // one.
         if progress == Progress::More {
             assert_eq!((sender.taken_count, sender.rings.is_empty()), (1, false));
         }
@@ -290,7 +291,7 @@ fn a_consumer_that_stops_between_two_parcels_knows_of_the_rest() {
 #[test]
 fn a_consumer_that_waits_for_more_is_woken_for_as_many_as_it_has_said() {
     check(4, || {
-        let (mut ingest, mut sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, mut sender) = connect(&ChunkPool::new(CHUNK_COUNT, 0), 4);
         ingest.drain([SMALL]);
         let receiver = thread::spawn(move || {
             ingest.drain([SMALL]);
@@ -307,7 +308,7 @@ fn a_consumer_that_waits_for_more_is_woken_for_as_many_as_it_has_said() {
 #[test]
 fn a_consumer_that_sees_the_close_sees_every_segment_counted() {
     check(4, || {
-        let (mut ingest, sender) = connect(&Pool::new(CHUNK_COUNT, 0), 4);
+        let (mut ingest, sender) = connect(&ChunkPool::new(CHUNK_COUNT, 0), 4);
         let receiver = thread::spawn(move || {
             ingest.drain([SMALL]);
             ingest.drain([SMALL]);
@@ -328,7 +329,7 @@ fn a_consumer_that_sees_the_close_sees_every_segment_counted() {
 #[test]
 fn what_was_pushed_before_the_close_is_taken() {
     check(4, || {
-        let pool = Pool::new(CHUNK_COUNT, 0);
+        let pool = ChunkPool::new(CHUNK_COUNT, 0);
         let (mut ingest, sender) = connect(&pool, 4);
         ingest.drain([LARGE]);
         let receiver = thread::spawn(move || {
@@ -344,7 +345,7 @@ fn what_was_pushed_before_the_close_is_taken() {
 #[test]
 fn what_is_not_taken_is_counted_as_dropped_when_memory_is_short() {
     check(2, || {
-        let pool = Pool::new(2, 0);
+        let pool = ChunkPool::new(2, 0);
         let (mut ingest, sender) = connect(&pool, 4);
         ingest.drain([LARGE, LARGE]);
         let receiver = thread::spawn(move || {
@@ -362,7 +363,7 @@ fn what_is_not_taken_is_counted_as_dropped_when_memory_is_short() {
 #[test]
 fn what_is_not_taken_is_counted_as_dropped_when_the_queue_is_full() {
     check(2, || {
-        let pool = Pool::new(CHUNK_COUNT, 0);
+        let pool = ChunkPool::new(CHUNK_COUNT, 0);
         let (mut ingest, sender) = connect(&pool, 1);
         ingest.drain([LARGE, LARGE]);
         let receiver = thread::spawn(move || {
@@ -379,10 +380,10 @@ fn what_is_not_taken_is_counted_as_dropped_when_the_queue_is_full() {
 #[test]
 fn no_more_chunks_are_out_than_there_are_and_all_come_back() {
     check(4, || {
-        let pool = Pool::new(1, 0);
+        let pool = ChunkPool::new(1, 0);
         // This is the atomic type of std. Unlike loom's type it adds no interleavings to the model.
         let out_count = Arc::new(AtomicUsize::new(0));
-        let work = |pool: Arc<Pool>, out_count: Arc<AtomicUsize>| {
+        let work = |pool: Arc<ChunkPool>, out_count: Arc<AtomicUsize>| {
             for _ in 0..2 {
                 if let Some(chunk) = pool.take_for_receive() {
                     assert!(out_count.fetch_add(1, Ordering::Relaxed) < 1);

@@ -4,7 +4,7 @@ use super::super::spool_job::Hook;
 use super::*;
 use crate::base::account::DropReason;
 use crate::base::conditions::Condition;
-use crate::base::memory::Pool;
+use crate::base::memory::ChunkPool;
 use crate::pipeline::batch::test_batch;
 use crate::pipeline::spool::{FaultyDisk, Options};
 use crate::pipeline::upload::Uploader;
@@ -24,7 +24,7 @@ async fn open(folder: &tempfile::TempDir) -> (SpoolClient, Arc<Account>) {
 async fn open_on(disk: FaultyDisk, folder: &tempfile::TempDir) -> (SpoolClient, Arc<Account>) {
     let disk = Arc::new(disk);
     let account = Arc::new(Account::new(1));
-    let pool = Pool::new(100, 8);
+    let pool = ChunkPool::new(100, 8);
     let thread = SpoolThread::start_on(disk, options(folder), pool, Arc::clone(&account)).unwrap();
     let mut spool_client = SpoolClient::new(thread, Arc::clone(&account));
     spool_client.start_due(Instant::now());

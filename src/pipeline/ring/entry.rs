@@ -1,8 +1,8 @@
 //! Packs segments into chunks, each after a small header, and reads them again.
 //!
-//! In: segments; chunks of the pool. Out: a [`Parcel`], whose segments can be read. Bound: the five
-//! chunks that the largest datagram can need. When full: [`Parcel::has_room`] returns false.
-//! Thread: the one that owns the parcel.
+//! In: segments; chunks of the pool. Out: a [`RingEntry`], whose segments can be read. Bound: the
+//! five chunks that the largest datagram can need. When full: [`RingEntry::has_room`] returns
+//! false. Thread: the one that owns the ring entry.
 //!
 //! ```text
 //!  many small segments in one chunk    header document header document ... free
@@ -17,18 +17,18 @@ use std::time::Instant;
 const RECORD_HEADER_BYTES: usize = 12;
 
 /// Chunks that the document of the largest datagram (65,507 bytes) can need.
-const CHUNKS_PER_PARCEL: usize = (65_535 + RECORD_HEADER_BYTES).div_ceil(CHUNK_BYTES);
+const CHUNKS_PER_ENTRY: usize = (65_535 + RECORD_HEADER_BYTES).div_ceil(CHUNK_BYTES);
 
 /// A container of packed segments: many small ones in one chunk, or a large one in several chunks.
 #[derive(Debug)]
-pub struct Parcel {
-    chunks: [Option<Chunk>; CHUNKS_PER_PARCEL],
+pub struct RingEntry {
+    chunks: [Option<Chunk>; CHUNKS_PER_ENTRY],
     segment_count: usize,
     opened_at: Instant,
 }
 
-/// A segment in a parcel. Its document has several pieces if it spans chunks. A piece never ends
-/// within a UTF-8 character.
+/// A segment in a ring entry. Its document has several pieces if it spans chunks. A piece never
+/// ends within a UTF-8 character.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedSegment<'a> {
     /// The places of the document's fields.
@@ -40,7 +40,7 @@ pub struct PackedSegment<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Pieces<'a> {
     One(&'a [u8]),
-    Many(&'a Parcel),
+    Many(&'a RingEntry),
 }
 
 impl<'a> PackedSegment<'a> {
@@ -48,9 +48,9 @@ impl<'a> PackedSegment<'a> {
     pub fn pieces(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (one, many) = match self.pieces {
             Pieces::One(document) => (Some(document), None),
-            Pieces::Many(parcel) => (None, Some(parcel)),
+            Pieces::Many(entry) => (None, Some(entry)),
         };
-        let many = many.into_iter().flat_map(|parcel| parcel.chunks.iter().flatten());
+        let many = many.into_iter().flat_map(|entry| entry.chunks.iter().flatten());
         let many = many.enumerate().map(|(index, chunk)| {
             &chunk.filled()[if index == 0 { RECORD_HEADER_BYTES } else { 0 }..]
         });
@@ -79,10 +79,10 @@ impl<'a> PackedSegment<'a> {
     }
 }
 
-impl Parcel {
-    /// Creates a parcel without chunks.
+impl RingEntry {
+    /// Creates a ring entry without chunks.
     pub(super) fn new(opened_at: Instant) -> Self {
-        Self { chunks: [const { None }; CHUNKS_PER_PARCEL], segment_count: 0, opened_at }
+        Self { chunks: [const { None }; CHUNKS_PER_ENTRY], segment_count: 0, opened_at }
     }
 
     /// Returns the slots for the chunks that a document of this length needs.
@@ -97,17 +97,17 @@ impl Parcel {
         &mut self.chunks[..chunk_count]
     }
 
-    /// Returns the number of segments in the parcel.
+    /// Returns the number of segments in the ring entry.
     pub fn segment_count(&self) -> usize {
         self.segment_count
     }
 
-    /// Returns the memory of the parcel's chunks in bytes.
+    /// Returns the memory of the ring entry's chunks in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.chunks.iter().flatten().count() * CHUNK_BYTES
     }
 
-    /// Returns the time of the drain that opened the parcel.
+    /// Returns the time of the drain that opened the ring entry.
     pub fn opened_at(&self) -> Instant {
         self.opened_at
     }
@@ -129,7 +129,7 @@ impl Parcel {
         })
     }
 
-    /// Whether the first chunk has room for the document and its header. A parcel with several
+    /// Whether the first chunk has room for the document and its header. A ring entry with several
     /// chunks has no room.
     pub(super) fn has_room(&mut self, document: &[u8]) -> bool {
         let room = self.chunks[0].as_mut().map_or(0, |chunk| chunk.spare().len());
@@ -147,7 +147,7 @@ impl Parcel {
             chunk.fill(piece);
             rest = next;
         }
-        debug_assert!(rest.is_empty(), "the parcel has chunks for the whole document");
+        debug_assert!(rest.is_empty(), "the entry has chunks for the whole document");
         self.segment_count += 1;
     }
 }
