@@ -41,22 +41,22 @@ pub(super) fn evict(
             break;
         }
         // Batches that were read from the spool are evicted only if memory is almost full.
-        let attempt = match pool.is_low() {
+        let pending = match pool.is_low() {
             true => uploader.evict_oldest(),
             false => uploader.evict_oldest_unspooled(),
         };
-        let Some(attempt) = attempt else { break };
-        let segment_count = attempt.batch.documents.len();
+        let Some(pending) = pending else { break };
+        let segment_count = pending.batch.documents.len();
         match &mut spool_client {
-            Some(spool_client) if spool_client.has_room() || attempt.is_in_spool() => {
+            Some(spool_client) if spool_client.has_room() || pending.is_in_spool() => {
                 spooled_count += segment_count;
-                spool_client.write(attempt);
+                spool_client.write(pending);
             }
             spool_client => {
                 dropped_count += segment_count;
-                // Settles the record if this was the last attempt with documents of a record of the
-                // spool.
-                let record = attempt.record.and_then(Arc::into_inner);
+                // Settles the record if this was the last pending batch with documents of a record
+                // of the spool.
+                let record = pending.record.and_then(Arc::into_inner);
                 if let Some(spool_client) = spool_client {
                     spool_client.settle(record);
                 }

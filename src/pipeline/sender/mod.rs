@@ -1,10 +1,10 @@
 //! The sender moves segments from the rings to the uploader, and to the spool when memory is short.
 //!
 //! In: ring entries of segments from the receivers' rings, batches from the spool. Out: batches for
-//! the uploader, attempts for the spool, the count of dropped segments. Bound: the pool's memory.
-//! When full: the oldest batch that waits for a call is written to the spool, or dropped if there
-//! is no spool. If all batches are in calls, the sender takes nothing from the rings, and receivers
-//! evict the oldest segments of their rings. Thread: `upload`.
+//! the uploader, pending batches for the spool, the count of dropped segments. Bound: the pool's
+//! memory. When full: the oldest batch that waits for a call is written to the spool, or dropped if
+//! there is no spool. If all batches are in calls, the sender takes nothing from the rings, and
+//! receivers evict the oldest segments of their rings. Thread: `upload`.
 //!
 //! ```text
 //!  rings ──► Filler ──► Uploader ──► calls
@@ -152,8 +152,8 @@ impl Sender {
     /// Takes the batches that the spool has read, and asks for more if there is room for them.
     fn read_spool(&mut self, is_closing: bool, now: Instant) {
         let Some(spool_client) = &mut self.spool_client else { return };
-        for attempt in spool_client.unwritten() {
-            self.uploader.put_back(attempt);
+        for pending in spool_client.unwritten() {
+            self.uploader.put_back(pending);
         }
         for (batch, record) in spool_client.read(now) {
             self.uploader.push_spooled(batch, record);

@@ -151,7 +151,7 @@ mod tests {
     use crate::base::memory::CHUNK_BYTES;
     use crate::pipeline::batch::test_batch;
     use crate::pipeline::spool::Options;
-    use crate::pipeline::upload::{Attempt, Uploader};
+    use crate::pipeline::upload::{PendingBatch, Uploader};
     use std::time::Duration;
     use tokio::sync::oneshot;
 
@@ -160,7 +160,7 @@ mod tests {
         format!("{index:016}{}", "x".repeat(chunk_count * CHUNK_BYTES - 100))
     }
 
-    fn attempt(documents: impl IntoIterator<Item = String>) -> Attempt {
+    fn pending(documents: impl IntoIterator<Item = String>) -> PendingBatch {
         let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
         uploader.push(test_batch(documents));
         uploader.evict_oldest().unwrap()
@@ -172,7 +172,7 @@ mod tests {
         let (clock, options) =
             (Clock::default(), Options { path, size_bytes_max: 16 << 20, age_max });
         let mut spool = Spool::open(options, clock.now()).unwrap().0;
-        let writes = Writes::new(batches.into_iter().map(attempt).collect());
+        let writes = Writes::new(batches.into_iter().map(pending).collect());
         let (pool, mut done) = (ChunkPool::new(10, 1), Done::default());
         work(&mut spool, &writes, Work::default(), &pool, &clock, &mut done);
         assert!(done.failure.is_none());

@@ -9,7 +9,7 @@ use super::spool_client::SpoolClient;
 use crate::base::account::Account;
 use crate::base::clock::Clock;
 use crate::base::panics;
-use crate::pipeline::upload::{Attempt, Uploader};
+use crate::pipeline::upload::{PendingBatch, Uploader};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::info;
@@ -75,10 +75,10 @@ pub(super) async fn into_spool(
             uploader.push(batch);
             panics::inject("sender");
         }
-        let attempts = uploader.give_up_all();
-        let is_last = attempts.is_empty();
-        for attempt in attempts {
-            spool_client.write(attempt);
+        let pending_batches = uploader.give_up_all();
+        let is_last = pending_batches.is_empty();
+        for pending in pending_batches {
+            spool_client.write(pending);
         }
         panics::inject("sender_end");
         let is_over = tokio::select! {
@@ -106,8 +106,8 @@ pub(super) async fn into_spool(
     dropped_count
 }
 
-pub(super) fn segment_count(attempts: &[Attempt]) -> usize {
-    attempts.iter().map(|attempt| attempt.batch.documents.len()).sum()
+pub(super) fn segment_count(pending_batches: &[PendingBatch]) -> usize {
+    pending_batches.iter().map(|pending| pending.batch.documents.len()).sum()
 }
 
 /// Waits until the time for the spool is over. A second signal may shorten this time meanwhile.

@@ -1,12 +1,12 @@
 //! A job of the spool's thread, and its result.
 //!
-//! In: attempts to write, and [`Work`]. Out: [`Done`], which the
+//! In: pending batches to write, and [`Work`]. Out: [`Done`], which the
 //! [`SpoolClient`](super::spool_client::SpoolClient) counts and logs. Bound: what the spool client
 //! puts into one job. Thread: the sender's and the spool's, which hand this data to each other.
 
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::{Evicted, Found, RecordId, Removal, SpoolError};
-use crate::pipeline::upload::Attempt;
+use crate::pipeline::upload::PendingBatch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub enum Job {
     /// Open the spool.
     Open,
-    /// Write the attempts, then do the work. The thread drops its [`Arc`] before it sends the
-    /// result.
+    /// Write the pending batches, then do the work. The thread drops its [`Arc`] before it sends
+    /// the result.
     Work(Arc<Writes>, Work),
 }
 
@@ -37,32 +37,33 @@ pub enum JobResult {
     },
 }
 
-/// The attempts of one job. The spool's thread writes them, and the sender counts them meanwhile.
+/// The pending batches of one job. The spool's thread writes them, and the sender counts them
+/// meanwhile.
 #[derive(Debug, Default)]
 pub struct Writes {
-    /// The attempts, in the order in which they are written.
-    pub attempts: Vec<Attempt>,
+    /// The pending batches, in the order in which they are written.
+    pub pending_batches: Vec<PendingBatch>,
     written_count: AtomicUsize,
     is_cancelled: AtomicBool,
 }
 
 impl Writes {
-    /// Takes attempts that are not written yet.
-    pub fn new(attempts: Vec<Attempt>) -> Self {
-        Self { attempts, ..Self::default() }
+    /// Takes pending batches that are not written yet.
+    pub fn new(pending_batches: Vec<PendingBatch>) -> Self {
+        Self { pending_batches, ..Self::default() }
     }
 
-    /// Returns how many attempts, from the first one on, are in the spool.
+    /// Returns how many pending batches, from the first one on, are in the spool.
     pub fn written_count(&self) -> usize {
         self.written_count.load(Ordering::Acquire)
     }
 
-    /// Notes that the first `count` attempts are in the spool.
+    /// Notes that the first `count` pending batches are in the spool.
     pub fn set_written_count(&self, count: usize) {
         self.written_count.store(count, Ordering::Release);
     }
 
-    /// Makes the job stop after the attempt that it is writing now.
+    /// Makes the job stop after the pending batch that it is writing now.
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
     }
@@ -86,7 +87,8 @@ pub struct Work {
     pub is_sync_due: bool,
     /// Whether to read files again that could not be read.
     pub is_retry_due: bool,
-    /// Whether to test that the spool can be written to. A job that writes attempts needs no probe.
+    /// Whether to test that the spool can be written to. A job that writes pending batches needs no
+    /// probe.
     pub is_probe_due: bool,
     #[cfg(test)]
     pub before_write: Hook,
@@ -100,8 +102,8 @@ impl Work {
     }
 }
 
-/// Runs before each attempt is written, with the index of the attempt. A test uses this to panic or
-/// to wait.
+/// Runs before each pending batch is written, with the index of the pending batch. A test uses this
+/// to panic or to wait.
 #[cfg(test)]
 #[derive(Default)]
 pub struct Hook(pub Option<Box<dyn FnMut(usize) + Send>>);

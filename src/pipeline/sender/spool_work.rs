@@ -1,20 +1,20 @@
 //! Does the work of a spool job, on the spool's thread.
 //!
-//! In: attempts to write, and [`Work`]. Out: [`Done`]. Bound: the size of the job. Thread: the
-//! spool's, which may wait for the disk.
+//! In: pending batches to write, and [`Work`]. Out: [`Done`]. Bound: the size of the job. Thread:
+//! the spool's, which may wait for the disk.
 
 use super::replay::replay;
 use super::spool_job::{Done, Work, Writes};
 use crate::base::clock::Clock;
 use crate::base::memory::ChunkPool;
 use crate::pipeline::spool::{Spool, SpoolError};
-use crate::pipeline::upload::Attempt;
+use crate::pipeline::upload::PendingBatch;
 use std::sync::Arc;
 
-/// Does all the work of a job. Writes attempts first. Then settles records, which frees room on the
-/// disk, syncs, and reads.
+/// Does all the work of a job. Writes pending batches first. Then settles records, which frees room
+/// on the disk, syncs, and reads.
 ///
-/// If a write fails, the job writes no more attempts, but it does the rest of its work.
+/// If a write fails, the job writes no more pending batches, but it does the rest of its work.
 pub fn work(
     spool: &mut Spool,
     writes: &Writes,
@@ -24,7 +24,7 @@ pub fn work(
     done: &mut Done,
 ) {
     done.failure = write(spool, writes, &mut work, clock, done).err();
-    if work.is_probe_due && writes.attempts.is_empty() {
+    if work.is_probe_due && writes.pending_batches.is_empty() {
         done.failure = spool.probe().err();
         done.has_probed = true;
     }
@@ -50,7 +50,7 @@ pub fn work(
     done.condition = rest.err();
 }
 
-/// Writes the attempts one by one. `_work` has the hook of a test.
+/// Writes the pending batches one by one. `_work` has the hook of a test.
 fn write(
     spool: &mut Spool,
     writes: &Writes,
@@ -58,7 +58,7 @@ fn write(
     clock: &Clock,
     done: &mut Done,
 ) -> Result<(), SpoolError> {
-    for (index, Attempt { batch, .. }) in writes.attempts.iter().enumerate() {
+    for (index, PendingBatch { batch, .. }) in writes.pending_batches.iter().enumerate() {
         if writes.is_cancelled() {
             break;
         }

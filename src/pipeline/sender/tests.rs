@@ -216,7 +216,7 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
     let (mut sender, mut producer, account) = sender_with_spool(arrival, Some(options));
     receive(&mut producer, &account, 100);
     assert_eq!(sender.take(Instant::now()), Progress::Idle);
-    let attempt = sender.uploader.evict_oldest().unwrap();
+    let pending = sender.uploader.evict_oldest().unwrap();
     let spool_client = sender.spool_client.as_mut().unwrap();
     let mut now = Instant::now();
     spool_client.start_due(now);
@@ -224,7 +224,7 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
     // Puts a file in the place of the folder.
     std::fs::remove_dir_all(&path).unwrap();
     std::fs::write(&path, "").unwrap();
-    spool_client.write(attempt);
+    spool_client.write(pending);
     spool_client.start_due(now);
     spool_client.event().await;
     assert_eq!(spool_client.unwritten().len(), 1);

@@ -6,55 +6,55 @@
 //! suspicion began. When the service refuses all requests alike, no document is the reason, and
 //! everything is kept and retried.
 //!
-//! In: a refused attempt. Out: a verdict, or the halves. No I/O, no clock.
+//! In: a refused pending batch. Out: a verdict, or the halves. No I/O, no clock.
 
-use super::attempt::{Attempt, Suspicion};
+use super::pending_batch::{PendingBatch, Suspicion};
 
-/// The decision about a refused attempt.
+/// The decision about a refused pending batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// One of the documents is faulty, or the request is too large: send each half.
     Halve,
-    /// The only document of the attempt is faulty: reject it.
+    /// The only document of the pending batch is faulty: reject it.
     Reject,
     /// The documents may not be the reason for the refusal: keep all of them, and retry.
     Keep,
 }
 
-/// Returns the verdict on a refused attempt. `is_too_large` says that the service refused the
-/// attempt because of its size. `accepted_count` is the number of requests that the service has
-/// accepted since the start.
-pub fn judge(attempt: &Attempt, is_too_large: bool, accepted_count: u64) -> Verdict {
+/// Returns the verdict on a refused pending batch. `is_too_large` says that the service refused the
+/// pending batch because of its size. `accepted_count` is the number of requests that the service
+/// has accepted since the start.
+pub fn judge(pending: &PendingBatch, is_too_large: bool, accepted_count: u64) -> Verdict {
     let others_are_accepted =
-        attempt.suspicion.is_some_and(|suspicion| accepted_count > suspicion.accepted_count);
-    match attempt.batch.documents.len() {
+        pending.suspicion.is_some_and(|suspicion| accepted_count > suspicion.accepted_count);
+    match pending.batch.documents.len() {
         0 | 1 if others_are_accepted => Verdict::Reject,
         0 | 1 => Verdict::Keep,
         // The first halving costs one more request and shows whether the halves are accepted.
-        _ if attempt.suspicion.is_none() || is_too_large || others_are_accepted => Verdict::Halve,
+        _ if pending.suspicion.is_none() || is_too_large || others_are_accepted => Verdict::Halve,
         _ => Verdict::Keep,
     }
 }
 
-/// Returns whether an attempt is halved before it is sent again: the service has refused it, and
-/// has accepted other requests since. A single document is always sent again before it is rejected,
-/// because the cause of the refusal may have passed.
-pub fn is_halved_before_retry(attempt: &Attempt, accepted_count: u64) -> bool {
-    let was_refused = attempt.suspicion.is_some_and(|suspicion| suspicion.was_refused);
-    was_refused && judge(attempt, false, accepted_count) == Verdict::Halve
+/// Returns whether a pending batch is halved before it is sent again: the service has refused it,
+/// and has accepted other requests since. A single document is always sent again before it is
+/// rejected, because the cause of the refusal may have passed.
+pub fn is_halved_before_retry(pending: &PendingBatch, accepted_count: u64) -> bool {
+    let was_refused = pending.suspicion.is_some_and(|suspicion| suspicion.was_refused);
+    was_refused && judge(pending, false, accepted_count) == Verdict::Halve
 }
 
-/// Returns the halves of a refused attempt, both under suspicion. `accepted_count` is the number of
-/// requests that the service has accepted so far.
+/// Returns the halves of a refused pending batch, both under suspicion. `accepted_count` is the
+/// number of requests that the service has accepted so far.
 ///
 /// # Panics
 ///
-/// When the attempt has a single document.
-pub fn halve(attempt: &Attempt, accepted_count: u64) -> [Attempt; 2] {
-    let [first, second] = attempt.batch.halves();
+/// When the pending batch has a single document.
+pub fn halve(pending: &PendingBatch, accepted_count: u64) -> [PendingBatch; 2] {
+    let [first, second] = pending.batch.halves();
     let first_count = first.documents.len();
     [(first, 0), (second, first_count)].map(|(batch, place)| {
-        let mut half = attempt.part(batch, place);
+        let mut half = pending.part(batch, place);
         half.suspicion = Some(Suspicion { accepted_count, was_refused: false });
         half
     })
@@ -95,11 +95,11 @@ mod tests {
         let mut sent: BTreeMap<String, u32> = BTreeMap::new();
         while let Some(due) = waiting.next_due(now).filter(|_| request_count < request_count_max) {
             now = due.max(now);
-            let mut attempt = waiting.pop_due(now).unwrap();
+            let mut pending = waiting.pop_due(now).unwrap();
             let ids: Vec<String> =
-                attempt.batch.documents.iter().map(|one| one.id.as_str().to_owned()).collect();
+                pending.batch.documents.iter().map(|one| one.id.as_str().to_owned()).collect();
             let mut verdict = Verdict::Halve;
-            if !is_halved_before_retry(&attempt, accepted_count) {
+            if !is_halved_before_retry(&pending, accepted_count) {
                 request_count += 1;
                 ids.iter().for_each(|id| *sent.entry(id.clone()).or_default() += 1);
                 if !refuses(request_count, &ids) {
@@ -109,21 +109,21 @@ mod tests {
                     }
                     continue;
                 }
-                verdict = judge(&attempt, false, accepted_count);
+                verdict = judge(&pending, false, accepted_count);
             }
             match verdict {
                 Verdict::Halve => {
-                    halve(&attempt, accepted_count)
+                    halve(&pending, accepted_count)
                         .into_iter()
                         .for_each(|half| waiting.push_due(half));
                 }
                 Verdict::Reject => fates.rejected.extend(ids),
                 Verdict::Keep => {
-                    let suspicion = attempt
+                    let suspicion = pending
                         .suspicion
                         .get_or_insert(Suspicion { accepted_count, was_refused: false });
                     suspicion.was_refused = true;
-                    waiting.push_failed(attempt, now, Duration::ZERO);
+                    waiting.push_failed(pending, now, Duration::ZERO);
                 }
             }
         }
@@ -148,7 +148,7 @@ mod tests {
     fn when_all_is_refused_nothing_is_rejected_and_all_is_sent_when_that_ends() {
         let (fates, waiting) = run(&[50, 1, 7], 500, |_, _| true);
         assert_eq!((fates.rejected.len(), fates.accepted.len()), (0, 0));
-        let kept: usize = waiting.iter().map(|attempt| attempt.batch.documents.len()).sum();
+        let kept: usize = waiting.iter().map(|pending| pending.batch.documents.len()).sum();
         assert_eq!(kept, 58);
         // Each batch of several documents is halved once, and no further while the service accepts
         // nothing.
@@ -186,7 +186,7 @@ mod tests {
             // The daemon rejects a faulty document only after the service has accepted another
             // request. Once all good documents are accepted, no other request is left, so the
             // remaining faulty documents stay in the queue.
-            let mut left: Vec<String> = waiting.iter().flat_map(|attempt| &attempt.batch.documents)
+            let mut left: Vec<String> = waiting.iter().flat_map(|pending| &pending.batch.documents)
                 .map(|one| one.id.as_str().to_owned()).collect();
             let left_count = left.len();
             left.retain(|id| expected.contains(id) || !fates.accepted.contains_key(id));

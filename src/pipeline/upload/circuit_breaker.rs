@@ -1,8 +1,8 @@
 //! Stops all calls while the service, or the way to the service, fails.
 //!
-//! All attempts share one pause, so that an outage costs a few calls and not one call for each
-//! attempt that waits. After the pause the breaker is half-open: one call at a time finds out
-//! whether the service is back.
+//! All pending batches share one pause, so that an outage costs a few calls and not one call for
+//! each pending batch that waits. After the pause the breaker is half-open: one call at a time
+//! finds out whether the service is back.
 //!
 //! In: failed, denied and accepted calls. Out: whether the service fails, and the end of the pause.
 //! No I/O; the caller passes the time.

@@ -16,11 +16,11 @@
 //! Bound: `concurrency` calls in flight; fewer documents a second while the service throttles. The
 //! pool's memory bounds the batches that wait. Thread: `upload`.
 
-mod attempt;
 mod backoff;
 mod bisect;
 mod circuit_breaker;
 mod gate;
+mod pending_batch;
 mod rate_limit;
 mod report;
 mod settle;
@@ -29,8 +29,8 @@ mod tests;
 mod unprocessed;
 mod waiting;
 
-pub use attempt::Attempt;
 pub use gate::Admit;
+pub use pending_batch::PendingBatch;
 
 use crate::aws::{Failure, Outcome, Reading, RequestBody, Service, StartError};
 use crate::base::account::{Account, Held, RequestFailure};
@@ -39,8 +39,8 @@ use crate::base::conditions::Condition;
 use crate::base::panics;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
-use attempt::Call;
 use gate::{Change, Event, Gate, Readiness};
+use pending_batch::Call;
 use settle::{Answered, Decision, Fate, NOT_X_RAY_PAUSE, Remedy, decide};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,28 +110,28 @@ impl Uploader {
         self.waiting.push(batch, Some(record));
     }
 
-    /// Adds an evicted attempt again, because the spool could not store it.
-    pub fn put_back(&mut self, attempt: Attempt) {
-        self.waiting.push_due(attempt);
+    /// Adds an evicted pending batch again, because the spool could not store it.
+    pub fn put_back(&mut self, pending: PendingBatch) {
+        self.waiting.push_due(pending);
     }
 
-    /// Starts calls with the attempts that are due, for as long as the gate admits calls.
+    /// Starts calls with the pending batches that are due, for as long as the gate admits calls.
     pub fn start_due(&mut self, now: Instant) {
         while self.admit(now) == Admit::Now {
-            let Some(attempt) = self.waiting.pop_due(now) else { return };
-            if bisect::is_halved_before_retry(&attempt, self.answered.accepted_count) {
-                self.halve(&attempt);
-            } else if !self.start(attempt, now) {
+            let Some(pending) = self.waiting.pop_due(now) else { return };
+            if bisect::is_halved_before_retry(&pending, self.answered.accepted_count) {
+                self.halve(&pending);
+            } else if !self.start(pending, now) {
                 return;
             }
         }
     }
 
     /// Starts a call. Returns `false` if there are no credentials any more.
-    fn start(&mut self, attempt: Attempt, now: Instant) -> bool {
+    fn start(&mut self, pending: PendingBatch, now: Instant) -> bool {
         let accepted_count = self.answered.accepted_count;
-        let call = Call { attempt, started_at: now, accepted_count };
-        let batch = &call.attempt.batch;
+        let call = Call { pending, started_at: now, accepted_count };
+        let batch = &call.pending.batch;
         let started = panics::catch(|| {
             panics::inject("sign");
             let service = self.service.as_ref().ok_or(StartError::NoCredentials)?;
@@ -142,7 +142,7 @@ impl Uploader {
         let answer = match started {
             Ok(Ok(answer)) => answer,
             Ok(Err(StartError::NoCredentials)) => {
-                self.waiting.push_due(call.attempt);
+                self.waiting.push_due(call.pending);
                 return false;
             }
             // The call cannot be signed. New credentials may help, so the call counts as one with
@@ -247,7 +247,7 @@ impl Uploader {
             self.account.clock.confirm_date(service_time);
         }
         if let Outcome::Accepted { unprocessed } = &reading.outcome {
-            let batch = &call.attempt.batch;
+            let batch = &call.pending.batch;
             let has_more = unprocessed.len() > batch.documents.len();
             let more = has_more.then(|| "it names more documents than were sent".to_owned());
             if let Some(reason) = reading.unread_reason.or(more) {
@@ -278,31 +278,31 @@ impl Uploader {
             Outcome::Accepted { .. } => "",
             Outcome::Failed { reason, .. } => reason,
         };
-        let Call { mut attempt, started_at, .. } = call;
+        let Call { mut pending, started_at, .. } = call;
         match fate {
             Fate::Delivered(rest) => {
-                report::accepted(&attempt.batch, &rest, now - started_at, &self.account);
-                self.settle_delivered(attempt, &rest, now);
+                report::accepted(&pending.batch, &rest, now - started_at, &self.account);
+                self.settle_delivered(pending, &rest, now);
             }
-            Fate::Retry => self.retry(attempt, reason, now),
+            Fate::Retry => self.retry(pending, reason, now),
             Fate::RetrySuspected(suspicion) => {
-                attempt.suspicion = Some(suspicion);
-                self.retry(attempt, reason, now);
+                pending.suspicion = Some(suspicion);
+                self.retry(pending, reason, now);
             }
-            Fate::RetryNotXRay => self.retry_not_x_ray(attempt, reason, now),
+            Fate::RetryNotXRay => self.retry_not_x_ray(pending, reason, now),
             Fate::RetryDenied => {
                 self.account.requests_retried.add(1);
                 report::denied(reason, self.gate.pause(now));
-                self.waiting.push_due(attempt);
+                self.waiting.push_due(pending);
             }
-            Fate::Halve => self.halve(&attempt),
+            Fate::Halve => self.halve(&pending),
             Fate::Reject => {
-                report::rejected(&attempt.batch, reason, &self.account);
-                self.settle_record(attempt);
+                report::rejected(&pending.batch, reason, &self.account);
+                self.settle_record(pending);
             }
             Fate::Drop => {
-                report::not_x_ray(&attempt.batch, reason, &self.account);
-                self.settle_record(attempt);
+                report::not_x_ray(&pending.batch, reason, &self.account);
+                self.settle_record(pending);
             }
         }
         match outcome {
@@ -332,45 +332,45 @@ impl Uploader {
 
     /// Retries the documents of an accepted batch that the service could not process for now. If
     /// there are none, settles the batch.
-    fn settle_delivered(&mut self, attempt: Attempt, rest: &Rest<'_>, now: Instant) {
+    fn settle_delivered(&mut self, pending: PendingBatch, rest: &Rest<'_>, now: Instant) {
         let Some(&(first, _)) = rest.resent.first() else {
-            return self.settle_record(attempt);
+            return self.settle_record(pending);
         };
-        let part = attempt.batch.part(rest.resent.iter().map(|(place, _)| *place));
-        let mut part = attempt.part(part, first);
-        part.failure_count = attempt.failure_count;
+        let part = pending.batch.part(rest.resent.iter().map(|(place, _)| *place));
+        let mut part = pending.part(part, first);
+        part.failure_count = pending.failure_count;
         self.waiting.push_failed(part, now, Duration::ZERO);
     }
 
     /// Retries a batch after its backoff.
-    fn retry(&mut self, attempt: Attempt, reason: &str, now: Instant) {
+    fn retry(&mut self, pending: PendingBatch, reason: &str, now: Instant) {
         self.account.requests_retried.add(1);
-        let segment_count = attempt.batch.documents.len();
-        let attempt_count = attempt.failure_count.saturating_add(1);
-        let pause = self.waiting.push_failed(attempt, now, Duration::ZERO);
+        let segment_count = pending.batch.documents.len();
+        let attempt_count = pending.failure_count.saturating_add(1);
+        let pause = self.waiting.push_failed(pending, now, Duration::ZERO);
         report::retried(reason, segment_count, attempt_count, pause.max(self.gate.pause(now)));
     }
 
     /// Retries a batch that another server has answered in the place of X-Ray.
-    fn retry_not_x_ray(&mut self, mut attempt: Attempt, reason: &str, now: Instant) {
+    fn retry_not_x_ray(&mut self, mut pending: PendingBatch, reason: &str, now: Instant) {
         self.account.requests_retried.add(1);
-        attempt.not_x_ray_count += 1;
-        let segment_count = attempt.batch.documents.len();
-        let attempt_count = attempt.not_x_ray_count + 1;
-        let pause = self.waiting.push_failed(attempt, now, NOT_X_RAY_PAUSE);
+        pending.not_x_ray_count += 1;
+        let segment_count = pending.batch.documents.len();
+        let attempt_count = pending.not_x_ray_count + 1;
+        let pause = self.waiting.push_failed(pending, now, NOT_X_RAY_PAUSE);
         report::not_x_ray_yet(reason, segment_count, attempt_count, pause);
     }
 
-    fn halve(&mut self, attempt: &Attempt) {
-        for half in bisect::halve(attempt, self.answered.accepted_count) {
+    fn halve(&mut self, pending: &PendingBatch) {
+        for half in bisect::halve(pending, self.answered.accepted_count) {
             self.waiting.push_due(half);
         }
     }
 
-    /// Notes that the spool's record of a settled attempt is no longer needed, once all parts of
-    /// the batch are settled.
-    fn settle_record(&mut self, attempt: Attempt) {
-        let last = attempt.record.and_then(Arc::into_inner);
+    /// Notes that the spool's record of a settled pending batch is no longer needed, once all parts
+    /// of the batch are settled.
+    fn settle_record(&mut self, pending: PendingBatch) {
+        let last = pending.record.and_then(Arc::into_inner);
         self.settled_records.extend(last);
     }
 
@@ -379,58 +379,60 @@ impl Uploader {
         std::mem::take(&mut self.settled_records)
     }
 
-    /// Takes the oldest attempt that is not in flight; `None` if no attempt waits.
+    /// Takes the oldest pending batch that is not in flight; `None` if no pending batch waits.
     #[must_use = "evicted segments have to be counted"]
-    pub fn evict_oldest(&mut self) -> Option<Attempt> {
+    pub fn evict_oldest(&mut self) -> Option<PendingBatch> {
         self.waiting.pop_oldest()
     }
 
-    /// Takes the oldest attempt that is not in flight and was not read from the spool; `None` if no
-    /// such attempt waits.
+    /// Takes the oldest pending batch that is not in flight and was not read from the spool; `None`
+    /// if no such pending batch waits.
     #[must_use = "evicted segments have to be counted"]
-    pub fn evict_oldest_unspooled(&mut self) -> Option<Attempt> {
+    pub fn evict_oldest_unspooled(&mut self) -> Option<PendingBatch> {
         self.waiting.pop_oldest_unspooled()
     }
 
-    /// Aborts all calls, and takes every attempt that waits or was in flight, the oldest first.
+    /// Aborts all calls, and takes every pending batch that waits or was in flight, the oldest
+    /// first.
     #[must_use = "the segments have to be counted"]
-    pub fn give_up_all(&mut self) -> Vec<Attempt> {
+    pub fn give_up_all(&mut self) -> Vec<PendingBatch> {
         self.tasks.abort_all();
         for (_, call) in std::mem::take(&mut self.calls) {
-            self.waiting.push_due(call.attempt);
+            self.waiting.push_due(call.pending);
         }
         std::iter::from_fn(|| self.waiting.pop_oldest()).collect()
     }
 
-    /// Makes every attempt due at once, and keeps later pauses short, because the shutdown has a
-    /// deadline. The pause that a throttling service asks for stays as it is.
+    /// Makes every pending batch due at once, and keeps later pauses short, because the shutdown
+    /// has a deadline. The pause that a throttling service asks for stays as it is.
     pub fn begin_drain(&mut self) {
         self.waiting.begin_drain();
         self.observe(Event::DrainBegins, Clock::instant());
     }
 
-    /// Returns whether no attempt waits and no call is in flight.
+    /// Returns whether no pending batch waits and no call is in flight.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.calls.is_empty()
     }
 
-    /// Adds the segments, batches and bytes of all attempts that wait or are in flight to `held`.
+    /// Adds the segments, batches and bytes of all pending batches that wait or are in flight to
+    /// `held`.
     pub fn count(&self, held: &mut Held) {
-        for attempt in self.waiting.iter() {
-            held.segment_count += attempt.batch.documents.len();
+        for pending in self.waiting.iter() {
+            held.segment_count += pending.batch.documents.len();
             held.waiting_batch_count += 1;
-            held.waiting_bytes += attempt.memory_bytes();
+            held.waiting_bytes += pending.memory_bytes();
         }
-        for Call { attempt, .. } in self.calls.values() {
-            held.segment_count += attempt.batch.documents.len();
+        for Call { pending, .. } in self.calls.values() {
+            held.segment_count += pending.batch.documents.len();
             held.in_flight_batch_count += 1;
-            held.in_flight_bytes += attempt.memory_bytes();
+            held.in_flight_bytes += pending.memory_bytes();
         }
     }
 
     /// Returns the number of batches from the spool that wait or are in flight.
     pub fn spooled_batch_count(&self) -> usize {
-        let calls = self.calls.values().filter(|call| call.attempt.record.is_some());
+        let calls = self.calls.values().filter(|call| call.pending.record.is_some());
         self.waiting.spooled_count() + calls.count()
     }
 }

@@ -4,9 +4,9 @@
 //! Out: a [`Decision`]: the next step for the batch, an event for the gate, and a remedy. The
 //! uploader applies the decision. No I/O, no clock, no side effects.
 
-use super::attempt::{Call, Suspicion};
 use super::bisect::{Verdict, judge};
 use super::gate::Event;
+use super::pending_batch::{Call, Suspicion};
 use super::unprocessed::Rest;
 use crate::aws::{Failure, Outcome};
 use std::time::{Duration, SystemTime};
@@ -101,7 +101,7 @@ pub enum Remedy {
 pub fn decide<'a>(call: &Call, outcome: &'a Outcome, answered: &Answered) -> Decision<'a> {
     let (fate, event, remedy) = match outcome {
         Outcome::Accepted { unprocessed } => {
-            let documents = &call.attempt.batch.documents;
+            let documents = &call.pending.batch.documents;
             let rest = Rest::find(unprocessed, documents);
             let event = Event::Accepted {
                 document_count: documents.len() - rest.resent.len(),
@@ -143,7 +143,7 @@ fn decide_failed(
             (fate, event, Remedy::None)
         }
         Failure::NotXRay => {
-            let is_last = call.attempt.not_x_ray_count + 1 >= NOT_X_RAY_COUNT_MAX;
+            let is_last = call.pending.not_x_ray_count + 1 >= NOT_X_RAY_COUNT_MAX;
             let fate = if is_last { Fate::Drop } else { Fate::RetryNotXRay };
             (fate, failed_unless_accepted, Remedy::None)
         }
@@ -151,13 +151,13 @@ fn decide_failed(
 }
 
 fn decide_refused(call: &Call, is_too_large: bool, answered: &Answered) -> (Fate<'static>, Event) {
-    match judge(&call.attempt, is_too_large, answered.accepted_count) {
+    match judge(&call.pending, is_too_large, answered.accepted_count) {
         Verdict::Halve => (Fate::Halve, Event::NoSignal),
         Verdict::Reject => (Fate::Reject, Event::NoSignal),
         Verdict::Keep => {
             // A new suspicion begins at the start of this call: a request that the service accepts
             // after that shows that the service works.
-            let since = call.attempt.suspicion.map_or(call.accepted_count, |it| it.accepted_count);
+            let since = call.pending.suspicion.map_or(call.accepted_count, |it| it.accepted_count);
             let suspicion = Suspicion { accepted_count: since, was_refused: true };
             let event = match answered.refused_in_a_row > REFUSED_IN_A_ROW_MAX {
                 true => Event::Failed { pause_min: Duration::ZERO },
@@ -170,7 +170,7 @@ fn decide_refused(call: &Call, is_too_large: bool, answered: &Answered) -> (Fate
 
 #[cfg(test)]
 mod tests {
-    use super::super::attempt::Attempt;
+    use super::super::pending_batch::PendingBatch;
     use super::*;
     use crate::aws::Unprocessed;
     use crate::pipeline::batch::test_batch;
@@ -182,8 +182,8 @@ mod tests {
     /// A call with `document_count` documents, started after 10 accepted requests.
     fn call(document_count: usize) -> Call {
         let batch = test_batch((0..document_count).map(|place| place.to_string()));
-        let attempt = Attempt::new(batch, None, (0, 0));
-        Call { attempt, started_at: Instant::now(), accepted_count: 10 }
+        let pending = PendingBatch::new(batch, None, (0, 0));
+        Call { pending, started_at: Instant::now(), accepted_count: 10 }
     }
 
     fn answered(accepted_count: u64) -> Answered {
@@ -228,7 +228,7 @@ mod tests {
     fn the_third_answer_of_another_server_drops_the_batch() {
         for (count, fate) in [(1, Fate::RetryNotXRay), (2, Fate::Drop), (3, Fate::Drop)] {
             let mut call = call(3);
-            call.attempt.not_x_ray_count = count;
+            call.pending.not_x_ray_count = count;
             let outcome = failed(Failure::NotXRay);
             assert_eq!(decide(&call, &outcome, &answered(10)).fate, fate, "{count}");
         }
@@ -252,7 +252,7 @@ mod tests {
             (1, suspected(10), false, 11, Fate::Reject),
         ] {
             let mut call = call(document_count);
-            call.attempt.suspicion = suspicion;
+            call.pending.suspicion = suspicion;
             let outcome = failed(Failure::Split { is_too_large });
             let decision = decide(&call, &outcome, &answered(accepted_count));
             let expected = Decision { fate, event: Event::NoSignal, remedy: Remedy::None };

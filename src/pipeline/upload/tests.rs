@@ -44,18 +44,18 @@ impl Trial {
         trial
     }
 
-    /// Starts a call with the attempt that is due next, without waiting until it is due.
+    /// Starts a call with the pending batch that is due next, without waiting until it is due.
     fn call(&mut self) -> u64 {
         self.uploader.waiting.make_due();
-        let attempt = self.uploader.waiting.pop_due(Instant::now()).expect("a batch waits");
-        self.call_with(attempt)
+        let pending = self.uploader.waiting.pop_due(Instant::now()).expect("a batch waits");
+        self.call_with(pending)
     }
 
-    fn call_with(&mut self, attempt: Attempt) -> u64 {
+    fn call_with(&mut self, pending: PendingBatch) -> u64 {
         let number = self.next_call_number;
         self.next_call_number += 1;
         let accepted_count = self.uploader.answered.accepted_count;
-        let call = Call { attempt, started_at: Instant::now(), accepted_count };
+        let call = Call { pending, started_at: Instant::now(), accepted_count };
         self.uploader.calls.insert(number, call);
         number
     }
@@ -76,7 +76,7 @@ impl Trial {
 
     fn waiting_count(&self) -> usize {
         let waiting: &Waiting = &self.uploader.waiting;
-        waiting.iter().map(|attempt| attempt.batch.documents.len()).sum()
+        waiting.iter().map(|pending| pending.batch.documents.len()).sum()
     }
 }
 

@@ -1,12 +1,12 @@
-//! Attempts that wait for their first or next call.
+//! Pending batches that wait for their first or next call.
 //!
-//! In: finished batches, and attempts whose call failed. Out: an attempt that is due, or the oldest
-//! attempt when memory runs short. The oldest and the newest due attempt leave in turn. So the
-//! backlog after an outage does not hold up fresh batches, and fresh batches do not hold up the
-//! backlog. Bound: the pool's memory. No I/O.
+//! In: finished batches, and pending batches whose call failed. Out: a pending batch that is due,
+//! or the oldest pending batch when memory runs short. The oldest and the newest due pending batch
+//! leave in turn. So the backlog after an outage does not hold up fresh batches, and fresh batches
+//! do not hold up the backlog. Bound: the pool's memory. No I/O.
 
-use super::attempt::{Age, Attempt};
 use super::backoff::Backoff;
+use super::pending_batch::{Age, PendingBatch};
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
 use std::collections::BTreeMap;
@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 /// older than any fresh batch.
 const FIRST_NUMBER: u64 = 1 << 63;
 
-/// The attempts that wait.
+/// The pending batches that wait.
 #[derive(Debug)]
 pub struct Waiting {
-    due: BTreeMap<Age, Attempt>,
-    later: BTreeMap<(Instant, Age), Attempt>,
-    /// The due times of the attempts in `later`, by age.
+    due: BTreeMap<Age, PendingBatch>,
+    later: BTreeMap<(Instant, Age), PendingBatch>,
+    /// The due times of the pending batches in `later`, by age.
     later_by_age: BTreeMap<Age, Instant>,
     next_number: u64,
     next_spooled_number: u64,
@@ -51,55 +51,55 @@ impl Waiting {
             None => &mut self.next_number,
             Some(_) => &mut self.next_spooled_number,
         };
-        let attempt = Attempt::new(batch, record, (*next_number, 0));
+        let pending = PendingBatch::new(batch, record, (*next_number, 0));
         *next_number += 1;
-        self.push_due(attempt);
+        self.push_due(pending);
     }
 
-    /// Adds an attempt that is due at once.
-    pub fn push_due(&mut self, attempt: Attempt) {
-        self.due.insert(attempt.age, attempt);
+    /// Adds a pending batch that is due at once.
+    pub fn push_due(&mut self, pending: PendingBatch) {
+        self.due.insert(pending.age, pending);
     }
 
-    /// Adds an attempt whose call failed. It is due after its backoff, or after `pause_min` if
+    /// Adds a pending batch whose call failed. It is due after its backoff, or after `pause_min` if
     /// `pause_min` is longer. Returns the pause.
     pub fn push_failed(
         &mut self,
-        mut attempt: Attempt,
+        mut pending: PendingBatch,
         now: Instant,
         pause_min: Duration,
     ) -> Duration {
-        let pause = self.backoff.pause(attempt.failure_count).max(pause_min);
-        attempt.failure_count = attempt.failure_count.saturating_add(1);
-        let age = attempt.age;
+        let pause = self.backoff.pause(pending.failure_count).max(pause_min);
+        pending.failure_count = pending.failure_count.saturating_add(1);
+        let age = pending.age;
         self.later_by_age.insert(age, now + pause);
-        self.later.insert((now + pause, age), attempt);
+        self.later.insert((now + pause, age), pending);
         pause
     }
 
-    /// Takes an attempt that is due: the oldest and the newest in turn.
-    pub fn pop_due(&mut self, now: Instant) -> Option<Attempt> {
+    /// Takes a pending batch that is due: the oldest and the newest in turn.
+    pub fn pop_due(&mut self, now: Instant) -> Option<PendingBatch> {
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
-            let attempt = entry.remove();
-            self.later_by_age.remove(&attempt.age);
-            self.due.insert(attempt.age, attempt);
+            let pending = entry.remove();
+            self.later_by_age.remove(&pending.age);
+            self.due.insert(pending.age, pending);
         }
         let taken = if self.oldest_is_next { self.due.pop_first() } else { self.due.pop_last() };
         self.oldest_is_next = !self.oldest_is_next;
-        taken.map(|(_, attempt)| attempt)
+        taken.map(|(_, pending)| pending)
     }
 
-    /// Takes the oldest attempt, due or not.
-    pub fn pop_oldest(&mut self) -> Option<Attempt> {
+    /// Takes the oldest pending batch, due or not.
+    pub fn pop_oldest(&mut self) -> Option<PendingBatch> {
         self.pop_oldest_from((0, 0))
     }
 
-    /// Takes the oldest attempt, due or not, that was not read from the spool.
-    pub fn pop_oldest_unspooled(&mut self) -> Option<Attempt> {
+    /// Takes the oldest pending batch, due or not, that was not read from the spool.
+    pub fn pop_oldest_unspooled(&mut self) -> Option<PendingBatch> {
         self.pop_oldest_from((FIRST_NUMBER, 0))
     }
 
-    fn pop_oldest_from(&mut self, first: Age) -> Option<Attempt> {
+    fn pop_oldest_from(&mut self, first: Age) -> Option<PendingBatch> {
         let due = self.due.range(first..).next().map(|(age, _)| *age);
         let later = self.later_by_age.range(first..).next().map(|(age, at)| (*age, *at));
         match (due, later) {
@@ -111,8 +111,8 @@ impl Waiting {
         }
     }
 
-    /// Returns the time at which the next attempt is due: `now` if an attempt is due already,
-    /// `None` if no attempt waits.
+    /// Returns the time at which the next pending batch is due: `now` if a pending batch is due
+    /// already, `None` if no pending batch waits.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         if !self.due.is_empty() {
             return Some(now);
@@ -120,20 +120,20 @@ impl Waiting {
         self.later.first_key_value().map(|(key, _)| key.0)
     }
 
-    /// Makes every attempt due at once, and keeps all later pauses short: the shutdown has a
+    /// Makes every pending batch due at once, and keeps all later pauses short: the shutdown has a
     /// deadline.
     pub fn begin_drain(&mut self) {
         self.backoff.begin_drain();
         self.make_due();
     }
 
-    /// Makes every attempt due at once, because its call may succeed now.
+    /// Makes every pending batch due at once, because its call may succeed now.
     pub fn make_due(&mut self) {
         self.later_by_age.clear();
         self.due.extend(std::mem::take(&mut self.later).into_iter().map(|((_, age), a)| (age, a)));
     }
 
-    /// Returns whether no attempt waits.
+    /// Returns whether no pending batch waits.
     pub fn is_empty(&self) -> bool {
         self.due.is_empty() && self.later.is_empty()
     }
@@ -145,8 +145,8 @@ impl Waiting {
         due + self.later_by_age.range(spooled).filter(|(age, _)| age.1 == 0).count()
     }
 
-    /// Returns the attempts that wait, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Attempt> {
+    /// Returns the pending batches that wait, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &PendingBatch> {
         self.due.values().chain(self.later.values())
     }
 }
@@ -168,8 +168,8 @@ mod tests {
         }
     }
 
-    fn name(attempt: &Attempt) -> u8 {
-        attempt.batch.body_sha256[0]
+    fn name(pending: &PendingBatch) -> u8 {
+        pending.batch.body_sha256[0]
     }
 
     #[test]
@@ -245,8 +245,8 @@ mod tests {
         fn no_document_is_lost_or_doubled(steps in proptest::collection::vec(step(), 0..100)) {
             let mut waiting = Waiting::default();
             let mut now = Instant::now();
-            let mut taken: Vec<Attempt> = Vec::new();
-            let mut gone: Vec<Attempt> = Vec::new();
+            let mut taken: Vec<PendingBatch> = Vec::new();
+            let mut gone: Vec<PendingBatch> = Vec::new();
             let mut count = 0;
             for step in steps {
                 match step {
@@ -256,16 +256,16 @@ mod tests {
                         count += 8;
                     }
                     Step::PopDue => taken.extend(waiting.pop_due(now)),
-                    Step::Fail(pause) => if let Some(attempt) = taken.pop() {
-                        waiting.push_failed(attempt, now, Duration::from_millis(pause));
+                    Step::Fail(pause) => if let Some(pending) = taken.pop() {
+                        waiting.push_failed(pending, now, Duration::from_millis(pause));
                     },
-                    Step::Divide => if let Some(attempt) = taken.pop() {
-                        if attempt.batch.documents.len() > 1 {
-                            let [first, second] = halve(&attempt, 0);
+                    Step::Divide => if let Some(pending) = taken.pop() {
+                        if pending.batch.documents.len() > 1 {
+                            let [first, second] = halve(&pending, 0);
                             waiting.push_due(first);
                             taken.push(second);
                         }  else {
-                            taken.push(attempt);
+                            taken.push(pending);
                         }
                     },
                     Step::PopOldest => gone.extend(waiting.pop_oldest()),
@@ -277,7 +277,7 @@ mod tests {
             waiting.make_due();
             let waited: Vec<_> = std::iter::from_fn(|| waiting.pop_due(now)).collect();
             let all = waited.iter().chain(&taken).chain(&gone);
-            let mut ids: Vec<_> = all.flat_map(|attempt| &attempt.batch.documents)
+            let mut ids: Vec<_> = all.flat_map(|pending| &pending.batch.documents)
                 .map(|document| document.id.as_str()).collect();
             ids.sort_unstable();
             ids.dedup();

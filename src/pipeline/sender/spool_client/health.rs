@@ -1,7 +1,7 @@
 //! Keeps track of whether an open spool can be written to.
 //!
 //! In: the results of jobs. Out: whether to write, and when to try again after a failure. Bound:
-//! one attempt in each pause. Thread: the sender's.
+//! one pending batch in each pause. Thread: the sender's.
 //!
 //! ```text
 //!             a write or an fsync fails            the pause is over
@@ -69,8 +69,8 @@ impl Health {
         }
     }
 
-    /// Takes note of a job that has written `written_count` attempts. After a failure the spool is
-    /// tried again at `again_at`. Returns whether the spool is known to work now.
+    /// Takes note of a job that has written `written_count` pending batches. After a failure the
+    /// spool is tried again at `again_at`. Returns whether the spool is known to work now.
     pub fn note(&mut self, done: &Done, written_count: usize, again_at: Instant) -> bool {
         let is_unsynced =
             if done.has_tried_to_sync { done.is_unsynced } else { self.is_unsynced() };

@@ -1,14 +1,14 @@
 //! The spool's part of the sender: batches to disk and back, without waiting for the disk.
 //!
-//! In: attempts that have no room in memory, or that are left at the end of a shutdown. Out: the
-//! same batches, when the service takes batches again. Bound: [`WRITE_COUNT_MAX`] batches on their
-//! way to the disk and [`READ_COUNT_MAX`] batches that were read. When full:
+//! In: pending batches that have no room in memory, or that are left at the end of a shutdown. Out:
+//! the same batches, when the service takes batches again. Bound: [`WRITE_COUNT_MAX`] batches on
+//! their way to the disk and [`READ_COUNT_MAX`] batches that were read. When full:
 //! [`SpoolClient::has_room`] returns `false`. Thread: the sender's; files are read and written on
 //! the spool's thread (`spool_thread.rs`).
 //!
 //! The spool's thread does one *job* at a time (`spool_job.rs`). A job has all the work that was
-//! requested since the last job was started. The sender takes attempts back that could not be
-//! written ([`SpoolClient::unwritten`]). After a failed write nothing is written for
+//! requested since the last job was started. The sender takes pending batches back that could not
+//! be written ([`SpoolClient::unwritten`]). After a failed write nothing is written for
 //! [`RETRY_PAUSE`], and memory holds all batches until then. After each pause the next write or a
 //! probe shows whether the spool works again (`health.rs`). Meanwhile records are still read and
 //! synced. If a job panics, the spool is opened again after the same pause. `spool_report.rs`
@@ -24,7 +24,7 @@ use crate::base::account::Account;
 use crate::base::clock::Clock;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::{Found, RecordId, SpoolError};
-use crate::pipeline::upload::Attempt;
+use crate::pipeline::upload::PendingBatch;
 use health::Health;
 use std::mem;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ enum State {
     Closed { open_at: Instant },
     /// The spool is being opened.
     Opening,
-    /// The spool is open. `job` has the attempts of the current job, if there is one.
+    /// The spool is open. `job` has the pending batches of the current job, if there is one.
     Open { health: Health, job: Option<Arc<Writes>> },
 }
 
@@ -64,12 +64,12 @@ pub struct SpoolClient {
     account: Arc<Account>,
     state: State,
     timers: Timers,
-    /// Attempts that the next job writes.
-    writes: Vec<Attempt>,
+    /// Pending batches that the next job writes.
+    writes: Vec<PendingBatch>,
     /// The work of the next job besides writing.
     work: Work,
-    /// Attempts that could not be written, until the sender takes them back.
-    unwritten: Vec<Attempt>,
+    /// Pending batches that could not be written, until the sender takes them back.
+    unwritten: Vec<PendingBatch>,
     /// Batches that were read from the spool, until the sender takes them.
     read: Vec<(Batch, RecordId)>,
     /// Whether the spool may have records that are not taken.
@@ -100,7 +100,7 @@ impl SpoolClient {
         matches!(self.state, State::Open { health, .. } if health.may_write())
     }
 
-    /// Returns whether the spool client takes one more attempt now.
+    /// Returns whether the spool client takes one more pending batch now.
     pub fn has_room(&self) -> bool {
         self.is_working() && self.writing_count() < WRITE_COUNT_MAX
     }
@@ -110,9 +110,9 @@ impl SpoolClient {
         self.writes_on_their_way().count()
     }
 
-    fn writes_on_their_way(&self) -> impl Iterator<Item = &Attempt> {
+    fn writes_on_their_way(&self) -> impl Iterator<Item = &PendingBatch> {
         let current = match &self.state {
-            State::Open { job: Some(writes), .. } => writes.attempts.as_slice(),
+            State::Open { job: Some(writes), .. } => writes.pending_batches.as_slice(),
             _ => &[],
         };
         self.writes.iter().chain(current).chain(&self.unwritten)
@@ -120,30 +120,30 @@ impl SpoolClient {
 
     /// Returns how many segments the spool client holds in memory, counted one by one.
     pub fn segment_count(&self) -> usize {
-        let writes = self.writes_on_their_way().map(|attempt| &attempt.batch);
+        let writes = self.writes_on_their_way().map(|pending| &pending.batch);
         let read = self.read.iter().map(|(batch, _)| batch);
         writes.chain(read).map(|batch| batch.documents.len()).sum()
     }
 
     /// Returns the memory of the segments that the spool client holds, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        let writes = self.writes_on_their_way().map(Attempt::memory_bytes);
+        let writes = self.writes_on_their_way().map(PendingBatch::memory_bytes);
         writes.chain(self.read.iter().map(|(batch, _)| batch.memory_bytes())).sum()
     }
 
-    /// Takes over an attempt, to write it to the spool.
+    /// Takes over a pending batch, to write it to the spool.
     ///
-    /// If the whole batch of the attempt is still a record of the spool, the record is put back
-    /// instead. But if some documents of the batch are settled, the rest is written as a new
+    /// If the whole batch of the pending batch is still a record of the spool, the record is put
+    /// back instead. But if some documents of the batch are settled, the rest is written as a new
     /// record.
-    pub fn write(&mut self, mut attempt: Attempt) {
-        if !attempt.is_in_spool() {
-            self.writes.push(attempt);
+    pub fn write(&mut self, mut pending: PendingBatch) {
+        if !pending.is_in_spool() {
+            self.writes.push(pending);
             return;
         }
-        let segment_count = attempt.batch.documents.len() as u64;
+        let segment_count = pending.batch.documents.len() as u64;
         self.account.spooled.add(segment_count);
-        let record = attempt.record.take().and_then(Arc::into_inner);
+        let record = pending.record.take().and_then(Arc::into_inner);
         self.work.released.extend(record.map(|record| (record, segment_count)));
         self.may_have_more = true;
     }
@@ -174,8 +174,8 @@ impl SpoolClient {
         mem::take(&mut self.read)
     }
 
-    /// Returns the attempts that could not be written. The caller holds them from now on.
-    pub fn unwritten(&mut self) -> Vec<Attempt> {
+    /// Returns the pending batches that could not be written. The caller holds them from now on.
+    pub fn unwritten(&mut self) -> Vec<PendingBatch> {
         mem::take(&mut self.unwritten)
     }
 
@@ -198,9 +198,9 @@ impl SpoolClient {
                 self.state = State::Opening;
             }
             State::Open { health, job } if job.is_none() && has_work => {
-                let attempts =
+                let pending_batches =
                     if health.may_write() { mem::take(&mut self.writes) } else { Vec::new() };
-                let writes = job.insert(Arc::new(Writes::new(attempts)));
+                let writes = job.insert(Arc::new(Writes::new(pending_batches)));
                 self.thread.give(Job::Work(Arc::clone(writes), mem::take(&mut self.work)));
             }
             State::Closed { .. } | State::Opening | State::Open { .. } => {}
@@ -267,7 +267,7 @@ impl SpoolClient {
         let closed = State::Closed { open_at: Clock::instant() + RETRY_PAUSE };
         if let State::Open { job: Some(writes), .. } = mem::replace(&mut self.state, closed) {
             writes.cancel();
-            let written = &writes.attempts[..writes.written_count()];
+            let written = &writes.pending_batches[..writes.written_count()];
             let written_count: usize = written.iter().map(|it| it.batch.documents.len()).sum();
             self.account.spooled.add(written_count as u64);
             dropped_count -= written_count;
@@ -339,8 +339,8 @@ impl SpoolClient {
         self.read.extend(done.read);
     }
 
-    /// Handles a job that has panicked: moves the attempts that were not written to `unwritten`,
-    /// and lets the spool be opened again after a pause.
+    /// Handles a job that has panicked: moves the pending batches that were not written to
+    /// `unwritten`, and lets the spool be opened again after a pause.
     fn panicked(&mut self, message: &str, done: &Done) {
         self.take_job();
         self.report.lost(done);
@@ -353,18 +353,18 @@ impl SpoolClient {
         self.state = State::Closed { open_at: Clock::instant() + RETRY_PAUSE };
     }
 
-    /// Ends the current job: counts the attempts that were written, and moves the rest to
-    /// `unwritten`. Returns how many attempts were written.
+    /// Ends the current job: counts the pending batches that were written, and moves the rest to
+    /// `unwritten`. Returns how many pending batches were written.
     fn take_job(&mut self) -> usize {
         let State::Open { job, .. } = &mut self.state else { return 0 };
         // The thread has dropped its `Arc`, so this is the only one and `into_inner` succeeds.
         let writes = job.take().and_then(Arc::into_inner).unwrap_or_default();
         let written_count = writes.written_count();
-        let mut writes = writes.attempts;
+        let mut writes = writes.pending_batches;
         self.unwritten.extend(writes.drain(written_count..));
-        let records = writes.iter_mut().filter_map(|attempt| attempt.record.take());
+        let records = writes.iter_mut().filter_map(|pending| pending.record.take());
         self.work.settled.extend(records.filter_map(Arc::into_inner));
-        let written = writes.iter().map(|attempt| attempt.batch.documents.len() as u64);
+        let written = writes.iter().map(|pending| pending.batch.documents.len() as u64);
         self.account.spooled.add(written.sum());
         written_count
     }

@@ -32,7 +32,7 @@ async fn open_on(disk: FaultyDisk, folder: &tempfile::TempDir) -> (SpoolClient, 
     (spool_client, account)
 }
 
-fn attempt(ids: &[&str]) -> Attempt {
+fn pending(ids: &[&str]) -> PendingBatch {
     let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
     uploader.push(test_batch(ids.iter().map(|id| (*id).to_owned())));
     uploader.evict_oldest().unwrap()
@@ -43,7 +43,7 @@ async fn a_job_that_hangs_keeps_what_it_has_written_and_begins_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool_client, account) = open(&folder).await;
     for ids in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {
-        spool_client.write(attempt(ids));
+        spool_client.write(pending(ids));
     }
     let (go_on, waits) = mpsc::channel();
     let (reached, is_reached) = oneshot::channel();
@@ -71,7 +71,7 @@ async fn a_job_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_o
     let folder = tempfile::tempdir().unwrap();
     let (mut spool_client, account) = open(&folder).await;
     for ids in [&["a", "b", "c"][..], &["d", "e"], &["f"]] {
-        spool_client.write(attempt(ids));
+        spool_client.write(pending(ids));
     }
     spool_client.work.before_write = Hook(Some(Box::new(|index| {
         assert!(index != 1, "injected");
@@ -80,7 +80,7 @@ async fn a_job_that_panics_gives_back_what_it_has_not_written_and_the_spool_is_o
     spool_client.start_due(now);
     spool_client.event().await;
     let unwritten: Vec<usize> =
-        spool_client.unwritten().iter().map(|attempt| attempt.batch.documents.len()).collect();
+        spool_client.unwritten().iter().map(|pending| pending.batch.documents.len()).collect();
     assert_eq!((unwritten, account.spooled.get()), (vec![2, 1], 3));
     assert_eq!(account.spool.errors.get(), 1);
     assert!(account.conditions.has(Condition::SpoolFailing) && !spool_client.is_working());
@@ -106,7 +106,7 @@ async fn what_was_taken_before_a_panic_is_neither_lost_nor_counted_as_evicted() 
     let folder = tempfile::tempdir().unwrap();
     let (mut spool_client, account) = open(&folder).await;
     let now = Instant::now();
-    spool_client.write(attempt(&["a", "b", "c"]));
+    spool_client.write(pending(&["a", "b", "c"]));
     spool_client.start_due(now);
     spool_client.event().await;
     spool_client.ask(8);
@@ -116,7 +116,7 @@ async fn what_was_taken_before_a_panic_is_neither_lost_nor_counted_as_evicted() 
     for (batch, record) in spool_client.read(now) {
         uploader.push_spooled(batch, record);
     }
-    spool_client.write(attempt(&["d"]));
+    spool_client.write(pending(&["d"]));
     spool_client.work.before_write = Hook(Some(Box::new(|_| panic!("injected"))));
     spool_client.start_due(now);
     spool_client.event().await;
@@ -138,7 +138,7 @@ async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promi
     let folder = tempfile::tempdir().unwrap();
     let (mut spool_client, account) = open(&folder).await;
     let mut now = Instant::now();
-    spool_client.write(attempt(&["a"]));
+    spool_client.write(pending(&["a"]));
     spool_client.start_due(now);
     spool_client.event().await;
     // The next write needs a new file because the clock was set. This fails: a folder has the name
@@ -146,7 +146,7 @@ async fn after_a_failed_write_what_was_written_before_is_synced_within_the_promi
     let year = Duration::from_secs(365 * 24 * 3600);
     account.clock.confirm_date(std::time::SystemTime::now() + year);
     std::fs::create_dir(folder.path().join("0000000002.spool")).unwrap();
-    spool_client.write(attempt(&["b"]));
+    spool_client.write(pending(&["b"]));
     spool_client.start_due(now);
     spool_client.event().await;
     assert_eq!((spool_client.unwritten().len(), spool_client.is_working()), (1, false));
@@ -165,12 +165,12 @@ async fn a_sync_that_fails_is_a_condition_until_one_succeeds() {
     let folder = tempfile::tempdir().unwrap();
     let disk = FaultyDisk::default();
     let (mut spool_client, account) = open_on(disk.clone(), &folder).await;
-    spool_client.write(attempt(&["a"]));
+    spool_client.write(pending(&["a"]));
     spool_client.start_due(Instant::now());
     spool_client.event().await;
     // The fsyncs of the data file, of the folder and of the copy fail.
     disk.fail_syncs(0, 3);
-    spool_client.write(attempt(&["b", "c"]));
+    spool_client.write(pending(&["b", "c"]));
     spool_client.work.is_sync_due = true;
     spool_client.start_due(Instant::now());
     spool_client.event().await;

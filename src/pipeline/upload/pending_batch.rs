@@ -8,12 +8,12 @@ use crate::pipeline::spool::RecordId;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The age of an attempt. A lower value is older. The first number is the number of the batch;
+/// The age of a pending batch. A lower value is older. The first number is the number of the batch;
 /// batches from the spool have lower numbers than fresh batches. The second number orders the parts
 /// of one batch. It is 0 for a whole batch.
 pub type Age = (u64, usize);
 
-/// The suspicion that a document of an attempt is faulty.
+/// The suspicion that a document of a pending batch is faulty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suspicion {
     /// The number of requests that the service had accepted when the suspicion began.
@@ -25,7 +25,7 @@ pub struct Suspicion {
 
 /// A batch with the history of its calls.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct PendingBatch {
     /// The documents to send.
     pub batch: Batch,
     /// The number of failed calls; the next backoff depends on it.
@@ -37,13 +37,13 @@ pub struct Attempt {
     pub suspicion: Option<Suspicion>,
     /// The record of the spool that the batch was read from. All parts of a batch share the record.
     pub record: Option<Arc<RecordId>>,
-    /// Whether the attempt has only some of the documents of a batch.
+    /// Whether the pending batch has only some of the documents of a batch.
     pub is_part: bool,
     pub(super) age: Age,
 }
 
-impl Attempt {
-    /// Returns an attempt for a batch that was not sent yet.
+impl PendingBatch {
+    /// Returns a pending batch for a batch that was not sent yet.
     pub(super) fn new(batch: Batch, record: Option<RecordId>, age: Age) -> Self {
         Self {
             batch,
@@ -56,20 +56,20 @@ impl Attempt {
         }
     }
 
-    /// Returns whether the attempt is a whole batch from the spool, and no other attempt shares its
-    /// record.
+    /// Returns whether the pending batch is a whole batch from the spool, and no other pending
+    /// batch shares its record.
     pub fn is_in_spool(&self) -> bool {
         !self.is_part && self.record.as_ref().is_some_and(|record| Arc::strong_count(record) == 1)
     }
 
-    /// Returns the memory of the attempt in bytes. A part counts its own bytes only, because it
-    /// shares its chunks with the other parts.
+    /// Returns the memory of the pending batch in bytes. A part counts its own bytes only, because
+    /// it shares its chunks with the other parts.
     pub fn memory_bytes(&self) -> usize {
         if self.is_part { self.batch.body_length_bytes } else { self.batch.memory_bytes() }
     }
 
-    /// Returns an attempt with `batch`, which has some of the documents of this attempt. `first` is
-    /// the index, in this attempt, of the first document of `batch`.
+    /// Returns a pending batch with `batch`, which has some of the documents of this pending batch.
+    /// `first` is the index, in this pending batch, of the first document of `batch`.
     pub fn part(&self, batch: Batch, first: usize) -> Self {
         Self {
             batch,
@@ -86,8 +86,8 @@ impl Attempt {
 /// A call in flight.
 #[derive(Debug)]
 pub struct Call {
-    /// The attempt that was sent.
-    pub attempt: Attempt,
+    /// The pending batch that was sent.
+    pub pending: PendingBatch,
     /// The time at which the call was started.
     pub started_at: Instant,
     /// The number of requests that the service had accepted when the call was started.
