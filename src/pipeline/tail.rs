@@ -5,9 +5,9 @@
 //! evicted, and a reader that has not read them gets the number of their segments. Thread: the
 //! sender's for [`Tail::take`], the main thread for [`Tail::read`].
 //!
-//! While nobody reads, a batch costs one relaxed load of an atomic. The first batch after the last
-//! reader has gone frees the memory. The sender never waits long for a reader: the lock is held
-//! only while one batch or one response is copied.
+//! While no client reads, a batch costs one relaxed load of an atomic. The first batch after the
+//! last reader has gone frees the memory. The sender never waits long for a reader: the lock is
+//! held only while one batch or one response is copied.
 
 use crate::base::clock::Clock;
 use bytes::Bytes;
@@ -167,13 +167,17 @@ impl Tail {
 
     /// Notes that a reader is here now.
     fn listen(&self) {
-        let until = self.started_at.elapsed() + LISTEN_TIME + WAIT_TIME;
+        let until = self.age() + LISTEN_TIME + WAIT_TIME;
         let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
         self.wanted_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn age(&self) -> Duration {
+        Clock::instant().saturating_duration_since(self.started_at)
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {

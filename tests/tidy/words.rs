@@ -29,6 +29,8 @@ const FORBIDDEN: &[(&str, &str)] = &[
 const SEAMS: &[(&str, &str)] = &[
     ("Instant :: now", "ask Clock::instant"),
     ("SystemTime :: now", "ask Clock::host_date"),
+    // A method of Instant and of SystemTime, which asks the clock of the system.
+    (". elapsed (", "subtract from Clock::instant"),
     ("std :: fs", "ask the Disk of the spool"),
     ("std :: os :: unix :: fs", "ask the Disk of the spool"),
     ("rustix :: fs", "ask the Disk of the spool"),
@@ -100,6 +102,7 @@ fn a_planted_call_is_seen_wherever_it_stands() {
         ("HttpConnector::new()", "HttpConnector :: new ("),
         ("let now = std::time::Instant::now();", "Instant :: now"),
         ("ages.map_or_else(SystemTime::now, f)", "SystemTime :: now"),
+        ("if start.elapsed() > second {}", ". elapsed ("),
         ("std::fs::read(path)", "std :: fs"),
         ("use std::os::unix::fs::FileExt;", "std :: os :: unix :: fs"),
         ("use rustix::fs::{openat, statat};", "rustix :: fs"),

@@ -114,13 +114,13 @@ impl SocketGroup {
     fn open(address: SocketAddr, binding: Binding) -> io::Result<Self> {
         let Binding { socket_count, queue_bytes, share_port } = binding;
         let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-        let started_at = Clock::instant();
+        let retry_until = Clock::instant() + RELEASE_TIME;
         let (first, is_shared) = loop {
             match ReceiveSocket::open(address, queue_bytes, false) {
                 Err(error) if is_taken(&error) && share_port => {
                     break (ReceiveSocket::open(address, queue_bytes, true)?, true);
                 }
-                Err(error) if is_taken(&error) && started_at.elapsed() < RELEASE_TIME => {
+                Err(error) if is_taken(&error) && Clock::instant() < retry_until => {
                     std::thread::sleep(RELEASE_LOOK_INTERVAL);
                 }
                 first => break (first?, false),

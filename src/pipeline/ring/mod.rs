@@ -112,8 +112,8 @@ impl Drain<'_> {
     /// Copies a segment into the ring.
     pub fn push(&mut self, segment: &Segment<'_>) -> Pushed {
         if self.open.is_none() {
-            // Not taken in `begin`: a drain that pushes nothing wakes nobody. It must not hide the
-            // ring entry from a sender that looks in the meantime and then sleeps.
+            // Not taken in `begin`: a drain that pushes nothing wakes no thread. It must not hide
+            // the ring entry from a sender that looks in the meantime and then sleeps.
             self.open = self.producer.shared.open.pop();
         }
         let mut pushed = Pushed::default();

@@ -357,7 +357,7 @@ impl Sender {
         let Self { filler, uploader, spool_client, account, .. } = self;
         uploader.settle_ended();
         let mut dropped_count = match spool_client {
-            None => shutdown::segment_count(&uploader.give_up_all()),
+            None => shutdown::segment_count(&uploader.take_all()),
             Some(spool_client) => {
                 let rest = shutdown::into_spool(filler, uploader, spool_client, account, deadline);
                 panics::caught(rest).await?

@@ -75,7 +75,7 @@ pub(super) async fn into_spool(
             uploader.push(batch);
             panics::inject("sender");
         }
-        let pending_batches = uploader.give_up_all();
+        let pending_batches = uploader.take_all();
         let is_last = pending_batches.is_empty();
         for pending in pending_batches {
             spool_client.write(pending);
@@ -98,7 +98,7 @@ pub(super) async fn into_spool(
             break;
         }
     }
-    dropped_count += spool_client.drop_all() + segment_count(&uploader.give_up_all());
+    dropped_count += spool_client.drop_all() + segment_count(&uploader.take_all());
     let spooled_count = account.spooled.get() - before;
     if spooled_count > 0 {
         info!("{spooled_count} segments more are in the spool, to be sent by the next run");

@@ -66,7 +66,8 @@ fn write(
         if let Some(hook) = &mut _work.before_write.0 {
             hook(index);
         }
-        let made = clock.now().before(batch.oldest_at.elapsed());
+        let age = Clock::instant().saturating_duration_since(batch.oldest_at);
+        let made = clock.now().before(age);
         let table = batch.record_table();
         let pieces: Vec<&[u8]> =
             std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();

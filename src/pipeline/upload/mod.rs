@@ -395,7 +395,7 @@ impl Uploader {
     /// Aborts all calls, and takes every pending batch that waits or was in flight, the oldest
     /// first.
     #[must_use = "the segments have to be counted"]
-    pub fn give_up_all(&mut self) -> Vec<PendingBatch> {
+    pub fn take_all(&mut self) -> Vec<PendingBatch> {
         self.tasks.abort_all();
         for (_, call) in std::mem::take(&mut self.calls) {
             self.waiting.push_due(call.pending);
