@@ -25,7 +25,7 @@ impl Config {
         }
         if self.no_verify_ssl {
             self.warn(
-                "NoVerifySSL is on: certificates are not checked, so somebody on the network path \
+                "NoVerifySSL is on: certificates are not checked, so an attacker on the network path \
                  can read and change what is sent. For a private authority use AWS_CA_BUNDLE \
                  instead",
             );

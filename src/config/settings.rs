@@ -173,8 +173,8 @@ settings! {
         help: "HTTP proxy on the way to the service (default $HTTPS_PROXY)",
     }
     {
-        /// Whether the daemon accepts any certificate. For tests only: somebody on the network path
-        /// can then read and change what the daemon sends.
+        /// Whether the daemon accepts any certificate. For tests only: an attacker on the network
+        /// path can then read and change what the daemon sends.
         no_verify_ssl: bool = false,
         key: "NoVerifySSL",
         kind: Switch,

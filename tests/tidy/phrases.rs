@@ -40,6 +40,8 @@ const fn end(text: &'static str, instead: &'static str) -> Phrase {
 
 const PHRASES: &[Phrase] = &[
     anywhere("there is nobody to tell", "\"the error is ignored because ...\""),
+    anywhere("somebody", "name the program, the caller or the operator"),
+    anywhere("anybody", "name the program, the caller or the operator"),
     anywhere("nobody's concern", "\"this is normal and not logged\""),
     anywhere("give way", "\"is evicted\", \"is dropped\" or \"stops\""),
     anywhere("gives way", "\"is evicted\", \"is dropped\" or \"stops\""),

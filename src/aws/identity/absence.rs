@@ -2,7 +2,7 @@
 //!
 //! In: the error of the credential chain. Out: two texts. The full reason is for the log and for
 //! `xray verify`; for some errors it also advises the operator. The public reason is for
-//! `GET /ready`, which anybody on the network can request. It contains no text of a source of
+//! `GET /ready`, which every program on the network can request. It contains no text of a source of
 //! credentials, because the output of a `credential_process` can contain secrets. Thread: any. No
 //! I/O, no clock.
 

@@ -47,7 +47,7 @@ impl Default for Requests {
 
 impl Requests {
     /// Waits for the permit to begin a request. Returns `None` if the wait takes longer than
-    /// [`READ_TIMEOUT`], or if the connection is asked to close. After the wait, the connection no
+    /// [`READ_TIMEOUT`], or if the connection is asked to close. With the permit, the connection no
     /// longer counts as waiting.
     pub async fn admit(&self, slot: &ConnectionSlot) -> Option<SemaphorePermit<'_>> {
         let permit = tokio::select! {
