@@ -10,12 +10,12 @@
 //! requested since the last job was started. The sender takes pending batches back that could not
 //! be written ([`SpoolClient::unwritten`]). After a failed write nothing is written for
 //! [`RETRY_PAUSE`], and memory holds all batches until then. After each pause the next write or a
-//! probe shows whether the spool works again (`health.rs`). Meanwhile records are still read and
+//! probe shows whether the spool works again (`write_state.rs`). Meanwhile records are still read and
 //! synced. If a job panics, the spool is opened again after the same pause. `spool_report.rs`
 //! writes the log.
 
-mod health;
 mod timers;
+mod write_state;
 
 use super::spool_job::{Done, Job, JobResult, Sizes, Work, Writes};
 use super::spool_report::Report;
@@ -25,11 +25,11 @@ use crate::base::clock::Clock;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::{Found, RecordId, SpoolError};
 use crate::pipeline::upload::PendingBatch;
-use health::Health;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use timers::{Timer, Timers};
+use write_state::WriteState;
 
 /// The largest number of batches on their way to the disk.
 const WRITE_COUNT_MAX: usize = 8;
@@ -54,7 +54,7 @@ enum State {
     /// The spool is being opened.
     Opening,
     /// The spool is open. `job` has the pending batches of the current job, if there is one.
-    Open { health: Health, job: Option<Arc<Writes>> },
+    Open { writing: WriteState, job: Option<Arc<Writes>> },
 }
 
 /// The spool, and the batches on their way to it and out of it.
@@ -97,7 +97,7 @@ impl SpoolClient {
 
     /// Returns whether the spool is open and may be written to.
     pub fn is_working(&self) -> bool {
-        matches!(self.state, State::Open { health, .. } if health.may_write())
+        matches!(self.state, State::Open { writing, .. } if writing.may_write())
     }
 
     /// Returns whether the spool client takes one more pending batch now.
@@ -181,8 +181,8 @@ impl SpoolClient {
 
     /// Starts a job if there is work and no job is running.
     pub fn start_due(&mut self, now: Instant) {
-        if let State::Open { health, .. } = &mut self.state
-            && health.starts_probe(now)
+        if let State::Open { writing, .. } = &mut self.state
+            && writing.starts_probe(now)
         {
             self.work.is_probe_due = true;
         }
@@ -197,9 +197,9 @@ impl SpoolClient {
                 self.thread.give(Job::Open);
                 self.state = State::Opening;
             }
-            State::Open { health, job } if job.is_none() && has_work => {
+            State::Open { writing, job } if job.is_none() && has_work => {
                 let pending_batches =
-                    if health.may_write() { mem::take(&mut self.writes) } else { Vec::new() };
+                    if writing.may_write() { mem::take(&mut self.writes) } else { Vec::new() };
                 let writes = job.insert(Arc::new(Writes::new(pending_batches)));
                 self.thread.give(Job::Work(Arc::clone(writes), mem::take(&mut self.work)));
             }
@@ -216,7 +216,7 @@ impl SpoolClient {
         match self.state {
             State::Closed { .. } => true,
             State::Opening | State::Open { job: Some(_), .. } => false,
-            State::Open { health, job: None } => !health.may_write() || !self.has_work(),
+            State::Open { writing, job: None } => !writing.may_write() || !self.has_work(),
         }
     }
 
@@ -226,7 +226,7 @@ impl SpoolClient {
         let state_due = match self.state {
             State::Closed { open_at } => Some(open_at),
             State::Opening => None,
-            State::Open { health, .. } => health.next_due(),
+            State::Open { writing, .. } => writing.next_due(),
         };
         [state_due, self.timers.next_due()].into_iter().flatten().min()
     }
@@ -236,7 +236,7 @@ impl SpoolClient {
         match &mut self.state {
             State::Closed { open_at } => *open_at = Clock::instant(),
             State::Opening => {}
-            State::Open { health, .. } => health.end_pause(),
+            State::Open { writing, .. } => writing.end_pause(),
         }
     }
 
@@ -295,7 +295,7 @@ impl SpoolClient {
             Ok((found, sizes)) => {
                 self.report.opened(&sizes, &found);
                 self.may_have_more = found.file_count > 0;
-                self.state = State::Open { health: Health::Works, job: None };
+                self.state = State::Open { writing: WriteState::Works, job: None };
             }
             Err(error) => {
                 self.report.failed(&error, RETRY_PAUSE);
@@ -328,8 +328,8 @@ impl SpoolClient {
         if let Some(error) = &done.failure {
             self.report.failed(error, RETRY_PAUSE);
         }
-        if let State::Open { health, .. } = &mut self.state
-            && health.note(&done, written_count, again_at)
+        if let State::Open { writing, .. } = &mut self.state
+            && writing.note(&done, written_count, again_at)
         {
             self.report.works();
         }

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 /// Whether an open spool can be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub enum WriteState {
     /// No write and no fsync has failed since the spool was last known to work.
     Works,
     /// A write or an fsync has failed. Nothing is written until the pause is over.
@@ -37,7 +37,7 @@ pub enum Health {
     },
 }
 
-impl Health {
+impl WriteState {
     /// Returns whether batches may be written now.
     pub fn may_write(self) -> bool {
         !matches!(self, Self::Rests { .. })
@@ -133,38 +133,38 @@ mod tests {
 
     #[test]
     fn a_failed_write_stops_writing_until_the_pause_is_over_and_then_a_probe_is_due_once() {
-        let (now, mut health) = (Instant::now(), Health::Works);
-        assert!(!health.note(&good(), 0, now + PAUSE) && health == Health::Works);
-        assert!(!health.note(&failed(), 1, now + PAUSE));
-        assert_eq!((health.may_write(), health.next_due()), (false, Some(now + PAUSE)));
-        assert!(!health.starts_probe(now));
-        assert!(health.starts_probe(now + PAUSE));
-        assert!(health.may_write() && !health.starts_probe(now + PAUSE));
-        assert_eq!(health.next_due(), None, "the result of the probe is an event");
-        assert!(!health.note(&good(), 0, now), "a job without a write or a probe proves nothing");
-        assert_eq!(health, Health::Unproven { probe_at: None, is_unsynced: false });
-        assert!(health.note(&probed(good()), 0, now) && health == Health::Works);
+        let (now, mut writing) = (Instant::now(), WriteState::Works);
+        assert!(!writing.note(&good(), 0, now + PAUSE) && writing == WriteState::Works);
+        assert!(!writing.note(&failed(), 1, now + PAUSE));
+        assert_eq!((writing.may_write(), writing.next_due()), (false, Some(now + PAUSE)));
+        assert!(!writing.starts_probe(now));
+        assert!(writing.starts_probe(now + PAUSE));
+        assert!(writing.may_write() && !writing.starts_probe(now + PAUSE));
+        assert_eq!(writing.next_due(), None, "the result of the probe is an event");
+        assert!(!writing.note(&good(), 0, now), "a job without a write or a probe proves nothing");
+        assert_eq!(writing, WriteState::Unproven { probe_at: None, is_unsynced: false });
+        assert!(writing.note(&probed(good()), 0, now) && writing == WriteState::Works);
     }
 
     #[test]
     fn after_a_failed_probe_batches_are_written_and_the_next_probe_is_due_after_a_pause() {
-        let (now, mut health) = (Instant::now(), Health::Works);
-        health.note(&failed(), 0, now);
-        assert!(health.starts_probe(now));
-        assert!(!health.note(&probed(failed()), 0, now + PAUSE));
-        assert_eq!((health.may_write(), health.next_due()), (true, Some(now + PAUSE)));
-        assert!(!health.note(&failed(), 0, now + PAUSE) && !health.may_write());
+        let (now, mut writing) = (Instant::now(), WriteState::Works);
+        writing.note(&failed(), 0, now);
+        assert!(writing.starts_probe(now));
+        assert!(!writing.note(&probed(failed()), 0, now + PAUSE));
+        assert_eq!((writing.may_write(), writing.next_due()), (true, Some(now + PAUSE)));
+        assert!(!writing.note(&failed(), 0, now + PAUSE) && !writing.may_write());
     }
 
     #[test]
     fn after_a_failed_sync_a_write_proves_nothing_before_a_sync_succeeds() {
-        let (now, mut health) = (Instant::now(), Health::Works);
-        health.note(&unsynced(), 1, now);
-        health.end_pause();
-        assert!(health.may_write() && !health.note(&good(), 3, now));
-        assert!(health.starts_probe(now));
-        assert!(!health.note(&probed(unsynced()), 0, now + PAUSE) && !health.may_write());
-        assert!(!health.note(&synced(), 0, now), "a sync does not prove that a write works");
-        assert!(health.note(&probed(good()), 0, now) && health == Health::Works);
+        let (now, mut writing) = (Instant::now(), WriteState::Works);
+        writing.note(&unsynced(), 1, now);
+        writing.end_pause();
+        assert!(writing.may_write() && !writing.note(&good(), 3, now));
+        assert!(writing.starts_probe(now));
+        assert!(!writing.note(&probed(unsynced()), 0, now + PAUSE) && !writing.may_write());
+        assert!(!writing.note(&synced(), 0, now), "a sync does not prove that a write works");
+        assert!(writing.note(&probed(good()), 0, now) && writing == WriteState::Works);
     }
 }
