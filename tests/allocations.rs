@@ -56,11 +56,14 @@ struct Flow {
     producer: Producer,
     rings: Rings,
     batcher: Batcher,
+    /// The time of all segments. It stands still, because the number of open batches depends on the
+    /// time in which a batch fills up, and the buffers of a new open batch grow.
+    now: Instant,
 }
 
 impl Flow {
     fn take(&mut self, datagram: &[u8]) {
-        let now = Instant::now();
+        let now = self.now;
         let segment = self.parser.parse(datagram).expect("the datagram is a segment");
         let mut drain = self.producer.begin(now);
         assert_eq!(drain.push(&segment).dropped_count, 0);
@@ -103,7 +106,8 @@ fn no_segment_costs_an_allocation_on_its_way_into_a_body() {
     let mut rings = Rings::new(Arc::clone(&pool), 64);
     let producer = rings.add();
     let batcher = Batcher::new(pool, 1 << 20, 4);
-    let mut flow = Flow { parser: Parser::default(), producer, rings, batcher };
+    let (parser, now) = (Parser::default(), Instant::now());
+    let mut flow = Flow { parser, producer, rings, batcher, now };
     let mut batch_count = 0;
     for round in 0..60 {
         for index in 0..DOCUMENT_COUNT_MAX {
