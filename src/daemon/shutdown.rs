@@ -7,6 +7,7 @@ use super::threads::{Receivers, SenderThread};
 use crate::base::account::Account;
 use crate::pipeline::sender::Deadline;
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// If no datagram arrives for this time, the applications are assumed to have stopped.
 const QUIET_TIME: Duration = Duration::from_millis(100);
@@ -43,23 +44,34 @@ impl Shutdown {
         }
         upload.set_deadline(deadline);
         if self.waits_for_quiet {
-            wait_until_quiet(account, now + self.time / 2).await;
+            let is_quiet = wait_until_quiet(account, now + self.time / 2).await;
+            if !is_quiet {
+                warn!(
+                    "Applications still send segments: the daemon stops receiving, because half of \
+                     the time for the shutdown (ShutdownSeconds) is over"
+                );
+            }
         }
         receivers.stop().await;
         upload.ended().await
     }
 }
 
-/// Waits until no datagram has arrived for [`QUIET_TIME`], or until `limit`.
-async fn wait_until_quiet(account: &Account, limit: Instant) {
+/// Waits until no datagram has arrived for [`QUIET_TIME`], or until `limit`. Returns false if
+/// datagrams still arrived at the limit.
+async fn wait_until_quiet(account: &Account, limit: Instant) -> bool {
     let count = || account.receivers.iter().map(|counts| counts.datagrams.get()).sum::<u64>();
     let (mut last_count, mut last_at) = (count(), Instant::now());
-    while Instant::now() < limit && last_at.elapsed() < QUIET_TIME {
+    while last_at.elapsed() < QUIET_TIME {
+        if Instant::now() >= limit {
+            return false;
+        }
         tokio::time::sleep(LOOK_INTERVAL).await;
         if count() != last_count {
             (last_count, last_at) = (count(), Instant::now());
         }
     }
+    true
 }
 
 #[cfg(test)]
@@ -78,7 +90,8 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::join!(wait_until_quiet(&account, start + Duration::from_secs(600)), sender);
+        let quiet = wait_until_quiet(&account, start + Duration::from_secs(600));
+        assert!(tokio::join!(quiet, sender).0);
         assert!(start.elapsed() >= Duration::from_millis(300) + QUIET_TIME);
         let endless = async {
             loop {
@@ -87,7 +100,9 @@ mod tests {
             }
         };
         tokio::select! {
-            () = wait_until_quiet(&account, Instant::now() + Duration::from_millis(300)) => {}
+            is_quiet = wait_until_quiet(&account, Instant::now() + Duration::from_millis(300)) => {
+                assert!(!is_quiet);
+            }
             () = endless => {}
         }
     }

@@ -72,8 +72,8 @@ fn what_arrives_during_the_drain_is_taken_until_it_is_quiet() {
     assert!((0..10).any(|_| drain_until_quiet()), "something was missing each time");
 }
 
-/// Continues the load until the daemon has ended. Returns whether the segments of the first 3 s
-/// arrived.
+/// Continues the load until the daemon has ended. Returns whether the daemon received until half of
+/// its time was over; otherwise the load or a receiver stood still for [`QUIET_TIME`].
 fn drain_for_half_the_time() -> bool {
     let endpoint = Endpoint::start();
     let (daemon, load) = start(&endpoint, 8);
@@ -81,7 +81,10 @@ fn drain_for_half_the_time() -> bool {
     let (status, log) = daemon.stop();
     let sent = load.stop();
     assert!(status.success(), "{log}");
-    takes_all(Duration::from_secs(3), &endpoint, &sent, signal_at, &log)
+    let has_all = takes_all(Duration::from_secs(3), &endpoint, &sent, signal_at, &log);
+    let is_over = log.contains("Applications still send segments: the daemon stops receiving");
+    assert!(has_all || !is_over, "{log}");
+    is_over
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn a_sender_that_never_stops_does_not_keep_it_beyond_half_its_time() {
     if is_backend_missing() {
         return;
     }
-    assert!((0..5).any(|_| drain_for_half_the_time()), "something was missing each time");
+    assert!((0..20).any(|_| drain_for_half_the_time()), "the sockets were quiet each time");
 }
 
 #[test]
