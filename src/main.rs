@@ -4,7 +4,7 @@
 use std::env;
 use std::process::ExitCode;
 use tracing::warn;
-use xrayd::base::panics;
+use xrayd::base::{aborts, panics};
 use xrayd::commands;
 use xrayd::config::cli::{self, Command, Invocation};
 use xrayd::daemon::{self, Environment, Mode};
@@ -14,6 +14,7 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     panics::install();
+    aborts::install();
     // In an argument that is not valid UTF-8, U+FFFD replaces each invalid part.
     let words = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let invocation = match cli::parse(words) {

@@ -2,6 +2,7 @@
 //!
 //! The code in this module does not depend on AWS, on segments or on the configuration.
 
+pub mod aborts;
 pub mod account;
 pub mod address;
 pub mod clock;

@@ -144,11 +144,26 @@ fn hook(info: &PanicHookInfo<'_>) {
     LAST_PLACE.set(place);
 }
 
+/// Prints one line that says that the process aborts, with the account. It allocates nothing and
+/// takes no lock, so that a signal handler may call it.
+pub(super) fn report_abort(thread: &str) {
+    let mut line = Line { bytes: [0; LINE_BYTES_MAX], length: 0 };
+    let written = write!(line, "xrayd {}: aborted in thread {thread}", env!("CARGO_PKG_VERSION"));
+    // The line is far shorter than its buffer.
+    let _ = written.and_then(|()| write_counts(&mut line));
+    write_to_stderr(&line.bytes[..line.length]);
+}
+
 fn write_line(line: &mut Line, thread: &str, place: Option<&str>) -> fmt::Result {
     write!(line, "xrayd {}: panic in thread {thread}", env!("CARGO_PKG_VERSION"))?;
     if let Some(place) = place {
         write!(line, " at {place}")?;
     }
+    write_counts(line)
+}
+
+/// Writes the rest of a line: the account, if it is set, and the newline.
+fn write_counts(line: &mut Line) -> fmt::Result {
     if let Some(account) = ACCOUNT.get() {
         write!(
             line,

@@ -5,7 +5,9 @@
 
 use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, command};
-use std::io;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use xrayd::pipeline::receive::Backend;
@@ -150,4 +152,31 @@ fn without_the_right_to_a_large_queue_it_says_what_was_granted() {
     let is_short = allowed < 32 << 20;
     assert_eq!(log.contains(&format!("The kernel granted {} of", 2 * allowed)), is_short, "{log}");
     assert_eq!(log.contains("net.core.rmem_max, or CAP_NET_ADMIN"), is_short, "{log}");
+}
+
+#[test]
+fn a_failed_allocation_writes_the_account_and_ends_the_daemon_with_exit_code_1() {
+    let endpoint = Endpoint::start();
+    let daemon = Daemon::spawn(restrained(&endpoint, &["-m", "16"], || Ok(())));
+    daemon.send((0..3).map(|index| format!("{HEADER}{{\"n\":{index}}}")));
+    daemon.wait_for_metric("xray_segments_sent_total", 3);
+    let none = Rlimit { current: Some(1), maximum: Some(1) };
+    let id = Pid::from_raw(daemon.id().cast_signed()).unwrap();
+    prlimit(Some(id), Resource::As, none).unwrap();
+    // Each connection needs memory for the request that it has begun.
+    let begun = format!("GET /health HTTP/1.1\r\nX: {}", "x".repeat(15_000));
+    let mut connections = Vec::new();
+    daemon.wait_until("the daemon ends", || {
+        if let Ok(mut connection) = TcpStream::connect(daemon.tcp) {
+            let _ = connection.write_all(begun.as_bytes());
+            connections.push(connection);
+        }
+        daemon.has_ended()
+    });
+    let (status, log) = daemon.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("memory allocation of "), "{log}");
+    let counts = "; received=3 replayed=0 sent=3 rejected=0 dropped=0 spooled=0";
+    let line = log.lines().find(|line| line.contains("aborted in thread ")).expect(&log);
+    assert!(line.starts_with("xrayd ") && line.ends_with(counts), "{line}");
 }

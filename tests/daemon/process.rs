@@ -328,6 +328,11 @@ impl Daemon {
         Account::of_metrics(&self.get("/metrics"))
     }
 
+    /// Returns whether the daemon has closed its outputs, which it does at its end.
+    pub fn has_ended(&self) -> bool {
+        self.lines.text.lock().unwrap().1 == 2
+    }
+
     /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()

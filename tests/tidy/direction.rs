@@ -31,6 +31,7 @@ const ROOMS: &[Room] = &[
             "address",
             "account",
             "panics",
+            "aborts",
             "memory",
             "log",
             "http_server",
