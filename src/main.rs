@@ -8,11 +8,15 @@ use xrayd::base::{aborts, panics};
 use xrayd::commands;
 use xrayd::config::cli::{self, Command, Invocation};
 use xrayd::daemon::{self, Environment, Mode};
+use xrayd::pipeline::receive;
 
 /// Exit code for a command line that is wrong, as with the original daemon.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Some(exit_code) = receive::trial_child(env::args_os().skip(1)) {
+        return exit_code;
+    }
     panics::install();
     aborts::install();
     // In an argument that is not valid UTF-8, U+FFFD replaces each invalid part.

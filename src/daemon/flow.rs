@@ -69,13 +69,14 @@ impl Flow {
     pub fn start(config: &Config) -> Result<Self, DaemonError> {
         let host = Host::read();
         let limits = Limits::derive(Wanted::from(config), host);
-        let choice = Choice::make(config.receive_backend)?;
         let binding = Binding {
             socket_count: limits.receiver_count,
             queue_bytes: limits.socket_queue_bytes,
             share_port: config.share_port,
         };
         let group = SocketGroup::bind(&config.udp_address, binding)?;
+        // After the sockets: they queue datagrams during a trial of the backend.
+        let choice = Choice::make(config.receive_backend)?;
         log_receiving(&group, &choice, &limits);
         log_unfit(&limits, host, config.receiver_count);
         let spool = spool_options(config);

@@ -4,7 +4,8 @@
 #![allow(unsafe_code, reason = "a child process can only be restricted between fork and exec")]
 
 use super::endpoint::Endpoint;
-use super::process::{Daemon, HEADER, command};
+use super::process::{Daemon, HEADER, command, in_own_mounts};
+use super::skip::{Need, skip};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -15,29 +16,74 @@ use xrayd::pipeline::receive::Backend;
 /// The numbers of io_uring's system calls: setup, enter, register.
 const IO_URING: std::ops::RangeInclusive<u32> = 425..=427;
 
-fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k }
+#[allow(clippy::cast_possible_truncation, reason = "the codes of BPF have 16 bits")]
+const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// Makes the system calls of io_uring fail with `errno` in this process and its children, as the
-/// seccomp profile of a container does.
-fn deny_io_uring(errno: i32) -> io::Result<()> {
-    let compare = |test| libc::BPF_JMP | test | libc::BPF_K;
-    let answer = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
-    let mut filter = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(compare(libc::BPF_JGE), 0, 2, *IO_URING.start()),
-        instruction(compare(libc::BPF_JGT), 1, 0, *IO_URING.end()),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, answer),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: 5, filter: filter.as_mut_ptr() };
+/// The answer of a seccomp filter that makes a call fail with `errno`.
+fn fails_with(errno: i32) -> u32 {
+    libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()
+}
+
+/// Installs a seccomp filter in this process and its children.
+fn install(filter: &mut [libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
     // SAFETY: `program` and its instructions are valid for reads for both calls.
-    let denied = unsafe {
+    let installed = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
     };
-    if denied { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The position of the system call's number, and of the low half of one of its arguments, in the
+/// data that a filter reads (`struct seccomp_data`).
+const NUMBER: u32 = 0;
+const fn argument(index: u32) -> u32 {
+    16 + 8 * index
+}
+
+const fn load(position: u32) -> libc::sock_filter {
+    instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, position)
+}
+
+/// Goes on with the next instruction if `test` with `value` holds. Otherwise skips `count`.
+const fn unless_skip(test: u32, value: u32, count: u8) -> libc::sock_filter {
+    instruction(libc::BPF_JMP | test | libc::BPF_K, 0, count, value)
+}
+
+const fn answer(action: u32) -> libc::sock_filter {
+    instruction(libc::BPF_RET | libc::BPF_K, 0, 0, action)
+}
+
+/// Answers the system calls of io_uring with `action` in this process and its children, as the
+/// seccomp profile of a container does.
+fn answer_io_uring(action: u32) -> io::Result<()> {
+    install(&mut [
+        load(NUMBER),
+        unless_skip(libc::BPF_JGE, *IO_URING.start(), 2),
+        instruction(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, 1, 0, *IO_URING.end()),
+        answer(action),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+/// Makes the creation of child processes fail, and allows threads. The C library tries `clone3`
+/// first, whose flags no filter can read, and takes `clone` where there is none.
+fn deny_children() -> io::Result<()> {
+    const CLONE3: u32 = 435;
+    install(&mut [
+        load(NUMBER),
+        unless_skip(libc::BPF_JEQ, CLONE3, 1),
+        answer(fails_with(libc::ENOSYS)),
+        unless_skip(libc::BPF_JEQ, libc::SYS_clone as u32, 3),
+        load(argument(0)),
+        unless_skip(libc::BPF_JSET, libc::CLONE_VFORK as u32, 1),
+        answer(fails_with(libc::EAGAIN)),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ])
 }
 
 /// Removes a capability permanently from the programs that this process executes.
@@ -85,7 +131,8 @@ fn delivers(endpoint: &Endpoint, daemon: Daemon) -> String {
 fn where_io_uring_is_denied_the_daemon_falls_back_says_why_and_delivers() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         let endpoint = Endpoint::start();
-        let daemon = Daemon::spawn(restrained(&endpoint, &[], move || deny_io_uring(errno)));
+        let daemon =
+            Daemon::spawn(restrained(&endpoint, &[], move || answer_io_uring(fails_with(errno))));
         assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"recvmmsg\"}"), 1);
         let log = delivers(&endpoint, daemon);
         assert!(log.contains("(receive backend recvmmsg, "), "{log}");
@@ -99,7 +146,8 @@ fn a_backend_that_is_wanted_and_denied_ends_the_start_and_says_why() {
     for backend in Backend::ALL {
         let endpoint = Endpoint::start();
         let arguments = ["--receiver", backend.name()];
-        let mut restrained = restrained(&endpoint, &arguments, || deny_io_uring(libc::EPERM));
+        let mut restrained =
+            restrained(&endpoint, &arguments, || answer_io_uring(fails_with(libc::EPERM)));
         if backend == Backend::Recvmmsg {
             let log = delivers(&endpoint, Daemon::spawn(restrained));
             assert!(!log.contains("instead"), "{log}");
@@ -112,6 +160,63 @@ fn a_backend_that_is_wanted_and_denied_ends_the_start_and_says_why() {
         assert!(said.contains(&denied), "{said}");
         assert!(said.contains("seccomp profile") && said.contains("auto"), "{said}");
     }
+}
+
+/// The answers of a seccomp filter that end who makes the call: the process, the thread, or the
+/// process by the signal SIGSYS.
+const KILLS: [u32; 3] =
+    [libc::SECCOMP_RET_KILL_PROCESS, libc::SECCOMP_RET_KILL_THREAD, libc::SECCOMP_RET_TRAP];
+
+#[test]
+fn where_io_uring_ends_the_process_the_daemon_falls_back_says_why_and_delivers() {
+    for action in KILLS {
+        let endpoint = Endpoint::start();
+        let daemon = Daemon::spawn(restrained(&endpoint, &[], move || answer_io_uring(action)));
+        assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"recvmmsg\"}"), 1);
+        let log = delivers(&endpoint, daemon);
+        let reason = "Receiving with recvmmsg instead: the receive backend uring does not work";
+        assert!(log.contains(reason), "{log}");
+        assert!(log.contains("SIGSYS") && log.contains("seccomp profile"), "{log}");
+    }
+}
+
+#[test]
+fn a_wanted_backend_that_ends_the_process_ends_the_start_and_says_why() {
+    for backend in [Backend::Uring, Backend::TokioUring] {
+        let endpoint = Endpoint::start();
+        let arguments = ["--receiver", backend.name()];
+        let kill = || answer_io_uring(libc::SECCOMP_RET_KILL_PROCESS);
+        let output = restrained(&endpoint, &arguments, kill).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("the receive backend {backend} does not work")), "{said}");
+        assert!(said.contains("SIGSYS") && said.contains("auto"), "{said}");
+    }
+}
+
+#[test]
+fn without_a_child_process_for_the_trial_the_daemon_falls_back_says_why_and_delivers() {
+    let endpoint = Endpoint::start();
+    let daemon = Daemon::spawn(restrained(&endpoint, &[], deny_children));
+    let log = delivers(&endpoint, daemon);
+    assert!(log.contains("(receive backend recvmmsg, "), "{log}");
+    let reason = "Receiving with recvmmsg instead: the receive backend uring was not tried";
+    assert!(log.contains(reason) && log.contains("Resource temporarily unavailable"), "{log}");
+}
+
+#[test]
+fn without_proc_nobody_knows_what_a_filter_does_and_the_daemon_delivers() {
+    const HIDE: &str = "umount -l /proc";
+    let trial = in_own_mounts(&Command::new("true"), HIDE).output();
+    if !trial.is_ok_and(|output| output.status.success()) {
+        return skip(Need::Mount, "unmounting is not allowed here");
+    }
+    let endpoint = Endpoint::start();
+    let usual = restrained(&endpoint, &[], || Ok(()));
+    let hidden = in_own_mounts(&usual, &format!("{HIDE} && exec \"$@\""));
+    let log = delivers(&endpoint, Daemon::spawn(hidden));
+    let reason = "Receiving with recvmmsg instead: the receive backend uring was not tried";
+    assert!(log.contains(reason) && log.contains("No such file"), "{log}");
 }
 
 #[test]

@@ -19,7 +19,9 @@
 //!
 //! A *read* of a socket takes the datagrams that the kernel has queued, without waiting for more.
 //!
-//! A [`Backend`] is chosen once, at the start: `probe.rs` tests that it can receive a datagram.
+//! A [`Backend`] is chosen at the start (`choice.rs`): `probe.rs` tests that it can receive a
+//! datagram. Where a seccomp filter may end the process that tries, `trial.rs` runs the probe in a
+//! child process.
 //!
 //! # When to wait, and how many receivers to use
 //!
@@ -32,6 +34,7 @@
 //! - Steering (`steer.rs`) is part of the group's first receiver. It reads the rate that coalescing
 //!   measured there and says how many receivers get datagrams.
 
+mod choice;
 mod coalescing;
 mod drops;
 mod error;
@@ -47,15 +50,18 @@ mod stop;
 mod sys;
 mod take;
 mod tokio_uring;
+mod trial;
 mod uring;
 
+pub use choice::{Choice, ReceiveBackend};
 pub use error::ReceiveError;
 pub use group::{BindError, Binding, SocketGroup, Spread};
-pub use probe::{Choice, ReceiveBackend, Unavailable};
+pub use probe::Unavailable;
 pub use run::Receiver;
 pub use sink::Sink;
 pub use socket::{Queue, ReceiveSocket};
 pub use stop::Stop;
+pub use trial::child as trial_child;
 
 use std::fmt;
 

@@ -1,12 +1,10 @@
-//! Chooses the receive backend: the configured one, or the best one that works on this host.
+//! Probes a receive backend: receives one datagram with it, on a socket made for this.
 //!
-//! In: the setting ([`ReceiveBackend`]). Out: the [`Backend`] to use, and the error of `uring` if
-//! that was tried and does not work. Bound: [`PROBE_TIME_MAX`] for a probe. Thread: each probe has
-//! one.
+//! In: a [`Backend`]. Out: nothing if it works, else why not. Bound: [`PROBE_TIME_MAX`]. Thread:
+//! each probe has one of its own, or it is the process of a trial (`trial.rs`).
 //!
-//! A probe sets up everything that the backend needs and receives one datagram with it, on a socket
-//! made for this. A check of the kernel's version would not do: containers deny io_uring on kernels
-//! that have it.
+//! A probe sets up everything that the backend needs and makes each call that the backend makes. A
+//! check of the kernel's version would not do: containers deny io_uring on kernels that have it.
 
 use super::Backend;
 use super::sys::MultishotReceive;
@@ -21,101 +19,73 @@ use std::time::Duration;
 
 /// Time to wait for the probe's datagram. It is sent before the wait, so that it is there at once
 /// if the backend works.
-const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
+pub(super) const PROBE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Why a backend does not work on this host
+/// Why a backend is not used on this host
 #[derive(Debug, thiserror::Error)]
-#[error("the receive backend {backend} does not work here: {source}{}", cause(source))]
-pub struct Unavailable {
-    /// The backend that was tried.
-    pub backend: Backend,
-    /// The kernel's error.
-    pub source: io::Error,
-}
-
-/// The setting that says how to receive datagrams (`--receiver`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ReceiveBackend {
-    /// io_uring if it works, otherwise `recvmmsg`.
-    #[default]
-    Auto,
-    /// io_uring. The daemon does not start if io_uring does not work.
-    Uring,
-    /// `recvmmsg(2)`.
-    Recvmmsg,
-    /// The tokio-uring runtime. The daemon does not start if the runtime does not work.
-    TokioUring,
-}
-
-impl ReceiveBackend {
-    /// Parses the setting.
-    ///
-    /// # Errors
-    ///
-    /// Returns a message that lists the valid values if `text` is none of them.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" | "" => Ok(Self::Auto),
-            "uring" => Ok(Self::Uring),
-            "recvmmsg" => Ok(Self::Recvmmsg),
-            "tokio-uring" => Ok(Self::TokioUring),
-            _ => Err(format!(
-                "{text:?} is no receive backend. Give auto, uring, recvmmsg or tokio-uring"
-            )),
-        }
-    }
-}
-
-/// The choice of a receive backend.
-#[derive(Debug)]
-pub struct Choice {
-    /// The backend to use.
-    pub backend: Backend,
-    /// Why `uring` does not work, if the setting is `auto` and another backend is used.
-    pub fallback: Option<Unavailable>,
-}
-
-impl Choice {
-    /// Returns the configured backend, or for `auto` the best one that works.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the configured backend does not work on this host.
-    pub fn make(wish: ReceiveBackend) -> Result<Self, Unavailable> {
-        let backend = match wish {
-            ReceiveBackend::Auto => {
-                return Ok(match Backend::Uring.probe() {
-                    Ok(()) => Self { backend: Backend::Uring, fallback: None },
-                    Err(error) => Self { backend: Backend::Recvmmsg, fallback: Some(error) },
-                });
-            }
-            ReceiveBackend::Uring => Backend::Uring,
-            ReceiveBackend::Recvmmsg => Backend::Recvmmsg,
-            ReceiveBackend::TokioUring => Backend::TokioUring,
-        };
-        backend.probe()?;
-        Ok(Self { backend, fallback: None })
-    }
+pub enum Unavailable {
+    /// The kernel refuses a call
+    #[error("the receive backend {backend} does not work here: {source}{}", cause(source))]
+    Refused {
+        /// The backend that was tried.
+        backend: Backend,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// A signal has ended the process of the trial
+    #[error(
+        "the receive backend {backend} does not work here: the process that tried it was ended \
+         by {}{}",
+        signal_name(*signal),
+        cause_of_signal(*signal)
+    )]
+    Killed {
+        /// The backend that was tried.
+        backend: Backend,
+        /// The number of the signal.
+        signal: i32,
+    },
+    /// A trial could end the daemon, and there is no child process for the trial
+    #[error(
+        "the receive backend {backend} was not tried: a seccomp profile may end the process that \
+         tries it, and a child process cannot be made for the trial: {source}"
+    )]
+    NoChild {
+        /// The backend that was to be tried.
+        backend: Backend,
+        /// The system's error.
+        source: io::Error,
+    },
 }
 
 impl Backend {
-    /// Tries to receive a datagram with the backend. `recvmmsg` is not tried: it always works.
+    /// Tries to receive a datagram with the backend, in this process. `recvmmsg` is not tried: it
+    /// always works.
     ///
     /// # Errors
     ///
     /// Returns an error that names the likely cause and what to change.
     pub fn probe(self) -> Result<(), Unavailable> {
-        let probe = match self {
-            Self::Recvmmsg => return Ok(()),
-            Self::Uring => probe_uring,
-            Self::TokioUring => probe_tokio_uring,
-        };
         // On a new thread: the calling thread may run a tokio runtime, in which tokio-uring panics.
         let probed = thread::scope(|scope| {
+            let probe = move || self.probe_here();
             let thread = thread::Builder::new().name("probe".into()).spawn_scoped(scope, probe)?;
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the attempt ended in a panic")))
         });
-        probed.map_err(|source| Unavailable { backend: self, source })
+        probed.map_err(|source| Unavailable::Refused { backend: self, source })
+    }
+
+    /// Tries to receive a datagram with the backend, on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// Returns the kernel's error.
+    pub(super) fn probe_here(self) -> io::Result<()> {
+        match self {
+            Self::Recvmmsg => Ok(()),
+            Self::Uring => probe_uring(),
+            Self::TokioUring => probe_tokio_uring(),
+        }
     }
 }
 
@@ -155,11 +125,33 @@ fn no_datagram() -> io::Error {
 
 /// Returns the likely cause of an error and what to change, as the end of a sentence.
 fn cause(error: &io::Error) -> &'static str {
-    let seccomp = read_text(Path::new("/proc/self/status"))
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Seccomp:\t2")));
+    let seccomp = has_filter().unwrap_or_default();
     let disabled = read_text(Path::new("/proc/sys/kernel/io_uring_disabled"));
     let disabled = disabled.is_ok_and(|value| matches!(value.trim(), "1" | "2"));
     cause_of(error.raw_os_error(), seccomp, disabled)
+}
+
+/// Returns whether a seccomp filter applies to this process. `None`: /proc does not say.
+pub(super) fn has_filter() -> Option<bool> {
+    let status = read_text(Path::new("/proc/self/status")).ok()?;
+    Some(status.lines().any(|line| line.starts_with("Seccomp:\t2")))
+}
+
+fn signal_name(signal: i32) -> String {
+    match signal {
+        libc::SIGSYS => "the signal SIGSYS".to_owned(),
+        _ => format!("signal {signal}"),
+    }
+}
+
+fn cause_of_signal(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGSYS => {
+            ". The container's seccomp profile ends programs that use io_uring: allow \
+             io_uring_setup, io_uring_enter and io_uring_register in it"
+        }
+        _ => "",
+    }
 }
 
 fn cause_of(code: Option<i32>, seccomp: bool, disabled: bool) -> &'static str {
@@ -188,27 +180,12 @@ fn cause_of(code: Option<i32>, seccomp: bool, disabled: bool) -> &'static str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn recvmmsg_always_works() {
-        assert!(Backend::Recvmmsg.probe().is_ok());
-        let choice = Choice::make(ReceiveBackend::Recvmmsg).unwrap();
-        assert_eq!(choice.backend, Backend::Recvmmsg);
-        assert!(choice.fallback.is_none());
-    }
-
     #[tokio::test]
     async fn a_backend_can_be_tried_from_within_a_runtime() {
         for backend in Backend::ALL {
             let from_outside = thread::spawn(move || backend.probe().is_ok()).join();
             assert_eq!(backend.probe().is_ok(), from_outside.unwrap(), "{backend}");
         }
-    }
-
-    #[test]
-    fn without_a_wish_the_best_that_works_is_taken_and_else_it_says_why() {
-        let choice = Choice::make(ReceiveBackend::Auto).unwrap();
-        assert_eq!(choice.backend == Backend::Uring, Backend::Uring.probe().is_ok());
-        assert_eq!(choice.backend == Backend::Uring, choice.fallback.is_none());
     }
 
     #[test]
@@ -226,7 +203,7 @@ mod tests {
             assert!(cause.contains(text), "{code}: {cause}");
         }
         let source = io::Error::from_raw_os_error(libc::EINVAL);
-        let text = Unavailable { backend: Backend::Uring, source }.to_string();
+        let text = Unavailable::Refused { backend: Backend::Uring, source }.to_string();
         assert!(text.starts_with("the receive backend uring does not work here: "), "{text}");
         assert!(text.ends_with("Linux 6.1 on"), "{text}");
     }
