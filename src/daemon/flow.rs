@@ -20,7 +20,7 @@ use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Alarm};
 use crate::config::Config;
 use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
-use crate::pipeline::receive::{Backend, Binding, Choice, RECEIVE_SLOT_BYTES, SocketGroup, Spread};
+use crate::pipeline::receive::{Binding, Choice, RECEIVE_SLOT_BYTES, SocketGroup, Spread};
 use crate::pipeline::sender::{Deadline, Sender, SpoolThread};
 use crate::pipeline::spool;
 use crate::pipeline::tail::Tail;
@@ -46,7 +46,6 @@ pub struct Flow {
     pub udp_address: std::net::SocketAddr,
     account: Arc<Account>,
     pool: Arc<ChunkPool>,
-    backend: Backend,
     receive_slots_bytes: usize,
     receivers: Receivers,
     upload: SenderThread,
@@ -93,9 +92,8 @@ impl Flow {
             Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), alarm: alarm.clone() };
         #[cfg(feature = "sandbox")]
         let udp_address = group.local_address();
-        let backend = choice.backend;
         let pin = config.pin.unwrap_or_else(|| !is_in_container());
-        let (receivers, rings) = Receivers::start(group, backend, pin, &limits, &sinks)?;
+        let (receivers, rings) = Receivers::start(group, choice.backend, pin, &limits, &sinks)?;
         let (route, arrival) = oneshot::channel();
         let shutdown = Shutdown {
             time: Duration::from_secs(config.shutdown_seconds),
@@ -116,7 +114,6 @@ impl Flow {
             udp_address,
             account,
             pool,
-            backend,
             receive_slots_bytes,
             receivers,
             upload,
@@ -134,7 +131,7 @@ impl Flow {
             pool: Arc::clone(&self.pool),
             health: self.health(),
             sockets: self.receivers.sockets(),
-            receive_backend: self.backend.name(),
+            backends: self.receivers.backends(),
             receive_slots_bytes: self.receive_slots_bytes,
         })
     }

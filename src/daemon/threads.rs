@@ -8,10 +8,12 @@
 
 use crate::base::account::Account;
 use crate::base::memory::ChunkPool;
-use crate::base::panics::{self, Alarm};
+use crate::base::panics::{self, Alarm, Panicked};
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::limits::Limits;
-use crate::pipeline::receive::{Backend, ReceiveError, ReceiveSocket, SocketGroup, Stop};
+use crate::pipeline::receive::{
+    Backend, BackendInUse, ReceiveError, ReceiveSocket, SocketGroup, Stop,
+};
 use crate::pipeline::ring::Rings;
 use crate::pipeline::sender::{Deadline, Sender};
 use rustix::thread::CpuSet;
@@ -39,6 +41,7 @@ pub struct Receivers {
     ended: mpsc::UnboundedReceiver<Result<(), ReceiveError>>,
     running_count: usize,
     sockets: Vec<Weak<ReceiveSocket>>,
+    backends: Vec<Arc<BackendInUse>>,
 }
 
 impl Receivers {
@@ -60,38 +63,41 @@ impl Receivers {
         let receivers = group.into_receivers(limits.receive_slot_count);
         let running_count = receivers.len();
         let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
+        let mut backends = Vec::new();
         let mut rings = Rings::new(Arc::clone(&sinks.pool), limits.ring_entry_count_max);
         for (index, mut receiver) in receivers.into_iter().enumerate() {
             let alarm = sinks.alarm.clone();
             let (producer, account) = (rings.add(), Arc::clone(&sinks.account));
             let mut ingest = Ingest::new(producer, account, index, alarm.clone());
             let (stop, ended) = (stop.clone(), ended_sender.clone());
+            let in_use = Arc::new(BackendInUse::new(backend));
+            backends.push(Arc::clone(&in_use));
             thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
                 if pin {
                     keep_to_processor(index);
                 }
-                let mut run = |backend: Backend| {
+                let run = |backend: Backend| {
+                    in_use.set(backend);
                     panics::catch(|| backend.run(&mut receiver, &stop, &mut ingest))
                 };
-                // After a panic the thread continues with recvmmsg, which uses no state of the
-                // backend that panicked.
-                let result = run(backend).or_else(|panicked| {
-                    alarm.raise(panicked);
-                    run(Backend::Recvmmsg)
-                });
-                let result = result.unwrap_or_else(|panicked| Err(ReceiveError::Panic(panicked)));
+                let result = run_to_end(index, backend, &alarm, run);
                 ingest.close();
                 // The send fails only if `Receivers` is gone, at the end of the process.
                 let _ = ended.send(result);
             })?;
         }
-        Ok((Self { stop, ended, running_count, sockets }, rings))
+        Ok((Self { stop, ended, running_count, sockets, backends }, rings))
     }
 
     /// Returns the sockets, by the number of their receiver. The references are weak: a socket that
     /// stays open after the end of its receiver would still get datagrams from the kernel.
     pub fn sockets(&self) -> Vec<Weak<ReceiveSocket>> {
         self.sockets.clone()
+    }
+
+    /// Returns the backends in use, by the number of their receiver.
+    pub fn backends(&self) -> Vec<Arc<BackendInUse>> {
+        self.backends.clone()
     }
 
     /// Waits until a receiver fails, and returns its error.
@@ -115,6 +121,37 @@ impl Receivers {
         while self.running_count > 0 && self.ended.recv().await.is_some() {
             self.running_count -= 1;
         }
+    }
+}
+
+/// Runs receiver `index` with `backend` until it ends, by calling `run`. If the backend fails or
+/// panics, the receiver goes on with `recvmmsg` on the same socket: that uses no state of the
+/// backend before. A panic raises `alarm` too.
+///
+/// # Errors
+///
+/// Returns the error of `recvmmsg`, or the second panic.
+fn run_to_end(
+    index: usize,
+    mut backend: Backend,
+    alarm: &Alarm,
+    mut run: impl FnMut(Backend) -> Result<Result<(), ReceiveError>, Panicked>,
+) -> Result<(), ReceiveError> {
+    let mut has_panicked = false;
+    loop {
+        match run(backend) {
+            Ok(Err(error)) if backend != Backend::Recvmmsg => warn!(
+                "Receiver {index} goes on with {}: {error} ({backend}). No segment is lost",
+                Backend::Recvmmsg
+            ),
+            Ok(result) => return result,
+            Err(panicked) if has_panicked => return Err(ReceiveError::Panic(panicked)),
+            Err(panicked) => {
+                alarm.raise(panicked);
+                has_panicked = true;
+            }
+        }
+        backend = Backend::Recvmmsg;
     }
 }
 
@@ -218,6 +255,42 @@ mod tests {
     use super::*;
     use crate::base::host::Host;
     use crate::pipeline::limits::Wanted;
+    use std::io::ErrorKind;
+
+    /// Runs a receiver with io_uring whose attempts end with these results. Returns the backends of
+    /// the attempts, and the result.
+    fn run_with(
+        results: Vec<Result<Result<(), ReceiveError>, Panicked>>,
+        alarm: &Alarm,
+    ) -> (Vec<Backend>, Result<(), ReceiveError>) {
+        let (mut results, mut backends) = (results.into_iter(), Vec::new());
+        let result = run_to_end(0, Backend::Uring, alarm, |backend| {
+            backends.push(backend);
+            results.next().unwrap()
+        });
+        assert_eq!(results.count(), 0);
+        (backends, result)
+    }
+
+    #[test]
+    fn a_receiver_whose_backend_fails_or_panics_goes_on_with_recvmmsg() {
+        const BOTH: [Backend; 2] = [Backend::Uring, Backend::Recvmmsg];
+        let failed = || Ok(Err(ReceiveError::Setup(ErrorKind::OutOfMemory.into())));
+        let panicked = || Err(panics::catch(|| panic!("x")).map(|()| ()).unwrap_err());
+        let alarm = Alarm::default();
+        let (backends, result) = run_with(vec![failed(), Ok(Ok(()))], &alarm);
+        assert_eq!((&backends[..], result.is_ok()), (&BOTH[..], true));
+        let (backends, result) = run_with(vec![failed(), failed()], &alarm);
+        assert_eq!((&backends[..], result.is_ok()), (&BOTH[..], false));
+        assert_eq!(alarm.fault(), None);
+        let (backends, result) = run_with(vec![panicked(), Ok(Ok(()))], &alarm);
+        assert_eq!((&backends[..], result.is_ok()), (&BOTH[..], true));
+        assert!(alarm.fault().is_some());
+        let (backends, result) = run_with(vec![failed(), panicked(), Ok(Ok(()))], &alarm);
+        assert_eq!((backends.len(), result.is_ok()), (3, true));
+        let (_, result) = run_with(vec![panicked(), panicked()], &alarm);
+        assert!(matches!(result, Err(ReceiveError::Panic(_))));
+    }
 
     #[tokio::test]
     async fn a_receiver_that_fails_is_noticed_and_its_ring_is_closed() {

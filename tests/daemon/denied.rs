@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "a child process can only be restricted between fork and exec")]
 
 use super::endpoint::Endpoint;
-use super::process::{Daemon, HEADER, command, in_own_mounts};
+use super::process::{Daemon, HEADER, command, config_file, in_own_mounts};
 use super::skip::{Need, skip};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{self, Write};
@@ -82,6 +82,38 @@ fn deny_children() -> io::Result<()> {
         load(argument(0)),
         unless_skip(libc::BPF_JSET, libc::CLONE_VFORK as u32, 1),
         answer(fails_with(libc::EAGAIN)),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+/// Makes each wait for datagrams in io_uring fail (`io_uring_enter`). The wait of the trial at the
+/// start passes: it alone has a timeout, and so the flag `IORING_ENTER_EXT_ARG`.
+fn deny_waits() -> io::Result<()> {
+    const ENTER: u32 = 426;
+    const FLAG_GETEVENTS: u32 = 1;
+    install(&mut [
+        load(NUMBER),
+        unless_skip(libc::BPF_JEQ, ENTER, 5),
+        load(argument(2)),
+        unless_skip(libc::BPF_JEQ, 1, 3),
+        load(argument(3)),
+        unless_skip(libc::BPF_JEQ, FLAG_GETEVENTS, 1),
+        answer(fails_with(libc::ENOMEM)),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+/// Makes the registration of receive buffers fail in a process that has more than a few
+/// descriptors: in the daemon, but not in the process of the trial at the start.
+fn deny_buffers() -> io::Result<()> {
+    const REGISTER: u32 = 427;
+    const DESCRIPTOR_MIN: u32 = 10;
+    install(&mut [
+        load(NUMBER),
+        unless_skip(libc::BPF_JEQ, REGISTER, 3),
+        load(argument(0)),
+        unless_skip(libc::BPF_JGE, DESCRIPTOR_MIN, 1),
+        answer(fails_with(libc::ENOMEM)),
         answer(libc::SECCOMP_RET_ALLOW),
     ])
 }
@@ -217,6 +249,72 @@ fn without_proc_nobody_knows_what_a_filter_does_and_the_daemon_delivers() {
     let log = delivers(&endpoint, Daemon::spawn(hidden));
     let reason = "Receiving with recvmmsg instead: the receive backend uring was not tried";
     assert!(log.contains(reason) && log.contains("No such file"), "{log}");
+}
+
+/// Asserts that all receivers go on with `recvmmsg`, and that the metrics name it for each.
+fn goes_on_with_recvmmsg(deny: fn() -> io::Result<()>, reason: &str) {
+    if let Err(error) = Backend::Uring.probe() {
+        skip(Need::Uring, error);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "Receive: {Receivers: 2}");
+    let endpoint = Endpoint::start();
+    let daemon = Daemon::spawn(restrained(&endpoint, &["-c", &config, "-m", "16"], deny));
+    for index in 0..2 {
+        let line = format!("Receiver {index} goes on with recvmmsg: ");
+        assert!(daemon.wait_for_line(&line).contains(reason), "{}", daemon.log());
+        let labels = format!("{{receiver=\"{index}\",backend=\"recvmmsg\"}}");
+        assert_eq!(daemon.metric(&format!("xray_receiver_backend_info{labels}")), 1);
+    }
+    assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"recvmmsg\"}"), 1);
+    assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"uring\"}"), 0);
+    let log = delivers(&endpoint, daemon);
+    assert!(log.contains("(receive backend uring, 2 receivers"), "{log}");
+}
+
+#[test]
+fn where_the_trial_passes_and_the_set_up_fails_a_receiver_goes_on_with_recvmmsg() {
+    goes_on_with_recvmmsg(deny_buffers, "cannot be set up: Cannot allocate memory");
+}
+
+#[test]
+fn where_the_trial_passes_and_a_wait_fails_a_receiver_goes_on_with_recvmmsg() {
+    goes_on_with_recvmmsg(deny_waits, "waiting for datagrams failed: Cannot allocate memory");
+}
+
+#[test]
+fn with_few_descriptors_the_daemon_delivers_or_says_why_it_does_not() {
+    let mut delivered_count = 0;
+    for count in [8, 12, 16, 20, 28, 40] {
+        let endpoint = Endpoint::start();
+        let restrain = move || {
+            let few = libc::rlimit { rlim_cur: count, rlim_max: count };
+            // SAFETY: `few` is valid for reads for the call.
+            match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const few) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        match Daemon::spawn_or_end(
+            restrained(&endpoint, &["-m", "16"], restrain),
+            "Credentials found",
+        ) {
+            Ok(daemon) => {
+                daemon.send((0..75).map(|index| format!("{HEADER}{{\"n\":{}}}", 100 + index)));
+                let has_arrived = || endpoint.sorted_documents().len() == 75;
+                daemon.wait_until("an end", || has_arrived() || daemon.log().contains("error 24"));
+                delivered_count += usize::from(has_arrived());
+                let (status, log) = daemon.stop();
+                assert!(status.success() && log.contains("received=75"), "{count}: {log}");
+            }
+            Err((status, log)) => {
+                assert_eq!(status.code(), Some(1), "{count}: {log}");
+                assert!(log.contains("os error 24"), "{count}: {log}");
+            }
+        }
+    }
+    assert!(delivered_count > 0);
 }
 
 #[test]

@@ -230,6 +230,24 @@ impl Daemon {
         daemon
     }
 
+    /// Runs `command` and waits for a log line that contains `text`. If the daemon ends before,
+    /// returns its exit status and its whole log.
+    pub fn spawn_or_end(mut command: Command, text: &str) -> Result<Self, (ExitStatus, String)> {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut daemon = Self::watch(child, ([127, 0, 0, 1], 0).into());
+        let runs = |lines: &[String], ended_count| {
+            let runs = lines.iter().any(|line| line.contains(text));
+            (runs || ended_count == 2).then_some(runs)
+        };
+        match daemon.lines.wait(runs) {
+            Ok(true) => {
+                daemon.udp = daemon.listening("Listening on UDP ");
+                Ok(daemon)
+            }
+            _ => Err(daemon.wait()),
+        }
+    }
+
     /// Waits until the TCP port is open.
     pub fn with_tcp(mut self) -> Self {
         self.tcp = self.listening("Listening on TCP ");

@@ -10,6 +10,7 @@ use crate::base::account::{
 use crate::base::conditions::Condition;
 use crate::base::memory::CHUNK_BYTES;
 use crate::base::panics::{self, Thread};
+use crate::pipeline::receive::Backend;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -192,6 +193,26 @@ impl SnapshotCollector {
         encode_family(encoder, ("memory_holder_bytes", "holder"), help, &holders)
     }
 
+    /// Encodes which backends are in use, and by which receiver. A receiver whose backend has
+    /// failed has another one than before.
+    fn encode_backends(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let in_use: Vec<_> = self.sources.backends.iter().map(|backend| backend.get()).collect();
+        let help = "How datagrams are received";
+        let mut family =
+            encoder.encode_descriptor("receive_backend", help, None, MetricType::Info)?;
+        for backend in Backend::ALL.into_iter().filter(|backend| in_use.contains(backend)) {
+            family.encode_info(&[("backend", backend.name())])?;
+        }
+        let help = "How each receiver receives datagrams";
+        let mut family =
+            encoder.encode_descriptor("receiver_backend", help, None, MetricType::Info)?;
+        for (index, backend) in in_use.iter().enumerate() {
+            let labels = [("receiver", index.to_string()), ("backend", backend.name().to_owned())];
+            family.encode_info(&labels)?;
+        }
+        Ok(())
+    }
+
     fn encode_receivers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let datagrams: fn(&ReceiverCounts) -> &Counter = |counts| &counts.datagrams;
         for (name, help, counter) in [
@@ -232,6 +253,7 @@ impl Collector for SnapshotCollector {
         let help = "Failed uploads, by kind of failure";
         encode_labels(&mut encoder, ("request_failures", "kind"), help, &failures)?;
         encode_panics(&mut encoder)?;
+        self.encode_backends(&mut encoder)?;
         self.encode_receivers(&mut encoder)?;
         self.encode_sizes(&mut encoder)?;
         self.encode_gauges(&mut encoder)?;

@@ -11,7 +11,7 @@ use crate::admin::health::Health;
 use crate::base::account::{Account, Held};
 use crate::base::conditions::Condition;
 use crate::base::memory::ChunkPool;
-use crate::pipeline::receive::ReceiveSocket;
+use crate::pipeline::receive::{BackendInUse, ReceiveSocket};
 use encode::SnapshotCollector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
@@ -32,8 +32,8 @@ pub struct MetricSources {
     pub health: Health,
     /// Sockets of the receivers.
     pub sockets: Vec<Weak<ReceiveSocket>>,
-    /// Name of the receive backend in use.
-    pub receive_backend: &'static str,
+    /// The receive backend of each receiver.
+    pub backends: Vec<Arc<BackendInUse>>,
     /// Size of the receive buffers of all receivers together, in bytes.
     pub receive_slots_bytes: usize,
 }
@@ -85,8 +85,6 @@ fn registry(sources: Arc<MetricSources>, snapshot: Snapshot) -> Registry {
     let mut registry = Registry::with_prefix("xray");
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The daemon's version", version);
-    let backend = Info::new([("backend", sources.receive_backend)]);
-    registry.register("receive_backend", "How datagrams are received", backend);
     registry.register_collector(Box::new(SnapshotCollector { sources, snapshot }));
     registry
 }
@@ -95,7 +93,7 @@ fn registry(sources: Arc<MetricSources>, snapshot: Snapshot) -> Registry {
 mod tests {
     use super::*;
     use crate::base::account::DropReason;
-    use crate::pipeline::receive::{Binding, SocketGroup};
+    use crate::pipeline::receive::{Backend, Binding, SocketGroup};
     use std::net::UdpSocket;
 
     fn metrics(account: &Arc<Account>) -> Metrics {
@@ -105,7 +103,9 @@ mod tests {
             account,
             pool: ChunkPool::new(8, 2),
             sockets: Vec::new(),
-            receive_backend: "recvmmsg",
+            backends: [Backend::Uring, Backend::Recvmmsg]
+                .map(|backend| Arc::new(BackendInUse::new(backend)))
+                .into(),
             receive_slots_bytes: 1_000,
         })
     }
@@ -195,7 +195,10 @@ mod tests {
         let metrics = metrics(&account);
         let text = metrics.text().await;
         for line in [
+            "xray_receive_backend_info{backend=\"uring\"} 1",
             "xray_receive_backend_info{backend=\"recvmmsg\"} 1",
+            "xray_receiver_backend_info{receiver=\"0\",backend=\"uring\"} 1",
+            "xray_receiver_backend_info{receiver=\"1\",backend=\"recvmmsg\"} 1",
             "xray_segments_received_total 0",
             "xray_segments_rejected_total{reason=\"header\"} 0",
             "xray_segments_dropped_total{reason=\"memory\"} 0",
@@ -216,6 +219,7 @@ mod tests {
         account.received.add(7);
         account.dropped(DropReason::Shutdown).add(3);
         let text = metrics.text().await;
+        assert!(!text.contains("xray_receive_backend_info{backend=\"tokio-uring\"}"), "{text}");
         assert!(text.contains("xray_segments_received_total 7\n"), "{text}");
         assert!(text.contains("xray_segments_dropped_total{reason=\"shutdown\"} 3\n"), "{text}");
     }

@@ -9,7 +9,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The backend could not be set up
-    #[error("the receive backend cannot be set up: {0}. Another one may work: --receiver recvmmsg")]
+    #[error("the receive backend cannot be set up: {0}")]
     Setup(#[source] io::Error),
     /// Waiting for the socket failed
     #[error("waiting for datagrams failed: {0}")]

@@ -21,7 +21,8 @@
 //!
 //! A [`Backend`] is chosen at the start (`choice.rs`): `probe.rs` tests that it can receive a
 //! datagram. Where a seccomp filter may end the process that tries, `trial.rs` runs the probe in a
-//! child process.
+//! child process. If a backend fails later, its receiver goes on with `recvmmsg` on the same
+//! socket; [`BackendInUse`] names the backend of each receiver.
 //!
 //! # When to wait, and how many receivers to use
 //!
@@ -39,6 +40,7 @@ mod coalescing;
 mod drops;
 mod error;
 mod group;
+mod in_use;
 mod probe;
 mod recvmmsg;
 mod run;
@@ -56,6 +58,7 @@ mod uring;
 pub use choice::{Choice, ReceiveBackend};
 pub use error::ReceiveError;
 pub use group::{BindError, Binding, SocketGroup, Spread};
+pub use in_use::BackendInUse;
 pub use probe::Unavailable;
 pub use run::Receiver;
 pub use sink::Sink;

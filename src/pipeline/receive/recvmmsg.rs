@@ -40,15 +40,29 @@ impl Source for Recvmmsg<'_> {
         match poll(&mut descriptors, None) {
             Ok(_) => Ok(descriptors[1].revents().contains(PollFlags::IN)),
             Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) if take::is_of_memory(&error.into()) => {
+                // The queue holds what arrives in the meantime.
+                std::thread::sleep(take::MEMORY_PAUSE);
+                Ok(false)
+            }
             Err(error) => Err(ReceiveError::Wait(error.into())),
         }
     }
 
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
-        take::take(&mut self.slots, self.socket, sink)
+        match take::take(&mut self.slots, self.socket, sink) {
+            Err(ReceiveError::Read(error)) if take::is_of_memory(&error) => {
+                std::thread::sleep(take::MEMORY_PAUSE);
+                Ok(Taken::default())
+            }
+            taken => taken,
+        }
     }
 
     fn finish(&mut self, _sink: &mut impl Sink) -> Result<(), ReceiveError> {
         Ok(())
     }
+
+    /// Does nothing: each datagram went to the sink with the call that took it.
+    fn abandon(&mut self, _sink: &mut impl Sink) {}
 }

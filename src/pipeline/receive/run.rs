@@ -71,8 +71,22 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// Returns the first error of the source, or of waiting for `stop`.
+    /// Returns the first error of the source, or of waiting for `stop`. The sink then has every
+    /// datagram that the source has taken, and another source can receive from the socket.
     pub(super) fn run(
+        &mut self,
+        source: &mut impl Source,
+        stop: &Stop,
+        sink: &mut impl Sink,
+    ) -> Result<(), ReceiveError> {
+        let followed = self.follow(source, stop, sink);
+        if followed.is_err() {
+            source.abandon(sink);
+        }
+        followed
+    }
+
+    fn follow(
         &mut self,
         source: &mut impl Source,
         stop: &Stop,

@@ -37,4 +37,9 @@ pub(super) trait Source {
 
     /// Ends the backend. Datagrams that it has already taken off the kernel's queue go to `sink`.
     fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError>;
+
+    /// Ends the backend after one of the functions above has failed, so that another backend can
+    /// receive from the socket. Datagrams that it has already taken off the kernel's queue go to
+    /// `sink`.
+    fn abandon(&mut self, sink: &mut impl Sink);
 }

@@ -10,6 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Sleep in place of a wait for which the kernel has no memory.
+const NOMEM_PAUSE: Duration = Duration::from_millis(1);
+
 /// A request to receivers to stop. Clones share one request.
 #[derive(Debug, Clone)]
 pub struct Stop(Arc<OwnedFd>);
@@ -43,6 +46,11 @@ impl Stop {
             Ok(ready_count) => Ok(ready_count > 0),
             // A signal has ended the pause early. The cost is one wake-up.
             Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(rustix::io::Errno::NOMEM) => {
+                // The kernel has no memory for the call at this moment.
+                std::thread::sleep(NOMEM_PAUSE);
+                Ok(false)
+            }
             Err(error) => Err(ReceiveError::Wait(error.into())),
         }
     }

@@ -11,10 +11,16 @@ use super::sys::DatagramSlots;
 use super::{ReceiveError, ReceiveSocket, Sink};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// Number of receive slots of the last drain. It is small, because the backend's own slots are
 /// still allocated.
 const LAST_SLOT_COUNT: usize = 4;
+
+/// Pause after a call for which the kernel had no memory.
+pub(super) const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+/// Number of such pauses in the last drain, which must not delay the shutdown for long.
+const MEMORY_PAUSE_COUNT_MAX: usize = 50;
 
 /// Takes up to one datagram per slot, and lends them to `sink`.
 ///
@@ -44,6 +50,11 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused)
 }
 
+/// Returns whether the kernel had no memory for a call. The datagrams stay in the socket's queue.
+pub(super) fn is_of_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
+}
+
 /// Takes the datagrams that are queued now, and reports the kernel's last drops.
 ///
 /// The drain ends after as many datagrams as the queue can hold, so that a client that never stops
@@ -54,9 +65,16 @@ pub(super) fn drain_queue(
     sink: &mut impl Sink,
 ) -> Result<(), ReceiveError> {
     let mut slots = DatagramSlots::new(LAST_SLOT_COUNT, RECEIVE_SLOT_BYTES);
+    let mut pauses_left = MEMORY_PAUSE_COUNT_MAX;
     for _ in 0..=socket.queue_datagram_count_max() / LAST_SLOT_COUNT {
-        if !take(&mut slots, socket.as_fd(), sink)?.more {
-            break;
+        match take(&mut slots, socket.as_fd(), sink) {
+            Ok(Taken { more: true, .. }) => {}
+            Ok(_) => break,
+            Err(ReceiveError::Read(error)) if is_of_memory(&error) && pauses_left > 0 => {
+                pauses_left -= 1;
+                std::thread::sleep(MEMORY_PAUSE);
+            }
+            Err(error) => return Err(error),
         }
     }
     drops.report(socket, sink);

@@ -122,6 +122,12 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Places<F> {
 }
 
 impl<'a, F: Future<Output = BufResult<usize, Vec<u8>>>> TokioUring<'a, F> {
+    /// Hands over the datagrams of the finished reads, for the last time. A read that a shutdown or
+    /// an error has ended looks like an empty datagram. Empty datagrams are ignored later anyway.
+    fn hand_over_done(&self, sink: &mut impl Sink) {
+        sink.drain(self.places.datagrams().filter(|datagram| !datagram.is_empty()));
+    }
+
     fn new(
         runtime: &'a Runtime,
         socket: UdpSocket,
@@ -166,6 +172,7 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
         }
         if let Some(error) = self.places.failure.take()
             && !super::take::is_transient(&error)
+            && !super::take::is_of_memory(&error)
         {
             return Err(ReceiveError::Read(error));
         }
@@ -187,9 +194,13 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
             places.poll(context);
             if places.are_done() { Poll::Ready(()) } else { Poll::Pending }
         }));
-        // A read that the shutdown has ended looks like an empty datagram. Empty datagrams are
-        // ignored later anyway.
-        sink.drain(self.places.datagrams().filter(|datagram| !datagram.is_empty()));
+        self.hand_over_done(sink);
         Ok(())
+    }
+
+    /// Reads in flight are left to the runtime, which cancels them when it is dropped. tokio-uring
+    /// has no other way to end them, but to shut down the socket.
+    fn abandon(&mut self, sink: &mut impl Sink) {
+        self.hand_over_done(sink);
     }
 }

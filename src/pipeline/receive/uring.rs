@@ -36,6 +36,10 @@ fn buffer_count(slot_count: usize) -> u16 {
     1 << slot_count.ilog2()
 }
 
+/// Number of calls with which a receive is ended after a failure. It is larger than needed if one
+/// call has failed.
+const ABANDON_ATTEMPT_COUNT: usize = 8;
+
 struct Uring {
     receive: MultishotReceive<Arc<ReceiveSocket>, Stop>,
     /// Whether [`wait`](Source::wait) has just taken the kernel's completions. The next
@@ -75,9 +79,35 @@ impl Source for Uring {
             self.receive.wait_for_end().map_err(ReceiveError::Read)?;
         }
     }
+
+    /// Cancels the receive, with a few attempts. If all fail, the receive is left to the kernel,
+    /// which takes no datagram off the queue without a call of this thread (`DEFER_TASKRUN`).
+    fn abandon(&mut self, sink: &mut impl Sink) {
+        for _ in 0..ABANDON_ATTEMPT_COUNT {
+            self.hand_over_all(sink);
+            if !self.receive.is_armed() {
+                return;
+            }
+            // The next attempt follows an error.
+            let _ = self.receive.cancel();
+        }
+        self.hand_over_all(sink);
+        self.receive.leave();
+    }
 }
 
 impl Uring {
+    /// Hands over the datagrams of all completions that are there. Errors of the socket are left to
+    /// the next backend.
+    fn hand_over_all(&mut self, sink: &mut impl Sink) {
+        loop {
+            let _ = self.receive.reap();
+            if self.hand_over(sink).datagram_count == 0 {
+                return;
+            }
+        }
+    }
+
     fn reap(&mut self) -> Result<(), ReceiveError> {
         match self.receive.reap() {
             Ok(_) => Ok(()),
@@ -102,5 +132,62 @@ impl Uring {
             self.receive.give_back();
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Backend, Binding, Queue, SocketGroup};
+    use super::*;
+    use crate::skip::{Need, skip};
+    use std::net::UdpSocket;
+
+    #[derive(Default)]
+    struct Collect(Vec<Vec<u8>>);
+
+    impl Sink for Collect {
+        fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+            self.0.extend(datagrams.map(<[u8]>::to_vec));
+        }
+
+        fn kernel_dropped(&mut self, _count: u32, _queue: Queue) {}
+
+        fn buffers_exhausted(&mut self, _count: u32) {}
+    }
+
+    #[test]
+    fn after_a_failure_the_sink_has_what_was_taken_and_the_queue_has_the_rest() {
+        if let Err(error) = Backend::Uring.probe() {
+            return skip(Need::Uring, error);
+        }
+        for calls_fail in [false, true] {
+            let binding = Binding { socket_count: 1, queue_bytes: 64 * 1024, share_port: false };
+            let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
+            let (address, socket) = (group.local_address(), UdpSocket::bind("127.0.0.1:0"));
+            let mut receiver = group.into_receivers(4).remove(0);
+            let (stop, socket) = (Stop::new().unwrap(), socket.unwrap());
+            let send = |numbers: std::ops::Range<u8>| {
+                for number in numbers {
+                    socket.send_to(&[number], address).unwrap();
+                }
+            };
+            let receive =
+                MultishotReceive::new(Arc::clone(receiver.socket()), stop, 4, RECEIVE_SLOT_BYTES);
+            let mut source = Uring { receive: receive.unwrap(), has_waited: false };
+            let mut sink = Collect::default();
+            send(0..3);
+            assert!(!source.wait().unwrap());
+            send(3..6);
+            if calls_fail {
+                source.receive.break_calls();
+                assert!(source.receive.look().is_err());
+            }
+            source.abandon(&mut sink);
+            assert!(sink.0.len() >= 3, "{:?}", sink.0);
+            drop(source);
+            send(6..9);
+            receiver.drain_queue(&mut sink).unwrap();
+            assert_eq!(sink.0, (0..9).map(|number| vec![number]).collect::<Vec<_>>());
+        }
     }
 }

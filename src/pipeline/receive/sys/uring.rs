@@ -53,6 +53,10 @@ pub struct MultishotReceive<S: AsFd, T: AsFd> {
     /// Whether a multishot receive is active in the kernel.
     is_armed: bool,
     is_stopped: bool,
+    /// Whether a cancellation was requested whose completion has not been reaped.
+    is_cancelling: bool,
+    /// Whether the receive is left to the kernel: see [`leave`](Self::leave).
+    is_left: bool,
     /// Number of times that the kernel found no free buffer.
     exhausted_count: u32,
     socket: S,
@@ -60,8 +64,8 @@ pub struct MultishotReceive<S: AsFd, T: AsFd> {
 }
 
 impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
-    /// Sets up an io_uring instance with `buffer_count` buffers of `buffer_bytes` each, starts to
-    /// receive from `socket`, and watches `stop` until it is readable.
+    /// Sets up an io_uring instance with `buffer_count` buffers of `buffer_bytes` each for
+    /// `socket`, and watches `stop` until it is readable. The first wait or look starts to receive.
     ///
     /// # Errors
     ///
@@ -102,14 +106,16 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
             buffers: ManuallyDrop::new(buffers),
             is_armed: false,
             is_stopped: false,
+            is_cancelling: false,
+            is_left: false,
             exhausted_count: 0,
             socket,
             _stop: stop,
         };
         let poll = opcode::PollAdd::new(Fd(this._stop.as_fd().as_raw_fd()), libc::POLLIN as _);
         this.push(&poll.build().user_data(STOP));
-        this.arm();
-        this.look()?;
+        // No receive yet: it would take datagrams, and they would be lost if this call failed.
+        this.enter()?;
         Ok(this)
     }
 
@@ -142,6 +148,11 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     /// Returns the kernel's error. A signal is not an error.
     pub fn look(&mut self) -> io::Result<()> {
         self.arm();
+        self.enter()
+    }
+
+    /// Submits what waits in the submission queue and makes the kernel produce completions.
+    fn enter(&mut self) -> io::Result<()> {
         let to_submit = u32::try_from(self.ring.submission().len()).unwrap_or(0);
         // SAFETY: there is no argument for the kernel to read, and `push` states why the submitted
         // entries are sound.
@@ -171,6 +182,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         for completion in self.ring.completion().take(places) {
             match completion.user_data() {
                 STOP => self.is_stopped = true,
+                CANCEL => self.is_cancelling = false,
                 RECEIVE => {
                     let (result, flags) = (completion.result(), completion.flags());
                     self.is_armed &= cqueue::more(flags);
@@ -237,9 +249,19 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     ///
     /// Returns the kernel's error.
     pub fn cancel(&mut self) -> io::Result<()> {
-        self.push(&opcode::AsyncCancel::new(RECEIVE).build().user_data(CANCEL));
+        // If an earlier call has failed, its request may still wait in the submission queue.
+        if !self.is_cancelling {
+            self.push(&opcode::AsyncCancel::new(RECEIVE).build().user_data(CANCEL));
+            self.is_cancelling = true;
+        }
         self.ring.submit_and_wait(1)?;
         Ok(())
+    }
+
+    /// Leaves a receive that cannot be cancelled to the kernel, with the buffers. The drop then
+    /// makes no further attempt, which could take datagrams that nobody gets.
+    pub fn leave(&mut self) {
+        self.is_left = true;
     }
 
     /// Sleeps until a completion is there, without starting another receive.
@@ -291,9 +313,21 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     }
 }
 
+#[cfg(test)]
+impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
+    /// Puts another file in the place of the io_uring descriptor, so that every further call fails.
+    /// The memory that is shared with the kernel stays.
+    pub fn break_calls(&self) {
+        let other = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        // SAFETY: both descriptors are open. The library closes the second one as before.
+        // JUSTIFICATION: it is a test, and the library owns the descriptor.
+        assert!(unsafe { libc::dup2(other.as_raw_fd(), self.ring.as_raw_fd()) } >= 0);
+    }
+}
+
 impl<S: AsFd, T: AsFd> Drop for MultishotReceive<S, T> {
     fn drop(&mut self) {
-        let has_ended = self.end();
+        let has_ended = !self.is_left && self.end();
         // SAFETY: neither field is used again. The kernel does not use the buffers after the
         // receive and the registration have ended; if they have not ended the buffers are leaked.
         // JUSTIFICATION: the order of the two drops, and a leak instead of memory that is freed
