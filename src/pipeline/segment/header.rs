@@ -1,0 +1,215 @@
+//! Checks the header line of a datagram.
+//!
+//! In: the bytes of one datagram. Out: the document behind the header line, or the reason why the
+//! datagram is no segment ([`Rejection`]). Bound: one datagram (65,507 bytes). Thread: `receive-N`.
+//! No I/O, no clock, no allocation for the header lines of the SDKs.
+
+use serde::Deserialize;
+use serde::de::{self, MapAccess, Visitor};
+use std::fmt;
+
+/// The header that the SDKs for Python, Node.js, .NET and Ruby write.
+const HEADER_COMPACT: &[u8] = br#"{"format":"json","version":1}"#;
+/// The header that the SDKs for Java and Go write.
+const HEADER_SPACED: &[u8] = br#"{"format": "json", "version": 1}"#;
+
+/// Why a datagram is not a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// Invalid header: the first line is not the JSON object that X-Ray SDKs send
+    #[error(r#"Invalid header: the first line must be {{"format":"json","version":1}}"#)]
+    Header,
+    /// Missing header or segment
+    #[error("Missing header or segment: a datagram is a header line, a newline and a document")]
+    NoDocument,
+}
+
+/// Checks the header line of a datagram and returns the document after it.
+///
+/// # Errors
+///
+/// Returns which part of the datagram is missing or invalid.
+pub fn split(datagram: &[u8]) -> Result<&[u8], Rejection> {
+    for header in [HEADER_COMPACT, HEADER_SPACED] {
+        if let Some([b'\n', document @ ..]) = datagram.strip_prefix(header) {
+            return if document.is_empty() { Err(Rejection::NoDocument) } else { Ok(document) };
+        }
+    }
+    let newline = datagram.iter().position(|&byte| byte == b'\n').ok_or(Rejection::NoDocument)?;
+    let (header, document) = (&datagram[..newline], &datagram[newline + 1..]);
+    if document.is_empty() {
+        return Err(Rejection::NoDocument);
+    }
+    match serde_json::from_slice(header) {
+        Ok(Header { format: Some(format), version: Some(1) })
+            if format.eq_ignore_ascii_case("json") =>
+        {
+            Ok(document)
+        }
+        _ => Err(Rejection::Header),
+    }
+}
+
+/// A header line that differs from the two header lines of the SDKs, for example in its spaces. As
+/// with the original daemon, keys may be in upper or lower case and may be repeated. The last value
+/// of a key counts.
+#[derive(Debug, Default)]
+struct Header {
+    format: Option<String>,
+    version: Option<i64>,
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = Header;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a JSON object with format and version")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    // A null does not replace an earlier value, as with the original daemon.
+                    if key.eq_ignore_ascii_case("format") {
+                        header.format = map.next_value::<Option<_>>()?.or(header.format);
+                    } else if key.eq_ignore_ascii_case("version") {
+                        header.version = map.next_value::<Option<_>>()?.or(header.version);
+                    } else {
+                        map.next_value::<de::IgnoredAny>()?;
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GOOD: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
+
+    #[test]
+    fn headers_in_every_spelling_that_the_original_takes_are_taken() {
+        for header in [
+            r#"{"format":"json","version":1}"#,
+            r#"{"format": "json", "version": 1}"#,
+            r#"{"version":1,"format":"json"}"#,
+            "{\"format\":\"json\",\"version\":1}\r",
+            "  { \"format\" : \"json\" , \"version\" : 1 }\t",
+            r#"{"FORMAT":"JSON","Version":1}"#,
+            r#"{"format":"xml","format":"json","version":2,"version":1}"#,
+            r#"{"format":"json","version":1,"extra":{"deep":[1,2]}}"#,
+            r#"{"format":"json","version":1,"version":null}"#,
+            r#"{"for\u006dat":"json","version":1}"#,
+        ] {
+            let datagram = [header.as_bytes(), b"\nX"].concat();
+            assert_eq!(split(&datagram), Ok(&b"X"[..]), "{header}");
+        }
+    }
+
+    #[test]
+    fn other_headers_are_rejected_as_such() {
+        for header in [
+            "",
+            "{}",
+            "null",
+            "[]",
+            r#"{"format":"json"}"#,
+            r#"{"version":1}"#,
+            r#"{"format":"json","version":"1"}"#,
+            r#"{"format":"json","version":1.5}"#,
+            r#"{"format":"json","version":1.0}"#,
+            r#"{"format":"json","version":2}"#,
+            r#"{"format":"json","version":1,"version":2}"#,
+            r#"{"format":"xml","version":1}"#,
+            r#"{"format":1,"version":1}"#,
+            r#"{"format":"json","version":1"#,
+            r#"{"format":"json","version":1} x"#,
+            "\u{feff}{\"format\":\"json\",\"version\":1}",
+        ] {
+            let datagram = [header.as_bytes(), b"\nX"].concat();
+            assert_eq!(split(&datagram), Err(Rejection::Header), "{header}");
+        }
+        let deep = [&b"[".repeat(10_000), &b"\nX"[..]].concat();
+        assert_eq!(split(&deep), Err(Rejection::Header));
+    }
+
+    #[test]
+    fn a_datagram_without_newline_or_document_is_missing_its_segment() {
+        for datagram in [&b""[..], b"x", &GOOD[..GOOD.len() - 1], GOOD, b"\n", b"junk\n"] {
+            assert_eq!(split(datagram), Err(Rejection::NoDocument));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram_is_split_as_a_naive_reader_would(
+            header in prop_oneof![
+                Just(r#"{"format":"json","version":1}"#.to_string()),
+                Just(r#"{"format": "json", "version": 1}"#.to_string()),
+                r#"\{ ?"(format|version|FORMAT|x)" ?: ?("json"|"JSON"|1|2|"1"|1\.5|null) ?(, ?"(version|format)" ?: ?(1|"json"))? ?\}\r?"#,
+                ".{0,40}",
+            ],
+            newline in any::<bool>(),
+            document in prop_oneof![Just(String::new()), ".{0,20}"],
+        ) {
+            let datagram = format!("{header}{}{document}", if newline { "\n" } else { "" });
+            prop_assert_eq!(split(datagram.as_bytes()).ok(), naive(&datagram));
+        }
+    }
+
+    /// The header rules of the original daemon, written as simply as possible.
+    fn naive(datagram: &str) -> Option<&[u8]> {
+        let (header, document) = datagram.split_once('\n')?;
+        if document.is_empty() {
+            return None;
+        }
+        // Keys that differ only in case are the same key here. A map of serde_json would keep both,
+        // so this reads pairs.
+        let pairs: Vec<(String, serde_json::Value)> = pairs(header)?;
+        let mut format = None;
+        let mut version = None;
+        for (key, value) in pairs {
+            match (key.to_ascii_lowercase().as_str(), value) {
+                ("format" | "version", serde_json::Value::Null) => {}
+                ("format", serde_json::Value::String(text)) => format = Some(text),
+                ("version", serde_json::Value::Number(number)) => version = Some(number.as_i64()?),
+                ("format" | "version", _) => return None,
+                _ => {}
+            }
+        }
+        let good = format?.eq_ignore_ascii_case("json") && version? == 1;
+        good.then_some(document.as_bytes())
+    }
+
+    fn pairs(header: &str) -> Option<Vec<(String, serde_json::Value)>> {
+        struct Pairs(Vec<(String, serde_json::Value)>);
+        impl<'de> Deserialize<'de> for Pairs {
+            fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct PairsVisitor;
+                impl<'de> Visitor<'de> for PairsVisitor {
+                    type Value = Pairs;
+                    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        out.write_str("an object")
+                    }
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                        let mut pairs = Vec::new();
+                        while let Some(pair) = map.next_entry()? {
+                            pairs.push(pair);
+                        }
+                        Ok(Pairs(pairs))
+                    }
+                }
+                deserializer.deserialize_map(PairsVisitor)
+            }
+        }
+        serde_json::from_str::<Pairs>(header).ok().map(|pairs| pairs.0)
+    }
+}
