@@ -6,7 +6,7 @@
 //! limits the requests for the fallback. The daemon's own paths have no such limit, so that they
 //! are always answered. Thread: main.
 
-use crate::admin::health::Health;
+use crate::admin::health::{Detail, Health};
 use crate::admin::metrics::{self, Metrics};
 use crate::base::address::is_loopback;
 use crate::base::http_server::{
@@ -90,11 +90,9 @@ impl Pages {
             let why = "tail is not enabled; set Tail: true in the configuration of the daemon";
             return error_answer(StatusCode::NOT_FOUND, why);
         };
-        let host = head.headers.get(HOST).map(|host| Authority::try_from(host.as_bytes()));
-        let is_for_loopback = host.is_some_and(|host| host.is_ok_and(|host| is_loopback(&host)));
         let is_browser =
             ["origin", "sec-fetch-site"].iter().any(|it| head.headers.contains_key(*it));
-        if head.method != Method::GET || !is_local || !is_for_loopback || is_browser {
+        if head.method != Method::GET || !is_local || !is_for_loopback(head) || is_browser {
             return error_answer(StatusCode::FORBIDDEN, "only programs on this host may use /tail");
         }
         let after = head.uri.query().and_then(|query| query.strip_prefix("after="));
@@ -112,10 +110,13 @@ impl Pages {
         }
     }
 
-    async fn own_answer(&self, path: &str) -> Response<Bytes> {
-        match path {
+    async fn own_answer(&self, head: &Parts) -> Response<Bytes> {
+        match head.uri.path() {
             "/health" => page(self.health.live().await),
-            "/ready" => page(self.health.ready()),
+            "/ready" => {
+                let detail = if is_for_loopback(head) { Detail::Full } else { Detail::Code };
+                page(self.health.ready(detail))
+            }
             _ => {
                 let mut answer = Response::new(self.metrics.text().await.into());
                 let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
@@ -146,8 +147,9 @@ impl Handler for Pages {
         }
         if matches!(path, "/health" | "/ready" | "/metrics") {
             slot.stop_waiting();
-            return match *request.method() {
-                Method::GET | Method::HEAD => self.own_answer(path).await,
+            let (head, _) = request.into_parts();
+            return match head.method {
+                Method::GET | Method::HEAD => self.own_answer(&head).await,
                 _ => {
                     let why = "only GET is allowed here";
                     let mut answer = error_answer(StatusCode::METHOD_NOT_ALLOWED, why);
@@ -171,6 +173,13 @@ impl Handler for Pages {
             tail.close();
         }
     }
+}
+
+/// Returns whether the `Host` header of a request is a loopback name or address. Programs on this
+/// host use such a name. An orchestrator or a web page uses another.
+fn is_for_loopback(head: &Parts) -> bool {
+    let host = head.headers.get(HOST).map(|host| Authority::try_from(host.as_bytes()));
+    host.is_some_and(|host| host.is_ok_and(|host| is_loopback(&host)))
 }
 
 fn page((status, body): (StatusCode, serde_json::Value)) -> Response<Bytes> {

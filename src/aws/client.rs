@@ -7,7 +7,7 @@
 use super::body::RequestBody;
 use super::encoding::{Unreadable, decode};
 use super::failure;
-use crate::aws::transport::{Connector, Executor, Transport};
+use crate::aws::transport::{ConnectError, Connector, Executor, Transport};
 use crate::base::account::RequestFailure;
 use crate::base::error_text::with_root_cause;
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioTimer;
 use std::borrow::Cow;
+use std::error::Error;
 use std::time::Duration;
 
 /// Idle time after which the client closes a connection. Load balancers of AWS close a connection
@@ -59,8 +60,13 @@ pub enum RequestError {
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The answer is incomplete, or not valid HTTP.
-    #[error("the answer could not be read: {0}")]
-    Answer(String),
+    #[error("the answer could not be read: {reason}")]
+    Answer {
+        /// Kind of failure for telemetry and the metrics.
+        kind: RequestFailure,
+        /// Text of the error and of its deepest cause, for the log.
+        reason: String,
+    },
     /// The body of the answer is longer than the limit that the caller gave to [`Client::send`].
     #[error("{status}, and the answer is longer than {limit_bytes} bytes")]
     TooLarge {
@@ -77,9 +83,9 @@ impl RequestError {
     /// Returns the kind of failure that telemetry and the metrics count.
     pub fn kind(&self) -> RequestFailure {
         match self {
-            Self::Connection { kind, .. } => *kind,
+            Self::Connection { kind, .. } | Self::Answer { kind, .. } => *kind,
             Self::Timeout(_) => RequestFailure::Timeout,
-            Self::Answer(_) | Self::TooLarge { .. } => RequestFailure::Other,
+            Self::TooLarge { .. } => RequestFailure::Other,
         }
     }
 }
@@ -160,13 +166,11 @@ impl Client {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
         let uri = request.uri().clone();
-        let answer =
-            self.http.request(request).await.map_err(|error| RequestError::Connection {
-                kind: failure::of_error(&error),
-                reason: with_root_cause(&error),
-            })?;
+        let answer = self.http.request(request).await.map_err(|error| {
+            RequestError::Connection { kind: kind_of(&error), reason: with_root_cause(&error) }
+        })?;
         if let Some(refusal) = self.transport.refusal(&uri, answer.status()) {
-            let kind = RequestFailure::Http4xx;
+            let kind = refusal.kind();
             return Err(RequestError::Connection { kind, reason: refusal.to_string() });
         }
         let (Parts { status, headers, .. }, body) = answer.into_parts();
@@ -175,9 +179,20 @@ impl Client {
             Err(error) if error.is::<LengthLimitError>() => {
                 Err(RequestError::TooLarge { status, headers: headers.into(), limit_bytes })
             }
-            Err(error) => Err(RequestError::Answer(with_root_cause(&*error))),
+            Err(error) => {
+                let (kind, reason) = (failure::of_error(&*error), with_root_cause(&*error));
+                Err(RequestError::Answer { kind, reason })
+            }
         }
     }
+}
+
+/// Returns the kind of failure of an error of the HTTP client. An error of the connector knows its
+/// kind; it is among the causes of the client's error.
+fn kind_of(error: &(dyn Error + 'static)) -> RequestFailure {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    let connect = causes.find_map(|cause| cause.downcast_ref::<ConnectError>());
+    connect.map_or_else(|| failure::of_error(error), ConnectError::kind)
 }
 
 /// Returns a hyper client that has no connections yet.

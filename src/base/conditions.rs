@@ -14,6 +14,8 @@ pub enum Condition {
     NoRegion,
     /// There are no credentials to sign requests with.
     NoCredentials,
+    /// There are credentials, but no request can be signed with them.
+    CannotSign,
     /// The last call to the service failed.
     UploadsFailing,
     /// Segments are dropped because the memory for segments is full.
@@ -26,9 +28,10 @@ pub enum Condition {
 
 impl Condition {
     /// All conditions, in the order of the enum.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoRegion,
         Self::NoCredentials,
+        Self::CannotSign,
         Self::UploadsFailing,
         Self::MemoryFull,
         Self::SpoolFailing,
@@ -40,6 +43,7 @@ impl Condition {
         match self {
             Self::NoRegion => "no_region",
             Self::NoCredentials => "no_credentials",
+            Self::CannotSign => "cannot_sign",
             Self::UploadsFailing => "uploads_failing",
             Self::MemoryFull => "memory_full",
             Self::SpoolFailing => "spool_failing",

@@ -33,10 +33,12 @@ use crate::aws::Route;
 use crate::aws::identity::Identity;
 use crate::aws::transport::Resolver;
 use crate::base::account::Account;
+use crate::base::clock::Clock;
 use crate::base::conditions::Condition;
 use crate::base::http_server::Server;
 use crate::base::panics;
 use crate::config::Config;
+use aws_credential_types::Credentials;
 use destination::Destination;
 use flow::Flow;
 use signals::Signals;
@@ -144,6 +146,7 @@ async fn run_for_service(
         note_credentials(&destination.identity, &account);
         let client = destination.proxy_client(config);
         let routes = destination.routes(config, environment);
+        note_signing(&routes.segments, &account);
         // Uploads and the calls of applications share one signer. So a correction of the clock that
         // one of them learns from the service holds for both.
         let (signer, identity) = (routes.segments.signer.clone(), routes.segments.identity.clone());
@@ -179,6 +182,50 @@ fn note_credentials(identity: &Identity, account: &Arc<Account>) {
             None => account.conditions.end(Condition::NoCredentials),
         })
     }));
+}
+
+/// Keeps the condition `cannot_sign` up to date. The condition does not wait for a segment: new
+/// credentials are tried at once.
+fn note_signing(route: &Route, account: &Arc<Account>) {
+    let (signer, identity) = (route.signer.clone(), route.identity.clone());
+    let account = Arc::clone(account);
+    tokio::spawn(panics::restarted(
+        "Watching for unusable credentials",
+        RESTART_PAUSE,
+        move || {
+            let (signer, mut identity) = (signer.clone(), identity.clone());
+            let account = Arc::clone(&account);
+            async move {
+                loop {
+                    let (credentials, now) = (identity.credentials(), Clock::host_date());
+                    let expiry = credentials.as_ref().and_then(Credentials::expiry);
+                    let time_left =
+                        expiry.map(|expiry| expiry.duration_since(now).unwrap_or_default());
+                    let fault = match credentials.map(|it| signer.check(&it, now)) {
+                        Some(Err(error)) => Some(error.to_string()),
+                        Some(Ok(())) if time_left == Some(Duration::ZERO) => Some(
+                            "the credentials have expired, and no source has new ones".to_owned(),
+                        ),
+                        Some(Ok(())) | None => None,
+                    };
+                    let expires = async {
+                        match time_left {
+                            Some(time) if !time.is_zero() => tokio::time::sleep(time).await,
+                            _ => std::future::pending().await,
+                        }
+                    };
+                    match fault {
+                        Some(fault) => account.conditions.begin(Condition::CannotSign, fault),
+                        None => account.conditions.end(Condition::CannotSign),
+                    }
+                    tokio::select! {
+                        () = identity.changed() => {}
+                        () = expires => {}
+                    }
+                }
+            }
+        },
+    ));
 }
 
 /// Starts the telemetry of `flow`, unless it is switched off. Also returns the channel through

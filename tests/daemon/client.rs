@@ -120,6 +120,14 @@ pub fn page(daemon: &Daemon, path: &str) -> (u16, serde_json::Value) {
     (answer.status, serde_json::from_slice(&answer.body).unwrap())
 }
 
+/// Sends a GET for `path` with this `Host` header. Returns the status and the JSON body.
+pub fn page_of_host(daemon: &Daemon, host: &str, path: &str) -> (u16, serde_json::Value) {
+    let mut client = Client::connect(daemon.tcp);
+    client.write(format!("GET {path} HTTP/1.1\r\n{host}\r\n").as_bytes());
+    let answer = client.answer();
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
 /// Runs `xray healthcheck` against a daemon.
 pub fn healthcheck(daemon: &Daemon, arguments: &[&str]) -> Output {
     let address = daemon.tcp.to_string();

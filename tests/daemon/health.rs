@@ -1,6 +1,6 @@
 //! Health checks: whether an orchestrator should restart the daemon.
 
-use super::client::{Client, healthcheck, page, start};
+use super::client::{Client, healthcheck, page, page_of_host, start};
 use super::endpoint::{Endpoint, Way};
 use super::held::Held;
 use super::load::document;
@@ -26,6 +26,11 @@ fn reasons(daemon: &Daemon) -> Vec<String> {
         (reasons.is_empty(), reasons.is_empty())
     );
     reasons.iter().map(|reason| reason["code"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Returns the body of `/ready` for a program on this host.
+fn local(daemon: &Daemon) -> serde_json::Value {
+    page_of_host(daemon, "Host: localhost\r\n", "/ready").1
 }
 
 #[test]
@@ -71,9 +76,68 @@ fn why_there_are_no_credentials_is_told_without_what_a_program_has_printed() {
     let mut command = daemon_command(&endpoint.url(), &[]);
     command.env("AWS_CONFIG_FILE", &config).env("PATH", "/usr/bin:/bin");
     let daemon = Daemon::spawn(command);
-    let reason = || page(&daemon, "/ready").1["reasons"][0]["reason"].to_string();
+    let reason = || local(&daemon)["reasons"][0]["reason"].to_string();
     daemon.wait_until("`/ready` reports it", || reason().contains("the credential_process fails"));
     assert!(!reason().contains("of-nobody"), "{}", reason());
+}
+
+#[test]
+fn credentials_that_cannot_sign_are_told_before_a_segment_comes_and_counted_by_kind() {
+    let endpoint = Endpoint::start();
+    let mut command = daemon_command(&endpoint.url(), &[]);
+    command.env("AWS_ACCESS_KEY_ID", "AKID\u{1}EXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret");
+    let daemon = Daemon::spawn(command);
+    daemon.wait_until("`/ready` reports it", || reasons(&daemon) == ["cannot_sign"]);
+    assert!(local(&daemon).to_string().contains("control character"), "{}", local(&daemon));
+    assert_eq!(daemon.metric("xray_trouble{code=\"cannot_sign\"}"), 1);
+    daemon.send([format!("{HEADER}{{}}")]);
+    let unsigned = "xray_request_failures_total{kind=\"unsigned\"}";
+    daemon.wait_for_metric_of_at_least(unsigned, 1);
+    assert!(!daemon.log().contains("secret"));
+}
+
+#[test]
+fn credentials_that_have_expired_are_told_before_a_segment_comes() {
+    let endpoint = Endpoint::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let keys = folder.path().join("keys");
+    let expiry = std::time::SystemTime::now() + Duration::from_secs(3);
+    let expiry = time::OffsetDateTime::from(expiry);
+    let format = &time::format_description::well_known::Rfc3339;
+    let expiry = expiry.format(format).unwrap();
+    let printed = format!(
+        r#"{{"Version":1,"AccessKeyId":"AKID","SecretAccessKey":"s","Expiration":"{expiry}"}}"#
+    );
+    std::fs::write(&keys, printed).unwrap();
+    // The program has keys once.
+    let program =
+        format!("[default]\ncredential_process = sh -c \"cat {0} && rm {0}\"\n", keys.display());
+    std::fs::write(&config, program).unwrap();
+    let mut command = daemon_command(&endpoint.url(), &[]);
+    command.env("AWS_CONFIG_FILE", &config).env("PATH", "/usr/bin:/bin");
+    let daemon = Daemon::spawn(command);
+    daemon.wait_for_line("Credentials found");
+    daemon.wait_until("`/ready` reports it", || reasons(&daemon) == ["cannot_sign"]);
+    assert!(local(&daemon).to_string().contains("have expired"), "{}", local(&daemon));
+}
+
+#[test]
+fn strangers_are_told_the_code_only() {
+    let endpoint = Endpoint::start();
+    let daemon = Daemon::spawn(daemon_command(&endpoint.url(), &[]));
+    daemon.wait_until("`/ready` reports it", || reasons(&daemon) == ["no_credentials"]);
+    let only_code = serde_json::json!([{"code": "no_credentials"}]);
+    for host in ["evil.example", "localhost.evil.example", "10.0.0.1:2000", "a@localhost", ""] {
+        let (status, body) = page_of_host(&daemon, &format!("Host: {host}\r\n"), "/ready");
+        assert_eq!((status, &body["reasons"]), (503, &only_code), "{host}");
+    }
+    for host in ["localhost", "LOCALHOST:2000", "127.0.0.1:2000", "127.1.2.3", "[::1]:2000"] {
+        let (status, body) = page_of_host(&daemon, &format!("Host: {host}\r\n"), "/ready");
+        let reason = &body["reasons"][0];
+        assert!(status == 503 && reason["reason"].is_string(), "{host}: {body}");
+        assert!(reason["seconds"].is_u64(), "{host}: {body}");
+    }
 }
 
 #[test]

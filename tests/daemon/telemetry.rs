@@ -7,8 +7,10 @@
 use super::answers::Failure;
 use super::endpoint::{Endpoint, Way};
 use super::fake::Fake;
+use super::http_proxy::{self, HttpProxy, Manner};
 use super::load::{document, send};
 use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
+use super::tls::Authority;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -156,6 +158,52 @@ fn failures_are_counted_by_their_kind() {
     let told = KINDS.map(|(name, _)| record["BackendConnectionErrors"][name].as_u64().unwrap());
     assert_eq!(told, counted, "{log}");
     assert!(counted.iter().zip(KINDS).all(|(n, (_, kind))| (*n > 0) == (kind != "unknown_host")));
+}
+
+/// Sends a segment to an endpoint that cannot be reached. Asserts that all failures have this kind.
+fn fails_only_as(kind: &str, url: &str, keys: &str, variables: &[(&str, &str)]) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), &format!("ShutdownSeconds: 1\n{keys}"));
+    let daemon = Daemon::start(url, &["-c", &config], variables);
+    daemon.send([format!("{HEADER}{{}}")]);
+    let metric =
+        |kind: &str| daemon.metric(&format!("xray_request_failures_total{{kind=\"{kind}\"}}"));
+    daemon.wait_until("a request fails", || KINDS.iter().any(|(_, kind)| metric(kind) > 0));
+    let counted: Vec<_> = KINDS.iter().filter(|(_, it)| metric(it) > 0).map(|it| it.1).collect();
+    assert_eq!(counted, [kind], "{}", daemon.log());
+}
+
+#[test]
+fn a_connection_that_is_not_open_in_time_is_a_timeout() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let endpoint = Endpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]));
+    endpoint.set_way(Way::Unread);
+    let bundle = authority.path.to_str().unwrap();
+    let keys = "Upload: {ConnectTimeoutSeconds: 1}";
+    fails_only_as("timeout", &endpoint.url(), keys, &[("AWS_CA_BUNDLE", bundle)]);
+}
+
+#[test]
+fn failures_of_a_proxy_have_the_kind_of_their_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let endpoint = Endpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]));
+    let bundle = authority.path.to_str().unwrap();
+    let keys = "Upload: {ConnectTimeoutSeconds: 1}";
+    let port = http_proxy::port();
+    let down = format!("http://{}", http_proxy::address(&port));
+    let silent = HttpProxy::start(Manner::Hang);
+    let refusing = HttpProxy::start(Manner::Refuse("407 Proxy Authentication Required"));
+    for (kind, proxy) in [
+        ("connection_refused", down),
+        ("timeout", silent.url()),
+        ("http_4xx", refusing.url()),
+        ("unknown_host", format!("http://{}.invalid:1", "x".repeat(64))),
+    ] {
+        let variables = [("AWS_CA_BUNDLE", bundle), ("HTTPS_PROXY", &proxy)];
+        fails_only_as(kind, &endpoint.url(), keys, &variables);
+    }
 }
 
 #[test]

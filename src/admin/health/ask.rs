@@ -75,14 +75,14 @@ pub fn report(address: &str, path: &str) -> Result<Report, HealthError> {
     let body: Value = serde_json::from_str(&body).map_err(|_| not_xrayd())?;
     let status = body["status"].as_str().ok_or_else(not_xrayd)?.to_owned();
     let version = body["version"].as_str().map(str::to_owned);
-    let text = |reason: &Value| match reason.as_str() {
-        Some(text) => text.to_owned(),
-        None => format!(
-            "{} for {} s: {}",
-            reason["code"].as_str().unwrap_or_default(),
-            reason["seconds"],
-            reason["reason"].as_str().unwrap_or_default()
-        ),
+    let text = |reason: &Value| match (reason.as_str(), reason["reason"].as_str()) {
+        (Some(text), _) => text.to_owned(),
+        (None, Some(text)) => {
+            let code = reason["code"].as_str().unwrap_or_default();
+            format!("{code} for {} s: {text}", reason["seconds"])
+        }
+        // The daemon tells strangers only the code.
+        (None, None) => reason["code"].as_str().unwrap_or_default().to_owned(),
     };
     let reasons = body["reasons"].as_array().into_iter().flatten().map(text).collect();
     Ok(Report { is_ok, status, version, reasons })
@@ -130,10 +130,10 @@ mod tests {
         assert_eq!(alive.unwrap(), "alive");
         let stalled = ask_server(
             "HTTP/1.0 503 x\r\n\r\n{\"status\":\"wedged\",\"reasons\":[\"receiver 1 sleeps\", \
-             {\"code\":\"no_region\",\"seconds\":7,\"reason\":\"none\"}]}",
+             {\"code\":\"no_region\",\"seconds\":7,\"reason\":\"none\"},{\"code\":\"x\"}]}",
         );
         let text = stalled.unwrap_err().to_string();
-        assert_eq!(text, "wedged: receiver 1 sleeps; no_region for 7 s: none");
+        assert_eq!(text, "wedged: receiver 1 sleeps; no_region for 7 s: none; x");
     }
 
     #[test]

@@ -29,6 +29,15 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between two checks of a receiver or of the sender, until [`STALL_TIMEOUT`] is over.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How much the answer to `GET /ready` tells about a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The code, the reason and the age.
+    Full,
+    /// Only the code.
+    Code,
+}
+
 /// Checks, on request, whether the daemon's threads make progress and which conditions are active.
 #[derive(Debug, Clone)]
 pub struct Health {
@@ -118,13 +127,17 @@ impl Health {
         }
     }
 
-    /// Returns the answer to `GET /ready`: status 200, or 503 with the active conditions.
-    pub fn ready(&self) -> (StatusCode, Value) {
+    /// Returns the answer to `GET /ready`: status 200, or 503 with the active conditions. With
+    /// `Detail::Code`, the answer has only their codes: a reason can name hosts, roles and files.
+    pub fn ready(&self, detail: Detail) -> (StatusCode, Value) {
         let conditions = self.conditions();
         let reasons: Vec<Value> = conditions
             .iter()
-            .map(|ActiveCondition { condition, age, reason }| {
-                json!({"code": condition.code(), "reason": reason, "seconds": age.as_secs()})
+            .map(|ActiveCondition { condition, age, reason }| match detail {
+                Detail::Full => {
+                    json!({"code": condition.code(), "reason": reason, "seconds": age.as_secs()})
+                }
+                Detail::Code => json!({"code": condition.code()}),
             })
             .collect();
         match reasons.is_empty() {
@@ -192,9 +205,10 @@ mod tests {
     #[test]
     fn an_active_condition_is_reported_with_its_age() {
         let (health, account, _sender) = health();
-        assert_eq!(health.ready(), (StatusCode::OK, json!({"status": "ready", "reasons": []})));
+        let ready = (StatusCode::OK, json!({"status": "ready", "reasons": []}));
+        assert_eq!(health.ready(Detail::Full), ready);
         account.conditions.begin(Condition::NoCredentials, "none");
-        let (status, body) = health.ready();
+        let (status, body) = health.ready(Detail::Full);
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let reason = &body["reasons"][0];
         assert_eq!(
@@ -202,5 +216,8 @@ mod tests {
             (&json!("no_credentials"), &json!("none"))
         );
         assert!(reason["seconds"].is_u64(), "{body}");
+        let (status, body) = health.ready(Detail::Code);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body["reasons"], json!([{"code": "no_credentials"}]));
     }
 }

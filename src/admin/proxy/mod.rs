@@ -23,7 +23,7 @@ mod tests;
 
 use crate::admin::pages::Fallback;
 use crate::aws::{self, Answer, Outcome, RequestError, Route, SignError};
-use crate::base::account::Account;
+use crate::base::account::{Account, RequestFailure};
 use crate::base::http_server;
 use crate::base::log::LogLimit;
 use aws_credential_types::Credentials;
@@ -106,7 +106,8 @@ impl ProxyError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Service(RequestError::Timeout(_)) | Self::Timeout(_) => {
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Service(error) if error.kind() == RequestFailure::Timeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
             _ => StatusCode::BAD_GATEWAY,

@@ -54,7 +54,8 @@ impl Counts {
                 http_4xx_count: failures(RequestFailure::Http4xx),
                 http_5xx_count: failures(RequestFailure::Http5xx),
                 unknown_host_count: failures(RequestFailure::UnknownHost),
-                other_count: failures(RequestFailure::Other),
+                other_count: failures(RequestFailure::Other)
+                    .saturating_add(failures(RequestFailure::Unsigned)),
             },
         }
     }
@@ -156,7 +157,7 @@ mod tests {
                     "HTTPCode4XXCount": 3,
                     "HTTPCode5XXCount": 4,
                     "UnknownHostCount": 5,
-                    "OtherCount": 6,
+                    "OtherCount": 13,
                 },
             })
         );

@@ -158,6 +158,15 @@ impl Signer {
         Ok(request)
     }
 
+    /// Checks that a request can be signed with `credentials`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the credentials have characters that headers cannot contain.
+    pub fn check(&self, credentials: &Credentials, now: SystemTime) -> Result<(), SignError> {
+        self.sign_body(Bytes::new().into(), &[0; 32], credentials, now).map(drop)
+    }
+
     /// Returns a request with `body`, signed with `credentials` and the time `now`. This function
     /// does not use the template of the day.
     ///

@@ -10,6 +10,8 @@
 
 use super::proxy::{Proxy, ProxyAddress, port_of};
 use super::{Executor, Resolver};
+use crate::aws::failure;
+use crate::base::account::RequestFailure;
 use crate::base::error_text::root_cause;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
@@ -48,6 +50,8 @@ pub enum ConnectError {
     ProxyUnreachable {
         /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
+        /// Kind of failure of the connection to the proxy.
+        kind: RequestFailure,
         /// Text of the error's deepest cause.
         reason: String,
     },
@@ -97,6 +101,23 @@ pub enum ConnectError {
         /// The timeout that has expired.
         timeout: Duration,
     },
+}
+
+impl ConnectError {
+    /// Returns the kind of failure that telemetry and the metrics count.
+    pub fn kind(&self) -> RequestFailure {
+        match self {
+            Self::Timeout { .. } => RequestFailure::Timeout,
+            Self::ProxyUnreachable { kind, .. } => *kind,
+            Self::ProxyRefuses { status, .. } if status.is_client_error() => {
+                RequestFailure::Http4xx
+            }
+            Self::ProxyRefuses { status, .. } if status.is_server_error() => {
+                RequestFailure::Http5xx
+            }
+            _ => RequestFailure::Other,
+        }
+    }
 }
 
 /// Returns advice for the operator if the proxy answered with the error `status`.
@@ -214,6 +235,7 @@ impl Service<Uri> for WireConnector {
         Box::pin(async move {
             let wire = connecting.await.map_err(|error| ConnectError::ProxyUnreachable {
                 proxy: proxy.clone(),
+                kind: failure::of_error(&*error),
                 reason: root_cause(&*error),
             })?;
             if destination.scheme() == Some(&Scheme::HTTP) {

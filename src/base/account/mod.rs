@@ -119,7 +119,7 @@ impl DropReason {
 }
 
 /// The kind of failure of a call. The service's API defines these kinds in
-/// `BackendConnectionErrors`.
+/// `BackendConnectionErrors`, except [`Unsigned`](Self::Unsigned), which counts there as `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestFailure {
     /// The connection was not opened in time, or the answer was not complete in time.
@@ -132,18 +132,21 @@ pub enum RequestFailure {
     Http5xx,
     /// The host name of the service cannot be resolved.
     UnknownHost,
+    /// The request could not be signed with the credentials, so it was not sent.
+    Unsigned,
     /// Any other failure: a broken connection, a TLS error, or an answer that is not from X-Ray.
     Other,
 }
 
 impl RequestFailure {
     /// All kinds of failure, in the order of the enum.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Timeout,
         Self::ConnectionRefused,
         Self::Http4xx,
         Self::Http5xx,
         Self::UnknownHost,
+        Self::Unsigned,
         Self::Other,
     ];
 
@@ -155,6 +158,7 @@ impl RequestFailure {
             Self::Http4xx => "http_4xx",
             Self::Http5xx => "http_5xx",
             Self::UnknownHost => "unknown_host",
+            Self::Unsigned => "unsigned",
             Self::Other => "other",
         }
     }

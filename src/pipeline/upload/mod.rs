@@ -148,6 +148,7 @@ impl Uploader {
             // The call cannot be signed. New credentials may help, so the call counts as one with
             // expired credentials.
             Ok(Err(error)) => {
+                self.account.request_failures(RequestFailure::Unsigned).add(1);
                 self.settle_failed(call, Failure::Expired, error.to_string(), now);
                 return true;
             }
