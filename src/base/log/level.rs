@@ -6,16 +6,17 @@
 /// The log level. It decides which lines are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogLevel {
-    /// Log all lines.
+    /// Log all lines, also each rejected datagram (100 in a second at most).
     Dev,
-    /// Log the lines of `Info`, and details that help to find a fault, for example the start of
-    /// rejected datagrams.
+    /// Log the lines of `Info`, and details that help to find a fault: each batch and call,
+    /// connections, the source of the credentials, the start of rejected datagrams.
     Debug,
     /// Log the lines of `Warn`, and the normal work of the daemon.
     Info,
     /// Log the lines of `Error`, and problems without a lasting effect.
     Warn,
-    /// Log only problems that an operator must solve, for example dropped segments.
+    /// Log only problems that an operator must solve: dropped segments, refused documents, and that
+    /// nothing has been delivered for some seconds.
     Error,
     /// The same as [`Info`](Self::Info).
     #[default]
@@ -49,7 +50,8 @@ pub enum LogFormat {
     /// The format of the original daemon: `2026-01-31T12:00:00Z [Info] message`.
     #[default]
     Text,
-    /// Each line is a JSON object with the fields `time`, `level` and `message`.
+    /// Each line is a JSON object with the fields `time`, `level` and `message`, and with the
+    /// fields of the event, for example `segments`.
     Json,
 }
 

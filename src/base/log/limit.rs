@@ -69,6 +69,12 @@ impl LogLimit {
         Self::with(1, 60)
     }
 
+    /// Returns a limit of `line_count_max` lines in a second. Use this for lines at the levels
+    /// debug and dev, of which an operator wants to see each one.
+    pub const fn per_second(line_count_max: u64) -> Self {
+        Self::with(line_count_max, 1)
+    }
+
     const fn with(line_count_max: u64, window_seconds: u64) -> Self {
         Self {
             line_count_max,

@@ -3,10 +3,14 @@
 //! In: `tracing` events of this crate, and warnings and errors of libraries. Out: one line for each
 //! event, `2026-01-31T12:00:00Z [Info] message` or
 //! `{"time":"2026-01-31T12:00:00Z","level":"info","message":"message"}`, on standard output, on
-//! standard error or in a file. Bound: [`MESSAGE_BYTES_MAX`] for a message, and [`LINE_COUNT_MAX`]
-//! lines that wait to be written. When full: further lines are dropped, and the threads that log do
-//! not wait. Thread: any thread can log; the thread `log` writes. If the reader of the output has
-//! closed it, lines are dropped, and the daemon continues.
+//! standard error or in a file. Bound: [`MESSAGE_BYTES_MAX`] for a message, twice as much for its
+//! fields, and [`LINE_COUNT_MAX`] lines that wait to be written. When full: further lines are
+//! dropped, and the threads that log do not wait. Thread: any thread can log; the thread `log`
+//! writes. If the reader of the output has closed it, lines are dropped, and the daemon continues.
+//!
+//! An event of this crate can have fields: `info!(segments, "Sent {segments} segments")`. Its
+//! message says the same in words. In JSON each field is a field of the object, and numbers are
+//! numbers. The text format shows the message only.
 //!
 //! A datagram or an answer of the service can cause a log line. The number of these lines is
 //! limited by a [`LogLimit`].
@@ -122,7 +126,8 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut message = Message::new(self.0);
+        let is_own = event.metadata().target().starts_with(env!("CARGO_CRATE_NAME"));
+        let mut message = Message::new(self.0, is_own);
         event.record(&mut message);
         let line = self.0.line(OffsetDateTime::now_utc(), *event.metadata().level(), &message);
         out.write_str(&line)
@@ -132,7 +137,7 @@ where
 impl LogFormat {
     /// Returns the log line of an event, with a line break at its end.
     fn line(self, now: OffsetDateTime, level: Level, message: &Message) -> String {
-        let (time, message) = (timestamp(now), &message.text);
+        let (time, fields, message) = (timestamp(now), &message.fields, &message.text);
         let (name, lower) = match level {
             Level::ERROR => ("Error", "error"),
             Level::WARN => ("Warn", "warn"),
@@ -142,9 +147,9 @@ impl LogFormat {
         };
         match self {
             Self::Text => format!("{time} [{name}] {message}\n"),
-            Self::Json => {
-                format!("{{\"time\":\"{time}\",\"level\":\"{lower}\",\"message\":\"{message}\"}}\n")
-            }
+            Self::Json => format!(
+                "{{\"time\":\"{time}\",\"level\":\"{lower}\",\"message\":\"{message}\"{fields}}}\n"
+            ),
         }
     }
 }
@@ -154,38 +159,67 @@ fn timestamp(now: OffsetDateTime) -> String {
     whole_seconds.format(&Rfc3339).unwrap_or_default()
 }
 
-/// The message of a log event, on one line of bounded length. Control characters are escaped,
-/// because they could break the line or control a terminal. In JSON, quotes and backslashes are
-/// escaped too.
+/// The message of a log event, on one line of bounded length, and its fields.
 struct Message {
     format: LogFormat,
+    /// Whether the event is one of this crate. The fields of other events are a part of the text.
+    is_own: bool,
     text: String,
+    /// The fields in JSON, each with a comma before it. Empty in the text format.
+    fields: String,
+}
+
+/// Appends `text` to `line`, up to a length of [`MESSAGE_BYTES_MAX`]. Control characters are
+/// escaped, because they could break the line or control a terminal. In JSON, quotes and
+/// backslashes are escaped too.
+fn push_escaped(line: &mut String, format: LogFormat, text: &str) {
+    for character in text.chars() {
+        if line.len() >= MESSAGE_BYTES_MAX {
+            if !line.ends_with('…') {
+                line.push('…');
+            }
+            return;
+        }
+        match (format, character) {
+            (LogFormat::Json, '"' | '\\') => line.extend(['\\', character]),
+            (LogFormat::Json, _) if character.is_control() => {
+                let written = write!(line, "\\u{:04x}", u32::from(character));
+                debug_assert!(written.is_ok(), "writing to a string does not fail");
+            }
+            (LogFormat::Text, _) if character.is_control() => {
+                line.extend(character.escape_default());
+            }
+            _ => line.push(character),
+        }
+    }
 }
 
 impl Message {
-    fn new(format: LogFormat) -> Self {
-        Self { format, text: String::with_capacity(128) }
+    fn new(format: LogFormat, is_own: bool) -> Self {
+        Self { format, is_own, text: String::with_capacity(128), fields: String::new() }
     }
 
     fn push(&mut self, text: &str) {
-        for character in text.chars() {
-            if self.text.len() >= MESSAGE_BYTES_MAX {
-                if !self.text.ends_with('…') {
-                    self.text.push('…');
-                }
-                return;
-            }
-            match (self.format, character) {
-                (LogFormat::Json, '"' | '\\') => self.text.extend(['\\', character]),
-                (LogFormat::Json, _) if character.is_control() => {
-                    let written = write!(self.text, "\\u{:04x}", u32::from(character));
-                    debug_assert!(written.is_ok(), "writing to a string does not fail");
-                }
-                (LogFormat::Text, _) if character.is_control() => {
-                    self.text.extend(character.escape_default());
-                }
-                _ => self.text.push(character),
-            }
+        push_escaped(&mut self.text, self.format, text);
+    }
+
+    /// Adds a field of an event of this crate to the JSON object. `value` is JSON already. A field
+    /// for which there is no room is left out.
+    fn push_field(&mut self, field: &Field, value: &str) {
+        let name = field.name();
+        debug_assert!(!["time", "level"].contains(&name), "the line has a field {name} already");
+        let length = self.fields.len() + name.len() + value.len();
+        if self.format == LogFormat::Json && length <= 2 * MESSAGE_BYTES_MAX {
+            self.fields.extend([",\"", name, "\":", value]);
+        }
+    }
+
+    /// Adds a field to the JSON object, or, if the event is one of a library, to the text.
+    fn push_number(&mut self, field: &Field, value: &dyn fmt::Display) {
+        if self.is_own {
+            self.push_field(field, &value.to_string());
+        } else {
+            self.record_debug(field, &format_args!("{value}"));
         }
     }
 }
@@ -198,12 +232,48 @@ impl fmt::Write for Message {
 }
 
 impl Visit for Message {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no numbers for infinity and NaN.
+        if value.is_finite() {
+            self.push_number(field, &value);
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push_number(field, &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push_number(field, &value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push_number(field, &value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if self.is_own && field.name() != "message" {
+            self.record_debug(field, &format_args!("{value}"));
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let written = match field.name() {
             "message" => write!(self, "{value:?}"),
             // Events of the crate `log` have fields named `log.*`, which repeat where the event
             // comes from. They are left out.
             name if name.starts_with("log.") => Ok(()),
+            _ if self.is_own => {
+                let mut json = String::from('"');
+                push_escaped(&mut json, LogFormat::Json, &format!("{value:?}"));
+                json.push('"');
+                self.push_field(field, &json);
+                Ok(())
+            }
             name => write!(self, " {name}={value:?}"),
         };
         debug_assert!(written.is_ok(), "writing to a string does not fail");
@@ -213,10 +283,11 @@ impl Visit for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
 
     #[test]
     fn control_characters_are_escaped_and_lines_are_bounded() {
-        let mut message = Message::new(LogFormat::Text);
+        let mut message = Message::new(LogFormat::Text, true);
         message.push("a\nb\x1b[31m é");
         assert_eq!(message.text, r"a\nb\u{1b}[31m é");
         message.push(&"x".repeat(3 * MESSAGE_BYTES_MAX));
@@ -229,7 +300,7 @@ mod tests {
     fn a_line_of_json_can_be_parsed_and_has_the_same_bound() {
         let now = OffsetDateTime::from_unix_timestamp(1_769_860_800).unwrap();
         let said = "a \"b\" \\ c:\n\x1b[31m\u{85}\u{7f} é";
-        let mut message = Message::new(LogFormat::Json);
+        let mut message = Message::new(LogFormat::Json, true);
         message.push(said);
         let line = LogFormat::Json.line(now, Level::WARN, &message);
         assert!(!line.trim_end().contains(char::is_control), "{line:?}");
@@ -250,5 +321,71 @@ mod tests {
     fn the_time_is_in_whole_seconds() {
         let time = OffsetDateTime::from_unix_timestamp_nanos(1_769_860_800_123_456_789).unwrap();
         assert_eq!(timestamp(time), "2026-01-31T12:00:00Z");
+    }
+    /// An output that several writers share.
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns the lines of the events that `log` logs.
+    fn lines(format: LogFormat, log: impl FnOnce()) -> String {
+        let output = Shared::default();
+        let writer = output.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .event_format(Line(format))
+            .with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, log);
+        String::from_utf8(output.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn one_call_gives_a_line_of_text_and_a_json_object_with_typed_fields() {
+        let log = || {
+            let (segments, status, none) = (3, Some(200_u16), None::<u64>);
+            let request_id = tracing::field::display("1-\"a\"\n");
+            tracing::info!(segments, status, none, seconds = 0.25, ok = true, request_id, "Sent 3");
+            tracing::info!(seconds = f64::NAN, source = "a\\b", "Odd");
+            tracing::info!(target: "library", count = 3, name = "x", "of a library");
+        };
+        let text = lines(LogFormat::Text, log);
+        let messages: Vec<_> = text.lines().map(|line| line.split_once("] ").unwrap().1).collect();
+        assert_eq!(messages, ["Sent 3", "Odd", "of a library count=3 name=\"x\""]);
+        let json = lines(LogFormat::Json, log);
+        let objects = json.lines().map(|line| {
+            let mut object: serde_json::Value = serde_json::from_str(line).unwrap();
+            object.as_object_mut().unwrap().remove("time").unwrap();
+            object
+        });
+        let expected = [
+            serde_json::json!({"level": "info", "message": "Sent 3", "segments": 3, "status": 200,
+                "seconds": 0.25, "ok": true, "request_id": "1-\"a\"\n"}),
+            serde_json::json!({"level": "info", "message": "Odd", "seconds": "NaN",
+                "source": "a\\b"}),
+            serde_json::json!({"level": "info", "message": "of a library count=3 name=\"x\""}),
+        ];
+        assert_eq!(objects.collect::<Vec<_>>(), expected, "{json}");
+    }
+
+    #[test]
+    fn fields_of_any_length_leave_a_line_that_can_be_parsed() {
+        let long = "\u{1}".repeat(3 * MESSAGE_BYTES_MAX);
+        let json = lines(LogFormat::Json, || {
+            tracing::info!(first = long, second = long, third = 3, "Long");
+        });
+        assert!(json.len() < 4 * MESSAGE_BYTES_MAX, "{}", json.len());
+        let object: serde_json::Value = serde_json::from_str(json.trim_end()).unwrap();
+        assert!(object["first"].as_str().unwrap().ends_with('…'));
+        assert_eq!(object["third"], 3);
     }
 }
