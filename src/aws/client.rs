@@ -7,13 +7,13 @@
 use super::body::RequestBody;
 use super::encoding::{Unreadable, decode};
 use super::failure;
-use crate::aws::transport::{ConnectError, Connector, Executor, Transport};
+use crate::aws::transport::{ConnectError, Connector, Executor, Transport, explain, host_and_port};
 use crate::base::account::RequestFailure;
 use crate::base::error_text::with_root_cause;
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioTimer;
@@ -53,7 +53,7 @@ pub enum RequestError {
     Connection {
         /// Kind of failure for telemetry and the metrics.
         kind: RequestFailure,
-        /// Text of the error and of its deepest cause, for the log.
+        /// Why it failed, in plain words, for the log.
         reason: String,
     },
     /// The answer was not complete in time.
@@ -140,6 +140,15 @@ impl Client {
         client
     }
 
+    /// Returns a text that names the proxy for calls to `uri`. The text is empty if `uri` is called
+    /// directly.
+    pub fn way(&self, uri: &Uri) -> String {
+        match self.transport.proxy(uri) {
+            Some(proxy) => format!(" through the proxy {proxy}"),
+            None => String::new(),
+        }
+    }
+
     /// Sends `request` and reads the whole answer. The body of the answer may have at most
     /// `limit_bytes`.
     ///
@@ -166,9 +175,11 @@ impl Client {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
         let uri = request.uri().clone();
-        let answer = self.http.request(request).await.map_err(|error| {
-            RequestError::Connection { kind: kind_of(&error), reason: with_root_cause(&error) }
-        })?;
+        let answer =
+            self.http.request(request).await.map_err(|error| RequestError::Connection {
+                kind: kind_of(&error),
+                reason: explain(&error, &host_and_port(&uri)),
+            })?;
         if let Some(refusal) = self.transport.refusal(&uri, answer.status()) {
             let kind = refusal.kind();
             return Err(RequestError::Connection { kind, reason: refusal.to_string() });

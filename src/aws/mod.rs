@@ -19,7 +19,7 @@ pub mod transport;
 pub use answer::Unprocessed;
 pub use body::RequestBody;
 pub use call::call;
-pub use classify::{Failure, Outcome, Reading, classify};
+pub use classify::{Failure, Outcome, REQUEST_ID, Reading, classify};
 pub use client::{Answer, Client, RequestError, Timeouts};
 pub use encoding::{ANSWER_BYTES_MAX, Unreadable};
 pub use service::{CallFuture, Service, StartError};

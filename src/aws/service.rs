@@ -33,6 +33,9 @@ pub trait Service: Debug + Send {
     /// Returns whether there are credentials to sign with.
     fn is_ready(&self) -> bool;
 
+    /// Returns the address of the service, and the proxy in front of it, for the log.
+    fn address(&self) -> String;
+
     /// Waits until the credentials have changed. If the future is dropped, a later call still
     /// reports the change.
     fn credentials_changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
@@ -60,6 +63,11 @@ pub trait Service: Debug + Send {
 impl Service for Route {
     fn is_ready(&self) -> bool {
         self.identity.is_ready()
+    }
+
+    fn address(&self) -> String {
+        let endpoint = self.signer.endpoint();
+        format!("{endpoint}{}", self.client.way(&endpoint.uri("/")))
     }
 
     fn credentials_changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

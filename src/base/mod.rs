@@ -12,5 +12,6 @@ pub mod host;
 pub mod http_server;
 pub mod log;
 pub mod memory;
+pub mod outage;
 pub mod panics;
 pub mod sync;

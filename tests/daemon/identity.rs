@@ -94,7 +94,7 @@ fn an_expired_token_is_replaced_by_that_of_the_credentials_file_and_nothing_is_l
 }
 
 #[test]
-fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted() {
+fn denied_access_is_an_error_once_a_minute_and_what_waits_arrives_once_it_is_granted() {
     // After a denied call the daemon pauses for half a minute.
     let endpoint = Endpoint::start();
     let denied = Failure::code(403, "AccessDeniedException");
@@ -116,8 +116,11 @@ fn denied_access_is_said_once_a_minute_and_what_waits_arrives_once_it_is_granted
     };
     let pause = at(false).min().unwrap() - at(true).max().unwrap();
     assert!(pause >= Duration::from_secs(29), "{pause:?}\n{log}");
-    let said = log.lines().filter(|line| line.contains("AccessDeniedException")).count();
-    assert_eq!(said, 1, "{log}");
+    let said = |level: &str| {
+        let is_said = |line: &&str| line.contains("AccessDenied") && line.contains(level);
+        log.lines().filter(is_said).count()
+    };
+    assert_eq!(said("[Error]"), 1, "{log}");
     assert!(log.contains("xray:PutTraceSegments"), "the log does not name the permission: {log}");
 }
 

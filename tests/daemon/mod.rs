@@ -8,6 +8,7 @@
 mod skip;
 
 mod account;
+mod alarms;
 mod answers;
 mod client;
 mod connections;

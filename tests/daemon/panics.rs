@@ -99,7 +99,7 @@ fn the_search_for_credentials_goes_on_after_a_panic() {
     costs_nothing(
         "identity=2",
         "main",
-        "No credentials: unexpected credentials error: a fault in the program",
+        "No credentials: a source fails. unexpected credentials error: a fault in the program",
     );
 }
 

@@ -5,7 +5,7 @@ use super::pacing::Pacer;
 use super::skip::{Need, skip};
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,6 +245,26 @@ impl Daemon {
                 Ok(daemon)
             }
             _ => Err(daemon.wait()),
+        }
+    }
+
+    /// Runs `command` on free ports of its own, and waits until both are open. For a daemon whose
+    /// log does not name its ports, because of its level.
+    pub fn spawn_silent(command: &mut Command) -> Self {
+        loop {
+            let free = |socket: io::Result<SocketAddr>| socket.unwrap().to_string();
+            let udp = free(UdpSocket::bind("127.0.0.1:0").and_then(|it| it.local_addr()));
+            let tcp = free(TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()));
+            command.args(["-b", &udp, "-t", &tcp]).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut daemon = Self::watch(command.spawn().unwrap(), udp.parse().unwrap());
+            daemon.tcp = tcp.parse().unwrap();
+            wait_until("the TCP port is open, or the daemon has ended", || {
+                TcpStream::connect(daemon.tcp).is_ok() || daemon.has_ended()
+            });
+            // Another process may have taken one of the ports meanwhile.
+            if !daemon.has_ended() {
+                return daemon;
+            }
         }
     }
 

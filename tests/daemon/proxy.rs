@@ -180,7 +180,7 @@ fn a_proxy_that_is_down_is_named_and_nothing_is_lost() {
     let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &[]);
     let sent = send(daemon.udp, (0..100).map(document));
     let line = daemon.wait_for_line("Sending segment batch failed with:");
-    let text = format!("the proxy http://{address} cannot be reached: Connection refused");
+    let text = format!("the proxy http://{address} cannot be reached: connection refused");
     assert!(line.contains(&text), "{line}");
     let _proxy = HttpProxy::start_on(port, Manner::Open);
     settle_once(daemon, &endpoint, &sent);

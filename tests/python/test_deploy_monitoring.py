@@ -131,7 +131,12 @@ def logged():
             continue
         # If a file only names its test module (`mod tests;`), code may follow that line.
         source = path.read_text().split("#[cfg(test)]\nmod tests {")[0]
-        for text in re.findall(r'\b(?:warn|error)!\(\s*"((?:[^"\\]|\\.)*)"', source, re.DOTALL):
+        # A call can have fields before its text: `error!(seconds, "text")`, `warn!(n = x.y, "text")`
+        # or `log_call!(warn, facts, "text")`.
+        fields = r"(?:[\w.]+(?:\s*=\s*[%?]?[\w.:]+(?:\(\))?)?,\s*)*"
+        name = r"\b(?:(?:warn|error)!\(|log_call!\(\s*(?:warn|error),)"
+        call = rf'{name}\s*{fields}"((?:[^"\\]|\\.)*)"'
+        for text in re.findall(call, source, re.DOTALL):
             yield re.sub(r"\\\n\s*", "", text)
 
 

@@ -28,6 +28,7 @@ const ROOMS: &[Room] = &[
             "host",
             "error_text",
             "conditions",
+            "outage",
             "address",
             "account",
             "panics",

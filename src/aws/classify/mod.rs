@@ -18,12 +18,12 @@
 
 use super::answer::{ErrorBody, SuccessBody, Unprocessed};
 use super::encoding::{Unreadable, decode};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 /// The header with the request id. All answers of AWS have it, successes and errors.
-const REQUEST_ID: &str = "x-amzn-requestid";
+pub const REQUEST_ID: &str = "x-amzn-requestid";
 
 /// Largest number of characters of an unexpected answer that the log shows.
 const EXCERPT_CHARACTERS_MAX: usize = 200;
@@ -104,6 +104,10 @@ pub struct Reading {
     pub unread_reason: Option<String>,
     /// Whether the body of the answer is longer than the daemon reads.
     pub is_too_large: bool,
+    /// HTTP status of the answer. `None` if there is no answer.
+    pub status: Option<u16>,
+    /// The request id of AWS, from the headers of the answer.
+    pub request_id: Option<HeaderValue>,
     /// Time of the service, from the `Date` header. `None` if the answer has no such header, or if
     /// it may come from a server that is not X-Ray.
     pub service_time: Option<SystemTime>,
@@ -118,7 +122,14 @@ impl Outcome {
 
 impl From<Outcome> for Reading {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, unread_reason: None, is_too_large: false, service_time: None }
+        Self {
+            outcome,
+            unread_reason: None,
+            is_too_large: false,
+            status: None,
+            request_id: None,
+            service_time: None,
+        }
     }
 }
 
@@ -163,7 +174,9 @@ pub fn read(
         false => (error(status, headers, body, signed_at), None),
     };
     let service_time = service_time(headers, &outcome);
-    Reading { outcome, unread_reason, is_too_large, service_time }
+    let request_id = headers.get(REQUEST_ID).cloned();
+    let status = Some(status.as_u16());
+    Reading { outcome, unread_reason, is_too_large, status, request_id, service_time }
 }
 
 /// Classifies an answer with a success status. Also returns the reason why the list of unprocessed
@@ -214,6 +227,7 @@ fn error(
         (Some(message), "") => format!("{status}: {}", excerpt(message.as_bytes())),
         (Some(message), code) => format!("{code}: {}", excerpt(message.as_bytes())),
         (None, "") => match &body {
+            Ok(body) if body.trim_ascii().is_empty() => format!("{status}, with an empty body"),
             Ok(body) => format!("{status}: {}", excerpt(body)),
             Err(unreadable) => format!("{status}, and the answer cannot be read: {unreadable}"),
         },

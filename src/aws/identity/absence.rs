@@ -1,12 +1,14 @@
 //! Explains why there are no credentials.
 //!
 //! In: the error of the credential chain. Out: two texts. The full reason is for the log and for
-//! `xray verify`; for some errors it also advises the operator. The public reason is for
+//! `xray verify`: a sentence, the sources that were asked, and for some errors advice for the
+//! operator. The public reason is for
 //! `GET /ready`, which every program on the network can request. It contains no text of a source of
 //! credentials, because the output of a `credential_process` can contain secrets. Thread: any. No
 //! I/O, no clock.
 
 use crate::base::error_text::with_all_causes;
+use aws_config::meta::{ProviderAttempt, ProviderChainError};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
@@ -19,19 +21,64 @@ use std::{io, iter};
 pub(super) const HOP_LIMIT_HINT: &str = " In a container, the instance metadata needs a hop limit of 2: aws \
                               ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
 
-/// Returns the text of `error` and all its causes, and advice if the instance metadata cannot be
-/// reached.
+/// Parts of the texts of `aws-config` for an answer that has come, but cannot be used: an answer of
+/// a container endpoint or of the instance metadata, the output of a `credential_process`, an
+/// answer of STS or SSO, and a key with a line break. The texts are private to that crate, so a
+/// test checks that they are still correct.
+const UNREADABLE: [&str; 6] = [
+    "invalid JSON in response",
+    "in response but it was missing",
+    "Invalid field in response",
+    "could not decode output",
+    "response error",
+    "has a line break",
+];
+
+/// Returns why there are no credentials, in a sentence, then the sources that were asked with the
+/// reason of each, and advice if the instance metadata cannot be reached.
 pub(super) fn full_reason(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
     let hint = if is_metadata_unreachable(&reason) { HOP_LIMIT_HINT } else { "" };
-    format!("{reason}.{hint}")
+    let details = find::<ProviderChainError<CredentialsError>>(error).map_or(reason, looked_at);
+    format!("{}. {details}.{hint}", summary(error))
+}
+
+/// Returns the sources that were asked, each with the reason why it has no credentials.
+fn looked_at(chain: &ProviderChainError<CredentialsError>) -> String {
+    let source = |attempt: &ProviderAttempt<CredentialsError>| {
+        let name = match attempt.name() {
+            "Environment" => "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
+            "Profile" => "the profile of the shared files (AWS_PROFILE)",
+            "WebIdentityToken" => "web identity",
+            "EcsContainer" => "container credentials (ECS, EKS)",
+            "Ec2InstanceMetadata" => "the instance metadata (EC2)",
+            other => other,
+        };
+        let reason = attempt.error().source().map_or_else(|| "none".to_owned(), with_all_causes);
+        format!("{name}: {reason}")
+    };
+    let sources: Vec<String> = chain.attempts().iter().map(source).collect();
+    format!("Looked at {}", sources.join("; "))
+}
+
+/// Returns whether a source has answered, but its answer cannot be used. This does not pass without
+/// an operator.
+pub(super) fn is_unreadable(error: &CredentialsError) -> bool {
+    let reason = with_all_causes(error);
+    UNREADABLE.iter().any(|part| reason.contains(part))
 }
 
 /// Returns why there are no credentials, as a short text without any output of their sources.
 pub(super) fn public_reason(error: &CredentialsError) -> String {
+    format!("{}; the log has the details", summary(error))
+}
+
+fn summary(error: &CredentialsError) -> String {
     let reason = with_all_causes(error);
-    let what = if let Some(code) = sts_error_code(error) {
+    if let Some(code) = sts_error_code(error) {
         format!("STS refuses the role: {code}")
+    } else if is_unreadable(error) {
+        "the answer of a source cannot be read".to_owned()
     } else if let Some(system) = find::<io::Error>(error) {
         format!("a source cannot be reached: {}", system.kind())
     } else if reason.contains("external process") {
@@ -48,8 +95,7 @@ pub(super) fn public_reason(error: &CredentialsError) -> String {
             _ => "a source fails",
         };
         text.to_owned()
-    };
-    format!("{what}; the log has the details")
+    }
 }
 
 fn is_metadata_unreachable(reason: &str) -> bool {

@@ -6,7 +6,9 @@
 //! none), and [`ANSWER_BYTES_MAX`]. Calls are rare, so connections are not kept open. Thread: the
 //! caller's.
 
-use crate::aws::transport::{ConnectError, Connector, Executor, Resolver, Transport};
+use crate::aws::transport::{
+    ConnectError, Connector, Executor, Resolver, Transport, host_and_port,
+};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -86,6 +88,14 @@ impl HttpClient for Calls {
     }
 }
 
+/// A call that has no answer. It names the host, because the errors of the libraries do not.
+#[derive(Debug, thiserror::Error)]
+#[error("{host} gives no answer")]
+struct Unanswered<E: Error + 'static> {
+    host: String,
+    source: E,
+}
+
 #[derive(Debug)]
 struct CallConnector {
     default: CallClient,
@@ -103,8 +113,9 @@ impl HttpConnector for CallConnector {
         let is_direct = is_direct(request.uri(), &self.direct_hosts);
         let client = if is_direct { self.direct.clone() } else { self.default.clone() };
         let timeout = self.answer_timeout;
+        let host = host_and_port(request.uri());
         HttpConnectorFuture::new(async move {
-            let late = |error| ConnectorError::timeout(BoxError::from(error));
+            let late = |source| ConnectorError::timeout(Unanswered { host, source }.into());
             tokio::time::timeout(timeout, client.exchange(request)).await.map_err(late)?
         })
     }
@@ -132,10 +143,12 @@ impl CallClient {
         if let Some(authorization) = self.transport.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
+        let host = host_and_port(request.uri());
         let answer = self.http.request(request).await.map_err(|error| {
             let (is_connect, is_timeout) = (error.is_connect(), is_timeout(&error));
             let kind = if is_timeout { ConnectorError::timeout } else { ConnectorError::io };
-            if is_connect { kind(error.into()).never_connected() } else { kind(error.into()) }
+            let error = kind(Unanswered { host, source: error }.into());
+            if is_connect { error.never_connected() } else { error }
         })?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;

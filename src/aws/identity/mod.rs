@@ -13,6 +13,7 @@ mod absence;
 mod caller;
 mod calls;
 mod region;
+mod report;
 mod sources;
 
 pub use caller::{Caller, CallerError, caller};
@@ -21,13 +22,14 @@ pub use region::{RegionError, Sources};
 
 use crate::aws::transport::Transport;
 use crate::base::clock::Clock;
+use crate::base::outage::{Outage, PATIENCE};
 use crate::base::panics;
 use aws_config::Region;
 use aws_credential_types::Credentials;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::info;
 
 /// How long before their expiry credentials are renewed. Credentials that expire sooner are renewed
 /// after half of the remaining time.
@@ -140,16 +142,28 @@ async fn refresh(
 ) {
     let Findings { credentials: sender, absence: missing_reason } = findings;
     let mut pause = RETRY_PAUSE_MIN;
+    let mut outage = Outage::with_patience(PATIENCE);
     while !sender.is_closed() {
+        if !outage.is_on() && !is_usable(sender.borrow().as_ref()) {
+            outage.fail(Clock::instant(), "the sources have not answered yet.");
+        }
         // The credential chain is built anew for each attempt. Otherwise its profile provider would
         // not see shared files that were created or changed since the first attempt.
-        let wait = match sources::ask(region.clone(), role_arn.clone(), transport).await {
+        let asked = sources::ask(region.clone(), role_arn.clone(), transport);
+        let wait = match report::while_running(&mut outage, asked).await {
             Ok(credentials) => {
                 pause = RETRY_PAUSE_MIN;
                 let wait = credentials.expiry().map(|expiry| renew_in(expiry, Clock::host_date()));
-                if sender.borrow().is_none() {
-                    info!("Credentials found");
+                let is_first = sender.borrow().is_none();
+                match outage.end(Clock::instant()) {
+                    Some(duration) => {
+                        let seconds = duration.as_secs();
+                        info!(seconds, "Credentials found, after {seconds} s without any");
+                    }
+                    None if is_first => info!("Credentials found"),
+                    None => {}
                 }
+                report::found(&credentials, sender.borrow().as_ref());
                 // Unchanged credentials do not wake the tasks that wait for new ones.
                 sender.send_if_modified(|present| {
                     let is_new = present.as_ref() != Some(&credentials);
@@ -160,11 +174,7 @@ async fn refresh(
                 wait
             }
             Err(error) => {
-                warn!(
-                    "No credentials: {} Trying again in {} s; segments are kept meanwhile",
-                    absence::full_reason(&error),
-                    pause.as_secs()
-                );
+                report::failed(&error, pause, !is_usable(sender.borrow().as_ref()), &mut outage);
                 if sender.borrow().is_none() {
                     missing_reason.send_replace(Some(absence::public_reason(&error)));
                 }
@@ -175,8 +185,10 @@ async fn refresh(
         };
         match wait {
             Some(wait) => {
+                report::renewal(sender.borrow().as_ref(), wait);
+                let waiting = report::while_running(&mut outage, tokio::time::sleep(wait));
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    () = waiting => {}
                     () = renew.notified() => {}
                     () = sender.closed() => return,
                 }
@@ -190,8 +202,14 @@ async fn refresh(
         }
         // This pause limits the search for credentials to one a second, even if the service answers
         // "expired" more often.
-        tokio::time::sleep(RETRY_PAUSE_MIN).await;
+        report::while_running(&mut outage, tokio::time::sleep(RETRY_PAUSE_MIN)).await;
     }
+}
+
+/// Returns whether there are credentials that have not expired.
+fn is_usable(credentials: Option<&Credentials>) -> bool {
+    let is_valid = |expiry: SystemTime| expiry > Clock::host_date();
+    credentials.is_some_and(|present| present.expiry().is_none_or(is_valid))
 }
 
 fn renew_in(expiry: SystemTime, now: SystemTime) -> Duration {

@@ -196,6 +196,11 @@ impl Signer {
         Ok(request)
     }
 
+    /// Returns the endpoint that requests are signed for.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Returns a client's request to `target` at the endpoint, signed with `credentials` and the
     /// time `now`. All `headers` are sent unchanged. The signature covers the method, the target,
     /// the body, and the headers that the service evaluates.

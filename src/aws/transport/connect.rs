@@ -8,15 +8,15 @@
 //! it. The original daemon does the same. A tunnel for http would often fail, because many proxies
 //! allow tunnels to port 443 only.
 
+use super::error::ConnectError;
 use super::proxy::{Proxy, ProxyAddress, port_of};
-use super::{Executor, Resolver};
+use super::{Executor, Resolver, explain};
 use crate::aws::failure;
-use crate::base::account::RequestFailure;
 use crate::base::error_text::root_cause;
 use bytes::Bytes;
 use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::uri::Scheme;
-use http::{Request, StatusCode, Uri};
+use http::{Request, Uri};
 use http_body_util::Empty;
 use hyper::client::conn::http1::handshake;
 use hyper::rt::{Executor as _, Read, ReadBufCursor, Write};
@@ -40,108 +40,6 @@ type Wire = MaybeHttpsStream<TokioIo<TcpStream>>;
 type AnyError = Box<dyn Error + Send + Sync>;
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, AnyError>> + Send>>;
-
-/// The reason why a connection could not be opened. These errors name the proxy and the host, and
-/// some of them advise the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No connection to the proxy could be opened.
-    #[error("the proxy {proxy} cannot be reached: {reason}")]
-    ProxyUnreachable {
-        /// Address of the proxy, without user and password.
-        proxy: ProxyAddress,
-        /// Kind of failure of the connection to the proxy.
-        kind: RequestFailure,
-        /// Text of the error's deepest cause.
-        reason: String,
-    },
-    /// The proxy refuses the connection to the host.
-    #[error("the proxy {proxy} refuses a connection to {host}: {status}{}", advice(.proxy, *.status))]
-    ProxyRefuses {
-        /// Address of the proxy, without user and password.
-        proxy: ProxyAddress,
-        /// Host and port to connect to.
-        host: String,
-        /// HTTP status of the proxy's answer.
-        status: StatusCode,
-    },
-    /// The proxy closes the connection, or sends something that is not valid HTTP.
-    #[error("the proxy {proxy} breaks off a connection to {host}: {reason}")]
-    ProxyBreaks {
-        /// Address of the proxy, without user and password.
-        proxy: ProxyAddress,
-        /// Host and port to connect to.
-        host: String,
-        /// Text of the error's deepest cause.
-        reason: String,
-    },
-    /// The certificate of the host is not trusted.
-    #[error(
-        "the certificate of {host} is not trusted: {reason}. If it was issued by a private \
-         authority or by a proxy that inspects TLS, set AWS_CA_BUNDLE to a file with the \
-         certificate of that authority"
-    )]
-    Certificate {
-        /// Host and port of the server with this certificate.
-        host: String,
-        /// Why the certificate is not trusted.
-        reason: rustls::Error,
-    },
-    /// The connection was not open in time.
-    #[error(
-        "no connection to {host}{} within {} s",
-        .proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default(),
-        .timeout.as_secs_f32()
-    )]
-    Timeout {
-        /// Host and port to connect to.
-        host: String,
-        /// Proxy through which the host is reached; `None` for a direct connection.
-        proxy: Option<ProxyAddress>,
-        /// The timeout that has expired.
-        timeout: Duration,
-    },
-}
-
-impl ConnectError {
-    /// Returns the kind of failure that telemetry and the metrics count.
-    pub fn kind(&self) -> RequestFailure {
-        match self {
-            Self::Timeout { .. } => RequestFailure::Timeout,
-            Self::ProxyUnreachable { kind, .. } => *kind,
-            Self::ProxyRefuses { status, .. } if status.is_client_error() => {
-                RequestFailure::Http4xx
-            }
-            Self::ProxyRefuses { status, .. } if status.is_server_error() => {
-                RequestFailure::Http5xx
-            }
-            _ => RequestFailure::Other,
-        }
-    }
-}
-
-/// Returns advice for the operator if the proxy answered with the error `status`.
-fn advice(proxy: &ProxyAddress, status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.authorization().is_some() => {
-            ". Correct the user and the password in its address"
-        }
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-            ". Give it a user and a password in its address, http://USER:PASSWORD@HOST:PORT"
-        }
-        StatusCode::FORBIDDEN => ". Allow this host in the rules of the proxy",
-        _ => "",
-    }
-}
-
-/// Returns the error about a certificate that is wrapped in `error`. Returns `None` if there is no
-/// such error in it.
-fn certificate_error(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
-    if let Some(found @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-        return Some(found.clone());
-    }
-    certificate_error(error.downcast_ref::<io::Error>()?.get_ref()?)
-}
 
 /// Opens connections for a hyper client.
 #[derive(Debug, Clone)]
@@ -197,7 +95,7 @@ impl Service<Uri> for Connector {
                 Ok(connection) => connection,
                 Err(_) => return Err(ConnectError::Timeout { host, proxy, timeout }.into()),
             };
-            connection.map_err(|error| match certificate_error(&*error) {
+            connection.map_err(|error| match explain::certificate(&*error) {
                 Some(reason) => ConnectError::Certificate { host, reason }.into(),
                 None => error,
             })
@@ -234,9 +132,12 @@ impl Service<Uri> for WireConnector {
         let connecting = self.to_proxy.call(proxy.uri().clone());
         Box::pin(async move {
             let wire = connecting.await.map_err(|error| ConnectError::ProxyUnreachable {
-                proxy: proxy.clone(),
+                reason: match explain::certificate(&*error) {
+                    Some(reason) => format!("its certificate is not trusted: {reason}"),
+                    None => explain::explain(&*error, &host_and_port(proxy.uri())),
+                },
                 kind: failure::of_error(&*error),
-                reason: root_cause(&*error),
+                proxy: proxy.clone(),
             })?;
             if destination.scheme() == Some(&Scheme::HTTP) {
                 return Ok(Stream { wire, is_forward_proxy: true });
@@ -278,7 +179,8 @@ async fn tunnel(wire: Wire, proxy: ProxyAddress, host: String) -> Result<Wire, C
     }
 }
 
-pub(super) fn host_and_port(uri: &Uri) -> String {
+/// Returns host and port of `uri`. If `uri` has no port, the port is that of its scheme.
+pub fn host_and_port(uri: &Uri) -> String {
     format!("{}:{}", uri.host().unwrap_or_default(), port_of(uri))
 }
 

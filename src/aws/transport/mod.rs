@@ -6,12 +6,16 @@
 //! HTTP client.
 
 mod connect;
+mod error;
+mod explain;
 mod proxy;
 mod resolve;
 mod task;
 mod tls;
 
-pub use connect::{ConnectError, Connector};
+pub use connect::{Connector, host_and_port};
+pub use error::ConnectError;
+pub use explain::explain;
 pub use proxy::{ProxyAddress, ProxyAddressError};
 pub use resolve::Resolver;
 pub use task::Executor;

@@ -242,6 +242,7 @@ impl Sender {
     /// Starts the calls and the spool's job that are due, and returns unused memory to the system.
     fn start(&mut self, now: Instant) {
         self.uploader.start_due(now);
+        self.uploader.report_outages(now);
         if let Some(spool_client) = &mut self.spool_client {
             spool_client.settle(self.uploader.settled_records());
             spool_client.start_due(now);
@@ -286,6 +287,7 @@ impl Sender {
             self.filler.linger.next_due(),
             batch_due,
             self.uploader.next_due(now),
+            self.uploader.next_report(),
             self.spool_client.as_ref().and_then(SpoolClient::next_due),
             read_due,
             self.trim.next_due(),

@@ -19,7 +19,9 @@
 mod backoff;
 mod bisect;
 mod circuit_breaker;
+mod conclude;
 mod gate;
+mod outages;
 mod pending_batch;
 mod rate_limit;
 mod report;
@@ -35,19 +37,19 @@ pub use pending_batch::PendingBatch;
 use crate::aws::{Failure, Outcome, Reading, RequestBody, Service, StartError};
 use crate::base::account::{Account, Held, RequestFailure};
 use crate::base::clock::Clock;
-use crate::base::conditions::Condition;
 use crate::base::panics;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
 use gate::{Change, Event, Gate, Readiness};
+use outages::Outages;
 use pending_batch::Call;
-use settle::{Answered, Decision, Fate, NOT_X_RAY_PAUSE, Remedy, decide};
+use report::Facts;
+use settle::Answered;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
-use unprocessed::Rest;
 use waiting::Waiting;
 
 /// A call that has ended.
@@ -73,6 +75,7 @@ pub struct Uploader {
     next_call_number: u64,
     tasks: JoinSet<Ended>,
     answered: Answered,
+    outages: Outages,
     /// Records of the spool that are no longer needed, because all of their documents are settled.
     settled_records: Vec<RecordId>,
 }
@@ -95,6 +98,7 @@ impl Uploader {
             next_call_number: 0,
             tasks: JoinSet::new(),
             answered: Answered::default(),
+            outages: Outages::default(),
             settled_records: Vec::new(),
         }
     }
@@ -128,7 +132,8 @@ impl Uploader {
     }
 
     /// Starts a call. Returns `false` if there are no credentials any more.
-    fn start(&mut self, pending: PendingBatch, now: Instant) -> bool {
+    fn start(&mut self, mut pending: PendingBatch, now: Instant) -> bool {
+        pending.attempt_count = pending.attempt_count.saturating_add(1);
         let accepted_count = self.answered.accepted_count;
         let call = Call { pending, started_at: now, accepted_count };
         let batch = &call.pending.batch;
@@ -142,7 +147,8 @@ impl Uploader {
         let answer = match started {
             Ok(Ok(answer)) => answer,
             Ok(Err(StartError::NoCredentials)) => {
-                self.waiting.push_due(call.pending);
+                let attempt_count = call.pending.attempt_count - 1;
+                self.waiting.push_due(PendingBatch { attempt_count, ..call.pending });
                 return false;
             }
             // The call cannot be signed. New credentials may help, so the call counts as one with
@@ -157,6 +163,7 @@ impl Uploader {
                 return true;
             }
         };
+        report::started(&call.pending);
         self.gate.observe(Event::Started { document_count: batch.documents.len() }, now);
         let call_number = self.next_call_number;
         self.next_call_number += 1;
@@ -210,6 +217,19 @@ impl Uploader {
         }
     }
 
+    /// Logs that nothing has been delivered for some time, if this has to be logged now.
+    pub fn report_outages(&mut self, now: Instant) {
+        if !self.is_idle() {
+            self.outages.report(now);
+        }
+    }
+
+    /// Returns when [`report_outages`](Self::report_outages) has to be called next. `None` if there
+    /// is no outage, or if there is nothing to deliver.
+    pub fn next_report(&self) -> Option<Instant> {
+        self.outages.next_due().filter(|_| !self.is_idle())
+    }
+
     /// Waits until a call has ended and settles it, or until the service has arrived, or until the
     /// credentials have changed. The future may be dropped at any time: no outcome is lost.
     pub async fn event(&mut self) {
@@ -223,6 +243,9 @@ impl Uploader {
             (None, Some(arrival)) => {
                 self.service = arrival.await.ok();
                 self.arrival = None;
+                if let Some(service) = &self.service {
+                    self.outages.set_address(service.address());
+                }
             }
             (None, None) => std::future::pending().await,
         }
@@ -243,7 +266,10 @@ impl Uploader {
         };
         let Some(call) = self.calls.remove(&call_number) else { return };
         let now = Clock::instant();
-        report::ended(&reading, failure, now - call.started_at, &self.account);
+        let (status, request_id) = (reading.status, reading.request_id.clone());
+        let facts = Facts { status, request_id, ..Facts::of(&call, now) };
+        report::ended(&reading, failure, facts.duration, &self.account);
+        report::answered(&facts, &reading.outcome);
         if let Some(service_time) = reading.service_time {
             self.account.clock.confirm_date(service_time);
         }
@@ -255,65 +281,13 @@ impl Uploader {
                 report::unread(batch, &reason, &self.account);
             }
         }
-        self.apply(call, reading.outcome, now);
+        self.apply(call, reading.outcome, &facts, now);
     }
 
     /// Settles a call that failed before it was sent.
     fn settle_failed(&mut self, call: Call, failure: Failure, reason: String, now: Instant) {
-        self.apply(call, Outcome::Failed { failure, reason }, now);
-    }
-
-    /// Decides what to do after a call, and does it.
-    fn apply(&mut self, call: Call, outcome: Outcome, now: Instant) {
-        self.answered.note(&outcome);
-        let Decision { fate, event, remedy } = decide(&call, &outcome, &self.answered);
-        self.observe(event, now);
-        if let Some(service) = &self.service {
-            match remedy {
-                Remedy::None => {}
-                Remedy::RenewCredentials => service.renew_credentials(),
-                Remedy::SetTime(service_time) => service.set_time(service_time),
-            }
-        }
-        let reason = match &outcome {
-            Outcome::Accepted { .. } => "",
-            Outcome::Failed { reason, .. } => reason,
-        };
-        let Call { mut pending, started_at, .. } = call;
-        match fate {
-            Fate::Delivered(rest) => {
-                report::accepted(&pending.batch, &rest, now - started_at, &self.account);
-                self.settle_delivered(pending, &rest, now);
-            }
-            Fate::Retry => self.retry(pending, reason, now),
-            Fate::RetrySuspected(suspicion) => {
-                pending.suspicion = Some(suspicion);
-                self.retry(pending, reason, now);
-            }
-            Fate::RetryNotXRay => self.retry_not_x_ray(pending, reason, now),
-            Fate::RetryDenied => {
-                self.account.requests_retried.add(1);
-                report::denied(reason, self.gate.pause(now));
-                self.waiting.push_due(pending);
-            }
-            Fate::Halve => self.halve(&pending),
-            Fate::Reject => {
-                report::rejected(&pending.batch, reason, &self.account);
-                self.settle_record(pending);
-            }
-            Fate::Drop => {
-                report::not_x_ray(&pending.batch, reason, &self.account);
-                self.settle_record(pending);
-            }
-        }
-        match outcome {
-            Outcome::Accepted { .. } => self.account.conditions.end(Condition::UploadsFailing),
-            Outcome::Failed { reason, .. } if self.gate.is_failing() => {
-                self.account.conditions.begin(Condition::UploadsFailing, reason);
-            }
-            Outcome::Failed { .. } => {}
-        }
-        self.account.set_rate_limit(self.gate.rate());
+        let facts = Facts::of(&call, now);
+        self.apply(call, Outcome::Failed { failure, reason }, &facts, now);
     }
 
     /// Passes an event to the gate, and acts on a change of the circuit breaker.
@@ -328,43 +302,6 @@ impl Uploader {
                 }
             }
             Change::Closed => self.waiting.make_due(),
-        }
-    }
-
-    /// Retries the documents of an accepted batch that the service could not process for now. If
-    /// there are none, settles the batch.
-    fn settle_delivered(&mut self, pending: PendingBatch, rest: &Rest<'_>, now: Instant) {
-        let Some(&(first, _)) = rest.resent.first() else {
-            return self.settle_record(pending);
-        };
-        let part = pending.batch.part(rest.resent.iter().map(|(place, _)| *place));
-        let mut part = pending.part(part, first);
-        part.failure_count = pending.failure_count;
-        self.waiting.push_failed(part, now, Duration::ZERO);
-    }
-
-    /// Retries a batch after its backoff.
-    fn retry(&mut self, pending: PendingBatch, reason: &str, now: Instant) {
-        self.account.requests_retried.add(1);
-        let segment_count = pending.batch.documents.len();
-        let attempt_count = pending.failure_count.saturating_add(1);
-        let pause = self.waiting.push_failed(pending, now, Duration::ZERO);
-        report::retried(reason, segment_count, attempt_count, pause.max(self.gate.pause(now)));
-    }
-
-    /// Retries a batch that another server has answered in the place of X-Ray.
-    fn retry_not_x_ray(&mut self, mut pending: PendingBatch, reason: &str, now: Instant) {
-        self.account.requests_retried.add(1);
-        pending.not_x_ray_count += 1;
-        let segment_count = pending.batch.documents.len();
-        let attempt_count = pending.not_x_ray_count + 1;
-        let pause = self.waiting.push_failed(pending, now, NOT_X_RAY_PAUSE);
-        report::not_x_ray_yet(reason, segment_count, attempt_count, pause);
-    }
-
-    fn halve(&mut self, pending: &PendingBatch) {
-        for half in bisect::halve(pending, self.answered.accepted_count) {
-            self.waiting.push_due(half);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,29 @@ use std::time::Instant;
 /// batches from the spool have lower numbers than fresh batches. The second number orders the parts
 /// of one batch. It is 0 for a whole batch.
 pub type Age = (u64, usize);
+
+/// The number of the first fresh batch. Batches from the spool get lower numbers, because they are
+/// older than any fresh batch.
+pub(super) const FIRST_NUMBER: u64 = 1 << 63;
+
+/// The name of a pending batch in the log: `Batch 7`, `Batch 7 of the spool`, or `Batch 7 from
+/// document 25 on` for a part. Fresh batches and batches from the spool are numbered apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchName {
+    age: Age,
+    is_part: bool,
+}
+
+impl fmt::Display for BatchName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, first) = self.age;
+        match number.checked_sub(FIRST_NUMBER) {
+            Some(number) => write!(out, "Batch {}", number + 1)?,
+            None => write!(out, "Batch {} of the spool", number + 1)?,
+        }
+        if self.is_part { write!(out, " from document {} on", first + 1) } else { Ok(()) }
+    }
+}
 
 /// The suspicion that a document of a pending batch is faulty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +54,8 @@ pub struct PendingBatch {
     pub batch: Batch,
     /// The number of failed calls; the next backoff depends on it.
     pub failure_count: u32,
+    /// The number of calls that were started with exactly these documents.
+    pub attempt_count: u32,
     /// The number of calls that another server, for example a captive portal, has answered in the
     /// place of X-Ray. A part starts with the count of the whole batch.
     pub not_x_ray_count: u32,
@@ -48,12 +74,18 @@ impl PendingBatch {
         Self {
             batch,
             failure_count: 0,
+            attempt_count: 0,
             not_x_ray_count: 0,
             suspicion: None,
             record: record.map(Arc::new),
             is_part: false,
             age,
         }
+    }
+
+    /// Returns the name of the batch for the log.
+    pub fn name(&self) -> BatchName {
+        BatchName { age: self.age, is_part: self.is_part }
     }
 
     /// Returns whether the pending batch is a whole batch from the spool, and no other pending
@@ -74,6 +106,7 @@ impl PendingBatch {
         Self {
             batch,
             failure_count: 0,
+            attempt_count: 0,
             not_x_ray_count: self.not_x_ray_count,
             suspicion: None,
             record: self.record.clone(),

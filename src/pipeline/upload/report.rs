@@ -3,6 +3,7 @@
 //! In: batches, and the outcomes of their calls. Out: counters, and log lines; each kind of line
 //! has a log limit. Thread: `upload`.
 
+use super::pending_batch::{BatchName, Call, PendingBatch};
 use super::settle::NOT_X_RAY_COUNT_MAX;
 use super::unprocessed::Rest;
 use crate::aws::{Failure, Outcome, Reading, Unprocessed};
@@ -10,8 +11,9 @@ use crate::base::account::{Account, DropReason, RejectReason, RequestFailure};
 use crate::base::log::{LogLimit, Suppressed};
 use crate::base::panics::Panicked;
 use crate::pipeline::batch::{Batch, Document};
-use std::time::Duration;
-use tracing::{debug, error, info, warn};
+use http::HeaderValue;
+use std::time::{Duration, Instant};
+use tracing::{Level, debug, error, info, warn};
 
 /// At most 50 lines in 10 s. So a quiet daemon logs every batch. A busy daemon sends thousands of
 /// batches in 10 s.
@@ -23,10 +25,129 @@ static FAILED: LogLimit = LogLimit::new();
 static UNREAD: LogLimit = LogLimit::new();
 static NOT_X_RAY_YET: LogLimit = LogLimit::new();
 static NOT_X_RAY: LogLimit = LogLimit::new();
-static DENIED: LogLimit = LogLimit::once_a_minute();
+static REFUSED: LogLimit = LogLimit::new();
 static REJECTED: LogLimit = LogLimit::with_line_count(50);
 static SHOWN: LogLimit = LogLimit::new();
 static PANICKED: LogLimit = LogLimit::new();
+static TAKEN: LogLimit = LogLimit::per_second(DEBUG_LINES_PER_SECOND);
+static STARTED: LogLimit = LogLimit::per_second(DEBUG_LINES_PER_SECOND);
+static ANSWERED: LogLimit = LogLimit::per_second(DEBUG_LINES_PER_SECOND);
+
+/// Largest number of lines about single batches in a second, of each kind. At level debug, every
+/// batch of a daemon with up to 5,000 segments a second has its lines.
+const DEBUG_LINES_PER_SECOND: u64 = 100;
+
+/// Facts about a call and its answer that the log shows.
+#[derive(Debug)]
+pub struct Facts {
+    /// The number of the batch.
+    pub batch: BatchName,
+    /// Number of segments of the batch.
+    pub segments: usize,
+    /// Length of the request body in bytes.
+    pub bytes: usize,
+    /// The number of the call with this batch, from 1.
+    pub attempt: u32,
+    /// Time from the start of the call to its end.
+    pub duration: Duration,
+    /// HTTP status of the answer, if there is one.
+    pub status: Option<u16>,
+    /// Request id of the answer, if it has one.
+    pub request_id: Option<HeaderValue>,
+}
+
+impl Facts {
+    /// Returns the facts about a call that has no answer yet.
+    pub fn of(call: &Call, now: Instant) -> Self {
+        let Call { pending, started_at, .. } = call;
+        Self {
+            batch: pending.name(),
+            segments: pending.batch.documents.len(),
+            bytes: pending.batch.body_length_bytes,
+            attempt: pending.attempt_count,
+            duration: now.saturating_duration_since(*started_at),
+            status: None,
+            request_id: None,
+        }
+    }
+
+    /// Returns the facts about a call of which nothing is known.
+    #[cfg(test)]
+    fn none() -> Self {
+        let pending = PendingBatch::new(crate::pipeline::batch::test_batch([]), None, (0, 0));
+        let now = Instant::now();
+        Self::of(&Call { pending, started_at: now, accepted_count: 0 }, now)
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        self.request_id.as_ref()?.to_str().ok()
+    }
+}
+
+/// Logs a line about a call, with the facts as fields of the JSON log.
+macro_rules! log_call {
+    ($level:ident, $facts:expr, $($text:tt)+) => {
+        $level!(
+            segments = $facts.segments,
+            bytes = $facts.bytes,
+            attempt = $facts.attempt,
+            status = $facts.status,
+            request_id = $facts.request_id(),
+            seconds = $facts.duration.as_secs_f64(),
+            $($text)+
+        )
+    };
+}
+
+/// Logs, at level debug, that a batch is now in the queue.
+pub fn taken(pending: &PendingBatch) {
+    if tracing::enabled!(Level::DEBUG) {
+        let (batch, segments) = (pending.name(), pending.batch.documents.len());
+        let bytes = pending.batch.body_length_bytes;
+        TAKEN.log(|more| {
+            debug!(segments, bytes, "{batch} is taken: {segments} segments, {bytes} bytes{more}");
+        });
+    }
+}
+
+/// Logs, at level debug, that a call starts.
+pub fn started(pending: &PendingBatch) {
+    if tracing::enabled!(Level::DEBUG) {
+        let (batch, segments) = (pending.name(), pending.batch.documents.len());
+        let (bytes, attempt) = (pending.batch.body_length_bytes, pending.attempt_count);
+        STARTED.log(|more| {
+            debug!(
+                segments,
+                bytes, attempt, "{batch}: attempt {attempt} with {segments} segments begins{more}"
+            );
+        });
+    }
+}
+
+/// Logs, at level debug, how a call has ended.
+pub fn answered(facts: &Facts, outcome: &Outcome) {
+    if !tracing::enabled!(Level::DEBUG) {
+        return;
+    }
+    let (batch, attempt, seconds) = (facts.batch, facts.attempt, facts.duration.as_secs_f64());
+    ANSWERED.log(|more| match (facts.status, outcome) {
+        (Some(status), _) => {
+            let id = facts.request_id().unwrap_or("none");
+            log_call!(
+                debug,
+                facts,
+                "{batch}: attempt {attempt} has the answer {status} after {seconds:.3} s, request \
+                 id {id}{more}"
+            );
+        }
+        (None, Outcome::Failed { reason, .. }) => log_call!(
+            debug,
+            facts,
+            "{batch}: attempt {attempt} has no answer after {seconds:.3} s: {reason}{more}"
+        ),
+        (None, Outcome::Accepted { .. }) => {}
+    });
+}
 
 /// Counts a call that has ended, by its outcome. `failure` is the kind of failure to count, if any.
 pub fn ended(
@@ -58,21 +179,25 @@ pub fn ended(
 }
 
 /// Counts and logs a batch that the service accepted, except for the documents in `rest`.
-pub fn accepted(batch: &Batch, rest: &Rest<'_>, duration: Duration, account: &Account) {
+pub fn accepted(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account) {
     let segment_count = batch.documents.len();
-    let seconds = duration.as_secs_f64();
+    let seconds = facts.duration.as_secs_f64();
     let unprocessed_count = rest.document_count();
     account.sent.add((segment_count - unprocessed_count) as u64);
     if unprocessed_count == 0 {
         SENT.log(|more| {
-            info!(
+            log_call!(
+                info,
+                facts,
                 "Successfully sent batch of {segment_count} segments ({seconds:.3} seconds){more}"
             );
         });
         return;
     }
     PART_SENT.log(|more| {
-        info!(
+        log_call!(
+            info,
+            facts,
             "Sent batch of {segment_count} segments but had {unprocessed_count} Unprocessed \
              segments ({seconds:.3} seconds){more}"
         );
@@ -122,39 +247,49 @@ pub fn unread(batch: &Batch, reason: &str, account: &Account) {
     });
 }
 
-/// Logs that a call failed. The batch is retried after `pause` at the earliest.
-pub fn retried(reason: &str, segment_count: usize, attempt_count: u32, pause: Duration) {
+/// Logs that a call to the service at `address` failed. The batch is retried after `pause` at the
+/// earliest.
+pub fn retried(reason: &str, address: &str, facts: &Facts, pause: Duration) {
     FAILED.log(|more| {
-        warn!(
-            "Sending segment batch failed with: {reason}. Its {segment_count} segments are kept; \
-             attempt {} in {:.1} s or later{more}",
-            attempt_count.saturating_add(1),
+        log_call!(
+            warn,
+            facts,
+            "Sending segment batch failed with: {reason}. Endpoint: {address}. Its {} segments are \
+             kept; attempt {} in {:.1} s or later{more}",
+            facts.segments,
+            facts.attempt.saturating_add(1),
             pause.as_secs_f64()
         );
     });
 }
 
-/// Logs that the service denied a call. The batch is retried after `pause`.
-pub fn denied(reason: &str, pause: Duration) {
-    DENIED.log(|more| {
-        error!(
-            "Sending segment batch failed with: {reason}. The service denies the request: check \
-             that the credentials are right and allow xray:PutTraceSegments. Segments are kept; \
-             the next attempt is in {} s{more}",
-            pause.as_secs()
+/// Logs that the service refused a batch because of a document.
+pub fn refused(reason: &str, address: &str, facts: &Facts) {
+    REFUSED.log(|more| {
+        log_call!(
+            error,
+            facts,
+            "Sending segment batch failed with: {reason}. Endpoint: {address}. The service refuses \
+             this batch of {} segments. They are kept, and sent in smaller batches or again, until \
+             the document that it refuses stands alone{more}",
+            facts.segments
         );
     });
 }
 
 /// Logs that another server answered in the place of X-Ray. The batch is retried after `pause` at
 /// the earliest.
-pub fn not_x_ray_yet(reason: &str, segment_count: usize, attempt_count: u32, pause: Duration) {
+pub fn not_x_ray_yet(reason: &str, address: &str, facts: &Facts, count: u32, pause: Duration) {
     NOT_X_RAY_YET.log(|more| {
-        error!(
-            "Sending segment batch failed with: {reason}. Another server answers in the place of \
-             X-Ray: a captive portal, a proxy, or a server at a wrong endpoint. Check the endpoint \
-             and the way to it (xray verify). Its {segment_count} segments are kept; \
-             attempt {attempt_count} of {NOT_X_RAY_COUNT_MAX} in {:.0} s or later{more}",
+        log_call!(
+            error,
+            facts,
+            "Sending segment batch failed with: {reason}. Endpoint: {address}. Another server \
+             answers in the place of X-Ray: a captive portal, a proxy, or a server at a wrong \
+             endpoint. Check the endpoint and the way to it (xray verify). Its {} segments are \
+             kept; attempt {} of {NOT_X_RAY_COUNT_MAX} in {:.0} s or later{more}",
+            facts.segments,
+            count + 1,
             pause.as_secs_f64()
         );
     });
@@ -223,7 +358,7 @@ mod tests {
         let unprocessed = [answer("a", "Throttling"), answer("nobody", "InvalidTraceId")];
         let batch = test_batch(["a", "b", "a", "c"].into_iter().map(str::to_owned));
         let (account, rest) = (Account::default(), Rest::find(&unprocessed, &batch.documents));
-        accepted(&batch, &rest, Duration::ZERO, &account);
+        accepted(&batch, &rest, &Facts::none(), &account);
         assert_eq!((account.sent.get(), account.segments_resent.get()), (2, 1));
         assert_eq!(account.rejected(RejectReason::Unprocessed).get(), 1);
     }

@@ -1,15 +1,16 @@
 //! Tests of the uploader, with outcomes that the test provides, and with a simulated service.
 
-use super::settle::NOT_X_RAY_COUNT_MAX;
+use super::settle::{NOT_X_RAY_COUNT_MAX, NOT_X_RAY_PAUSE};
 use super::*;
 use crate::aws::{CallFuture, Unprocessed};
 use crate::base::account::{Account, DropReason, RejectReason};
+use crate::base::conditions::Condition;
 use crate::pipeline::batch::test_batch;
 use crate::pipeline::spool::RecordId;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// An uploader whose calls end with the outcomes that a test provides.
 struct Trial {
@@ -188,6 +189,8 @@ fn an_answer_that_names_more_than_was_sent_is_counted_once() {
         outcome: Outcome::Accepted { unprocessed },
         unread_reason: Some("it names 60 documents".to_owned()),
         is_too_large: false,
+        status: Some(200),
+        request_id: None,
         service_time: None,
     };
     trial.uploader.settle(Ok(Ended { call_number, reading, failure: None }));
@@ -215,6 +218,10 @@ struct Simulated {
 impl Service for Simulated {
     fn is_ready(&self) -> bool {
         true
+    }
+
+    fn address(&self) -> String {
+        "https://simulated.example".to_owned()
     }
 
     fn credentials_changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

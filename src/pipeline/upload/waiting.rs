@@ -6,15 +6,12 @@
 //! do not hold up the backlog. Bound: the pool's memory. No I/O.
 
 use super::backoff::Backoff;
-use super::pending_batch::{Age, PendingBatch};
+use super::pending_batch::{Age, FIRST_NUMBER, PendingBatch};
+use super::report;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::spool::RecordId;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-
-/// The number of the first fresh batch. Batches from the spool get lower numbers, because they are
-/// older than any fresh batch.
-const FIRST_NUMBER: u64 = 1 << 63;
 
 /// The pending batches that wait.
 #[derive(Debug)]
@@ -53,6 +50,7 @@ impl Waiting {
         };
         let pending = PendingBatch::new(batch, record, (*next_number, 0));
         *next_number += 1;
+        report::taken(&pending);
         self.push_due(pending);
     }
 
