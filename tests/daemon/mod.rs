@@ -28,6 +28,7 @@ mod libraries;
 mod load;
 mod logging;
 mod not_x_ray;
+mod otlp;
 mod outage;
 mod pacing;
 mod process;

@@ -1,4 +1,4 @@
-//! The documents of datagrams recorded from real SDKs arrive byte for byte, each of them once.
+//! The documents of datagrams recorded from real senders arrive byte for byte, each of them once.
 
 use super::backend::is_backend_missing;
 use super::endpoint::Endpoint;
@@ -31,7 +31,7 @@ fn every_recorded_datagram_arrives_byte_for_byte_and_once() {
         return;
     }
     let recorded = recorded();
-    assert!(recorded.len() >= 23, "{} datagrams", recorded.len());
+    assert!(recorded.len() >= 47, "{} datagrams", recorded.len());
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);
     daemon.send(recorded.iter().map(|(_, datagram)| datagram));
