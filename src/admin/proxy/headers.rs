@@ -8,7 +8,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// Headers for one connection only (hop-by-hop headers). The proxy never forwards them, even if the
 /// header `Connection` does not list them.
@@ -45,6 +45,15 @@ pub(super) fn for_service(mut headers: HeaderMap) -> HeaderMap {
         headers.remove(name);
     }
     headers
+}
+
+/// Adds `Content-Length: 0` to a request without a body if its method usually has a body (RFC 9110,
+/// section 8.6). hyper writes no length for an empty body, and a server may then answer 411. Samplers
+/// fetch their rules with such a POST.
+pub(super) fn state_empty_body(method: &Method, headers: &mut HeaderMap) {
+    if [Method::POST, Method::PUT, Method::PATCH].contains(method) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
 }
 
 /// Returns the headers of the service's answer that are forwarded to the client. `Content-Length`

@@ -249,12 +249,15 @@ async fn send(
     let root = PathAndQuery::from_static("/");
     let target = head.uri.path_and_query().unwrap_or(&root);
     let headers = headers::for_service(head.headers.clone());
-    let request = route.signer.sign_for_client(
+    let mut request = route.signer.sign_for_client(
         (head.method.clone(), target, headers),
         body.clone(),
         credentials,
         signed_at,
     )?;
+    if body.is_empty() {
+        headers::state_empty_body(&head.method, request.headers_mut());
+    }
     Ok((route.client.send(request, ANSWER_BYTES_MAX).await?, signed_at))
 }
 
