@@ -6,7 +6,6 @@ In: the daemon's binary, named by XRAY_BINARY. Out: fixtures. Everything listens
 
 import json
 import os
-import shutil
 import sys
 from contextlib import ExitStack
 from datetime import datetime
@@ -19,6 +18,7 @@ from botocore.credentials import Credentials
 from browser import Page, start_browser
 from processes import ACCESS_KEY, REGION, SECRET_KEY, Child, Daemon
 from recorder import signed_headers
+from sdks import application
 from service import Service
 from skipping import pytest_terminal_summary  # noqa: F401
 from tap import Tap
@@ -102,18 +102,12 @@ def emit(tmp_path):
     """
 
     def emit(sdk, daemon, *described):
-        if sdk == "python":
-            program = [sys.executable, HERE / "emit.py"]
-        else:
-            node = shutil.which("node")
-            assert node, "Node.js is not installed"
-            program = [node, HERE.parent / "node" / "emit.js"]
         with Tap(daemon.udp) as tap:
             address = "tcp:{}:{} udp:{}:{}".format(*daemon.tcp, *tap.udp)
-            command = [*program, json.dumps(described)]
-            with Child(command, tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as application:
+            command = [*application(sdk, "emit"), json.dumps(described)]
+            with Child(command, tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as running:
                 # If the SDK cannot send, it logs an error and continues.
-                assert (application.wait(), application.log()) == (0, "")
+                assert (running.wait(), running.log()) == (0, "")
             documents = tap.finish()
         daemon.wait_until_sent(len(documents))
         return documents

@@ -5,10 +5,12 @@ of each for the test. The kernel keeps the order of datagrams: the datagrams of 
 ended arrive before the empty datagram that `finish` sends.
 """
 
+import json
 import socket
 import threading
 
-HEADER = b'{"format":"json","version":1}\n'
+#: The value of the header line. SDKs write it with different spaces.
+HEADER = {"format": "json", "version": 1}
 
 
 class Tap:
@@ -48,5 +50,6 @@ class Tap:
     def finish(self):
         """Returns the documents of all recorded datagrams, as text."""
         self._end()
-        assert all(datagram.startswith(HEADER) for datagram in self._datagrams), self._datagrams
-        return [datagram[len(HEADER) :].decode() for datagram in self._datagrams]
+        parts = [datagram.partition(b"\n") for datagram in self._datagrams]
+        assert all(json.loads(line) == HEADER for line, _, _ in parts), self._datagrams
+        return [document.decode() for _, _, document in parts]

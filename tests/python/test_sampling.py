@@ -6,17 +6,14 @@ targets reverse this.
 """
 
 import json
-import shutil
-import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 from processes import PATIENCE_SECONDS, Child
 from recorder import Recorder
+from sdks import OTEL_SAMPLERS, X_RAY, application
 
-HERE = Path(__file__).parent
 RATES = {"always": 1.0, "never": 0.0}
 
 #: The time of the last change of the rules. It is in the past, because a time after the SDK's last
@@ -54,14 +51,20 @@ def target(statistics):
     }
 
 
+def reported_statistics(request):
+    """Returns the statistics in a request for targets. OpenTelemetry's sampler for Java leaves out
+    a list without statistics.
+    """
+    return json.loads(request.body).get("SamplingStatisticsDocuments", [])
+
+
 def answer(request):
     """Returns the service's answer to a sampling call."""
     if request.path == "/GetSamplingRules":
         records = [rule(name, rate) for name, rate in RATES.items()]
         return json.dumps({"SamplingRuleRecords": records, "NextToken": None}).encode()
     assert request.path == "/SamplingTargets", request
-    documents = json.loads(request.body)["SamplingStatisticsDocuments"]
-    targets = [target(statistics) for statistics in documents]
+    targets = [target(statistics) for statistics in reported_statistics(request)]
     return json.dumps(
         {
             "SamplingTargetDocuments": targets,
@@ -71,36 +74,50 @@ def answer(request):
     ).encode()
 
 
-def program(sdk):
-    """Returns the command that starts the sampling application in the language `sdk`."""
-    if sdk == "python":
-        return [sys.executable, HERE / "sample.py"]
-    node = shutil.which("node")
-    assert node, "Node.js is not installed"
-    return [node, HERE.parent / "node" / "sample.js"]
+def sample(sdk, daemon, folder):
+    """Returns the sampling application of an SDK, which is to be started with a `with` block.
+    OpenTelemetry's samplers take the daemon's URL as an argument.
+    """
+    address = "tcp:{}:{} udp:{}:{}".format(*daemon.tcp, *daemon.udp)
+    command = [*application(sdk, "sample"), daemon.url]
+    return Child(command, folder, AWS_XRAY_DAEMON_ADDRESS=address)
 
 
-@pytest.mark.parametrize("sdk", ["python", "node"])
+@pytest.mark.parametrize("sdk", X_RAY + OTEL_SAMPLERS)
 def test_a_sampler_follows_the_rules_and_targets_that_it_gets_through_the_daemon(
     start_daemon, sign, tmp_path, sdk
 ):
     with Recorder(answer) as service:
         daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
-        address = "tcp:{}:{} udp:{}:{}".format(*daemon.tcp, *daemon.udp)
-        with Child(program(sdk), tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as application:
-            assert application.wait() == 0, application.log()
-            by_rules, by_targets = map(json.loads, application.output)
+        with sample(sdk, daemon, tmp_path) as running:
+            assert running.wait() == 0, running.log()
+            by_rules, by_targets = map(json.loads, running.output)
         assert by_rules == {"always": 100, "never": 0}
         assert by_targets == {"always": 0, "never": 100}
         requests = list(service.requests)
         for request in requests:
             assert request.headers.get_all("Authorization") == [sign(request)]
         assert {request.path for request in requests} == {"/GetSamplingRules", "/SamplingTargets"}
-        statistics = json.loads(requests[-1].body)["SamplingStatisticsDocuments"]
-        for one in statistics:
-            assert one["SampledCount"] == one["RequestCount"] * RATES[one["RuleName"]], one
+        reported = 0
+        for one in first_statistics(requests):
+            # AWS's distribution of OpenTelemetry for Python has another name for the count.
+            sampled_count = one["SampleCount" if sdk == "otel-python" else "SampledCount"]
+            assert sampled_count == one["RequestCount"] * RATES[one["RuleName"]], one
+            reported += one["RequestCount"]
+        assert reported >= 200
         count = f'xray_proxy_requests_total{{outcome="answered"}} {len(requests)}\n'
         assert count in daemon.get("/metrics")
+
+
+def first_statistics(requests):
+    """Returns the statistics that each sampler has reported first. Later statistics also count
+    requests that have followed the targets.
+    """
+    first = {}
+    for request in requests:
+        if request.path == "/SamplingTargets" and (statistics := reported_statistics(request)):
+            first.setdefault(statistics[0]["ClientID"], statistics)
+    return [one for statistics in first.values() for one in statistics]
 
 
 def test_a_sampler_follows_rules_that_are_edited_in_the_sandbox(sandbox, tmp_path):
@@ -121,11 +138,10 @@ def test_a_sampler_follows_rules_that_are_edited_in_the_sandbox(sandbox, tmp_pat
         urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
 
     edit(RATES)
-    address = "tcp:{}:{} udp:{}:{}".format(*sandbox.tcp, *sandbox.udp)
-    with Child(program("python"), tmp_path, AWS_XRAY_DAEMON_ADDRESS=address) as application:
-        application.wait_for_line("{")
+    with sample("python", sandbox, tmp_path) as running:
+        running.wait_for_line("{")
         edit({name: 1.0 - rate for name, rate in RATES.items()})
-        assert application.wait() == 0, application.log()
-        by_rules, by_edited_rules = map(json.loads, application.output)
+        assert running.wait() == 0, running.log()
+        by_rules, by_edited_rules = map(json.loads, running.output)
     assert by_rules == {"always": 100, "never": 0}
     assert by_edited_rules == {"always": 0, "never": 100}
