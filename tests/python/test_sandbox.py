@@ -15,6 +15,7 @@ from aws_xray_sdk.core.sampling.connector import ServiceConnector
 from botocore.exceptions import ClientError
 from processes import PATIENCE_SECONDS
 from service import xray_client
+from tap import HEADER
 
 #: The credentials that the sandbox accepts. They are public: src/daemon/sandbox.rs contains them.
 ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
@@ -62,6 +63,25 @@ def test_a_trace_of_the_python_sdk_is_printed_as_a_tree(sandbox, emit):
     # Each line has a duration after the name. The comparison leaves the duration out.
     assert [re.sub(r"  [0-9.]+ (us|ms|s)\b.*", "", line) for line in lines] == TREE
     assert lines[-1].endswith("Expected: the card was declined")
+
+
+def test_half_an_emoji_and_numbers_of_any_size_hide_no_trace(sandbox):
+    odd = {"annotations": {"title": "Ann \ud83d"}, "metadata": {"large": [2**64, -(10**400), 12.5]}}
+    text = json.dumps(DOCUMENT | odd).replace("12.5", "1e999")
+    sandbox.send([HEADER + text.encode()])
+    sandbox.wait_until_sent(1)
+    sandbox.wait_for_line(DOCUMENT["trace_id"])
+    sandbox.wait_for_line("└─ shop.example  250 ms")
+    client = xray_client(sandbox.url, ACCESS_KEY, SECRET_KEY)
+    [trace] = client.batch_get_traces(TraceIds=[DOCUMENT["trace_id"]])["Traces"]
+    assert [segment["Document"] for segment in trace["Segments"]] == [text]
+    summaries = client.get_trace_summaries(
+        StartTime=datetime.fromtimestamp(DOCUMENT["start_time"] - 60, UTC),
+        EndTime=datetime.fromtimestamp(DOCUMENT["end_time"] + 60, UTC),
+        TimeRangeType="TraceId",
+        FilterExpression='annotation.title = "Ann \ufffd"',
+    )["TraceSummaries"]
+    assert [summary["Id"] for summary in summaries] == [DOCUMENT["trace_id"]]
 
 
 def test_boto3_is_given_the_default_sampling_rule(sandbox):

@@ -10,6 +10,7 @@ import os
 
 import pytest
 from processes import PATIENCE_SECONDS, Child
+from tap import HEADER
 
 DESCRIBED = {"name": "shop.example", "subsegments": [{"name": "query"}]}
 
@@ -50,6 +51,18 @@ def test_segments_are_followed_as_trees_until_the_daemon_ends(start_followed, em
         daemon.end_in_order()
         assert follower.wait() == 1
         assert "no answer on TCP" in follower.log()
+
+
+def test_half_an_emoji_and_a_large_number_hide_no_tree(start_followed, tmp_path):
+    daemon = start_followed("true")
+    trace_id = "1-6b0c71a6-89fa14ac8d4c062af603ec08"
+    document = {"trace_id": trace_id, "id": "e3749ea6d7cb5d05", "name": "shop \ud83d", "n": 2**64}
+    with tail(daemon, tmp_path) as follower:
+        follower.wait_for_line("Following the daemon")
+        daemon.send([HEADER + json.dumps(document).encode()])
+        follower.wait_for_line(trace_id)
+        follower.wait_for_line("└─ shop \ufffd")
+    daemon.end()
 
 
 def test_what_is_no_segment_is_shown_as_a_line_without_control_characters(start_followed, tmp_path):

@@ -63,9 +63,7 @@ pub fn render(trace_id: &str, documents: &[Arc<Document>]) -> String {
 impl Forest {
     /// Adds the nodes of one document: its segment or subsegment, and the embedded subsegments.
     fn add(&mut self, document: &Document) {
-        // The document is parsed a second time here. The store does not hold the JSON values
-        // because they would take more memory than the text.
-        let Ok(Value::Object(root)) = serde_json::from_str(&document.text) else { return };
+        let root = document.object();
         self.segment_count += usize::from(!document.is_subsegment);
         let mut waiting = vec![(&root, None)];
         while let Some((object, parent)) = waiting.pop() {
