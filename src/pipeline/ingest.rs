@@ -171,8 +171,8 @@ impl Counts {
         if add(&account.documents_not_json, self.not_json) {
             NOT_JSON.log(|more| {
                 info!(
-                    "A document is not JSON, or is nested too deeply to be parsed. It is \
-                     forwarded unchanged, and the service accepts or refuses it{more}"
+                    "A document is not JSON. It is forwarded unchanged, and the service accepts or \
+                     refuses it{more}"
                 );
             });
         }

@@ -25,6 +25,7 @@ mod held;
 mod http_proxy;
 mod identity;
 mod libraries;
+mod json;
 mod load;
 mod logging;
 mod not_x_ray;

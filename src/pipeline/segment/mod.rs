@@ -11,7 +11,9 @@
 //! ```
 //!
 //! A document is neither validated nor changed. A document that is not JSON has no fields and is
-//! forwarded like any other, because the service decides whether it accepts a document.
+//! forwarded like any other, because the service decides whether it accepts a document. JSON is
+//! what the grammar of RFC 8259 allows: [`tolerant`] looks again at a document that simd-json
+//! refuses, for example because of an integer beyond 64 bits.
 //!
 //! simd-json parses the documents. The project is required to use this package. A benchmark of this
 //! repository (`benches/segment.rs`; `perf/results/2026-11-25-stages.md`, Intel Xeon) compares it
@@ -19,6 +21,7 @@
 //! 1,000 bytes, 2.71 us against 2.07 us for 10,000 bytes.
 
 mod header;
+mod tolerant;
 mod types;
 
 pub use header::{Rejection, split};
@@ -78,10 +81,7 @@ impl Parser {
             simd_json::fill_tape_padded(&mut self.scratch, length, &mut self.buffers, &mut tape);
         let fields = match parsed {
             Ok(()) => fields_of(&tape.0, document, start),
-            Err(_) if std::str::from_utf8(document).is_ok() => {
-                Fields { form: Form::Text, ..Fields::default() }
-            }
-            Err(_) => Fields { form: Form::Bytes, ..Fields::default() },
+            Err(_) => look_again(document),
         };
         self.tape = tape.reset();
         if self.tape.0.capacity() > TAPE_NODES_KEPT {
@@ -89,6 +89,23 @@ impl Parser {
         }
         fields
     }
+}
+
+/// Returns the fields of a document that simd-json refused.
+#[cold]
+fn look_again(document: &[u8]) -> Fields {
+    if let Ok(text) = std::str::from_utf8(document) {
+        let text_only = Fields { form: Form::Text, ..Fields::default() };
+        return tolerant::fields(text).unwrap_or(text_only);
+    }
+    // The service gets U+FFFD in place of the invalid bytes, and the rest may be good JSON. Here
+    // each of these bytes is replaced by one byte, so that every field keeps its place.
+    let mut text = String::with_capacity(document.len());
+    for chunk in document.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(std::iter::repeat_n('?', chunk.invalid().len()));
+    }
+    Fields { form: Form::Bytes, ..tolerant::fields(&text).unwrap_or_default() }
 }
 
 /// Returns the fields at the top level of the tape. `start` is the address of the parsed copy.
@@ -100,9 +117,14 @@ fn fields_of(tape: &[Node<'_>], document: &[u8], start: usize) -> Fields {
         let (Some(Node::String(key)), Some(value)) = (tape.get(index), tape.get(index + 1)) else {
             return fields;
         };
-        match (*key, value) {
-            ("trace_id", Node::String(text)) => fields.trace_id = span(text, document, start),
-            ("id", Node::String(text)) => fields.id = span(text, document, start),
+        // The last value of a repeated key counts. Only a string is a field.
+        let place = || match value {
+            Node::String(text) => span(text, document, start),
+            _ => Span::default(),
+        };
+        match *key {
+            "trace_id" => fields.trace_id = place(),
+            "id" => fields.id = place(),
             _ => {}
         }
         index += 2 + match value {
@@ -183,6 +205,16 @@ mod tests {
         for document in [r#"{"id":1,"trace_id":{"a":"b"}}"#, r#"{"id":null}"#, "[1]", "1"] {
             assert_eq!(fields(document), none, "{document}");
         }
+        assert_eq!(fields(r#"{"id":"a","id":"b","trace_id":"t"}"#).1, "b");
+        assert_eq!(fields(r#"{"id":"a","trace_id":"t","trace_id":1}"#).0, "");
+    }
+
+    #[test]
+    fn documents_that_only_simd_json_refuses_are_json_with_their_fields() {
+        for odd in ["18446744073709551616", "1e400", r#""\ud83d""#, r#"{"\udc00":1}"#] {
+            let document = format!(r#"{{"x":{odd},"trace_id":"t","id":"i"}}"#);
+            assert_eq!(fields(&document), ("t".into(), "i".into(), Form::Json), "{document}");
+        }
     }
 
     #[test]
@@ -190,15 +222,16 @@ mod tests {
         for document in ["T1SAAECAw==", "{\"a\":", " ", "{'a':1}", "nul", "{}x"] {
             assert_eq!(fields(document).2, Form::Text, "{document}");
         }
-        let datagram = datagram(b"{\"a\":\"\xff\"}");
+        let datagram = datagram(b"{\"\xff\":\"a\xc3\xff\",\"id\":\"i\"}");
         let segment = Parser::default().parse(&datagram).expect("the header is good");
         assert_eq!(segment.fields.form, Form::Bytes);
+        assert_eq!(segment.fields.id.of(segment.document), Some(&b"i"[..]));
     }
 
     #[test]
     fn ten_thousand_levels_of_nesting_overflow_no_stack() {
         let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-        assert_eq!(fields(&nested).2, Form::Text, "deeper than the parser goes: not looked into");
+        assert_eq!(fields(&nested).2, Form::Json);
         assert_eq!(fields(&"{\"a\":".repeat(10_000)).2, Form::Text);
     }
 
