@@ -169,9 +169,9 @@ struct Message {
     fields: String,
 }
 
-/// Appends `text` to `line`, up to a length of [`MESSAGE_BYTES_MAX`]. Control characters are
-/// escaped, because they could break the line or control a terminal. In JSON, quotes and
-/// backslashes are escaped too.
+/// Appends `text` to `line`, up to a length of [`MESSAGE_BYTES_MAX`]. Characters that could break
+/// the line, control a terminal or change the order of the characters are escaped ([`is_escaped`]).
+/// In JSON, quotes and backslashes are escaped too.
 fn push_escaped(line: &mut String, format: LogFormat, text: &str) {
     for character in text.chars() {
         if line.len() >= MESSAGE_BYTES_MAX {
@@ -182,11 +182,11 @@ fn push_escaped(line: &mut String, format: LogFormat, text: &str) {
         }
         match (format, character) {
             (LogFormat::Json, '"' | '\\') => line.extend(['\\', character]),
-            (LogFormat::Json, _) if character.is_control() => {
+            (LogFormat::Json, _) if is_escaped(character) => {
                 let written = write!(line, "\\u{:04x}", u32::from(character));
                 debug_assert!(written.is_ok(), "writing to a string does not fail");
             }
-            (LogFormat::Text, _) if character.is_control() => {
+            (LogFormat::Text, _) if is_escaped(character) => {
                 line.extend(character.escape_default());
             }
             _ => line.push(character),
@@ -222,6 +222,20 @@ impl Message {
             self.record_debug(field, &format_args!("{value}"));
         }
     }
+}
+
+/// Returns whether a character can break a line, control a terminal, or change the order in which a
+/// line is shown.
+///
+/// These are the control characters, the separators of lines and paragraphs, the bidirectional
+/// formatting characters with the deprecated ones (U+206A to U+206F), and the characters for
+/// interlinear annotations. See <https://www.unicode.org/reports/tr9/#Directional_Formatting_Codes>
+/// and <https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing>.
+fn is_escaped(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
 }
 
 impl fmt::Write for Message {
@@ -294,6 +308,26 @@ mod tests {
         message.push("more");
         assert!(message.text.len() < MESSAGE_BYTES_MAX + 10);
         assert!(message.text.ends_with("x…"));
+    }
+
+    #[test]
+    fn characters_that_turn_the_order_of_a_line_around_are_escaped() {
+        let hostile = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\
+                       \u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{206a}\u{206f}\u{fff9}\u{fffb}";
+        for character in hostile.chars() {
+            let code = u32::from(character);
+            for (format, expected) in [
+                (LogFormat::Text, format!("a\\u{{{code:x}}}b")),
+                (LogFormat::Json, format!("a\\u{code:04x}b")),
+            ] {
+                let mut message = Message::new(format, true);
+                message.push(&format!("a{character}b"));
+                assert_eq!(message.text, expected);
+            }
+        }
+        let mut message = Message::new(LogFormat::Text, true);
+        message.push("שלום 日本 e\u{301} 👩\u{200d}🚀");
+        assert_eq!(message.text, "שלום 日本 e\u{301} 👩\u{200d}🚀");
     }
 
     #[test]
