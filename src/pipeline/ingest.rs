@@ -14,9 +14,13 @@ use crate::base::log::LogLimit;
 use crate::base::panics::{self, Alarm};
 use crate::pipeline::receive::{Queue, Sink};
 use crate::pipeline::ring::{Drain, Producer};
-use crate::pipeline::segment::{Form, Parser, Rejection};
+use crate::pipeline::segment::{FirstLine, Form, HEADER, Parser, Rejection};
 use std::sync::Arc;
 use tracing::{debug, error, info, warn};
+
+/// The largest number of bytes of a rejected datagram that are shown at level debug. A log line is
+/// not longer.
+const SHOWN_BYTES_MAX: usize = 4096;
 
 static INVALID_HEADER: LogLimit = LogLimit::new();
 static NO_DOCUMENT: LogLimit = LogLimit::new();
@@ -42,11 +46,15 @@ pub struct Ingest {
 /// The counts of one drain. Plain integers are cheap; the account has atomics, because other
 /// threads use it too.
 #[derive(Debug, Default)]
-struct Counts {
+struct Counts<'a> {
     received: u64,
     empty: u64,
     invalid_header: u64,
     no_document: u64,
+    /// The first datagram of the drain with an invalid header, for the log.
+    first_invalid: Option<&'a [u8]>,
+    /// The first datagram of the drain without a document, for the log.
+    first_without_document: Option<&'a [u8]>,
     not_json: u64,
     not_utf8: u64,
     dropped: u64,
@@ -116,7 +124,12 @@ impl Sink for Ingest {
 }
 
 /// Checks, parses, packs and counts one datagram.
-fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mut Counts) {
+fn take<'a>(
+    datagram: &'a [u8],
+    parser: &mut Parser,
+    drain: &mut Drain<'_>,
+    counts: &mut Counts<'a>,
+) {
     if datagram.is_empty() {
         counts.empty += 1;
         return;
@@ -134,24 +147,27 @@ fn take(datagram: &[u8], parser: &mut Parser, drain: &mut Drain<'_>, counts: &mu
         }
         Err(Rejection::Header) => {
             counts.invalid_header += 1;
+            counts.first_invalid.get_or_insert(datagram);
             show(Rejection::Header, datagram);
         }
         Err(Rejection::NoDocument) => {
             counts.no_document += 1;
+            counts.first_without_document.get_or_insert(datagram);
             show(Rejection::NoDocument, datagram);
         }
     }
 }
 
-/// Logs the first 200 bytes of a rejected datagram, at level debug.
+/// Logs a rejected datagram, at level debug.
 fn show(rejection: Rejection, datagram: &[u8]) {
     if tracing::enabled!(tracing::Level::DEBUG) {
-        let start = String::from_utf8_lossy(&datagram[..datagram.len().min(200)]);
+        let start = &datagram[..datagram.len().min(SHOWN_BYTES_MAX)];
+        let start = String::from_utf8_lossy(start);
         SHOWN.log(|more| debug!("{rejection}: {start:?}{more}"));
     }
 }
 
-impl Counts {
+impl Counts<'_> {
     /// Adds the counts to the account, and logs each count of bad, empty or dropped input.
     fn publish(&self, account: &Account) {
         account.received.add(self.received);
@@ -163,10 +179,19 @@ impl Counts {
             EMPTY.log(|more| info!("An empty datagram is ignored{more}"));
         }
         if add(account.rejected(RejectReason::Header), self.invalid_header) {
-            INVALID_HEADER.log(|more| warn!("{}{more}", Rejection::Header));
+            INVALID_HEADER.log(|more| {
+                let first_line = FirstLine(self.first_invalid.unwrap_or_default());
+                warn!("Invalid header: {first_line}. The first line must be {HEADER}{more}");
+            });
         }
         if add(account.rejected(RejectReason::NoDocument), self.no_document) {
-            NO_DOCUMENT.log(|more| warn!("{}{more}", Rejection::NoDocument));
+            NO_DOCUMENT.log(|more| {
+                let first_line = FirstLine(self.first_without_document.unwrap_or_default());
+                warn!(
+                    "Missing header or segment: {first_line}. A datagram is a header line, a \
+                     newline and a document{more}"
+                );
+            });
         }
         if add(&account.documents_not_json, self.not_json) {
             NOT_JSON.log(|more| {

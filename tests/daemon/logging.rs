@@ -45,6 +45,38 @@ fn json_lines_are_objects_with_time_level_and_message() {
 }
 
 #[test]
+fn an_invalid_header_is_shown_and_what_may_be_a_document_only_at_debug_level() {
+    let header = format!("{{\"format\":\"xml\",\"x\":\"\u{202e}\x1b{}\"}}", "y".repeat(200));
+    let document = r#"{"trace_id":"1-581cf771-a006649127e371903a2de979","name":"secret"}"#;
+    let long = format!("{document}{}end of it", " ".repeat(300));
+    for level in ["info", "debug"] {
+        let endpoint = Endpoint::start();
+        let daemon = Daemon::start(&endpoint.url(), &["-l", level], &[]);
+        // One after the other, because bad datagrams that arrive together share one log line.
+        for (count, first_line) in [(1, &header), (2, &long)] {
+            daemon.send([format!("{first_line}\n{{}}")]);
+            daemon.wait_for_metric("xray_segments_rejected_total{reason=\"header\"}", count);
+        }
+        daemon.send([&long]);
+        daemon.wait_for_metric("xray_segments_rejected_total{reason=\"no_document\"}", 1);
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{log}");
+        let shown = format!(r#"{{"format":"xml","x":"\u{{202e}}\u{{1b}}{}…"#, "y".repeat(77));
+        let length = format!("a first line of {} bytes, which is not shown", long.len());
+        for line in [
+            format!("[Warn] Invalid header: {shown}. The first line must be {}", HEADER.trim_end()),
+            format!("[Warn] Invalid header: {length}"),
+            format!("[Warn] Missing header or segment: {length}"),
+        ] {
+            assert!(log.contains(&line), "{line} is not in\n{log}");
+        }
+        for text in ["secret", "end of it", &"y".repeat(200)] {
+            assert_eq!(log.contains(text), level == "debug", "{text}: {log}");
+        }
+    }
+}
+
+#[test]
 fn the_last_lines_say_how_many_others_were_held_back() {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &[], &[]);

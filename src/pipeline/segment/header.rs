@@ -9,18 +9,21 @@ use serde::de::{self, MapAccess, Visitor};
 use std::fmt;
 
 /// The header that the SDKs for Python, Node.js, .NET and Ruby write.
-const HEADER_COMPACT: &[u8] = br#"{"format":"json","version":1}"#;
+pub const HEADER: &str = r#"{"format":"json","version":1}"#;
 /// The header that the SDKs for Java and Go write.
 const HEADER_SPACED: &[u8] = br#"{"format": "json", "version": 1}"#;
+
+/// The largest number of characters of a header line that the log shows.
+const SHOWN_LENGTH_MAX: usize = 100;
 
 /// Why a datagram is not a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// Invalid header: the first line is not the JSON object that X-Ray SDKs send
-    #[error(r#"Invalid header: the first line must be {{"format":"json","version":1}}"#)]
+    #[error("Invalid header")]
     Header,
     /// Missing header or segment
-    #[error("Missing header or segment: a datagram is a header line, a newline and a document")]
+    #[error("Missing header or segment")]
     NoDocument,
 }
 
@@ -30,7 +33,7 @@ pub enum Rejection {
 ///
 /// Returns which part of the datagram is missing or invalid.
 pub fn split(datagram: &[u8]) -> Result<&[u8], Rejection> {
-    for header in [HEADER_COMPACT, HEADER_SPACED] {
+    for header in [HEADER.as_bytes(), HEADER_SPACED] {
         if let Some([b'\n', document @ ..]) = datagram.strip_prefix(header) {
             return if document.is_empty() { Err(Rejection::NoDocument) } else { Ok(document) };
         }
@@ -47,6 +50,31 @@ pub fn split(datagram: &[u8]) -> Result<&[u8], Rejection> {
             Ok(document)
         }
         _ => Err(Rejection::Header),
+    }
+}
+
+/// The first line of a rejected datagram, for the log. A line that can be part of a document is not
+/// shown, because documents may have secrets: only its length is. The log escapes control
+/// characters.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstLine<'a>(pub &'a [u8]);
+
+impl fmt::Display for FirstLine<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.0.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let names_a_trace =
+            |name: &[u8]| line.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name));
+        let is_like_a_header = line.trim_ascii_start().starts_with(b"{");
+        if !is_like_a_header || names_a_trace(b"trace_id") || names_a_trace(b"traceid") {
+            return write!(out, "a first line of {} bytes, which is not shown", line.len());
+        }
+        // A character has at most four bytes.
+        let start = String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN_LENGTH_MAX + 4)]);
+        let start = start.trim();
+        match start.char_indices().nth(SHOWN_LENGTH_MAX) {
+            Some((end, _)) => write!(out, "{}…", &start[..end]),
+            None => out.write_str(start),
+        }
     }
 }
 
@@ -146,6 +174,28 @@ mod tests {
         for datagram in [&b""[..], b"x", &GOOD[..GOOD.len() - 1], GOOD, b"\n", b"junk\n"] {
             assert_eq!(split(datagram), Err(Rejection::NoDocument));
         }
+    }
+
+    #[test]
+    fn a_first_line_is_shown_unless_it_can_be_part_of_a_document() {
+        let shown = |datagram: &str| FirstLine(datagram.as_bytes()).to_string();
+        for (datagram, expected) in [
+            ("{\"format\":\"xml\"}\n{\"trace_id\":1}", "{\"format\":\"xml\"}"),
+            (" {\"format\": \"json\"}\r\n{}", "{\"format\": \"json\"}"),
+            ("{}", "{}"),
+            ("junk\n{}", "a first line of 4 bytes, which is not shown"),
+            ("\n{}", "a first line of 0 bytes, which is not shown"),
+            ("{\"TRACE_ID\":1}\n{}", "a first line of 14 bytes, which is not shown"),
+            ("{\"x\":[{\"traceId\":1}]}", "a first line of 21 bytes, which is not shown"),
+            ("[{}]\n{}", "a first line of 4 bytes, which is not shown"),
+        ] {
+            assert_eq!(shown(datagram), expected, "{datagram}");
+        }
+        assert_eq!(shown(&format!("{{{}\n", "é".repeat(99))), format!("{{{}", "é".repeat(99)));
+        assert_eq!(shown(&format!("{{{}\n", "😀".repeat(200))), format!("{{{}…", "😀".repeat(99)));
+        assert_eq!(FirstLine(b"{\xff\xff").to_string(), "{\u{fffd}\u{fffd}");
+        let long = [b"{", &[0xff; 60_000][..]].concat();
+        assert_eq!(FirstLine(&long).to_string().chars().count(), SHOWN_LENGTH_MAX + 1);
     }
 
     proptest! {

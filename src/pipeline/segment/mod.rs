@@ -24,7 +24,7 @@ mod header;
 mod tolerant;
 mod types;
 
-pub use header::{Rejection, split};
+pub use header::{FirstLine, HEADER, Rejection, split};
 pub use types::{Fields, Form, Segment, Span};
 
 use simd_json::{Buffers, Node, Tape};
