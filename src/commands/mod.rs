@@ -59,8 +59,9 @@ pub fn load(
 pub fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {
     let exit_code = fail(reason);
     let path = invocation.flags.text("Logging.LogPath").unwrap_or_default();
-    if let Ok(file) = LogFile::open(Path::new(path), false) {
-        let _log = log::start(LogLevel::default(), LogFormat::default(), file);
+    let level = LogLevel::default();
+    if let Ok(file) = LogFile::open(Path::new(path), false, level) {
+        let _log = log::start(level, LogFormat::default(), file);
         error!("{reason}");
     }
     exit_code

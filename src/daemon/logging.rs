@@ -20,7 +20,7 @@ pub fn start_log(config: &Config, mode: &Mode) -> Result<WorkerGuard, String> {
     let (level, format) = (config.log_level, config.log_format);
     let started = match &config.log_path {
         Some(path) => {
-            let file = LogFile::open(path, config.log_rotation).map_err(|error| {
+            let file = LogFile::open(path, config.log_rotation, level).map_err(|error| {
                 let name = match config.sources.get("Logging.LogPath") {
                     Some(Source::Flag(_)) => "-f",
                     _ => "Logging.LogPath",

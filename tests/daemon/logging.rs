@@ -99,9 +99,10 @@ fn the_last_lines_say_how_many_others_were_held_back() {
 #[test]
 fn a_log_file_that_cannot_be_written_ends_the_start_and_is_named_by_its_flag_or_key() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("missing").join("x.log");
+    // The name of a folder is that of a file.
+    let below_a_file = folder.path().join("cfg.yaml").join("x.log");
     let ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
-    for path in [missing.as_path(), folder.path()] {
+    for path in [below_a_file.as_path(), folder.path()] {
         let path = path.to_str().unwrap();
         let config = config_file(folder.path(), &format!("Logging: {{LogPath: {path}}}"));
         for (flag, name) in [(["-f", path], "-f: "), (["-c", &config], "Logging.LogPath: ")] {

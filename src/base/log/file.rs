@@ -7,14 +7,24 @@
 //! No crate is used for rotation: `file-rotate` panics if it cannot create a folder, `rolling-file`
 //! has had no release for years, and neither of them can reopen its file on request.
 
+use super::LogLevel;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The size, in bytes, at which the log file is rotated: 50 MiB.
 pub const LOG_FILE_BYTES_MAX: u64 = 50 * 1024 * 1024;
+
+/// The permissions of a log file at debug level and below: others than the group may not read it,
+/// because it has parts of documents.
+const PRIVATE_MODE: u32 = 0o640;
+
+/// The permissions of a log file at other levels, before the umask takes some of them away. These
+/// are the permissions of the original daemon's log file.
+const USUAL_MODE: u32 = 0o666;
 
 /// Whether the daemon must open the log file again before it writes the next line.
 static REOPEN: AtomicBool = AtomicBool::new(false);
@@ -32,30 +42,41 @@ pub struct LogFile {
     file: File,
     length_bytes: u64,
     length_bytes_max: u64,
+    mode: u32,
     /// Number of lines that could not be written since the last successful write.
     lost_count: u64,
 }
 
 impl LogFile {
-    /// Opens the log file `path` for appending. If `rotate` is true, the file is rotated when it
-    /// reaches [`LOG_FILE_BYTES_MAX`].
+    /// Opens the log file `path` for appending, and creates its folder if it is missing, as the
+    /// original daemon does. If `rotate` is true, the file is rotated when it reaches
+    /// [`LOG_FILE_BYTES_MAX`]. At the levels `debug` and `dev` of `level`, the permissions of
+    /// others than the group are taken away.
     ///
     /// # Errors
     ///
     /// Returns an error if the file cannot be opened.
-    pub fn open(path: &Path, rotate: bool) -> io::Result<Self> {
-        Self::open_with(path, if rotate { LOG_FILE_BYTES_MAX } else { u64::MAX })
+    pub fn open(path: &Path, rotate: bool, level: LogLevel) -> io::Result<Self> {
+        let mode = match level {
+            LogLevel::Dev | LogLevel::Debug => PRIVATE_MODE,
+            LogLevel::Info | LogLevel::Warn | LogLevel::Error | LogLevel::Prod => USUAL_MODE,
+        };
+        if let Some(folder) = path.parent() {
+            // If this fails, opening the file fails, too, and its error says more.
+            let _ = std::fs::create_dir_all(folder);
+        }
+        Self::open_with(path, if rotate { LOG_FILE_BYTES_MAX } else { u64::MAX }, mode)
     }
 
-    fn open_with(path: &Path, length_bytes_max: u64) -> io::Result<Self> {
-        let file = append(path)?;
+    fn open_with(path: &Path, length_bytes_max: u64, mode: u32) -> io::Result<Self> {
+        let file = append(path, mode)?;
         let length_bytes = file.metadata()?.len();
         let path = path.to_owned();
-        Ok(Self { path, file, length_bytes, length_bytes_max, lost_count: 0 })
+        Ok(Self { path, file, length_bytes, length_bytes_max, mode, lost_count: 0 })
     }
 
     fn open_again(&mut self) -> io::Result<()> {
-        self.file = append(&self.path)?;
+        self.file = append(&self.path, self.mode)?;
         self.length_bytes = self.file.metadata()?.len();
         Ok(())
     }
@@ -89,8 +110,21 @@ fn say(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+/// Opens a file for appending. A new file gets the permissions `mode` as far as the umask allows.
+/// If `mode` is [`PRIVATE_MODE`], an existing file loses the permissions that are not part of it.
+fn append(path: &Path, mode: u32) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).mode(mode).open(path)?;
+    let metadata = file.metadata()?;
+    let held = metadata.permissions().mode() & 0o7777;
+    // The path may be a terminal or a pipe, which others use too.
+    if mode == PRIVATE_MODE && metadata.is_file() && held & !mode != 0 {
+        let changed = file.set_permissions(Permissions::from_mode(held & mode));
+        if let Err(error) = changed {
+            let path = path.display();
+            say(format_args!("the log file {path} stays readable for other users: {error}"));
+        }
+    }
+    Ok(file)
 }
 
 impl Write for LogFile {
@@ -138,7 +172,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::fs::write(&path, "0123456789").unwrap();
-        let mut log = LogFile::open_with(&path, 20).unwrap();
+        let mut log = LogFile::open_with(&path, 20, USUAL_MODE).unwrap();
         for line in ["second\n", "third, which does not fit\n", "fourth\n"] {
             log.write_all(line.as_bytes()).unwrap();
         }
@@ -149,11 +183,28 @@ mod tests {
     }
 
     #[test]
+    fn only_owner_and_group_may_read_a_log_with_parts_of_documents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing/folder/x.log");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        LogFile::open(&path, true, LogLevel::Debug).unwrap();
+        assert_eq!(mode() & !0o640, 0);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
+        LogFile::open(&path, true, LogLevel::Info).unwrap();
+        assert_eq!(mode(), 0o664);
+        let mut log = LogFile::open(&path, true, LogLevel::Dev).unwrap();
+        assert_eq!(mode(), 0o640);
+        std::fs::remove_file(&path).unwrap();
+        log.open_again().unwrap();
+        assert_eq!(mode() & !0o640, 0);
+    }
+
+    #[test]
     fn the_first_line_after_a_full_disk_begins_on_a_new_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let mut log = LogFile::open_with(&path, u64::MAX).unwrap();
+        let mut log = LogFile::open_with(&path, u64::MAX, USUAL_MODE).unwrap();
         assert!(log.write_all(b"lost\n").is_err() && log.write_all(b"lost\n").is_err());
         assert_eq!(log.lost_count, 2);
         std::fs::remove_file(&path).unwrap();
@@ -170,7 +221,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::fs::create_dir_all(folder.path().join("x.log.1/taken")).unwrap();
-        let mut log = LogFile::open_with(&path, 10).unwrap();
+        let mut log = LogFile::open_with(&path, 10, USUAL_MODE).unwrap();
         log.write_all(b"0123456789").unwrap();
         log.write_all(b"more").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "0123456789more");
