@@ -2,7 +2,8 @@
 //!
 //! In: the text of a file. Out: fields of the [`Config`], or an error that names file, key and
 //! value. For a key that older versions of the original daemon had, the error says what to write
-//! instead. Bound: [`FILE_BYTES_MAX`]. Only [`read`] does I/O.
+//! instead. Bound: [`FILE_BYTES_MAX`]. Only [`read`] and
+//! [`read_from`] do I/O.
 
 use super::kinds::{Form, shown, whole_number};
 use super::{Config, ConfigError, SETTINGS, Source};
@@ -38,9 +39,19 @@ const OLD_KEYS: &[(&str, &str)] = &[
 ///
 /// Fails if the file cannot be read, is larger than [`FILE_BYTES_MAX`], or is not UTF-8.
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let file =
+        File::open(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    read_from(path, file)
+}
+
+/// Reads the open file `path`.
+///
+/// # Errors
+///
+/// Fails as [`read`] does.
+pub(super) fn read_from(path: &Path, file: File) -> Result<String, ConfigError> {
     let error = |source| ConfigError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(error)?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(error)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(error(io::Error::other("it is larger than 1 MiB")));

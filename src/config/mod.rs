@@ -10,6 +10,7 @@
 //!   kinds.rs         reads, checks and shows the values
 //!   cli/             the flags, by the rules of Go
 //!   file.rs          cfg.yaml
+//!   trust.rs         cfg.yaml in the working directory, if nobody else may have written it
 //!   environment.rs   the variables
 //!   check.rs         warnings about values that look wrong
 //! ```
@@ -23,6 +24,7 @@ mod kinds;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 pub use error::ConfigError;
 pub use settings::{Config, SETTINGS, Setting, SettingFlag, Source};
@@ -64,7 +66,13 @@ impl Config {
             }
             None => {
                 for path in default_paths {
-                    if let Some(text) = file::read_if_there(path)? {
+                    // The working directory may belong to other users.
+                    let text = if path.is_relative() {
+                        trust::read_if_trusted(path, &mut config.warnings)?
+                    } else {
+                        file::read_if_there(path)?
+                    };
+                    if let Some(text) = text {
                         config.apply_file(path, &text, false)?;
                         break;
                     }

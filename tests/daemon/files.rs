@@ -1,10 +1,17 @@
-//! The permissions of the log file.
+//! The permissions of files: the log file's, and those of a configuration file that may be another
+//! user's.
 
 use super::endpoint::Endpoint;
-use super::process::{behind_shell, daemon_command, wait_for_text, with_credentials};
+use super::process::{
+    Daemon, behind_shell, command, daemon_command, wait_for_text, with_credentials,
+};
+use super::skip::{Need, skip};
 use std::fs::{Permissions, set_permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+
+/// A user who is neither root nor the one that the daemon runs as.
+const OTHER_USER: u32 = 4_242;
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -48,4 +55,62 @@ fn the_log_file_has_the_originals_permissions_and_at_debug_level_none_for_others
     assert_eq!(mode(&path), 0o640);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Returns what `xray config` prints in a folder with this mode that has a `cfg.yaml` of this owner
+/// and mode.
+fn config_in(folder_mode: u32, owner: u32, file_mode: u32) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cfg.yaml");
+    std::fs::write(&file, "Endpoint: https://xray.example\n").unwrap();
+    chown(&file, Some(owner), None).unwrap();
+    set_permissions(&file, Permissions::from_mode(file_mode)).unwrap();
+    set_permissions(folder.path(), Permissions::from_mode(folder_mode)).unwrap();
+    let output = command(&["config"]).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+#[test]
+fn a_configuration_of_another_user_in_a_folder_for_everyone_is_not_read() {
+    if !rustix::process::geteuid().is_root() {
+        return skip(Need::Root, "only root can give a file away");
+    }
+    if Path::new("/etc/amazon/xray/cfg.yaml").exists() {
+        return skip(Need::Root, "this machine has a configuration of its own");
+    }
+    for (folder_mode, owner, file_mode, is_read) in [
+        // As in /tmp.
+        (0o1777, OTHER_USER, 0o644, false),
+        (0o755, OTHER_USER, 0o666, false),
+        (0o775, OTHER_USER, 0o644, false),
+        (0o755, OTHER_USER, 0o644, true),
+        (0o1777, 0, 0o644, true),
+    ] {
+        let shown = config_in(folder_mode, owner, file_mode);
+        let case = format!("{folder_mode:o} {owner} {file_mode:o}: {shown}");
+        assert_eq!(shown.contains("https://xray.example"), is_read, "{case}");
+        let warning = format!("is not read: user {owner} owns it");
+        assert_eq!(shown.contains(&warning), !is_read, "{case}");
+    }
+}
+
+#[test]
+fn a_daemon_says_that_it_has_not_read_the_configuration_of_another_user() {
+    if !rustix::process::geteuid().is_root() {
+        return skip(Need::Root, "only root can give a file away");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cfg.yaml");
+    // A file that is not valid would end the start.
+    std::fs::write(&file, "Version: [\n").unwrap();
+    chown(&file, Some(OTHER_USER), None).unwrap();
+    set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
+    let endpoint = Endpoint::start();
+    let mut command = daemon_command(&endpoint.url(), &[]);
+    with_credentials(&mut command).current_dir(folder.path());
+    let daemon = Daemon::spawn(command);
+    let line = daemon.wait_for_line("is not read: user 4242 owns it");
+    assert!(line.contains("[Warn] the configuration file ") && line.contains("-c"), "{line}");
+    assert!(daemon.stop().0.success());
 }
