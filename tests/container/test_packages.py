@@ -177,6 +177,36 @@ def test_a_purge_leaves_nothing(folder, host):
         assert not host.run("getent", accounts, "xray", okay=None)
 
 
+def test_a_purge_keeps_segments_that_were_not_sent_and_says_so(folder, host):
+    host.write(CFG, "Version: 2\nShutdownSeconds: 2\nSpool: {Path: /var/lib/xray/spool}\n")
+    host.run("dpkg", "--install", "--force-confold", package(DEB, folder, 1))
+    host.wait_for_service()
+    # The machine has no network, so the segment is spooled when the service is stopped.
+    host.write("/tmp/datagram", '{"format":"json","version":1}\n{"id":"70de5b6f19ff9a0a"}')
+    # bash writes a datagram for each line, and cat writes one.
+    host.run("bash", "-c", "cat /tmp/datagram >/dev/udp/127.0.0.1/2000")
+    said = host.run("sh", "-c", "dpkg --purge xrayd 2>&1")
+    assert "/var/lib/xray and the user xray are kept" in said
+    kept = host.run("find", "/var/lib/xray/spool", "-name", "*.spool", "-size", "+0")
+    assert len(kept.splitlines()) == 1
+    assert host.run("stat", "--format=%U %a", kept) == "xray 600"
+    assert not host.run("test", "-e", "/var/log/xray", okay=None)
+
+
+@BOTH
+def test_the_log_can_be_read_by_others_but_not_at_debug_level(manager, folder, host):
+    host.run(*manager["install"], package(manager, folder, 1))
+    host.wait_for_service()
+    log = "/var/log/xray/xray.log"
+    assert host.run("stat", "--format=%a", log) == "644"
+    host.write(CFG, "Version: 2\nLogging: {LogLevel: debug}\n")
+    host.run("systemctl", "restart", "xray")
+    process = host.wait_for_service()
+    assert host.run("stat", "--format=%a", log) == "640"
+    limits = host.run("grep", "core", f"/proc/{process}/limits").split()
+    assert limits[4:6] == ["0", "0"]
+
+
 def test_an_erased_rpm_leaves_an_edited_configuration_and_what_the_daemon_wrote(folder, host):
     before = host.files()
     host.run(*RPM["install"], package(RPM, folder, 1))
