@@ -10,15 +10,16 @@ use crate::admin::health::{Detail, Health};
 use crate::admin::metrics::{self, Metrics};
 use crate::base::address::is_loopback;
 use crate::base::http_server::{
-    ConnectionSlot, Handler, Requests, discard, error_answer, json, too_many_requests,
+    AnswerBody, ConnectionSlot, Handler, Lane, Requests, discard, error_answer, json, last_answer,
+    too_many_requests,
 };
 use crate::pipeline::tail::{Tail, WAIT_TIME};
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, VARY};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -30,11 +31,16 @@ pub trait Fallback: Send + Sync {
         None
     }
 
+    /// Returns the lane of a request that was not refused.
+    fn lane(&self, _head: &Parts) -> Lane {
+        Lane::Other
+    }
+
     /// Answers a request that was not refused.
     fn answer(
         &self,
         request: Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>>;
+    ) -> Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send + '_>>;
 }
 
 /// The handler of the TCP port, with the daemon's own paths and the fallback.
@@ -54,9 +60,15 @@ impl std::fmt::Debug for Pages {
 
 impl Pages {
     /// Returns a handler that answers with `health` and `metrics`, and passes all other requests to
-    /// `fallback`.
-    pub fn new(health: Health, metrics: Metrics, fallback: Option<Arc<dyn Fallback>>) -> Self {
-        Self { health, metrics, fallback, tail: None, requests: Requests::default() }
+    /// `fallback`. The server has `memory_bytes` of memory.
+    pub fn new(
+        health: Health,
+        metrics: Metrics,
+        fallback: Option<Arc<dyn Fallback>>,
+        memory_bytes: usize,
+    ) -> Self {
+        let requests = Requests::new(memory_bytes);
+        Self { health, metrics, fallback, tail: None, requests }
     }
 
     /// Returns the handler with the additional path `/tail`. It answers with the segments in
@@ -70,14 +82,20 @@ impl Pages {
         &self,
         fallback: &dyn Fallback,
         request: Request<Incoming>,
-    ) -> Response<Bytes> {
+        slot: &ConnectionSlot,
+    ) -> Response<AnswerBody> {
         let (head, body) = request.into_parts();
         if let Some(refusal) = fallback.refuse(&head) {
-            discard(&head, body).await;
-            return refusal;
+            let refused = tokio::select! {
+                biased;
+                () = slot.asked_to_close() => too_many_requests(),
+                refusal = discard(&head, body, refusal) => refusal,
+            };
+            return refused.map(AnswerBody::from);
         }
+        let lane = fallback.lane(&head);
         let request = Request::from_parts(head, body);
-        self.requests.with_body(request, |request| fallback.answer(request)).await
+        self.requests.with_body(request, (slot, lane), |request| fallback.answer(request)).await
     }
 
     /// Answers `GET /tail` with the received segments, for `xray tail`.
@@ -110,7 +128,39 @@ impl Pages {
         }
     }
 
-    async fn own_answer(&self, head: &Parts) -> Response<Bytes> {
+    /// Answers a request for one of the daemon's own paths, or for an unknown path.
+    async fn own_page(
+        &self,
+        head: &Parts,
+        slot: &ConnectionSlot,
+        is_local: bool,
+    ) -> Response<Bytes> {
+        match head.uri.path() {
+            // `stop_waiting` is not called here. So this connection counts as waiting, and it can
+            // be closed to make room for a new connection, for example one that asks for `/health`.
+            "/tail" => tokio::select! {
+                biased;
+                answer = self.tail_answer(head, is_local) => answer,
+                () = slot.asked_to_close() => too_many_requests(),
+            },
+            "/health" | "/ready" | "/metrics" => {
+                slot.stop_waiting();
+                if [Method::GET, Method::HEAD].contains(&head.method) {
+                    return self.own_answer(head, slot).await;
+                }
+                let why = "only GET is allowed here";
+                let mut answer = error_answer(StatusCode::METHOD_NOT_ALLOWED, why);
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                answer
+            }
+            _ => {
+                let why = "unknown path; GET /health, /ready and /metrics are available";
+                error_answer(StatusCode::NOT_FOUND, why)
+            }
+        }
+    }
+
+    async fn own_answer(&self, head: &Parts, slot: &ConnectionSlot) -> Response<Bytes> {
         match head.uri.path() {
             "/health" => page(self.health.live().await),
             "/ready" => {
@@ -118,9 +168,12 @@ impl Pages {
                 page(self.health.ready(detail))
             }
             _ => {
-                let mut answer = Response::new(self.metrics.text().await.into());
-                let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                let format = metrics::Format::accepted_by(&head.headers);
+                let text = self.metrics.text(format, slot.memory_used_bytes()).await;
+                let mut answer = Response::new(text.into());
+                let content_type = HeaderValue::from_static(format.content_type());
                 answer.headers_mut().insert(CONTENT_TYPE, content_type);
+                answer.headers_mut().insert(VARY, ACCEPT.into());
                 answer
             }
         }
@@ -133,39 +186,18 @@ impl Handler for Pages {
         request: Request<Incoming>,
         slot: &ConnectionSlot,
         is_local: bool,
-    ) -> Response<Bytes> {
+    ) -> Response<AnswerBody> {
         let path = request.uri().path();
-        if path == "/tail" {
-            // `stop_waiting` is not called here. So this connection counts as waiting, and it can
-            // be closed to make room for a new connection, for example one that asks for `/health`.
-            let (head, _) = request.into_parts();
-            return tokio::select! {
-                biased;
-                answer = self.tail_answer(&head, is_local) => answer,
-                () = slot.asked_to_close() => too_many_requests(),
-            };
+        let is_own = matches!(path, "/health" | "/ready" | "/metrics" | "/tail");
+        let fallback = self.fallback.as_deref().filter(|_| !is_own);
+        if let Some(fallback) = fallback {
+            return self.pass_to_fallback(fallback, request, slot).await;
         }
-        if matches!(path, "/health" | "/ready" | "/metrics") {
-            slot.stop_waiting();
-            let (head, _) = request.into_parts();
-            return match head.method {
-                Method::GET | Method::HEAD => self.own_answer(&head).await,
-                _ => {
-                    let why = "only GET is allowed here";
-                    let mut answer = error_answer(StatusCode::METHOD_NOT_ALLOWED, why);
-                    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-                    answer
-                }
-            };
-        }
-        let Some(fallback) = &self.fallback else {
-            let why = "unknown path; GET /health, /ready and /metrics are available";
-            return error_answer(StatusCode::NOT_FOUND, why);
-        };
-        match self.requests.admit(slot).await {
-            Some(_permit) => self.pass_to_fallback(&**fallback, request).await,
-            None => too_many_requests(),
-        }
+        let (head, body) = request.into_parts();
+        let answer = self.own_page(&head, slot, is_local).await;
+        // An unread body ends the connection.
+        let answer = if body.is_end_stream() { answer } else { last_answer(answer) };
+        answer.map(AnswerBody::from)
     }
 
     fn close(&self) {

@@ -13,8 +13,9 @@ use crate::base::error_text::with_root_cause;
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioTimer;
 use std::borrow::Cow;
@@ -80,6 +81,11 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Returns the error for an answer whose body ends early, with the cause `error`.
+    pub fn unreadable(error: &(dyn Error + 'static)) -> Self {
+        Self::Answer { kind: failure::of_error(error), reason: with_root_cause(error) }
+    }
+
     /// Returns the kind of failure that telemetry and the metrics count.
     pub fn kind(&self) -> RequestFailure {
         match self {
@@ -119,18 +125,51 @@ pub struct Client {
     http: HyperClient<Connector, RequestBody>,
     transport: Transport,
     timeouts: Timeouts,
+    buffers: Buffers,
 }
+
+/// The size of the buffers of a client, for answers that their reader has not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Buffers {
+    /// hyper's default: up to 400 kB for each connection, and with HTTP/2 up to 2 MB for each
+    /// answer.
+    Default,
+    /// As small as the daemon's memory for answers to applications demands.
+    Small,
+}
+
+/// Size of the buffers of a connection of HTTP/1.1 ([`Buffers::Small`]), in bytes.
+const SMALL_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Largest number of bytes of an answer over HTTP/2 that wait for their reader
+/// ([`Buffers::Small`]), and the same for all answers of a connection.
+const SMALL_WINDOW_BYTES: u32 = 32 * 1024;
+const SMALL_CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+
+/// Largest number of idle connections that are kept ([`Buffers::Small`]).
+const SMALL_IDLE_COUNT_MAX: usize = 4;
 
 impl Client {
     /// Returns a client that opens its connections with `transport`.
     pub fn new(transport: &Transport, timeouts: Timeouts) -> Self {
-        Self { http: http(transport, timeouts), transport: transport.clone(), timeouts }
+        Self::with_buffers(transport, timeouts, Buffers::Default)
+    }
+
+    /// Returns a client as [`new`](Self::new) does, which holds little of an answer that its reader
+    /// has not taken.
+    pub fn with_small_buffers(transport: &Transport, timeouts: Timeouts) -> Self {
+        Self::with_buffers(transport, timeouts, Buffers::Small)
+    }
+
+    fn with_buffers(transport: &Transport, timeouts: Timeouts, buffers: Buffers) -> Self {
+        let http = http(transport, timeouts, buffers);
+        Self { http, transport: transport.clone(), timeouts, buffers }
     }
 
     /// Drops all connections of this client. The next request looks up the host name again and
     /// opens a new connection. Clones of the client that exist already keep their connections.
     pub fn forget_connections(&mut self) {
-        self.http = http(&self.transport, self.timeouts);
+        self.http = http(&self.transport, self.timeouts, self.buffers);
     }
 
     /// Returns a client with the same settings and with separate connections.
@@ -168,9 +207,22 @@ impl Client {
 
     async fn exchange(
         &self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         limit_bytes: usize,
     ) -> Result<Answer, RequestError> {
+        Self::read(self.begin(request).await?, limit_bytes).await
+    }
+
+    /// Sends `request` and returns the answer, with a body that is not read yet. There is no
+    /// timeout.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is no answer. Even then the service may have processed the request.
+    pub async fn begin(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, RequestError> {
         if let Some(authorization) = self.transport.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
@@ -184,16 +236,25 @@ impl Client {
             let kind = refusal.kind();
             return Err(RequestError::Connection { kind, reason: refusal.to_string() });
         }
+        Ok(answer)
+    }
+
+    /// Reads the whole body of an answer, which may have at most `limit_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the body ends early, or if it has more than `limit_bytes`.
+    pub async fn read(
+        answer: Response<Incoming>,
+        limit_bytes: usize,
+    ) -> Result<Answer, RequestError> {
         let (Parts { status, headers, .. }, body) = answer.into_parts();
         match Limited::new(body, limit_bytes).collect().await {
             Ok(body) => Ok(Answer { status, headers, body: body.to_bytes() }),
             Err(error) if error.is::<LengthLimitError>() => {
                 Err(RequestError::TooLarge { status, headers: headers.into(), limit_bytes })
             }
-            Err(error) => {
-                let (kind, reason) = (failure::of_error(&*error), with_root_cause(&*error));
-                Err(RequestError::Answer { kind, reason })
-            }
+            Err(error) => Err(RequestError::unreadable(&*error)),
         }
     }
 }
@@ -207,12 +268,24 @@ fn kind_of(error: &(dyn Error + 'static)) -> RequestFailure {
 }
 
 /// Returns a hyper client that has no connections yet.
-fn http(transport: &Transport, timeouts: Timeouts) -> HyperClient<Connector, RequestBody> {
-    HyperClient::builder(Executor)
+fn http(
+    transport: &Transport,
+    timeouts: Timeouts,
+    buffers: Buffers,
+) -> HyperClient<Connector, RequestBody> {
+    let mut builder = HyperClient::builder(Executor);
+    builder
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .http2_keep_alive_interval(timeouts.ping_interval)
-        .http2_keep_alive_timeout(timeouts.connect)
-        .build(transport.connector(timeouts.connect))
+        .http2_keep_alive_timeout(timeouts.connect);
+    if buffers == Buffers::Small {
+        builder
+            .pool_max_idle_per_host(SMALL_IDLE_COUNT_MAX)
+            .http1_max_buf_size(SMALL_BUFFER_BYTES)
+            .http2_initial_stream_window_size(SMALL_WINDOW_BYTES)
+            .http2_initial_connection_window_size(SMALL_CONNECTION_WINDOW_BYTES);
+    }
+    builder.build(transport.connector(timeouts.connect))
 }

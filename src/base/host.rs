@@ -18,6 +18,9 @@ pub struct Host {
     /// Smallest memory limit of the process's cgroups, in bytes. `None` if no cgroup has a limit
     /// that is smaller than the memory of the machine.
     pub cgroup_limit_bytes: Option<u64>,
+    /// Number of file descriptors that this process may have open (the soft limit of
+    /// `RLIMIT_NOFILE`).
+    pub descriptor_count_max: u64,
     /// Number of processors that the affinity mask and the cgroup's quota allow.
     pub processor_count: usize,
 }
@@ -32,6 +35,9 @@ impl Host {
         Self {
             memory_bytes,
             cgroup_limit_bytes: limits.min().filter(|&limit| limit < memory_bytes),
+            descriptor_count_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .current
+                .unwrap_or(u64::MAX),
             processor_count: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }

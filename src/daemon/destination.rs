@@ -85,7 +85,7 @@ impl Destination {
             request,
             ping_interval: Duration::from_secs(config.ping_interval_seconds),
         };
-        Client::new(&self.transport, timeouts)
+        Client::with_small_buffers(&self.transport, timeouts)
     }
 
     /// Returns the routes for segments and for telemetry. The two share no connection.

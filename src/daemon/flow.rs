@@ -14,7 +14,7 @@ use crate::admin::telemetry::Telemetry;
 use crate::aws::{Route, Service};
 use crate::base::account::{Account, DropReason};
 use crate::base::host::Host;
-use crate::base::http_server::Server;
+use crate::base::http_server::{Server, ServerLimits};
 use crate::base::log;
 use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Alarm};
@@ -47,6 +47,7 @@ pub struct Flow {
     account: Arc<Account>,
     pool: Arc<ChunkPool>,
     receive_slots_bytes: usize,
+    server_limits: ServerLimits,
     receivers: Receivers,
     upload: SenderThread,
     /// Sends the route to the uploader once the region is known. `None` as soon as
@@ -115,6 +116,10 @@ impl Flow {
             account,
             pool,
             receive_slots_bytes,
+            server_limits: ServerLimits {
+                memory_bytes: limits.tcp_port_bytes,
+                connection_count_max: limits.tcp_connection_count_max,
+            },
             receivers,
             upload,
             route: Some(route),
@@ -139,6 +144,11 @@ impl Flow {
     /// Returns the health of this flow: liveness of the threads, and readiness.
     pub fn health(&self) -> Health {
         Health::new(Arc::clone(&self.account), self.receivers.sockets())
+    }
+
+    /// Returns the limits of the TCP port.
+    pub fn server_limits(&self) -> ServerLimits {
+        self.server_limits
     }
 
     /// Returns the segments for `xray tail`. `None` if the configuration does not have `Tail:

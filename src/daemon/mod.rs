@@ -135,8 +135,7 @@ async fn run_for_service(
     let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
     let proxy = Arc::new(proxy);
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
-    let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback));
-    let server = Server::new(pages.with_tail(flow.tail()));
+    let server = server(&flow, fallback);
     serve_beside(config, &flow, &server, resolver);
     let account = flow.account();
     account.conditions.begin(Condition::NoRegion, "it is being looked for");
@@ -156,6 +155,14 @@ async fn run_for_service(
     let asks_metadata = !config.local_mode && !environment.disables_metadata;
     let telemetry = telemetry(config, environment, &flow, asks_metadata, resolver);
     Ok(flow.run(routes, telemetry, &server, signals).await)
+}
+
+/// Returns the server of the TCP port. It passes requests for other paths than its own to
+/// `fallback`.
+fn server(flow: &Flow, fallback: Arc<dyn Fallback>) -> Arc<Server<Pages>> {
+    let limits = flow.server_limits();
+    let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback), limits.memory_bytes);
+    Server::new(pages.with_tail(flow.tail()), limits, flow.account())
 }
 
 /// Starts the server of the TCP port and the messages to the service manager.

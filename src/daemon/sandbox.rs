@@ -11,13 +11,13 @@ use super::destination::Destination;
 use super::flow::Flow;
 use super::signals::Signals;
 use super::tcp_port::listen;
-use super::{DaemonError, Ended, Environment, RESTART_PAUSE, telemetry};
-use crate::admin::pages::{Fallback, Pages};
+use super::{DaemonError, Ended, Environment, RESTART_PAUSE, server, telemetry};
+use crate::admin::pages::Fallback;
 use crate::aws::endpoint::{Endpoint, Variant};
 use crate::aws::identity::Identity;
 use crate::aws::transport::{Resolver, Transport};
 use crate::base::address;
-use crate::base::http_server::Server;
+use crate::base::http_server::{AnswerBody, Lane};
 use crate::base::log::LogLimit;
 use crate::base::panics;
 use crate::config::Config;
@@ -141,9 +141,8 @@ pub async fn run(
     let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
     let about = about(udp_address, tcp_address, &region, &flags.allowed_hosts);
     let service = Arc::new(LocalService::new(about, file));
-    let pages =
-        Pages::new(flow.health(), flow.metrics(), Some(Arc::clone(&service) as Arc<dyn Fallback>));
-    let server = Server::new(pages.with_tail(flow.tail()));
+    let fallback = Arc::clone(&service) as Arc<dyn Fallback>;
+    let server = server(&flow, fallback);
     let (serving, listener) = (Arc::clone(&server), Arc::new(listener));
     tokio::spawn(panics::restarted("The TCP port", RESTART_PAUSE, move || {
         Arc::clone(&serving).serve(Arc::clone(&listener))
@@ -268,11 +267,16 @@ impl Fallback for LocalService {
         self.sandbox.refuse(head)
     }
 
+    fn lane(&self, head: &Parts) -> Lane {
+        // Everything but uploads is small: pages, and calls for sampling.
+        if head.uri.path() == "/TraceSegments" { Lane::Other } else { Lane::Quick }
+    }
+
     fn answer(
         &self,
         request: Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>> {
-        let answer = self.sandbox.answer(request);
+    ) -> Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send + '_>> {
+        let answer = self.sandbox.answer(request).map(AnswerBody::from);
         self.answered.notify_one();
         Box::pin(future::ready(answer))
     }

@@ -8,6 +8,7 @@ use crate::aws::transport::Resolver;
 use crate::base::address;
 use crate::base::http_server::Server;
 use crate::base::panics;
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,11 @@ use tracing::{error, info};
 
 /// Pause between two attempts to open a TCP port that another program uses.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Size of the kernel's buffers of a connection for receiving and for sending, in bytes, without the
+/// kernel's overhead, which doubles it. The kernel's own defaults grow to megabytes for a connection
+/// whose data is not read, outside of the memory of the TCP port.
+const SOCKET_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Opens the TCP port. Returns the listener and its address. The address has the port number that
 /// the kernel chose if `address` has port 0.
@@ -37,6 +43,10 @@ pub(super) async fn listen(
     let listener = address::open_first(&addresses, |address| {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
+        // Connections inherit these from the listener.
+        let socket = SockRef::from(&listener);
+        socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+        socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
         TcpListener::from_std(listener)
     })?;
     let address = listener.local_addr()?;

@@ -294,7 +294,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_receiver_that_fails_is_noticed_and_its_ring_is_closed() {
-        let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
+        let host = Host {
+            memory_bytes: 1 << 30,
+            cgroup_limit_bytes: None,
+            descriptor_count_max: 1024,
+            processor_count: 1,
+        };
         let limits =
             Limits::derive(Wanted { buffer_size_mb: 3, receiver_count: 1, has_spool: false }, host);
         let sinks = Sinks {

@@ -1,4 +1,4 @@
-//! The limits of all memory that segments may take.
+//! The limits of all memory that segments and the TCP port may take.
 //!
 //! In: the size that the operator allows (`-m`, `TotalBufferSizeMB`); without it, the memory of the
 //! machine and of its cgroup. Out: [`Limits`], with one number for each holder of memory; `xray
@@ -11,6 +11,15 @@ use crate::pipeline::batch::{OPEN_BATCH_COUNT_MAX, escape};
 use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
 use crate::pipeline::spool;
 use std::fmt;
+
+/// The smallest and the largest memory of the TCP port, in bytes.
+const TCP_PORT_BYTES_MIN: usize = 256 * 1024;
+const TCP_PORT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The smallest and the largest number of connections to the TCP port. Memory may allow fewer at a
+/// time.
+const TCP_CONNECTION_COUNT_MIN: usize = 8;
+const TCP_CONNECTION_COUNT_MAX: usize = 256;
 
 /// One megabyte, as in `-m`: 1,048,576 bytes.
 pub const MEGABYTE: u64 = 1024 * 1024;
@@ -92,6 +101,10 @@ pub struct Limits {
     pub open_batch_count_max: usize,
     /// The size of the buffer for reading records of the spool, in bytes; 0 without a spool.
     pub spool_buffer_bytes: u64,
+    /// The memory of the TCP port in bytes: connections, headers, bodies and answers.
+    pub tcp_port_bytes: usize,
+    /// The largest number of connections to the TCP port.
+    pub tcp_connection_count_max: usize,
 }
 
 impl Limits {
@@ -124,9 +137,21 @@ impl Limits {
         // The bound of a sixteenth keeps one large body from filling all memory.
         let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
         let spool_buffer_bytes = if has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
+        // The bodies of applications and their answers are small. The largest bodies, of 5 MB, fit
+        // into the upper bound.
+        let tcp_port_bytes = clamp(total_bytes / 8, TCP_PORT_BYTES_MIN, TCP_PORT_BYTES_MAX);
+        // A call of an application needs a connection to the service too, and the rest of the daemon
+        // needs descriptors of its own.
+        let tcp_connection_count_max = clamp(
+            host.descriptor_count_max / 4,
+            TCP_CONNECTION_COUNT_MIN,
+            TCP_CONNECTION_COUNT_MAX,
+        );
         // The rest of the memory is for chunks, at most 64 GiB: the free list has an entry for each
         // chunk.
-        let rest = total_bytes.saturating_sub(receivers * receiver_bytes + spool_buffer_bytes);
+        let rest = total_bytes
+            .saturating_sub(receivers * receiver_bytes + spool_buffer_bytes)
+            .saturating_sub(tcp_port_bytes as u64);
         let chunks = rest / CHUNK_AND_PLACE_BYTES;
         let chunk_count_max = clamp(chunks, 64, 1 << 22);
 
@@ -151,11 +176,13 @@ impl Limits {
             body_bytes_max,
             open_batch_count_max,
             spool_buffer_bytes,
+            tcp_port_bytes,
+            tcp_connection_count_max,
         }
     }
 
     /// Returns the holders of memory: the name, the number, and the bytes of one.
-    pub fn holders(&self) -> [(&'static str, u64, u64); 6] {
+    pub fn holders(&self) -> [(&'static str, u64, u64); 7] {
         let receivers = self.receiver_count as u64;
         [
             (
@@ -171,6 +198,7 @@ impl Limits {
             ("parsers", receivers, PARSER_BYTES),
             ("places in rings", receivers * self.ring_entry_count_max as u64, RING_PLACE_BYTES),
             ("buffer of the spool", 1, self.spool_buffer_bytes),
+            ("TCP port: connections, bodies, answers", 1, self.tcp_port_bytes as u64),
             (
                 "chunks, in rings, batches and bodies",
                 self.chunk_count_max as u64,
@@ -201,6 +229,7 @@ impl fmt::Display for Limits {
             ("chunks that receivers leave to batches", self.batch_reserve_count),
             ("open batches at most", self.open_batch_count_max),
             ("bytes of a request's body", self.body_bytes_max),
+            ("connections to the TCP port at most", self.tcp_connection_count_max),
         ] {
             writeln!(out, "{name:<44}{number:>8}")?;
         }
@@ -238,8 +267,12 @@ fn clamp(value: u64, low: usize, high: usize) -> usize {
 mod tests {
     use super::*;
 
-    const HOST: Host =
-        Host { memory_bytes: 24 << 30, cgroup_limit_bytes: None, processor_count: 4 };
+    const HOST: Host = Host {
+        memory_bytes: 24 << 30,
+        cgroup_limit_bytes: None,
+        descriptor_count_max: 1024,
+        processor_count: 4,
+    };
 
     fn derive(buffer_size_mb: u64, receiver_count: usize, host: Host) -> Limits {
         Limits::derive(Wanted { buffer_size_mb, receiver_count, has_spool: false }, host)

@@ -79,6 +79,14 @@ impl Client {
         answer
     }
 
+    /// Reads an answer if its first byte has arrived already.
+    pub fn answer_now(&mut self) -> Option<Answer> {
+        self.0.get_ref().set_nonblocking(true).unwrap();
+        let has_bytes = self.0.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        self.0.get_ref().set_nonblocking(false).unwrap();
+        has_bytes.then(|| self.answer())
+    }
+
     /// Sends bytes; ignores an error, because the daemon may already have closed the connection.
     pub fn try_write(&mut self, bytes: &[u8]) {
         let _ = self.0.get_mut().write_all(bytes);

@@ -184,9 +184,10 @@ class Daemon(Child):
                     unseen_bytes = 0
                 sender.sendto(datagram, self.udp)
 
-    def get(self, path):
+    def get(self, path, **headers):
         """Returns the text of a page on the daemon's TCP port."""
-        with urllib.request.urlopen(self.url + path, timeout=PATIENCE_SECONDS) as answer:
+        request = urllib.request.Request(self.url + path, headers=headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             return answer.read().decode()
 
     def wait_until_sent(self, count):

@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 from processes import Daemon, wait_for
+from prometheus_client import parser
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 DOCS = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
@@ -22,9 +23,21 @@ def families(daemon):
     """Returns the metric families on the daemon's page, by name. Fails if the page is not
     OpenMetrics.
     """
-    return {
-        family.name: family for family in text_string_to_metric_families(daemon.get("/metrics"))
-    }
+    page = daemon.get("/metrics", Accept="application/openmetrics-text")
+    return {family.name: family for family in text_string_to_metric_families(page)}
+
+
+def test_the_plain_text_has_the_same_metrics_with_the_same_types(start_daemon):
+    daemon = start_daemon("sandbox")
+    plain = list(parser.text_string_to_metric_families(daemon.get("/metrics")))
+    samples = {sample.name for family in plain for sample in family.samples}
+    open_metrics = families(daemon).values()
+    assert samples == {sample.name for family in open_metrics for sample in family.samples}
+    kinds = {family.name: family.type for family in plain}
+    for family in open_metrics:
+        name = f"{family.name}_info" if family.type == "info" else family.name
+        assert kinds[name] == ("gauge" if family.type == "info" else family.type)
+    assert all(family.documentation for family in plain)
 
 
 def values(family):

@@ -5,7 +5,7 @@
 
 use super::{MetricSources, Snapshot};
 use crate::base::account::{
-    Account, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure,
+    Account, CloseReason, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure,
 };
 use crate::base::conditions::Condition;
 use crate::base::memory::CHUNK_BYTES;
@@ -81,6 +81,9 @@ const COUNTERS: &[CounterOf] = &[
     ),
     ("answers_too_large", "Answers to uploads that were longer than the limit", |account| {
         &account.answers_too_large
+    }),
+    ("proxy_answers_too_large", "Answers that were longer than the proxy forwards", |account| {
+        &account.proxy.answers_too_large
     }),
     ("spool_errors", "Spool jobs that failed", |account| &account.spool.errors),
     ("spool_damaged_records", "Damaged records of the spool", |account| {
@@ -169,6 +172,7 @@ impl SnapshotCollector {
         let mut holders = vec![
             ("socket_queues", snapshot.queued_bytes),
             ("receive_slots", sources.receive_slots_bytes as u64),
+            ("tcp_port", snapshot.tcp_port_bytes),
         ];
         if let Some(held) = &snapshot.held {
             holders.extend([
@@ -248,6 +252,10 @@ impl Collector for SnapshotCollector {
             [("answered", &proxy.answered), ("refused", &proxy.refused), ("failed", &proxy.failed)];
         let help = "Requests of clients to the signing proxy, by outcome";
         encode_labels(&mut encoder, ("proxy_requests", "outcome"), help, &outcomes)?;
+        let closed =
+            CloseReason::ALL.map(|reason| (reason.label(), account.connections_closed(reason)));
+        let help = "Connections that the TCP port closed to make room, by what was missing";
+        encode_labels(&mut encoder, ("tcp_connections_closed", "reason"), help, &closed)?;
         let failures =
             RequestFailure::ALL.map(|kind| (kind.label(), account.request_failures(kind)));
         let help = "Failed uploads, by kind of failure";

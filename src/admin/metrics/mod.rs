@@ -1,11 +1,15 @@
 //! The metrics for Prometheus (`GET /metrics`).
 //!
 //! In: the account, the pool, the sockets and the health. They are read for each request. Out: text
-//! in OpenMetrics format, encoded by the crate prometheus-client. Bound: the timeouts of
+//! in OpenMetrics format, encoded by the crate prometheus-client, or in the older text format of
+//! Prometheus (`format.rs`). Bound: the timeouts of
 //! [`Account::held`] and of [`Health::faults`]. Thread: main. The only work for the pipeline is
 //! that the sender's thread answers two occupancy queries for each request.
 
 mod encode;
+mod format;
+
+pub use format::Format;
 
 use crate::admin::health::Health;
 use crate::base::account::{Account, Held};
@@ -17,9 +21,6 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::{Arc, Weak};
-
-/// Value of the header `Content-Type` for the text of the metrics.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The parts of the daemon from which the metrics are read.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ struct Snapshot {
     /// together. Both are in bytes, as the kernel counts them.
     queued_bytes: u64,
     queues_limit_bytes: u64,
+    /// Memory that the TCP port uses, in bytes.
+    tcp_port_bytes: u64,
 }
 
 /// The metrics of a daemon.
@@ -61,8 +64,8 @@ impl Metrics {
         Self(Arc::new(sources))
     }
 
-    /// Reads all values and returns them as OpenMetrics text.
-    pub async fn text(&self) -> String {
+    /// Reads all values and returns them as text. The TCP port uses `tcp_port_bytes` of its memory.
+    pub async fn text(&self, format: Format, tcp_port_bytes: usize) -> String {
         let sources = Arc::clone(&self.0);
         let (held, faults) = tokio::join!(sources.account.held(), sources.health.faults());
         let sockets: Vec<_> = sources.sockets.iter().filter_map(Weak::upgrade).collect();
@@ -72,12 +75,13 @@ impl Metrics {
             conditions: Condition::ALL.map(|condition| sources.health.has(condition)),
             queued_bytes: sockets.iter().map(|socket| u64::from(socket.queued_bytes())).sum(),
             queues_limit_bytes: sockets.iter().map(|it| it.queue().granted_bytes as u64).sum(),
+            tcp_port_bytes: tcp_port_bytes as u64,
         };
         drop(sockets);
         let registry = registry(sources, snapshot);
         let mut text = String::with_capacity(16 * 1024);
         encode(&mut text, &registry).expect("writing to a string does not fail");
-        text
+        format.of_open_metrics(text)
     }
 }
 
@@ -119,7 +123,7 @@ mod tests {
             }
         };
         tokio::select! {
-            text = metrics.text() => text,
+            text = metrics.text(Format::OpenMetrics, 60) => text,
             () = answers => unreachable!("it goes on"),
         }
     }
@@ -127,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn occupancy_is_shown_only_if_the_sender_answers() {
         let metrics = metrics(&Arc::new(Account::new(0)));
-        let unknown = metrics.text().await;
+        let unknown = metrics.text(Format::OpenMetrics, 60).await;
         assert!(!unknown.contains("xray_segments_held"), "{unknown}");
         assert!(unknown.contains("xray_alive 0\n"), "{unknown}");
         let held = Held {
@@ -152,6 +156,7 @@ mod tests {
             "xray_memory_holder_bytes{holder=\"in_flight\"} 40",
             "xray_memory_holder_bytes{holder=\"spool\"} 50",
             "xray_memory_holder_bytes{holder=\"receive_slots\"} 1000",
+            "xray_memory_holder_bytes{holder=\"tcp_port\"} 60",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
@@ -167,7 +172,7 @@ mod tests {
         let receivers = group.into_receivers(4);
         let mut sources = Arc::into_inner(metrics(&Arc::new(Account::new(2))).0).unwrap();
         sources.sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
-        let text = Metrics::new(sources).text().await;
+        let text = Metrics::new(sources).text(Format::OpenMetrics, 0).await;
         let value = |name: &str| -> usize {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
@@ -186,14 +191,14 @@ mod tests {
         assert!(troubled.contains("xray_trouble{code=\"spool_full\"} 1\n"), "{troubled}");
         assert!(troubled.contains("xray_trouble{code=\"no_region\"} 0\n"), "{troubled}");
         account.conditions.end(Condition::SpoolFull);
-        assert!(metrics.text().await.contains("xray_ready 1\n"));
+        assert!(metrics.text(Format::OpenMetrics, 60).await.contains("xray_ready 1\n"));
     }
 
     #[tokio::test]
     async fn every_reason_is_shown_from_the_start_and_counts() {
         let account = Arc::new(Account::new(2));
         let metrics = metrics(&account);
-        let text = metrics.text().await;
+        let text = metrics.text(Format::OpenMetrics, 60).await;
         for line in [
             "xray_receive_backend_info{backend=\"uring\"} 1",
             "xray_receive_backend_info{backend=\"recvmmsg\"} 1",
@@ -205,6 +210,7 @@ mod tests {
             "xray_request_failures_total{kind=\"unknown_host\"} 0",
             "xray_segments_spooled_total 0",
             "xray_proxy_requests_total{outcome=\"refused\"} 0",
+            "xray_tcp_connections_closed_total{reason=\"memory\"} 0",
             "xray_spool_size_bytes 0",
             "xray_spool_oldest_age_seconds 0",
             "xray_panics_total{thread=\"spool\"} 0",
@@ -218,7 +224,7 @@ mod tests {
         }
         account.received.add(7);
         account.dropped(DropReason::Shutdown).add(3);
-        let text = metrics.text().await;
+        let text = metrics.text(Format::OpenMetrics, 60).await;
         assert!(!text.contains("xray_receive_backend_info{backend=\"tokio-uring\"}"), "{text}");
         assert!(text.contains("xray_segments_received_total 7\n"), "{text}");
         assert!(text.contains("xray_segments_dropped_total{reason=\"shutdown\"} 3\n"), "{text}");

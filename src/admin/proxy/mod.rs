@@ -1,8 +1,9 @@
 //! The signing proxy: sends requests of clients to the service, signed with the daemon's
 //! credentials.
 //!
-//! In: requests with their bodies, from `http_server`. Out: the service's answers with any status.
-//! If there is no answer of the service, the daemon sends an answer with the reason. SDKs use the
+//! In: requests with their bodies, from `http_server`. Out: the service's answers with any status. An
+//! answer with a success status is forwarded piece by piece. Any other is read whole, because its
+//! text may contain the session token (`redact.rs`). If there is no answer of the service, the daemon sends an answer with the reason. SDKs use the
 //! proxy to get sampling rules and targets. `POST /v1/traces` is the service's OTLP endpoint.
 //!
 //! ```text
@@ -18,13 +19,16 @@
 
 mod headers;
 mod paths;
+mod query;
+mod redact;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use crate::admin::pages::Fallback;
-use crate::aws::{self, Answer, Outcome, RequestError, Route, SignError};
+use crate::aws::{self, Answer, Client, Outcome, RequestError, Route, SignError};
 use crate::base::account::{Account, RequestFailure};
-use crate::base::http_server;
+use crate::base::http_server::{self, AnswerBody, Lane};
 use crate::base::log::LogLimit;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
@@ -32,10 +36,12 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use paths::AllowedPaths;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use stream::ForwardedBody;
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
@@ -52,9 +58,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// in front of it, and the `http` crate limits the result to 64 kB.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
 
-/// Longest answer of the service that is forwarded, in bytes: 1 MiB. Answers to clients, for
-/// example with sampling rules or traces, are longer than answers to uploads.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Longest answer without a success status that is forwarded, in bytes. Errors of the service have
+/// less than 10 kB, with the canonical request that some of them quote.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Shortest time between two renewals of credentials after the service denied a request. Without
 /// it, a client could cause endless renewals with requests that the credentials never permit.
@@ -70,8 +76,8 @@ pub struct Proxy {
     paths: AllowedPaths,
     timeout: Duration,
     route: watch::Sender<Option<Arc<Route>>>,
-    sampling_permits: Semaphore,
-    other_permits: Semaphore,
+    sampling_permits: Arc<Semaphore>,
+    other_permits: Arc<Semaphore>,
     renewed_at: Mutex<Option<Instant>>,
     account: Arc<Account>,
 }
@@ -100,6 +106,9 @@ enum ProxyError {
     /// There was no complete answer within the timeout. The value is the timeout in seconds.
     #[error("no answer of the service within {0} s (ProxyServer.TimeoutSeconds)")]
     Timeout(u64),
+    /// The answer with a success status is longer than the proxy forwards.
+    #[error("the answer of the service is longer than {} bytes", stream::ANSWER_BYTES_MAX)]
+    TooLarge,
 }
 
 impl ProxyError {
@@ -124,8 +133,8 @@ impl Proxy {
             paths: AllowedPaths::new(more_paths),
             timeout,
             route: watch::channel(None).0,
-            sampling_permits: Semaphore::new(REQUEST_COUNT_MAX),
-            other_permits: Semaphore::new(REQUEST_COUNT_MAX),
+            sampling_permits: Arc::new(Semaphore::new(REQUEST_COUNT_MAX)),
+            other_permits: Arc::new(Semaphore::new(REQUEST_COUNT_MAX)),
             renewed_at: Mutex::default(),
             account,
         }
@@ -136,18 +145,16 @@ impl Proxy {
         self.route.send_replace(Some(Arc::new(route)));
     }
 
-    async fn forward(&self, request: Request<Bytes>) -> Response<Bytes> {
+    async fn forward(&self, request: Request<Bytes>) -> Response<AnswerBody> {
         let (head, body) = request.into_parts();
         let name = describe(&head);
         match self.exchange_in_time(head, body).await {
-            Ok(answer) => {
-                self.account.proxy.answered.add(1);
-                answer
-            }
+            Ok(answer) => answer,
             Err(failure) => {
-                self.account.proxy.failed.add(1);
+                count_failure(&failure, &self.account);
                 FAILED.log(|more| warn!("{name} of a client failed: {failure}{more}"));
                 http_server::error_answer(failure.status(), &failure.to_string())
+                    .map(AnswerBody::from)
             }
         }
     }
@@ -156,30 +163,79 @@ impl Proxy {
         &self,
         head: Parts,
         body: Bytes,
-    ) -> Result<Response<Bytes>, ProxyError> {
+    ) -> Result<Response<AnswerBody>, ProxyError> {
         let is_sampling = paths::is_sampling(head.uri.path());
         let permits = if is_sampling { &self.sampling_permits } else { &self.other_permits };
-        let started_at = Instant::now();
-        let permit = tokio::time::timeout(self.timeout / 2, permits.acquire()).await;
-        let _permit = permit.map_err(|_| ProxyError::Busy)?;
-        let rest = self.timeout.saturating_sub(started_at.elapsed());
-        tokio::time::timeout(rest, self.exchange(head, body))
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        let permit = Arc::clone(permits).acquire_owned();
+        let permit = tokio::time::timeout(self.timeout / 2, permit).await;
+        let permit = permit.map_err(|_| ProxyError::Busy)?;
+        let answer = tokio::time::timeout_at(deadline, self.exchange(head, body, deadline))
             .await
-            .unwrap_or(Err(ProxyError::Timeout(self.timeout.as_secs())))
+            .unwrap_or(Err(ProxyError::Timeout(self.timeout.as_secs())))?;
+        Ok(answer.map(|body| body.keeping(permit)))
     }
 
-    async fn exchange(&self, head: Parts, body: Bytes) -> Result<Response<Bytes>, ProxyError> {
+    async fn exchange(
+        &self,
+        head: Parts,
+        body: Bytes,
+        deadline: tokio::time::Instant,
+    ) -> Result<Response<AnswerBody>, ProxyError> {
         let (route, credentials) = self.wait_until_ready().await?;
-        let (answer, signed_at) = send(&route, &credentials, &head, &body).await?;
-        let answer = if self.is_clock_corrected(&route, &answer, signed_at) {
-            send(&route, &credentials, &head, &body).await?.0
-        } else {
-            answer
+        let (mut answer, signed_at) = send(&route, &credentials, &head, &body).await?;
+        if !answer.status().is_success() {
+            let read = Client::read(answer, ERROR_BYTES_MAX).await?;
+            if !self.is_clock_corrected(&route, &read, signed_at) {
+                return Ok(self.forward_error(read, &head, &credentials));
+            }
+            answer = send(&route, &credentials, &head, &body).await?.0;
+            if !answer.status().is_success() {
+                let read = Client::read(answer, ERROR_BYTES_MAX).await?;
+                return Ok(self.forward_error(read, &head, &credentials));
+            }
+        }
+        self.forward_success(answer, &head, deadline).await
+    }
+
+    /// Returns an answer with a success status. A long body is forwarded as it arrives.
+    async fn forward_success(
+        &self,
+        answer: Response<Incoming>,
+        head: &Parts,
+        deadline: tokio::time::Instant,
+    ) -> Result<Response<AnswerBody>, ProxyError> {
+        let (parts, body) = answer.into_parts();
+        let body = match stream::read_start(body).await? {
+            (whole, None) => {
+                self.account.proxy.answered.add(1);
+                AnswerBody::from(whole)
+            }
+            (start, Some(rest)) => {
+                let time = (deadline, self.timeout.as_secs());
+                let (name, account) = (describe(head), Arc::clone(&self.account));
+                AnswerBody::stream(ForwardedBody::new((start, rest), time, name, account))
+            }
         };
-        let mut response = Response::new(answer.body);
+        let mut response = Response::new(body);
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = headers::for_client(parts.headers, head.method == Method::HEAD);
+        Ok(response)
+    }
+
+    /// Returns an answer without a success status, without the session token.
+    fn forward_error(
+        &self,
+        answer: Answer,
+        head: &Parts,
+        credentials: &Credentials,
+    ) -> Response<AnswerBody> {
+        self.account.proxy.answered.add(1);
+        let answer = redact::redact(answer, credentials.session_token());
+        let mut response = Response::new(AnswerBody::from(answer.body));
         *response.status_mut() = answer.status;
         *response.headers_mut() = headers::for_client(answer.headers, head.method == Method::HEAD);
-        Ok(response)
+        response
     }
 
     /// Returns the route to the service and the credentials. If one of them is missing, waits up to
@@ -210,9 +266,6 @@ impl Proxy {
     /// the signer use the service's time and returns `true`: the request can then be sent again. If
     /// the credentials are denied or have expired, requests new credentials and returns `false`.
     fn is_clock_corrected(&self, route: &Route, answer: &Answer, signed_at: SystemTime) -> bool {
-        if answer.status.is_success() {
-            return false;
-        }
         let outcome = aws::classify(answer.status, &answer.headers, &answer.body, signed_at);
         let Outcome::Failed { failure, .. } = outcome else { return false };
         match failure {
@@ -237,14 +290,14 @@ impl Proxy {
     }
 }
 
-/// Signs a request and sends it to the service. Returns the answer, and the time with which the
-/// request was signed.
+/// Signs a request and sends it to the service. Returns the answer, whose body is not read yet, and
+/// the time with which the request was signed.
 async fn send(
     route: &Route,
     credentials: &Credentials,
     head: &Parts,
     body: &Bytes,
-) -> Result<(Answer, SystemTime), ProxyError> {
+) -> Result<(Response<Incoming>, SystemTime), ProxyError> {
     let signed_at = route.signer.time(SystemTime::now());
     let root = PathAndQuery::from_static("/");
     let target = head.uri.path_and_query().unwrap_or(&root);
@@ -258,34 +311,67 @@ async fn send(
     if body.is_empty() {
         headers::state_empty_body(&head.method, request.headers_mut());
     }
-    Ok((route.client.send(request, ANSWER_BYTES_MAX).await?, signed_at))
+    Ok((route.client.begin(request).await?, signed_at))
+}
+
+/// Counts a request that failed.
+fn count_failure(failure: &ProxyError, account: &Account) {
+    account.proxy.failed.add(1);
+    account.proxy.answers_too_large.add(u64::from(matches!(failure, ProxyError::TooLarge)));
+}
+
+/// Returns why a request is refused, and the status of the answer. `None` if it is not refused.
+fn refusal(head: &Parts, paths: &AllowedPaths) -> Option<(StatusCode, String)> {
+    let target_bytes = head.uri.path_and_query().map_or(0, |it| it.as_str().len());
+    let query = query::check(head.uri.query().unwrap_or_default());
+    let refusal = if head.headers.contains_key(ORIGIN) {
+        // Browsers set the header `Origin`. A web page in a browser on this host must not use the
+        // daemon's credentials.
+        (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not forwarded".to_owned())
+    } else if is_of_other_site(head) {
+        let why = "requests of web pages (Sec-Fetch-Site) are not forwarded";
+        (StatusCode::FORBIDDEN, why.to_owned())
+    } else if head.method == Method::TRACE {
+        // The answer to TRACE contains the request, with its signature and the session token.
+        (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not forwarded".to_owned())
+    } else if !paths.allows(head.uri.path()) {
+        let why = "the daemon does not forward this path; ProxyServer.AllowedPaths in cfg.yaml \
+                   allows more paths";
+        (StatusCode::FORBIDDEN, why.to_owned())
+    } else if target_bytes > TARGET_BYTES_MAX {
+        let why = format!("the target is longer than {TARGET_BYTES_MAX} bytes");
+        (StatusCode::URI_TOO_LONG, why)
+    } else if let Err(error) = query {
+        (StatusCode::BAD_REQUEST, format!("the request cannot be signed as it is sent: {error}"))
+    } else {
+        return None;
+    };
+    Some(refusal)
+}
+
+/// Returns whether a web page of another site has sent a request. Browsers send the header
+/// `Sec-Fetch-Site` also where they send no `Origin`, for example for images.
+fn is_of_other_site(head: &Parts) -> bool {
+    let sites = head.headers.get_all("sec-fetch-site");
+    sites.iter().any(|site| ![&b"same-origin"[..], b"none"].contains(&site.as_bytes()))
 }
 
 impl Fallback for Proxy {
     fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
-        let (status, why) = if head.headers.contains_key(ORIGIN) {
-            // Browsers set the header `Origin`. A web page in a browser on this host must not use
-            // the daemon's credentials.
-            (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not forwarded".to_owned())
-        } else if !self.paths.allows(head.uri.path()) {
-            let why = "the daemon does not forward this path; ProxyServer.AllowedPaths in cfg.yaml \
-                       allows more paths";
-            (StatusCode::FORBIDDEN, why.to_owned())
-        } else if head.uri.path_and_query().map_or(0, |it| it.as_str().len()) > TARGET_BYTES_MAX {
-            let why = format!("the target is longer than {TARGET_BYTES_MAX} bytes");
-            (StatusCode::URI_TOO_LONG, why)
-        } else {
-            return None;
-        };
+        let (status, why) = refusal(head, &self.paths)?;
         self.account.proxy.refused.add(1);
         REFUSED.log(|more| info!("{} of a client is refused: {why}{more}", describe(head)));
         Some(http_server::error_answer(status, &why))
     }
 
+    fn lane(&self, head: &Parts) -> Lane {
+        if paths::is_sampling(head.uri.path()) { Lane::Quick } else { Lane::Other }
+    }
+
     fn answer(
         &self,
         request: Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = Response<Bytes>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send + '_>> {
         Box::pin(self.forward(request))
     }
 }

@@ -215,9 +215,36 @@ pub struct ProxyCounts {
     /// Requests of clients that the proxy refused to forward: their path is not allowed, or a web
     /// page sent them.
     pub refused: Counter,
-    /// Requests of clients that got no answer of the service, for example because there were no
-    /// credentials to sign them with.
+    /// Requests of clients that got no answer of the service, or not all of it, for example because
+    /// there were no credentials to sign them with.
     pub failed: Counter,
+    /// Answers of the service that were longer than the proxy forwards.
+    pub answers_too_large: Counter,
+}
+
+/// Why the TCP port closed a connection that waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The largest number of connections was open, and a new one came.
+    Count,
+    /// The memory of the TCP port was used up.
+    Memory,
+    /// The process had no file descriptor for a new connection.
+    Descriptors,
+}
+
+impl CloseReason {
+    /// All reasons why a connection is closed, in the order of the enum.
+    pub const ALL: [Self; 3] = [Self::Count, Self::Memory, Self::Descriptors];
+
+    /// Returns the value of the label `reason` in the metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Memory => "memory",
+            Self::Descriptors => "descriptors",
+        }
+    }
 }
 
 /// All counters of a daemon.
@@ -267,6 +294,8 @@ pub struct Account {
     /// Counters of the signing proxy. They do not count segments, so they have no part in the
     /// balance.
     pub proxy: ProxyCounts,
+    /// Connections that the TCP port closed to make room, by [`CloseReason`].
+    connections_closed: [Counter; CloseReason::ALL.len()],
     /// The conditions that currently keep segments from being delivered.
     pub conditions: Conditions,
     /// The clock for ages and dates. Its date is set from answers of the service.
@@ -300,6 +329,11 @@ impl Account {
     /// Returns the counter of calls with the kind of failure `kind`.
     pub fn request_failures(&self, kind: RequestFailure) -> &Counter {
         &self.request_failures[kind as usize]
+    }
+
+    /// Returns the counter of connections that the TCP port closed for `reason`.
+    pub fn connections_closed(&self, reason: CloseReason) -> &Counter {
+        &self.connections_closed[reason as usize]
     }
 
     /// Returns how many segments were rejected, for all reasons together.
@@ -432,6 +466,9 @@ mod tests {
             assert_eq!(reason as usize, index);
         }
         for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
         }
         for (index, kind) in RequestFailure::ALL.into_iter().enumerate() {

@@ -1,99 +1,160 @@
-//! Reads the bodies of HTTP requests. It limits the number of requests and the memory for bodies.
+//! Reads the bodies of HTTP requests, then gives requests their turns.
 //!
 //! In: a request with an unread body. Out: the request with its complete body, or an answer with
-//! the reason why the body cannot be read. Bound: [`REQUEST_COUNT_MAX`] requests and
-//! [`LARGE_BODY_COUNT_MAX`] large bodies at a time, and [`BODY_BYTES_MAX`] for a body. When full: a
-//! request waits up to [`READ_TIMEOUT`], and is then answered with status 503. Thread: main.
+//! the reason why the body cannot be read. Bound: the memory of the TCP port; in each [`Lane`] a
+//! share of it, and [`REQUEST_COUNT_MAX`] turns; [`BODY_BYTES_MAX`] for a body. When full: the
+//! connection that has waited longest is closed, and a request waits up to [`READ_TIMEOUT`] for its
+//! turn. It is then answered with status 503. Thread: main.
+//!
+//! A body is read before the request takes its turn. So clients that do not finish their bodies
+//! take no turn from others. Until its turn, a connection counts as waiting and can be closed.
 
-use super::{ConnectionSlot, READ_TIMEOUT, error_answer};
-use bytes::{Bytes, BytesMut};
+use super::answer::AnswerBody;
+use super::memory::{Memory, Reservation};
+use super::{CONNECTION_BYTES, ConnectionSlot, READ_TIMEOUT, REQUEST_BYTES};
+use super::{error_answer, last_answer, too_many_requests};
+use bytes::Bytes;
 use http::header::EXPECT;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Largest number of requests in progress. Further requests wait up to [`READ_TIMEOUT`].
-const REQUEST_COUNT_MAX: usize = 128;
+/// Largest number of requests of a lane that have their turn. Further requests wait up to
+/// [`READ_TIMEOUT`].
+const REQUEST_COUNT_MAX: usize = 64;
 
 /// Largest request body, in bytes (5 MiB). Larger bodies are refused with status 413.
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 
-/// Largest size of a small body, in bytes: 64 KiB. Requests for sampling rules have small bodies,
-/// for example. A larger body needs one of the [`LARGE_BODY_COUNT_MAX`] permits; a small body does
-/// not.
-const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Memory that a request with its turn needs besides its body, in bytes.
+const TURN_BYTES: usize = CONNECTION_BYTES + REQUEST_BYTES;
 
-/// Largest number of large bodies in memory at a time. Together they have at most 4 * 5 MiB =
-/// 20 MiB.
-const LARGE_BODY_COUNT_MAX: usize = 4;
-
-/// The permits for requests and for large bodies.
-#[derive(Debug)]
-pub struct Requests {
-    permits: Semaphore,
-    large_body_permits: Semaphore,
+/// A group of requests with turns of its own. Requests of one lane cannot delay those of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Small requests that applications wait for.
+    Quick,
+    /// All other requests.
+    Other,
 }
 
-impl Default for Requests {
-    fn default() -> Self {
-        Self {
-            permits: Semaphore::new(REQUEST_COUNT_MAX),
-            large_body_permits: Semaphore::new(LARGE_BODY_COUNT_MAX),
-        }
+/// The turns of a lane.
+#[derive(Debug)]
+struct Turns {
+    count: Arc<Semaphore>,
+    /// The share of the memory for requests that have their turn. Such a request cannot be closed to
+    /// make room, so the shares of both lanes are together less than the whole memory.
+    memory: Memory,
+}
+
+/// The turn of a request.
+#[derive(Debug)]
+struct Turn {
+    _count: OwnedSemaphorePermit,
+    _memory: Reservation,
+}
+
+/// The turns of both lanes.
+#[derive(Debug)]
+pub struct Requests {
+    quick: Turns,
+    other: Turns,
+}
+
+impl Turns {
+    fn new(memory_bytes: usize) -> Self {
+        let count = Arc::new(Semaphore::new(REQUEST_COUNT_MAX));
+        Self { count, memory: Memory::new(memory_bytes) }
+    }
+
+    /// Returns the largest body of a request of this lane, in bytes.
+    fn body_bytes_max(&self) -> usize {
+        self.memory.limit_bytes.saturating_sub(TURN_BYTES).min(BODY_BYTES_MAX)
+    }
+
+    /// Waits for the turn of a request with a body of `body_bytes`.
+    async fn take(&self, body_bytes: usize) -> Turn {
+        let count = Arc::clone(&self.count).acquire_owned().await.expect("it is never closed");
+        Turn { _count: count, _memory: self.memory.reserve(TURN_BYTES + body_bytes).await }
     }
 }
 
 impl Requests {
-    /// Waits for the permit to begin a request. Returns `None` if the wait takes longer than
-    /// [`READ_TIMEOUT`], or if the connection is asked to close. With the permit, the connection no
-    /// longer counts as waiting.
-    pub async fn admit(&self, slot: &ConnectionSlot) -> Option<SemaphorePermit<'_>> {
-        let permit = tokio::select! {
-            biased;
-            permit = tokio::time::timeout(READ_TIMEOUT, self.permits.acquire()) => permit.ok()?.ok(),
-            () = slot.asked_to_close() => None,
-        };
-        slot.stop_waiting();
-        permit
+    /// Returns the turns for a TCP port with `memory_bytes` of memory. The shares are a quarter for
+    /// quick requests and two thirds for others. The rest is for connections that wait.
+    pub fn new(memory_bytes: usize) -> Self {
+        Self { quick: Turns::new(memory_bytes / 4), other: Turns::new(memory_bytes / 3 * 2) }
     }
 
-    /// Reads the body of a request, passes the whole request to `answer`, and returns the answer. A
-    /// large body keeps its permit until the answer is known.
+    /// Reads the body of a request, waits for its turn, passes the whole request to `answer`, and
+    /// returns the answer. The turn and the memory of the body are kept until the answer is written.
     ///
-    /// If the body is too large, too slow or incomplete, `answer` is not called, and the returned
-    /// answer is an error with the reason.
-    pub async fn with_body<F: Future<Output = Response<Bytes>>>(
+    /// If the body is too large, too slow or incomplete, or if no turn comes in time, `answer` is
+    /// not called, and the returned answer is an error with the reason.
+    pub async fn with_body<F: Future<Output = Response<AnswerBody>>>(
         &self,
         request: Request<Incoming>,
+        (slot, lane): (&ConnectionSlot, Lane),
         answer: impl FnOnce(Request<Bytes>) -> F,
-    ) -> Response<Bytes> {
-        let (head, mut body) = request.into_parts();
-        let too_large = "the request's body is larger than 5 MB";
-        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-            discard(&head, body).await;
-            return error_answer(StatusCode::PAYLOAD_TOO_LARGE, too_large);
-        }
-        let is_small = body.size_hint().upper().is_some_and(|size| size <= SMALL_BODY_BYTES_MAX);
-        let permit =
-            async { if is_small { None } else { self.large_body_permits.acquire().await.ok() } };
-        let Ok(_permit) = tokio::time::timeout(READ_TIMEOUT, permit).await else {
-            let why = "too many large requests are in progress; try again later";
-            return error_answer(StatusCode::SERVICE_UNAVAILABLE, why);
+    ) -> Response<AnswerBody> {
+        let turns = match lane {
+            Lane::Quick => &self.quick,
+            Lane::Other => &self.other,
         };
-        match tokio::time::timeout(READ_TIMEOUT, read(&mut body)).await {
-            Ok(Ok(bytes)) => answer(Request::from_parts(head, bytes)).await,
-            Ok(Err(BodyError::TooLarge)) => {
-                discard(&head, body).await;
-                error_answer(StatusCode::PAYLOAD_TOO_LARGE, too_large)
-            }
-            Ok(Err(BodyError::Broken)) => {
-                error_answer(StatusCode::BAD_REQUEST, "the request's body is incomplete")
-            }
-            Err(_) => {
-                error_answer(StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly")
-            }
+        let (head, body) = request.into_parts();
+        let ready = async {
+            let (bytes, memory) = read_in_time(&head, body, slot, turns.body_bytes_max()).await?;
+            let turn = tokio::time::timeout(READ_TIMEOUT, turns.take(bytes.len())).await;
+            Ok((bytes, memory, turn.map_err(|_| too_many_requests())?))
+        };
+        let ready = tokio::select! {
+            biased;
+            ready = ready => ready,
+            () = slot.asked_to_close() => Err(too_many_requests()),
+        };
+        let (bytes, memory, turn) = match ready {
+            Ok(ready) => ready,
+            Err(refusal) => return refusal.map(AnswerBody::from),
+        };
+        slot.stop_waiting();
+        let answer = answer(Request::from_parts(head, bytes)).await;
+        answer.map(|body| body.keeping(turn).keeping(memory))
+    }
+}
+
+/// Reads the body of a request, of up to `limit_bytes`. The error is the answer to the client.
+async fn read_in_time(
+    head: &Parts,
+    mut body: Incoming,
+    slot: &ConnectionSlot,
+    limit_bytes: usize,
+) -> Result<(Bytes, Reservation), Response<Bytes>> {
+    let why = match limit_bytes {
+        BODY_BYTES_MAX => "the request's body is larger than 5 MB".to_owned(),
+        _ => format!(
+            "the request's body is larger than {limit_bytes} bytes; a larger -m of the daemon \
+             allows more, up to 5 MB"
+        ),
+    };
+    let too_large = || error_answer(StatusCode::PAYLOAD_TOO_LARGE, &why);
+    if body.size_hint().lower() > limit_bytes as u64 {
+        return Err(discard(head, body, too_large()).await);
+    }
+    let mut memory = slot.reserve(REQUEST_BYTES).await;
+    let read = read(&mut body, slot, &mut memory, limit_bytes);
+    match tokio::time::timeout(READ_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => Ok((bytes, memory)),
+        Ok(Err(BodyError::TooLarge)) => Err(discard(head, body, too_large()).await),
+        Ok(Err(BodyError::Broken)) => {
+            let why = "the request's body is incomplete";
+            Err(last_answer(error_answer(StatusCode::BAD_REQUEST, why)))
+        }
+        Err(_) => {
+            let why = "the request's body came too slowly";
+            Err(last_answer(error_answer(StatusCode::REQUEST_TIMEOUT, why)))
         }
     }
 }
@@ -104,27 +165,46 @@ enum BodyError {
     Broken,
 }
 
-/// Reads the whole body, up to [`BODY_BYTES_MAX`].
-async fn read(body: &mut Incoming) -> Result<Bytes, BodyError> {
-    let mut bytes = BytesMut::new();
+/// Reads the whole body, up to `limit_bytes`. Memory is reserved for what has arrived, and not for
+/// what the client announces.
+async fn read(
+    body: &mut Incoming,
+    slot: &ConnectionSlot,
+    memory: &mut Reservation,
+    limit_bytes: usize,
+) -> Result<Bytes, BodyError> {
+    let announced_bytes = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
+    let capacity_max = announced_bytes.unwrap_or(usize::MAX).min(limit_bytes);
+    let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-        if bytes.len() + data.len() > BODY_BYTES_MAX {
+        let needed_bytes = bytes.len() + data.len();
+        if needed_bytes > limit_bytes {
             return Err(BodyError::TooLarge);
+        }
+        if needed_bytes > bytes.capacity() {
+            let capacity = (2 * bytes.capacity()).min(capacity_max).max(needed_bytes);
+            memory.merge(slot.reserve(capacity - bytes.capacity()).await);
+            bytes.reserve_exact(capacity - bytes.len());
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes.freeze())
+    Ok(bytes.into())
 }
 
-/// Reads and discards the rest of a body, for up to [`READ_TIMEOUT`].
+/// Reads and discards the rest of a body, for up to [`READ_TIMEOUT`]. Returns `answer`; if the body
+/// was not read to its end, the answer says that the connection is closed.
 ///
 /// If a connection with unread bytes is closed, the system resets it, and the client may not
 /// receive the answer. Nothing is read if the request has the header `Expect: 100-continue`,
 /// because the client has not sent the body yet.
-pub async fn discard(head: &Parts, mut body: Incoming) {
-    if !head.headers.contains_key(EXPECT) {
-        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-        let _ = tokio::time::timeout(READ_TIMEOUT, rest).await;
+pub async fn discard<B>(head: &Parts, mut body: Incoming, answer: Response<B>) -> Response<B> {
+    if head.headers.contains_key(EXPECT) {
+        return if body.is_end_stream() { answer } else { last_answer(answer) };
+    }
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    match tokio::time::timeout(READ_TIMEOUT, rest).await {
+        Ok(()) => answer,
+        Err(_) => last_answer(answer),
     }
 }

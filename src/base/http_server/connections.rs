@@ -1,20 +1,36 @@
-//! Chooses the connection that is closed when a new connection arrives and there are too many.
+//! Chooses the connection that is closed when there is no room: too many connections, no memory, or
+//! no file descriptor.
 //!
-//! In: connections that wait. A connection waits for the rest of a header, for its next request, or
-//! for the permit to begin its request. Out: the connection that has waited longest is asked to
+//! In: connections that wait. A connection waits for the rest of a header or of a body, for its next
+//! request, or for the turn of its request. Out: the connection that has waited longest is asked to
 //! close. So a new connection is always served, even if there are many slow clients. Bound: one
 //! entry for each connection. Thread: main.
 
+use super::memory::{Memory, Reservation};
+use crate::base::account::{Account, CloseReason};
+use crate::base::log::LogLimit;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tracing::warn;
+
+/// Time in which a connection that was asked to close usually gives its memory back. If there is
+/// still no room after this time, one more connection is closed.
+const CLOSE_PAUSE: Duration = Duration::from_millis(20);
+
+static CLOSED: LogLimit = LogLimit::once_a_minute();
 
 /// The waiting connections, ordered by when they began to wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
+    /// The memory of all connections.
+    pub memory: Memory,
     waiting: Mutex<BTreeMap<u64, Arc<watch::Sender<bool>>>>,
     next_number: AtomicU64,
+    /// Counts the connections that are closed.
+    account: Arc<Account>,
 }
 
 /// The entry of one open connection. The connection is removed when its entry is dropped.
@@ -28,6 +44,47 @@ pub struct ConnectionSlot {
 }
 
 impl Connections {
+    /// Returns a list without connections. They may use `memory_bytes`. `account` counts those that
+    /// are closed.
+    pub fn new(memory_bytes: usize, account: Arc<Account>) -> Arc<Self> {
+        Arc::new(Self {
+            memory: Memory::new(memory_bytes),
+            waiting: Mutex::default(),
+            next_number: AtomicU64::default(),
+            account,
+        })
+    }
+
+    /// Waits until `bytes` of the memory are free, and reserves them. While there is no room, closes
+    /// the connections that have waited longest, one after the other.
+    pub async fn reserve(&self, bytes: usize) -> Reservation {
+        let has_room = self.memory.has(bytes);
+        self.make_room(CloseReason::Memory, has_room, self.memory.reserve(bytes)).await
+    }
+
+    /// Waits for `room`. Until it comes, closes the connections that have waited longest, one after
+    /// the other; the first one now, unless `has_room`.
+    pub async fn make_room<T>(
+        &self,
+        reason: CloseReason,
+        has_room: bool,
+        room: impl Future<Output = T>,
+    ) -> T {
+        if !has_room {
+            self.close_longest_waiting(reason);
+        }
+        let mut room = std::pin::pin!(room);
+        loop {
+            tokio::select! {
+                biased;
+                room = room.as_mut() => return room,
+                () = tokio::time::sleep(CLOSE_PAUSE) => {
+                    self.close_longest_waiting(reason);
+                }
+            }
+        }
+    }
+
     /// Adds a new connection, and marks it as waiting.
     pub fn register(self: &Arc<Self>) -> ConnectionSlot {
         let close_request = Arc::new(watch::Sender::new(false));
@@ -40,11 +97,22 @@ impl Connections {
         slot
     }
 
-    /// Asks the connection that has waited longest to close. Does nothing if no connection waits.
-    pub fn close_longest_waiting(&self) {
-        if let Some((_, close_request)) = self.lock().pop_first() {
-            close_request.send_replace(true);
-        }
+    /// Asks the connection that has waited longest to close. Returns `false` if none waits.
+    pub fn close_longest_waiting(&self, reason: CloseReason) -> bool {
+        let Some((_, close_request)) = self.lock().pop_first() else { return false };
+        close_request.send_replace(true);
+        self.account.connections_closed(reason).add(1);
+        let why = match reason {
+            CloseReason::Count => "too many are open",
+            CloseReason::Memory => "their memory is used up (an eighth of -m)",
+            CloseReason::Descriptors => "there are too few file descriptors (RLIMIT_NOFILE)",
+        };
+        CLOSED.log(|more| {
+            warn!(
+                "The TCP port closes the connections that have waited longest, because {why}{more}"
+            );
+        });
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<watch::Sender<bool>>>> {
@@ -53,6 +121,16 @@ impl Connections {
 }
 
 impl ConnectionSlot {
+    /// Waits until `bytes` of the memory of all connections are free, and reserves them.
+    pub async fn reserve(&self, bytes: usize) -> Reservation {
+        self.connections.reserve(bytes).await
+    }
+
+    /// Returns how many bytes all connections have reserved together.
+    pub fn memory_used_bytes(&self) -> usize {
+        self.connections.memory.used_bytes()
+    }
+
     /// Marks the connection as waiting, from now on.
     pub fn start_waiting(&self) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,30 +174,55 @@ impl Drop for ConnectionSlot {
 mod tests {
     use super::*;
 
+    fn connections() -> Arc<Connections> {
+        Connections::new(10 * 1024, Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_memory_the_longest_waiting_are_closed_until_there_is_room() {
+        let connections = connections();
+        let slots = [connections.register(), connections.register(), connections.register()];
+        let held = [slots[0].reserve(4_000).await, slots[1].reserve(4_000).await];
+        assert_eq!(slots[0].memory_used_bytes(), 8 * 1024);
+        assert!(!slots[0].is_asked_to_close());
+        let closing = async {
+            slots[0].asked_to_close().await;
+            assert!(!slots[1].is_asked_to_close());
+            slots[1].asked_to_close().await;
+            drop(held);
+        };
+        let (reservation, ()) = tokio::join!(slots[2].reserve(3_000), closing);
+        assert!(!slots[2].is_asked_to_close());
+        assert_eq!(slots[0].memory_used_bytes(), 3 * 1024);
+        drop(reservation);
+        assert_eq!(slots[0].memory_used_bytes(), 0);
+        assert_eq!(connections.account.connections_closed(CloseReason::Memory).get(), 2);
+    }
+
     #[tokio::test]
     async fn the_first_connection_can_be_asked_to_close() {
-        let connections = Arc::new(Connections::default());
+        let connections = connections();
         let [first, second] = [connections.register(), connections.register()];
-        connections.close_longest_waiting();
+        connections.close_longest_waiting(CloseReason::Count);
         assert!(first.is_asked_to_close() && !second.is_asked_to_close());
     }
 
     #[tokio::test]
     async fn the_longest_waiting_connection_is_closed_and_one_being_answered_stays() {
-        let connections = Arc::new(Connections::default());
+        let connections = connections();
         let [first, second, third] =
             [connections.register(), connections.register(), connections.register()];
         first.stop_waiting();
-        connections.close_longest_waiting();
+        connections.close_longest_waiting(CloseReason::Count);
         second.asked_to_close().await;
         first.start_waiting();
-        connections.close_longest_waiting();
+        connections.close_longest_waiting(CloseReason::Count);
         third.asked_to_close().await;
         assert!(!first.is_asked_to_close());
-        connections.close_longest_waiting();
+        connections.close_longest_waiting(CloseReason::Count);
         first.asked_to_close().await;
         assert!(first.is_asked_to_close());
-        connections.close_longest_waiting();
+        connections.close_longest_waiting(CloseReason::Count);
         assert!(connections.lock().is_empty());
         let fourth = connections.register();
         drop(fourth);

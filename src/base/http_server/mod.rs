@@ -1,34 +1,39 @@
 //! A small HTTP server that stays responsive when clients are slow or hang.
 //!
 //! In: HTTP/1.1 requests on a TCP port, and a [`Handler`] that answers them. Out: the answers of
-//! the handler. Bound: [`CONNECTION_COUNT_MAX`] connections; a time and a size for the header and
-//! for the body of a request; a number of requests and of large bodies at a time ([`Requests`]).
-//! When full: the connection that has waited longest is closed (`connections.rs`). Thread: main.
+//! the handler. Bound: [`ServerLimits`]: a number of connections, and one budget of memory for
+//! connections, headers, bodies and answers; a time and a size for the header and for the body of a
+//! request; a number of requests at a time ([`Requests`]). When full: the connection that has waited
+//! longest is closed (`connections.rs`). Thread: main.
 //!
 //! Orchestrators kill a daemon that does not answer `/health`. Therefore slow clients must not keep
 //! the server from answering this path. The server allows more connections than requests at a time.
 //! So some connections have no request in progress, and the server can close one of these for a new
 //! connection.
 
+mod answer;
 mod body;
 mod connections;
+mod memory;
 mod slow;
 
-pub use body::{Requests, discard};
+pub use answer::{AnswerBody, StreamError};
+pub use body::{Lane, Requests, discard};
 pub use connections::ConnectionSlot;
 
+use crate::base::account::{Account, CloseReason};
 use crate::base::log::LogLimit;
 use crate::base::panics;
 use bytes::Bytes;
 use connections::Connections;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use slow::{Phase, WatchedStream};
+use rustix::io::Errno;
+use slow::{Busy, Phase, WatchedStream};
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
@@ -38,29 +43,43 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, error, warn};
 
-/// Largest number of open connections. When one more connection arrives, the server closes the
-/// connection that has waited longest.
-const CONNECTION_COUNT_MAX: usize = 256;
-
 /// Time in which the header of a request must be complete. The body then has the same time.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Age at which a connection stops accepting new requests.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a connection may stay open after [`CONNECTION_TIMEOUT`], to finish its last request.
-/// The sum is: 10 s for the header, 10 s to wait for the permit of the request, 10 s to wait for
-/// the permit of a large body, 10 s for the body, 60 s for the answer, and 10 s of reserve.
-const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(110);
+/// How long a connection may stay open after the shutdown has begun, to finish its last request. The
+/// sum is: 10 s for the header, 10 s for the body, 10 s to wait for the turn of the request, 60 s for
+/// the answer, and 10 s of reserve.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// How long a connection that is asked to close may stay open to write the rest of its last answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Largest header of a request: 64 KiB and 100 lines. Requests with a larger header are refused.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Largest header of a request: 16 KiB and 100 lines. Requests with a larger header are refused.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 const HEADER_COUNT_MAX: usize = 100;
 
+/// A header of fewer bytes needs no memory besides [`CONNECTION_BYTES`].
+const SHORT_HEADER_BYTES: usize = 4 * 1024;
+
+/// Memory that an open connection needs while it waits for a request, in bytes: its task, hyper's
+/// buffers for reading and writing, and a short header.
+pub const CONNECTION_BYTES: usize = 12 * 1024;
+
+/// Memory that a request needs besides its connection and its body, in bytes: the parsed header, and
+/// the answer on its way to the client.
+const REQUEST_BYTES: usize = 16 * 1024;
+
+/// Largest number of connections that are closed at once because file descriptors are missing. The
+/// rest of the daemon needs some of these descriptors, for example to reach the service.
+const CLOSED_FOR_DESCRIPTORS_COUNT: usize = 8;
+
+/// Pause before the next attempt to accept a connection after a failure: short if other connections
+/// were closed, so that descriptors become free.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_PAUSE_AFTER_CLOSING: Duration = Duration::from_millis(20);
+
 static PANICKED: LogLimit = LogLimit::once_a_minute();
+static NOT_ACCEPTED: LogLimit = LogLimit::once_a_minute();
 
 /// Answers the requests of a [`Server`].
 pub trait Handler: Send + Sync + 'static {
@@ -72,7 +91,7 @@ pub trait Handler: Send + Sync + 'static {
         request: Request<Incoming>,
         slot: &ConnectionSlot,
         is_local: bool,
-    ) -> impl Future<Output = Response<Bytes>> + Send;
+    ) -> impl Future<Output = Response<AnswerBody>> + Send;
 
     /// Called when the shutdown begins. The handler must now finish answers that wait for an event.
     fn close(&self) {}
@@ -87,7 +106,11 @@ pub fn error_answer(status: StatusCode, message: &str) -> Response<Bytes> {
 /// requests.
 pub fn too_many_requests() -> Response<Bytes> {
     let why = "too many requests are in progress; try again later";
-    let mut answer = error_answer(StatusCode::SERVICE_UNAVAILABLE, why);
+    last_answer(error_answer(StatusCode::SERVICE_UNAVAILABLE, why))
+}
+
+/// Returns `answer` with the header that tells the client that the connection is closed after it.
+pub fn last_answer<B>(mut answer: Response<B>) -> Response<B> {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
@@ -101,22 +124,33 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
     answer
 }
 
+/// The limits of a [`Server`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Memory for connections, headers, bodies and answers together, in bytes.
+    pub memory_bytes: usize,
+    /// Largest number of open connections.
+    pub connection_count_max: usize,
+}
+
 /// An HTTP server for one TCP port.
 #[derive(Debug)]
 pub struct Server<H> {
     handler: H,
     connection_permits: Arc<Semaphore>,
+    connection_count_max: usize,
     connections: Arc<Connections>,
     is_shutting_down: watch::Sender<bool>,
 }
 
 impl<H: Handler> Server<H> {
-    /// Returns a server. `handler` answers its requests.
-    pub fn new(handler: H) -> Arc<Self> {
+    /// Returns a server. `handler` answers its requests. `account` counts closed connections.
+    pub fn new(handler: H, limits: ServerLimits, account: Arc<Account>) -> Arc<Self> {
         Arc::new(Self {
             handler,
-            connection_permits: Arc::new(Semaphore::new(CONNECTION_COUNT_MAX)),
-            connections: Arc::default(),
+            connection_permits: Arc::new(Semaphore::new(limits.connection_count_max)),
+            connection_count_max: limits.connection_count_max,
+            connections: Connections::new(limits.memory_bytes, account),
             is_shutting_down: watch::Sender::new(false),
         })
     }
@@ -134,23 +168,27 @@ impl<H: Handler> Server<H> {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    accept_failed(&error).await;
+                    self.accept_failed(&error).await;
                     continue;
                 }
             };
-            if self.connection_permits.available_permits() == 0 {
-                self.connections.close_longest_waiting();
-            }
-            let permit = Arc::clone(&self.connection_permits).acquire_owned().await;
+            let has_room = self.connection_permits.available_permits() > 0;
+            let permit = Arc::clone(&self.connection_permits).acquire_owned();
+            let permit = self.connections.make_room(CloseReason::Count, has_room, permit).await;
             let permit = permit.expect("it is never closed");
+            let memory = self.connections.reserve(CONNECTION_BYTES).await;
+            // The connection is known from now on, so that it can make room for the next one before
+            // its task has begun.
+            let slot = Arc::new(self.connections.register());
             let server = Arc::clone(self);
             tokio::spawn(async move {
-                if let Err(panicked) = panics::caught(server.serve_connection(stream)).await {
+                if let Err(panicked) = panics::caught(server.serve_connection(stream, &slot)).await
+                {
                     PANICKED.log(|more| {
                         error!("A connection to the TCP port met {panicked} and is closed{more}")
                     });
                 }
-                drop(permit);
+                drop((permit, memory));
             });
         }
     }
@@ -159,38 +197,35 @@ impl<H: Handler> Server<H> {
     pub async fn finish(&self, time: Duration) {
         self.is_shutting_down.send_replace(true);
         self.handler.close();
-        let all = u32::try_from(CONNECTION_COUNT_MAX).expect("a small number");
+        let all = u32::try_from(self.connection_count_max).expect("a small number");
         if tokio::time::timeout(time, self.connection_permits.acquire_many(all)).await.is_err() {
-            let count = CONNECTION_COUNT_MAX - self.connection_permits.available_permits();
+            let count = self.connection_count_max - self.connection_permits.available_permits();
             warn!(
                 "{count} requests on the TCP port are aborted: the time for the shutdown is over"
             );
         }
     }
 
-    async fn serve_connection(&self, stream: TcpStream) {
+    async fn serve_connection(&self, stream: TcpStream, slot: &Arc<ConnectionSlot>) {
         let peer = stream.peer_addr();
         let is_local = peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
         let phase = Arc::new(Phase::default());
-        let stream = WatchedStream::new(stream, Arc::clone(&phase), READ_TIMEOUT);
-        let slot = &self.connections.register();
+        let stream = WatchedStream::new(stream, Arc::clone(&phase), Arc::clone(slot));
         let service = service_fn(|request| {
-            let busy = phase.busy();
+            let busy = Answering { _busy: phase.busy(), slot: Arc::clone(slot) };
             async move {
-                let mut answer = self.answer(request, slot, is_local).await;
-                if *self.is_shutting_down.borrow() {
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                drop(busy);
-                slot.start_waiting();
-                Ok::<_, Infallible>(answer.map(Full::new))
+                let answer = self.answer(request, slot, is_local).await;
+                let is_last = slot.is_asked_to_close() || *self.is_shutting_down.borrow();
+                let answer = if is_last { last_answer(answer) } else { answer };
+                Ok::<_, Infallible>(answer.map(|body| body.keeping(busy)))
             }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             // hyper's own timeout is off, because it would also close connections that are idle
-            // between two requests. `WatchedStream` has a timeout instead.
+            // between two requests. `WatchedStream` has timeouts instead.
             .header_read_timeout(None)
+            // This bounds hyper's buffers for reading and for writing.
             .max_buf_size(HEADER_BYTES_MAX)
             .max_header_size(HEADER_BYTES_MAX)
             .max_headers(HEADER_COUNT_MAX)
@@ -218,7 +253,7 @@ impl<H: Handler> Server<H> {
         request: Request<Incoming>,
         slot: &ConnectionSlot,
         is_local: bool,
-    ) -> Response<Bytes> {
+    ) -> Response<AnswerBody> {
         let path = request.uri().path().to_owned();
         let answer = panics::caught(async {
             panics::inject("page");
@@ -226,16 +261,17 @@ impl<H: Handler> Server<H> {
         });
         answer.await.unwrap_or_else(|panicked| {
             PANICKED.log(|more| error!("Answering {path} on the TCP port met {panicked}{more}"));
-            error_answer(StatusCode::INTERNAL_SERVER_ERROR, &panicked.to_string())
+            last_answer(error_answer(StatusCode::INTERNAL_SERVER_ERROR, &panicked.to_string()))
+                .map(AnswerBody::from)
         })
     }
 
     /// Waits until the connection `slot` must stop accepting requests. This is when it is asked to
-    /// close, when it is [`CONNECTION_TIMEOUT`] old, or when the server shuts down.
+    /// close, or when the server shuts down.
     async fn must_close(&self, slot: &ConnectionSlot) {
         tokio::select! {
             () = slot.asked_to_close() => {}
-            _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.shutting_down()) => {}
+            () = self.shutting_down() => {}
         }
     }
 
@@ -244,6 +280,38 @@ impl<H: Handler> Server<H> {
         // No error is possible: `self` holds the sending end.
         let _ =
             self.is_shutting_down.subscribe().wait_for(|is_shutting_down| *is_shutting_down).await;
+    }
+
+    /// Waits before the next attempt to accept a connection. If file descriptors or memory of the
+    /// kernel are missing, closes connections that wait.
+    async fn accept_failed(&self, error: &io::Error) {
+        // The client closed the connection before it was accepted. This is normal.
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            return;
+        }
+        let number = error.raw_os_error().map(Errno::from_raw_os_error);
+        let is_short_of =
+            [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Some).contains(&number);
+        NOT_ACCEPTED.log(|more| warn!("The TCP port cannot accept a connection: {error}{more}"));
+        let closed_count = (0..CLOSED_FOR_DESCRIPTORS_COUNT)
+            .take_while(|_| {
+                is_short_of && self.connections.close_longest_waiting(CloseReason::Descriptors)
+            })
+            .count();
+        let pause = if closed_count > 0 { ACCEPT_PAUSE_AFTER_CLOSING } else { ACCEPT_PAUSE };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// A mark that a connection answers a request, until the answer is written.
+struct Answering {
+    _busy: Busy,
+    slot: Arc<ConnectionSlot>,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.slot.start_waiting();
     }
 }
 
@@ -255,15 +323,5 @@ fn time_left(slot: &ConnectionSlot, phase: &Phase) -> Option<Duration> {
         Some(0) if slot.is_asked_to_close() => None,
         Some(_) if slot.is_asked_to_close() => Some(WRITE_TIMEOUT),
         _ => Some(LAST_REQUEST_TIMEOUT),
-    }
-}
-
-async fn accept_failed(error: &io::Error) {
-    // `ConnectionAborted`: the client closed the connection before it was accepted. This is normal.
-    if error.kind() != io::ErrorKind::ConnectionAborted {
-        warn!("The TCP port cannot accept a connection: {error}");
-        // For example, the process can have no file descriptors left. Then each further call of
-        // `accept` fails immediately, so wait before the next call.
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -26,7 +26,12 @@ fn sender_with_spool(
     arrival: oneshot::Receiver<Box<dyn Service>>,
     spool: Option<spool::Options>,
 ) -> (Sender, Producer, Arc<Account>) {
-    let host = Host { memory_bytes: 1 << 30, cgroup_limit_bytes: None, processor_count: 1 };
+    let host = Host {
+        memory_bytes: 1 << 30,
+        cgroup_limit_bytes: None,
+        descriptor_count_max: 1024,
+        processor_count: 1,
+    };
     let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, has_spool: false };
     let limits = Limits::derive(wanted, host);
     let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
