@@ -218,7 +218,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no answer. Even then the service may have processed the request.
+    /// Returns an error if there is no answer. Even then the service may have processed the
+    /// request.
     pub async fn begin(
         &self,
         mut request: Request<RequestBody>,

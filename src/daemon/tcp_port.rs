@@ -20,9 +20,9 @@ use tracing::{error, info};
 /// Pause between two attempts to open a TCP port that another program uses.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Size of the kernel's buffers of a connection for receiving and for sending, in bytes, without the
-/// kernel's overhead, which doubles it. The kernel's own defaults grow to megabytes for a connection
-/// whose data is not read, outside of the memory of the TCP port.
+/// Size of the kernel's buffers of a connection for receiving and for sending, in bytes, without
+/// the kernel's overhead, which doubles it. The kernel's own defaults grow to megabytes for a
+/// connection whose data is not read, outside of the memory of the TCP port.
 const SOCKET_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Opens the TCP port. Returns the listener and its address. The address has the port number that

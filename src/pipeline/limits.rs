@@ -140,8 +140,8 @@ impl Limits {
         // The bodies of applications and their answers are small. The largest bodies, of 5 MB, fit
         // into the upper bound.
         let tcp_port_bytes = clamp(total_bytes / 8, TCP_PORT_BYTES_MIN, TCP_PORT_BYTES_MAX);
-        // A call of an application needs a connection to the service too, and the rest of the daemon
-        // needs descriptors of its own.
+        // A call of an application needs a connection to the service too, and the rest of the
+        // daemon needs descriptors of its own.
         let tcp_connection_count_max = clamp(
             host.descriptor_count_max / 4,
             TCP_CONNECTION_COUNT_MIN,

@@ -1,9 +1,9 @@
-//! A pod with 64 MiB of memory, as samples for Kubernetes limit it: an outage, a flood of datagrams,
-//! and many clients at once.
+//! A pod with 64 MiB of memory, as samples for Kubernetes limit it: an outage, a flood of
+//! datagrams, and many clients at once.
 //!
-//! The daemon runs in a memory cgroup of its own, of version 1 or 2. A cgroup that charges the memory
-//! of sockets has the limit for everything. Otherwise the test adds up what the daemon's sockets
-//! hold.
+//! The daemon runs in a memory cgroup of its own, of version 1 or 2. A cgroup that charges the
+//! memory of sockets has the limit for everything. Otherwise the test adds up what the daemon's
+//! sockets hold.
 
 use super::client::{Client, RULES};
 use super::endpoint::Endpoint;
@@ -77,8 +77,8 @@ impl Drop for Cgroup {
     }
 }
 
-/// Returns the bytes in the queues of the daemon's sockets: both of each connection, and those of the
-/// UDP sockets with the kernel's overhead.
+/// Returns the bytes in the queues of the daemon's sockets: both of each connection, and those of
+/// the UDP sockets with the kernel's overhead.
 fn socket_bytes(daemon: &Daemon) -> u64 {
     let queue = |text: &str| u64::from_str_radix(text, 16).unwrap_or_default();
     let port = format!(":{:04X}", daemon.tcp.port());

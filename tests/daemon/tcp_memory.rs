@@ -54,7 +54,7 @@ fn a_header_has_16_kb_at_most() {
 fn connections_with_long_headers_and_open_bodies_stay_within_the_memory_of_the_port() {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "6"], &[]);
-    // What the first request needs is not part of the comparison.
+    // The memory that the first requests need is not part of the comparison.
     assert_eq!(call(&daemon, RULES, "", b"{}").status, 200);
     assert_eq!(call(&daemon, "GET /metrics", "", b"").status, 200);
     let before_bytes = daemon.peak_memory_bytes();

@@ -1,7 +1,7 @@
 //! The text format of the metrics, as the client asks for it.
 //!
-//! In: the header `Accept` of a request, and the metrics in OpenMetrics format. Out: the format, and
-//! the metrics in this format. Thread: any. No I/O, no clock.
+//! In: the header `Accept` of a request, and the metrics in OpenMetrics format. Out: the format,
+//! and the metrics in this format. Thread: any. No I/O, no clock.
 //!
 //! Only a client that asks for OpenMetrics gets it. All others get the text format 0.0.4, which
 //! every collector reads. Its difference: the name of a counter or of an info metric in its `HELP`

@@ -1,10 +1,11 @@
 //! The signing proxy: sends requests of clients to the service, signed with the daemon's
 //! credentials.
 //!
-//! In: requests with their bodies, from `http_server`. Out: the service's answers with any status. An
-//! answer with a success status is forwarded piece by piece. Any other is read whole, because its
-//! text may contain the session token (`redact.rs`). If there is no answer of the service, the daemon sends an answer with the reason. SDKs use the
-//! proxy to get sampling rules and targets. `POST /v1/traces` is the service's OTLP endpoint.
+//! In: requests with their bodies, from `http_server`. Out: the service's answers with any status.
+//! An answer with a success status is forwarded piece by piece. Any other is read whole, because
+//! its text may contain the session token (`redact.rs`). If there is no answer of the service, the
+//! daemon sends an answer with the reason. SDKs use the proxy to get sampling rules and targets.
+//! `POST /v1/traces` is the service's OTLP endpoint.
 //!
 //! ```text
 //!  request ──► paths ──► permit ─► credentials ──► headers, signature ──► service

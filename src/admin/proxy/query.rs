@@ -1,7 +1,7 @@
 //! Checks whether the query of a request can be signed as it is sent.
 //!
-//! In: the query of a request, without the question mark. Out: why its signature would not be valid.
-//! Thread: any. No I/O, no clock.
+//! In: the query of a request, without the question mark. Out: why its signature would not be
+//! valid. Thread: any. No I/O, no clock.
 //!
 //! The signature covers a canonical form of the query (SigV4). The signing library and the service
 //! each compute this form: they decode names and values and encode them again. For the queries that

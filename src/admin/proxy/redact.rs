@@ -108,8 +108,8 @@ fn escaped(high: u8, low: u8) -> Option<u8> {
     u8::try_from(16 * digit(high)? + digit(low)?).ok()
 }
 
-/// If `text` starts with the header of a session token and its value, returns the length of the name
-/// with its colon, and the length of the value.
+/// If `text` starts with the header of a session token and its value, returns the length of the
+/// name with its colon, and the length of the value.
 fn header_line(text: &[u8]) -> Option<(usize, usize)> {
     let name = text.get(..TOKEN_HEADER.len())?;
     if !name.eq_ignore_ascii_case(TOKEN_HEADER) {

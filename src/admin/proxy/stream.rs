@@ -30,8 +30,8 @@ const SHORT_ANSWER_BYTES: usize = 16 * 1024;
 
 static BROKEN: LogLimit = LogLimit::new();
 
-/// Reads the body of an answer until it ends, or until it is no longer short. Returns what was read,
-/// and the rest if there is one.
+/// Reads the body of an answer until it ends, or until it is no longer short. Returns what was
+/// read, and the rest if there is one.
 ///
 /// # Errors
 ///
@@ -72,8 +72,9 @@ pub(super) struct ForwardedBody {
 }
 
 impl ForwardedBody {
-    /// Returns the body of the answer to the request `name`: `start`, and then the pieces of `body`.
-    /// It ends with an error at `deadline`, which is `timeout_seconds` after the begin of the call.
+    /// Returns the body of the answer to the request `name`: `start`, and then the pieces of
+    /// `body`. It ends with an error at `deadline`, which is `timeout_seconds` after the begin of
+    /// the call.
     pub(super) fn new(
         (start, body): (Bytes, Incoming),
         (deadline, timeout_seconds): (tokio::time::Instant, u64),

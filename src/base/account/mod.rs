@@ -13,9 +13,11 @@
 
 mod occupancy;
 mod sizes;
+mod tcp_port;
 
 pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
 pub use sizes::Sizes;
+pub use tcp_port::{CloseReason, ProxyCounts};
 
 use crate::base::clock::{Clock, Moment};
 use crate::base::conditions::Conditions;
@@ -204,46 +206,6 @@ impl SpoolCounts {
     pub fn oldest_age(&self, now: Moment) -> Duration {
         let made_at = *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner);
         made_at.map_or(Duration::ZERO, |made_at| now.since(made_at))
-    }
-}
-
-/// The counters of the signing proxy.
-#[derive(Debug, Default)]
-pub struct ProxyCounts {
-    /// Requests of clients that the service answered, with any status.
-    pub answered: Counter,
-    /// Requests of clients that the proxy refused to forward: their path is not allowed, or a web
-    /// page sent them.
-    pub refused: Counter,
-    /// Requests of clients that got no answer of the service, or not all of it, for example because
-    /// there were no credentials to sign them with.
-    pub failed: Counter,
-    /// Answers of the service that were longer than the proxy forwards.
-    pub answers_too_large: Counter,
-}
-
-/// Why the TCP port closed a connection that waited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The largest number of connections was open, and a new one came.
-    Count,
-    /// The memory of the TCP port was used up.
-    Memory,
-    /// The process had no file descriptor for a new connection.
-    Descriptors,
-}
-
-impl CloseReason {
-    /// All reasons why a connection is closed, in the order of the enum.
-    pub const ALL: [Self; 3] = [Self::Count, Self::Memory, Self::Descriptors];
-
-    /// Returns the value of the label `reason` in the metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Memory => "memory",
-            Self::Descriptors => "descriptors",
-        }
     }
 }
 

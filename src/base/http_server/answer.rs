@@ -2,7 +2,7 @@
 //!
 //! In: the body of the handler. Out: the body for hyper, which keeps what belongs to the request
 //! (its turn, its memory) until the last piece is taken or the connection is closed. Bound: none of
-//! its own; whoever makes a stream bounds it. Thread: main.
+//! its own; the maker of a stream bounds it. Thread: main.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};

@@ -45,8 +45,8 @@ pub enum Lane {
 #[derive(Debug)]
 struct Turns {
     count: Arc<Semaphore>,
-    /// The share of the memory for requests that have their turn. Such a request cannot be closed to
-    /// make room, so the shares of both lanes are together less than the whole memory.
+    /// The share of the memory for requests that have their turn. Such a request cannot be closed
+    /// to make room, so the shares of both lanes are together less than the whole memory.
     memory: Memory,
 }
 
@@ -90,7 +90,8 @@ impl Requests {
     }
 
     /// Reads the body of a request, waits for its turn, passes the whole request to `answer`, and
-    /// returns the answer. The turn and the memory of the body are kept until the answer is written.
+    /// returns the answer. The turn and the memory of the body are kept until the answer is
+    /// written.
     ///
     /// If the body is too large, too slow or incomplete, or if no turn comes in time, `answer` is
     /// not called, and the returned answer is an error with the reason.

@@ -1,10 +1,10 @@
 //! Chooses the connection that is closed when there is no room: too many connections, no memory, or
 //! no file descriptor.
 //!
-//! In: connections that wait. A connection waits for the rest of a header or of a body, for its next
-//! request, or for the turn of its request. Out: the connection that has waited longest is asked to
-//! close. So a new connection is always served, even if there are many slow clients. Bound: one
-//! entry for each connection. Thread: main.
+//! In: connections that wait. A connection waits for the rest of a header or of a body, for its
+//! next request, or for the turn of its request. Out: the connection that has waited longest is
+//! asked to close. So a new connection is always served, even if there are many slow clients.
+//! Bound: one entry for each connection. Thread: main.
 
 use super::memory::{Memory, Reservation};
 use crate::base::account::{Account, CloseReason};
@@ -55,8 +55,8 @@ impl Connections {
         })
     }
 
-    /// Waits until `bytes` of the memory are free, and reserves them. While there is no room, closes
-    /// the connections that have waited longest, one after the other.
+    /// Waits until `bytes` of the memory are free, and reserves them. While there is no room,
+    /// closes the connections that have waited longest, one after the other.
     pub async fn reserve(&self, bytes: usize) -> Reservation {
         let has_room = self.memory.has(bytes);
         self.make_room(CloseReason::Memory, has_room, self.memory.reserve(bytes)).await

@@ -3,8 +3,8 @@
 //! In: HTTP/1.1 requests on a TCP port, and a [`Handler`] that answers them. Out: the answers of
 //! the handler. Bound: [`ServerLimits`]: a number of connections, and one budget of memory for
 //! connections, headers, bodies and answers; a time and a size for the header and for the body of a
-//! request; a number of requests at a time ([`Requests`]). When full: the connection that has waited
-//! longest is closed (`connections.rs`). Thread: main.
+//! request; a number of requests at a time ([`Requests`]). When full: the connection that has
+//! waited longest is closed (`connections.rs`). Thread: main.
 //!
 //! Orchestrators kill a daemon that does not answer `/health`. Therefore slow clients must not keep
 //! the server from answering this path. The server allows more connections than requests at a time.
@@ -46,9 +46,9 @@ use tracing::{debug, error, warn};
 /// Time in which the header of a request must be complete. The body then has the same time.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may stay open after the shutdown has begun, to finish its last request. The
-/// sum is: 10 s for the header, 10 s for the body, 10 s to wait for the turn of the request, 60 s for
-/// the answer, and 10 s of reserve.
+/// How long a connection may stay open after the shutdown has begun, to finish its last request.
+/// The sum is: 10 s for the header, 10 s for the body, 10 s to wait for the turn of the request, 60
+/// s for the answer, and 10 s of reserve.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// How long a connection that is asked to close may stay open to write the rest of its last answer.
@@ -65,8 +65,8 @@ const SHORT_HEADER_BYTES: usize = 4 * 1024;
 /// buffers for reading and writing, and a short header.
 pub const CONNECTION_BYTES: usize = 12 * 1024;
 
-/// Memory that a request needs besides its connection and its body, in bytes: the parsed header, and
-/// the answer on its way to the client.
+/// Memory that a request needs besides its connection and its body, in bytes: the parsed header,
+/// and the answer on its way to the client.
 const REQUEST_BYTES: usize = 16 * 1024;
 
 /// Largest number of connections that are closed at once because file descriptors are missing. The

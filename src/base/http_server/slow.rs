@@ -1,5 +1,5 @@
-//! The timeouts of a connection: for the header of a request, for a client that takes no answer, and
-//! for an idle connection. Also the memory for a long header.
+//! The timeouts of a connection: for the header of a request, for a client that takes no answer,
+//! and for an idle connection. Also the memory for a long header.
 //!
 //! In: reads and writes of a connection. Out: the same reads and writes, or an error when a header
 //! or a client is too slow; the end of the stream when the connection was idle for too long. Bound:
