@@ -16,6 +16,8 @@ mod body;
 mod connections;
 mod memory;
 mod slow;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{AnswerBody, StreamError};
 pub use body::{Lane, Requests, discard};
