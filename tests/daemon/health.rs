@@ -85,11 +85,11 @@ fn why_there_are_no_credentials_is_told_without_what_a_program_has_printed() {
 #[test]
 fn credentials_that_cannot_sign_are_told_before_a_segment_comes_and_counted_by_kind() {
     let endpoint = Endpoint::start();
-    let mut command = daemon_command(&endpoint.url(), &[]);
-    with_credentials(&mut command).env("AWS_SESSION_TOKEN", "tok\u{e9}n");
+    let mut command = daemon_command(&endpoint.url(), &["-n", "us-east\u{1}"]);
+    with_credentials(&mut command);
     let daemon = Daemon::spawn(command);
     daemon.wait_until("`/ready` reports it", || reasons(&daemon) == ["cannot_sign"]);
-    assert!(local(&daemon).to_string().contains("cannot be signed"), "{}", local(&daemon));
+    assert!(local(&daemon).to_string().contains("control character"), "{}", local(&daemon));
     assert_eq!(daemon.metric("xray_trouble{code=\"cannot_sign\"}"), 1);
     daemon.send([format!("{HEADER}{{}}")]);
     let unsigned = "xray_request_failures_total{kind=\"unsigned\"}";
