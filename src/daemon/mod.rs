@@ -35,7 +35,7 @@ use crate::aws::transport::Resolver;
 use crate::base::account::Account;
 use crate::base::clock::Clock;
 use crate::base::conditions::Condition;
-use crate::base::http_server::Server;
+use crate::base::http_server::{Server, ServerLimits};
 use crate::base::panics;
 use crate::config::Config;
 use aws_credential_types::Credentials;
@@ -135,7 +135,7 @@ async fn run_for_service(
     let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
     let proxy = Arc::new(proxy);
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
-    let server = server(&flow, fallback);
+    let server = server(&flow, flow.server_limits(), fallback);
     serve_beside(config, &flow, &server, resolver);
     let account = flow.account();
     account.conditions.begin(Condition::NoRegion, "it is being looked for");
@@ -159,8 +159,7 @@ async fn run_for_service(
 
 /// Returns the server of the TCP port. It passes requests for other paths than its own to
 /// `fallback`.
-fn server(flow: &Flow, fallback: Arc<dyn Fallback>) -> Arc<Server<Pages>> {
-    let limits = flow.server_limits();
+fn server(flow: &Flow, limits: ServerLimits, fallback: Arc<dyn Fallback>) -> Arc<Server<Pages>> {
     let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback), limits.memory_bytes);
     Server::new(pages.with_tail(flow.tail()), limits, flow.account())
 }

@@ -17,7 +17,7 @@ use crate::aws::endpoint::{Endpoint, Variant};
 use crate::aws::identity::Identity;
 use crate::aws::transport::{Resolver, Transport};
 use crate::base::address;
-use crate::base::http_server::{AnswerBody, Lane};
+use crate::base::http_server::{AnswerBody, Lane, ServerLimits};
 use crate::base::log::LogLimit;
 use crate::base::panics;
 use crate::config::Config;
@@ -75,6 +75,9 @@ const TEXT_COUNT_MAX: usize = 16 * 1024;
 const TREES_PER_TURN: usize = 64;
 
 const MEGABYTE: usize = 1024 * 1024;
+
+/// The smallest memory of the TCP port, in bytes. The largest upload fits into it.
+const MEMORY_BYTES_MIN: usize = 8 * MEGABYTE;
 
 static EVICTED: LogLimit = LogLimit::once_a_minute();
 
@@ -142,7 +145,11 @@ pub async fn run(
     let about = about(udp_address, tcp_address, &region, &flags.allowed_hosts);
     let service = Arc::new(LocalService::new(about, file));
     let fallback = Arc::clone(&service) as Arc<dyn Fallback>;
-    let server = server(&flow, fallback);
+    // The uploads of the daemon itself come to this port too. The sandbox holds traces in memory
+    // anyway, so `-m` does not bound it.
+    let limits = flow.server_limits();
+    let limits = ServerLimits { memory_bytes: limits.memory_bytes.max(MEMORY_BYTES_MIN), ..limits };
+    let server = server(&flow, limits, fallback);
     let (serving, listener) = (Arc::clone(&server), Arc::new(listener));
     tokio::spawn(panics::restarted("The TCP port", RESTART_PAUSE, move || {
         Arc::clone(&serving).serve(Arc::clone(&listener))
