@@ -10,8 +10,8 @@ use crate::admin::health::{Detail, Health};
 use crate::admin::metrics::{self, Metrics};
 use crate::base::address::is_loopback;
 use crate::base::http_server::{
-    AnswerBody, ConnectionSlot, Handler, Lane, Requests, discard, error_answer, json, last_answer,
-    too_many_requests,
+    AnswerBody, ConnectionSlot, Handler, Lane, Requests, ServerLimits, discard, error_answer, json,
+    last_answer, too_many_requests,
 };
 use crate::pipeline::tail::{Tail, WAIT_TIME};
 use bytes::Bytes;
@@ -60,14 +60,14 @@ impl std::fmt::Debug for Pages {
 
 impl Pages {
     /// Returns a handler that answers with `health` and `metrics`, and passes all other requests to
-    /// `fallback`. The server has `memory_bytes` of memory.
+    /// `fallback`. The server has these limits.
     pub fn new(
         health: Health,
         metrics: Metrics,
         fallback: Option<Arc<dyn Fallback>>,
-        memory_bytes: usize,
+        limits: ServerLimits,
     ) -> Self {
-        let requests = Requests::new(memory_bytes);
+        let requests = Requests::new(limits);
         Self { health, metrics, fallback, tail: None, requests }
     }
 

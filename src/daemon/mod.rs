@@ -160,7 +160,7 @@ async fn run_for_service(
 /// Returns the server of the TCP port. It passes requests for other paths than its own to
 /// `fallback`.
 fn server(flow: &Flow, limits: ServerLimits, fallback: Arc<dyn Fallback>) -> Arc<Server<Pages>> {
-    let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback), limits.memory_bytes);
+    let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback), limits);
     Server::new(pages.with_tail(flow.tail()), limits, flow.account())
 }
 

@@ -2,7 +2,7 @@
 //! from being answered.
 
 use super::client::{Client, RULES, call, calls, healthcheck, start};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Way};
 use super::process::{Daemon, behind_shell, daemon_command, with_credentials};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::net::TcpStream;
@@ -106,6 +106,25 @@ fn connections_follow_the_limit_of_descriptors() {
     }
     assert!(!daemon.log().contains("cannot accept"), "{}", daemon.log());
     assert!(daemon.metric("xray_tcp_connections_closed_total{reason=\"count\"}") > 80);
+}
+
+#[test]
+fn calls_that_hang_leave_connections_for_health_checks_also_with_few_descriptors() {
+    let endpoint = Endpoint::start();
+    endpoint.set_way(Way::BlackHole);
+    let mut command = daemon_command(&endpoint.url(), &[]);
+    with_credentials(&mut command);
+    let daemon = Daemon::spawn(behind_shell(&command, "ulimit -n 64 && exec \"$@\""));
+    let mut hanging: Vec<Client> = (0..30).map(|_| Client::connect(daemon.tcp)).collect();
+    for (index, client) in hanging.iter_mut().enumerate() {
+        let path = ["/GetSamplingRules", "/v1/traces"][index % 2];
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}");
+        client.try_write(head.as_bytes());
+    }
+    for _ in 0..3 {
+        let output = healthcheck(&daemon, &[]);
+        assert!(output.status.success(), "{output:?}");
+    }
 }
 
 #[test]

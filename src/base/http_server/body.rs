@@ -11,7 +11,7 @@
 
 use super::answer::AnswerBody;
 use super::memory::{Memory, Reservation};
-use super::{CONNECTION_BYTES, ConnectionSlot, READ_TIMEOUT, REQUEST_BYTES};
+use super::{CONNECTION_BYTES, ConnectionSlot, READ_TIMEOUT, REQUEST_BYTES, ServerLimits};
 use super::{error_answer, last_answer, too_many_requests};
 use bytes::Bytes;
 use http::header::EXPECT;
@@ -65,8 +65,8 @@ pub struct Requests {
 }
 
 impl Turns {
-    fn new(memory_bytes: usize) -> Self {
-        let count = Arc::new(Semaphore::new(REQUEST_COUNT_MAX));
+    fn new(memory_bytes: usize, count_max: usize) -> Self {
+        let count = Arc::new(Semaphore::new(count_max));
         Self { count, memory: Memory::new(memory_bytes) }
     }
 
@@ -83,10 +83,17 @@ impl Turns {
 }
 
 impl Requests {
-    /// Returns the turns for a TCP port with `memory_bytes` of memory. The shares are a quarter for
-    /// quick requests and two thirds for others. The rest is for connections that wait.
-    pub fn new(memory_bytes: usize) -> Self {
-        Self { quick: Turns::new(memory_bytes / 4), other: Turns::new(memory_bytes / 3 * 2) }
+    /// Returns the turns for a server with these limits. The shares of the memory are a quarter for
+    /// quick requests and two thirds for others. The rest is for connections that wait. Each lane
+    /// has turns for a third of the connections at most, so that a third of them can be closed to
+    /// make room.
+    pub fn new(limits: ServerLimits) -> Self {
+        let ServerLimits { memory_bytes, connection_count_max } = limits;
+        let count_max = (connection_count_max / 3).clamp(1, REQUEST_COUNT_MAX);
+        Self {
+            quick: Turns::new(memory_bytes / 4, count_max),
+            other: Turns::new(memory_bytes / 3 * 2, count_max),
+        }
     }
 
     /// Reads the body of a request, waits for its turn, passes the whole request to `answer`, and

@@ -47,7 +47,7 @@ async fn start(memory_bytes: usize) -> (SocketAddr, Arc<Server<Sizes>>, Arc<Acco
     let address = listener.local_addr().unwrap();
     let account = Arc::<Account>::default();
     let limits = ServerLimits { memory_bytes, connection_count_max: 100 };
-    let handler = Sizes(Requests::new(memory_bytes));
+    let handler = Sizes(Requests::new(limits));
     let server = Server::new(handler, limits, Arc::clone(&account));
     tokio::spawn(Arc::clone(&server).serve(Arc::new(listener)));
     (address, server, account)
