@@ -78,9 +78,9 @@ fn deny_children() -> io::Result<()> {
         load(NUMBER),
         unless_skip(libc::BPF_JEQ, CLONE3, 1),
         answer(fails_with(libc::ENOSYS)),
-        unless_skip(libc::BPF_JEQ, libc::SYS_clone as u32, 3),
+        unless_skip(libc::BPF_JEQ, u32::try_from(libc::SYS_clone).unwrap_or_default(), 3),
         load(argument(0)),
-        unless_skip(libc::BPF_JSET, libc::CLONE_VFORK as u32, 1),
+        unless_skip(libc::BPF_JSET, libc::CLONE_VFORK.cast_unsigned(), 1),
         answer(fails_with(libc::EAGAIN)),
         answer(libc::SECCOMP_RET_ALLOW),
     ])
