@@ -18,11 +18,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio_uring::{BufResult, Runtime};
 
 /// Largest number of reads in flight. Each finished read wakes the thread, so more reads cost more.
 const READ_COUNT_MAX: usize = 64;
+
+/// Longest wait for a datagram. tokio-uring submits reads before it sleeps and ignores an error of
+/// this call (`io_uring_enter`), so that a longer sleep could miss every datagram.
+const SUBMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Receives until `stop` is requested, then takes the datagrams that the kernel has queued.
 pub(super) fn run(
@@ -151,16 +156,19 @@ impl<'a, F: Future<Output = BufResult<usize, Vec<u8>>>> TokioUring<'a, F> {
 impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F> {
     fn wait(&mut self) -> Result<bool, ReceiveError> {
         let Self { runtime, stop, places, is_stopped, .. } = self;
-        runtime
-            .block_on(poll_fn(|context| {
-                if let Poll::Ready(ready) = stop.poll_read_ready(context) {
-                    *is_stopped = true;
-                    return Poll::Ready(ready.map(drop));
-                }
-                places.poll(context);
-                if places.done_count == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
-            }))
-            .map_err(ReceiveError::Wait)?;
+        let event = poll_fn(|context| {
+            if let Poll::Ready(ready) = stop.poll_read_ready(context) {
+                *is_stopped = true;
+                return Poll::Ready(ready.map(drop));
+            }
+            places.poll(context);
+            if places.done_count == 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        });
+        match runtime.block_on(async { tokio::time::timeout(SUBMIT_INTERVAL, event).await }) {
+            Ok(waited) => waited.map_err(ReceiveError::Wait)?,
+            // The next wait submits the reads, if they are not submitted yet.
+            Err(_elapsed) => {}
+        }
         Ok(self.is_stopped)
     }
 
@@ -190,10 +198,13 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
         // The call returns ENOTCONN, but the socket is shut down nevertheless.
         let _ = self.socket.shutdown(Shutdown::Read);
         let Self { runtime, places, .. } = self;
-        runtime.block_on(poll_fn(|context| {
+        let mut end = poll_fn(|context| {
             places.poll(context);
             if places.are_done() { Poll::Ready(()) } else { Poll::Pending }
-        }));
+        });
+        runtime.block_on(async {
+            while tokio::time::timeout(SUBMIT_INTERVAL, &mut end).await.is_err() {}
+        });
         self.hand_over_done(sink);
         Ok(())
     }
