@@ -38,6 +38,7 @@ const PROGRAM: &str = "/proc/self/exe";
 /// Returns an error that names the likely cause and what to change.
 pub(super) fn run(backend: Backend) -> Result<(), Unavailable> {
     if backend == Backend::Recvmmsg || has_filter() == Some(false) {
+        // `recvmmsg` needs no trial, and so neither a thread nor a child process.
         return backend.probe();
     }
     let mut child = Command::new(PROGRAM)
