@@ -16,7 +16,7 @@ use crate::pipeline::receive::{Queue, Sink};
 use crate::pipeline::ring::{Drain, Producer};
 use crate::pipeline::segment::{FirstLine, Form, HEADER, Parser, Rejection};
 use std::sync::Arc;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 /// The largest number of bytes of a rejected datagram that are shown at level debug. A log line is
 /// not longer.
@@ -25,6 +25,7 @@ const SHOWN_BYTES_MAX: usize = 4096;
 static INVALID_HEADER: LogLimit = LogLimit::new();
 static NO_DOCUMENT: LogLimit = LogLimit::new();
 static SHOWN: LogLimit = LogLimit::new();
+static EACH_SHOWN: LogLimit = LogLimit::per_second(100);
 static EMPTY: LogLimit = LogLimit::new();
 static NOT_JSON: LogLimit = LogLimit::new();
 static NOT_UTF8: LogLimit = LogLimit::new();
@@ -158,12 +159,14 @@ fn take<'a>(
     }
 }
 
-/// Logs a rejected datagram, at level debug.
+/// Logs a rejected datagram: at level debug a few of them, at level dev 100 in a second.
 fn show(rejection: Rejection, datagram: &[u8]) {
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        let start = &datagram[..datagram.len().min(SHOWN_BYTES_MAX)];
-        let start = String::from_utf8_lossy(start);
-        SHOWN.log(|more| debug!("{rejection}: {start:?}{more}"));
+    let bytes = datagram.len();
+    let start = || String::from_utf8_lossy(&datagram[..bytes.min(SHOWN_BYTES_MAX)]);
+    if tracing::enabled!(tracing::Level::TRACE) {
+        EACH_SHOWN.log(|more| trace!(bytes, "{rejection}: {:?}{more}", start()));
+    } else if tracing::enabled!(tracing::Level::DEBUG) {
+        SHOWN.log(|more| debug!(bytes, "{rejection}: {:?}{more}", start()));
     }
 }
 

@@ -14,6 +14,7 @@ mod client;
 mod connections;
 mod credentials;
 mod dates;
+mod debug_log;
 mod delivery;
 mod denied;
 mod disk;

@@ -44,7 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use stream::ForwardedBody;
 use tokio::sync::{Semaphore, watch};
-use tracing::{info, warn};
+use tracing::{Level, debug, info, warn};
 
 /// Largest number of sampling requests in progress. The same limit applies separately to all other
 /// requests. Further requests wait for up to half of their timeout; the other half is left for the
@@ -69,6 +69,7 @@ const RENEW_PAUSE: Duration = Duration::from_secs(30);
 
 static REFUSED: LogLimit = LogLimit::new();
 static FAILED: LogLimit = LogLimit::new();
+static ANSWERED: LogLimit = LogLimit::per_second(100);
 
 /// The signing proxy. It answers all requests of the TCP port that are not for the daemon's own
 /// paths.
@@ -148,9 +149,13 @@ impl Proxy {
 
     async fn forward(&self, request: Request<Bytes>) -> Response<AnswerBody> {
         let (head, body) = request.into_parts();
-        let name = describe(&head);
+        let (name, bytes) = (describe(&head), body.len());
+        let started_at = Instant::now();
         match self.exchange_in_time(head, body).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                log_answered(&name, bytes, &answer, started_at);
+                answer
+            }
             Err(failure) => {
                 count_failure(&failure, &self.account);
                 FAILED.log(|more| warn!("{name} of a client failed: {failure}{more}"));
@@ -375,6 +380,25 @@ impl Fallback for Proxy {
     ) -> Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send + '_>> {
         Box::pin(self.forward(request))
     }
+}
+
+/// Logs, at level debug, that a request of a client was answered.
+fn log_answered(name: &str, bytes: usize, answer: &Response<AnswerBody>, started_at: Instant) {
+    if !tracing::enabled!(Level::DEBUG) {
+        return;
+    }
+    let (status, seconds) = (answer.status().as_u16(), started_at.elapsed().as_secs_f64());
+    let request_id = answer.headers().get(aws::REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id = request_id.unwrap_or("none");
+    ANSWERED.log(|more| {
+        debug!(
+            bytes,
+            status,
+            request_id,
+            seconds,
+            "{name} of a client has the answer {status} after {seconds:.3} s, request id {id}{more}"
+        );
+    });
 }
 
 /// Returns the method and the path of a request for the log. The query is left out, because it may

@@ -9,6 +9,7 @@
 //! allow tunnels to port 443 only.
 
 use super::error::ConnectError;
+use super::opened::{self, Opened};
 use super::proxy::{Proxy, ProxyAddress, port_of};
 use super::{Executor, Resolver, explain};
 use crate::aws::failure;
@@ -121,12 +122,14 @@ impl Service<Uri> for WireConnector {
     }
 
     fn call(&mut self, destination: Uri) -> Self::Future {
+        let began_at = opened::begin();
         let Some(proxy) = self.proxy.as_deref().and_then(|proxy| proxy.of(&destination)).cloned()
         else {
-            let connecting = self.tcp.call(destination);
-            return Box::pin(async {
+            let connecting = self.tcp.call(destination.clone());
+            return Box::pin(async move {
                 let wire = MaybeHttpsStream::Http(connecting.await?);
-                Ok(Stream { wire, is_forward_proxy: false })
+                let opened = Opened::log(began_at, || host_and_port(&destination), None);
+                Ok(Stream { wire, is_forward_proxy: false, _opened: opened })
             });
         };
         let connecting = self.to_proxy.call(proxy.uri().clone());
@@ -139,11 +142,14 @@ impl Service<Uri> for WireConnector {
                 kind: failure::of_error(&*error),
                 proxy: proxy.clone(),
             })?;
+            let host = || host_and_port(&destination);
             if destination.scheme() == Some(&Scheme::HTTP) {
-                return Ok(Stream { wire, is_forward_proxy: true });
+                let opened = Opened::log(began_at, host, Some(&proxy));
+                return Ok(Stream { wire, is_forward_proxy: true, _opened: opened });
             }
-            let wire = tunnel(wire, proxy, host_and_port(&destination)).await?;
-            Ok(Stream { wire, is_forward_proxy: false })
+            let wire = tunnel(wire, proxy.clone(), host()).await?;
+            let opened = Opened::log(began_at, host, Some(&proxy));
+            Ok(Stream { wire, is_forward_proxy: false, _opened: opened })
         })
     }
 }
@@ -191,6 +197,8 @@ pub struct Stream {
     /// Whether the connection leads to a proxy that forwards requests, without a tunnel. Then the
     /// first line of a request must contain the whole address.
     is_forward_proxy: bool,
+    /// Logs the end of the connection when it is dropped.
+    _opened: Option<Opened>,
 }
 
 impl Connection for Stream {

@@ -8,6 +8,7 @@
 mod connect;
 mod error;
 mod explain;
+mod opened;
 mod proxy;
 mod resolve;
 mod task;
