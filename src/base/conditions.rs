@@ -98,6 +98,18 @@ impl Conditions {
         Condition::ALL.into_iter().filter_map(active).collect()
     }
 
+    /// Returns why no request can be signed: there is no region, or there are no credentials.
+    pub fn missing_reason(&self) -> String {
+        let active_since = self.lock();
+        let reason =
+            |condition: Condition| Some(active_since[condition as usize].as_ref()?.1.clone());
+        match (reason(Condition::NoRegion), reason(Condition::NoCredentials)) {
+            (Some(reason), _) => format!("there is no region: {reason}"),
+            (None, Some(reason)) => format!("there are no credentials: {reason}"),
+            (None, None) => "there are no credentials".to_owned(),
+        }
+    }
+
     /// Locks the list of conditions. The list is also used after a panic of a thread that held the
     /// lock: an entry is always replaced as a whole, so the list is still valid.
     fn lock(&self) -> MutexGuard<'_, [Option<(Instant, String)>; Condition::ALL.len()]> {
@@ -124,6 +136,16 @@ mod tests {
         conditions.end(Condition::NoRegion);
         assert_eq!(conditions.active().len(), 1);
         assert!(conditions.has(Condition::SpoolFull) && !conditions.has(Condition::UploadsFailing));
+    }
+
+    #[test]
+    fn a_missing_region_is_named_before_missing_credentials() {
+        let conditions = Conditions::default();
+        assert_eq!(conditions.missing_reason(), "there are no credentials");
+        conditions.begin(Condition::NoCredentials, "none");
+        assert_eq!(conditions.missing_reason(), "there are no credentials: none");
+        conditions.begin(Condition::NoRegion, "unknown");
+        assert_eq!(conditions.missing_reason(), "there is no region: unknown");
     }
 
     #[test]

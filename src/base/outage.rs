@@ -91,6 +91,11 @@ impl Outage {
     pub fn is_on(&self) -> bool {
         self.since.is_some()
     }
+
+    /// Returns whether an error was logged about an outage that is not over.
+    pub fn is_said(&self) -> bool {
+        self.said_at.is_some()
+    }
 }
 
 #[cfg(test)]

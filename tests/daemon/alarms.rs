@@ -127,6 +127,9 @@ fn missing_credentials_are_an_error_that_says_where_the_daemon_has_looked() {
         assert!(line.contains(text), "{text:?} is not in\n{line}");
     }
     assert_eq!(daemon.log().lines().count(), 1, "{}", daemon.log());
+    // Batches that wait are said, too, in the words that operators know.
+    daemon.send([format!("{HEADER}{}", document(1))]);
+    says(&daemon, "http://127.0.0.1:9", &["there are no credentials: no source has any"]);
 }
 
 #[test]
@@ -155,8 +158,17 @@ fn answers_of_credentials_that_cannot_be_read_are_errors_at_once() {
     variables.push(("AWS_CONFIG_FILE", config.to_str().unwrap()));
     // A key with a control character. The credentials are the environment's.
     variables.push(("AWS_ACCESS_KEY_ID", "AK\u{1}ID"));
+    // An answer of STS.
+    let token = folder.path().join("token");
+    std::fs::write(&token, "token").unwrap();
+    let sts_url = services[0].url();
+    variables.push(("AWS_ENDPOINT_URL_STS", &sts_url));
     for (name, value) in variables {
         let mut command = daemon_command("http://127.0.0.1:9", &["-l", "error"]);
+        if name == "AWS_ENDPOINT_URL_STS" {
+            command.env("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
+            command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/web");
+        }
         command.env("PATH", "/usr/bin:/bin").env("AWS_SECRET_ACCESS_KEY", "s").env(name, value);
         if name != "AWS_ACCESS_KEY_ID" {
             command.env_remove("AWS_SECRET_ACCESS_KEY");

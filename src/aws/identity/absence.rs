@@ -2,10 +2,9 @@
 //!
 //! In: the error of the credential chain. Out: two texts. The full reason is for the log and for
 //! `xray verify`: a sentence, the sources that were asked, and for some errors advice for the
-//! operator. The public reason is for
-//! `GET /ready`, which every program on the network can request. It contains no text of a source of
-//! credentials, because the output of a `credential_process` can contain secrets. Thread: any. No
-//! I/O, no clock.
+//! operator. The public reason is for `GET /ready`, which every program on the network can request.
+//! It contains no text of a source of credentials, because the output of a `credential_process` can
+//! contain secrets. Thread: any. No I/O, no clock.
 
 use crate::base::error_text::with_all_causes;
 use aws_config::meta::{ProviderAttempt, ProviderChainError};
@@ -23,14 +22,17 @@ pub(super) const HOP_LIMIT_HINT: &str = " In a container, the instance metadata 
 
 /// Parts of the texts of `aws-config` for an answer that has come, but cannot be used: an answer of
 /// a container endpoint or of the instance metadata, the output of a `credential_process`, an
-/// answer of STS or SSO, and a key with a line break. The texts are private to that crate, so a
-/// test checks that they are still correct.
-const UNREADABLE: [&str; 6] = [
+/// answer of STS or SSO, and a key with a line break. The types of these errors are private to that
+/// crate, so the texts decide; tests/daemon/alarms.rs checks that they are still correct.
+const UNREADABLE: [&str; 9] = [
     "invalid JSON in response",
     "in response but it was missing",
     "Invalid field in response",
     "could not decode output",
     "response error",
+    "error parsing XML",
+    "XML parse error",
+    "Error at offset",
     "has a line break",
 ];
 
@@ -127,6 +129,26 @@ mod tests {
         let error = CredentialsError::provider_error(CredentialsError::provider_error(text));
         assert!(full_reason(&error).contains("KEY"));
         assert_eq!(public_reason(&error), "the credential_process fails; the log has the details");
+    }
+
+    #[test]
+    fn answers_that_cannot_be_read_are_told_from_other_failures() {
+        let error = |text: &'static str| CredentialsError::provider_error(text);
+        for text in [
+            "could not parse response: invalid JSON in response: x",
+            "Expected field `Token` in response but it was missing",
+            "Invalid field in response: `Expiration`. x",
+            "service error: unhandled error: error parsing XML: invalid root",
+            "the access key has a line break or another control character",
+        ] {
+            assert!(is_unreadable(&error(text)), "{text}");
+        }
+        for text in ["external process exited with code 3", "dispatch failure: io error"] {
+            assert!(!is_unreadable(&error(text)), "{text}");
+        }
+        let unreadable = error("invalid JSON in response: SECRET");
+        let reason = "the answer of a source cannot be read; the log has the details";
+        assert_eq!(public_reason(&unreadable), reason);
     }
 
     #[test]

@@ -31,16 +31,25 @@ pub fn explain(error: &(dyn Error + 'static), host: &str) -> String {
     if causes().any(|cause| cause.to_string() == "dns error") {
         return format!("unknown host: the name of {host} has no address: {}", root_cause(error));
     }
+    if let Some(TlsFailure::AlertReceived(alert)) = causes().find_map(tls_failure) {
+        return format!("TLS is refused: {host} ends the handshake with the alert {alert:?}");
+    }
     with_root_cause(error)
+}
+
+/// Returns the error of rustls that is wrapped in `error`, or `None`. An `io::Error` can wrap
+/// another error; its `source` returns only the cause of that error.
+fn tls_failure<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsFailure> {
+    error.downcast_ref().or_else(|| tls_failure(error.downcast_ref::<io::Error>()?.get_ref()?))
 }
 
 /// Returns in plain words why a certificate is not trusted, with advice for the operator. Returns
 /// `None` if `error` does not wrap an error about a certificate.
 pub(super) fn certificate(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(TlsFailure::InvalidCertificate(reason)) = error.downcast_ref() {
-        return Some(reason_against(reason));
+    match tls_failure(error)? {
+        TlsFailure::InvalidCertificate(reason) => Some(reason_against(reason)),
+        _ => None,
     }
-    certificate(error.downcast_ref::<io::Error>()?.get_ref()?)
 }
 
 fn reason_against(reason: &CertificateError) -> String {
@@ -142,6 +151,11 @@ mod tests {
         assert_eq!(
             explain(&refused, "xray.example:443"),
             "connection refused: no program listens at xray.example:443"
+        );
+        let alert = TlsFailure::AlertReceived(rustls::AlertDescription::HandshakeFailure);
+        assert_eq!(
+            explain(&Outer(io::Error::other(alert)), "h:1"),
+            "TLS is refused: h:1 ends the handshake with the alert HandshakeFailure"
         );
         let other = Outer(io::Error::other("x"));
         assert_eq!(explain(&other, "h:1"), "client error (Connect): x");

@@ -142,7 +142,7 @@ async fn find_credentials(
     let credentials = match timeout(CREDENTIALS_TIMEOUT, found).await {
         Ok(Ok(credentials)) => credentials,
         Ok(Err(reason)) => {
-            list.fail("credentials", format!("no source has credentials: {reason}"), advice);
+            list.fail("credentials", format!("there are no credentials: {reason}"), advice);
             return None;
         }
         Err(_) => {

@@ -30,37 +30,57 @@ impl Uploader {
                 Remedy::SetTime(service_time) => service.set_time(service_time),
             }
         }
-        let reason = match &outcome {
-            Outcome::Accepted { .. } => "",
-            Outcome::Failed { reason, .. } => reason,
+        let (failure, reason) = match &outcome {
+            Outcome::Accepted { .. } => (Failure::Retry { retry_after: None }, ""),
+            Outcome::Failed { failure, reason } => (*failure, reason.as_str()),
         };
-        let Call { mut pending, started_at, .. } = call;
         match fate {
             Fate::Delivered(rest) => {
-                report::accepted(&pending.batch, &rest, facts, &self.account);
-                self.note_accepted(&pending, &rest, started_at, now);
-                self.settle_delivered(pending, &rest, now);
+                report::accepted(&call.pending.batch, &rest, facts, &self.account);
+                self.note_accepted(&call, &rest, now);
+                self.settle_delivered(call.pending, &rest, now);
             }
-            Fate::Retry => {
-                let is_said = match outcome {
-                    Outcome::Failed { failure: Failure::Throttle { .. }, .. } => {
-                        self.outages.throttled(reason, now)
-                    }
-                    _ => self.outages.failed(started_at, reason, now),
-                };
+            fate => self.apply_failed(call, fate, (failure, reason), facts, now),
+        }
+        match outcome {
+            Outcome::Accepted { .. } => self.account.conditions.end(Condition::UploadsFailing),
+            Outcome::Failed { reason, .. } if self.gate.is_failing() => {
+                self.account.conditions.begin(Condition::UploadsFailing, reason);
+            }
+            Outcome::Failed { .. } => {}
+        }
+        self.account.set_rate_limit(self.gate.rate());
+    }
+
+    /// Acts on a call that failed for `reason`, and notes the failure for the outages.
+    fn apply_failed(
+        &mut self,
+        call: Call,
+        fate: Fate<'_>,
+        (failure, reason): (Failure, &str),
+        facts: &Facts,
+        now: Instant,
+    ) {
+        let Call { mut pending, started_at, .. } = call;
+        match fate {
+            Fate::Retry if matches!(failure, Failure::Throttle { .. }) => {
+                let is_said = self.outages.throttled(reason, now);
+                self.retry(pending, reason, is_said, facts, now);
+            }
+            Fate::Retry | Fate::Delivered(_) => {
+                let is_said = self.outages.failed(started_at, reason, now);
                 self.retry(pending, reason, is_said, facts, now);
             }
             Fate::RetrySuspected(suspicion) => {
                 let is_refused_again = pending.suspicion.is_some_and(|it| it.was_refused);
-                let is_said = if is_refused_again {
-                    self.outages.failed(started_at, reason, now)
-                } else {
-                    report::refused(reason, self.outages.address(), facts);
-                    self.outages.failed_and_said(started_at, reason, now);
-                    true
-                };
                 pending.suspicion = Some(suspicion);
-                self.retry(pending, reason, is_said, facts, now);
+                if is_refused_again {
+                    let is_said = self.outages.failed(started_at, reason, now);
+                    return self.retry(pending, reason, is_said, facts, now);
+                }
+                report::refused(reason, self.outages.address(), facts);
+                self.outages.failed_and_said(started_at, reason, now);
+                self.retry(pending, reason, true, facts, now);
             }
             Fate::RetryNotXRay => {
                 self.outages.failed_and_said(started_at, reason, now);
@@ -84,18 +104,11 @@ impl Uploader {
                 self.settle_record(pending);
             }
             Fate::Drop => {
+                self.outages.failed_and_said(started_at, reason, now);
                 report::not_x_ray(&pending.batch, reason, &self.account);
                 self.settle_record(pending);
             }
         }
-        match outcome {
-            Outcome::Accepted { .. } => self.account.conditions.end(Condition::UploadsFailing),
-            Outcome::Failed { reason, .. } if self.gate.is_failing() => {
-                self.account.conditions.begin(Condition::UploadsFailing, reason);
-            }
-            Outcome::Failed { .. } => {}
-        }
-        self.account.set_rate_limit(self.gate.rate());
     }
 
     /// Retries the documents of an accepted batch that the service could not process for now. If
@@ -112,14 +125,9 @@ impl Uploader {
 
     /// Notes for the outages that the service accepted a batch, except for the documents in `rest`.
     /// If it processed none of them for now, nothing has been delivered.
-    fn note_accepted(
-        &mut self,
-        pending: &PendingBatch,
-        rest: &Rest<'_>,
-        started_at: Instant,
-        now: Instant,
-    ) {
-        if rest.resent.len() < pending.batch.documents.len() {
+    fn note_accepted(&mut self, call: &Call, rest: &Rest<'_>, now: Instant) {
+        let document_count = call.pending.batch.documents.len();
+        if rest.resent.len() < document_count {
             self.outages.delivered(self.waiting.is_empty() && rest.resent.is_empty(), now);
         }
         let Some((_, answer)) = rest.resent.first() else { return };
@@ -127,8 +135,8 @@ impl Uploader {
         let reason = format!("{code} for {} documents of the batch", rest.resent.len());
         if rest.is_throttled {
             self.outages.throttled(&reason, now);
-        } else if rest.resent.len() == pending.batch.documents.len() {
-            self.outages.failed(started_at, &reason, now);
+        } else if rest.resent.len() == document_count {
+            self.outages.failed(call.started_at, &reason, now);
         }
     }
 

@@ -217,9 +217,17 @@ impl Uploader {
         }
     }
 
-    /// Logs that nothing has been delivered for some time, if this has to be logged now.
+    /// Logs that nothing has been delivered for some time, if this has to be logged now. Batches
+    /// that wait for region or credentials are not delivered either.
     pub fn report_outages(&mut self, now: Instant) {
-        if !self.is_idle() {
+        if self.is_idle() {
+            return;
+        }
+        let is_due = self.outages.next_due().is_none_or(|due| due <= now);
+        if self.readiness() == Readiness::NotYet && is_due {
+            let reason = self.account.conditions.missing_reason();
+            self.outages.failed(now, &reason, now);
+        } else {
             self.outages.report(now);
         }
     }

@@ -33,7 +33,7 @@ pub struct Outages {
 impl Default for Outages {
     fn default() -> Self {
         Self {
-            address: String::new(),
+            address: "not known yet".to_owned(),
             failing: Outage::with_patience(PATIENCE),
             throttled: Outage::with_patience(THROTTLED_PATIENCE),
             delivered_at: None,
@@ -70,8 +70,12 @@ impl Outages {
 
     /// Notes that the service throttled a call. Returns whether this logged an error.
     pub fn throttled(&mut self, reason: &str, now: Instant) -> bool {
-        if self.failing.is_on() {
+        // A throttled call has reached the service. Before that, the failures had lasted too short
+        // a time for an error.
+        if self.failing.is_said() {
             self.failing.fail(now, reason);
+        } else {
+            self.failing.end(now);
         }
         self.end_old_throttling(now);
         self.throttled.fail(now, reason);
@@ -178,6 +182,18 @@ mod tests {
         assert!(outages.report(start + 23 * SECOND));
         assert_eq!(outages.next_due(), Some(start + 83 * SECOND));
         assert!(!outages.failed(start + 24 * SECOND, "refused", start + 25 * SECOND));
+    }
+
+    #[test]
+    fn throttling_after_a_short_failure_is_no_error_before_its_minute() {
+        let (mut outages, start) = (Outages::default(), Instant::now());
+        outages.failed(start, "refused", start + SECOND);
+        outages.throttled("slow down", start + 2 * SECOND);
+        assert!(!outages.report(start + 5 * SECOND));
+        // A failure that was said is not over before something is delivered.
+        assert!(outages.failed(start + 3 * SECOND, "refused", start + 6 * SECOND));
+        outages.throttled("slow down", start + 7 * SECOND);
+        assert_eq!(outages.next_due(), Some(start + 62 * SECOND));
     }
 
     #[test]

@@ -265,8 +265,10 @@ async fn send(steps: impl IntoIterator<Item = Step>) -> (Arc<Account>, Vec<&'sta
     assert_eq!(uploader.admit(Clock::instant()), Admit::AfterEvent);
     route.send(Box::new(service)).unwrap();
     while !uploader.is_idle() {
-        uploader.start_due(Clock::instant());
-        let due = uploader.next_due(Clock::instant());
+        let now = Clock::instant();
+        uploader.start_due(now);
+        uploader.report_outages(now);
+        let due = uploader.next_due(now).into_iter().chain(uploader.next_report()).min();
         let due = async {
             match due {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -280,6 +282,81 @@ async fn send(steps: impl IntoIterator<Item = Step>) -> (Arc<Account>, Vec<&'sta
     }
     let requests = requests.lock().unwrap().clone();
     (account, requests)
+}
+
+/// An output for log lines that a test can read.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sends a batch as [`send`] does. Returns the errors, and the lines about the end of an outage: of
+/// each the level, and the words before the number of seconds.
+async fn said(steps: impl IntoIterator<Item = Step>) -> Vec<String> {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .without_time()
+        .with_target(false)
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    send(steps).await;
+    drop(guard);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let words = |line: &str| {
+        let parts = ["Nothing ", "The service has throttled", "It throttled"];
+        let start = parts.iter().find_map(|part| line.find(part))?;
+        // Another number may follow: the fields come after the message.
+        let is_digit = |character: char| character.is_ascii_digit();
+        let rest = line[start..].trim_start_matches(|character| !is_digit(character));
+        let length = line.len() - start - rest.trim_start_matches(is_digit).len();
+        let level = line.trim_start().split(' ').next()?;
+        Some(format!("{level} {}", &line[start..start + length]))
+    };
+    text.lines().filter_map(words).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn denied_calls_are_an_error_after_three_seconds_and_once_a_minute_until_one_is_accepted() {
+    // The calls are 30 s apart.
+    let denied = || Step::Answer(failed(Failure::Denied));
+    let lines = said([denied(), denied(), denied()]).await;
+    assert_eq!(
+        lines,
+        [
+            "ERROR Nothing has been delivered for 3",
+            "ERROR Nothing has been delivered for 63",
+            "INFO Nothing was delivered for 90"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_passes_within_three_seconds_is_no_error() {
+    let retry_after = Some(Duration::from_secs(2));
+    assert!(said([Step::Answer(failed(Failure::Retry { retry_after }))]).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_is_an_error_after_a_minute() {
+    let retry_after = Some(Duration::from_secs(10));
+    let throttled = || Step::Answer(failed(Failure::Throttle { retry_after }));
+    let lines = said(std::iter::repeat_with(throttled).take(8)).await;
+    let [error, end] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(error, "ERROR The service has throttled for 60");
+    assert!(end.starts_with("INFO It throttled for 8"), "{end}");
+    assert!(said(std::iter::repeat_with(throttled).take(5)).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
