@@ -55,7 +55,8 @@ fn what_clients_send_is_signed_and_sent_without_the_headers_of_their_connection(
         }
     }
     assert!(!calls[0].headers.contains_key("content-type"));
-    // A server may refuse a POST without a length, even if its body is empty (RFC 9110, section 8.6).
+    // A server may refuse a POST without a length, even if its body is empty (RFC 9110, section
+    // 8.6).
     assert_eq!(calls[0].headers["content-length"], "0");
     assert!(!calls[4].headers.contains_key("content-length"));
     assert_eq!(calls[3].body, body);

@@ -48,8 +48,8 @@ pub(super) fn for_service(mut headers: HeaderMap) -> HeaderMap {
 }
 
 /// Adds `Content-Length: 0` to a request without a body if its method usually has a body (RFC 9110,
-/// section 8.6). hyper writes no length for an empty body, and a server may then answer 411. Samplers
-/// fetch their rules with such a POST.
+/// section 8.6). hyper writes no length for an empty body, and a server may then answer 411. Some
+/// samplers fetch their rules with such a POST.
 pub(super) fn state_empty_body(method: &Method, headers: &mut HeaderMap) {
     if [Method::POST, Method::PUT, Method::PATCH].contains(method) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
