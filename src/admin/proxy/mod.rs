@@ -148,8 +148,9 @@ impl Proxy {
     }
 
     async fn forward(&self, request: Request<Bytes>) -> Response<AnswerBody> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let (name, bytes) = (describe(&head), body.len());
+        paths::correct(&mut head.uri);
         let started_at = Instant::now();
         match self.exchange_in_time(head, body).await {
             Ok(answer) => {

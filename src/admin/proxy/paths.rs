@@ -1,10 +1,14 @@
 //! The paths that clients may call through the signing proxy.
 //!
-//! In: the path of a request. Out: whether it is allowed. Thread: any. No I/O, no clock.
+//! In: the path of a request. Out: whether it is allowed, and the path of the API operation that it
+//! means. Thread: any. No I/O, no clock.
 //!
 //! The proxy signs the requests of all clients with the daemon's credentials. Therefore it allows
 //! only the API operations that a daemon needs (see the AWS policy `AWSXRayDaemonWriteAccess`), and
 //! the paths that the operator adds.
+
+use http::Uri;
+use http::uri::PathAndQuery;
 
 /// Paths of the requests with which SDKs get sampling rules. Their number in progress is limited
 /// separately from that of all other requests.
@@ -29,19 +33,39 @@ impl AllowedPaths {
         Self { more: more.to_vec() }
     }
 
-    /// Returns whether `path` is allowed. Paths are compared byte by byte. Escapes such as `%2F`
-    /// are not decoded, and `..` is not resolved. So a path in an unusual spelling is not allowed.
+    /// Returns whether `path` is allowed. Except for slashes at its beginning and its end, a path is
+    /// compared byte by byte. Escapes such as `%2F` are not decoded, and `..` is not resolved. So a
+    /// path in an unusual spelling is not allowed.
     pub(super) fn allows(&self, path: &str) -> bool {
         path.starts_with('/')
-            && (SAMPLING.contains(&path)
-                || OTHERS.contains(&path)
+            && (known(path).is_some()
                 || self.more.iter().any(|allowed| allowed == path || allowed == ANY))
     }
 }
 
-/// Returns whether `path` is one of the paths for sampling.
+/// Returns whether `path` means one of the paths for sampling.
 pub(super) fn is_sampling(path: &str) -> bool {
-    SAMPLING.contains(&path)
+    known(path).is_some_and(|known| SAMPLING.contains(&known))
+}
+
+/// Replaces the path of `uri` by that of the API operation that it means. Clients that append
+/// `/GetSamplingRules` to an address with a slash at its end send `//GetSamplingRules`. A path
+/// that means no known operation stays as it is.
+pub(super) fn correct(uri: &mut Uri) {
+    let Some(known) = known(uri.path()).filter(|known| *known != uri.path()) else { return };
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(format!("{known}{query}")).ok();
+    if let Ok(corrected) = Uri::from_parts(parts) {
+        *uri = corrected;
+    }
+}
+
+/// Returns the default path that `path` means: the same path, with any number of slashes at its
+/// beginning and its end.
+fn known(path: &str) -> Option<&'static str> {
+    let name = path.strip_prefix('/')?.trim_matches('/');
+    SAMPLING.into_iter().chain(OTHERS).find(|known| known.strip_prefix('/') == Some(name))
 }
 
 #[cfg(test)]
@@ -54,21 +78,42 @@ mod tests {
         for path in SAMPLING.iter().chain(&OTHERS) {
             assert!(paths.allows(path), "{path}");
             for other in [
-                format!("{path}/"),
-                format!("/{path}"),
                 format!("/.{path}"),
+                format!("/x/{path}"),
                 format!("/x/..{path}"),
                 format!("{path}/.."),
                 format!("{path};x"),
                 path.replace('S', "%53"),
                 path.to_uppercase(),
                 path.trim_start_matches('/').to_owned(),
+                format!("{}/", path.trim_start_matches('/')),
             ] {
                 assert!(!paths.allows(&other) || other == **path, "{other}");
             }
         }
         for path in ["", "*", "/", "/GetTraceSummaries", "/Traces"] {
             assert!(!paths.allows(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn slashes_at_the_beginning_and_the_end_of_a_default_path_do_not_matter() {
+        let paths = AllowedPaths::new(&["/GetGroups".to_owned()]);
+        for path in SAMPLING.iter().chain(&OTHERS) {
+            for (prefix, suffix) in [("/", ""), ("", "/"), ("//", "//"), ("/", "/?a=b"), ("", "")] {
+                let mut uri: Uri = format!("{prefix}{path}{suffix}").parse().unwrap();
+                assert!(paths.allows(uri.path()), "{uri}");
+                assert_eq!(is_sampling(uri.path()), SAMPLING.contains(path), "{uri}");
+                correct(&mut uri);
+                assert_eq!(uri.path(), *path);
+                assert_eq!(uri.query(), suffix.split_once('?').map(|(_, query)| query));
+            }
+        }
+        for path in ["//GetGroups", "/GetGroups/"] {
+            let mut uri: Uri = path.parse().unwrap();
+            assert!(!paths.allows(path), "{path}");
+            correct(&mut uri);
+            assert_eq!(uri.path(), path);
         }
     }
 
