@@ -155,7 +155,7 @@ impl Sources<'_> {
 
     /// Reads the region from the file that the ECS agent of an EC2 host writes for each container.
     fn of_task_file(&self) -> Found {
-        if self.variable("ECS_ENABLE_CONTAINER_METADATA")? != "true" {
+        if !self.variable("ECS_ENABLE_CONTAINER_METADATA")?.eq_ignore_ascii_case("true") {
             return Err("ECS_ENABLE_CONTAINER_METADATA is not true".into());
         }
         let path = self.variable("ECS_CONTAINER_METADATA_FILE")?;
@@ -289,6 +289,8 @@ mod tests {
             ("ECS_CONTAINER_METADATA_FILE", path.to_str().unwrap()),
         ];
         assert_eq!(find(None, false, &file).await.unwrap(), "ap-south-1");
+        let upper = [("ECS_ENABLE_CONTAINER_METADATA", "TRUE"), file[1]];
+        assert_eq!(find(None, false, &upper).await.unwrap(), "ap-south-1");
         let arn = r#"{"TaskARN":"arn:aws:ecs:eu-north-1:012345678901:task/c/x"}"#;
         let address = serve_once("200 OK", arn);
         let service = [("ECS_CONTAINER_METADATA_URI_V4", address.as_str())];
