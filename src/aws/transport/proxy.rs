@@ -32,17 +32,17 @@ pub struct ProxyAddress {
 
 impl ProxyAddress {
     /// Parses `[http[s]://][USER:PASSWORD@]HOST[:PORT]`. If the port is missing, the default port
-    /// of the scheme is used.
+    /// of the scheme is used. A path after it has no effect, as in the original daemon.
     ///
     /// # Errors
     ///
     /// Returns an error if `text` does not have this form, for example if it begins with `socks5:`.
     pub fn parse(text: &str) -> Result<Self, ProxyAddressError> {
         let text = text.trim();
-        // The library ignores a path and an invalid port. Here they are an error: they can be a
-        // part of a password that contains `/` or `:` without escaping.
+        // The library ignores a path and an invalid port. Here an invalid port and a path with `@`
+        // are an error: they can be a part of a password that contains `/` or `:` without escaping.
         let given: Uri = text.parse().map_err(|_| ProxyAddressError)?;
-        if !matches!(given.path(), "" | "/") || given.query().is_some() {
+        if given.path_and_query().is_some_and(|it| it.as_str().contains('@')) {
             return Err(ProxyAddressError);
         }
         let any_host = Uri::from_static(ANY_HOST);
@@ -156,6 +156,7 @@ mod tests {
             ("http://u:hush@proxy:1", "http://proxy:1", Some("Basic dTpodXNo")),
             ("http://u:w%40r%3Ad@proxy:1", "http://proxy:1", Some("Basic dTp3QHI6ZA==")),
             ("http://u@proxy:1", "http://proxy:1", Some("Basic dTo=")),
+            ("http://u:hush@proxy:1/path?a=b", "http://proxy:1", Some("Basic dTpodXNo")),
         ] {
             let address = ProxyAddress::parse(text).unwrap();
             assert_eq!(address.to_string(), shown);
