@@ -16,16 +16,44 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 ///
 /// # Errors
 ///
-/// Returns an error if `address` is not `HOST:PORT`, or if the host name cannot be resolved.
+/// Returns an error if `address` is not `HOST:PORT` (`InvalidInput`), or if the host name cannot be
+/// resolved.
 pub fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    let (host, port) = split(address).map_err(invalid)?;
     // A missing host, as in `:2000`, means all network interfaces, as in the original daemon.
-    let every_interface = address.starts_with(':').then(|| format!("0.0.0.0{address}"));
-    let found: Vec<_> = every_interface.as_deref().unwrap_or(address).to_socket_addrs()?.collect();
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    // An IPv4 address that is written as IPv6, as in `[::ffff:127.0.0.1]:2000`, is IPv4.
+    let found = (host, port).to_socket_addrs()?;
+    let found: Vec<_> = found.map(|it| SocketAddr::new(it.ip().to_canonical(), port)).collect();
     // SDKs send to the IPv4 address if a host name has IPv4 and IPv6 addresses.
     let first = found.iter().find(|found| found.is_ipv4()).or(found.first());
     let first = *first.ok_or_else(|| io::Error::other("the name has no address"))?;
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, first.port()));
     Ok(if first.ip().is_unspecified() && first != both { vec![both, first] } else { vec![first] })
+}
+
+/// Checks that `address` has the form `HOST:PORT`. Does not look up the host.
+///
+/// # Errors
+///
+/// Returns what is wrong with the address.
+pub fn check_form(address: &str) -> Result<(), &'static str> {
+    split(address).map(|_| ())
+}
+
+/// Splits `HOST:PORT`. An IPv6 address must be in brackets, and any other host may be.
+fn split(address: &str) -> Result<(&str, u16), &'static str> {
+    let (host, port) = address.rsplit_once(':').ok_or("the port is missing")?;
+    // No port means any free port, as in Go.
+    let port = if port.is_empty() { "0" } else { port };
+    let port = port.parse().map_err(|_| "the port is not a number from 0 to 65535")?;
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) if !host.contains(['[', ']', '\0']) => Ok((host, port)),
+        None if host.contains(':') => Err("an IPv6 address needs brackets"),
+        None if !host.contains(['[', ']', '\0']) => Ok((host, port)),
+        _ => Err("the host has a character that no host has"),
+    }
 }
 
 /// Calls `open` with each of `addresses` until a call succeeds. Returns the result of this call.
@@ -88,6 +116,39 @@ mod tests {
         assert_eq!(found, ["[::]:2000"]);
         let found: Vec<String> = addresses("127.0.0.1:2000");
         assert_eq!(found, ["127.0.0.1:2000"]);
+        let found: Vec<String> = addresses("[::ffff:0.0.0.0]:2000");
+        assert_eq!(found, ["[::]:2000", "0.0.0.0:2000"]);
+    }
+
+    #[test]
+    fn an_ipv4_address_may_be_written_as_ipv6_and_any_host_in_brackets() {
+        for text in ["[::ffff:127.0.0.1]:2000", "[127.0.0.1]:2000", "127.0.0.1:02000"] {
+            let found = resolve(text).unwrap();
+            assert_eq!(found, ["127.0.0.1:2000".parse().unwrap()], "{text}");
+        }
+    }
+
+    #[test]
+    fn the_form_of_an_address_is_checked_without_looking_up_its_host() {
+        for text in [":2000", "no-such-host.invalid:2000", "[::1]:0", "localhost:", "*:2000"] {
+            assert_eq!(check_form(text), Ok(()), "{text}");
+        }
+        for text in [
+            "",
+            "2000",
+            "localhost",
+            "[::1]",
+            "h:x",
+            "h:70000",
+            "h:-1",
+            "[h:1",
+            "h\0:1",
+            "::1:1",
+            "h:1:1",
+        ] {
+            check_form(text).unwrap_err();
+            assert_eq!(resolve(text).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{text}");
+        }
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! Checks of the loaded configuration: values that look wrong, and settings without effect.
 //!
-//! In: a [`Config`]. Out: warnings, or an error for an endpoint that is not a valid address. The
+//! In: a [`Config`]. Out: warnings, or an error for an endpoint or a port's address that is not
+//! valid. The
 //! original daemon accepts any text as region and role, so a text that looks wrong is a warning
 //! here: a configuration that works with the original daemon must work with xrayd. No I/O, no
 //! clock.
 
+use super::settings::first_name;
 use super::{Config, ConfigError, Source};
 use crate::aws::endpoint::Endpoint;
+use crate::base::address;
 
 impl Config {
-    /// Checks the endpoint, and adds a warning for each value that looks wrong.
+    /// Checks the endpoint and the addresses of the ports, and adds a warning for each value that
+    /// looks wrong.
     ///
     /// # Errors
     ///
-    /// Fails if the endpoint is not a valid address.
+    /// Fails if the endpoint is not a valid address, or the address of a port is not `HOST:PORT`.
     pub(super) fn check(&mut self) -> Result<(), ConfigError> {
+        self.check_address("Socket.UDPAddress", &self.udp_address)?;
+        self.check_address("Socket.TCPAddress", &self.tcp_address)?;
         if let Some(text) = &self.endpoint {
             let name = match self.sources.get("Endpoint") {
                 Some(Source::Variable(name)) => name,
@@ -22,6 +28,11 @@ impl Config {
             };
             Endpoint::resolve(Some(text), "", self.endpoint_variant)
                 .map_err(|source| ConfigError::Endpoint { name, source })?;
+        } else if let Some(region) = &self.region {
+            Endpoint::resolve(None, region, self.endpoint_variant).map_err(|_| {
+                let problem = "is not a region: it cannot be a part of a host name";
+                self.wrong("Region", format!("{region:?} {problem}"))
+            })?;
         }
         if self.no_verify_ssl {
             self.warn(
@@ -48,6 +59,24 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// Checks the form of an address. Whether a name exists is seen when the port is opened.
+    fn check_address(&self, key: &'static str, address: &str) -> Result<(), ConfigError> {
+        address::check_form(address)
+            .map_err(|reason| self.wrong(key, format!("{address:?} is not HOST:PORT: {reason}")))
+    }
+
+    /// Returns the error for the value of a setting. It names the place of the value.
+    fn wrong(&self, key: &'static str, problem: String) -> ConfigError {
+        match self.sources.get(key) {
+            Some(Source::File(path)) => {
+                ConfigError::Key { path: path.clone(), key: key.to_owned(), problem }
+            }
+            Some(Source::Variable(name)) => ConfigError::Variable { name, problem },
+            Some(Source::Flag(names)) => ConfigError::Flag { flag: first_name(names), problem },
+            None => ConfigError::Flag { flag: key, problem },
+        }
     }
 
     fn warn(&mut self, warning: impl Into<String>) {
@@ -94,7 +123,7 @@ mod tests {
         {
             assert!(is_region(region), "{region}");
         }
-        for region in ["us-east", "US-EAST-1", "us-east-1a", "useast1", "eu west-1", "us-east-"] {
+        for region in ["us-east", "US-EAST-1", "us-east-1a", "useast1", "us-east-"] {
             let warnings = warnings(|config| config.region = Some(region.to_owned()));
             assert!(warnings[0].contains(region) && warnings.len() == 1, "{warnings:?}");
         }
@@ -112,6 +141,19 @@ mod tests {
             let warnings = warnings(|config| config.role_arn = Some(role.to_owned()));
             assert!(warnings[0].contains(role) && warnings.len() == 1, "{warnings:?}");
         }
+    }
+
+    #[test]
+    fn a_region_that_no_host_name_can_have_is_an_error_without_an_endpoint() {
+        let mut config = Config { region: Some("eu west-1".to_owned()), ..Config::default() };
+        config.sources.insert("Region", Source::Flag("-n, --region"));
+        let error = config.check().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "flag -n: \"eu west-1\" is not a region: it cannot be a part of a host name"
+        );
+        config.endpoint = Some("http://127.0.0.1".to_owned());
+        config.check().unwrap();
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub enum ConfigError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The file is not valid YAML
-    #[error("the configuration file {path} is not valid YAML: {reason}")]
+    /// The file is not valid YAML, or not a list of keys and values
+    #[error("the configuration file {path} cannot be used: {reason}")]
     Syntax {
         /// The path of the configuration file.
         path: PathBuf,

@@ -5,10 +5,12 @@
 //! instead. Bound: [`FILE_BYTES_MAX`]. Only [`read`] and
 //! [`read_from`] do I/O.
 
-use super::kinds::{Form, shown, whole_number};
-use super::{Config, ConfigError, SETTINGS, Source};
+use super::cli::Flags;
+use super::kinds::{Form, Warning, shown};
+use super::numbers::whole_number;
+use super::yaml::{self, Entry};
+use super::{Config, ConfigError, SETTINGS, Setting, Source};
 use serde_json::Value;
-use serde_saphyr::UserMessageFormatter;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -32,6 +34,10 @@ const OLD_KEYS: &[(&str, &str)] = &[
     ("Processor.Routine", "it has moved; write Concurrency"),
     ("MemoryLimit", "it has moved; write TotalBufferSizeMB"),
 ];
+
+/// Keys that the original daemon accepts and does not use.
+const KEYS_WITHOUT_EFFECT: [&str; 3] =
+    ["proxyserver.idleconntimeout", "proxyserver.maxidleconns", "proxyserver.maxidleconnsperhost"];
 
 /// Reads a file.
 ///
@@ -77,7 +83,8 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, ConfigError> 
 impl Config {
     /// Applies the text of a file. `strict` is true for a file that `-c` names: an unknown key or a
     /// missing version is then an error. If `strict` is false, an unknown key is a warning, and the
-    /// version may be missing.
+    /// version may be missing. A value that is not allowed is only a warning if `flags` has a value
+    /// for the same setting.
     ///
     /// # Errors
     ///
@@ -87,84 +94,101 @@ impl Config {
         path: &Path,
         text: &str,
         strict: bool,
+        flags: &Flags,
     ) -> Result<(), ConfigError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let tree: Value = serde_saphyr::from_str(text).map_err(|error| {
-            let reason = error.without_snippet().render_with_formatter(&UserMessageFormatter);
-            ConfigError::Syntax { path: path.to_owned(), reason }
-        })?;
+        let entries = yaml::entries(text, is_section)
+            .map_err(|reason| ConfigError::Syntax { path: path.to_owned(), reason })?;
         let wrong = |key: &str, problem: String| ConfigError::Key {
             path: path.to_owned(),
             key: key.to_owned(),
             problem,
         };
-        let values = flatten(tree)
-            .map_err(|key| wrong(&key, "it is not a list of keys and values".to_owned()))?;
-        for (key, value) in &values {
-            if key == VERSION {
-                check_version(value).map_err(|problem| wrong(key, problem))?;
-                continue;
-            }
-            if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
-                if setting.form != Form::Text || value.as_str() != Some("") {
-                    setting.set(self, value).map_err(|problem| wrong(key, problem))?;
-                }
-                self.sources.insert(setting.key, Source::File(path.to_owned()));
-                continue;
-            }
-            let old = OLD_KEYS.iter().find(|(name, _)| name == key).map(|(_, what)| *what);
-            let problem = old.unwrap_or("there is no such key; remove it or correct its spelling");
-            if strict {
-                return Err(wrong(key, problem.to_owned()));
-            }
-            self.warnings.push(format!("ignored in {}: {key}: {problem}", path.display()));
-        }
-        if strict && !values.iter().any(|(key, _)| key == VERSION) {
+        let mut warn = |key: &str, warning: &str| {
+            self.warnings.push(format!("{}: {key}: {warning}", path.display()));
+        };
+        if strict && !entries.iter().any(|it| it.key == VERSION && !it.value.is_null()) {
             return Err(wrong(VERSION, "it is missing; write Version: 2".to_owned()));
+        }
+        let mut settings = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let Entry { key, value, .. } = entry;
+            let is_last = !entries[index + 1..].iter().any(|it| it.key == *key);
+            if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+                match is_last {
+                    true => settings.push((setting, entry)),
+                    false => warn(key, "it is there more than once; the last one counts"),
+                }
+            } else if key == VERSION {
+                if is_last && !value.is_null() {
+                    check_version(value).map_err(|problem| wrong(key, problem))?;
+                }
+            } else if is_section(key) {
+                if !value.is_null() {
+                    return Err(wrong(key, "it is not a list of keys and values".to_owned()));
+                }
+            } else if KEYS_WITHOUT_EFFECT.contains(&key.as_str()) {
+                warn(key, "it has no effect, as in the original daemon");
+            } else {
+                let old = OLD_KEYS.iter().find(|(name, _)| name == key).map(|(_, what)| *what);
+                let problem =
+                    old.unwrap_or("there is no such key; remove it or correct its spelling");
+                if strict {
+                    return Err(wrong(key, problem.to_owned()));
+                }
+                warn(key, &format!("ignored: {problem}"));
+            }
+        }
+        for (setting, entry) in settings {
+            let warning = match self.apply_entry(path, setting, entry) {
+                Err(problem) if flags.has(setting.key) => {
+                    Some(format!("{problem} (a flag counts)"))
+                }
+                result => result.map_err(|problem| wrong(&entry.key, problem))?,
+            };
+            let name = |warning| format!("{}: {}: {warning}", path.display(), entry.key);
+            self.warnings.extend(warning.map(name));
         }
         self.config_path = Some(path.to_owned());
         Ok(())
+    }
+
+    /// Applies one entry. An empty value leaves the setting unchanged.
+    fn apply_entry(
+        &mut self,
+        path: &Path,
+        setting: &Setting,
+        entry: &Entry,
+    ) -> Result<Warning, String> {
+        let is_text = setting.form == Form::Text;
+        if entry.value.is_null() || is_text && entry.value.as_str() == Some("") {
+            return Ok(None);
+        }
+        let warning = match &entry.written {
+            Some(written) if is_text => setting.set(self, &written.as_str().into())?,
+            _ => setting.set(self, &entry.value)?,
+        };
+        self.sources.insert(setting.key, Source::File(path.to_owned()));
+        Ok(warning)
     }
 }
 
 /// Checks the version of the file's format: 1 or 2, as with the original daemon.
 fn check_version(value: &Value) -> Result<(), String> {
     match whole_number(value) {
-        Ok(1 | 2) => Ok(()),
+        Ok((1 | 2, _)) => Ok(()),
         _ => Err(format!("{} is not supported; write 1 or 2", shown(value))),
     }
 }
 
-/// Returns the values by their full keys, such as `Socket.UDPAddress`. Empty sections and empty
-/// values are left out.
-///
-/// # Errors
-///
-/// Returns the name of a section that is not a list of keys and values.
-fn flatten(tree: Value) -> Result<Vec<(String, Value)>, String> {
-    let mut values = Vec::new();
-    let sections = match tree {
-        Value::Null => return Ok(values),
-        Value::Object(sections) => sections,
-        _ => return Err("the file".to_owned()),
-    };
-    for (name, value) in sections {
-        match value {
-            Value::Null => {}
-            Value::Object(keys) => {
-                let keys = keys.into_iter().filter(|(_, value)| !value.is_null());
-                values.extend(keys.map(|(key, value)| (format!("{name}.{key}"), value)));
-            }
-            _ if is_section(&name) => return Err(name),
-            value => values.push((name, value)),
-        }
-    }
-    Ok(values)
-}
-
 /// Returns whether a setting's key is in this section. `Socket.UDPAddress` is in `Socket`.
 fn is_section(name: &str) -> bool {
-    let mut sections = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.'));
+    let of_settings = SETTINGS.iter().map(|setting| setting.key);
+    let of_old_keys = OLD_KEYS.iter().map(|(key, _)| *key);
+    let mut sections = of_settings
+        .chain(of_old_keys)
+        .chain(KEYS_WITHOUT_EFFECT)
+        .filter_map(|key| key.split_once('.'));
     sections.any(|(section, _)| section == name)
 }
 
@@ -177,7 +201,7 @@ mod tests {
 
     fn apply(text: &str, strict: bool) -> Result<Config, String> {
         let mut config = Config::default();
-        let applied = config.apply_file(Path::new("cfg.yaml"), text, strict);
+        let applied = config.apply_file(Path::new("cfg.yaml"), text, strict, &Flags::default());
         // These tests compare values and not their sources.
         config.sources.clear();
         applied.map(|()| config).map_err(|error| error.to_string())
@@ -256,6 +280,51 @@ mod tests {
     }
 
     #[test]
+    fn empty_keys_and_zero_are_the_defaults_in_a_file_that_c_names() {
+        let text = "Version: 2\nTotalBufferSizeMB:\nConcurrency: 0\nRegion: ~\nEndpoint:\n\
+             Socket: {UDPAddress: , TCPAddress: \"\"}\nLogging:\n  LogLevel:\n  LogPath: null\n\
+             LocalMode:\nNoVerifySSL: ~\nProxyAddress:\nReceive:\nSpool: {}\n";
+        let expected = Config { config_path: Some("cfg.yaml".into()), ..Config::default() };
+        assert_eq!(apply(text, true).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_last_one_of_a_repeated_key_counts_with_a_warning() {
+        let text = "Version: 2\nRegion: a\nSocket: {UDPAddress: \"u:1\"}\nRegion: b\n\
+             Socket: {TCPAddress: \"t:1\"}\n";
+        let config = apply(text, true).unwrap();
+        assert_eq!(config.region.as_deref(), Some("b"));
+        // A repeated section adds its keys.
+        assert_eq!((&*config.udp_address, &*config.tcp_address), ("u:1", "t:1"));
+        assert_eq!(
+            config.warnings,
+            ["cfg.yaml: Region: it is there more than once; the last one counts"]
+        );
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_texts_as_written_for_keys_that_expect_a_text() {
+        let config = apply("Region: 0x10\nResourceARN: 1.10\nRoleARN: yes\n", false).unwrap();
+        let texts = [config.region, config.resource_arn, config.role_arn].map(Option::unwrap);
+        assert_eq!(texts, ["0x10", "1.10", "yes"]);
+    }
+
+    #[test]
+    fn an_unknown_log_level_leaves_the_default_with_a_warning_and_warning_means_warn() {
+        let level = |word: &str| apply(&format!("Logging: {{LogLevel: {word}}}\n"), false).unwrap();
+        assert_eq!(level("warning").log_level, LogLevel::Warn);
+        assert_eq!(level("loud").log_level, LogLevel::Prod);
+        assert!(level("loud").warnings[0].contains("\"loud\" is no log level"));
+        assert!(level("warning").warnings.is_empty());
+    }
+
+    #[test]
+    fn keys_that_the_original_daemon_accepts_without_effect_are_warnings() {
+        let config = apply("Version: 2\nproxyserver: {maxidleconns: 5}\n", true).unwrap();
+        assert!(config.warnings[0].contains("has no effect"), "{:?}", config.warnings);
+    }
+
+    #[test]
     fn errors_name_the_key_and_say_what_to_write() {
         for (text, message) in [
             ("Version: 3\n", "Version: 3 is not supported; write 1 or 2"),
@@ -265,10 +334,12 @@ mod tests {
             ("Version: 2\nSocket: x\n", "Socket: it is not a list of keys"),
             ("Version: 2\nTotalBufferSizeMB: 2\n", "TotalBufferSizeMB: 2 MB is too little"),
             ("Version: 2\nTotalBufferSizeMB: much\n", "\"much\" is not a whole number"),
-            ("Version: 2\nConcurrency: 0\n", "Concurrency: 0 is out of bounds"),
+            ("Version: 2\nConcurrency: many\n", "Concurrency: \"many\" is not a whole number"),
+            ("Version: 2\nRegion: [r]\n", "Region: [\"r\"] is not a text"),
+            ("Version: 2\nRegion: {r: s}\n", "Region: {\"r\":\"s\"} is not a text"),
+            ("Version: 2\nRegoin:\n", "Regoin: there is no such key"),
             ("Version: 2\nShutdownSeconds: 4000\n", "from 0 to 3600"),
             ("Version: 2\nLocalMode: maybe\n", "LocalMode: \"maybe\" is neither true nor false"),
-            ("Version: 2\nLogging: {LogLevel: loud}\n", "Logging.LogLevel: \"loud\" is no log"),
             ("Version: 2\nLogging: {Format: xml}\n", "Logging.Format: \"xml\" is no log format"),
             ("Version: 2\nReceive: {Backend: epoll}\n", "Give auto, uring, recvmmsg or tokio-u"),
             ("Version: 2\nReceive: {Receivers: 300}\n", "Receive.Receivers: 300 is out of"),
@@ -279,11 +350,10 @@ mod tests {
             ("Version: 2\nSpool: {MaxSizeMB: 1}\n", "Spool.MaxSizeMB: 1 is out of bounds"),
             ("Version: 2\nSpool: {MaxAgeHours: 9999}\n", "Spool.MaxAgeHours: 9999 is out of"),
             ("Version: 2\nProxyAddress: ftp://p\n", "ProxyAddress: it is not the address of an"),
-            ("Version: 2\nProxyAddress: 5\n", "ProxyAddress: it is not a text"),
+            ("Version: 2\nProxyAddress: [5]\n", "ProxyAddress: it is not a text"),
             ("Version: 2\nTelemetry: perhaps\n", "Telemetry: \"perhaps\" is neither true nor"),
-            ("Version: 2\nVersion: 2\n", "is not valid YAML"),
             ("Version: [2\n", "is not valid YAML"),
-            ("- 2\n", "the file: it is not a list of keys"),
+            ("- 2\n", "it is not a list of keys"),
         ] {
             let error = apply(text, true).unwrap_err();
             assert!(error.contains("cfg.yaml") && error.contains(message), "{text}: {error}");

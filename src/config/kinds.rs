@@ -7,7 +7,6 @@ use crate::aws::transport::ProxyAddress;
 use crate::base::log::{LogFormat, LogLevel};
 use crate::pipeline::receive::ReceiveBackend;
 use serde_json::Value;
-use std::fmt::Display;
 use std::path::PathBuf;
 
 /// The form of a value, as the operator writes it.
@@ -25,6 +24,9 @@ pub(super) enum Form {
     List,
 }
 
+/// What the operator should know about a value that is taken, if anything.
+pub(super) type Warning = Option<String>;
+
 /// A kind of setting: how its values are read, checked and shown.
 pub(super) trait Kind {
     /// The type of the setting's field.
@@ -34,12 +36,13 @@ pub(super) trait Kind {
     const FORM: Form;
 
     /// Sets `field` to `value`. If the kind expects a text, an empty text leaves the field
-    /// unchanged.
+    /// unchanged. Returns a warning if the field got another value than the one given, because the
+    /// original daemon takes the value too.
     ///
     /// # Errors
     ///
     /// Returns a text that says what is wrong with the value and what to write instead.
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String>;
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String>;
 
     /// Returns the value of the field as a text, or an empty text if the field has no value.
     fn show(&self, field: &Self::Field) -> String;
@@ -60,12 +63,12 @@ impl Kind for Text {
     type Field = Option<String>;
     const FORM: Form = Form::Text;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         let text = text(value)?;
         if !text.is_empty() {
             *field = Some(text.to_owned());
         }
-        Ok(())
+        Ok(None)
     }
 
     fn show(&self, field: &Self::Field) -> String {
@@ -80,12 +83,12 @@ impl Kind for Address {
     type Field = String;
     const FORM: Form = Form::Text;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         let text = text(value)?;
         if !text.is_empty() {
             text.clone_into(field);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn show(&self, field: &Self::Field) -> String {
@@ -100,12 +103,12 @@ impl Kind for Path {
     type Field = Option<PathBuf>;
     const FORM: Form = Form::Text;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         let text = text(value)?;
         if !text.is_empty() {
             *field = Some(text.into());
         }
-        Ok(())
+        Ok(None)
     }
 
     fn show(&self, field: &Self::Field) -> String {
@@ -130,8 +133,9 @@ impl Kind for Proxy {
     type Field = Option<ProxyAddress>;
     const FORM: Form = Form::Text;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
-        Self::set_text(field, value.as_str().ok_or("it is not a text; quote it")?)
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
+        Self::set_text(field, value.as_str().ok_or("it is not a text; quote it")?)?;
+        Ok(None)
     }
 
     /// Shows the address without user and password.
@@ -147,9 +151,9 @@ impl Kind for Switch {
     type Field = bool;
     const FORM: Form = Form::Switch;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         *field = boolean(value)?;
-        Ok(())
+        Ok(None)
     }
 
     fn show(&self, field: &Self::Field) -> String {
@@ -167,104 +171,13 @@ impl Kind for OptionalSwitch {
     type Field = Option<bool>;
     const FORM: Form = Form::Switch;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         *field = Some(boolean(value)?);
-        Ok(())
+        Ok(None)
     }
 
     fn show(&self, field: &Self::Field) -> String {
         field.map_or_else(|| self.absent.to_owned(), |value| value.to_string())
-    }
-}
-
-/// A whole number within bounds.
-pub(super) struct Number<T> {
-    /// The smallest allowed number.
-    pub low: T,
-    /// The largest allowed number.
-    pub high: T,
-}
-
-impl<T: Copy + PartialOrd + Display + TryFrom<u64>> Kind for Number<T> {
-    type Field = T;
-    const FORM: Form = Form::Number;
-
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
-        let number = whole_number(value)?;
-        let within = T::try_from(number).ok().filter(|it| (self.low..=self.high).contains(it));
-        *field = within.ok_or_else(|| {
-            let Self { low, high } = self;
-            format!("{number} is out of bounds; write a number from {low} to {high}")
-        })?;
-        Ok(())
-    }
-
-    fn show(&self, field: &Self::Field) -> String {
-        field.to_string()
-    }
-}
-
-/// A whole number of megabytes within bounds.
-pub(super) struct Megabytes(pub Number<u64>);
-
-impl Kind for Megabytes {
-    type Field = u64;
-    const FORM: Form = Form::Megabytes;
-
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
-        self.0.set(field, value)
-    }
-
-    fn show(&self, field: &Self::Field) -> String {
-        self.0.show(field)
-    }
-}
-
-/// Memory for segments in megabytes: 3 or more, or 0. With 0 `pipeline::limits` chooses.
-pub(super) struct BufferSize;
-
-impl BufferSize {
-    /// The smallest allowed number of megabytes other than 0, as with the original daemon.
-    const MIN: u64 = 3;
-}
-
-impl Kind for BufferSize {
-    type Field = u64;
-    const FORM: Form = Form::Megabytes;
-
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
-        let megabytes = whole_number(value)?;
-        if (1..Self::MIN).contains(&megabytes) {
-            return Err(format!(
-                "{megabytes} MB is too little. Give {} or more, or 0 for 1 % of the memory",
-                Self::MIN
-            ));
-        }
-        *field = megabytes;
-        Ok(())
-    }
-
-    fn show(&self, field: &Self::Field) -> String {
-        field.to_string()
-    }
-}
-
-/// A number that may be 0. With 0 `pipeline::limits` chooses; `xray limits` shows its choice.
-pub(super) struct ZeroIsAutomatic<K>(pub K);
-
-impl<K: Kind> Kind for ZeroIsAutomatic<K> {
-    type Field = K::Field;
-    const FORM: Form = K::FORM;
-
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
-        self.0.set(field, value)
-    }
-
-    fn show(&self, field: &Self::Field) -> String {
-        match self.0.show(field) {
-            zero if zero == "0" => "0 (see xray limits)".to_owned(),
-            number => number,
-        }
     }
 }
 
@@ -280,9 +193,12 @@ impl<T> Kind for Word<T> {
     type Field = T;
     const FORM: Form = Form::Text;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
-        *field = (self.parse)(text(value)?)?;
-        Ok(())
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
+        let text = text(value)?;
+        if !text.is_empty() {
+            *field = (self.parse)(text)?;
+        }
+        Ok(None)
     }
 
     fn show(&self, field: &Self::Field) -> String {
@@ -301,18 +217,41 @@ pub(super) const RECEIVE_BACKEND: Word<ReceiveBackend> = Word {
     },
 };
 
-/// The words for log levels.
-pub(super) const LOG_LEVEL: Word<LogLevel> = Word {
-    parse: LogLevel::parse,
-    name: |level| match level {
-        LogLevel::Dev => "dev",
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
-        LogLevel::Prod => "prod",
-    },
-};
+/// A log level. An unknown word leaves the field unchanged, as in the original daemon: a daemon
+/// must not fail to start because of its log.
+pub(super) struct Level;
+
+impl Kind for Level {
+    type Field = LogLevel;
+    const FORM: Form = Form::Text;
+
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
+        let text = text(value)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let unknown = match LogLevel::parse(text.trim()) {
+            Ok(level) => {
+                *field = level;
+                return Ok(None);
+            }
+            Err(unknown) => unknown,
+        };
+        Ok(Some(format!("{unknown}. The level is {}", self.show(field))))
+    }
+
+    fn show(&self, field: &Self::Field) -> String {
+        let name = match field {
+            LogLevel::Dev => "dev",
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+            LogLevel::Prod => "prod",
+        };
+        name.to_owned()
+    }
+}
 
 /// The words for log formats.
 pub(super) const LOG_FORMAT: Word<LogFormat> = Word {
@@ -331,7 +270,7 @@ impl Kind for UrlPaths {
     type Field = Vec<String>;
     const FORM: Form = Form::List;
 
-    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<(), String> {
+    fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         let one = |value: &Value| {
             let path = text(value)?;
             let is_plain = path.starts_with('/') && !path.contains(['?', '#', '%', ' ', '*']);
@@ -352,7 +291,7 @@ impl Kind for UrlPaths {
                 ));
             }
         };
-        Ok(())
+        Ok(None)
     }
 
     fn show(&self, field: &Self::Field) -> String {
@@ -375,11 +314,6 @@ fn boolean(value: &Value) -> Result<bool, String> {
         Some("no" | "off" | "n" | "false") => Ok(false),
         _ => Err(format!("{} is neither true nor false", shown(value))),
     }
-}
-
-/// Reads a whole number.
-pub(super) fn whole_number(value: &Value) -> Result<u64, String> {
-    value.as_u64().ok_or_else(|| format!("{} is not a whole number", shown(value)))
 }
 
 /// Returns the first 100 characters of a value, for an error text.

@@ -8,11 +8,13 @@
 //! ```text
 //!   settings.rs      the table: one row for each setting
 //!   kinds.rs         reads, checks and shows the values
+//!   numbers.rs       the kinds that are numbers
 //!   cli/             the flags, by the rules of Go
 //!   file.rs          cfg.yaml
 //!   trust.rs         cfg.yaml in the working directory, if nobody else may have written it
+//!   yaml.rs          YAML by the rules of the original daemon
 //!   environment.rs   the variables
-//!   check.rs         warnings about values that look wrong
+//!   check.rs         checks of the loaded values
 //! ```
 
 mod check;
@@ -21,16 +23,19 @@ mod environment;
 mod error;
 mod file;
 mod kinds;
+mod numbers;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod yaml;
 
 pub use error::ConfigError;
 pub use settings::{Config, SETTINGS, Setting, SettingFlag, Source};
 
 use crate::config::cli::{Flags, Invocation};
 use crate::pipeline::limits::Wanted;
+use settings::first_name;
 use std::path::Path;
 
 /// The paths where the configuration file is searched if `-c` is not given.
@@ -62,7 +67,7 @@ impl Config {
         let flags = &invocation.flags;
         match flags.config.as_ref().filter(|path| !path.is_empty()) {
             Some(path) => {
-                config.apply_file(Path::new(path), &file::read(Path::new(path))?, true)?
+                config.apply_file(Path::new(path), &file::read(Path::new(path))?, true, flags)?
             }
             None => {
                 for path in default_paths {
@@ -73,7 +78,7 @@ impl Config {
                         file::read_if_there(path)?
                     };
                     if let Some(text) = text {
-                        config.apply_file(path, &text, false)?;
+                        config.apply_file(path, &text, false, flags)?;
                         break;
                     }
                 }
@@ -97,10 +102,10 @@ impl Config {
             let (Some(flag), Some(value)) = (setting.flag, flags.values.get(setting.key)) else {
                 continue;
             };
-            setting.set(self, value).map_err(|problem| {
-                let first_name = flag.names.split(", ").next().unwrap_or_default();
-                ConfigError::Flag { flag: first_name, problem }
-            })?;
+            let name = first_name(flag.names);
+            let wrong = |problem| ConfigError::Flag { flag: name, problem };
+            let warning = setting.set(self, value).map_err(wrong)?;
+            self.warnings.extend(warning.map(|it| format!("flag {name}: {it}")));
             // An empty text counts as a flag that is not given.
             if value.as_str() != Some("") {
                 self.sources.insert(setting.key, Source::Flag(flag.names));

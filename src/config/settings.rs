@@ -6,9 +6,10 @@
 //! `docs/configuration.md` and `docs/compatibility.md` use the table. No I/O, no clock.
 
 use super::kinds::{
-    Address, BufferSize, Form, Kind, LOG_FORMAT, LOG_LEVEL, Megabytes, Number, OptionalSwitch,
-    Path, Proxy, RECEIVE_BACKEND, Switch, Text, UrlPaths, ZeroIsAutomatic, form,
+    Address, Form, Kind, LOG_FORMAT, Level, OptionalSwitch, Path, Proxy, RECEIVE_BACKEND, Switch,
+    Text, UrlPaths, Warning, form,
 };
+use super::numbers::{Brought, BufferSize, Megabytes, Number, ZeroIsAutomatic};
 use crate::aws::endpoint::Variant;
 use crate::aws::transport::ProxyAddress;
 use crate::base::log::{LogFormat, LogLevel};
@@ -37,7 +38,7 @@ pub struct Setting {
     pub flag: Option<SettingFlag>,
     /// The form of the values.
     pub(super) form: Form,
-    set: fn(&mut Config, &Value) -> Result<(), String>,
+    set: fn(&mut Config, &Value) -> Result<Warning, String>,
     show: fn(&Config) -> String,
 }
 
@@ -50,13 +51,19 @@ pub struct SettingFlag {
     pub help: &'static str,
 }
 
+/// Returns the first of a flag's names: `-b` of `-b, --bind`.
+pub(super) fn first_name(names: &'static str) -> &'static str {
+    names.split(", ").next().unwrap_or_default()
+}
+
 impl Setting {
-    /// Sets this setting's field in `config` to `value`.
+    /// Sets this setting's field in `config` to `value`. Returns a warning if the field got another
+    /// value than the one given.
     ///
     /// # Errors
     ///
     /// Returns a text that says what is wrong with the value and what to write instead.
-    pub(super) fn set(&self, config: &mut Config, value: &Value) -> Result<(), String> {
+    pub(super) fn set(&self, config: &mut Config, value: &Value) -> Result<Warning, String> {
         (self.set)(config, value)
     }
 
@@ -233,7 +240,7 @@ settings! {
         /// to the service is long.
         concurrency: usize = 8,
         key: "Concurrency",
-        kind: Number { low: 1, high: 1000 },
+        kind: Brought { default: 8, high: 1000 },
     }
     {
         /// Seconds for the shutdown to send the segments that are left. The default is below the
@@ -332,7 +339,7 @@ settings! {
         /// The log level, which decides which lines are logged.
         log_level: LogLevel = LogLevel::Prod,
         key: "Logging.LogLevel",
-        kind: LOG_LEVEL,
+        kind: Level,
         flag: "-l, --log-level",
         help: "dev, debug, info, warn, error or prod (default {})",
     }

@@ -63,20 +63,12 @@ pub(super) async fn serve_when_free(
     tried: watch::Sender<bool>,
 ) {
     let mut listening = listen(&address, &resolver).await;
-    match &listening {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            error!(
-                "TCP {address} is not HOST:PORT: {error}. Segments are received and sent without \
-                 the TCP port; give another address with -t"
-            );
-            return;
-        }
-        Err(error) => error!(
+    if let Err(error) = &listening {
+        error!(
             "TCP {address} cannot be opened: {error}. Segments are received and sent without the \
              TCP port; trying again every {} s",
             RETRY_PAUSE.as_secs()
-        ),
+        );
     }
     tried.send_replace(true);
     panics::inject("serve");

@@ -35,6 +35,40 @@ fn without_a_tcp_port_segments_still_arrive_and_the_port_is_taken_when_it_is_fre
 }
 
 #[test]
+fn a_tcp_address_that_is_not_host_and_port_ends_the_start() {
+    for address in ["2000", "localhost", "127.0.0.1:70000", "[::1]"] {
+        let (code, error) = run_to_end(&["-b", "127.0.0.1:0", "-t", address, "-n", "x"]);
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.contains(&format!("flag -t: {address:?} is not HOST:PORT")), "{error}");
+    }
+}
+
+#[test]
+fn a_tcp_address_whose_name_is_not_resolved_is_tried_again() {
+    // The name is too long for a name server, so none is asked.
+    let address = format!("{}:2000", "x".repeat(300));
+    let endpoint = Endpoint::start();
+    let mut command = command(&["-b", "127.0.0.1:0", "-t", &address, "-n", "us-east-1"]);
+    command.env("AWS_ENDPOINT_URL_XRAY", endpoint.url());
+    command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret");
+    let daemon = Daemon::spawn_without_tcp(command);
+    daemon.wait_for_line("trying again every");
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_line("Successfully sent batch of 1 segments");
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+}
+
+#[test]
+fn an_ipv4_address_written_as_ipv6_receives_from_ipv4() {
+    let endpoint = Endpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &["-b", "[::ffff:127.0.0.1]:0"], &[]);
+    daemon.send([format!("{HEADER}{{}}")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    daemon.stop();
+}
+
+#[test]
 fn without_a_region_the_daemon_ends_and_lists_what_it_tried() {
     let (code, error) = run_to_end(&["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-o"]);
     assert_eq!(code, Some(1), "{error}");

@@ -24,7 +24,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// Parses the name of a log level, in upper or lower case.
+    /// Parses the name of a log level, in upper or lower case. `warning` means `warn`.
     ///
     /// # Errors
     ///
@@ -34,7 +34,7 @@ impl LogLevel {
             "dev" => Ok(Self::Dev),
             "debug" => Ok(Self::Debug),
             "info" => Ok(Self::Info),
-            "warn" => Ok(Self::Warn),
+            "warn" | "warning" => Ok(Self::Warn),
             "error" => Ok(Self::Error),
             "prod" => Ok(Self::Prod),
             _ => {

@@ -57,6 +57,12 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Returns whether there is a flag for the setting with this key. An empty text counts as not
+    /// given.
+    pub fn has(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|value| value.as_str() != Some(""))
+    }
+
     /// Returns the text of the flag for the setting with this key, if the flag is given.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.values.get(key)?.as_str()
@@ -207,9 +213,9 @@ fn apply(
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
         Some(_) => Err(wrong(value.unwrap_or_default(), "true or false")),
     };
-    let number = |text: String, expected| match text.parse::<u64>() {
-        Ok(number) => Ok(number),
-        Err(_) => Err(wrong(text, expected)),
+    let number = |text: String, expected| match integer(&text) {
+        Some(number) => Ok(number),
+        None => Err(wrong(text, expected)),
     };
     let mut text = |value: Option<String>| {
         value.or_else(|| words.next()).ok_or_else(|| UsageError::NoValue(name.to_owned()))
@@ -235,4 +241,28 @@ fn apply(
         Target::Json => invocation.command = Command::Verify { json: boolean(value)? },
     }
     Ok(())
+}
+
+/// Parses an integer as Go's `flag` package does: with a sign, and in the forms `16`, `0x10`,
+/// `0o20`, `020` and `0b1_0000`. A single `_` may stand between two digits and after the prefix.
+fn integer(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (base, digits) = match lower.as_bytes() {
+        [b'0', b'x', ..] => (16, &lower[2..]),
+        [b'0', b'b', ..] => (2, &lower[2..]),
+        [b'0', b'o', ..] => (8, &lower[2..]),
+        [b'0', _, ..] => (8, &lower[1..]),
+        _ => (10, lower.as_str()),
+    };
+    // The prefix counts as a digit: a `_` may follow it.
+    let has_prefix = digits.len() < lower.len();
+    let digits = digits.strip_prefix('_').filter(|_| has_prefix).unwrap_or(digits);
+    if digits.starts_with(['_', '+', '-']) || digits.ends_with('_') || digits.contains("__") {
+        return None;
+    }
+    i64::from_str_radix(&format!("{sign}{}", digits.replace('_', "")), base).ok()
 }

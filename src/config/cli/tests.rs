@@ -66,7 +66,8 @@ fn errors_name_the_flag_and_never_show_a_password() {
         ("--ready", "flag provided but not defined: -ready"),
         ("-n", "flag needs an argument: -n"),
         ("-m x", "invalid value \"x\" for flag -m: it takes a whole number of megabytes"),
-        ("-m -3", "invalid value \"-3\" for flag -m"),
+        ("-m 3.0", "invalid value \"3.0\" for flag -m"),
+        ("-m=", "invalid value \"\" for flag -m"),
         ("---b", "bad flag syntax: ---b"),
         ("-=b", "bad flag syntax: -"),
         ("---p=http://u:hush@p", "bad flag syntax: ---p"),
@@ -119,6 +120,47 @@ fn the_usage_names_every_flag() {
         assert!(usage.contains(&format!(" {}", flag.names)), "{usage}");
     }
     assert!(!usage.contains('{'), "{usage}");
+}
+
+#[test]
+fn numbers_are_those_of_go() {
+    for (text, number) in [
+        ("16", 16),
+        ("+16", 16),
+        ("-3", -3),
+        ("0", 0),
+        ("0x1F", 31),
+        ("-0X1f", -31),
+        ("0b101", 5),
+        ("0o17", 15),
+        ("017", 15),
+        ("1_000", 1000),
+        ("0x_10", 16),
+        ("0_17", 15),
+    ] {
+        assert_eq!(integer(text), Some(number), "{text}");
+    }
+    for text in [
+        "",
+        "-",
+        "+",
+        "x",
+        "1.0",
+        "1e3",
+        "0x",
+        "08",
+        "0b2",
+        "1__0",
+        "_1",
+        "1_",
+        "--1",
+        "0x-1",
+        " 1",
+        "0x__1",
+        "9223372036854775808",
+    ] {
+        assert_eq!(integer(text), None, "{text}");
+    }
 }
 
 proptest! {

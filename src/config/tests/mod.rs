@@ -108,7 +108,7 @@ fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
 #[test]
 fn empty_values_count_as_not_given() {
     assert_eq!(
-        load("-n= -b= -t= -r= -f= -c= -p= -receiver= -spool-path=", &[]).unwrap(),
+        load("-n= -b= -t= -r= -f= -c= -p= -l= -receiver= -spool-path=", &[]).unwrap(),
         Config::default()
     );
 }
@@ -118,7 +118,6 @@ fn sizes_and_levels_out_of_bounds_name_the_flag() {
     for (line, text) in [
         ("-m 1", "-m"),
         ("-m 2", "3 or more"),
-        ("-l loud", "-l: \"loud\""),
         ("--receiver epoll", "--receiver: \"epoll\" is no receive backend"),
         ("--spool-size-mb 5", "--spool-size-mb: 5 is out of bounds; write a number from 16"),
     ] {
@@ -126,6 +125,51 @@ fn sizes_and_levels_out_of_bounds_name_the_flag() {
         assert!(error.contains(text), "{line}: {error}");
     }
     assert_eq!(load("-m 0 -l DEBUG", &[]).unwrap().log_level, LogLevel::Debug);
+}
+
+#[test]
+fn a_flag_over_a_bad_value_of_the_file_makes_the_value_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, "Version: 2\nTotalBufferSizeMB: 2\n").unwrap();
+    let file = format!("-c {}", path.display());
+    let config = load(&format!("{file} -m 24"), &[]).unwrap();
+    assert_eq!(config.buffer_size_mb, 24);
+    assert!(config.warnings[0].contains("TotalBufferSizeMB: 2 MB is too little"));
+    let error = load(&file, &[]).unwrap_err().to_string();
+    assert!(error.contains("TotalBufferSizeMB: 2 MB is too little"), "{error}");
+}
+
+#[test]
+fn an_unknown_log_level_of_a_flag_leaves_that_of_the_file_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, "Version: 2\nLogging: {LogLevel: error}\n").unwrap();
+    let file = format!("-c {}", path.display());
+    let config = load(&format!("{file} -l loud"), &[]).unwrap();
+    assert_eq!(config.log_level, LogLevel::Error);
+    assert!(config.warnings[0].starts_with("flag -l: \"loud\" is no log level"));
+    assert_eq!(load(&format!("{file} -l warning"), &[]).unwrap().log_level, LogLevel::Warn);
+    assert_eq!(load("-m -5", &[]).unwrap().buffer_size_mb, 0);
+}
+
+#[test]
+fn an_address_that_is_not_host_and_port_is_an_error_that_names_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, "Version: 2\nSocket: {TCPAddress: localhost}\n").unwrap();
+    let file = format!("-c {}", path.display());
+    for (line, place) in [
+        ("-t 2000", "flag -t: \"2000\" is not HOST:PORT"),
+        ("-b localhost", "flag -b: \"localhost\" is not HOST:PORT"),
+        (file.as_str(), "cfg.yaml cannot be used: Socket.TCPAddress: \"localhost\" is not"),
+    ] {
+        let error = load(line, &[]).unwrap_err().to_string();
+        assert!(error.contains(place), "{line}: {error}");
+    }
+    // Only the address that counts is checked, and names are looked up later.
+    let config = load(&format!("{file} -t no-such-name:2000"), &[]).unwrap();
+    assert_eq!(config.tcp_address, "no-such-name:2000");
 }
 
 #[test]
