@@ -92,6 +92,11 @@ impl Endpoint {
         if authority.host().is_empty() {
             return Err(error("the host is missing".into()));
         }
+        // The library ignores a port that is not a number.
+        let port = authority.port().map_or_else(String::new, |port| format!(":{port}"));
+        if authority.as_str() != format!("{}{port}", authority.host()) {
+            return Err(error("the port is not a number from 0 to 65535".into()));
+        }
         let path = parts.path_and_query.unwrap_or(PathAndQuery::from_static("/"));
         if path.query().is_some() {
             return Err(error("it has a query".into()));
@@ -169,8 +174,16 @@ mod tests {
 
     #[test]
     fn what_is_no_address_of_a_service_is_an_error() {
-        for text in ["xray", "ftp://host", "https://", "http://a b", "http://h/?q", "http://u:p@h"]
-        {
+        for text in [
+            "xray",
+            "ftp://host",
+            "https://",
+            "http://a b",
+            "http://h/?q",
+            "http://u:p@h",
+            "http://h:x",
+            "http://h:70000",
+        ] {
             let error = Endpoint::parse(text).unwrap_err();
             assert!(error.to_string().contains("is not an address of a service"), "{error}");
             assert!(!error.to_string().contains("u:p"), "{error}");

@@ -28,11 +28,11 @@ impl Config {
             };
             Endpoint::resolve(Some(text), "", self.endpoint_variant)
                 .map_err(|source| ConfigError::Endpoint { name, source })?;
-        } else if let Some(region) = &self.region {
-            Endpoint::resolve(None, region, self.endpoint_variant).map_err(|_| {
-                let problem = "is not a region: it cannot be a part of a host name";
-                self.wrong("Region", format!("{region:?} {problem}"))
-            })?;
+        } else if let Some(region) = &self.region
+            && !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        {
+            let problem = "is not a region: it cannot be a part of a host name";
+            return Err(self.wrong("Region", format!("{region:?} {problem}")));
         }
         if self.no_verify_ssl {
             self.warn(

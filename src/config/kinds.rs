@@ -24,7 +24,7 @@ pub(super) enum Form {
     List,
 }
 
-/// What the operator should know about a value that is taken, if anything.
+/// A note for the operator about a value that is taken, if there is one.
 pub(super) type Warning = Option<String>;
 
 /// A kind of setting: how its values are read, checked and shown.

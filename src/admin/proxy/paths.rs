@@ -33,9 +33,9 @@ impl AllowedPaths {
         Self { more: more.to_vec() }
     }
 
-    /// Returns whether `path` is allowed. Except for slashes at its beginning and its end, a path is
-    /// compared byte by byte. Escapes such as `%2F` are not decoded, and `..` is not resolved. So a
-    /// path in an unusual spelling is not allowed.
+    /// Returns whether `path` is allowed. Except for slashes at its beginning and its end, a path
+    /// is compared byte by byte. Escapes such as `%2F` are not decoded, and `..` is not resolved.
+    /// So a path in an unusual spelling is not allowed.
     pub(super) fn allows(&self, path: &str) -> bool {
         path.starts_with('/')
             && (known(path).is_some()

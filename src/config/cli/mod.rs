@@ -178,6 +178,10 @@ fn parse_flags(
         };
         let target = find(name, invocation.command)?;
         apply(target, name, value, words, invocation)?;
+        if invocation.command == Command::Help {
+            // The rest of the command line does not matter, as in Go.
+            words.for_each(drop);
+        }
     }
     Ok(())
 }
@@ -232,8 +236,9 @@ fn apply(
         }
         Target::ConfigPath => invocation.flags.config = Some(text(value)?),
         Target::Version if boolean(value.clone())? => invocation.command = Command::Version,
-        Target::Help if boolean(value.clone())? => invocation.command = Command::Help,
-        Target::Version | Target::Help => {}
+        Target::Version => {}
+        // In Go, any value asks for the help.
+        Target::Help => invocation.command = Command::Help,
         Target::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
         Target::Keep => invocation.sandbox.keep = Some(text(value)?),
         Target::AllowHost => invocation.sandbox.allowed_hosts.push(text(value)?),

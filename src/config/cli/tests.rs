@@ -123,6 +123,14 @@ fn the_usage_names_every_flag() {
 }
 
 #[test]
+fn the_flag_for_help_counts_whatever_its_value_and_what_follows() {
+    for line in ["-h", "--help=x", "-h=false", "-n x -h -x", "-v -h"] {
+        assert_eq!(parse_line(line).unwrap().command, Command::Help, "{line}");
+    }
+    assert!(parse_line("-x -h").is_err());
+}
+
+#[test]
 fn numbers_are_those_of_go() {
     for (text, number) in [
         ("16", 16),
