@@ -1,6 +1,7 @@
 //! Tests of the configuration: precedence of flags, file and variables; values out of bounds.
 
 mod docs;
+mod peer;
 
 use super::*;
 use crate::aws::endpoint::Variant;

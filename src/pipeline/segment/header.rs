@@ -4,8 +4,7 @@
 //! datagram is no segment ([`Rejection`]). Bound: one datagram (65,507 bytes). Thread: `receive-N`.
 //! No I/O, no clock, no allocation for the header lines of the SDKs.
 
-use serde::Deserialize;
-use serde::de::{self, MapAccess, Visitor};
+use super::header_rules;
 use std::fmt;
 
 /// The header that the SDKs for Python, Node.js, .NET and Ruby write.
@@ -43,14 +42,7 @@ pub fn split(datagram: &[u8]) -> Result<&[u8], Rejection> {
     if document.is_empty() {
         return Err(Rejection::NoDocument);
     }
-    match serde_json::from_slice(header) {
-        Ok(Header { format: Some(format), version: Some(1) })
-            if format.eq_ignore_ascii_case("json") =>
-        {
-            Ok(document)
-        }
-        _ => Err(Rejection::Header),
-    }
+    if header_rules::is_valid(header) { Ok(document) } else { Err(Rejection::Header) }
 }
 
 /// The first line of a rejected datagram, for the log. A line that can be part of a document is not
@@ -78,48 +70,11 @@ impl fmt::Display for FirstLine<'_> {
     }
 }
 
-/// A header line that differs from the two header lines of the SDKs, for example in its spaces. As
-/// with the original daemon, keys may be in upper or lower case and may be repeated. The last value
-/// of a key counts.
-#[derive(Debug, Default)]
-struct Header {
-    format: Option<String>,
-    version: Option<i64>,
-}
-
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct HeaderVisitor;
-        impl<'de> Visitor<'de> for HeaderVisitor {
-            type Value = Header;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a JSON object with format and version")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut header = Header::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    // A null does not replace an earlier value, as with the original daemon.
-                    if key.eq_ignore_ascii_case("format") {
-                        header.format = map.next_value::<Option<_>>()?.or(header.format);
-                    } else if key.eq_ignore_ascii_case("version") {
-                        header.version = map.next_value::<Option<_>>()?.or(header.version);
-                    } else {
-                        map.next_value::<de::IgnoredAny>()?;
-                    }
-                }
-                Ok(header)
-            }
-        }
-        deserializer.deserialize_map(HeaderVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde::de::{self, Deserialize, MapAccess, Visitor};
 
     const GOOD: &[u8] = b"{\"format\":\"json\",\"version\":1}\n";
 
@@ -136,6 +91,9 @@ mod tests {
             r#"{"format":"json","version":1,"extra":{"deep":[1,2]}}"#,
             r#"{"format":"json","version":1,"version":null}"#,
             r#"{"for\u006dat":"json","version":1}"#,
+            // A value of another type does not replace an earlier value.
+            r#"{"version":"2","format":"json","version":1,"format":{},"version":1.5}"#,
+            r#"{"format":"json","version":1,"\ud800":"\ud800"}"#,
         ] {
             let datagram = [header.as_bytes(), b"\nX"].concat();
             assert_eq!(split(&datagram), Ok(&b"X"[..]), "{header}");
