@@ -1,14 +1,10 @@
 //! Reads how much memory and how many processors this process may use.
 //!
 //! In: `sysinfo`(2), the processor affinity, and the cgroup files of versions 1 and 2. Out: a
-//! [`Host`]. Bound: [`FILE_BYTES_MAX`] for each file. Thread: any; reading files blocks.
+//! [`Host`]. Bound: the one of [`read_text`] for each file. Thread: any; reading files blocks.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use super::files::read_text;
 use std::path::{Path, PathBuf};
-
-/// Size of the largest file that [`read_text`] reads, in bytes: 1 MiB.
-pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The memory and the processors that this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,21 +36,6 @@ impl Host {
                 .unwrap_or(u64::MAX),
             processor_count: std::thread::available_parallelism().map_or(1, usize::from),
         }
-    }
-}
-
-/// Reads a small text file, for example a file of `/proc`.
-///
-/// # Errors
-///
-/// Returns an error if the file does not exist, cannot be read, is not UTF-8, or has more than
-/// [`FILE_BYTES_MAX`] bytes.
-pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > FILE_BYTES_MAX {
-        true => Err(io::ErrorKind::FileTooLarge.into()),
-        false => Ok(text),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod address;
 pub mod clock;
 pub mod conditions;
 pub mod error_text;
+pub mod files;
 pub mod host;
 pub mod http_server;
 pub mod log;

@@ -25,6 +25,7 @@ const ROOMS: &[Room] = &[
         parts: &[
             "sync",
             "clock",
+            "files",
             "host",
             "error_text",
             "conditions",

@@ -8,7 +8,7 @@
 use super::calls;
 use crate::aws::transport::{Executor, Resolver};
 use crate::base::error_text::with_all_causes;
-use crate::base::host::read_text;
+use crate::base::files::read_text;
 use aws_config::Region;
 use aws_config::imds;
 use aws_config::meta::region::ProvideRegion;

@@ -9,7 +9,7 @@
 use super::Backend;
 use super::sys::MultishotReceive;
 use super::{Stop, tokio_uring};
-use crate::base::host::read_text;
+use crate::base::files::read_text;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
