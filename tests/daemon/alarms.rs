@@ -118,11 +118,11 @@ fn missing_credentials_are_an_error_that_says_where_the_daemon_has_looked() {
     let line = daemon.wait_for_line("[Error] No credentials for ");
     for text in [
         "no source has any",
-        "Looked at the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
-        "the profile of the shared files (AWS_PROFILE)",
-        "web identity",
-        "container credentials (ECS, EKS)",
-        "the instance metadata (EC2): IMDS disabled by AWS_EC2_METADATA_DISABLED",
+        "Looked at environment: AWS_ACCESS_KEY_ID is not set",
+        "web identity: AWS_WEB_IDENTITY_TOKEN_FILE is not set",
+        "profile \"default\": it is neither in ",
+        "container: neither AWS_CONTAINER_CREDENTIALS_RELATIVE_URI nor ",
+        "instance metadata: IMDS disabled by AWS_EC2_METADATA_DISABLED",
     ] {
         assert!(line.contains(text), "{text:?} is not in\n{line}");
     }

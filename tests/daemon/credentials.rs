@@ -15,15 +15,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// An expiry date far in the future.
-const LATER: &str = "2099-01-01T00:00:00Z";
+pub(super) const LATER: &str = "2099-01-01T00:00:00Z";
 
 /// Starts a service that accepts every request and records the key that signed it.
-fn service() -> Fake {
+pub(super) fn service() -> Fake {
     Fake::start(|_| Some(("200 OK", "{}".into())))
 }
 
 /// Returns the JSON with which a container endpoint or instance metadata answers.
-fn keys(key: &str, expiry: &str) -> String {
+pub(super) fn keys(key: &str, expiry: &str) -> String {
     format!(
         r#"{{"Code":"Success","Type":"AWS-HMAC","LastUpdated":"2026-01-01T00:00:00Z",
             "AccessKeyId":"{key}","SecretAccessKey":"secret","Token":"token-of-{key}",
@@ -32,7 +32,7 @@ fn keys(key: &str, expiry: &str) -> String {
 }
 
 /// Returns the answer of STS to the call `action`.
-fn sts_answer(action: &str, key: &str, expiry: &str) -> Answer {
+pub(super) fn sts_answer(action: &str, key: &str, expiry: &str) -> Answer {
     let text = format!(
         "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result>\
          <Credentials><AccessKeyId>{key}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
@@ -44,7 +44,7 @@ fn sts_answer(action: &str, key: &str, expiry: &str) -> Answer {
 }
 
 /// Starts a daemon that has only the credentials in `variables` and sends to `service`.
-fn daemon(service: &Fake, flags: &[&str], variables: &[(&str, &str)]) -> Daemon {
+pub(super) fn daemon(service: &Fake, flags: &[&str], variables: &[(&str, &str)]) -> Daemon {
     let backend = backend().name();
     let mut all = vec!["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
     all.extend(["--receiver", backend]);
@@ -56,7 +56,7 @@ fn daemon(service: &Fake, flags: &[&str], variables: &[(&str, &str)]) -> Daemon 
 
 /// Sends a segment. It must arrive signed with this key, and with the key's session token unless
 /// the key is `AKIDPLAIN`.
-fn is_signed_with(daemon: &Daemon, service: &Fake, key: &str) {
+pub(super) fn is_signed_with(daemon: &Daemon, service: &Fake, key: &str) {
     let before = daemon.metric("xray_segments_sent_total");
     daemon.send([format!("{HEADER}{{}}")]);
     daemon.wait_for_metric("xray_segments_sent_total", before + 1);

@@ -44,7 +44,7 @@ fn retry_settings_of_the_sdks_are_not_read() {
 fn an_access_key_with_a_line_break_and_a_role_are_an_error_that_names_the_key() {
     let endpoint = Endpoint::start();
     let url = endpoint.url();
-    let bad_key = [("AWS_ACCESS_KEY_ID", "AKID\n"), ("AWS_ENDPOINT_URL_STS", url.as_str())];
+    let bad_key = [("AWS_ACCESS_KEY_ID", "AK\nID"), ("AWS_ENDPOINT_URL_STS", url.as_str())];
     let daemon = Daemon::start(&url, &["-r", ROLE], &bad_key);
     let line = daemon.wait_for_line("the access key has a line break");
     assert!(line.contains("Trying again in"), "{line}");

@@ -3,17 +3,18 @@
 //! In: the configuration, the environment, the instance metadata and the kernel. Out: a [`Host`].
 //! Bound: [`METADATA_TIMEOUT`], and a length for each name. Thread: main.
 
-use crate::aws::identity;
-use crate::aws::transport::Resolver;
+use crate::aws::identity::InstanceMetadata;
+use crate::aws::transport::{Resolver, Transport};
 use crate::base::log::LogLimit;
-use aws_config::imds;
-use aws_config::provider_config::ProviderConfig;
 use std::time::Duration;
 use tracing::{debug, warn};
 
 /// Timeout for all calls to the EC2 instance metadata together, including the call that gets the
 /// token.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Number of tries for a name.
+const TRY_COUNT: u32 = 2;
 
 /// Longest names, in characters, that the service accepts in `PutTelemetryRecords`. A longer name
 /// is left out, because the service would refuse the whole request.
@@ -59,10 +60,15 @@ impl Host {
         }
         let (mut hostname, mut instance_id) = (None, None);
         let lookup = async {
-            let client = metadata_client(resolver);
-            instance_id = get_metadata(&client, "/latest/meta-data/instance-id").await;
-            if instance_id.is_some() {
-                hostname = get_metadata(&client, "/latest/meta-data/local-hostname").await;
+            let transport = Transport::local(resolver.clone());
+            match InstanceMetadata::from_environment(&transport, TRY_COUNT) {
+                Ok(metadata) => {
+                    instance_id = get(&metadata, "/latest/meta-data/instance-id").await;
+                    if instance_id.is_some() {
+                        hostname = get(&metadata, "/latest/meta-data/local-hostname").await;
+                    }
+                }
+                Err(error) => debug!("The instance metadata cannot be asked: {error}"),
             }
         };
         if tokio::time::timeout(METADATA_TIMEOUT, lookup).await.is_err() {
@@ -89,16 +95,9 @@ impl Host {
     }
 }
 
-/// Returns a client for the instance metadata (version 2, IMDSv2). The client never uses a proxy.
-fn metadata_client(resolver: &Resolver) -> imds::Client {
-    let http = identity::metadata_client(resolver);
-    let config = ProviderConfig::default().with_http_client(http);
-    imds::Client::builder().configure(&config).max_attempts(2).build()
-}
-
-async fn get_metadata(client: &imds::Client, path: &str) -> Option<String> {
-    match client.get(path).await {
-        Ok(text) => Some(text.as_ref().trim().to_owned()).filter(|text| !text.is_empty()),
+async fn get(metadata: &InstanceMetadata, path: &str) -> Option<String> {
+    match metadata.get(path).await {
+        Ok(text) => Some(text).filter(|text| !text.is_empty()),
         Err(error) => {
             debug!("The instance metadata has no {path}: {error}");
             None

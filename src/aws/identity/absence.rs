@@ -7,7 +7,6 @@
 //! contain secrets. Thread: any. No I/O, no clock.
 
 use crate::base::error_text::with_all_causes;
-use aws_config::meta::{ProviderAttempt, ProviderChainError};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
@@ -39,28 +38,15 @@ const UNREADABLE: [&str; 9] = [
 /// Returns why there are no credentials, in a sentence, then the sources that were asked with the
 /// reason of each, and advice if the instance metadata cannot be reached.
 pub(super) fn full_reason(error: &CredentialsError) -> String {
-    let reason = with_all_causes(error);
-    let hint = if is_metadata_unreachable(&reason) { HOP_LIMIT_HINT } else { "" };
-    let details = find::<ProviderChainError<CredentialsError>>(error).map_or(reason, looked_at);
-    format!("{}. {details}.{hint}", summary(error))
-}
-
-/// Returns the sources that were asked, each with the reason why it has no credentials.
-fn looked_at(chain: &ProviderChainError<CredentialsError>) -> String {
-    let source = |attempt: &ProviderAttempt<CredentialsError>| {
-        let name = match attempt.name() {
-            "Environment" => "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
-            "Profile" => "the profile of the shared files (AWS_PROFILE)",
-            "WebIdentityToken" => "web identity",
-            "EcsContainer" => "container credentials (ECS, EKS)",
-            "Ec2InstanceMetadata" => "the instance metadata (EC2)",
-            other => other,
-        };
-        let reason = attempt.error().source().map_or_else(|| "none".to_owned(), with_all_causes);
-        format!("{name}: {reason}")
+    // The text of this error itself is about a provider of the library that is not enabled.
+    let is_none = matches!(error, CredentialsError::CredentialsNotLoaded(_));
+    let reason = match error.source().filter(|_| is_none) {
+        Some(reasons) => with_all_causes(reasons),
+        None => with_all_causes(error),
     };
-    let sources: Vec<String> = chain.attempts().iter().map(source).collect();
-    format!("Looked at {}", sources.join("; "))
+    let hint = if is_metadata_unreachable(&reason) { HOP_LIMIT_HINT } else { "" };
+    let looked_at = if is_none { "Looked at " } else { "" };
+    format!("{}. {looked_at}{reason}.{hint}", summary(error))
 }
 
 /// Returns whether a source has answered, but its answer cannot be used. This does not pass without

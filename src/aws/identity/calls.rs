@@ -6,9 +6,7 @@
 //! none), and [`ANSWER_BYTES_MAX`]. Calls are rare, so connections are not kept open. Thread: the
 //! caller's.
 
-use crate::aws::transport::{
-    ConnectError, Connector, Executor, Resolver, Transport, host_and_port,
-};
+use crate::aws::transport::{ConnectError, Connector, Executor, Transport, host_and_port};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -58,12 +56,6 @@ pub(super) fn http_client(transport: &Transport) -> SharedHttpClient {
         Some(bare_host(&uri).to_owned())
     });
     SharedHttpClient::new(Calls { transport: transport.clone(), direct_hosts: hosts.collect() })
-}
-
-/// Returns an HTTP client for the instance metadata, which uses neither a proxy nor TLS.
-pub fn metadata_client(resolver: &Resolver) -> SharedHttpClient {
-    let transport = Transport::local(resolver.clone());
-    SharedHttpClient::new(Calls { transport, direct_hosts: Vec::new() })
 }
 
 impl HttpClient for Calls {
@@ -192,7 +184,7 @@ fn is_metadata(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::transport::{ProxyAddress, Trust};
+    use crate::aws::transport::{ProxyAddress, Resolver, Trust};
 
     #[tokio::test]
     async fn a_connection_that_is_not_open_in_time_is_a_timeout_and_one_that_is_refused_is_not() {

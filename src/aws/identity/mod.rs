@@ -1,10 +1,10 @@
 //! The identity of the daemon: finds its region (`region`) and keeps its credentials fresh.
 //!
-//! In: the default credential chain of `aws-config` (environment, shared files, SSO,
-//! `credential_process`, web identity, container credentials, instance metadata), and the role that
-//! the operator configured. Out: two watch channels, one with the current credentials and one with
-//! the reason why there are none (`absence`). Bound: at most one search for credentials a second.
-//! Thread: main.
+//! In: the sources of credentials (environment, web identity, shared files, SSO,
+//! `credential_process`, container credentials, instance metadata), and the role that the operator
+//! configured. Out: two watch channels, one with the current credentials and one with the reason
+//! why there are none (`absence`). Bound: at most one search for credentials a second, and one more
+//! for each [`FILES_PAUSE`] in which a file has changed. Thread: main.
 //!
 //! While there are no credentials, the daemon still receives segments, and keeps them until it can
 //! send them.
@@ -12,24 +12,34 @@
 mod absence;
 mod caller;
 mod calls;
+mod environment;
+mod instance;
 mod region;
 mod report;
+mod shared_files;
 mod sources;
 
 pub use caller::{Caller, CallerError, caller};
-pub use calls::metadata_client;
+pub use instance::InstanceMetadata;
 pub use region::{RegionError, Sources};
+pub use sources::Found;
 
 use crate::aws::transport::Transport;
 use crate::base::clock::Clock;
+use crate::base::files::Stamp;
 use crate::base::outage::{Outage, PATIENCE};
 use crate::base::panics;
 use aws_config::Region;
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use environment::{home, process, variable};
+use shared_files::SharedFiles;
+use sources::Reach;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
-use tracing::info;
+use tracing::debug;
 
 /// How long before their expiry credentials are renewed. Credentials that expire sooner are renewed
 /// after half of the remaining time.
@@ -39,6 +49,10 @@ const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 /// each further failure, and at most 30 s.
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Pause between two looks at the files that may hold credentials, while there are none. A look is
+/// one system call for each file.
+const FILES_PAUSE: Duration = Duration::from_secs(1);
 
 /// The current credentials. A background task renews them. Clones share the same credentials.
 #[derive(Debug, Clone)]
@@ -76,10 +90,13 @@ impl Identity {
         let renew = Arc::new(Notify::new());
         let identity = Self { credentials, absence, renew: Arc::clone(&renew) };
         tokio::spawn(panics::restarted("The search for credentials", RETRY_PAUSE_MAX, move || {
-            let (region, role_arn, transport) =
-                (region.clone(), role_arn.clone(), transport.clone());
+            let search = Search {
+                region: region.clone(),
+                role_arn: role_arn.clone(),
+                transport: transport.clone(),
+            };
             let (findings, renew) = (Arc::clone(&findings), Arc::clone(&renew));
-            async move { refresh(region, role_arn, &transport, &findings, &renew).await }
+            async move { refresh(&search, &findings, &renew).await }
         }));
         identity
     }
@@ -128,18 +145,51 @@ pub async fn find_credentials(
     region: Region,
     role_arn: Option<String>,
     transport: &Transport,
-) -> Result<Credentials, String> {
-    sources::ask(region, role_arn, transport).await.map_err(|error| absence::full_reason(&error))
+) -> Result<Found, String> {
+    let found = sources::ask(region, role_arn, transport, Reach::All).await;
+    found.map_err(|error| absence::full_reason(&error))
+}
+
+/// Returns what is wrong with the shared AWS files, for `xray verify`: a text for each line that is
+/// passed over, and for each file that cannot be read.
+pub fn faults_of_shared_files() -> Vec<String> {
+    SharedFiles::read(&process).remarks().to_vec()
+}
+
+/// The sources of credentials, as [`refresh`] uses them. A test replaces them.
+trait Ask {
+    /// Asks the sources once.
+    fn ask(&self, reach: Reach) -> impl Future<Output = Result<Found, CredentialsError>> + Send;
+
+    /// Returns the state of the files that can hold credentials.
+    fn files(&self) -> Vec<Stamp>;
+}
+
+/// The sources that the environment and the host have.
+struct Search {
+    region: Region,
+    role_arn: Option<String>,
+    transport: Transport,
+}
+
+impl Ask for Search {
+    // The providers are built anew for each search. Otherwise the one for profiles would not see
+    // shared files that were created or changed since the first search.
+    async fn ask(&self, reach: Reach) -> Result<Found, CredentialsError> {
+        sources::ask(self.region.clone(), self.role_arn.clone(), &self.transport, reach).await
+    }
+
+    fn files(&self) -> Vec<Stamp> {
+        let token = variable(&process, "AWS_WEB_IDENTITY_TOKEN_FILE").map(PathBuf::from);
+        // `aws sso login` writes a new file into this folder.
+        let sso = home(&process).join(".aws/sso/cache");
+        let paths = shared_files::paths(&process).into_iter().chain(token).chain([sso]);
+        paths.map(|path| Stamp::of(&path)).collect()
+    }
 }
 
 /// Finds and renews credentials until the last [`Identity`] is dropped.
-async fn refresh(
-    region: Region,
-    role_arn: Option<String>,
-    transport: &Transport,
-    findings: &Findings,
-    renew: &Notify,
-) {
+async fn refresh(sources: &impl Ask, findings: &Findings, renew: &Notify) {
     let Findings { credentials: sender, absence: missing_reason } = findings;
     let mut pause = RETRY_PAUSE_MIN;
     let mut outage = Outage::with_patience(PATIENCE);
@@ -147,62 +197,44 @@ async fn refresh(
         if !outage.is_on() && !is_usable(sender.borrow().as_ref()) {
             outage.fail(Clock::instant(), "the sources have not answered yet.");
         }
-        // The credential chain is built anew for each attempt. Otherwise its profile provider would
-        // not see shared files that were created or changed since the first attempt.
-        let asked = sources::ask(region.clone(), role_arn.clone(), transport);
-        let wait = match report::while_running(&mut outage, asked).await {
-            Ok(credentials) => {
-                pause = RETRY_PAUSE_MIN;
-                let wait = credentials.expiry().map(|expiry| renew_in(expiry, Clock::host_date()));
-                let is_first = sender.borrow().is_none();
-                match outage.end(Clock::instant()) {
-                    Some(duration) => {
-                        let seconds = duration.as_secs();
-                        info!(seconds, "Credentials found, after {seconds} s without any");
-                    }
-                    None if is_first => info!("Credentials found"),
-                    None => {}
-                }
-                report::found(&credentials, sender.borrow().as_ref());
-                // Unchanged credentials do not wake the tasks that wait for new ones.
-                sender.send_if_modified(|present| {
-                    let is_new = present.as_ref() != Some(&credentials);
-                    *present = Some(credentials);
-                    is_new
-                });
-                missing_reason.send_replace(None);
-                wait
+        let files = sources.files();
+        let mut answer = report::while_running(&mut outage, sources.ask(Reach::All)).await;
+        if let Err(error) = &answer {
+            report::failed(error, pause, !is_usable(sender.borrow().as_ref()), &mut outage);
+            if sender.borrow().is_none() {
+                missing_reason.send_replace(Some(absence::public_reason(error)));
             }
-            Err(error) => {
-                report::failed(&error, pause, !is_usable(sender.borrow().as_ref()), &mut outage);
-                if sender.borrow().is_none() {
-                    missing_reason.send_replace(Some(absence::public_reason(&error)));
-                }
-                let wait = pause;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
-                Some(wait)
+            let waiting = report::while_running(&mut outage, tokio::time::sleep(pause));
+            tokio::select! {
+                () = waiting => {}
+                found = found_in_files(sources, files) => answer = Ok(found),
+                () = renew.notified() => {}
+                () = sender.closed() => return,
             }
-        };
-        match wait {
-            Some(wait) => {
-                report::renewal(sender.borrow().as_ref(), wait);
-                let waiting = report::while_running(&mut outage, tokio::time::sleep(wait));
-                tokio::select! {
-                    () = waiting => {}
-                    () = renew.notified() => {}
-                    () = sender.closed() => return,
-                }
-            }
-            None => {
-                tokio::select! {
-                    () = renew.notified() => {}
-                    () = sender.closed() => return,
-                }
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+        if let Ok(found) = answer {
+            pause = RETRY_PAUSE_MIN;
+            let expiry = found.credentials.expiry();
+            let wait = expiry.map(|expiry| renew_in(expiry, Clock::host_date()));
+            report::found(&found, sender.borrow().as_ref(), &mut outage);
+            // Unchanged credentials do not wake the tasks that wait for new ones.
+            sender.send_if_modified(|present| {
+                let is_new = present.as_ref() != Some(&found.credentials);
+                *present = Some(found.credentials);
+                is_new
+            });
+            missing_reason.send_replace(None);
+            report::renewal(sender.borrow().as_ref(), wait);
+            tokio::select! {
+                () = sleep_if_some(wait) => {}
+                () = renew.notified() => {}
+                () = sender.closed() => return,
             }
         }
         // This pause limits the search for credentials to one a second, even if the service answers
         // "expired" more often.
-        report::while_running(&mut outage, tokio::time::sleep(RETRY_PAUSE_MIN)).await;
+        tokio::time::sleep(RETRY_PAUSE_MIN).await;
     }
 }
 
@@ -210,6 +242,35 @@ async fn refresh(
 fn is_usable(credentials: Option<&Credentials>) -> bool {
     let is_valid = |expiry: SystemTime| expiry > Clock::host_date();
     credentials.is_some_and(|present| present.expiry().is_none_or(is_valid))
+}
+
+/// Waits until the files have credentials. The files are read only if one has changed since
+/// `before`. The network is asked only as far as a profile of the files names a service.
+async fn found_in_files(sources: &impl Ask, mut before: Vec<Stamp>) -> Found {
+    loop {
+        tokio::time::sleep(FILES_PAUSE).await;
+        let now = sources.files();
+        if now != before {
+            before = now;
+            match sources.ask(Reach::Files).await {
+                Ok(found) => return found,
+                Err(error) => {
+                    debug!(
+                        "The changed files have no credentials: {}",
+                        absence::full_reason(&error)
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Waits for `duration`, or for ever if there is none.
+async fn sleep_if_some(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn renew_in(expiry: SystemTime, now: SystemTime) -> Duration {
@@ -220,6 +281,66 @@ fn renew_in(expiry: SystemTime, now: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+    use tokio::time::Instant;
+
+    /// Sources without credentials until their file changes, and the searches that they have seen.
+    #[derive(Default)]
+    struct Late {
+        folder: Option<tempfile::TempDir>,
+        searches: Mutex<Vec<(Reach, Instant)>>,
+    }
+
+    impl Late {
+        fn file(&self) -> PathBuf {
+            self.folder.as_ref().unwrap().path().join("credentials")
+        }
+    }
+
+    impl Ask for Late {
+        async fn ask(&self, reach: Reach) -> Result<Found, CredentialsError> {
+            self.searches.lock().unwrap().push((reach, Instant::now()));
+            if std::fs::read_to_string(self.file()).is_ok_and(|text| text == "whole") {
+                let credentials = Credentials::new("AKID", "secret", None, None, "test");
+                return Ok(Found { credentials, source: "test".into() });
+            }
+            Err(CredentialsError::not_loaded("none"))
+        }
+
+        fn files(&self) -> Vec<Stamp> {
+            vec![Stamp::of(&self.file())]
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_changes_is_read_within_2_s_and_nothing_else_is_asked_more_often() {
+        let late = Late { folder: Some(tempfile::tempdir().unwrap()), ..Late::default() };
+        let (credentials, mut found) = watch::channel(None);
+        let findings = Findings { credentials, absence: watch::channel(None).0 };
+        let renew = Notify::new();
+        let count = |reach| {
+            let searches = late.searches.lock().unwrap();
+            searches.iter().filter(|(asked, _)| *asked == reach).count()
+        };
+        let operator = async {
+            // The pauses have grown to 30 s by now.
+            tokio::time::sleep(Duration::from_secs(101)).await;
+            let before = count(Reach::All);
+            assert_eq!(count(Reach::Files), 0);
+            std::fs::write(late.file(), "half").unwrap();
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            assert_eq!(count(Reach::Files), 1);
+            let written = Instant::now();
+            std::fs::write(late.file(), "whole").unwrap();
+            found.changed().await.unwrap();
+            assert!(Instant::now() - written < Duration::from_secs(2));
+            assert_eq!(count(Reach::All), before);
+        };
+        tokio::select! {
+            () = operator => {}
+            () = refresh(&late, &findings, &renew) => unreachable!("it runs as long as it is read"),
+        }
+    }
 
     #[test]
     fn credentials_are_renewed_well_before_they_expire() {

@@ -5,15 +5,14 @@
 //! through a proxy. Thread: main. The daemon receives segments while it searches for the region,
 //! and sends them afterwards.
 
-use super::calls;
-use crate::aws::transport::{Executor, Resolver};
+use super::environment::variable;
+use super::instance::{InstanceMetadata, TRY_TIMEOUT};
+use super::shared_files::SharedFiles;
+use crate::aws::transport::{Executor, Resolver, Transport};
 use crate::base::error_text::with_all_causes;
 use crate::base::files::read_text;
 use aws_config::Region;
-use aws_config::imds;
-use aws_config::meta::region::ProvideRegion;
-use aws_config::profile::region::ProfileFileRegionProvider;
-use aws_config::provider_config::ProviderConfig;
+use aws_config::imds::client::error::ImdsError;
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -24,19 +23,22 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Timeout of a call to a metadata service. Metadata services run on the same host, so they answer
-/// fast.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
+/// Timeout of a call to the metadata service of ECS.
+const METADATA_TIMEOUT: Duration = TRY_TIMEOUT;
 
-/// Number of attempts to read the region from the EC2 instance metadata. The metadata service can
-/// be slow while the host boots.
-const INSTANCE_ATTEMPTS: u32 = 2;
+/// Number of tries to read the region from the EC2 instance metadata. The metadata service can be
+/// slow while the host boots.
+const INSTANCE_TRY_COUNT: u32 = 2;
 
 /// Longest answer of a metadata service, in bytes. The real answers are much shorter.
 const METADATA_BYTES_MAX: usize = 1024 * 1024;
 
 /// Path of the region in the EC2 instance metadata.
 const INSTANCE_PATH: &str = "/latest/meta-data/placement/region";
+
+/// Path of a document that has the region too. The original daemon reads this one. Programs that
+/// stand in for the service may have only one of the two.
+const IDENTITY_PATH: &str = "/latest/dynamic/instance-identity/document";
 
 /// Name of the shared AWS configuration files (`~/.aws/config`) in error texts.
 const PROFILE: &str = "shared AWS configuration";
@@ -125,15 +127,16 @@ impl Sources<'_> {
                 Err(reason) => tried.push(Tried { source, reason }),
             }
         }
-        match ProfileFileRegionProvider::new().region().await {
-            Some(region) => return Ok((region, PROFILE)),
-            None => {
-                tried.push(Tried { source: PROFILE, reason: "the profile has no region".into() })
-            }
+        let files = SharedFiles::read(self.environment);
+        if let Some(region) = files.region() {
+            return found(region.to_owned(), PROFILE);
         }
+        let faults: String = files.remarks().iter().map(|it| format!(" ({it})")).collect();
+        let reason = format!("the profile {:?} has no region{faults}", files.selected());
+        tried.push(Tried { source: PROFILE, reason });
         let of_instance = match self.local_mode {
             true => Err("not asked in local mode (-o)".to_owned()),
-            false => self.of_instance().await,
+            false => self.of_instance(&files).await,
         };
         let source = "instance metadata";
         match of_instance {
@@ -145,12 +148,10 @@ impl Sources<'_> {
         }
     }
 
-    /// Returns the value of the environment variable `name`, without spaces around it. An empty
-    /// value is an error, as for a variable that is not set.
+    /// Returns the value of the environment variable `name`. An empty value is an error, as for a
+    /// variable that is not set.
     fn variable(&self, name: &str) -> Found {
-        let value = (self.environment)(name).unwrap_or_default();
-        let value = value.trim();
-        if value.is_empty() { Err("not set".into()) } else { Ok(value.to_owned()) }
+        variable(self.environment, name).ok_or_else(|| "not set".into())
     }
 
     /// Reads the region from the file that the ECS agent of an EC2 host writes for each container.
@@ -178,34 +179,35 @@ impl Sources<'_> {
         region_of_task(&metadata.map_err(|reason| format!("{address}: {reason}"))?)
     }
 
-    /// Asks the instance metadata service, version 2.
-    async fn of_instance(&self) -> Found {
+    /// Asks the instance metadata service.
+    async fn of_instance(&self, files: &SharedFiles) -> Found {
         let is_disabled = self.variable("AWS_EC2_METADATA_DISABLED");
         if is_disabled.is_ok_and(|value| value.eq_ignore_ascii_case("true")) {
             return Err("AWS_EC2_METADATA_DISABLED is true".into());
         }
-        let config =
-            ProviderConfig::default().with_http_client(calls::metadata_client(self.resolver));
-        let client = imds::Client::builder()
-            .configure(&config)
-            .connect_timeout(METADATA_TIMEOUT)
-            .read_timeout(METADATA_TIMEOUT)
-            .max_attempts(INSTANCE_ATTEMPTS)
-            .build();
-        let answer = client.get(INSTANCE_PATH).await.map_err(|error| {
+        let transport = Transport::local(self.resolver.clone());
+        let metadata =
+            InstanceMetadata::new(self.environment, files, &transport, INSTANCE_TRY_COUNT)?;
+        let mut region = metadata.get(INSTANCE_PATH).await;
+        if let Err(ImdsError::ErrorResponse(_)) = region {
+            let document = metadata.get(IDENTITY_PATH).await;
+            region = document.map(|document| region_of_document(&document));
+        }
+        let region = region.map_err(|error| {
             format!("{}.{}", with_all_causes(&error), super::absence::HOP_LIMIT_HINT)
         })?;
-        let region = answer.as_ref().trim();
         let is_name = |name: &str| {
             let is_valid = |character: char| character.is_ascii_alphanumeric() || character == '-';
             !name.is_empty() && name.len() <= 64 && name.chars().all(is_valid)
         };
-        if is_name(region) {
-            Ok(region.to_owned())
-        } else {
-            Err("the answer is not a region".into())
-        }
+        if is_name(&region) { Ok(region) } else { Err("the answer is not a region".into()) }
     }
+}
+
+/// Returns the region in the identity document of an instance, or an empty text.
+fn region_of_document(document: &str) -> String {
+    let document = serde_json::from_str::<Value>(document).unwrap_or_default();
+    document.get("region").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// Returns the fourth part of the task's ARN: `arn:aws:ecs:us-west-2:123456789012:task/...`.
@@ -243,7 +245,7 @@ mod tests {
         variables: &[(&str, &str)],
     ) -> Result<String, String> {
         let environment = |name: &str| {
-            let metadata = [("AWS_EC2_METADATA_DISABLED", "true")];
+            let metadata = [("AWS_EC2_METADATA_DISABLED", "true"), ("HOME", "/nonexistent")];
             let found = variables.iter().chain(&metadata).find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };

@@ -7,6 +7,7 @@
 //! No line has a secret. Of an access key id, at most its last four characters are shown.
 
 use super::absence;
+use super::sources::Found;
 use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
 use crate::base::outage::{Lasting, Outage};
@@ -17,7 +18,7 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tracing::{Level, debug, error, warn};
+use tracing::{Level, debug, error, info, warn};
 
 static UNREADABLE: LogLimit = LogLimit::once_a_minute();
 
@@ -76,13 +77,22 @@ pub fn failed(error: &CredentialsError, pause: Duration, is_outage: bool, outage
     }
 }
 
-/// Logs, at level debug, where `credentials` are from and when they expire. Logs nothing if they
-/// are the same as `present`.
-pub fn found(credentials: &Credentials, present: Option<&Credentials>) {
+/// Logs that credentials were found, if there were none, and ends `outage`. At level debug, also
+/// logs when the credentials expire. Logs nothing if they are the same as `present`.
+pub fn found(found: &Found, present: Option<&Credentials>, outage: &mut Outage) {
+    let Found { credentials, source } = found;
+    match outage.end(Clock::instant()) {
+        Some(duration) => {
+            let seconds = duration.as_secs();
+            info!(seconds, source, "Credentials found, after {seconds} s without any: {source}");
+        }
+        None if present.is_none() => info!(source, "Credentials found: {source}"),
+        None => {}
+    }
     if !tracing::enabled!(Level::DEBUG) || present == Some(credentials) {
         return;
     }
-    let (source, key) = (source(credentials), key_end(credentials.access_key_id()));
+    let key = key_end(credentials.access_key_id());
     match credentials.expiry() {
         Some(expiry) => {
             let expiry = date(expiry);
@@ -102,8 +112,9 @@ pub fn found(credentials: &Credentials, present: Option<&Credentials>) {
 }
 
 /// Logs, at level debug, that credentials are renewed in `wait`, or that they have expired.
-pub fn renewal(credentials: Option<&Credentials>, wait: Duration) {
-    let Some(expiry) = credentials.and_then(Credentials::expiry) else { return };
+pub fn renewal(credentials: Option<&Credentials>, wait: Option<Duration>) {
+    let expiry = credentials.and_then(Credentials::expiry);
+    let (Some(expiry), Some(wait)) = (expiry, wait) else { return };
     match expiry.duration_since(Clock::host_date()) {
         Ok(left) => debug!(
             "The credentials expire in {} s; they are renewed in {} s",
@@ -112,12 +123,6 @@ pub fn renewal(credentials: Option<&Credentials>, wait: Duration) {
         ),
         Err(_) => debug!("The credentials have expired; they are renewed in {} s", wait.as_secs()),
     }
-}
-
-/// Returns the name of the provider that found the credentials. `Credentials` shows this name only
-/// in its debug text, as its first text in quotes.
-fn source(credentials: &Credentials) -> String {
-    format!("{credentials:?}").split('"').nth(1).unwrap_or("an unknown source").to_owned()
 }
 
 /// Returns the last four characters of an access key id. Returns none of a short one, which the
@@ -137,9 +142,7 @@ mod tests {
     use crate::base::outage::PATIENCE;
 
     #[test]
-    fn the_source_is_named_and_the_key_is_not_given_away() {
-        let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "tester");
-        assert_eq!(source(&credentials), "tester");
+    fn the_key_is_not_given_away() {
         for (key, end) in [("AKIDEXAMPLE", "MPLE"), ("AKID", ""), ("", ""), ("ééééééé1", "ééé1")]
         {
             assert_eq!(key_end(key), end);

@@ -1,24 +1,33 @@
-//! Asks the AWS credential chain for credentials. If the operator configured a role, the daemon
-//! assumes this role with them.
+//! Asks the sources of credentials, one after the other. If the operator configured a role, the
+//! daemon assumes this role with the credentials.
 //!
-//! In: the region, the role and the transport. Out: credentials that can be used to sign requests,
-//! or the error of the chain. Bound: the timeouts of the SDK. Thread: main.
+//! In: the environment, the shared files, the region, the role and the transport. Out: credentials
+//! that can be used to sign requests, with the name of their source, or the reason of each source.
+//! Bound: the timeouts of the SDK. Thread: main.
 //!
 //! The general settings of the SDK (retries, defaults mode, compression) have fixed values here.
 //! The SDK does not read them from the environment or the shared files, for two reasons: they are
 //! not settings of the daemon, and some parsers of the SDK panic on unknown values.
 
 use super::calls;
+use super::environment::{keys, names_container, process, web_identity};
+use super::instance::InstanceMetadata;
+use super::shared_files::SharedFiles;
 use crate::aws::transport::Transport;
+use crate::base::error_text::with_all_causes;
 use crate::base::panics;
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as Providing;
-use aws_credential_types::provider::{ProvideCredentials, Result, SharedCredentialsProvider};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use http::HeaderValue;
+use std::error::Error;
 use std::time::Duration;
 
 /// Name and duration (15 minutes) of the session when the daemon assumes a role. The original
@@ -26,9 +35,19 @@ use std::time::Duration;
 const ROLE_SESSION_NAME: &str = "xray-daemon";
 const ROLE_SESSION_LENGTH: Duration = Duration::from_secs(900);
 
-/// Returns the settings with which the AWS SDK calls STS, SSO and metadata services.
+/// Why the container has no credentials if no variable names its endpoint.
+const NO_CONTAINER: &str =
+    "neither AWS_CONTAINER_CREDENTIALS_RELATIVE_URI nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set";
+
+/// Number of tries for a value of the instance metadata.
+const INSTANCE_TRY_COUNT: u32 = 4;
+
+/// Returns the settings with which the AWS SDK calls STS.
 pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader {
+    let files = SharedFiles::read(&process);
     aws_config::defaults(BehaviorVersion::latest())
+        .profile_files(files.sdk_files())
+        .profile_name(files.sdk_profile())
         .http_client(calls::http_client(transport))
         .region(region)
         .retry_config(RetryConfig::standard())
@@ -36,54 +55,226 @@ pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader 
         .request_min_compression_size_bytes(0)
 }
 
-/// Asks the credential chain for credentials once.
+/// The sources that a search asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All sources.
+    All,
+    /// The environment and the files, with the services that they name. The container's endpoint
+    /// and the instance metadata are left out.
+    Files,
+}
+
+/// Credentials, and the source that gave them.
+#[derive(Debug)]
+pub struct Found {
+    /// The credentials to sign with.
+    pub credentials: Credentials,
+    /// The name of the source, for an operator.
+    pub source: String,
+}
+
+/// The error if no source has credentials. It says for each source why it has none.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .tried.join("; "))]
+struct NoSource {
+    tried: Vec<String>,
+    /// The error of the last source if that one is in use and fails.
+    #[source]
+    last: Option<CredentialsError>,
+}
+
+/// Asks the sources for credentials once.
 ///
 /// # Errors
 ///
 /// Returns an error if no source has valid credentials, or if a library panics.
-pub(super) async fn ask(region: Region, role_arn: Option<String>, transport: &Transport) -> Result {
-    let credentials = panics::caught(async {
-        panics::inject("identity");
-        provider(region, role_arn, transport).await.provide_credentials().await
-    });
-    credentials.await.unwrap_or_else(|panicked| Err(CredentialsError::unhandled(panicked)))
-}
-
-/// Returns the credential chain. If `role_arn` is given, the returned provider uses the credentials
-/// of the chain to assume this role.
-async fn provider(
+pub(super) async fn ask(
     region: Region,
     role_arn: Option<String>,
     transport: &Transport,
-) -> SharedCredentialsProvider {
-    let config = sdk_config(region, transport).load().await;
-    let chain = config.credentials_provider().expect("the default chain is always set");
-    let chain = SharedCredentialsProvider::new(Checked(chain));
-    let Some(role_arn) = role_arn else { return chain };
-    let role = AssumeRoleProvider::builder(role_arn)
-        .configure(&config)
-        .session_name(ROLE_SESSION_NAME)
-        .session_length(ROLE_SESSION_LENGTH);
-    SharedCredentialsProvider::new(role.build_from_provider(chain).await)
+    reach: Reach,
+) -> Result<Found, CredentialsError> {
+    let found = panics::caught(async {
+        panics::inject("identity");
+        let files = SharedFiles::read(&process);
+        files.log_new_remarks();
+        let found = search(&region, files, transport, reach).await?;
+        let credentials = check(found.credentials)?;
+        match role_arn {
+            Some(role) => assume(role, Found { credentials, ..found }, region, transport).await,
+            None => Ok(Found { credentials, ..found }),
+        }
+    });
+    found.await.unwrap_or_else(|panicked| Err(CredentialsError::unhandled(panicked)))
 }
 
-/// A provider that returns an error for credentials with characters that are not valid in an HTTP
-/// header. The SDK panics if it signs a call with them.
-#[derive(Debug)]
-struct Checked(SharedCredentialsProvider);
+/// Returns the credentials of the first source that has any, in the order of the original daemon. A
+/// source that should have credentials but fails ends the search.
+async fn search(
+    region: &Region,
+    mut files: SharedFiles,
+    transport: &Transport,
+    reach: Reach,
+) -> Result<Found, CredentialsError> {
+    let mut tried = Tried::default();
+    if let Some(found) = tried.result("environment", keys(&process))? {
+        return Ok(found);
+    }
+    let identity = web_identity(&process);
+    let is_web_identity = identity.is_ok();
+    let name = match identity {
+        Ok(identity) => {
+            files.select_web_identity(identity);
+            "web identity".to_owned()
+        }
+        Err(reason) => {
+            tried.0.push(format!("web identity: {reason}"));
+            format!("profile {:?}", files.selected())
+        }
+    };
+    let config = ProviderConfig::default()
+        .with_http_client(calls::http_client(transport))
+        .with_region(Some(region.clone()))
+        .with_retry_config(RetryConfig::standard());
+    let instance = InstanceMetadata::new(&process, &files, transport, INSTANCE_TRY_COUNT);
+    let mut profile = ProfileFileCredentialsProvider::builder()
+        .configure(&config)
+        .profile_files(files.sdk_files())
+        .profile_name(files.sdk_profile())
+        .with_custom_provider("Environment", EnvironmentKeys);
+    if let Ok(instance) = &instance {
+        profile =
+            profile.with_custom_provider("Ec2InstanceMetadata", instance.credentials_provider());
+    }
+    let credentials = profile.build().provide_credentials().await;
+    let credentials = credentials.map_err(|error| of_profile(error, &files));
+    if let Some(found) = tried.result(name, credentials)? {
+        return Ok(found);
+    }
+    if reach == Reach::Files || is_web_identity {
+        return Err(tried.no_source());
+    }
+    let credentials = match names_container(&process) {
+        true => {
+            let container = EcsCredentialsProvider::builder().configure(&config).build();
+            container.provide_credentials().await
+        }
+        false => Err(CredentialsError::not_loaded(NO_CONTAINER)),
+    };
+    if let Some(found) = tried.result("container", credentials)? {
+        return Ok(found);
+    }
+    let (name, credentials) = match &instance {
+        Ok(instance) => {
+            let credentials = instance.credentials_provider().provide_credentials().await;
+            (instance.name(), credentials)
+        }
+        Err(reason) => {
+            ("instance metadata", Err(CredentialsError::invalid_configuration(reason.clone())))
+        }
+    };
+    match tried.result(name, credentials) {
+        Ok(found) => found.ok_or_else(|| tried.no_source()),
+        // The other reasons are of interest too: the instance is the last resort.
+        Err(error) => {
+            tried.0.push(name.to_owned());
+            let no_source = NoSource { tried: tried.0, last: Some(error) };
+            Err(CredentialsError::not_loaded(no_source))
+        }
+    }
+}
 
-impl ProvideCredentials for Checked {
+/// The sources that have no credentials, each with its reason.
+#[derive(Debug, Default)]
+struct Tried(Vec<String>);
+
+impl Tried {
+    /// Returns what `source` has given. Returns `None`, and remembers the reason, if the source is
+    /// not in use.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of a source that is in use and fails.
+    fn result(
+        &mut self,
+        source: impl Into<String>,
+        result: Result<Credentials, CredentialsError>,
+    ) -> Result<Option<Found>, CredentialsError> {
+        let source = source.into();
+        match result {
+            Ok(credentials) => Ok(Some(Found { credentials, source })),
+            Err(error @ CredentialsError::CredentialsNotLoaded(_)) => {
+                let cause: &(dyn Error + 'static) = &error;
+                let reason = with_all_causes(cause.source().unwrap_or(cause));
+                self.0.push(format!("{source}: {reason}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the error that names all sources with their reasons.
+    fn no_source(self) -> CredentialsError {
+        CredentialsError::not_loaded(NoSource { tried: self.0, last: None })
+    }
+}
+
+/// Returns the error of a profile, with the remedy or the reason where `aws-config` gives none.
+fn of_profile(error: CredentialsError, files: &SharedFiles) -> CredentialsError {
+    let is_unused = matches!(error, CredentialsError::CredentialsNotLoaded(_));
+    match files.login_remedy() {
+        Some(remedy) if is_unused => CredentialsError::not_loaded(remedy),
+        Some(remedy) => CredentialsError::invalid_configuration(remedy),
+        None if is_unused && (error.source().is_none() || !files.has_selected()) => {
+            CredentialsError::not_loaded(files.why_none())
+        }
+        None => error,
+    }
+}
+
+/// The keys in the environment, for profiles with `credential_source = Environment`.
+#[derive(Debug)]
+struct EnvironmentKeys;
+
+impl ProvideCredentials for EnvironmentKeys {
     fn provide_credentials<'a>(&'a self) -> Providing<'a>
     where
         Self: 'a,
     {
-        Providing::new(async { self.0.provide_credentials().await.and_then(check) })
+        Providing::ready(keys(&process))
     }
 }
 
-fn check(credentials: Credentials) -> Result {
-    let key = ("access key", credentials.access_key_id());
-    let token = credentials.session_token().map(|token| ("session token", token));
+/// Assumes a role with the credentials of `found`.
+async fn assume(
+    role: String,
+    found: Found,
+    region: Region,
+    transport: &Transport,
+) -> Result<Found, CredentialsError> {
+    let config = sdk_config(region, transport).no_credentials().load().await;
+    let source = format!("{role}, assumed with {}", found.source);
+    let provider = AssumeRoleProvider::builder(role)
+        .configure(&config)
+        .session_name(ROLE_SESSION_NAME)
+        .session_length(ROLE_SESSION_LENGTH)
+        .build_from_provider(SharedCredentialsProvider::new(found.credentials))
+        .await;
+    let credentials = check(provider.provide_credentials().await?)?;
+    Ok(Found { credentials, source })
+}
+
+/// Returns the credentials without spaces and line breaks around the keys and the token, as a file
+/// or a secret store may add them.
+///
+/// # Errors
+///
+/// Returns an error for characters within the key or the token that are not valid in an HTTP
+/// header. The SDK panics if it signs a call with them.
+fn check(credentials: Credentials) -> Result<Credentials, CredentialsError> {
+    let key = ("access key", credentials.access_key_id().trim());
+    let token = credentials.session_token().map(|token| ("session token", token.trim()));
     for (name, text) in [key].into_iter().chain(token) {
         if HeaderValue::from_str(text).is_err() {
             return Err(CredentialsError::invalid_configuration(format!(
@@ -92,7 +283,13 @@ fn check(credentials: Credentials) -> Result {
             )));
         }
     }
-    Ok(credentials)
+    Ok(Credentials::new(
+        key.1,
+        credentials.secret_access_key().trim(),
+        token.map(|(_, token)| token.to_owned()).filter(|token| !token.is_empty()),
+        credentials.expiry(),
+        "xrayd",
+    ))
 }
 
 #[cfg(test)]
@@ -104,9 +301,10 @@ mod tests {
         let credentials = |key: &str, token: Option<&str>| {
             Credentials::new(key, "secret", token.map(str::to_owned), None, "test")
         };
-        assert!(check(credentials("AKID", Some("token/+="))).is_ok());
+        let trimmed = check(credentials("AKID\r\n", Some(" token/+=\n"))).unwrap();
+        assert_eq!((trimmed.access_key_id(), trimmed.session_token()), ("AKID", Some("token/+=")));
         for (key, token, part) in [
-            ("AKID\n", None, "the access key has"),
+            ("AK\nID", None, "the access key has"),
             ("AKID", Some("a\rb"), "the session token has"),
         ] {
             let error = check(credentials(key, token)).unwrap_err();

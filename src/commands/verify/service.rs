@@ -139,8 +139,11 @@ async fn find_credentials(
 ) -> Option<Credentials> {
     let advice = "Give the task, the instance or this user a role or keys";
     let found = identity::find_credentials(region.clone(), config.role_arn.clone(), transport);
-    let credentials = match timeout(CREDENTIALS_TIMEOUT, found).await {
-        Ok(Ok(credentials)) => credentials,
+    for fault in identity::faults_of_shared_files() {
+        list.note("credentials", format!("a shared AWS file has a fault: {fault}"), "");
+    }
+    let (credentials, source) = match timeout(CREDENTIALS_TIMEOUT, found).await {
+        Ok(Ok(found)) => (found.credentials, found.source),
         Ok(Err(reason)) => {
             list.fail("credentials", format!("there are no credentials: {reason}"), advice);
             return None;
@@ -151,7 +154,7 @@ async fn find_credentials(
             return None;
         }
     };
-    list.ok("credentials", shown(&credentials));
+    list.ok("credentials", format!("{}, from {source}", shown(&credentials)));
     match identity::caller(credentials.clone(), region.clone(), transport).await {
         Ok(caller) => list.ok("caller", format!("{}, account {}", caller.arn, caller.account)),
         Err(error @ CallerError::Unreachable(_)) => list.note(
