@@ -10,8 +10,8 @@
 //! requested since the last job was started. The sender takes pending batches back that could not
 //! be written ([`SpoolClient::unwritten`]). After a failed write nothing is written for
 //! [`RETRY_PAUSE`], and memory holds all batches until then. After each pause the next write or a
-//! probe shows whether the spool works again (`write_state.rs`). Meanwhile records are still read and
-//! synced. If a job panics, the spool is opened again after the same pause. `spool_report.rs`
+//! probe shows whether the spool works again (`write_state.rs`). Meanwhile records are still read
+//! and synced. If a job panics, the spool is opened again after the same pause. `spool_report.rs`
 //! writes the log.
 
 mod timers;
