@@ -12,6 +12,9 @@ import threading
 #: The value of the header line. SDKs write it with different spaces.
 HEADER = {"format": "json", "version": 1}
 
+#: The same as the SDKs for Python and Node.js write it.
+HEADER_LINE = b'{"format":"json","version":1}\n'
+
 
 class Tap:
     """Forwards datagrams to `target` within its `with` block."""

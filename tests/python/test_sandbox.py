@@ -15,7 +15,7 @@ from aws_xray_sdk.core.sampling.connector import ServiceConnector
 from botocore.exceptions import ClientError
 from processes import PATIENCE_SECONDS
 from service import xray_client
-from tap import HEADER
+from tap import HEADER_LINE
 
 #: The credentials that the sandbox accepts. They are public: src/daemon/sandbox.rs contains them.
 ACCESS_KEY, SECRET_KEY = "xrayd-sandbox", "xrayd-sandbox-secret"
@@ -68,7 +68,7 @@ def test_a_trace_of_the_python_sdk_is_printed_as_a_tree(sandbox, emit):
 def test_half_an_emoji_and_numbers_of_any_size_hide_no_trace(sandbox):
     odd = {"annotations": {"title": "Ann \ud83d"}, "metadata": {"large": [2**64, -(10**400), 12.5]}}
     text = json.dumps(DOCUMENT | odd).replace("12.5", "1e999")
-    sandbox.send([HEADER + text.encode()])
+    sandbox.send([HEADER_LINE + text.encode()])
     sandbox.wait_until_sent(1)
     sandbox.wait_for_line(DOCUMENT["trace_id"])
     sandbox.wait_for_line("└─ shop.example  250 ms")

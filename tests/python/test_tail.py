@@ -10,7 +10,7 @@ import os
 
 import pytest
 from processes import PATIENCE_SECONDS, Child
-from tap import HEADER
+from tap import HEADER_LINE
 
 DESCRIBED = {"name": "shop.example", "subsegments": [{"name": "query"}]}
 
@@ -59,7 +59,7 @@ def test_half_an_emoji_and_a_large_number_hide_no_tree(start_followed, tmp_path)
     document = {"trace_id": trace_id, "id": "e3749ea6d7cb5d05", "name": "shop \ud83d", "n": 2**64}
     with tail(daemon, tmp_path) as follower:
         follower.wait_for_line("Following the daemon")
-        daemon.send([HEADER + json.dumps(document).encode()])
+        daemon.send([HEADER_LINE + json.dumps(document).encode()])
         follower.wait_for_line(trace_id)
         follower.wait_for_line("└─ shop \ufffd")
     daemon.end()

@@ -63,7 +63,8 @@ def daemon(service, start_daemon):
     yield daemon
     # Sets the number of sent segments that the end of the daemon expects: all that it received from
     # `xray verify`.
-    [line] = [line for line in daemon.get("/metrics").splitlines() if "received_total " in line]
+    name = "xray_segments_received_total "
+    [line] = [line for line in daemon.get("/metrics").splitlines() if line.startswith(name)]
     daemon.sent_count = int(float(line.split()[1]))
 
 
