@@ -63,6 +63,9 @@ impl Moment {
 pub struct Clock {
     /// Seconds since boot, as set by a test. `None` means that the kernel's clock is read.
     manual_uptime_seconds: Option<AtomicI64>,
+    /// The time from which on a clock for tests also follows the time of the tokio runtime. `None`
+    /// means that it does not follow it.
+    followed_from: Option<Instant>,
     /// Difference between seconds since 1970 and seconds since boot, from the host's date at the
     /// start of the daemon.
     start_offset_seconds: i64,
@@ -76,6 +79,7 @@ impl Default for Clock {
     fn default() -> Self {
         Self {
             manual_uptime_seconds: None,
+            followed_from: None,
             start_offset_seconds: unix_seconds(SystemTime::now()).saturating_sub(uptime_seconds()),
             confirmed_offset_seconds: AtomicI64::new(NONE),
         }
@@ -88,9 +92,17 @@ impl Clock {
     pub fn manual(uptime_seconds: i64, host_time: SystemTime) -> Self {
         Self {
             manual_uptime_seconds: Some(AtomicI64::new(uptime_seconds)),
+            followed_from: None,
             start_offset_seconds: unix_seconds(host_time).saturating_sub(uptime_seconds),
             confirmed_offset_seconds: AtomicI64::new(NONE),
         }
+    }
+
+    /// Returns a clock for tests that run in virtual time. It follows the time of the tokio runtime
+    /// from now on. [`advance`](Self::advance) adds to that, as a suspended machine does: the
+    /// kernel's clock since boot goes on while `Instant` stands still.
+    pub fn simulated(uptime_seconds: i64, host_time: SystemTime) -> Self {
+        Self { followed_from: Some(Self::instant()), ..Self::manual(uptime_seconds, host_time) }
     }
 
     /// Advances a clock for tests by `time`, in whole seconds. Does nothing on a real clock.
@@ -114,8 +126,14 @@ impl Clock {
 
     /// Returns the current reading of the clock.
     pub fn now(&self) -> Moment {
-        let manual =
-            self.manual_uptime_seconds.as_ref().map(|manual| manual.load(Ordering::Relaxed));
+        let followed = self.followed_from.map_or(0, |from| {
+            let time = Self::instant().saturating_duration_since(from);
+            i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+        });
+        let manual = self
+            .manual_uptime_seconds
+            .as_ref()
+            .map(|manual| manual.load(Ordering::Relaxed).saturating_add(followed));
         let confirmed_offset_seconds = self.confirmed_offset_seconds.load(Ordering::Relaxed);
         let is_confirmed = confirmed_offset_seconds != NONE;
         Moment {
@@ -171,6 +189,16 @@ mod tests {
         let now = clock.now();
         assert_eq!((now.unix_seconds(), now.is_confirmed), (57 * YEAR.as_secs(), true));
         assert_eq!(now.since(first.uptime_seconds), Duration::from_secs(9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulated_clock_follows_the_runtime_and_goes_on_while_the_machine_is_suspended() {
+        let clock = Clock::simulated(500, UNIX_EPOCH + YEAR);
+        tokio::time::advance(Duration::from_secs(40)).await;
+        assert_eq!(clock.now().uptime_seconds, 540);
+        clock.advance(Duration::from_secs(60));
+        let now = clock.now();
+        assert_eq!((now.uptime_seconds, now.unix_seconds()), (600, YEAR.as_secs() + 100));
     }
 
     #[test]

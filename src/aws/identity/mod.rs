@@ -22,7 +22,7 @@ mod sources;
 pub use caller::{Caller, CallerError, caller};
 pub use instance::InstanceMetadata;
 pub use region::{RegionError, Sources};
-pub use sources::Found;
+pub use sources::{Found, Reach, Source};
 
 use crate::aws::transport::Transport;
 use crate::base::clock::Clock;
@@ -34,7 +34,6 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use environment::{home, process, variable};
 use shared_files::SharedFiles;
-use sources::Reach;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -83,20 +82,21 @@ impl Identity {
     /// is given, the task assumes this role with the credentials that it finds. Services outside of
     /// this host are called over `transport`.
     pub fn start(region: Region, role_arn: Option<String>, transport: Transport) -> Self {
+        Self::start_from(Search { region, role_arn, transport })
+    }
+
+    /// Starts a task on the current runtime that gets credentials from `source` and renews them.
+    pub fn start_from(source: impl Source) -> Self {
         let (found, credentials) = watch::channel(None);
         let (missing_reason, absence) =
             watch::channel(Some("the sources are being asked".to_owned()));
         let findings = Arc::new(Findings { credentials: found, absence: missing_reason });
-        let renew = Arc::new(Notify::new());
+        let (renew, source) = (Arc::new(Notify::new()), Arc::new(source));
         let identity = Self { credentials, absence, renew: Arc::clone(&renew) };
         tokio::spawn(panics::restarted("The search for credentials", RETRY_PAUSE_MAX, move || {
-            let search = Search {
-                region: region.clone(),
-                role_arn: role_arn.clone(),
-                transport: transport.clone(),
-            };
-            let (findings, renew) = (Arc::clone(&findings), Arc::clone(&renew));
-            async move { refresh(&search, &findings, &renew).await }
+            let (source, findings) = (Arc::clone(&source), Arc::clone(&findings));
+            let renew = Arc::clone(&renew);
+            async move { refresh(&*source, &findings, &renew).await }
         }));
         identity
     }
@@ -156,15 +156,6 @@ pub fn faults_of_shared_files() -> Vec<String> {
     SharedFiles::read(&process).remarks().to_vec()
 }
 
-/// The sources of credentials, as [`refresh`] uses them. A test replaces them.
-trait Ask {
-    /// Asks the sources once.
-    fn ask(&self, reach: Reach) -> impl Future<Output = Result<Found, CredentialsError>> + Send;
-
-    /// Returns the state of the files that can hold credentials.
-    fn files(&self) -> Vec<Stamp>;
-}
-
 /// The sources that the environment and the host have.
 struct Search {
     region: Region,
@@ -172,7 +163,7 @@ struct Search {
     transport: Transport,
 }
 
-impl Ask for Search {
+impl Source for Search {
     // The providers are built anew for each search. Otherwise the one for profiles would not see
     // shared files that were created or changed since the first search.
     async fn ask(&self, reach: Reach) -> Result<Found, CredentialsError> {
@@ -186,37 +177,47 @@ impl Ask for Search {
         let paths = shared_files::paths(&process).into_iter().chain(token).chain([sso]);
         paths.map(|path| Stamp::of(&path)).collect()
     }
+
+    fn host_date(&self) -> SystemTime {
+        Clock::host_date()
+    }
 }
 
 /// Finds and renews credentials until the last [`Identity`] is dropped.
-async fn refresh(sources: &impl Ask, findings: &Findings, renew: &Notify) {
+async fn refresh(sources: &impl Source, findings: &Findings, renew: &Notify) {
     let Findings { credentials: sender, absence: missing_reason } = findings;
     let mut pause = RETRY_PAUSE_MIN;
     let mut outage = Outage::with_patience(PATIENCE);
     while !sender.is_closed() {
-        if !outage.is_on() && !is_usable(sender.borrow().as_ref()) {
+        if !outage.is_on() && !is_usable(sender.borrow().as_ref(), sources.host_date()) {
             outage.fail(Clock::instant(), "the sources have not answered yet.");
         }
         let files = sources.files();
         let mut answer = report::while_running(&mut outage, sources.ask(Reach::All)).await;
         if let Err(error) = &answer {
-            report::failed(error, pause, !is_usable(sender.borrow().as_ref()), &mut outage);
+            report::failed(
+                error,
+                pause,
+                !is_usable(sender.borrow().as_ref(), sources.host_date()),
+                &mut outage,
+            );
             if sender.borrow().is_none() {
                 missing_reason.send_replace(Some(absence::public_reason(error)));
             }
             let waiting = report::while_running(&mut outage, tokio::time::sleep(pause));
             tokio::select! {
-                () = waiting => {}
-                found = found_in_files(sources, files) => answer = Ok(found),
-                () = renew.notified() => {}
+                biased;
                 () = sender.closed() => return,
+                () = renew.notified() => {}
+                found = found_in_files(sources, files) => answer = Ok(found),
+                () = waiting => {}
             }
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
         if let Ok(found) = answer {
             pause = RETRY_PAUSE_MIN;
             let expiry = found.credentials.expiry();
-            let wait = expiry.map(|expiry| renew_in(expiry, Clock::host_date()));
+            let wait = expiry.map(|expiry| renew_in(expiry, sources.host_date()));
             report::found(&found, sender.borrow().as_ref(), &mut outage);
             // Unchanged credentials do not wake the tasks that wait for new ones.
             sender.send_if_modified(|present| {
@@ -227,9 +228,10 @@ async fn refresh(sources: &impl Ask, findings: &Findings, renew: &Notify) {
             missing_reason.send_replace(None);
             report::renewal(sender.borrow().as_ref(), wait);
             tokio::select! {
-                () = sleep_if_some(wait) => {}
-                () = renew.notified() => {}
+                biased;
                 () = sender.closed() => return,
+                () = renew.notified() => {}
+                () = sleep_if_some(wait) => {}
             }
         }
         // This pause limits the search for credentials to one a second, even if the service answers
@@ -238,15 +240,15 @@ async fn refresh(sources: &impl Ask, findings: &Findings, renew: &Notify) {
     }
 }
 
-/// Returns whether there are credentials that have not expired.
-fn is_usable(credentials: Option<&Credentials>) -> bool {
-    let is_valid = |expiry: SystemTime| expiry > Clock::host_date();
+/// Returns whether there are credentials that have not expired at `host_date`.
+fn is_usable(credentials: Option<&Credentials>, host_date: SystemTime) -> bool {
+    let is_valid = |expiry: SystemTime| expiry > host_date;
     credentials.is_some_and(|present| present.expiry().is_none_or(is_valid))
 }
 
 /// Waits until the files have credentials. The files are read only if one has changed since
 /// `before`. The network is asked only as far as a profile of the files names a service.
-async fn found_in_files(sources: &impl Ask, mut before: Vec<Stamp>) -> Found {
+async fn found_in_files(sources: &impl Source, mut before: Vec<Stamp>) -> Found {
     loop {
         tokio::time::sleep(FILES_PAUSE).await;
         let now = sources.files();
@@ -297,7 +299,7 @@ mod tests {
         }
     }
 
-    impl Ask for Late {
+    impl Source for Late {
         async fn ask(&self, reach: Reach) -> Result<Found, CredentialsError> {
             self.searches.lock().unwrap().push((reach, Instant::now()));
             if std::fs::read_to_string(self.file()).is_ok_and(|text| text == "whole") {
@@ -309,6 +311,10 @@ mod tests {
 
         fn files(&self) -> Vec<Stamp> {
             vec![Stamp::of(&self.file())]
+        }
+
+        fn host_date(&self) -> SystemTime {
+            SystemTime::now()
         }
     }
 

@@ -5,6 +5,8 @@
 //! that can be used to sign requests, with the name of their source, or the reason of each source.
 //! Bound: the timeouts of the SDK. Thread: main.
 //!
+//! [`Source`] is the seam to the sources, so that a simulation can replace them and the host's date.
+//!
 //! The general settings of the SDK (retries, defaults mode, compression) have fixed values here.
 //! The SDK does not read them from the environment or the shared files, for two reasons: they are
 //! not settings of the daemon, and some parsers of the SDK panic on unknown values.
@@ -15,6 +17,7 @@ use super::instance::InstanceMetadata;
 use super::shared_files::SharedFiles;
 use crate::aws::transport::Transport;
 use crate::base::error_text::with_all_causes;
+use crate::base::files::Stamp;
 use crate::base::panics;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -28,7 +31,7 @@ use aws_credential_types::provider::future::ProvideCredentials as Providing;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use http::HeaderValue;
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Name and duration (15 minutes) of the session when the daemon assumes a role. The original
 /// daemon uses the same values.
@@ -41,6 +44,22 @@ const NO_CONTAINER: &str =
 
 /// Number of tries for a value of the instance metadata.
 const INSTANCE_TRY_COUNT: u32 = 4;
+
+/// The sources of credentials that an [`Identity`](super::Identity) uses. A test replaces them.
+pub trait Source: Send + Sync + 'static {
+    /// Asks the sources once.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there are no valid credentials.
+    fn ask(&self, reach: Reach) -> impl Future<Output = Result<Found, CredentialsError>> + Send;
+
+    /// Returns the state of the files that can hold credentials.
+    fn files(&self) -> Vec<Stamp>;
+
+    /// Returns the date of the host, with which the expiry of credentials is compared.
+    fn host_date(&self) -> SystemTime;
+}
 
 /// Returns the settings with which the AWS SDK calls STS.
 pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader {
@@ -57,7 +76,7 @@ pub(super) fn sdk_config(region: Region, transport: &Transport) -> ConfigLoader 
 
 /// The sources that a search asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// All sources.
     All,
     /// The environment and the files, with the services that they name. The container's endpoint

@@ -317,13 +317,17 @@ impl Sender {
             }
         };
         let Filler { rings, linger, .. } = &mut self.filler;
+        // The rare events stand first, so that no other event can keep them waiting. After an event
+        // `run` does the work of all others too: it settles every call that has ended, looks into
+        // the rings and starts what is due. Only a result of the spool has to be taken here.
         tokio::select! {
-            () = rings.woken(linger.wake_count()) => {}
-            () = self.uploader.event() => {}
-            () = spool_event => {}
-            () = due => {}
-            query = self.occupancy.next() => query.answer(self.held()),
+            biased;
             Ok(()) = deadline.changed() => {}
+            query = self.occupancy.next() => query.answer(self.held()),
+            () = spool_event => {}
+            () = self.uploader.event() => {}
+            () = rings.woken(linger.wake_count()) => {}
+            () = due => {}
         }
     }
 

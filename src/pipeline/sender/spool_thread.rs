@@ -6,6 +6,9 @@
 //! memory is short. The spool belongs to the thread. If a job panics, its result is
 //! [`JobResult::Panicked`]. The spool is then dropped and has to be opened again. The thread ends
 //! after its current job when the [`SpoolThread`] is dropped.
+//!
+//! A simulation has no threads. [`SpoolThread::on_runtime`] returns a future that does the jobs in
+//! the place of the thread.
 
 use super::spool_job::{Done, Job, JobResult, Sizes};
 use super::spool_work::work;
@@ -15,15 +18,16 @@ use crate::base::memory::ChunkPool;
 use crate::base::panics;
 use crate::pipeline::spool::{Disk, Found, Options, Spool, SpoolError, SystemDisk};
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// The sender's handle of the spool's thread.
 #[derive(Debug)]
 pub struct SpoolThread {
     options: Options,
-    jobs: mpsc::Sender<Job>,
+    jobs: UnboundedSender<Job>,
     results: UnboundedReceiver<JobResult>,
 }
 
@@ -53,12 +57,36 @@ impl SpoolThread {
         pool: Arc<ChunkPool>,
         account: Arc<Account>,
     ) -> io::Result<Self> {
-        let (jobs, job_receiver) = mpsc::channel();
+        let (handle, worker) = Self::new(disk, options, pool, account);
+        thread::Builder::new().name("spool".into()).spawn(|| worker.run())?;
+        Ok(handle)
+    }
+
+    /// Does the same as [`start_on`](Self::start_on), but without a thread. The caller runs the
+    /// returned future beside the sender, in the same runtime. The future waits for the time that
+    /// `pause` returns before it does a job.
+    pub fn on_runtime(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        pool: Arc<ChunkPool>,
+        account: Arc<Account>,
+        pause: impl FnMut() -> Duration + Send + 'static,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (handle, worker) = Self::new(disk, options, pool, account);
+        (handle, worker.run_on_runtime(pause))
+    }
+
+    fn new(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        pool: Arc<ChunkPool>,
+        account: Arc<Account>,
+    ) -> (Self, Worker) {
+        let (jobs, job_receiver) = unbounded_channel();
         let (result_sender, results) = unbounded_channel();
-        let worker = Worker { disk, options: options.clone(), pool, account, spool: None };
-        let run = move || worker.run(&job_receiver, &result_sender);
-        thread::Builder::new().name("spool".into()).spawn(run)?;
-        Ok(Self { options, jobs, results })
+        let spooler = Spooler { disk, options: options.clone(), pool, account, spool: None };
+        let worker = Worker { jobs: job_receiver, results: result_sender, spooler };
+        (Self { options, jobs, results }, worker)
     }
 
     /// The options that the spool is opened with.
@@ -83,8 +111,34 @@ impl SpoolThread {
     }
 }
 
-/// The worker that runs on the thread.
+/// The other end of a [`SpoolThread`], which runs on the thread.
 struct Worker {
+    jobs: UnboundedReceiver<Job>,
+    results: UnboundedSender<JobResult>,
+    spooler: Spooler,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Some(job) = self.jobs.blocking_recv() {
+            if self.results.send(self.spooler.result(job)).is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn run_on_runtime(mut self, mut pause: impl FnMut() -> Duration) {
+        while let Some(job) = self.jobs.recv().await {
+            tokio::time::sleep(pause()).await;
+            if self.results.send(self.spooler.result(job)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Does the jobs. The spool belongs to it.
+struct Spooler {
     disk: Arc<dyn Disk>,
     options: Options,
     pool: Arc<ChunkPool>,
@@ -92,16 +146,7 @@ struct Worker {
     spool: Option<Box<Spool>>,
 }
 
-impl Worker {
-    fn run(mut self, jobs: &mpsc::Receiver<Job>, results: &UnboundedSender<JobResult>) {
-        for job in jobs {
-            let result = self.result(job);
-            if results.send(result).is_err() {
-                return;
-            }
-        }
-    }
-
+impl Spooler {
     fn result(&mut self, job: Job) -> JobResult {
         // Lives outside of `catch`, so that losses of the job before a panic are counted.
         let mut done = Box::<Done>::default();

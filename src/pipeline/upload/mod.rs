@@ -243,10 +243,13 @@ impl Uploader {
     pub async fn event(&mut self) {
         match (&mut self.service, &mut self.arrival) {
             (Some(service), _) => tokio::select! {
-                Some(ended) = self.tasks.join_next() => self.settle(ended),
+                // The rare event stands first. The sender settles all calls that have ended after
+                // each event.
+                biased;
                 () = service.credentials_changed() => {
                     self.observe(Event::CredentialsChanged, Clock::instant());
                 }
+                Some(ended) = self.tasks.join_next() => self.settle(ended),
             },
             (None, Some(arrival)) => {
                 self.service = arrival.await.ok();
