@@ -85,7 +85,8 @@ pub struct Work {
     pub read_count: usize,
     /// Whether to sync the spool.
     pub is_sync_due: bool,
-    /// Whether to read files again that could not be read.
+    /// Whether to read files again that could not be read, and to settle on disk what could not be
+    /// settled there.
     pub is_retry_due: bool,
     /// Whether to test that the spool can be written to. A job that writes pending batches needs no
     /// probe.
@@ -150,6 +151,8 @@ pub struct Done {
     pub damage: Option<String>,
     /// Whether a file could not be read. The error is in `condition`.
     pub is_unreadable: bool,
+    /// Whether some records are settled that could not be settled on disk.
+    pub is_behind: bool,
     /// Whether memory had no room for the next record.
     pub is_memory_short: bool,
     /// The size of the spool after the job.

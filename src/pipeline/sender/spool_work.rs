@@ -45,9 +45,11 @@ pub fn work(
     }
     if work.is_retry_due {
         spool.try_unreadable();
+        rest = rest.and(spool.settle_again());
     }
     rest = rest.and(replay(spool, work.read_count, pool, clock.now(), done));
     done.condition = rest.err();
+    done.is_behind = spool.is_behind();
 }
 
 /// Writes the pending batches one by one. `_work` has the hook of a test.

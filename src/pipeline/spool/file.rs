@@ -52,7 +52,7 @@ pub struct DataFile {
     unread: Option<Count>,
     /// The parts before the cursor that are not settled.
     pub(super) parts: Parts,
-    progress: Progress,
+    pub(super) progress: Progress,
     /// A cursor, and the date of the first unsettled record behind it. If `cursor` has moved on
     /// since, the date is not valid any longer.
     first_unread: Option<(u64, u64)>,
@@ -409,8 +409,8 @@ impl DataFile {
     }
 
     /// Writes the progress to stable storage. If this fails, settled records may be sent again.
-    pub fn sync_progress(&mut self) -> io::Result<()> {
-        self.progress.sync()
+    pub fn sync_progress(&mut self, folder: &mut Folder) -> io::Result<()> {
+        self.progress.note(folder, self.sequence, &[]).and_then(|()| self.progress.sync())
     }
 
     /// Returns whether no segment of the record at `offset` is settled or taken.

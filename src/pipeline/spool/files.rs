@@ -206,13 +206,41 @@ impl Files {
         Ok(())
     }
 
-    /// Removes a sealed file if all of its records are settled. If this fails, the file stays until
-    /// it is evicted, and is not read again.
+    /// Returns whether some of the files could not be settled on disk.
+    pub fn is_behind(&self) -> bool {
+        self.sealed.values().any(is_behind)
+    }
+
+    /// Implements [`Spool::settle_again`](super::Spool::settle_again).
+    pub fn settle_again(&mut self) -> Result<(), SpoolError> {
+        let behind = self.sealed.iter().filter(|(_, file)| is_behind(file));
+        let behind: Vec<u64> = behind.map(|(&sequence, _)| sequence).collect();
+        let mut result = Ok(());
+        for sequence in behind {
+            let settled = match self.sealed.get_mut(&sequence) {
+                Some(file) if !file.is_finished() => {
+                    file.sync_progress(&mut self.folder).map_err(SpoolError::Progress)
+                }
+                _ => self.remove(sequence).map_err(SpoolError::Remove),
+            };
+            result = result.and(settled);
+        }
+        result
+    }
+
+    /// Removes a sealed file if all of its records are settled. If this fails, the file is not read
+    /// again, and stays until [`settle_again`](Self::settle_again) removes it or it is evicted.
     pub fn remove_if_finished(&mut self, sequence: u64) {
         if self.sealed.get(&sequence).is_some_and(DataFile::is_finished) {
             let _ = self.remove(sequence);
         }
     }
+}
+
+/// Returns whether a file is finished and still there, or an entry of its progress could not be
+/// written.
+fn is_behind(file: &DataFile) -> bool {
+    file.is_finished() || file.progress.has_unwritten()
 }
 
 fn found_files(listing: &Listing, now: Moment) -> BTreeMap<u64, DataFile> {

@@ -23,7 +23,9 @@
 //!
 //! If only the daemon dies, no appended record is lost. If the machine crashes, the records that
 //! were appended after the last [`Spool::sync`] may be lost, and the records that were settled
-//! after it may come again. A damaged byte costs only the record that it lies in.
+//! after it may come again. A sync does not concern what an earlier run has written: the system
+//! writes that within its own time, half a minute on Linux. A damaged byte costs only the record
+//! that it lies in.
 //!
 //! A record is taken by [`Spool::next`] and read piece by piece. If memory has no room for all of
 //! its segments, the caller puts the rest back ([`Spool::split`]) and takes it later. The caller
@@ -242,9 +244,23 @@ impl Spool {
     ///
     /// Fails if the spool cannot note on disk that the record is settled, or cannot remove a file
     /// that is not needed any more. The record does not come again in this run, but it may after a
-    /// restart.
+    /// restart, unless [`settle_again`](Self::settle_again) succeeds before.
     pub fn settle(&mut self, id: RecordId) -> Result<(), SpoolError> {
         self.taker.settle(&mut self.files, id)
+    }
+
+    /// Returns whether some records are settled that could not be settled on disk.
+    pub fn is_behind(&self) -> bool {
+        self.files.is_behind()
+    }
+
+    /// Settles on disk what could not be settled before. The caller calls this after a pause.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`settle`](Self::settle) does.
+    pub fn settle_again(&mut self) -> Result<(), SpoolError> {
+        self.files.settle_again()
     }
 
     /// Puts a taken record back. The record comes again, before those behind it.

@@ -1,7 +1,8 @@
 //! The list of the settled records of a data file.
 //!
 //! In: offsets of records that are settled. Out: the parts of a record that are not settled. Bound:
-//! 8 bytes of memory for each entry of the file that is being read. Thread: the spool's, which may
+//! 8 bytes of memory for each entry of the file that is being read, and for each entry that could
+//! not be written. Thread: the spool's, which may
 //! wait for the disk.
 //!
 //! The list is a file beside the data file and is only ever appended to. For each settled record
@@ -34,6 +35,8 @@ pub struct Progress {
     /// offsets and marks in ascending order, without duplicates.
     settled: Vec<u64>,
     length_bytes: u64,
+    /// Entries that could not be written. The next [`note`](Self::note) writes them.
+    unwritten: Vec<u64>,
     /// The progress file, which is open while some of its entries are not synced.
     file: Option<Box<dyn DiskFile>>,
 }
@@ -111,17 +114,28 @@ impl Progress {
         parts
     }
 
-    /// Appends entries: the offset of a record, or marks of its segments.
+    /// Appends entries: the offset of a record, or marks of its segments. Appends the entries
+    /// before them too that could not be written.
     pub fn note(&mut self, folder: &mut Folder, sequence: u64, entries: &[u64]) -> io::Result<()> {
+        self.unwritten.extend(entries);
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
         let file = match self.file.take() {
             Some(file) => file,
             None => folder.open_to_write(sequence, Kind::Progress)?,
         };
-        let bytes: Vec<u8> = entries.iter().flat_map(|&entry| encode(entry)).collect();
+        let bytes: Vec<u8> = self.unwritten.iter().flat_map(|&entry| encode(entry)).collect();
         let file = self.file.insert(file);
         file.write_at(&mut [IoSlice::new(&bytes)], self.length_bytes)?;
         self.length_bytes += bytes.len() as u64;
+        self.unwritten.clear();
         Ok(())
+    }
+
+    /// Returns whether some entries could not be written.
+    pub fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
     }
 
     /// Writes the entries to stable storage, and closes the file.

@@ -30,8 +30,11 @@ pub fn sync(files: &mut Files, window: &mut [u8]) -> Result<(), SpoolError> {
     let rescued = rescue(files, window);
     let mut noted = Ok(());
     for file in files.sealed.values_mut() {
-        noted = noted.and(file.sync_progress());
+        noted = noted.and(file.sync_progress(&mut files.folder));
     }
+    // The rescue may have created a progress file, or removed a file. Without this, a record could
+    // come twice after a crash of the machine: from the old file and from the copy.
+    let noted = noted.and(files.folder.sync());
     synced.and(rescued).and(noted.map_err(SpoolError::Sync))
 }
 

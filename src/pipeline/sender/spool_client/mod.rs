@@ -233,6 +233,7 @@ impl SpoolClient {
 
     /// Ends the pause after a failure: the shutdown has no time for it.
     pub fn begin_drain(&mut self) {
+        self.work.is_retry_due |= self.timers.clear(Timer::Retry);
         match &mut self.state {
             State::Closed { open_at } => *open_at = Clock::instant(),
             State::Opening => {}
@@ -319,7 +320,7 @@ impl SpoolClient {
             self.timers.set(Timer::Read, now + MEMORY_PAUSE);
         }
         let again_at = now + RETRY_PAUSE;
-        if done.is_unreadable {
+        if done.is_unreadable || done.is_behind {
             self.timers.set_if_unset(Timer::Retry, again_at);
         }
         if done.is_unsynced {

@@ -12,7 +12,7 @@ pub enum Timer {
     Sync,
     /// Read again after memory had no room for a record.
     Read,
-    /// Read files again that could not be read.
+    /// Read files again that could not be read, and settle on disk what could not be settled there.
     Retry,
 }
 

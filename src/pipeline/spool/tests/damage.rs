@@ -335,6 +335,31 @@ fn progress_that_cannot_be_noted_is_an_error_and_the_record_does_not_come_again_
     assert!(!folder.path().join("elsewhere").exists());
 }
 
+#[test]
+fn what_could_not_be_settled_on_disk_is_settled_there_by_a_later_attempt() {
+    let (folder, _, _) = three_records();
+    let link = folder.path().join("0000000001.done");
+    symlink("elsewhere", &link).unwrap();
+    let mut spool = open(folder.path());
+    let ids: Vec<_> = (0..2).map(|_| take(&mut spool).1).collect();
+    assert!(spool.settle(ids[0]).is_err() && spool.is_behind());
+    assert!(spool.settle_again().is_err());
+    std::fs::remove_file(&link).unwrap();
+    // The next record takes the entries before it along.
+    spool.settle(ids[1]).unwrap();
+    assert!(!spool.is_behind());
+    drop(spool);
+    let mut spool = open(folder.path());
+    let (name, id) = take(&mut spool);
+    assert_eq!(name, 2);
+    // The file is finished with this record, and cannot be removed.
+    block(&folder.path().join("0000000001.spool"));
+    assert!(spool.settle(id).is_err() && spool.is_behind());
+    std::fs::remove_dir_all(folder.path().join("0000000001.spool")).unwrap();
+    spool.settle_again().unwrap();
+    assert!(!spool.is_behind() && file_names(folder.path()).is_empty());
+}
+
 /// A tiny file system that is mounted as long as this value lives.
 struct TinyDisk(TempDir);
 
