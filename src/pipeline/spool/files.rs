@@ -15,6 +15,7 @@ use super::types::{Evicted, Found, Removal};
 use crate::base::clock::Moment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub struct Files {
     pub next_sequence: u64,
     /// Numbers that new files must not get: a link, folder or device has a name with this number.
     refused: BTreeSet<u64>,
+    /// Numbers of copies that are not needed, but could not be removed. Their records are in another
+    /// file too.
+    unneeded: BTreeSet<u64>,
     /// The last removal of a file or of the folder by another program, until
     /// [`removal`](Self::removal) is called.
     removal: Option<Removal>,
@@ -66,6 +70,7 @@ impl Files {
             active: None,
             next_sequence: listing.sequence_max + 1,
             refused: listing.refused,
+            unneeded: BTreeSet::new(),
             removal: None,
         };
         Ok((files, found))
@@ -208,7 +213,7 @@ impl Files {
 
     /// Returns whether some of the files could not be settled on disk.
     pub fn is_behind(&self) -> bool {
-        self.sealed.values().any(is_behind)
+        !self.unneeded.is_empty() || self.sealed.values().any(is_behind)
     }
 
     /// Implements [`Spool::settle_again`](super::Spool::settle_again).
@@ -225,7 +230,22 @@ impl Files {
             };
             result = result.and(settled);
         }
+        for sequence in mem::take(&mut self.unneeded) {
+            let removed = self.folder.remove(sequence);
+            if removed.is_err() {
+                self.unneeded.insert(sequence);
+            }
+            result = result.and(removed.map_err(SpoolError::Remove));
+        }
         result
+    }
+
+    /// Removes a copy that is not needed. If this fails, [`settle_again`](Self::settle_again)
+    /// removes it: otherwise the next run would send its records again.
+    pub fn remove_unneeded(&mut self, sequence: u64) {
+        if self.folder.remove(sequence).is_err() {
+            self.unneeded.insert(sequence);
+        }
     }
 
     /// Removes a sealed file if all of its records are settled. If this fails, the file is not read

@@ -73,7 +73,7 @@ fn rescue_file(files: &mut Files, sequence: u64, window: &mut [u8]) -> Result<()
     let copy = if rescued.is_ok() { copy.seal() } else { None };
     match copy {
         Some(copy) => _ = files.sealed.insert(copy_sequence, copy),
-        None => _ = files.folder.remove(copy_sequence),
+        None => files.remove_unneeded(copy_sequence),
     }
     files.remove_if_finished(sequence);
     rescued
