@@ -1,0 +1,313 @@
+//! One life of the simulated daemon: the production code between its seams.
+//!
+//! In: the settings of the life, and the world. Out: the running sender, its spool and its
+//! identity, and the ways in which a life ends. The receivers are replaced by [`Daemon::send`],
+//! which calls the production code behind the sockets. Bound: the time of a shutdown is checked.
+
+use super::documents;
+use super::format::scan;
+use super::plan::Settings;
+use super::service::SimulatedService;
+use super::watch::{Watch, Watched};
+use super::world::World;
+use super::{disk, format};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{sleep, timeout_at};
+use xrayd::base::account::Account;
+use xrayd::base::clock::Clock;
+use xrayd::base::host::Host;
+use xrayd::base::memory::ChunkPool;
+use xrayd::base::panics::{Alarm, Panicked};
+use xrayd::pipeline::ingest::Ingest;
+use xrayd::pipeline::limits::{Limits, Wanted};
+use xrayd::pipeline::receive::Sink;
+use xrayd::pipeline::ring::Rings;
+use xrayd::pipeline::sender::{Deadline, Sender, SpoolThread};
+use xrayd::pipeline::spool::Options;
+use xrayd::pipeline::upload::Uploader;
+
+/// The largest number of datagrams that a receiver takes at once.
+const DRAIN_COUNT: usize = 64;
+
+/// A shutdown ends this long after its deadline at the latest: a second until the receivers have
+/// ended, and the job that is running.
+const END_SLACK: Duration = Duration::from_millis(2_500);
+
+/// The time within which a record is on stable storage: a second, and the jobs until then.
+const SYNC_TIME_MS: u64 = 1_500;
+
+/// The time after the last failed call of the disk within which the spool has synced all records: a
+/// pause after the failure, and the jobs until then.
+const RECOVERY_TIME_MS: u64 = 8_000;
+
+/// A spool with less room than this many bodies may be too small for what is left at the end.
+const SPOOL_BODY_COUNT_MIN: u64 = 3;
+
+/// A running life.
+pub struct Daemon {
+    pub world: World,
+    pub account: Arc<Account>,
+    pub pool: Arc<ChunkPool>,
+    settings: Settings,
+    ingest: Option<Ingest>,
+    sender: JoinHandle<Result<usize, Panicked>>,
+    tasks: Vec<JoinHandle<()>>,
+    deadline: watch::Sender<Option<Deadline>>,
+    watch: Arc<Mutex<Watch>>,
+    started_ms: u64,
+    /// Whether the disk has been slow, so that a job may not end in time.
+    is_slow: bool,
+}
+
+impl Daemon {
+    /// Starts a life. `has_damage` says that the disk may be damaged.
+    pub fn start(world: &World, settings: Settings, has_damage: bool) -> Self {
+        let host = Host {
+            memory_bytes: 1 << 40,
+            cgroup_limit_bytes: None,
+            processor_count: 1,
+            descriptor_count_max: 1024,
+        };
+        let has_spool = settings.spool_bytes.is_some();
+        let wanted = Wanted { buffer_size_mb: settings.memory_mb, receiver_count: 1, has_spool };
+        let limits = Limits::derive(wanted, host);
+        let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
+        let mut account = Account::new(1);
+        account.clock = Clock::simulated(1_000 + world.seconds(), world.host_date());
+        let account = Arc::new(account);
+        let left = found(world, &world.disk);
+        world.ledger().start_with(&left);
+        let number = world.ledger().begin(Arc::clone(&account));
+        world.history.note("start", number as u64, settings.memory_mb);
+        let has_wrong_dates = world.ledger().note_date(world.has_wrong_date());
+        let mut watch = Watch::new(
+            world.clone(),
+            Arc::clone(&account),
+            Arc::clone(&pool),
+            limits,
+            has_wrong_dates,
+        );
+        watch.spool_bytes = settings.spool_bytes;
+        watch.age_max = i64::try_from(settings.spool_age.as_secs()).unwrap();
+        watch.has_damage = has_damage;
+        let watch = Arc::new(Mutex::new(watch));
+        let mut rings = Rings::new(Arc::clone(&pool), limits.ring_entry_count_max);
+        let producer = rings.add();
+        let ingest = Ingest::new(producer, Arc::clone(&account), 0, Alarm::default());
+        let mut tasks = Vec::new();
+        let (route, arrival) = oneshot::channel();
+        if let Some(after) = settings.route_after {
+            let world = world.clone();
+            tasks.push(spawn_local(async move {
+                sleep(after).await;
+                let service = SimulatedService::new(world, number);
+                let _ = route.send(Box::new(service) as Box<dyn xrayd::aws::Service>);
+            }));
+        }
+        let uploader = Uploader::new(arrival, settings.concurrency, Arc::clone(&account));
+        let spool = settings.spool_bytes.map(|size_bytes_max| {
+            let options = Options {
+                path: PathBuf::from("spool"),
+                size_bytes_max,
+                age_max: settings.spool_age,
+            };
+            let disk = world.disk.clone();
+            let pause = move || Duration::from_millis(disk.pause_ms());
+            let (pool, account) = (Arc::clone(&pool), Arc::clone(&account));
+            let disk = Arc::new(world.disk.clone());
+            let (thread, work) = SpoolThread::on_runtime(disk, options, pool, account, pause);
+            tasks.push(spawn_local(work));
+            thread
+        });
+        let (pools, accounts) = (Arc::clone(&pool), Arc::clone(&account));
+        let mut sender = Sender::new(&limits, rings, uploader, spool, pools, accounts);
+        let (deadline, mut receiver) = watch::channel(None);
+        let run = async move { sender.run(&mut receiver).await };
+        let sender = spawn_local(Watched { future: Box::pin(run), watch: Arc::clone(&watch) });
+        Self {
+            world: world.clone(),
+            account,
+            pool,
+            settings,
+            ingest: Some(ingest),
+            sender,
+            tasks,
+            deadline,
+            watch,
+            started_ms: world.history.now_ms(),
+            is_slow: world.disk.is_slow(),
+        }
+    }
+
+    /// Returns whether the daemon has a spool.
+    pub fn has_spool(&self) -> bool {
+        self.settings.spool_bytes.is_some()
+    }
+
+    /// Returns whether the daemon will ever be able to call the service.
+    pub fn has_route(&self) -> bool {
+        self.settings.route_after.is_some()
+    }
+
+    /// Notes that the disk behaves in another way.
+    pub fn note_disk(&mut self) {
+        self.is_slow |= self.world.disk.is_slow();
+    }
+
+    /// Receives `count` documents. Returns the number of the last one.
+    pub fn send(&mut self, count: u32, size_bytes: usize, is_refused: bool) -> u32 {
+        let now = self.world.seconds();
+        let mut ledger = self.world.ledger();
+        let numbers: Vec<u32> =
+            (0..count).map(|_| ledger.send(size_bytes, is_refused, now)).collect();
+        drop(ledger);
+        let datagrams: Vec<_> =
+            numbers.iter().map(|&number| documents::datagram(number, size_bytes)).collect();
+        for drain in datagrams.chunks(DRAIN_COUNT) {
+            self.world.history.note("received", drain.len() as u64, size_bytes as u64);
+            let ingest = self.ingest.as_mut().expect("open until the end");
+            ingest.drain(drain.iter().map(|datagram| &datagram[..]));
+            self.watch.lock().unwrap().check(None);
+        }
+        *numbers.last().unwrap()
+    }
+
+    /// Asks how many segments the daemon holds. Checks that the account balances at that moment.
+    pub async fn held(&self) -> Option<usize> {
+        let mut last = 0;
+        // The sender may count more between its answer and the look at the account here.
+        for _ in 0..5 {
+            let Some(held) = self.account.held().await else {
+                self.world.ledger().fail("the sender does not answer a question".to_owned());
+                return None;
+            };
+            last = self.account.imbalance(held.segment_count);
+            if last == 0 {
+                self.world.history.note("held", held.segment_count as u64, 0);
+                return Some(held.segment_count);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        let text = format!("{last} segments are not counted: {}", self.account.summary(0));
+        self.world.ledger().fail(text);
+        None
+    }
+
+    /// Ends the life in order: with a deadline after `time`, and with a second signal after
+    /// `second` if there is one.
+    pub async fn terminate(mut self, time: Duration, second: Option<Duration>) {
+        let now = Clock::instant();
+        self.world.history.note("SIGTERM", time.as_secs(), 0);
+        let mut deadline = Deadline::within(time, self.has_spool(), now);
+        self.set_deadline(deadline);
+        // The receivers go on until no datagram has come for this time.
+        sleep(Duration::from_millis(100)).await;
+        self.ingest = None;
+        if let Some(second) = second {
+            let again_at = now + second;
+            while !self.sender.is_finished() && Clock::instant() < again_at {
+                sleep(Duration::from_millis(20)).await;
+            }
+            if !self.sender.is_finished() {
+                self.world.history.note("SIGTERM again", 0, 0);
+                deadline = Deadline::at_once(Clock::instant());
+                self.set_deadline(deadline);
+            }
+        }
+        self.join(deadline).await;
+    }
+
+    async fn join(mut self, deadline: Deadline) {
+        let end_at = deadline.for_uploads.max(deadline.for_spool) + END_SLACK;
+        let is_slow = self.is_slow;
+        let ended = timeout_at(end_at.into(), &mut self.sender).await;
+        match ended {
+            Ok(Ok(Ok(held_count))) => {
+                let is_clean = !is_slow && !self.world.disk.has_failed();
+                self.stop_tasks().await;
+                self.world.ledger().end(held_count, is_clean);
+            }
+            Ok(error) => self.world.ledger().fail(format!("the sender panicked: {error:?}")),
+            Err(_) => self.world.ledger().fail("the shutdown does not end in time".to_owned()),
+        }
+    }
+
+    fn set_deadline(&self, deadline: Deadline) {
+        let mut watch = self.watch.lock().unwrap();
+        let now = Clock::instant();
+        watch.over_at = Some(if self.has_route() { deadline.for_uploads } else { now });
+        let body_bytes =
+            watch.limits.body_bytes_max as u64 * 9 / 8 + 2 * documents::SIZE_MAX as u64;
+        let has_room =
+            self.settings.spool_bytes.is_some_and(|it| it > SPOOL_BODY_COUNT_MIN * body_bytes);
+        watch.is_spool_safe = has_room && !self.is_slow;
+        drop(watch);
+        self.deadline.send_replace(Some(deadline));
+    }
+
+    async fn stop_tasks(&mut self) {
+        for task in self.tasks.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Ends the life at once.
+    pub async fn kill(mut self) {
+        self.world.history.note("SIGKILL", 0, 0);
+        self.sender.abort();
+        match (&mut self.sender).await {
+            Err(error) if error.is_panic() => {
+                self.world.ledger().fail(format!("the sender panicked: {error:?}"));
+            }
+            _ => {}
+        }
+        self.stop_tasks().await;
+        self.world.ledger().kill();
+    }
+
+    /// Ends the life in a call of the disk: before the call after the next `call_count` calls, or
+    /// after three seconds. `power` says that the machine loses power.
+    pub async fn kill_in_call(self, call_count: u64, power: bool) {
+        let world = self.world.clone();
+        let now_ms = world.history.now_ms();
+        // A record that is taken when an fsync fails is copied to another file only after it is put
+        // back.
+        let has_taken = self.account.replayed.get() > 0;
+        let has_recovered = world
+            .disk
+            .failed_at_ms()
+            .is_none_or(|at_ms| at_ms + RECOVERY_TIME_MS < now_ms && !has_taken);
+        let is_synced = !self.is_slow && has_recovered && !world.disk.has_lied();
+        world.disk.cut_after(call_count);
+        tokio::select! {
+            biased;
+            () = world.disk.cut() => {}
+            () = sleep(Duration::from_secs(3)) => {}
+        }
+        let (started_ms, now_ms) = (self.started_ms, world.history.now_ms());
+        self.kill().await;
+        if power {
+            world.history.note("power lost", 0, 0);
+            let before = found(&world, &world.disk);
+            world.disk.lose_power_at_random();
+            let after = found(&world, &world.disk);
+            let synced_ms = if is_synced { now_ms.saturating_sub(SYNC_TIME_MS) } else { 0 };
+            world.ledger().lose_power(&before, &after, started_ms..synced_ms);
+        }
+    }
+}
+
+/// Returns the documents in the files of a disk.
+pub fn found(world: &World, disk: &disk::MemoryDisk) -> format::Found {
+    let size_of = |number: u32| world.ledger().size_of(number);
+    let found = scan(&disk.files(), size_of);
+    found.unwrap_or_else(|text| {
+        world.ledger().fail(format!("on the disk: {text}"));
+        format::Found::default()
+    })
+}

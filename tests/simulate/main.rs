@@ -1,0 +1,159 @@
+//! A simulator of the daemon in virtual time. One seed is one run: a random world, which breaks in
+//! all the ways that it knows, and the production code from the rings to the spool's disk.
+//!
+//! ```text
+//!   plan ──► run ──► daemon: Ingest ► Rings ► Sender ► Uploader ──► service   throttles, hangs ...
+//!                               │               │                             and credentials
+//!                               │               └─► SpoolThread ──► disk      fills, lies ...
+//!                               ▼
+//!   ledger, watch: each document is delivered, counted for a true reason, or on the disk
+//! ```
+//!
+//! All tasks of a run share one thread and a tokio runtime with paused time, so a seed always gives
+//! the same history. A failing seed is shrunk, and its command is printed:
+//!
+//! ```text
+//! XRAY_SIMULATE_SEED=17 XRAY_SIMULATE_WITHOUT=3,4 cargo test --test simulate promises
+//! XRAY_SIMULATE_SEEDS=100000 XRAY_SIMULATE_FROM=5000 cargo test --test simulate promises
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod daemon;
+mod disk;
+mod documents;
+mod format;
+mod history;
+mod ledger;
+mod plan;
+mod power;
+mod run;
+mod seeds;
+mod service;
+mod shrink;
+mod watch;
+mod world;
+
+use history::text;
+use plan::Plan;
+use run::run;
+use std::fmt::Write as _;
+use std::panic::PanicHookInfo;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+/// How many seeds run without XRAY_SIMULATE_SEEDS.
+const SEED_COUNT: u64 = 2_000;
+
+/// How many events a run has at least, on average.
+const EVENT_COUNT_MIN: u64 = 200;
+
+/// Returns the number in an environment variable.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Hides the panics that the simulated service causes.
+fn hide_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+            if info.payload_as_str() != Some(service::PANIC) {
+                usual(info);
+            }
+        }));
+    });
+}
+
+/// Runs a plan. A panic is a failure too.
+fn failure(plan: &Plan) -> (Vec<history::Event>, Option<String>) {
+    match std::panic::catch_unwind(|| run(plan)) {
+        Ok(report) => (report.events, report.failure),
+        Err(_) => (Vec::new(), Some("a panic, see above".to_owned())),
+    }
+}
+
+/// Shrinks a plan that fails, and returns all that is needed to understand it.
+fn explain(plan: &Plan) -> String {
+    let (events, reason) = failure(plan);
+    let mut explained = format!("seed {}: {}\n", plan.seed, reason.unwrap_or_default());
+    if events.is_empty() {
+        return explained;
+    }
+    let small = if plan.without.is_empty() { shrink::shrink(plan.clone()) } else { plan.clone() };
+    let (events, reason) = failure(&small);
+    let _ = writeln!(explained, "{:#?}\nan earlier version left {:?}", small.first, small.older);
+    for step in small.steps() {
+        let _ = writeln!(explained, "after {:?}: {:?}", step.pause, step.action);
+    }
+    explained += &text(&events);
+    let without: Vec<String> = small.without.iter().map(ToString::to_string).collect();
+    let _ = writeln!(
+        explained,
+        "{}\nXRAY_SIMULATE_SEED={} XRAY_SIMULATE_WITHOUT={} cargo test --test simulate promises",
+        reason.unwrap_or_default(),
+        plan.seed,
+        without.join(",")
+    );
+    explained
+}
+
+#[test]
+fn the_daemon_keeps_its_promises_with_every_seed() {
+    hide_panics();
+    if let Some(seed) = number("XRAY_SIMULATE_SEED") {
+        let mut plan = Plan::draw(seed);
+        let without = std::env::var("XRAY_SIMULATE_WITHOUT").unwrap_or_default();
+        plan.without = without.split(',').filter_map(|index| index.parse().ok()).collect();
+        let (events, reason) = failure(&plan);
+        println!("{} events", events.len());
+        assert!(reason.is_none(), "{}", explain(&plan));
+        return;
+    }
+    let first = number("XRAY_SIMULATE_FROM").unwrap_or_default();
+    let end = first + number("XRAY_SIMULATE_SEEDS").unwrap_or(SEED_COUNT);
+    let (next, event_count, failed) =
+        (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || failed.load(Ordering::Relaxed) < seed {
+                        return;
+                    }
+                    let (events, reason) = failure(&Plan::draw(seed));
+                    event_count.fetch_add(events.len() as u64, Ordering::Relaxed);
+                    if reason.is_some() {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let (count, seconds) = (end - first, start.elapsed().as_secs_f64());
+    let failed = failed.into_inner();
+    assert!(failed == u64::MAX, "{}", explain(&Plan::draw(failed)));
+    let events = event_count.into_inner() / count;
+    println!("{count} seeds, {:.1} seeds/s, {events} events a run", count as f64 / seconds);
+    assert!(events >= EVENT_COUNT_MIN, "{events} events a run");
+}
+
+#[test]
+fn a_seed_always_has_the_same_history() {
+    hide_panics();
+    for seed in 0..40 {
+        let plan = Plan::draw(seed);
+        let (first, second) = (run(&plan), run(&plan));
+        let differs = first.events.iter().zip(&second.events).position(|(a, b)| a != b);
+        if let Some(place) = differs {
+            panic!("seed {seed}: {:?} and {:?}", first.events[place], second.events[place]);
+        }
+        assert_eq!(first.events.len(), second.events.len(), "seed {seed}");
+    }
+}
