@@ -132,8 +132,8 @@ impl Ledger {
         number
     }
 
-    /// Notes what a life finds on the disk. A life that did not end in order may leave copies, which
-    /// the spool makes after a failed fsync.
+    /// Notes the documents that a life finds on the disk. After a failed fsync the spool makes
+    /// copies, and a life that did not end in order may leave them.
     pub fn start_with(&mut self, found: &Found) {
         let is_clean = self.lives.last().is_none_or(|life| life.is_clean);
         for (&number, _) in found.documents.iter().filter(|(_, it)| it.0 > 1 && !is_clean) {
