@@ -47,6 +47,14 @@ const RECOVERY_TIME_MS: u64 = 8_000;
 /// A spool with less room than this many bodies may be too small for what is left at the end.
 const SPOOL_BODY_COUNT_MIN: u64 = 3;
 
+/// A host with one processor and as much memory as any `-m` of a world needs.
+const HOST: Host = Host {
+    memory_bytes: 1 << 40,
+    cgroup_limit_bytes: None,
+    processor_count: 1,
+    descriptor_count_max: 1024,
+};
+
 /// A running life.
 pub struct Daemon {
     pub world: World,
@@ -66,15 +74,9 @@ pub struct Daemon {
 impl Daemon {
     /// Starts a life. `has_damage` says that the disk may be damaged.
     pub fn start(world: &World, settings: Settings, has_damage: bool) -> Self {
-        let host = Host {
-            memory_bytes: 1 << 40,
-            cgroup_limit_bytes: None,
-            processor_count: 1,
-            descriptor_count_max: 1024,
-        };
         let has_spool = settings.spool_bytes.is_some();
         let wanted = Wanted { buffer_size_mb: settings.memory_mb, receiver_count: 1, has_spool };
-        let limits = Limits::derive(wanted, host);
+        let limits = Limits::derive(wanted, HOST);
         let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let mut account = Account::new(1);
         account.clock = Clock::simulated(1_000 + world.seconds(), world.host_date());

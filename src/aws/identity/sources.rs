@@ -5,7 +5,8 @@
 //! that can be used to sign requests, with the name of their source, or the reason of each source.
 //! Bound: the timeouts of the SDK. Thread: main.
 //!
-//! [`Source`] is the seam to the sources, so that a simulation can replace them and the host's date.
+//! [`Source`] is the seam to the sources, so that a simulation can replace them and the host's
+//! date.
 //!
 //! The general settings of the SDK (retries, defaults mode, compression) have fixed values here.
 //! The SDK does not read them from the environment or the shared files, for two reasons: they are

@@ -32,8 +32,8 @@ pub struct Files {
     pub next_sequence: u64,
     /// Numbers that new files must not get: a link, folder or device has a name with this number.
     refused: BTreeSet<u64>,
-    /// Numbers of copies that are not needed, but could not be removed. Their records are in another
-    /// file too.
+    /// Numbers of copies that are not needed, but could not be removed. Their records are in
+    /// another file too.
     unneeded: BTreeSet<u64>,
     /// The last removal of a file or of the folder by another program, until
     /// [`removal`](Self::removal) is called.
