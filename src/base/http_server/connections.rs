@@ -115,6 +115,23 @@ impl Connections {
         true
     }
 
+    /// Asks the older half of the waiting connections to close, at most `count_max`. A single
+    /// waiting connection is only asked to close if `may_close_single`: its request may be on the
+    /// way. Returns how many were asked.
+    pub fn close_older_half(
+        &self,
+        reason: CloseReason,
+        count_max: usize,
+        may_close_single: bool,
+    ) -> usize {
+        let waiting_count = self.lock().len();
+        let count = match waiting_count {
+            1 => usize::from(may_close_single),
+            _ => (waiting_count / 2).min(count_max),
+        };
+        (0..count).take_while(|_| self.close_longest_waiting(reason)).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<watch::Sender<bool>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,5 +244,18 @@ mod tests {
         let fourth = connections.register();
         drop(fourth);
         assert!(connections.lock().is_empty());
+    }
+
+    #[test]
+    fn the_newer_half_of_the_connections_is_spared() {
+        let connections = connections();
+        let slots: Vec<_> = (0..7).map(|_| connections.register()).collect();
+        let close = |may_close_single| {
+            connections.close_older_half(CloseReason::Descriptors, 2, may_close_single)
+        };
+        // Seven wait, then five, three, two and one.
+        let closed_counts = [false, true, true, true, false, true, true].map(close);
+        assert_eq!(closed_counts, [2, 2, 1, 1, 0, 1, 0]);
+        assert!(slots.iter().all(ConnectionSlot::is_asked_to_close));
     }
 }

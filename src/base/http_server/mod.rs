@@ -166,14 +166,18 @@ impl<H: Handler> Server<H> {
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
+        let mut may_close_single = false;
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
+                // The client closed the connection before it was accepted. This is normal.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    self.accept_failed(&error).await;
+                    may_close_single = !self.accept_failed(&error, may_close_single).await;
                     continue;
                 }
             };
+            may_close_single = false;
             let has_room = self.connection_permits.available_permits() > 0;
             let permit = Arc::clone(&self.connection_permits).acquire_owned();
             let permit = self.connections.make_room(CloseReason::Count, has_room, permit).await;
@@ -285,23 +289,25 @@ impl<H: Handler> Server<H> {
     }
 
     /// Waits before the next attempt to accept a connection. If file descriptors or memory of the
-    /// kernel are missing, closes connections that wait.
-    async fn accept_failed(&self, error: &io::Error) {
-        // The client closed the connection before it was accepted. This is normal.
-        if error.kind() == io::ErrorKind::ConnectionAborted {
-            return;
-        }
+    /// kernel are missing, first closes connections that wait, the older half of them. Returns
+    /// whether a connection was closed.
+    ///
+    /// The newer half stays open. accept(2) fails without a free descriptor even if no client
+    /// waits, and the connection that was accepted last may not have sent its request yet.
+    async fn accept_failed(&self, error: &io::Error, may_close_single: bool) -> bool {
         let number = error.raw_os_error().map(Errno::from_raw_os_error);
         let is_short_of =
             [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Some).contains(&number);
         NOT_ACCEPTED.log(|more| warn!("The TCP port cannot accept a connection: {error}{more}"));
-        let closed_count = (0..CLOSED_FOR_DESCRIPTORS_COUNT)
-            .take_while(|_| {
-                is_short_of && self.connections.close_longest_waiting(CloseReason::Descriptors)
-            })
-            .count();
-        let pause = if closed_count > 0 { ACCEPT_PAUSE_AFTER_CLOSING } else { ACCEPT_PAUSE };
-        tokio::time::sleep(pause).await;
+        let has_closed = is_short_of
+            && self.connections.close_older_half(
+                CloseReason::Descriptors,
+                CLOSED_FOR_DESCRIPTORS_COUNT,
+                may_close_single,
+            ) > 0;
+        tokio::time::sleep(if has_closed { ACCEPT_PAUSE_AFTER_CLOSING } else { ACCEPT_PAUSE })
+            .await;
+        has_closed
     }
 }
 
