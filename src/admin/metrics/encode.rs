@@ -82,6 +82,9 @@ const COUNTERS: &[CounterOf] = &[
     ("answers_too_large", "Answers to uploads that were longer than the limit", |account| {
         &account.answers_too_large
     }),
+    ("tcp_requests_busy", "Requests to the TCP port that got no turn in time", |account| {
+        &account.tcp_requests_busy
+    }),
     ("proxy_answers_too_large", "Answers that were longer than the proxy forwards", |account| {
         &account.proxy.answers_too_large
     }),

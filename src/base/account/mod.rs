@@ -258,6 +258,8 @@ pub struct Account {
     pub proxy: ProxyCounts,
     /// Connections that the TCP port closed to make room, by [`CloseReason`].
     connections_closed: [Counter; CloseReason::ALL.len()],
+    /// Requests to the TCP port that got no turn in time, and status 503.
+    pub tcp_requests_busy: Counter,
     /// The conditions that currently keep segments from being delivered.
     pub conditions: Conditions,
     /// The clock for ages and dates. Its date is set from answers of the service.

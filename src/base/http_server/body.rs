@@ -116,7 +116,11 @@ impl Requests {
         let ready = async {
             let (bytes, memory) = read_in_time(&head, body, slot, turns.body_bytes_max()).await?;
             let turn = tokio::time::timeout(READ_TIMEOUT, turns.take(bytes.len())).await;
-            Ok((bytes, memory, turn.map_err(|_| too_many_requests())?))
+            let busy = |_| {
+                slot.note_busy();
+                too_many_requests()
+            };
+            Ok((bytes, memory, turn.map_err(busy)?))
         };
         let ready = tokio::select! {
             biased;

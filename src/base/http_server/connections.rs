@@ -21,6 +21,7 @@ use tracing::warn;
 const CLOSE_PAUSE: Duration = Duration::from_millis(20);
 
 static CLOSED: LogLimit = LogLimit::once_a_minute();
+static BUSY: LogLimit = LogLimit::once_a_minute();
 
 /// The waiting connections, ordered by when they began to wait.
 #[derive(Debug)]
@@ -141,6 +142,17 @@ impl ConnectionSlot {
     /// Waits until `bytes` of the memory of all connections are free, and reserves them.
     pub async fn reserve(&self, bytes: usize) -> Reservation {
         self.connections.reserve(bytes).await
+    }
+
+    /// Counts and logs that a request of this connection got no turn in time.
+    pub fn note_busy(&self) {
+        self.connections.account.tcp_requests_busy.add(1);
+        BUSY.log(|more| {
+            warn!(
+                "A request to the TCP port was refused with 503: too many others are in \
+                 progress{more}"
+            );
+        });
     }
 
     /// Returns how many bytes all connections have reserved together.

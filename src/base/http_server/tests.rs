@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Answers a request with the size of its body, or with a body that never ends.
+/// Answers a request with the size of its body, with a body that never ends, or never.
 struct Sizes(Requests);
 
 impl Handler for Sizes {
@@ -21,6 +21,9 @@ impl Handler for Sizes {
             return Response::new(AnswerBody::stream(Endless));
         }
         let answer = |request: Request<Bytes>| async move {
+            if request.uri().path() == "/never" {
+                std::future::pending::<()>().await;
+            }
             Response::new(AnswerBody::from(Bytes::from(request.body().len().to_string())))
         };
         self.0.with_body(request, (slot, Lane::Other), answer).await
@@ -113,6 +116,24 @@ async fn a_body_needs_memory_only_as_it_arrives() {
     let count = others[0].read(&mut answer).await.unwrap();
     let told = String::from_utf8_lossy(&answer[..count]).to_lowercase();
     assert!(told.starts_with("http/1.1 503") && told.contains("connection: close"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_gets_no_turn_in_time_is_refused_and_counted() {
+    let memory_bytes = 256 * 1024;
+    let (address, _, account) = start(memory_bytes).await;
+    // These take all turns of the lane, which has two thirds of the memory.
+    let turn_count = memory_bytes / 3 * 2 / (CONNECTION_BYTES + REQUEST_BYTES + 1024);
+    let mut streams = Vec::new();
+    for _ in 0..turn_count {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = b"POST /never HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na";
+        stream.write_all(head).await.unwrap();
+        streams.push(stream);
+    }
+    let answer = call(&mut TcpStream::connect(address).await.unwrap()).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(account.tcp_requests_busy.get(), 1);
 }
 
 #[tokio::test]
