@@ -130,7 +130,7 @@ mod tests {
         let (mut outage, start) = (Outage::with_patience(PATIENCE), Instant::now());
         outage.fail(start, "refused");
         assert_eq!(outage.end(start + 2 * SECOND), None);
-        // The next outage begins anew.
+        // The next outage has the whole patience again.
         outage.fail(start + 4 * SECOND, "refused");
         assert_eq!(outage.due(start + 6 * SECOND), None);
         assert!(outage.is_on());

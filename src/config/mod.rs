@@ -11,7 +11,7 @@
 //!   numbers.rs       the kinds that are numbers
 //!   cli/             the flags, by the rules of Go
 //!   file.rs          cfg.yaml
-//!   trust.rs         cfg.yaml in the working directory, if nobody else may have written it
+//!   trust.rs         decides whether a cfg.yaml in the working directory may be read
 //!   yaml.rs          YAML by the rules of the original daemon
 //!   environment.rs   the variables
 //!   check.rs         checks of the loaded values

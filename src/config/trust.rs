@@ -62,7 +62,7 @@ pub(super) fn read_if_trusted(
     if !is_trusted(entry, folder, own_uid) {
         return refuse(entry.uid);
     }
-    // The permissions are those of the open file, so that nobody can exchange it in between.
+    // The check below uses the open file. So the file cannot be replaced between check and reading.
     let opened = match File::open(path) {
         Ok(opened) => opened,
         // A link to a file that does not exist.
@@ -76,8 +76,8 @@ pub(super) fn read_if_trusted(
     file::read_from(path, opened).map(Some)
 }
 
-/// Returns whether root or the daemon's user owns the file, or nobody but its owner may write the
-/// file or its folder.
+/// Returns whether the file may be read: root or the daemon's user owns it, or only its owner may
+/// write to the file and to its folder.
 fn is_trusted(file: Ownership, folder: Ownership, own_uid: u32) -> bool {
     let is_own = file.uid == 0 || file.uid == own_uid;
     is_own || !(file.others_may_write || folder.others_may_write)

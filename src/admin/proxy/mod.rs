@@ -3,8 +3,8 @@
 //!
 //! In: requests with their bodies, from `http_server`. Out: the service's answers with any status.
 //! An answer with a success status is forwarded piece by piece. Any other is read whole, because
-//! its text may contain the session token (`redact.rs`). If there is no answer of the service, the
-//! daemon sends an answer with the reason. SDKs use the proxy to get sampling rules and targets.
+//! its text may contain the session token (`redact.rs`). If the service does not answer, the
+//! daemon answers with the reason. SDKs use the proxy to get sampling rules and targets.
 //! `POST /v1/traces` is the service's OTLP endpoint.
 //!
 //! ```text

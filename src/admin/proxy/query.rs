@@ -6,7 +6,7 @@
 //! The signature covers a canonical form of the query (SigV4). The signing library and the service
 //! each compute this form: they decode names and values and encode them again. For the queries that
 //! are refused here, the two results can differ, or the query contains a signature of its own. The
-//! service would then answer with an error about the signature, which helps nobody.
+//! service would then reject the signature, and its error would not name the cause.
 
 /// The start of the names of the parameters of a signature in the query, in lower case.
 const SIGNATURE_PREFIX: &[u8] = b"x-amz-";

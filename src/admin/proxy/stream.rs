@@ -30,8 +30,8 @@ const SHORT_ANSWER_BYTES: usize = 16 * 1024;
 
 static BROKEN: LogLimit = LogLimit::new();
 
-/// Reads the body of an answer until it ends, or until it is no longer short. Returns what was
-/// read, and the rest if there is one.
+/// Reads the body of an answer until it ends, or until [`SHORT_ANSWER_BYTES`] are read. Returns the
+/// bytes, and the rest of the body if it has not ended.
 ///
 /// # Errors
 ///

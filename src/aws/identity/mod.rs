@@ -164,8 +164,7 @@ struct Search {
 }
 
 impl Source for Search {
-    // The providers are built anew for each search. Otherwise the one for profiles would not see
-    // shared files that were created or changed since the first search.
+    // Each search builds new providers. A provider for profiles reads the shared files only once.
     async fn ask(&self, reach: Reach) -> Result<Found, CredentialsError> {
         sources::ask(self.region.clone(), self.role_arn.clone(), &self.transport, reach).await
     }

@@ -203,8 +203,8 @@ impl Message {
         push_escaped(&mut self.text, self.format, text);
     }
 
-    /// Adds a field of an event of this crate to the JSON object. `value` is JSON already. A field
-    /// for which there is no room is left out.
+    /// Adds a field of an event of this crate to the JSON object. `value` is JSON already.
+    /// Leaves out a field that does not fit into the line.
     fn push_field(&mut self, field: &Field, value: &str) {
         let name = field.name();
         debug_assert!(!["time", "level"].contains(&name), "the line has a field {name} already");

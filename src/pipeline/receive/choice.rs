@@ -55,8 +55,8 @@ impl Choice {
     ///
     /// # Errors
     ///
-    /// Returns an error if the configured backend does not work on this host, or if nobody can know
-    /// because it cannot be tried safely.
+    /// Returns an error if the configured backend does not work on this host, or if it cannot be
+    /// tried safely.
     pub fn make(wish: ReceiveBackend) -> Result<Self, Unavailable> {
         Self::of_trial(wish, trial::run)
     }

@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(outages.next_due(), Some(start + 60 * SECOND));
         assert!(outages.throttled("slow down", start + 60 * SECOND));
         assert!(!outages.throttled("slow down", start + 61 * SECOND));
-        // When all is delivered, it is over, and it begins anew.
+        // The throttling ends when all is delivered. After that, its minute starts again.
         outages.delivered(true, start + 62 * SECOND);
         assert_eq!(outages.next_due(), None);
         assert!(!outages.throttled("slow down", start + 63 * SECOND));

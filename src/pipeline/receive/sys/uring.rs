@@ -258,8 +258,8 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         Ok(())
     }
 
-    /// Leaves a receive that cannot be cancelled to the kernel, with the buffers. The drop then
-    /// makes no further attempt, which could take datagrams that nobody gets.
+    /// Gives up a receive that cannot be cancelled. The kernel keeps it with its buffers. The drop
+    /// does not try to cancel it again: that could take datagrams out of the queue and lose them.
     pub fn leave(&mut self) {
         self.is_left = true;
     }
