@@ -84,8 +84,8 @@ impl SpoolThread {
     ) -> (Self, Worker) {
         let (jobs, job_receiver) = unbounded_channel();
         let (result_sender, results) = unbounded_channel();
-        let spooler = Spooler { disk, options: options.clone(), pool, account, spool: None };
-        let worker = Worker { jobs: job_receiver, results: result_sender, spooler };
+        let spool_owner = SpoolOwner { disk, options: options.clone(), pool, account, spool: None };
+        let worker = Worker { jobs: job_receiver, results: result_sender, spool_owner };
         (Self { options, jobs, results }, worker)
     }
 
@@ -115,13 +115,13 @@ impl SpoolThread {
 struct Worker {
     jobs: UnboundedReceiver<Job>,
     results: UnboundedSender<JobResult>,
-    spooler: Spooler,
+    spool_owner: SpoolOwner,
 }
 
 impl Worker {
     fn run(mut self) {
         while let Some(job) = self.jobs.blocking_recv() {
-            if self.results.send(self.spooler.result(job)).is_err() {
+            if self.results.send(self.spool_owner.result(job)).is_err() {
                 return;
             }
         }
@@ -130,15 +130,15 @@ impl Worker {
     async fn run_on_runtime(mut self, mut pause: impl FnMut() -> Duration) {
         while let Some(job) = self.jobs.recv().await {
             tokio::time::sleep(pause()).await;
-            if self.results.send(self.spooler.result(job)).is_err() {
+            if self.results.send(self.spool_owner.result(job)).is_err() {
                 return;
             }
         }
     }
 }
 
-/// Does the jobs. The spool belongs to it.
-struct Spooler {
+/// Owns the spool, and does the jobs.
+struct SpoolOwner {
     disk: Arc<dyn Disk>,
     options: Options,
     pool: Arc<ChunkPool>,
@@ -146,7 +146,7 @@ struct Spooler {
     spool: Option<Box<Spool>>,
 }
 
-impl Spooler {
+impl SpoolOwner {
     fn result(&mut self, job: Job) -> JobResult {
         // Lives outside of `catch`, so that losses of the job before a panic are counted.
         let mut done = Box::<Done>::default();
