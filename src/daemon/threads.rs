@@ -141,7 +141,7 @@ fn run_to_end(
     loop {
         match run(backend) {
             Ok(Err(error)) if backend != Backend::Recvmmsg => warn!(
-                "Receiver {index} goes on with {}: {error} ({backend}). No segment is lost",
+                "Receiver {index} goes on with {} on the same socket: {error} ({backend})",
                 Backend::Recvmmsg
             ),
             Ok(result) => return result,

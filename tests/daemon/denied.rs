@@ -262,7 +262,7 @@ fn goes_on_with_recvmmsg(deny: fn() -> io::Result<()>, reason: &str) {
     let endpoint = Endpoint::start();
     let daemon = Daemon::spawn(restrained(&endpoint, &["-c", &config, "-m", "16"], deny));
     for index in 0..2 {
-        let line = format!("Receiver {index} goes on with recvmmsg: ");
+        let line = format!("Receiver {index} goes on with recvmmsg on the same socket: ");
         assert!(daemon.wait_for_line(&line).contains(reason), "{}", daemon.log());
         let labels = format!("{{receiver=\"{index}\",backend=\"recvmmsg\"}}");
         assert_eq!(daemon.metric(&format!("xray_receiver_backend_info{labels}")), 1);
