@@ -1,7 +1,7 @@
 """Fixtures of the container tests: images, a network, a service in a container, and daemons.
 
-In: FOLDER for all data of podman; RUST_FOLDER, CARGO_HOME and PROFILE for the build.
-tests/container/run sets them. Out: fixtures.
+In: FOLDER for all data of podman; RUST_FOLDER, CARGO_HOME, TARGET_FOLDER and PROFILE for
+the build. tests/container/run sets them. Out: fixtures.
 """
 
 import json

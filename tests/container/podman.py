@@ -31,11 +31,12 @@ network_config_dir = "{folder}/networks"
 """
 
 #: The base images of the Dockerfile are replaced by empty folders, onto which this machine's
-#: programs are mounted. The compiler, a shell and Python then come from this machine.
+#: programs are mounted. The compiler, a shell and Python then come from this machine. Cargo uses
+#: dependencies that were built before only if their sources have the same path as then.
 BASE = """
 FROM scratch
 COPY root /
-ENV PATH=/opt/rust/bin:/usr/bin:/bin CARGO_HOME=/cargo CARGO_NET_OFFLINE=true
+ENV PATH=/opt/rust/bin:/usr/bin:/bin CARGO_HOME={cargo} CARGO_NET_OFFLINE=true
 """
 
 
@@ -80,21 +81,24 @@ class Podman:
         folder = self._folder / "base"
         root = folder / "root"
         if not folder.exists():
-            for path in ("build", "cargo", "dev", "etc", "opt", "proc", "sys", "tmp", "usr"):
+            for path in ("build", "dev", "etc", "opt", "proc", "sys", "tmp", "usr"):
                 (root / path).mkdir(parents=True, exist_ok=True)
             for link in ("bin", "lib", "lib64", "sbin"):
                 (root / link).symlink_to(f"usr/{link}")
             (root / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
             (root / "etc" / "group").write_text("root:x:0:\n")
-            (folder / "Containerfile").write_text(BASE)
+            (folder / "Containerfile").write_text(BASE.format(cargo=os.environ["CARGO_HOME"]))
         self("build", "--quiet", "--pull=never", "--tag", name, folder)
 
     def build(self, tag, *arguments):
         """Builds an image of the project from the Dockerfile, without network access."""
+        registry = os.environ["CARGO_HOME"] + "/registry"
         mounts = machine_mounts() + [
             (os.environ["RUST_FOLDER"], "/opt/rust", "ro"),
             # The folder is writable, because cargo unpacks the fetched crates into it.
-            (os.environ["CARGO_HOME"] + "/registry", "/cargo/registry", "rw"),
+            (registry, registry, "rw"),
+            # Dependencies that were built before, such as those of the suite `panics`, are used.
+            (os.environ["TARGET_FOLDER"], "/build/target", "rw"),
         ]
         options = ["--format", "docker", "--pull=never", "--network", "host", "--tag", tag]
         options += ["--build-arg", "PROFILE=" + os.environ["PROFILE"]]

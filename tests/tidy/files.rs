@@ -102,3 +102,12 @@ fn every_file_of_the_daemons_tests_is_in_a_list() {
         assert!(is_list || is_listed(name), "{name} is in no list");
     }
 }
+
+#[test]
+fn no_profile_changes_what_a_panic_does() {
+    // `tests/run panics` tests one profile. All profiles unwind only if none has this setting.
+    let manifest = include_str!("../../Cargo.toml");
+    let setting =
+        manifest.lines().find(|line| line.split('=').next().unwrap_or("").trim() == "panic");
+    assert_eq!(setting, None, "a panic must unwind in each profile");
+}
