@@ -349,7 +349,7 @@ mod tests {
             ("Version: 2\nProxyServer: {AllowedPaths: [x]}\n", "\"x\" is not a path; write one"),
             ("Version: 2\nSpool: {MaxSizeMB: 1}\n", "Spool.MaxSizeMB: 1 is out of bounds"),
             ("Version: 2\nSpool: {MaxAgeHours: 9999}\n", "Spool.MaxAgeHours: 9999 is out of"),
-            ("Version: 2\nProxyAddress: ftp://p\n", "ProxyAddress: it is not the address of an"),
+            ("Version: 2\nProxyAddress: ftp://p\n", "ProxyAddress: it is not the address of a "),
             ("Version: 2\nProxyAddress: [5]\n", "ProxyAddress: it is not a text"),
             ("Version: 2\nTelemetry: perhaps\n", "Telemetry: \"perhaps\" is neither true nor"),
             ("Version: [2\n", "is not valid YAML"),

@@ -116,7 +116,7 @@ impl Kind for Path {
     }
 }
 
-/// The address of an HTTP proxy. No error shows the value, which may contain a password.
+/// The address of a proxy, HTTP or SOCKS5. No error shows the value, which may contain a password.
 pub(super) struct Proxy;
 
 impl Proxy {

@@ -171,13 +171,13 @@ settings! {
         kind: Text { absent: "(the region's own)" },
     }
     {
-        /// The HTTP proxy for uploads and for the calls that fetch credentials. Calls to this host,
+        /// The proxy for uploads and for the calls that fetch credentials. Calls to this host,
         /// the instance metadata and the container credentials never use the proxy.
         proxy: Option<ProxyAddress> = None,
         key: "ProxyAddress",
         kind: Proxy,
         flag: "-p, --proxy-address",
-        help: "HTTP proxy on the way to the service (default $HTTPS_PROXY)",
+        help: "HTTP or SOCKS5 proxy on the way to the service (default $HTTPS_PROXY)",
     }
     {
         /// Whether the daemon accepts any certificate. For tests only: an attacker on the network

@@ -63,7 +63,7 @@ pub fn address(port: &Socket) -> SocketAddr {
 }
 
 /// Serves connections to `port` on a thread until the returned value is dropped.
-fn run<F: Future<Output = ()> + Send + 'static>(
+pub fn run<F: Future<Output = ()> + Send + 'static>(
     port: Socket,
     serve: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> tokio::sync::oneshot::Sender<()> {

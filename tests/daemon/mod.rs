@@ -44,6 +44,7 @@ mod region;
 mod shared_files;
 mod shutdown;
 mod signing_proxy;
+mod socks_proxy;
 mod split;
 mod spool;
 mod spool_clock;

@@ -206,10 +206,10 @@ fn a_proxy_that_does_not_answer_is_given_up_after_the_time_for_a_connection() {
 
 #[test]
 fn a_bad_address_of_a_proxy_ends_the_start_and_is_not_shown() {
-    let mut command = daemon_command("", &["-p", "socks5://user:hush@127.0.0.1:1"]);
+    let mut command = daemon_command("", &["-p", "socks4://user:hush@127.0.0.1:1"]);
     let output = command.output().unwrap();
     let said = format!("{output:?}");
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("flag -p: it is not the address of an HTTP proxy"), "{said}");
+    assert!(said.contains("flag -p: it is not the address of a proxy"), "{said}");
     assert!(!said.contains("hush"), "{said}");
 }

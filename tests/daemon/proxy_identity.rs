@@ -12,7 +12,8 @@ use super::tls::Authority;
 const CONTAINER_KEYS: &str = r#"{"AccessKeyId":"AKIDCONTAINER","SecretAccessKey":"secret",
     "Token":"token","Expiration":"2099-01-01T00:00:00Z"}"#;
 
-const ROLE_KEYS: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
+/// The answer of STS to a request for a role.
+pub const ROLE_KEYS: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
     <AccessKeyId>AKIDROLE</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
     <SessionToken>token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
     </AssumeRoleResult></AssumeRoleResponse>";

@@ -6,11 +6,12 @@
 //! For an https address, the proxy is asked for a tunnel (`CONNECT`). For an http address, the
 //! request is sent to the proxy, with the whole address in its first line, and the proxy forwards
 //! it. The original daemon does the same. A tunnel for http would often fail, because many proxies
-//! allow tunnels to port 443 only.
+//! allow tunnels to port 443 only. A SOCKS5 proxy is asked for a connection in both cases.
 
 use super::error::ConnectError;
 use super::opened::{self, Opened};
 use super::proxy::{Proxy, ProxyAddress, port_of};
+use super::socks::{self, SocksError};
 use super::{Executor, Resolver, explain};
 use crate::aws::failure;
 use crate::base::error_text::root_cause;
@@ -132,7 +133,12 @@ impl Service<Uri> for WireConnector {
                 Ok(Stream { wire, is_forward_proxy: false, _opened: opened })
             });
         };
-        let connecting = self.to_proxy.call(proxy.uri().clone());
+        let connecting: Connecting<Wire> = if proxy.is_socks() {
+            let connecting = self.tcp.call(proxy.uri().clone());
+            Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
+        } else {
+            self.to_proxy.call(proxy.uri().clone())
+        };
         Box::pin(async move {
             let wire = connecting.await.map_err(|error| ConnectError::ProxyUnreachable {
                 reason: match explain::certificate(&*error) {
@@ -143,15 +149,35 @@ impl Service<Uri> for WireConnector {
                 proxy: proxy.clone(),
             })?;
             let host = || host_and_port(&destination);
-            if destination.scheme() == Some(&Scheme::HTTP) {
-                let opened = Opened::log(began_at, host, Some(&proxy));
-                return Ok(Stream { wire, is_forward_proxy: true, _opened: opened });
-            }
-            let wire = tunnel(wire, proxy.clone(), host()).await?;
+            let is_forward_proxy = !proxy.is_socks() && destination.scheme() == Some(&Scheme::HTTP);
+            let wire = match (is_forward_proxy, proxy.is_socks()) {
+                (true, _) => wire,
+                (false, true) => socks_connection(wire, &proxy, &destination).await?,
+                (false, false) => tunnel(wire, proxy.clone(), host()).await?,
+            };
             let opened = Opened::log(began_at, host, Some(&proxy));
-            Ok(Stream { wire, is_forward_proxy: false, _opened: opened })
+            Ok(Stream { wire, is_forward_proxy, _opened: opened })
         })
     }
+}
+
+/// Asks the SOCKS5 proxy at the other end of `wire` for a connection to the host of `destination`.
+async fn socks_connection(
+    wire: Wire,
+    proxy: &ProxyAddress,
+    destination: &Uri,
+) -> Result<Wire, ConnectError> {
+    let name = destination.host().unwrap_or_default().trim_matches(['[', ']']);
+    let mut wire = TokioIo::new(wire);
+    let asked = socks::ask(&mut wire, proxy.socks_login(), name, port_of(destination)).await;
+    asked.map_err(|error| {
+        let (proxy, host) = (proxy.clone(), host_and_port(destination));
+        match error {
+            SocksError::Refused(refusal) => ConnectError::SocksRefuses { proxy, host, refusal },
+            SocksError::Broken(reason) => ConnectError::ProxyBreaks { proxy, host, reason },
+        }
+    })?;
+    Ok(wire.into_inner())
 }
 
 /// Asks the proxy at the other end of `wire` for a tunnel to `host`. hyper-util also has a function

@@ -4,6 +4,7 @@
 //! any. No I/O, no clock.
 
 use super::proxy::ProxyAddress;
+use super::socks::SocksRefusal;
 use crate::base::account::RequestFailure;
 use http::StatusCode;
 use std::time::Duration;
@@ -32,14 +33,24 @@ pub enum ConnectError {
         /// HTTP status of the proxy's answer.
         status: StatusCode,
     },
-    /// The proxy closes the connection, or sends something that is not valid HTTP.
+    /// The SOCKS5 proxy refuses the connection to the host.
+    #[error("the proxy {proxy} refuses a connection to {host}: {refusal}")]
+    SocksRefuses {
+        /// Address of the proxy, without user and password.
+        proxy: ProxyAddress,
+        /// Host and port to connect to.
+        host: String,
+        /// Why the proxy refuses, and advice for the operator.
+        refusal: SocksRefusal,
+    },
+    /// The proxy closes the connection, or sends something that is not valid HTTP or SOCKS5.
     #[error("the proxy {proxy} breaks off a connection to {host}: {reason}")]
     ProxyBreaks {
         /// Address of the proxy, without user and password.
         proxy: ProxyAddress,
         /// Host and port to connect to.
         host: String,
-        /// Text of the error's deepest cause.
+        /// What the proxy does instead, or the text of the error's deepest cause.
         reason: String,
     },
     /// The certificate of the host is not trusted.
@@ -72,6 +83,7 @@ impl ConnectError {
         match self {
             Self::Timeout { .. } => RequestFailure::Timeout,
             Self::ProxyUnreachable { kind, .. } => *kind,
+            Self::SocksRefuses { refusal, .. } => refusal.kind(),
             Self::ProxyRefuses { status, .. } if status.is_client_error() => {
                 RequestFailure::Http4xx
             }

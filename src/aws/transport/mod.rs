@@ -1,4 +1,4 @@
-//! Opens connections to services: name lookup, TCP, the operator's HTTP proxy, and TLS.
+//! Opens connections to services: name lookup, TCP, the operator's proxy, and TLS.
 //!
 //! In: the trusted certificates, the proxy and the resolver. Out: a [`Connector`] for hyper
 //! clients. Uploads and the calls that fetch credentials use the same transport. Bound: one timeout
@@ -11,6 +11,7 @@ mod explain;
 mod opened;
 mod proxy;
 mod resolve;
+mod socks;
 mod task;
 mod tls;
 
@@ -19,6 +20,7 @@ pub use error::ConnectError;
 pub use explain::explain;
 pub use proxy::{ProxyAddress, ProxyAddressError};
 pub use resolve::Resolver;
+pub use socks::SocksRefusal;
 pub use task::Executor;
 pub use tls::{TlsError, Trust};
 
@@ -83,7 +85,7 @@ impl Transport {
 
     /// Returns the `Proxy-Authorization` header for a request to `uri`. Only an http request has
     /// this header, because the proxy itself receives the request. For https, the header is in the
-    /// `CONNECT` request that opens the tunnel.
+    /// `CONNECT` request that opens the tunnel. A SOCKS5 proxy gets no header.
     pub fn proxy_authorization(&self, uri: &Uri) -> Option<&HeaderValue> {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return None;
@@ -100,7 +102,7 @@ impl Transport {
         {
             return None;
         }
-        let proxy = self.proxy(uri)?.clone();
+        let proxy = self.proxy(uri).filter(|proxy| !proxy.is_socks())?.clone();
         Some(ConnectError::ProxyRefuses { proxy, host: connect::host_and_port(uri), status })
     }
 }

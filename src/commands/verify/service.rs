@@ -219,6 +219,7 @@ async fn check_way(
             Some(proxy) if is_https => {
                 list.ok("proxy", format!("{proxy} opens a tunnel, and TLS works"))
             }
+            Some(proxy) if proxy.is_socks() => list.ok("proxy", format!("{proxy} opens a tunnel")),
             Some(proxy) => list.ok("proxy", format!("{proxy} accepts connections")),
             None => list.ok("tls", "the certificate is trusted"),
         }

@@ -80,6 +80,7 @@ fn the_proxy_is_the_flags_or_the_files_or_the_variables() {
     assert_eq!(proxy(&format!("{file} -p flag:1"), &[upper]), some("http://flag:1"));
     assert_eq!(proxy(&format!("{file} -p="), &[upper]), some("http://file:1"));
     assert_eq!(proxy("", &[lower, upper]), some("http://upper:1"));
+    assert_eq!(proxy("", &[("HTTPS_PROXY", "socks5h://u:p@proxy")]), some("socks5h://proxy:1080"));
     assert_eq!(proxy("", &[lower, ("HTTPS_PROXY", " ")]), some("http://lower:1"));
     assert_eq!(proxy("", &[("HTTP_PROXY", "http://other:1")]), None);
     let no_proxy = |variables: &[(&str, &str)]| load("", variables).unwrap().no_proxy;
@@ -91,7 +92,7 @@ fn the_proxy_is_the_flags_or_the_files_or_the_variables() {
 fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
     for (line, variables, place) in [
         ("-p ftp://user:hush@proxy:1", &[][..], "flag -p: "),
-        ("", &[("HTTPS_PROXY", "socks5://user:hush@proxy:1")], "HTTPS_PROXY cannot be used"),
+        ("", &[("HTTPS_PROXY", "socks4://user:hush@proxy:1")], "HTTPS_PROXY cannot be used"),
         ("", &[("https_proxy", "http://user:hu#sh@proxy:1")], "https_proxy cannot be used"),
     ] {
         let error = load(line, variables).unwrap_err();
