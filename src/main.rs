@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     if let Some(exit_code) = receive::trial_child(env::args_os().skip(1)) {
         return exit_code;
     }
+    forget_empty_variables();
     panics::install();
     aborts::install();
     // In an argument that is not valid UTF-8, U+FFFD replaces each invalid part.
@@ -34,6 +35,24 @@ fn main() -> ExitCode {
     match commands::run(&invocation, &variable) {
         Some(exit_code) => exit_code,
         None => run_daemon(&invocation, &variable).unwrap_or_else(|exit_code| exit_code),
+    }
+}
+
+/// Removes the variables of AWS and of the system's certificates that are set but empty, because an
+/// empty variable counts as not set. The libraries that read these variables themselves do not all
+/// agree: with an empty `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`, `aws-config` does not look at
+/// `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+#[allow(unsafe_code)]
+fn forget_empty_variables() {
+    for (name, value) in env::vars_os() {
+        let prefixes = [&b"AWS_"[..], b"ECS_", b"SSL_CERT_"];
+        let is_ours = prefixes.iter().any(|it| name.as_encoded_bytes().starts_with(it));
+        if is_ours && value.as_encoded_bytes().trim_ascii().is_empty() {
+            // SAFETY: the process has only this thread yet, so no other code reads the environment.
+            // JUSTIFICATION: the providers of `aws-config` read the environment of the process, and
+            // take no other.
+            unsafe { env::remove_var(&name) };
+        }
     }
 }
 

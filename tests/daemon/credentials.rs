@@ -86,6 +86,92 @@ fn the_container_endpoint_is_asked_with_the_token_of_the_variable_or_of_a_file()
     }
 }
 
+/// The variables of AWS that the daemon or its libraries read, and those of the certificates.
+const VARIABLES: [&str; 36] = [
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+    "AWS_EC2_METADATA_V1_DISABLED",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_SSO",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_EXECUTION_ENV",
+    "AWS_HOSTNAME",
+    "AWS_INSTANCE_ID",
+    "AWS_MAX_ATTEMPTS",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_RETRY_MODE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_SDK_UA_APP_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "ECS_CONTAINER_METADATA_FILE",
+    "ECS_CONTAINER_METADATA_URI_V4",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+];
+
+#[test]
+fn a_variable_that_is_set_but_empty_counts_as_not_set() {
+    let role = "arn:aws:iam::123456789012:role/xray";
+    for empty in ["", " \n"] {
+        let container = Fake::start(|_| Some(("200 OK", keys("AKIDCONTAINER", LATER))));
+        let sts = Fake::start(|_| sts_answer("AssumeRole", "ASIAROLE", LATER));
+        let (service, uri) = (service(), format!("{}/x", container.url()));
+        let mut variables = VARIABLES.map(|name| (name, empty)).to_vec();
+        variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri));
+        let without_role = daemon(&service, &[], &variables);
+        is_signed_with(&without_role, &service, "AKIDCONTAINER");
+        assert_eq!(container.requests()[0].header("authorization"), "");
+        let log = without_role.log();
+        assert!(!log.contains("[Warn]") && !log.contains("[Error]"), "{log}");
+        let sts_url = sts.url();
+        variables.push(("AWS_ENDPOINT_URL_STS", &sts_url));
+        is_signed_with(&daemon(&service, &["-r", role], &variables), &service, "ASIAROLE");
+    }
+}
+
+#[test]
+fn keys_that_are_not_ascii_are_refused_in_words_and_segments_wait() {
+    for (key, secret, token, part) in [
+        ("AKIDÉ", "hush-secret", "hush-token", "the access key has"),
+        ("AKIDPLAIN", "hush-sécret", "hush-token", "the secret key has"),
+        ("AKIDPLAIN", "hush-secret", "hush-tokén", "the session token has"),
+    ] {
+        let service = service();
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", key),
+            ("AWS_SECRET_ACCESS_KEY", secret),
+            ("AWS_SESSION_TOKEN", token),
+        ];
+        // The role is never asked for: the SDK would panic if it signed a call with such keys.
+        let flags = ["-r", "arn:aws:iam::123456789012:role/xray", "-l", "dev"];
+        let daemon = daemon(&service, &flags, &variables);
+        daemon.send([format!("{HEADER}{{}}")]);
+        let line = daemon.wait_for_line(part);
+        assert!(line.contains("a character that is not ASCII"), "{line}");
+        daemon.wait_for_metric("xray_segments_held", 1);
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{log}");
+        assert!(!log.contains("panic") && !log.contains("hush"), "{log}");
+    }
+}
+
 #[test]
 fn the_instance_gives_the_credentials_of_its_role_to_those_with_a_token() {
     let metadata = Fake::start(|request: &Request| {
@@ -223,6 +309,46 @@ fn the_token_of_a_single_sign_on_is_exchanged_for_credentials() {
     let request = &sso.requests()[0];
     assert!(request.line.contains("account_id=123456789012"), "{request:?}");
     assert_eq!(request.header("x-amz-sso_bearer_token"), "of-test");
+}
+
+#[test]
+fn the_name_of_a_session_of_single_sign_on_may_have_spaces_and_quotes() {
+    let keys_of = "sso_account_id = 123456789012\nsso_role_name = dev\n";
+    let session = "sso_start_url = https://start.example/start\nsso_region = us-east-1\n";
+    for (named, header, profile, key) in [
+        ("my own", "my own", "", "ASIASSO"),
+        ("'my own'", "\"my  own\"", "", "ASIASSO"),
+        ("my own", "'my own'", "role_arn = arn:aws:iam::1:role/x\n", "ASIAROLE"),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let sso = Fake::start(|_| {
+            let text = r#"{"roleCredentials":{"accessKeyId":"ASIASSO","secretAccessKey":"secret",
+                "sessionToken":"token-of-ASIASSO","expiration":4070908800000}}"#;
+            Some(("200 OK", text.into()))
+        });
+        let sts = Fake::start(|_| sts_answer("AssumeRole", "ASIAROLE", LATER));
+        let cache = home.path().join(".aws/sso/cache");
+        fs::create_dir_all(&cache).unwrap();
+        let text = format!(
+            "[default]\nsso_session = {named}\n{keys_of}{profile}[sso-session {header}]\n{session}"
+        );
+        fs::write(home.path().join(".aws/config"), text).unwrap();
+        // The name of the file is the SHA-1 of `my own`.
+        let name = "b8036671759b0371579fe14a5b9b6b62c7b8fc54.json";
+        let token =
+            format!(r#"{{"accessToken":"of-test","expiresAt":"{LATER}","region":"us-east-1"}}"#);
+        fs::write(cache.join(name), token).unwrap();
+        let service = service();
+        let home = home.path().to_str().unwrap();
+        let (sso_url, sts_url) = (sso.url(), sts.url());
+        let variables = [
+            ("HOME", home),
+            ("AWS_ENDPOINT_URL_SSO", &sso_url[..]),
+            ("AWS_ENDPOINT_URL_STS", &sts_url),
+        ];
+        is_signed_with(&daemon(&service, &[], &variables), &service, key);
+        assert_eq!(sso.requests()[0].header("x-amz-sso_bearer_token"), "of-test");
+    }
 }
 
 /// Creates a program that prints the file `answer` in its folder. Returns the path of an AWS

@@ -15,7 +15,7 @@
 use super::calls;
 use super::environment::{keys, names_container, process, web_identity};
 use super::instance::InstanceMetadata;
-use super::shared_files::SharedFiles;
+use super::shared_files::{OddSession, SharedFiles};
 use crate::aws::transport::Transport;
 use crate::base::error_text::with_all_causes;
 use crate::base::files::Stamp;
@@ -24,13 +24,13 @@ use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
+use aws_config::sso::SsoCredentialsProvider;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, ConfigLoader, Region};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as Providing;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use http::HeaderValue;
 use std::error::Error;
 use std::time::{Duration, SystemTime};
 
@@ -167,6 +167,10 @@ async fn search(
         profile =
             profile.with_custom_provider("Ec2InstanceMetadata", instance.credentials_provider());
     }
+    for session in files.odd_sessions() {
+        profile =
+            profile.with_custom_provider(session.source.clone(), sso_provider(session, &config));
+    }
     let credentials = profile.build().provide_credentials().await;
     let credentials = credentials.map_err(|error| of_profile(error, &files));
     if let Some(found) = tried.result(name, credentials)? {
@@ -253,6 +257,18 @@ fn of_profile(error: CredentialsError, files: &SharedFiles) -> CredentialsError 
     }
 }
 
+/// Returns the source of a session of single sign-on.
+fn sso_provider(session: OddSession, config: &ProviderConfig) -> SsoCredentialsProvider {
+    SsoCredentialsProvider::builder()
+        .configure(config)
+        .account_id(session.account_id)
+        .role_name(session.role_name)
+        .region(Region::new(session.region))
+        .start_url(session.start_url)
+        .session_name(session.session)
+        .build()
+}
+
 /// The keys in the environment, for profiles with `credential_source = Environment`.
 #[derive(Debug)]
 struct EnvironmentKeys;
@@ -291,25 +307,34 @@ async fn assume(
 /// # Errors
 ///
 /// Returns an error for characters within the key or the token that are not valid in an HTTP
-/// header. The SDK panics if it signs a call with them.
+/// header, and for those that are not ASCII, which no key has. The SDK panics if it signs a call
+/// with them.
 fn check(credentials: Credentials) -> Result<Credentials, CredentialsError> {
     let key = ("access key", credentials.access_key_id().trim());
     let token = credentials.session_token().map(|token| ("session token", token.trim()));
-    for (name, text) in [key].into_iter().chain(token) {
-        if HeaderValue::from_str(text).is_err() {
+    let secret = ("secret key", credentials.secret_access_key().trim());
+    for (name, text) in [key, secret].into_iter().chain(token) {
+        if let Some(fault) = fault(text) {
             return Err(CredentialsError::invalid_configuration(format!(
-                "the {name} has a line break or another control character; remove it from the \
-                 source of the {name}"
+                "the {name} has {fault}; remove it from the source of the {name}"
             )));
         }
     }
     Ok(Credentials::new(
         key.1,
-        credentials.secret_access_key().trim(),
+        secret.1,
         token.map(|(_, token)| token.to_owned()).filter(|token| !token.is_empty()),
         credentials.expiry(),
         "xrayd",
     ))
+}
+
+/// Returns what is wrong with a key or a token. `None` if an HTTP header can carry it.
+fn fault(text: &str) -> Option<&'static str> {
+    if text.contains(|it: char| it.is_ascii_control() && it != '\t') {
+        return Some("a line break or another control character");
+    }
+    (!text.is_ascii()).then_some("a character that is not ASCII")
 }
 
 #[cfg(test)]
@@ -323,13 +348,22 @@ mod tests {
         };
         let trimmed = check(credentials("AKID\r\n", Some(" token/+=\n"))).unwrap();
         assert_eq!((trimmed.access_key_id(), trimmed.session_token()), ("AKID", Some("token/+=")));
-        for (key, token, part) in [
-            ("AK\nID", None, "the access key has"),
-            ("AKID", Some("a\rb"), "the session token has"),
+        let broken = "a line break or another control character";
+        let foreign = "a character that is not ASCII";
+        for (key, secret, token, said) in [
+            ("AK\nID", "secret", None, ["the access key has", broken]),
+            ("AKID", "secret", Some("a\rb"), ["the session token has", broken]),
+            ("AKID", "hush\nhush", None, ["the secret key has", broken]),
+            ("AKÏD", "secret", None, ["the access key has", foreign]),
+            ("AKID", "secret", Some("hush-é"), ["the session token has", foreign]),
+            ("AKID", "secret", Some("hush\u{2028}"), ["the session token has", foreign]),
+            ("AKID", "hush\u{fffd}", Some("token"), ["the secret key has", foreign]),
         ] {
-            let error = check(credentials(key, token)).unwrap_err();
+            let credentials = Credentials::new(key, secret, token.map(str::to_owned), None, "test");
+            let error = check(credentials).unwrap_err();
             let text = crate::base::error_text::with_all_causes(&error);
-            assert!(text.contains(part) && text.contains("line break"), "{text}");
+            assert!(text.contains(&said.join(" ")), "{text}");
+            assert!(!text.contains("hush"), "{text}");
         }
     }
 }

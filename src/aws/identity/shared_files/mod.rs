@@ -18,6 +18,7 @@ use super::environment::{Environment, WebIdentity, home, names_container, variab
 use crate::base::files::read_bytes;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use parse::{Kind, profile_name};
+pub(super) use profiles::OddSession;
 use profiles::{Profiles, sdk_name};
 use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
@@ -115,6 +116,11 @@ impl SharedFiles {
     pub fn sdk_files(&self) -> EnvConfigFiles {
         let text = self.profiles.sdk_text(self.default_source);
         EnvConfigFiles::builder().with_contents(EnvConfigFileKind::Config, text).build()
+    }
+
+    /// Returns the sessions that profiles in [`sdk_files`](Self::sdk_files) name as a source.
+    pub fn odd_sessions(&self) -> Vec<OddSession> {
+        self.profiles.odd_sessions()
     }
 
     /// Returns the name of the selected profile in [`sdk_files`](Self::sdk_files).

@@ -32,9 +32,27 @@ const OWN_KEYS: [&str; 4] = [
     "login_session",
 ];
 
+/// The keys that `aws-config` does not get of a profile whose session has a name of its own kind.
+const SESSION_KEYS: [&str; 5] =
+    ["sso_account_id", "sso_region", "sso_role_name", "sso_session", "sso_start_url"];
+
 /// All sections of the two files.
 #[derive(Debug, Default)]
 pub(super) struct Profiles(BTreeMap<Section, Keys>);
+
+/// A session of single sign-on whose name `aws-config` does not accept, with the role that one
+/// profile has in it. The name must stay as it is, because it leads to the file of the session's
+/// token. So `aws-config` gets it as a source of its own, which the profile names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::aws::identity) struct OddSession {
+    /// The `credential_source` of the profile.
+    pub source: String,
+    pub session: String,
+    pub account_id: String,
+    pub role_name: String,
+    pub region: String,
+    pub start_url: String,
+}
 
 impl Profiles {
     /// Adds the sections of a file. Its values replace those of earlier files.
@@ -95,6 +113,41 @@ impl Profiles {
         Some(last.clone()).filter(|_| has("login_session") && !has_other)
     }
 
+    /// Returns the sessions of all profiles that `aws-config` cannot get by their name.
+    pub fn odd_sessions(&self) -> Vec<OddSession> {
+        let profiles = self.0.iter().filter_map(|(section, keys)| match section {
+            Section::Profile(name) => self.odd_session(name, keys),
+            Section::SsoSession(_) | Section::Services(_) => None,
+        });
+        profiles.collect()
+    }
+
+    /// Returns the session of a profile if `aws-config` cannot get it by its name. Returns `None`
+    /// if the profile uses another source, or if a value is missing: `aws-config` then names it.
+    fn odd_session(&self, profile: &str, keys: &Keys) -> Option<OddSession> {
+        let session = profile_name(text(keys, "sso_session")?);
+        let has = |key: &str| text(keys, key).is_some();
+        let has_keys = has("aws_access_key_id") && has("aws_secret_access_key");
+        let is_role_of_other =
+            has("role_arn") && (has("source_profile") || has("credential_source"));
+        if session == sdk_name(&session)
+            || has_keys
+            || is_role_of_other
+            || has("web_identity_token_file")
+        {
+            return None;
+        }
+        let of_session = self.0.get(&Section::SsoSession(session.clone()))?;
+        Some(OddSession {
+            source: format!("SsoSession/{}", sdk_name(profile).to_ascii_lowercase()),
+            account_id: text(keys, "sso_account_id")?.to_owned(),
+            role_name: text(keys, "sso_role_name")?.to_owned(),
+            region: text(of_session, "sso_region")?.to_owned(),
+            start_url: text(of_session, "sso_start_url")?.to_owned(),
+            session,
+        })
+    }
+
     /// Returns all sections as the text of one configuration file. `default_source` is the
     /// `credential_source` of a role in a profile without any source.
     pub fn sdk_text(&self, default_source: &str) -> String {
@@ -134,10 +187,15 @@ impl Profiles {
         if has_keys {
             keys.retain(|key, _| !OTHER_SOURCES.contains(&key.as_str()));
         }
-        let session = text(&keys, "sso_session").map(str::to_owned);
+        let session = text(&keys, "sso_session").map(profile_name);
         if session.is_some_and(|it| self.0.contains_key(&Section::SsoSession(it))) {
             // `aws-config` refuses these two beside `sso_session`, which has them too.
             keys.retain(|key, _| key != "sso_region" && key != "sso_start_url");
+        }
+        if let Some(session) = self.odd_session(name, &keys) {
+            keys.retain(|key, _| !SESSION_KEYS.contains(&key.as_str()));
+            let source = Value { text: session.source, nested: Vec::new() };
+            keys.insert("credential_source".to_owned(), source);
         }
         let named = ["source_profile", "credential_source", "web_identity_token_file"];
         if has(&keys, "role_arn") && !named.iter().any(|key| has(&keys, key)) {
@@ -151,8 +209,10 @@ impl Profiles {
         if let Some(source) = keys.get_mut("source_profile") {
             source.text = sdk_name(&profile_name(&source.text));
         }
-        if let Some(services) = keys.get_mut("services") {
-            services.text = sdk_name(&profile_name(&services.text));
+        for key in ["services", "sso_session"] {
+            if let Some(value) = keys.get_mut(key) {
+                value.text = sdk_name(&profile_name(&value.text));
+            }
         }
         keys
     }

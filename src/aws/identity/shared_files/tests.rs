@@ -222,6 +222,17 @@ async fn sources_of_a_profile_have_the_order_of_the_original() {
     assert_eq!(sdk(alone, &container).await, source("EcsContainer"));
     let sso = "[default]\nsso_session = s\nsso_region = x\nsso_start_url = u\n[sso-session s]\n";
     assert_eq!(sdk(sso, &[]).await, keys([("sso_session", "s")]));
+    // A session that is not there, and one without its role: `aws-config` says so.
+    let sso = "[default]\nsso_session = 'a b'\n";
+    assert_eq!(sdk(sso, &[]).await, keys([("sso_session", "a%20b")]));
+    let sso = "[default]\nsso_session = a b\n[sso-session a b]\nsso_region = x\n";
+    assert_eq!(sdk(sso, &[]).await, keys([("sso_session", "a%20b")]));
+    let sso = "[default]\nsso_session = a  b\nsso_account_id = 1\nsso_role_name = n\n\
+               [sso-session 'a b']\nsso_region = x\nsso_start_url = u\n";
+    let source = ("credential_source", "SsoSession/default");
+    assert_eq!(sdk(sso, &[]).await, keys([source]));
+    assert_eq!(sdk(&format!("[default]\nrole_arn = r\n{sso}"), &[]).await, keys([role, source]));
+    assert_eq!(config(sso).0.odd_sessions().len(), 1);
     let named = "[default]\nrole_arn = r\nsource_profile = 'a  b'\n[profile a b]\n";
     assert_eq!(sdk(named, &[]).await, keys([role, ("source_profile", "a%20b")]));
 }
