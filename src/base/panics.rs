@@ -11,7 +11,7 @@
 //! is dropped. Thread: the thread that panics.
 
 use crate::base::account::Account;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 use std::future::poll_fn;
 use std::io;
@@ -89,6 +89,9 @@ static ACCOUNT: OnceLock<Arc<Account>> = OnceLock::new();
 thread_local! {
     /// Where the last panic of this thread happened, as `FILE:LINE`.
     static LAST_PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+
+    /// Whether this thread runs the work of [`catch_refusal`].
+    static IS_REFUSAL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Returns the number of panics on threads of the kind `thread` since [`install`].
@@ -130,6 +133,9 @@ pub fn set_account(account: Arc<Account>) {
 }
 
 fn hook(info: &PanicHookInfo<'_>) {
+    if IS_REFUSAL.get() {
+        return;
+    }
     let thread = thread::current();
     COUNTS[Thread::named(thread.name()) as usize].fetch_add(1, Ordering::Relaxed);
     let place = info.location().map(|at| format!("{}:{}", short_path(at.file()), at.line()));
@@ -218,6 +224,16 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     // `AssertUnwindSafe` is correct: the caller gets an error, and so it knows that `work` may have
     // changed only a part of its data.
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_payload| Panicked::last())
+}
+
+/// Runs `work` and returns its result. Returns `None` if `work` panics. For a library that panics
+/// where the system refuses something: such a panic is no fault in the program, so it is neither
+/// printed nor counted.
+pub fn catch_refusal<T>(work: impl FnOnce() -> T) -> Option<T> {
+    IS_REFUSAL.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    IS_REFUSAL.set(false);
+    result.ok()
 }
 
 /// Awaits `work` and returns its result. If `work` panics, the future is dropped.

@@ -50,7 +50,10 @@ pub enum DaemonError {
     )]
     SpoolThread(#[source] io::Error),
     /// The system does not provide a thread, a descriptor or a signal handler
-    #[error("the system does not provide a thread or descriptor that the daemon needs: {0}")]
+    #[error(
+        "the system does not provide a thread or descriptor that the daemon needs: {0}. Allow more \
+         of them (TasksMax, pids.max, ulimit -u, ulimit -n)"
+    )]
     System(#[from] io::Error),
     /// A receiver has ended with an error
     #[error(transparent)]

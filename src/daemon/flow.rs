@@ -5,7 +5,7 @@
 
 use super::shutdown::Shutdown;
 use super::signals::Signals;
-use super::threads::{Receivers, SenderThread, Sinks};
+use super::threads::{Receivers, SenderThread, Sinks, Threads};
 use super::{DaemonError, systemd};
 use crate::admin::health::Health;
 use crate::admin::metrics::{MetricSources, Metrics};
@@ -59,8 +59,11 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Opens the sockets and starts all threads. Segments are kept until [`run`](Self::run) has the
-    /// routes.
+    /// Makes all threads, opens the sockets, and gives the threads their work. Segments are kept
+    /// until [`run`](Self::run) has the routes.
+    ///
+    /// What may fail comes first: the threads before the sockets, and everything before the first
+    /// datagram is read. So each datagram that is read gets into an account.
     ///
     /// # Errors
     ///
@@ -69,6 +72,15 @@ impl Flow {
     pub fn start(config: &Config) -> Result<Self, DaemonError> {
         let host = Host::read();
         let limits = Limits::derive(Wanted::from(config), host);
+        let threads = Threads::make(limits.receiver_count)?;
+        let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
+        let account = Arc::new(Account::new(limits.receiver_count));
+        panics::set_account(Arc::clone(&account));
+        let spool = spool_options(config)
+            .map(|it| SpoolThread::start(it, Arc::clone(&pool), Arc::clone(&account)))
+            .transpose()
+            .map_err(DaemonError::SpoolThread)?;
+        let has_spool = spool.is_some();
         let binding = Binding {
             socket_count: limits.receiver_count,
             queue_bytes: limits.socket_queue_bytes,
@@ -79,22 +91,14 @@ impl Flow {
         let choice = Choice::make(config.receive_backend)?;
         log_receiving(&group, &choice, &limits);
         log_unfit(&limits, host, config.receiver_count);
-        let spool = spool_options(config);
-        let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
-        let account = Arc::new(Account::new(limits.receiver_count));
-        panics::set_account(Arc::clone(&account));
         let alarm = Alarm::default();
-        let has_spool = spool.is_some();
-        let spool = spool
-            .map(|it| SpoolThread::start(it, Arc::clone(&pool), Arc::clone(&account)))
-            .transpose()
-            .map_err(DaemonError::SpoolThread)?;
         let sinks =
             Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), alarm: alarm.clone() };
         #[cfg(feature = "sandbox")]
         let udp_address = group.local_address();
         let pin = config.pin.unwrap_or_else(|| !is_in_container());
-        let (receivers, rings) = Receivers::start(group, choice.backend, pin, &limits, &sinks)?;
+        let how = (choice.backend, pin);
+        let (receivers, rings) = Receivers::start(group, how, &limits, &sinks, threads.receivers);
         let (route, arrival) = oneshot::channel();
         let shutdown = Shutdown {
             time: Duration::from_secs(config.shutdown_seconds),
@@ -107,7 +111,7 @@ impl Flow {
         let tail: Option<Arc<Tail>> = config.tail.then(Arc::default);
         let sender = Sender::new(&limits, rings, uploader, spool, sinks.pool, sinks.account)
             .with_tail(tail.clone());
-        let upload = SenderThread::start(sender, alarm.clone())?;
+        let upload = SenderThread::start(sender, alarm.clone(), threads.upload);
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;
         Ok(Self {
@@ -369,7 +373,7 @@ fn is_in_container() -> bool {
         || is_there("/run/.containerenv")
         || ["container", "KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4"]
             .iter()
-            .any(|name| std::env::var_os(name).is_some())
+            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// Logs the account, and by how many segments the account does not balance.

@@ -2,7 +2,7 @@
 //!
 //! In: the configuration, the environment, signals. Out: a running daemon, then its result.
 //!
-//! Start: first ports, receivers and the sender thread, then region and credentials. So the daemon
+//! Start: first the threads, then ports, then region and credentials. So the daemon
 //! accepts segments even while a source of region or credentials does not answer. Shutdown: the
 //! receivers take the datagrams that still arrive, empty the kernel's queues, and close their
 //! rings. The sender thread settles its batches within `ShutdownSeconds`. Then the account is

@@ -18,7 +18,7 @@ use crate::aws::identity::Identity;
 use crate::aws::transport::{Resolver, Transport};
 use crate::base::address;
 use crate::base::http_server::{AnswerBody, Lane, ServerLimits};
-use crate::base::log::LogLimit;
+use crate::base::log::{self, LogLimit};
 use crate::base::panics;
 use crate::config::Config;
 use crate::config::cli::SandboxFlags;
@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 use tracing::warn;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use xrayd_sandbox::endpoint::{About, Sandbox, TraceFile, datagrams};
 use xrayd_sandbox::model::QUIET_TIME;
 use xrayd_sandbox::model::store::Limits;
@@ -82,10 +82,9 @@ const MEMORY_BYTES_MIN: usize = 8 * MEGABYTE;
 static EVICTED: LogLimit = LogLimit::once_a_minute();
 
 impl Output {
-    fn new() -> Self {
-        let builder = NonBlockingBuilder::default().lossy(true).thread_name("print");
-        let (writer, guard) = builder.buffered_lines_limit(TEXT_COUNT_MAX).finish(io::stdout());
-        Self { writer, _flushed_at_the_end: guard }
+    fn new() -> io::Result<Self> {
+        let (writer, guard) = log::writer("print", TEXT_COUNT_MAX, io::stdout())?;
+        Ok(Self { writer, _flushed_at_the_end: guard })
     }
 
     /// Prints a text and a newline. A write error is ignored: the reader has closed the output.
@@ -138,12 +137,14 @@ pub async fn run(
             .map_err(|source| DaemonError::Keep { path: path.clone(), source })
     });
     let file = file.transpose()?;
+    let output = Output::new()?;
+    // From here on, a failure has to go through the flow, which settles what it has received.
     let flow = Flow::start(config)?;
     let udp_address = address::reachable(flow.udp_address);
     let tcp_address = address::reachable(tcp_address);
     let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
     let about = about(udp_address, tcp_address, &region, &flags.allowed_hosts);
-    let service = Arc::new(LocalService::new(about, file));
+    let service = Arc::new(LocalService::new(about, file, output));
     let fallback = Arc::clone(&service) as Arc<dyn Fallback>;
     // The uploads of the daemon itself come to this port too. The sandbox holds traces in memory
     // anyway, so `-m` does not bound it.
@@ -159,20 +160,19 @@ pub async fn run(
         Arc::clone(&printed).watch(prints)
     }));
     service.welcome(udp_address, tcp_address);
-    if flags.demo {
-        send_demo(udp_address)?;
-    }
-    let destination = Destination {
-        endpoint: Endpoint::resolve(
-            Some(&format!("http://{tcp_address}")),
-            "",
-            Variant::default(),
-        )?,
-        region,
-        identity: Identity::fixed(credentials()),
-        transport: Transport::local(resolver.clone()),
+    let routes = async {
+        if flags.demo {
+            send_demo(udp_address)?;
+        }
+        let url = format!("http://{tcp_address}");
+        let destination = Destination {
+            endpoint: Endpoint::resolve(Some(&url), "", Variant::default())?,
+            region,
+            identity: Identity::fixed(credentials()),
+            transport: Transport::local(resolver.clone()),
+        };
+        Ok(destination.routes(config, environment))
     };
-    let routes = future::ready(Ok(destination.routes(config, environment)));
     let telemetry = telemetry(config, environment, &flow, false, resolver);
     let result = flow.run(routes, telemetry, &server, signals).await;
     printer.abort();
@@ -183,13 +183,13 @@ pub async fn run(
 impl LocalService {
     /// Returns an endpoint. If there is a trace file, its traces are read, and new traces are
     /// stored in it.
-    pub fn new(about: About, file: Option<TraceFile>) -> Self {
+    fn new(about: About, file: Option<TraceFile>, output: Output) -> Self {
         let sandbox = Sandbox::with(credentials(), about, Limits::default());
         let sandbox = match file {
             Some(file) => sandbox.with_file(file),
             None => sandbox,
         };
-        Self { sandbox, answered: Notify::new(), output: Output::new() }
+        Self { sandbox, answered: Notify::new(), output }
     }
 
     /// If `prints` is set, prints a trace as a tree when it has had no new document for a while.

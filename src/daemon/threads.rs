@@ -5,6 +5,9 @@
 //! once more: a receiver empties the queue of its socket, the sender thread settles its segments.
 //! This works because the panic does not destroy the receiver, its ring and the sender: their owner
 //! is outside the stack frames that the panic unwinds.
+//!
+//! [`Threads`] makes the threads, and all else that the system may refuse, before the daemon opens
+//! a socket. So a refusal ends the start before the first datagram.
 
 use crate::base::account::Account;
 use crate::base::memory::ChunkPool;
@@ -34,6 +37,66 @@ pub struct Sinks {
     pub alarm: Alarm,
 }
 
+/// A thread that waits for its work. It ends when this value is dropped without work for it.
+#[derive(Debug)]
+struct Idle(std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>);
+
+impl Idle {
+    fn make(name: String) -> io::Result<Self> {
+        let (sender, work) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        thread::Builder::new().name(name).spawn(move || {
+            if let Ok(work) = work.recv() {
+                work();
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    fn run(self, work: impl FnOnce() + Send + 'static) {
+        // The thread waits for its work, so this does not fail.
+        let _ = self.0.send(Box::new(work));
+    }
+}
+
+/// The threads of a flow, which wait for their work, and the descriptors that they need.
+#[derive(Debug)]
+pub struct Threads {
+    /// What [`Receivers::start`] needs.
+    pub receivers: ReceiverThreads,
+    /// What [`SenderThread::start`] needs.
+    pub upload: UploadThread,
+}
+
+/// A waiting thread for each receiver, and their request to stop.
+#[derive(Debug)]
+pub struct ReceiverThreads {
+    idle: Vec<Idle>,
+    stop: Stop,
+}
+
+/// The waiting sender thread and its runtime.
+#[derive(Debug)]
+pub struct UploadThread {
+    idle: Idle,
+    runtime: Runtime,
+}
+
+impl Threads {
+    /// Makes the threads of a flow with `receiver_count` receivers.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the system does not create a thread or a descriptor.
+    pub fn make(receiver_count: usize) -> io::Result<Self> {
+        let idle = (0..receiver_count).map(|index| Idle::make(format!("receive-{index}")));
+        let receivers =
+            ReceiverThreads { idle: idle.collect::<Result<_, _>>()?, stop: Stop::new()? };
+        let upload =
+            UploadThread { runtime: Runtime::new()?, idle: Idle::make(SenderThread::NAME.into())? };
+        Ok(Self { receivers, upload })
+    }
+}
+
 /// The receiver threads.
 #[derive(Debug)]
 pub struct Receivers {
@@ -45,34 +108,32 @@ pub struct Receivers {
 }
 
 impl Receivers {
-    /// Starts a thread for each socket of the group. With `pin` each thread stays on one processor.
-    /// Also returns the rings, from which the sender takes the ring entries of the receivers.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the system does not create a thread or a descriptor.
+    /// Gives each socket of the group to one of `threads`. With `pin` each thread stays on one
+    /// processor. Also returns the rings, from which the sender takes the ring entries of the
+    /// receivers. The sockets are as many as the threads.
     pub fn start(
         group: SocketGroup,
-        backend: Backend,
-        pin: bool,
+        (backend, pin): (Backend, bool),
         limits: &Limits,
         sinks: &Sinks,
-    ) -> io::Result<(Self, Rings)> {
-        let stop = Stop::new()?;
+        threads: ReceiverThreads,
+    ) -> (Self, Rings) {
+        let ReceiverThreads { idle, stop } = threads;
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let receivers = group.into_receivers(limits.receive_slot_count);
+        debug_assert_eq!(receivers.len(), idle.len());
         let running_count = receivers.len();
         let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
         let mut backends = Vec::new();
         let mut rings = Rings::new(Arc::clone(&sinks.pool), limits.ring_entry_count_max);
-        for (index, mut receiver) in receivers.into_iter().enumerate() {
+        for (index, (mut receiver, thread)) in receivers.into_iter().zip(idle).enumerate() {
             let alarm = sinks.alarm.clone();
             let (producer, account) = (rings.add(), Arc::clone(&sinks.account));
             let mut ingest = Ingest::new(producer, account, index, alarm.clone());
             let (stop, ended) = (stop.clone(), ended_sender.clone());
             let in_use = Arc::new(BackendInUse::new(backend));
             backends.push(Arc::clone(&in_use));
-            thread::Builder::new().name(format!("receive-{index}")).spawn(move || {
+            thread.run(move || {
                 if pin {
                     keep_to_processor(index);
                 }
@@ -84,9 +145,9 @@ impl Receivers {
                 ingest.close();
                 // The send fails only if `Receivers` is gone, at the end of the process.
                 let _ = ended.send(result);
-            })?;
+            });
         }
-        Ok((Self { stop, ended, running_count, sockets, backends }, rings))
+        (Self { stop, ended, running_count, sockets, backends }, rings)
     }
 
     /// Returns the sockets, by the number of their receiver. The references are weak: a socket that
@@ -171,7 +232,8 @@ fn keep_to_processor(index: usize) {
 }
 
 /// A tokio runtime that may be dropped inside another runtime, where a plain tokio runtime would
-/// panic. This drop happens if the sender thread cannot be created.
+/// panic. This drop happens if the sender thread cannot be created, or a socket cannot be opened.
+#[derive(Debug)]
 struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
@@ -206,16 +268,12 @@ impl SenderThread {
     /// The name of the thread, as in the label `thread` of `xray_panics_total`.
     pub const NAME: &str = "upload";
 
-    /// Runs `sender` on a new thread.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the system does not create a thread or a descriptor.
-    pub fn start(mut sender: Sender, alarm: Alarm) -> io::Result<Self> {
+    /// Runs `sender` on `thread`.
+    pub fn start(mut sender: Sender, alarm: Alarm, thread: UploadThread) -> Self {
         let (deadline, mut deadline_receiver) = watch::channel(None);
         let (ended_sender, ended) = oneshot::channel();
-        let runtime = Runtime::new()?;
-        thread::Builder::new().name(Self::NAME.into()).spawn(move || {
+        let UploadThread { idle, runtime } = thread;
+        idle.run(move || {
             let mut run = || {
                 let run = || runtime.get().block_on(sender.run(&mut deadline_receiver));
                 panics::catch(run).flatten()
@@ -229,8 +287,8 @@ impl SenderThread {
                 0
             });
             let _ = ended_sender.send(held_count);
-        })?;
-        Ok(Self { deadline, ended, held_count: None })
+        });
+        Self { deadline, ended, held_count: None }
     }
 
     /// Sets the deadline of the shutdown. Segments that are not sent by then go to the spool, or
@@ -308,8 +366,9 @@ mod tests {
             alarm: Alarm::default(),
         };
         let group = SocketGroup::broken();
-        let started = Receivers::start(group, Backend::Recvmmsg, false, &limits, &sinks);
-        let (mut receivers, rings) = started.unwrap();
+        let threads = Threads::make(1).unwrap().receivers;
+        let how = (Backend::Recvmmsg, false);
+        let (mut receivers, rings) = Receivers::start(group, how, &limits, &sinks, threads);
         let error = receivers.failed().await;
         assert!(matches!(error, ReceiveError::Read(_)), "{error}");
         receivers.stop().await;

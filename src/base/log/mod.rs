@@ -30,7 +30,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -58,14 +58,7 @@ pub fn start(
     format: LogFormat,
     output: impl io::Write + Send + 'static,
 ) -> io::Result<WorkerGuard> {
-    let builder = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LINE_COUNT_MAX)
-        .thread_name("log");
-    let started = panics::catch(|| builder.finish(Guarded(output)));
-    // `tracing-appender` panics here only if it cannot create its thread.
-    let refused = |_| io::Error::other("the system refuses a thread for the log");
-    let (writer, guard) = started.map_err(refused)?;
+    let (writer, guard) = writer("log", LINE_COUNT_MAX, Guarded(output))?;
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Line(format))
         // By default, `tracing-subscriber` prints its own errors to standard error, and panics if
@@ -79,6 +72,30 @@ pub fn start(
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber).expect("the log is started once");
     Ok(guard)
+}
+
+/// Starts the thread `name`, which writes lines to `output`, and returns the way to it. Up to
+/// `line_count_max` lines wait; further lines are dropped.
+///
+/// # Errors
+///
+/// Returns an error if the system refuses to create the thread.
+pub fn writer(
+    name: &str,
+    line_count_max: usize,
+    output: impl io::Write + Send + 'static,
+) -> io::Result<(NonBlocking, WorkerGuard)> {
+    let builder = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(line_count_max)
+        .thread_name(name);
+    // `tracing-appender` panics here only if it cannot create its thread.
+    panics::catch_refusal(|| builder.finish(output)).ok_or_else(|| {
+        io::Error::other(format!(
+            "the system refuses the thread {name:?}. Allow more threads (TasksMax, pids.max, \
+             ulimit -u)"
+        ))
+    })
 }
 
 /// An output for log lines. If writing a line panics, the panic becomes an error: this line is
