@@ -264,10 +264,11 @@ fn goes_on_with_recvmmsg(deny: fn() -> io::Result<()>, reason: &str) {
     for index in 0..2 {
         let line = format!("Receiver {index} goes on with recvmmsg on the same socket: ");
         assert!(daemon.wait_for_line(&line).contains(reason), "{}", daemon.log());
+        // The receiver logs the change before it makes it.
         let labels = format!("{{receiver=\"{index}\",backend=\"recvmmsg\"}}");
-        assert_eq!(daemon.metric(&format!("xray_receiver_backend_info{labels}")), 1);
+        daemon.wait_for_metric(&format!("xray_receiver_backend_info{labels}"), 1);
     }
-    assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"recvmmsg\"}"), 1);
+    daemon.wait_for_metric("xray_receive_backend_info{backend=\"recvmmsg\"}", 1);
     assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"uring\"}"), 0);
     let log = delivers(&endpoint, daemon);
     assert!(log.contains("(receive backend uring, 2 receivers"), "{log}");
@@ -334,9 +335,11 @@ fn with_little_memory_to_lock_it_delivers_and_says_what_it_runs_on() {
         |name: &str| daemon.metric(&format!("xray_receive_backend_info{{backend={name:?}}}"));
     let runs_on_uring = says("uring") == 1;
     assert_eq!(says("recvmmsg") == 1, !runs_on_uring);
-    // With the backend `uring` the process has the descriptor of an io_uring. With `recvmmsg` it
-    // has none.
-    assert_eq!(daemon.has_descriptor("[io_uring]"), runs_on_uring);
+    // With the backend `uring` the process has the descriptor of an io_uring, as soon as a receiver
+    // has begun. With `recvmmsg` it has none.
+    daemon.wait_until("the descriptor is that of the backend", || {
+        daemon.has_descriptor("[io_uring]") == runs_on_uring
+    });
     let log = delivers(&endpoint, daemon);
     assert_eq!(log.contains("Receiving with recvmmsg instead"), !runs_on_uring, "{log}");
     assert!(runs_on_uring || log.contains("memlock") || log.contains("io_uring"), "{log}");

@@ -55,8 +55,8 @@ fn a_long_answer_is_forwarded_and_is_never_whole_in_memory() {
     let refused = call(&daemon, RULES, "", b"{}");
     assert_eq!(refused.status, 502);
     assert!(refused.message().contains("16777216 bytes"), "{refused:?}");
-    assert_eq!(daemon.metric("xray_proxy_answers_too_large_total"), 1);
-    assert_eq!(daemon.metric("xray_proxy_requests_total{outcome=\"answered\"}"), 2);
+    daemon.wait_for_metric("xray_proxy_answers_too_large_total", 1);
+    daemon.wait_for_metric("xray_proxy_requests_total{outcome=\"answered\"}", 2);
     daemon.wait_for_line("of a client failed: the answer of the service is longer than");
 }
 

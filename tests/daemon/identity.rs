@@ -138,9 +138,8 @@ fn a_clock_that_is_an_hour_wrong_costs_one_call_more_and_nothing_else() {
         // Ten documents of one trace travel in one request.
         let mut sent = send(daemon.udp, (0..10).map(|index| document_of(1, index, "")));
         daemon.wait_for_metric("xray_segments_sent_total", 10);
-        let log = daemon.log();
-        assert_eq!(endpoint.request_count(), 2, "{log}");
-        assert!(log.contains("The clock of this host is"), "{log}");
+        daemon.wait_for_line("The clock of this host is");
+        assert_eq!(endpoint.request_count(), 2, "{}", daemon.log());
         // The daemon also applies the corrected time to later calls.
         sent.extend(send(daemon.udp, (10..20).map(|index| document_of(2, index, ""))));
         let (log, _) = settle_once(daemon, &endpoint, &sent);

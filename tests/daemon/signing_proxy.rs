@@ -65,7 +65,7 @@ fn what_clients_send_is_signed_and_sent_without_the_headers_of_their_connection(
     {
         assert_eq!(calls[3].headers[name], value);
     }
-    assert_eq!(daemon.metric("xray_proxy_requests_total{outcome=\"answered\"}"), 5);
+    daemon.wait_for_metric("xray_proxy_requests_total{outcome=\"answered\"}", 5);
     let (_, log) = daemon.stop();
     assert!(!log.contains("bogus") && !log.contains("secret"), "{log}");
 }
@@ -167,8 +167,8 @@ fn without_credentials_or_a_service_the_answer_says_why() {
     }
     endpoint.set_way(Way::Open);
     wait_until("the service is back", || call(&daemon, RULES, "", b"{}").status == 200);
-    assert!(daemon.metric("xray_proxy_requests_total{outcome=\"failed\"}") >= 4);
-    assert!(daemon.log().contains("POST \"/GetSamplingRules\" of a client failed"));
+    daemon.wait_for_metric_of_at_least("xray_proxy_requests_total{outcome=\"failed\"}", 4);
+    daemon.wait_for_line("POST \"/GetSamplingRules\" of a client failed");
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_thousand_calls_on_fifty_connections_and_the_segments_beside_them_all_arrive
     bodies.sort_unstable();
     bodies.dedup();
     assert_eq!(bodies.len(), 1_000);
-    assert_eq!(daemon.metric("xray_proxy_requests_total{outcome=\"answered\"}"), 1_000);
+    daemon.wait_for_metric("xray_proxy_requests_total{outcome=\"answered\"}", 1_000);
     settle_once(daemon, &endpoint, &sent);
 }
 
