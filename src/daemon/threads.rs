@@ -61,9 +61,9 @@ impl Idle {
 /// The threads of a flow, which wait for their work, and the descriptors that they need.
 #[derive(Debug)]
 pub struct Threads {
-    /// What [`Receivers::start`] needs.
+    /// The threads for [`Receivers::start`].
     pub receivers: ReceiverThreads,
-    /// What [`SenderThread::start`] needs.
+    /// The thread for [`SenderThread::start`].
     pub upload: UploadThread,
 }
 

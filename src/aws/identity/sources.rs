@@ -356,7 +356,7 @@ mod tests {
             ("AKID", "hush\nhush", None, ["the secret key has", broken]),
             ("AKÏD", "secret", None, ["the access key has", foreign]),
             ("AKID", "secret", Some("hush-é"), ["the session token has", foreign]),
-            ("AKID", "secret", Some("hush\u{2028}"), ["the session token has", foreign]),
+            ("AKID", "secret", Some("hush\u{2028}x"), ["the session token has", foreign]),
             ("AKID", "hush\u{fffd}", Some("token"), ["the secret key has", foreign]),
         ] {
             let credentials = Credentials::new(key, secret, token.map(str::to_owned), None, "test");

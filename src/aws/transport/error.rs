@@ -50,7 +50,7 @@ pub enum ConnectError {
         proxy: ProxyAddress,
         /// Host and port to connect to.
         host: String,
-        /// What the proxy does instead, or the text of the error's deepest cause.
+        /// The fault in words, or the text of the error's deepest cause.
         reason: String,
     },
     /// The certificate of the host is not trusted.

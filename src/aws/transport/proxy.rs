@@ -47,7 +47,7 @@ pub(super) struct SocksLogin {
     pub(super) password: String,
 }
 
-/// What the proxy speaks, and the login in that form.
+/// The protocol that the proxy speaks, and the login in its form.
 #[derive(Clone, PartialEq, Eq)]
 enum Protocol {
     /// HTTP, with the value of the header `Proxy-Authorization`.
