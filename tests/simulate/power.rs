@@ -97,6 +97,14 @@ const WORKLOADS: &[(&str, &[Step])] = &[
         &[Append(0), Append(1), Take, FailedSync, Settle(0), Sync, Take, Settle(1), Sync],
     ),
     (
+        "an fsync that fails while records are taken that stay taken",
+        &[Append(0), Append(3), Take, Take, FailedSync, Sync, Settle(0), Sync],
+    ),
+    (
+        "an fsync that fails while a record is taken that is put back",
+        &[Append(0), Append(1), Take, FailedSync, Sync, Release(0), Sync, Take],
+    ),
+    (
         "several files",
         &[
             Append(0),

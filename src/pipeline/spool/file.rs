@@ -2,8 +2,7 @@
 //!
 //! In: the file, from its front to its end. Out: [`Part`]s of its records, one by one. Bound: 80
 //! bytes of memory for each part that is taken, put back or set aside, and 8 bytes for each record
-//! of the file being read that an earlier run has settled. Thread: the spool's, which may wait for
-//! the disk.
+//! of the file being read that an earlier run has settled. Thread: the spool's.
 //!
 //! The cursor passes each record once. Parts that were put back are found again before the record
 //! at the cursor. The file is open while some of its bytes are not synced and while it is being
@@ -334,8 +333,7 @@ impl DataFile {
         look(self.open(folder)?, offset, length_bytes)
     }
 
-    /// Closes the file unless it is being read or is not synced, so that many files do not need
-    /// many descriptors.
+    /// Closes the file unless it is being read or is not synced, to save descriptors.
     pub fn close_if_idle(&mut self) {
         let is_being_read = self.cursor > 0 && self.cursor < self.length_bytes;
         let is_idle = !is_being_read && self.unsynced_from.is_none();
@@ -380,9 +378,8 @@ impl DataFile {
         self.damage(bytes, segment_count, DamageCause::Gone)
     }
 
-    /// Writes the file to stable storage, unless an earlier fsync has failed: then an fsync that
-    /// succeeds proves nothing. The caller then calls [`confirm`](Self::confirm) or
-    /// [`suspect`](Self::suspect).
+    /// Writes the file to stable storage, unless an earlier fsync has failed: then a later one
+    /// proves nothing. Then call [`confirm`](Self::confirm) or [`suspect`](Self::suspect).
     pub fn sync(&self) -> io::Result<()> {
         match &self.handle {
             Some(file) if self.unsynced_from.is_some() && !self.is_suspect => file.sync(),
@@ -393,9 +390,14 @@ impl DataFile {
     /// Notes that the file and its name are on stable storage.
     pub fn confirm(&mut self) {
         if !self.is_suspect {
-            self.unsynced_from = None;
-            self.close_if_idle();
+            self.trust();
         }
+    }
+
+    /// Does the same for a file whose suspect bytes were written again, or have no use any more.
+    pub fn trust(&mut self) {
+        (self.unsynced_from, self.is_suspect) = (None, false);
+        self.close_if_idle();
     }
 
     /// Notes that an fsync has failed: the bytes that were not synced before it may be lost.
@@ -432,10 +434,8 @@ impl DataFile {
         }
         let offsets: Vec<u64> = moved.iter().map(|(offset, _)| *offset).collect();
         self.progress.pass_over(&offsets);
-        // A part of the unsynced bytes that is taken now is copied by a sync after it is put back.
         if !self.parts.has_any_from(self.unsynced_from.unwrap_or(self.length_bytes)) {
-            self.unsynced_from = None;
-            self.is_suspect = false;
+            self.trust();
         }
         let is_read_out = self.unread.is_some_and(|count| count == Count::default());
         if is_read_out && !self.parts.has_waiting() {

@@ -10,9 +10,10 @@
 //! first failed fsync, all bytes that were written since the last successful one are suspect. The
 //! spool reads the suspect records back, compares them with their checksums and writes them to a
 //! new file, until an fsync of the new file succeeds. Then the records are removed from the old
-//! file. The pages are still in the system's cache at that time: ext4 and XFS drop them only when
-//! memory is short, Btrfs drops them at once. Records that cannot be read back are counted as
-//! damaged when reading comes to them.
+//! file. A record that is taken or settled in part cannot be copied. If there is one, the suspect
+//! bytes are written again in their own place ([`write_again`]). The pages are still in the cache
+//! of the system at that time: ext4 and XFS drop them only when memory is short, Btrfs drops them
+//! at once. Records that cannot be read back are counted as damaged when reading comes to them.
 //!
 //! The alternative is to keep records in memory until they are synced. But the spool exists to free
 //! memory, and each batch that memory has no room for would have to wait for an fsync.
@@ -21,7 +22,7 @@ use super::active::ActiveFile;
 use super::error::SpoolError;
 use super::file::DataFile;
 use super::files::Files;
-use super::suspect::copy_suspect;
+use super::suspect::{copy_suspect, write_again};
 use std::io;
 
 /// Implements [`Spool::sync`](super::Spool::sync). `window` is a buffer for reading records.
@@ -90,5 +91,6 @@ fn copy_and_sync(
     copy.sync().and_then(|()| files.folder.sync()).map_err(SpoolError::Sync)?;
     copy.confirm();
     file.forget(&mut files.folder, &copied);
-    Ok(())
+    // If bytes are still suspect, they have records that were not copied.
+    write_again(file, &files.folder, window).map_err(SpoolError::Sync)
 }
