@@ -19,7 +19,7 @@ pub(super) fn table(config: &Config) -> String {
         };
         let _ = writeln!(table, "{key:<29} {value:<29} {source}");
     }
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&super::log_fault(config)) {
         let _ = writeln!(table, "warning: {warning}");
     }
     table

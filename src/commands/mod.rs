@@ -54,6 +54,17 @@ pub fn load(
     loaded.map_err(|error| refuse(invocation, &error.to_string()))
 }
 
+/// Returns what keeps this user from writing the log file of the configuration.
+fn log_fault(config: &Config) -> Option<String> {
+    let path = config.log_path.as_ref()?;
+    let error = LogFile::check(path).err()?;
+    Some(format!(
+        "Logging.LogPath: the log file {} cannot be written: {error}. The log goes to standard \
+         error instead",
+        path.display()
+    ))
+}
+
 /// Reports why the program cannot do its work: on standard error, and in the log file if the
 /// command line has one (`-f`). Returns the exit code for a failure.
 pub fn refuse(invocation: &Invocation, reason: &str) -> ExitCode {

@@ -62,7 +62,7 @@ impl Flow {
     /// Makes all threads, opens the sockets, and gives the threads their work. Segments are kept
     /// until [`run`](Self::run) has the routes.
     ///
-    /// What may fail comes first: the threads before the sockets, and everything before the first
+    /// Steps that may fail come first: threads before sockets, and all of them before the first
     /// datagram is read. So each datagram that is read gets into an account.
     ///
     /// # Errors
@@ -381,6 +381,10 @@ fn log_account(account: &Account, held_count: usize) {
     match log::unreported_count() {
         0 => {}
         count => info!("{count} lines were not logged, since there were too many similar lines"),
+    }
+    match log::dropped_line_count() {
+        0 => {}
+        count => warn!("{count} lines were dropped: too many waited to be written"),
     }
     info!("Account: {}", account.summary(held_count));
     let imbalance = account.imbalance(held_count);

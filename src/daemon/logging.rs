@@ -7,31 +7,36 @@ use crate::base::log::{self, LogFile};
 use crate::base::panics;
 use crate::config::{Config, Source};
 use std::io;
+use tracing::warn;
 use tracing_appender::non_blocking::WorkerGuard;
 
 /// Starts the log. It goes to the log file if the configuration has one, else to standard output.
+/// If the log file cannot be opened, the log goes to standard error, with a warning: the original
+/// daemon runs on too.
 /// The sandbox prints its traces on standard output; its log goes to standard error.
 ///
 /// # Errors
 ///
-/// Returns a text for the operator if the log file cannot be opened or the log's thread cannot be
-/// created.
+/// Returns a text for the operator if the log's thread cannot be created.
 pub fn start_log(config: &Config, mode: &Mode) -> Result<WorkerGuard, String> {
     let (level, format) = (config.log_level, config.log_format);
     let started = match &config.log_path {
         Some(path) => {
-            let file = LogFile::open(path, config.log_rotation, level).map_err(|error| {
+            let (file, error) = LogFile::open_or_stderr(path, config.log_rotation, level);
+            let started = log::start(level, format, file);
+            if let (Ok(_), Some(error)) = (&started, error) {
                 let name = match config.sources.get("Logging.LogPath") {
                     Some(Source::Flag(_)) => "-f",
                     _ => "Logging.LogPath",
                 };
-                format!(
-                    "{name}: the log file {} cannot be opened: {error}. Give a file that this \
-                     user may write, or none for standard output",
+                warn!(
+                    "{name}: the log file {} cannot be opened: {error}. The log goes to standard \
+                     error instead. Give a file that this user may write, then restart the daemon \
+                     or send SIGHUP",
                     path.display()
-                )
-            })?;
-            log::start(level, format, file)
+                );
+            }
+            started
         }
         None if *mode == Mode::Service => log::start(level, format, io::stdout()),
         None => log::start(level, format, io::stderr()),

@@ -96,21 +96,53 @@ fn the_last_lines_say_how_many_others_were_held_back() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_written_ends_the_start_and_is_named_by_its_flag_or_key() {
+fn a_log_file_that_cannot_be_opened_is_named_and_the_log_goes_to_standard_error() {
     let folder = tempfile::tempdir().unwrap();
     // The name of a folder is that of a file.
-    let below_a_file = folder.path().join("cfg.yaml").join("x.log");
-    let ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-n", "us-east-1"];
+    let below_a_file = folder.path().join("taken").join("x.log");
+    std::fs::write(folder.path().join("taken"), "").unwrap();
     for path in [below_a_file.as_path(), folder.path()] {
         let path = path.to_str().unwrap();
         let config = config_file(folder.path(), &format!("Logging: {{LogPath: {path}}}"));
         for (flag, name) in [(["-f", path], "-f: "), (["-c", &config], "Logging.LogPath: ")] {
-            let (code, error) = run_to_end(&[&ports[..], &flag[..]].concat());
-            assert_eq!(code, Some(1), "{error}");
-            assert!(error.starts_with(&format!("{name}the log file {path}")), "{error}");
-            assert_eq!(error.lines().count(), 1, "{error}");
+            let endpoint = Endpoint::start();
+            let mut command = daemon_command(&endpoint.url(), &flag);
+            with_credentials(&mut command);
+            let daemon = Daemon::spawn(command);
+            daemon.send([format!("{HEADER}{{}}")]);
+            daemon.wait_for_metric("xray_segments_sent_total", 1);
+            assert_eq!(daemon.metric("xray_log_file_failures_total"), 1);
+            let (status, log) = daemon.stop();
+            assert!(status.success(), "{log}");
+            let named = format!("[Warn] {name}the log file {path} cannot be opened: ");
+            assert_eq!(log.matches(&named).count(), 1, "{log}");
+            let table = command_output(&[&flag[..], &["config"]].concat());
+            let warning =
+                format!("warning: Logging.LogPath: the log file {path} cannot be written");
+            assert!(table.contains(&warning), "{table}");
         }
     }
+}
+
+/// Runs the program to its end. Returns its standard output.
+fn command_output(arguments: &[&str]) -> String {
+    String::from_utf8(command(arguments).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_log_file_that_can_be_opened_later_is_opened_on_sighup() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = folder.path().join("taken");
+    std::fs::write(&taken, "").unwrap();
+    let path = taken.join("x.log");
+    let endpoint = Endpoint::start();
+    let daemon = Daemon::start(&endpoint.url(), &["-f", path.to_str().unwrap()], &[]);
+    std::fs::remove_file(&taken).unwrap();
+    daemon.signal(Signal::HUP);
+    wait_for_text(&path, "Got SIGHUP");
+    daemon.signal(Signal::TERM);
+    wait_for_text(&path, "Account: ");
+    assert!(daemon.wait().0.success());
 }
 
 /// Runs a daemon that logs into `path`, and stops it.

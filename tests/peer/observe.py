@@ -31,6 +31,9 @@ from pathlib import Path
 #: Only a daemon that hangs is given so much time.
 PATIENCE_SECONDS = 20
 
+#: The ports of proxies whose address has none.
+PROXY_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+
 #: The places whose cases are all started, because they are about ports or the log file.
 ABOUT_START = ("-b", "-t", "-f", "Socket", "Logging.LogPath", "line", "mixed", "mutated")
 
@@ -306,7 +309,7 @@ def plain_proxy(text):
     """Returns the address of a proxy in the form of `xray config`, without user and password."""
     try:
         parts = urllib.parse.urlsplit(text)
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        port = parts.port or PROXY_PORTS[parts.scheme]
     except (ValueError, KeyError):
         return text
     host = parts.netloc.rpartition("@")[2]

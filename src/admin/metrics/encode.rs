@@ -8,6 +8,7 @@ use crate::base::account::{
     Account, CloseReason, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure,
 };
 use crate::base::conditions::Condition;
+use crate::base::log;
 use crate::base::memory::CHUNK_BYTES;
 use crate::base::panics::{self, Thread};
 use crate::pipeline::receive::Backend;
@@ -264,6 +265,7 @@ impl Collector for SnapshotCollector {
         let help = "Failed uploads, by kind of failure";
         encode_labels(&mut encoder, ("request_failures", "kind"), help, &failures)?;
         encode_panics(&mut encoder)?;
+        encode_log(&mut encoder)?;
         self.encode_backends(&mut encoder)?;
         self.encode_receivers(&mut encoder)?;
         self.encode_sizes(&mut encoder)?;
@@ -282,6 +284,25 @@ fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     for thread in Thread::ALL {
         let labels = [("thread", thread.label())];
         ConstCounter::new(panics::count(thread)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_log(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    for (name, help, count) in [
+        (
+            "log_lines_dropped",
+            "Log lines that were dropped, because too many waited to be written",
+            log::dropped_line_count(),
+        ),
+        (
+            "log_file_failures",
+            "Times that the log file could not be opened or written",
+            log::file_failure_count(),
+        ),
+    ] {
+        let counter = ConstCounter::new(count);
+        counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
     }
     Ok(())
 }

@@ -1,13 +1,16 @@
 //! The log file, with rotation by size.
 //!
-//! In: lines. Out: the log file, and one older log file in the same folder. Bound: if rotation is
-//! on, [`LOG_FILE_BYTES_MAX`] for each of the two files. Thread: the thread `log` writes; any
-//! thread may call [`reopen`].
+//! In: lines. Out: the log file, and one older log file in the same folder. If the file cannot be
+//! opened, standard error gets the lines until a request to open it again succeeds. Bound: if
+//! rotation is on, [`LOG_FILE_BYTES_MAX`] for each of the two files. Thread: the thread `log`
+//! writes; any thread may call [`reopen`].
 //!
 //! No crate is used for rotation: `file-rotate` panics if it cannot create a folder, `rolling-file`
 //! has had no release for years, and neither of them can reopen its file on request.
 
 use super::LogLevel;
+use super::losses::count_file_failure;
+use rustix::fs::{Access, access};
 use std::fmt;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -39,7 +42,8 @@ pub fn reopen() {
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
-    file: File,
+    /// `None` if the file could not be opened. Standard error gets the lines then.
+    file: Option<File>,
     length_bytes: u64,
     length_bytes_max: u64,
     mode: u32,
@@ -57,37 +61,75 @@ impl LogFile {
     ///
     /// Returns an error if the file cannot be opened.
     pub fn open(path: &Path, rotate: bool, level: LogLevel) -> io::Result<Self> {
+        let mut log = Self::new(path, rotate, level);
+        log.open_again()?;
+        Ok(log)
+    }
+
+    /// Does the same as [`open`](Self::open). If the file cannot be opened, also returns the error,
+    /// and the lines go to standard error until the file can be opened after a [`reopen`].
+    pub fn open_or_stderr(path: &Path, rotate: bool, level: LogLevel) -> (Self, Option<io::Error>) {
+        let mut log = Self::new(path, rotate, level);
+        let error = log.open_again().inspect_err(|_| count_file_failure()).err();
+        (log, error)
+    }
+
+    /// Returns a log file that is not open yet.
+    fn new(path: &Path, rotate: bool, level: LogLevel) -> Self {
         let mode = match level {
             LogLevel::Dev | LogLevel::Debug => PRIVATE_MODE,
             LogLevel::Info | LogLevel::Warn | LogLevel::Error | LogLevel::Prod => USUAL_MODE,
         };
-        if let Some(folder) = path.parent() {
-            // If this fails, opening the file fails, too, and its error says more.
-            let _ = std::fs::create_dir_all(folder);
-        }
-        Self::open_with(path, if rotate { LOG_FILE_BYTES_MAX } else { u64::MAX }, mode)
+        let length_bytes_max = if rotate { LOG_FILE_BYTES_MAX } else { u64::MAX };
+        let path = path.to_owned();
+        Self { path, file: None, length_bytes: 0, length_bytes_max, mode, lost_count: 0 }
     }
 
-    fn open_with(path: &Path, length_bytes_max: u64, mode: u32) -> io::Result<Self> {
-        let file = append(path, mode)?;
-        let length_bytes = file.metadata()?.len();
-        let path = path.to_owned();
-        Ok(Self { path, file, length_bytes, length_bytes_max, mode, lost_count: 0 })
+    /// Checks whether the log file `path` can be written, without opening or creating it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason if it cannot be written.
+    pub fn check(path: &Path) -> io::Result<()> {
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) => Ok(access(path, Access::WRITE_OK)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The daemon makes the missing folders.
+                let mut folders =
+                    path.ancestors().skip(1).map(|it| match it.as_os_str().is_empty() {
+                        true => Path::new("."),
+                        false => it,
+                    });
+                let folder = folders.find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+                match folder.is_dir() {
+                    true => Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?),
+                    false => Err(io::ErrorKind::NotADirectory.into()),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn open_again(&mut self) -> io::Result<()> {
-        self.file = append(&self.path, self.mode)?;
-        self.length_bytes = self.file.metadata()?.len();
+        if let Some(folder) = self.path.parent() {
+            // If this fails, opening the file fails, too, and its error says more.
+            let _ = std::fs::create_dir_all(folder);
+        }
+        let file = append(&self.path, self.mode)?;
+        self.length_bytes = file.metadata()?.len();
+        self.file = Some(file);
         Ok(())
     }
 
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return io::stderr().write_all(line) };
         if self.lost_count > 0 {
             // A failed write may have left a part of a line at the end of the file. The next line
             // must not be appended to it.
-            self.file.write_all(b"\n")?;
+            file.write_all(b"\n")?;
         }
-        self.file.write_all(line)?;
+        file.write_all(line)?;
         if self.lost_count > 0 {
             let path = self.path.display();
             say(format_args!("{} lines are missing in the log file {path}", self.lost_count));
@@ -132,20 +174,27 @@ impl Write for LogFile {
         if REOPEN.swap(false, Ordering::Relaxed) {
             // If this fails, the daemon continues to write to the file that is open.
             if let Err(error) = self.open_again() {
+                count_file_failure();
                 let path = self.path.display();
-                say(format_args!(
-                    "the log file {path} cannot be opened again: {error}; the old one stays"
-                ));
+                let instead = match self.file {
+                    Some(_) => "the old one stays",
+                    None => "the log stays on standard error",
+                };
+                say(format_args!("the log file {path} cannot be opened again: {error}; {instead}"));
             }
         }
-        if self.length_bytes + line.len() as u64 > self.length_bytes_max && self.length_bytes > 0 {
+        let is_full = self.length_bytes + line.len() as u64 > self.length_bytes_max;
+        if is_full && self.length_bytes > 0 && self.file.is_some() {
             // If the rotation fails, the daemon continues to write to the file that is open. It
             // tries again after another 50 MiB. So there are few failed attempts in a folder
             // without write permission.
-            let _ = self.rotate();
+            if self.rotate().is_err() {
+                count_file_failure();
+            }
             self.length_bytes = 0;
         }
         self.write_line(line).inspect_err(|error| {
+            count_file_failure();
             if self.lost_count == 0 {
                 say(format_args!(
                     "the log file {} cannot be written: {error}",
@@ -159,7 +208,7 @@ impl Write for LogFile {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.as_mut().map_or(Ok(()), File::flush)
     }
 }
 
@@ -167,12 +216,19 @@ impl Write for LogFile {
 mod tests {
     use super::*;
 
+    fn open_with(path: &Path, length_bytes_max: u64, mode: u32) -> LogFile {
+        let mut log =
+            LogFile { length_bytes_max, mode, ..LogFile::new(path, true, LogLevel::Info) };
+        log.open_again().unwrap();
+        log
+    }
+
     #[test]
     fn a_file_that_has_reached_its_size_is_rotated_and_one_old_file_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::fs::write(&path, "0123456789").unwrap();
-        let mut log = LogFile::open_with(&path, 20, USUAL_MODE).unwrap();
+        let mut log = open_with(&path, 20, USUAL_MODE);
         for line in ["second\n", "third, which does not fit\n", "fourth\n"] {
             log.write_all(line.as_bytes()).unwrap();
         }
@@ -204,7 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let mut log = LogFile::open_with(&path, u64::MAX, USUAL_MODE).unwrap();
+        let mut log = open_with(&path, u64::MAX, USUAL_MODE);
         assert!(log.write_all(b"lost\n").is_err() && log.write_all(b"lost\n").is_err());
         assert_eq!(log.lost_count, 2);
         std::fs::remove_file(&path).unwrap();
@@ -221,9 +277,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::fs::create_dir_all(folder.path().join("x.log.1/taken")).unwrap();
-        let mut log = LogFile::open_with(&path, 10, USUAL_MODE).unwrap();
+        let mut log = open_with(&path, 10, USUAL_MODE);
         log.write_all(b"0123456789").unwrap();
         log.write_all(b"more").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "0123456789more");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_opened_on_request_and_can_be_checked_before() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("taken"), "").unwrap();
+        let path = folder.path().join("taken").join("x.log");
+        assert!(LogFile::check(&path).is_err() && LogFile::check(folder.path()).is_err());
+        let (mut log, error) = LogFile::open_or_stderr(&path, true, LogLevel::Info);
+        assert!(error.is_some() && log.file.is_none());
+        log.write_all(b"to standard error\n").unwrap();
+        assert!(log.open_again().is_err());
+        std::fs::remove_file(folder.path().join("taken")).unwrap();
+        LogFile::check(&path).unwrap();
+        log.open_again().unwrap();
+        log.write_all(b"there\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "there\n");
+        LogFile::check(&path).unwrap();
     }
 }

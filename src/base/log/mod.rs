@@ -18,10 +18,12 @@
 mod file;
 mod level;
 mod limit;
+mod losses;
 
 pub use file::{LogFile, reopen};
 pub use level::{LogFormat, LogLevel};
 pub use limit::{LogLimit, Suppressed, unreported_count};
+pub use losses::{dropped_line_count, file_failure_count};
 
 use crate::base::panics;
 use std::fmt::{self, Write as _};
@@ -59,6 +61,7 @@ pub fn start(
     output: impl io::Write + Send + 'static,
 ) -> io::Result<WorkerGuard> {
     let (writer, guard) = writer("log", LINE_COUNT_MAX, Guarded(output))?;
+    losses::count_dropped_with(writer.error_counter());
     let lines = tracing_subscriber::fmt::layer()
         .event_format(Line(format))
         // By default, `tracing-subscriber` prints its own errors to standard error, and panics if

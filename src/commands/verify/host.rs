@@ -44,7 +44,7 @@ fn check_configuration(config: &Config, list: &mut Checklist<'_>) {
     let variable_count = count(|source| matches!(source, Source::Variable(_)));
     let text = format!("{file}; settings by flags {flag_count}, by variables {variable_count}");
     list.ok("configuration", text);
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&crate::commands::log_fault(config)) {
         list.note("configuration", warning, "");
     }
 }
