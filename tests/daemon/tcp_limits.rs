@@ -28,6 +28,7 @@ fn a_body_of_5_mb_is_passed_on_and_a_larger_one_is_refused() {
     client.write(b"Expect: 100-continue\r\n\r\n");
     assert_eq!(client.answer().status, 413);
     assert_eq!(calls(&endpoint).len(), 1);
+    assert_eq!(daemon.metric("xray_tcp_requests_too_large_total"), 3);
     // Small bodies in chunks are accepted; they are forwarded without chunked encoding.
     let mut client = Client::connect(daemon.tcp);
     client.write(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -74,6 +75,9 @@ fn slow_and_oversized_requests_are_cut_and_disturb_nobody() {
     assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
     let passed = started_at.elapsed();
     assert!(passed > Duration::from_secs(9), "{passed:?}");
+    // Three first headers, a later header and a body.
+    daemon.wait_for_metric("xray_tcp_requests_slow_total", 5);
+    daemon.wait_for_metric("xray_tcp_requests_too_large_total", 2);
     // These limits do not close a connection between two calls: `kept` has been idle for 11 s.
     thread::sleep(Duration::from_secs(11).saturating_sub(passed));
     assert_eq!(kept.call(RULES, "", b"{}").status, 200);

@@ -86,6 +86,15 @@ const COUNTERS: &[CounterOf] = &[
     ("tcp_requests_busy", "Requests to the TCP port that got no turn in time", |account| {
         &account.tcp_requests_busy
     }),
+    ("tcp_requests_slow", "Requests to the TCP port whose client was too slow", |account| {
+        &account.tcp_port.slow
+    }),
+    ("tcp_requests_too_large", "Requests to the TCP port that were too large", |account| {
+        &account.tcp_port.too_large
+    }),
+    ("telemetry_records_dropped", "Telemetry records that were dropped unsent", |account| {
+        &account.telemetry_records_dropped
+    }),
     ("proxy_answers_too_large", "Answers that were longer than the proxy forwards", |account| {
         &account.proxy.answers_too_large
     }),

@@ -157,7 +157,10 @@ impl Telemetry {
             return false;
         }
         let counts = Counts::read(&self.account);
-        self.backlog.push(counts.since(&self.last_counts, SystemTime::now()));
+        if self.backlog.push(counts.since(&self.last_counts, SystemTime::now())) {
+            self.account.telemetry_records_dropped.add(1);
+            debug!("The oldest telemetry record is dropped: too many wait to be sent");
+        }
         self.last_counts = counts;
         true
     }
@@ -232,7 +235,10 @@ impl Telemetry {
                     }
                     // The service would refuse these records again each time, and all later records
                     // would have to wait.
-                    Failure::Split { .. } => self.backlog.remove_oldest(record_count),
+                    Failure::Split { .. } => {
+                        self.account.telemetry_records_dropped.add(record_count as u64);
+                        self.backlog.remove_oldest(record_count);
+                    }
                     _ => {}
                 }
                 Err(reason)

@@ -99,11 +99,14 @@ struct BackendConnectionErrors {
 pub(super) struct Backlog(Vec<Record>);
 
 impl Backlog {
-    pub fn push(&mut self, record: Record) {
-        if self.0.len() == RECORD_COUNT_MAX {
+    /// Adds a record. Returns whether the oldest one was removed for it.
+    pub fn push(&mut self, record: Record) -> bool {
+        let is_full = self.0.len() == RECORD_COUNT_MAX;
+        if is_full {
             self.0.remove(0);
         }
         self.0.push(record);
+        is_full
     }
 
     /// Returns the oldest records, at most [`RECORD_COUNT_OF_CALL_MAX`].
@@ -173,10 +176,11 @@ mod tests {
     fn thirty_records_wait_and_ten_go_at_a_time_the_oldest_first() {
         let account = Account::default();
         let mut backlog = Backlog::default();
-        for second in 0..35 {
+        let pushed = (0..35).map(|second| {
             let at = UNIX_EPOCH + Duration::from_secs(second);
-            backlog.push(Counts::read(&account).since(&Counts::default(), at));
-        }
+            backlog.push(Counts::read(&account).since(&Counts::default(), at))
+        });
+        assert_eq!(pushed.filter(|is_dropping| *is_dropping).count(), 5);
         let mut calls: Vec<Vec<f64>> = Vec::new();
         while !backlog.is_empty() {
             calls.push(backlog.oldest().iter().map(|record| record.timestamp).collect());

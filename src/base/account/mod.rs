@@ -17,7 +17,7 @@ mod tcp_port;
 
 pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
 pub use sizes::Sizes;
-pub use tcp_port::{CloseReason, ProxyCounts};
+pub use tcp_port::{CloseReason, ProxyCounts, TcpPortCounts};
 
 use crate::base::clock::{Clock, Moment};
 use crate::base::conditions::Conditions;
@@ -260,6 +260,10 @@ pub struct Account {
     connections_closed: [Counter; CloseReason::ALL.len()],
     /// Requests to the TCP port that got no turn in time, and status 503.
     pub tcp_requests_busy: Counter,
+    /// Requests to the TCP port that did not keep one of its limits.
+    pub tcp_port: TcpPortCounts,
+    /// Telemetry records that were dropped without having been sent.
+    pub telemetry_records_dropped: Counter,
     /// The conditions that currently keep segments from being delivered.
     pub conditions: Conditions,
     /// The clock for ages and dates. Its date is set from answers of the service.

@@ -30,6 +30,16 @@ impl CloseReason {
     }
 }
 
+/// The counters of requests that did not keep a limit of the TCP port.
+#[derive(Debug, Default)]
+pub struct TcpPortCounts {
+    /// Requests whose header or body came too slowly, and answers that the client did not take in
+    /// time.
+    pub slow: Counter,
+    /// Requests with a larger header or body than the port takes.
+    pub too_large: Counter,
+}
+
 /// The counters of the signing proxy.
 #[derive(Debug, Default)]
 pub struct ProxyCounts {

@@ -21,6 +21,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::debug;
 
 /// Largest number of requests of a lane that have their turn. Further requests wait up to
 /// [`READ_TIMEOUT`].
@@ -151,7 +152,10 @@ async fn read_in_time(
              allows more, up to 5 MB"
         ),
     };
-    let too_large = || error_answer(StatusCode::PAYLOAD_TOO_LARGE, &why);
+    let too_large = || {
+        slot.note_too_large();
+        error_answer(StatusCode::PAYLOAD_TOO_LARGE, &why)
+    };
     if body.size_hint().lower() > limit_bytes as u64 {
         return Err(discard(head, body, too_large()).await);
     }
@@ -165,6 +169,8 @@ async fn read_in_time(
             Err(last_answer(error_answer(StatusCode::BAD_REQUEST, why)))
         }
         Err(_) => {
+            slot.note_slow();
+            debug!("A request to the TCP port was refused with 408: its body came too slowly");
             let why = "the request's body came too slowly";
             Err(last_answer(error_answer(StatusCode::REQUEST_TIMEOUT, why)))
         }

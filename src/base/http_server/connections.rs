@@ -155,6 +155,16 @@ impl ConnectionSlot {
         });
     }
 
+    /// Counts that this connection's client was too slow: with a request, or in taking an answer.
+    pub fn note_slow(&self) {
+        self.connections.account.tcp_port.slow.add(1);
+    }
+
+    /// Counts that a request of this connection was too large.
+    pub fn note_too_large(&self) {
+        self.connections.account.tcp_port.too_large.add(1);
+    }
+
     /// Returns how many bytes all connections have reserved together.
     pub fn memory_used_bytes(&self) -> usize {
         self.connections.memory.used_bytes()

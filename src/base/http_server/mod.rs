@@ -248,7 +248,12 @@ impl<H: Handler> Server<H> {
         };
         match result {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!("A connection to the TCP port ended: {error}"),
+            Ok(Err(error)) => {
+                if error.is_parse_too_large() {
+                    slot.note_too_large();
+                }
+                debug!("A connection to the TCP port ended: {error}");
+            }
             Err(_) => debug!("A connection to the TCP port was open for too long"),
         }
     }

@@ -100,6 +100,8 @@ pub struct WatchedStream {
     /// Bytes of the current header so far, and the memory for them.
     header_bytes: usize,
     header_memory: HeaderMemory,
+    /// Whether it is counted that the client was too slow. The connection then ends.
+    has_noted: bool,
     /// The timer of a client that does not take its answer, and the bytes that it has taken since
     /// the timer started.
     taking: Option<(Pin<Box<Sleep>>, usize)>,
@@ -115,6 +117,7 @@ impl WatchedStream {
             deadline: Some(Deadline::new(0, false)),
             header_bytes: 0,
             header_memory: HeaderMemory::None,
+            has_noted: false,
             taking: None,
         }
     }
@@ -182,6 +185,10 @@ impl WatchedStream {
                     .taking
                     .get_or_insert_with(|| (Box::pin(tokio::time::sleep(READ_TIMEOUT)), 0));
                 ready!(sleep.as_mut().poll(context));
+                if !self.has_noted {
+                    self.has_noted = true;
+                    self.slot.note_slow();
+                }
                 let late = "the client did not take its answer in time";
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, late)))
             }
@@ -202,6 +209,10 @@ impl AsyncRead for WatchedStream {
             if deadline.is_idle {
                 // No bytes: the end of the stream. hyper then closes the connection in order.
                 return Poll::Ready(Ok(()));
+            }
+            if !self.has_noted {
+                self.has_noted = true;
+                self.slot.note_slow();
             }
             let late = "the header of a request was not complete in time";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, late)));
