@@ -167,9 +167,8 @@ async fn search(
         profile =
             profile.with_custom_provider("Ec2InstanceMetadata", instance.credentials_provider());
     }
-    for session in files.odd_sessions() {
-        profile =
-            profile.with_custom_provider(session.source.clone(), sso_provider(session, &config));
+    for it in files.odd_sessions() {
+        profile = profile.with_custom_provider(it.source.clone(), sso_provider(it, &config));
     }
     let credentials = profile.build().provide_credentials().await;
     let credentials = credentials.map_err(|error| of_profile(error, &files));
