@@ -115,6 +115,13 @@ def test_a_skipped_test_is_counted_and_its_reason_is_listed(start):
     assert "skipped in pytest: tests/python/test_a.py::test_a: no root" in lines
 
 
+def test_a_suite_whose_only_test_is_skipped_passes_and_says_why(start):
+    printed = "ok - miri\\nskipped: miri: there is no such component\\n"
+    lines, code = ended(start(miri=(printed, "true")))
+    assert code == 0 and lines[-1] == "0 passed, 0 failed, 1 skipped"
+    assert "skipped in miri: miri: there is no such component" in lines
+
+
 def test_suites_run_by_name_without_input_and_without_the_callers_account(start):
     command = "[[ -z ${AWS_PROFILE:-} ]] && ! read -r && [[ $CARGO_INCREMENTAL == 0 ]]"
     lines, code = ended(start("one", one=("ok - one\\n", command), two=("", "false")))
