@@ -129,4 +129,30 @@ mod tests {
         assert_eq!(received, sent);
         assert_eq!(slots.datagrams().count(), 0);
     }
+
+    #[test]
+    fn bytes_are_read_where_the_headers_tell_the_kernel_to_write_them() {
+        let datagrams = [&b"abcd"[..], b"", b"e"];
+        let mut slots = DatagramSlots::new(3, 4);
+        for round in 0..2u8 {
+            slots.filled_count = 0;
+            for (header, datagram) in slots.headers.iter_mut().zip(datagrams) {
+                // SAFETY: the header points to one iovec, and the iovec to a slot of four bytes.
+                // JUSTIFICATION: the test does what the kernel does.
+                unsafe {
+                    let vector = *header.msg_hdr.msg_iov;
+                    assert_eq!((header.msg_hdr.msg_iovlen, vector.iov_len), (1, 4));
+                    let slot = vector.iov_base.cast::<u8>();
+                    datagram.iter().enumerate().for_each(|(at, byte)| *slot.add(at) = byte + round);
+                }
+                header.msg_len = u32::try_from(datagram.len()).unwrap();
+                slots.filled_count += 1;
+            }
+            let read: Vec<&[u8]> = slots.datagrams().collect();
+            assert_eq!(read, [[&b"abcd"[..], b"", b"e"], [b"bcde", b"", b"f"]][usize::from(round)]);
+        }
+        // A datagram that was longer than its slot.
+        slots.headers[0].msg_len = u32::MAX;
+        assert_eq!(slots.datagrams().next().map(<[u8]>::len), Some(4));
+    }
 }
