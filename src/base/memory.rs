@@ -293,7 +293,8 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..10_000 {
+                    // Miri takes a thousand times as long.
+                    for _ in 0..if cfg!(miri) { 20 } else { 10_000 } {
                         let held: Vec<_> = (0..3).filter_map(|_| pool.take_for_batch()).collect();
                         assert!(pool.made_count.load(Ordering::Relaxed) <= 8);
                         drop(held);

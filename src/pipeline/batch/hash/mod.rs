@@ -185,7 +185,9 @@ mod tests {
     #[test]
     fn every_length_around_a_block_has_the_hash_of_the_library() {
         let bytes: Vec<u8> = (0..=u8::MAX).collect();
-        for length in 0..=bytes.len() {
+        // Miri takes a thousand times as long, so it gets some lengths around one and two blocks.
+        let step = if cfg!(miri) { 9 } else { 1 };
+        for length in (0..=bytes.len()).step_by(step) {
             let one = [&bytes[..length]];
             let other = [&bytes[..bytes.len() - length]];
             assert_eq!(sha256(&one), expected(&one), "{length} bytes");
