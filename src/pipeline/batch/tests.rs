@@ -187,7 +187,7 @@ fn labels_are_cut_at_the_prescribed_length() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 32 }))]
     #[test]
     fn every_document_comes_out_once_whatever_its_size_and_bytes(
         texts in proptest::collection::vec(
@@ -243,6 +243,24 @@ fn table_of(record: &[u8]) -> Option<RecordTable> {
     RecordTable::decode(&record[..record.len().min(TABLE_BYTES_MAX)], record.len())
 }
 
+#[test]
+fn a_record_whose_documents_overlap_or_lie_outside_of_it_is_no_batch() {
+    let batch = batch_of(&["[1]".to_owned(), "[2]".to_owned()]);
+    let record = [vec![batch.record_table()], vec![batch.body.concat()]].concat().concat();
+    assert!(table_of(&record).is_some());
+    assert!(table_of(&record[..record.len() - batch.body_length_bytes + 1]).is_none());
+    // An entry begins with the offset of its document. The count of documents is before the first.
+    let entry_bytes = (record.len() - batch.body_length_bytes - 2) / 2;
+    for (at, what) in
+        [(2 + entry_bytes, "the second begins in the first"), (2, "the first is last")]
+    {
+        let mut changed = record.clone();
+        let offset = if at == 2 { 1_000_000u32 } else { 0 };
+        changed[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+        assert!(table_of(&changed).is_none(), "{what}");
+    }
+}
+
 /// Reads these documents of a record into a batch, as the spool does from a file.
 fn read_documents(
     table: &RecordTable,
@@ -257,7 +275,7 @@ fn read_documents(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
     #[test]
     fn a_part_has_its_documents_and_no_other(
         texts in proptest::collection::vec(

@@ -219,4 +219,47 @@ mod tests {
         spool.settle(*id).unwrap();
         assert_eq!(spool.segment_count(), 2);
     }
+
+    #[test]
+    fn a_record_that_is_no_batch_is_counted_as_damaged_once_and_others_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = spool(&folder, vec![vec![document(0, 1)]]);
+        let now = Clock::default().now();
+        // As a version of xrayd with another format of records would leave it.
+        let _ = spool.append(&[&[0xff; 100]], 7, now).unwrap();
+        let (pool, mut done) = (ChunkPool::new(100, 4), Done::default());
+        replay(&mut spool, 100, &pool, now, &mut done).unwrap();
+        let [(batch, id)] = &done.read[..] else { panic!("{done:?}") };
+        assert_eq!(ids(batch), [0]);
+        spool.settle(*id).unwrap();
+        assert_eq!((done.damaged_record_count, done.damaged_bytes), (1, 100));
+        assert_eq!(done.damaged_segment_count, 7);
+        assert!(done.damage.is_some_and(|what| what.contains("no batch")));
+        assert_eq!((spool.segment_count(), spool.size_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_record_that_finds_no_memory_while_it_is_read_is_put_back_and_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = spool(&folder, vec![vec![document(0, 3), document(1, 3)]]);
+        // Less than half of the memory is in use, but less than a batch needs is left.
+        let pool = ChunkPool::new(24, 20);
+        let held = [(); 2].map(|()| pool.take_for_batch());
+        let (now, mut done) = (Clock::default().now(), Done::default());
+        replay(&mut spool, 100, &pool, now, &mut done).unwrap();
+        assert!(done.read.is_empty() && done.is_memory_short && !done.is_read_out, "{done:?}");
+        assert_eq!(spool.segment_count(), 2);
+        drop(held);
+        let mut all = Vec::new();
+        while all.len() < 2 {
+            let mut done = Done::default();
+            replay(&mut spool, 100, &pool, now, &mut done).unwrap();
+            assert!(!done.read.is_empty(), "{all:?}");
+            for (batch, id) in done.read {
+                all.extend(ids(&batch));
+                spool.settle(id).unwrap();
+            }
+        }
+        assert_eq!((all, spool.segment_count()), (vec![0, 1], 0));
+    }
 }

@@ -205,6 +205,7 @@ enum Step {
     Answer(Outcome),
     PanicInCall,
     PanicInSigning,
+    NoCredentials,
 }
 
 /// A service that answers each call with the next step, and accepts calls when no step is left.
@@ -235,6 +236,7 @@ impl Service for Simulated {
             Some(Step::Answer(outcome)) => outcome,
             Some(Step::PanicInCall) => return Ok(Box::pin(async { panic!("in the call") })),
             Some(Step::PanicInSigning) => panic!("while signing"),
+            Some(Step::NoCredentials) => return Err(StartError::NoCredentials),
         };
         Ok(Box::pin(async move { (outcome.into(), None) }))
     }
@@ -378,6 +380,15 @@ async fn a_panic_of_the_service_costs_nothing() {
     assert_eq!((account.sent.get(), account.requests_retried.get()), (3, 2));
     assert_eq!(account.request_failures(RequestFailure::Other).get(), 1);
     assert_eq!(requests, ["forget", "renew", "forget"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_credentials_is_not_made_and_its_batch_stays() {
+    let steps = [Step::NoCredentials, Step::NoCredentials];
+    let (account, requests) = send(steps).await;
+    // Neither counts as a request, or as an attempt of the batch.
+    assert_eq!((account.sent.get(), account.requests_retried.get()), (3, 0));
+    assert!(requests.is_empty(), "{requests:?}");
 }
 
 #[test]

@@ -1,24 +1,31 @@
-//! A disk for tests: the machine's file system, where a test can make calls of fsync fail.
+//! A disk for tests: the machine's file system, where a test can make calls of fsync and removals
+//! fail.
 
 use super::super::disk::{Access, Disk, DiskFile, DiskFolder, Stat, SystemDisk};
 use super::super::error::SpoolError;
 use rustix::io::Errno;
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// How many of the next calls of fsync succeed, and how many calls after them fail.
 type Faults = Arc<Mutex<(u32, u32)>>;
 
-/// A disk whose calls of fsync can fail.
+/// A disk whose calls of fsync and removals can fail.
 #[derive(Debug, Clone, Default)]
-pub struct FaultyDisk(Faults);
+pub struct FaultyDisk(Faults, Arc<AtomicBool>);
 
 impl FaultyDisk {
     /// Lets the next `pass_count` calls of fsync succeed and the `fail_count` calls after them
     /// fail.
     pub fn fail_syncs(&self, pass_count: u32, fail_count: u32) {
         *self.0.lock().unwrap() = (pass_count, fail_count);
+    }
+
+    /// Makes removals of files fail from now on, or succeed.
+    pub fn fail_removals(&self, fail: bool) {
+        self.1.store(fail, Ordering::Relaxed);
     }
 }
 
@@ -41,12 +48,12 @@ fn count(faults: &Faults) -> io::Result<()> {
 impl Disk for FaultyDisk {
     fn open_folder(&self, path: &Path) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError> {
         let (folder, tightened_from) = SystemDisk.open_folder(path)?;
-        Ok((Box::new(FaultyFolder(folder, Arc::clone(&self.0))), tightened_from))
+        Ok((Box::new(FaultyFolder(folder, self.clone())), tightened_from))
     }
 }
 
 #[derive(Debug)]
-struct FaultyFolder(Box<dyn DiskFolder>, Faults);
+struct FaultyFolder(Box<dyn DiskFolder>, FaultyDisk);
 
 impl DiskFolder for FaultyFolder {
     fn is_removed(&self) -> bool {
@@ -62,7 +69,7 @@ impl DiskFolder for FaultyFolder {
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile(self.0.open(name, access)?, Arc::clone(&self.1))))
+        Ok(Box::new(FaultyFile(self.0.open(name, access)?, Arc::clone(&self.1.0))))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -70,11 +77,14 @@ impl DiskFolder for FaultyFolder {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        if self.1.1.load(Ordering::Relaxed) {
+            return Err(Errno::IO.into());
+        }
         self.0.remove(name)
     }
 
     fn sync(&self) -> io::Result<()> {
-        count(&self.1)?;
+        count(&self.1.0)?;
         self.0.sync()
     }
 }

@@ -117,6 +117,55 @@ fn what_cannot_be_read_back_is_counted_as_damaged_and_the_rest_is_kept() {
     assert_eq!(take_all(&mut spool), [0, 2]);
 }
 
+/// Takes all records. Returns their names, and the bytes and segments that are reported as damaged.
+fn take_around_damage(spool: &mut Spool) -> (Vec<u8>, u64, u64) {
+    let (mut names, mut bytes, mut segment_count) = (Vec::new(), 0, 0);
+    loop {
+        match spool.next(at(NOW)) {
+            Next::Record(record) => names.push(read(spool, &record)[0]),
+            Next::Damaged(damage) => {
+                bytes += damage.bytes;
+                segment_count += damage.segment_count;
+            }
+            Next::Empty => return (names, bytes, segment_count),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_header_among_what_is_copied_costs_its_record_alone() {
+    let folder = folder();
+    let (mut spool, disk) = three(folder.path());
+    let path = folder.path().join("0000000001.spool");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[usize::try_from(FILE_HEADER_BYTES + RECORD_BYTES).unwrap()] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    sync_with_faults(&mut spool, &disk, 0, 1);
+    assert_eq!(take_around_damage(&mut spool), (vec![0, 2], RECORD_BYTES, 1));
+    drop(spool);
+    // A crash brings none of the copied records twice, and the damage is not counted again.
+    assert_eq!(take_around_damage(&mut open(folder.path())), (vec![0, 2], 0, 0));
+}
+
+#[test]
+fn a_copy_that_was_not_needed_is_removed_as_soon_as_the_disk_lets_it() {
+    let folder = folder();
+    let (mut spool, disk) = three(folder.path());
+    disk.fail_removals(true);
+    // The fsync of the copy fails too, so the copy is not needed.
+    sync_with_faults(&mut spool, &disk, 0, 9);
+    assert_eq!(file_names(folder.path()), ["0000000001.spool", "0000000002.spool"]);
+    assert!(spool.is_behind() && spool.settle_again().is_err() && spool.is_behind());
+    disk.fail_removals(false);
+    spool.settle_again().unwrap();
+    assert!(!spool.is_behind());
+    assert_eq!(file_names(folder.path()), ["0000000001.spool"]);
+    // The next run does not send its records again.
+    drop(spool);
+    assert_eq!(take_all(&mut open(folder.path())), [0, 1, 2]);
+}
+
 #[test]
 fn a_file_with_the_last_number_does_not_keep_others_from_being_written() {
     let folder = folder();
