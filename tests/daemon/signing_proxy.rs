@@ -6,8 +6,10 @@ use super::client::{Client, RULES, call, calls, start};
 use super::delivery::settle_once;
 use super::endpoint::{Endpoint, Way};
 use super::load::{Load, document};
-use super::process::{Daemon, HEADER, daemon_command, wait_until};
+use super::process::{Daemon, HEADER, config_file, daemon_command, wait_until};
 use super::tls::Authority;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -150,7 +152,7 @@ fn without_credentials_or_a_service_the_answer_says_why() {
     assert_eq!(answer.status, 502);
     assert!(answer.message().contains("no credentials"), "{answer:?}");
     assert_eq!(endpoint.connection_count(), 0);
-    let daemon = start(&endpoint, "ProxyServer: {TimeoutSeconds: 1}");
+    let daemon = start(&endpoint, "ProxyServer: {{TimeoutSeconds: {timeout_seconds}}}");
     for (way, status, why) in [
         (Way::Down, 502, "refused"),
         (Way::Reset, 502, "cannot be reached"),
@@ -273,5 +275,76 @@ fn calls_are_answered_over_both_versions_of_http_under_a_private_authority() {
         }
         assert_eq!(calls(&endpoint).len(), 3);
         assert!(endpoint.connection_count() == 1 || protocol != b"h2");
+    }
+}
+
+/// Starts a service that answers each connection with these bytes. It then closes the connection,
+/// or keeps it open. Returns its URL.
+fn service_with_answer(answer: Vec<u8>, closes: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // The head and the short body of a call arrive together.
+            let _ = stream.read(&mut [0; 8192]);
+            // The daemon closes the connection in the middle of an answer that is too long.
+            let _ = stream.write_all(&answer);
+            if !closes {
+                open.push(stream);
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn a_long_answer_that_does_not_end_is_cut_off_with_its_reason_and_a_whole_one_is_not() {
+    let head = |length: &str| format!("HTTP/1.1 200 OK\r\n{length}\r\n\r\n").into_bytes();
+    let of_length = |length: usize| head(&format!("Content-Length: {length}"));
+    let part = vec![b'x'; 100_000];
+    // 17 MiB in one piece of unknown length.
+    let endless =
+        [head("Transfer-Encoding: chunked"), b"1100000\r\n".to_vec(), vec![b'x'; 17 << 20]];
+    for (answer, closes, reason, timeout_seconds, too_large_count) in [
+        ([of_length(100_000), part.clone()].concat(), true, "", 60, 0),
+        ([of_length(100_001), part.clone()].concat(), true, "is cut off: ", 60, 0),
+        (
+            [of_length(100_001), part].concat(),
+            false,
+            "is cut off: no answer of the service within 1 s",
+            1,
+            0,
+        ),
+        (endless.concat(), false, "is cut off: the answer of the service is longer than", 60, 1),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config_file(
+            folder.path(),
+            &format!("ProxyServer: {{TimeoutSeconds: {timeout_seconds}}}"),
+        );
+        let daemon = Daemon::start(&service_with_answer(answer, closes), &["-c", &config], &[]);
+        let mut client = Client::connect(daemon.tcp);
+        let request = format!("{RULES} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}");
+        client.write(request.as_bytes());
+        if reason.is_empty() {
+            assert_eq!(client.answer().body.len(), 100_000);
+        } else {
+            // The client sees that the answer is not whole: the connection is closed before its end.
+            let text = client.rest();
+            let line = daemon.wait_for_line("of a client is cut off");
+            assert!(line.contains(reason) && line.contains("GetSamplingRules"), "{line}");
+            let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            assert!(text.starts_with("HTTP/1.1 200") && body.len() >= 16 * 1024, "{}", body.len());
+            assert!(!body.ends_with("0\r\n\r\n") && body.len() < 17 << 20, "{}", body.len());
+        }
+        let count = |outcome: &str| {
+            daemon.metric(&format!("xray_proxy_requests_total{{outcome=\"{outcome}\"}}"))
+        };
+        let is_whole = u64::from(reason.is_empty());
+        assert_eq!((count("answered"), count("failed")), (is_whole, 1 - is_whole), "{reason}");
+        assert_eq!(daemon.metric("xray_proxy_answers_too_large_total"), too_large_count);
+        daemon.stop();
     }
 }
