@@ -87,7 +87,7 @@ fn a_large_document_spans_chunks_and_is_never_cut_within_a_character() {
 fn a_field_is_found_in_any_piece_of_a_large_document_and_not_across_two() {
     let pool = ChunkPool::new(10, 0);
     let (mut producer, mut rings) = ring(Arc::clone(&pool), 10);
-    let document: Vec<u8> = (0..40_000u16).map(|at| (at % 251) as u8).collect();
+    let document: Vec<u8> = (0..40_000u16).map(|at| u8::try_from(at % 251).unwrap()).collect();
     assert_eq!(push(&mut producer, &document), 0);
     let entry = rings.pop().unwrap();
     let packed = entry.segments().next().unwrap();
