@@ -331,7 +331,7 @@ fn a_long_answer_that_does_not_end_is_cut_off_with_its_reason_and_a_whole_one_is
         if reason.is_empty() {
             assert_eq!(client.answer().body.len(), 100_000);
         } else {
-            // The client sees that the answer is not whole: the connection is closed before its end.
+            // The client sees that the answer is not whole: the connection ends before it.
             let text = client.rest();
             let line = daemon.wait_for_line("of a client is cut off");
             assert!(line.contains(reason) && line.contains("GetSamplingRules"), "{line}");
