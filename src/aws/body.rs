@@ -1,11 +1,15 @@
-//! The body of an HTTP request to the service. It consists of several pieces of memory, which hyper
-//! sends without copying them into one buffer.
+//! The body of an HTTP request to the service, and the body of its answer.
+//!
+//! The body of a request consists of several pieces of memory, which hyper sends without copying
+//! them into one buffer. The body of an answer is hyper's, with one more check of its end.
 
 use bytes::Bytes;
+use http::{Response, Version};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// The body of an HTTP request, as a list of pieces.
 #[derive(Debug)]
@@ -49,5 +53,61 @@ impl Body for RequestBody {
     /// Returns the exact length, so that hyper sends `Content-Length` instead of a chunked body.
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest_bytes)
+    }
+}
+
+/// The body of an answer of the service.
+///
+/// A server ends a stream of HTTP/2 with the code `NO_ERROR`, or the connection with a GOAWAY of
+/// this code, also in the middle of an answer. hyper takes this for the end of the body. So here a
+/// body is complete only if the server has said so (END_STREAM).
+#[derive(Debug)]
+pub struct ReceivedBody {
+    body: Incoming,
+    is_http2: bool,
+}
+
+/// The reason why a body has no end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The connection broke, or the body is not valid HTTP.
+    #[error("{0}")]
+    Broken(#[from] hyper::Error),
+    /// The server stopped in the middle of the body, without an error.
+    #[error("the server ends the answer before it is complete")]
+    CutOff,
+}
+
+impl ReceivedBody {
+    /// Returns an answer with this body in place of hyper's.
+    pub fn of(answer: Response<Incoming>) -> Response<Self> {
+        let is_http2 = answer.version() == Version::HTTP_2;
+        answer.map(|body| Self { body, is_http2 })
+    }
+}
+
+impl Body for ReceivedBody {
+    type Data = Bytes;
+    type Error = ReceiveError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
+        match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(frame) => Poll::Ready(Some(Ok(frame?))),
+            None if self.is_http2 && !self.body.is_end_stream() => {
+                Poll::Ready(Some(Err(ReceiveError::CutOff)))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -4,7 +4,7 @@
 //! connection, a time for the whole request, and a size for the answer. Connections are kept open
 //! and reused; ALPN selects the version of HTTP. Thread: the caller's.
 
-use super::body::RequestBody;
+use super::body::{ReceivedBody, RequestBody};
 use super::encoding::{Unreadable, decode};
 use super::failure;
 use crate::aws::transport::{ConnectError, Connector, Executor, Transport, explain, host_and_port};
@@ -15,7 +15,6 @@ use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioTimer;
 use std::borrow::Cow;
@@ -223,7 +222,7 @@ impl Client {
     pub async fn begin(
         &self,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, RequestError> {
+    ) -> Result<Response<ReceivedBody>, RequestError> {
         if let Some(authorization) = self.transport.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
@@ -237,7 +236,11 @@ impl Client {
             let kind = refusal.kind();
             return Err(RequestError::Connection { kind, reason: refusal.to_string() });
         }
-        Ok(answer)
+        if answer.status().is_informational() {
+            let reason = format!("the server switches to another protocol ({})", answer.status());
+            return Err(RequestError::Answer { kind: RequestFailure::Other, reason });
+        }
+        Ok(ReceivedBody::of(answer))
     }
 
     /// Reads the whole body of an answer, which may have at most `limit_bytes`.
@@ -246,7 +249,7 @@ impl Client {
     ///
     /// Returns an error if the body ends early, or if it has more than `limit_bytes`.
     pub async fn read(
-        answer: Response<Incoming>,
+        answer: Response<ReceivedBody>,
         limit_bytes: usize,
     ) -> Result<Answer, RequestError> {
         let (Parts { status, headers, .. }, body) = answer.into_parts();

@@ -17,7 +17,7 @@ pub mod sign;
 pub mod transport;
 
 pub use answer::Unprocessed;
-pub use body::RequestBody;
+pub use body::{ReceiveError, ReceivedBody, RequestBody};
 pub use call::call;
 pub use classify::{Failure, Outcome, REQUEST_ID, Reading, classify};
 pub use client::{Answer, Client, RequestError, Timeouts};

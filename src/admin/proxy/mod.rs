@@ -27,7 +27,7 @@ mod stream;
 mod tests;
 
 use crate::admin::pages::Fallback;
-use crate::aws::{self, Answer, Client, Outcome, RequestError, Route, SignError};
+use crate::aws::{self, Answer, Client, Outcome, ReceivedBody, RequestError, Route, SignError};
 use crate::base::account::{Account, RequestFailure};
 use crate::base::http_server::{self, AnswerBody, Lane};
 use crate::base::log::LogLimit;
@@ -37,7 +37,6 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use paths::AllowedPaths;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -208,7 +207,7 @@ impl Proxy {
     /// Returns an answer with a success status. A long body is forwarded as it arrives.
     async fn forward_success(
         &self,
-        answer: Response<Incoming>,
+        answer: Response<ReceivedBody>,
         head: &Parts,
         deadline: tokio::time::Instant,
     ) -> Result<Response<AnswerBody>, ProxyError> {
@@ -304,7 +303,7 @@ async fn send(
     credentials: &Credentials,
     head: &Parts,
     body: &Bytes,
-) -> Result<(Response<Incoming>, SystemTime), ProxyError> {
+) -> Result<(Response<ReceivedBody>, SystemTime), ProxyError> {
     let signed_at = route.signer.time(SystemTime::now());
     let root = PathAndQuery::from_static("/");
     let target = head.uri.path_and_query().unwrap_or(&root);

@@ -6,14 +6,13 @@
 //! counter and the log say why. Thread: main.
 
 use super::ProxyError;
-use crate::aws::RequestError;
+use crate::aws::{ReceivedBody, RequestError};
 use crate::base::account::Account;
 use crate::base::http_server::StreamError;
 use crate::base::log::LogLimit;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -37,8 +36,8 @@ static BROKEN: LogLimit = LogLimit::new();
 ///
 /// Returns an error if the body ends early, or announces more than [`ANSWER_BYTES_MAX`].
 pub(super) async fn read_start(
-    mut body: Incoming,
-) -> Result<(Bytes, Option<Incoming>), ProxyError> {
+    mut body: ReceivedBody,
+) -> Result<(Bytes, Option<ReceivedBody>), ProxyError> {
     if body.size_hint().lower() > ANSWER_BYTES_MAX {
         return Err(ProxyError::TooLarge);
     }
@@ -60,7 +59,7 @@ pub(super) async fn read_start(
 pub(super) struct ForwardedBody {
     /// The start of the answer, until the client has it.
     start: Bytes,
-    body: Incoming,
+    body: ReceivedBody,
     /// How many more bytes are forwarded.
     left_bytes: u64,
     deadline: Pin<Box<Sleep>>,
@@ -76,7 +75,7 @@ impl ForwardedBody {
     /// `body`. It ends with an error at `deadline`, which is `timeout_seconds` after the begin of
     /// the call.
     pub(super) fn new(
-        (start, body): (Bytes, Incoming),
+        (start, body): (Bytes, ReceivedBody),
         (deadline, timeout_seconds): (tokio::time::Instant, u64),
         name: String,
         account: Arc<Account>,
