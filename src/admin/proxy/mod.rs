@@ -18,6 +18,7 @@
 //! its timeout, and is then answered with status 503. Thread: main. Requests are never sent without
 //! a signature. The proxy does not share connections with uploads.
 
+mod current_route;
 mod headers;
 mod paths;
 mod query;
@@ -33,6 +34,7 @@ use crate::base::http_server::{self, AnswerBody, Lane};
 use crate::base::log::LogLimit;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
+use current_route::{CurrentRoute, OpenCall};
 use http::header::ORIGIN;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -42,7 +44,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use stream::ForwardedBody;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tracing::{Level, debug, info, warn};
 
 /// Largest number of sampling requests in progress. The same limit applies separately to all other
@@ -76,7 +78,7 @@ static ANSWERED: LogLimit = LogLimit::per_second(100);
 pub struct Proxy {
     paths: AllowedPaths,
     timeout: Duration,
-    route: watch::Sender<Option<Arc<Route>>>,
+    route: Arc<CurrentRoute>,
     sampling_permits: Arc<Semaphore>,
     other_permits: Arc<Semaphore>,
     renewed_at: Mutex<Option<Instant>>,
@@ -133,7 +135,7 @@ impl Proxy {
         Self {
             paths: AllowedPaths::new(more_paths),
             timeout,
-            route: watch::channel(None).0,
+            route: Arc::new(CurrentRoute::unknown()),
             sampling_permits: Arc::new(Semaphore::new(REQUEST_COUNT_MAX)),
             other_permits: Arc::new(Semaphore::new(REQUEST_COUNT_MAX)),
             renewed_at: Mutex::default(),
@@ -143,7 +145,7 @@ impl Proxy {
 
     /// Sets the route to the service, once the region is known.
     pub fn set_route(&self, route: Route) {
-        self.route.send_replace(Some(Arc::new(route)));
+        self.route.set(route);
     }
 
     async fn forward(&self, request: Request<Bytes>) -> Response<AnswerBody> {
@@ -176,7 +178,8 @@ impl Proxy {
         let permit = Arc::clone(permits).acquire_owned();
         let permit = tokio::time::timeout(self.timeout / 2, permit).await;
         let permit = permit.map_err(|_| ProxyError::Busy)?;
-        let answer = tokio::time::timeout_at(deadline, self.exchange(head, body, deadline))
+        let call = self.route.begin();
+        let answer = tokio::time::timeout_at(deadline, self.exchange(head, body, deadline, call))
             .await
             .unwrap_or(Err(ProxyError::Timeout(self.timeout.as_secs())))?;
         Ok(answer.map(|body| body.keeping(permit)))
@@ -187,21 +190,24 @@ impl Proxy {
         head: Parts,
         body: Bytes,
         deadline: tokio::time::Instant,
+        mut call: OpenCall,
     ) -> Result<Response<AnswerBody>, ProxyError> {
         let (route, credentials) = self.wait_until_ready().await?;
         let (mut answer, signed_at) = send(&route, &credentials, &head, &body).await?;
         if !answer.status().is_success() {
             let read = Client::read(answer, ERROR_BYTES_MAX).await?;
             if !self.is_clock_corrected(&route, &read, signed_at) {
+                call.answered();
                 return Ok(self.forward_error(read, &head, &credentials));
             }
             answer = send(&route, &credentials, &head, &body).await?.0;
             if !answer.status().is_success() {
                 let read = Client::read(answer, ERROR_BYTES_MAX).await?;
+                call.answered();
                 return Ok(self.forward_error(read, &head, &credentials));
             }
         }
-        self.forward_success(answer, &head, deadline).await
+        self.forward_success(answer, &head, deadline, call).await
     }
 
     /// Returns an answer with a success status. A long body is forwarded as it arrives.
@@ -210,17 +216,19 @@ impl Proxy {
         answer: Response<ReceivedBody>,
         head: &Parts,
         deadline: tokio::time::Instant,
+        mut call: OpenCall,
     ) -> Result<Response<AnswerBody>, ProxyError> {
         let (parts, body) = answer.into_parts();
         let body = match stream::read_start(body).await? {
             (whole, None) => {
+                call.answered();
                 self.account.proxy.answered.add(1);
                 AnswerBody::from(whole)
             }
             (start, Some(rest)) => {
                 let time = (deadline, self.timeout.as_secs());
                 let (name, account) = (describe(head), Arc::clone(&self.account));
-                AnswerBody::stream(ForwardedBody::new((start, rest), time, name, account))
+                AnswerBody::stream(ForwardedBody::new((start, rest), time, call, name, account))
             }
         };
         let mut response = Response::new(body);

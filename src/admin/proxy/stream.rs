@@ -6,6 +6,7 @@
 //! counter and the log say why. Thread: main.
 
 use super::ProxyError;
+use super::current_route::OpenCall;
 use crate::aws::{ReceivedBody, RequestError};
 use crate::base::account::Account;
 use crate::base::http_server::StreamError;
@@ -67,6 +68,7 @@ pub(super) struct ForwardedBody {
     /// Method and path of the request, for the log.
     name: String,
     account: Arc<Account>,
+    call: OpenCall,
     is_over: bool,
 }
 
@@ -77,12 +79,23 @@ impl ForwardedBody {
     pub(super) fn new(
         (start, body): (Bytes, ReceivedBody),
         (deadline, timeout_seconds): (tokio::time::Instant, u64),
+        call: OpenCall,
         name: String,
         account: Arc<Account>,
     ) -> Self {
         let deadline = Box::pin(tokio::time::sleep_until(deadline));
         let left_bytes = ANSWER_BYTES_MAX.saturating_sub(start.len() as u64);
-        Self { start, body, left_bytes, deadline, timeout_seconds, name, account, is_over: false }
+        Self {
+            start,
+            body,
+            left_bytes,
+            deadline,
+            timeout_seconds,
+            name,
+            account,
+            call,
+            is_over: false,
+        }
     }
 
     /// Returns the next piece, `None` at the end, or why there is no end.
@@ -142,6 +155,7 @@ impl Body for ForwardedBody {
                 Some(Err(failure.into()))
             }
             None => {
+                self.call.answered();
                 self.end(None);
                 None
             }
