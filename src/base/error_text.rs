@@ -7,13 +7,26 @@
 use std::error::Error;
 use std::io;
 
+/// Longest text of a cause, in characters. The rest is cut off. A server decides about a part of
+/// some texts: the text of a GOAWAY frame of HTTP/2 can have 16 kB.
+const CAUSE_CHARACTERS_MAX: usize = 300;
+
 /// Returns the text of the deepest cause of `error`.
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    in_plain_words(cause).map_or_else(|| cause.to_string(), str::to_owned)
+    in_plain_words(cause).map_or_else(|| shortened(cause.to_string()), str::to_owned)
+}
+
+/// Returns the first [`CAUSE_CHARACTERS_MAX`] characters of a text, with `...` if there are more.
+pub fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(CAUSE_CHARACTERS_MAX) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
 }
 
 /// Returns the text of `error` and of its deepest cause.
@@ -53,6 +66,14 @@ fn in_plain_words(cause: &(dyn Error + 'static)) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(shortened("é".repeat(300)), "é".repeat(300));
+        assert_eq!(shortened("é".repeat(301)), format!("{}...", "é".repeat(300)));
+        let text = root_cause(&io::Error::other("x".repeat(16_000)));
+        assert_eq!(text.len(), 303);
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]

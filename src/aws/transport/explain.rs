@@ -4,7 +4,7 @@
 //! operator, with advice where there is one. Thread: any. No I/O, no clock.
 
 use super::error::ConnectError;
-use crate::base::error_text::{root_cause, with_root_cause};
+use crate::base::error_text::{root_cause, shortened, with_root_cause};
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error as TlsFailure};
 use std::error::Error;
@@ -63,6 +63,7 @@ fn reason_against(reason: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names: Vec<&str> = presented.iter().map(|name| bare_name(name)).collect();
             let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+            let names = shortened(names);
             format!(
                 "it is for another name: for {names}, not for {}. Correct the endpoint, or the \
                  certificate",
