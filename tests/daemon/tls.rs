@@ -5,8 +5,8 @@ use super::load::document;
 use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentials};
 use http::Version;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ALL_VERSIONS, ServerConfig, SupportedProtocolVersion};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,11 +38,27 @@ impl Authority {
     /// Returns a server configuration with a certificate for `host` that expires at the start of
     /// `year`.
     pub fn server_until(&self, host: &str, protocols: &[&[u8]], year: i32) -> ServerConfig {
+        let (certificate, key) = self.certificate(host, year);
+        server_with(&certificate, &key, protocols, ALL_VERSIONS)
+    }
+
+    /// Returns a server configuration with a certificate for `host` that speaks these versions of
+    /// TLS only.
+    pub fn server_of_versions(
+        &self,
+        host: &str,
+        protocols: &[&[u8]],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ServerConfig {
+        let (certificate, key) = self.certificate(host, 4096);
+        server_with(&certificate, &key, protocols, versions)
+    }
+
+    fn certificate(&self, host: &str, year: i32) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new([host.to_owned()]).unwrap();
         parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
-        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
-        server_with(&certificate, &key, protocols)
+        (parameters.signed_by(&key, &self.issuer).unwrap(), key)
     }
 }
 
@@ -54,14 +70,19 @@ pub fn self_signed(host: &str, is_authority: bool) -> ServerConfig {
     if is_authority {
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     }
-    server_with(&parameters.self_signed(&key).unwrap(), &key, &[])
+    server_with(&parameters.self_signed(&key).unwrap(), &key, &[], ALL_VERSIONS)
 }
 
-fn server_with(certificate: &Certificate, key: &KeyPair, protocols: &[&[u8]]) -> ServerConfig {
+fn server_with(
+    certificate: &Certificate,
+    key: &KeyPair,
+    protocols: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
