@@ -266,8 +266,15 @@ impl Line {
         self.daemon.as_ref().unwrap()
     }
 
-    /// Runs a row and checks what must hold.
+    /// Runs a row and checks all that must hold. On a busy machine a batch may come in two parts,
+    /// over two connections, and the act may be run on one without a request. Then the row is run
+    /// again.
     fn run(&mut self, row: &Row) {
+        assert!((0..3).any(|_| self.run_once(row)), "the act has met no request three times");
+    }
+
+    /// Runs a row. Returns whether the act has met a request.
+    fn run_once(&mut self, row: &Row) -> bool {
         let before = self.before();
         self.rest();
         if row.on == On::OpenConnection {
@@ -280,6 +287,11 @@ impl Line {
         // The good service again.
         self.deliver(1);
         self.check_act(row);
+        let is_unfinished = self.peer.state(|state| !state.unfinished.is_empty());
+        let has_failed = self.counters.retried_count > counters.retried_count;
+        if matches!(row.holds, Holds::Retried(_)) && !has_failed && is_unfinished {
+            return false;
+        }
         let retried_count = self.check_calls(row, counters);
         self.check_arrivals(row, first, retried_count);
         self.peer.disarm();
@@ -297,6 +309,7 @@ impl Line {
         let account = self.daemon().balance();
         assert_eq!(account.get("dropped") + account.get("rejected"), 0, "{account}");
         assert_eq!(account.get("sent"), self.sent_count as u64, "{account}");
+        true
     }
 
     fn before(&self) -> Before {
