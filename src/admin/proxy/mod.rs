@@ -23,6 +23,7 @@ mod headers;
 mod paths;
 mod query;
 mod redact;
+pub mod request;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -35,11 +36,9 @@ use crate::base::log::LogLimit;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
 use current_route::{CurrentRoute, OpenCall};
-use http::header::ORIGIN;
 use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
-use paths::AllowedPaths;
+use request::AllowedPaths;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -55,10 +54,6 @@ const REQUEST_COUNT_MAX: usize = 32;
 /// How long a request waits for region and credentials. The daemon usually finds them shortly after
 /// its start. The wait is short, because some SDKs have a timeout of two seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Longest target (path and query) of a request, in bytes. The proxy puts the path of the endpoint
-/// in front of it, and the `http` crate limits the result to 64 kB.
-const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// Longest answer without a success status that is forwarded, in bytes. Errors of the service have
 /// less than 10 kB, with the canonical request that some of them quote.
@@ -151,7 +146,7 @@ impl Proxy {
     async fn forward(&self, request: Request<Bytes>) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
         let (name, bytes) = (describe(&head), body.len());
-        paths::correct(&mut head.uri);
+        request::correct(&mut head.uri);
         let started_at = Instant::now();
         match self.exchange_in_time(head, body).await {
             Ok(answer) => {
@@ -313,18 +308,7 @@ async fn send(
     body: &Bytes,
 ) -> Result<(Response<ReceivedBody>, SystemTime), ProxyError> {
     let signed_at = route.signer.time(SystemTime::now());
-    let root = PathAndQuery::from_static("/");
-    let target = head.uri.path_and_query().unwrap_or(&root);
-    let headers = headers::for_service(head.headers.clone());
-    let mut request = route.signer.sign_for_client(
-        (head.method.clone(), target, headers),
-        body.clone(),
-        credentials,
-        signed_at,
-    )?;
-    if body.is_empty() {
-        headers::state_empty_body(&head.method, request.headers_mut());
-    }
+    let request = request::signed(&route.signer, credentials, (head, body), signed_at)?;
     Ok((route.client.begin(request).await?, signed_at))
 }
 
@@ -334,45 +318,9 @@ fn count_failure(failure: &ProxyError, account: &Account) {
     account.proxy.answers_too_large.add(u64::from(matches!(failure, ProxyError::TooLarge)));
 }
 
-/// Returns why a request is refused, and the status of the answer. `None` if it is not refused.
-fn refusal(head: &Parts, paths: &AllowedPaths) -> Option<(StatusCode, String)> {
-    let target_bytes = head.uri.path_and_query().map_or(0, |it| it.as_str().len());
-    let query = query::check(head.uri.query().unwrap_or_default());
-    let refusal = if head.headers.contains_key(ORIGIN) {
-        // Browsers set the header `Origin`. A web page in a browser on this host must not use the
-        // daemon's credentials.
-        (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not forwarded".to_owned())
-    } else if is_of_other_site(head) {
-        let why = "requests of web pages (Sec-Fetch-Site) are not forwarded";
-        (StatusCode::FORBIDDEN, why.to_owned())
-    } else if head.method == Method::TRACE {
-        // The answer to TRACE contains the request, with its signature and the session token.
-        (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not forwarded".to_owned())
-    } else if !paths.allows(head.uri.path()) {
-        let why = "the daemon does not forward this path; ProxyServer.AllowedPaths in cfg.yaml \
-                   allows more paths";
-        (StatusCode::FORBIDDEN, why.to_owned())
-    } else if target_bytes > TARGET_BYTES_MAX {
-        let why = format!("the target is longer than {TARGET_BYTES_MAX} bytes");
-        (StatusCode::URI_TOO_LONG, why)
-    } else if let Err(error) = query {
-        (StatusCode::BAD_REQUEST, format!("the request cannot be signed as it is sent: {error}"))
-    } else {
-        return None;
-    };
-    Some(refusal)
-}
-
-/// Returns whether a web page of another site has sent a request. Browsers send the header
-/// `Sec-Fetch-Site` also where they send no `Origin`, for example for images.
-fn is_of_other_site(head: &Parts) -> bool {
-    let sites = head.headers.get_all("sec-fetch-site");
-    sites.iter().any(|site| ![&b"same-origin"[..], b"none"].contains(&site.as_bytes()))
-}
-
 impl Fallback for Proxy {
     fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
-        let (status, why) = refusal(head, &self.paths)?;
+        let (status, why) = request::refusal(head, &self.paths)?;
         self.account.proxy.refused.add(1);
         REFUSED.log(|more| info!("{} of a client is refused: {why}{more}", describe(head)));
         Some(http_server::error_answer(status, &why))

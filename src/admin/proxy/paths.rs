@@ -23,20 +23,20 @@ const ANY: &str = "*";
 
 /// The paths that clients may call.
 #[derive(Debug)]
-pub(super) struct AllowedPaths {
+pub struct AllowedPaths {
     more: Vec<String>,
 }
 
 impl AllowedPaths {
     /// Allows the default paths and the paths in `more`.
-    pub(super) fn new(more: &[String]) -> Self {
+    pub fn new(more: &[String]) -> Self {
         Self { more: more.to_vec() }
     }
 
     /// Returns whether `path` is allowed. Except for slashes at its beginning and its end, a path
     /// is compared byte by byte. Escapes such as `%2F` are not decoded, and `..` is not resolved.
     /// So a path in an unusual spelling is not allowed.
-    pub(super) fn allows(&self, path: &str) -> bool {
+    pub fn allows(&self, path: &str) -> bool {
         path.starts_with('/')
             && (known(path).is_some()
                 || self.more.iter().any(|allowed| allowed == path || allowed == ANY))
@@ -51,7 +51,7 @@ pub(super) fn is_sampling(path: &str) -> bool {
 /// Replaces the path of `uri` by that of the API operation that it means. Clients that append
 /// `/GetSamplingRules` to an address with a slash at its end send `//GetSamplingRules`. A path
 /// that means no known operation stays as it is.
-pub(super) fn correct(uri: &mut Uri) {
+pub fn correct(uri: &mut Uri) {
     let Some(known) = known(uri.path()).filter(|known| *known != uri.path()) else { return };
     let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let mut parts = uri.clone().into_parts();

@@ -41,7 +41,8 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, error, warn};
 
@@ -187,9 +188,11 @@ impl<H: Handler> Server<H> {
             // its task has begun.
             let slot = Arc::new(self.connections.register());
             let server = Arc::clone(self);
+            let peer = stream.peer_addr();
+            let is_local = peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
             tokio::spawn(async move {
-                if let Err(panicked) = panics::caught(server.serve_connection(stream, &slot)).await
-                {
+                let served = server.serve_connection(stream, &slot, is_local);
+                if let Err(panicked) = panics::caught(served).await {
                     PANICKED.log(|more| {
                         error!("A connection to the TCP port met {panicked} and is closed{more}")
                     });
@@ -212,9 +215,20 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    async fn serve_connection(&self, stream: TcpStream, slot: &Arc<ConnectionSlot>) {
-        let peer = stream.peer_addr();
-        let is_local = peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+    /// Serves a connection over any stream, until it ends. It does not count as a connection to the
+    /// port.
+    pub async fn serve_stream<S>(&self, stream: S, is_local: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let slot = Arc::new(self.connections.register());
+        self.serve_connection(stream, &slot, is_local).await;
+    }
+
+    async fn serve_connection<S>(&self, stream: S, slot: &Arc<ConnectionSlot>, is_local: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let phase = Arc::new(Phase::default());
         let stream = WatchedStream::new(stream, Arc::clone(&phase), Arc::clone(slot));
         let service = service_fn(|request| {

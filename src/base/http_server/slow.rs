@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 /// Time after its last answer at which an idle connection is closed.
@@ -91,8 +90,8 @@ enum HeaderMemory {
 }
 
 /// A connection of a client, with its timeouts.
-pub struct WatchedStream {
-    stream: TcpStream,
+pub struct WatchedStream<S> {
+    stream: S,
     phase: Arc<Phase>,
     slot: Arc<ConnectionSlot>,
     /// The timer for a header. `None` while a request is in progress.
@@ -107,9 +106,9 @@ pub struct WatchedStream {
     taking: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-impl WatchedStream {
+impl<S> WatchedStream<S> {
     /// Returns `stream` with its timeouts. The timer for the first header starts now.
-    pub fn new(stream: TcpStream, phase: Arc<Phase>, slot: Arc<ConnectionSlot>) -> Self {
+    pub fn new(stream: S, phase: Arc<Phase>, slot: Arc<ConnectionSlot>) -> Self {
         Self {
             stream,
             phase,
@@ -196,7 +195,7 @@ impl WatchedStream {
     }
 }
 
-impl AsyncRead for WatchedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -228,7 +227,7 @@ impl AsyncRead for WatchedStream {
     }
 }
 
-impl AsyncWrite for WatchedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

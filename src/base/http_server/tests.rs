@@ -5,6 +5,7 @@ use super::*;
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// Answers a request with the size of its body, with a body that never ends, or never.
 struct Sizes(Requests);
