@@ -10,8 +10,8 @@ use crate::admin::health::{Detail, Health};
 use crate::admin::metrics::{self, Metrics};
 use crate::base::address::is_loopback;
 use crate::base::http_server::{
-    AnswerBody, ConnectionSlot, Handler, Lane, Requests, ServerLimits, discard, error_answer, json,
-    last_answer, too_many_requests,
+    AnswerBody, ConnectionSlot, Handler, Lane, Requests, ServerLimits, error_answer, json,
+    last_answer, refuse, too_many_requests,
 };
 use crate::pipeline::tail::{Tail, WAIT_TIME};
 use bytes::Bytes;
@@ -86,12 +86,7 @@ impl Pages {
     ) -> Response<AnswerBody> {
         let (head, body) = request.into_parts();
         if let Some(refusal) = fallback.refuse(&head) {
-            let refused = tokio::select! {
-                biased;
-                () = slot.asked_to_close() => too_many_requests(),
-                refusal = discard(&head, body, refusal) => refusal,
-            };
-            return refused.map(AnswerBody::from);
+            return refuse(&head, body, refusal, slot).await.map(AnswerBody::from);
         }
         let lane = fallback.lane(&head);
         let request = Request::from_parts(head, body);
@@ -207,9 +202,13 @@ impl Handler for Pages {
     }
 }
 
-/// Returns whether the `Host` header of a request is a loopback name or address. Programs on this
-/// host use such a name. An orchestrator or a web page uses another.
+/// Returns whether a request is for a loopback name or address. Programs on this host use such a
+/// name. An orchestrator or a web page uses another. The name is in the `Host` header, but if the
+/// target is a whole address, the header does not count (RFC 9112, section 3.2.2).
 fn is_for_loopback(head: &Parts) -> bool {
+    if let Some(authority) = head.uri.authority() {
+        return is_loopback(authority);
+    }
     let host = head.headers.get(HOST).map(|host| Authority::try_from(host.as_bytes()));
     host.is_some_and(|host| host.is_ok_and(|host| is_loopback(&host)))
 }

@@ -93,10 +93,15 @@ impl Client {
     }
 
     /// Reads until the daemon closes or resets the connection. Returns the bytes as text.
-    pub fn rest(mut self) -> String {
-        let mut text = Vec::new();
-        let _ = self.0.read_to_end(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
+    pub fn rest(self) -> String {
+        String::from_utf8_lossy(&self.rest_bytes()).into_owned()
+    }
+
+    /// Reads until the daemon closes or resets the connection.
+    pub fn rest_bytes(mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes);
+        bytes
     }
 }
 
@@ -116,9 +121,14 @@ pub fn calls(endpoint: &Endpoint) -> Vec<Call> {
 
 /// Starts a daemon with these keys in its configuration file.
 pub fn start(endpoint: &Endpoint, keys: &str) -> Daemon {
+    start_at(&endpoint.url(), keys)
+}
+
+/// Starts a daemon with these keys in its configuration file that sends to the service at `url`.
+pub fn start_at(url: &str, keys: &str) -> Daemon {
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(folder.path(), keys);
-    Daemon::start(&endpoint.url(), &["-c", &config], &[])
+    Daemon::start(url, &["-c", &config], &[])
 }
 
 /// Sends a GET for `path` to the daemon's TCP port. Returns the status and the JSON body.

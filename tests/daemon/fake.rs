@@ -11,7 +11,8 @@ use std::thread;
 pub struct Request {
     /// The method and the path with the query.
     pub line: String,
-    headers: Vec<(String, String)>,
+    /// The header lines, in their order.
+    pub headers: Vec<(String, String)>,
     /// The body of the request.
     pub body: String,
 }

@@ -129,7 +129,7 @@ fn strangers_are_told_the_code_only() {
     let daemon = Daemon::spawn(daemon_command(&endpoint.url(), &[]));
     daemon.wait_until("`/ready` reports it", || reasons(&daemon) == ["no_credentials"]);
     let only_code = serde_json::json!([{"code": "no_credentials"}]);
-    for host in ["evil.example", "localhost.evil.example", "10.0.0.1:2000", "a@localhost", ""] {
+    for host in ["evil.example", "localhost.evil.example", "10.0.0.1:2000", ""] {
         let (status, body) = page_of_host(&daemon, &format!("Host: {host}\r\n"), "/ready");
         assert_eq!((status, &body["reasons"]), (503, &only_code), "{host}");
     }

@@ -53,6 +53,9 @@ mod region;
 mod shared_files;
 mod shutdown;
 mod signing_proxy;
+mod smuggling;
+#[rustfmt::skip] // One row a line.
+mod smuggling_rows;
 mod socks_proxy;
 mod split;
 mod spool;

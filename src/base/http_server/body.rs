@@ -115,25 +115,26 @@ impl Requests {
         };
         let (head, body) = request.into_parts();
         let ready = async {
-            let (bytes, memory) = read_in_time(&head, body, slot, turns.body_bytes_max()).await?;
-            let turn = tokio::time::timeout(READ_TIMEOUT, turns.take(bytes.len())).await;
+            let (body, memory) = read_in_time(&head, body, slot, turns.body_bytes_max()).await?;
+            let turn = tokio::time::timeout(READ_TIMEOUT, turns.take(body.bytes.len())).await;
             let busy = |_| {
                 slot.note_busy();
                 too_many_requests()
             };
-            Ok((bytes, memory, turn.map_err(busy)?))
+            Ok((body, memory, turn.map_err(busy)?))
         };
         let ready = tokio::select! {
             biased;
             ready = ready => ready,
             () = slot.asked_to_close() => Err(too_many_requests()),
         };
-        let (bytes, memory, turn) = match ready {
+        let (body, memory, turn) = match ready {
             Ok(ready) => ready,
             Err(refusal) => return refusal.map(AnswerBody::from),
         };
         slot.stop_waiting();
-        let answer = answer(Request::from_parts(head, bytes)).await;
+        let answer = answer(Request::from_parts(head, body.bytes)).await;
+        let answer = if body.has_trailers { last_answer(answer) } else { answer };
         answer.map(|body| body.keeping(turn).keeping(memory))
     }
 }
@@ -144,7 +145,7 @@ async fn read_in_time(
     mut body: Incoming,
     slot: &ConnectionSlot,
     limit_bytes: usize,
-) -> Result<(Bytes, Reservation), Response<Bytes>> {
+) -> Result<(WholeBody, Reservation), Response<Bytes>> {
     let why = match limit_bytes {
         BODY_BYTES_MAX => "the request's body is larger than 5 MB".to_owned(),
         _ => format!(
@@ -162,7 +163,7 @@ async fn read_in_time(
     let mut memory = slot.reserve(REQUEST_BYTES).await;
     let read = read(&mut body, slot, &mut memory, limit_bytes);
     match tokio::time::timeout(READ_TIMEOUT, read).await {
-        Ok(Ok(bytes)) => Ok((bytes, memory)),
+        Ok(Ok(body)) => Ok((body, memory)),
         Ok(Err(BodyError::TooLarge)) => Err(discard(head, body, too_large()).await),
         Ok(Err(BodyError::Broken)) => {
             let why = "the request's body is incomplete";
@@ -175,6 +176,16 @@ async fn read_in_time(
             Err(last_answer(error_answer(StatusCode::REQUEST_TIMEOUT, why)))
         }
     }
+}
+
+/// The complete body of a request.
+struct WholeBody {
+    bytes: Bytes,
+    /// Whether trailers follow the last chunk. They are not passed on, and the connection ends
+    /// after the answer. hyper takes LF alone for the end of a trailer, but not for the end of all
+    /// trailers: a request behind two of them would be a trailer for hyper, and a request for a
+    /// proxy in front of the daemon.
+    has_trailers: bool,
 }
 
 /// The reason why the body of a request could not be read.
@@ -190,12 +201,15 @@ async fn read(
     slot: &ConnectionSlot,
     memory: &mut Reservation,
     limit_bytes: usize,
-) -> Result<Bytes, BodyError> {
+) -> Result<WholeBody, BodyError> {
     let announced_bytes = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
     let capacity_max = announced_bytes.unwrap_or(usize::MAX).min(limit_bytes);
-    let mut bytes = Vec::new();
+    let (mut bytes, mut has_trailers) = (Vec::new(), false);
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
+            has_trailers = true;
+            continue;
+        };
         let needed_bytes = bytes.len() + data.len();
         if needed_bytes > limit_bytes {
             return Err(BodyError::TooLarge);
@@ -207,22 +221,45 @@ async fn read(
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes.into())
+    Ok(WholeBody { bytes: bytes.into(), has_trailers })
+}
+
+/// Answers a request with `refusal` instead of passing it on. Reads and discards its body before,
+/// unless the connection is asked to close.
+pub async fn refuse(
+    head: &Parts,
+    body: Incoming,
+    refusal: Response<Bytes>,
+    slot: &ConnectionSlot,
+) -> Response<Bytes> {
+    tokio::select! {
+        biased;
+        () = slot.asked_to_close() => too_many_requests(),
+        refusal = discard(head, body, refusal) => refusal,
+    }
 }
 
 /// Reads and discards the rest of a body, for up to [`READ_TIMEOUT`]. Returns `answer`; if the body
-/// was not read to its end, the answer says that the connection is closed.
+/// was not read to its end, or has trailers, the answer says that the connection is closed.
 ///
 /// If a connection with unread bytes is closed, the system resets it, and the client may not
 /// receive the answer. Nothing is read if the request has the header `Expect: 100-continue`,
 /// because the client has not sent the body yet.
-pub async fn discard<B>(head: &Parts, mut body: Incoming, answer: Response<B>) -> Response<B> {
+async fn discard<B>(head: &Parts, mut body: Incoming, answer: Response<B>) -> Response<B> {
     if head.headers.contains_key(EXPECT) {
         return if body.is_end_stream() { answer } else { last_answer(answer) };
     }
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            // A broken body and trailers end the connection, as in `read`.
+            if !frame.is_ok_and(|frame| frame.is_data()) {
+                return false;
+            }
+        }
+        true
+    };
     match tokio::time::timeout(READ_TIMEOUT, rest).await {
-        Ok(()) => answer,
-        Err(_) => last_answer(answer),
+        Ok(true) => answer,
+        Ok(false) | Err(_) => last_answer(answer),
     }
 }

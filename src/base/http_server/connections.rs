@@ -190,6 +190,12 @@ impl ConnectionSlot {
         }
     }
 
+    /// Returns whether the connection waits.
+    pub fn is_waiting(&self) -> bool {
+        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        number.is_some_and(|number| self.connections.lock().contains_key(&number))
+    }
+
     /// Waits until the connection is asked to close. Returns immediately if it has been asked
     /// already.
     pub async fn asked_to_close(&self) {

@@ -14,13 +14,14 @@
 mod answer;
 mod body;
 mod connections;
+mod head;
 mod memory;
 mod slow;
 #[cfg(test)]
 mod tests;
 
 pub use answer::{AnswerBody, StreamError};
-pub use body::{Lane, Requests, discard};
+pub use body::{Lane, Requests, refuse};
 pub use connections::ConnectionSlot;
 
 use crate::base::account::{Account, CloseReason};
@@ -282,6 +283,10 @@ impl<H: Handler> Server<H> {
         let path = request.uri().path().to_owned();
         let answer = panics::caught(async {
             panics::inject("page");
+            if let Some(refusal) = head::refusal(&request) {
+                let (head, body) = request.into_parts();
+                return refuse(&head, body, refusal, slot).await.map(AnswerBody::from);
+            }
             self.handler.answer(request, slot, is_local).await
         });
         answer.await.unwrap_or_else(|panicked| {

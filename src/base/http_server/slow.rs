@@ -1,5 +1,5 @@
 //! The timeouts of a connection: for the header of a request, for a client that takes no answer,
-//! and for an idle connection. Also the memory for a long header.
+//! for one that has ended its side, and for an idle connection. Also the memory for a long header.
 //!
 //! In: reads and writes of a connection. Out: the same reads and writes, or an error when a header
 //! or a client is too slow; the end of the stream when the connection was idle for too long. Bound:
@@ -24,6 +24,10 @@ use tokio::time::Sleep;
 
 /// Time after its last answer at which an idle connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client that has ended its side of the connection gets an answer that is complete within this
+/// time. After it the request is given up: the client has most likely closed the connection.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A client must take this many bytes of an answer in each [`READ_TIMEOUT`], or all that is left.
 const TAKEN_BYTES_MIN: usize = 64 * 1024;
@@ -104,6 +108,9 @@ pub struct WatchedStream<S> {
     /// The timer of a client that does not take its answer, and the bytes that it has taken since
     /// the timer started.
     taking: Option<(Pin<Box<Sleep>>, usize)>,
+    /// The timer of a client that has ended its side of the connection while its request is
+    /// answered.
+    half_closed: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WatchedStream<S> {
@@ -118,6 +125,7 @@ impl<S> WatchedStream<S> {
             header_memory: HeaderMemory::None,
             has_noted: false,
             taking: None,
+            half_closed: None,
         }
     }
 
@@ -161,6 +169,16 @@ impl<S> WatchedStream<S> {
             self.header_memory = HeaderMemory::Reserved(reservation);
         }
         Poll::Ready(())
+    }
+
+    /// Waits, at the end of the client's bytes, while a complete request is answered. hyper would
+    /// otherwise drop the request at once. When the answer is written, hyper reads again.
+    fn poll_half_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.phase.awaited_header().is_some() || self.slot.is_waiting() {
+            return Poll::Ready(());
+        }
+        let sleep = || Box::pin(tokio::time::sleep(HALF_CLOSED_TIMEOUT));
+        self.half_closed.get_or_insert_with(sleep).as_mut().poll(context)
     }
 
     /// Returns the result of a write, or an error if the client has taken too little for too long.
@@ -218,12 +236,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         }
         ready!(self.poll_memory(context));
         let before_bytes = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let read_bytes = buffer.filled().len() - before_bytes;
         if read_bytes > 0 {
             self.saw_bytes(read_bytes);
+        } else if buffer.remaining() > 0 {
+            ready!(self.poll_half_closed(context));
         }
-        read
+        Poll::Ready(Ok(()))
     }
 }
 
