@@ -15,7 +15,6 @@
 //! lock-free.
 
 use crate::base::sync::{ArrayQueue, AtomicUsize, Ordering};
-use memmap2::MmapMut;
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,7 +37,22 @@ const LOW_COUNT_MIN: usize = 8;
 /// of datagrams it kept 107 of 150 MB.
 struct Buffer {
     length: usize,
-    bytes: MmapMut,
+    bytes: Memory,
+}
+
+#[cfg(not(fuzzing))]
+type Memory = memmap2::MmapMut;
+
+/// AddressSanitizer knows where memory of the allocator ends.
+#[cfg(fuzzing)]
+type Memory = Box<[u8]>;
+
+/// Returns the memory of a chunk, or an error if the system has none left.
+fn memory() -> std::io::Result<Memory> {
+    #[cfg(not(fuzzing))]
+    return Memory::map_anon(CHUNK_BYTES);
+    #[cfg(fuzzing)]
+    return Ok(vec![0; CHUNK_BYTES].into());
 }
 
 /// A chunk: a block of [`CHUNK_BYTES`] bytes, which is filled from the front. It returns to its
@@ -162,7 +176,7 @@ impl ChunkPool {
     fn make(&self) -> Option<Box<Buffer>> {
         let below_max = |count| (count < self.chunk_count_max).then_some(count + 1);
         self.made_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below_max).ok()?;
-        let bytes = MmapMut::map_anon(CHUNK_BYTES);
+        let bytes = memory();
         if bytes.is_err() {
             // The system has no memory left. The caller gets `None`, as if all chunks were in use.
             self.made_count.fetch_sub(1, Ordering::Relaxed);
