@@ -86,7 +86,8 @@ pub(super) async fn into_spool(
             () = over(deadline, end_min) => true,
             () = spool_client.finish() => false,
         };
-        dropped_count += segment_count(&spool_client.unwritten());
+        let unwritten = spool_client.unwritten();
+        dropped_count += spool_client.leave(&unwritten);
         // A job may have read batches. They are put back in the next round: their records are still
         // in the spool.
         let read = spool_client.read(Clock::instant());
@@ -98,7 +99,7 @@ pub(super) async fn into_spool(
             break;
         }
     }
-    dropped_count += spool_client.drop_all() + segment_count(&uploader.take_all());
+    dropped_count += spool_client.drop_all() + spool_client.leave(&uploader.take_all());
     let spooled_count = account.spooled.get() - before;
     if spooled_count > 0 {
         info!("{spooled_count} segments more are in the spool, to be sent by the next run");

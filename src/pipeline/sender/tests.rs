@@ -6,6 +6,7 @@ use crate::aws::Service;
 use crate::base::clock::Moment;
 use crate::base::conditions::Condition;
 use crate::base::host::Host;
+use crate::pipeline::batch::test_batch;
 use crate::pipeline::limits::Wanted;
 use crate::pipeline::ring::Producer;
 use crate::pipeline::segment::Parser;
@@ -247,6 +248,47 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
     now += Duration::from_secs(60);
     spool_client.start_due(now);
     assert!(spool_client.is_idle(), "it works, and is left alone");
+}
+
+#[tokio::test]
+async fn at_the_deadline_parts_of_a_batch_that_stays_in_the_spool_are_not_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = spool::Options {
+        path: folder.path().to_owned(),
+        size_bytes_max: 16 << 20,
+        age_max: Duration::from_secs(60),
+    };
+    let (_route, arrival) = oneshot::channel();
+    let (mut sender, mut producer, account) = sender_with_spool(arrival, Some(options.clone()));
+    let ids = ["a", "b", "c"].map(str::to_owned);
+    receive(&mut producer, &account, ids.len());
+    drop((sender.filler.rings.pop(), producer));
+    sender.uploader.push(test_batch(ids));
+    let pending = sender.uploader.evict_oldest().unwrap();
+    let now = Instant::now();
+    let spool_client = sender.spool_client.as_mut().unwrap();
+    spool_client.write(pending);
+    spool_client.finish().await;
+    spool_client.ask(8);
+    spool_client.start_due(now);
+    spool_client.event().await;
+    let (batch, record) = spool_client.read(now).pop().unwrap();
+    sender.uploader.push_spooled(batch, record);
+    // The service has refused the batch, which was halved. The spool cannot write the halves: a
+    // folder has the name of its next file.
+    let whole = sender.uploader.evict_oldest().unwrap();
+    sender.uploader.put_back(whole.part(test_batch(["a".to_owned()]), 0));
+    sender.uploader.put_back(whole.part(test_batch(["b", "c"].map(str::to_owned)), 1));
+    drop(whole);
+    std::fs::create_dir(folder.path().join("0000000002.spool")).unwrap();
+    let deadline = Deadline::within(Duration::from_secs(60), true, Instant::now());
+    sender.end(&mut watch::channel(Some(deadline)).1).await.unwrap();
+    assert_eq!((account.dropped_total(), account.spooled.get(), account.imbalance(0)), (0, 6, 0));
+    drop(sender);
+    let now = account.clock.now();
+    let (mut spool, _) = reopened(&options, now).await;
+    let spool::Next::Record(record) = spool.next(now) else { panic!("the batch is not there") };
+    assert_eq!(record.taken.len(), 3);
 }
 
 #[tokio::test]

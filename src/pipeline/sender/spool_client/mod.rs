@@ -255,23 +255,39 @@ impl SpoolClient {
         }
     }
 
-    /// Drops all batches that were not written. Returns how many segments were in them.
+    /// Drops pending batches at the end. Returns how many segments are lost with them.
+    ///
+    /// Batches and parts of batches whose record is in the spool are not lost: the next run sends
+    /// the whole record. They count as spooled.
+    #[must_use = "dropped segments have to be counted"]
+    pub fn leave(&self, pending_batches: &[PendingBatch]) -> usize {
+        let count = |is_in_spool: bool| -> usize {
+            let batches = pending_batches.iter().filter(|it| it.record.is_some() == is_in_spool);
+            batches.map(|pending| pending.batch.documents.len()).sum()
+        };
+        self.account.spooled.add(count(true) as u64);
+        count(false)
+    }
+
+    /// Drops all batches that were not written. Returns how many segments are lost with them.
     ///
     /// A running job ends after the batch that it is writing. This batch is counted as dropped. If
     /// the disk takes the batch after all, the next run sends it.
     #[must_use = "dropped segments have to be counted"]
     pub fn drop_all(&mut self) -> usize {
-        let mut dropped_count = self.segment_count();
-        self.writes.clear();
-        self.unwritten.clear();
-        self.read.clear();
+        let mut not_begun = mem::take(&mut self.writes);
+        not_begun.append(&mut self.unwritten);
+        let mut dropped_count = self.leave(&not_begun);
+        for (batch, _) in mem::take(&mut self.read) {
+            self.account.spooled.add(batch.documents.len() as u64);
+        }
         let closed = State::Closed { open_at: Clock::instant() + RETRY_PAUSE };
         if let State::Open { job: Some(writes), .. } = mem::replace(&mut self.state, closed) {
             writes.cancel();
-            let written = &writes.pending_batches[..writes.written_count()];
-            let written_count: usize = written.iter().map(|it| it.batch.documents.len()).sum();
-            self.account.spooled.add(written_count as u64);
-            dropped_count -= written_count;
+            let (written, left) = writes.pending_batches.split_at(writes.written_count());
+            let written = written.iter().map(|pending| pending.batch.documents.len() as u64);
+            self.account.spooled.add(written.sum());
+            dropped_count += self.leave(left);
         }
         dropped_count
     }
