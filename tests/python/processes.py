@@ -144,6 +144,10 @@ class Child:
         """Sends a signal."""
         self._process.send_signal(number)
 
+    def is_running(self):
+        """Returns whether the program has not ended."""
+        return self._process.poll() is None
+
     def wait(self):
         """Waits until the program has ended, and returns its exit code."""
         code = self._process.wait(PATIENCE_SECONDS)
