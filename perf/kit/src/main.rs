@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use xrayd_perf::compare::{self, Contender, Scenario};
+use xrayd_perf::confine;
 use xrayd_perf::endpoint::{self, Endpoint, Faults, Http};
 use xrayd_perf::floor;
 use xrayd_perf::sender::{self, Load, Sender, Size};
@@ -46,7 +47,11 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         Some("floor") => run_floor(words),
         Some("compare") => run_compare(words),
         Some("confine") => {
-            xrayd_perf::confine::become_confined(words.into_iter())?;
+            confine::become_confined(words.into_iter())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(confine::QUEUES) => {
+            confine::serve_queues(words.into_iter())?;
             Ok(ExitCode::SUCCESS)
         }
         _ => {
