@@ -1,6 +1,7 @@
 //! Documents that contain their own number and the time of sending.
 //!
-//! Each document begins with a mark, `"perf":"xrayd-perf-SEQUENCE-TIME"`, in hexadecimal digits.
+//! Each document has a mark, `"perf":"xrayd-perf-SEQUENCE-TIME"`, in hexadecimal digits. It is an
+//! annotation, so that it is also in what a daemon forwards that writes its own documents.
 //! JSON escapes nothing in it, so a mark is the same in a datagram and in a request's body. The
 //! sender prepares its datagrams once and then only writes digits into them ([`Wheel`]). The
 //! endpoint searches for marks while it reads a body ([`Scanner`]), and parses nothing.
@@ -253,19 +254,20 @@ fn document_of(length: usize) -> io::Result<Vec<u8>> {
         r#""subsegments":[{"id":"00000000000f4240","name":"inventory","#,
         r#""start_time":1795354918.2,"end_time":1795354918.3,"namespace":"remote","#,
         r#""sql":{"sanitized_query":"SELECT * FROM items WHERE id = \"?\"","#,
-        r#""database_type":"PostgreSQL"}}],"annotations":{"tenant":"t3","cold":true}"#,
+        r#""database_type":"PostgreSQL"}}]"#,
     );
+    let annotations = format!(r#","annotations":{{{}"tenant":"t3","cold":true}}"#, mark_field());
     const FILLER: &str = r#","metadata":{"default":{"note":""#;
     const END: &str = r#""}}}"#;
-    let mark = mark_field();
-    let fixed_bytes =
-        |middle: &str| 1 + mark.len() + short.len() + middle.len() + FILLER.len() + END.len();
+    let fixed_bytes = |middle: &str| {
+        1 + short.len() + middle.len() + annotations.len() + FILLER.len() + END.len()
+    };
     let middle = if fixed_bytes(long) <= length { long } else { "" };
     let filler_bytes = length.checked_sub(fixed_bytes(middle)).ok_or_else(|| {
         io::Error::other(format!("a document has at least {} bytes", fixed_bytes("")))
     })?;
     let filler: String = "abcdefghi ".chars().cycle().take(filler_bytes).collect();
-    Ok(format!("{{{mark}{short}{middle}{FILLER}{filler}{END}").into_bytes())
+    Ok(format!("{{{short}{middle}{annotations}{FILLER}{filler}{END}").into_bytes())
 }
 
 fn hexadecimal(number: u64) -> [u8; DIGITS] {
@@ -333,6 +335,8 @@ mod tests {
             let wheel = Wheel::fixed(bytes, 2).unwrap();
             assert_eq!(wheel.document_bytes(), 2 * bytes);
             assert!(document(&wheel, 0)["name"].is_string());
+            let mark = document(&wheel, 0)["annotations"]["perf"].as_str().map(str::len);
+            assert_eq!(mark, Some(MARK_BYTES));
         }
         assert!(Wheel::fixed(100, 1).is_err());
         assert!(Wheel::fixed(65_507, 1).is_err());

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use xrayd_perf::compare::{self, Contender, Scenario};
 use xrayd_perf::confine;
-use xrayd_perf::endpoint::{self, Endpoint, Faults, Http};
+use xrayd_perf::endpoint::{self, Endpoint, Http};
 use xrayd_perf::floor;
 use xrayd_perf::sender::{self, Load, Sender, Size};
 
@@ -19,10 +19,12 @@ const USAGE: &str = "\
 xrayd-perf sender --target HOST:PORT [--rate N [--burst N] | --once N] [--seconds N] [--count N]
                   [--bytes 1000 | --mix FOLDER] [--sockets 1] [--seed 1] [--gso]
 xrayd-perf endpoint [--listen 127.0.0.1:0] [--plain | --http2] [--authority FILE]
-                  [--delay-ms 0] [--throttled 0.0] [--failed 0.0] [--seed 1]
+                  [--delay-ms MS[,MS@SECONDS]...] [--jitter 0.0] [--documents-per-s N]
+                  [--streams 200] [--throttled 0.0] [--failed 0.0] [--seed 1]
 xrayd-perf floor --listen HOST:PORT --endpoint HOST:PORT --authority FILE [--with-parsing]
-xrayd-perf compare --out FOLDER (--daemon 'NAME=PATH [ARGUMENTS]')... [--floor] [--only SCENARIO]...
-                  [--quick] [--rounds N] [--confined] [--http2] [--bytes 1000 | --mix FOLDER]
+xrayd-perf compare --out FOLDER (--daemon 'NAME=PATH [ARGUMENTS]')... [--ready 'NAME=TEXT']...
+                  [--floor] [--only SCENARIO]... [--quick] [--rounds N] [--seconds N]
+                  [--confined] [--http2] [--bytes 1000 | --mix FOLDER]
                   [--sockets 1] [--seed 1] [--gso] [--commit TEXT] [--check BUDGETS]
 xrayd-perf confine PROGRAM [ARGUMENTS]...
 ";
@@ -108,12 +110,7 @@ fn send(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn serve(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
-    let mut options = endpoint::Options {
-        address: ([127, 0, 0, 1], 0).into(),
-        tls: Some(Http::One),
-        seed: 1,
-        faults: Faults::default(),
-    };
+    let mut options = endpoint::Options::default();
     let mut authority: Option<PathBuf> = None;
     let mut parser = lexopt::Parser::from_args(words);
     while let Some(word) = parser.next()? {
@@ -122,9 +119,12 @@ fn serve(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
             Long("plain") => options.tls = None,
             Long("http2") => options.tls = Some(Http::Two),
             Long("authority") => authority = Some(parser.value()?.into()),
-            Long("delay-ms") => {
-                options.faults.delay = Duration::from_millis(parser.value()?.parse()?);
+            Long("delay-ms") => options.faults.delays = parser.value()?.parse()?,
+            Long("jitter") => options.faults.jitter = parser.value()?.parse()?,
+            Long("documents-per-s") => {
+                options.faults.documents_per_s = Some(parser.value()?.parse()?);
             }
+            Long("streams") => options.stream_count_max = parser.value()?.parse()?,
             Long("throttled") => options.faults.throttled_share = parser.value()?.parse()?,
             Long("failed") => options.faults.failed_share = parser.value()?.parse()?,
             Long("seed") => options.seed = parser.value()?.parse()?,
@@ -171,11 +171,12 @@ fn run_floor(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn run_compare(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
-    let mut folder = None;
+    let (mut folder, mut ready) = (None, Vec::new());
     let mut options = compare::Options {
         contenders: Vec::new(),
         scenarios: Vec::new(),
         round_count: 0,
+        window: None,
         is_quick: false,
         is_confined: false,
         size: Size::Fixed(1_000),
@@ -193,14 +194,18 @@ fn run_compare(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
             Long("daemon") => {
                 options.contenders.push(Contender::parse(&parser.value()?.string()?)?)
             }
+            Long("ready") => ready.push(parser.value()?.string()?),
             Long("floor") => options.contenders.extend(Contender::floors()),
             Long("only") => {
                 let name = parser.value()?.string()?;
-                let scenario = Scenario::parse(&name);
-                options.scenarios.push(scenario.ok_or_else(|| format!("{name}: no scenario"))?);
+                let scenarios = Scenario::parse(&name);
+                options.scenarios.extend(scenarios.ok_or_else(|| format!("{name}: no scenario"))?);
             }
             Long("quick") => options.is_quick = true,
             Long("confined") => options.is_confined = true,
+            Long("seconds") => {
+                options.window = Some(Duration::try_from_secs_f64(parser.value()?.parse()?)?);
+            }
             Long("rounds") => options.round_count = parser.value()?.parse()?,
             Long("http2") => options.http = Http::Two,
             Long("bytes") => options.size = Size::Fixed(parser.value()?.parse()?),
@@ -213,6 +218,12 @@ fn run_compare(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
             Long("out") => folder = Some(PathBuf::from(parser.value()?)),
             other => return Err(other.unexpected().into()),
         }
+    }
+    for text in ready {
+        let (name, text) = text.split_once('=').ok_or("give --ready as NAME=TEXT")?;
+        let daemon = options.contenders.iter_mut().find(|contender| contender.name == name);
+        let daemon = daemon.ok_or_else(|| format!("--ready {name}: no such daemon"))?;
+        daemon.ready_text = Some(text.to_owned());
     }
     options.folder = folder.ok_or("compare needs --out")?;
     std::fs::create_dir_all(&options.folder)?;

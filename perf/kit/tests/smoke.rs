@@ -3,12 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xrayd_perf::clock;
 use xrayd_perf::document::{HEADER, Mark};
-use xrayd_perf::endpoint::{Endpoint, Faults, Options as EndpointOptions};
+use xrayd_perf::endpoint::{Delays, Endpoint, Faults, Options as EndpointOptions};
 use xrayd_perf::sender::{Load, Options, Sender, Size};
 
 /// Returns a socket whose reads time out after 30 s.
@@ -65,8 +70,7 @@ fn call(endpoint: &Endpoint, path: &str, body: &[u8]) -> (String, String) {
 }
 
 fn endpoint(faults: Faults) -> Endpoint {
-    let address = ([127, 0, 0, 1], 0).into();
-    Endpoint::start(EndpointOptions { address, tls: None, seed: 1, faults }).unwrap()
+    Endpoint::start(EndpointOptions { tls: None, faults, ..EndpointOptions::default() }).unwrap()
 }
 
 fn upload(documents: &[String]) -> Vec<u8> {
@@ -169,4 +173,108 @@ fn the_other_calls_of_a_daemon_are_answered() {
         assert!(serde_json::from_str::<serde_json::Value>(&body).unwrap().is_object());
     }
     assert_eq!(call(&endpoint, "/elsewhere", b"").0, "HTTP/1.1 404 Not Found");
+}
+
+/// Answers that nobody waits for.
+fn never() -> Faults {
+    Faults { delays: Delays::constant(Duration::from_secs(3_600)), ..Faults::default() }
+}
+
+/// Waits until this many calls wait for their answers.
+fn wait_for_waiting(endpoint: &Endpoint, count: u64) {
+    let start = Instant::now();
+    while endpoint.counts().waiting_count != count {
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", endpoint.counts());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Opens an HTTP/2 connection without TLS.
+async fn connect(endpoint: &Endpoint) -> SendRequest<Full<Bytes>> {
+    let stream = tokio::net::TcpStream::connect(endpoint.address).await.unwrap();
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// Makes this many calls at once on a connection. Returns how many were answered with success.
+async fn calls(sender: &SendRequest<Full<Bytes>>, count: usize) -> usize {
+    let mut tasks = Vec::new();
+    for _ in 0..count {
+        let mut sender = sender.clone();
+        tasks.push(tokio::spawn(async move {
+            let request = Request::post("http://x/TraceSegments").body(Full::default()).unwrap();
+            sender.ready().await.unwrap();
+            sender.send_request(request).await.is_ok_and(|answer| answer.status() == 200)
+        }));
+    }
+    let mut success_count = 0;
+    for task in tasks {
+        success_count += usize::from(task.await.unwrap());
+    }
+    success_count
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn calls_wait_beside_each_other_on_streams_and_on_connections() {
+    let endpoint = endpoint(never());
+    let mut connections = Vec::new();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(endpoint.address).unwrap();
+        stream
+            .write_all(b"POST /TraceSegments HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            .unwrap();
+        connections.push(stream);
+    }
+    wait_for_waiting(&endpoint, 50);
+    let runtime = runtime();
+    runtime.block_on(async {
+        for _ in 0..5 {
+            let sender = connect(&endpoint).await;
+            tokio::spawn(async move { calls(&sender, 200).await });
+        }
+        while endpoint.counts().waiting_count < 1_050 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert_eq!(endpoint.counts().waiting_count_max, 1_050);
+    // Broken connections wait for nothing.
+    drop((runtime, connections));
+    wait_for_waiting(&endpoint, 0);
+}
+
+#[test]
+fn a_connection_has_no_more_streams_than_the_endpoint_allows() {
+    let faults = Faults { delays: Delays::constant(Duration::from_millis(5)), ..Faults::default() };
+    let options =
+        EndpointOptions { tls: None, faults, stream_count_max: 8, ..EndpointOptions::default() };
+    let endpoint = Endpoint::start(options).unwrap();
+    runtime().block_on(async {
+        let sender = connect(&endpoint).await;
+        // The client learns the limit with the first answer.
+        assert_eq!(calls(&sender, 1).await, 1);
+        assert_eq!(calls(&sender, 40).await, 40);
+    });
+    assert_eq!(endpoint.counts().waiting_count_max, 8);
+}
+
+#[test]
+fn a_service_accepts_no_more_documents_than_its_rate() {
+    let receiver = receiver();
+    Sender::start(&options(&receiver, Load::Once(60))).unwrap().wait().unwrap();
+    let documents = receive(&receiver, 60);
+    // The documents of one second may come at once; more come after half a minute.
+    let faults = Faults { documents_per_s: Some(50.0), ..Faults::default() };
+    let endpoint = endpoint(faults);
+    let status = |documents| call(&endpoint, "/TraceSegments", &upload(documents)).0;
+    assert_eq!(status(&documents[..50]), "HTTP/1.1 200 OK");
+    assert_eq!(
+        status(&[documents.as_slice(), &documents].concat()),
+        "HTTP/1.1 429 Too Many Requests"
+    );
+    assert_eq!(endpoint.counts().delivered_count, 50);
 }

@@ -27,6 +27,9 @@ struct Budget {
     figure: String,
     most: Option<f64>,
     least: Option<f64>,
+    /// Whether the limit is only checked in a run with its scenario.
+    #[serde(default)]
+    optional: bool,
     /// Whether a backend's slack applies to this limit.
     #[serde(default = "yes")]
     slack: bool,
@@ -62,7 +65,10 @@ impl Budgets {
         let mut text =
             String::from("| | | figure | measured | budget | |\n|---|---|---|---|---|---|\n");
         let mut over_count = 0;
-        for budget in budgets {
+        let scenarios = summary.scenarios();
+        let is_due =
+            |budget: &&Budget| !budget.optional || scenarios.contains(&budget.scenario.as_str());
+        for budget in budgets.iter().filter(is_due) {
             for daemon in daemons {
                 let slack = summary.backend(daemon).and_then(|name| self.slack.get(name));
                 let measured = summary.figure(&budget.scenario, daemon, &budget.figure);
@@ -206,11 +212,24 @@ mod tests {
     }
 
     #[test]
+    fn an_optional_limit_is_checked_where_its_scenario_was_run() {
+        let optional = BUDGETS.replace("most = 60", "most = 60\n        optional = true");
+        let budgets = Budgets::parse(&optional).unwrap();
+        let without = Summary { rows: vec![Row::example("uring", "flat", 0, &[])] };
+        assert_eq!(budgets.check(&without, &["uring"], "privileged").1, 1);
+        let with = summary("uring", &[("cpu_us_per_segment", 61.0), ("delivered_share", 1.0)]);
+        assert_eq!(budgets.check(&with, &["uring"], "privileged").1, 1);
+    }
+
+    #[test]
     fn the_projects_own_budgets_are_read_and_name_what_is_measured() {
         let budgets = Budgets::parse(include_str!("../../../budgets.toml")).unwrap();
         for budget in budgets.privileged.iter().chain(&budgets.confined) {
             let name = &budget.scenario;
-            assert!(super::super::Scenario::parse(name).is_some(), "{name}");
+            let limited = super::super::scenario::MULTIPLES
+                .iter()
+                .find_map(|multiple| name.strip_suffix(&format!("-{multiple}p")));
+            assert!(super::super::Scenario::parse(limited.unwrap_or(name)).is_some(), "{name}");
         }
         assert!(budgets.privileged.iter().all(|budget| budget.limit(1.0) != Limit::None));
     }

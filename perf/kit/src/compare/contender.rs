@@ -1,6 +1,8 @@
 //! The contenders of a comparison: daemons and floors. Starts and stops them.
 
+use super::limit::Cgroup;
 use super::process;
+use super::template::{self, Values};
 use crate::endpoint::Endpoint;
 use std::fs::{self, File};
 use std::io;
@@ -36,14 +38,18 @@ pub struct Contender {
     pub name: String,
     /// Whether the contender is a daemon or a floor, and how it is started.
     pub kind: Kind,
+    /// Text that its log has when it is ready. `None` if it is ready when it has its UDP socket.
+    pub ready_text: Option<String>,
 }
 
 impl Contender {
-    /// Parses `NAME=PROGRAM ARGUMENTS...`. An argument cannot contain spaces.
+    /// Parses `NAME=PROGRAM ARGUMENTS...`. An argument cannot contain spaces. If an argument has a
+    /// placeholder ([`template`]), the program gets these arguments only; otherwise it also gets
+    /// the configuration file of an X-Ray daemon (`-c`).
     ///
     /// # Errors
     ///
-    /// Fails if the name is missing or the program does not exist.
+    /// Fails if the name is missing, or if the program or the file of a placeholder does not exist.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, command) =
             text.split_once('=').ok_or("give a daemon as NAME=PATH [ARGUMENTS]")?;
@@ -51,8 +57,10 @@ impl Contender {
         let program = words.next().ok_or_else(|| format!("{name} has no path"))?;
         let program =
             fs::canonicalize(program).map_err(|error| format!("{name}: {program}: {error}"))?;
-        let arguments = words.map(str::to_owned).collect();
-        Ok(Self { name: name.to_owned(), kind: Kind::Daemon(program, arguments) })
+        let arguments = words.map(template::with_whole_paths).collect::<Result<_, _>>();
+        let arguments = arguments.map_err(|error| format!("{name}: {error}"))?;
+        let kind = Kind::Daemon(program, arguments);
+        Ok(Self { name: name.to_owned(), kind, ready_text: None })
     }
 
     /// Returns the two floors: without and with parsing.
@@ -60,6 +68,7 @@ impl Contender {
         [("floor", false), ("floor-parsing", true)].map(|(name, with_parsing)| Self {
             name: name.into(),
             kind: Kind::Floor { with_parsing },
+            ready_text: None,
         })
     }
 
@@ -103,11 +112,13 @@ impl Contender {
 
 /// How a contender is started.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting {
+pub struct Setting<'a> {
     /// Memory in megabytes (`TotalBufferSizeMB`).
     pub memory_mb: u64,
     /// Whether the contender runs as in a container without privileges; see [`crate::confine`].
     pub is_confined: bool,
+    /// The cgroup that the contender runs in, if it is held to a share of a processor.
+    pub cgroup: Option<&'a Cgroup>,
 }
 
 /// A running contender. Its process is killed when this value is dropped.
@@ -116,19 +127,23 @@ pub struct Running {
     child: Child,
     /// Address on which the contender receives.
     pub udp: SocketAddr,
-    /// Time from the start until the contender listened.
+    /// Time from the start until the contender was ready.
     pub start_time: Duration,
     folder: TempDir,
 }
 
 impl Running {
-    /// Starts the contender on free ports in a clean environment, and waits until it listens.
+    /// Starts the contender on free ports in a clean environment, and waits until it is ready.
     ///
     /// # Errors
     ///
-    /// Fails if the contender does not listen (the error contains its log), or if it does not run
+    /// Fails if the contender does not get ready (the error contains its log), or if it does not run
     /// on the requested backend.
-    pub fn start(contender: &Contender, endpoint: &Endpoint, setting: Setting) -> io::Result<Self> {
+    pub fn start(
+        contender: &Contender,
+        endpoint: &Endpoint,
+        setting: Setting<'_>,
+    ) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         // A user without privileges must be able to read the folder.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -152,11 +167,12 @@ impl Running {
         let start = Instant::now();
         let child = command.spawn()?;
         let mut running = Self { child, udp, start_time: Duration::ZERO, folder };
-        while process::udp_sockets(udp.port()).count == 0 {
+        let ready_text = contender.ready_text.as_deref().unwrap_or_default();
+        while process::udp_sockets(udp.port()).count == 0 || !running.log().contains(ready_text) {
             if start.elapsed() > PATIENCE || running.has_ended() {
                 let name = &contender.name;
                 let log = running.log();
-                return Err(io::Error::other(format!("{name} does not listen:\n{log}")));
+                return Err(io::Error::other(format!("{name} does not get ready:\n{log}")));
             }
             thread::sleep(LISTENING_INTERVAL);
         }
@@ -241,11 +257,11 @@ fn backend_in(line: &str) -> Option<String> {
 }
 
 /// Returns the command of a contender. A daemon gets a `cfg.yaml` with keys that the original
-/// daemon also knows.
+/// daemon also knows, or what its own arguments say.
 fn command(
     contender: &Contender,
     endpoint: &Endpoint,
-    setting: Setting,
+    setting: Setting<'_>,
     folder: &TempDir,
     udp: SocketAddr,
     tcp: SocketAddr,
@@ -254,39 +270,59 @@ fn command(
     fs::write(&authority, endpoint.authority.as_deref().unwrap_or_default())?;
     let itself = std::env::current_exe()?;
     let mut words: Vec<std::ffi::OsString> = Vec::new();
+    if let Some(cgroup) = setting.cgroup {
+        let enter = "echo $$ >\"$0\" && exec \"$@\"";
+        words.extend(["/bin/sh".into(), "-c".into(), enter.into(), cgroup.entrance().into()]);
+    }
+    if setting.is_confined {
+        words.extend([itself.clone().into(), "confine".into()]);
+    }
     match &contender.kind {
         Kind::Floor { with_parsing } => {
-            words.extend([itself.clone().into(), "floor".into()]);
+            words.extend([itself.into(), "floor".into()]);
             words.extend(["--listen".into(), udp.to_string().into()]);
             words.extend(["--endpoint".into(), endpoint.address.to_string().into()]);
             words.extend(["--authority".into(), authority.into()]);
             words.extend(with_parsing.then(|| "--with-parsing".into()));
         }
         Kind::Daemon(program, arguments) => {
-            let config = folder.path().join("cfg.yaml");
-            let text = format!(
-                "Version: 2\nRegion: us-east-1\nLocalMode: true\nEndpoint: {}\n\
-                 NoVerifySSL: true\nTotalBufferSizeMB: {}\n\
-                 Socket:\n  UDPAddress: {udp}\n  TCPAddress: {tcp}\n",
-                endpoint.url(),
-                setting.memory_mb,
-            );
-            fs::write(&config, text)?;
+            let values = Values {
+                udp,
+                tcp,
+                endpoint: endpoint.url(),
+                endpoint_address: endpoint.address,
+                authority,
+                memory_mb: setting.memory_mb,
+                folder: folder.path().to_owned(),
+            };
             words.push(program.into());
-            words.extend(["-c".into(), config.into()]);
-            words.extend(arguments.iter().map(Into::into));
+            if !arguments.iter().any(|word| template::has_placeholder(word)) {
+                let config = folder.path().join("cfg.yaml");
+                fs::write(&config, values.fill(CONFIG))?;
+                words.extend(["-c".into(), config.into()]);
+            }
+            for word in arguments {
+                words.push(values.argument(word)?.into());
+            }
         }
     }
-    let mut command = if setting.is_confined {
-        let mut command = Command::new(itself);
-        command.arg("confine").arg(&words[0]);
-        command
-    } else {
-        Command::new(&words[0])
-    };
+    let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     Ok(command)
 }
+
+/// The configuration file of an X-Ray daemon.
+const CONFIG: &str = "\
+Version: 2
+Region: us-east-1
+LocalMode: true
+Endpoint: {endpoint}
+NoVerifySSL: true
+TotalBufferSizeMB: {memory_mb}
+Socket:
+  UDPAddress: {udp}
+  TCPAddress: {tcp}
+";
 
 #[cfg(test)]
 mod tests {
@@ -294,7 +330,8 @@ mod tests {
 
     fn daemon(arguments: &[&str]) -> Contender {
         let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
-        Contender { name: "x".into(), kind: Kind::Daemon("xray".into(), arguments) }
+        let kind = Kind::Daemon("xray".into(), arguments);
+        Contender { name: "x".into(), kind, ready_text: None }
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! is divided by the number of documents delivered in the window.
 
 use super::contender::{Contender, Kind, Running, Setting};
+use super::limit::Cgroup;
 use super::process::{self, Sleeps};
 use super::scenario::Scenario;
-use crate::endpoint::{Counts, Endpoint, Faults};
+use crate::endpoint::{Counts, Endpoint, Faults, Http, Options as EndpointOptions};
 use crate::sender::{self, Load, Report, Sender, Size};
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,6 +33,12 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(1_300);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
+/// A load for a limited daemon counts if the sender and the endpoint each leave this share of a
+/// processor idle, and the machine this share of all its processors.
+const IDLE_MIN: f64 = 0.05;
+/// Such a load counts if the sender sends this share of what it is to send.
+const OFFERED_MIN: f64 = 0.95;
+
 /// Rate of the load during an outage, in documents a second.
 const OUTAGE_RATE: f64 = 50_000.0;
 /// Time after an outage, with a working service, in which memory is still measured.
@@ -52,6 +59,8 @@ pub struct Conditions {
     pub is_confined: bool,
     /// Whether the measured windows are short, as in a quick run.
     pub is_quick: bool,
+    /// Length of the windows of steady loads, instead of that of each scenario.
+    pub window: Option<Duration>,
 }
 
 /// The result of a turn: one contender in one scenario and round.
@@ -65,10 +74,13 @@ pub struct Turn {
     pub start_line: String,
     /// Resident memory over time: seconds and megabytes.
     pub memory: Vec<(f64, f64)>,
+    /// Why the turn does not count, if it does not.
+    pub discarded: Option<String>,
 }
 
 impl Turn {
-    fn put(&mut self, name: &'static str, value: f64) {
+    /// Records a figure.
+    pub fn put(&mut self, name: &'static str, value: f64) {
         self.figures.insert(name, value);
     }
 }
@@ -81,6 +93,7 @@ struct Look {
     sleeps: Sleeps,
     sender_cpu_ns: u64,
     endpoint_cpu_ns: u64,
+    machine: process::MachineTime,
     sent_count: u64,
     counts: Counts,
 }
@@ -96,6 +109,7 @@ impl Look {
             sleeps: Sleeps::of(running.id()),
             sender_cpu_ns: process::own_thread_cpu_ns("sender"),
             endpoint_cpu_ns: process::own_thread_cpu_ns("endpoint"),
+            machine: process::machine_time(),
         })
     }
 }
@@ -120,21 +134,25 @@ pub fn turn(
         }
         return Ok(turn);
     }
-    let faults = match scenario {
-        Scenario::Outage => Faults { failed_share: 1.0, ..Faults::default() },
-        _ => Faults::default(),
+    let own_endpoint = match scenario {
+        Scenario::Streams(count) => Some(few_streams(count, conditions)?),
+        _ => None,
     };
-    endpoint.reset(faults);
+    let endpoint = own_endpoint.as_ref().unwrap_or(endpoint);
+    endpoint.reset(scenario.faults());
+    let cgroup = match scenario {
+        Scenario::Offered { limit, .. } => Some(Cgroup::new(limit)?),
+        _ => None,
+    };
     let ended_before_ns = process::ended_children_cpu_ns();
-    let (mut running, mut turn) = start(contender, scenario, endpoint, conditions)?;
+    let (mut running, mut turn) =
+        start(contender, scenario, endpoint, conditions, cgroup.as_ref())?;
     turn.put("start_ms", running.start_time.as_secs_f64() * 1e3);
     let loaded = match scenario {
-        Scenario::Rate(_) | Scenario::Flat => {
-            steady(&running, scenario, endpoint, conditions, &mut turn)
-        }
         Scenario::Burst { count, .. } => burst(&running, count, endpoint, conditions, &mut turn),
         Scenario::Outage => outage(&running, scenario, endpoint, conditions, &mut turn),
-        Scenario::Idle | Scenario::Start | Scenario::Binary => Ok(()),
+        Scenario::Idle | Scenario::Start | Scenario::Binary | Scenario::Limited(_) => Ok(()),
+        _ => steady(&running, scenario, endpoint, conditions, &mut turn),
     };
     // If the contender has ended, the sender has failed too. The contender's log says more than the
     // sender's error.
@@ -143,14 +161,83 @@ pub fn turn(
         return Err(io::Error::other(format!("{name} has ended early:\n{log}")));
     }
     loaded?;
+    if let Some(cgroup) = &cgroup {
+        turn.put("throttled_periods", cgroup.throttled_count() as f64);
+        turn.discarded = why_not_limited_alone(scenario, &turn);
+    }
     turn.put("peak_mb", in_megabytes(process::resident(running.id()).most_bytes));
-    turn.put("kernel_drops", process::udp_sockets(running.udp.port()).drop_count as f64);
+    let sockets = process::udp_sockets(running.udp.port());
+    turn.put("kernel_drops", sockets.drop_count as f64);
+    turn.put("sockets", sockets.count as f64);
+    if let Some(bytes) = process::queue_bytes(running.id(), running.udp.port()) {
+        turn.put("queues_mb", in_megabytes(bytes));
+    }
     let total_ns = process::cpu_ns(running.id())?;
     running.stop();
     let usage_ns = process::ended_children_cpu_ns() - ended_before_ns;
     turn.put("cpu_total_ms", total_ns as f64 / 1e6);
     turn.put("cpu_total_rusage_ms", usage_ns as f64 / 1e6);
+    account(&running.log(), endpoint.counts(), &mut turn);
     Ok(turn)
+}
+
+/// Starts an endpoint that allows this many calls at once on an HTTP/2 connection.
+fn few_streams(stream_count_max: u32, conditions: &Conditions) -> io::Result<Endpoint> {
+    Endpoint::start(EndpointOptions {
+        tls: Some(Http::Two),
+        seed: conditions.seed,
+        stream_count_max,
+        ..EndpointOptions::default()
+    })
+}
+
+/// Returns why a load of a limited daemon does not count: because something else than the daemon
+/// was at its limit.
+fn why_not_limited_alone(scenario: Scenario, turn: &Turn) -> Option<String> {
+    let figure = |name| turn.figures.get(name).copied().unwrap_or(f64::NAN);
+    let wanted = scenario.rate().map_or(0.0, f64::from);
+    for (name, most) in [
+        ("sender_busy_share", 1.0 - IDLE_MIN),
+        ("endpoint_busy_share", 1.0 - IDLE_MIN),
+        ("machine_busy_share", 1.0 - IDLE_MIN),
+    ] {
+        let share = figure(name);
+        // A share that is not a number is no proof either.
+        if !(share <= most) {
+            return Some(format!("{name} is {share:.2}"));
+        }
+    }
+    let offered = figure("offered_per_s");
+    let is_offered = offered >= OFFERED_MIN * wanted;
+    (!is_offered).then(|| format!("{offered:.0} of {wanted:.0} documents a second were offered"))
+}
+
+/// Records what was lost, and checks the daemon's own account: each datagram that was sent was
+/// received or dropped by the kernel. Other programs than xrayd have no account.
+fn account(log: &str, counts: Counts, turn: &mut Turn) {
+    let Some(sent) = turn.figures.get("sent").copied() else { return };
+    turn.put("lost", sent - counts.delivered_count as f64);
+    let Some(received) = account_number(log, "received") else { return };
+    let drops = turn.figures.get("kernel_drops").copied().unwrap_or_default();
+    turn.put("received", received);
+    let difference = sent - received - drops;
+    turn.put("unaccounted", difference);
+    if difference != 0.0 {
+        turn.discarded = Some(format!(
+            "{UNBALANCED}: {sent} sent, {received} received, {drops} dropped by the kernel"
+        ));
+    }
+}
+
+/// The start of the reason why a turn does not count, if its account does not balance.
+pub const UNBALANCED: &str = "the account does not balance";
+
+/// Returns a number of the account that xrayd logs at its end.
+fn account_number(log: &str, name: &str) -> Option<f64> {
+    let (_, account) = log.rsplit_once("Account: ")?;
+    let line = account.lines().next()?;
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }
 
 /// Returns the size of a program without its symbols, or `None` if `strip` (binutils) is not
@@ -168,14 +255,19 @@ pub fn start(
     scenario: Scenario,
     endpoint: &Endpoint,
     conditions: &Conditions,
+    cgroup: Option<&Cgroup>,
 ) -> io::Result<(Running, Turn)> {
-    let setting = Setting { memory_mb: scenario.memory_mb(), is_confined: conditions.is_confined };
+    let is_confined = conditions.is_confined;
+    let memory_mb = scenario.memory_mb(is_confined);
+    let setting = Setting { memory_mb, is_confined, cgroup };
     let running = Running::start(contender, endpoint, setting)?;
     let backend = running.backend(contender)?;
     let start_line = running.start_line();
     // The time of day and the port differ in each turn and are left out.
     let start_line = start_line.split_once("receive backend").map_or("", |(_, rest)| rest.trim());
-    Ok((running, Turn { backend, start_line: start_line.to_owned(), ..Turn::default() }))
+    let mut turn = Turn { backend, start_line: start_line.to_owned(), ..Turn::default() };
+    turn.put("memory_mb", memory_mb as f64);
+    Ok((running, turn))
 }
 
 /// A measurement of a contender without load. It has the counters at its beginning.
@@ -230,13 +322,12 @@ fn steady(
     conditions: &Conditions,
     turn: &mut Turn,
 ) -> io::Result<()> {
-    let (load, is_aligned) = match scenario {
-        Scenario::Rate(rate) => {
-            (Load::Paced { rate: rate.into(), burst: 0 }, rate <= ALIGN_RATE_MAX)
-        }
-        _ => (Load::Flat, false),
+    let (load, is_aligned) = match scenario.rate() {
+        Some(rate) => (Load::Paced { rate: rate.into(), burst: 0 }, rate <= ALIGN_RATE_MAX),
+        None => (Load::Flat, false),
     };
     let (warm_up, window) = scenario.times(conditions.is_quick);
+    let window = conditions.window.unwrap_or(window);
     let begin = Instant::now();
     let sender = Sender::start(&options(running, conditions, load))?;
     sample(running, begin, warm_up, turn);
@@ -244,7 +335,12 @@ fn steady(
         wait_for_delivery(endpoint);
     }
     let first = Look::take(running, endpoint, Some(&sender))?;
+    let memory_before = turn.memory.last().copied();
     sample(running, begin, window, turn);
+    if let (Some((from, before)), Some((to, after))) = (memory_before, turn.memory.last().copied())
+    {
+        turn.put("memory_growth_mb_per_s", (after - before) / (to - from));
+    }
     if is_aligned {
         wait_for_delivery(endpoint);
     }
@@ -276,6 +372,15 @@ fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     turn.put("offered_per_s", sent / seconds);
     turn.put("wake_ups_per_s", last.sleeps.since(&first.sleeps) as f64 / seconds);
     turn.put("segments_per_request", delivered / requests);
+    let calls =
+        |counts: Counts| counts.request_count + counts.throttled_count + counts.failed_count;
+    turn.put("calls_per_s", (calls(last.counts) - calls(first.counts)) as f64 / seconds);
+    turn.put("calls_at_once_max", last.counts.waiting_count_max as f64);
+    let share = |ns: u64| ns as f64 / 1e9 / seconds;
+    turn.put("cpu_share", share(last.cpu_ns - first.cpu_ns));
+    turn.put("sender_busy_share", share(last.sender_cpu_ns - first.sender_cpu_ns));
+    turn.put("endpoint_busy_share", share(last.endpoint_cpu_ns - first.endpoint_cpu_ns));
+    turn.put("machine_busy_share", last.machine.busy_share_since(first.machine));
 }
 
 /// Records the figures of the whole load, from the first document to the last.
@@ -369,4 +474,53 @@ fn drain(endpoint: &Endpoint, sent_count: u64) {
 
 fn in_megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1024.0 / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "x [Info] Account: received=1 replayed=0\n\
+                       x [Info] Account: received=95 replayed=0 sent=90 dropped=5 kernel_drops=5\n";
+
+    fn turn(figures: &[(&'static str, f64)]) -> Turn {
+        Turn { figures: figures.iter().copied().collect(), ..Turn::default() }
+    }
+
+    #[test]
+    fn a_turn_counts_if_all_that_was_sent_was_received_or_dropped() {
+        let counts = Counts { delivered_count: 90, ..Counts::default() };
+        let mut balanced = turn(&[("sent", 100.0), ("kernel_drops", 5.0)]);
+        account(LOG, counts, &mut balanced);
+        assert_eq!((balanced.figures["lost"], balanced.figures["unaccounted"]), (10.0, 0.0));
+        assert_eq!(balanced.discarded, None);
+        let mut missing = turn(&[("sent", 100.0), ("kernel_drops", 4.0)]);
+        account(LOG, counts, &mut missing);
+        assert!(missing.discarded.unwrap().starts_with(UNBALANCED));
+        // A program without an account is judged by what it delivers.
+        let mut other = turn(&[("sent", 100.0), ("kernel_drops", 4.0)]);
+        account("started\n", counts, &mut other);
+        assert_eq!((other.figures["lost"], other.discarded), (10.0, None));
+    }
+
+    #[test]
+    fn a_limited_load_counts_only_while_sender_endpoint_and_machine_have_time() {
+        let limit = super::super::limit::Limit::Quota(20);
+        let scenario = Scenario::Offered { limit, rate: 1_000, multiple: Some(1.0) };
+        let reason = |sender, endpoint, machine, offered| {
+            let turn = turn(&[
+                ("sender_busy_share", sender),
+                ("endpoint_busy_share", endpoint),
+                ("machine_busy_share", machine),
+                ("offered_per_s", offered),
+            ]);
+            why_not_limited_alone(scenario, &turn)
+        };
+        assert_eq!(reason(0.9, 0.5, 0.9, 960.0), None);
+        assert!(reason(0.96, 0.5, 0.9, 960.0).unwrap().contains("sender"));
+        assert!(reason(0.9, 0.96, 0.9, 960.0).unwrap().contains("endpoint"));
+        assert!(reason(0.9, 0.5, 0.96, 960.0).unwrap().contains("machine"));
+        assert!(reason(0.9, 0.5, f64::NAN, 960.0).is_some());
+        assert!(reason(0.9, 0.5, 0.9, 940.0).unwrap().contains("940 of 1000"));
+    }
 }

@@ -7,13 +7,16 @@
 
 mod budget;
 mod contender;
+mod limit;
 #[path = "../../../shared/machine.rs"]
 mod machine;
 mod measure;
+mod peak;
 mod process;
 mod row;
 mod scenario;
 mod summary;
+mod template;
 
 pub use contender::Contender;
 pub use scenario::{ALL as SCENARIOS, Scenario};
@@ -21,13 +24,14 @@ pub use scenario::{ALL as SCENARIOS, Scenario};
 use crate::endpoint::{Endpoint, Faults, Http, Options as EndpointOptions};
 use crate::sender::Size;
 use budget::Budgets;
-use measure::{Conditions, Idle};
+use measure::{Conditions, Idle, UNBALANCED};
+use peak::Bench;
 use row::{Writer, mode};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 use summary::Summary;
 
 /// The options of a comparison.
@@ -39,6 +43,8 @@ pub struct Options {
     pub scenarios: Vec<Scenario>,
     /// Number of rounds; 0 means the default of each scenario.
     pub round_count: usize,
+    /// Length of the windows of steady loads, instead of that of each scenario.
+    pub window: Option<Duration>,
     /// Whether the run is short. The numbers of a short run vary more.
     pub is_quick: bool,
     /// Whether daemons run as in a container without privileges.
@@ -61,7 +67,8 @@ pub struct Options {
     pub budgets: Option<PathBuf>,
 }
 
-/// Runs the comparison. Returns the report in Markdown and the number of exceeded budgets.
+/// Runs the comparison. Returns the report in Markdown, and the number of exceeded budgets
+/// and of accounts that do not balance.
 ///
 /// # Errors
 ///
@@ -71,10 +78,9 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
     let budgets =
         budgets.map(|text| Budgets::parse(&text)).transpose().map_err(io::Error::other)?;
     let endpoint = Endpoint::start(EndpointOptions {
-        address: (Ipv4Addr::LOCALHOST, 0).into(),
         tls: Some(options.http),
         seed: options.seed,
-        faults: Faults::default(),
+        ..EndpointOptions::default()
     })?;
     let conditions = Conditions {
         size: options.size.clone(),
@@ -83,11 +89,13 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
         gso: options.gso,
         is_confined: options.is_confined,
         is_quick: options.is_quick,
+        window: options.window,
     };
     let http = if options.http == Http::One { "1.1" } else { "2" };
     let path = options.folder.join("rows.jsonl");
     let mut writer = Writer::create(&path, &options.commit, &conditions, http)?;
     let mut summary = Summary::default();
+    let mut skipped = Vec::new();
     let all = if options.scenarios.is_empty() { &SCENARIOS[..] } else { &options.scenarios };
     for &scenario in all {
         let takes_part = |contender: &&Contender| contender.is_daemon() || scenario.has_floor();
@@ -100,6 +108,19 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
             0 => scenario.round_count(options.is_quick),
             count => count,
         };
+        if let Scenario::Limited(limit) = scenario {
+            let mut bench = Bench {
+                contenders: &contenders,
+                endpoint: &endpoint,
+                conditions: &conditions,
+                writer: &mut writer,
+                summary: &mut summary,
+            };
+            if let Some(reason) = bench.run(limit, round_count)? {
+                skipped.push(format!("{} was skipped: {reason}", scenario.name()));
+            }
+            continue;
+        }
         for round in 0..round_count {
             for index in scenario::order(contenders.len(), round) {
                 let contender = contenders[index];
@@ -110,13 +131,18 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
         }
     }
     let mut report = format!("{}\n\n{}", heading(options, &summary), summary.tables());
-    let mut over_count = 0;
+    let discarded = summary.discarded();
+    for line in skipped.iter().chain(&discarded) {
+        report += &format!("{line}\n");
+    }
+    // A daemon that loses count of what it received fails the run.
+    let mut over_count = discarded.iter().filter(|line| line.contains(UNBALANCED)).count();
     if let Some(budgets) = budgets {
         let daemons = options.contenders.iter().filter(|contender| contender.is_daemon());
         let daemons: Vec<&str> = daemons.map(|contender| contender.name.as_str()).collect();
         let (table, count) = budgets.check(&summary, &daemons, mode(options.is_confined));
-        report += &format!("{table}\n{count} budgets are not kept.\n");
-        over_count = count;
+        report += &format!("\n{table}\n{count} budgets are not kept.\n");
+        over_count += count;
     }
     fs::write(options.folder.join("summary.md"), &report)?;
     Ok((report, over_count))
@@ -136,7 +162,7 @@ fn idle(
     endpoint.reset(Faults::default());
     let mut started = Vec::new();
     for contender in contenders {
-        started.push(measure::start(contender, scenario, endpoint, conditions)?);
+        started.push(measure::start(contender, scenario, endpoint, conditions, None)?);
     }
     let (warm_up, time) = scenario.times(conditions.is_quick);
     thread::sleep(warm_up);

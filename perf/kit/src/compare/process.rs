@@ -120,6 +120,60 @@ fn sockets_in(table: &str, port: u16) -> UdpSockets {
     sockets
 }
 
+/// Returns the sizes of the queues of all UDP sockets that a process has on a port, together: the
+/// most that the kernel charges to them. `None` if this process may not look at them.
+pub fn queue_bytes(id: u32, port: u16) -> Option<u64> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let process = Pid::from_raw(id.cast_signed())?;
+    let process = pidfd_open(process, PidfdFlags::empty()).ok()?;
+    // Several descriptors may be of one socket.
+    let mut sizes = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{id}/fd")).ok()?.flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let (Some(number), true) = (number, target.to_string_lossy().starts_with("socket:")) else {
+            continue;
+        };
+        let copy = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+        let socket = socket2::Socket::from(copy);
+        let is_datagram = socket.r#type().is_ok_and(|kind| kind == socket2::Type::DGRAM);
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+        if is_datagram && address.is_some_and(|address| address.port() == port) {
+            sizes.insert(target, socket.recv_buffer_size().ok()? as u64);
+        }
+    }
+    Some(sizes.into_values().sum())
+}
+
+/// The time of all processors since the start of the machine, in clock ticks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachineTime {
+    busy: u64,
+    all: u64,
+}
+
+impl MachineTime {
+    /// Returns the share of the time since `before` in which the processors were busy, or NaN if no
+    /// tick has passed.
+    pub fn busy_share_since(self, before: Self) -> f64 {
+        (self.busy - before.busy) as f64 / (self.all - before.all) as f64
+    }
+}
+
+/// Reads the time of all processors.
+pub fn machine_time() -> MachineTime {
+    machine_time_in(&fs::read_to_string("/proc/stat").unwrap_or_default())
+}
+
+/// Reads the first line of `/proc/stat`: user, nice, system, idle, waiting for disks, interrupts
+/// (two), and what other guests of the host took. Time of guests follows, which user time includes.
+fn machine_time_in(text: &str) -> MachineTime {
+    let numbers = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u64> = numbers.take(8).filter_map(|number| number.parse().ok()).collect();
+    let all = ticks.iter().sum();
+    MachineTime { busy: all - ticks.iter().skip(3).take(2).sum::<u64>(), all }
+}
+
 /// Returns the CPU time of the threads of this process that have the name `name`, in nanoseconds.
 pub fn own_thread_cpu_ns(name: &str) -> u64 {
     let id = std::process::id();
@@ -176,6 +230,29 @@ mod tests {
         let sockets = udp_sockets(port);
         assert_eq!((sockets.count, sockets.drop_count), (1, 0));
         assert!(sockets.waiting_bytes > 0);
+    }
+
+    #[test]
+    fn the_queues_of_a_port_are_added_up() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let id = std::process::id();
+        let size = socket2::SockRef::from(&socket).recv_buffer_size().unwrap() as u64;
+        assert_eq!(queue_bytes(id, port), Some(size));
+        let again = socket.try_clone().unwrap();
+        assert_eq!(queue_bytes(id, port), Some(size));
+        drop((again, other));
+    }
+
+    #[test]
+    fn a_processor_is_busy_when_it_is_neither_idle_nor_waits_for_a_disk() {
+        let before = machine_time_in("cpu  10 1 9 100 20 1 2 7 5 0\ncpu0 1 1 1\n");
+        assert_eq!(before, MachineTime { busy: 30, all: 150 });
+        let after = MachineTime { busy: 80, all: 250 };
+        assert_eq!(after.busy_share_since(before), 0.5);
+        assert!(before.busy_share_since(before).is_nan());
+        assert!(machine_time().all > 0);
     }
 
     #[test]

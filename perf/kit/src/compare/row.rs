@@ -46,6 +46,9 @@ pub struct Row {
     pub parameters: BTreeMap<&'static str, serde_json::Value>,
     /// Measured figures by name. The name contains the unit.
     pub figures: BTreeMap<&'static str, f64>,
+    /// Why the row does not count, if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discarded: Option<String>,
     /// Memory over time (seconds and resident megabytes), for scenarios that record it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory: Vec<(f64, f64)>,
@@ -106,8 +109,9 @@ impl Writer {
         turn: Turn,
     ) -> io::Result<Row> {
         let mut parameters = self.parameters.clone();
-        parameters.insert("memory_mb", scenario.memory_mb().into());
-        let has_memory = matches!(scenario, Scenario::Outage | Scenario::Flat);
+        let memory_mb = scenario.memory_mb(self.mode == mode(true));
+        parameters.insert("memory_mb", memory_mb.into());
+        let has_memory = matches!(scenario, Scenario::Outage | Scenario::Flat | Scenario::Slowing);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let row = Row {
             time: now.map_or(0, |time| time.as_secs()),
@@ -126,6 +130,7 @@ impl Writer {
             round,
             parameters,
             figures: turn.figures,
+            discarded: turn.discarded,
             memory: if has_memory { turn.memory } else { Vec::new() },
         };
         serde_json::to_writer(&mut self.file, &row)?;
@@ -165,6 +170,7 @@ impl Row {
             round,
             parameters: BTreeMap::new(),
             figures: figures.iter().copied().collect(),
+            discarded: None,
             memory: Vec::new(),
         }
     }

@@ -4,25 +4,36 @@ use super::row::Row;
 use std::fmt::Write;
 
 /// Columns of the tables for rates: figure, heading, decimal places.
-const RATE_COLUMNS: [(&str, &str, usize); 10] = [
+const RATE_COLUMNS: [(&str, &str, usize); 17] = [
+    ("memory_mb", "-m MB", 0),
     ("cpu_us_per_segment", "CPU us per segment", 2),
     ("floor_ratio", "x floor", 2),
     ("floor_parsing_ratio", "x floor with parsing", 2),
     ("delivered_per_s", "delivered /s", 0),
     ("offered_per_s", "offered /s", 0),
+    ("goodput_share", "of the peak", 2),
+    ("overload_share", "of 200,000/s", 2),
     ("delivered_share", "delivered", 4),
+    ("lost", "lost", 0),
     ("kernel_drops", "kernel drops", 0),
+    ("calls_per_s", "calls /s", 0),
+    ("calls_at_once_max", "calls at once", 0),
     ("latency_p50_ms", "p50 ms", 1),
     ("latency_p99_ms", "p99 ms", 1),
     ("wake_ups_per_s", "wake-ups /s", 0),
+    ("peak_mb", "peak MB", 1),
 ];
 
-const OTHER_COLUMNS: [(&str, &str, usize); 11] = [
+const OTHER_COLUMNS: [(&str, &str, usize); 15] = [
+    ("memory_mb", "-m MB", 0),
     ("binary_mb", "program MB", 1),
     ("stripped_mb", "stripped MB", 1),
     ("delivered_share", "delivered", 4),
     ("offered_per_s", "offered /s", 0),
+    ("lost", "lost", 0),
     ("kernel_drops", "kernel drops", 0),
+    ("sockets", "sockets", 0),
+    ("queues_mb", "queues MB", 1),
     ("latency_max_ms", "all within ms", 0),
     ("start_ms", "start ms", 1),
     ("idle_cpu_ms_per_minute", "CPU ms a minute", 2),
@@ -30,6 +41,9 @@ const OTHER_COLUMNS: [(&str, &str, usize); 11] = [
     ("resident_mb", "resident MB", 1),
     ("peak_mb", "peak MB", 1),
 ];
+
+/// The load that overload is compared with, in documents a second.
+const REFERENCE_RATE: u32 = 200_000;
 
 /// All rows of a run.
 #[derive(Debug, Clone, Default)]
@@ -40,20 +54,27 @@ pub struct Summary {
 
 impl Summary {
     /// Returns one number for all rounds: the worst round for losses and memory, the median for all
-    /// other figures. `floor_ratio` and `floor_parsing_ratio` are the CPU time per segment divided
-    /// by the CPU time of the floor in the same round.
+    /// other figures. Rows that do not count are left out. `floor_ratio` and `floor_parsing_ratio`
+    /// are the CPU time per segment divided by the CPU time of the floor in the same round.
+    /// `overload_share` is the delivered rate of a load above 200,000/s, divided by that at
+    /// 200,000/s in the same round.
     pub fn figure(&self, scenario: &str, contender: &str, figure: &str) -> Option<f64> {
         let numbers = match figure {
             "floor_ratio" => self.ratios(scenario, contender, "floor"),
             "floor_parsing_ratio" => self.ratios(scenario, contender, "floor-parsing"),
+            "overload_share" => self.overload_shares(scenario, contender),
             _ => {
                 let rows = self.of(scenario, contender);
                 rows.filter_map(|row| row.figures.get(figure).copied()).collect()
             }
         };
         match figure {
-            "delivered_share" => numbers.into_iter().reduce(f64::min),
-            "peak_mb" | "latency_max_ms" | "kernel_drops" => numbers.into_iter().reduce(f64::max),
+            "delivered_share" | "goodput_share" | "overload_share" => {
+                numbers.into_iter().reduce(f64::min)
+            }
+            "peak_mb" | "latency_max_ms" | "kernel_drops" | "lost" => {
+                numbers.into_iter().reduce(f64::max)
+            }
             _ => median(numbers),
         }
     }
@@ -77,7 +98,34 @@ impl Summary {
     }
 
     fn of<'a>(&'a self, scenario: &'a str, contender: &'a str) -> impl Iterator<Item = &'a Row> {
-        self.rows.iter().filter(move |row| row.scenario == scenario && row.contender == contender)
+        self.rows.iter().filter(move |row| {
+            row.scenario == scenario && row.contender == contender && row.discarded.is_none()
+        })
+    }
+
+    /// Returns a line for each row that does not count.
+    pub fn discarded(&self) -> Vec<String> {
+        let line = |row: &Row| {
+            let reason = row.discarded.as_deref()?;
+            let (scenario, contender, round) = (&row.scenario, &row.contender, row.round + 1);
+            Some(format!("- {scenario}, {contender}, round {round}, does not count: {reason}"))
+        };
+        self.rows.iter().filter_map(line).collect()
+    }
+
+    fn overload_shares(&self, scenario: &str, contender: &str) -> Vec<f64> {
+        const DELIVERED: &str = "delivered_per_s";
+        let rate = scenario.strip_prefix("rate-").and_then(|rate| rate.parse::<u32>().ok());
+        if scenario != "flat" && rate.is_none_or(|rate| rate <= REFERENCE_RATE) {
+            return Vec::new();
+        }
+        let reference = format!("rate-{REFERENCE_RATE}");
+        let share = |row: &Row| {
+            let mut rows = self.of(&reference, contender);
+            let reference = rows.find(|reference| reference.round == row.round)?;
+            Some(row.figures.get(DELIVERED)? / reference.figures.get(DELIVERED)?)
+        };
+        self.of(scenario, contender).filter_map(share).collect()
     }
 
     fn ratios(&self, scenario: &str, contender: &str, floor: &str) -> Vec<f64> {
@@ -91,8 +139,11 @@ impl Summary {
 
     /// Returns the tables in Markdown.
     pub fn tables(&self) -> String {
-        let has_floor = |name: &&str| name.starts_with("rate-") || *name == "flat";
-        let (steady, other): (Vec<&str>, _) = self.scenarios().into_iter().partition(has_floor);
+        let is_steady = |name: &&str| {
+            let mut rows = self.rows.iter().filter(|row| row.scenario == *name);
+            rows.any(|row| row.figures.contains_key("cpu_us_per_segment"))
+        };
+        let (steady, other): (Vec<&str>, _) = self.scenarios().into_iter().partition(is_steady);
         let mut text = String::new();
         self.table(&steady, &RATE_COLUMNS, &mut text);
         self.table(&other, &OTHER_COLUMNS, &mut text);
@@ -186,6 +237,34 @@ mod tests {
         let summary = Summary { rows: rows.into() };
         assert_eq!(summary.figure("flat", "a", "delivered_share"), Some(0.5));
         assert_eq!(summary.figure("flat", "a", "peak_mb"), Some(9.0));
+    }
+
+    #[test]
+    fn overload_is_compared_with_200000_of_the_same_round() {
+        let row = |scenario, round, delivered| {
+            Row::example("a", scenario, round, &[("delivered_per_s", delivered)])
+        };
+        let rows = vec![
+            row("rate-200000", 0, 200.0),
+            row("rate-200000", 1, 100.0),
+            row("rate-300000", 0, 190.0),
+            row("rate-300000", 1, 50.0),
+            row("flat", 1, 110.0),
+        ];
+        let summary = Summary { rows };
+        assert_eq!(summary.figure("rate-300000", "a", "overload_share"), Some(0.5));
+        assert_eq!(summary.figure("flat", "a", "overload_share"), Some(1.1));
+        assert_eq!(summary.figure("rate-200000", "a", "overload_share"), None);
+        assert_eq!(summary.figure("rate-300000", "b", "overload_share"), None);
+    }
+
+    #[test]
+    fn a_row_that_does_not_count_is_named_and_changes_no_figure() {
+        let mut summary = summary(&[("a", 0, 3.0), ("a", 1, 5.0), ("b", 0, 7.0)]);
+        summary.rows[1].discarded = Some("the sender was busy".into());
+        assert_eq!(summary.figure("rate-100", "a", "cpu_us_per_segment"), Some(3.0));
+        let lines = summary.discarded();
+        assert_eq!(lines, ["- rate-100, a, round 2, does not count: the sender was busy"]);
     }
 
     #[test]

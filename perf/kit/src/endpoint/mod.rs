@@ -1,12 +1,17 @@
-//! An X-Ray endpoint that answers at once and recognises each document by its number.
+//! An X-Ray endpoint that recognises each document by its number. It answers at once, or after a
+//! while, and accepts all calls or some.
 //!
 //! Thread: one. The endpoint searches each piece of a body for marks as soon as the piece arrives.
 //! It stores and parses nothing, so that it uses little of the processors that it shares with the
 //! daemon. Signatures are not verified. A document counts when its request is answered with
-//! success. Faults are drawn at random for each request.
+//! success. Delays and faults are drawn at random for each request. Requests wait beside each other:
+//! each is a task of its own, on an HTTP/2 stream too. The timer of the runtime has steps of 1 ms,
+//! so an answer is up to 1 ms late.
 
+mod service;
 mod tls;
 
+pub use service::{Delays, Faults};
 pub use tls::Http;
 
 use super::clock;
@@ -19,12 +24,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
+use service::{Service, Verdict};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -33,35 +38,41 @@ use tokio_rustls::TlsAcceptor;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
+/// The number of calls at once on an HTTP/2 connection if no other is given: hyper's default.
+const STREAM_COUNT_MAX: u32 = 200;
+
 /// The answer to a client that asks for sampling rules: one rule.
 const SAMPLING_RULES: &str = r#"{"SamplingRuleRecords":[{"SamplingRule":{"RuleName":"Default",
 "RuleARN":"arn:aws:xray:us-east-1:111122223333:sampling-rule/Default","Priority":10000,"Version":1,
 "FixedRate":0.05,"ReservoirSize":1,"ServiceName":"*","ServiceType":"*","Host":"*","HTTPMethod":"*",
 "URLPath":"*","ResourceARN":"*","Attributes":{}},"CreatedAt":0,"ModifiedAt":0}],"NextToken":null}"#;
 
-/// Faults of the endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Faults {
-    /// Time from a request to its answer.
-    pub delay: Duration,
-    /// Share of requests that are throttled (429), from 0 to 1.
-    pub throttled_share: f64,
-    /// Share of requests that fail with 503, among the requests that are not throttled, from 0 to
-    /// 1.
-    pub failed_share: f64,
-}
-
 /// The options of an endpoint.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Address to listen on. Port 0 chooses a free port.
     pub address: SocketAddr,
     /// HTTP version over TLS. `None` means without TLS; the client then chooses the HTTP version.
     pub tls: Option<Http>,
-    /// Seed for drawing faults.
+    /// Seed for drawing delays and faults.
     pub seed: u64,
-    /// Faults of the endpoint.
+    /// The largest number of calls at once on an HTTP/2 connection.
+    pub stream_count_max: u32,
+    /// Delays and faults of the endpoint.
     pub faults: Faults,
+}
+
+impl Default for Options {
+    /// An endpoint over TLS with HTTP/1.1 that accepts everything at once.
+    fn default() -> Self {
+        Self {
+            address: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            tls: Some(Http::One),
+            seed: 1,
+            stream_count_max: STREAM_COUNT_MAX,
+            faults: Faults::default(),
+        }
+    }
 }
 
 /// The counters of the endpoint.
@@ -83,6 +94,10 @@ pub struct Counts {
     pub telemetry_count: u64,
     /// Connections that the endpoint accepted.
     pub connection_count: u64,
+    /// Calls with documents that wait for their answer now.
+    pub waiting_count: u64,
+    /// The largest number of calls with documents that waited for their answer at once.
+    pub waiting_count_max: u64,
     /// Total size of all request bodies, in bytes.
     pub body_bytes: u64,
 }
@@ -91,8 +106,7 @@ pub struct Counts {
 struct State {
     tally: Tally,
     counts: Counts,
-    faults: Faults,
-    random: fastrand::Rng,
+    service: Service,
 }
 
 /// A running endpoint. It ends when this value is dropped.
@@ -126,8 +140,7 @@ impl Endpoint {
         let state = Arc::new(Mutex::new(State {
             tally: Tally::default(),
             counts: Counts::default(),
-            faults: options.faults,
-            random: fastrand::Rng::with_seed(options.seed),
+            service: Service::new(options.faults, fastrand::Rng::with_seed(options.seed)),
         }));
         let shared = Arc::clone(&state);
         let (running, ended) = tokio::sync::oneshot::channel();
@@ -135,7 +148,7 @@ impl Endpoint {
             clock::wake_exactly();
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, acceptor, shared) => {}
+                    () = accept(listener, acceptor, options.stream_count_max, shared) => {}
                     _ = ended => {}
                 }
             });
@@ -166,10 +179,14 @@ impl Endpoint {
         lock(&self.state).tally.percentiles_us(from, to, shares)
     }
 
-    /// Resets the counters and sets the faults.
+    /// Resets the counters and sets the delays and faults. Calls that wait keep their answers.
     pub fn reset(&self, faults: Faults) {
         let mut state = lock(&self.state);
-        (state.tally, state.counts, state.faults) = (Tally::default(), Counts::default(), faults);
+        let waiting_count = state.counts.waiting_count;
+        state.tally = Tally::default();
+        state.counts =
+            Counts { waiting_count, waiting_count_max: waiting_count, ..Counts::default() };
+        state.service.reset(faults);
     }
 }
 
@@ -177,7 +194,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("nobody panics with it")
 }
 
-async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc<Mutex<State>>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    stream_count_max: u32,
+    state: Arc<Mutex<State>>,
+) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
@@ -185,11 +207,11 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc
         let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
         tokio::spawn(async move {
             match acceptor {
-                None => serve(stream, state).await,
+                None => serve(stream, stream_count_max, state).await,
                 Some(acceptor) => {
                     // This fails if the client does not trust the certificate.
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream, state).await;
+                        serve(stream, stream_count_max, state).await;
                     }
                 }
             }
@@ -200,6 +222,7 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc
 /// Serves a connection until the client closes it.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream_count_max: u32,
     state: Arc<Mutex<State>>,
 ) {
     let service = service_fn(move |request| answer(request, Arc::clone(&state)));
@@ -208,7 +231,8 @@ async fn serve(
     builder
         .http2()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(stream_count_max);
     // This fails if the client breaks the connection or does not speak HTTP.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
@@ -242,29 +266,51 @@ async fn answer(
     }
 }
 
+/// A call that waits for its answer. It counts as waiting until it is dropped, also if the client
+/// breaks the connection.
+struct Waiting<'a>(&'a Mutex<State>);
+
+impl<'a> Waiting<'a> {
+    fn begin(state: &'a Mutex<State>, counts: &mut Counts) -> Self {
+        counts.waiting_count += 1;
+        counts.waiting_count_max = counts.waiting_count_max.max(counts.waiting_count);
+        Self(state)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(self.0).counts.waiting_count -= 1;
+    }
+}
+
 /// Accepts the documents of a request, or fails the request.
 async fn take(state: &Mutex<State>, marks: &[Mark], body_bytes: u64) -> Response<Full<Bytes>> {
-    let (delay, is_throttled, is_failed) = {
-        let mut state = lock(state);
-        let Faults { delay, throttled_share, failed_share } = state.faults;
-        let is_throttled = throttled_share > 0.0 && state.random.f64() < throttled_share;
-        let is_failed = failed_share > 0.0 && state.random.f64() < failed_share;
-        (delay, is_throttled, is_failed)
+    let now_ns = clock::now_ns();
+    let arrived_at = tokio::time::Instant::now();
+    let (waiting, verdict, delay) = {
+        let mut state_now = lock(state);
+        let (verdict, delay) = state_now.service.take(marks.len(), now_ns);
+        (Waiting::begin(state, &mut state_now.counts), verdict, delay)
     };
     if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
+        tokio::time::sleep_until(arrived_at + delay).await;
     }
+    drop(waiting);
     let mut state = lock(state);
-    if is_throttled {
-        state.counts.throttled_count += 1;
-        let mut answer = text(StatusCode::TOO_MANY_REQUESTS, r#"{"message":"Rate exceeded"}"#);
-        let kind = http::HeaderValue::from_static("ThrottledException");
-        answer.headers_mut().insert("x-amzn-errortype", kind);
-        return answer;
-    }
-    if is_failed {
-        state.counts.failed_count += 1;
-        return text(StatusCode::SERVICE_UNAVAILABLE, r#"{"message":"unavailable"}"#);
+    match verdict {
+        Verdict::Throttled => {
+            state.counts.throttled_count += 1;
+            let mut answer = text(StatusCode::TOO_MANY_REQUESTS, r#"{"message":"Rate exceeded"}"#);
+            let kind = http::HeaderValue::from_static("ThrottledException");
+            answer.headers_mut().insert("x-amzn-errortype", kind);
+            return answer;
+        }
+        Verdict::Failed => {
+            state.counts.failed_count += 1;
+            return text(StatusCode::SERVICE_UNAVAILABLE, r#"{"message":"unavailable"}"#);
+        }
+        Verdict::Accepted => {}
     }
     let now_ns = clock::now_ns();
     for &mark in marks {
