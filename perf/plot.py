@@ -1,10 +1,11 @@
 """Draws the rows of a comparison: `plot.py FOLDER` reads rows.jsonl and writes SVG and PNG files.
 
-A point is the median of its rounds; a bar spans from the lowest to the highest round. A contender
-has the same colour in every plot; the floors are grey and dashed.
+A point is the median of its rounds; a bar spans from the lowest to the highest round. A row that does
+not count is left out. A contender has the same colour in every plot; the floors are grey and dashed.
 """
 
 import json
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -20,6 +21,12 @@ from matplotlib.ticker import FuncFormatter
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 FLOORS = {"floor": ("#666666", "--"), "floor-parsing": ("#999999", ":")}
 SIZE_INCHES = (8, 5)
+
+#: Names of steady loads with an endpoint that answers at once.
+STEADY = re.compile(r"flat|rate-\d+")
+#: A steady load with answers that take time, and a load of a daemon held to a share of a processor.
+DELAYED = re.compile(r"rate-\d+-(\d+)ms")
+LIMITED = re.compile(r"((quota|ecs)-\d+)-[\d.]+p")
 
 plt.rcParams.update(
     {
@@ -43,7 +50,9 @@ class Run:
     def __init__(self, folder):
         self.folder = folder
         with open(folder / "rows.jsonl", encoding="utf-8") as lines:
-            self.rows = [json.loads(line) for line in lines]
+            rows = [json.loads(line) for line in lines]
+        self.rows = [row for row in rows if "discarded" not in row]
+        self.scenarios = {row["scenario"] for row in self.rows}
         names = sorted({row["contender"] for row in self.rows})
         self.daemons = [name for name in names if name not in FLOORS]
         self.contenders = self.daemons + [name for name in FLOORS if name in names]
@@ -55,18 +64,27 @@ class Run:
             return {"color": colour, "linestyle": dashes}
         return {"color": COLOURS[self.daemons.index(contender) % len(COLOURS)]}
 
-    def points(self, contender, figures):
-        """Returns (median, minimum, maximum) of each figure per steady load, sorted by the first."""
+    def points(self, contender, figures, wanted=STEADY):
+        """Returns (median, minimum, maximum) of each figure per wanted load, sorted by the first."""
         by_scenario = defaultdict(list)
         for row in self.rows:
-            is_steady = row["scenario"] == "flat" or row["scenario"].startswith("rate-")
-            if row["contender"] == contender and is_steady:
+            if row["contender"] == contender and wanted.fullmatch(row["scenario"]):
                 by_scenario[row["scenario"]].append(row["figures"])
         points = []
         for rounds in by_scenario.values():
             columns = [[figures[name] for figures in rounds] for name in figures]
             points.append([(statistics.median(c), min(c), max(c)) for c in columns])
         return sorted(points)
+
+    def named(self, pattern):
+        """Returns the different first groups of the pattern in the names of scenarios."""
+        matches = (pattern.fullmatch(name) for name in self.scenarios)
+        return sorted({match[1] for match in matches if match})
+
+    def memory_mb(self, wanted):
+        """Returns the memory of the daemons in the wanted loads, in megabytes (-m)."""
+        rows = (row for row in self.rows if wanted.fullmatch(row["scenario"]))
+        return next(row["parameters"]["memory_mb"] for row in rows)
 
     def caption(self):
         """Returns a caption of two lines that names the machine and the parameters."""
@@ -100,9 +118,9 @@ def one_two_five(number, position):
     return plain(number, position) if digit in "25" and number < 1000 else ""
 
 
-def draw_line(axes, run, contender, x, y, **more):
+def draw_line(axes, run, contender, x, y, wanted=STEADY, **more):
     """Draws a contender's medians with the spread of their rounds."""
-    points = run.points(contender, [x, y])
+    points = run.points(contender, [x, y], wanted)
     if not points:
         return
     xs = [point[0][0] for point in points]
@@ -133,19 +151,40 @@ def cpu(run):
     run.save(figure, axes, "cpu", "CPU time per segment")
 
 
-def delivered(run):
+def delivered(run, wanted=STEADY, name="delivered", title="Delivered and offered segments"):
+    """Draws the delivered rate against the offered rate."""
     figure, axes = plt.subplots(figsize=SIZE_INCHES)
     most = 0
     for contender in run.contenders:
-        draw_line(axes, run, contender, "offered_per_s", "delivered_per_s")
-        for point in run.points(contender, ["offered_per_s"]):
+        draw_line(axes, run, contender, "offered_per_s", "delivered_per_s", wanted)
+        for point in run.points(contender, ["offered_per_s"], wanted):
             most = max(most, point[0][2])
     axes.plot([0, most], [0, most], color="#bbbbbb", linewidth=1, zorder=0, label="all")
+    # The line of all offered segments would leave no room for the rest.
+    axes.set_ylim(bottom=0, top=delivered_most(run, wanted) * 1.15)
     axes.xaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.set_xlabel("offered segments per second")
     axes.set_ylabel("delivered segments per second")
-    run.save(figure, axes, "delivered", "Delivered and offered segments")
+    run.save(figure, axes, name, title)
+
+
+def delivered_most(run, wanted):
+    """Returns the highest delivered rate of all contenders."""
+    points = [
+        point[0][2]
+        for contender in run.contenders
+        for point in run.points(contender, ["delivered_per_s"], wanted)
+    ]
+    return max(points, default=1)
+
+
+def share(limit):
+    """Says in words what a daemon was held to."""
+    kind, number = limit.split("-")
+    if kind == "quota":
+        return f"{number} % of a processor"
+    return f"cpu: {number} in a busy ECS task of 256 units"
 
 
 def latency(run):
@@ -183,11 +222,20 @@ def memory(run):
 
 def main():
     run = Run(Path(sys.argv[1]))
-    scenarios = {row["scenario"] for row in run.rows}
-    if any(name == "flat" or name.startswith("rate-") for name in scenarios):
+    if not run.rows:
+        sys.exit("no row counts")
+    if any(STEADY.fullmatch(name) for name in run.scenarios):
         for draw in (cpu, delivered, latency):
             draw(run)
-    if "outage" in scenarios:
+    for ms in run.named(DELAYED):
+        wanted = re.compile(rf"rate-\d+-{ms}ms")
+        title = f"Delivered and offered segments, answers after {ms} ms (-m {run.memory_mb(wanted)})"
+        delivered(run, wanted, f"delivered-{ms}ms", title)
+    for limit in run.named(LIMITED):
+        wanted = re.compile(rf"{limit}-[\d.]+p")
+        title = f"Delivered and offered segments, with {share(limit)} (-m {run.memory_mb(wanted)})"
+        delivered(run, wanted, f"delivered-{limit}", title)
+    if "outage" in run.scenarios:
         memory(run)
 
 

@@ -137,8 +137,8 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// Fails if the contender does not get ready (the error contains its log), or if it does not run
-    /// on the requested backend.
+    /// Fails if the contender does not get ready (the error contains its log), or if it does not
+    /// run on the requested backend.
     pub fn start(
         contender: &Contender,
         endpoint: &Endpoint,

@@ -1,10 +1,10 @@
 //! Holds a daemon to a share of a processor, with the cpu controller of a cgroup (version 1 or 2).
 //!
-//! What Amazon ECS sets, from the documentation of task definitions and the source of its agent
-//! (`agent/api/task/task_linux.go`): the CPU units of a *task* become a quota for all of its
-//! containers, 1,024 units being one processor, in periods of 100 ms. The units of a *container*,
-//! as in `cpu: 32`, become a weight only (`cpu.shares`), which says how the containers of a task
-//! share the task's quota while they compete; alone a container may use all of it.
+//! Amazon ECS sets a quota and weights, by the documentation of task definitions and the source of
+//! its agent (`task_linux.go` of amazon-ecs-agent): the CPU units of a *task* become a quota for
+//! all of its containers, 1,024 units being one processor, in periods of 100 ms. The units of a
+//! *container*, as in `cpu: 32`, become a weight only (`cpu.shares`), which says how the containers
+//! of a task share the task's quota while they compete; alone a container may use all of it.
 
 use std::fs;
 use std::io;
@@ -166,8 +166,11 @@ impl Cgroup {
             cgroup.add(outer.join("daemon"), &[place.weight(units)])?;
             for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
                 let mut busy = Command::new("/bin/sh");
-                busy.args(["-c", "echo $$ >\"$0\"; while :; do :; done"]);
-                busy.arg(application.join("cgroup.procs")).stdin(Stdio::null());
+                // It ends with this process, also if this process is killed.
+                busy.args(["-c", "echo $$ >\"$0\"; while kill -0 $PPID; do :; done"]);
+                busy.arg(application.join("cgroup.procs"))
+                    .stdin(Stdio::null())
+                    .stderr(Stdio::null());
                 cgroup.neighbours.push(busy.spawn()?);
             }
         }

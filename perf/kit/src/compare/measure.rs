@@ -6,7 +6,7 @@
 
 use super::contender::{Contender, Kind, Running, Setting};
 use super::limit::Cgroup;
-use super::process::{self, Sleeps};
+use super::process::{self, Sleeps, ThreadTime};
 use super::scenario::Scenario;
 use crate::endpoint::{Counts, Endpoint, Faults, Http, Options as EndpointOptions};
 use crate::sender::{self, Load, Report, Sender, Size};
@@ -33,8 +33,8 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(1_300);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// A load for a limited daemon counts if the sender and the endpoint each leave this share of a
-/// processor idle, and the machine this share of all its processors.
+/// A load for a limited daemon counts if the sender and the endpoint each have nothing to do for
+/// this share of the time. Waiting for a processor is no idle time.
 const IDLE_MIN: f64 = 0.05;
 /// Such a load counts if the sender sends this share of what it is to send.
 const OFFERED_MIN: f64 = 0.95;
@@ -91,8 +91,8 @@ struct Look {
     cpu_ns: u64,
     schedstat_ns: u64,
     sleeps: Sleeps,
-    sender_cpu_ns: u64,
-    endpoint_cpu_ns: u64,
+    sender: ThreadTime,
+    endpoint: ThreadTime,
     machine: process::MachineTime,
     sent_count: u64,
     counts: Counts,
@@ -107,8 +107,8 @@ impl Look {
             sent_count: sender.map_or(0, Sender::sent_count),
             schedstat_ns: process::schedstat_ns(running.id()),
             sleeps: Sleeps::of(running.id()),
-            sender_cpu_ns: process::own_thread_cpu_ns("sender"),
-            endpoint_cpu_ns: process::own_thread_cpu_ns("endpoint"),
+            sender: process::own_thread_time("sender"),
+            endpoint: process::own_thread_time("endpoint"),
             machine: process::machine_time(),
         })
     }
@@ -196,14 +196,11 @@ fn few_streams(stream_count_max: u32, conditions: &Conditions) -> io::Result<End
 fn why_not_limited_alone(scenario: Scenario, turn: &Turn) -> Option<String> {
     let figure = |name| turn.figures.get(name).copied().unwrap_or(f64::NAN);
     let wanted = scenario.rate().map_or(0.0, f64::from);
-    for (name, most) in [
-        ("sender_busy_share", 1.0 - IDLE_MIN),
-        ("endpoint_busy_share", 1.0 - IDLE_MIN),
-        ("machine_busy_share", 1.0 - IDLE_MIN),
-    ] {
+    for name in ["sender_busy_share", "endpoint_busy_share"] {
         let share = figure(name);
         // A share that is not a number is no proof either.
-        if !(share <= most) {
+        let is_idle = share <= 1.0 - IDLE_MIN;
+        if !is_idle {
             return Some(format!("{name} is {share:.2}"));
         }
     }
@@ -366,8 +363,8 @@ fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     turn.put("window_s", seconds);
     turn.put("cpu_us_per_segment", each(last.cpu_ns - first.cpu_ns));
     turn.put("cpu_schedstat_us_per_segment", each(last.schedstat_ns - first.schedstat_ns));
-    turn.put("sender_us_per_sent", (last.sender_cpu_ns - first.sender_cpu_ns) as f64 / 1e3 / sent);
-    turn.put("endpoint_us_per_segment", each(last.endpoint_cpu_ns - first.endpoint_cpu_ns));
+    turn.put("sender_us_per_sent", (last.sender.cpu_ns - first.sender.cpu_ns) as f64 / 1e3 / sent);
+    turn.put("endpoint_us_per_segment", each(last.endpoint.cpu_ns - first.endpoint.cpu_ns));
     turn.put("delivered_per_s", delivered / seconds);
     turn.put("offered_per_s", sent / seconds);
     turn.put("wake_ups_per_s", last.sleeps.since(&first.sleeps) as f64 / seconds);
@@ -378,8 +375,9 @@ fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     turn.put("calls_at_once_max", last.counts.waiting_count_max as f64);
     let share = |ns: u64| ns as f64 / 1e9 / seconds;
     turn.put("cpu_share", share(last.cpu_ns - first.cpu_ns));
-    turn.put("sender_busy_share", share(last.sender_cpu_ns - first.sender_cpu_ns));
-    turn.put("endpoint_busy_share", share(last.endpoint_cpu_ns - first.endpoint_cpu_ns));
+    let busy = |time: ThreadTime| time.cpu_ns + time.waiting_ns;
+    turn.put("sender_busy_share", share(busy(last.sender) - busy(first.sender)));
+    turn.put("endpoint_busy_share", share(busy(last.endpoint) - busy(first.endpoint)));
     turn.put("machine_busy_share", last.machine.busy_share_since(first.machine));
 }
 
@@ -504,23 +502,21 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_load_counts_only_while_sender_endpoint_and_machine_have_time() {
+    fn a_limited_load_counts_only_while_sender_and_endpoint_have_time() {
         let limit = super::super::limit::Limit::Quota(20);
         let scenario = Scenario::Offered { limit, rate: 1_000, multiple: Some(1.0) };
-        let reason = |sender, endpoint, machine, offered| {
+        let reason = |sender, endpoint, offered| {
             let turn = turn(&[
                 ("sender_busy_share", sender),
                 ("endpoint_busy_share", endpoint),
-                ("machine_busy_share", machine),
                 ("offered_per_s", offered),
             ]);
             why_not_limited_alone(scenario, &turn)
         };
-        assert_eq!(reason(0.9, 0.5, 0.9, 960.0), None);
-        assert!(reason(0.96, 0.5, 0.9, 960.0).unwrap().contains("sender"));
-        assert!(reason(0.9, 0.96, 0.9, 960.0).unwrap().contains("endpoint"));
-        assert!(reason(0.9, 0.5, 0.96, 960.0).unwrap().contains("machine"));
-        assert!(reason(0.9, 0.5, f64::NAN, 960.0).is_some());
-        assert!(reason(0.9, 0.5, 0.9, 940.0).unwrap().contains("940 of 1000"));
+        assert_eq!(reason(0.9, 0.5, 960.0), None);
+        assert!(reason(0.96, 0.5, 960.0).unwrap().contains("sender"));
+        assert!(reason(0.9, 0.96, 960.0).unwrap().contains("endpoint"));
+        assert!(reason(0.9, f64::NAN, 960.0).is_some());
+        assert!(reason(0.9, 0.5, 940.0).unwrap().contains("940 of 1000"));
     }
 }

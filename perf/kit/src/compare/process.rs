@@ -174,13 +174,28 @@ fn machine_time_in(text: &str) -> MachineTime {
     MachineTime { busy: all - ticks.iter().skip(3).take(2).sum::<u64>(), all }
 }
 
-/// Returns the CPU time of the threads of this process that have the name `name`, in nanoseconds.
-pub fn own_thread_cpu_ns(name: &str) -> u64 {
+/// The times of threads, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ThreadTime {
+    /// Time on a processor.
+    pub cpu_ns: u64,
+    /// Time in which a thread was ready to run and had no processor.
+    pub waiting_ns: u64,
+}
+
+/// Returns the times of the threads of this process that have the name `name`, together.
+pub fn own_thread_time(name: &str) -> ThreadTime {
     let id = std::process::id();
     let names: BTreeMap<_, _> = tasks(id, "comm").collect();
     let times = tasks(id, "schedstat")
         .filter(|(thread, _)| names.get(thread).is_some_and(|found| found.trim() == name));
-    times.filter_map(|(_, text)| first(text)).sum()
+    times.fold(ThreadTime::default(), |sum, (_, text)| {
+        let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
+        ThreadTime {
+            cpu_ns: sum.cpu_ns + numbers.next().unwrap_or(0),
+            waiting_ns: sum.waiting_ns + numbers.next().unwrap_or(0),
+        }
+    })
 }
 
 /// Returns the text of the file `name` in the folder `/proc/ID/task/THREAD` of each thread, with

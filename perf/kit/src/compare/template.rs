@@ -26,7 +26,7 @@ const NAMES: [&str; 7] = [
     "{folder}",
 ];
 
-/// What the placeholders stand for in one turn.
+/// The values of the placeholders in one turn.
 #[derive(Debug, Clone)]
 pub struct Values {
     /// Address for datagrams.

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
-/// What the process prints when it has the listener.
+/// The line that the process prints when it has the listener.
 pub const READY: &str = "ready";
 
 /// Serves the confined program until it has ended.

@@ -4,9 +4,9 @@
 //! Thread: one. The endpoint searches each piece of a body for marks as soon as the piece arrives.
 //! It stores and parses nothing, so that it uses little of the processors that it shares with the
 //! daemon. Signatures are not verified. A document counts when its request is answered with
-//! success. Delays and faults are drawn at random for each request. Requests wait beside each other:
-//! each is a task of its own, on an HTTP/2 stream too. The timer of the runtime has steps of 1 ms,
-//! so an answer is up to 1 ms late.
+//! success. Delays and faults are drawn at random for each request. Requests wait beside each
+//! other: each is a task of its own, on an HTTP/2 stream too. The timer of the runtime has steps of
+//! 1 ms, so an answer is up to 1 ms late.
 
 mod service;
 mod tls;

@@ -1,4 +1,4 @@
-//! What the service does with a call: how long it takes, and whether it accepts it.
+//! The behaviour of the service: how long a call takes, and whether it is accepted.
 //!
 //! No I/O, no clock: the caller passes the time. Every call is drawn by itself, so that calls wait
 //! beside each other and not one after the other.
@@ -76,7 +76,7 @@ pub struct Faults {
     pub documents_per_s: Option<f64>,
 }
 
-/// What becomes of a request.
+/// The end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is accepted.
@@ -87,7 +87,7 @@ pub enum Verdict {
     Failed,
 }
 
-/// A running service: its behaviour and what it knows of past calls.
+/// A running service: its behaviour and its memory of past calls.
 #[derive(Debug)]
 pub struct Service {
     faults: Faults,
