@@ -229,7 +229,9 @@ def main():
             draw(run)
     for ms in run.named(DELAYED):
         wanted = re.compile(rf"rate-\d+-{ms}ms")
-        title = f"Delivered and offered segments, answers after {ms} ms (-m {run.memory_mb(wanted)})"
+        title = (
+            f"Delivered and offered segments, answers after {ms} ms (-m {run.memory_mb(wanted)})"
+        )
         delivered(run, wanted, f"delivered-{ms}ms", title)
     for limit in run.named(LIMITED):
         wanted = re.compile(rf"{limit}-[\d.]+p")

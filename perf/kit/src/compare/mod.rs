@@ -130,7 +130,18 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
             }
         }
     }
-    let mut report = format!("{}\n\n{}", heading(options, &summary), summary.tables());
+    report(options, budgets, &summary, &skipped)
+}
+
+/// Writes the report. Returns it, and the number of exceeded budgets and of accounts that do not
+/// balance.
+fn report(
+    options: &Options,
+    budgets: Option<Budgets>,
+    summary: &Summary,
+    skipped: &[String],
+) -> io::Result<(String, usize)> {
+    let mut report = format!("{}\n\n{}", heading(options, summary), summary.tables());
     let discarded = summary.discarded();
     for line in skipped.iter().chain(&discarded) {
         report += &format!("{line}\n");
@@ -140,7 +151,7 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
     if let Some(budgets) = budgets {
         let daemons = options.contenders.iter().filter(|contender| contender.is_daemon());
         let daemons: Vec<&str> = daemons.map(|contender| contender.name.as_str()).collect();
-        let (table, count) = budgets.check(&summary, &daemons, mode(options.is_confined));
+        let (table, count) = budgets.check(summary, &daemons, mode(options.is_confined));
         report += &format!("\n{table}\n{count} budgets are not kept.\n");
         over_count += count;
     }
@@ -190,8 +201,9 @@ fn heading(options: &Options, summary: &Summary) -> String {
         Some(format!("{name} runs on {backend}"))
     });
     let backends = backends.collect::<Vec<_>>().join(", ");
+    let backends = if backends.is_empty() { backends } else { format!(" {backends}.") };
     format!(
-        "{}; commit {}, {size}, TLS, {}{}. {backends}.",
+        "{}; commit {}, {size}, TLS, {}{}.{backends}",
         machine::Machine::read(),
         options.commit,
         mode(options.is_confined),
