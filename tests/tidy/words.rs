@@ -129,7 +129,8 @@ fn the_disk_of_the_spool_may_ask_the_file_system_and_nothing_else() {
 }
 
 /// Files and folders that may have unsafe code. In `src` it makes system calls, uses vector
-/// instructions, and removes variables. In tests it does what safe code cannot do.
+/// instructions, and removes variables. In `perf` it makes system calls. In tests it does what safe
+/// code cannot do.
 const MAY_BE_UNSAFE: &[&str] = &[
     "perf/kit/src/confine/listener.rs",
     "src/base/aborts.rs",

@@ -34,7 +34,8 @@ const QUIET: Duration = Duration::from_millis(1_300);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// A load for a limited daemon counts if the sender and the endpoint each have nothing to do for
-/// this share of the time. Waiting for a processor is no idle time.
+/// this share of the time, and the processors together. Waiting for a processor is no idle time.
+/// On a machine without idle time the daemon may get less than its limit allows.
 const IDLE_MIN: f64 = 0.05;
 /// Such a load counts if the sender sends this share of what it is to send.
 const OFFERED_MIN: f64 = 0.95;
@@ -196,7 +197,7 @@ fn few_streams(stream_count_max: u32, conditions: &Conditions) -> io::Result<End
 fn why_not_limited_alone(scenario: Scenario, turn: &Turn) -> Option<String> {
     let figure = |name| turn.figures.get(name).copied().unwrap_or(f64::NAN);
     let wanted = scenario.rate().map_or(0.0, f64::from);
-    for name in ["sender_busy_share", "endpoint_busy_share"] {
+    for name in ["sender_busy_share", "endpoint_busy_share", "machine_busy_share"] {
         let share = figure(name);
         // A share that is not a number is no proof either.
         let is_idle = share <= 1.0 - IDLE_MIN;
@@ -502,21 +503,23 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_load_counts_only_while_sender_and_endpoint_have_time() {
+    fn a_limited_load_counts_only_while_sender_endpoint_and_machine_have_time() {
         let limit = super::super::limit::Limit::Quota(20);
         let scenario = Scenario::Offered { limit, rate: 1_000, multiple: Some(1.0) };
-        let reason = |sender, endpoint, offered| {
+        let reason = |sender, endpoint, machine, offered| {
             let turn = turn(&[
                 ("sender_busy_share", sender),
                 ("endpoint_busy_share", endpoint),
+                ("machine_busy_share", machine),
                 ("offered_per_s", offered),
             ]);
             why_not_limited_alone(scenario, &turn)
         };
-        assert_eq!(reason(0.9, 0.5, 960.0), None);
-        assert!(reason(0.96, 0.5, 960.0).unwrap().contains("sender"));
-        assert!(reason(0.9, 0.96, 960.0).unwrap().contains("endpoint"));
-        assert!(reason(0.9, f64::NAN, 960.0).is_some());
-        assert!(reason(0.9, 0.5, 940.0).unwrap().contains("940 of 1000"));
+        assert_eq!(reason(0.9, 0.5, 0.9, 960.0), None);
+        assert!(reason(0.96, 0.5, 0.9, 960.0).unwrap().contains("sender"));
+        assert!(reason(0.9, 0.96, 0.9, 960.0).unwrap().contains("endpoint"));
+        assert!(reason(0.9, 0.5, 0.96, 960.0).unwrap().contains("machine"));
+        assert!(reason(0.9, 0.5, f64::NAN, 960.0).is_some());
+        assert!(reason(0.9, 0.5, 0.9, 940.0).unwrap().contains("940 of 1000"));
     }
 }
