@@ -1,7 +1,5 @@
 //! Tests `xrayd-perf compare` with the floor in the place of a daemon.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
-
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

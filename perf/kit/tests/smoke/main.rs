@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod compare;
+mod confine;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;

@@ -1,8 +1,6 @@
 //! Tests `xrayd-perf confine`: a confined program gets the queues that the kernel grants to a user
 //! without privileges, and no io_uring.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
-
 use std::process::Command;
 
 /// Prints what the kernel grants of a number of bytes asked for with a socket option, or the
