@@ -151,7 +151,7 @@ fn chunks(input: &mut Input<'_>) -> Option<(Vec<u8>, bool)> {
         }
     }
     let mut has_trailers = false;
-    // What is in the trailers is not compared, because the connection ends after them.
+    // The trailers are not compared, because the connection ends after them.
     while !input.0.starts_with(b"\r\n") {
         has_trailers = true;
         let end = input.0.iter().position(|&byte| byte == b'\n')?;

@@ -152,7 +152,7 @@ fn without_credentials_or_a_service_the_answer_says_why() {
     assert_eq!(answer.status, 502);
     assert!(answer.message().contains("no credentials"), "{answer:?}");
     assert_eq!(endpoint.connection_count(), 0);
-    let daemon = start(&endpoint, "ProxyServer: {{TimeoutSeconds: {timeout_seconds}}}");
+    let daemon = start(&endpoint, "ProxyServer: {TimeoutSeconds: 1}");
     for (way, status, why) in [
         (Way::Down, 502, "refused"),
         (Way::Reset, 502, "cannot be reached"),

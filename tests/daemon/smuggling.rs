@@ -55,8 +55,8 @@ fn exchange(daemon: &Daemon, bytes: &[u8]) -> Vec<u8> {
     client.rest_bytes()
 }
 
-/// What must be the same before and after the hostile clients: file descriptors, and the memory of
-/// the TCP port with one connection.
+/// The values that must be the same before and after the hostile clients: file descriptors, and the
+/// memory of the TCP port with one connection.
 fn held(daemon: &Daemon) -> (usize, u64) {
     let bytes = daemon.metric("xray_memory_holder_bytes{holder=\"tcp_port\"}");
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();

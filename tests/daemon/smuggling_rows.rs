@@ -15,7 +15,7 @@ pub const HIDDEN: &str = "POST /SamplingTargets?hidden HTTP/1.1|Host: x|Content-
 /// A request to the TCP port.
 #[derive(Debug)]
 pub struct Row {
-    /// What the request has.
+    /// The odd part of the request.
     pub name: &'static str,
     /// The bytes of the request. [`bytes_of`] translates them.
     pub text: String,

@@ -22,7 +22,11 @@ impl Program {
     fn copy() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        fs::copy(daemon_command("", &[]).get_program(), folder.path().join("xray")).unwrap();
+        // This process must not have the copy open for writing: a program that another test starts
+        // meanwhile would inherit the descriptor, and the copy could not be run ("Text file busy").
+        let mut copying = Command::new("cp");
+        copying.arg(daemon_command("", &[]).get_program()).arg(folder.path().join("xray"));
+        assert!(copying.status().unwrap().success());
         Self(folder)
     }
 

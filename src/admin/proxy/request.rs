@@ -1,4 +1,4 @@
-//! What becomes of a client's request before it is sent to the service: it is refused, or it is
+//! The decision about a client's request before it is sent to the service: it is refused, or it is
 //! signed.
 //!
 //! In: the head and the body of a request. Out: the reason why it is refused, or the signed

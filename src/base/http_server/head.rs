@@ -17,7 +17,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 /// after this answer. Returns `None` if the head has one meaning.
 pub(super) fn refusal<B>(request: &Request<B>) -> Option<Response<Bytes>> {
     let (status, why) = if *request.method() == Method::CONNECT {
-        // What follows would not be HTTP for a proxy that takes the request for a tunnel.
+        // The next bytes would not be HTTP for a proxy that takes the request for a tunnel.
         (StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported: this is no forward proxy")
     } else {
         target_error(request.method(), request.uri())
