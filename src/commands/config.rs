@@ -59,7 +59,7 @@ mod tests {
         assert!(row(&table, "TotalBufferSizeMB")[1].ends_with("/cfg.yaml"), "{table}");
         assert_eq!(row(&table, "Receive.Pin")[0], "false");
         assert_eq!(row(&table, "Endpoint"), ["http://e", "variable", "AWS_ENDPOINT_URL"]);
-        assert_eq!(row(&table, "Concurrency"), ["8", "default"]);
+        assert_eq!(row(&table, "Concurrency"), ["0", "(adaptive)", "default"]);
         assert_eq!(row(&table, "Spool.Path"), ["(none)", "default"]);
         let table = load("", "ProxyAddress: 'http://u:secret@h'\n", &[("AWS_REGION", "r")]);
         assert_eq!(row(&table, "Region"), ["r", "variable", "AWS_REGION"]);

@@ -216,7 +216,8 @@ mod tests {
              ProxyAddress: \"\"\nVersion: 2\n";
         let config = apply(text, true).unwrap();
         let path = Some("cfg.yaml".into());
-        assert_eq!(config, Config { config_path: path, ..Config::default() });
+        // The only difference: 8 is the original daemon's default, and a number in a file is fixed.
+        assert_eq!(config, Config { config_path: path, concurrency: 8, ..Config::default() });
         // Editors on Windows write a byte order mark and CR LF.
         let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
         assert_eq!(apply(&windows, true).unwrap(), config);
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_key_has_its_effect() {
-        let text = "TotalBufferSizeMB: 16\nConcurrency: 3\nRegion: r\nEndpoint: http://e\n\
+        let text = "TotalBufferSizeMB: 16\nConcurrency: 3\nConcurrencyMax: 90\nRegion: r\nEndpoint: http://e\n\
              Socket: {UDPAddress: \"u:1\", TCPAddress: \"t:1\"}\n\
              Logging: {LogRotation: no, LogLevel: warn, LogPath: /l, Format: json}\n\
              Receive: {Backend: tokio-uring, Receivers: 5, SharePort: yes, Pin: off}\n\
@@ -252,6 +253,7 @@ mod tests {
             local_mode: true,
             buffer_size_mb: 16,
             concurrency: 3,
+            concurrency_max: 90,
             connect_timeout_seconds: 1,
             request_timeout_seconds: 2,
             ping_interval_seconds: 3,

@@ -47,6 +47,8 @@ impl From<&Config> for Wanted {
             buffer_size_mb: config.buffer_size_mb,
             receiver_count: config.receiver_count,
             has_spool: config.spool_path.is_some(),
+            concurrency: config.concurrency,
+            concurrency_max: config.concurrency_max,
         }
     }
 }

@@ -80,32 +80,31 @@ impl Kind for BufferSize {
     }
 }
 
-/// A whole number that is brought into its bounds. The original daemon takes any number.
-pub(super) struct Brought {
-    /// The number that 0 and the numbers below stand for.
-    pub default: usize,
+/// The number of calls in flight, which is brought into its bounds, because the original daemon
+/// takes any number. With 0, and with the numbers below, the uploader adapts the number.
+pub(super) struct CallCount {
     /// The largest number.
     pub high: usize,
 }
 
-impl Kind for Brought {
+impl Kind for CallCount {
     type Field = usize;
     const FORM: Form = Form::Number;
 
     fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         let (number, warning) = whole_number(value)?;
-        let Self { default, high } = *self;
-        *field = match usize::try_from(number) {
-            Err(_) | Ok(0) => default,
-            Ok(number) => number.min(high),
-        };
-        let is_changed = number != 0 && usize::try_from(number) != Ok(*field);
+        let high = self.high;
+        *field = usize::try_from(number).unwrap_or_default().min(high);
+        let is_changed = usize::try_from(number) != Ok(*field);
         let changed = || format!("{number} is not a number from 1 to {high}; it counts as {field}");
         Ok(is_changed.then(changed).or(warning))
     }
 
     fn show(&self, field: &Self::Field) -> String {
-        field.to_string()
+        match field {
+            0 => "0 (adaptive)".to_owned(),
+            count => count.to_string(),
+        }
     }
 }
 
@@ -161,10 +160,10 @@ mod tests {
     #[test]
     fn a_number_outside_the_bounds_of_concurrency_is_brought_into_them_with_a_warning() {
         for (value, expected, is_changed) in
-            [(0, 8, false), (1, 1, false), (1000, 1000, false), (-1, 8, true), (1001, 1000, true)]
+            [(0, 0, false), (1, 1, false), (1000, 1000, false), (-1, 0, true), (1001, 1000, true)]
         {
             let mut field = 5;
-            let kind = Brought { default: 8, high: 1000 };
+            let kind = CallCount { high: 1000 };
             let warning = kind.set(&mut field, &json!(value)).unwrap();
             assert_eq!((field, warning.is_some()), (expected, is_changed), "{value}: {warning:?}");
         }

@@ -9,7 +9,7 @@ use super::kinds::{
     Address, Form, Kind, LOG_FORMAT, Level, OptionalSwitch, Path, Proxy, RECEIVE_BACKEND, Switch,
     Text, UrlPaths, Warning, form,
 };
-use super::numbers::{Brought, BufferSize, Megabytes, Number, ZeroIsAutomatic};
+use super::numbers::{BufferSize, CallCount, Megabytes, Number, ZeroIsAutomatic};
 use crate::aws::endpoint::Variant;
 use crate::aws::transport::ProxyAddress;
 use crate::base::log::{LogFormat, LogLevel};
@@ -236,11 +236,19 @@ settings! {
         help: "Memory for segments in MB, 3 or more (default 0: 1 % of the memory)",
     }
     {
-        /// The maximum number of requests in flight. More requests help if the network round trip
-        /// to the service is long.
-        concurrency: usize = 8,
+        /// The maximum number of requests in flight, if it is to be fixed; 0 means that the daemon
+        /// adapts the number to the time of the answers. Set a number if something between the
+        /// daemon and the service allows only so many requests.
+        concurrency: usize = 0,
         key: "Concurrency",
-        kind: Brought { default: 8, high: 1000 },
+        kind: CallCount { high: 1000 },
+    }
+    {
+        /// The largest number of requests in flight that the daemon may choose if `Concurrency` is
+        /// not set. Memory and descriptors may allow fewer; `xray limits` shows how many.
+        concurrency_max: usize = 256,
+        key: "ConcurrencyMax",
+        kind: Number { low: 1, high: 1000 },
     }
     {
         /// Seconds for the shutdown to send the segments that are left. The default is below the

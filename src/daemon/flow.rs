@@ -107,7 +107,7 @@ impl Flow {
             waits_for_quiet: !config.share_port,
             spools_at_once: false,
         };
-        let uploader = Uploader::new(arrival, config.concurrency, Arc::clone(&account));
+        let uploader = Uploader::new(arrival, limits.call_limit, Arc::clone(&account));
         let tail: Option<Arc<Tail>> = config.tail.then(Arc::default);
         let sender = Sender::new(&limits, rings, uploader, spool, sinks.pool, sinks.account)
             .with_tail(tail.clone());

@@ -358,8 +358,8 @@ mod tests {
             descriptor_count_max: 1024,
             processor_count: 1,
         };
-        let limits =
-            Limits::derive(Wanted { buffer_size_mb: 3, receiver_count: 1, has_spool: false }, host);
+        let wanted = Wanted { buffer_size_mb: 3, receiver_count: 1, ..Wanted::default() };
+        let limits = Limits::derive(wanted, host);
         let sinks = Sinks {
             pool: ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count),
             account: Arc::new(Account::new(1)),

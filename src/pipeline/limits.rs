@@ -8,6 +8,7 @@
 use crate::base::host::Host;
 use crate::base::memory::CHUNK_BYTES;
 use crate::pipeline::batch::{OPEN_BATCH_COUNT_MAX, escape};
+use crate::pipeline::call_limit::{CALL_BYTES, CallLimit};
 use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
 use crate::pipeline::spool;
 use std::fmt;
@@ -64,6 +65,9 @@ const CHUNK_OVERHEAD_BYTES: u64 = 64;
 /// The size of a chunk and of its entry in the free list, in bytes.
 const CHUNK_AND_PLACE_BYTES: u64 = CHUNK_BYTES as u64 + CHUNK_OVERHEAD_BYTES;
 
+/// The least number of chunks in the pool.
+const CHUNK_COUNT_MIN: usize = 64;
+
 /// The operator's settings that affect the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {
@@ -73,6 +77,10 @@ pub struct Wanted {
     pub receiver_count: usize,
     /// Whether there is a spool.
     pub has_spool: bool,
+    /// The number of calls in flight; 0 if it adapts.
+    pub concurrency: usize,
+    /// The largest number of calls in flight if it adapts.
+    pub concurrency_max: usize,
 }
 
 /// The limit of each holder of memory. All together are `total_bytes` at most.
@@ -105,12 +113,14 @@ pub struct Limits {
     pub tcp_port_bytes: usize,
     /// The largest number of connections to the TCP port.
     pub tcp_connection_count_max: usize,
+    /// The number of calls in flight: fixed, or the largest number.
+    pub call_limit: CallLimit,
 }
 
 impl Limits {
     /// Derives every limit from the settings of the operator and the size of the host.
     pub fn derive(wanted: Wanted, host: Host) -> Self {
-        let Wanted { buffer_size_mb, receiver_count, has_spool } = wanted;
+        let Wanted { buffer_size_mb, receiver_count, has_spool, .. } = wanted;
         let total_bytes = match buffer_size_mb {
             0 => default_total_bytes(host),
             megabytes => megabytes.saturating_mul(MEGABYTE).max(TOTAL_BYTES_MIN),
@@ -152,8 +162,19 @@ impl Limits {
         let rest = total_bytes
             .saturating_sub(receivers * receiver_bytes + spool_buffer_bytes)
             .saturating_sub(tcp_port_bytes as u64);
-        let chunks = rest / CHUNK_AND_PLACE_BYTES;
-        let chunk_count_max = clamp(chunks, 64, 1 << 22);
+        // Calls beyond the first ones get an eighth of the rest, for their connections.
+        let bytes_min = CHUNK_COUNT_MIN as u64 * CHUNK_AND_PLACE_BYTES;
+        let (fixed, wished) = (wanted.concurrency, wanted.concurrency_max);
+        let more_calls = match fixed {
+            0 => CallLimit::more_calls(wished, rest, bytes_min, host.descriptor_count_max),
+            _ => 0,
+        };
+        let chunks = (rest - more_calls as u64 * CALL_BYTES) / CHUNK_AND_PLACE_BYTES;
+        let chunk_count_max = clamp(chunks, CHUNK_COUNT_MIN, 1 << 22);
+        let call_limit = match fixed {
+            0 => CallLimit::adaptive(wished, more_calls, chunk_count_max),
+            count => CallLimit::Fixed(count),
+        };
 
         let open_batch_count_max = (chunk_count_max / 16).clamp(1, OPEN_BATCH_COUNT_MAX);
         // The segments of one ring entry can make every open batch begin a new chunk.
@@ -178,11 +199,12 @@ impl Limits {
             spool_buffer_bytes,
             tcp_port_bytes,
             tcp_connection_count_max,
+            call_limit,
         }
     }
 
     /// Returns the holders of memory: the name, the number, and the bytes of one.
-    pub fn holders(&self) -> [(&'static str, u64, u64); 7] {
+    pub fn holders(&self) -> [(&'static str, u64, u64); 8] {
         let receivers = self.receiver_count as u64;
         [
             (
@@ -199,6 +221,7 @@ impl Limits {
             ("places in rings", receivers * self.ring_entry_count_max as u64, RING_PLACE_BYTES),
             ("buffer of the spool", 1, self.spool_buffer_bytes),
             ("TCP port: connections, bodies, answers", 1, self.tcp_port_bytes as u64),
+            ("connections of calls beyond the first 8", self.call_limit.counted(), CALL_BYTES),
             (
                 "chunks, in rings, batches and bodies",
                 self.chunk_count_max as u64,
@@ -233,7 +256,7 @@ impl fmt::Display for Limits {
         ] {
             writeln!(out, "{name:<44}{number:>8}")?;
         }
-        Ok(())
+        self.call_limit.fmt(out)
     }
 }
 
@@ -275,7 +298,8 @@ mod tests {
     };
 
     fn derive(buffer_size_mb: u64, receiver_count: usize, host: Host) -> Limits {
-        Limits::derive(Wanted { buffer_size_mb, receiver_count, has_spool: false }, host)
+        let wanted = Wanted { concurrency_max: 256, ..Wanted::default() };
+        Limits::derive(Wanted { buffer_size_mb, receiver_count, ..wanted }, host)
     }
 
     fn sum_bytes(limits: &Limits) -> u64 {
@@ -288,7 +312,9 @@ mod tests {
             for (receiver_count, has_spool) in
                 [0, 1, 2, 3, 16, 64, 256].into_iter().flat_map(|n| [(n, false), (n, true)])
             {
-                let wanted = Wanted { buffer_size_mb: megabytes, receiver_count, has_spool };
+                let wanted = Wanted { concurrency: 0, concurrency_max: 256, ..Wanted::default() };
+                let buffer_size_mb = megabytes;
+                let wanted = Wanted { buffer_size_mb, receiver_count, has_spool, ..wanted };
                 let limits = Limits::derive(wanted, HOST);
                 assert_eq!(limits.total_bytes, megabytes * MEGABYTE);
                 let sum = sum_bytes(&limits);

@@ -5,6 +5,7 @@
 //! the rings, `upload` from the rings on, `spool` for the disk queue.
 
 pub mod batch;
+pub mod call_limit;
 pub mod ingest;
 pub mod limits;
 pub mod receive;

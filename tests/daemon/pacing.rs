@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use xrayd::base::host::Host;
 use xrayd::base::memory::{CHUNK_BYTES, ChunkPool};
+use xrayd::config::Config;
 use xrayd::pipeline::limits::{Limits, Wanted};
 
 /// The bytes that the kernel may charge to a queue between two checks of that queue.
@@ -81,7 +82,8 @@ impl Pacer {
 pub fn memory_low_bytes(daemon: &Daemon) -> u64 {
     let limit_bytes = daemon.metric("xray_memory_limit_bytes");
     let limits = [false, true].map(|has_spool| {
-        let wanted = Wanted { buffer_size_mb: daemon.buffer_size_mb, receiver_count: 0, has_spool };
+        let buffer_size_mb = daemon.buffer_size_mb;
+        let wanted = Wanted { buffer_size_mb, has_spool, ..Wanted::from(&Config::default()) };
         Limits::derive(wanted, Host::read())
     });
     let limits = limits

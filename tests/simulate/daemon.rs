@@ -75,7 +75,13 @@ impl Daemon {
     /// Starts a life. `has_damage` says that the disk may be damaged.
     pub fn start(world: &World, settings: Settings, has_damage: bool) -> Self {
         let has_spool = settings.spool_bytes.is_some();
-        let wanted = Wanted { buffer_size_mb: settings.memory_mb, receiver_count: 1, has_spool };
+        let wanted = Wanted {
+            buffer_size_mb: settings.memory_mb,
+            receiver_count: 1,
+            has_spool,
+            concurrency: settings.concurrency,
+            concurrency_max: settings.concurrency_max,
+        };
         let limits = Limits::derive(wanted, HOST);
         let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let mut account = Account::new(1);
@@ -110,7 +116,7 @@ impl Daemon {
                 let _ = route.send(Box::new(service) as Box<dyn xrayd::aws::Service>);
             }));
         }
-        let uploader = Uploader::new(arrival, settings.concurrency, Arc::clone(&account));
+        let uploader = Uploader::new(arrival, limits.call_limit, Arc::clone(&account));
         let spool = settings.spool_bytes.map(|size_bytes_max| {
             let options = Options {
                 path: PathBuf::from("spool"),

@@ -13,7 +13,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     pub memory_mb: u64,
+    /// The number of calls in flight; 0 if it adapts.
     pub concurrency: usize,
+    pub concurrency_max: usize,
     /// The largest size of the spool in bytes; `None` for a daemon without a spool.
     pub spool_bytes: Option<u64>,
     pub spool_age: Duration,
@@ -152,7 +154,8 @@ impl Draw {
         };
         Settings {
             memory_mb,
-            concurrency: [1, 2, 8, 8, 8, 32][self.random.usize(..6)],
+            concurrency: [1, 2, 8, 0, 0, 0][self.random.usize(..6)],
+            concurrency_max: 256,
             spool_bytes,
             spool_age: Duration::from_secs(3600 * hours),
             route_after,

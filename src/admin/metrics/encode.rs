@@ -5,7 +5,8 @@
 
 use super::{MetricSources, Snapshot};
 use crate::base::account::{
-    Account, CloseReason, Counter, DropReason, ReceiverCounts, RejectReason, RequestFailure,
+    Account, CloseReason, Counter, DropReason, LimitChange, ReceiverCounts, RejectReason,
+    RequestFailure,
 };
 use crate::base::conditions::Condition;
 use crate::base::log;
@@ -178,6 +179,26 @@ impl SnapshotCollector {
         encode_family(encoder, ("trouble", "code"), help, &conditions)
     }
 
+    /// Encodes how many calls are in flight, how many may be, and why that last changed.
+    fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let calls = &self.sources.account.calls;
+        let limit = "Largest number of calls in flight at this moment";
+        for (name, help, value) in [
+            ("upload_calls_in_flight", "Calls in flight", calls.in_flight()),
+            ("upload_concurrency_limit", limit, calls.limit()),
+        ] {
+            let gauge = ConstGauge::new(value as u64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let changes = LimitChange::ALL.map(|reason| (reason.label(), calls.changes(reason)));
+        let help = "Changes of the largest number of calls in flight, by reason";
+        encode_labels(encoder, ("upload_concurrency_changes", "reason"), help, &changes)?;
+        let last = LimitChange::ALL
+            .map(|reason| (reason.label(), u64::from(calls.last_change() == Some(reason))));
+        let help = "1 for the reason of the last change of the largest number of calls in flight";
+        encode_family(encoder, ("upload_concurrency_last_change", "reason"), help, &last)
+    }
+
     /// Encodes how much memory each part of the daemon holds. If the sender's thread did not answer
     /// the occupancy query, its values are left out.
     fn encode_holders(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -279,6 +300,7 @@ impl Collector for SnapshotCollector {
         self.encode_receivers(&mut encoder)?;
         self.encode_sizes(&mut encoder)?;
         self.encode_gauges(&mut encoder)?;
+        self.encode_calls(&mut encoder)?;
         self.encode_holders(&mut encoder)
     }
 }

@@ -96,7 +96,7 @@ fn registry(sources: Arc<MetricSources>, snapshot: Snapshot) -> Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::account::DropReason;
+    use crate::base::account::{DropReason, LimitChange};
     use crate::pipeline::receive::{Backend, Binding, SocketGroup};
     use std::net::UdpSocket;
 
@@ -215,6 +215,10 @@ mod tests {
             "xray_spool_oldest_age_seconds 0",
             "xray_panics_total{thread=\"spool\"} 0",
             "xray_upload_rate_limit 0.0",
+            "xray_upload_calls_in_flight 0",
+            "xray_upload_concurrency_limit 0",
+            "xray_upload_concurrency_changes_total{reason=\"slow\"} 0",
+            "xray_upload_concurrency_last_change{reason=\"queue\"} 0",
             "xray_receiver_datagrams_total{receiver=\"1\"} 0",
             "xray_receiver_kernel_drops_total{receiver=\"0\"} 0",
             "xray_memory_limit_bytes 131072",
@@ -224,9 +228,13 @@ mod tests {
         }
         account.received.add(7);
         account.dropped(DropReason::Shutdown).add(3);
+        account.calls.changed(16, LimitChange::Queue);
         let text = metrics.text(Format::OpenMetrics, 60).await;
         assert!(!text.contains("xray_receive_backend_info{backend=\"tokio-uring\"}"), "{text}");
         assert!(text.contains("xray_segments_received_total 7\n"), "{text}");
+        assert!(text.contains("xray_upload_concurrency_limit 16\n"), "{text}");
+        let last = "xray_upload_concurrency_last_change{reason=\"queue\"} 1\n";
+        assert!(text.contains(last), "{text}");
         assert!(text.contains("xray_segments_dropped_total{reason=\"shutdown\"} 3\n"), "{text}");
     }
 }

@@ -11,10 +11,12 @@
 //! them to the account once at the end. So it writes to the memory that all threads share once per
 //! wake-up, and not once per datagram.
 
+mod calls;
 mod occupancy;
 mod sizes;
 mod tcp_port;
 
+pub use calls::{CallCounts, LimitChange};
 pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
 pub use sizes::Sizes;
 pub use tcp_port::{CloseReason, ProxyCounts, TcpPortCounts};
@@ -270,6 +272,8 @@ pub struct Account {
     pub clock: Clock,
     /// Histograms of request times and batch sizes.
     pub sizes: Sizes,
+    /// The calls in flight and their limit.
+    pub calls: CallCounts,
     rate_limit: AtomicU64,
     occupancy: OnceLock<mpsc::UnboundedSender<OccupancyQuery>>,
     rejected: [Counter; RejectReason::ALL.len()],

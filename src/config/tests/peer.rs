@@ -90,6 +90,8 @@ fn answer((place, _, way, flags, file, _): &Case, path: &Path) -> Value {
         let shown = SETTINGS.iter().find(|it| it.key == key).unwrap().show(&config);
         let value = match shown.trim() {
             "0 (see xray limits)" => "0",
+            // The default of the original daemon is a fixed number.
+            "0 (adaptive)" => "8",
             absent if ABSENT.contains(&absent) => "",
             value => value,
         };

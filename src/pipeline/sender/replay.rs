@@ -150,6 +150,7 @@ mod tests {
     use super::*;
     use crate::base::memory::CHUNK_BYTES;
     use crate::pipeline::batch::test_batch;
+    use crate::pipeline::call_limit::CallLimit;
     use crate::pipeline::spool::Options;
     use crate::pipeline::upload::{PendingBatch, Uploader};
     use std::time::Duration;
@@ -161,7 +162,7 @@ mod tests {
     }
 
     fn pending(documents: impl IntoIterator<Item = String>) -> PendingBatch {
-        let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
+        let mut uploader = Uploader::new(oneshot::channel().1, CallLimit::Fixed(8), Arc::default());
         uploader.push(test_batch(documents));
         uploader.evict_oldest().unwrap()
     }

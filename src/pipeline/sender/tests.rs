@@ -7,6 +7,7 @@ use crate::base::clock::Moment;
 use crate::base::conditions::Condition;
 use crate::base::host::Host;
 use crate::pipeline::batch::test_batch;
+use crate::pipeline::call_limit::CallLimit;
 use crate::pipeline::limits::Wanted;
 use crate::pipeline::ring::Producer;
 use crate::pipeline::segment::Parser;
@@ -33,13 +34,13 @@ fn sender_with_spool(
         descriptor_count_max: 1024,
         processor_count: 1,
     };
-    let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, has_spool: false };
+    let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, ..Wanted::default() };
     let limits = Limits::derive(wanted, host);
     let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
     let account = Arc::new(Account::new(1));
     let mut rings = Rings::new(Arc::clone(&pool), limits.ring_entry_count_max);
     let producer = rings.add();
-    let uploader = Uploader::new(arrival, 8, Arc::clone(&account));
+    let uploader = Uploader::new(arrival, CallLimit::Fixed(8), Arc::clone(&account));
     let start = |options| SpoolThread::start(options, Arc::clone(&pool), Arc::clone(&account));
     let spool = spool.map(start).transpose().unwrap();
     let sender = Sender::new(&limits, rings, uploader, spool, pool, Arc::clone(&account));

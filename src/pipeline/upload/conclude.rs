@@ -50,6 +50,10 @@ impl Uploader {
             Outcome::Failed { .. } => {}
         }
         self.account.set_rate_limit(self.gate.rate());
+        if let Some(reason) = self.gate.take_limit_change() {
+            self.account.calls.changed(self.gate.call_limit(), reason);
+            report::limit_changed(self.gate.call_limit(), reason);
+        }
     }
 
     /// Acts on a call that failed for `reason`, and notes the failure for the outages.

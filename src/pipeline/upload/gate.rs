@@ -3,11 +3,14 @@
 //! In: the outcome of each call, and whether there are credentials. Out: an [`Admit`] each time
 //! that the uploader wants to start a call. Four conditions must hold: the service is ready, fewer
 //! calls are in flight than allowed, the circuit breaker is not open, and the rate limit has
-//! credit. Bound: `concurrency` calls in flight; one call while the service fails. No I/O; the
-//! caller passes the time.
+//! credit. Bound: the concurrency limit; one call while the service fails. No I/O; the caller
+//! passes the time.
 
 use super::circuit_breaker::CircuitBreaker;
+use super::concurrency::{Concurrency, InFlight};
 use super::rate_limit::RateLimit;
+use crate::base::account::LimitChange;
+use crate::pipeline::call_limit::CallLimit;
 use std::time::{Duration, Instant};
 
 /// Whether calls can be signed and sent.
@@ -39,8 +42,11 @@ pub enum Admit {
 /// An event after which the next call may start earlier or later than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A call with `document_count` documents starts.
-    Started { document_count: usize },
+    /// A call with `document_count` documents starts, beside `in_flight_count` others.
+    Started { document_count: usize, in_flight_count: usize },
+    /// A call that was started at `started_at` has ended, as another event says. `in_flight_count`
+    /// others are in flight.
+    Ended { started_at: Instant, in_flight_count: usize, end: CallEnd },
     /// The service accepted `document_count` documents of a call. If it throttled other documents
     /// of the call, `throttled_since` is the time at which the call was started.
     Accepted { document_count: usize, throttled_since: Option<Instant> },
@@ -60,6 +66,18 @@ pub enum Event {
     DrainBegins,
 }
 
+/// What the end of a call says about the concurrency limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallEnd {
+    /// The service accepted the call. The answer came this long after the request had a
+    /// connection.
+    Accepted(Duration),
+    /// There was no answer in time.
+    Timeout,
+    /// The end says nothing more than the other event.
+    Other,
+}
+
 /// A change of the circuit breaker that the uploader has to act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -75,55 +93,101 @@ pub enum Change {
 /// Decides for every call whether it may start now.
 #[derive(Debug)]
 pub struct Gate {
-    concurrency: usize,
+    concurrency: Concurrency,
     breaker: CircuitBreaker,
     rate_limit: RateLimit,
+    limit_change: Option<LimitChange>,
 }
 
 impl Gate {
-    /// Returns a gate for up to `concurrency` calls in flight, without a rate limit yet.
-    pub fn new(concurrency: usize, now: Instant) -> Self {
-        let (breaker, rate_limit) = (CircuitBreaker::default(), RateLimit::new(now));
-        Self { concurrency, breaker, rate_limit }
+    /// Returns a gate with the concurrency limit `call_limit`, without a rate limit yet.
+    pub fn new(call_limit: CallLimit, now: Instant) -> Self {
+        Self {
+            concurrency: Concurrency::new(call_limit, now),
+            breaker: CircuitBreaker::default(),
+            rate_limit: RateLimit::new(now),
+            limit_change: None,
+        }
     }
 
-    /// Returns when a call may start. The caller passes `readiness` and `in_flight_count` each
-    /// time: a copy of them in the gate could become wrong after a panic.
-    pub fn admit(&self, readiness: Readiness, in_flight_count: usize, now: Instant) -> Admit {
-        let in_flight_count_max = if self.breaker.is_failing() { 1 } else { self.concurrency };
+    /// Returns when a call may start. The caller passes `readiness` and `in_flight` each time: a
+    /// copy of them in the gate could become wrong after a panic.
+    pub fn admit(&self, readiness: Readiness, in_flight: InFlight, now: Instant) -> Admit {
         match readiness {
             Readiness::Never => Admit::Never,
             Readiness::NotYet => Admit::AfterEvent,
-            Readiness::Ready if in_flight_count >= in_flight_count_max => Admit::AfterEvent,
+            Readiness::Ready if !self.has_place(in_flight, now) => Admit::AfterEvent,
             Readiness::Ready => self.paused_until(now).map_or(Admit::Now, Admit::At),
         }
+    }
+
+    fn has_place(&self, in_flight: InFlight, now: Instant) -> bool {
+        match self.breaker.is_failing() {
+            true => in_flight.count == 0,
+            false => self.concurrency.allows(in_flight, now),
+        }
+    }
+
+    /// Notes whether batches are due that were not sent. The concurrency limit takes this as a
+    /// wish for more calls only if it alone keeps the batches waiting.
+    pub fn note_due(&mut self, has_due: bool, in_flight: InFlight, now: Instant) {
+        let is_waiting = has_due
+            && in_flight.count >= self.concurrency.limit()
+            && !self.breaker.is_failing()
+            && self.paused_until(now).is_none();
+        self.concurrency.note_waiting(is_waiting, now);
+    }
+
+    /// Returns the largest number of calls in flight.
+    pub fn call_limit(&self) -> usize {
+        self.concurrency.limit()
+    }
+
+    /// Takes the reason of the latest change of the concurrency limit; `None` if the limit has not
+    /// changed since the last call of this function.
+    pub fn take_limit_change(&mut self) -> Option<LimitChange> {
+        self.limit_change.take()
+    }
+
+    fn note_change(&mut self, change: Option<LimitChange>) {
+        self.limit_change = change.or(self.limit_change);
     }
 
     /// Notes an event. Returns the change of the circuit breaker that the caller has to act on.
     pub fn observe(&mut self, event: Event, now: Instant) -> Change {
         match event {
             Event::NoSignal => Change::None,
-            Event::Started { document_count } => {
+            Event::Started { document_count, in_flight_count } => {
                 self.rate_limit.started(document_count, now);
+                self.concurrency.started(in_flight_count, now);
+                Change::None
+            }
+            Event::Ended { started_at, in_flight_count, end } => {
+                self.concurrency.ended(now);
+                let change = match end {
+                    CallEnd::Accepted(time) => {
+                        self.concurrency.accepted(started_at, time, in_flight_count, now)
+                    }
+                    CallEnd::Timeout => self.concurrency.timed_out(started_at, now),
+                    CallEnd::Other => None,
+                };
+                self.note_change(change);
                 Change::None
             }
             Event::Accepted { document_count, throttled_since } => {
                 self.rate_limit.accepted(document_count, now);
                 if let Some(started_at) = throttled_since {
-                    self.rate_limit.throttled(started_at, now);
+                    self.throttled(started_at, now);
                 }
                 self.close()
             }
-            Event::Failed { pause_min } => match self.breaker.fail(pause_min, now) {
-                true => Change::Opened,
-                false => Change::None,
-            },
+            Event::Failed { pause_min } => self.fail(pause_min, now),
             Event::Denied => {
                 self.breaker.deny(now);
                 Change::None
             }
             Event::Throttled { started_at, retry_after } => {
-                self.rate_limit.throttled(started_at, now);
+                self.throttled(started_at, now);
                 if let Some(pause) = retry_after {
                     self.breaker.pause(pause, now);
                 }
@@ -157,6 +221,21 @@ impl Gate {
         self.breaker.paused_until(now).max(self.rate_limit.paused_until(now))
     }
 
+    fn throttled(&mut self, started_at: Instant, now: Instant) {
+        self.rate_limit.throttled(started_at, now);
+        let change = self.concurrency.throttled(started_at, now);
+        self.note_change(change);
+    }
+
+    fn fail(&mut self, pause_min: Duration, now: Instant) -> Change {
+        if !self.breaker.fail(pause_min, now) {
+            return Change::None;
+        }
+        let change = self.concurrency.failed(now);
+        self.note_change(change);
+        Change::Opened
+    }
+
     fn close(&mut self) -> Change {
         if self.breaker.close() { Change::Closed } else { Change::None }
     }
@@ -169,6 +248,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const FAILED: Event = Event::Failed { pause_min: SECOND };
     const ACCEPTED: Event = Event::Accepted { document_count: 50, throttled_since: None };
+
+    fn calls(count: usize) -> InFlight {
+        InFlight { count, bytes: 0 }
+    }
 
     #[test]
     fn a_call_is_admitted_when_nothing_speaks_against_it() {
@@ -196,11 +279,11 @@ mod tests {
             // A call that overdraws the credit of the rate limit may start.
             (&[throttled], ready, 1, Admit::Now),
         ] {
-            let mut gate = Gate::new(8, start);
+            let mut gate = Gate::new(CallLimit::Fixed(8), start);
             events.iter().for_each(|event| {
                 gate.observe(*event, start);
             });
-            let admit = gate.admit(readiness, in_flight_count, start);
+            let admit = gate.admit(readiness, calls(in_flight_count), start);
             assert_eq!(admit, expected, "{events:?}, {readiness:?}, {in_flight_count}");
         }
     }
@@ -208,14 +291,14 @@ mod tests {
     #[test]
     fn the_rate_limit_lets_the_next_call_wait_for_the_documents_of_the_one_before() {
         let now = Instant::now();
-        let mut gate = Gate::new(8, now);
+        let mut gate = Gate::new(CallLimit::Fixed(8), now);
         gate.observe(Event::Throttled { started_at: now, retry_after: None }, now);
-        gate.observe(Event::Started { document_count: 50 }, now);
+        gate.observe(Event::Started { document_count: 50, in_flight_count: 0 }, now);
         // The first limit is 100 documents a second.
         let at = now + SECOND / 2;
-        assert_eq!(gate.admit(Readiness::Ready, 1, now), Admit::At(at));
+        assert_eq!(gate.admit(Readiness::Ready, calls(1), now), Admit::At(at));
         assert_eq!(
-            (gate.pause(now), gate.admit(Readiness::Ready, 1, at)),
+            (gate.pause(now), gate.admit(Readiness::Ready, calls(1), at)),
             (SECOND / 2, Admit::Now)
         );
     }
@@ -223,7 +306,7 @@ mod tests {
     #[test]
     fn changes_of_the_circuit_breaker_are_returned_once() {
         let now = Instant::now();
-        let mut gate = Gate::new(8, now);
+        let mut gate = Gate::new(CallLimit::Fixed(8), now);
         let changes = [FAILED, FAILED, ACCEPTED, ACCEPTED].map(|event| gate.observe(event, now));
         assert_eq!(changes, [Change::Opened, Change::None, Change::Closed, Change::None]);
     }

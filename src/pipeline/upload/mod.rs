@@ -13,13 +13,14 @@
 //!              └── retried batches, halves ──┘
 //! ```
 //!
-//! Bound: `concurrency` calls in flight; fewer documents a second while the service throttles. The
-//! pool's memory bounds the batches that wait. Thread: `upload`.
+//! Bound: the concurrency limit; fewer documents a second while the service throttles. The pool's
+//! memory bounds the batches that wait. Thread: `upload`.
 
 mod backoff;
 mod bisect;
 mod circuit_breaker;
 mod conclude;
+mod concurrency;
 mod gate;
 mod outages;
 mod pending_batch;
@@ -39,8 +40,10 @@ use crate::base::account::{Account, Held, RequestFailure};
 use crate::base::clock::Clock;
 use crate::base::panics;
 use crate::pipeline::batch::Batch;
+use crate::pipeline::call_limit::CallLimit;
 use crate::pipeline::spool::RecordId;
-use gate::{Change, Event, Gate, Readiness};
+use concurrency::InFlight;
+use gate::{CallEnd, Change, Event, Gate, Readiness};
 use outages::Outages;
 use pending_batch::Call;
 use report::Facts;
@@ -72,6 +75,8 @@ pub struct Uploader {
     waiting: Waiting,
     gate: Gate,
     calls: BTreeMap<u64, Call>,
+    /// The memory of the batches in `calls`, in bytes.
+    in_flight_bytes: usize,
     next_call_number: u64,
     tasks: JoinSet<Ended>,
     answered: Answered,
@@ -81,20 +86,23 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    /// Returns an uploader that keeps batches until `arrival` brings the service, makes up to
-    /// `concurrency` calls at a time, and counts into `account`.
+    /// Returns an uploader that keeps batches until `arrival` brings the service, makes as many
+    /// calls at a time as `call_limit` says, and counts into `account`.
     pub fn new(
         arrival: oneshot::Receiver<Box<dyn Service>>,
-        concurrency: usize,
+        call_limit: CallLimit,
         account: Arc<Account>,
     ) -> Self {
+        let gate = Gate::new(call_limit, Clock::instant());
+        account.calls.set_limit(gate.call_limit());
         Self {
             service: None,
             arrival: Some(arrival),
             account,
             waiting: Waiting::default(),
-            gate: Gate::new(concurrency, Clock::instant()),
+            gate,
             calls: BTreeMap::new(),
+            in_flight_bytes: 0,
             next_call_number: 0,
             tasks: JoinSet::new(),
             answered: Answered::default(),
@@ -122,13 +130,15 @@ impl Uploader {
     /// Starts calls with the pending batches that are due, for as long as the gate admits calls.
     pub fn start_due(&mut self, now: Instant) {
         while self.admit(now) == Admit::Now {
-            let Some(pending) = self.waiting.pop_due(now) else { return };
+            let Some(pending) = self.waiting.pop_due(now) else { break };
             if bisect::is_halved_before_retry(&pending, self.answered.accepted_count) {
                 self.halve(&pending);
             } else if !self.start(pending, now) {
-                return;
+                break;
             }
         }
+        let has_due = self.waiting.next_due(now).is_some_and(|due| due <= now);
+        self.gate.note_due(has_due, self.in_flight(), now);
     }
 
     /// Starts a call. Returns `false` if there are no credentials any more.
@@ -164,7 +174,11 @@ impl Uploader {
             }
         };
         report::started(&call.pending);
-        self.gate.observe(Event::Started { document_count: batch.documents.len() }, now);
+        let document_count = batch.documents.len();
+        let in_flight_count = self.calls.len();
+        self.gate.observe(Event::Started { document_count, in_flight_count }, now);
+        self.in_flight_bytes += call.pending.memory_bytes();
+        self.account.calls.set_in_flight(in_flight_count + 1);
         let call_number = self.next_call_number;
         self.next_call_number += 1;
         self.calls.insert(call_number, call);
@@ -184,7 +198,11 @@ impl Uploader {
 
     /// Returns whether a call may start now, or else when.
     pub fn admit(&self, now: Instant) -> Admit {
-        self.gate.admit(self.readiness(), self.calls.len(), now)
+        self.gate.admit(self.readiness(), self.in_flight(), now)
+    }
+
+    fn in_flight(&self) -> InFlight {
+        InFlight { count: self.calls.len(), bytes: self.in_flight_bytes }
     }
 
     /// Returns whether the service fails, or there are no credentials.
@@ -277,6 +295,7 @@ impl Uploader {
         };
         let Some(call) = self.calls.remove(&call_number) else { return };
         let now = Clock::instant();
+        self.note_ended(&call, &reading, failure, now);
         let (status, request_id) = (reading.status, reading.request_id.clone());
         let facts = Facts { status, request_id, ..Facts::of(&call, now) };
         report::ended(&reading, failure, facts.duration, &self.account);
@@ -293,6 +312,28 @@ impl Uploader {
             }
         }
         self.apply(call, reading.outcome, &facts, now);
+    }
+
+    /// Passes the end of a call on to the concurrency limit.
+    fn note_ended(
+        &mut self,
+        call: &Call,
+        reading: &Reading,
+        failure: Option<RequestFailure>,
+        now: Instant,
+    ) {
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(call.pending.memory_bytes());
+        self.account.calls.set_in_flight(self.calls.len());
+        let started_at = call.started_at;
+        let end = match (&reading.outcome, failure) {
+            (Outcome::Accepted { .. }, _) => {
+                CallEnd::Accepted(now.saturating_duration_since(started_at))
+            }
+            (_, Some(RequestFailure::Timeout)) => CallEnd::Timeout,
+            _ => CallEnd::Other,
+        };
+        let in_flight_count = self.calls.len();
+        self.gate.observe(Event::Ended { started_at, in_flight_count, end }, now);
     }
 
     /// Settles a call that failed before it was sent.
@@ -349,6 +390,8 @@ impl Uploader {
         for (_, call) in std::mem::take(&mut self.calls) {
             self.waiting.push_due(call.pending);
         }
+        self.in_flight_bytes = 0;
+        self.account.calls.set_in_flight(0);
         std::iter::from_fn(|| self.waiting.pop_oldest()).collect()
     }
 

@@ -7,7 +7,7 @@ use super::pending_batch::{BatchName, Call, PendingBatch};
 use super::settle::NOT_X_RAY_COUNT_MAX;
 use super::unprocessed::Rest;
 use crate::aws::{Failure, Outcome, Reading, Unprocessed};
-use crate::base::account::{Account, DropReason, RejectReason, RequestFailure};
+use crate::base::account::{Account, DropReason, LimitChange, RejectReason, RequestFailure};
 use crate::base::log::{LogLimit, Suppressed};
 use crate::base::panics::Panicked;
 use crate::pipeline::batch::{Batch, Document};
@@ -29,6 +29,7 @@ static REFUSED: LogLimit = LogLimit::new();
 static REJECTED: LogLimit = LogLimit::with_line_count(50);
 static SHOWN: LogLimit = LogLimit::new();
 static PANICKED: LogLimit = LogLimit::new();
+static LIMIT_CHANGED: LogLimit = LogLimit::new();
 static TAKEN: LogLimit = LogLimit::per_second(DEBUG_LINES_PER_SECOND);
 static STARTED: LogLimit = LogLimit::per_second(DEBUG_LINES_PER_SECOND);
 static ANSWERED: LogLimit = LogLimit::per_second(DEBUG_LINES_PER_SECOND);
@@ -120,6 +121,16 @@ pub fn started(pending: &PendingBatch) {
                 segments,
                 bytes, attempt, "{batch}: attempt {attempt} with {segments} segments begins{more}"
             );
+        });
+    }
+}
+
+/// Logs, at level debug, that the concurrency limit has changed.
+pub fn limit_changed(limit: usize, reason: LimitChange) {
+    if tracing::enabled!(Level::DEBUG) {
+        LIMIT_CHANGED.log(|more| {
+            let reason = reason.label();
+            debug!(limit, reason, "Up to {limit} calls at a time now ({reason}){more}");
         });
     }
 }

@@ -35,7 +35,7 @@ impl Trial {
     fn new() -> Self {
         let account = Arc::new(Account::default());
         let (_, arrival) = oneshot::channel();
-        let uploader = Uploader::new(arrival, 8, Arc::clone(&account));
+        let uploader = Uploader::new(arrival, CallLimit::Fixed(8), Arc::clone(&account));
         Self { uploader, account, next_call_number: 0 }
     }
 
@@ -262,7 +262,7 @@ async fn send(steps: impl IntoIterator<Item = Step>) -> (Arc<Account>, Vec<&'sta
     let service = Simulated { steps, requests: Arc::clone(&requests) };
     let (route, arrival) = oneshot::channel::<Box<dyn Service>>();
     let account = Arc::new(Account::default());
-    let mut uploader = Uploader::new(arrival, 8, Arc::clone(&account));
+    let mut uploader = Uploader::new(arrival, CallLimit::Fixed(8), Arc::clone(&account));
     uploader.push(test_batch(["a", "b", "c"].map(str::to_owned)));
     assert_eq!(uploader.admit(Clock::instant()), Admit::AfterEvent);
     route.send(Box::new(service)).unwrap();

@@ -6,6 +6,7 @@ use crate::base::account::DropReason;
 use crate::base::conditions::Condition;
 use crate::base::memory::ChunkPool;
 use crate::pipeline::batch::test_batch;
+use crate::pipeline::call_limit::CallLimit;
 use crate::pipeline::spool::{FaultyDisk, Options};
 use crate::pipeline::upload::Uploader;
 use std::sync::mpsc;
@@ -33,7 +34,7 @@ async fn open_on(disk: FaultyDisk, folder: &tempfile::TempDir) -> (SpoolClient, 
 }
 
 fn pending(ids: &[&str]) -> PendingBatch {
-    let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::default());
+    let mut uploader = Uploader::new(oneshot::channel().1, CallLimit::Fixed(8), Arc::default());
     uploader.push(test_batch(ids.iter().map(|id| (*id).to_owned())));
     uploader.evict_oldest().unwrap()
 }
@@ -112,7 +113,8 @@ async fn what_was_taken_before_a_panic_is_neither_lost_nor_counted_as_evicted() 
     spool_client.ask(8);
     spool_client.start_due(now);
     spool_client.event().await;
-    let mut uploader = Uploader::new(oneshot::channel().1, 8, Arc::clone(&account));
+    let mut uploader =
+        Uploader::new(oneshot::channel().1, CallLimit::Fixed(8), Arc::clone(&account));
     for (batch, record) in spool_client.read(now) {
         uploader.push_spooled(batch, record);
     }
