@@ -7,7 +7,7 @@ use super::{ANSWER_BYTES_MAX, Answer, Client, Outcome, Reading, RequestBody, Req
 use super::{classify, failure};
 use crate::base::account::RequestFailure;
 use http::Request;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Sends `request`, which was signed with the time `signed_at`. Returns the classified answer and
 /// the kind of failure to count. The kind is `None` if the service accepted the request.
@@ -16,12 +16,15 @@ pub async fn call(
     request: Request<RequestBody>,
     signed_at: SystemTime,
 ) -> (Reading, Option<RequestFailure>) {
-    let (status, headers, body) = match client.send(request, ANSWER_BYTES_MAX).await {
-        Ok(Answer { status, headers, body }) => (status, headers, Some(body)),
-        Err(RequestError::TooLarge { status, headers, .. }) => (status, *headers, None),
+    let (status, headers, body, waited) = match client.send(request, ANSWER_BYTES_MAX).await {
+        Ok(Answer { status, headers, body, waited }) => (status, headers, Some(body), waited),
+        Err(RequestError::TooLarge { status, headers, .. }) => {
+            (status, *headers, None, Duration::ZERO)
+        }
         Err(error) => return (Outcome::retry(error.to_string()).into(), Some(error.kind())),
     };
     let reading = classify::read(status, &headers, body.as_deref(), signed_at);
+    let reading = Reading { waited, ..reading };
     let failure = failure::of_answer(status, &reading.outcome);
     (reading, failure)
 }

@@ -7,7 +7,9 @@
 use super::body::{ReceivedBody, RequestBody};
 use super::encoding::{Unreadable, decode};
 use super::failure;
-use crate::aws::transport::{ConnectError, Connector, Executor, Transport, explain, host_and_port};
+use crate::aws::transport::{
+    ConnectError, ConnectionPool, PoolSettings, Sent, Transport, explain, host_and_port,
+};
 use crate::base::account::RequestFailure;
 use crate::base::error_text::with_root_cause;
 use bytes::Bytes;
@@ -15,8 +17,6 @@ use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::rt::TokioTimer;
 use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
@@ -104,6 +104,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Body of the answer as received, possibly compressed.
     pub body: Bytes,
+    /// The time that the request waited for a connection.
+    pub waited: Duration,
 }
 
 impl Answer {
@@ -121,7 +123,7 @@ impl Answer {
 /// An HTTP client. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: HyperClient<Connector, RequestBody>,
+    http: ConnectionPool,
     transport: Transport,
     timeouts: Timeouts,
     buffers: Buffers,
@@ -147,6 +149,9 @@ const SMALL_CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 
 /// Largest number of idle connections that are kept ([`Buffers::Small`]).
 const SMALL_IDLE_COUNT_MAX: usize = 4;
+
+/// How many connections to a host are opened at a time ([`Buffers::Small`]).
+const SMALL_CONNECTING_COUNT_MAX: usize = 4;
 
 impl Client {
     /// Returns a client that opens its connections with `transport`.
@@ -252,9 +257,12 @@ impl Client {
         answer: Response<ReceivedBody>,
         limit_bytes: usize,
     ) -> Result<Answer, RequestError> {
-        let (Parts { status, headers, .. }, body) = answer.into_parts();
+        // Over HTTP/2, `sent` keeps the place of the stream until the body is read.
+        let (Parts { status, headers, extensions, .. }, body) = answer.into_parts();
+        let sent = extensions.get::<Sent>();
+        let waited = sent.map_or(Duration::ZERO, |sent| sent.waited);
         match Limited::new(body, limit_bytes).collect().await {
-            Ok(body) => Ok(Answer { status, headers, body: body.to_bytes() }),
+            Ok(body) => Ok(Answer { status, headers, body: body.to_bytes(), waited }),
             Err(error) if error.is::<LengthLimitError>() => {
                 Err(RequestError::TooLarge { status, headers: headers.into(), limit_bytes })
             }
@@ -271,25 +279,19 @@ fn kind_of(error: &(dyn Error + 'static)) -> RequestFailure {
     connect.map_or_else(|| failure::of_error(error), ConnectError::kind)
 }
 
-/// Returns a hyper client that has no connections yet.
-fn http(
-    transport: &Transport,
-    timeouts: Timeouts,
-    buffers: Buffers,
-) -> HyperClient<Connector, RequestBody> {
-    let mut builder = HyperClient::builder(Executor);
-    builder
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .http2_keep_alive_interval(timeouts.ping_interval)
-        .http2_keep_alive_timeout(timeouts.connect);
-    if buffers == Buffers::Small {
-        builder
-            .pool_max_idle_per_host(SMALL_IDLE_COUNT_MAX)
-            .http1_max_buf_size(SMALL_BUFFER_BYTES)
-            .http2_initial_stream_window_size(SMALL_WINDOW_BYTES)
-            .http2_initial_connection_window_size(SMALL_CONNECTION_WINDOW_BYTES);
-    }
-    builder.build(transport.connector(timeouts.connect))
+/// Returns a pool that has no connections yet.
+fn http(transport: &Transport, timeouts: Timeouts, buffers: Buffers) -> ConnectionPool {
+    let is_small = buffers == Buffers::Small;
+    let settings = PoolSettings {
+        // The calls of applications have a short time, so a few connections are opened at a time.
+        connecting_count_max: if is_small { SMALL_CONNECTING_COUNT_MAX } else { 1 },
+        idle_count_max: if is_small { SMALL_IDLE_COUNT_MAX } else { usize::MAX },
+        idle_timeout: IDLE_TIMEOUT,
+        ping_interval: timeouts.ping_interval,
+        ping_timeout: timeouts.connect,
+        http1_buffer_bytes: is_small.then_some(SMALL_BUFFER_BYTES),
+        http2_windows_bytes: is_small
+            .then_some((SMALL_WINDOW_BYTES, SMALL_CONNECTION_WINDOW_BYTES)),
+    };
+    ConnectionPool::new(transport.connector(timeouts.connect), settings)
 }

@@ -46,6 +46,8 @@ pub struct Rules {
     /// If set, the service closes each connection after this many requests, in an orderly way (with
     /// HTTP/2: GOAWAY).
     pub requests_per_connection: Option<usize>,
+    /// If set, a connection over HTTP/2 allows this number of streams at a time.
+    pub stream_count_max: Option<u32>,
     /// If true, the service reads uploads and never answers them. It answers all other calls.
     pub hangs_uploads: bool,
     /// If true, answers to uploads are compressed.

@@ -69,6 +69,9 @@ struct Shared {
     state: Mutex<(Rules, Ledger)>,
     connection_count: AtomicUsize,
     dead_connection_count: AtomicUsize,
+    /// The uploads that have no answer yet, and the largest number of them.
+    in_flight: AtomicUsize,
+    in_flight_max: AtomicUsize,
     tls: Option<TlsAcceptor>,
 }
 
@@ -108,8 +111,15 @@ impl Endpoint {
         let address = port.local_addr().unwrap().as_socket().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (way, state) = (watch::channel(Way::Open).0, Mutex::default());
-        let (connection_count, dead_connection_count) = Default::default();
-        let shared = Shared { way, state, connection_count, dead_connection_count, tls };
+        let shared = Shared {
+            way,
+            state,
+            connection_count: AtomicUsize::default(),
+            dead_connection_count: AtomicUsize::default(),
+            in_flight: AtomicUsize::default(),
+            in_flight_max: AtomicUsize::default(),
+            tls,
+        };
         let shared = Arc::new(shared);
         let (running, mut ended) = tokio::sync::oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -167,6 +177,16 @@ impl Endpoint {
     /// Returns the number of connections that were accepted.
     pub fn connection_count(&self) -> usize {
         self.shared.connection_count.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of uploads that have no answer yet.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Returns the largest number of uploads without an answer so far.
+    pub fn in_flight_max(&self) -> usize {
+        self.shared.in_flight_max.load(Ordering::Relaxed)
     }
 
     /// Returns the number of open connections that will never be read again, even after the fault
@@ -287,8 +307,12 @@ async fn speak(
     });
     let stream = TokioIo::new(stream);
     if http2 {
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .serve_connection(stream, service);
+        let stream_count_max = shared.state.lock().unwrap().0.stream_count_max;
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        if let Some(count) = stream_count_max {
+            builder.max_concurrent_streams(count);
+        }
+        let connection = builder.serve_connection(stream, service);
         drive(connection, |connection| connection.graceful_shutdown(), socket, shared, &enough)
             .await;
     } else {
@@ -336,6 +360,23 @@ async fn drive<C: Future>(
     }
 }
 
+/// An upload without an answer. The count falls when this is dropped.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        let count = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.in_flight_max.fetch_max(count, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The service closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("broken")]
@@ -355,6 +396,7 @@ async fn answer(
         }
         rules.pause
     };
+    let _in_flight = is_upload.then(|| InFlight::begin(&shared));
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }

@@ -10,6 +10,7 @@ mod skip;
 mod account;
 mod alarms;
 mod answers;
+mod calls;
 mod client;
 mod connections;
 mod credentials;

@@ -147,6 +147,7 @@ mod tests {
             status: StatusCode::FORBIDDEN,
             headers: HeaderMap::new(),
             body: Bytes::copy_from_slice(body.as_bytes()),
+            waited: std::time::Duration::ZERO,
         };
         String::from_utf8(redact(answer, Some(TOKEN)).body.to_vec()).unwrap()
     }

@@ -111,6 +111,8 @@ pub struct Reading {
     /// Time of the service, from the `Date` header. `None` if the answer has no such header, or if
     /// it may come from a server that is not X-Ray.
     pub service_time: Option<SystemTime>,
+    /// The time that the request waited for a connection.
+    pub waited: Duration,
 }
 
 impl Outcome {
@@ -129,6 +131,7 @@ impl From<Outcome> for Reading {
             status: None,
             request_id: None,
             service_time: None,
+            waited: Duration::ZERO,
         }
     }
 }
@@ -176,7 +179,8 @@ pub fn read(
     let service_time = service_time(headers, &outcome);
     let request_id = headers.get(REQUEST_ID).cloned();
     let status = Some(status.as_u16());
-    Reading { outcome, unread_reason, is_too_large, status, request_id, service_time }
+    let waited = Duration::ZERO;
+    Reading { outcome, unread_reason, is_too_large, status, request_id, service_time, waited }
 }
 
 /// Classifies an answer with a success status. Also returns the reason why the list of unprocessed

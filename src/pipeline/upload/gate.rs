@@ -66,7 +66,7 @@ pub enum Event {
     DrainBegins,
 }
 
-/// What the end of a call says about the concurrency limit.
+/// The end of a call, as far as it concerns the concurrency limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
     /// The service accepted the call. The answer came this long after the request had a

@@ -327,7 +327,8 @@ impl Uploader {
         let started_at = call.started_at;
         let end = match (&reading.outcome, failure) {
             (Outcome::Accepted { .. }, _) => {
-                CallEnd::Accepted(now.saturating_duration_since(started_at))
+                let time = now.saturating_duration_since(started_at);
+                CallEnd::Accepted(time.saturating_sub(reading.waited))
             }
             (_, Some(RequestFailure::Timeout)) => CallEnd::Timeout,
             _ => CallEnd::Other,

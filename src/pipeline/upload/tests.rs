@@ -192,6 +192,7 @@ fn an_answer_that_names_more_than_was_sent_is_counted_once() {
         status: Some(200),
         request_id: None,
         service_time: None,
+        waited: Duration::ZERO,
     };
     trial.uploader.settle(Ok(Ended { call_number, reading, failure: None }));
     assert_eq!(trial.account.answers_unreadable.get(), 1);

@@ -98,7 +98,7 @@ fn as_many_calls_as_the_rate_and_the_time_of_answers_need_are_found_within_secon
             let mut model = Model::new(seconds, 1e9);
             model.run(batches_per_second, 3.0);
             let case = format!("{seconds} s, {batches_per_second}/s: {:?}", model.concurrency);
-            // What waits in the meantime is what comes in a second.
+            // Meanwhile no more batches wait than come in a second.
             assert!(model.waiting_max < batches_per_second, "{}, {case}", model.waiting_max);
             model.run(batches_per_second, 20.0);
             assert!(model.waiting < batches_per_second * 0.02, "{}, {case}", model.waiting);
