@@ -278,7 +278,12 @@ impl Ledger {
     /// Records the start of an upload. An upload without an answer counts as open until the end.
     pub fn begin_upload(&mut self) {
         self.begun_count += 1;
-        self.open_count_max = self.open_count_max.max(self.begun_count - self.requests.len());
+        self.open_count_max = self.open_count_max.max(self.open_count());
+    }
+
+    /// Returns the number of uploads that have no answer yet.
+    pub fn open_count(&self) -> usize {
+        self.begun_count - self.requests.len()
     }
 
     /// Decides how the service answers an upload, and records the accepted documents.

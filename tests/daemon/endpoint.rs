@@ -69,9 +69,6 @@ struct Shared {
     state: Mutex<(Rules, Ledger)>,
     connection_count: AtomicUsize,
     dead_connection_count: AtomicUsize,
-    /// The uploads that have no answer yet, and the largest number of them.
-    in_flight: AtomicUsize,
-    in_flight_max: AtomicUsize,
     tls: Option<TlsAcceptor>,
 }
 
@@ -111,15 +108,8 @@ impl Endpoint {
         let address = port.local_addr().unwrap().as_socket().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (way, state) = (watch::channel(Way::Open).0, Mutex::default());
-        let shared = Shared {
-            way,
-            state,
-            connection_count: AtomicUsize::default(),
-            dead_connection_count: AtomicUsize::default(),
-            in_flight: AtomicUsize::default(),
-            in_flight_max: AtomicUsize::default(),
-            tls,
-        };
+        let (connection_count, dead_connection_count) = Default::default();
+        let shared = Shared { way, state, connection_count, dead_connection_count, tls };
         let shared = Arc::new(shared);
         let (running, mut ended) = tokio::sync::oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -181,12 +171,12 @@ impl Endpoint {
 
     /// Returns the number of uploads that have no answer yet.
     pub fn in_flight(&self) -> usize {
-        self.shared.in_flight.load(Ordering::Relaxed)
+        self.ledger(Ledger::open_count)
     }
 
     /// Returns the largest number of uploads without an answer so far.
     pub fn in_flight_max(&self) -> usize {
-        self.shared.in_flight_max.load(Ordering::Relaxed)
+        self.ledger(|ledger| ledger.open_count_max)
     }
 
     /// Returns the number of open connections that will never be read again, even after the fault
@@ -360,23 +350,6 @@ async fn drive<C: Future>(
     }
 }
 
-/// An upload without an answer. The count falls when this is dropped.
-struct InFlight(Arc<Shared>);
-
-impl InFlight {
-    fn begin(shared: &Arc<Shared>) -> Self {
-        let count = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        shared.in_flight_max.fetch_max(count, Ordering::Relaxed);
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// The service closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("broken")]
@@ -396,7 +369,6 @@ async fn answer(
         }
         rules.pause
     };
-    let _in_flight = is_upload.then(|| InFlight::begin(&shared));
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }

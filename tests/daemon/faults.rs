@@ -3,7 +3,7 @@
 use super::answers::{Failure, Reply};
 use super::endpoint::{Endpoint, Way};
 use super::pacing::memory_low_bytes;
-use super::process::{Daemon, HEADER};
+use super::process::{Daemon, HEADER, config_file};
 use std::time::Duration;
 
 const THROTTLED: &str = r#"{"__type":"ThrottledException","message":"slow down"}"#;
@@ -95,7 +95,9 @@ fn a_lost_answer_doubles_its_own_batch_and_nothing_else() {
 fn slow_answers_are_waited_for_with_as_many_calls_as_configured() {
     let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.pause = Duration::from_millis(300));
-    let daemon = Daemon::start(&endpoint.url(), &[], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = config_file(folder.path(), "Concurrency: 8");
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &path], &[]);
     let sent = documents(1_000);
     send(&daemon, &sent);
     settle(daemon, &endpoint, &sent);

@@ -332,7 +332,13 @@ OWN_KEYS = [
     "TotalBufferSizeMB", "Concurrency", "Region", "Endpoint", "ResourceARN", "ProxyAddress",
     "LocalMode", "RoleARN", "NoVerifySSL", "Logging.LogLevel", "Logging.LogPath",
 ]  # fmt: skip
-OWN_ABSENT = {"(none)", "(the region's own)", "(looked for at the start)", "0 (see xray limits)"}
+OWN_ABSENT = {
+    "(none)",
+    "(the region's own)",
+    "(looked for at the start)",
+    "0 (see xray limits)",
+    "0 (adaptive)",
+}
 
 
 class Own:

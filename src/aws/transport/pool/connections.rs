@@ -29,8 +29,8 @@ use tower_service::Service;
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause between two looks at the server's settings, until they have come, and the largest
-/// number of looks. A server that allows a single stream cannot be told from one whose settings have
-/// not come.
+/// number of looks. A server that allows a single stream looks like one whose settings have not
+/// come.
 const SETTINGS_INTERVAL: Duration = Duration::from_millis(2);
 const SETTINGS_LOOK_COUNT: u32 = 500;
 

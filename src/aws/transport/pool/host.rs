@@ -51,11 +51,16 @@ impl Http2 {
 
     /// Returns whether the server has said how many streams it allows.
     fn is_known(&self) -> bool {
-        self.has_answered || self.stream_count_max() != STREAM_COUNT_FIRST
+        self.has_answered
+            || self.stream_count_max() != STREAM_COUNT_FIRST
+            || self.sender.is_closed()
     }
 
+    /// Returns whether one more request can be sent. A connection that was closed before its first
+    /// request gets it nevertheless. The request then fails, and no connection is opened after the
+    /// other in vain.
     fn has_room(&self) -> bool {
-        self.stream_count < self.stream_count_max() && !self.sender.is_closed()
+        self.stream_count < self.stream_count_max() && !(self.is_reused && self.sender.is_closed())
     }
 }
 
@@ -102,6 +107,7 @@ impl<L> Host<L> {
     /// Takes a connection for a request: one over HTTP/2 with a free stream, or one over HTTP/1.1
     /// without a request.
     pub fn take(&mut self, idle_timeout: Duration, now: Instant) -> Option<Taken> {
+        self.http2.retain(|it| !it.is_reused || it.stream_count > 0 || !it.sender.is_closed());
         // The first one with room: the connections behind it become idle and are closed.
         if let Some(it) = self.http2.iter_mut().find(|it| it.has_room()) {
             it.stream_count += 1;
@@ -110,7 +116,8 @@ impl<L> Host<L> {
         }
         while let Some((http1, idle_at)) = self.idle.pop() {
             let is_fresh = now.saturating_duration_since(idle_at) < idle_timeout;
-            if is_fresh && http1.sender.is_ready() {
+            // As over HTTP/2, the first request is sent even if the connection was closed.
+            if !http1.is_reused || (is_fresh && http1.sender.is_ready()) {
                 return Some(Taken::Http1(http1));
             }
             self.http1_count -= 1;

@@ -117,6 +117,16 @@ async fn a_request_over_a_connection_that_the_server_has_closed_is_sent_over_ano
 }
 
 #[tokio::test]
+async fn a_server_that_closes_each_connection_at_once_costs_each_request_one_connection() {
+    let server = Server::start(Duration::ZERO, 0).await;
+    let pool = pool(SETTINGS);
+    for count in 1..=3 {
+        assert!(ask(&pool, &server.url).await.is_err());
+        assert!(server.count() <= count, "{} connections for {count}", server.count());
+    }
+}
+
+#[tokio::test]
 async fn all_requests_that_wait_get_the_error_of_the_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());

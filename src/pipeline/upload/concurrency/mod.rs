@@ -237,17 +237,19 @@ impl Concurrency {
     /// Notes that the service throttled a call that was started at `started_at`. Returns the reason
     /// if the limit has changed.
     pub fn throttled(&mut self, started_at: Instant, now: Instant) -> Option<LimitChange> {
-        self.is_news(started_at)
-            .then(|| self.limit * DECREASE_SLOW)
-            .and_then(|limit| self.fall(limit, LimitChange::Throttled, now))
+        if !self.is_news(started_at) {
+            return None;
+        }
+        self.fall(self.limit * DECREASE_SLOW, LimitChange::Throttled, now)
     }
 
     /// Notes that a call that was started at `started_at` had no answer in time. Returns the reason
     /// if the limit has changed.
     pub fn timed_out(&mut self, started_at: Instant, now: Instant) -> Option<LimitChange> {
-        self.is_news(started_at)
-            .then(|| self.limit * DECREASE_TIMEOUT)
-            .and_then(|limit| self.fall(limit, LimitChange::Timeout, now))
+        if !self.is_news(started_at) {
+            return None;
+        }
+        self.fall(self.limit * DECREASE_TIMEOUT, LimitChange::Timeout, now)
     }
 
     /// Notes that the circuit breaker has opened. The service may be another one when it closes, so
