@@ -6,7 +6,7 @@
 //! segments/s are 2,000 calls/s, which are 10 calls in flight at 5 ms and 200 at 100 ms.
 //!
 //! - **Growth.** The limit grows while batches have waited for a place for `WAIT_MIN` and answers
-//!   are not slow: to the double at first, by an eighth after the first fall. Waiting alone decides
+//!   are not slow: to the double at first and below `COUNT_FIRST`, by an eighth after a fall. Waiting alone decides
 //!   that more calls are wanted, so an endpoint that answers at once gets few calls.
 //! - **Slow answers.** A round is some answers to calls that were started after the last round. If
 //!   its median is more than twice the usual time, the limit falls by a quarter to a half, to
@@ -14,7 +14,8 @@
 //! - **The usual time** is averaged over rounds with at most `COUNT_FIRST` calls in flight, whose
 //!   time is not of the daemon's making. Rounds with more calls can only lower it. So answers that
 //!   slow down because of our calls never become usual. If answers stay slow for `SLOW_ROUNDS`
-//!   rounds although few calls are in flight, the slow time is the usual one from then on.
+//!   rounds although few calls are in flight, the slow time is the usual one from then on, and the
+//!   limit grows as at the start.
 //! - **Silence.** While nothing was answered for the time of a slow answer, no call beyond
 //!   `COUNT_FIRST` starts. Otherwise a service that becomes slow would get calls up to the limit
 //!   before its first slow answer arrives.
@@ -214,6 +215,8 @@ impl Concurrency {
             if self.slow_count >= SLOW_ROUNDS {
                 self.slow_count = 0;
                 self.usual = Some(median);
+                self.doubling_below = count_max as f64;
+                return None;
             }
             let floor = self.limit.min(COUNT_FIRST as f64);
             let part = slow_after(usual) / median;
@@ -275,7 +278,7 @@ impl Concurrency {
         }
         let before = self.limit();
         self.limit = limit.max(1.0).min(self.limit);
-        self.doubling_below = self.limit;
+        self.doubling_below = self.limit.max(COUNT_FIRST as f64);
         self.fell_at = Some(now);
         (self.limit() < before).then_some(reason)
     }
