@@ -22,6 +22,7 @@ use xrayd::base::clock::Clock;
 use xrayd::base::host::Host;
 use xrayd::base::memory::ChunkPool;
 use xrayd::base::panics::{Alarm, Panicked};
+use xrayd::pipeline::call_limit::CallLimit;
 use xrayd::pipeline::ingest::Ingest;
 use xrayd::pipeline::limits::{Limits, Wanted};
 use xrayd::pipeline::receive::Sink;
@@ -71,18 +72,21 @@ pub struct Daemon {
     is_slow: bool,
 }
 
+fn limits(settings: Settings) -> Limits {
+    let wanted = Wanted {
+        buffer_size_mb: settings.memory_mb,
+        receiver_count: 1,
+        has_spool: settings.spool_bytes.is_some(),
+        concurrency: settings.concurrency,
+        concurrency_max: settings.concurrency_max,
+    };
+    Limits::derive(wanted, HOST)
+}
+
 impl Daemon {
     /// Starts a life. `has_damage` says that the disk may be damaged.
     pub fn start(world: &World, settings: Settings, has_damage: bool) -> Self {
-        let has_spool = settings.spool_bytes.is_some();
-        let wanted = Wanted {
-            buffer_size_mb: settings.memory_mb,
-            receiver_count: 1,
-            has_spool,
-            concurrency: settings.concurrency,
-            concurrency_max: settings.concurrency_max,
-        };
-        let limits = Limits::derive(wanted, HOST);
+        let limits = limits(settings);
         let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let mut account = Account::new(1);
         account.clock = Clock::simulated(1_000 + world.seconds(), world.host_date());
@@ -159,6 +163,12 @@ impl Daemon {
     /// Returns whether the daemon will ever be able to call the service.
     pub fn has_route(&self) -> bool {
         self.settings.route_after.is_some()
+    }
+
+    /// Returns whether memory and settings allow far more calls than at the start.
+    pub fn has_many_calls(&self) -> bool {
+        let limit = self.watch.lock().unwrap().limits.call_limit;
+        matches!(limit, CallLimit::Adaptive { count_max, .. } if count_max >= 40)
     }
 
     /// Notes that the disk behaves in another way.

@@ -33,6 +33,17 @@ const PROBE_TIME: Duration = Duration::from_secs(4);
 /// The documents a second that the rate limit must have reached one minute after throttling.
 const RATE_MIN: f64 = 500.0;
 
+/// The time of an answer at the end of some runs, and the documents that come then each tenth of a
+/// second, and for how many tenths. The calls at the start carry 200 documents a second, and would
+/// need half a minute more. With more calls, all must be delivered within [`CARRY_TIME`].
+const CARRY_ANSWER_MS: u64 = 2_000;
+const CARRY_COUNT: u32 = 32;
+const CARRY_TENTHS: u32 = 500;
+const CARRY_TIME: Duration = Duration::from_secs(18);
+
+/// One of how many runs ends like this, of those in which memory allows enough calls.
+const CARRY_EVERY: u64 = 6;
+
 /// The result of a simulation.
 #[derive(Debug)]
 pub struct Report {
@@ -105,7 +116,7 @@ async fn simulate(plan: &Plan, world: &World) {
             return;
         }
     }
-    finish(daemon, world).await;
+    finish(daemon, world, plan.seed.is_multiple_of(CARRY_EVERY)).await;
 }
 
 /// Puts records onto the disk that an earlier version of xrayd has left.
@@ -133,7 +144,7 @@ fn put_older(plan: &Plan, world: &World) {
 }
 
 /// Lets all work again, waits until all is delivered, and ends the daemon.
-async fn finish(mut daemon: Daemon, world: &World) {
+async fn finish(mut daemon: Daemon, world: &World, carries: bool) {
     world.history.note("all works", 0, 0);
     world.service().mood = Mood::Works;
     world.service().source = Source::Gives { seconds: 3_600 };
@@ -163,6 +174,9 @@ async fn finish(mut daemon: Daemon, world: &World) {
             }
         }
     }
+    if carries && daemon.has_route() && daemon.has_many_calls() {
+        carry(&mut daemon, world).await;
+    }
     daemon.terminate(Duration::from_secs(8), None).await;
     if world.ledger().failure().is_none() {
         let left = found(world, &world.disk);
@@ -170,6 +184,29 @@ async fn finish(mut daemon: Daemon, world: &World) {
         check_fresh_open(world, on_disk);
         world.ledger().verify(&left);
     }
+}
+
+/// Lets the answers take longer than before for good, and sends more than the calls at the start
+/// carry. Nothing may be lost, and little may wait at the end.
+async fn carry(daemon: &mut Daemon, world: &World) {
+    world.history.note("answers take longer", CARRY_ANSWER_MS, 0);
+    world.service().mood = Mood::Slow { ms: CARRY_ANSWER_MS };
+    let dropped_count = daemon.account.dropped_total();
+    for _ in 0..CARRY_TENTHS {
+        daemon.send(CARRY_COUNT, SIZE_MIN, false);
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(CARRY_TIME).await;
+    let Some(held_count) = daemon.held().await else { return };
+    let dropped_count = daemon.account.dropped_total() - dropped_count;
+    if held_count > 0 || dropped_count > 0 {
+        let limit = daemon.account.calls.limit();
+        world.ledger().fail(format!(
+            "with answers after {CARRY_ANSWER_MS} ms, {held_count} segments are left and \
+             {dropped_count} are dropped; up to {limit} calls are in flight"
+        ));
+    }
+    world.service().mood = Mood::Works;
 }
 
 /// Waits until the daemon holds nothing and its spool has nothing. Returns whether that happens in

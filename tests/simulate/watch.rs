@@ -69,6 +69,11 @@ impl Watch {
     /// Checks what was counted since the last call. `used_before` is how many chunks were in use
     /// before; `None` if a receiver has counted.
     pub fn check(&mut self, used_before: Option<usize>) {
+        let (calls, count_max) = (&self.account.calls, self.limits.call_limit.count_max());
+        let most = calls.limit().max(calls.in_flight());
+        if most > count_max {
+            self.world.ledger().fail(format!("{most} calls, and {count_max} are allowed"));
+        }
         let before = self.dropped;
         for reason in DropReason::ALL {
             self.dropped[reason as usize] = self.account.dropped(reason).get();
