@@ -6,8 +6,8 @@
 //! segments/s are 2,000 calls/s, which are 10 calls in flight at 5 ms and 200 at 100 ms.
 //!
 //! - **Growth.** The limit grows while batches have waited for a place for `WAIT_MIN` and answers
-//!   are not slow: to the double at first and below `COUNT_FIRST`, by an eighth after a fall. Waiting alone decides
-//!   that more calls are wanted, so an endpoint that answers at once gets few calls.
+//!   are not slow: to the double at first and below `COUNT_FIRST`, by an eighth after a fall. Only
+//!   waiting batches ask for more calls, so an endpoint that answers at once gets few.
 //! - **Slow answers.** A round is some answers to calls that were started after the last round. If
 //!   its median is more than twice the usual time, the limit falls by a quarter to a half, to
 //!   `COUNT_FIRST` at least. The median is not moved by single slow answers.
