@@ -101,6 +101,29 @@ fn what_is_taken_at_that_time_stays_where_it_is_and_is_not_copied_any_more() {
 }
 
 #[test]
+fn whichever_fsync_fails_while_a_record_is_taken_each_record_comes_once() {
+    let mut failed_count = 0;
+    for pass_count in 0..8 {
+        let folder = folder();
+        let (mut spool, disk) = three(folder.path());
+        let (_, id) = take(&mut spool);
+        // Nothing can be copied, so the file stays suspect.
+        sync_with_faults(&mut spool, &disk, 0, 9);
+        disk.fail_syncs(pass_count, 1);
+        failed_count += usize::from(spool.sync().is_err());
+        disk.fail_syncs(0, 0);
+        assert!(spool.release(id));
+        assert_eq!(spool.segment_count(), 3, "{pass_count}");
+        spool.sync().unwrap();
+        let mut names = take_all(&mut spool);
+        names.sort_unstable();
+        assert_eq!(names, [0, 1, 2], "{pass_count}");
+    }
+    // The fsyncs of the folder, the copy, its name, and the bytes that were written again.
+    assert!(failed_count >= 4, "{failed_count}");
+}
+
+#[test]
 fn what_cannot_be_read_back_is_counted_as_damaged_and_the_rest_is_kept() {
     let folder = folder();
     let (mut spool, disk) = three(folder.path());
