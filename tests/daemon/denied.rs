@@ -369,8 +369,8 @@ fn a_failed_allocation_writes_the_account_and_ends_the_daemon_with_exit_code_1()
     daemon.wait_for_metric("xray_segments_sent_total", 3);
     let none = Rlimit { current: Some(1), maximum: Some(1) };
     let id = Pid::from_raw(daemon.id().cast_signed()).unwrap();
-    // Unlike `Resource::As`, this limit also denies the use of address space that glibc has reserved
-    // for threads that have ended.
+    // Unlike `Resource::As`, this limit also denies the use of address space that glibc has
+    // reserved for threads that have ended.
     prlimit(Some(id), Resource::Data, none).unwrap();
     // Each connection needs memory for the request that it has begun.
     let begun = format!("GET /health HTTP/1.1\r\nX: {}", "x".repeat(15_000));

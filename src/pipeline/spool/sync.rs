@@ -76,8 +76,8 @@ fn rescue_file(files: &mut Files, sequence: u64, window: &mut [u8]) -> Result<()
         Some(copy) => _ = files.sealed.insert(copy_sequence, copy),
         None => files.remove_unneeded(copy_sequence),
     }
-    // Bytes that are still suspect have records that were not copied. If this fails, the copy stays:
-    // the old file has forgotten the copied records.
+    // Bytes that are still suspect have records that were not copied. If this fails, the copy
+    // stays: the old file has forgotten the copied records.
     let is_copied = rescued.is_ok();
     let written = match files.sealed.get_mut(&sequence).filter(|_| is_copied) {
         Some(file) => write_again(file, &files.folder, window).map_err(SpoolError::Sync),
