@@ -319,7 +319,7 @@ impl DataFile {
             None => {
                 let handle = folder.open_to_read(self.sequence, Kind::Data)?;
                 if self.cursor == 0 && self.unread.is_none() {
-                    self.progress.load(folder, self.sequence, self.length_bytes);
+                    self.progress.load(folder, self.sequence, self.length_bytes)?;
                 }
                 handle
             }

@@ -2,8 +2,7 @@
 //!
 //! In: offsets of records that are settled. Out: the parts of a record that are not settled. Bound:
 //! 8 bytes of memory for each entry of the file that is being read, and for each entry that could
-//! not be written. Thread: the spool's, which may
-//! wait for the disk.
+//! not be written. Thread: the spool's, which may wait for the disk.
 //!
 //! The list is a file beside the data file and is only ever appended to. For each settled record
 //! the list has an entry: the offset of the record and the checksum of this number. If only some
@@ -48,13 +47,18 @@ impl Progress {
     }
 
     /// Reads which records of a data file earlier runs have settled. The data file has
-    /// `data_bytes`. If an entry cannot be read, its record is sent again.
+    /// `data_bytes`. If an entry is damaged, its record is sent again.
     ///
     /// A record has one entry, or a mark for each of its segments and then its own entry. This is
     /// never more than one entry for each [`HEADER_BYTES`] of the record. A progress file with more
     /// entries is damaged, and is cut to the largest possible length.
-    pub fn load(&mut self, folder: &Folder, sequence: u64, data_bytes: u64) {
-        self.settled = Vec::new();
+    ///
+    /// # Errors
+    ///
+    /// Fails if the progress file is there and cannot be read. The data file must not be read
+    /// then: records that are settled, or that were copied to another file, would come again.
+    pub fn load(&mut self, folder: &Folder, sequence: u64, data_bytes: u64) -> io::Result<()> {
+        let (mut settled, mut read_bytes) = (Vec::new(), 0);
         let length_bytes_max = data_bytes / HEADER_BYTES as u64 * ENTRY_BYTES as u64;
         if self.length_bytes > length_bytes_max {
             // An error is ignored: no more than `length_bytes_max` is read in any case.
@@ -62,23 +66,30 @@ impl Progress {
         }
         // Reads no more than the size that the progress file had at the start of this run.
         let found_bytes = self.length_bytes.min(length_bytes_max);
-        self.length_bytes = 0;
-        let Ok(file) = folder.open_to_read(sequence, Kind::Progress) else { return };
-        let found_bytes = found_bytes.min(file.length_bytes().unwrap_or(0));
+        let file = match folder.open_to_read(sequence, Kind::Progress) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // A link is not followed, and this daemon makes none: it holds no progress.
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => None,
+            Err(error) => return Err(error),
+        };
+        let now_bytes = file.as_ref().map_or(Ok(0), |file| file.length_bytes())?;
+        let found_bytes = found_bytes.min(now_bytes);
         let mut window = [0; ENTRY_BYTES * WINDOW_ENTRY_COUNT];
         loop {
-            let rest_bytes = usize::try_from(found_bytes - self.length_bytes).unwrap_or(usize::MAX);
+            let rest_bytes = usize::try_from(found_bytes - read_bytes).unwrap_or(usize::MAX);
             let length_bytes = rest_bytes.min(window.len());
             let entries = &mut window[..length_bytes - length_bytes % ENTRY_BYTES];
-            if entries.is_empty() || file.read_at(entries, self.length_bytes).is_err() {
-                break;
-            }
+            let Some(file) = file.as_ref().filter(|_| !entries.is_empty()) else { break };
+            file.read_at(entries, read_bytes)?;
             let offsets = entries.chunks_exact(ENTRY_BYTES).filter_map(decode);
-            self.settled.extend(offsets.filter(|&offset| offset < data_bytes));
-            self.length_bytes += entries.len() as u64;
+            settled.extend(offsets.filter(|&offset| offset < data_bytes));
+            read_bytes += entries.len() as u64;
         }
-        self.settled.sort_unstable();
-        self.settled.dedup();
+        settled.sort_unstable();
+        settled.dedup();
+        (self.settled, self.length_bytes) = (settled, read_bytes);
+        Ok(())
     }
 
     /// Counts the records at these offsets as settled in this run, without writing entries.
@@ -184,7 +195,7 @@ mod tests {
         let folder = open(path);
         let length_bytes = folder.list().unwrap().progress.get(&1).copied().unwrap_or_default();
         let mut progress = Progress::unread(length_bytes);
-        progress.load(&folder, 1, data_bytes);
+        progress.load(&folder, 1, data_bytes).unwrap();
         progress
     }
 
@@ -225,6 +236,18 @@ mod tests {
         let expected = 100 * ENTRY_BYTES as u64;
         assert_eq!((progress.settled, progress.length_bytes), (vec![8], expected));
         assert_eq!(std::fs::metadata(&path).unwrap().len(), expected);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error_and_a_missing_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut progress = Progress::unread(100);
+        progress.load(&open(folder.path()), 1, 1 << 30).unwrap();
+        assert_eq!((&*progress.settled, progress.length_bytes), (&[][..], 0));
+        // Nobody can read bytes of a folder.
+        std::fs::create_dir(folder.path().join("0000000001.done")).unwrap();
+        let mut progress = Progress::unread(100);
+        assert!(progress.load(&open(folder.path()), 1, 1 << 30).is_err());
     }
 
     #[test]
