@@ -4,7 +4,7 @@
 //! them into one buffer. The body of an answer is hyper's, with one more check of its end.
 
 use bytes::Bytes;
-use http::{Response, Version};
+use http::{Extensions, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -65,6 +65,9 @@ impl Body for RequestBody {
 pub struct ReceivedBody {
     body: Incoming,
     is_http2: bool,
+    /// A copy of the extensions of the answer. Over HTTP/2 it keeps the place of the stream on its
+    /// connection until the body is dropped.
+    _extensions: Extensions,
 }
 
 /// The reason why a body has no end.
@@ -82,7 +85,8 @@ impl ReceivedBody {
     /// Returns an answer with this body in place of hyper's.
     pub fn of(answer: Response<Incoming>) -> Response<Self> {
         let is_http2 = answer.version() == Version::HTTP_2;
-        answer.map(|body| Self { body, is_http2 })
+        let extensions = answer.extensions().clone();
+        answer.map(|body| Self { body, is_http2, _extensions: extensions })
     }
 }
 
@@ -109,5 +113,36 @@ impl Body for ReceivedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_body_keeps_the_extensions_of_its_answer_until_it_is_dropped() {
+        let (client, mut server) = tokio::io::duplex(1024);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::new(RequestBody::from(Bytes::new()));
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        let serve = async {
+            assert!(server.read(&mut [0; 1024]).await.unwrap() > 0);
+            server.write_all(answer).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(sender.send_request(request), serve);
+        let (mut answer, place) = (answer.unwrap(), Arc::new(()));
+        answer.extensions_mut().insert(Arc::clone(&place));
+        let (parts, body) = ReceivedBody::of(answer).into_parts();
+        drop(parts);
+        assert_eq!(Arc::strong_count(&place), 2);
+        drop(body);
+        assert_eq!(Arc::strong_count(&place), 1);
     }
 }

@@ -257,7 +257,6 @@ impl Client {
         answer: Response<ReceivedBody>,
         limit_bytes: usize,
     ) -> Result<Answer, RequestError> {
-        // Over HTTP/2, `sent` keeps the place of the stream until the body is read.
         let (Parts { status, headers, extensions, .. }, body) = answer.into_parts();
         let sent = extensions.get::<Sent>();
         let waited = sent.map_or(Duration::ZERO, |sent| sent.waited);

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How an answer came. It is an extension of the answer. Over HTTP/2 the stream counts as free when
-/// the last copy is dropped, so a reader keeps it until it has read the body.
+/// the last copy is dropped, so `ReceivedBody` keeps a copy until the body is read.
 #[derive(Debug, Clone)]
 pub struct Sent {
     /// The time that the request waited for a connection.
