@@ -105,8 +105,12 @@ impl<L> Default for Host<L> {
 
 impl<L> Host<L> {
     /// Takes a connection for a request: one over HTTP/2 with a free stream, or one over HTTP/1.1
-    /// without a request.
+    /// without a request. A connection that was opened in vain and has waited since then is treated
+    /// as one that has had a request: it may be closed by now.
     pub fn take(&mut self, idle_timeout: Duration, now: Instant) -> Option<Taken> {
+        for it in self.http2.iter_mut().filter(|it| it.stream_count == 0) {
+            it.is_reused |= it.idle_at < now;
+        }
         self.http2.retain(|it| !it.is_reused || it.stream_count > 0 || !it.sender.is_closed());
         // The first one with room: the connections behind it become idle and are closed.
         if let Some(it) = self.http2.iter_mut().find(|it| it.has_room()) {
@@ -114,7 +118,8 @@ impl<L> Host<L> {
             let is_reused = std::mem::replace(&mut it.is_reused, true);
             return Some(Taken::Http2 { number: it.number, sender: it.sender.clone(), is_reused });
         }
-        while let Some((http1, idle_at)) = self.idle.pop() {
+        while let Some((mut http1, idle_at)) = self.idle.pop() {
+            http1.is_reused |= idle_at < now;
             let is_fresh = now.saturating_duration_since(idle_at) < idle_timeout;
             // As over HTTP/2, the first request is sent even if the connection was closed.
             if !http1.is_reused || (is_fresh && http1.sender.is_ready()) {

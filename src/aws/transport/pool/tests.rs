@@ -4,7 +4,9 @@ use super::*;
 use crate::aws::transport::{Resolver, Transport};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -179,5 +181,23 @@ async fn connections_without_a_request_are_closed() {
     while pool.0.held() != (0, 0) {
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", pool.0.held());
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_spare_connection_that_the_server_has_closed_gets_no_request() {
+    for waits in [false, true] {
+        let (client, server) = tokio::io::duplex(1024);
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
+        drop(server);
+        let _ = connection.await;
+        let mut host: host::Host<()> = host::Host::default();
+        let now = Instant::now();
+        host.add_http1(host::Http1 { sender, is_forward_proxy: false, is_reused: false }, now);
+        let later = now + Duration::from_millis(u64::from(waits));
+        // The request for which it was opened gets it, and fails.
+        assert_eq!(host.take(SETTINGS.idle_timeout, later).is_none(), waits);
+        assert_eq!(host.http1_count(), usize::from(!waits));
     }
 }
