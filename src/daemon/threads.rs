@@ -121,7 +121,8 @@ impl Receivers {
         let ReceiverThreads { idle, stop } = threads;
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let receivers = group.into_receivers(limits.receive_slot_count);
-        debug_assert_eq!(receivers.len(), idle.len());
+        // A socket without a thread would be deaf, and no counter would show it.
+        assert_eq!(receivers.len(), idle.len(), "each socket has a thread");
         let running_count = receivers.len();
         let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
         let mut backends = Vec::new();
