@@ -6,6 +6,7 @@
 //! none), and [`ANSWER_BYTES_MAX`]. Calls are rare, so connections are not kept open. Thread: the
 //! caller's.
 
+use crate::aws::ReceivedBody;
 use crate::aws::transport::{ConnectError, Connector, Executor, Transport, host_and_port};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
@@ -142,7 +143,7 @@ impl CallClient {
             let error = kind(Unanswered { host, source: error }.into());
             if is_connect { error.never_connected() } else { error }
         })?;
-        let (parts, body) = answer.into_parts();
+        let (parts, body) = ReceivedBody::of(answer).into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(ConnectorError::io)?.to_bytes();
         HttpResponse::try_from(http::Response::from_parts(parts, body.into()))
