@@ -226,9 +226,10 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_payload| Panicked::last())
 }
 
-/// Runs `work` and returns its result. Returns `None` if `work` panics. For a library that panics
-/// where the system refuses something: such a panic is no fault in the program, so it is neither
-/// printed nor counted.
+/// Runs `work` and returns its result. Returns `None` if `work` panics.
+///
+/// Use it for a library that panics if the system refuses a resource, such as a thread. This panic
+/// is no fault in the program. So the panic hook does not print or count it.
 pub fn catch_refusal<T>(work: impl FnOnce() -> T) -> Option<T> {
     IS_REFUSAL.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(work));

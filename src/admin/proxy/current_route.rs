@@ -4,7 +4,7 @@
 //! Thread: main.
 //!
 //! All calls share a connection of HTTP/2. If the service stops answering on this connection, but
-//! keeps it open, all later calls would wait in vain on it too. So after a slow call without an
+//! keeps it open, all later calls on it would time out too. So after a slow call without an
 //! answer, later calls open a new connection.
 
 use crate::aws::Route;

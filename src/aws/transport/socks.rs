@@ -80,7 +80,7 @@ fn answer_text(code: u8) -> String {
     text.to_owned()
 }
 
-/// Why there is no connection to the host.
+/// The reason why the proxy has not connected to the host.
 #[derive(Debug)]
 pub(super) enum SocksError {
     /// The proxy refuses it.

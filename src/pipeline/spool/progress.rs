@@ -244,7 +244,7 @@ mod tests {
         let mut progress = Progress::unread(100);
         progress.load(&open(folder.path()), 1, 1 << 30).unwrap();
         assert_eq!((&*progress.settled, progress.length_bytes), (&[][..], 0));
-        // Nobody can read bytes of a folder.
+        // A folder has no bytes to read.
         std::fs::create_dir(folder.path().join("0000000001.done")).unwrap();
         let mut progress = Progress::unread(100);
         assert!(progress.load(&open(folder.path()), 1, 1 << 30).is_err());

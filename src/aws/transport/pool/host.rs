@@ -56,9 +56,9 @@ impl Http2 {
             || self.sender.is_closed()
     }
 
-    /// Returns whether one more request can be sent. A connection that was closed before its first
-    /// request gets it nevertheless. The request then fails, and no connection is opened after the
-    /// other in vain.
+    /// Returns whether one more request can be sent. The first request is sent even if the server
+    /// has closed the connection. It fails, so the pool does not open one connection after another
+    /// to a server that closes them all.
     fn has_room(&self) -> bool {
         self.stream_count < self.stream_count_max() && !(self.is_reused && self.sender.is_closed())
     }
@@ -105,8 +105,8 @@ impl<L> Default for Host<L> {
 
 impl<L> Host<L> {
     /// Takes a connection for a request: one over HTTP/2 with a free stream, or one over HTTP/1.1
-    /// without a request. A connection that was opened in vain and has waited since then is treated
-    /// as one that has had a request: it may be closed by now.
+    /// without a request. A spare connection, which has had no request since it was opened, counts
+    /// as used: the server may have closed it.
     pub fn take(&mut self, idle_timeout: Duration, now: Instant) -> Option<Taken> {
         for it in self.http2.iter_mut().filter(|it| it.stream_count == 0) {
             it.is_reused |= it.idle_at < now;
@@ -225,8 +225,8 @@ impl<L> Host<L> {
         self.http1_count -= 1;
     }
 
-    /// Closes the connections that have had no request for `idle_timeout`. Returns when the next
-    /// one may be closed; `None` if there is no connection and no request.
+    /// Closes the connections that have had no request for `idle_timeout`. Returns the time of the
+    /// next look; `None` if the host has neither a connection nor a request that waits.
     pub fn close_idle(&mut self, idle_timeout: Duration, now: Instant) -> Option<Instant> {
         let is_fresh = |at: Instant| now.saturating_duration_since(at) < idle_timeout;
         let before = self.idle.len();
