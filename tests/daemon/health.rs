@@ -148,8 +148,10 @@ fn a_full_memory_is_told_until_there_is_room_again() {
     let daemon = Daemon::start(&endpoint.url(), &["-m", "3"], &[]);
     let datagram =
         |index| format!("{HEADER}{{\"id\":\"{index:016x}\",\"a\":\"{}\"}}", "x".repeat(9_000));
-    daemon.send((0..1_000).map(datagram));
+    // The condition ends when half of the memory is free. So the test sends until it has seen both.
+    let mut indexes = 0_u64..;
     daemon.wait_until("`/ready` reports both", || {
+        daemon.send(indexes.by_ref().take(20).map(datagram));
         reasons(&daemon) == ["uploads_failing", "memory_full"]
     });
     assert_eq!(page(&daemon, "/health").0, 200);
