@@ -3,11 +3,13 @@
 //! In: requests of the SDK. Out: the answers. Calls to STS and SSO use the same proxy and root
 //! certificates as uploads. Calls to the instance metadata and to container credentials use no
 //! proxy. Bound: the timeouts of the SDK ([`CONNECT_TIMEOUT`] and [`ANSWER_TIMEOUT`] if it sets
-//! none), and [`ANSWER_BYTES_MAX`]. Calls are rare, so connections are not kept open. Thread: the
-//! caller's.
+//! none), and [`ANSWER_BYTES_MAX`]. Calls are rare, so connections over HTTP/1.1 are not kept open,
+//! and those over HTTP/2 for [`IDLE_TIMEOUT`]. Thread: the caller's.
 
-use crate::aws::ReceivedBody;
-use crate::aws::transport::{ConnectError, Connector, Executor, Transport, host_and_port};
+use crate::aws::transport::{
+    ConnectError, ConnectionPool, PoolError, PoolSettings, Transport, host_and_port,
+};
+use crate::aws::{ReceivedBody, RequestBody};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -19,8 +21,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client as HyperClient;
+use http_body_util::{BodyExt, Limited};
 use std::error::Error;
 use std::io::{self, ErrorKind::TimedOut};
 use std::net::{IpAddr, Ipv6Addr};
@@ -35,6 +36,9 @@ const SOURCE_VARIABLES: [&str; 2] =
 /// SDK.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The time after which a connection over HTTP/2 without a request is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest answer of STS, SSO or a metadata service that is read, in bytes. Real answers are much
 /// shorter.
@@ -67,9 +71,7 @@ impl HttpClient for Calls {
     ) -> SharedHttpConnector {
         let connect_timeout = settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
         let client = |transport: Transport| CallClient {
-            http: HyperClient::builder(Executor)
-                .pool_max_idle_per_host(0)
-                .build(transport.connector(connect_timeout)),
+            pool: pool(&transport, connect_timeout),
             transport,
         };
         SharedHttpConnector::new(CallConnector {
@@ -114,31 +116,47 @@ impl HttpConnector for CallConnector {
     }
 }
 
+/// Returns a pool that keeps no connections over HTTP/1.1. `connect_timeout` is the time to open a
+/// connection.
+pub(super) fn pool(transport: &Transport, connect_timeout: Duration) -> ConnectionPool {
+    let settings = PoolSettings {
+        connecting_count_max: 1,
+        idle_count_max: 0,
+        idle_timeout: IDLE_TIMEOUT,
+        ping_interval: ANSWER_TIMEOUT,
+        ping_timeout: CONNECT_TIMEOUT,
+        http1_buffer_bytes: None,
+        http2_windows_bytes: None,
+    };
+    ConnectionPool::new(transport.connector(connect_timeout), settings)
+}
+
 /// Converts a request of the AWS SDK into a request for hyper. Returns an error if the body is a
 /// stream; the calls for region and credentials have bodies in memory.
-fn to_hyper_request(request: HttpRequest) -> Result<Request<Full<Bytes>>, BoxError> {
+fn to_hyper_request(request: HttpRequest) -> Result<Request<RequestBody>, BoxError> {
     let (parts, body) = request.try_into_http1x()?.into_parts();
     let body = body.bytes().ok_or("a request that is not in memory")?;
-    Ok(Request::from_parts(parts, Full::new(Bytes::copy_from_slice(body))))
+    Ok(Request::from_parts(parts, Bytes::copy_from_slice(body).into()))
 }
 
 #[derive(Debug, Clone)]
 struct CallClient {
-    http: HyperClient<Connector, Full<Bytes>>,
+    pool: ConnectionPool,
     transport: Transport,
 }
 
 impl CallClient {
     async fn exchange(
         self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
     ) -> Result<HttpResponse, ConnectorError> {
         if let Some(authorization) = self.transport.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
         let host = host_and_port(request.uri());
-        let answer = self.http.request(request).await.map_err(|error| {
-            let (is_connect, is_timeout) = (error.is_connect(), is_timeout(&error));
+        let answer = self.pool.request(request).await.map_err(|error| {
+            let is_connect = matches!(error, PoolError::Connect(_));
+            let is_timeout = is_timeout(&error);
             let kind = if is_timeout { ConnectorError::timeout } else { ConnectorError::io };
             let error = kind(Unanswered { host, source: error }.into());
             if is_connect { error.never_connected() } else { error }
@@ -195,10 +213,9 @@ mod tests {
         let transport =
             Transport::new(&trust, Some(&proxy), "", Resolver::start().unwrap()).unwrap();
         let call = async |timeout| {
-            let connector = transport.connector(timeout);
-            let http = HyperClient::builder(Executor).build(connector);
-            let client = CallClient { http, transport: transport.clone() };
-            let request = Request::get("https://sts.invalid/").body(Full::default()).unwrap();
+            let pool = pool(&transport, timeout);
+            let client = CallClient { pool, transport: transport.clone() };
+            let request = Request::get("https://sts.invalid/").body(Bytes::new().into()).unwrap();
             client.exchange(request).await.unwrap_err()
         };
         let error = call(Duration::from_millis(50)).await;

@@ -8,16 +8,15 @@
 use super::environment::variable;
 use super::instance::{InstanceMetadata, TRY_TIMEOUT};
 use super::shared_files::SharedFiles;
-use crate::aws::transport::{Executor, Resolver, Transport};
+use crate::aws::ReceivedBody;
+use crate::aws::transport::{Resolver, Transport};
 use crate::base::error_text::with_all_causes;
 use crate::base::files::read_text;
 use aws_config::Region;
 use aws_config::imds::client::error::ImdsError;
 use bytes::Bytes;
-use http::Uri;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 use std::fmt;
 use std::path::Path;
@@ -222,14 +221,15 @@ fn region_of_task(metadata: &Value) -> Found {
 
 /// Gets `uri` and returns the body of the answer if its status is a success.
 async fn get(uri: Uri, resolver: &Resolver) -> Result<Bytes, String> {
-    let mut connector = HttpConnector::new_with_resolver(resolver.clone());
-    connector.set_connect_timeout(Some(METADATA_TIMEOUT));
-    let client: Client<_, Empty<Bytes>> = Client::builder(Executor).build(connector);
-    let answer = client.get(uri).await.map_err(|error| with_all_causes(&error))?;
+    let pool = super::calls::pool(&Transport::local(resolver.clone()), METADATA_TIMEOUT);
+    let mut request = Request::new(Bytes::new().into());
+    *request.uri_mut() = uri;
+    let answer = pool.request(request).await.map_err(|error| with_all_causes(&error))?;
     if !answer.status().is_success() {
         return Err(format!("the answer is {}", answer.status()));
     }
-    let body = Limited::new(answer.into_body(), METADATA_BYTES_MAX).collect().await;
+    let body =
+        Limited::new(ReceivedBody::of(answer).into_body(), METADATA_BYTES_MAX).collect().await;
     Ok(body.map_err(|error| error.to_string())?.to_bytes())
 }
 

@@ -1,9 +1,9 @@
 //! Opens connections to services: name lookup, TCP, the operator's proxy, and TLS.
 //!
-//! In: the trusted certificates, the proxy and the resolver. Out: a [`Connector`] for hyper
-//! clients. Uploads and the calls that fetch credentials use the same transport. Bound: one timeout
-//! for all steps of opening a connection (name lookup, TCP, proxy, TLS). Thread: the thread of the
-//! HTTP client.
+//! In: the trusted certificates, the proxy and the resolver. Out: a [`ConnectionPool`], whose
+//! connections a [`Connector`] opens. Uploads and the calls for credentials use the same transport.
+//! Bound: one timeout for all steps of opening a connection (name lookup, TCP, proxy, TLS). Thread:
+//! the thread of the HTTP client.
 
 mod connect;
 mod error;
