@@ -1,12 +1,14 @@
 """Checks the dashboard and the alerts against the daemon's /metrics and the documentation.
 
 In: deploy/grafana, deploy/prometheus and docs/operations.md; a daemon's metrics; the warnings and
-errors that src/ logs. Out: a failure for each name that does not exist, and for each metric, alert,
-warning or error that is not explained.
+errors that src/ logs; promtool's tests of the alerts. Out: a failure for each name that does not
+exist, for each metric, alert, warning or error that is not explained, and for each alert that does
+not fire when it should or fires when it should not.
 """
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,15 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())
 DASHBOARD = json.loads((ROOT / "deploy/grafana/xrayd.json").read_text())
+ALERT_TESTS = ROOT / "tests/prometheus/alerts.test.yaml"
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 PANELS = DASHBOARD["panels"]
 
-#: The functions, operators and modifiers of PromQL that the dashboard and the alerts use.
-WORDS = {"abs", "and", "by", "increase", "max", "min", "or", "rate", "sum", "without"}
-WORDS |= {"histogram_quantile"}
+#: The functions, operators, modifiers and metrics of PromQL that the dashboard and the alerts use.
+WORDS = {"abs", "absent", "and", "by", "increase", "max", "min", "or", "rate", "sum", "without"}
+WORDS |= {"histogram_quantile", "up"}
 
 
 def expressions():
@@ -53,7 +56,8 @@ def metrics(start_daemon):
 def test_every_metric_that_is_asked_for_is_one_of_the_daemons(metrics):
     for where, expression in expressions():
         asked = re.findall(r"(xray_\w+)(?:\{([^}]*)\})?", expression)
-        assert asked, where
+        # Prometheus itself makes `up`.
+        assert asked or expression.startswith("up{"), where
         for name, selectors in asked:
             assert name in metrics, f"{where}: {name}"
             for label, operator, pattern in re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', selectors):
@@ -97,10 +101,29 @@ def test_every_alert_says_what_happens_and_is_explained():
     for rule in RULES:
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in ("critical", "warning")
-        assert set(rule["annotations"]) == {"summary", "description"}
-        assert f"`{rule['alert']}`" in OPERATIONS, rule["alert"]
-    explained = set(re.findall(r"`(Xray\w+)`", OPERATIONS))
-    assert explained == set(names)
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+        # A heading of Markdown has an anchor of its words in small letters.
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+    headings = re.findall(r"^### (Xray\w+)$", OPERATIONS, re.MULTILINE)
+    assert sorted(headings) == sorted(names)
+    assert set(re.findall(r"`(Xray\w+)`", OPERATIONS)) <= set(names)
+
+
+def test_every_alert_fires_when_it_should_and_only_then():
+    tests = yaml.safe_load(ALERT_TESTS.read_text())["tests"]
+    checks = [check for test in tests for check in test["alert_rule_test"]]
+    for is_firing in (True, False):
+        tested = {check["alertname"] for check in checks if ("exp_alerts" in check) == is_firing}
+        assert tested == {rule["alert"] for rule in RULES}, f"is_firing: {is_firing}"
+    install = subprocess.run([ROOT / "tests/prometheus/install"], capture_output=True, text=True)
+    assert install.returncode == 0, install.stderr
+    promtool = install.stdout.strip()
+    for command in (
+        ["check", "rules", ROOT / "deploy/prometheus/alerts.yaml"],
+        ["test", "rules", ALERT_TESTS],
+    ):
+        done = subprocess.run([promtool, *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_panels_have_places_of_their_own_and_a_source():
