@@ -25,7 +25,7 @@ PANELS = DASHBOARD["panels"]
 
 #: The functions, operators, modifiers and metrics of PromQL that the dashboard and the alerts use.
 WORDS = {"abs", "absent", "and", "by", "increase", "max", "min", "or", "rate", "sum", "without"}
-WORDS |= {"histogram_quantile", "up"}
+WORDS |= {"histogram_quantile", "time", "up"}
 
 
 def expressions():
@@ -55,7 +55,7 @@ def metrics(start_daemon):
 
 def test_every_metric_that_is_asked_for_is_one_of_the_daemons(metrics):
     for where, expression in expressions():
-        asked = re.findall(r"(xray_\w+)(?:\{([^}]*)\})?", expression)
+        asked = re.findall(r"\b((?:xray|process)_\w+)(?:\{([^}]*)\})?", expression)
         # Prometheus itself makes `up`.
         assert asked or expression.startswith("up{"), where
         for name, selectors in asked:
@@ -70,7 +70,7 @@ def test_every_metric_that_is_asked_for_is_one_of_the_daemons(metrics):
 
 def test_every_label_that_is_grouped_by_is_one_of_the_metrics(metrics):
     for where, expression in expressions():
-        names = re.findall(r"xray_\w+", expression)
+        names = re.findall(r"\b(?:xray|process)_\w+", expression)
         for labels in re.findall(r"(?:by|without) \(([^)]*)\)", expression):
             for label in labels.split(", "):
                 known = any(label in metrics[name] for name in names)
@@ -82,7 +82,9 @@ def test_expressions_are_whole():
         assert expression.count("(") == expression.count(")"), where
         bare = re.sub(r'\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\([a-z, ]+\)', " ", expression)
         words = set(re.findall(r"[a-z]\w+", bare)) - {"label_values", "instance"}
-        assert {word for word in words if not word.startswith("xray_")} <= WORDS, where
+        assert {word for word in words if not word.startswith(("xray_", "process_"))} <= WORDS, (
+            where
+        )
 
 
 def test_every_metric_is_on_the_dashboard_and_explained(metrics):

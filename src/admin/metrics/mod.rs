@@ -1,6 +1,7 @@
 //! The metrics for Prometheus (`GET /metrics`).
 //!
-//! In: the account, the pool, the sockets and the health. They are read for each request. Out: text
+//! In: the account, the pool, the sockets, the health, and the kernel's figures about the process
+//! (`process.rs`). They are read for each request. Out: text
 //! in OpenMetrics format, encoded by the crate prometheus-client, or in the older text format of
 //! Prometheus (`format.rs`). Bound: the timeouts of
 //! [`Account::held`] and of [`Health::faults`]. Thread: main. The only work for the pipeline is
@@ -8,6 +9,7 @@
 
 mod encode;
 mod format;
+mod process;
 
 pub use format::Format;
 
@@ -17,7 +19,8 @@ use crate::base::conditions::Condition;
 use crate::base::memory::ChunkPool;
 use crate::pipeline::receive::{BackendInUse, ReceiveSocket};
 use encode::SnapshotCollector;
-use prometheus_client::encoding::text::encode;
+use process::ProcessCollector;
+use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::sync::{Arc, Weak};
@@ -56,17 +59,20 @@ struct Snapshot {
 
 /// The metrics of a daemon.
 #[derive(Debug)]
-pub struct Metrics(Arc<MetricSources>);
+pub struct Metrics {
+    sources: Arc<MetricSources>,
+    process: ProcessCollector,
+}
 
 impl Metrics {
-    /// Returns the metrics of `sources`.
+    /// Returns the metrics of `sources`. The process counts as started now.
     pub fn new(sources: MetricSources) -> Self {
-        Self(Arc::new(sources))
+        Self { sources: Arc::new(sources), process: ProcessCollector::starting_now() }
     }
 
     /// Reads all values and returns them as text. The TCP port uses `tcp_port_bytes` of its memory.
     pub async fn text(&self, format: Format, tcp_port_bytes: usize) -> String {
-        let sources = Arc::clone(&self.0);
+        let sources = Arc::clone(&self.sources);
         let (held, faults) = tokio::join!(sources.account.held(), sources.health.faults());
         let sockets: Vec<_> = sources.sockets.iter().filter_map(Weak::upgrade).collect();
         let snapshot = Snapshot {
@@ -78,9 +84,13 @@ impl Metrics {
             tcp_port_bytes: tcp_port_bytes as u64,
         };
         drop(sockets);
-        let registry = registry(sources, snapshot);
+        let mut of_process = Registry::with_prefix("process");
+        of_process.register_collector(Box::new(self.process.clone()));
+        let of_daemon = registry(sources, snapshot);
         let mut text = String::with_capacity(16 * 1024);
-        encode(&mut text, &registry).expect("writing to a string does not fail");
+        encode_registry(&mut text, &of_process)
+            .and_then(|()| encode(&mut text, &of_daemon))
+            .expect("writing to a string does not fail");
         format.of_open_metrics(text)
     }
 }
@@ -116,7 +126,7 @@ mod tests {
 
     /// Returns the text of `metrics`. Meanwhile the test answers all occupancy queries with `held`.
     async fn text(metrics: &Metrics, held: Held) -> String {
-        let mut queries = metrics.0.account.occupancy_queries();
+        let mut queries = metrics.sources.account.occupancy_queries();
         let answers = async {
             loop {
                 queries.next().await.answer(held);
@@ -170,7 +180,7 @@ mod tests {
         sender.send_to(&[0; 1_000], group.local_address()).unwrap();
         let limit_bytes = 2 * group.queue().granted_bytes;
         let receivers = group.into_receivers(4);
-        let mut sources = Arc::into_inner(metrics(&Arc::new(Account::new(2))).0).unwrap();
+        let mut sources = Arc::into_inner(metrics(&Arc::new(Account::new(2))).sources).unwrap();
         sources.sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
         let text = Metrics::new(sources).text(Format::OpenMetrics, 0).await;
         let value = |name: &str| -> usize {
