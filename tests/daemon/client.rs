@@ -53,12 +53,7 @@ impl Client {
 
     /// Sends a request with these header lines and a Content-Length header, and reads the answer.
     pub fn call(&mut self, request_line: &str, headers: &str, body: &[u8]) -> Answer {
-        let length = body.len();
-        let head = format!(
-            "{request_line} HTTP/1.1\r\nHost: xray-daemon:2000\r\n{headers}Content-Length: \
-             {length}\r\n\r\n"
-        );
-        self.write(&[head.as_bytes(), body].concat());
+        self.write(&request(request_line, headers, body));
         self.answer()
     }
 
@@ -77,6 +72,12 @@ impl Client {
         answer.body.resize(length, 0);
         self.0.read_exact(&mut answer.body).unwrap();
         answer
+    }
+
+    /// Reads an answer. Returns `None` if the daemon closes or resets the connection before it.
+    pub fn answer_unless_closed(&mut self) -> Option<Answer> {
+        let has_bytes = self.0.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        has_bytes.then(|| self.answer())
     }
 
     /// Reads an answer if its first byte has arrived already.
@@ -103,6 +104,16 @@ impl Client {
         let _ = self.0.read_to_end(&mut bytes);
         bytes
     }
+}
+
+/// Returns the bytes of a request with these header lines and a Content-Length header.
+pub fn request(request_line: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "{request_line} HTTP/1.1\r\nHost: xray-daemon:2000\r\n{headers}Content-Length: \
+         {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
 }
 
 /// Makes one call over a new connection.
