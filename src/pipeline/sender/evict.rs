@@ -9,7 +9,6 @@ use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
 use crate::base::memory::ChunkPool;
 use crate::pipeline::upload::Uploader;
-use std::sync::Arc;
 use tracing::{info, warn};
 
 static DROPPED: LogLimit = LogLimit::new();
@@ -40,27 +39,21 @@ pub(super) fn evict(
         {
             break;
         }
+        let may_write = spool_client.as_ref().is_some_and(|it| it.has_room());
         // Batches that were read from the spool are evicted only if memory is almost full.
         let pending = match pool.is_low() {
-            true => uploader.evict_oldest(),
+            true if may_write => uploader.evict_oldest(),
+            true => uploader.evict_oldest_unshared(),
             false => uploader.evict_oldest_unspooled(),
         };
         let Some(pending) = pending else { break };
         let segment_count = pending.batch.documents.len();
         match &mut spool_client {
-            Some(spool_client) if spool_client.has_room() || pending.is_in_spool() => {
+            Some(spool_client) if may_write || pending.is_in_spool() => {
                 spooled_count += segment_count;
                 spool_client.write(pending);
             }
-            spool_client => {
-                dropped_count += segment_count;
-                // Settles the record if this was the last pending batch with documents of a record
-                // of the spool.
-                let record = pending.record.and_then(Arc::into_inner);
-                if let Some(spool_client) = spool_client {
-                    spool_client.settle(record);
-                }
-            }
+            _ => dropped_count += segment_count,
         }
     }
     if let Some(spool_client) = spool_client {

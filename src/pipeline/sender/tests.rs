@@ -70,6 +70,12 @@ fn receive(producer: &mut Producer, account: &Account, count: usize) {
     drain.commit();
 }
 
+/// Counts `count` segments as received and adds a batch of them to the uploader.
+fn receive_into_uploader(sender: &mut Sender, account: &Account, count: usize) {
+    account.received.add(count as u64);
+    sender.uploader.push(test_batch((0..count).map(|number| format!("fresh {number}"))));
+}
+
 /// Returns whether a receiver has woken the sender since the last call.
 fn is_woken(sender: &mut Sender) -> bool {
     let woken = std::pin::pin!(sender.filler.rings.woken(sender.filler.linger.wake_count()));
@@ -251,16 +257,14 @@ async fn a_spool_that_has_failed_is_tried_until_it_works_though_nothing_is_to_be
     assert!(spool_client.is_idle(), "it works, and is left alone");
 }
 
-#[tokio::test]
-async fn at_the_deadline_parts_of_a_batch_that_stays_in_the_spool_are_not_dropped() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = spool::Options {
-        path: folder.path().to_owned(),
-        size_bytes_max: 16 << 20,
-        age_max: Duration::from_secs(60),
-    };
-    let (_route, arrival) = oneshot::channel();
-    let (mut sender, mut producer, account) = sender_with_spool(arrival, Some(options.clone()));
+/// Receives three segments, and holds them as the two parts of a batch from the spool that the
+/// service has refused. A folder has the name of the spool's next file, so the spool cannot write.
+async fn receive_parts_of_a_spooled_batch(
+    sender: &mut Sender,
+    mut producer: Producer,
+    options: &spool::Options,
+) {
+    let account = Arc::clone(&sender.account);
     let ids = ["a", "b", "c"].map(str::to_owned);
     receive(&mut producer, &account, ids.len());
     drop((sender.filler.rings.pop(), producer));
@@ -275,13 +279,23 @@ async fn at_the_deadline_parts_of_a_batch_that_stays_in_the_spool_are_not_droppe
     spool_client.event().await;
     let (batch, record) = spool_client.read(now).pop().unwrap();
     sender.uploader.push_spooled(batch, record);
-    // The service has refused the batch, which was halved. The spool cannot write the halves: a
-    // folder has the name of its next file.
     let whole = sender.uploader.evict_oldest().unwrap();
     sender.uploader.put_back(whole.part(test_batch(["a".to_owned()]), 0));
     sender.uploader.put_back(whole.part(test_batch(["b", "c"].map(str::to_owned)), 1));
-    drop(whole);
-    std::fs::create_dir(folder.path().join("0000000002.spool")).unwrap();
+    std::fs::create_dir(options.path.join("0000000002.spool")).unwrap();
+}
+
+#[tokio::test]
+async fn at_the_deadline_parts_of_a_batch_that_stays_in_the_spool_are_not_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = spool::Options {
+        path: folder.path().to_owned(),
+        size_bytes_max: 16 << 20,
+        age_max: Duration::from_secs(60),
+    };
+    let (_route, arrival) = oneshot::channel();
+    let (mut sender, producer, account) = sender_with_spool(arrival, Some(options.clone()));
+    receive_parts_of_a_spooled_batch(&mut sender, producer, &options).await;
     let deadline = Deadline::within(Duration::from_secs(60), true, Instant::now());
     sender.end(&mut watch::channel(Some(deadline)).1).await.unwrap();
     assert_eq!((account.dropped_total(), account.spooled.get(), account.imbalance(0)), (0, 6, 0));
@@ -290,6 +304,38 @@ async fn at_the_deadline_parts_of_a_batch_that_stays_in_the_spool_are_not_droppe
     let (mut spool, _) = reopened(&options, now).await;
     let spool::Next::Record(record) = spool.next(now) else { panic!("the batch is not there") };
     assert_eq!(record.taken.len(), 3);
+}
+
+/// A part that is dropped alone would be counted as lost, and come again with the whole batch.
+#[tokio::test]
+async fn a_part_of_a_batch_from_the_spool_is_not_dropped_for_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = spool::Options {
+        path: folder.path().to_owned(),
+        size_bytes_max: 16 << 20,
+        age_max: Duration::from_secs(60),
+    };
+    let (_route, arrival) = oneshot::channel();
+    let (mut sender, producer, account) = sender_with_spool(arrival, Some(options.clone()));
+    receive_parts_of_a_spooled_batch(&mut sender, producer, &options).await;
+    // The spool fails when it is to write a fresh batch.
+    let now = Instant::now();
+    receive_into_uploader(&mut sender, &account, 4);
+    let spool_client = sender.spool_client.as_mut().unwrap();
+    spool_client.write(sender.uploader.evict_oldest_unspooled().unwrap());
+    spool_client.start_due(now);
+    spool_client.event().await;
+    for pending in spool_client.unwritten() {
+        sender.uploader.put_back(pending);
+    }
+    assert!(!spool_client.is_working());
+    while let Some(chunk) = sender.pool.take_for_receive() {
+        std::mem::forget(chunk);
+    }
+    sender.make_room();
+    assert_eq!(account.dropped(DropReason::Memory).get(), 4, "only the fresh batch is dropped");
+    assert_eq!(sender.held().segment_count, 3);
+    assert_eq!(account.imbalance(3), 0);
 }
 
 #[tokio::test]

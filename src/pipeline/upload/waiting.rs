@@ -89,17 +89,28 @@ impl Waiting {
 
     /// Takes the oldest pending batch, due or not.
     pub fn pop_oldest(&mut self) -> Option<PendingBatch> {
-        self.pop_oldest_from((0, 0))
+        self.pop_oldest_from((0, 0), |_| true)
+    }
+
+    /// Takes the oldest pending batch, due or not, that is not a part of a batch from the spool.
+    pub fn pop_oldest_unshared(&mut self) -> Option<PendingBatch> {
+        self.pop_oldest_from((0, 0), |pending| pending.record.is_none() || pending.is_in_spool())
     }
 
     /// Takes the oldest pending batch, due or not, that was not read from the spool.
     pub fn pop_oldest_unspooled(&mut self) -> Option<PendingBatch> {
-        self.pop_oldest_from((FIRST_NUMBER, 0))
+        self.pop_oldest_from((FIRST_NUMBER, 0), |_| true)
     }
 
-    fn pop_oldest_from(&mut self, first: Age) -> Option<PendingBatch> {
-        let due = self.due.range(first..).next().map(|(age, _)| *age);
-        let later = self.later_by_age.range(first..).next().map(|(age, at)| (*age, *at));
+    fn pop_oldest_from(
+        &mut self,
+        first: Age,
+        may_leave: impl Fn(&PendingBatch) -> bool,
+    ) -> Option<PendingBatch> {
+        let mut due = self.due.range(first..);
+        let due = due.find(|(_, pending)| may_leave(pending)).map(|(age, _)| *age);
+        let mut later = self.later_by_age.range(first..).map(|(age, at)| (*age, *at));
+        let later = later.find(|&(age, at)| self.later.get(&(at, age)).is_some_and(&may_leave));
         match (due, later) {
             (due, Some((age, at))) if due.is_none_or(|due| age < due) => {
                 self.later_by_age.remove(&age);
