@@ -130,7 +130,7 @@ impl Receivers {
         for (index, (mut receiver, thread)) in receivers.into_iter().zip(idle).enumerate() {
             let alarm = sinks.alarm.clone();
             let (producer, account) = (rings.add(), Arc::clone(&sinks.account));
-            let mut ingest = Ingest::new(producer, account, index, alarm.clone());
+            let mut ingest = Ingest::new(producer, Arc::clone(&account), index, alarm.clone());
             let (stop, ended) = (stop.clone(), ended_sender.clone());
             let in_use = Arc::new(BackendInUse::new(backend));
             backends.push(Arc::clone(&in_use));
@@ -139,6 +139,9 @@ impl Receivers {
                     keep_to_processor(index);
                 }
                 let run = |backend: Backend| {
+                    if backend != in_use.get() {
+                        account.receive_backend_failures.add(1);
+                    }
                     in_use.set(backend);
                     panics::catch(|| backend.run(&mut receiver, &stop, &mut ingest))
                 };

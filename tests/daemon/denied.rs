@@ -269,6 +269,7 @@ fn goes_on_with_recvmmsg(deny: fn() -> io::Result<()>, reason: &str) {
         daemon.wait_for_metric(&format!("xray_receiver_backend_info{labels}"), 1);
     }
     daemon.wait_for_metric("xray_receive_backend_info{backend=\"recvmmsg\"}", 1);
+    assert_eq!(daemon.metric("xray_receive_backend_failures_total"), 2);
     assert_eq!(daemon.metric("xray_receive_backend_info{backend=\"uring\"}"), 0);
     let log = delivers(&endpoint, daemon);
     assert!(log.contains("(receive backend uring, 2 receivers"), "{log}");

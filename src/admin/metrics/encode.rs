@@ -63,6 +63,11 @@ const COUNTERS: &[CounterOf] = &[
         "Times that a receiver had no buffer; the datagram stayed in the kernel's queue",
         |account| &account.receive_buffers_exhausted,
     ),
+    (
+        "receive_backend_failures",
+        "Times that a receive backend failed and its receiver went on with recvmmsg",
+        |account| &account.receive_backend_failures,
+    ),
     ("requests_sent", "Requests that the service accepted", |account| &account.requests_sent),
     ("requests_retried", "Requests that failed and are retried", |account| {
         &account.requests_retried

@@ -235,9 +235,10 @@ pub struct Account {
     pub documents_invalid_utf8: Counter,
     /// Datagrams that the kernel dropped before the daemon could read them.
     pub kernel_drops: Counter,
-    /// How often a receiver had no free buffer for a datagram. The datagram then stayed in the
-    /// kernel's queue.
+    /// How often a receiver had no free buffer, so that a datagram stayed in the kernel's queue.
     pub receive_buffers_exhausted: Counter,
+    /// How often the backend of a receiver failed, so that the receiver went on with `recvmmsg`.
+    pub receive_backend_failures: Counter,
     /// Requests that the service accepted.
     pub requests_sent: Counter,
     /// Requests that failed and were put into the queue for a retry.
@@ -255,8 +256,7 @@ pub struct Account {
     pub answers_too_large: Counter,
     /// Counters of the spool.
     pub spool: SpoolCounts,
-    /// Counters of the signing proxy. They do not count segments, so they have no part in the
-    /// balance.
+    /// Counters of the signing proxy. They count no segments, so the balance is without them.
     pub proxy: ProxyCounts,
     /// Connections that the TCP port closed to make room, by [`CloseReason`].
     connections_closed: [Counter; CloseReason::ALL.len()],

@@ -190,4 +190,58 @@ mod tests {
             assert_eq!(sink.0, (0..9).map(|number| vec![number]).collect::<Vec<_>>());
         }
     }
+
+    /// Returns a source with a full submission queue, and the number of the datagram that waits.
+    fn full(binding: Binding) -> (Uring, Receiver, UdpSocket) {
+        let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"x", group.local_address()).unwrap();
+        let receiver = group.into_receivers(4).remove(0);
+        let stop = Stop::new().unwrap();
+        let mut receive =
+            MultishotReceive::new(Arc::clone(receiver.socket()), stop, 4, RECEIVE_SLOT_BYTES)
+                .unwrap();
+        receive.fill_submissions();
+        (Uring { receive, has_waited: false }, receiver, socket)
+    }
+
+    #[test]
+    fn a_full_submission_queue_is_submitted_and_never_makes_a_receiver_deaf() {
+        if let Err(error) = Backend::Uring.probe() {
+            return skip(Need::Uring, error);
+        }
+        let binding = Binding { socket_count: 1, queue_bytes: 64 * 1024, share_port: false };
+        let (mut source, mut receiver, _socket) = full(binding);
+        let mut sink = Collect::default();
+        while sink.0.is_empty() {
+            assert!(!source.wait().unwrap());
+            source.take(&mut sink).unwrap();
+        }
+        assert_eq!(sink.0, [b"x"]);
+        drop(source);
+        // Where the kernel takes nothing out of the queue, the receiver hears of it, and another
+        // backend goes on with the socket.
+        for begin in [Uring::begin_wait, Uring::begin_take] {
+            let (mut source, mut receiver, _socket) = full(binding);
+            source.receive.break_calls();
+            begin(&mut source, &mut sink).unwrap_err();
+            assert!(!source.receive.is_armed());
+            source.abandon(&mut sink);
+            drop(source);
+            sink.0.clear();
+            receiver.drain_queue(&mut sink).unwrap();
+            assert_eq!(sink.0, [b"x"]);
+        }
+        receiver.drain_queue(&mut sink).unwrap();
+    }
+
+    impl Uring {
+        fn begin_wait(&mut self, _sink: &mut Collect) -> Result<(), ReceiveError> {
+            self.wait().map(drop)
+        }
+
+        fn begin_take(&mut self, sink: &mut Collect) -> Result<(), ReceiveError> {
+            self.take(sink).map(drop)
+        }
+    }
 }

@@ -27,6 +27,9 @@ const BUFFER_GROUP: u16 = 0;
 /// cancellation.
 const SUBMISSION_COUNT: u32 = 4;
 
+/// The error if the submission queue is full and the kernel takes nothing out of it.
+const QUEUE_FULL: &str = "the submission queue of io_uring stays full";
+
 /// Flag that makes the kernel produce completions (`IORING_ENTER_GETEVENTS`, linux/io_uring.h). It
 /// is private in the io-uring crate.
 const ENTER_GETEVENTS: u32 = 1;
@@ -113,7 +116,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
             _stop: stop,
         };
         let poll = opcode::PollAdd::new(Fd(this._stop.as_fd().as_raw_fd()), libc::POLLIN as _);
-        this.push(&poll.build().user_data(STOP));
+        this.push(&poll.build().user_data(STOP))?;
         // No receive yet: it would take datagrams, and they would be lost if this call failed.
         this.enter()?;
         Ok(this)
@@ -125,7 +128,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     ///
     /// Returns the kernel's error. A signal and the timeout are not errors.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.arm();
+        self.arm()?;
         let waited = match timeout.map(Timespec::from) {
             None => self.ring.submit_and_wait(1),
             Some(timeout) => {
@@ -147,7 +150,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     ///
     /// Returns the kernel's error. A signal is not an error.
     pub fn look(&mut self) -> io::Result<()> {
-        self.arm();
+        self.arm()?;
         self.enter()
     }
 
@@ -251,7 +254,7 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
     pub fn cancel(&mut self) -> io::Result<()> {
         // If an earlier call has failed, its request may still wait in the submission queue.
         if !self.is_cancelling {
-            self.push(&opcode::AsyncCancel::new(RECEIVE).build().user_data(CANCEL));
+            self.push(&opcode::AsyncCancel::new(RECEIVE).build().user_data(CANCEL))?;
             self.is_cancelling = true;
         }
         self.ring.submit_and_wait(1)?;
@@ -274,21 +277,36 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         Ok(())
     }
 
-    fn arm(&mut self) {
+    fn arm(&mut self) -> io::Result<()> {
         if !self.is_armed {
             let receive = opcode::RecvMulti::new(Fd(self.socket.as_fd().as_raw_fd()), BUFFER_GROUP);
-            self.push(&receive.build().user_data(RECEIVE));
+            self.push(&receive.build().user_data(RECEIVE))?;
             self.is_armed = true;
         }
+        Ok(())
     }
 
-    fn push(&mut self, entry: &Entry) {
+    /// Puts `entry` into the submission queue. At most one entry of each of the three kinds waits
+    /// there, so that the queue has room. If it has none all the same, submits what waits first.
+    ///
+    /// # Errors
+    ///
+    /// Returns the kernel's error, or an error if there is still no room. Without its entry a
+    /// receive would never begin, and the receiver would be deaf.
+    fn push(&mut self, entry: &Entry) -> io::Result<()> {
+        if self.try_push(entry) {
+            return Ok(());
+        }
+        self.enter()?;
+        if self.try_push(entry) { Ok(()) } else { Err(io::Error::other(QUEUE_FULL)) }
+    }
+
+    /// Puts `entry` into the submission queue. Returns false if the queue is full.
+    fn try_push(&mut self, entry: &Entry) -> bool {
         // SAFETY: the entry refers to no memory but the registered buffers, and to descriptors that
         // live as long as `self`. JUSTIFICATION: the crate has no safe function to submit an entry.
         // The costs of the receive are at `new`.
-        let pushed = unsafe { self.ring.submission().push(entry) };
-        // At most one entry of each of the three kinds is in the queue, which has room for four.
-        debug_assert!(pushed.is_ok(), "the submission queue has room");
+        unsafe { self.ring.submission().push(entry).is_ok() }
     }
 
     /// Ends the receive and the registration of the buffers. Returns whether the kernel has
@@ -322,6 +340,11 @@ impl<S: AsFd, T: AsFd> MultishotReceive<S, T> {
         // SAFETY: both descriptors are open. The library closes the second one as before.
         // JUSTIFICATION: it is a test, and the library owns the descriptor.
         assert!(unsafe { libc::dup2(other.as_raw_fd(), self.ring.as_raw_fd()) } >= 0);
+    }
+
+    /// Fills the submission queue with requests that do nothing.
+    pub fn fill_submissions(&mut self) {
+        while self.try_push(&opcode::Nop::new().build()) {}
     }
 }
 
