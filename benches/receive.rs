@@ -79,7 +79,8 @@ impl Sink for GatedSink<'_> {
 }
 
 fn receiver() -> (Receiver, SocketAddr) {
-    let binding = Binding { socket_count: 1, queue_bytes: QUEUE_BYTES, share_port: false };
+    let binding =
+        Binding { receiver_count: 1, socket_count: 1, queue_bytes: QUEUE_BYTES, share_port: false };
     let group = SocketGroup::bind("127.0.0.1:0", binding).expect("a free port");
     let address = group.local_address();
     (group.into_receivers(64).remove(0).without_pauses(), address)

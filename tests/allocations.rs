@@ -154,7 +154,8 @@ impl Sink for Watched {
 /// Returns the number of allocations of a receiver's thread between its tenth datagram and its last
 /// (about the thousandth).
 fn allocations_of_receiver(backend: Backend) -> u64 {
-    let binding = Binding { socket_count: 1, queue_bytes: 1 << 20, share_port: false };
+    let binding =
+        Binding { receiver_count: 1, socket_count: 1, queue_bytes: 1 << 20, share_port: false };
     let group = SocketGroup::bind("127.0.0.1:0", binding).expect("a free port");
     let address = group.local_address();
     let mut receiver = group.into_receivers(16).remove(0);

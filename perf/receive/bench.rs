@@ -126,7 +126,7 @@ pub fn run(setup: Setup, load: impl FnOnce(SocketAddr) -> u64 + Send) -> Outcome
     if let Way::Paused(backend) | Way::Woken(backend) = way {
         backend.probe().expect("the backend works here");
     }
-    let binding = Binding { socket_count: receiver_count, queue_bytes, share_port: false };
+    let binding = Binding { receiver_count, socket_count: 1, queue_bytes, share_port: false };
     let group = SocketGroup::bind("127.0.0.1:0", binding).expect("a free port");
     assert!(matches!(group.spread(), Spread::Single | Spread::Program), "{:?}", group.spread());
     let (address, granted_bytes) = (group.local_address(), group.queue().granted_bytes);

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -25,6 +26,15 @@ impl Stamp {
             [modified, file.len().into(), file.ino().into(), file.dev().into()]
         }))
     }
+}
+
+/// Returns the number of an open file or socket (`st_ino`, `inode` in `/proc/net/udp`).
+///
+/// # Errors
+///
+/// Returns the kernel's error.
+pub fn number_of(descriptor: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(descriptor)?.st_ino)
 }
 
 /// Reads a small text file, for example a file of `/proc`.

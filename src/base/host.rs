@@ -1,12 +1,15 @@
-//! Reads how much memory and how many processors this process may use.
+//! Reads how much memory, how many processors and how large queues this process may use.
 //!
-//! In: `sysinfo`(2), the processor affinity, and the cgroup files of versions 1 and 2. Out: a
-//! [`Host`]. Bound: the one of [`read_text`] for each file. Thread: any; reading files blocks.
+//! In: `sysinfo`(2), the processor affinity, the cgroup files of versions 1 and 2, and `SO_RCVBUF`
+//! of a socket. Out: a [`Host`]. Bound: the one of [`read_text`] for each file. Thread: any;
+//! reading files blocks.
 
 use super::files::read_text;
+use socket2::{Domain, Socket, Type};
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// The memory and the processors that this process may use.
+/// The memory, the processors and the queues that this process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host {
     /// Memory of the machine, in bytes.
@@ -19,10 +22,63 @@ pub struct Host {
     pub descriptor_count_max: u64,
     /// Number of processors that the affinity mask and the cgroup's quota allow.
     pub processor_count: usize,
+    /// The queues that the kernel grants to a UDP socket.
+    pub queues: QueueGrant,
+}
+
+/// The smallest and the largest size that the daemon asks for the queue of a socket, in bytes. The
+/// kernel doubles the number for its own overhead (`SO_RCVBUF` in socket(7)). A queue of 32 MiB
+/// holds about 29,000 segments.
+pub const SOCKET_QUEUE_BYTES_MIN: usize = 64 * 1024;
+/// See [`SOCKET_QUEUE_BYTES_MIN`].
+pub const SOCKET_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The queues that the kernel grants to a UDP socket of this process, with its own overhead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueGrant {
+    /// Granted to a socket that asks for [`SOCKET_QUEUE_BYTES_MIN`], in bytes.
+    pub least_bytes: u64,
+    /// Granted to a socket that asks for [`SOCKET_QUEUE_BYTES_MAX`], in bytes.
+    pub most_bytes: u64,
+}
+
+impl QueueGrant {
+    /// All that a socket asks for: a process with CAP_NET_ADMIN gets it.
+    pub const ANY: Self = Self {
+        least_bytes: 2 * SOCKET_QUEUE_BYTES_MIN as u64,
+        most_bytes: 2 * SOCKET_QUEUE_BYTES_MAX as u64,
+    };
+
+    /// Asks the kernel, with a socket that is not bound. If there is no socket, the start of the
+    /// daemon fails later; until then [`ANY`](Self::ANY) is as good as any other answer.
+    fn read() -> Self {
+        Self::asked().unwrap_or(Self::ANY)
+    }
+
+    fn asked() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        let grant = |bytes| {
+            set_queue_bytes(&socket, bytes);
+            Ok::<_, io::Error>(socket.recv_buffer_size()? as u64)
+        };
+        Ok(Self {
+            most_bytes: grant(SOCKET_QUEUE_BYTES_MAX)?,
+            least_bytes: grant(SOCKET_QUEUE_BYTES_MIN)?,
+        })
+    }
+}
+
+/// Asks for a queue of `bytes` for `socket`. More than `net.core.rmem_max` needs CAP_NET_ADMIN
+/// (`SO_RCVBUFFORCE` in socket(7)). Without it the kernel grants `net.core.rmem_max` at most. If
+/// both calls fail the queue has the system's default size, like the original daemon's.
+pub fn set_queue_bytes(socket: &Socket, bytes: usize) {
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, bytes).is_err() {
+        let _ = socket.set_recv_buffer_size(bytes);
+    }
 }
 
 impl Host {
-    /// Reads how much memory and how many processors this process may use, from the kernel.
+    /// Reads what this process may use, from the kernel.
     pub fn read() -> Self {
         let info = rustix::system::sysinfo();
         let memory_bytes = info.totalram * u64::from(info.mem_unit);
@@ -35,6 +91,7 @@ impl Host {
                 .current
                 .unwrap_or(u64::MAX),
             processor_count: std::thread::available_parallelism().map_or(1, usize::from),
+            queues: QueueGrant::read(),
         }
     }
 }
@@ -84,6 +141,13 @@ mod tests {
         ];
         assert_eq!(limit_files(own), expected.map(PathBuf::from));
         assert!(limit_files("").is_empty() && limit_files("garbage\n:\n").is_empty());
+    }
+
+    #[test]
+    fn the_kernel_is_asked_for_the_queues_that_it_grants() {
+        let QueueGrant { least_bytes, most_bytes } = QueueGrant::asked().unwrap();
+        assert!((1..=most_bytes).contains(&least_bytes), "{least_bytes} {most_bytes}");
+        assert!(most_bytes <= QueueGrant::ANY.most_bytes, "{most_bytes}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::settings::first_name;
 use super::{Config, ConfigError, Source};
 use crate::aws::endpoint::Endpoint;
 use crate::base::address;
+use crate::pipeline::receive::ReceiveBackend;
 
 impl Config {
     /// Checks the endpoint and the addresses of the ports, and adds a warning for each value that
@@ -48,6 +49,14 @@ impl Config {
             self.warn(format!(
                 "{role:?} does not look like the ARN of a role: arn:aws:iam::ACCOUNT:role/NAME"
             ));
+        }
+        let reads_one =
+            matches!(self.receive_backend, ReceiveBackend::Uring | ReceiveBackend::TokioUring);
+        if reads_one && self.socket_count > 1 {
+            self.warn(
+                "Receive.Sockets has no effect with this receive backend, which reads one socket for \
+                 each receiver: use auto or recvmmsg (--receiver, Receive.Backend)",
+            );
         }
         let has_size = ["Spool.MaxSizeMB", "Spool.MaxAgeHours"]
             .iter()

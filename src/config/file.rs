@@ -228,7 +228,7 @@ mod tests {
         let text = "TotalBufferSizeMB: 16\nConcurrency: 3\nConcurrencyMax: 90\nRegion: r\nEndpoint: http://e\n\
              Socket: {UDPAddress: \"u:1\", TCPAddress: \"t:1\"}\n\
              Logging: {LogRotation: no, LogLevel: warn, LogPath: /l, Format: json}\n\
-             Receive: {Backend: tokio-uring, Receivers: 5, SharePort: yes, Pin: off}\n\
+             Receive: {Backend: tokio-uring, Receivers: 5, Sockets: 7, SharePort: yes, Pin: off}\n\
              Upload: {ConnectTimeoutSeconds: 1, RequestTimeoutSeconds: 2, PingIntervalSeconds: 3}\n\
              ProxyServer: {AllowedPaths: [/GetGroups, \"*\"], TimeoutSeconds: 4}\n\
              Spool: {Path: /s, MaxSizeMB: 20, MaxAgeHours: 24}\n\
@@ -238,6 +238,7 @@ mod tests {
         let expected = Config {
             receive_backend: ReceiveBackend::TokioUring,
             receiver_count: 5,
+            socket_count: 7,
             share_port: true,
             pin: Some(false),
             udp_address: "u:1".into(),
@@ -345,6 +346,7 @@ mod tests {
             ("Version: 2\nLogging: {Format: xml}\n", "Logging.Format: \"xml\" is no log format"),
             ("Version: 2\nReceive: {Backend: epoll}\n", "Give auto, uring, recvmmsg or tokio-u"),
             ("Version: 2\nReceive: {Receivers: 300}\n", "Receive.Receivers: 300 is out of"),
+            ("Version: 2\nReceive: {Sockets: 257}\n", "Receive.Sockets: 257 is out of"),
             ("Version: 2\nUpload: {RequestTimeoutSeconds: 0}\n", "write a number from 1 to 300"),
             ("Version: 2\nProxyServer: {TimeoutSeconds: 61}\n", "write a number from 1 to 60"),
             ("Version: 2\nProxyServer: {AllowedPaths: /x}\n", "\"/x\" is not a list of paths"),

@@ -35,6 +35,8 @@ pub use settings::{Config, SETTINGS, Setting, SettingFlag, Source};
 
 use crate::config::cli::{Flags, Invocation};
 use crate::pipeline::limits::Wanted;
+use crate::pipeline::receive::ReceiveBackend;
+use crate::pipeline::sockets::SocketWish;
 use settings::first_name;
 use std::path::Path;
 
@@ -46,6 +48,13 @@ impl From<&Config> for Wanted {
         Self {
             buffer_size_mb: config.buffer_size_mb,
             receiver_count: config.receiver_count,
+            sockets: match (config.receive_backend, config.socket_count) {
+                (ReceiveBackend::Uring | ReceiveBackend::TokioUring, _) => SocketWish::One,
+                (ReceiveBackend::Auto | ReceiveBackend::Recvmmsg, 0) => SocketWish::Automatic,
+                (ReceiveBackend::Auto | ReceiveBackend::Recvmmsg, count) => {
+                    SocketWish::Count(count)
+                }
+            },
             has_spool: config.spool_path.is_some(),
             concurrency: config.concurrency,
             concurrency_max: config.concurrency_max,

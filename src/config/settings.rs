@@ -14,6 +14,7 @@ use crate::aws::endpoint::Variant;
 use crate::aws::transport::ProxyAddress;
 use crate::base::log::{LogFormat, LogLevel};
 use crate::pipeline::receive::ReceiveBackend;
+use crate::pipeline::sockets::SOCKET_COUNT_MAX;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -267,10 +268,18 @@ settings! {
     }
     {
         /// The number of receivers; 0 means one for each processor. More receivers help above about
-        /// 200,000 segments a second, and if the kernel grants only a small queue to each socket.
+        /// 200,000 segments a second.
         receiver_count: usize = 0,
         key: "Receive.Receivers",
         kind: ZeroIsAutomatic(Number { low: 0, high: 256 }),
+    }
+    {
+        /// The number of sockets of each receiver; 0 means one where the kernel grants a large
+        /// queue, and else as many as fit into the memory for queues. More sockets hold longer
+        /// bursts, and need more calls. More than one need the backend `recvmmsg`.
+        socket_count: usize = 0,
+        key: "Receive.Sockets",
+        kind: ZeroIsAutomatic(Number { low: 0, high: SOCKET_COUNT_MAX }),
     }
     {
         /// Whether another daemon of the same user may listen on the same UDP port, for a restart

@@ -6,7 +6,7 @@
 use super::shutdown::Shutdown;
 use super::signals::Signals;
 use super::threads::{Receivers, SenderThread, Sinks, Threads};
-use super::{DaemonError, systemd};
+use super::{DaemonError, hand_over, start_log, systemd};
 use crate::admin::health::Health;
 use crate::admin::metrics::{MetricSources, Metrics};
 use crate::admin::pages::Pages;
@@ -20,7 +20,7 @@ use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Alarm};
 use crate::config::Config;
 use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
-use crate::pipeline::receive::{Binding, Choice, RECEIVE_SLOT_BYTES, SocketGroup, Spread};
+use crate::pipeline::receive::{Binding, Choice, RECEIVE_SLOT_BYTES, SocketGroup};
 use crate::pipeline::sender::{Deadline, Sender, SpoolThread};
 use crate::pipeline::spool;
 use crate::pipeline::tail::Tail;
@@ -82,15 +82,19 @@ impl Flow {
             .map_err(DaemonError::SpoolThread)?;
         let has_spool = spool.is_some();
         let binding = Binding {
-            socket_count: limits.receiver_count,
-            queue_bytes: limits.socket_queue_bytes,
+            receiver_count: limits.receiver_count,
+            socket_count: limits.sockets.count,
+            queue_bytes: limits.sockets.queue_bytes,
             share_port: config.share_port,
         };
         let group = SocketGroup::bind(&config.udp_address, binding)?;
         // After the sockets: they queue datagrams during a trial of the backend.
-        let choice = Choice::make(config.receive_backend)?;
-        log_receiving(&group, &choice, &limits);
-        log_unfit(&limits, host, config.receiver_count);
+        let choice = Choice::make(config.receive_backend, limits.sockets.count > 1)?;
+        start_log::receiving(&group, &choice, &limits, host);
+        start_log::unfit(&limits, host, config);
+        if let Some(take_over) = group.take_over() {
+            hand_over::start(take_over?);
+        }
         let alarm = Alarm::default();
         let sinks =
             Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), alarm: alarm.clone() };
@@ -305,64 +309,6 @@ fn spool_options(config: &Config) -> Option<spool::Options> {
         size_bytes_max: config.spool_size_mb * MEGABYTE,
         age_max: Duration::from_secs(config.spool_age_hours * 3600),
     })
-}
-
-/// Logs how segments are received: backend, receivers, size of the socket queues, and steering.
-fn log_receiving(group: &SocketGroup, choice: &Choice, limits: &Limits) {
-    let queue = group.queue();
-    info!(
-        "Listening on UDP {} (receive backend {}, {} receivers, socket queue {} bytes each, \
-         buffers {} MB)",
-        group.local_address(),
-        choice.backend,
-        limits.receiver_count,
-        queue.granted_bytes,
-        limits.total_bytes / MEGABYTE
-    );
-    if let Some(reason) = &choice.fallback {
-        warn!("Receiving with {} instead: {reason}", choice.backend);
-    }
-    if queue.granted_bytes < queue.asked_bytes {
-        info!(
-            "The kernel granted {} of the {} bytes that the daemon wants for the queue of each \
-             socket. {}, so that longer bursts are received",
-            queue.granted_bytes,
-            queue.asked_bytes,
-            queue.advice()
-        );
-    }
-    match group.spread() {
-        Spread::Single | Spread::Program => {}
-        Spread::Hash(error) => warn!(
-            "The kernel does not accept the program that spreads datagrams over receivers \
-             ({error}): its hash gives all datagrams of one application to one receiver"
-        ),
-        Spread::Shared => info!(
-            "Another daemon listens on the port too (Receive.SharePort): that daemon may get all \
-             datagrams until it ends"
-        ),
-    }
-}
-
-/// Logs a warning for each setting that does not fit into the memory of this host.
-fn log_unfit(limits: &Limits, host: Host, receiver_count: usize) {
-    let memory_bytes = host.cgroup_limit_bytes.unwrap_or(host.memory_bytes);
-    if limits.total_bytes > memory_bytes {
-        warn!(
-            "The buffers (-m) may grow to {} MB, but there are only {} MB of memory: the kernel \
-             may kill the daemon before the buffers are full, and the segments in memory are then \
-             lost",
-            limits.total_bytes / MEGABYTE,
-            memory_bytes / MEGABYTE
-        );
-    }
-    if limits.receiver_count < receiver_count {
-        warn!(
-            "{} receivers are started instead of {receiver_count} (Receive.Receivers): more do not \
-             fit into half of the buffers (-m)",
-            limits.receiver_count
-        );
-    }
 }
 
 /// Whether the daemon runs in a container, judged by the files and variables of container runtimes.

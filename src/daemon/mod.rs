@@ -14,11 +14,13 @@
 mod destination;
 mod error;
 mod flow;
+mod hand_over;
 mod logging;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod shutdown;
 mod signals;
+mod start_log;
 mod systemd;
 mod tcp_port;
 mod threads;

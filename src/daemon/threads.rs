@@ -15,7 +15,7 @@ use crate::base::panics::{self, Alarm, Panicked};
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::limits::Limits;
 use crate::pipeline::receive::{
-    Backend, BackendInUse, ReceiveError, ReceiveSocket, SocketGroup, Stop,
+    Backend, BackendInUse, ReceiveError, ReceiveSocket, Receiver, SocketGroup, Stop,
 };
 use crate::pipeline::ring::Rings;
 use crate::pipeline::sender::{Deadline, Sender};
@@ -103,14 +103,14 @@ pub struct Receivers {
     stop: Stop,
     ended: mpsc::UnboundedReceiver<Result<(), ReceiveError>>,
     running_count: usize,
-    sockets: Vec<Weak<ReceiveSocket>>,
+    sockets: Vec<Vec<Weak<ReceiveSocket>>>,
     backends: Vec<Arc<BackendInUse>>,
 }
 
 impl Receivers {
-    /// Gives each socket of the group to one of `threads`. With `pin` each thread stays on one
+    /// Gives each receiver of the group to one of `threads`. With `pin` each thread stays on one
     /// processor. Also returns the rings, from which the sender takes the ring entries of the
-    /// receivers. The sockets are as many as the threads.
+    /// receivers. The receivers are as many as the threads.
     pub fn start(
         group: SocketGroup,
         (backend, pin): (Backend, bool),
@@ -121,10 +121,10 @@ impl Receivers {
         let ReceiverThreads { idle, stop } = threads;
         let (ended_sender, ended) = mpsc::unbounded_channel();
         let receivers = group.into_receivers(limits.receive_slot_count);
-        // A socket without a thread would be deaf, and no counter would show it.
-        assert_eq!(receivers.len(), idle.len(), "each socket has a thread");
+        // A receiver without a thread would be deaf, and no counter would show it.
+        assert_eq!(receivers.len(), idle.len(), "each receiver has a thread");
         let running_count = receivers.len();
-        let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
+        let sockets = receivers.iter().map(Receiver::weak_sockets).collect();
         let mut backends = Vec::new();
         let mut rings = Rings::new(Arc::clone(&sinks.pool), limits.ring_entry_count_max);
         for (index, (mut receiver, thread)) in receivers.into_iter().zip(idle).enumerate() {
@@ -154,9 +154,9 @@ impl Receivers {
         (Self { stop, ended, running_count, sockets, backends }, rings)
     }
 
-    /// Returns the sockets, by the number of their receiver. The references are weak: a socket that
-    /// stays open after the end of its receiver would still get datagrams from the kernel.
-    pub fn sockets(&self) -> Vec<Weak<ReceiveSocket>> {
+    /// Returns the sockets of each receiver. The references are weak: a socket that stays open
+    /// after the end of its receiver would still get datagrams from the kernel.
+    pub fn sockets(&self) -> Vec<Vec<Weak<ReceiveSocket>>> {
         self.sockets.clone()
     }
 
@@ -315,7 +315,7 @@ impl SenderThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::host::Host;
+    use crate::base::host::{Host, QueueGrant};
     use crate::pipeline::limits::Wanted;
     use std::io::ErrorKind;
 
@@ -361,6 +361,7 @@ mod tests {
             cgroup_limit_bytes: None,
             descriptor_count_max: 1024,
             processor_count: 1,
+            queues: QueueGrant::ANY,
         };
         let wanted = Wanted { buffer_size_mb: 3, receiver_count: 1, ..Wanted::default() };
         let limits = Limits::derive(wanted, host);

@@ -98,7 +98,7 @@ impl fmt::Display for CallLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::host::Host;
+    use crate::base::host::{Host, QueueGrant};
     use crate::pipeline::limits::{Limits, Wanted};
 
     const HOST: Host = Host {
@@ -106,6 +106,7 @@ mod tests {
         cgroup_limit_bytes: None,
         descriptor_count_max: 1024,
         processor_count: 4,
+        queues: QueueGrant::ANY,
     };
 
     fn derive(buffer_size_mb: u64, host: Host) -> Limits {

@@ -2,14 +2,15 @@
 //!
 //! In: the size that the operator allows (`-m`, `TotalBufferSizeMB`); without it, the memory of the
 //! machine and of its cgroup. Out: [`Limits`], with one number for each holder of memory; `xray
-//! limits` shows these numbers. Bound: the sum of all holders is that size at most.
-//! Thread: the main thread, once, at the start. No other code decides how much memory is held.
+//! limits` shows these numbers. Bound: the sum of all holders is that size at most. Thread: the
+//! main thread, once, at the start. No other code decides how much memory is held.
 
-use crate::base::host::Host;
+use crate::base::host::{Host, SOCKET_QUEUE_BYTES_MIN};
 use crate::base::memory::CHUNK_BYTES;
 use crate::pipeline::batch::{OPEN_BATCH_COUNT_MAX, escape};
 use crate::pipeline::call_limit::{CALL_BYTES, CallLimit};
 use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
+use crate::pipeline::sockets::{SocketWish, Sockets};
 use crate::pipeline::spool;
 use std::fmt;
 
@@ -33,12 +34,6 @@ const RECEIVE_SLOT_COUNT_MAX: usize = 64;
 
 /// The smallest number of receive slots of a receiver.
 const RECEIVE_SLOT_COUNT_MIN: usize = 4;
-
-/// The smallest and the largest size that the daemon asks for the queue of a socket, in bytes. The
-/// kernel doubles the number for its own overhead (`SO_RCVBUF` in socket(7)). A queue of 32 MiB
-/// holds about 29,000 segments.
-const SOCKET_QUEUE_BYTES_MIN: usize = 64 * 1024;
-const SOCKET_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The largest number of receivers if the operator sets no number.
 const RECEIVER_COUNT_AUTO_MAX: usize = 16;
@@ -75,6 +70,8 @@ pub struct Wanted {
     pub buffer_size_mb: u64,
     /// The number of receivers; 0 for the default.
     pub receiver_count: usize,
+    /// The number of sockets of each receiver.
+    pub sockets: SocketWish,
     /// Whether there is a spool.
     pub has_spool: bool,
     /// The number of calls in flight; 0 if it adapts.
@@ -88,12 +85,12 @@ pub struct Wanted {
 pub struct Limits {
     /// The total size of all memory for segments, in bytes.
     pub total_bytes: u64,
-    /// The number of receivers. Each has a socket, receive slots, a parser and a ring.
+    /// The number of receivers. Each has sockets, receive slots, a parser and a ring.
     pub receiver_count: usize,
     /// The number of receive slots of each receiver.
     pub receive_slot_count: usize,
-    /// The queue of each receiver's socket in bytes, without the kernel's overhead.
-    pub socket_queue_bytes: usize,
+    /// The sockets of each receiver, and their queues.
+    pub sockets: Sockets,
     /// The number of chunks in the pool. Rings, open batches, waiting batches and calls share them.
     pub chunk_count_max: usize,
     /// The number of chunks that receivers cannot take, so that batches get them.
@@ -132,15 +129,16 @@ impl Limits {
         // a system call that takes more datagrams saves nothing more.
         let slots = total_bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
         let receive_slot_count = clamp(slots, RECEIVE_SLOT_COUNT_MIN, RECEIVE_SLOT_COUNT_MAX);
-        // The kernel's queues, which hold a burst, get a quarter of the memory.
-        let queue = total_bytes / 4 / receivers / 2;
-        let socket_queue_bytes = clamp(queue, SOCKET_QUEUE_BYTES_MIN, SOCKET_QUEUE_BYTES_MAX);
+        // The kernel's queues, which hold a burst, get a quarter of the memory. The kernel charges
+        // them to the cgroup, so they get no more than a quarter of its limit either.
+        let queues = total_bytes.min(host.cgroup_limit_bytes.unwrap_or(u64::MAX)) / 4;
+        let sockets = Sockets::derive(wanted.sockets, queues / receivers, receivers, host);
         // Each ring entry has a chunk or more, so a ring needs no more entries than there are
         // chunks.
         let ring_entry_count_max = clamp(total_bytes / CHUNK_BYTES as u64, 1, RING_ENTRY_COUNT_MAX);
 
         let receiver_bytes = ((receive_slot_count * RECEIVE_SLOT_BYTES) as u64)
-            + 2 * socket_queue_bytes as u64
+            + sockets.count as u64 * sockets.granted_bytes
             + ring_entry_count_max as u64 * RING_PLACE_BYTES
             + PARSER_BYTES;
         // A usual body of 50 documents has 60 kB, so it fits even into the least bound of 128 KiB.
@@ -184,7 +182,7 @@ impl Limits {
             total_bytes,
             receiver_count,
             receive_slot_count,
-            socket_queue_bytes,
+            sockets,
             chunk_count_max,
             // The reserve is small, because its chunks hold no segments during an outage. But it is
             // more than the room for one ring entry, so that calls can begin while the rings are
@@ -214,8 +212,8 @@ impl Limits {
             ),
             (
                 "socket queues, with the kernel's overhead",
-                receivers,
-                2 * self.socket_queue_bytes as u64,
+                receivers * self.sockets.count as u64,
+                self.sockets.granted_bytes,
             ),
             ("parsers", receivers, PARSER_BYTES),
             ("places in rings", receivers * self.ring_entry_count_max as u64, RING_PLACE_BYTES),
@@ -249,6 +247,7 @@ impl fmt::Display for Limits {
         writeln!(out)?;
         for (name, number) in [
             ("receivers", self.receiver_count),
+            ("sockets of each receiver", self.sockets.count),
             ("chunks that receivers leave to batches", self.batch_reserve_count),
             ("open batches at most", self.open_batch_count_max),
             ("bytes of a request's body", self.body_bytes_max),
@@ -289,12 +288,14 @@ fn clamp(value: u64, low: usize, high: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::host::QueueGrant;
 
     const HOST: Host = Host {
         memory_bytes: 24 << 30,
         cgroup_limit_bytes: None,
         descriptor_count_max: 1024,
         processor_count: 4,
+        queues: QueueGrant::ANY,
     };
 
     fn derive(buffer_size_mb: u64, receiver_count: usize, host: Host) -> Limits {
@@ -344,6 +345,29 @@ mod tests {
         assert_eq!(derive(3, 64, HOST).receiver_count, 1);
         let small = Host { cgroup_limit_bytes: Some(64 * MEGABYTE), processor_count: 64, ..HOST };
         assert_eq!(derive(0, 64, small).receiver_count, 3);
+    }
+
+    #[test]
+    fn small_queues_take_no_more_than_the_share_of_the_queues() {
+        let small = QueueGrant { least_bytes: 131_072, most_bytes: 425_984 };
+        for (megabytes, processor_count, cgroup, socket_count) in [
+            (10, 1, None, 7),
+            (10, 2, None, 4),
+            (10, 4, None, 2),
+            (192, 2, None, 60),
+            (192, 2, Some(64), 20),
+            (3, 1, None, 2),
+        ] {
+            let cgroup_limit_bytes = cgroup.map(|limit| limit * MEGABYTE);
+            let host = Host { processor_count, cgroup_limit_bytes, queues: small, ..HOST };
+            let limits = derive(megabytes, 0, host);
+            assert_eq!(limits.receiver_count, processor_count);
+            assert_eq!(limits.sockets.count, socket_count, "{megabytes} {processor_count}");
+            let (_, count, bytes) = limits.holders()[1];
+            let share = cgroup.unwrap_or(megabytes).min(megabytes) * MEGABYTE / 4;
+            assert!((share * 9 / 10..=share).contains(&(count * bytes)), "{count} x {bytes}");
+            assert!(sum_bytes(&limits) <= limits.total_bytes, "{limits:?}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout_at};
 use xrayd::base::account::Account;
 use xrayd::base::clock::Clock;
-use xrayd::base::host::Host;
+use xrayd::base::host::{Host, QueueGrant};
 use xrayd::base::memory::ChunkPool;
 use xrayd::base::panics::{Alarm, Panicked};
 use xrayd::pipeline::call_limit::CallLimit;
@@ -28,6 +28,7 @@ use xrayd::pipeline::limits::{Limits, Wanted};
 use xrayd::pipeline::receive::Sink;
 use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::sender::{Deadline, Sender, SpoolThread};
+use xrayd::pipeline::sockets::SocketWish;
 use xrayd::pipeline::spool::Options;
 use xrayd::pipeline::upload::Uploader;
 
@@ -54,6 +55,7 @@ const HOST: Host = Host {
     cgroup_limit_bytes: None,
     processor_count: 1,
     descriptor_count_max: 1024,
+    queues: QueueGrant::ANY,
 };
 
 /// A running life.
@@ -76,6 +78,7 @@ fn limits(settings: Settings) -> Limits {
     let wanted = Wanted {
         buffer_size_mb: settings.memory_mb,
         receiver_count: 1,
+        sockets: SocketWish::One,
         has_spool: settings.spool_bytes.is_some(),
         concurrency: settings.concurrency,
         concurrency_max: settings.concurrency_max,

@@ -68,6 +68,7 @@ const ROOMS: &[Room] = &[
             "batch",
             "spool",
             "call_limit",
+            "sockets",
             "limits",
             "upload",
             "tail",

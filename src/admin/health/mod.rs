@@ -8,9 +8,10 @@
 //! An outage of the X-Ray service does not affect liveness. Otherwise an orchestrator would kill
 //! the daemon during an outage, and the segments in its memory would be lost.
 //!
-//! A receiver is stalled if its socket's queue has datagrams and the receiver takes none. A
-//! receiver with an empty queue sleeps and is healthy. The sender's thread is stalled if it does
-//! not answer an occupancy query; it normally answers between two steps of its loop.
+//! A receiver is stalled if the queue of one of its sockets has datagrams and the receiver takes
+//! none out of it. A receiver with empty queues sleeps and is healthy. The sender's thread is
+//! stalled if it does not answer an occupancy query; it normally answers between two steps of its
+//! loop.
 
 pub mod ask;
 
@@ -42,22 +43,22 @@ pub enum Detail {
 #[derive(Debug, Clone)]
 pub struct Health {
     account: Arc<Account>,
-    sockets: Vec<Weak<ReceiveSocket>>,
+    /// The sockets of each receiver.
+    sockets: Vec<Vec<Weak<ReceiveSocket>>>,
 }
 
 impl Health {
-    /// Returns a health check for the sender's thread and for the receivers of `sockets`. The
-    /// sockets must be in the same order as the receivers in `account`.
-    pub fn new(account: Arc<Account>, sockets: Vec<Weak<ReceiveSocket>>) -> Self {
+    /// Returns a health check for the sender's thread and for the receivers. `sockets` has the
+    /// sockets of each receiver.
+    pub fn new(account: Arc<Account>, sockets: Vec<Vec<Weak<ReceiveSocket>>>) -> Self {
         Self { account, sockets }
     }
 
     /// Returns one text for each thread that makes no progress. The list is empty if the daemon is
     /// healthy.
     pub async fn faults(&self) -> Vec<String> {
-        let receivers = (0..self.sockets.len()).map(|index| (index, self.taken_count(index)));
         let (mut faults, is_sender_stalled) =
-            tokio::join!(self.stalled_receivers(receivers.collect()), self.is_sender_stalled());
+            tokio::join!(self.stalled_receivers(self.looks()), self.is_sender_stalled());
         if is_sender_stalled {
             faults.push(format!(
                 "the upload thread has not answered for {} s",
@@ -67,34 +68,41 @@ impl Health {
         faults
     }
 
-    /// Returns one text for each receiver that takes no datagrams although its queue has some. Each
-    /// entry of `receivers` is the index of a receiver and its count of datagrams so far.
-    async fn stalled_receivers(&self, mut receivers: Vec<(usize, u64)>) -> Vec<String> {
+    /// Returns a first look at each socket.
+    fn looks(&self) -> Vec<Look> {
+        let looks = |(receiver_index, sockets): (usize, &Vec<Weak<ReceiveSocket>>)| {
+            let look = move |socket: Arc<ReceiveSocket>| Look {
+                receiver_index,
+                taken_bytes: socket.taken_bytes(),
+                socket: Arc::downgrade(&socket),
+            };
+            sockets.iter().filter_map(Weak::upgrade).map(look).collect::<Vec<_>>()
+        };
+        self.sockets.iter().enumerate().flat_map(looks).collect()
+    }
+
+    /// Returns one text for each receiver that takes no datagrams out of a socket although its
+    /// queue has some. `looks` has a look at each socket.
+    async fn stalled_receivers(&self, mut looks: Vec<Look>) -> Vec<String> {
         let deadline = Instant::now() + STALL_TIMEOUT;
         loop {
-            receivers.retain(|&(index, count)| {
-                self.queued_bytes(index) > 0 && self.taken_count(index) == count
-            });
-            if receivers.is_empty() || Instant::now() >= deadline {
+            looks.retain(|look| look.left_bytes() > 0);
+            if looks.is_empty() || Instant::now() >= deadline {
                 break;
             }
             tokio::time::sleep(CHECK_INTERVAL).await;
         }
-        let fault = |(index, _): &(usize, u64)| {
-            let bytes = self.queued_bytes(*index);
-            let seconds = STALL_TIMEOUT.as_secs();
-            format!("receiver {index} has left {bytes} bytes in its socket's queue for {seconds} s")
+        let seconds = STALL_TIMEOUT.as_secs();
+        let fault = |looks: &[Look]| {
+            let (index, stalled_count) = (looks[0].receiver_index, looks.len());
+            let socket_count = self.sockets[index].len();
+            let bytes: u64 = looks.iter().map(Look::left_bytes).sum();
+            format!(
+                "receiver {index} has left {bytes} bytes in the queues of {stalled_count} of its \
+                 {socket_count} sockets for {seconds} s"
+            )
         };
-        receivers.iter().map(fault).collect()
-    }
-
-    fn queued_bytes(&self, index: usize) -> u32 {
-        self.sockets[index].upgrade().map_or(0, |socket| socket.queued_bytes())
-    }
-
-    fn taken_count(&self, index: usize) -> u64 {
-        let counts = &self.account.receivers[index];
-        counts.datagrams.get() + counts.kernel_drops.get()
+        looks.chunk_by(|one, next| one.receiver_index == next.receiver_index).map(fault).collect()
     }
 
     async fn is_sender_stalled(&self) -> bool {
@@ -155,37 +163,77 @@ impl Health {
     }
 }
 
+/// A first look at a socket.
+#[derive(Debug)]
+struct Look {
+    receiver_index: usize,
+    socket: Weak<ReceiveSocket>,
+    /// [`ReceiveSocket::taken_bytes`] at that time.
+    taken_bytes: u64,
+}
+
+impl Look {
+    /// Returns the bytes in the queue of the socket. 0 if the receiver has taken a datagram since
+    /// the first look, or has ended.
+    fn left_bytes(&self) -> u64 {
+        let socket = self.socket.upgrade();
+        let socket = socket.filter(|socket| socket.taken_bytes() == self.taken_bytes);
+        socket.map_or(0, |socket| u64::from(socket.queued_bytes()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::account::Held;
-    use crate::pipeline::receive::{Binding, Receiver, SocketGroup};
+    use crate::pipeline::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
     use std::net::UdpSocket;
 
-    /// Returns a health check for one receiver and its socket. No thread of a daemon runs.
+    /// Returns a health check for one receiver with two sockets. No thread of a daemon runs.
     fn health() -> (Health, Arc<Account>, (Vec<Receiver>, UdpSocket)) {
         let account = Arc::new(Account::new(1));
-        let binding = Binding { socket_count: 1, queue_bytes: 100_000, share_port: false };
+        let binding =
+            Binding { receiver_count: 1, socket_count: 2, queue_bytes: 100_000, share_port: false };
         let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.connect(group.local_address()).unwrap();
         let receivers = group.into_receivers(4);
-        let sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
+        let sockets = receivers.iter().map(Receiver::weak_sockets).collect();
         let health = Health::new(Arc::clone(&account), sockets);
         (health, account, (receivers, sender))
     }
 
     #[tokio::test]
     async fn a_receiver_that_takes_nothing_is_stalled_only_if_there_is_a_datagram() {
-        let (health, account, (_receivers, sender)) = health();
-        let receivers = || vec![(0, health.taken_count(0))];
-        assert!(health.stalled_receivers(receivers()).await.is_empty());
-        sender.send(b"x").unwrap();
-        let before = receivers();
-        account.receivers[0].datagrams.add(1);
-        assert!(health.stalled_receivers(before).await.is_empty(), "it has taken a datagram");
-        let faults = health.stalled_receivers(receivers()).await;
+        let (health, _account, (mut receivers, sender)) = health();
+        assert!(health.stalled_receivers(health.looks()).await.is_empty());
+        // Enough that neither socket stays without one.
+        (0..64).for_each(|_| assert_eq!(sender.send(b"x").unwrap(), 1));
+        let before = health.looks();
+        let (stop, mut sink) = (Stop::new().unwrap(), Count::default());
+        stop.request();
+        Backend::Recvmmsg.run(&mut receivers[0], &stop, &mut sink).unwrap();
+        assert_eq!(sink.0, 64);
+        (0..64).for_each(|_| assert_eq!(sender.send(b"x").unwrap(), 1));
+        assert!(health.stalled_receivers(before).await.is_empty(), "it has taken datagrams");
+        let faults = health.stalled_receivers(health.looks()).await;
         assert!(faults[0].starts_with("receiver 0 has left "), "{faults:?}");
+        assert!(faults[0].ends_with(" of 2 of its 2 sockets for 3 s"), "{faults:?}");
+        assert_eq!(faults.len(), 1);
+    }
+
+    /// Counts datagrams.
+    #[derive(Default)]
+    struct Count(usize);
+
+    impl Sink for Count {
+        fn drain<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+            self.0 += datagrams.count();
+        }
+
+        fn kernel_dropped(&mut self, _count: u32, _queue: Queue) {}
+
+        fn buffers_exhausted(&mut self, _count: u32) {}
     }
 
     #[tokio::test]

@@ -154,6 +154,7 @@ impl SnapshotCollector {
                 "Size of all socket queues together, with the kernel's overhead",
                 snapshot.queues_limit_bytes,
             ),
+            ("sockets", "UDP sockets of all receivers together", snapshot.socket_count),
             (
                 "spool_size_bytes",
                 "Bytes of the spool's files",

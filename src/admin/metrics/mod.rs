@@ -34,8 +34,8 @@ pub struct MetricSources {
     pub pool: Arc<ChunkPool>,
     /// Source of the metrics about liveness and readiness.
     pub health: Health,
-    /// Sockets of the receivers.
-    pub sockets: Vec<Weak<ReceiveSocket>>,
+    /// Sockets of each receiver.
+    pub sockets: Vec<Vec<Weak<ReceiveSocket>>>,
     /// The receive backend of each receiver.
     pub backends: Vec<Arc<BackendInUse>>,
     /// Size of the receive buffers of all receivers together, in bytes.
@@ -53,6 +53,8 @@ struct Snapshot {
     /// together. Both are in bytes, as the kernel counts them.
     queued_bytes: u64,
     queues_limit_bytes: u64,
+    /// Number of sockets.
+    socket_count: u64,
     /// Memory that the TCP port uses, in bytes.
     tcp_port_bytes: u64,
 }
@@ -74,13 +76,14 @@ impl Metrics {
     pub async fn text(&self, format: Format, tcp_port_bytes: usize) -> String {
         let sources = Arc::clone(&self.sources);
         let (held, faults) = tokio::join!(sources.account.held(), sources.health.faults());
-        let sockets: Vec<_> = sources.sockets.iter().filter_map(Weak::upgrade).collect();
+        let sockets: Vec<_> = sources.sockets.iter().flatten().filter_map(Weak::upgrade).collect();
         let snapshot = Snapshot {
             held,
             is_alive: faults.is_empty(),
             conditions: Condition::ALL.map(|condition| sources.health.has(condition)),
             queued_bytes: sockets.iter().map(|socket| u64::from(socket.queued_bytes())).sum(),
             queues_limit_bytes: sockets.iter().map(|it| it.queue().granted_bytes as u64).sum(),
+            socket_count: sockets.len() as u64,
             tcp_port_bytes: tcp_port_bytes as u64,
         };
         drop(sockets);
@@ -107,7 +110,7 @@ fn registry(sources: Arc<MetricSources>, snapshot: Snapshot) -> Registry {
 mod tests {
     use super::*;
     use crate::base::account::{DropReason, LimitChange};
-    use crate::pipeline::receive::{Backend, Binding, SocketGroup};
+    use crate::pipeline::receive::{Backend, Binding, Receiver, SocketGroup};
     use std::net::UdpSocket;
 
     fn metrics(account: &Arc<Account>) -> Metrics {
@@ -174,20 +177,26 @@ mod tests {
 
     #[tokio::test]
     async fn the_size_of_the_socket_queues_comes_from_the_kernel() {
-        let binding = Binding { socket_count: 2, queue_bytes: 64 * 1024, share_port: false };
+        let binding = Binding {
+            receiver_count: 2,
+            socket_count: 3,
+            queue_bytes: 64 * 1024,
+            share_port: false,
+        };
         let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.send_to(&[0; 1_000], group.local_address()).unwrap();
-        let limit_bytes = 2 * group.queue().granted_bytes;
+        let limit_bytes = 6 * group.queue().granted_bytes;
         let receivers = group.into_receivers(4);
         let mut sources = Arc::into_inner(metrics(&Arc::new(Account::new(2))).sources).unwrap();
-        sources.sockets = receivers.iter().map(|it| Arc::downgrade(it.socket())).collect();
+        sources.sockets = receivers.iter().map(Receiver::weak_sockets).collect();
         let text = Metrics::new(sources).text(Format::OpenMetrics, 0).await;
         let value = |name: &str| -> usize {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
         };
         assert_eq!(value("xray_socket_queues_limit_bytes"), limit_bytes);
+        assert_eq!(value("xray_sockets"), 6);
         assert!(value("xray_memory_holder_bytes{holder=\"socket_queues\"}") > 1_000);
     }
 

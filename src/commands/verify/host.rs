@@ -14,9 +14,9 @@ const FILE_COUNT: u64 = 1024;
 
 pub(super) fn check(config: &Config, list: &mut Checklist<'_>) {
     check_configuration(config, list);
-    check_backend(config, list);
     let host = Host::read();
     let limits = Limits::derive(Wanted::from(config), host);
+    check_backend(config, &limits, list);
     check_queue(&limits, list);
     check_memory(&limits, host, list);
     let rlimit = |resource| getrlimit(resource).current;
@@ -49,12 +49,12 @@ fn check_configuration(config: &Config, list: &mut Checklist<'_>) {
     }
 }
 
-fn check_backend(config: &Config, list: &mut Checklist<'_>) {
+fn check_backend(config: &Config, limits: &Limits, list: &mut Checklist<'_>) {
     // Before Linux 5.12 the memory of io_uring counts as locked memory, so this limit applies to
     // it.
     let locked = getrlimit(Resource::Memlock).current;
     let locked = locked.map_or("any".to_owned(), |bytes| format!("{} kB of", bytes / 1024));
-    match Choice::make(config.receive_backend) {
+    match Choice::make(config.receive_backend, limits.sockets.count > 1) {
         Ok(Choice { backend, fallback: None }) => list
             .ok("receive", format!("the backend {backend} works ({locked} memory may be locked)")),
         Ok(Choice { backend, fallback: Some(reason) }) => list.note(
@@ -73,8 +73,12 @@ fn check_backend(config: &Config, list: &mut Checklist<'_>) {
 /// Opens a UDP socket on a free port. Checks whether the kernel grants the queue size that the
 /// daemon requests.
 fn check_queue(limits: &Limits, list: &mut Checklist<'_>) {
-    let binding =
-        Binding { socket_count: 1, queue_bytes: limits.socket_queue_bytes, share_port: false };
+    let binding = Binding {
+        receiver_count: 1,
+        socket_count: 1,
+        queue_bytes: limits.sockets.queue_bytes,
+        share_port: false,
+    };
     let queue = match SocketGroup::bind("127.0.0.1:0", binding) {
         Ok(group) => group.queue(),
         Err(error) => {
@@ -85,7 +89,9 @@ fn check_queue(limits: &Limits, list: &mut Checklist<'_>) {
     };
     let text = format!(
         "the kernel grants {} of {} bytes for each of {} sockets",
-        queue.granted_bytes, queue.asked_bytes, limits.receiver_count
+        queue.granted_bytes,
+        queue.asked_bytes,
+        limits.receiver_count * limits.sockets.count
     );
     if queue.granted_bytes < queue.asked_bytes {
         let advice =

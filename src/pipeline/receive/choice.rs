@@ -11,7 +11,7 @@ use super::trial;
 /// The setting that says how to receive datagrams (`--receiver`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReceiveBackend {
-    /// io_uring if it works, otherwise `recvmmsg`.
+    /// io_uring if it works and receivers have one socket, otherwise `recvmmsg`.
     #[default]
     Auto,
     /// io_uring. The daemon does not start if io_uring does not work.
@@ -51,14 +51,18 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Returns the configured backend, or for `auto` the best one that works.
+    /// Returns the configured backend, or for `auto` the best one that works. If receivers have
+    /// several sockets (`has_many`), this is `recvmmsg`, because the others read one.
     ///
     /// # Errors
     ///
     /// Returns an error if the configured backend does not work on this host, or if it cannot be
     /// tried safely.
-    pub fn make(wish: ReceiveBackend) -> Result<Self, Unavailable> {
-        Self::of_trial(wish, trial::run)
+    pub fn make(wish: ReceiveBackend, has_many: bool) -> Result<Self, Unavailable> {
+        match (wish, has_many) {
+            (ReceiveBackend::Auto, true) => Self::of_trial(ReceiveBackend::Recvmmsg, trial::run),
+            (wish, _) => Self::of_trial(wish, trial::run),
+        }
     }
 
     fn of_trial(
@@ -86,10 +90,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recvmmsg_always_works() {
-        let choice = Choice::make(ReceiveBackend::Recvmmsg).unwrap();
-        assert_eq!(choice.backend, Backend::Recvmmsg);
-        assert!(choice.fallback.is_none());
+    fn recvmmsg_always_works_and_is_taken_for_several_sockets() {
+        for (wish, has_many) in [
+            (ReceiveBackend::Recvmmsg, false),
+            (ReceiveBackend::Recvmmsg, true),
+            (ReceiveBackend::Auto, true),
+        ] {
+            let choice = Choice::make(wish, has_many).unwrap();
+            assert_eq!(choice.backend, Backend::Recvmmsg);
+            assert!(choice.fallback.is_none());
+        }
     }
 
     #[test]

@@ -28,13 +28,15 @@
 //! A wake-up costs more than a system call, and a wake-up by a timer up to eight times as much as a
 //! wake-up by a datagram (see [`COLLECT_MIN`]). So a receiver pauses only if a pause collects many
 //! datagrams. If a burst begins during a pause, its datagrams must fit into the socket's queue.
-//! [`pause_max`] is therefore the time in which a burst fills half of the queue. A queue of 32 MB
-//! allows a pause of 14.6 ms. The queue of 416 KiB that an unprivileged process gets allows 0.18
-//! ms. A pause of 0.18 ms collects enough datagrams only at 65,000/s or more.
+//! [`pause_max`] is therefore the time in which a burst fills half of the queue, or of all queues
+//! of a receiver with several sockets (`room.rs`). A queue of 32 MB allows a pause of 14.6 ms. The
+//! queue of 416 KiB that an unprivileged process gets allows 0.18 ms. A pause of 0.18 ms collects
+//! enough datagrams only at 65,000/s or more.
 //!
 //! A pause can still be too long, if a busy machine wakes the thread late. The receiver would then
 //! lose datagrams, see a low rate, and pause again. The suspended state prevents this.
 
+use super::room::Room;
 use std::time::{Duration, Instant};
 
 /// A receiver begins to pause only if a pause is expected to collect this many datagrams or more.
@@ -69,12 +71,6 @@ const COLLECT_MAX: f64 = 256.0;
 /// queue of 4 MB).
 const BURST_RATE: f64 = 500_000.0;
 
-/// Bytes that the kernel charges to a queue for a datagram of 1,000 bytes, with its own structures.
-///
-/// Measured: a queue of 2,097,152 bytes took 910 datagrams (commit 77eaf08), one of 212,992 bytes
-/// takes 92 (`perf/README.md`, "Confined").
-pub(super) const QUEUE_BYTES_PER_DATAGRAM: usize = 2304;
-
 /// Longest pause with a queue of any size. Chosen, not measured: a pause delays a segment by this
 /// time at most, and a receiver with such pauses wakes 50 times a second.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -97,14 +93,9 @@ const DRAIN_WINDOW: Duration = Duration::from_millis(5);
 /// "What lost", Intel Xeon).
 const SUSPENDED_TIME: Duration = Duration::from_secs(1);
 
-/// Returns how many datagrams of 1,000 bytes fill half of a queue.
-pub(super) fn half_full(queue_bytes: usize) -> usize {
-    queue_bytes / QUEUE_BYTES_PER_DATAGRAM / 2
-}
-
-/// Returns the longest pause that a queue of this many bytes allows.
-pub(super) fn pause_max(queue_bytes: usize) -> Duration {
-    Duration::from_secs_f64(half_full(queue_bytes) as f64 / BURST_RATE).min(PAUSE_MAX)
+/// Returns the longest pause that the queues of a receiver allow.
+pub(super) fn pause_max(room: Room) -> Duration {
+    Duration::from_secs_f64(room.half() as f64 / BURST_RATE).min(PAUSE_MAX)
 }
 
 /// Measures the rate of one receiver and decides about its pauses.
@@ -123,7 +114,7 @@ pub(super) struct Coalescing {
     paused: bool,
     /// Datagrams taken since the queue was last empty.
     gathered_count: usize,
-    /// Number of datagrams that fill half of the queue. If more were taken, the last pause was too
+    /// Number of datagrams that fill half of the queues. If more were taken, the last pause was too
     /// long.
     gathered_count_max: usize,
     /// End of the state "suspended"; `None` before its first start.
@@ -131,17 +122,17 @@ pub(super) struct Coalescing {
 }
 
 impl Coalescing {
-    /// Creates the state for a receiver. `queue_bytes` is the size of its socket's queue.
-    pub(super) fn new(queue_bytes: usize, now: Instant) -> Self {
+    /// Creates the state for a receiver. `room` is that of the queues of its sockets.
+    pub(super) fn new(room: Room, now: Instant) -> Self {
         Self {
-            pause_max: pause_max(queue_bytes),
+            pause_max: pause_max(room),
             window_start: now,
             window_count: 0,
             draining_since: None,
             rate: 0.0,
             paused: false,
             gathered_count: 0,
-            gathered_count_max: half_full(queue_bytes),
+            gathered_count_max: room.half(),
             suspended_until: None,
         }
     }
@@ -198,8 +189,14 @@ impl Coalescing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::QUEUE_BYTES_PER_DATAGRAM;
     use super::*;
     use proptest::prelude::*;
+
+    /// Returns the room of one queue.
+    fn one(queue_bytes: usize) -> Room {
+        Room::of(1, queue_bytes)
+    }
 
     /// Sizes of queues in bytes as the kernel grants them: twice the number that was asked for.
     const UNPRIVILEGED: usize = 2 * 212_992;
@@ -208,7 +205,7 @@ mod tests {
     /// Returns the pause that a receiver takes at a steady rate.
     fn pause_at(rate: f64, queue_bytes: usize) -> Option<Duration> {
         let mut now = Instant::now();
-        let mut coalescing = Coalescing::new(queue_bytes, now);
+        let mut coalescing = Coalescing::new(one(queue_bytes), now);
         let mut pause = None;
         for _ in 0..200 {
             now += Duration::from_secs_f64(1.0 / rate);
@@ -221,10 +218,18 @@ mod tests {
     #[test]
     fn a_pause_never_lets_a_burst_fill_more_than_half_of_the_queue() {
         for queue_bytes in [0, 4_096, UNPRIVILEGED, 1 << 20, 8 << 20, LARGE, 1 << 30] {
-            let arriving = pause_max(queue_bytes).as_secs_f64() * BURST_RATE;
+            let arriving = pause_max(one(queue_bytes)).as_secs_f64() * BURST_RATE;
             let bytes = arriving * QUEUE_BYTES_PER_DATAGRAM as f64;
             assert!(bytes <= queue_bytes as f64 / 2.0 + 1.0, "{queue_bytes}: {bytes}");
         }
+    }
+
+    #[test]
+    fn many_small_queues_allow_the_pauses_of_a_large_one() {
+        let many = |socket_count| pause_max(Room::of(socket_count, UNPRIVILEGED));
+        assert_eq!(many(1).as_micros(), 184);
+        assert_eq!(many(79).as_micros(), 14_536);
+        assert_eq!(many(200), PAUSE_MAX);
     }
 
     #[test]
@@ -242,7 +247,7 @@ mod tests {
     #[test]
     fn a_rate_that_pauses_were_worth_goes_on_to_be_paused_for_at_half_of_it() {
         let mut now = Instant::now();
-        let mut coalescing = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(one(LARGE), now);
         let mut paused_count = 0;
         for count_in_pause in [20, 20, 11, 8, 11, 20, 7, 9, 5, 5, 5] {
             now += PAUSE_MAX;
@@ -255,7 +260,7 @@ mod tests {
     #[test]
     fn a_drain_counts_as_a_whole_however_many_looks_it_takes() {
         let mut now = Instant::now();
-        let mut coalescing = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(one(LARGE), now);
         // At 100,000/s 256 datagrams arrive in 2.56 ms. The receiver takes them in eight reads of 1
         // us.
         for _ in 0..20 {
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn a_late_look_at_a_part_of_what_has_gathered_is_no_burst() {
         let mut now = Instant::now();
-        let mut coalescing = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(one(LARGE), now);
         let mut rates = Vec::new();
         for _ in 0..20 {
             // The receiver is woken late: at 20,000/s 500 datagrams have arrived.
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn a_drain_that_does_not_end_shows_its_rate_all_the_same() {
         let mut now = Instant::now();
-        let mut coalescing = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(one(LARGE), now);
         let mut rate = None;
         for _ in 0..1_000 {
             now += Duration::from_micros(32);
@@ -303,7 +308,7 @@ mod tests {
     #[test]
     fn the_pauses_end_with_the_burst() {
         let mut now = Instant::now();
-        let mut coalescing = Coalescing::new(LARGE, now);
+        let mut coalescing = Coalescing::new(one(LARGE), now);
         now += Duration::from_millis(1);
         coalescing.note(200, false, now);
         assert!(coalescing.pause(now).is_some());
@@ -314,12 +319,12 @@ mod tests {
 
     #[test]
     fn after_a_pause_that_was_too_long_or_a_drop_there_is_none_for_a_second() {
-        let half = half_full(LARGE);
+        let half = one(LARGE).half();
         for (gathered_count, dropped, paused) in
             [(half, false, true), (half + 1, false, false), (100, true, false)]
         {
             let mut now = Instant::now();
-            let mut coalescing = Coalescing::new(LARGE, now);
+            let mut coalescing = Coalescing::new(one(LARGE), now);
             now += Duration::from_millis(100);
             coalescing.note(gathered_count, false, now);
             if dropped {
@@ -339,7 +344,7 @@ mod tests {
     #[test]
     fn the_silence_before_a_burst_is_no_part_of_its_rate_for_long() {
         let mut now = Instant::now() + Duration::from_secs(10);
-        let mut coalescing = Coalescing::new(LARGE, now - Duration::from_secs(10));
+        let mut coalescing = Coalescing::new(one(LARGE), now - Duration::from_secs(10));
         coalescing.note(32, false, now);
         assert_eq!(coalescing.pause(now), None);
         now += Duration::from_micros(160);
@@ -354,12 +359,12 @@ mod tests {
             queue_bytes in 0usize..(64 << 20),
         ) {
             let mut now = Instant::now();
-            let mut coalescing = Coalescing::new(queue_bytes, now);
+            let mut coalescing = Coalescing::new(one(queue_bytes), now);
             for (count, microseconds) in drains {
                 now += Duration::from_micros(microseconds);
                 coalescing.note(count, false, now);
                 if let Some(pause) = coalescing.pause(now) {
-                    prop_assert!(pause <= pause_max(queue_bytes));
+                    prop_assert!(pause <= pause_max(one(queue_bytes)));
                 }
             }
         }

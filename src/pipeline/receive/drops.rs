@@ -1,47 +1,67 @@
 //! Finds datagrams that the kernel dropped because a socket's queue was full.
 //!
-//! In: how many datagrams each read of the socket took, and the kernel's count of drops. Out: new
-//! drops, reported to a [`Sink`]. Bound: one system call for each quarter of a queue that is taken.
-//! Thread: the receiver's.
+//! In: how many datagrams each read of a socket took, and the kernel's counts of drops. Out: new
+//! drops, reported to a [`Sink`]. Bound: one system call for each quarter of a queue that is taken,
+//! and one for each socket in a second. Thread: the receiver's.
+//!
+//! The kernel drops while a queue is full, and a receiver then takes a whole queue of datagrams. So
+//! it is enough to ask each time that a quarter of a queue has been taken. The kernel also drops
+//! while all UDP sockets of the host together have too much memory (`net.ipv4.udp_mem`); therefore
+//! a receiver that takes datagrams asks for all of its sockets once a second too.
 
 use super::socket::DATAGRAM_OVERHEAD_BYTES_MIN;
 use super::{ReceiveSocket, Sink};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Reports the datagrams that the kernel dropped, without asking the kernel at every drain.
-///
-/// The kernel drops only while the queue is full, and a receiver then takes a whole queue of
-/// datagrams. So it is enough to ask each time that a quarter of a queue has been taken.
-#[derive(Debug, Default)]
+/// Time after which a receiver that takes datagrams asks for the drops of all of its sockets.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Notes the datagrams that one read of `socket` took. Asks the kernel for drops if a quarter of a
+/// queue has been taken since the last question. Returns whether there are new drops.
+pub(super) fn note(
+    socket: &ReceiveSocket,
+    datagram_count: usize,
+    datagram_bytes: usize,
+    sink: &mut impl Sink,
+) -> bool {
+    let bytes = (datagram_bytes + datagram_count * DATAGRAM_OVERHEAD_BYTES_MIN) as u64;
+    socket.progress().add(bytes) > socket.queue().granted_bytes as u64 / 4 && report(socket, sink)
+}
+
+/// Asks the kernel for the drops of `socket` and reports new ones to `sink`. Returns whether there
+/// are any.
+pub(super) fn report(socket: &ReceiveSocket, sink: &mut impl Sink) -> bool {
+    let fresh_count = socket.progress().asked(socket.drop_count());
+    if fresh_count > 0 {
+        sink.kernel_dropped(fresh_count, socket.queue());
+    }
+    fresh_count > 0
+}
+
+/// Decides when a receiver asks for the drops of all of its sockets.
+#[derive(Debug)]
 pub(super) struct DropWatch {
-    /// Number of drops reported so far, modulo 2^32 as in the kernel's count.
-    reported: u32,
-    /// Bytes that datagrams have taken up in the queue, at least, since the kernel was last asked.
-    queue_bytes_taken: usize,
+    asked_at: Instant,
 }
 
 impl DropWatch {
-    /// Notes the datagrams that one read of the socket took. Asks the kernel for drops if a quarter
-    /// of a queue has been taken since the last question. Returns whether there are new drops.
-    pub(super) fn note(
-        &mut self,
-        datagram_count: usize,
-        datagram_bytes: usize,
-        socket: &ReceiveSocket,
-        sink: &mut impl Sink,
-    ) -> bool {
-        self.queue_bytes_taken += datagram_bytes + datagram_count * DATAGRAM_OVERHEAD_BYTES_MIN;
-        self.queue_bytes_taken > socket.queue().granted_bytes / 4 && self.report(socket, sink)
+    pub(super) fn new(now: Instant) -> Self {
+        Self { asked_at: now }
     }
 
-    /// Asks the kernel for drops and reports new ones to `sink`. Returns whether there are any.
-    pub(super) fn report(&mut self, socket: &ReceiveSocket, sink: &mut impl Sink) -> bool {
-        self.queue_bytes_taken = 0;
-        let count = socket.drop_count();
-        let fresh_count = count.wrapping_sub(self.reported);
-        self.reported = count;
-        if fresh_count > 0 {
-            sink.kernel_dropped(fresh_count, socket.queue());
+    /// Asks for the drops of all `sockets` if the last time was a second ago. Returns whether there
+    /// are new ones.
+    pub(super) fn look(
+        &mut self,
+        sockets: &[Arc<ReceiveSocket>],
+        now: Instant,
+        sink: &mut impl Sink,
+    ) -> bool {
+        if now.saturating_duration_since(self.asked_at) < ASK_INTERVAL {
+            return false;
         }
-        fresh_count > 0
+        self.asked_at = now;
+        sockets.iter().fold(false, |dropped, socket| report(socket, sink) | dropped)
     }
 }

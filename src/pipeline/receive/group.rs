@@ -1,18 +1,21 @@
-//! Binds a group of UDP sockets to one address (SO_REUSEPORT), one socket per receiver.
+//! Binds a group of UDP sockets to one address (SO_REUSEPORT), one or several for each receiver.
 //!
-//! In: an address, a [`Binding`]. Out: a [`Receiver`] for each socket. Bound: the number of sockets
-//! and the size of their queues, both in the binding. Thread: the one that starts the daemon.
+//! In: an address, a [`Binding`]. Out: the [`Receiver`]s with their sockets. Bound: the number of
+//! sockets and the size of their queues, both in the binding. Thread: the one that starts the
+//! daemon.
 //!
 //! **A port in use is an error**, as with the original daemon: the first socket of the group binds
 //! alone, and only then allows the other sockets of the group to bind to the port. Sharing the port
 //! with another daemon, for a restart without a gap, is a setting ([`Binding::share_port`]).
 
+use super::program::{Program, TakeOver};
 use super::steer::Steering;
 use super::{Queue, ReceiveSocket, Receiver};
 use crate::base::address;
 use crate::base::clock::Clock;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why the UDP address could not be opened.
@@ -51,7 +54,9 @@ pub enum BindError {
 /// How to bind a group of sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// Number of sockets; each has one receiver.
+    /// Number of receivers.
+    pub receiver_count: usize,
+    /// Number of sockets of each receiver.
     pub socket_count: usize,
     /// Size of the queue to ask for, in bytes per socket. The kernel grants twice the number, for
     /// its own overhead (`SO_RCVBUF` in socket(7)).
@@ -78,10 +83,13 @@ pub enum Spread {
 /// The sockets that are bound to one address.
 #[derive(Debug)]
 pub struct SocketGroup {
-    sockets: Vec<ReceiveSocket>,
+    /// The sockets of the first receiver, then those of the second one, and so on. The program of
+    /// `steer.rs` needs this order.
+    sockets: Vec<Arc<ReceiveSocket>>,
+    binding: Binding,
+    program: Arc<Program>,
     steering: Option<Steering>,
     spread: Spread,
-    share_port: bool,
 }
 
 /// Time to retry a port that is in use. The kernel frees the port of a daemon that was killed a few
@@ -112,7 +120,8 @@ impl SocketGroup {
     }
 
     fn open(address: SocketAddr, binding: Binding) -> io::Result<Self> {
-        let Binding { socket_count, queue_bytes, share_port } = binding;
+        let Binding { receiver_count, socket_count, queue_bytes, share_port } = binding;
+        let count = receiver_count * socket_count;
         let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
         let retry_until = Clock::instant() + RELEASE_TIME;
         let (first, is_shared) = loop {
@@ -126,27 +135,30 @@ impl SocketGroup {
                 first => break (first?, false),
             }
         };
-        if socket_count > 1 || share_port {
+        if count > 1 || share_port {
             // The option is set only now that the bind has shown that the port was free. From here
             // on other sockets of the same user can bind to the port.
             first.share_port()?;
         }
         let address = first.local_address();
-        let mut sockets = vec![first];
-        for _ in 1..socket_count {
-            sockets.push(ReceiveSocket::open(address, queue_bytes, true)?);
+        let mut sockets = vec![Arc::new(first)];
+        for _ in 1..count {
+            sockets.push(Arc::new(ReceiveSocket::open(address, queue_bytes, true)?));
         }
+        let program = Arc::new(Program::new(&sockets));
         let (steering, spread) = if is_shared {
             (None, Spread::Shared)
-        } else if socket_count <= 1 {
+        } else if count <= 1 {
             (None, Spread::Single)
         } else {
-            match Steering::start(&sockets[0], socket_count) {
+            let counts = (receiver_count, socket_count);
+            let granted_bytes = sockets[0].queue().granted_bytes;
+            match Steering::start(Arc::clone(&program), counts, granted_bytes) {
                 Ok(steering) => (Some(steering), Spread::Program),
                 Err(error) => (None, Spread::Hash(error)),
             }
         };
-        Ok(Self { sockets, steering, spread, share_port })
+        Ok(Self { sockets, binding, program, steering, spread })
     }
 
     /// Returns the address that the group is bound to, with the actual port.
@@ -164,11 +176,31 @@ impl SocketGroup {
         &self.spread
     }
 
-    /// Returns a receiver for each socket, with `slot_count` receive slots each.
+    /// Returns the number of sockets.
+    pub fn socket_count(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Returns what takes over the port once the other daemon on it has ended. `None` if there is
+    /// no other daemon.
+    ///
+    /// # Errors
+    ///
+    /// Returns the kernel's error.
+    pub fn take_over(&self) -> Option<io::Result<TakeOver>> {
+        let program = Arc::clone(&self.program);
+        matches!(self.spread, Spread::Shared)
+            .then(|| TakeOver::new(program, &self.sockets, self.local_address()))
+    }
+
+    /// Returns the receivers, with `slot_count` receive slots each.
     pub fn into_receivers(self, slot_count: usize) -> Vec<Receiver> {
         let mut steering = self.steering;
-        let receiver = |socket| Receiver::new(socket, slot_count, steering.take(), self.share_port);
-        self.sockets.into_iter().map(receiver).collect()
+        let shared = self.binding.share_port.then_some(self.program);
+        let receiver = |sockets: &[Arc<ReceiveSocket>]| {
+            Receiver::new(sockets.to_vec(), slot_count, steering.take(), shared.clone())
+        };
+        self.sockets.chunks(self.binding.socket_count).map(receiver).collect()
     }
 }
 
@@ -176,8 +208,22 @@ impl SocketGroup {
 impl SocketGroup {
     /// Returns a group that has a pipe instead of a socket, so that waiting and reading fail.
     pub(crate) fn broken() -> Self {
-        let sockets = vec![ReceiveSocket::broken()];
-        Self { sockets, steering: None, spread: Spread::Single, share_port: false }
+        Self::broken_with(1)
+    }
+
+    /// Returns a group of one receiver with so many pipes instead of sockets.
+    pub(crate) fn broken_with(socket_count: usize) -> Self {
+        let sockets: Vec<_> =
+            (0..socket_count).map(|_| Arc::new(ReceiveSocket::broken())).collect();
+        let binding =
+            Binding { receiver_count: 1, socket_count, queue_bytes: 0, share_port: false };
+        let program = Arc::new(Program::new(&sockets));
+        Self { sockets, binding, program, steering: None, spread: Spread::Single }
+    }
+
+    /// Returns the program of the group.
+    pub(super) fn program(&self) -> Arc<Program> {
+        Arc::clone(&self.program)
     }
 }
 
@@ -187,9 +233,11 @@ mod tests {
     use super::*;
     use std::net::UdpSocket;
 
-    const BINDING: Binding = Binding { socket_count: 1, queue_bytes: 64 * 1024, share_port: false };
-    const GROUP: Binding = Binding { socket_count: 4, ..BINDING };
-    const SHARED: Binding = Binding { socket_count: 2, share_port: true, ..BINDING };
+    const BINDING: Binding =
+        Binding { receiver_count: 1, socket_count: 1, queue_bytes: 64 * 1024, share_port: false };
+    const GROUP: Binding = Binding { receiver_count: 4, ..BINDING };
+    const SHARED: Binding = Binding { receiver_count: 2, share_port: true, ..BINDING };
+    const MANY: Binding = Binding { receiver_count: 2, socket_count: 3, ..BINDING };
 
     fn bind(address: &str, binding: Binding) -> Result<SocketGroup, BindError> {
         SocketGroup::bind(address, binding)
@@ -204,7 +252,7 @@ mod tests {
 
     /// Takes the datagrams that wait in each socket. Returns how many each socket had.
     fn queued(group: &SocketGroup) -> Vec<usize> {
-        let take = |socket: &ReceiveSocket| {
+        let take = |socket: &Arc<ReceiveSocket>| {
             let socket = socket.try_clone().unwrap();
             socket.set_nonblocking(true).unwrap();
             let mut buffer = [std::mem::MaybeUninit::uninit(); 64];
@@ -215,7 +263,9 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_that_names_it_also_for_a_group() {
-        for (first, second) in [(BINDING, BINDING), (GROUP, GROUP), (GROUP, BINDING)] {
+        for (first, second) in
+            [(BINDING, BINDING), (GROUP, GROUP), (GROUP, BINDING), (MANY, BINDING), (MANY, MANY)]
+        {
             let first = bind("127.0.0.1:0", first).unwrap();
             let address = first.local_address().to_string();
             let error = bind(&address, second).unwrap_err();
@@ -252,7 +302,7 @@ mod tests {
                 }
             };
             send(20);
-            first.sockets.iter().for_each(|socket| socket.discard_incoming().unwrap());
+            first.program.leave();
             send(20);
             assert_eq!(queued(&first).iter().sum::<usize>(), 20, "{address}");
             assert_eq!(queued(&second).iter().sum::<usize>(), 20, "{address}");
@@ -263,7 +313,7 @@ mod tests {
     fn the_datagrams_of_one_sender_are_spread_evenly_over_the_sockets_in_use() {
         let group = bind("127.0.0.1:0", Binding { queue_bytes: 256 * 1024, ..GROUP }).unwrap();
         assert!(matches!(group.spread(), Spread::Program), "{:?}", group.spread());
-        sys::attach_spread(&group.sockets[0], 4).unwrap();
+        sys::attach_spread(&*group.sockets[0], 4).unwrap();
         send(group.local_address(), 400);
         let queued_counts = queued(&group);
         assert_eq!(queued_counts.iter().sum::<usize>(), 400);
@@ -271,12 +321,34 @@ mod tests {
             queued_counts.iter().all(|&count| (60..=160).contains(&count)),
             "{queued_counts:?}"
         );
-        sys::attach_spread(&group.sockets[0], 1).unwrap();
+        sys::attach_spread(&*group.sockets[0], 1).unwrap();
         send(group.local_address(), 40);
         assert_eq!(queued(&group), [40, 0, 0, 0]);
-        sys::detach_spread(&group.sockets[0]).unwrap();
+        sys::detach_spread(&*group.sockets[0]).unwrap();
         send(group.local_address(), 40);
         assert_eq!(queued(&group).iter().filter(|&&count| count > 0).count(), 1);
+    }
+
+    #[test]
+    fn the_first_receivers_have_the_first_sockets_of_the_group() {
+        let group = bind("127.0.0.1:0", MANY).unwrap();
+        assert!(matches!(group.spread(), Spread::Program), "{:?}", group.spread());
+        // Two receivers are needed for 1,024 datagrams, so all six sockets are in use.
+        send(group.local_address(), 300);
+        let queued_counts = queued(&group);
+        assert_eq!(queued_counts.iter().sum::<usize>(), 300);
+        assert!(queued_counts.iter().all(|&count| count > 0), "{queued_counts:?}");
+        sys::attach_spread(&*group.sockets[0], 3).unwrap();
+        send(group.local_address(), 150);
+        let queued_counts = queued(&group);
+        assert!(queued_counts[..3].iter().all(|&count| count > 0), "{queued_counts:?}");
+        assert_eq!(queued_counts[3..], [0, 0, 0]);
+        let sockets: Vec<_> = group.sockets.iter().map(Arc::as_ptr).collect();
+        let receivers = group.into_receivers(4);
+        let own = |receiver: &Receiver| -> Vec<_> {
+            receiver.sockets().iter().map(Arc::as_ptr).collect()
+        };
+        assert_eq!([own(&receivers[0]), own(&receivers[1])].concat(), sockets);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Receives datagrams: one thread per socket takes the datagrams that the kernel has queued.
+//! Receives datagrams: each receiver takes the datagrams that the kernel has queued for its
+//! sockets.
 //!
 //! In: a group of UDP sockets that are bound to one address ([`SocketGroup`]). Out: datagrams, lent
 //! to a [`Sink`], which copies them before its call returns. Bound: the receive slots of each
 //! receiver, and the kernel's queue of each socket. When full: the kernel drops datagrams and
-//! counts them; the sink gets the count. Thread: `receive-N`, one per socket. Receivers share no
-//! buffers.
+//! counts them; the sink gets the count. Thread: `receive-N`, one per receiver. Receivers share no
+//! buffers and no sockets.
 //!
 //! ```text
 //!                              a receiver's thread (run.rs)
@@ -14,6 +15,13 @@
 //!  group.rs binds, steer.rs spreads       coalescing.rs says how long to wait,
 //!                                         drops.rs asks what the kernel dropped
 //! ```
+//!
+//! # Many small queues
+//!
+//! The kernel bounds the queue of a socket (`net.core.rmem_max`), but not the number of sockets. So
+//! where it grants only a small queue, each receiver has several sockets (`many.rs`), and the
+//! datagrams are spread over all of them at random. `room.rs` says how many datagrams then fit.
+//! `pipeline/sockets.rs` computes the number.
 //!
 //! # How to receive
 //!
@@ -41,8 +49,12 @@ mod drops;
 mod error;
 mod group;
 mod in_use;
+mod many;
 mod probe;
+mod program;
+mod progress;
 mod recvmmsg;
+mod room;
 mod run;
 mod sink;
 mod socket;
@@ -60,6 +72,7 @@ pub use error::ReceiveError;
 pub use group::{BindError, Binding, SocketGroup, Spread};
 pub use in_use::BackendInUse;
 pub use probe::Unavailable;
+pub use program::TakeOver;
 pub use run::Receiver;
 pub use sink::Sink;
 pub use socket::{Queue, ReceiveSocket};
@@ -81,7 +94,8 @@ pub const RECEIVE_SLOT_BYTES: usize = 64 * 1024 + 64;
 pub enum Backend {
     /// io_uring: one multishot receive into a ring of buffers. Linux 6.1 or later.
     Uring,
-    /// `recvmmsg(2)` after `poll(2)`. Works on any Linux.
+    /// `recvmmsg(2)` after `poll(2)`, or after `epoll(7)` for a receiver with several sockets.
+    /// Works on any Linux.
     Recvmmsg,
     /// One-shot receives on the tokio-uring runtime, several in flight. Linux 5.11 or later.
     TokioUring,
@@ -115,6 +129,7 @@ impl Backend {
     ) -> Result<(), ReceiveError> {
         match self {
             Self::Uring => uring::run(receiver, stop, sink),
+            Self::Recvmmsg if receiver.sockets().len() > 1 => many::run(receiver, stop, sink),
             Self::Recvmmsg => recvmmsg::run(receiver, stop, sink),
             Self::TokioUring => tokio_uring::run(receiver, stop, sink),
         }

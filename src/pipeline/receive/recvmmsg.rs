@@ -5,7 +5,8 @@
 //!
 //! A wait is one `poll`. After the wait, a `recvmmsg` call fills up to all receive slots. If a call
 //! fills every slot, more datagrams may wait in the kernel, so another call follows at once. The
-//! backend works on any Linux and in any container.
+//! backend works on any Linux and in any container. A receiver with several sockets reads them with
+//! `many.rs` instead.
 
 use super::RECEIVE_SLOT_BYTES;
 use super::source::{Source, Taken};

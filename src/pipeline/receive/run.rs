@@ -6,30 +6,28 @@
 //! receiver's.
 
 use super::coalescing::Coalescing;
-use super::drops::DropWatch;
+use super::drops::{self, DropWatch};
+use super::program::Program;
+use super::room::Room;
 use super::source::{Source, Taken};
 use super::steer::Steering;
 use super::{ReceiveError, ReceiveSocket, Sink, Stop, take};
 use crate::base::clock::Clock;
 use crate::base::panics;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tracing::warn;
 
 /// Number of reads of the socket, within one drain, between two checks for a stop.
 const LOOKS_PER_STOP_CHECK: usize = 64;
 
-/// Pause after the socket has left a shared port. Datagrams that the kernel is delivering to the
-/// socket at that moment still arrive in its queue.
-const LEAVE_PAUSE: Duration = Duration::from_millis(20);
-
-/// A socket and the state of its receiver. The state is kept when a backend fails.
+/// The sockets and the state of a receiver. The state is kept when a backend fails.
 #[derive(Debug)]
 pub struct Receiver {
-    socket: Arc<ReceiveSocket>,
+    /// One socket or several. All have queues of the same size.
+    sockets: Vec<Arc<ReceiveSocket>>,
     slot_count: usize,
-    /// Whether another daemon may share the port.
-    share_port: bool,
+    /// Present if another daemon may share the port.
+    shared: Option<Arc<Program>>,
     coalescing: Coalescing,
     drops: DropWatch,
     /// Present in the first receiver of a group that spreads datagrams by a program.
@@ -38,14 +36,15 @@ pub struct Receiver {
 
 impl Receiver {
     pub(super) fn new(
-        socket: ReceiveSocket,
+        sockets: Vec<Arc<ReceiveSocket>>,
         slot_count: usize,
         steering: Option<Steering>,
-        share_port: bool,
+        shared: Option<Arc<Program>>,
     ) -> Self {
-        let coalescing = Coalescing::new(socket.queue().granted_bytes, Clock::instant());
-        let (socket, drops) = (Arc::new(socket), DropWatch::default());
-        Self { socket, slot_count, share_port, coalescing, drops, steering }
+        let now = Clock::instant();
+        let room = Room::of(sockets.len(), sockets[0].queue().granted_bytes);
+        let (coalescing, drops) = (Coalescing::new(room, now), DropWatch::new(now));
+        Self { sockets, slot_count, shared, coalescing, drops, steering }
     }
 
     /// Returns this receiver without pauses, so that it wakes for each datagram. Benchmarks compare
@@ -53,13 +52,24 @@ impl Receiver {
     #[must_use]
     pub fn without_pauses(mut self) -> Self {
         // A queue of no bytes allows no pause.
-        self.coalescing = Coalescing::new(0, Clock::instant());
+        self.coalescing = Coalescing::new(Room::of(1, 0), Clock::instant());
         self
     }
 
-    /// Returns the receiver's socket.
+    /// Returns the receiver's first socket. The backends `uring` and `tokio-uring` use only this
+    /// one, so a receiver with one of them has no other.
     pub fn socket(&self) -> &Arc<ReceiveSocket> {
-        &self.socket
+        &self.sockets[0]
+    }
+
+    /// Returns all sockets of the receiver.
+    pub fn sockets(&self) -> &[Arc<ReceiveSocket>] {
+        &self.sockets
+    }
+
+    /// Returns weak references to all sockets of the receiver.
+    pub fn weak_sockets(&self) -> Vec<Weak<ReceiveSocket>> {
+        self.sockets.iter().map(Arc::downgrade).collect()
     }
 
     /// Returns the number of receive slots that a backend may have.
@@ -67,7 +77,7 @@ impl Receiver {
         self.slot_count
     }
 
-    /// Runs `source`, which receives from this receiver's socket, until `stop` is requested.
+    /// Runs `source`, which receives from this receiver's sockets, until `stop` is requested.
     ///
     /// # Errors
     ///
@@ -97,8 +107,8 @@ impl Receiver {
                 break;
             }
         }
-        if self.share_port {
-            self.leave()?;
+        if let Some(program) = &self.shared {
+            program.leave();
         }
         source.finish(sink)
     }
@@ -135,23 +145,19 @@ impl Receiver {
     /// Passes the counts of one read of the socket to the drop watch and to both controllers.
     fn note(&mut self, taken: Taken, sink: &mut impl Sink) {
         let now = Clock::instant();
-        if self.drops.note(taken.datagram_count, taken.datagram_bytes, &self.socket, sink) {
+        let mut has_dropped = taken.has_dropped;
+        if let [socket] = &self.sockets[..] {
+            has_dropped |= drops::note(socket, taken.datagram_count, taken.datagram_bytes, sink);
+        }
+        has_dropped |= self.drops.look(&self.sockets, now, sink);
+        if has_dropped {
             self.coalescing.suspend(now);
         }
         if let Some(rate) = self.coalescing.note(taken.datagram_count, taken.more, now)
             && let Some(steering) = &mut self.steering
         {
-            steering.note(rate, now, &self.socket);
+            steering.note(rate, now);
         }
-    }
-
-    /// Leaves a shared port, so that the other daemon on it gets all new datagrams.
-    fn leave(&self) -> Result<(), ReceiveError> {
-        if let Err(error) = self.socket.discard_incoming() {
-            warn!("The other daemon on the port gets datagrams only when this one ends: {error}");
-        }
-        std::thread::sleep(LEAVE_PAUSE);
-        Ok(())
     }
 
     /// Takes the datagrams that the kernel has queued. Uses `recvmmsg` with every backend.
@@ -160,6 +166,14 @@ impl Receiver {
     ///
     /// Returns [`ReceiveError::Read`] if reading the socket fails.
     pub(super) fn drain_queue(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError> {
-        take::drain_queue(&self.socket, &mut self.drops, sink)
+        take::drain_queues(&self.sockets, sink)
+    }
+}
+
+#[cfg(test)]
+impl Receiver {
+    /// Does what a receiver of a shared port does when a stop is requested.
+    pub(super) fn leave_for_test(&self) {
+        self.shared.as_ref().expect("the port is shared").leave();
     }
 }

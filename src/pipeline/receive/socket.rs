@@ -3,7 +3,9 @@
 //! In: an address, and the size of the queue. Out: a [`ReceiveSocket`]. Bound: the queue; [`Queue`]
 //! has its granted size. When full: the kernel drops datagrams and counts them. Any thread.
 
+use super::progress::Progress;
 use super::sys;
+use crate::base::host::set_queue_bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -41,6 +43,7 @@ pub struct ReceiveSocket {
     socket: Socket,
     local_address: SocketAddr,
     queue: Queue,
+    progress: Progress,
 }
 
 impl ReceiveSocket {
@@ -54,12 +57,7 @@ impl ReceiveSocket {
             socket.set_only_v6(!address.ip().is_unspecified())?;
         }
         socket.set_reuse_port(reuse_port)?;
-        // More than net.core.rmem_max needs CAP_NET_ADMIN (SO_RCVBUFFORCE in socket(7)). Without
-        // it the kernel grants net.core.rmem_max at most. If both calls fail the queue has the
-        // system's default size, like the original daemon's.
-        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, queue_bytes).is_err() {
-            let _ = socket.set_recv_buffer_size(queue_bytes);
-        }
+        set_queue_bytes(&socket, queue_bytes);
         socket.bind(&address.into())?;
         let local_address = socket
             .local_addr()?
@@ -67,7 +65,7 @@ impl ReceiveSocket {
             .ok_or_else(|| io::Error::other("the socket has no IP address"))?;
         let granted_bytes = socket.recv_buffer_size()?;
         let queue = Queue { asked_bytes: 2 * queue_bytes, granted_bytes };
-        Ok(Self { socket, local_address, queue })
+        Ok(Self { socket, local_address, queue, progress: Progress::default() })
     }
 
     /// Lets more sockets of the same user bind to this address (SO_REUSEPORT).
@@ -100,6 +98,16 @@ impl ReceiveSocket {
         sys::drop_count(self.as_fd()).unwrap_or_default()
     }
 
+    /// Returns what was taken out of the queue, and the drops that are reported.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Returns a number that grows with each datagram that the receiver takes out of the queue.
+    pub fn taken_bytes(&self) -> u64 {
+        self.progress.taken_bytes()
+    }
+
     /// Returns the bytes that datagrams in the queue take up now; 0 if the kernel does not say
     /// (before Linux 4.12).
     pub fn queued_bytes(&self) -> u32 {
@@ -110,14 +118,13 @@ impl ReceiveSocket {
     ///
     /// The socket is connected to the discard port of this host, which sends nothing. The kernel
     /// gives datagrams of other peers only to sockets that are not connected. Datagrams that are
-    /// already queued stay in this socket's queue.
+    /// already queued stay in this socket's queue. No program may be attached to the group: it
+    /// could go on to choose this socket, and the kernel would drop the datagram.
     ///
     /// # Errors
     ///
     /// Returns the kernel's error. The socket then gets datagrams until it is closed.
     pub(super) fn discard_incoming(&self) -> io::Result<()> {
-        // This fails if no program is attached, which is fine.
-        let _ = sys::detach_spread(self);
         const DISCARD_PORT: u16 = 9;
         let peer: SocketAddr = match self.local_address {
             SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, DISCARD_PORT).into(),
@@ -149,7 +156,8 @@ impl ReceiveSocket {
         let (_reader, writer) = std::io::pipe().unwrap();
         let socket = Socket::from(std::os::fd::OwnedFd::from(writer));
         let queue = Queue { asked_bytes: 0, granted_bytes: 0 };
-        Self { socket, local_address: (Ipv4Addr::LOCALHOST, 0).into(), queue }
+        let local_address = (Ipv4Addr::LOCALHOST, 0).into();
+        Self { socket, local_address, queue, progress: Progress::default() }
     }
 }
 

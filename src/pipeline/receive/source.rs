@@ -4,6 +4,7 @@
 //! receiver's.
 
 use super::{ReceiveError, Sink};
+use std::ops::AddAssign;
 
 /// The counts of the datagrams that one read of the socket took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -12,6 +13,18 @@ pub(super) struct Taken {
     pub datagram_bytes: usize,
     /// Whether more datagrams may wait in the socket's queue.
     pub more: bool,
+    /// Whether the kernel is known to have dropped datagrams. Only the source of several sockets
+    /// sets it, which knows the socket of each datagram.
+    pub has_dropped: bool,
+}
+
+impl AddAssign for Taken {
+    fn add_assign(&mut self, other: Self) {
+        self.datagram_count += other.datagram_count;
+        self.datagram_bytes += other.datagram_bytes;
+        self.more |= other.more;
+        self.has_dropped |= other.has_dropped;
+    }
 }
 
 impl Taken {
@@ -20,12 +33,12 @@ impl Taken {
         datagrams.fold(Self { more, ..Self::default() }, |taken, datagram| Self {
             datagram_count: taken.datagram_count + 1,
             datagram_bytes: taken.datagram_bytes + datagram.len(),
-            more,
+            ..taken
         })
     }
 }
 
-/// A backend that receives from one socket.
+/// A backend that receives from the sockets of a receiver.
 pub(super) trait Source {
     /// Sleeps until a datagram arrives or a stop is requested. Returns whether a stop is requested.
     fn wait(&mut self) -> Result<bool, ReceiveError>;

@@ -14,27 +14,33 @@
 //!  burst: 128 datagrams in a row at more than 30,000/s, counted at the first receiver
 //!  calm:  12,500/s or less at the first receiver, as a mean over 1 s
 //!  2 ms at least between two changes
-//!  count_min: the fewest sockets with room for 1,024 datagrams of 1,000 bytes in their queues
+//!  count_min: the fewest receivers with room for 1,024 datagrams of 1,000 bytes in their queues
 //! ```
 //!
 //! Few receivers are used while the rate is low, so that each wake-up takes many datagrams. Within
-//! a millisecond of the start of a burst there are more. `count_min` is 1 if 2 MB of queue per
-//! socket are asked for and granted, 2 for 1 MB, and 6 for the 208 KiB that an unprivileged process
-//! gets (the kernel grants twice the number asked for, for its own overhead).
+//! a millisecond of the start of a burst there are more. `count_min` is 1 if 2.3 MB of queue per
+//! receiver are granted, and 2 for half of it. With several sockets for each receiver (`many.rs`)
+//! the room is that of all its queues, less four standard deviations of the random spread
+//! (`room.rs`).
+//!
+//! The sockets of the first receiver are the first ones of the group, then those of the second one
+//! follow. So n receivers with K sockets each are the first n x K sockets.
 
-use super::{ReceiveSocket, sys};
+use super::program::Program;
+use super::room::Room;
 use crate::base::clock::Clock;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Least total size of the queues of all sockets in use, in bytes: room for 1,024 datagrams of
-/// 1,000 bytes. A burst after a silence then arrives without a loss even if no receiver runs
-/// meanwhile.
+/// The receivers in use have room in their queues for this many datagrams of 1,000 bytes, less four
+/// standard deviations of the random spread if they have several sockets. A burst after a silence
+/// then arrives without a loss even if no receiver runs meanwhile.
 ///
 /// With one queue of 1 MB, one of ten bursts lost 90 of its 1,000 datagrams: the receiver did not
 /// run in the 4 ms before the client had sent the last datagram (commit 77eaf08; `perf/README.md`,
 /// "What did not help", AMD EPYC).
-const BURST_BYTES: usize = 1_024 * super::coalescing::QUEUE_BYTES_PER_DATAGRAM;
+const BURST_COUNT_MAX: usize = 1_024;
 
 /// Above this rate, in datagrams/s at the first receiver, more receivers are used.
 ///
@@ -152,31 +158,43 @@ impl Decision {
 #[derive(Debug)]
 pub(super) struct Steering {
     decision: Decision,
+    program: Arc<Program>,
+    /// Number of sockets of each receiver.
+    socket_count: usize,
 }
 
 impl Steering {
-    /// Attaches the program to the group of `first`, which has `socket_count` equal sockets.
+    /// Attaches the program of a group with `receiver_count` receivers and `socket_count` sockets
+    /// for each. All sockets have a queue of `queue_bytes`.
     ///
     /// # Errors
     ///
     /// Returns an error if the kernel does not take the program. The kernel then spreads the
     /// datagrams by a hash of the client's address.
-    pub(super) fn start(first: &ReceiveSocket, socket_count: usize) -> io::Result<Self> {
-        let count_min =
-            BURST_BYTES.div_ceil(first.queue().granted_bytes.max(1)).clamp(1, socket_count);
-        let decision = Decision::new(count_min, socket_count, Clock::instant());
-        sys::attach_spread(first, count_min)?;
-        Ok(Self { decision })
+    pub(super) fn start(
+        program: Arc<Program>,
+        (receiver_count, socket_count): (usize, usize),
+        queue_bytes: usize,
+    ) -> io::Result<Self> {
+        let count_min = count_min(receiver_count, Room::of(socket_count, queue_bytes));
+        let decision = Decision::new(count_min, receiver_count, Clock::instant());
+        program.attach(count_min * socket_count)?;
+        Ok(Self { decision, program, socket_count })
     }
 
-    /// Changes the program if the rate of the first receiver asks for it. `first` is its socket.
-    pub(super) fn note(&mut self, rate: f64, now: Instant, first: &ReceiveSocket) {
+    /// Changes the program if the rate of the first receiver asks for it.
+    pub(super) fn note(&mut self, rate: f64, now: Instant) {
         if let Some(count) = self.decision.note(rate, now) {
             // The kernel took the first program. If it has no memory for the new program, the old
             // program stays in use.
-            let _ = sys::attach_spread(first, count);
+            let _ = self.program.attach(count * self.socket_count);
         }
     }
+}
+
+/// Returns the fewest receivers whose queues have room for a burst after a silence.
+fn count_min(receiver_count: usize, room: Room) -> usize {
+    BURST_COUNT_MAX.div_ceil(room.datagram_count.max(1)).clamp(1, receiver_count)
 }
 
 #[cfg(test)]
@@ -185,6 +203,24 @@ mod tests {
 
     fn decision(count_min: usize, now: Instant) -> Decision {
         Decision::new(count_min, 16, now)
+    }
+
+    #[test]
+    fn as_few_receivers_as_have_room_for_a_burst_are_used() {
+        let queue = |count| count * super::super::room::QUEUE_BYTES_PER_DATAGRAM;
+        for (receiver_count, socket_count, queue_bytes, expected) in [
+            (4, 1, queue(1_024), 1),
+            (4, 1, queue(1_023), 2),
+            (4, 1, queue(184), 4),
+            (16, 1, queue(184), 6),
+            // One queue of 184 less four standard deviations is 137.
+            (4, 7, queue(184), 2),
+            (4, 8, queue(184), 1),
+            (4, 1, 0, 4),
+        ] {
+            let room = Room::of(socket_count, queue_bytes);
+            assert_eq!(count_min(receiver_count, room), expected, "{socket_count} {queue_bytes}");
+        }
     }
 
     #[test]

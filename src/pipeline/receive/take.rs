@@ -5,12 +5,13 @@
 //! receiver's.
 
 use super::RECEIVE_SLOT_BYTES;
-use super::drops::DropWatch;
+use super::drops;
 use super::source::Taken;
 use super::sys::DatagramSlots;
 use super::{ReceiveError, ReceiveSocket, Sink};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Number of receive slots of the last drain. It is small, because the backend's own slots are
@@ -55,28 +56,43 @@ pub(super) fn is_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Takes the datagrams that are queued now, and reports the kernel's last drops.
+/// Takes the datagrams that are queued in `sockets` now, and reports the kernel's last drops.
 ///
-/// The drain ends after as many datagrams as the queue can hold, so that a client that never stops
-/// sending cannot delay the shutdown.
-pub(super) fn drain_queue(
-    socket: &ReceiveSocket,
-    drops: &mut DropWatch,
+/// The drain of a socket ends after as many datagrams as its queue can hold, so that a client that
+/// never stops sending cannot delay the shutdown.
+pub(super) fn drain_queues(
+    sockets: &[Arc<ReceiveSocket>],
     sink: &mut impl Sink,
 ) -> Result<(), ReceiveError> {
     let mut slots = DatagramSlots::new(LAST_SLOT_COUNT, RECEIVE_SLOT_BYTES);
     let mut pauses_left = MEMORY_PAUSE_COUNT_MAX;
+    for socket in sockets {
+        drain_queue(socket, &mut slots, &mut pauses_left, sink)?;
+    }
+    Ok(())
+}
+
+fn drain_queue(
+    socket: &ReceiveSocket,
+    slots: &mut DatagramSlots,
+    pauses_left: &mut usize,
+    sink: &mut impl Sink,
+) -> Result<(), ReceiveError> {
     for _ in 0..=socket.queue_datagram_count_max() / LAST_SLOT_COUNT {
-        match take(&mut slots, socket.as_fd(), sink) {
-            Ok(Taken { more: true, .. }) => {}
-            Ok(_) => break,
-            Err(ReceiveError::Read(error)) if is_of_memory(&error) && pauses_left > 0 => {
-                pauses_left -= 1;
+        match take(slots, socket.as_fd(), sink) {
+            Ok(Taken { datagram_count, datagram_bytes, more, .. }) => {
+                drops::note(socket, datagram_count, datagram_bytes, sink);
+                if !more {
+                    break;
+                }
+            }
+            Err(ReceiveError::Read(error)) if is_of_memory(&error) && *pauses_left > 0 => {
+                *pauses_left -= 1;
                 std::thread::sleep(MEMORY_PAUSE);
             }
             Err(error) => return Err(error),
         }
     }
-    drops.report(socket, sink);
+    drops::report(socket, sink);
     Ok(())
 }

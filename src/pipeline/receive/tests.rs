@@ -46,7 +46,7 @@ fn backends() -> Vec<Backend> {
 }
 
 fn receiver(queue_bytes: usize, slot_count: usize) -> (Receiver, SocketAddr) {
-    let binding = Binding { socket_count: 1, queue_bytes, share_port: false };
+    let binding = Binding { receiver_count: 1, socket_count: 1, queue_bytes, share_port: false };
     let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
     let address = group.local_address();
     (group.into_receivers(slot_count).remove(0), address)

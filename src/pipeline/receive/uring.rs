@@ -161,7 +161,12 @@ mod tests {
             return skip(Need::Uring, error);
         }
         for calls_fail in [false, true] {
-            let binding = Binding { socket_count: 1, queue_bytes: 64 * 1024, share_port: false };
+            let binding = Binding {
+                receiver_count: 1,
+                socket_count: 1,
+                queue_bytes: 64 * 1024,
+                share_port: false,
+            };
             let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
             let (address, socket) = (group.local_address(), UdpSocket::bind("127.0.0.1:0"));
             let mut receiver = group.into_receivers(4).remove(0);
@@ -210,7 +215,12 @@ mod tests {
         if let Err(error) = Backend::Uring.probe() {
             return skip(Need::Uring, error);
         }
-        let binding = Binding { socket_count: 1, queue_bytes: 64 * 1024, share_port: false };
+        let binding = Binding {
+            receiver_count: 1,
+            socket_count: 1,
+            queue_bytes: 64 * 1024,
+            share_port: false,
+        };
         let (mut source, mut receiver, _socket) = full(binding);
         let mut sink = Collect::default();
         while sink.0.is_empty() {

@@ -5,7 +5,7 @@ use super::*;
 use crate::aws::Service;
 use crate::base::clock::Moment;
 use crate::base::conditions::Condition;
-use crate::base::host::Host;
+use crate::base::host::{Host, QueueGrant};
 use crate::pipeline::batch::test_batch;
 use crate::pipeline::call_limit::CallLimit;
 use crate::pipeline::limits::Wanted;
@@ -33,6 +33,7 @@ fn sender_with_spool(
         cgroup_limit_bytes: None,
         descriptor_count_max: 1024,
         processor_count: 1,
+        queues: QueueGrant::ANY,
     };
     let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, ..Wanted::default() };
     let limits = Limits::derive(wanted, host);

@@ -15,7 +15,7 @@ pub struct DatagramSlots {
     _vectors: Vec<libc::iovec>,
     buffers: Vec<u8>,
     slot_bytes: usize,
-    /// Number of datagrams that the last call received.
+    /// Number of datagrams in the slots. They are in the first slots.
     filled_count: usize,
 }
 
@@ -61,40 +61,66 @@ impl DatagramSlots {
         self.headers.len()
     }
 
+    /// Returns the number of slots without a datagram.
+    pub fn free_count(&self) -> usize {
+        self.headers.len() - self.filled_count
+    }
+
+    /// Makes all slots free.
+    pub fn clear(&mut self) {
+        self.filled_count = 0;
+    }
+
     /// Takes the datagrams that wait on `socket`, up to one per slot, and returns their number. It
-    /// does not wait for more.
+    /// does not wait for more. The datagrams of calls before are gone.
     ///
     /// # Errors
     ///
     /// Returns `WouldBlock` if no datagram waits, `Interrupted` after a signal, or the error of the
     /// socket.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.filled_count = 0;
-        let slot_count = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
+        self.clear();
+        self.receive_more(socket)
+    }
+
+    /// Takes the datagrams that wait on `socket`, up to one per free slot, and returns their
+    /// number. It does not wait for more. The datagrams of calls before stay in their slots.
+    ///
+    /// # Errors
+    ///
+    /// The same as those of [`receive`](Self::receive).
+    pub fn receive_more(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let free = &mut self.headers[self.filled_count..];
+        let free_count = libc::c_uint::try_from(free.len()).unwrap_or(libc::c_uint::MAX);
         // SAFETY: every header points to an iovec in `_vectors`, and each iovec to its own slot in
         // `buffers`. Both live as long as `self` and are not resized. `&mut self` prevents reads of
-        // the slots while the kernel writes them.
-        // JUSTIFICATION: one call takes up to 64 datagrams. CPU time of receiving a datagram at
-        // 100,000/s, with pauses, against a loop of `recv`, which wakes for each datagram: 0.39
-        // against 2.73 us on the AMD EPYC (perf/results/2026-11-25-receive-epyc.md), 0.77 against
-        // 1.44 us on the Intel Xeon (perf/results/2026-11-25-receive.md). In bursts of 1,500
-        // datagrams: 0.44 against 1.06 us on the EPYC, but 0.98 against 0.85 us on the Xeon. rustix
-        // and socket2 do not offer the call, and the wrapper of nix writes all headers again for
-        // each call.
+        // the slots while the kernel writes them. JUSTIFICATION: one call takes up to 64 datagrams.
+        // CPU time of receiving a datagram at 100,000/s, with pauses, against a loop of `recv`,
+        // which wakes for each datagram: 0.39 against 2.73 us on the AMD EPYC
+        // (perf/results/2026-11-25-receive-epyc.md), 0.77 against 1.44 us on the Intel Xeon
+        // (perf/results/2026-11-25-receive.md). In bursts of 1,500 datagrams: 0.44 against 1.06 us
+        // on the EPYC, but 0.98 against 0.85 us on the Xeon. rustix and socket2 do not offer the
+        // call, and the wrapper of nix writes all headers again for each call.
         let result = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                self.headers.as_mut_ptr(),
-                slot_count,
+                free.as_mut_ptr(),
+                free_count,
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
         };
-        self.filled_count = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
-        Ok(self.filled_count)
+        let count = usize::try_from(result).map_err(|_| io::Error::last_os_error())?;
+        self.filled_count += count;
+        Ok(count)
     }
 
-    /// Returns the datagrams of the last [`receive`](Self::receive), in the order of their arrival.
+    /// Returns the last `count` datagrams, in the order of their arrival.
+    pub fn last_datagrams(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        self.datagrams().skip(self.filled_count.saturating_sub(count))
+    }
+
+    /// Returns the datagrams in the slots. Those of one socket are in the order of their arrival.
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         let slots = self.buffers.chunks_exact(self.slot_bytes);
         self.headers[..self.filled_count]
@@ -128,6 +154,27 @@ mod tests {
         }
         assert_eq!(received, sent);
         assert_eq!(slots.datagrams().count(), 0);
+    }
+
+    #[test]
+    fn datagrams_of_several_sockets_share_the_slots() {
+        let sockets = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let mut slots = DatagramSlots::new(3, 16);
+        for (number, socket) in sockets.iter().enumerate() {
+            for _ in 0..2 {
+                let datagram = format!("of {number}");
+                socket.send_to(datagram.as_bytes(), socket.local_addr().unwrap()).unwrap();
+            }
+        }
+        assert_eq!(slots.receive_more(sockets[0].as_fd()).unwrap(), 2);
+        assert_eq!(slots.receive_more(sockets[1].as_fd()).unwrap(), 1);
+        assert_eq!(slots.free_count(), 0);
+        assert!(slots.datagrams().eq([b"of 0", b"of 0", b"of 1"]));
+        assert!(slots.last_datagrams(1).eq([b"of 1"]));
+        slots.clear();
+        assert_eq!(slots.receive_more(sockets[1].as_fd()).unwrap(), 1);
+        assert_eq!(slots.receive_more(sockets[2].as_fd()).unwrap(), 2);
+        assert!(slots.datagrams().eq([b"of 1", b"of 2", b"of 2"]));
     }
 
     #[test]
