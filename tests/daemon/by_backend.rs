@@ -22,3 +22,4 @@ mod pacing;
 mod process;
 mod receive;
 mod recorded;
+mod sockets;
