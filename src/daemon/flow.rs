@@ -90,7 +90,7 @@ impl Flow {
         let group = SocketGroup::bind(&config.udp_address, binding)?;
         // After the sockets: they queue datagrams during a trial of the backend.
         let choice = Choice::make(config.receive_backend, limits.sockets.count > 1)?;
-        start_log::receiving(&group, &choice, &limits, host);
+        start_log::receiving(&group, &choice, &limits, host, config);
         start_log::unfit(&limits, host, config);
         if let Some(take_over) = group.take_over() {
             hand_over::start(take_over?);

@@ -2,7 +2,7 @@
 //!
 //! In: the open sockets, the chosen backend, the limits. Out: log lines. Thread: main.
 
-use crate::base::host::{Host, QueueGrant};
+use crate::base::host::Host;
 use crate::config::Config;
 use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
 use crate::pipeline::receive::{Choice, SocketGroup, Spread};
@@ -10,7 +10,13 @@ use crate::pipeline::sockets::SocketWish;
 use tracing::{info, warn};
 
 /// Logs how segments are received: backend, receivers, size of the socket queues, and steering.
-pub fn receiving(group: &SocketGroup, choice: &Choice, limits: &Limits, host: Host) {
+pub fn receiving(
+    group: &SocketGroup,
+    choice: &Choice,
+    limits: &Limits,
+    host: Host,
+    config: &Config,
+) {
     let queue = group.queue();
     info!(
         "Listening on UDP {} (receive backend {}, {} receivers, {} sockets, socket queue {} bytes \
@@ -25,20 +31,19 @@ pub fn receiving(group: &SocketGroup, choice: &Choice, limits: &Limits, host: Ho
     if let Some(reason) = &choice.fallback {
         warn!("Receiving with {} instead: {reason}", choice.backend);
     }
-    if queue.granted_bytes < queue.asked_bytes {
+    if limits.sockets.count > 1 && config.socket_count == 0 {
+        info!(
+            "The kernel grants {} bytes at most for the queue of a socket, so each receiver has {} \
+             sockets. A larger net.core.rmem_max, or CAP_NET_ADMIN, allows one large queue",
+            host.queues.most_bytes, limits.sockets.count
+        );
+    } else if queue.granted_bytes < queue.asked_bytes {
         info!(
             "The kernel granted {} of the {} bytes that the daemon wants for the queue of each \
              socket. {}, so that longer bursts are received",
             queue.granted_bytes,
             queue.asked_bytes,
             queue.advice()
-        );
-    }
-    if limits.sockets.count > 1 && host.queues != QueueGrant::ANY {
-        info!(
-            "The kernel grants {} bytes at most for the queue of a socket, so each receiver has {} \
-             sockets. A larger net.core.rmem_max, or CAP_NET_ADMIN, allows one large queue",
-            host.queues.most_bytes, limits.sockets.count
         );
     }
     match group.spread() {

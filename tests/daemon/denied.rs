@@ -366,6 +366,60 @@ fn without_the_right_to_a_large_queue_it_says_what_was_granted() {
     assert_eq!(log.contains("net.core.rmem_max, or CAP_NET_ADMIN"), is_short, "{log}");
 }
 
+/// Makes each wish for a queue of another size than the default fail (`SO_RCVBUF` and
+/// `SO_RCVBUFFORCE`).
+fn deny_queue_sizes() -> io::Result<()> {
+    install(&mut [
+        load(NUMBER),
+        unless_skip(libc::BPF_JEQ, u32::try_from(libc::SYS_setsockopt).unwrap_or_default(), 6),
+        load(argument(1)),
+        unless_skip(libc::BPF_JEQ, libc::SOL_SOCKET.cast_unsigned(), 4),
+        load(argument(2)),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0, SO_RCVBUFFORCE),
+        unless_skip(libc::BPF_JEQ, libc::SO_RCVBUF.cast_unsigned(), 1),
+        answer(fails_with(libc::EPERM)),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+/// From asm-generic/socket.h.
+const SO_RCVBUFFORCE: u32 = 33;
+
+#[test]
+fn where_small_queues_are_granted_several_sockets_use_up_the_share_and_it_delivers() {
+    const SHARE_BYTES: u64 = (64 << 20) / 4;
+    let default = std::fs::read_to_string("/proc/sys/net/core/rmem_default").unwrap();
+    let granted_bytes: u64 = default.trim().parse().unwrap();
+    if granted_bytes > SHARE_BYTES / 64 {
+        return skip(Need::Root, "net.core.rmem_default is large here");
+    }
+    let endpoint = Endpoint::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(folder.path(), "Receive: {Receivers: 2}");
+    let arguments = ["-c", &config, "-m", "64"];
+    // The TCP port does not open: its connections have small queues.
+    let command = restrained(&endpoint, &arguments, deny_queue_sizes);
+    let daemon = Daemon::spawn_without_tcp(command);
+    daemon.send((0..75).map(|index| format!("{HEADER}{{\"n\":{}}}", 100 + index)));
+    daemon.wait_until("all segments arrive", || endpoint.sorted_documents().len() == 75);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    // The bound of the descriptors is far above this number. io_uring may work, but reads one
+    // socket.
+    let socket_count = SHARE_BYTES / 2 / granted_bytes;
+    let said = format!(
+        "(receive backend recvmmsg, 2 receivers, {} sockets, socket queue {granted_bytes} bytes each",
+        2 * socket_count
+    );
+    assert!(log.contains(&said), "{log}");
+    let said = format!(
+        "The kernel grants {granted_bytes} bytes at most for the queue of a socket, so each \
+         receiver has {socket_count} sockets. A larger net.core.rmem_max, or CAP_NET_ADMIN"
+    );
+    assert!(log.contains(&said) && !log.contains("instead"), "{log}");
+    assert!(!log.contains("The kernel granted "), "{log}");
+}
+
 #[test]
 fn a_failed_allocation_writes_the_account_and_ends_the_daemon_with_exit_code_1() {
     let endpoint = Endpoint::start();

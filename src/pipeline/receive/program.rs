@@ -67,7 +67,9 @@ impl Program {
             // This fails if no program is attached, which is fine.
             let _ = sys::detach_spread(&**socket);
         }
-        if let Some(error) = sockets.iter().filter_map(|it| it.discard_incoming().err()).last() {
+        // Each socket has to leave, also after an error.
+        let left = sockets.iter().map(|socket| socket.discard_incoming());
+        if let Err(error) = left.fold(Ok(()), Result::and) {
             warn!("The other daemon on the port gets datagrams only when this one ends: {error}");
         }
         std::thread::sleep(LEAVE_PAUSE);
