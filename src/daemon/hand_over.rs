@@ -42,7 +42,8 @@ async fn watch(take_over: &TakeOver) {
         }
     }
     match take_over.run() {
-        Ok(count) => info!(
+        Ok(None) => {}
+        Ok(Some(count)) => info!(
             "The other daemon on the port has ended: datagrams are spread over all {count} sockets"
         ),
         Err(error) => warn!(

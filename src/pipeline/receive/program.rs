@@ -41,17 +41,17 @@ impl Program {
         Self { sockets, has_left: Mutex::new(false) }
     }
 
-    /// Spreads datagrams over the first `socket_count` sockets of the group. Does nothing after
-    /// [`leave`](Self::leave).
+    /// Spreads datagrams over the first `socket_count` sockets of the group. Does nothing, and
+    /// returns false, after [`leave`](Self::leave).
     ///
     /// # Errors
     ///
     /// Returns the kernel's error. The program before, or the kernel's hash, then stays in use.
-    pub(super) fn attach(&self, socket_count: usize) -> io::Result<()> {
+    pub(super) fn attach(&self, socket_count: usize) -> io::Result<bool> {
         let has_left = self.has_left.lock().unwrap_or_else(PoisonError::into_inner);
         match self.sockets.iter().find_map(Weak::upgrade) {
-            Some(socket) if !*has_left => sys::attach_spread(&*socket, socket_count),
-            _ => Ok(()),
+            Some(socket) if !*has_left => sys::attach_spread(&*socket, socket_count).map(|()| true),
+            _ => Ok(false),
         }
     }
 
@@ -112,14 +112,14 @@ impl TakeOver {
         is_here && number.is_none_or(|number| !self.own.contains(&number))
     }
 
-    /// Spreads the datagrams over all sockets, and returns their number.
+    /// Spreads the datagrams over all sockets, and returns their number. Returns `None` if this
+    /// daemon leaves the port itself.
     ///
     /// # Errors
     ///
     /// Returns the kernel's error. The kernel's hash then stays in use.
-    pub fn run(&self) -> io::Result<usize> {
-        self.program.attach(self.own.len())?;
-        Ok(self.own.len())
+    pub fn run(&self) -> io::Result<Option<usize>> {
+        Ok(self.program.attach(self.own.len())?.then_some(self.own.len()))
     }
 }
 
@@ -162,7 +162,9 @@ mod tests {
             receivers[1].leave_for_test();
             drop(receivers);
             assert_eq!(others(), 0, "{address}");
-            assert_eq!(take_over.run().unwrap(), 2);
+            assert_eq!(take_over.run().unwrap(), Some(2));
+            take_over.program.leave();
+            assert_eq!(take_over.run().unwrap(), None);
         }
     }
 
@@ -177,9 +179,9 @@ mod tests {
     fn after_the_end_no_program_is_attached() {
         let group = SocketGroup::bind("127.0.0.1:0", SHARED).unwrap();
         let program = group.program();
-        program.attach(6).unwrap();
+        assert!(program.attach(6).unwrap());
         program.leave();
-        program.attach(6).unwrap();
+        assert!(!program.attach(6).unwrap());
         let receivers = group.into_receivers(4);
         // There is nothing to detach.
         assert!(sys::detach_spread(&**receivers[0].socket()).is_err());
