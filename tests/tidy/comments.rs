@@ -19,6 +19,7 @@ fn bases(path: &Path) -> Vec<PathBuf> {
         root().join("src"),
         root().join("src/pipeline"),
         root().join("sandbox/src"),
+        root().join("otlp/src"),
         root().join(path).with_extension(""),
     ];
     bases.extend(path.ancestors().skip(1).map(|folder| root().join(folder)));

@@ -17,7 +17,7 @@ const SHORTER: &[(&str, usize)] = &[("src", 450)];
 const COLUMN_COUNT_MAX: usize = 100;
 
 /// All folders with Rust files.
-pub const FOLDERS: &[&str] = &["src", "sandbox", "benches", "tests", "fuzz", "perf"];
+pub const FOLDERS: &[&str] = &["src", "otlp", "sandbox", "benches", "tests", "fuzz", "perf"];
 
 fn line_count_max(path: &Path) -> usize {
     let is_below = |(place, _): &&(&str, usize)| path.starts_with(place);

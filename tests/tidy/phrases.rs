@@ -80,6 +80,7 @@ const HELD: &[&str] = &[
     "deploy",
     "docs",
     "fuzz",
+    "otlp",
     "perf",
     "sandbox",
     "src",
