@@ -1,9 +1,10 @@
 //! The model of traces that `xray tail` and the endpoint share.
 //!
-//! In: segment documents as text. Out: traces, and each trace as a tree for a terminal. No I/O.
-//! Only [`store::Moment::now`] reads a clock.
+//! In: segment documents as text, and spans of OpenTelemetry. Out: traces, and each trace as a tree
+//! for a terminal. No I/O. Only [`store::Moment::now`] reads a clock.
 
 pub mod document;
+pub mod span;
 pub mod store;
 pub mod text;
 pub mod tree;

@@ -14,6 +14,7 @@ mod validate;
 pub use facts::{ANNOTATION_COUNT_MAX, Annotation, Facts, Http, Kind, Part};
 
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Largest document that the service accepts, in bytes: "maximum size of segment documents 64 kB",
 /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html>.
@@ -44,8 +45,11 @@ pub struct Document {
     pub flags: Flags,
     /// Fields for filters, summaries and the service graph.
     pub facts: Facts,
-    /// The received text, byte for byte.
+    /// The received text, byte for byte. For a span of OpenTelemetry, a text in X-Ray's terms.
     pub text: String,
+    /// For a span of OpenTelemetry: its OTLP JSON, as a request that contains only this span. The
+    /// documents of one span share it.
+    pub otlp: Option<Arc<str>>,
 }
 
 /// The status flags of a segment or subsegment.
@@ -118,7 +122,19 @@ impl Document {
             flags: flags.fold(Flags::default(), Flags::or),
             facts,
             text: text.to_owned(),
+            otlp: None,
         }
+    }
+
+    /// Builds a document of a span of OpenTelemetry, in X-Ray's terms.
+    pub fn of_span(object: &Map<String, Value>, otlp: &Arc<str>) -> Self {
+        let text = Value::Object(object.clone()).to_string();
+        Self { otlp: Some(Arc::clone(otlp)), ..Self::of(object, &text) }
+    }
+
+    /// Returns the text from which the document can be read again.
+    pub fn source(&self) -> &str {
+        self.otlp.as_deref().unwrap_or(&self.text)
     }
 
     /// Parses a document without checking the rules. Returns `None` if the text is not a JSON
@@ -140,13 +156,17 @@ impl Document {
     /// Parses the text again. The store does not hold the JSON values, because they would take more
     /// memory than the text.
     pub fn object(&self) -> Map<String, Value> {
-        object_of(&self.text).unwrap_or_default()
+        match lenient::parse(&self.text) {
+            Ok(Value::Object(object)) => object,
+            _ => Map::new(),
+        }
     }
 
     /// Returns the size of the document in memory, in bytes: its text and its parsed fields.
     pub fn size_bytes(&self) -> usize {
         let strings = self.trace_id.len() + self.id.len() + self.name.len() + self.text.len();
-        strings + size_of::<Self>() + self.facts.size_bytes()
+        let otlp_bytes = self.otlp.as_deref().map_or(0, str::len);
+        strings + otlp_bytes + size_of::<Self>() + self.facts.size_bytes()
     }
 }
 
