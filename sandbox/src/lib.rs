@@ -1,10 +1,10 @@
 //! A local X-Ray endpoint with a web page, and the model of traces that it shares with `xray tail`.
 //!
 //! The crate has two halves. [`model`] parses segment documents and spans of OpenTelemetry, checks
-//! them, stores them by trace and draws a trace as a tree of text. The model is always compiled. [`endpoint`] answers HTTP
-//! requests like the service does, and serves the page. The endpoint and the page are compiled only
-//! with the feature `endpoint`, which is on by default. The crate does not use the daemon's code:
-//! the daemon calls it.
+//! them, stores them by trace and draws a trace as a tree of text. The model is always compiled.
+//! [`endpoint`] answers HTTP requests like the service does, and serves the page. The endpoint and
+//! the page are compiled only with the feature `endpoint`, which is on by default. The crate does
+//! not use the daemon's code: the daemon calls it.
 //!
 //! ```text
 //!   requests of the daemon, SDKs, AWS CLI, browser            segments that `xray tail` reads

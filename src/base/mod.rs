@@ -1,4 +1,5 @@
-//! Parts that all other modules use: counters, memory, log, clock, panics and a small HTTP server.
+//! Parts that all other modules use: counters, memory, log, clock, panics and two small
+//! servers.
 //!
 //! The code in this module does not depend on AWS, on segments or on the configuration.
 
@@ -9,6 +10,8 @@ pub mod clock;
 pub mod conditions;
 pub mod error_text;
 pub mod files;
+#[cfg(feature = "sandbox")]
+pub mod grpc_server;
 pub mod host;
 pub mod http_server;
 pub mod log;

@@ -2,7 +2,8 @@
 //!
 //! In: the address of the daemon's TCP port; the daemon answers `/tail` if its configuration has
 //! `Tail: true`. Out: a tree for each trace, printed when the trace has had no new document for
-//! [`QUIET_TIME`]. A document that is not a segment is printed as one line. Bound: [`LIMITS`]. When
+//! [`QUIET_TIME`]. Spans of OpenTelemetry, in the form of UDP exporters, are
+//! drawn like segments. A document that is neither is printed as one line. Bound: [`LIMITS`]. When
 //! full: traces are left out, and a line says how many documents were lost. Thread: main prints,
 //! `tail` asks the daemon. Ends when the daemon ends or the reader closes the output.
 
@@ -16,6 +17,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 use xrayd_sandbox::model::document::Document;
+use xrayd_sandbox::model::span::{self, Content};
 use xrayd_sandbox::model::store::{Limits, Moment, Store};
 use xrayd_sandbox::model::{QUIET_TIME, text, tree};
 
@@ -103,7 +105,8 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
         }
     });
     asking.map_err(TailError::Thread)?;
-    let mut screen = Screen { output, store: Store::new(LIMITS, 1), told_count: 0 };
+    let mut screen =
+        Screen { output, store: Store::new(LIMITS, 1), told_count: 0, has_told_metrics: false };
     let mut ended = Ok(());
     let mut is_following = false;
     loop {
@@ -141,6 +144,8 @@ struct Screen<'a> {
     store: Store,
     /// Number of evicted documents that lines in the output have reported so far.
     told_count: u64,
+    /// Whether a line in the output has said that metrics are not shown.
+    has_told_metrics: bool,
 }
 
 impl Screen<'_> {
@@ -153,12 +158,21 @@ impl Screen<'_> {
             )?;
         }
         for text in answer.batches.iter().flat_map(|batch| &batch.documents) {
-            match Document::read(text) {
-                Some(document) => self.store.insert(document, Moment::now()),
-                None => {
-                    let start = text::clean(text, SHOWN_LENGTH_MAX);
-                    writeln!(self.output, "not a segment, {} bytes: {start}", text.len())?;
+            let documents = match span::read_datagram(text) {
+                Some(Ok(Content::Spans(spans))) => spans.documents,
+                Some(Ok(Content::Metrics)) => {
+                    self.tell_metrics()?;
+                    continue;
                 }
+                Some(Err(_)) => Vec::new(),
+                None => Document::read(text).into_iter().collect(),
+            };
+            if documents.is_empty() {
+                let start = text::clean(text, SHOWN_LENGTH_MAX);
+                writeln!(self.output, "not a segment, {} bytes: {start}", text.len())?;
+            }
+            for document in documents {
+                self.store.insert(document, Moment::now());
             }
         }
         let evicted_count = self.store.status().evicted_document_count;
@@ -169,6 +183,13 @@ impl Screen<'_> {
                 "... {count} segments are not shown: too many wait to be printed"
             )?;
             self.told_count = evicted_count;
+        }
+        Ok(())
+    }
+
+    fn tell_metrics(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.has_told_metrics, true) {
+            writeln!(self.output, "... metrics of OpenTelemetry are not shown")?;
         }
         Ok(())
     }

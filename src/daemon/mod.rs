@@ -17,6 +17,8 @@ mod flow;
 mod hand_over;
 mod logging;
 #[cfg(feature = "sandbox")]
+mod otlp_ports;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 mod shutdown;
 mod signals;

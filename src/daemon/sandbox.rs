@@ -9,15 +9,17 @@
 
 use super::destination::Destination;
 use super::flow::Flow;
+use super::otlp_ports::OtlpPorts;
 use super::signals::Signals;
 use super::tcp_port::listen;
 use super::{DaemonError, Ended, Environment, RESTART_PAUSE, server, telemetry};
-use crate::admin::pages::Fallback;
+use crate::admin::pages::{Fallback, Pages};
 use crate::aws::endpoint::{Endpoint, Variant};
 use crate::aws::identity::Identity;
 use crate::aws::transport::{Resolver, Transport};
 use crate::base::address;
-use crate::base::http_server::{AnswerBody, Lane, ServerLimits};
+use crate::base::grpc_server;
+use crate::base::http_server::{AnswerBody, Lane, Server, ServerLimits};
 use crate::base::log::{self, LogLimit};
 use crate::base::panics;
 use crate::config::Config;
@@ -33,10 +35,12 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, warn};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-use xrayd_sandbox::endpoint::{About, Sandbox, TraceFile, datagrams};
+use xrayd_otlp::grpc::Refusal;
+use xrayd_sandbox::endpoint::{About, Account, Sandbox, TraceFile, datagrams};
 use xrayd_sandbox::model::QUIET_TIME;
 use xrayd_sandbox::model::store::Limits;
 
@@ -80,6 +84,7 @@ const MEGABYTE: usize = 1024 * 1024;
 const MEMORY_BYTES_MIN: usize = 8 * MEGABYTE;
 
 static EVICTED: LogLimit = LogLimit::once_a_minute();
+static REJECTED: LogLimit = LogLimit::once_a_minute();
 
 impl Output {
     fn new() -> io::Result<Self> {
@@ -97,21 +102,35 @@ impl Output {
     }
 }
 
+/// Serves a port of `server`.
+fn serve(server: &Arc<Server<Pages>>, name: &'static str, listener: Arc<TcpListener>) {
+    let server = Arc::clone(server);
+    tokio::spawn(panics::restarted(name, RESTART_PAUSE, move || {
+        Arc::clone(&server).serve(Arc::clone(&listener))
+    }));
+}
+
 /// Returns the addresses and the region that the page shows, and the allowed values of `Host`.
-pub fn about(
-    udp_address: SocketAddr,
-    tcp_address: SocketAddr,
+fn about(
+    (udp_address, tcp_address): (SocketAddr, SocketAddr),
+    ports: &OtlpPorts,
     region: &str,
     allowed_hosts: &[String],
 ) -> About {
-    // The address of the sandbox is always allowed: the daemon itself uses it, and DNS rebinding
-    // does not work with an address.
-    let own = [tcp_address.ip().to_string(), format!("[{}]", tcp_address.ip())];
+    // The addresses of the sandbox are always allowed: the daemon itself uses one, and DNS
+    // rebinding does not work with an address.
+    let otlp = [&ports.http, &ports.grpc].map(|port| port.as_ref().map(|(_, address)| *address));
+    let all = [Some(tcp_address), otlp[0], otlp[1]].into_iter().flatten();
+    let own = all.flat_map(|it| [it.ip().to_string(), format!("[{}]", it.ip())]);
+    let [otlp_http_address, otlp_grpc_address] =
+        otlp.map(|address| address.map(|address| address.to_string()));
     About {
         udp_address: udp_address.to_string(),
         tcp_address: tcp_address.to_string(),
+        otlp_http_address,
+        otlp_grpc_address,
         region: region.to_owned(),
-        own_hosts: own.into_iter().chain(allowed_hosts.iter().cloned()).collect(),
+        own_hosts: own.chain(allowed_hosts.iter().cloned()).collect(),
     }
 }
 
@@ -138,12 +157,13 @@ pub async fn run(
     });
     let file = file.transpose()?;
     let output = Output::new()?;
+    let ports = OtlpPorts::open(flags, tcp_address, resolver).await;
     // From here on, a failure has to go through the flow, which settles what it has received.
     let flow = Flow::start(config)?;
     let udp_address = address::reachable(flow.udp_address);
     let tcp_address = address::reachable(tcp_address);
     let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
-    let about = about(udp_address, tcp_address, &region, &flags.allowed_hosts);
+    let about = about((udp_address, tcp_address), &ports, &region, &flags.allowed_hosts);
     let service = Arc::new(LocalService::new(about, file, output));
     let fallback = Arc::clone(&service) as Arc<dyn Fallback>;
     // The uploads of the daemon itself come to this port too. The sandbox holds traces in memory
@@ -151,15 +171,23 @@ pub async fn run(
     let limits = flow.server_limits();
     let limits = ServerLimits { memory_bytes: limits.memory_bytes.max(MEMORY_BYTES_MIN), ..limits };
     let server = server(&flow, limits, fallback);
-    let (serving, listener) = (Arc::clone(&server), Arc::new(listener));
-    tokio::spawn(panics::restarted("The TCP port", RESTART_PAUSE, move || {
-        Arc::clone(&serving).serve(Arc::clone(&listener))
-    }));
+    serve(&server, "The TCP port", Arc::new(listener));
+    let OtlpPorts { http, grpc } = ports;
+    // The port for OTLP is another door to the same server, with the same limits.
+    if let Some((listener, _)) = http {
+        serve(&server, "The port for OTLP over HTTP", listener);
+    }
+    if let Some((listener, _)) = grpc {
+        let unary = Arc::clone(&service);
+        tokio::spawn(panics::restarted("The port for OTLP over gRPC", RESTART_PAUSE, move || {
+            grpc_server::serve(Arc::clone(&listener), Arc::clone(&unary))
+        }));
+    }
     let (printed, prints) = (Arc::clone(&service), flags.print);
     let printer = tokio::spawn(panics::restarted("Printing traces", RESTART_PAUSE, move || {
         Arc::clone(&printed).watch(prints)
     }));
-    service.welcome(udp_address, tcp_address);
+    service.welcome();
     let routes = async {
         if flags.demo {
             send_demo(udp_address)?;
@@ -196,8 +224,10 @@ impl LocalService {
     /// Also logs a warning when traces were evicted. Never returns.
     pub async fn watch(self: Arc<Self>, prints: bool) {
         let mut evicted_count = 0;
+        let mut account = Account::default();
         loop {
             self.say_evicted(&mut evicted_count);
+            self.say_otlp(&mut account);
             let taken = match prints {
                 true => self.sandbox.take_quiet(Instant::now(), QUIET_TIME, TREES_PER_TURN),
                 false => Vec::new(),
@@ -235,6 +265,28 @@ impl LocalService {
         }
     }
 
+    /// Logs how many spans of OpenTelemetry were not taken, and, once, that metrics are not shown.
+    fn say_otlp(&self, said: &mut Account) {
+        let account = self.sandbox.account();
+        if account.rejected_span_count > said.rejected_span_count {
+            REJECTED.log(|more| {
+                warn!(
+                    "Spans of OpenTelemetry were rejected: {} so far, the last one because {}{more}",
+                    account.rejected_span_count,
+                    self.sandbox.last_rejection()
+                );
+            });
+        }
+        if account.metrics_document_count > 0 && said.metrics_document_count == 0 {
+            info!(
+                "An exporter of OpenTelemetry sends metrics over UDP. The sandbox shows traces only \
+                 and ignores them. They end with OTEL_METRICS_EXPORTER=none and \
+                 OTEL_AWS_APPLICATION_SIGNALS_ENABLED=false"
+            );
+        }
+        *said = account;
+    }
+
     /// Prints the traces that are not printed yet, and logs how many traces were not shown. Does
     /// nothing if `prints` is not set.
     pub fn finish(&self, prints: bool) {
@@ -259,13 +311,30 @@ impl LocalService {
     }
 
     /// Prints how to use the sandbox.
-    pub fn welcome(&self, udp_address: SocketAddr, tcp_address: SocketAddr) {
+    pub fn welcome(&self) {
+        let about = self.sandbox.about();
+        let (tcp_address, otlp) = (&about.tcp_address, about.otlp_endpoint());
+        let grpc = match &about.otlp_grpc_address {
+            Some(address) => format!("    gRPC: http://{address}"),
+            None => String::new(),
+        };
         self.output.print(&format!(
             "The sandbox is ready. Configure an X-Ray SDK to send its traces here:\n\
-             \n    AWS_XRAY_DAEMON_ADDRESS=\"tcp:{tcp_address} udp:{udp_address}\"\n\
+             \n    AWS_XRAY_DAEMON_ADDRESS={}\n\
+             \nOr an OpenTelemetry SDK:\n\
+             \n    OTEL_EXPORTER_OTLP_ENDPOINT={otlp}{grpc}\n\
              \nIn a browser: http://{tcp_address}/    As JSON: http://{tcp_address}/traces    \
              Counters: http://{tcp_address}/metrics    Stop: Ctrl-C\n",
+            about.daemon_address(),
         ));
+    }
+}
+
+impl grpc_server::Unary for LocalService {
+    fn call(&self, head: &Parts, body: &Bytes) -> Result<Bytes, Refusal> {
+        let answer = self.sandbox.export_grpc(head, body);
+        self.answered.notify_one();
+        answer
     }
 }
 
@@ -276,7 +345,8 @@ impl Fallback for LocalService {
 
     fn lane(&self, head: &Parts) -> Lane {
         // Everything but uploads is small: pages, and calls for sampling.
-        if head.uri.path() == "/TraceSegments" { Lane::Other } else { Lane::Quick }
+        let is_upload = ["/TraceSegments", "/v1/traces", "/v1/traces/"].contains(&head.uri.path());
+        if is_upload { Lane::Other } else { Lane::Quick }
     }
 
     fn answer(

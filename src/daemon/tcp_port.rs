@@ -36,6 +36,20 @@ pub(super) async fn listen(
     address: &str,
     resolver: &Resolver,
 ) -> io::Result<(TcpListener, SocketAddr)> {
+    let (listener, address) = open(address, resolver).await?;
+    info!("Listening on TCP {address}");
+    Ok((listener, address))
+}
+
+/// Like [`listen`], without a log line.
+///
+/// # Errors
+///
+/// Fails like [`listen`].
+pub(super) async fn open(
+    address: &str,
+    resolver: &Resolver,
+) -> io::Result<(TcpListener, SocketAddr)> {
     // The lookup runs on a thread of the resolver: a name server that does not answer must not
     // block the main thread.
     let text = address.to_owned();
@@ -50,7 +64,6 @@ pub(super) async fn listen(
         TcpListener::from_std(listener)
     })?;
     let address = listener.local_addr()?;
-    info!("Listening on TCP {address}");
     Ok((listener, address))
 }
 

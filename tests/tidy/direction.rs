@@ -37,6 +37,7 @@ const ROOMS: &[Room] = &[
             "memory",
             "log",
             "http_server",
+            "grpc_server",
         ],
     },
     Room {

@@ -11,6 +11,8 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
+use xrayd_otlp::grpc::code;
+use xrayd_otlp::{Encoding, answer};
 
 /// Header in which the service names the type of an error.
 pub const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -60,12 +62,14 @@ pub struct Failure {
     message: String,
     /// Methods that the path accepts, for the header Allow.
     allow: Option<HeaderValue>,
+    /// Encoding of a body for an exporter of OpenTelemetry.
+    otlp: Option<Encoding>,
 }
 
 impl Failure {
     /// Returns a failure with a status, an error type and a message.
     pub fn new(status: StatusCode, error_type: &'static str, message: impl Into<String>) -> Self {
-        Self { status, error_type, message: message.into(), allow: None }
+        Self { status, error_type, message: message.into(), allow: None, otlp: None }
     }
 
     /// Returns the failure (400) for a request that is not valid.
@@ -105,6 +109,33 @@ impl Failure {
             Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowedException", message);
         Self { allow: HeaderValue::from_str(allow).ok(), ..failure }
     }
+
+    /// Returns the failure with a body for an exporter of OpenTelemetry.
+    #[must_use]
+    pub fn in_otlp(self, encoding: Encoding) -> Self {
+        Self { otlp: Some(encoding), ..self }
+    }
+
+    /// Returns the message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the content type and the body of the answer.
+    fn body(&self) -> (&'static str, Bytes) {
+        let Some(encoding) = self.otlp else {
+            let body = json!({"__type": self.error_type, "message": self.message});
+            return (JSON, body.to_string().into());
+        };
+        let code = match self.status {
+            StatusCode::FORBIDDEN => code::PERMISSION_DENIED,
+            StatusCode::NOT_FOUND => code::NOT_FOUND,
+            StatusCode::METHOD_NOT_ALLOWED => code::UNIMPLEMENTED,
+            StatusCode::PAYLOAD_TOO_LARGE => code::RESOURCE_EXHAUSTED,
+            _ => code::INVALID_ARGUMENT,
+        };
+        (encoding.content_type(), answer::refused(encoding, code, &self.message))
+    }
 }
 
 impl From<Refusal> for Failure {
@@ -125,10 +156,10 @@ pub fn respond(outcome: Result<Answer, Failure>) -> Response<Bytes> {
             (answer.content_type, cache, StatusCode::OK, answer.body)
         }
         Err(failure) => {
-            let body = json!({"__type": failure.error_type, "message": failure.message});
+            let (content_type, body) = failure.body();
             headers.insert(ERROR_TYPE, HeaderValue::from_static(failure.error_type));
             headers.extend(failure.allow.map(|allow| (ALLOW, allow)));
-            (JSON, "no-store", failure.status, body.to_string().into())
+            (content_type, "no-store", failure.status, body)
         }
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -3,7 +3,8 @@
 //! In: HTTP requests of the daemon, of SDKs (sampling rules), of the AWS CLI and of the page in a
 //! browser. Out: answers like those of the service, the files and the data of the page, and each
 //! quiet trace as a short tree. Write calls of the service's API must be signed. So a first run
-//! also tests the signature. Nothing leaves the process.
+//! also tests the signature. Spans of OpenTelemetry come unsigned, over HTTP and gRPC. Nothing
+//! leaves the process.
 //!
 //! ```text
 //! answer ─► guard ─► route ─► signature ─► api/ ─► document/ ─► store/ ─► tree ─► the terminal
@@ -45,7 +46,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use route::{Call, Operation};
 use sampling::RuleSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The counters of a sandbox.
@@ -63,6 +64,10 @@ pub struct Account {
     pub evicted_trace_count: u64,
     /// Number of documents that were evicted, including the documents of evicted traces.
     pub evicted_document_count: u64,
+    /// Number of spans of OpenTelemetry that were not taken.
+    pub rejected_span_count: u64,
+    /// Number of documents with metrics of OpenTelemetry. They are accepted and not stored.
+    pub metrics_document_count: u64,
 }
 
 /// Addresses and names of the sandbox, for the page and for the check of the `Host` header.
@@ -72,11 +77,29 @@ pub struct About {
     pub udp_address: String,
     /// TCP address of the sandbox.
     pub tcp_address: String,
+    /// TCP address for OTLP over HTTP. `None` if it could not be opened.
+    pub otlp_http_address: Option<String>,
+    /// TCP address for OTLP over gRPC. `None` if it could not be opened.
+    pub otlp_grpc_address: Option<String>,
     /// AWS region that the page shows. Signatures for any region are accepted.
     pub region: String,
     /// Values of the `Host` header that are allowed besides `localhost` and loopback addresses,
     /// without a port.
     pub own_hosts: Vec<String>,
+}
+
+impl About {
+    /// Returns the value of `AWS_XRAY_DAEMON_ADDRESS`. It has one part if both ports are equal:
+    /// AWS's distributions of OpenTelemetry for Lambda cannot read the form with two parts.
+    pub fn daemon_address(&self) -> String {
+        let (tcp, udp) = (&self.tcp_address, &self.udp_address);
+        if tcp == udp { udp.clone() } else { format!("\"tcp:{tcp} udp:{udp}\"") }
+    }
+
+    /// Returns the value of `OTEL_EXPORTER_OTLP_ENDPOINT` for OTLP over HTTP.
+    pub fn otlp_endpoint(&self) -> String {
+        format!("http://{}", self.otlp_http_address.as_ref().unwrap_or(&self.tcp_address))
+    }
 }
 
 /// The local endpoint. See the module.
@@ -94,6 +117,8 @@ struct State {
     file: Option<TraceFile>,
     rules: RuleSet,
     account: Account,
+    /// Why the last rejected span of OpenTelemetry was not taken.
+    last_rejection: String,
 }
 
 impl State {
@@ -101,13 +126,21 @@ impl State {
     /// a file.
     fn write_documents(&mut self, documents: &[Document]) {
         let Some(file) = &mut self.file else { return };
-        file.append(documents.iter().map(|document| &*document.text));
+        file.append(sources(documents.iter()));
         if file.is_grown(self.store.status().size_bytes) {
             let traces = self.store.all();
             // The oldest traces are written first, so that the next run evicts them first too.
             let held = traces.iter().rev().flat_map(|trace| &trace.documents);
-            let held = held.map(|document| &*document.text);
-            file.rewrite(held.chain(documents.iter().map(|document| &*document.text)));
+            file.rewrite(sources(held.map(Arc::as_ref).chain(documents)));
+        }
+    }
+
+    /// Writes documents to the trace file and adds them to the store.
+    fn keep(&mut self, documents: Vec<Document>, now: Moment) {
+        self.account.kept_document_count += documents.len() as u64;
+        self.write_documents(&documents);
+        for document in documents {
+            self.store.insert(document, now);
         }
     }
 
@@ -138,6 +171,7 @@ impl Sandbox {
             file: None,
             rules: RuleSet::default(),
             account: Account::default(),
+            last_rejection: String::new(),
         };
         Self { credentials, about, state: Mutex::new(state) }
     }
@@ -148,12 +182,13 @@ impl Sandbox {
     pub fn with_file(self, mut file: TraceFile) -> Self {
         let now = Moment::now();
         let mut state = self.lock();
-        file.read(|text| match Document::parse(text) {
-            Ok(document) => {
+        file.read(|text| {
+            let documents = api::read_stored(text);
+            let is_good = !documents.is_empty();
+            for document in documents {
                 state.store.insert(document, now);
-                true
             }
-            Err(_) => false,
+            is_good
         });
         // The earlier run has already drawn these traces.
         state.store.take_all();
@@ -162,11 +197,16 @@ impl Sandbox {
         self
     }
 
+    /// Returns the addresses and names of the sandbox.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
     /// Checks the head of a request before its body is read. Returns the answer if the request is
     /// refused.
     pub fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
         let refused = guard::check(head, &self.about.own_hosts).err()?;
-        Some(respond(Err(refused)))
+        Some(respond(Err(for_client(refused, head))))
     }
 
     /// Answers a request.
@@ -184,6 +224,7 @@ impl Sandbox {
     ) -> Response<Bytes> {
         let (head, body) = request.into_parts();
         let outcome = self.outcome(&head, &body, now, arrival);
+        let outcome = outcome.map_err(|failure| for_client(failure, &head));
         if head.method == Method::POST {
             let account = &mut self.lock().account;
             match &outcome {
@@ -212,6 +253,8 @@ impl Sandbox {
                 }
                 self.operate(operation, body, moment)
             }
+            Call::Export => self.export(head, body, moment),
+            Call::OtherSignal(signal) => Err(Self::refuse_signal(signal)),
             Call::Asset(name) => asset::find(name),
             Call::List => Ok(self.list()),
             Call::Show(trace_id) => self.show(trace_id),
@@ -277,6 +320,12 @@ impl Sandbox {
         }
     }
 
+    /// Returns why the last rejected span of OpenTelemetry was not taken. The account has their
+    /// number.
+    pub fn last_rejection(&self) -> String {
+        self.lock().last_rejection.clone()
+    }
+
     /// Returns the counts of the store.
     pub fn status(&self) -> Status {
         self.lock().store.status()
@@ -286,6 +335,26 @@ impl Sandbox {
     /// are still useful.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the texts from which documents can be read again. The documents of one span have the
+/// same text, which is returned once.
+fn sources<'a>(documents: impl Iterator<Item = &'a Document>) -> impl Iterator<Item = &'a str> {
+    let mut last: Option<&Arc<str>> = None;
+    documents.filter_map(move |document| {
+        let otlp = document.otlp.as_ref();
+        let is_same = otlp.zip(last).is_some_and(|(one, other)| Arc::ptr_eq(one, other));
+        last = otlp;
+        (!is_same).then(|| document.source())
+    })
+}
+
+/// Gives a failure the form that an exporter of OpenTelemetry understands, if it asked.
+fn for_client(failure: Failure, head: &Parts) -> Failure {
+    match api::encoding_of(head).filter(|_| route::is_of_otlp(head.uri.path())) {
+        Some(encoding) => failure.in_otlp(encoding),
+        None => failure,
     }
 }
 

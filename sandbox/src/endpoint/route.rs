@@ -12,6 +12,10 @@ use http::Method;
 pub enum Call<'a> {
     /// An operation of the service's API. The method is always POST.
     Service(Operation),
+    /// `POST /v1/traces`: spans of OpenTelemetry.
+    Export,
+    /// `POST /v1/metrics` and `POST /v1/logs`: signals of OpenTelemetry that the sandbox refuses.
+    OtherSignal(&'static str),
     /// `GET /` and `GET /page/NAME`: a file of the page.
     Asset(&'a str),
     /// `GET /traces`: a list of traces for scripts.
@@ -109,7 +113,12 @@ impl<'a> Call<'a> {
             return vec![(Method::POST, Self::Service(*operation))];
         }
         let get = |call| vec![(Method::GET, call)];
+        let post = |call| vec![(Method::POST, call)];
         match path {
+            // Some exporters write a slash at the end.
+            "/v1/traces" | "/v1/traces/" => post(Self::Export),
+            "/v1/metrics" | "/v1/metrics/" => post(Self::OtherSignal("metrics")),
+            "/v1/logs" | "/v1/logs/" => post(Self::OtherSignal("logs")),
             "/" => get(Self::Asset("index.html")),
             "/traces" => get(Self::List),
             "/api/traces" => {
@@ -129,6 +138,11 @@ impl<'a> Call<'a> {
             }
         }
     }
+}
+
+/// Returns whether a path is one of OpenTelemetry's protocol.
+pub fn is_of_otlp(path: &str) -> bool {
+    path.starts_with("/v1/")
 }
 
 fn unknown_operation() -> Failure {

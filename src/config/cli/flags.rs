@@ -20,6 +20,8 @@ pub(super) enum Target {
     SandboxSwitch(fn(&mut SandboxFlags) -> &mut bool),
     /// The flag `--keep` sets the file that stores the sandbox's traces.
     Keep,
+    /// The flag sets the address of a port for OpenTelemetry's exporters.
+    OtlpAddress(fn(&mut SandboxFlags) -> &mut Option<String>),
     /// The flag `--allow-host` adds a host name that requests to the sandbox may have.
     AllowHost,
     /// The flag `--ready` sets whether `xray healthcheck` asks for readiness.
@@ -49,7 +51,7 @@ impl Flag {
     pub(super) fn needs_value(&self) -> bool {
         match self.target {
             Target::Setting(setting) => setting.form != Form::Switch,
-            Target::ConfigPath | Target::Keep | Target::AllowHost => true,
+            Target::ConfigPath | Target::Keep | Target::AllowHost | Target::OtlpAddress(_) => true,
             Target::Version
             | Target::Help
             | Target::SandboxSwitch(_)
@@ -100,6 +102,16 @@ pub(super) const SANDBOX_FLAGS: &[Flag] = &[
         "Print each trace as a tree (default true)",
     ),
     flag("--keep", Target::Keep, "Keep the traces in this file, also for the next run"),
+    flag(
+        "--otlp-http",
+        Target::OtlpAddress(|flags| &mut flags.otlp_http),
+        "Address for OTLP over HTTP (default port 4318 of the TCP address), or off",
+    ),
+    flag(
+        "--otlp-grpc",
+        Target::OtlpAddress(|flags| &mut flags.otlp_grpc),
+        "Address for OTLP over gRPC (default port 4317 of the TCP address), or off",
+    ),
     flag(
         "--allow-host",
         Target::AllowHost,

@@ -78,6 +78,12 @@ pub struct SandboxFlags {
     pub print: bool,
     /// `--keep`: the file that stores the traces, so that the next run has them too.
     pub keep: Option<String>,
+    /// `--otlp-http`: the address of the port for OTLP over HTTP, or `off`. By default, port 4318
+    /// of the TCP address.
+    pub otlp_http: Option<String>,
+    /// `--otlp-grpc`: the address of the port for OTLP over gRPC, or `off`. By default, port 4317
+    /// of the TCP address.
+    pub otlp_grpc: Option<String>,
     /// `--allow-host`, which may be repeated: values that the header `Host` of a request may have,
     /// in addition to the names and addresses of loopback.
     pub allowed_hosts: Vec<String>,
@@ -85,7 +91,14 @@ pub struct SandboxFlags {
 
 impl Default for SandboxFlags {
     fn default() -> Self {
-        Self { demo: false, print: true, keep: None, allowed_hosts: Vec::new() }
+        Self {
+            demo: false,
+            print: true,
+            keep: None,
+            otlp_http: None,
+            otlp_grpc: None,
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 
@@ -241,6 +254,7 @@ fn apply(
         Target::Help => invocation.command = Command::Help,
         Target::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
         Target::Keep => invocation.sandbox.keep = Some(text(value)?),
+        Target::OtlpAddress(field) => *field(&mut invocation.sandbox) = Some(text(value)?),
         Target::AllowHost => invocation.sandbox.allowed_hosts.push(text(value)?),
         Target::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
         Target::Json => invocation.command = Command::Verify { json: boolean(value)? },

@@ -81,6 +81,7 @@ fn errors_name_the_flag_and_never_show_a_password() {
 #[test]
 fn the_sandbox_takes_flags_on_both_sides() {
     let line = "-t T -b B sandbox --demo --print=false --keep F --allow-host a --allow-host=b \
+         --otlp-http H --otlp-grpc=off \
          -n N more";
     let invocation = parse_line(line).unwrap();
     assert_eq!(invocation.command, Command::Sandbox);
@@ -90,6 +91,8 @@ fn the_sandbox_takes_flags_on_both_sides() {
             demo: true,
             print: false,
             keep: Some("F".to_owned()),
+            otlp_http: Some("H".to_owned()),
+            otlp_grpc: Some("off".to_owned()),
             allowed_hosts: vec!["a".to_owned(), "b".to_owned()],
         }
     );

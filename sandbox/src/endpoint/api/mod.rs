@@ -6,12 +6,14 @@
 //! without the lock.
 
 mod batch_get_traces;
+mod export;
 mod page_requests;
 mod put_segments;
 mod sampling_rules;
 mod service_graph;
 mod trace_summaries;
 
+pub use export::{encoding_of, read_stored};
 pub use put_segments::DOCUMENT_COUNT_MAX;
 
 use super::answer::Failure;

@@ -101,7 +101,9 @@ impl Sandbox {
     pub(in super::super) fn page_trace(&self, trace_id: &str) -> Result<Answer, Failure> {
         let trace = self.lock().store.get(trace_id).ok_or_else(Failure::no_such_trace)?;
         let texts: Vec<&str> = trace.documents.iter().map(|it| it.text.as_str()).collect();
-        Ok(json!({"id": trace_id, "documents": texts}).into())
+        let otlp: Vec<Option<&str>> =
+            trace.documents.iter().map(|document| document.otlp.as_deref()).collect();
+        Ok(json!({"id": trace_id, "documents": texts, "otlp": otlp}).into())
     }
 
     pub(in super::super) fn page_service_graph(
@@ -133,6 +135,8 @@ impl Sandbox {
             "version": env!("CARGO_PKG_VERSION"),
             "udp_address": about.udp_address,
             "tcp_address": about.tcp_address,
+            "otlp_endpoint": about.otlp_endpoint(),
+            "otlp_grpc_address": about.otlp_grpc_address,
             "region": about.region,
             "access_key_id": self.credentials.access_key_id(),
             // This key is public: every sandbox has the same one. The AWS CLI needs it for signing.

@@ -1,9 +1,14 @@
 //! Answers `PutTraceSegments` and `PutTelemetryRecords`.
+//!
+//! The documents of OpenTelemetry's UDP exporters come with `PutTraceSegments` too, because the
+//! daemon forwards each document as it is. Each becomes the documents of its spans. Metrics have no
+//! place in X-Ray: they are counted and otherwise ignored.
 
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
 use super::parse;
 use crate::model::document::{Document, Violation};
+use crate::model::span::{self, Content};
 use crate::model::store::Moment;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -46,19 +51,37 @@ impl Sandbox {
             )));
         }
         let (mut kept, mut unprocessed) = (Vec::new(), Vec::new());
+        let (mut rejected_span_count, mut metrics_document_count) = (0, 0);
+        let mut last_rejection = None;
         for Text(text) in &request.documents {
-            match Document::parse(text) {
-                Ok(document) => kept.push(document),
-                Err(fault) => unprocessed.push(unprocessed_json(&fault)),
+            match span::read_datagram(text) {
+                Some(Ok(Content::Spans(spans))) => {
+                    kept.extend(spans.documents);
+                    rejected_span_count += spans.rejected_count as u64;
+                    if spans.rejected_count > 0 {
+                        last_rejection = Some(spans.why);
+                    }
+                }
+                Some(Ok(Content::Metrics)) => metrics_document_count += 1,
+                Some(Err(why)) => unprocessed.push(unprocessed_json(&Violation {
+                    id: None,
+                    code: "ParseError",
+                    detail: format!("Not the form of OpenTelemetry's UDP exporters: {why}"),
+                })),
+                None => match Document::parse(text) {
+                    Ok(document) => kept.push(document),
+                    Err(fault) => unprocessed.push(unprocessed_json(&fault)),
+                },
             }
         }
         let mut state = self.lock();
-        state.account.kept_document_count += kept.len() as u64;
         state.account.unprocessed_document_count += unprocessed.len() as u64;
-        state.write_documents(&kept);
-        for document in kept {
-            state.store.insert(document, now);
+        state.account.rejected_span_count += rejected_span_count;
+        state.account.metrics_document_count += metrics_document_count;
+        if let Some(why) = last_rejection {
+            state.last_rejection = why;
         }
+        state.keep(kept, now);
         drop(state);
         Ok(json!({"UnprocessedTraceSegments": unprocessed}).into())
     }

@@ -1,5 +1,6 @@
 //! Tests of the endpoint, with requests that aws-sigv4 signed.
 
+mod export;
 mod page_requests;
 
 use super::answer::ERROR_TYPE;

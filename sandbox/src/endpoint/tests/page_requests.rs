@@ -117,7 +117,7 @@ fn a_trace_has_the_text_of_each_document_byte_for_byte() {
     sandbox.answer(put(&[&odd]));
     let path = format!("/api/traces/{}", trace_id("t1"));
     let trace = json_of(&get(&sandbox, &path));
-    assert_eq!(trace, json!({"id": trace_id("t1"), "documents": [odd]}));
+    assert_eq!(trace, json!({"id": trace_id("t1"), "documents": [odd], "otlp": [null]}));
 }
 
 #[test]
@@ -173,6 +173,8 @@ fn the_page_gets_the_addresses_and_credentials() {
     let about = About {
         udp_address: "127.0.0.1:2000".to_owned(),
         tcp_address: "127.0.0.1:2001".to_owned(),
+        otlp_http_address: Some("127.0.0.1:4318".to_owned()),
+        otlp_grpc_address: None,
         region: "eu-west-1".to_owned(),
         own_hosts: Vec::new(),
     };
@@ -181,8 +183,23 @@ fn the_page_gets_the_addresses_and_credentials() {
         json_of(&get(&sandbox, "/api/info")),
         json!({"version": env!("CARGO_PKG_VERSION"), "udp_address": "127.0.0.1:2000",
             "tcp_address": "127.0.0.1:2001", "region": "eu-west-1", "access_key_id": "AKIDEXAMPLE",
+            "otlp_endpoint": "http://127.0.0.1:4318", "otlp_grpc_address": null,
             "secret_access_key": "secret"})
     );
+}
+
+#[test]
+fn the_addresses_are_shown_in_the_form_that_every_sdk_reads() {
+    let with = |udp: &str| About {
+        udp_address: udp.to_owned(),
+        tcp_address: "127.0.0.1:2000".to_owned(),
+        ..About::default()
+    };
+    assert_eq!(with("127.0.0.1:2000").daemon_address(), "127.0.0.1:2000");
+    let both = "\"tcp:127.0.0.1:2000 udp:127.0.0.1:2001\"";
+    assert_eq!(with("127.0.0.1:2001").daemon_address(), both);
+    // The port for OTLP is taken.
+    assert_eq!(with("127.0.0.1:2000").otlp_endpoint(), "http://127.0.0.1:2000");
 }
 
 #[test]

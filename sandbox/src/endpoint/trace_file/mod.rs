@@ -12,6 +12,7 @@
 //! is logged and the file is not used any more. The traces in memory stay.
 
 use crate::model::document::DOCUMENT_SIZE_BYTES_MAX;
+use crate::model::span::TEXT_BYTES_MAX;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -25,9 +26,11 @@ const SIZE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// size of the store includes the parsed fields.
 const GROWTH_MAX: u64 = 2;
 
-/// Longest valid line, in bytes: a document of 64 KiB in which every byte is escaped as six bytes
-/// (`\u0001`), two quotation marks and a newline.
-const LINE_BYTES_MAX: u64 = 6 * DOCUMENT_SIZE_BYTES_MAX as u64 + 3;
+/// Longest valid line, in bytes, with two quotation marks and a newline: the JSON of a span in
+/// which every byte is escaped as two bytes (`\"`), which is longer than a document of 64 KiB in
+/// which every byte is escaped as six bytes (`\u0001`).
+const LINE_BYTES_MAX: u64 = 2 * TEXT_BYTES_MAX as u64 + 3;
+const _: () = assert!(TEXT_BYTES_MAX >= 3 * DOCUMENT_SIZE_BYTES_MAX);
 
 /// An open trace file. See the module.
 #[derive(Debug)]
