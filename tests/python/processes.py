@@ -164,6 +164,11 @@ class Daemon(Child):
 
     def __init__(self, binary, folder, *arguments, **environment):
         ports = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0"]
+        self.has_otlp = "sandbox" in arguments and not any(
+            it.startswith("--otlp") for it in arguments
+        )
+        if self.has_otlp:
+            ports += ["--otlp-http=127.0.0.1:0", "--otlp-grpc=127.0.0.1:0"]
         command = [binary, *arguments, *ports, "-n", REGION]
         super().__init__(command, folder, **environment)
         self.sent_count = 0
@@ -174,6 +179,14 @@ class Daemon(Child):
         #: The addresses of the UDP port and of the TCP port.
         self.udp, self.tcp = self.listening("UDP"), self.listening("TCP")
         self.url = "http://{}:{}".format(*self.tcp)
+        if self.has_otlp:
+            #: The addresses of the ports for OpenTelemetry, over HTTP and over gRPC.
+            self.otlp_http, self.otlp_grpc = self._otlp("HTTP"), self._otlp("gRPC")
+
+    def _otlp(self, protocol):
+        text = f"OpenTelemetry's spans are taken over {protocol} at "
+        host, port = self.wait_for_line(text).split(text)[1].rsplit(":", 1)
+        return host, int(port)
 
     def send(self, datagrams):
         """Sends datagrams to the daemon, no faster than it reads them from its socket."""

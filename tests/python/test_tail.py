@@ -7,6 +7,7 @@ process prints.
 import http.client
 import json
 import os
+from pathlib import Path
 
 import pytest
 from processes import PATIENCE_SECONDS, Child
@@ -72,6 +73,19 @@ def test_what_is_no_segment_is_shown_as_a_line_without_control_characters(start_
         daemon.send([b'{"format":"json","version":1}\nT1S\x1b[2JAAECAw=='])
         line = follower.wait_for_line("not a segment")
         assert line == r"not a segment, 15 bytes: T1S\u{1b}[2JAAECAw=="
+    daemon.end()
+
+
+def test_spans_of_a_udp_exporter_are_drawn_and_metrics_are_named_once(start_followed, tmp_path):
+    daemon = start_followed("true")
+    recorded = Path(__file__).parent.parent / "segments"
+    with tail(daemon, tmp_path) as follower:
+        follower.wait_for_line("Following the daemon")
+        names = ["adot-python-metric-01", "adot-python-metric-01", "adot-python-sampled-01"]
+        daemon.send([(recorded / f"{name}.bin").read_bytes() for name in names])
+        follower.wait_for_line("GET /cart")
+        assert follower.log().count("metrics of OpenTelemetry are not shown") == 1
+        assert "not a segment" not in follower.log()
     daemon.end()
 
 
