@@ -2,16 +2,20 @@
  * The guide that shows how to connect an application to the sandbox.
  *
  * In: the addresses and credentials from `/api/info`. Out: commands and code to copy, for each SDK.
+ * The parts for OpenTelemetry are in `otlp.js`.
  */
 
 import { info } from "../shared/api.js";
 import { copyButton, h } from "../shared/dom.js";
 import { line } from "../shared/format.js";
+import { general, LANGUAGES } from "./otlp.js";
 
 /** The default addresses and credentials. They are shown until the sandbox has answered. */
 const USUAL = {
   udp_address: "127.0.0.1:2000",
   tcp_address: "127.0.0.1:2000",
+  otlp_endpoint: "http://127.0.0.1:4318",
+  otlp_grpc_address: "127.0.0.1:4317",
   region: "us-east-1",
   access_key_id: "xrayd-sandbox",
 };
@@ -150,23 +154,7 @@ end`,
   },
   {
     name: "OpenTelemetry",
-    parts: (about, origin) => [
-      [
-        "Collector (ADOT, or contrib with the awsxray exporter)",
-        `receivers:
-  otlp:
-    protocols: {grpc: {}, http: {}}
-exporters:
-  awsxray:
-    endpoint: ${origin}
-    region: ${about.region}
-    local_mode: true
-service:
-  pipelines:
-    traces: {receivers: [otlp], exporters: [awsxray]}`,
-      ],
-      ["Environment of the collector", credentials(about)],
-    ],
+    parts: (about) => general(about),
   },
   {
     name: "AWS CLI",
@@ -233,7 +221,8 @@ export function connectGuide({ isWaiting }) {
       tab.setAttribute("aria-selected", String(GUIDES[at] === guide));
       tab.tabIndex = GUIDES[at] === guide ? 0 : -1;
     });
-    body.replaceChildren(...guide.parts(about, location.origin).map(block));
+    const ofOtlp = LANGUAGES[guide.name]?.(about) ?? [];
+    body.replaceChildren(...[...guide.parts(about, location.origin), ...ofOtlp].map(block));
   }
   const turn = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -268,6 +257,8 @@ export function connectGuide({ isWaiting }) {
     addresses.replaceChildren(
       "The sandbox receives segments at UDP ",
       word(about.udp_address),
+      " and spans of OpenTelemetry at ",
+      word(about.otlp_endpoint),
       ". Sampling rules and the API are at TCP ",
       word(about.tcp_address),
       ". The region is ",

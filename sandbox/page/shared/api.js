@@ -101,7 +101,7 @@ export function traces(since, filter) {
  * Fetches the documents of a trace.
  *
  * @param {string} id
- * @returns {Promise<{id: string, documents: string[]}>}
+ * @returns {Promise<{id: string, documents: string[], otlp: (string|null)[]}>}
  */
 export function trace(id) {
   return call(`/api/traces/${encodeURIComponent(id)}`);

@@ -209,6 +209,32 @@ function metadataSection(metadata) {
   return section("Metadata", jsonView(metadata));
 }
 
+/**
+ * Creates the section of a span of OpenTelemetry: the parts for which X-Ray has no field. Each event
+ * has its offset in the span.
+ */
+function spanSection(span, node) {
+  const { events, ...rest } = span;
+  const own = Object.entries(rest).map(([name, value]) => [name.replaceAll("_", " "), value]);
+  const list = h("ul", { class: "events" });
+  for (const event of Array.isArray(events) ? events.slice(0, 100) : []) {
+    if (!isObject(event)) continue;
+    const hasTime = Number.isFinite(event.time) && node.start !== null;
+    const offset = hasTime ? ` ${duration(event.time - node.start)}` : "";
+    list.append(
+      h(
+        "li",
+        {},
+        h("b", { text: line(event.name, 200) }),
+        h("span", { class: "faint", text: offset }),
+        isObject(event.attributes) ? facts(Object.entries(event.attributes).slice(0, 100)) : null,
+      ),
+    );
+  }
+  const hasEvents = list.childElementCount > 0;
+  return section("OpenTelemetry", facts(own), hasEvents ? list : null);
+}
+
 /** Creates the section of linked traces. The sandbox may not have these traces. */
 function linksSection(links, openTrace) {
   if (!Array.isArray(links) || links.length === 0)
@@ -241,6 +267,7 @@ function linksSection(links, openTrace) {
  *
  * @param {import("./tree.js").Node} node
  * @param {object} page
+ * @param {boolean} page.isSpan Whether the node was made of a span of OpenTelemetry.
  * @param {Map<string, any>} page.exceptions Exceptions of the whole trace, by id.
  * @param {number} page.start Start of the trace, in seconds since 1970.
  * @param {(node: import("./tree.js").Node) => void} page.select
@@ -250,6 +277,9 @@ function linksSection(links, openTrace) {
  */
 export function details(node, page) {
   const { data } = node;
+  const { otel, ...others } = isObject(data.metadata) ? data.metadata : {};
+  const isSpan = page.isSpan && isObject(otel);
+  const metadata = isSpan ? (Object.keys(others).length > 0 ? others : null) : data.metadata;
   const more = Object.fromEntries(Object.entries(data).filter(([name]) => !SHOWN.has(name)));
   const sections = [
     overview(node, page),
@@ -267,7 +297,8 @@ export function details(node, page) {
       "retries",
     ]),
     annotationsSection(data.annotations, page.filter),
-    metadataSection(data.metadata),
+    isSpan ? spanSection(otel, node) : null,
+    metadataSection(metadata),
     linksSection(data.links, page.openTrace),
     objectSection("Service", data.service),
     Object.keys(more).length > 0 ? section("More", jsonView(more)) : null,

@@ -2,14 +2,16 @@
  * The original documents of a trace.
  *
  * In: the texts of the documents. Out: a view of one document at a time. The buttons copy documents
- * byte for byte. The option "Line breaks" changes only the view.
+ * byte for byte. The option "Line breaks" changes only the view. For a span of OpenTelemetry, the
+ * original is its OTLP JSON; the option "As X-Ray" shows the document that the sandbox made of it.
  */
 
 import { copyButton, h, setText } from "../shared/dom.js";
 import { count, line, plural, size } from "../shared/format.js";
 
 /**
- * Largest number of characters that are shown. A document has at most 64 KiB without line breaks.
+ * Largest number of characters that are shown. A document has at most 64 KiB without line breaks,
+ * and the JSON of a span 256 KiB.
  */
 const SHOWN_LENGTH_MAX = 200_000;
 
@@ -23,6 +25,9 @@ export class RawView {
   #about;
   /** @type {string[]} */
   #documents = [];
+  /** The OTLP JSON of each document that was made of a span. @type {(string|null)[]} */
+  #otlp = [];
+  #asXray;
   #isPretty = false;
 
   constructor() {
@@ -38,8 +43,10 @@ export class RawView {
         },
       },
     });
+    const box = h("input", { type: "checkbox", on: { change: () => this.#draw() } });
+    this.#asXray = { box, label: h("label", { class: "check" }, box, "As X-Ray") };
     const copyAll = copyButton(
-      () => this.#documents.join("\n"),
+      () => this.#documents.map((_, index) => this.#original(index)).join("\n"),
       "Copy all documents, one per line",
       "Copy all",
     );
@@ -52,9 +59,10 @@ export class RawView {
         this.#choice,
         this.#about,
         h("span", { class: "grow" }),
+        this.#asXray.label,
         h("label", { class: "check" }, pretty, "Line breaks"),
         copyButton(
-          () => this.#documents[this.#at] ?? "",
+          () => this.#original(this.#at),
           "Copy this document unchanged",
           "Copy document",
         ),
@@ -62,6 +70,12 @@ export class RawView {
       ),
       this.#text,
     );
+  }
+
+  /** Returns the text that the sandbox received, or the OTLP JSON of a span. */
+  #original(index) {
+    const text = this.#documents[index] ?? "";
+    return this.#asXray.box.checked ? text : (this.#otlp[index] ?? text);
   }
 
   get #at() {
@@ -72,11 +86,14 @@ export class RawView {
    * Shows the documents of a trace.
    *
    * @param {string[]} documents
+   * @param {(string|null)[]} otlp
    * @param {(index: number) => {name: string, id: string}|undefined} describe
    */
-  show(documents, describe) {
+  show(documents, otlp, describe) {
     const at = this.#at;
     this.#documents = documents;
+    this.#otlp = otlp;
+    this.#asXray.label.hidden = !otlp.some((text) => text !== null);
     this.#choice.replaceChildren(
       ...documents.map((_, index) => {
         const { name = "not JSON", id = "" } = describe(index) ?? {};
@@ -98,7 +115,7 @@ export class RawView {
   }
 
   #draw() {
-    const exact = this.#documents[this.#at] ?? "";
+    const exact = this.#original(this.#at);
     let text = exact;
     if (this.#isPretty) {
       try {
@@ -112,7 +129,9 @@ export class RawView {
     const cut = rest > 0 ? `, ${count(rest)} characters not shown` : "";
     const all = plural(this.#documents.length, "document");
     const changed = this.#isPretty ? ", formatted for reading" : "";
-    setText(this.#about, `${this.#at + 1} of ${all}, ${size(bytes)}${changed}${cut}`);
+    const isOtlp = Boolean(this.#otlp[this.#at]) && !this.#asXray.box.checked;
+    const form = isOtlp ? ", OTLP" : "";
+    setText(this.#about, `${this.#at + 1} of ${all}, ${size(bytes)}${form}${changed}${cut}`);
     setText(this.#text, text.slice(0, SHOWN_LENGTH_MAX));
   }
 }

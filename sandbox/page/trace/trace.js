@@ -34,6 +34,8 @@ export class TraceView {
   #revision = -1;
   /** @type {string[]} */
   #documents = [];
+  /** @type {(string|null)[]} */
+  #otlp = [];
   /** @type {import("./tree.js").Model|null} Null until the trace is loaded. */
   #model = null;
   #isRaw = false;
@@ -161,6 +163,7 @@ export class TraceView {
       const answer = await fetchTrace(id);
       if (id !== this.#id) return;
       this.#documents = answer.documents;
+      this.#otlp = answer.otlp;
       this.#model = build(answer.documents);
       this.#drawAll();
     } catch (error) {
@@ -193,7 +196,7 @@ export class TraceView {
     const byDocument = new Map();
     for (const node of model.nodes)
       if (!byDocument.has(node.document)) byDocument.set(node.document, node);
-    this.#raw.show(this.#documents, (index) => byDocument.get(index));
+    this.#raw.show(this.#documents, this.#otlp, (index) => byDocument.get(index));
     this.#drawTabs();
     this.#select(this.#nodeAt(selected));
   }
@@ -237,6 +240,7 @@ export class TraceView {
     this.#told = JSON.stringify(told);
     this.#aside.replaceChildren(
       details(node, {
+        isSpan: this.#otlp[node.document] !== null,
         exceptions: model.exceptions,
         start,
         select: ({ id }) => {

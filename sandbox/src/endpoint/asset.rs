@@ -19,6 +19,7 @@ const ASSETS: &[(&str, &[u8])] = assets![
     "app.js",
     "guide/connect.js",
     "guide/help.js",
+    "guide/otlp.js",
     "icon.svg",
     "index.html",
     "list/arrivals.js",
