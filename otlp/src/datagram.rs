@@ -6,8 +6,11 @@
 //! flag for sampled spans out. Out: the prefix, and the decoded bytes. Bound: the length of the
 //! document.
 
+use crate::message::{Resource, Scope, Span};
+use crate::request::Source;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use prost::Message;
 
 /// The content of a document of a UDP exporter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +38,41 @@ pub fn decode(base64: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(base64.trim_end()).ok()
 }
 
+/// `ExportTraceServiceRequest` with the spans of one resource and one scope.
+#[derive(Clone, PartialEq, Message)]
+struct Export {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<ResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<ScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ScopeSpans {
+    #[prost(message, optional, tag = "1")]
+    scope: Option<Scope>,
+    #[prost(message, repeated, tag = "2")]
+    spans: Vec<Span>,
+}
+
+/// Returns the document of sampled spans, as a UDP exporter writes it.
+pub fn document(source: &Source, spans: Vec<Span>) -> String {
+    let scope_spans = vec![ScopeSpans { scope: Some(source.scope.clone()), spans }];
+    let resource = Some(source.resource.clone());
+    let export = Export { resource_spans: vec![ResourceSpans { resource, scope_spans }] };
+    format!("{}{}", PREFIXES[0].0, BASE64_STANDARD.encode(export.encode_to_vec()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Encoding, Request};
 
     #[test]
     fn the_prefix_decides_about_the_form() {
@@ -49,5 +84,18 @@ mod tests {
         }
         assert_eq!(decode("AAEC\n"), Some(vec![0, 1, 2]));
         assert_eq!(decode("AAE*"), None);
+    }
+
+    #[test]
+    fn a_written_document_is_read_again() {
+        let span = Span { trace_id: vec![1; 16], span_id: vec![2; 8], ..Span::default() };
+        let text = document(&Source::default(), vec![span.clone(), span.clone()]);
+        let (form, base64) = form(&text).unwrap();
+        assert_eq!(form, Form::SampledSpans);
+        let protobuf = decode(base64).unwrap();
+        let request = Request::parse(Encoding::Protobuf, &protobuf).unwrap();
+        let mut spans = Vec::new();
+        request.spans(|received| spans.push(received.unwrap().span));
+        assert_eq!(spans, [span.clone(), span]);
     }
 }

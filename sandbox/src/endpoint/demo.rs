@@ -1,14 +1,17 @@
-//! Makes the datagrams of the demo: three traces of a small web shop from the last two seconds.
+//! Makes the datagrams of the demo: four traces of a small web shop from the last two seconds.
 //!
-//! In: the time. Out: datagrams (header line and document) of three traces with new random ids. The
+//! In: the time. Out: datagrams (header line and document) of four traces with new random ids. The
 //! first trace is a checkout that succeeds. The second trace is an order that fails in another
 //! service. The third trace is a request for a cart. A DynamoDB table throttles this request, and
-//! its segment is first sent in progress. Bound: eight datagrams. No I/O, no clock, but random ids.
-//! The caller sends the datagrams through UDP, so that the daemon handles them like those of an
-//! SDK.
+//! its segment is first sent in progress. The fourth trace crosses from an X-Ray SDK to a service
+//! with OpenTelemetry, whose spans come in the form of AWS's UDP exporters. Bound: ten datagrams.
+//! No I/O, no clock, but random ids. The caller sends the datagrams through UDP, so that the daemon
+//! handles them like those of an SDK.
 
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use xrayd_otlp::message::{Any, AnyValue, Event, KeyValue as Pair, Resource, Scope, Span, Status};
+use xrayd_otlp::{Source, datagram};
 
 const HEADER: &str = "{\"format\":\"json\",\"version\":1}\n";
 
@@ -21,8 +24,9 @@ pub fn datagrams(now: SystemTime) -> Vec<Vec<u8>> {
     let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
     let at = |seconds_ago: f64| Trace::new(since_1970 - seconds_ago);
     let documents = [checkout(&at(2.0)), order(&at(1.5)), cart(&at(1.0))].concat();
-    let datagram = |document: Value| format!("{HEADER}{document}").into_bytes();
-    documents.into_iter().map(datagram).collect()
+    let mut texts: Vec<String> = documents.iter().map(Value::to_string).collect();
+    texts.extend(recommendations(&at(0.6)));
+    texts.into_iter().map(|text| format!("{HEADER}{text}").into_bytes()).collect()
 }
 
 /// The id and the start of a trace.
@@ -37,6 +41,33 @@ impl Trace {
         let epoch = start_seconds.max(0.0) as u64 & 0xffff_ffff;
         let unique = fastrand::u128(..) >> 32;
         Self { id: format!("1-{epoch:08x}-{unique:024x}"), start_seconds }
+    }
+
+    /// Returns a time of the trace, in nanoseconds since 1970.
+    fn nanoseconds(&self, ms: u32) -> u64 {
+        let since_1970 = Duration::from_secs_f64(self.start_seconds.max(0.0) + f64::from(ms) / 1e3);
+        u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns a span of OpenTelemetry whose parent is in its own process. `kind` is a number of
+    /// the protocol.
+    fn span(&self, id: &str, parent: &str, name: &str, kind: i32, from_to_ms: (u32, u32)) -> Span {
+        Span {
+            trace_id: digits(&self.id.replace('-', "")[1..]),
+            span_id: digits(id),
+            parent_span_id: digits(parent),
+            name: name.to_owned(),
+            kind,
+            start_time_unix_nano: self.nanoseconds(from_to_ms.0),
+            end_time_unix_nano: self.nanoseconds(from_to_ms.1),
+            flags: 0x101,
+            ..Span::default()
+        }
+    }
+
+    fn event(&self, name: &str, at_ms: u32) -> Event {
+        let time_unix_nano = self.nanoseconds(at_ms);
+        Event { time_unix_nano, name: name.to_owned(), ..Event::default() }
     }
 
     /// Returns a segment or subsegment with the additional fields `more`. `from_to_ms` contains its
@@ -204,11 +235,110 @@ fn cart(trace: &Trace) -> Vec<Value> {
     ]
 }
 
+/// Returns the documents of a trace with an X-Ray SDK and OpenTelemetry: the spans of the called
+/// service, and then the segment of the caller.
+fn recommendations(trace: &Trace) -> Vec<String> {
+    let [shop, call] = std::array::from_fn(|_| id());
+    let url = "http://recommendations.internal/for/42";
+    let source = Source {
+        resource: Resource {
+            attributes: vec![
+                text("service.name", "recommendations"),
+                text("service.version", "1.4.2"),
+                text("telemetry.sdk.name", "opentelemetry"),
+                text("telemetry.sdk.language", "python"),
+            ],
+            ..Resource::default()
+        },
+        scope: Scope { name: "recommend.web".to_owned(), ..Scope::default() },
+    };
+    let calls = json!([trace.part(
+        &call,
+        "recommendations",
+        (15, 211),
+        json!({"namespace": "remote", "http": http("GET", url, 200)})
+    )]);
+    let page = "https://shop.example/items/42";
+    let segment = trace.document(
+        &shop,
+        "shop.example",
+        (0, 229),
+        json!({"origin": ORIGIN, "http": http("GET", page, 200), "subsegments": calls}),
+    );
+    vec![datagram::document(&source, recommending(trace, &call)), segment.to_string()]
+}
+
+/// Returns the spans of the service that recommends. Its caller is the subsegment `call`.
+fn recommending(trace: &Trace, call: &str) -> Vec<Span> {
+    let [server, query, model] = std::array::from_fn(|_| id());
+    vec![
+        Span {
+            attributes: vec![
+                text("db.system.name", "postgresql"),
+                text("db.namespace", "recommend"),
+                text("server.address", "recommend-db"),
+                text("db.query.text", "SELECT item FROM seen WHERE customer = $1"),
+            ],
+            ..trace.span(&query, &server, "SELECT seen", 3, (38, 81))
+        },
+        Span {
+            events: vec![Event {
+                attributes: vec![
+                    text("exception.type", "ModelTimeout"),
+                    text("exception.message", "no answer within 90 ms"),
+                    text(
+                        "exception.stacktrace",
+                        "Traceback (most recent call last):\n  \
+                         File \"/srv/recommend/model.py\", line 41, in rank\n    \
+                         return self.model.run(items)\nModelTimeout: no answer within 90 ms\n",
+                    ),
+                ],
+                ..trace.event("exception", 188)
+            }],
+            status: Some(Status { code: 2, message: "no answer within 90 ms".to_owned() }),
+            ..trace.span(&model, &server, "rank", 1, (97, 189))
+        },
+        Span {
+            attributes: vec![
+                text("http.request.method", "GET"),
+                text("url.scheme", "http"),
+                text("server.address", "recommendations.internal"),
+                text("url.path", "/for/42"),
+                Pair { key: "http.response.status_code".to_owned(), value: any(Any::Int(200)) },
+                text("fallback", "bestsellers"),
+            ],
+            events: vec![Event {
+                attributes: vec![text("cache.key", "customer/42")],
+                ..trace.event("cache miss", 37)
+            }],
+            // The parent is in another process.
+            flags: 0x301,
+            ..trace.span(&server, call, "GET /for/{customer}", 2, (22, 203))
+        },
+    ]
+}
+
+/// Returns the bytes of hexadecimal digits.
+fn digits(hexadecimal: &str) -> Vec<u8> {
+    let pairs = hexadecimal.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
+    pairs.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect()
+}
+
+fn any(value: Any) -> Option<AnyValue> {
+    Some(AnyValue { value: Some(value) })
+}
+
+/// Returns an attribute with a text.
+fn text(key: &str, value: &str) -> Pair {
+    Pair { key: key.to_owned(), value: any(Any::Text(value.to_owned())) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tree;
     use super::*;
     use crate::model::document::{DOCUMENT_SIZE_BYTES_MAX, Document};
+    use crate::model::span::{self, Content};
     use crate::model::store::{Limits, Moment, Store};
     use std::time::Instant;
 
@@ -221,19 +351,23 @@ mod tests {
             let (header, document) = text.split_once('\n').unwrap();
             assert_eq!(header, r#"{"format":"json","version":1}"#);
             assert!(text.len() < DOCUMENT_SIZE_BYTES_MAX);
-            Document::parse(document).unwrap()
+            match span::read_datagram(document) {
+                Some(Ok(Content::Spans(spans))) => spans.documents,
+                _ => vec![Document::parse(document).unwrap()],
+            }
         };
-        datagrams.iter().map(parse).collect()
+        assert_eq!(datagrams.len(), 10);
+        datagrams.iter().flat_map(parse).collect()
     }
 
     #[test]
-    fn there_are_eight_datagrams_of_three_traces_in_the_form_of_the_service() {
+    fn there_are_ten_datagrams_of_four_traces_in_the_form_of_the_service() {
         let documents = documents();
         let mut traces: Vec<&str> =
             documents.iter().map(|document| document.trace_id.as_str()).collect();
         traces.dedup();
-        assert_eq!((documents.len(), traces.len()), (8, 3));
-        for (trace, seconds_ago) in traces.iter().zip([2_u64, 2, 1]) {
+        assert_eq!((documents.len(), traces.len()), (12, 4));
+        for (trace, seconds_ago) in traces.iter().zip([2_u64, 2, 1, 1]) {
             let parts: Vec<&str> = trace.split('-').collect();
             assert_eq!((parts[0], parts[2].len()), ("1", 24));
             let start = u64::from_str_radix(parts[1], 16).unwrap();
@@ -251,14 +385,14 @@ mod tests {
         let documents = documents();
         let shop = documents.iter().filter(|document| document.name == "shop.example");
         let types: Vec<&str> = shop.map(|it| &*it.facts.parts[0].type_name).collect();
-        assert_eq!(types, [ORIGIN; 4]);
+        assert_eq!(types, [ORIGIN; 5]);
     }
 
     #[test]
     fn every_call_has_fresh_ids() {
         let ids: std::collections::HashSet<String> =
             (0..20).flat_map(|_| documents()).map(|document| document.trace_id).collect();
-        assert_eq!(ids.len(), 60);
+        assert_eq!(ids.len(), 80);
     }
 
     #[test]
@@ -294,6 +428,15 @@ mod tests {
       └─ payments  291 ms  POST /charge 500  fault  CardDeclined: the card issuer did not answer"
         );
         assert!(below(&trees[2]).starts_with("└─ shop.example  171 ms  PUT /cart 429  throttle\n"));
+        assert_eq!(
+            below(&trees[3]),
+            "\
+└─ shop.example  229 ms  GET /items/42 200
+   └─ recommendations  196 ms  GET /for/42 200
+      └─ recommendations  181 ms  GET /for/42 200
+         ├─ recommend@recommend-db  43 ms  SELECT item FROM seen WHERE customer = $1
+         └─ rank  92 ms  fault  ModelTimeout: no answer within 90 ms"
+        );
         assert!(trees[2].contains("   └─ DynamoDB  155 ms  400  PutItem  throttle  Provisioned"));
     }
 }
