@@ -1,0 +1,44 @@
+//! Fuzzes both decoders of OTLP and the documents that the sandbox makes of spans. There must be no
+//! panic, no document that breaks X-Ray's rules, and no span that its own JSON does not have again.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use xrayd_otlp::{BODY_BYTES_MAX, Encoding, coding, datagram, grpc};
+use xrayd_sandbox::model::document::Document;
+use xrayd_sandbox::model::span::{self, TEXT_BYTES_MAX};
+
+fn check(encoding: Encoding, body: &[u8]) {
+    let Ok(spans) = span::read(encoding, body) else { return };
+    assert_eq!(spans.rejected_count > 0, !spans.why.is_empty());
+    for document in &spans.documents {
+        assert!(document.text.len() <= TEXT_BYTES_MAX && document.source().len() <= TEXT_BYTES_MAX);
+        if document.text.len() <= 64 * 1024 {
+            Document::parse(&document.text).expect("a document by the rules of X-Ray");
+        }
+        let again = span::read(Encoding::Json, document.source().as_bytes()).expect("its own JSON");
+        assert_eq!((again.taken_count, again.rejected_count), (1, 0), "{}", again.why);
+        assert!(again.documents.iter().any(|it| it.text == document.text));
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    // A seed may be a datagram, an inflated body, or a compressed body.
+    let text = String::from_utf8_lossy(input);
+    let document = text.split_once('\n').map_or(&*text, |(_, document)| document);
+    if let Some((_, base64)) = datagram::form(document)
+        && let Some(protobuf) = datagram::decode(base64)
+    {
+        check(Encoding::Protobuf, &protobuf);
+    }
+    check(Encoding::Protobuf, input);
+    check(Encoding::Json, input);
+    let body = bytes::Bytes::copy_from_slice(input);
+    for encoding in ["gzip", "deflate"] {
+        if let Ok(inflated) = coding::decode(Some(encoding.as_bytes()), &body, BODY_BYTES_MAX) {
+            check(Encoding::Protobuf, &inflated);
+            check(Encoding::Json, &inflated);
+        }
+    }
+    let _ = grpc::message(&body, Some(b"gzip"), BODY_BYTES_MAX);
+});
