@@ -156,7 +156,17 @@ fn the_sandbox_ends_in_order_when_nobody_reads_what_it_prints() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("x.log");
     let (_unread, output) = std::io::pipe().unwrap();
-    let words = ["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-f", log.to_str().unwrap(), "sandbox"];
+    let words = [
+        "-b",
+        "127.0.0.1:0",
+        "-t",
+        "127.0.0.1:0",
+        "-f",
+        log.to_str().unwrap(),
+        "sandbox",
+        "--otlp-http=off",
+        "--otlp-grpc=off",
+    ];
     let mut child = command(&words).stdout(output).spawn().unwrap();
     wait_for_text(&log, "Listening on UDP");
     let text = std::fs::read_to_string(&log).unwrap();

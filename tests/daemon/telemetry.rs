@@ -221,7 +221,10 @@ fn a_name_without_an_address_is_an_unknown_host() {
 
 #[test]
 fn the_sandbox_verifies_and_takes_telemetry() {
-    let mut command = daemon_command("http://127.0.0.1:9", &["-l", "debug", "sandbox"]);
+    let mut command = daemon_command(
+        "http://127.0.0.1:9",
+        &["-l", "debug", "sandbox", "--otlp-http=off", "--otlp-grpc=off"],
+    );
     command.env_remove("AWS_ENDPOINT_URL_XRAY");
     let daemon = Daemon::spawn(command);
     daemon.send([format!("{HEADER}{{}}")]);

@@ -15,6 +15,9 @@ from processes import ENVIRONMENT, PATIENCE_SECONDS, Child, wait_for
 
 #: Addresses reserved for documentation (RFC 5737). They exist only on the link between the two
 #: namespaces.
+#: The ports for OpenTelemetry are not needed.
+NO_OTLP = ["--otlp-http=off", "--otlp-grpc=off"]
+
 DAEMON, SENDER = "192.0.2.1", "192.0.2.2"
 
 SEND = """
@@ -76,7 +79,9 @@ def test_fragmented_datagrams_arrive_whole_through_a_real_interface(namespaces, 
         )
         for number, length in enumerate([10, 1_400, 1_500, 9_000, 30_000, 60_000])
     ]
-    with Child([*within, os.environ["XRAY_BINARY"], *flags, "sandbox"], tmp_path) as daemon:
+    with Child(
+        [*within, os.environ["XRAY_BINARY"], *flags, "sandbox", *NO_OTLP], tmp_path
+    ) as daemon:
         assert f"(receive backend {backend}, " in daemon.wait_for_line("Listening on UDP ")
         (_, port), tcp = daemon.listening("UDP"), daemon.listening("TCP")
         send = ["ip", "netns", "exec", sender_namespace, sys.executable, "-c", SEND]
