@@ -45,6 +45,20 @@ fn backends() -> Vec<Backend> {
     Backend::ALL.into_iter().filter(works).collect()
 }
 
+/// Returns whether `tests/memcheck` runs the tests.
+fn is_memcheck() -> bool {
+    std::env::var_os("XRAY_MEMCHECK").is_some()
+}
+
+/// Returns the backends for a test in which a receiver sleeps until another thread acts. Valgrind
+/// before 3.21 stops all threads while one sleeps in `io_uring_enter`
+/// (<https://bugs.kde.org/show_bug.cgi?id=463859>), so such a test would never end there.
+fn sleeping_backends() -> Vec<Backend> {
+    let mut backends = backends();
+    backends.retain(|backend| *backend != Backend::Uring || !is_memcheck());
+    backends
+}
+
 fn receiver(queue_bytes: usize, slot_count: usize) -> (Receiver, SocketAddr) {
     let binding = Binding { receiver_count: 1, socket_count: 1, queue_bytes, share_port: false };
     let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
@@ -99,7 +113,7 @@ fn what_is_queued_at_the_stop_comes_too() {
 
 #[test]
 fn a_receiver_sleeps_until_there_is_something_and_ends_when_it_is_asked_to() {
-    for backend in backends() {
+    for backend in sleeping_backends() {
         let (mut receiver, address) = receiver(256 * 1024, 64);
         let (sender, events) = mpsc::channel();
         let stop = Stop::new().unwrap();
@@ -121,7 +135,7 @@ fn a_receiver_sleeps_until_there_is_something_and_ends_when_it_is_asked_to() {
 
 #[test]
 fn datagrams_of_every_size_come_whole_and_empty_ones_end_nothing() {
-    for backend in backends() {
+    for backend in sleeping_backends() {
         let (mut receiver, address) = receiver(4 << 20, 4);
         let (sender, events) = mpsc::channel();
         let stop = Stop::new().unwrap();
@@ -156,7 +170,7 @@ fn every_datagram_is_either_received_or_reported_as_dropped() {
 
 #[test]
 fn a_sender_that_never_pauses_does_not_keep_a_receiver_from_ending() {
-    for backend in backends() {
+    for backend in sleeping_backends() {
         let (mut receiver, address) = receiver(64 * 1024, 8);
         let stop = Stop::new().unwrap();
         let done = AtomicBool::new(false);
@@ -181,9 +195,10 @@ fn a_sender_that_never_pauses_does_not_keep_a_receiver_from_ending() {
 
 #[test]
 fn four_buffers_survive_a_hundred_thousand_datagrams() {
-    const COUNT: usize = 100_000;
     const BURST: usize = 100;
-    for backend in backends() {
+    // Valgrind makes a datagram about fifty times as slow.
+    let count = if is_memcheck() { 5_000 } else { 100_000 };
+    for backend in sleeping_backends() {
         let (mut receiver, address) = receiver(4 << 20, 4);
         let (sender, events) = mpsc::channel();
         let stop = Stop::new().unwrap();
@@ -195,7 +210,7 @@ fn four_buffers_survive_a_hundred_thousand_datagrams() {
             let mut received_count = 0;
             // A burst has more datagrams than there are buffers, and fewer than an unprivileged
             // queue holds (416 KiB).
-            for burst in 0..COUNT / BURST {
+            for burst in 0..count / BURST {
                 for index in 0..BURST {
                     let index = burst * BURST + index;
                     socket.send_to(format!("{index:0100}").as_bytes(), address).unwrap();
@@ -212,7 +227,7 @@ fn four_buffers_survive_a_hundred_thousand_datagrams() {
             let (rest, dropped_count) = received(events.into_iter());
             (received_count + rest.len(), dropped_count)
         });
-        assert_eq!((datagram_count, dropped_count), (COUNT, 0), "{backend}");
+        assert_eq!((datagram_count, dropped_count), (count, 0), "{backend}");
     }
 }
 
