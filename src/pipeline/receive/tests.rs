@@ -33,10 +33,12 @@ impl Sink for Forward {
     }
 }
 
-/// Returns the backends that work on this host. `recvmmsg` is always among them.
+/// Returns the backends that work on this host. `recvmmsg` is always among them. Valgrind does not
+/// see that the kernel fills the buffers of tokio-uring, so each byte of them would count as not
+/// initialised: `tests/memcheck` leaves it out.
 fn backends() -> Vec<Backend> {
     let works = |backend: &Backend| match backend.probe() {
-        Ok(()) => true,
+        Ok(()) => *backend != Backend::TokioUring || !is_memcheck(),
         Err(error) => {
             skip(Need::Uring, error);
             false
@@ -196,7 +198,7 @@ fn a_sender_that_never_pauses_does_not_keep_a_receiver_from_ending() {
 #[test]
 fn four_buffers_survive_a_hundred_thousand_datagrams() {
     const BURST: usize = 100;
-    // Valgrind makes a datagram about fifty times as slow.
+    // Under valgrind 100,000 datagrams would take minutes.
     let count = if is_memcheck() { 5_000 } else { 100_000 };
     for backend in sleeping_backends() {
         let (mut receiver, address) = receiver(4 << 20, 4);
