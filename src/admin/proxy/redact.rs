@@ -142,14 +142,18 @@ mod tests {
 
     const TOKEN: &str = "IQoJb3JpZ2lu/X2Vj+EAMa==";
 
-    fn redacted(body: &str) -> String {
-        let answer = Answer {
+    fn answer(headers: HeaderMap, body: &str) -> Answer {
+        Answer {
             status: StatusCode::FORBIDDEN,
-            headers: HeaderMap::new(),
+            headers,
             body: Bytes::copy_from_slice(body.as_bytes()),
             waited: std::time::Duration::ZERO,
-        };
-        String::from_utf8(redact(answer, Some(TOKEN)).body.to_vec()).unwrap()
+        }
+    }
+
+    fn redacted(body: &str) -> String {
+        let answer = redact(answer(HeaderMap::new(), body), Some(TOKEN));
+        String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
     #[test]
@@ -170,6 +174,32 @@ mod tests {
             ("no token".to_owned(), "no token"),
         ] {
             assert_eq!(redacted(&body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_repeats_the_token_is_removed_and_the_others_stay() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-amz-security-token", TOKEN.to_owned()),
+            ("x-amzn-errormessage", format!("x-amz-security-token:{TOKEN} is not valid")),
+            ("x-amzn-errormessage", "a second value without it".to_owned()),
+            ("x-amzn-requestid", "1-2-3".to_owned()),
+            ("etag", "\"of the body\"".to_owned()),
+        ] {
+            headers.append(name, HeaderValue::from_str(&value).unwrap());
+        }
+        let names = |token| {
+            let answer = redact(answer(headers.clone(), "no token"), token);
+            assert_eq!(answer.body, "no token");
+            let mut names: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(Some(TOKEN)), ["etag", "x-amzn-requestid"]);
+        // A request without a session token gets the answer as it is.
+        for token in [None, Some("")] {
+            assert_eq!(names(token).len(), headers.keys_len(), "{token:?}");
         }
     }
 }
