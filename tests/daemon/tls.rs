@@ -6,6 +6,8 @@ use super::process::{Daemon, HEADER, config_file, daemon_command, with_credentia
 use http::Version;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS12;
 use rustls::{ALL_VERSIONS, ServerConfig, SupportedProtocolVersion};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,6 +93,23 @@ fn server_with(
     config
 }
 
+/// Returns a server configuration with a certificate whose key the server does not have: it signs
+/// with another one.
+fn server_with_foreign_key(
+    certificate: &Certificate,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
+    let provider = rustls::crypto::ring::default_provider();
+    let key = PrivatePkcs8KeyDer::from(KeyPair::generate().unwrap().serialize_der());
+    let key = provider.key_provider.load_private_key(key.into()).unwrap();
+    let certified = CertifiedKey::new(vec![certificate.der().clone()], key);
+    ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+}
+
 fn start(endpoint: &Endpoint, variable: &str, path: &Path) -> Daemon {
     Daemon::start(&endpoint.url(), &[], &[(variable, path.to_str().unwrap())])
 }
@@ -130,15 +149,23 @@ fn http2_carries_all_calls_over_one_connection() {
     assert_eq!(endpoint.connection_count(), 1);
 }
 
-/// Returns three servers and the reason to refuse the certificate of each. A client that trusts
-/// only the authority `trusted` must refuse them.
-fn bad_servers(trusted: &Authority, foreign: &Authority) -> [(&'static str, ServerConfig); 3] {
-    let protocols: [&[u8]; 2] = [b"h2", b"http/1.1"];
-    [
-        ("unknown authority", foreign.server("127.0.0.1", &protocols)),
-        ("for another name", trusted.server("other.example", &protocols)),
-        ("expired", trusted.server_until("127.0.0.1", &protocols, 2020)),
-    ]
+/// Returns six servers and the reason to refuse the certificate of each: three that speak every
+/// version of TLS, and the same with TLS 1.2 only. A client that trusts only the authority
+/// `trusted` must refuse them.
+fn bad_servers(trusted: &Authority, foreign: &Authority) -> Vec<(&'static str, ServerConfig)> {
+    let mut servers = Vec::new();
+    for versions in [ALL_VERSIONS, &[&TLS12]] {
+        for (reason, authority, host, year) in [
+            ("unknown authority", foreign, "127.0.0.1", 4096),
+            ("for another name", trusted, "other.example", 4096),
+            ("expired", trusted, "127.0.0.1", 2020),
+        ] {
+            let (certificate, key) = authority.certificate(host, year);
+            let server = server_with(&certificate, &key, &[b"h2", b"http/1.1"], versions);
+            servers.push((reason, server));
+        }
+    }
+    servers
 }
 
 #[test]
@@ -173,6 +200,23 @@ fn any_certificate_is_taken_where_the_file_says_so_and_the_log_says_what_that_me
         let log = daemon.stop().1;
         let warnings = log.lines().filter(|line| line.contains("certificates are not checked"));
         assert_eq!(warnings.count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn a_server_without_the_key_of_its_certificate_is_refused_also_where_any_certificate_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let config = config_file(folder.path(), "NoVerifySSL: true");
+    for versions in [ALL_VERSIONS, &[&TLS12]] {
+        let (certificate, _) = authority.certificate("127.0.0.1", 4096);
+        let endpoint = Endpoint::start_tls(server_with_foreign_key(&certificate, versions));
+        let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
+        daemon.send([format!("{HEADER}{{}}")]);
+        let line = daemon.wait_for_line("Sending segment batch failed with:");
+        assert!(line.contains("are kept"), "{line}");
+        assert_eq!(endpoint.request_count(), 0);
+        assert_eq!(daemon.metric("xray_segments_held"), 1);
     }
 }
 
