@@ -250,6 +250,34 @@ fn a_profile_assumes_its_role_with_the_keys_of_its_source_profile() {
 }
 
 #[test]
+fn a_profile_that_takes_its_keys_from_the_environment_takes_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config");
+    let text = "[profile top]\nrole_arn = arn:aws:iam::123456789012:role/top\n\
+         credential_source = Environment\n";
+    fs::write(&path, text).unwrap();
+    let sts = Fake::start(|_| sts_answer("AssumeRole", "ASIATOP", LATER));
+    let container = Fake::start(|_| Some(("200 OK", keys("AKIDCONTAINER", LATER))));
+    let (service, sts_url, container_url) = (service(), sts.url(), container.url());
+    let mut variables = vec![
+        ("AWS_CONFIG_FILE", path.to_str().unwrap()),
+        ("AWS_PROFILE", "top"),
+        ("AWS_ENDPOINT_URL_STS", &sts_url),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &container_url),
+    ];
+    let without_keys = daemon(&service, &[], &variables);
+    without_keys.send([format!("{HEADER}{{}}")]);
+    let line = without_keys.wait_for_line("No credentials");
+    assert!(line.contains("credential_source = Environment"), "{line}");
+    assert!(line.contains("AWS_ACCESS_KEY_ID is not set"), "{line}");
+    without_keys.wait_for_metric("xray_segments_held", 1);
+    // Keys in the environment come before every profile, as in the original.
+    variables.extend([("AWS_ACCESS_KEY_ID", "AKIDPLAIN"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
+    is_signed_with(&daemon(&service, &[], &variables), &service, "AKIDPLAIN");
+    assert!(sts.requests().is_empty() && container.requests().is_empty());
+}
+
+#[test]
 fn the_role_of_the_flag_is_assumed_on_top_as_the_original_does() {
     let sts = Fake::start(|_| sts_answer("AssumeRole", "ASIAROLE", LATER));
     let service = service();

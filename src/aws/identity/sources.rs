@@ -268,16 +268,27 @@ fn sso_provider(session: OddSession, config: &ProviderConfig) -> SsoCredentialsP
         .build()
 }
 
-/// The keys in the environment, for profiles with `credential_source = Environment`.
+/// The keys in the environment, for profiles with `credential_source = Environment`. The search
+/// has asked the environment before, so there are none here. The error ends the search: the
+/// operator has named the source of the keys.
 #[derive(Debug)]
 struct EnvironmentKeys;
+
+/// Why a profile with `credential_source = Environment` has no credentials.
+#[derive(Debug, thiserror::Error)]
+#[error("the profile takes its keys from the environment (credential_source = Environment)")]
+struct NoEnvironmentKeys {
+    source: CredentialsError,
+}
 
 impl ProvideCredentials for EnvironmentKeys {
     fn provide_credentials<'a>(&'a self) -> Providing<'a>
     where
         Self: 'a,
     {
-        Providing::ready(keys(&process))
+        Providing::ready(keys(&process).map_err(|source| {
+            CredentialsError::invalid_configuration(NoEnvironmentKeys { source })
+        }))
     }
 }
 
