@@ -5,10 +5,14 @@
 //! fixed address that is not on loopback; the tests of `aws-config` cover it.
 
 use super::fake::{Answer, Fake, Request};
+use super::hostile_frames::{DATA, END_HEADERS, END_STREAM, HEADERS, NO_ERROR, NONE, head};
+use super::hostile_peer::{Act, Connection, On, Peer};
 use super::process::{Daemon, HEADER, backend, command};
+use super::tls::Authority;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -295,6 +299,38 @@ fn the_role_of_the_flag_is_assumed_on_top_as_the_original_does() {
     for part in ["RoleSessionName=xray-daemon", "DurationSeconds=900", "role%2Fr"] {
         assert!(request.body.contains(part), "{part} is not in {}", request.body);
     }
+}
+
+#[test]
+fn half_an_answer_over_http2_gives_no_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let sts = Peer::start(Some(authority.server("127.0.0.1", &[b"h2"])), true);
+    let call_count = AtomicUsize::new(0);
+    let act: Act = Arc::new(move |it: &mut Connection| {
+        let stream = it.request()?;
+        let is_half = call_count.fetch_add(1, Ordering::Relaxed) == 0;
+        let key = if is_half { "ASIAHALF" } else { "ASIAWHOLE" };
+        let (_, body) = sts_answer("AssumeRole", key, LATER).unwrap();
+        it.frame(HEADERS, END_HEADERS, stream, &head("200", &[("content-type", "text/xml")]))?;
+        if is_half {
+            // The text is whole, but the service has not said that it is.
+            it.frame(DATA, NONE, stream, body.as_bytes())?;
+            return it.reset_stream(stream, NO_ERROR);
+        }
+        it.frame(DATA, END_STREAM, stream, body.as_bytes())
+    });
+    sts.arm(&act, On::NewConnection, u32::MAX);
+    let (service, sts_url) = (service(), sts.url());
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKIDBASE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL_STS", &sts_url),
+        ("AWS_CA_BUNDLE", authority.path.to_str().unwrap()),
+    ];
+    let role = "arn:aws:iam::123456789012:role/r";
+    is_signed_with(&daemon(&service, &["-r", role], &variables), &service, "ASIAWHOLE");
+    assert_eq!(sts.state(|state| state.unfinished.clone()), [""; 0]);
 }
 
 #[test]
