@@ -7,7 +7,7 @@ use super::process::{
 };
 use super::skip::{Need, skip};
 use std::fs::{Permissions, set_permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 /// A user who is neither root nor the one that the daemon runs as.
@@ -58,10 +58,20 @@ fn the_log_file_has_the_originals_permissions_and_at_debug_level_none_for_others
 }
 
 /// Returns what `xray config` prints in a folder with this mode that has a `cfg.yaml` of this owner
-/// and mode.
-fn config_in(folder_mode: u32, owner: u32, file_mode: u32) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cfg.yaml");
+/// and mode. With `link_owner`, `cfg.yaml` is a link of this user to the file, which is in another
+/// folder.
+fn config_in(folder_mode: u32, owner: u32, file_mode: u32, link_owner: Option<u32>) -> String {
+    let (folder, other_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let entry = folder.path().join("cfg.yaml");
+    let file = match link_owner {
+        None => entry,
+        Some(link_owner) => {
+            let file = other_folder.path().join("target.yaml");
+            symlink(&file, &entry).unwrap();
+            lchown(&entry, Some(link_owner), None).unwrap();
+            file
+        }
+    };
     std::fs::write(&file, "Endpoint: https://xray.example\n").unwrap();
     chown(&file, Some(owner), None).unwrap();
     set_permissions(&file, Permissions::from_mode(file_mode)).unwrap();
@@ -71,13 +81,19 @@ fn config_in(folder_mode: u32, owner: u32, file_mode: u32) -> String {
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
+/// Returns why the tests of `cfg.yaml` cannot run here, or `None` if they can.
+fn config_test_hindrance() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("only root can give a file away");
+    }
+    let own = Path::new("/etc/amazon/xray/cfg.yaml");
+    own.exists().then_some("this machine has a configuration of its own")
+}
+
 #[test]
 fn a_configuration_of_another_user_in_a_folder_for_everyone_is_not_read() {
-    if !rustix::process::geteuid().is_root() {
-        return skip(Need::Root, "only root can give a file away");
-    }
-    if Path::new("/etc/amazon/xray/cfg.yaml").exists() {
-        return skip(Need::Root, "this machine has a configuration of its own");
+    if let Some(hindrance) = config_test_hindrance() {
+        return skip(Need::Root, hindrance);
     }
     for (folder_mode, owner, file_mode, is_read) in [
         // As in /tmp.
@@ -87,11 +103,34 @@ fn a_configuration_of_another_user_in_a_folder_for_everyone_is_not_read() {
         (0o755, OTHER_USER, 0o644, true),
         (0o1777, 0, 0o644, true),
     ] {
-        let shown = config_in(folder_mode, owner, file_mode);
+        let shown = config_in(folder_mode, owner, file_mode, None);
         let case = format!("{folder_mode:o} {owner} {file_mode:o}: {shown}");
         assert_eq!(shown.contains("https://xray.example"), is_read, "{case}");
         let warning = format!("is not read: user {owner} owns it");
         assert_eq!(shown.contains(&warning), !is_read, "{case}");
+    }
+}
+
+#[test]
+fn a_link_is_trusted_as_little_as_its_owner_and_as_the_file_behind_it() {
+    if let Some(hindrance) = config_test_hindrance() {
+        return skip(Need::Root, hindrance);
+    }
+    for (folder_mode, link_owner, owner, file_mode, distrusted) in [
+        // Behind the link is a file of another user: in /tmp, and one that everybody may write.
+        (0o1777, 0, OTHER_USER, 0o644, Some(OTHER_USER)),
+        (0o755, 0, OTHER_USER, 0o666, Some(OTHER_USER)),
+        (0o755, 0, OTHER_USER, 0o644, None),
+        // The link itself is another user's, who can point it to any file.
+        (0o1777, OTHER_USER, 0, 0o644, Some(OTHER_USER)),
+        (0o755, OTHER_USER, 0, 0o644, None),
+        (0o1777, 0, 0, 0o644, None),
+    ] {
+        let shown = config_in(folder_mode, owner, file_mode, Some(link_owner));
+        let case = format!("{folder_mode:o} {link_owner} {owner} {file_mode:o}: {shown}");
+        assert_eq!(shown.contains("https://xray.example"), distrusted.is_none(), "{case}");
+        let warning = format!("is not read: user {} owns it", distrusted.unwrap_or_default());
+        assert_eq!(shown.contains(&warning), distrusted.is_some(), "{case}");
     }
 }
 
