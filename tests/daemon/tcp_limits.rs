@@ -1,7 +1,11 @@
 //! The limits of the TCP port, with the signing proxy behind it.
 
-use super::client::{Client, RULES, call, calls, start};
+use super::client::{Client, RULES, call, calls, start, start_at};
 use super::endpoint::Endpoint;
+use super::fake::Fake;
+use super::process::PATIENCE;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,4 +104,23 @@ fn connections_that_are_kept_make_room_for_others() {
         assert_eq!(client.call(RULES, "", b"{}").status, 200);
     }
     assert_eq!(kept.swap_remove(0).rest(), "");
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_gets_a_quick_answer_and_a_late_one_is_given_up() {
+    let service = Fake::start(|_| None);
+    let daemon = start_at(&service.url(), "");
+    let after_end = |request: &str| {
+        let mut stream = TcpStream::connect(daemon.tcp).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = after_end("GET /health");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // The service never answers, so the daemon gives the call up.
+    assert_eq!(after_end("GET /GetSamplingRules"), "");
 }
