@@ -141,9 +141,7 @@ impl Config {
         }
         for (setting, entry) in settings {
             let warning = match self.apply_entry(path, setting, entry) {
-                Err(problem) if flags.has(setting.key) => {
-                    Some(format!("{problem} (a flag counts)"))
-                }
+                Err(problem) if flags.has(setting) => Some(format!("{problem} (a flag counts)")),
                 result => result.map_err(|problem| wrong(&entry.key, problem))?,
             };
             let name = |warning| format!("{}: {}: {warning}", path.display(), entry.key);
@@ -164,11 +162,14 @@ impl Config {
         if entry.value.is_null() || is_text && entry.value.as_str() == Some("") {
             return Ok(None);
         }
-        let warning = match &entry.written {
-            Some(written) if is_text => setting.set(self, &written.as_str().into())?,
-            _ => setting.set(self, &entry.value)?,
+        let value = match &entry.written {
+            Some(written) if is_text => &Value::from(written.as_str()),
+            _ => &entry.value,
         };
-        self.sources.insert(setting.key, Source::File(path.to_owned()));
+        let warning = setting.set(self, value)?;
+        if setting.counts(value) {
+            self.sources.insert(setting.key, Source::File(path.to_owned()));
+        }
         Ok(warning)
     }
 }

@@ -44,6 +44,12 @@ pub(super) trait Kind {
     /// Returns a text that says what is wrong with the value and what to write instead.
     fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String>;
 
+    /// Returns whether a valid value counts as given. If not, [`set`](Self::set) leaves the field
+    /// unchanged, and the value is not its source. An empty text never counts.
+    fn counts(&self, value: &Value) -> bool {
+        value.as_str() != Some("")
+    }
+
     /// Returns the value of the field as a text, or an empty text if the field has no value.
     fn show(&self, field: &Self::Field) -> String;
 }
@@ -136,6 +142,10 @@ impl Kind for Proxy {
     fn set(&self, field: &mut Self::Field, value: &Value) -> Result<Warning, String> {
         Self::set_text(field, value.as_str().ok_or("it is not a text; quote it")?)?;
         Ok(None)
+    }
+
+    fn counts(&self, value: &Value) -> bool {
+        value.as_str().is_none_or(|text| !text.trim().is_empty())
     }
 
     /// Shows the address without user and password.
@@ -238,6 +248,10 @@ impl Kind for Level {
             Err(unknown) => unknown,
         };
         Ok(Some(format!("{unknown}. The level is {}", self.show(field))))
+    }
+
+    fn counts(&self, value: &Value) -> bool {
+        value.as_str().is_some_and(|text| LogLevel::parse(text.trim()).is_ok())
     }
 
     fn show(&self, field: &Self::Field) -> String {

@@ -117,8 +117,7 @@ impl Config {
             let wrong = |problem| ConfigError::Flag { flag: name, problem };
             let warning = setting.set(self, value).map_err(wrong)?;
             self.warnings.extend(warning.map(|it| format!("flag {name}: {it}")));
-            // An empty text counts as a flag that is not given.
-            if value.as_str() != Some("") {
+            if setting.counts(value) {
                 self.sources.insert(setting.key, Source::Flag(flag.names));
             }
         }

@@ -40,6 +40,7 @@ pub struct Setting {
     /// The form of the values.
     pub(super) form: Form,
     set: fn(&mut Config, &Value) -> Result<Warning, String>,
+    counts: fn(&Value) -> bool,
     show: fn(&Config) -> String,
 }
 
@@ -66,6 +67,11 @@ impl Setting {
     /// Returns a text that says what is wrong with the value and what to write instead.
     pub(super) fn set(&self, config: &mut Config, value: &Value) -> Result<Warning, String> {
         (self.set)(config, value)
+    }
+
+    /// Returns whether a valid value of this setting counts as given. An empty text does not.
+    pub(super) fn counts(&self, value: &Value) -> bool {
+        (self.counts)(value)
     }
 
     /// Returns the setting's value as a text, or `(none)` if there is no value. The text never has
@@ -126,6 +132,7 @@ macro_rules! settings {
                 flag: settings!(@flag $($flag, $help)?),
                 form: form(&$kind),
                 set: |config, value| $kind.set(&mut config.$field, value),
+                counts: |value| $kind.counts(value),
                 show: |config| $kind.show(&config.$field),
             },
         )*];

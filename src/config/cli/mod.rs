@@ -11,6 +11,7 @@ mod usage;
 
 pub use usage::{usage, version_line};
 
+use super::Setting;
 use super::kinds::Form;
 use flags::{HEALTHCHECK_FLAGS, SANDBOX_FLAGS, SUBCOMMANDS, Target, VERIFY_FLAGS, daemon_flags};
 use serde_json::Value;
@@ -57,10 +58,9 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Returns whether there is a flag for the setting with this key. An empty text counts as not
-    /// given.
-    pub fn has(&self, key: &str) -> bool {
-        self.values.get(key).is_some_and(|value| value.as_str() != Some(""))
+    /// Returns whether there is a flag for this setting with a value that counts as given.
+    pub(super) fn has(&self, setting: &Setting) -> bool {
+        self.values.get(setting.key).is_some_and(|value| setting.counts(value))
     }
 
     /// Returns the text of the flag for the setting with this key, if the flag is given.
@@ -253,9 +253,16 @@ fn apply(
         // In Go, any value asks for the help.
         Target::Help => invocation.command = Command::Help,
         Target::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
-        Target::Keep => invocation.sandbox.keep = Some(text(value)?),
-        Target::OtlpAddress(field) => *field(&mut invocation.sandbox) = Some(text(value)?),
-        Target::AllowHost => invocation.sandbox.allowed_hosts.push(text(value)?),
+        Target::Keep => {
+            invocation.sandbox.keep = Some(text(value)?).filter(|path| !path.is_empty());
+        }
+        Target::OtlpAddress(field) => {
+            *field(&mut invocation.sandbox) = Some(text(value)?).filter(|it| !it.is_empty());
+        }
+        Target::AllowHost => {
+            let host = Some(text(value)?).filter(|host| !host.is_empty());
+            invocation.sandbox.allowed_hosts.extend(host);
+        }
         Target::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
         Target::Json => invocation.command = Command::Verify { json: boolean(value)? },
     }

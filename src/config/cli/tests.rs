@@ -116,6 +116,22 @@ fn the_sandbox_takes_flags_on_both_sides() {
 }
 
 #[test]
+fn an_empty_value_of_a_flag_of_a_command_counts_as_not_given_or_is_an_error() {
+    let line = "sandbox --keep F --keep= --allow-host= --allow-host a";
+    let sandbox = parse_line(line).unwrap().sandbox;
+    let allowed_hosts = vec!["a".to_owned()];
+    assert_eq!(sandbox, SandboxFlags { allowed_hosts, ..SandboxFlags::default() });
+    for line in
+        ["sandbox --demo=", "sandbox --print=", "healthcheck --ready=", "verify --json=", "-v="]
+    {
+        let error = parse_line(line).unwrap_err().to_string();
+        assert!(error.starts_with("invalid value \"\" for flag -"), "{line}: {error}");
+    }
+    assert_eq!(parse_line("-h=").unwrap().command, Command::Help);
+    assert_eq!(parse_line("-c=").unwrap().flags.config.as_deref(), Some(""));
+}
+
+#[test]
 fn the_usage_names_every_flag() {
     let usage = usage();
     let of_commands = [SANDBOX_FLAGS, HEALTHCHECK_FLAGS, VERIFY_FLAGS].concat();

@@ -7,6 +7,7 @@ use super::*;
 use crate::aws::endpoint::Variant;
 use crate::base::log::LogLevel;
 use crate::config::cli;
+use crate::config::kinds::Form;
 
 fn load(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let invocation = cli::parse(line.split_whitespace().map(str::to_owned)).unwrap();
@@ -107,12 +108,68 @@ fn a_bad_address_of_a_proxy_is_named_by_its_place_and_never_shown() {
     }
 }
 
+/// A file with another value than the default for each setting that has a flag.
+const FILE_FOR_FLAGS: &str = "Version: 2\nTotalBufferSizeMB: 7\nRegion: eu-west-1\n\
+     Socket: {UDPAddress: \"f:1\", TCPAddress: \"f:2\"}\nProxyAddress: f:3\n\
+     ResourceARN: f\nRoleARN: \"arn:aws:iam::123456789012:role/f\"\nLocalMode: true\n\
+     Receive: {Backend: recvmmsg}\nSpool: {Path: /f, MaxSizeMB: 17}\n\
+     Logging: {LogLevel: error, LogPath: /f}\n";
+
+/// Values of a flag that count as not given.
+fn no_values(setting: &Setting) -> &'static [&'static str] {
+    match setting.key {
+        "ProxyAddress" => &["", " "],
+        "Logging.LogLevel" => &["", " ", "loud"],
+        _ => &[""],
+    }
+}
+
 #[test]
-fn empty_values_count_as_not_given() {
-    assert_eq!(
-        load("-n= -b= -t= -r= -f= -c= -p= -l= -receiver= -spool-path=", &[]).unwrap(),
-        Config::default()
-    );
+fn an_empty_value_of_a_flag_counts_as_not_given_or_is_an_error_and_is_no_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, FILE_FOR_FLAGS).unwrap();
+    let load = |words: &[&str], file: &str| {
+        let all = words.iter().copied().chain(["-c", file]).map(str::to_owned);
+        cli::parse(all).map(|invocation| {
+            let mut config = Config::load(&invocation, &|_| None, &[]).unwrap();
+            config.warnings.clear();
+            config
+        })
+    };
+    let file = path.to_str().unwrap();
+    let without_flag = load(&[], file).unwrap();
+    for (setting, flag) in SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?))) {
+        let source = Source::File(path.clone());
+        assert_eq!(without_flag.sources.get(setting.key), Some(&source), "{}", setting.key);
+        for name in flag.names.split(", ") {
+            let empty = format!("{name}=");
+            if setting.form != Form::Text {
+                let error = load(&[&empty], file).unwrap_err().to_string();
+                assert!(error.starts_with("invalid value \"\" for flag -"), "{empty}: {error}");
+                continue;
+            }
+            for value in no_values(setting) {
+                let word = format!("{name}={value}");
+                assert_eq!(load(&[&word], file).unwrap(), without_flag, "{word}");
+                assert_eq!(load(&[name, value], file).unwrap(), without_flag, "{name} {value:?}");
+                // The last flag counts, also if it is empty.
+                let words = [name, "f:9", &word];
+                assert_eq!(load(&words, file).unwrap(), without_flag, "{words:?}");
+            }
+        }
+    }
+    assert_eq!(load(&["-c="], "").unwrap(), Config::default());
+}
+
+#[test]
+fn a_blank_flag_makes_no_error_of_the_file_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    std::fs::write(&path, "Version: 2\nProxyAddress: ftp://f\n").unwrap();
+    let words = ["-p", " ", "-c", path.to_str().unwrap()].map(str::to_owned);
+    let error = Config::load(&cli::parse(words).unwrap(), &|_| None, &[]).unwrap_err();
+    assert!(error.to_string().contains("cfg.yaml cannot be used: ProxyAddress"), "{error}");
 }
 
 #[test]
