@@ -30,6 +30,17 @@ pub fn arrives(daemon: Daemon, endpoint: &Endpoint) -> String {
     log
 }
 
+/// Sends segments to a daemon whose proxy lets no call through. Then runs `mend`, which lets calls
+/// through as long as its result lives, and asserts that each segment arrives once. Returns the
+/// first log line about a failed batch.
+pub fn told_and_kept<T>(daemon: Daemon, endpoint: &Endpoint, mend: impl FnOnce() -> T) -> String {
+    let sent = send(daemon.udp, (0..100).map(document));
+    let line = daemon.wait_for_line("Sending segment batch failed with:");
+    let _mended = mend();
+    settle_once(daemon, endpoint, &sent);
+    line
+}
+
 #[test]
 fn an_https_endpoint_is_reached_through_a_tunnel_by_a_name_that_only_the_proxy_knows() {
     for protocol in [&b"http/1.1"[..], b"h2"] {
@@ -142,15 +153,12 @@ fn what_a_proxy_refuses_is_named_with_what_to_do_and_arrives_when_it_is_allowed(
         let bundle = authority.path.to_str().unwrap();
         let variables = [("AWS_CA_BUNDLE", bundle)];
         let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &variables);
-        let sent = send(daemon.udp, (0..100).map(document));
-        let line = daemon.wait_for_line("Sending segment batch failed with:");
+        let line = told_and_kept(daemon, &endpoint, || proxy.set_manner(Manner::Open));
         let refused = format!("the proxy {} refuses a connection to", proxy.url());
         for text in [&refused, status, advice] {
             assert!(line.contains(text), "{line}");
         }
         assert!(!line.contains("hush"), "{line}");
-        proxy.set_manner(Manner::Open);
-        settle_once(daemon, &endpoint, &sent);
     }
 }
 
@@ -164,11 +172,8 @@ fn a_plain_request_that_a_proxy_refuses_is_kept_too() {
         let endpoint = Endpoint::start();
         let proxy = HttpProxy::start(Manner::Refuse(status));
         let daemon = Daemon::start(&endpoint.url(), &["-p", &proxy.url()], &[]);
-        let sent = send(daemon.udp, (0..100).map(document));
-        let line = daemon.wait_for_line("Sending segment batch failed with:");
+        let line = told_and_kept(daemon, &endpoint, || proxy.set_manner(Manner::Open));
         assert!(line.contains(status) && line.contains(advice), "{line}");
-        proxy.set_manner(Manner::Open);
-        settle_once(daemon, &endpoint, &sent);
     }
 }
 
@@ -178,12 +183,9 @@ fn a_proxy_that_is_down_is_named_and_nothing_is_lost() {
     let port = http_proxy::port();
     let address = http_proxy::address(&port).to_string();
     let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &[]);
-    let sent = send(daemon.udp, (0..100).map(document));
-    let line = daemon.wait_for_line("Sending segment batch failed with:");
+    let line = told_and_kept(daemon, &endpoint, || HttpProxy::start_on(port, Manner::Open));
     let text = format!("the proxy http://{address} cannot be reached: connection refused");
     assert!(line.contains(&text), "{line}");
-    let _proxy = HttpProxy::start_on(port, Manner::Open);
-    settle_once(daemon, &endpoint, &sent);
 }
 
 #[test]
@@ -196,12 +198,9 @@ fn a_proxy_that_does_not_answer_is_given_up_after_the_time_for_a_connection() {
     let config = config_file(folder.path(), &keys);
     let variables = [("AWS_CA_BUNDLE", authority.path.to_str().unwrap())];
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &variables);
-    let sent = send(daemon.udp, (0..100).map(document));
-    let line = daemon.wait_for_line("Sending segment batch failed with:");
+    let line = told_and_kept(daemon, &endpoint, || proxy.set_manner(Manner::Open));
     let text = format!("through the proxy {} within 1 s", proxy.url());
     assert!(line.contains(&text), "{line}");
-    proxy.set_manner(Manner::Open);
-    settle_once(daemon, &endpoint, &sent);
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Calls to the service through a SOCKS5 proxy that a test controls and that records its requests.
 
 use super::credentials::service;
-use super::delivery::settle_once;
 use super::endpoint::Endpoint;
 use super::http_proxy::{self, Service, run};
-use super::load::{document, send};
 use super::process::{Daemon, command, config_file, daemon_command};
-use super::proxy::arrives;
+use super::proxy::{arrives, told_and_kept};
 use super::proxy_identity::ROLE_KEYS;
 use super::tls::Authority;
 use socket2::Socket;
@@ -245,13 +243,10 @@ fn what_a_socks_proxy_refuses_is_named_with_what_to_do_and_arrives_when_it_is_al
         let proxy = SocksProxy::start(manner);
         let address = format!("socks5://{login}{}", proxy.address);
         let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &[]);
-        let sent = send(daemon.udp, (0..100).map(document));
-        let line = daemon.wait_for_line("Sending segment batch failed with:");
+        let line = told_and_kept(daemon, &endpoint, || proxy.set_manner(Manner::Open));
         let named = format!("the proxy {} {what} {}", proxy.url(), endpoint.address);
         assert!(line.contains(&named) && line.contains(text), "{manner:?}: {line}");
         assert!(!line.contains("hush"), "{line}");
-        proxy.set_manner(Manner::Open);
-        settle_once(daemon, &endpoint, &sent);
     }
 }
 
@@ -261,12 +256,9 @@ fn a_socks_proxy_that_is_down_is_named_and_nothing_is_lost() {
     let port = http_proxy::port();
     let address = format!("socks5h://{}", http_proxy::address(&port));
     let daemon = Daemon::start(&endpoint.url(), &["-p", &address], &[]);
-    let sent = send(daemon.udp, (0..100).map(document));
-    let line = daemon.wait_for_line("Sending segment batch failed with:");
+    let line = told_and_kept(daemon, &endpoint, || SocksProxy::start_on(port, Manner::Open));
     let text = format!("the proxy {address} cannot be reached: connection refused");
     assert!(line.contains(&text), "{line}");
-    let _proxy = SocksProxy::start_on(port, Manner::Open);
-    settle_once(daemon, &endpoint, &sent);
 }
 
 #[test]
@@ -277,12 +269,9 @@ fn a_socks_proxy_that_does_not_answer_is_given_up_after_the_time_for_a_connectio
     let keys = format!("Upload: {{ConnectTimeoutSeconds: 1}}\nProxyAddress: {}", proxy.url());
     let config = config_file(folder.path(), &keys);
     let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &[]);
-    let sent = send(daemon.udp, (0..100).map(document));
-    let line = daemon.wait_for_line("Sending segment batch failed with:");
+    let line = told_and_kept(daemon, &endpoint, || proxy.set_manner(Manner::Open));
     let text = format!("through the proxy {} within 1 s", proxy.url());
     assert!(line.contains(&text), "{line}");
-    proxy.set_manner(Manner::Open);
-    settle_once(daemon, &endpoint, &sent);
 }
 
 #[test]
