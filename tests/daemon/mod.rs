@@ -69,3 +69,4 @@ mod telemetry;
 mod threads;
 mod throttle;
 mod tls;
+mod verify;

@@ -3,10 +3,11 @@
 use super::credentials::service;
 use super::endpoint::Endpoint;
 use super::http_proxy::{self, Service, run};
-use super::process::{Daemon, command, config_file, daemon_command};
+use super::process::{Daemon, config_file, daemon_command};
 use super::proxy::{arrives, told_and_kept};
 use super::proxy_identity::ROLE_KEYS;
 use super::tls::Authority;
+use super::verify::Verified;
 use socket2::Socket;
 use std::future::pending;
 use std::io;
@@ -299,15 +300,11 @@ fn sts_is_asked_through_the_socks_proxy() {
 
 #[test]
 fn verify_names_the_step_through_the_socks_proxy() {
-    for (manner, expected) in [(Manner::Open, "opens a tunnel"), (Manner::Refuse(2), "its rules")] {
+    for (manner, verdict, part) in
+        [(Manner::Open, "ok", "opens a tunnel"), (Manner::Refuse(2), "FAIL", "its rules")]
+    {
         let service = service();
         let proxy = SocksProxy::start(manner);
-        let mut command = command(&["-p", &proxy.url(), "-n", "us-east-1", "verify"]);
-        super::process::with_credentials(&mut command);
-        command.env("AWS_ENDPOINT_URL_XRAY", service.url());
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        let line = said.lines().find(|line| line.contains(" proxy: ")).unwrap_or_default();
-        assert!(line.contains(expected), "{said}");
+        Verified::run(&service.url(), &["-p", &proxy.url()], &[]).has("proxy", verdict, part);
     }
 }
