@@ -31,7 +31,7 @@ fn a_number_of_calls_in_the_file_is_fixed() {
     daemon.wait_until("three calls are in flight", || endpoint.in_flight() == 3);
     assert_eq!((daemon.metric(LIMIT), daemon.metric("xray_upload_calls_in_flight")), (3, 3));
     endpoint.change(|rules| rules.is_held = false);
-    daemon.wait_until("all is delivered", || endpoint.arrived_count() == sent.len());
+    daemon.wait_for_arrivals(&endpoint, sent.len());
     assert_eq!((endpoint.in_flight_max(), daemon.metric(QUEUE)), (3, 0));
     settle_once(daemon, &endpoint, &sent);
 }

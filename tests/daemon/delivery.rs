@@ -51,10 +51,10 @@ impl Delivery {
 /// Waits until `daemon` has received as many segments as were sent. This requires that the kernel
 /// drops none: a load sends no faster than the daemon reads.
 pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
-    daemon.wait_until("everything is received", || {
+    daemon.wait_for_count("received", sent.len() as u64, || {
         let account = daemon.account();
         assert_eq!(account.get("kernel_drops"), 0, "{account}\n{}", daemon.log());
-        account.get("received") >= sent.len() as u64
+        account.get("received")
     });
     let account = daemon.account();
     assert_eq!(account.get("received"), sent.len() as u64, "{account}\n{}", daemon.log());
@@ -65,12 +65,12 @@ pub fn wait_until_received(daemon: &Daemon, sent: &[Sent]) {
 /// on shutdown.
 pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     wait_until_received(&daemon, sent);
-    daemon.wait_until("everything arrives", || {
+    daemon.wait_for_count("arrived", sent.len() as u64, || {
         let account = daemon.account();
         let lost_count = account.get("dropped") + account.get("rejected");
         let (arrived_count, log) = (endpoint.arrived_count(), daemon.log());
         assert_eq!(lost_count, 0, "{arrived_count} of {}: {account}\n{log}", sent.len());
-        arrived_count >= sent.len()
+        arrived_count as u64
     });
     daemon.wait_for_metric_of_at_least("xray_segments_sent_total", sent.len() as u64);
     daemon.balance();
@@ -86,9 +86,9 @@ pub fn settle(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Ac
 /// the daemon counted each missing document as dropped, and that no document arrived twice.
 pub fn settle_with_losses(daemon: Daemon, endpoint: &Endpoint, sent: &[Sent]) -> (String, Account) {
     wait_until_received(&daemon, sent);
-    daemon.wait_until("no segment waits", || {
+    daemon.wait_for_count("sent and dropped", sent.len() as u64, || {
         let account = daemon.account();
-        account.get("sent") + account.get("dropped") >= sent.len() as u64
+        account.get("sent") + account.get("dropped")
     });
     daemon.balance();
     let (status, log) = daemon.stop();

@@ -34,7 +34,7 @@ fn a_full_disk_is_said_and_what_it_does_not_take_is_counted() {
     let load = Load::start(daemon.udp, 1_000, large_document);
     let line = daemon.wait_for_line("No space left on device");
     assert!(line.contains(folder.path().to_str().unwrap()), "{line}");
-    daemon.wait_until("some segments are dropped", || daemon.account().get("dropped") > 500);
+    daemon.wait_for_count("dropped", 501, || daemon.account().get("dropped"));
     endpoint.set_way(Way::Open);
     daemon.wait_until("something arrives", || endpoint.arrived_count() > 0);
     let sent = load.stop();

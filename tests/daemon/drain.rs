@@ -144,7 +144,7 @@ fn ten_restarts_one_after_the_other_on_a_shared_port_cost_nothing() {
         daemon = next;
     }
     let sent = load.stop();
-    daemon.wait_until("all has arrived", || endpoint.arrived_count() >= sent.len());
+    daemon.wait_for_arrivals(&endpoint, sent.len());
     count(daemon.stop());
     assert_eq!(received_count, sent.len() as u64);
     Delivery::of(&endpoint, &sent).misses(0, "").has_none_twice("");

@@ -24,7 +24,7 @@ fn outage_costs_nothing(failed_count: u64) {
     let endpoint = Endpoint::start();
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
     let load = Load::start(daemon.udp, 1_000, document);
-    daemon.wait_until("the service takes segments", || endpoint.arrived_count() > 500);
+    daemon.wait_for_arrivals(&endpoint, 500);
     let before_count = daemon.metric(RETRIED);
     endpoint.set_way(Way::Down);
     daemon.wait_for_metric_of_at_least(RETRIED, before_count + failed_count);

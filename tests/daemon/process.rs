@@ -1,6 +1,7 @@
 //! The real binary as a child process, with functions that inspect it.
 
 use super::account::Account;
+use super::endpoint::Endpoint;
 use super::pacing::Pacer;
 use super::skip::{Need, skip};
 use std::ffi::OsString;
@@ -14,7 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use xrayd::pipeline::receive::Backend;
 
-/// The longest time that a test waits for an event. Only a failing test waits this long.
+/// The longest time that a test waits for an event, or for a number to grow. Only a failing test
+/// waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Returns the receive backend for the daemons of this test target: the backend in the target's
@@ -323,19 +325,34 @@ impl Daemon {
 
     /// Waits until a metric has reached `value`, and asserts that the metric is not above it.
     pub fn wait_for_metric(&self, name: &str, value: u64) {
-        let start = Instant::now();
-        while self.metric(name) < value {
-            let account = self.account();
-            let log = self.log();
-            assert!(start.elapsed() < PATIENCE, "{name} is not {value}: {account}\n{log}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        self.wait_for_metric_of_at_least(name, value);
         assert_eq!(self.metric(name), value, "{name}");
     }
 
     /// Waits until a metric is at least `value`.
     pub fn wait_for_metric_of_at_least(&self, name: &str, value: u64) {
-        self.wait_until(&format!("{name} is {value}"), || self.metric(name) >= value);
+        self.wait_for_count(name, value, || self.metric(name));
+    }
+
+    /// Waits until `count` returns at least `value`. `what` names what is counted. However slow the
+    /// machine is, this waits as long as the number grows.
+    pub fn wait_for_count(&self, what: &str, value: u64, mut count: impl FnMut() -> u64) {
+        let (mut largest, mut grown_at) = (count(), Instant::now());
+        while largest < value {
+            thread::sleep(Duration::from_millis(20));
+            let now = count();
+            if now > largest {
+                (largest, grown_at) = (now, Instant::now());
+            } else if grown_at.elapsed() > PATIENCE {
+                let account = self.account();
+                panic!("{what} is {now} and not {value}: {account}\n{}", self.log());
+            }
+        }
+    }
+
+    /// Waits until at least this many different documents have arrived, as long as more arrive.
+    pub fn wait_for_arrivals(&self, endpoint: &Endpoint, count: usize) {
+        self.wait_for_count("arrived", count as u64, || endpoint.arrived_count() as u64);
     }
 
     /// Waits until `is_true` returns true. `what` describes the condition. On a timeout the panic

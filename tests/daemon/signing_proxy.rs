@@ -249,7 +249,7 @@ fn a_thousand_calls_on_fifty_connections_and_the_segments_beside_them_all_arrive
         })
     });
     clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
-    daemon.wait_until("many segments have been sent", || load.sent_count() >= 10_000);
+    daemon.wait_for_count("sent by the load", 10_000, || load.sent_count() as u64);
     let sent = load.stop();
     let mut bodies: Vec<_> = calls(&endpoint).into_iter().map(|call| call.body).collect();
     bodies.sort_unstable();

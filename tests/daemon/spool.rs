@@ -54,10 +54,22 @@ fn files(spool: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-/// Returns the total size of a spool's files in bytes. A file that the daemon removes meanwhile is
-/// not counted.
+/// Returns the total size of a spool's files in bytes. Looks again if the daemon has removed or
+/// created a file meanwhile: otherwise the sum could contain an old file and what replaced it.
 fn size_bytes(spool: &Path) -> u64 {
-    files(spool).iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
+    let names = || {
+        let mut names = files(spool);
+        names.sort();
+        names
+    };
+    loop {
+        let before = names();
+        let sizes = before.iter().filter_map(|path| Some(path.metadata().ok()?.len()));
+        let size_bytes = sizes.sum();
+        if names() == before {
+            return size_bytes;
+        }
+    }
 }
 
 /// Returns the path of the largest file of a spool.
@@ -70,7 +82,7 @@ fn outage_costs_nothing(spooled_count: u64) {
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, folder.path());
     let load = Load::start_within_memory(&daemon, 2_000, document);
-    daemon.wait_until("the service takes segments", || endpoint.arrived_count() > 500);
+    daemon.wait_for_arrivals(&endpoint, 500);
     endpoint.set_way(Way::Down);
     daemon.wait_for_metric_of_at_least(SPOOLED, spooled_count);
     endpoint.set_way(Way::Open);
@@ -110,9 +122,7 @@ fn what_had_reached_the_disk_before_a_kill_arrives_after_it_and_once() {
     let sent = load.stop();
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path());
-    daemon.wait_until("the spooled segments have arrived", || {
-        endpoint.arrived_count() >= spooled_count
-    });
+    daemon.wait_for_arrivals(&endpoint, spooled_count);
     daemon.wait_until("the spool is empty", || {
         daemon.account().get("replayed") > 0 && daemon.metric("xray_spool_size_bytes") == 0
     });
@@ -144,13 +154,13 @@ fn a_kill_while_the_spool_is_sent_doubles_no_more_than_was_in_flight() {
     });
     endpoint.set_way(Way::Open);
     let daemon = start(&endpoint, folder.path());
-    daemon.wait_until("a part has arrived", || endpoint.arrived_count() > 1_000);
+    daemon.wait_for_arrivals(&endpoint, 1_000);
     let arrived_count = endpoint.arrived_count();
     daemon.kill();
     assert!(arrived_count < sent.len() - IN_FLIGHT_MAX, "{arrived_count} of {}", sent.len());
     endpoint.change(|rules| (rules.pause, rules.script) = (Duration::ZERO, None));
     let daemon = start(&endpoint, folder.path());
-    daemon.wait_until("everything has arrived", || endpoint.arrived_count() == sent.len());
+    daemon.wait_for_arrivals(&endpoint, sent.len());
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
     let doubled_count = Delivery::of(&endpoint, &sent).misses(0, &log).doubled.len();
@@ -282,7 +292,7 @@ fn survives_damage(damage: impl FnOnce(&Path)) -> usize {
     // The daemon delivers a new segment without delay, despite the damage.
     let fresh = send(daemon.udp, [document(1_000_000)]);
     let all: Vec<Sent> = sent.into_iter().chain(fresh).collect();
-    daemon.wait_until("nearly all have arrived", || endpoint.arrived_count() + 50 >= all.len());
+    daemon.wait_for_arrivals(&endpoint, all.len() - 50);
     daemon.wait_until("no segment waits", || {
         daemon.metric("xray_segments_held") == 0 && daemon.metric("xray_spool_size_bytes") == 0
     });
@@ -327,9 +337,9 @@ fn a_spool_that_is_removed_under_the_daemon_is_made_anew_and_what_it_costs_is_co
     sent.extend(load.stop());
     assert!(spool.join("lock").exists());
     endpoint.set_way(Way::Open);
-    daemon.wait_until("no segment waits", || {
+    daemon.wait_for_count("sent and dropped", sent.len() as u64, || {
         let account = daemon.account();
-        account.get("sent") + account.get("dropped") >= sent.len() as u64
+        account.get("sent") + account.get("dropped")
     });
     let (status, log) = daemon.stop();
     assert!(status.success(), "{log}");
@@ -353,7 +363,9 @@ fn a_spool_keeps_to_its_size_and_the_oldest_are_evicted_and_counted() {
     let shape = |index| document_of(index, index, &"x".repeat(9_000));
     let load = Load::start_within_memory(&daemon, 500, shape);
     daemon.wait_for_line("Spilling over");
-    daemon.wait_until("many segments are evicted", || daemon.account().get("dropped") > 300);
+    // The spool has room for about 1,800 of these documents.
+    daemon.wait_for_metric_of_at_least(SPOOLED, 2_200);
+    daemon.wait_for_count("dropped", 300, || daemon.account().get("dropped"));
     let size_bytes = size_bytes(folder.path());
     assert!(size_bytes <= 16 << 20, "{size_bytes}");
     endpoint.set_way(Way::Open);
@@ -372,7 +384,7 @@ fn without_a_spool_nothing_is_written_and_without_an_outage_nothing_is_spooled()
     let endpoint = Endpoint::start();
     let daemon = start(&endpoint, folder.path());
     let load = Load::start_within_memory(&daemon, 1_000, document);
-    daemon.wait_until("segments arrive", || endpoint.arrived_count() > 2_000);
+    daemon.wait_for_arrivals(&endpoint, 2_000);
     let sent = load.stop();
     let (log, account) = settle(daemon, &endpoint, &sent);
     assert_eq!((account.get("spooled"), account.get("replayed")), (0, 0), "{log}");

@@ -1,7 +1,7 @@
 //! The daemon sends at the rate that a throttling service allows, and no segment is lost.
 
 use super::answers::{Bucket, Failure, Verdict};
-use super::delivery::{settle_once, wait_until_received};
+use super::delivery::settle_once;
 use super::endpoint::Endpoint;
 use super::load::{Load, document, send};
 use super::process::Daemon;
@@ -13,10 +13,42 @@ const ALLOWED: u32 = 500;
 /// The metric of the daemon's rate limit, in documents a second.
 const RATE_LIMIT: &str = "xray_upload_rate_limit";
 
-/// The rate limit settles during the first `SETTLING` calls. The next `MEASURED` calls are
-/// measured.
-const SETTLING: usize = 60;
-const MEASURED: usize = 120;
+/// The rate has to settle within this number of windows.
+const WINDOWS_MAX: usize = 8;
+
+/// The calls of a window in which the daemon's rate and the share of throttled calls are measured.
+const WINDOW: usize = 120;
+
+/// A window of [`WINDOW`] calls.
+#[derive(Debug)]
+struct Window {
+    throttled_count: usize,
+    /// The mean of the rate limit.
+    rate: u64,
+}
+
+impl Window {
+    /// Whether the rate is what the service allows. The daemon aims at a share of at most 10 %
+    /// throttled calls.
+    fn is_settled(&self) -> bool {
+        self.throttled_count * 100 / WINDOW < 15 && self.rate >= u64::from(ALLOWED) * 3 / 4
+    }
+}
+
+/// Measures the next calls.
+fn measure(daemon: &Daemon, endpoint: &Endpoint) -> Window {
+    let start = endpoint.request_count();
+    let mut rates = Vec::new();
+    daemon.wait_for_count("calls", (start + WINDOW) as u64, || {
+        rates.push(daemon.metric(RATE_LIMIT));
+        endpoint.request_count() as u64
+    });
+    let throttled_count = endpoint.ledger(|ledger| {
+        let measured = ledger.requests[start..start + WINDOW].iter();
+        measured.filter(|(_, verdict)| *verdict == Verdict::Throttled).count()
+    });
+    Window { throttled_count, rate: rates.iter().sum::<u64>() / rates.len() as u64 }
+}
 
 #[test]
 fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is_lost() {
@@ -24,27 +56,17 @@ fn the_rate_settles_at_what_the_service_allows_and_recovers_after_and_nothing_is
     endpoint.change(|rules| rules.bucket = Some(Bucket::new(ALLOWED, ALLOWED)));
     let daemon = Daemon::start(&endpoint.url(), &["-m", "64"], &[]);
     let load = Load::start(daemon.udp, 3 * ALLOWED, document);
-    daemon.wait_until("the rate has settled", || endpoint.request_count() >= SETTLING);
-    let mut rates = Vec::new();
-    daemon.wait_until("many calls are answered", || {
-        rates.push(daemon.metric(RATE_LIMIT));
-        endpoint.request_count() >= SETTLING + MEASURED
-    });
-    let sent = load.stop();
-    let throttled_count = endpoint.ledger(|ledger| {
-        let measured = ledger.requests[SETTLING..SETTLING + MEASURED].iter();
-        measured.filter(|(_, verdict)| *verdict == Verdict::Throttled).count()
-    });
-    let log = daemon.log();
-    // The daemon aims at a share of at most 10 % throttled calls.
-    let share = throttled_count * 100 / MEASURED;
-    assert!(share < 15, "{throttled_count} of {MEASURED} calls were throttled\n{log}");
-    let rate = rates.iter().sum::<u64>() / rates.len() as u64;
-    assert!(rate >= u64::from(ALLOWED) * 3 / 4, "{rate} documents a second at most\n{log}");
-
-    wait_until_received(&daemon, &sent);
+    // The rate settles during the first calls. On a busy machine the daemon may stand still for a
+    // while, is throttled more often after it, and settles again.
+    let mut windows = Vec::new();
+    while !windows.last().is_some_and(Window::is_settled) {
+        windows.push(measure(&daemon, &endpoint));
+        assert!(windows.len() < WINDOWS_MAX, "{windows:?}\n{}", daemon.log());
+    }
+    // The limit rises with each call, so the load must go on.
     endpoint.change(|rules| rules.bucket = None);
     daemon.wait_for_metric_of_at_least(RATE_LIMIT, u64::from(ALLOWED) * 5 / 4);
+    let sent = load.stop();
     settle_once(daemon, &endpoint, &sent);
 }
 
