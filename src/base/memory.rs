@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn chunks_are_made_only_when_needed() {
         let pool = ChunkPool::new(1_000, 10);
-        for _ in 0..100 {
+        for _ in 0..if cfg!(miri) { 5 } else { 100 } {
             drop(pool.take_for_receive());
         }
         assert_eq!(pool.made_count.load(Ordering::Relaxed), 1);
@@ -308,7 +308,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     // Miri takes a thousand times as long.
-                    for _ in 0..if cfg!(miri) { 20 } else { 10_000 } {
+                    for _ in 0..if cfg!(miri) { 5 } else { 10_000 } {
                         let held: Vec<_> = (0..3).filter_map(|_| pool.take_for_batch()).collect();
                         assert!(pool.made_count.load(Ordering::Relaxed) <= 8);
                         drop(held);

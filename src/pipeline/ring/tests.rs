@@ -247,7 +247,7 @@ fn the_consumer_sees_the_end_after_the_rest() {
 #[test]
 fn two_threads_lose_nothing_that_is_not_counted() {
     // Miri takes a thousand times as long.
-    const COUNT: u64 = if cfg!(miri) { 100 } else { 200_000 };
+    const COUNT: u64 = if cfg!(miri) { 50 } else { 200_000 };
     let pool = ChunkPool::new(20, 2);
     let (mut producer, mut rings) = ring(Arc::clone(&pool), 10);
     let (dropped, taken) = std::thread::scope(|scope| {

@@ -185,9 +185,10 @@ mod tests {
     #[test]
     fn every_length_around_a_block_has_the_hash_of_the_library() {
         let bytes: Vec<u8> = (0..=u8::MAX).collect();
-        // Miri takes a thousand times as long, so it gets some lengths around one and two blocks.
-        let step = if cfg!(miri) { 9 } else { 1 };
-        for length in (0..=bytes.len()).step_by(step) {
+        // Miri takes a thousand times as long, so it gets a few lengths around one and two blocks.
+        let few = [0, 1, 55, 56, 63, 64, 65, 119, 120, 128];
+        let lengths = if cfg!(miri) { few.to_vec() } else { (0..=bytes.len()).collect() };
+        for length in lengths {
             let one = [&bytes[..length]];
             let other = [&bytes[..bytes.len() - length]];
             assert_eq!(sha256(&one), expected(&one), "{length} bytes");
