@@ -18,15 +18,37 @@ pub struct Executor;
 
 impl<F: Future<Output: Send + 'static> + Send + 'static> rt::Executor<F> for Executor {
     fn execute(&self, task: F) {
+        tokio::spawn(watched(task));
+    }
+}
+
+/// Returns `task` with its panics logged. The task is boxed first: a task of hyper over HTTP/2 has
+/// the size of a connection, even if it only sends a body, and each async block around it would
+/// hold and copy it twice.
+fn watched<F: Future>(task: F) -> impl Future<Output = ()> {
+    let task = Box::pin(task);
+    async {
         let task = async {
             panics::inject("connection");
             task.await;
         };
-        tokio::spawn(async {
-            if let Err(panicked) = panics::caught(task).await {
-                PANICKED
-                    .log(|more| error!("A connection met {panicked}; its calls are retried{more}"));
-            }
+        if let Err(panicked) = panics::caught(task).await {
+            PANICKED.log(|more| error!("A connection met {panicked}; its calls are retried{more}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_task_is_not_copied_into_the_tasks_around_it() {
+        let large = [0_u8; 10_000];
+        let task = watched(async move {
+            tokio::task::yield_now().await;
+            std::hint::black_box(large);
         });
+        assert!(size_of_val(&task) < 500, "{} bytes", size_of_val(&task));
     }
 }
