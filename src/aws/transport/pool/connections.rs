@@ -5,6 +5,7 @@
 //! that of the HTTP client, whose runtime runs the tasks.
 
 use super::error::{ConnectFailure, EndedEarly};
+use super::gather::Gathered;
 use super::host::{Host, Http1, STREAM_COUNT_FIRST, Taken};
 use super::settings::{Key, PoolSettings};
 use crate::aws::body::RequestBody;
@@ -210,7 +211,7 @@ impl Connections {
                 .initial_stream_window_size(of_stream)
                 .initial_connection_window_size(of_connection);
         }
-        let (mut sender, connection) = builder.handshake(stream).await?;
+        let (mut sender, connection) = builder.handshake(Gathered::new(stream)).await?;
         let number = self.next_number();
         let stream_count_max = Arc::new(AtomicUsize::new(STREAM_COUNT_FIRST));
         let (connections, key) = (Arc::downgrade(self), key.clone());

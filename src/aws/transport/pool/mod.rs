@@ -14,6 +14,7 @@
 mod connections;
 mod error;
 mod form;
+mod gather;
 mod host;
 mod settings;
 #[cfg(test)]
