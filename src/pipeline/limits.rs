@@ -48,7 +48,7 @@ const RING_PLACE_BYTES: u64 = 128;
 /// The largest number of chunks of an escaped document. The document can fill a whole datagram, and
 /// escaping makes it up to [`escape::EXPANSION_MAX`] times as long.
 const ESCAPED_DOCUMENT_CHUNK_COUNT_MAX: usize =
-    (RECEIVE_SLOT_BYTES * escape::EXPANSION_MAX).div_ceil(CHUNK_BYTES - 8);
+    (RECEIVE_SLOT_BYTES * escape::EXPANSION_MAX).div_ceil(CHUNK_BYTES - 17);
 
 /// The memory of one receiver's parser, in bytes: a copy of the document, simd-json's own copy, the
 /// places of its structural characters, and the tape that is kept for the next document.

@@ -13,6 +13,11 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The bytes at the end of a chunk that the text of a body leaves free: two for `]}`, and 9 because
+/// so many stand before the data of a frame of HTTP/2. A frame with the whole chunk then fits into
+/// one TLS record of 16 KiB, and its last bytes need no second record.
+const CHUNK_END_BYTES: usize = BODY_END.len() + 9;
+
 /// The pool has no chunk left. The segment was not added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no memory is left to put the segment into a batch")]
@@ -76,7 +81,7 @@ impl OpenBatch {
         for mut piece in segment.pieces() {
             while !piece.is_empty() {
                 let chunk = self.chunk(escape::EXPANSION_MAX, pool)?;
-                let room = chunk.spare().len() - BODY_END.len();
+                let room = chunk.spare().len() - CHUNK_END_BYTES;
                 let progress = escape(piece, &mut chunk.spare()[..room]);
                 chunk.advance(progress.written);
                 self.length += progress.written;
@@ -99,7 +104,7 @@ impl OpenBatch {
         let has_room = self
             .chunks
             .last_mut()
-            .is_some_and(|chunk| chunk.spare().len() >= room + BODY_END.len());
+            .is_some_and(|chunk| chunk.spare().len() >= room + CHUNK_END_BYTES);
         if !has_room {
             self.chunks.push(pool.take_for_batch().ok_or(OutOfChunks)?);
         }

@@ -102,6 +102,20 @@ fn a_body_ends_before_it_passes_its_bound_in_bytes() {
 }
 
 #[test]
+fn a_piece_of_a_body_fits_into_a_tls_record_with_the_head_of_its_frame() {
+    let (tls_record_bytes, frame_head_bytes) = (16 * 1024, 9);
+    let mut bench = Bench::new(1 << 20, 4);
+    let now = Instant::now();
+    for length in 16_300..16_400 {
+        bench.add(format!("{:length$}", "x").as_bytes(), now).unwrap();
+        bench.batcher.finish_all(now);
+        let batch = bench.batcher.pop().unwrap();
+        let longest = batch.body.iter().map(bytes::Bytes::len).max().unwrap();
+        assert!(longest + frame_head_bytes <= tls_record_bytes, "{longest}");
+    }
+}
+
+#[test]
 fn a_document_larger_than_the_bound_goes_alone() {
     let mut bench = Bench::new(10_000, 100);
     let now = Instant::now();
