@@ -70,7 +70,10 @@ pub struct Label<const N: usize> {
 impl<const N: usize> Label<N> {
     fn new(text: Option<&[u8]>) -> Self {
         let text = text.unwrap_or_default();
-        let text = &text[..text.len().min(N)];
+        // Most texts have this length. A copy of a fixed length needs no call.
+        if let Some(bytes) = text.first_chunk() {
+            return Self { bytes: *bytes, length: u8::try_from(N).unwrap_or(u8::MAX) };
+        }
         let mut bytes = [0; N];
         bytes[..text.len()].copy_from_slice(text);
         Self { bytes, length: u8::try_from(text.len()).unwrap_or(u8::MAX) }
