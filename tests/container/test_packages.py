@@ -5,6 +5,7 @@ daemon. Out: a running service, a preserved configuration, and no files after a 
 """
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -55,14 +56,21 @@ def folder(podman, tmp_path_factory):
     return folder
 
 
-def test_a_binary_for_another_machine_is_not_packed_under_the_name_of_this_one(tmp_path):
+def test_a_binary_of_an_architecture_without_packages_is_refused(tmp_path):
     binary = tmp_path / "xray"
     # An ELF file for no machine (EM_NONE): only its first bytes.
     binary.write_bytes(b"\x7fELF" + bytes(60))
     command = [ROOT / "deploy/packages/build", binary, tmp_path / "packages"]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1 and "is not for this machine" in result.stderr, result.stderr
+    assert result.returncode == 1 and "neither x86-64 nor arm64" in result.stderr, result.stderr
     assert not (tmp_path / "packages").exists()
+
+
+def test_the_deb_depends_on_the_systems_own_libraries_alone(folder):
+    [path] = folder.glob("xrayd_*-1_*.deb")
+    command = ["dpkg-deb", "--field", path, "Depends"]
+    depends = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert re.fullmatch(r"libc6 \(>= 2\.\d+\), libgcc-s1, adduser", depends), depends
 
 
 @pytest.fixture
