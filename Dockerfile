@@ -25,9 +25,11 @@ RUN set -eu; \
     target=$machine-unknown-linux-gnu; strip=strip; \
     if [ "$(uname -m)" != $machine ]; then \
         cross=$(echo $machine-linux-gnu | tr _ -); strip=$machine-linux-gnu-strip; \
-        apt-get update; \
-        apt-get install -y --no-install-recommends gcc-$cross libc6-dev-$TARGETARCH-cross; \
-        rustup target add $target; \
+        if ! command -v $machine-linux-gnu-gcc; then \
+            apt-get update; \
+            apt-get install -y --no-install-recommends gcc-$cross libc6-dev-$TARGETARCH-cross; \
+        fi; \
+        [ -e "$(rustc --print target-libdir --target $target)" ] || rustup target add $target; \
         linker=CARGO_TARGET_$(echo $target | tr a-z- A-Z_)_LINKER; \
         export "$linker=$machine-linux-gnu-gcc"; \
     fi; \

@@ -48,6 +48,10 @@ pub fn missing() -> Option<&'static str> {
     static IS_SAID: AtomicBool = AtomicBool::new(false);
     static REASON: LazyLock<Option<String>> = LazyLock::new(|| {
         let wanted = backend_in_name().unwrap_or(Backend::Uring);
+        // The daemon of `XRAY_BINARY` may run in an emulator that lacks what this machine has.
+        if wanted != Backend::Recvmmsg && std::env::var_os("XRAY_NO_URING").is_some() {
+            return Some("XRAY_NO_URING is set".to_owned());
+        }
         wanted.probe().err().map(|error| error.to_string())
     });
     let reason = REASON.as_deref()?;
