@@ -1,5 +1,6 @@
 """Checks the content of the images."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def test_both_paths_of_the_binary_are_one_static_file(tree):
     assert (tree / "xray").samefile(tree / "usr/bin/xray")
     headers = subprocess.run(["readelf", "-lW", tree / "xray"], capture_output=True, text=True)
     assert "LOAD" in headers.stdout and "INTERP" not in headers.stdout
+
+
+def test_the_relocations_of_the_binary_are_packed(tree):
+    headers = subprocess.run(["readelf", "-SW", tree / "xray"], capture_output=True, text=True)
+    [size] = re.findall(r" \.rela\.dyn +\S+ +\S+ +\S+ +([0-9a-f]+)", headers.stdout) or ["0"]
+    assert ".relr.dyn" in headers.stdout and int(size, 16) < 10_000
 
 
 def test_the_image_is_smaller_than_17_megabytes(podman, image):
