@@ -35,7 +35,9 @@ impl Destination {
         resolver: &Resolver,
     ) -> Result<Self, DaemonError> {
         loop {
-            match panics::caught(Self::find_once(config, environment, resolver)).await {
+            // Boxed, because the future of the AWS SDK is large, and is needed only at the start.
+            let finding = Box::pin(Self::find_once(config, environment, resolver));
+            match panics::caught(finding).await {
                 Ok(found) => return found,
                 Err(panicked) => warn!(
                     "The search for region and endpoint met {panicked}. Trying again in {} s; \

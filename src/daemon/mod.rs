@@ -113,11 +113,14 @@ pub fn run(config: &Config, environment: &Environment, mode: &Mode) -> Result<()
 fn start(config: &Config, environment: &Environment, mode: &Mode) -> Result<Ended, DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let resolver = Resolver::start()?;
+    // Boxed, because each layer around a large future has a copy of it on the stack.
     let result = runtime.block_on(panics::caught(async {
         match mode {
-            Mode::Service => run_for_service(config, environment, &resolver).await,
+            Mode::Service => Box::pin(run_for_service(config, environment, &resolver)).await,
             #[cfg(feature = "sandbox")]
-            Mode::Sandbox(flags) => sandbox::run(config, environment, flags, &resolver).await,
+            Mode::Sandbox(flags) => {
+                Box::pin(sandbox::run(config, environment, flags, &resolver)).await
+            }
         }
     }));
     // This does not wait for running tasks: a source of credentials may never answer.

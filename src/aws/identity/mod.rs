@@ -192,7 +192,9 @@ async fn refresh(sources: &impl Source, findings: &Findings, renew: &Notify) {
             outage.fail(Clock::instant(), "the sources have not answered yet.");
         }
         let files = sources.files();
-        let mut answer = report::while_running(&mut outage, sources.ask(Reach::All)).await;
+        // Boxed, because the future of the AWS SDK is large, and is needed once an hour.
+        let asking = Box::pin(sources.ask(Reach::All));
+        let mut answer = report::while_running(&mut outage, asking).await;
         if let Err(error) = &answer {
             report::failed(
                 error,
@@ -253,7 +255,7 @@ async fn found_in_files(sources: &impl Source, mut before: Vec<Stamp>) -> Found 
         let now = sources.files();
         if now != before {
             before = now;
-            match sources.ask(Reach::Files).await {
+            match Box::pin(sources.ask(Reach::Files)).await {
                 Ok(found) => return found,
                 Err(error) => {
                     debug!(
@@ -282,6 +284,7 @@ fn renew_in(expiry: SystemTime, now: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::transport::Resolver;
     use std::sync::Mutex;
     use tokio::time::Instant;
 
@@ -315,6 +318,18 @@ mod tests {
         fn host_date(&self) -> SystemTime {
             SystemTime::now()
         }
+    }
+
+    #[test]
+    fn the_task_that_waits_for_the_expiry_has_no_memory_for_calls_of_the_sdk() {
+        let region = Region::from_static("us-east-1");
+        let transport = Transport::local(Resolver::start().unwrap());
+        let search = Search { region, role_arn: None, transport };
+        let asking_bytes = size_of_val(&search.ask(Reach::All));
+        let findings =
+            Findings { credentials: watch::channel(None).0, absence: watch::channel(None).0 };
+        let waiting_bytes = size_of_val(&refresh(&search, &findings, &Notify::new()));
+        assert!(waiting_bytes < 2_000, "{waiting_bytes} bytes, and {asking_bytes} for the call");
     }
 
     #[tokio::test(start_paused = true)]

@@ -168,7 +168,9 @@ impl Connections {
     /// Opens a connection and adds it.
     async fn connect(self: Arc<Self>, key: Key) {
         let mut connecting = Connecting { connections: self, key, opened: None };
-        let opened = connecting.connections.open(&connecting.key).await;
+        // Boxed, because the future is large. A caller of `with` makes the task, and would have
+        // room for several copies of the future on its stack: 86 kB for each call.
+        let opened = Box::pin(connecting.connections.open(&connecting.key)).await;
         connecting.opened = Some(opened);
     }
 
@@ -244,6 +246,12 @@ impl Connections {
         });
         sender.ready().await?;
         Ok(Opened::Http2(number, sender, stream_count_max))
+    }
+
+    /// Returns the size of the task that opens a connection, in bytes.
+    #[cfg(test)]
+    pub fn task_bytes(self: &Arc<Self>, key: Key) -> usize {
+        size_of_val(&Arc::clone(self).connect(key))
     }
 
     /// Returns the number of connections over HTTP/1.1, and of requests that wait.

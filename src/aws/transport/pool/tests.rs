@@ -201,3 +201,10 @@ async fn a_spare_connection_that_the_server_has_closed_gets_no_request() {
         assert_eq!(host.http1_count(), usize::from(!waits));
     }
 }
+
+#[test]
+fn the_task_that_opens_a_connection_is_small() {
+    let key = Key::of(&http::Uri::from_static("https://localhost")).unwrap();
+    let bytes = pool(SETTINGS).0.task_bytes(key);
+    assert!(bytes < 500, "{bytes} bytes");
+}
