@@ -122,7 +122,8 @@ fn crowd(daemon: &Daemon, is_over: &AtomicBool) {
     }
 }
 
-/// Makes a sampling call until it is answered, as SDKs do. The crowd may close the connection first.
+/// Makes a sampling call until it is answered, as SDKs do. The crowd may have the connection closed
+/// first.
 fn sample(daemon: &Daemon) {
     daemon.wait_until("a sampling call is answered", || {
         let mut client = Client::connect(daemon.tcp);

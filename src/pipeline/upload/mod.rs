@@ -378,8 +378,8 @@ impl Uploader {
 
     /// Takes the oldest pending batch that is not in flight, like
     /// [`evict_oldest`](Self::evict_oldest), but no part of a batch from the spool. The spool keeps
-    /// the whole batch until all its parts are settled, so a part cannot be dropped alone: the batch
-    /// would come out of the spool again.
+    /// the whole batch until all parts are settled. So a part cannot be dropped alone: the whole
+    /// batch would come out of the spool again.
     #[must_use = "evicted segments have to be counted"]
     pub fn evict_oldest_unshared(&mut self) -> Option<PendingBatch> {
         self.waiting.pop_oldest_unshared()
