@@ -16,6 +16,10 @@ use tempfile::TempDir;
 /// The longest time that a contender may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Time after the first socket of a contender is there. A daemon with several sockets opens the
+/// others and attaches the program that spreads datagrams over them, which takes a few milliseconds.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+
 /// How often the kernel is asked whether a daemon listens.
 const LISTENING_INTERVAL: Duration = Duration::from_micros(200);
 
@@ -177,6 +181,7 @@ impl Running {
             thread::sleep(LISTENING_INTERVAL);
         }
         running.start_time = start.elapsed();
+        thread::sleep(SETTLE_TIME);
         Ok(running)
     }
 
