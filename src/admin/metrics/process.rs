@@ -2,8 +2,8 @@
 //! processor time, memory, descriptors and the time of the start.
 //!
 //! In: the kernel's figures about this process, read for each request. Out: descriptors and values
-//! for prometheus-client. A figure that cannot be read is left out. Bound: that of [`read_text`] for
-//! a file. Thread: main.
+//! for prometheus-client. A figure that cannot be read is left out. Bound: that of [`read_text`]
+//! for a file. Thread: main.
 
 use crate::base::clock::Clock;
 use crate::base::files::read_text;

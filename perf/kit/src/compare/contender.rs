@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Time after the first socket of a contender is there. A daemon with several sockets opens the
-/// others and attaches the program that spreads datagrams over them, which takes a few milliseconds.
+/// others and attaches the program that spreads datagrams over them, which takes some milliseconds.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// How often the kernel is asked whether a daemon listens.
