@@ -139,6 +139,8 @@ pub struct Done {
     pub is_read_out: bool,
     /// How many segments were evicted from the spool.
     pub evicted_count: u64,
+    /// The number of the newest file that was evicted; `None` if there is none.
+    pub evicted_sequence: Option<u64>,
     /// How many segments were older than `Spool.MaxAgeHours`.
     pub expired_count: u64,
     /// How many records were damaged.
@@ -173,6 +175,7 @@ impl Done {
     /// Counts evicted segments. Counts evicted bytes that could not be read as damage.
     pub fn note_evicted(&mut self, evicted: Evicted) {
         self.evicted_count += evicted.segment_count;
+        self.evicted_sequence = self.evicted_sequence.max(evicted.newest_sequence);
         if evicted.unknown_bytes > 0 {
             self.damaged_record_count += 1;
             self.damaged_bytes += evicted.unknown_bytes;

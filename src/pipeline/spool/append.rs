@@ -118,12 +118,7 @@ impl Appender {
         }
         while files.size_bytes().saturating_add(needed_bytes) > self.size_bytes_max {
             let Some(evicted) = files.evict_oldest()? else { break };
-            let sum = &mut self.evicted;
-            sum.file_count += evicted.file_count;
-            sum.bytes = sum.bytes.saturating_add(evicted.bytes);
-            sum.record_count += evicted.record_count;
-            sum.segment_count += evicted.segment_count;
-            sum.unknown_bytes = sum.unknown_bytes.saturating_add(evicted.unknown_bytes);
+            self.evicted.add(evicted);
         }
         Ok(())
     }

@@ -197,6 +197,7 @@ impl Files {
             record_count: waiting.count.record_count,
             segment_count: waiting.count.segment_count,
             unknown_bytes: waiting.unknown_bytes,
+            newest_sequence: Some(sequence),
         }))
     }
 

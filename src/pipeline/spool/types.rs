@@ -61,6 +61,21 @@ pub struct Evicted {
     /// How many bytes of the evicted files were damaged or could not be read. The number of
     /// segments in these bytes is not known.
     pub unknown_bytes: u64,
+    /// The number in the name of the newest file that was evicted; `None` if there is none. Files
+    /// are evicted in the order of their numbers, so all older ones are gone too.
+    pub newest_sequence: Option<u64>,
+}
+
+impl Evicted {
+    /// Adds segments that were evicted later.
+    pub fn add(&mut self, later: Self) {
+        self.file_count += later.file_count;
+        self.bytes = self.bytes.saturating_add(later.bytes);
+        self.record_count += later.record_count;
+        self.segment_count += later.segment_count;
+        self.unknown_bytes = self.unknown_bytes.saturating_add(later.unknown_bytes);
+        self.newest_sequence = self.newest_sequence.max(later.newest_sequence);
+    }
 }
 
 /// A file or folder of the spool that another program has removed.
@@ -84,6 +99,13 @@ pub struct RecordId {
     /// The number in the name of the data file.
     pub(super) sequence: u64,
     pub(super) place: Place,
+}
+
+impl RecordId {
+    /// Returns the number in the name of the record's file.
+    pub fn sequence(self) -> u64 {
+        self.sequence
+    }
 }
 
 /// A taken record, or a taken part of a record.

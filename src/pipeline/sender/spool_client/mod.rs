@@ -74,6 +74,9 @@ pub struct SpoolClient {
     read: Vec<(Batch, RecordId)>,
     /// Whether the spool may have records that are not taken.
     may_have_more: bool,
+    /// The number of the newest file that was evicted from the spool; `None` if there is none. The
+    /// records of this file and of older ones are only in memory.
+    evicted_sequence: Option<u64>,
     report: Report,
 }
 
@@ -91,6 +94,7 @@ impl SpoolClient {
             unwritten: Vec::new(),
             read: Vec::new(),
             may_have_more: false,
+            evicted_sequence: None,
             report,
         }
     }
@@ -261,12 +265,19 @@ impl SpoolClient {
     /// the whole record. They count as spooled.
     #[must_use = "dropped segments have to be counted"]
     pub fn leave(&self, pending_batches: &[PendingBatch]) -> usize {
-        let count = |is_in_spool: bool| -> usize {
-            let batches = pending_batches.iter().filter(|it| it.record.is_some() == is_in_spool);
-            batches.map(|pending| pending.batch.documents.len()).sum()
-        };
-        self.account.spooled.add(count(true) as u64);
-        count(false)
+        let batches = pending_batches.iter();
+        batches.map(|it| self.leave_one(&it.batch, it.record.as_deref().copied())).sum()
+    }
+
+    /// Drops a batch at the end. Returns how many segments are lost with it: none if its record is
+    /// in the spool.
+    fn leave_one(&self, batch: &Batch, record: Option<RecordId>) -> usize {
+        let segment_count = batch.documents.len();
+        if record.is_some_and(|record| Some(record.sequence()) > self.evicted_sequence) {
+            self.account.spooled.add(segment_count as u64);
+            return 0;
+        }
+        segment_count
     }
 
     /// Drops all batches that were not written. Returns how many segments are lost with them.
@@ -278,8 +289,8 @@ impl SpoolClient {
         let mut not_begun = mem::take(&mut self.writes);
         not_begun.append(&mut self.unwritten);
         let mut dropped_count = self.leave(&not_begun);
-        for (batch, _) in mem::take(&mut self.read) {
-            self.account.spooled.add(batch.documents.len() as u64);
+        for (batch, record) in mem::take(&mut self.read) {
+            dropped_count += self.leave_one(&batch, Some(record));
         }
         let closed = State::Closed { open_at: Clock::instant() + RETRY_PAUSE };
         if let State::Open { job: Some(writes), .. } = mem::replace(&mut self.state, closed) {
@@ -323,6 +334,7 @@ impl SpoolClient {
 
     fn done(&mut self, done: Done) {
         self.report.done(&done);
+        self.evicted_sequence = self.evicted_sequence.max(done.evicted_sequence);
         let written_count = self.take_job();
         let now = Clock::instant();
         if written_count > 0 {
@@ -361,6 +373,7 @@ impl SpoolClient {
     fn panicked(&mut self, message: &str, done: &Done) {
         self.take_job();
         self.report.lost(done);
+        self.evicted_sequence = self.evicted_sequence.max(done.evicted_sequence);
         self.report.panicked(message, RETRY_PAUSE);
         // The work was for a spool that is closed now. Records that were to be settled come again,
         // and records that were to be put back are in the spool.

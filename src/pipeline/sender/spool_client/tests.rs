@@ -189,3 +189,32 @@ async fn a_sync_that_fails_is_a_condition_until_one_succeeds() {
     spool_client.event().await;
     assert_eq!(spool_client.read(due).len(), 2);
 }
+
+#[tokio::test]
+async fn parts_of_a_batch_whose_file_was_evicted_are_lost_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool_client, account) = open(&folder).await;
+    let now = Instant::now();
+    spool_client.write(pending(&["a", "b", "c"]));
+    spool_client.finish().await;
+    spool_client.ask(8);
+    spool_client.start_due(now);
+    spool_client.event().await;
+    let (batch, record) = spool_client.read(now).pop().unwrap();
+    let mut uploader = Uploader::new(oneshot::channel().1, CallLimit::Fixed(8), Arc::default());
+    uploader.push_spooled(batch, record);
+    let whole = uploader.evict_oldest().unwrap();
+    let part =
+        |ids: &[&str], first| whole.part(test_batch(ids.iter().map(|id| (*id).to_owned())), first);
+    let parts = [part(&["a"], 0), part(&["b", "c"], 1)];
+    assert_eq!((spool_client.leave(&parts), account.spooled.get()), (0, 6));
+    // Batches of 2.5 MB each, in a spool of 16 MiB.
+    let large = "x".repeat(2_500_000);
+    for _ in 0..8 {
+        spool_client.write(pending(&[&large]));
+        spool_client.finish().await;
+    }
+    assert!(account.dropped(DropReason::SpoolFull).get() > 0, "files were evicted");
+    let spooled_count = account.spooled.get();
+    assert_eq!((spool_client.leave(&parts), account.spooled.get()), (3, spooled_count));
+}

@@ -275,6 +275,7 @@ fn the_active_file_is_evicted_if_it_is_the_only_one() {
         record_count: 3,
         segment_count: 3,
         unknown_bytes: 0,
+        newest_sequence: Some(1),
     };
     assert_eq!(append(&mut spool, 3), expected);
     assert_eq!(take_all(&mut spool), [3]);
