@@ -64,7 +64,7 @@ def test_every_metric_is_in_the_documentation_and_nothing_else_is(start_daemon):
     section = DOCS.split("\n## Metrics\n")[1].split("\n## ")[0]
     documented = {}
     for cells in re.findall(r"^\| (`.*?) \| (\w+) \|", section, re.MULTILINE):
-        for name in re.findall(r"`(xray_\w+)", cells[0]):
+        for name in re.findall(r"`((?:xray|process)_\w+)", cells[0]):
             documented[name] = cells[1]
     suffixes = {"counter": "_total", "info": "_info"}
     shown = {family.name + suffixes.get(family.type, ""): family.type for family in found.values()}
