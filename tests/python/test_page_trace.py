@@ -237,6 +237,7 @@ def test_a_document_that_breaks_the_rules_breaks_nothing(page, index):
             "/api/traces/1-hostile": {
                 "id": "1-hostile",
                 "documents": [json.dumps(document), "not JSON", "[]"],
+                "otlp": [None, None, None],
             },
             "/api/service-graph": {
                 "Services": [
@@ -277,7 +278,8 @@ def test_ten_thousand_subsegments_stay_smooth(page):
     # The documents have more subsegments than the sandbox keeps for one trace.
     documents = page_traces.wide(time.time())
     trace_id = documents[0]["trace_id"]
-    answer = {"id": trace_id, "documents": [compact(document) for document in documents]}
+    texts = [compact(document) for document in documents]
+    answer = {"id": trace_id, "documents": texts, "otlp": [None] * len(texts)}
     page.open(f"#/trace/{trace_id}", answers={f"/api/traces/{trace_id}": answer})
     page.wait_for_text(".wf-name", "wide")
     assert page.js("return document.querySelector('.waterfall').ariaRowCount") == "10002"
