@@ -46,6 +46,17 @@ impl Dates {
         }
     }
 
+    /// Returns the age of a record with this date as far as it is certain. Before the service has
+    /// confirmed the date of today, the age of a record of an earlier run is the time since its
+    /// file was found. A batch that is written to the spool again keeps this age, so a wrong date
+    /// of today must not make it old.
+    pub fn certain_age(self, created_at: u64, now: Moment) -> Duration {
+        match self {
+            Self::Found { uptime_seconds } if !now.is_confirmed => now.since(uptime_seconds),
+            _ => self.age(created_at, now),
+        }
+    }
+
     /// Returns whether a record with this date is certainly older than `age_max`. For a date of an
     /// earlier run this is certain only after the service has confirmed the date of today.
     pub fn has_expired(self, created_at: u64, now: Moment, age_max: Duration) -> bool {
@@ -87,6 +98,9 @@ mod tests {
         assert!(dates.has_expired(created_at, moment(100, NOW, true), age_max));
         assert!(!dates.has_expired(NOW - 6 * DAY, moment(100, NOW, true), age_max));
         assert_eq!(dates.age(created_at, moment(100, NOW, false)), Duration::from_secs(8 * DAY));
+        // Nor does a copy of it that is written before.
+        let certain = |is_confirmed| dates.certain_age(created_at, moment(100, NOW, is_confirmed));
+        assert_eq!([certain(false), certain(true)].map(|it| it.as_secs()), [50, 8 * DAY]);
     }
 
     #[test]

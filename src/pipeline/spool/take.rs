@@ -75,7 +75,7 @@ impl Taker {
                 payload_bytes: part.header.payload_length,
                 segment_count: part.header.segment_count,
                 taken: part.first..part.first.saturating_add(part.segment_count),
-                age: dates.age(created_at, now),
+                age: dates.certain_age(created_at, now),
             });
         }
         Next::Empty
