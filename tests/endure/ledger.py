@@ -366,8 +366,16 @@ class _Check:
         came = set(range(life.first, life.end)).union(life.before)
         unsure = {it for it in came if ledger.taken[it] and not life.after[it]}
         unsure = {it for it in unsure if not life.accepted[it] or life.before[it]}
+        unsure |= self._refused_on_disk()
         if counted > len(missing) + len(unsure) + self.get("dropped_spool_damage"):
             self.fail(f"{counted} are counted as lost, only {len(missing)} are missing", missing)
+
+    def _refused_on_disk(self):
+        """Returns the documents that were refused and are on the disk all the same: a full disk has no
+        room for the note that they are settled.
+        """
+        on_disk = set(self.life.after) if self.life.had_full_disk else set()
+        return on_disk & self.ledger.refused
 
     def _killed(self, missing):
         """The missing documents were in memory, or were dropped before."""
@@ -403,7 +411,7 @@ class _Check:
             if count and name.startswith(("dropped_", "rejected_")):
                 ledger.reasons[name] += count
         foreign = [it for it, count in life.foreign.items() if count >= FOREIGN_COUNT_MIN]
-        poison = [it for it in missing if it in ledger.refused]
+        poison = missing.union(self._refused_on_disk()) & ledger.refused
         was_killed = any(not it.is_clean for it in ledger.lives[: life.number])
         most = float("inf")
         allowed = {
