@@ -11,7 +11,9 @@ use std::hint::black_box;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
-use xrayd::pipeline::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
+use xrayd::pipeline::receive::{
+    Backend, Binding, DropCause, Queue, Receiver, Sink, SocketGroup, Stop,
+};
 
 /// Number of datagrams in the queue. A queue for so many needs CAP_NET_ADMIN or a large
 /// net.core.rmem_max. With fewer datagrams the benchmark would measure how long a thread takes to
@@ -71,11 +73,13 @@ impl Sink for GatedSink<'_> {
         }
     }
 
-    fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
+    fn kernel_dropped(&mut self, count: u32, _queue: Queue, _cause: DropCause) {
         panic!("the kernel dropped {count}");
     }
 
     fn buffers_exhausted(&mut self, _count: u32) {}
+
+    fn shed(&mut self, _time: Duration) {}
 }
 
 fn receiver() -> (Receiver, SocketAddr) {

@@ -14,10 +14,10 @@ use std::net::UdpSocket;
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::batch::{Batcher, DOCUMENT_COUNT_MAX};
-use xrayd::pipeline::receive::{Backend, Binding, Queue, Sink, SocketGroup, Stop};
+use xrayd::pipeline::receive::{Backend, Binding, DropCause, Queue, Sink, SocketGroup, Stop};
 use xrayd::pipeline::ring::{Producer, Rings};
 use xrayd::pipeline::segment::Parser;
 
@@ -144,11 +144,13 @@ impl Sink for Watched {
         self.seen.send((count, ALLOCATION_COUNT.get())).expect("the test receives");
     }
 
-    fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
+    fn kernel_dropped(&mut self, count: u32, _queue: Queue, _cause: DropCause) {
         panic!("the kernel dropped {count}");
     }
 
     fn buffers_exhausted(&mut self, _count: u32) {}
+
+    fn shed(&mut self, _time: Duration) {}
 }
 
 /// Returns the number of allocations of a receiver's thread between its tenth datagram and its last

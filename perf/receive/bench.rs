@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xrayd::pipeline::receive::{
-    Backend, Binding, Queue, Receiver, Sink, SocketGroup, Spread, Stop,
+    Backend, Binding, DropCause, Queue, Receiver, Sink, SocketGroup, Spread, Stop,
 };
 
 /// Length of a datagram in bytes.
@@ -113,11 +113,13 @@ impl Sink for Counting<'_> {
         self.received_count.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
+    fn kernel_dropped(&mut self, count: u32, _queue: Queue, _cause: DropCause) {
         self.kernel_drop_count.fetch_add(u64::from(count), Ordering::Relaxed);
     }
 
     fn buffers_exhausted(&mut self, _count: u32) {}
+
+    fn shed(&mut self, _time: Duration) {}
 }
 
 /// Runs a group of receivers. `load` sends to the group and returns the number of datagrams sent.

@@ -96,8 +96,12 @@ impl Flow {
             hand_over::start(take_over?);
         }
         let alarm = Alarm::default();
-        let sinks =
-            Sinks { pool: Arc::clone(&pool), account: Arc::clone(&account), alarm: alarm.clone() };
+        let sinks = Sinks {
+            pool: Arc::clone(&pool),
+            account: Arc::clone(&account),
+            alarm: alarm.clone(),
+            shedding: Arc::default(),
+        };
         #[cfg(feature = "sandbox")]
         let udp_address = group.local_address();
         let pin = config.pin.unwrap_or_else(|| !is_in_container());
@@ -114,7 +118,8 @@ impl Flow {
         let uploader = Uploader::new(arrival, limits.call_limit, Arc::clone(&account));
         let tail: Option<Arc<Tail>> = config.tail.then(Arc::default);
         let sender = Sender::new(&limits, rings, uploader, spool, sinks.pool, sinks.account)
-            .with_tail(tail.clone());
+            .with_tail(tail.clone())
+            .with_shedding(sinks.shedding);
         let upload = SenderThread::start(sender, alarm.clone(), threads.upload);
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;

@@ -4,7 +4,7 @@
 //! segments that are left. Bound: [`Shutdown::time`]. Thread: main.
 
 use super::threads::{Receivers, SenderThread};
-use crate::base::account::Account;
+use crate::base::account::{Account, ReceiverCounts};
 use crate::pipeline::sender::Deadline;
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -57,10 +57,12 @@ impl Shutdown {
     }
 }
 
-/// Waits until no datagram has arrived for [`QUIET_TIME`], or until `limit`. Returns false if
+/// Waits until no datagram has arrived for [`QUIET_TIME`] and no receiver sheds, or until `limit`.
+/// Returns false if
 /// datagrams still arrived at the limit.
 async fn wait_until_quiet(account: &Account, limit: Instant) -> bool {
-    let count = || account.receivers.iter().map(|counts| counts.datagrams.get()).sum::<u64>();
+    // A receiver that sheds makes progress too: what the kernel holds for it is still to come.
+    let count = || account.receivers.iter().map(ReceiverCounts::progress).sum::<u64>();
     let (mut last_count, mut last_at) = (count(), Instant::now());
     while last_at.elapsed() < QUIET_TIME {
         if Instant::now() >= limit {

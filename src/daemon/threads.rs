@@ -19,6 +19,7 @@ use crate::pipeline::receive::{
 };
 use crate::pipeline::ring::Rings;
 use crate::pipeline::sender::{Deadline, Sender};
+use crate::pipeline::shedding::Shedding;
 use rustix::thread::CpuSet;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -35,6 +36,8 @@ pub struct Sinks {
     pub account: Arc<Account>,
     /// The alarm that shuts down the daemon after a panic.
     pub alarm: Alarm,
+    /// Whether receivers leave their sockets alone.
+    pub shedding: Arc<Shedding>,
 }
 
 /// A thread that waits for its work. It ends when this value is dropped without work for it.
@@ -120,7 +123,9 @@ impl Receivers {
     ) -> (Self, Rings) {
         let ReceiverThreads { idle, stop } = threads;
         let (ended_sender, ended) = mpsc::unbounded_channel();
-        let receivers = group.into_receivers(limits.receive_slot_count);
+        let receivers: Vec<_> = (group.into_receivers(limits.receive_slot_count).into_iter())
+            .map(|it| it.with_shedding(Arc::clone(&sinks.shedding)))
+            .collect();
         // A receiver without a thread would be deaf, and no counter would show it.
         assert_eq!(receivers.len(), idle.len(), "each receiver has a thread");
         let running_count = receivers.len();
@@ -369,6 +374,7 @@ mod tests {
             pool: ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count),
             account: Arc::new(Account::new(1)),
             alarm: Alarm::default(),
+            shedding: Arc::default(),
         };
         let group = SocketGroup::broken();
         let threads = Threads::make(1).unwrap().receivers;

@@ -12,10 +12,11 @@ use crate::base::account::{Account, Counter, DropReason, RejectReason};
 use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
 use crate::base::panics::{self, Alarm};
-use crate::pipeline::receive::{Queue, Sink};
+use crate::pipeline::receive::{DropCause, Queue, Sink};
 use crate::pipeline::ring::{Drain, Producer};
 use crate::pipeline::segment::{FirstLine, Form, HEADER, Parser, Rejection};
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::{debug, error, info, trace, warn};
 
 /// The largest number of bytes of a rejected datagram that are shown at level debug. A log line is
@@ -31,6 +32,7 @@ static NOT_JSON: LogLimit = LogLimit::new();
 static NOT_UTF8: LogLimit = LogLimit::new();
 static DROPPED: LogLimit = LogLimit::new();
 static KERNEL_DROPPED: LogLimit = LogLimit::new();
+static SHED: LogLimit = LogLimit::new();
 static EXHAUSTED: LogLimit = LogLimit::new();
 
 /// Turns the datagrams of one receiver into segments in its ring.
@@ -98,18 +100,36 @@ impl Sink for Ingest {
         drain.commit();
     }
 
-    fn kernel_dropped(&mut self, count: u32, queue: Queue) {
+    fn kernel_dropped(&mut self, count: u32, queue: Queue, cause: DropCause) {
         self.account.kernel_drops.add(u64::from(count));
         self.account.receivers[self.receiver_index].kernel_drops.add(u64::from(count));
-        KERNEL_DROPPED.log(|more| {
-            let index = self.receiver_index;
-            warn!(
-                "The kernel dropped {count} datagrams: the queue of {} bytes of receiver {index} \
-                 was full. {}{more}",
-                queue.granted_bytes,
-                queue.advice()
-            );
-        });
+        let (index, bytes) = (self.receiver_index, queue.granted_bytes);
+        match cause {
+            DropCause::Burst => KERNEL_DROPPED.log(|more| {
+                warn!(
+                    "The kernel dropped {count} datagrams: the queue of {bytes} bytes of receiver \
+                     {index} was full. {}{more}",
+                    queue.advice()
+                );
+            }),
+            DropCause::Shed => SHED.log(|more| {
+                warn!(
+                    "The kernel dropped {count} datagrams: receiver {index} leaves its full queue \
+                     of {bytes} bytes alone, because the memory limit (-m) is reached although \
+                     calls are answered. The processor time, or Concurrency, is too little for \
+                     this many segments{more}"
+                );
+            }),
+        }
+    }
+
+    fn shed(&mut self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.account.receivers[self.receiver_index].shed_us.add(us);
+    }
+
+    fn is_memory_low(&self) -> bool {
+        self.producer.is_memory_low()
     }
 
     fn buffers_exhausted(&mut self, count: u32) {

@@ -12,6 +12,7 @@ pub mod receive;
 pub mod ring;
 pub mod segment;
 pub mod sender;
+pub mod shedding;
 pub mod sockets;
 pub mod spool;
 pub mod tail;

@@ -22,4 +22,5 @@ mod pacing;
 mod process;
 mod receive;
 mod recorded;
+mod shedding;
 mod sockets;

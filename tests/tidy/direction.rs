@@ -62,6 +62,7 @@ const ROOMS: &[Room] = &[
         name: "pipeline",
         uses: &["base", "aws"],
         parts: &[
+            "shedding",
             "receive",
             "segment",
             "ring",

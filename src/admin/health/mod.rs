@@ -74,6 +74,7 @@ impl Health {
             let look = move |socket: Arc<ReceiveSocket>| Look {
                 receiver_index,
                 taken_bytes: socket.taken_bytes(),
+                shed_us: self.shed_us(receiver_index),
                 socket: Arc::downgrade(&socket),
             };
             sockets.iter().filter_map(Weak::upgrade).map(look).collect::<Vec<_>>()
@@ -81,12 +82,19 @@ impl Health {
         self.sockets.iter().enumerate().flat_map(looks).collect()
     }
 
+    fn shed_us(&self, receiver_index: usize) -> u64 {
+        self.account.receivers[receiver_index].shed_us.get()
+    }
+
     /// Returns one text for each receiver that takes no datagrams out of a socket although its
-    /// queue has some. `looks` has a look at each socket.
+    /// queue has some. `looks` has a look at each socket. A receiver that leaves its sockets alone
+    /// on purpose (shedding) counts the time for which it does so.
     async fn stalled_receivers(&self, mut looks: Vec<Look>) -> Vec<String> {
         let deadline = Instant::now() + STALL_TIMEOUT;
         loop {
-            looks.retain(|look| look.left_bytes() > 0);
+            looks.retain(|look| {
+                look.left_bytes() > 0 && self.shed_us(look.receiver_index) == look.shed_us
+            });
             if looks.is_empty() || Instant::now() >= deadline {
                 break;
             }
@@ -170,6 +178,8 @@ struct Look {
     socket: Weak<ReceiveSocket>,
     /// [`ReceiveSocket::taken_bytes`] at that time.
     taken_bytes: u64,
+    /// For how long the receiver had left its sockets alone at that time, in microseconds.
+    shed_us: u64,
 }
 
 impl Look {
@@ -186,7 +196,9 @@ impl Look {
 mod tests {
     use super::*;
     use crate::base::account::Held;
-    use crate::pipeline::receive::{Backend, Binding, Queue, Receiver, Sink, SocketGroup, Stop};
+    use crate::pipeline::receive::{
+        Backend, Binding, DropCause, Queue, Receiver, Sink, SocketGroup, Stop,
+    };
     use std::net::UdpSocket;
 
     /// Returns a health check for one receiver with two sockets. No thread of a daemon runs.
@@ -205,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_receiver_that_takes_nothing_is_stalled_only_if_there_is_a_datagram() {
-        let (health, _account, (mut receivers, sender)) = health();
+        let (health, account, (mut receivers, sender)) = health();
         assert!(health.stalled_receivers(health.looks()).await.is_empty());
         // Enough that neither socket stays without one.
         (0..64).for_each(|_| assert_eq!(sender.send(b"x").unwrap(), 1));
@@ -216,6 +228,9 @@ mod tests {
         assert_eq!(sink.0, 64);
         (0..64).for_each(|_| assert_eq!(sender.send(b"x").unwrap(), 1));
         assert!(health.stalled_receivers(before).await.is_empty(), "it has taken datagrams");
+        let before = health.looks();
+        account.receivers[0].shed_us.add(5_000);
+        assert!(health.stalled_receivers(before).await.is_empty(), "it has left them on purpose");
         let faults = health.stalled_receivers(health.looks()).await;
         assert!(faults[0].starts_with("receiver 0 has left "), "{faults:?}");
         assert!(faults[0].ends_with(" of 2 of its 2 sockets for 3 s"), "{faults:?}");
@@ -231,9 +246,11 @@ mod tests {
             self.0 += datagrams.count();
         }
 
-        fn kernel_dropped(&mut self, _count: u32, _queue: Queue) {}
+        fn kernel_dropped(&mut self, _count: u32, _queue: Queue, _cause: DropCause) {}
 
         fn buffers_exhausted(&mut self, _count: u32) {}
+
+        fn shed(&mut self, _time: Duration) {}
     }
 
     #[tokio::test]

@@ -270,6 +270,14 @@ impl SnapshotCollector {
                 counter.encode(family.encode_family(&labels)?)?;
             }
         }
+        let help = "Seconds in which a receiver left its socket alone, because segments came faster \
+                    than they were sent";
+        let mut family =
+            encoder.encode_descriptor("receiver_shed_seconds", help, None, MetricType::Counter)?;
+        for (index, counts) in self.sources.account.receivers.iter().enumerate() {
+            let counter = ConstCounter::new(counts.shed_us.get() as f64 / 1e6);
+            counter.encode(family.encode_family(&[("receiver", index)])?)?;
+        }
         Ok(())
     }
 }

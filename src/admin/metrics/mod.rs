@@ -240,17 +240,21 @@ mod tests {
             "xray_upload_concurrency_last_change{reason=\"queue\"} 0",
             "xray_receiver_datagrams_total{receiver=\"1\"} 0",
             "xray_receiver_kernel_drops_total{receiver=\"0\"} 0",
+            "xray_receiver_shed_seconds_total{receiver=\"0\"} 0.0",
             "xray_memory_limit_bytes 131072",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
         account.received.add(7);
+        account.receivers[1].shed_us.add(1_250_000);
         account.dropped(DropReason::Shutdown).add(3);
         account.calls.changed(16, LimitChange::Queue);
         let text = metrics.text(Format::OpenMetrics, 60).await;
         assert!(!text.contains("xray_receive_backend_info{backend=\"tokio-uring\"}"), "{text}");
         assert!(text.contains("xray_segments_received_total 7\n"), "{text}");
+        let shed = "xray_receiver_shed_seconds_total{receiver=\"1\"} 1.25\n";
+        assert!(text.contains(shed), "{text}");
         assert!(text.contains("xray_upload_concurrency_limit 16\n"), "{text}");
         let last = "xray_upload_concurrency_last_change{reason=\"queue\"} 1\n";
         assert!(text.contains(last), "{text}");

@@ -13,11 +13,13 @@
 
 mod calls;
 mod occupancy;
+mod receivers;
 mod sizes;
 mod tcp_port;
 
 pub use calls::{CallCounts, LimitChange};
 pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
+pub use receivers::ReceiverCounts;
 pub use sizes::Sizes;
 pub use tcp_port::{CloseReason, ProxyCounts, TcpPortCounts};
 
@@ -166,15 +168,6 @@ impl RequestFailure {
             Self::Other => "other",
         }
     }
-}
-
-/// The counters of one receiver.
-#[derive(Debug, Default)]
-pub struct ReceiverCounts {
-    /// Datagrams taken from the receiver's socket, including empty datagrams.
-    pub datagrams: Counter,
-    /// Datagrams that the kernel dropped because the socket's queue was full.
-    pub kernel_drops: Counter,
 }
 
 /// The counters and gauges of the spool.

@@ -117,8 +117,13 @@ pub(super) struct Coalescing {
     /// Number of datagrams that fill half of the queues. If more were taken, the last pause was too
     /// long.
     gathered_count_max: usize,
+    /// Number of datagrams that fill all queues.
+    queue_count: usize,
     /// End of the state "suspended"; `None` before its first start.
     suspended_until: Option<Instant>,
+    /// Number of datagrams that are still left out, because they may have gathered while the
+    /// receiver left its sockets alone.
+    skip_count: usize,
 }
 
 impl Coalescing {
@@ -133,13 +138,35 @@ impl Coalescing {
             paused: false,
             gathered_count: 0,
             gathered_count_max: room.half(),
+            queue_count: room.sum_count,
             suspended_until: None,
+            skip_count: 0,
         }
     }
 
     /// Forbids pauses during the next [`SUSPENDED_TIME`], because the kernel has dropped datagrams.
     pub(super) fn suspend(&mut self, now: Instant) {
         self.suspended_until = Some(now + SUSPENDED_TIME);
+    }
+
+    /// Notes that the receiver has left its sockets alone up to `now`. This time and the datagrams
+    /// that gathered in it say nothing about the rate, nor about the pauses: they are left out
+    /// until the queues are empty, or until as many were taken as they hold.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.skip_count = self.queue_count + 1;
+        self.begin_window(now);
+        self.gathered_count = 0;
+    }
+
+    /// Returns whether datagrams are still left out.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.skip_count > 0
+    }
+
+    fn begin_window(&mut self, now: Instant) {
+        self.draining_since = None;
+        self.window_count = 0;
+        self.window_start = now;
     }
 
     /// Notes how many datagrams a read of the socket took, and whether more may wait. Returns the
@@ -149,6 +176,11 @@ impl Coalescing {
     /// a rate. The reads after it alone would show the speed of the drain, which looks like a
     /// burst. A drain that lasts longer than [`DRAIN_WINDOW`] has windows too.
     pub(super) fn note(&mut self, datagram_count: usize, more: bool, now: Instant) -> Option<f64> {
+        if self.is_resuming() {
+            self.skip_count = if more { self.skip_count.saturating_sub(datagram_count) } else { 0 };
+            self.begin_window(now);
+            return None;
+        }
         self.window_count += datagram_count as u64;
         self.gathered_count += datagram_count;
         let elapsed = now.saturating_duration_since(self.window_start);
@@ -339,6 +371,41 @@ mod tests {
             coalescing.gathered_count = 0;
             assert!(coalescing.pause(now).is_some());
         }
+    }
+
+    #[test]
+    fn what_gathers_while_the_receiver_leaves_its_socket_alone_changes_no_pause_and_no_rate() {
+        let queue_count = one(LARGE).sum_count;
+        let mut now = Instant::now();
+        let mut coalescing = Coalescing::new(one(LARGE), now);
+        for _ in 0..10 {
+            now += Duration::from_millis(10);
+            coalescing.note(200, false, now);
+            let _ = coalescing.pause(now);
+        }
+        let (rate, pause) = (coalescing.rate, coalescing.pause(now));
+        assert!(pause.is_some());
+        now += Duration::from_secs(3);
+        coalescing.resume(now);
+        // A whole queue is taken as fast as it can be.
+        for _ in 0..queue_count / 64 {
+            now += Duration::from_micros(60);
+            assert_eq!(coalescing.note(64, true, now), None);
+            assert!(coalescing.is_resuming());
+        }
+        assert_eq!(coalescing.note(20, false, now), None);
+        assert!(!coalescing.is_resuming());
+        assert_eq!((coalescing.rate, coalescing.pause(now)), (rate, pause));
+        // In an overload that goes on the queue is never empty. After a whole queue the rate
+        // counts.
+        coalescing.resume(now);
+        let mut count = 0;
+        while coalescing.note(64, true, now).is_none() {
+            now += Duration::from_micros(60);
+            count += 64;
+            assert!(count < 2 * queue_count, "{count}");
+        }
+        assert!(count > queue_count, "{count} of {queue_count}");
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl ManySockets {
             Ok(count) => {
                 let mut taken = Taken::of(self.slots.last_datagrams(count), count == free_count);
                 let (count, bytes) = (taken.datagram_count, taken.datagram_bytes);
-                taken.has_dropped = drops::note(socket, count, bytes, sink);
+                taken.is_quarter_taken = drops::note(socket, count, bytes);
                 Ok(taken)
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(Taken::default()),
@@ -143,6 +143,12 @@ impl Source for ManySockets {
         Ok(taken)
     }
 
+    /// Returns nothing: a wait takes no datagram.
+    fn hand_over_waited(&mut self, _sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
+        self.has_waited = false;
+        Ok(Taken::default())
+    }
+
     fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError> {
         self.hand_over(sink);
         Ok(())
@@ -156,9 +162,10 @@ impl Source for ManySockets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Binding, Queue, SocketGroup, sys};
+    use super::super::{Backend, Binding, DropCause, Queue, SocketGroup, sys};
     use super::*;
     use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
 
     #[derive(Default)]
     struct Collect {
@@ -171,11 +178,13 @@ mod tests {
             self.datagrams.extend(datagrams.map(<[u8]>::to_vec));
         }
 
-        fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
+        fn kernel_dropped(&mut self, count: u32, _queue: Queue, _cause: DropCause) {
             self.dropped_count += count;
         }
 
         fn buffers_exhausted(&mut self, _count: u32) {}
+
+        fn shed(&mut self, _time: Duration) {}
     }
 
     fn receiver(socket_count: usize, queue_bytes: usize) -> (Receiver, SocketAddr) {

@@ -32,6 +32,13 @@
 //! child process. If a backend fails later, its receiver goes on with `recvmmsg` on the same
 //! socket; [`BackendInUse`] names the backend of each receiver.
 //!
+//! # When to leave the socket alone
+//!
+//! While the sender asks for it ([`Shedding`](super::shedding::Shedding)), receivers do not look at
+//! their sockets: no read, no new receive and no cancelled one. The kernel's queue fills, and the
+//! kernel drops and counts what has no room in it. Each receiver asks every few milliseconds
+//! whether to go on. The two controllers below learn nothing from this time.
+//!
 //! # When to wait, and how many receivers to use
 //!
 //! Two controllers follow the rate of datagrams. Neither has a clock or does I/O: the receiver
@@ -74,7 +81,7 @@ pub use in_use::BackendInUse;
 pub use probe::Unavailable;
 pub use program::TakeOver;
 pub use run::Receiver;
-pub use sink::Sink;
+pub use sink::{DropCause, Sink};
 pub use socket::{Queue, ReceiveSocket};
 pub use stop::Stop;
 pub use trial::child as trial_child;

@@ -22,12 +22,15 @@ impl Progress {
         self.taken_bytes.load(Ordering::Relaxed)
     }
 
-    /// Adds what a read took. Returns the bytes taken since the kernel was last asked for drops.
-    pub fn add(&self, bytes: u64) -> u64 {
+    /// Adds what a read took.
+    pub fn add(&self, bytes: u64) {
         // No other thread writes, so this needs no atomic addition.
-        let taken_bytes = self.taken_bytes() + bytes;
-        self.taken_bytes.store(taken_bytes, Ordering::Relaxed);
-        taken_bytes - self.asked_at_bytes.load(Ordering::Relaxed)
+        self.taken_bytes.store(self.taken_bytes() + bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the bytes taken since the kernel was last asked for drops.
+    pub fn unasked_bytes(&self) -> u64 {
+        self.taken_bytes() - self.asked_at_bytes.load(Ordering::Relaxed)
     }
 
     /// Notes the kernel's answer: `count` drops since the socket was opened, modulo 2^32. Returns
@@ -45,9 +48,13 @@ mod tests {
     #[test]
     fn each_drop_is_new_once_also_where_the_count_begins_anew() {
         let progress = Progress::default();
-        assert_eq!([progress.add(10), progress.add(5)], [10, 15]);
+        for (bytes, unasked_bytes) in [(10, 10), (5, 15)] {
+            progress.add(bytes);
+            assert_eq!(progress.unasked_bytes(), unasked_bytes);
+        }
         assert_eq!(progress.asked(u32::MAX), u32::MAX);
-        assert_eq!(progress.add(1), 1);
+        progress.add(1);
+        assert_eq!(progress.unasked_bytes(), 1);
         assert_eq!([progress.asked(2), progress.asked(2)], [3, 0]);
         assert_eq!(progress.taken_bytes(), 16);
     }

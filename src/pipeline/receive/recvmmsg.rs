@@ -60,6 +60,11 @@ impl Source for Recvmmsg<'_> {
         }
     }
 
+    /// Returns nothing: a wait takes no datagram.
+    fn hand_over_waited(&mut self, _sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
+        Ok(Taken::default())
+    }
+
     fn finish(&mut self, _sink: &mut impl Sink) -> Result<(), ReceiveError> {
         Ok(())
     }

@@ -13,9 +13,10 @@ pub(super) struct Taken {
     pub datagram_bytes: usize,
     /// Whether more datagrams may wait in the socket's queue.
     pub more: bool,
-    /// Whether the kernel is known to have dropped datagrams. Only the source of several sockets
-    /// sets it, which knows the socket of each datagram.
-    pub has_dropped: bool,
+    /// Whether a quarter of the queue of some socket has been taken since the kernel was last asked
+    /// for its drops. Only the source of several sockets sets it, which knows the socket of each
+    /// datagram.
+    pub is_quarter_taken: bool,
 }
 
 impl AddAssign for Taken {
@@ -23,7 +24,7 @@ impl AddAssign for Taken {
         self.datagram_count += other.datagram_count;
         self.datagram_bytes += other.datagram_bytes;
         self.more |= other.more;
-        self.has_dropped |= other.has_dropped;
+        self.is_quarter_taken |= other.is_quarter_taken;
     }
 }
 
@@ -47,6 +48,10 @@ pub(super) trait Source {
     /// `sink`. The `tokio-uring` backend may sleep here, because its runtime submits reads only
     /// then.
     fn take(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError>;
+
+    /// Lends the datagrams to `sink` that the last [`wait`](Self::wait) has already taken off the
+    /// kernel's queue. Does not look at the socket.
+    fn hand_over_waited(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError>;
 
     /// Ends the backend. Datagrams that it has already taken off the kernel's queue go to `sink`.
     fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError>;

@@ -136,6 +136,11 @@ impl Decision {
         Some(count)
     }
 
+    fn resume(&mut self, now: Instant) {
+        self.noted_at = now;
+        self.begin_to_count(now);
+    }
+
     /// Returns whether a period of [`CALM`] has ended with a mean rate of [`RATE_LOW`] or less.
     /// After each period the next one begins.
     fn is_calm(&mut self, now: Instant) -> bool {
@@ -182,6 +187,11 @@ impl Steering {
         Ok(Self { decision, program, socket_count })
     }
 
+    /// Notes that the first receiver has left its sockets alone up to `now`. This time has no rate.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.decision.resume(now);
+    }
+
     /// Changes the program if the rate of the first receiver asks for it.
     pub(super) fn note(&mut self, rate: f64, now: Instant) {
         if let Some(count) = self.decision.note(rate, now) {
@@ -220,6 +230,21 @@ mod tests {
         ] {
             let room = Room::of(socket_count, queue_bytes);
             assert_eq!(count_min(receiver_count, room), expected, "{socket_count} {queue_bytes}");
+        }
+    }
+
+    #[test]
+    fn time_in_which_the_receiver_left_its_socket_alone_adds_no_receiver() {
+        for (resumes, count) in [(true, 1), (false, 2)] {
+            let mut now = Instant::now();
+            let mut decision = decision(1, now);
+            now += Duration::from_millis(500);
+            if resumes {
+                decision.resume(now);
+            }
+            now += Duration::from_millis(1);
+            decision.note(40_000.0, now);
+            assert_eq!(decision.count, count);
         }
     }
 

@@ -1,10 +1,11 @@
 //! Tests of the properties that all backends share, with each backend that works on this host.
 
 use super::*;
+use crate::pipeline::shedding::Shedding;
 use crate::skip::{Need, skip};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ struct Forward(mpsc::Sender<Event>);
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Drain(Vec<Vec<u8>>),
-    Dropped(u32),
+    Dropped(u32, DropCause),
     Exhausted(u32),
+    Shed,
 }
 
 impl Sink for Forward {
@@ -24,12 +26,17 @@ impl Sink for Forward {
         self.0.send(Event::Drain(datagrams)).unwrap();
     }
 
-    fn kernel_dropped(&mut self, count: u32, _queue: Queue) {
-        self.0.send(Event::Dropped(count)).unwrap();
+    fn kernel_dropped(&mut self, count: u32, _queue: Queue, cause: DropCause) {
+        self.0.send(Event::Dropped(count, cause)).unwrap();
     }
 
     fn buffers_exhausted(&mut self, count: u32) {
         self.0.send(Event::Exhausted(count)).unwrap();
+    }
+
+    fn shed(&mut self, time: Duration) {
+        assert!(time > Duration::ZERO);
+        self.0.send(Event::Shed).unwrap();
     }
 }
 
@@ -62,7 +69,15 @@ fn sleeping_backends() -> Vec<Backend> {
 }
 
 fn receiver(queue_bytes: usize, slot_count: usize) -> (Receiver, SocketAddr) {
-    let binding = Binding { receiver_count: 1, socket_count: 1, queue_bytes, share_port: false };
+    receiver_with(1, queue_bytes, slot_count)
+}
+
+fn receiver_with(
+    socket_count: usize,
+    queue_bytes: usize,
+    slot_count: usize,
+) -> (Receiver, SocketAddr) {
+    let binding = Binding { receiver_count: 1, socket_count, queue_bytes, share_port: false };
     let group = SocketGroup::bind("127.0.0.1:0", binding).unwrap();
     let address = group.local_address();
     (group.into_receivers(slot_count).remove(0), address)
@@ -84,7 +99,8 @@ fn received(events: impl Iterator<Item = Event>) -> (Vec<Vec<u8>>, u32) {
     for event in events {
         match event {
             Event::Drain(more) => datagrams.extend(more),
-            Event::Dropped(count) => dropped_count += count,
+            Event::Dropped(count, _) => dropped_count += count,
+            Event::Shed => {}
             Event::Exhausted(count) => assert!(count > 0),
         }
     }
@@ -167,6 +183,115 @@ fn every_datagram_is_either_received_or_reported_as_dropped() {
         assert!(dropped_count > 0 && !datagrams.is_empty(), "{backend}");
         assert_eq!(datagrams.len() + dropped_count as usize, sent.len(), "{backend}");
         assert_eq!(datagrams, sent[..datagrams.len()], "{backend}");
+    }
+}
+
+/// Returns the backends for a receiver that leaves its sockets alone, each with a number of
+/// sockets.
+fn shedding_backends() -> Vec<(Backend, usize)> {
+    let one = sleeping_backends().into_iter().map(|backend| (backend, 1));
+    one.chain([(Backend::Recvmmsg, 3)]).collect()
+}
+
+/// A receiver on a thread of its own that leaves its sockets alone.
+struct ShedRun {
+    shedding: Arc<Shedding>,
+    stop: Stop,
+    events: mpsc::Receiver<Event>,
+    address: SocketAddr,
+    thread: thread::JoinHandle<()>,
+}
+
+impl ShedRun {
+    /// Starts a receiver that has taken a datagram. Returns once it leaves its sockets alone.
+    fn start((backend, socket_count): (Backend, usize)) -> Self {
+        let (receiver, address) = receiver_with(socket_count, 32 * 1024, 16);
+        let shedding = Arc::<Shedding>::default();
+        let mut receiver = receiver.with_shedding(Arc::clone(&shedding));
+        let ((sender, events), stop) = (mpsc::channel(), Stop::new().unwrap());
+        let until = stop.clone();
+        let run = move || backend.run(&mut receiver, &until, &mut Forward(sender)).unwrap();
+        let this = Self { shedding, stop, events, address, thread: thread::spawn(run) };
+        let sent = send(address, 1);
+        assert_eq!(this.events.recv().ok(), Some(Event::Drain(sent)), "{backend}");
+        this.shedding.set(true);
+        // The receiver sleeps until a datagram comes, which a backend may take with the wait.
+        send(address, 1);
+        this.wait_for("it sheds", |event| matches!(event, Event::Shed));
+        this
+    }
+
+    /// Waits for an event, and asserts that no datagram is taken from the second one on.
+    fn wait_for(&self, what: &str, is_it: impl Fn(&Event) -> bool) -> u32 {
+        let (mut taken_count, mut dropped_count) = (0, 0);
+        loop {
+            let event = self.events.recv_timeout(Duration::from_secs(60));
+            let event = event.unwrap_or_else(|_| panic!("never: {what}"));
+            match &event {
+                Event::Drain(datagrams) => taken_count += datagrams.len(),
+                Event::Dropped(count, cause) => {
+                    assert_eq!(*cause, DropCause::Shed);
+                    dropped_count += count;
+                }
+                _ => {}
+            }
+            assert!(taken_count <= 1, "{what}");
+            if is_it(&event) {
+                return dropped_count;
+            }
+        }
+    }
+
+    /// Returns the number of datagrams that are taken or dropped from now on.
+    fn end(self) -> usize {
+        self.thread.join().unwrap();
+        let (datagrams, dropped_count) = received(self.events.into_iter());
+        datagrams.len() + dropped_count as usize
+    }
+}
+
+#[test]
+fn a_receiver_that_sheds_takes_nothing_and_the_kernel_counts_what_it_drops() {
+    for backend in shedding_backends() {
+        let run = ShedRun::start(backend);
+        send(run.address, 1_000);
+        let is_drop = |event: &Event| matches!(event, Event::Dropped(..));
+        let dropped_count = run.wait_for("the kernel drops", is_drop);
+        run.shedding.set(false);
+        let last = send(run.address, 1).remove(0);
+        let is_last = |event: &Event| matches!(event, Event::Drain(all) if all.contains(&last));
+        let mut count = dropped_count as usize;
+        // The queue has room again once the receiver has gone on.
+        while let Ok(event) = run.events.recv_timeout(Duration::from_secs(60)) {
+            count += match &event {
+                Event::Drain(datagrams) => datagrams.len(),
+                Event::Dropped(count, _) => *count as usize,
+                _ => 0,
+            };
+            if is_last(&event) || count >= 1_000 {
+                break;
+            }
+        }
+        run.stop.request();
+        count += run.end();
+        // The datagram that woke the receiver came before it left its sockets alone, or now.
+        assert!((1_001..=1_002).contains(&count), "{backend:?}: {count}");
+    }
+}
+
+#[test]
+fn a_stop_while_a_receiver_sheds_takes_what_the_kernel_holds_once_there_is_room() {
+    for backend in shedding_backends() {
+        let run = ShedRun::start(backend);
+        send(run.address, 20);
+        run.stop.request();
+        for _ in 0..3 {
+            run.wait_for("it waits for room", |event| matches!(event, Event::Shed));
+        }
+        assert!(!run.thread.is_finished(), "{backend:?}");
+        run.shedding.set(false);
+        let count = run.end();
+        assert!((20..=21).contains(&count), "{backend:?}: {count}");
     }
 }
 

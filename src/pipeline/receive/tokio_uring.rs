@@ -178,6 +178,12 @@ impl<F: Future<Output = BufResult<usize, Vec<u8>>>> Source for TokioUring<'_, F>
         if self.places.done_count == 0 && self.wait()? {
             return Ok(Taken::default());
         }
+        self.hand_over_waited(sink)
+    }
+
+    /// Starts a new read in place of each finished one, too. Reads that were submitted before may
+    /// take a datagram each while the receiver sheds: their buffers are there already.
+    fn hand_over_waited(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
         if let Some(error) = self.places.failure.take()
             && !super::take::is_transient(&error)
             && !super::take::is_of_memory(&error)

@@ -65,6 +65,13 @@ impl Source for Uring {
         Ok(self.hand_over(sink))
     }
 
+    /// Hands over the completions of the wait, and gives their buffers back. The receive stays as
+    /// it is: it takes no further datagram without a call of this thread (`DEFER_TASKRUN`).
+    fn hand_over_waited(&mut self, sink: &mut impl Sink) -> Result<Taken, ReceiveError> {
+        self.has_waited = false;
+        Ok(self.hand_over(sink))
+    }
+
     fn finish(&mut self, sink: &mut impl Sink) -> Result<(), ReceiveError> {
         if self.receive.is_armed() {
             self.receive.cancel().map_err(ReceiveError::Read)?;
@@ -137,10 +144,11 @@ impl Uring {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Backend, Binding, Queue, SocketGroup};
+    use super::super::{Backend, Binding, DropCause, Queue, SocketGroup};
     use super::*;
     use crate::skip::{Need, skip};
     use std::net::UdpSocket;
+    use std::time::Duration;
 
     #[derive(Default)]
     struct Collect(Vec<Vec<u8>>);
@@ -150,9 +158,11 @@ mod tests {
             self.0.extend(datagrams.map(<[u8]>::to_vec));
         }
 
-        fn kernel_dropped(&mut self, _count: u32, _queue: Queue) {}
+        fn kernel_dropped(&mut self, _count: u32, _queue: Queue, _cause: DropCause) {}
 
         fn buffers_exhausted(&mut self, _count: u32) {}
+
+        fn shed(&mut self, _time: Duration) {}
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Producer {
         Drain { producer: self, open: None, now, pushed_count: 0, is_memory_low: false }
     }
 
+    /// Returns whether memory is low.
+    pub fn is_memory_low(&self) -> bool {
+        self.pool.is_low()
+    }
+
     /// Drops the oldest full ring entry, so that its chunks are free. Returns the number of its
     /// segments, or `None` if there is no full ring entry.
     fn evict(&self) -> Option<u64> {

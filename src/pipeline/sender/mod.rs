@@ -23,6 +23,7 @@ mod filler;
 mod linger;
 mod losses;
 mod replay;
+mod shed;
 mod shutdown;
 mod spool_client;
 mod spool_job;
@@ -42,10 +43,12 @@ use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Panicked};
 use crate::pipeline::limits::Limits;
 use crate::pipeline::ring::{Progress, Rings};
+use crate::pipeline::shedding::Shedding;
 use crate::pipeline::tail::Tail;
 use crate::pipeline::upload::{Admit, Uploader};
 use filler::Filler;
 use losses::Losses;
+use shed::{Facts, Shed};
 use spool_client::{READ_COUNT_MAX, SpoolClient};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +69,7 @@ pub struct Sender {
     account: Arc<Account>,
     occupancy: OccupancyQueries,
     losses: Losses,
+    shed: Shed,
     trim: Trim,
 }
 
@@ -87,6 +91,7 @@ impl Sender {
             occupancy: account.occupancy_queries(),
             account,
             losses: Losses::default(),
+            shed: Shed::default(),
             trim: Trim::new(Clock::instant()),
         }
     }
@@ -95,6 +100,13 @@ impl Sender {
     #[must_use]
     pub fn with_tail(mut self, tail: Option<Arc<Tail>>) -> Self {
         self.filler.set_tail(tail);
+        self
+    }
+
+    /// Tells receivers by `shedding` when to leave their sockets alone.
+    #[must_use]
+    pub fn with_shedding(mut self, shedding: Arc<Shedding>) -> Self {
+        self.shed = Shed::new(shedding);
         self
     }
 
@@ -121,7 +133,7 @@ impl Sender {
             // Before `take`, which needs the room. Runs even if the rings are empty: a receiver
             // that gets no memory leaves its ring empty, so `take` would never make room for this
             // receiver.
-            self.make_room();
+            self.make_room(*deadline.borrow(), now);
             let progress = self.take(now);
             is_closing |= progress == Progress::Closed;
             if !is_draining && deadline.borrow().is_some() {
@@ -139,6 +151,11 @@ impl Sender {
             }
             if self.end_at(*deadline.borrow()).is_some_and(|end_at| end_at <= now) {
                 break;
+            }
+            // While memory is low, receivers wake this thread with each drain, so that `wait` may
+            // never sleep. The calls are tasks of the same thread: without this they stand still.
+            if self.shed.is_low() {
+                tokio::task::yield_now().await;
             }
             // Last, because all work is done. If the rings have more segments, this does not sleep,
             // but it handles the events that have come.
@@ -171,12 +188,29 @@ impl Sender {
         }
     }
 
-    /// Evicts batches if memory is short, and updates the condition `memory_full`.
-    fn make_room(&mut self) {
-        if evict::is_room_short(self.spool_client.as_ref(), &self.pool) {
+    /// Decides whether receivers leave their sockets alone, evicts batches if memory is short, and
+    /// updates the condition `memory_full`.
+    fn make_room(&mut self, deadline: Option<Deadline>, now: Instant) {
+        let is_over = deadline.is_some_and(|deadline| deadline.for_uploads <= now);
+        let has_spool = self.spool_client.as_ref().is_some_and(SpoolClient::is_working);
+        let facts = Facts {
+            is_low: self.pool.is_low(),
+            is_half_used: self.pool.is_half_used(),
+            may_shed: !is_over && !has_spool && self.uploader.is_answered(now),
+            is_draining: deadline.is_some(),
+            is_searching: self.uploader.is_searching(),
+        };
+        self.shed.look(facts, now);
+        if self.is_room_short() {
             self.evict();
         }
-        self.losses.look(&self.account, &self.pool);
+        self.losses.look(&self.account, &self.pool, self.shed.is_on());
+    }
+
+    /// Returns whether the oldest waiting batches have to be evicted. While receivers leave their
+    /// sockets alone, none has to: what was accepted stays, and calls free memory.
+    fn is_room_short(&self) -> bool {
+        !self.shed.is_on() && evict::is_room_short(self.spool_client.as_ref(), &self.pool)
     }
 
     fn evict(&mut self) {
@@ -207,7 +241,10 @@ impl Sender {
 
     /// Makes room for the segments of one ring entry. Returns whether there is room.
     fn has_room(&mut self) -> bool {
-        if evict::is_room_short(self.spool_client.as_ref(), &self.pool) {
+        if self.is_room_short() {
+            if self.pool.is_low() {
+                self.shed.note_low();
+            }
             self.evict();
         }
         if self.filler.has_room() {
@@ -291,6 +328,7 @@ impl Sender {
             self.spool_client.as_ref().and_then(SpoolClient::next_due),
             read_due,
             self.trim.next_due(),
+            self.shed.next_due(),
         ];
         dues.into_iter().flatten().min()
     }

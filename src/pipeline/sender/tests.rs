@@ -144,7 +144,7 @@ async fn waiting_batches_that_hold_all_memory_are_evicted_though_the_rings_are_e
     assert_eq!(receive_one(&mut producer), 1, "nothing to push into");
     assert!(is_woken(&mut sender));
     assert!(evict::is_room_short(None, &sender.pool));
-    sender.make_room();
+    sender.make_room(None, Instant::now());
     assert_eq!(receive_one(&mut producer), 0);
     assert_eq!(account.imbalance(sender.held().segment_count), 0);
 }
@@ -158,20 +158,25 @@ async fn the_condition_memory_full_lasts_until_half_of_the_memory_is_free() {
     let mut drain = producer.begin(Instant::now());
     let is_noted = || account.conditions.has(Condition::MemoryFull);
     while account.dropped(DropReason::Memory).get() == 0 {
-        sender.losses.look(&account, &sender.pool);
+        sender.losses.look(&account, &sender.pool, false);
         assert!(!is_noted());
         let segment = parser.parse(&datagram).unwrap();
         account.dropped(DropReason::Memory).add(drain.push(&segment).dropped_count);
     }
     drain.commit();
-    sender.losses.look(&account, &sender.pool);
+    sender.losses.look(&account, &sender.pool, false);
     assert!(is_noted());
     while sender.pool.is_half_used() {
-        sender.losses.look(&account, &sender.pool);
+        sender.losses.look(&account, &sender.pool, false);
         assert!(is_noted());
         sender.filler.rings.pop();
     }
-    sender.losses.look(&account, &sender.pool);
+    sender.losses.look(&account, &sender.pool, false);
+    assert!(!is_noted());
+    // Datagrams that receivers leave to the kernel are lost because memory is full, too.
+    sender.losses.look(&account, &sender.pool, true);
+    assert!(is_noted());
+    sender.losses.look(&account, &sender.pool, false);
     assert!(!is_noted());
 }
 
@@ -333,7 +338,7 @@ async fn a_part_of_a_batch_from_the_spool_is_not_dropped_for_memory() {
     while let Some(chunk) = sender.pool.take_for_receive() {
         std::mem::forget(chunk);
     }
-    sender.make_room();
+    sender.make_room(None, now);
     assert_eq!(account.dropped(DropReason::Memory).get(), 4, "only the fresh batch is dropped");
     assert_eq!(sender.held().segment_count, 3);
     assert_eq!(account.imbalance(3), 0);

@@ -138,6 +138,21 @@ impl Gate {
         self.concurrency.note_waiting(is_waiting, now);
     }
 
+    /// Returns whether calls are answered, and nothing but the speed of this host and of the
+    /// answers keeps batches waiting: the service does not fail, throttle or hang.
+    pub fn is_answered(&self, readiness: Readiness, in_flight: InFlight, now: Instant) -> bool {
+        readiness == Readiness::Ready
+            && !self.breaker.is_failing()
+            && self.breaker.paused_until(now).is_none()
+            && !self.rate_limit.is_limiting(now)
+            && self.concurrency.is_answered(in_flight, now)
+    }
+
+    /// Returns whether the concurrency limit may soon allow enough calls for all batches.
+    pub fn is_searching(&self) -> bool {
+        self.concurrency.is_searching()
+    }
+
     /// Returns the largest number of calls in flight.
     pub fn call_limit(&self) -> usize {
         self.concurrency.limit()
@@ -301,6 +316,44 @@ mod tests {
             (gate.pause(now), gate.admit(Readiness::Ready, calls(1), at)),
             (SECOND / 2, Admit::Now)
         );
+    }
+
+    #[test]
+    fn calls_are_answered_unless_the_service_is_unknown_fails_throttles_or_hangs() {
+        let start = Instant::now();
+        let throttled = Event::Throttled { started_at: start, retry_after: None };
+        let with_pause = Event::Throttled { started_at: start, retry_after: Some(5 * SECOND) };
+        let begun = Event::Started { document_count: 50, in_flight_count: 0 };
+        let ended = |time| Event::Ended {
+            started_at: start,
+            in_flight_count: 1,
+            end: CallEnd::Accepted(time),
+        };
+        let (slow, ready) = (3 * SECOND, Readiness::Ready);
+        for (events, readiness, in_flight_count, after, expected) in [
+            (&[][..], ready, 0, 9 * SECOND, true),
+            (&[], Readiness::NotYet, 0, SECOND, false),
+            (&[], Readiness::Never, 0, SECOND, false),
+            (&[FAILED], ready, 0, SECOND / 2, false),
+            // The circuit breaker is half-open.
+            (&[FAILED], ready, 0, 2 * SECOND, false),
+            (&[FAILED, ACCEPTED], ready, 0, SECOND / 2, true),
+            (&[throttled], ready, 0, SECOND / 2, false),
+            (&[throttled], ready, 0, 2 * SECOND, true),
+            (&[with_pause, ACCEPTED], ready, 0, 2 * SECOND, false),
+            // A call hangs.
+            (&[begun], ready, 1, SECOND / 2, true),
+            (&[begun], ready, 1, 2 * SECOND, false),
+            (&[begun, ended(slow)], ready, 1, 5 * SECOND, true),
+            (&[begun, ended(slow)], ready, 1, 7 * SECOND, false),
+        ] {
+            let mut gate = Gate::new(CallLimit::Fixed(8), start);
+            events.iter().for_each(|event| {
+                gate.observe(*event, start);
+            });
+            let is_answered = gate.is_answered(readiness, calls(in_flight_count), start + after);
+            assert_eq!(is_answered, expected, "{events:?}, {readiness:?}, {after:?}");
+        }
     }
 
     #[test]

@@ -210,6 +210,16 @@ impl Uploader {
         self.gate.is_failing() || self.readiness() != Readiness::Ready
     }
 
+    /// Returns whether calls are answered: the service is known, does not fail, throttle or hang.
+    pub fn is_answered(&self, now: Instant) -> bool {
+        self.gate.is_answered(self.readiness(), self.in_flight(), now)
+    }
+
+    /// Returns whether the concurrency limit may soon allow enough calls for all batches.
+    pub fn is_searching(&self) -> bool {
+        self.gate.is_searching()
+    }
+
     /// Returns whether batches wait and none of them can be sent now. The caller then gains nothing
     /// by finishing another batch before it is full.
     pub fn is_held_back(&self, now: Instant) -> bool {

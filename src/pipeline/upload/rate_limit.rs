@@ -33,6 +33,7 @@
 //! | `BEST_PART` | 0.5 | The first limit is half of the best rate or more (as `DECREASE_MOST`). |
 //! | `BEST_TIME` | 60 s | An old rate says little: the best rate falls to a third in this time. |
 //! | `METER_TIME` | 1 s | The time over which accepted documents are averaged. |
+//! | `LIMITING_TIME` | 1 s | A limit that made no call wait for so long does not limit. |
 
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,7 @@ const BURST: Duration = Duration::from_millis(200);
 const BEST_PART: f64 = 0.5;
 const BEST_TIME: Duration = Duration::from_secs(60);
 const METER_TIME: Duration = Duration::from_secs(1);
+const LIMITING_TIME: Duration = Duration::from_secs(1);
 
 /// The rate of accepted documents, averaged with exponentially falling weights.
 #[derive(Debug)]
@@ -84,11 +86,13 @@ struct Limit {
     credit: f64,
     /// The time up to which `rate` and `credit` were raised.
     at: Instant,
+    /// When the credit was last used up, or a call was throttled.
+    limited_at: Instant,
 }
 
 impl Limit {
     fn new(rate: f64, now: Instant) -> Self {
-        Self { rate, floor: rate, decreased_at: now, credit: 0.0, at: now }
+        Self { rate, floor: rate, decreased_at: now, credit: 0.0, at: now, limited_at: now }
     }
 
     /// Raises the limit and the credit for the time up to `now`.
@@ -154,6 +158,7 @@ impl RateLimit {
             return;
         };
         limit.advance(now);
+        limit.limited_at = now;
         // A call that was started before the last decrease says nothing about the lower limit.
         if started_at >= limit.decreased_at && now >= limit.decreased_at + DECREASE_INTERVAL {
             limit.decrease(accepted_rate, now);
@@ -165,6 +170,9 @@ impl RateLimit {
         if let Some(limit) = &mut self.limit {
             limit.advance(now);
             limit.credit -= document_count as f64;
+            if limit.credit < 0.0 {
+                limit.limited_at = now;
+            }
         }
         self.limit.take_if(|limit| limit.rate > RATE_FORGET);
     }
@@ -175,6 +183,13 @@ impl RateLimit {
         let missing = -limit.credit;
         let wait = Duration::from_secs_f64(missing.max(0.0) / limit.rate);
         Some(limit.at + wait).filter(|at| *at > now)
+    }
+
+    /// Returns whether the limit keeps documents back: within `LIMITING_TIME` it made a call wait,
+    /// or the service throttled.
+    pub fn is_limiting(&self, now: Instant) -> bool {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < LIMITING_TIME;
+        self.limit.as_ref().is_some_and(|limit| is_recent(limit.limited_at))
     }
 
     /// Returns the limit in documents a second; `None` while there is no limit.
@@ -295,6 +310,26 @@ mod tests {
         service.allowed = 2_000.0;
         let _ = run(&mut rate_limit, &mut service, &mut now, 60, 1_500.0);
         assert!(rate_limit.rate().is_none_or(|rate| rate > 1_000.0), "{:?}", rate_limit.rate());
+    }
+
+    #[test]
+    fn a_limit_limits_while_it_makes_calls_wait_and_not_while_far_less_is_sent() {
+        let mut now = Instant::now();
+        let mut rate_limit = RateLimit::new(now);
+        assert!(!rate_limit.is_limiting(now));
+        let mut service = Service { allowed: 2_000.0, credit: 2_000.0 };
+        let _ = run(&mut rate_limit, &mut service, &mut now, 20, 4_000.0);
+        assert!(rate_limit.is_limiting(now));
+        // A tenth of the limit is sent: the credit is never used up.
+        for _ in 0..5 {
+            let rate = rate_limit.rate().unwrap();
+            now += Duration::from_secs_f64(500.0 / rate);
+            rate_limit.started(50, now);
+        }
+        assert!(!rate_limit.is_limiting(now));
+        rate_limit.throttled(now, now);
+        assert!(rate_limit.is_limiting(now));
+        assert!(!rate_limit.is_limiting(now + LIMITING_TIME));
     }
 
     #[test]

@@ -58,6 +58,11 @@ const INCREASE: f64 = 1.125;
 const SAMPLES_MIN: usize = 4;
 const SAMPLES_MAX: usize = 16;
 
+/// Answers are still coming if the last one came within this time, or within twice its own time.
+/// Chosen, not measured: an outage is known within a second, and a starved daemon reads its answers
+/// late.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
+
 /// The part of a round's time in the new usual time.
 const USUAL_WEIGHT: f64 = 0.25;
 
@@ -119,6 +124,8 @@ pub struct Concurrency {
     waits_since: Option<Instant>,
     /// The latest end of a call, or the start of a call when no other was in flight.
     heard_at: Instant,
+    /// The time of the last answer of an accepted call.
+    answer_time: Duration,
 }
 
 impl Concurrency {
@@ -138,6 +145,7 @@ impl Concurrency {
             fell_at: None,
             waits_since: None,
             heard_at: now,
+            answer_time: Duration::ZERO,
         }
     }
 
@@ -169,6 +177,20 @@ impl Concurrency {
         self.usual.is_some_and(|usual| is_slow(silence, usual))
     }
 
+    /// Returns whether answers come: no call is in flight, or the last one has ended lately.
+    pub fn is_answered(&self, in_flight: InFlight, now: Instant) -> bool {
+        let silence = now.saturating_duration_since(self.heard_at);
+        in_flight.count == 0 || silence <= SILENCE_MIN.max(2 * self.answer_time)
+    }
+
+    /// Returns whether the limit still grows as at the start, because batches wait for a place. It
+    /// may soon be high enough for all of them. Later growth, by an eighth, is no such sign: it
+    /// goes on for ever between falls.
+    pub fn is_searching(&self) -> bool {
+        let CallLimit::Adaptive { count_max, .. } = self.wanted else { return false };
+        self.waits_since.is_some() && self.limit < self.doubling_below.min(count_max as f64)
+    }
+
     /// Notes whether batches wait only because as many calls are in flight as the limit allows.
     pub fn note_waiting(&mut self, is_waiting: bool, now: Instant) {
         self.waits_since = if is_waiting { self.waits_since.or(Some(now)) } else { None };
@@ -197,6 +219,7 @@ impl Concurrency {
         in_flight_count: usize,
         now: Instant,
     ) -> Option<LimitChange> {
+        self.answer_time = time;
         let CallLimit::Adaptive { count_max, .. } = self.wanted else { return None };
         if started_at < self.round.began_at {
             return None;
