@@ -4,8 +4,10 @@
 //! identity, and the ways in which a life ends. The receivers are replaced by [`Daemon::send`],
 //! which calls the production code behind the sockets. Bound: the time of a shutdown is checked.
 
+use super::calls::Calls;
 use super::documents;
 use super::format::scan;
+use super::kernel::Kernel;
 use super::plan::Settings;
 use super::service::SimulatedService;
 use super::watch::{Watch, Watched};
@@ -25,15 +27,12 @@ use xrayd::base::panics::{Alarm, Panicked};
 use xrayd::pipeline::call_limit::CallLimit;
 use xrayd::pipeline::ingest::Ingest;
 use xrayd::pipeline::limits::{Limits, Wanted};
-use xrayd::pipeline::receive::Sink;
 use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::sender::{Deadline, Sender, SpoolThread};
+use xrayd::pipeline::shedding::Shedding;
 use xrayd::pipeline::sockets::SocketWish;
 use xrayd::pipeline::spool::Options;
 use xrayd::pipeline::upload::Uploader;
-
-/// The largest number of datagrams that a receiver takes at once.
-const DRAIN_COUNT: usize = 64;
 
 /// A shutdown ends this long after its deadline at the latest: a second until the receivers have
 /// ended, and the job that is running.
@@ -64,7 +63,7 @@ pub struct Daemon {
     pub account: Arc<Account>,
     pub pool: Arc<ChunkPool>,
     settings: Settings,
-    ingest: Option<Ingest>,
+    kernel: Kernel,
     sender: JoinHandle<Result<usize, Panicked>>,
     tasks: Vec<JoinHandle<()>>,
     deadline: watch::Sender<Option<Deadline>>,
@@ -86,24 +85,32 @@ fn limits(settings: Settings) -> Limits {
     Limits::derive(wanted, HOST)
 }
 
+/// Returns an empty account with the clock of the host.
+fn account(world: &World) -> Arc<Account> {
+    let mut account = Account::new(1);
+    account.clock = Clock::simulated(1_000 + world.seconds(), world.host_date());
+    Arc::new(account)
+}
+
 impl Daemon {
     /// Starts a life. `has_damage` says that the disk may be damaged.
     pub fn start(world: &World, settings: Settings, has_damage: bool) -> Self {
         let limits = limits(settings);
         let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
-        let mut account = Account::new(1);
-        account.clock = Clock::simulated(1_000 + world.seconds(), world.host_date());
-        let account = Arc::new(account);
+        let account = account(world);
         let left = found(world, &world.disk);
         world.ledger().start_with(&left);
         let number = world.ledger().begin(Arc::clone(&account));
         world.history.note("start", number as u64, settings.memory_mb);
+        world.service().calls = Calls::of_life(number);
+        let shedding = Arc::<Shedding>::default();
         let has_wrong_dates = world.ledger().note_date(world.has_wrong_date());
         let mut watch = Watch::new(
             world.clone(),
             Arc::clone(&account),
             Arc::clone(&pool),
             limits,
+            Arc::clone(&shedding),
             has_wrong_dates,
         );
         watch.spool_bytes = settings.spool_bytes;
@@ -113,6 +120,7 @@ impl Daemon {
         let mut rings = Rings::new(Arc::clone(&pool), limits.ring_entry_count_max);
         let producer = rings.add();
         let ingest = Ingest::new(producer, Arc::clone(&account), 0, Alarm::default());
+        let kernel = Kernel::start(world, ingest, Arc::clone(&watch), Arc::clone(&shedding));
         let mut tasks = Vec::new();
         let (route, arrival) = oneshot::channel();
         if let Some(after) = settings.route_after {
@@ -139,7 +147,8 @@ impl Daemon {
             thread
         });
         let (pools, accounts) = (Arc::clone(&pool), Arc::clone(&account));
-        let mut sender = Sender::new(&limits, rings, uploader, spool, pools, accounts);
+        let mut sender =
+            Sender::new(&limits, rings, uploader, spool, pools, accounts).with_shedding(shedding);
         let (deadline, mut receiver) = watch::channel(None);
         let run = async move { sender.run(&mut receiver).await };
         let sender = spawn_local(Watched { future: Box::pin(run), watch: Arc::clone(&watch) });
@@ -148,7 +157,7 @@ impl Daemon {
             account,
             pool,
             settings,
-            ingest: Some(ingest),
+            kernel,
             sender,
             tasks,
             deadline,
@@ -186,15 +195,14 @@ impl Daemon {
         let numbers: Vec<u32> =
             (0..count).map(|_| ledger.send(size_bytes, is_refused, now)).collect();
         drop(ledger);
-        let datagrams: Vec<_> =
-            numbers.iter().map(|&number| documents::datagram(number, size_bytes)).collect();
-        for drain in datagrams.chunks(DRAIN_COUNT) {
-            self.world.history.note("received", drain.len() as u64, size_bytes as u64);
-            let ingest = self.ingest.as_mut().expect("open until the end");
-            ingest.drain(drain.iter().map(|datagram| &datagram[..]));
-            self.watch.lock().unwrap().check(None);
-        }
+        let datagram = |&number: &u32| (number, documents::datagram(number, size_bytes));
+        self.kernel.deliver(numbers.iter().map(datagram).collect());
         *numbers.last().unwrap()
+    }
+
+    /// Returns how many datagrams the kernel holds for the daemon.
+    pub fn queued_count(&self) -> usize {
+        self.kernel.queued_count()
     }
 
     /// Asks how many segments the daemon holds. Checks that the account balances at that moment.
@@ -220,14 +228,14 @@ impl Daemon {
 
     /// Ends the life in order: with a deadline after `time`, and with a second signal after
     /// `second` if there is one.
-    pub async fn terminate(mut self, time: Duration, second: Option<Duration>) {
+    pub async fn terminate(self, time: Duration, second: Option<Duration>) {
         let now = Clock::instant();
         self.world.history.note("SIGTERM", time.as_secs(), 0);
         let mut deadline = Deadline::within(time, self.has_spool(), now);
         self.set_deadline(deadline);
         // The receivers go on until no datagram has come for this time.
         sleep(Duration::from_millis(100)).await;
-        self.ingest = None;
+        self.kernel.stop();
         if let Some(second) = second {
             let again_at = now + second;
             while !self.sender.is_finished() && Clock::instant() < again_at {
@@ -258,6 +266,7 @@ impl Daemon {
     }
 
     fn set_deadline(&self, deadline: Deadline) {
+        self.world.service().calls.begin_anew();
         let mut watch = self.watch.lock().unwrap();
         let now = Clock::instant();
         watch.over_at = Some(if self.has_route() { deadline.for_uploads } else { now });
@@ -280,6 +289,7 @@ impl Daemon {
     /// Ends the life at once.
     pub async fn kill(mut self) {
         self.world.history.note("SIGKILL", 0, 0);
+        self.kernel.kill();
         self.sender.abort();
         match (&mut self.sender).await {
             Err(error) if error.is_panic() => {

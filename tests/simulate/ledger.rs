@@ -45,6 +45,8 @@ struct Document {
     foreign: (usize, u32),
     /// Whether the disk has lost it with the power.
     is_gone_with_power: bool,
+    /// Whether the kernel has dropped it, so that no life has received it.
+    is_unreceived: bool,
     /// Whether a life that did not end in order has left more than one copy of it on the disk.
     has_copies: bool,
 }
@@ -59,6 +61,8 @@ struct Expected {
     refused_max: u64,
     /// The largest legal number of documents that are dropped because another server answered.
     foreign_max: u64,
+    /// Documents that the kernel has dropped.
+    kernel_drops: u64,
 }
 
 /// One life of the daemon.
@@ -127,9 +131,26 @@ impl Ledger {
             settled_in: None,
             foreign: (0, 0),
             is_gone_with_power: false,
+            is_unreceived: false,
             has_copies: false,
         });
         number
+    }
+
+    /// Notes that the kernel has dropped a document, because the queue of the socket was full.
+    pub fn dropped_by_kernel(&mut self, number: u32) {
+        self.gone_with_socket(number);
+        if let Some(life) = self.lives.last_mut() {
+            life.expected.kernel_drops += 1;
+        }
+    }
+
+    /// Notes that a document was in the kernel's queue when the daemon was killed.
+    pub fn gone_with_socket(&mut self, number: u32) {
+        self.documents[number as usize].is_unreceived = true;
+        if let Some(life) = self.lives.last_mut() {
+            life.expected.received -= 1;
+        }
     }
 
     /// Notes the documents that a life finds on the disk. After a failed fsync the spool makes
@@ -177,7 +198,7 @@ impl Ledger {
         let may_come_again = self.lives[..last].iter().any(|life| !life.is_clean);
         let is_open =
             |it: &&Document| may_come_again || (it.processed_count == 0 && it.settled_in.is_none());
-        let open = self.documents.iter().filter(is_open);
+        let open = self.documents.iter().filter(|it| !it.is_unreceived).filter(is_open);
         open.filter(|document| now - document.received_at >= age).count() as u64
     }
 
@@ -239,6 +260,7 @@ impl Ledger {
         let count = |counter: &Counter| counter.get();
         let checks = [
             ("received", count(&account.received), expected.received),
+            ("kernel_drops", count(&account.kernel_drops), expected.kernel_drops),
             ("sent", count(&account.sent), expected.sent),
             (
                 "unprocessed",
@@ -325,16 +347,21 @@ impl Ledger {
         let dropped = sum(|life| life.account.dropped_total())
             + sum(|life| life.account.rejected(RejectReason::Refused).get());
         let killed = sum(|life| life.killed_count);
-        let (mut lost, mut ambiguous) = (Vec::new(), 0);
+        let (mut lost, mut ambiguous, mut texts) = (Vec::new(), 0, Vec::new());
         for (number, document) in self.documents.iter().enumerate() {
             let is_done = document.processed_count > 0 || document.settled_in.is_some();
+            if document.is_unreceived {
+                if is_done || is_on_disk(number) {
+                    texts.push(format!("the kernel has dropped {number}, and the daemon has it"));
+                }
+                continue;
+            }
             if !is_done && !is_on_disk(number) && !document.is_gone_with_power {
                 lost.push(number);
             }
             ambiguous += u64::from(document.unanswered_count > 0);
         }
         let lost_count = lost.len() as u64;
-        let mut texts = Vec::new();
         if lost_count > dropped + killed {
             let silent = lost_count - dropped - killed;
             texts.push(format!("{silent} of the documents {lost:?} vanished uncounted"));

@@ -9,6 +9,9 @@ use super::documents::{SIZE_MAX, SIZE_MIN};
 use super::service;
 use std::time::Duration;
 
+/// The seed of the overloads differs from that of all else in this.
+const OVERLOAD_SEED: u64 = 0x6f76_6572;
+
 /// The settings of one life of the daemon, from its start to its end.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -41,6 +44,8 @@ pub enum End {
 pub enum Action {
     /// Applications send this many documents of this size.
     Send { count: u32, size_bytes: usize },
+    /// Applications send this many documents of this size every few milliseconds.
+    Overload { count: u32, size_bytes: usize, tick_count: u32 },
     /// Applications send one document that the service refuses.
     SendRefused,
     /// The service behaves like this from now on.
@@ -85,15 +90,24 @@ impl Plan {
         let mut draw = Draw { random: fastrand::Rng::with_seed(seed), steps: Vec::new(), size: 0 };
         draw.size = draw.size_bytes();
         let first = draw.settings();
+        let mut settings = first;
         let older = match draw.one_in(6) {
             true => (draw.random.usize(1..6), draw.random.usize(0..3)),
             false => (0, 0),
         };
         let life_count = draw.random.usize(1..=4);
+        // Drawn apart, so that all else of a plan stays as it was without overloads. One of three
+        // lives with little memory and no spool ends with one, and a few others.
+        let mut random = fastrand::Rng::with_seed(seed ^ OVERLOAD_SEED);
         for life in 1..=life_count {
             draw.life();
+            let is_small = settings.memory_mb <= 4 && settings.spool_bytes.is_none();
+            if random.u32(..if is_small { 3 } else { 60 }) == 0 {
+                draw.overload(&mut random);
+            }
             if life < life_count {
-                let (end, settings) = (draw.end(), draw.settings());
+                let end = draw.end();
+                settings = draw.settings();
                 draw.step(100, Action::End(end, settings));
             }
         }
@@ -226,6 +240,25 @@ impl Draw {
         let count = u32::try_from(1_700_000 / size_bytes).unwrap();
         self.step(100, Action::Send { count, size_bytes });
         self.step(20_000, Action::Ask);
+    }
+
+    /// Draws documents that come faster than they are sent, while the service answers slowly or is
+    /// in another mood.
+    fn overload(&mut self, random: &mut fastrand::Rng) {
+        let mut step = |pause_ms: u64, action| {
+            self.steps.push(Step { pause: Duration::from_millis(pause_ms), action });
+        };
+        for _ in 0..2 {
+            let mood = match random.u32(..3) {
+                0 => service::Mood::draw(random),
+                _ => service::Mood::Slow { ms: random.u64(20..1_500) },
+            };
+            step(random.u64(..200), Action::Service(mood));
+            let (count, size_bytes) = (random.u32(5..12), random.usize(800..3_000));
+            let tick_count = random.u32(50..100);
+            step(random.u64(..50), Action::Overload { count, size_bytes, tick_count });
+        }
+        step(random.u64(..3_000), Action::Ask);
     }
 
     /// Draws a failure of fsync for some seconds, while the service fails and memory is full, and a

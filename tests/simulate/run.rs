@@ -30,6 +30,9 @@ const CALM_TIME_PER_DOCUMENT: Duration = Duration::from_millis(50);
 /// The time in which a single document is delivered while all works.
 const PROBE_TIME: Duration = Duration::from_secs(4);
 
+/// The time between two drains of an overload.
+const OVERLOAD_TICK: Duration = Duration::from_millis(5);
+
 /// The documents a second that the rate limit must have reached one minute after throttling.
 const RATE_MIN: f64 = 500.0;
 
@@ -73,6 +76,13 @@ async fn simulate(plan: &Plan, world: &World) {
         sleep(step.pause).await;
         match step.action {
             Action::Send { count, size_bytes } => _ = daemon.send(count, size_bytes, false),
+            Action::Overload { count, size_bytes, tick_count } => {
+                world.history.note("overload", tick_count.into(), count.into());
+                for _ in 0..tick_count {
+                    daemon.send(count, size_bytes, false);
+                    sleep(OVERLOAD_TICK).await;
+                }
+            }
             Action::SendRefused => _ = daemon.send(1, SIZE_MIN, true),
             Action::Service(mood) => {
                 world.history.note(mood.name(), 0, 0);
@@ -225,7 +235,7 @@ async fn deliver(daemon: &mut Daemon, world: &World) -> bool {
             (0, true) => found(world, &world.disk).documents.len(),
             _ => 0,
         };
-        if held_count == 0 && on_disk == 0 {
+        if held_count == 0 && on_disk == 0 && daemon.queued_count() == 0 {
             break;
         }
         if Clock::instant() >= end_at {

@@ -4,6 +4,7 @@
 //! the ledger of what the service took and which answers arrived. Bound: a call ends after
 //! [`TIMEOUT`], as in production.
 
+use super::calls::Calls;
 use super::documents;
 use super::ledger::Verdict;
 use super::world::World;
@@ -174,6 +175,8 @@ impl Source {
 pub struct ServiceState {
     pub mood: Mood,
     pub source: Source,
+    /// The fate of the calls of the present life.
+    pub calls: Calls,
     random: fastrand::Rng,
     call_count: u64,
     key_count: u64,
@@ -192,7 +195,8 @@ impl ServiceState {
     /// A service that works.
     pub fn new(random: fastrand::Rng) -> Self {
         let (mood, source) = (Mood::Works, Source::Gives { seconds: 3_600 });
-        Self { mood, source, random, call_count: 0, key_count: 0, credit: (0.0, 0) }
+        let calls = Calls::default();
+        Self { mood, source, calls, random, call_count: 0, key_count: 0, credit: (0.0, 0) }
     }
 
     fn is_drawn(&mut self, percent: u8) -> bool {
@@ -241,6 +245,8 @@ impl Service for SimulatedService {
         if let Mood::Panics { percent, at_start: true } = service.mood
             && service.is_drawn(percent)
         {
+            let now_ms = self.world.history.now_ms();
+            service.calls.failed(now_ms, now_ms);
             drop(service);
             self.world.history.note("call panics", call, 0);
             panic!("{PANIC}");
@@ -248,6 +254,7 @@ impl Service for SimulatedService {
         drop(service);
         let (world, life) = (self.world.clone(), self.life);
         world.history.note("call", call, life as u64);
+        let in_flight = InFlight::start(&world, life);
         Ok(Box::pin(async move {
             let give_up_at = Instant::now() + TIMEOUT;
             sleep(Duration::from_millis(way_ms)).await;
@@ -258,6 +265,7 @@ impl Service for SimulatedService {
             if answer_at >= give_up_at {
                 sleep_until(give_up_at).await;
                 world.history.note("call times out", call, 0);
+                in_flight.note(Calls::failed);
                 let reason = "no answer within 15 s".to_owned();
                 return (Outcome::retry(reason).into(), Some(RequestFailure::Timeout));
             }
@@ -267,6 +275,15 @@ impl Service for SimulatedService {
                     world.history.note("answer", call, status.as_u16().into());
                     world.ledger().answered(life, &verdict);
                     let reading = classify::read(status, &headers, Some(&body), signed_at);
+                    if matches!(reading.outcome, Outcome::Accepted { .. }) {
+                        in_flight.note(Calls::accepted);
+                    } else if status.is_server_error() {
+                        in_flight.note(Calls::failed);
+                    } else if status == StatusCode::TOO_MANY_REQUESTS {
+                        let pause = headers.get("retry-after");
+                        let pause = pause.map(|it| it.to_str().unwrap().parse().unwrap());
+                        in_flight.note(|calls, _, now_ms| calls.throttled(now_ms, pause));
+                    }
                     let failure = match &reading.outcome {
                         Outcome::Accepted { .. } => None,
                         Outcome::Failed { .. } if status.is_client_error() => {
@@ -277,11 +294,13 @@ impl Service for SimulatedService {
                     (reading, failure)
                 }
                 Answer::Broken => {
+                    in_flight.note(Calls::failed);
                     world.history.note("call breaks", call, 0);
                     let reason = "connection reset by peer".to_owned();
                     (Outcome::retry(reason).into(), Some(RequestFailure::Other))
                 }
                 Answer::Panic => {
+                    in_flight.note(Calls::failed);
                     world.history.note("call panics", call, 1);
                     panic!("{PANIC}")
                 }
@@ -299,6 +318,36 @@ impl Service for SimulatedService {
 
     fn forget_connections(&mut self) {
         self.world.history.note("connections dropped", 0, 0);
+    }
+}
+
+/// A call in flight. It ends when this value is dropped.
+struct InFlight {
+    world: World,
+    life: usize,
+    started_ms: u64,
+}
+
+impl InFlight {
+    fn start(world: &World, life: usize) -> Self {
+        let this = Self { world: world.clone(), life, started_ms: world.history.now_ms() };
+        this.note(|calls, started_ms, _| calls.started(started_ms));
+        this
+    }
+
+    /// Notes an event of this call, with the times of its start and of now. A call of an earlier
+    /// life says nothing.
+    fn note(&self, event: impl FnOnce(&mut Calls, u64, u64)) {
+        let (now_ms, mut service) = (self.world.history.now_ms(), self.world.service());
+        if service.calls.life == self.life {
+            event(&mut service.calls, self.started_ms, now_ms);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.note(|calls, _, now_ms| calls.ended(now_ms));
     }
 }
 
@@ -484,6 +533,7 @@ impl CredentialSource for Provider {
             }
         };
         world.history.note("credentials", key, seconds);
+        world.service().calls.begin_anew();
         let expiry = world.true_date() + Duration::from_secs(seconds);
         let key = format!("AKID{key}");
         let credentials = Credentials::new(key, "secret", None, Some(expiry), "simulation");

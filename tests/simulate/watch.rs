@@ -7,17 +7,31 @@ use super::world::World;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xrayd::base::account::{Account, DropReason};
 use xrayd::base::clock::Clock;
 use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::limits::Limits;
+use xrayd::pipeline::shedding::Shedding;
 
 /// The documents of one batch may have ages that differ, and the batch has the age of the oldest.
 const DOCUMENTS_PER_BATCH: u64 = 50;
 
 /// Chunks that packing may take in one poll of the sender before it has to make room.
 const PACKED_COUNT: usize = 20;
+
+/// Memory has to be low for this long before receivers leave their sockets alone.
+const LOW_MS: u64 = 50;
+
+/// Memory is low all the time if it is low again within this time: for 100 ms looks may find it
+/// otherwise, and the sender looks every 10 ms.
+const LOW_GAP_MS: u64 = 120;
+
+/// Receivers go on within this time once there is room, or once a spool works.
+const GO_ON_MS: u64 = 40;
+
+/// Chunks that the sender may take before its look, or between its look and the end of its poll.
+const LOOK_COUNT: usize = 8;
 
 /// One life of the daemon under observation.
 #[derive(Debug)]
@@ -39,6 +53,13 @@ pub struct Watch {
     pub is_spool_safe: bool,
     dropped: [u64; DropReason::ALL.len()],
     was_full: bool,
+    shedding: Arc<Shedding>,
+    /// Whether receivers left their sockets alone at the last check.
+    was_shedding: bool,
+    /// Since when memory is low, and when it was last seen low, in milliseconds.
+    low_ms: Option<(u64, u64)>,
+    /// Since when half of the memory is free.
+    half_ms: Option<u64>,
 }
 
 impl Watch {
@@ -48,6 +69,7 @@ impl Watch {
         account: Arc<Account>,
         pool: Arc<ChunkPool>,
         limits: Limits,
+        shedding: Arc<Shedding>,
         has_wrong_dates: bool,
     ) -> Self {
         Self {
@@ -63,12 +85,67 @@ impl Watch {
             is_spool_safe: false,
             dropped: [0; DropReason::ALL.len()],
             was_full: false,
+            shedding,
+            was_shedding: false,
+            low_ms: None,
+            half_ms: None,
+        }
+    }
+
+    /// Notes how many chunks are in use.
+    fn note_used(&mut self, used: usize) {
+        let now_ms = self.world.history.now_ms();
+        let all = self.limits.chunk_count_max;
+        let low_count = self.limits.batch_reserve_count + (all / 32).max(8);
+        if used + LOOK_COUNT + low_count >= all {
+            let since_ms = self.low_ms.map_or(now_ms, |(since_ms, _)| since_ms);
+            self.low_ms = Some((since_ms, now_ms));
+        }
+        self.low_ms = self.low_ms.filter(|(_, last_ms)| now_ms <= last_ms + LOW_GAP_MS);
+        let is_half_free = !self.pool.is_half_used();
+        self.half_ms = is_half_free.then(|| self.half_ms.unwrap_or(now_ms));
+    }
+
+    /// Checks that receivers leave their sockets alone for a true reason, if they do: memory was
+    /// low for [`LOW_MS`] and is not half free, calls are answered, and no spool works.
+    pub fn check_shedding(&mut self) {
+        let is_on = self.shedding.is_on();
+        let has_begun = is_on && !std::mem::replace(&mut self.was_shedding, is_on);
+        if !is_on {
+            return;
+        }
+        let now_ms = self.world.history.now_ms();
+        let mut texts = Vec::new();
+        if has_begun {
+            self.world.history.note("shedding", self.pool.used() as u64, 0);
+            // During the shutdown, what the kernel holds waits for room at once.
+            let low_ms = if self.over_at.is_some() { 0 } else { LOW_MS };
+            if self.low_ms.is_none_or(|(since_ms, _)| now_ms < since_ms + low_ms) {
+                texts.push(format!("memory is low since {:?} ms", self.low_ms));
+            }
+        }
+        if self.half_ms.is_some_and(|since_ms| since_ms + GO_ON_MS < now_ms) {
+            texts.push(format!("half of the memory is free since {:?} ms", self.half_ms));
+        }
+        texts.extend(self.world.service().calls.contradiction(now_ms));
+        if self.spool_bytes.is_some() && !self.world.disk.has_failed() && !self.world.disk.is_slow()
+        {
+            texts.push("the spool works".to_owned());
+        }
+        if self.over_at.is_some_and(|at| at + Duration::from_millis(GO_ON_MS) < Clock::instant()) {
+            texts.push("the uploads are over".to_owned());
+        }
+        for text in texts {
+            let text = format!("at {now_ms} ms receivers leave their sockets alone, but {text}");
+            self.world.ledger().fail(text);
         }
     }
 
     /// Checks what was counted since the last call. `used_before` is how many chunks were in use
     /// before; `None` if a receiver has counted.
     pub fn check(&mut self, used_before: Option<usize>) {
+        self.note_used(used_before.unwrap_or(self.pool.used()));
+        self.check_shedding();
         let (calls, count_max) = (&self.account.calls, self.limits.call_limit.count_max());
         let most = calls.limit().max(calls.in_flight());
         if most > count_max {
