@@ -83,7 +83,7 @@ pub fn unfit(limits: &Limits, host: Host, config: &Config) {
     if has_many && limits.sockets.count < socket_count {
         warn!(
             "{} sockets are opened for each receiver instead of {socket_count} (Receive.Sockets): \
-             more do not fit into a quarter of the buffers (-m), or into the limit of descriptors \
+             more do not fit into the memory for queues (-m), or into the limit of descriptors \
              (ulimit -n)",
             limits.sockets.count
         );

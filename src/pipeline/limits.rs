@@ -129,9 +129,10 @@ impl Limits {
         // a system call that takes more datagrams saves nothing more.
         let slots = total_bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
         let receive_slot_count = clamp(slots, RECEIVE_SLOT_COUNT_MIN, RECEIVE_SLOT_COUNT_MAX);
-        // The kernel's queues, which hold a burst, get a quarter of the memory. The kernel charges
-        // them to the cgroup, so they get no more than a quarter of its limit either.
-        let queues = total_bytes.min(host.cgroup_limit_bytes.unwrap_or(u64::MAX)) / 4;
+        // The kernel charges the queues to the cgroup, so they get no larger part of its limit than
+        // of `-m`.
+        let bounded_bytes = total_bytes.min(host.cgroup_limit_bytes.unwrap_or(u64::MAX));
+        let queues = Sockets::share_bytes(bounded_bytes, host.queues);
         let sockets = Sockets::derive(wanted.sockets, queues / receivers, receivers, host);
         // Each ring entry has a chunk or more, so a ring needs no more entries than there are
         // chunks.
@@ -351,11 +352,12 @@ mod tests {
     fn small_queues_take_no_more_than_the_share_of_the_queues() {
         let small = QueueGrant { least_bytes: 131_072, most_bytes: 425_984 };
         for (megabytes, processor_count, cgroup, socket_count) in [
-            (10, 1, None, 7),
-            (10, 2, None, 4),
-            (10, 4, None, 2),
-            (192, 2, None, 60),
-            (192, 2, Some(64), 20),
+            (10, 1, None, 9),
+            (10, 2, None, 5),
+            (10, 4, None, 3),
+            (192, 2, None, 79),
+            (192, 2, Some(64), 27),
+            (7, 2, None, 3),
             (3, 1, None, 2),
         ] {
             let cgroup_limit_bytes = cgroup.map(|limit| limit * MEGABYTE);
@@ -364,9 +366,11 @@ mod tests {
             assert_eq!(limits.receiver_count, processor_count);
             assert_eq!(limits.sockets.count, socket_count, "{megabytes} {processor_count}");
             let (_, count, bytes) = limits.holders()[1];
-            let share = cgroup.unwrap_or(megabytes).min(megabytes) * MEGABYTE / 4;
+            let bounded = cgroup.unwrap_or(megabytes).min(megabytes);
+            let share = bounded * MEGABYTE / if bounded < 8 { 4 } else { 3 };
             assert!((share * 9 / 10..=share).contains(&(count * bytes)), "{count} x {bytes}");
             assert!(sum_bytes(&limits) <= limits.total_bytes, "{limits:?}");
+            assert!(limits.chunk_count_max > limits.batch_reserve_count + 16, "{limits:?}");
         }
     }
 

@@ -9,7 +9,7 @@
 //! several sockets for each receiver use up the share. Where a large queue is granted, one socket
 //! is enough: it needs fewer calls, and io_uring can receive from it.
 
-use crate::base::host::{Host, SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_BYTES_MIN};
+use crate::base::host::{Host, QueueGrant, SOCKET_QUEUE_BYTES_MAX, SOCKET_QUEUE_BYTES_MIN};
 
 /// The largest number of sockets of a receiver. `Receive.Sockets` has the same bound.
 pub const SOCKET_COUNT_MAX: usize = 256;
@@ -21,6 +21,10 @@ const SOCKET_COUNT_AUTO_MAX: usize = 128;
 /// From this size on, a granted queue counts as large, in bytes with the kernel's overhead. Chosen,
 /// not measured: it holds 1,820 segments of 1 kB, so a burst of 1,000 fits into one queue.
 const LARGE_QUEUE_BYTES: u64 = 4 << 20;
+
+/// From this memory on, in bytes, small queues get a third of it. Less memory needs the rest for
+/// segments: 3 MB have room for 16 chunks beyond the reserve only with a quarter.
+const THIRD_FROM_BYTES: u64 = 8 << 20;
 
 /// The share of the descriptors that all sockets together may take: 3 of 16. The TCP port, its
 /// calls and the uploads take three quarters at most.
@@ -50,6 +54,16 @@ pub struct Sockets {
 }
 
 impl Sockets {
+    /// Returns the part of `memory_bytes` that the queues of all receivers get, with the kernel's
+    /// overhead: a quarter. Where the kernel grants small queues it is a third, from
+    /// [`THIRD_FROM_BYTES`] on. Of several queues the first is full while others still have room,
+    /// so a burst needs more of them: of 1,000 segments of 1 kB, the queues of a quarter of 10 MB
+    /// kept all in eight bursts of ten, and 989 in two.
+    pub fn share_bytes(memory_bytes: u64, queues: QueueGrant) -> u64 {
+        let is_third = queues.most_bytes < LARGE_QUEUE_BYTES && memory_bytes >= THIRD_FROM_BYTES;
+        memory_bytes / if is_third { 3 } else { 4 }
+    }
+
     /// Derives the sockets of each of `receiver_count` receivers. Each has `share_bytes` for its
     /// queues, with the kernel's overhead.
     pub fn derive(wish: SocketWish, share_bytes: u64, receiver_count: u64, host: Host) -> Self {
@@ -77,7 +91,6 @@ impl Sockets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::host::QueueGrant;
 
     /// The grant of the kernel with `net.core.rmem_max` at its default of 212,992 bytes.
     const DEFAULT: QueueGrant = QueueGrant { least_bytes: 131_072, most_bytes: 425_984 };
@@ -108,7 +121,7 @@ mod tests {
         let large = QueueGrant { most_bytes: LARGE_QUEUE_BYTES, ..DEFAULT };
         let small = QueueGrant { most_bytes: LARGE_QUEUE_BYTES - 1, ..DEFAULT };
         for (wish, share, receivers, files, queues, count, granted) in [
-            // -m 10 and -m 192 with two receivers, as a quarter for all queues.
+            // A quarter of -m 10 and of -m 192 for two receivers.
             (Automatic, 10 * MB / 8, 2, 1024, DEFAULT, 4, 327_680),
             (Automatic, 192 * MB / 8, 2, 1024, DEFAULT, 60, 419_430),
             (Automatic, 10 * MB / 4, 1, 1024, DEFAULT, 7, 374_490),
