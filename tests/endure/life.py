@@ -24,6 +24,10 @@ DATE_MIN = 1_735_689_600
 #: from which on memory may have been full meanwhile.
 FULL_MEMORY, BUSY_SECONDS = 0.6, 1.0
 
+#: An answer is read at most so long after it was written, also on a busy machine. After a second
+#: SIGTERM the daemon does not wait for answers, not even for those that have arrived unread.
+UNREAD_SECONDS = 2
+
 #: The time between two looks at the disk, and between two looks at the metrics.
 LOOK_SECONDS, METRICS_SECONDS = 0.05, 0.2
 
@@ -191,7 +195,7 @@ class RunningLife:
             if process.is_running():
                 now = time.monotonic()
                 is_kill = plan.end != "ended at once"
-                unsure_from = now - (RECORDED_SECONDS if is_kill else 0.2)
+                unsure_from = now - (RECORDED_SECONDS if is_kill else UNREAD_SECONDS)
                 self.row.unsure_from = min(self.row.unsure_from, unsure_from)
                 self._run.history.note("SIGKILL" if is_kill else "a second SIGTERM")
                 process.signal(signal.SIGKILL if is_kill else signal.SIGTERM)
