@@ -65,6 +65,7 @@ const ROOMS: &[Room] = &[
             "shedding",
             "receive",
             "segment",
+            "spans",
             "ring",
             "ingest",
             "batch",
