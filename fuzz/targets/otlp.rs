@@ -1,14 +1,36 @@
 //! Fuzzes both decoders of OTLP and the documents that the sandbox makes of spans. There must be no
 //! panic, no document that breaks X-Ray's rules, and no span that its own JSON does not have again.
+//! A request from which spans are cut must have exactly the other spans.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use xrayd_otlp::{BODY_BYTES_MAX, Encoding, coding, datagram, grpc};
+use xrayd_otlp::{BODY_BYTES_MAX, Encoding, FoundSpan, coding, cut, datagram, grpc, scan};
 use xrayd_sandbox::model::document::Document;
 use xrayd_sandbox::model::span::{self, TEXT_BYTES_MAX};
 
+/// Returns the times of the spans; `None` if the body is refused.
+fn times(encoding: Encoding, body: &[u8]) -> Option<Vec<(u64, u64)>> {
+    let mut all = Vec::new();
+    let of = |span: &FoundSpan| span.times.map_or((0, 0), |it| (it.start_ns, it.end_ns));
+    scan(encoding, body, |span| all.push(of(span))).ok().map(|()| all)
+}
+
+fn check_cut(encoding: Encoding, body: &[u8]) {
+    let Some(before) = times(encoding, body) else { return };
+    for keeps in [|index: usize| index % 3 == 1, |index| index % 2 == 0, |_| false] {
+        let mut kept = Vec::new();
+        let put = |piece: &[u8]| kept.extend_from_slice(piece);
+        cut(encoding, body, |span| keeps(span.index), put).expect("it was walked before");
+        let expected = before.iter().enumerate().filter(|(index, _)| keeps(*index));
+        let expected: Vec<_> = expected.map(|(_, times)| *times).collect();
+        assert_eq!(times(encoding, &kept), Some(expected));
+        assert!(kept.len() <= body.len());
+    }
+}
+
 fn check(encoding: Encoding, body: &[u8]) {
+    check_cut(encoding, body);
     let Ok(spans) = span::read(encoding, body) else { return };
     assert_eq!(spans.rejected_count > 0, !spans.why.is_empty());
     for document in &spans.documents {

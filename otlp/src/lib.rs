@@ -9,8 +9,11 @@
 //!                    inflates   │
 //!   gRPC ──────────► grpc ──────┼──► Request ──► protobuf or json ──► message::Span
 //!                    frames     │    bounds,     one span at a time        │
-//!   UDP ───────────► datagram ──┘    finds                             to_json
+//!   UDP ───────────► datagram ──┤    finds                             to_json
 //!                    T1S, T1U, M1    the spans                         for a viewer
+//!                               │
+//!                               └──► scan ──► size, start and end of each span
+//!                                    cut ───► a request with some of the spans, byte for byte
 //!
 //!   answer ◄── how many spans were rejected, and why
 //! ```
@@ -18,8 +21,8 @@
 //! The protocol is <https://opentelemetry.io/docs/specs/otlp/>; the messages are those of
 //! opentelemetry-proto 1.9 for traces. Bound: [`BODY_BYTES_MAX`], [`SPAN_COUNT_MAX`],
 //! [`SPAN_BYTES_MAX`] and [`DEPTH_MAX`]. A request is searched for its spans without decoding them,
-//! and one span is decoded at a time. So a small hostile body cannot take much memory. No I/O, no
-//! clock.
+//! and one span is decoded at a time. So a small hostile body cannot take much memory. A daemon that
+//! only forwards a request scans and cuts it, and decodes nothing. No I/O, no clock.
 
 pub mod answer;
 pub mod coding;
@@ -28,10 +31,14 @@ pub mod grpc;
 mod json;
 pub mod message;
 mod protobuf;
+#[cfg(test)]
+mod recorded;
 mod request;
+mod scan;
 mod to_json;
 
 pub use request::{DecodeError, Encoding, Received, Request, Source, SpanError};
+pub use scan::{FoundSpan, SpanTimes, cut, scan};
 pub use to_json::{any_json, span_json};
 
 /// Largest body of a request after decompression, in bytes. X-Ray's OTLP endpoint takes 5 MB,

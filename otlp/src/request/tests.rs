@@ -2,24 +2,9 @@
 
 use super::*;
 use crate::message::{Any, AnyValue, KeyValue, Kind};
-use crate::{coding, datagram, span_json};
-use bytes::Bytes;
+use crate::recorded::{bodies, datagrams};
+use crate::span_json;
 use proptest::prelude::*;
-use std::fs;
-use std::path::Path;
-use std::sync::LazyLock;
-
-/// Returns the files of a folder of `tests`, by name.
-fn recorded(folder: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(folder);
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_stem().unwrap().to_str().unwrap().into(), fs::read(path).unwrap()))
-        .collect();
-    files.sort();
-    files
-}
 
 fn decoded(encoding: Encoding, body: &[u8]) -> Result<Vec<Received>, String> {
     let request = Request::parse(encoding, body).map_err(|error| error.to_string())?;
@@ -29,34 +14,6 @@ fn decoded(encoding: Encoding, body: &[u8]) -> Result<Vec<Received>, String> {
         Err(error) => first_error = first_error.take().or(Some(error.to_string())),
     });
     first_error.map_or(Ok(spans), Err)
-}
-
-/// Returns the bodies of the OTLP exporters over HTTP, inflated.
-fn bodies() -> Vec<(String, Encoding, Bytes)> {
-    static BODIES: LazyLock<Vec<(String, Encoding, Bytes)>> = LazyLock::new(inflated);
-    BODIES.clone()
-}
-
-fn inflated() -> Vec<(String, Encoding, Bytes)> {
-    let of_file = |(name, body): (String, Vec<u8>)| {
-        let encoding = if name.contains("-json") { Encoding::Json } else { Encoding::Protobuf };
-        let coding = ["gzip", "deflate"].into_iter().find(|coding| name.ends_with(coding));
-        let body = coding::decode(coding.map(str::as_bytes), &body.into(), 1 << 20).unwrap();
-        (name, encoding, body)
-    };
-    recorded("otlp").into_iter().map(of_file).collect()
-}
-
-/// Returns the protobuf in the datagrams of AWS's UDP exporters.
-fn datagrams() -> Vec<(String, Vec<u8>)> {
-    let of_file = |(name, datagram): (String, Vec<u8>)| {
-        let text = String::from_utf8(datagram).ok()?;
-        let (form, base64) = datagram::form(text.split_once('\n')?.1)?;
-        // One of them was written by hand and only has the prefix of a span.
-        (form != datagram::Form::Metrics && name != "otlp-lambda-01")
-            .then(|| (name, datagram::decode(base64).unwrap()))
-    };
-    recorded("segments").into_iter().filter_map(of_file).collect()
 }
 
 fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Any> {
