@@ -24,7 +24,8 @@ use xrayd::admin::proxy::request::{AllowedPaths, correct, refusal, signed};
 use xrayd::aws::Signer;
 use xrayd::aws::endpoint::{Endpoint, Variant};
 use xrayd::base::http_server::{
-    AnswerBody, ConnectionSlot, Handler, Lane, Requests, Server, ServerLimits, error_answer, refuse,
+    AnswerBody, ConnectionSlot, Handler, Lane, Port, Requests, Server, ServerLimits, error_answer,
+    refuse,
 };
 use xrayd_sandbox::endpoint::verify;
 
@@ -135,7 +136,8 @@ fuzz_target!(|input: &[u8]| {
 
 /// Sends bytes to a server, and takes its answers.
 async fn serve(proxy: Proxy, bytes: &[u8], piece_bytes: usize) {
-    let server = Server::new(proxy, LIMITS, Arc::default());
+    let port = Port { name: "TCP port", share: "", counts: Arc::default() };
+    let server = Server::new(proxy, LIMITS, port);
     let (mut client, stream) = tokio::io::duplex(1 << 20);
     let sent = async {
         let piece_bytes = match piece_bytes {

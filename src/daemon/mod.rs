@@ -39,7 +39,7 @@ use crate::aws::transport::Resolver;
 use crate::base::account::Account;
 use crate::base::clock::Clock;
 use crate::base::conditions::Condition;
-use crate::base::http_server::{Server, ServerLimits};
+use crate::base::http_server::{Port, Server, ServerLimits};
 use crate::base::panics;
 use crate::config::Config;
 use aws_credential_types::Credentials;
@@ -168,7 +168,9 @@ async fn run_for_service(
 /// `fallback`.
 fn server(flow: &Flow, limits: ServerLimits, fallback: Arc<dyn Fallback>) -> Arc<Server<Pages>> {
     let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback), limits);
-    Server::new(pages.with_tail(flow.tail()), limits, flow.account())
+    let counts = Arc::clone(&flow.account().tcp_port);
+    let port = Port { name: "TCP port", share: "an eighth of -m", counts };
+    Server::new(pages.with_tail(flow.tail()), limits, port)
 }
 
 /// Starts the server of the TCP port and the messages to the service manager.

@@ -90,7 +90,7 @@ const COUNTERS: &[CounterOf] = &[
         &account.answers_too_large
     }),
     ("tcp_requests_busy", "Requests to the TCP port that got no turn in time", |account| {
-        &account.tcp_requests_busy
+        &account.tcp_port.busy
     }),
     ("tcp_requests_slow", "Requests to the TCP port whose client was too slow", |account| {
         &account.tcp_port.slow
@@ -301,7 +301,7 @@ impl Collector for SnapshotCollector {
         let help = "Requests of clients to the signing proxy, by outcome";
         encode_labels(&mut encoder, ("proxy_requests", "outcome"), help, &outcomes)?;
         let closed =
-            CloseReason::ALL.map(|reason| (reason.label(), account.connections_closed(reason)));
+            CloseReason::ALL.map(|reason| (reason.label(), account.tcp_port.closed(reason)));
         let help = "Connections that the TCP port closed to make room, by what was missing";
         encode_labels(&mut encoder, ("tcp_connections_closed", "reason"), help, &closed)?;
         let failures =

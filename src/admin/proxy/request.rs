@@ -6,9 +6,9 @@
 
 use super::{headers, query};
 use crate::aws::{RequestBody, SignError, Signer};
+use crate::base::http_server::sent_by_web_page;
 use aws_credential_types::Credentials;
 use bytes::Bytes;
-use http::header::ORIGIN;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode};
@@ -25,13 +25,9 @@ const TARGET_BYTES_MAX: usize = 8 * 1024;
 pub fn refusal(head: &Parts, paths: &AllowedPaths) -> Option<(StatusCode, String)> {
     let target_bytes = head.uri.path_and_query().map_or(0, |it| it.as_str().len());
     let query = query::check(head.uri.query().unwrap_or_default());
-    let refusal = if head.headers.contains_key(ORIGIN) {
-        // Browsers set the header `Origin`. A web page in a browser on this host must not use the
-        // daemon's credentials.
-        (StatusCode::FORBIDDEN, "requests of web pages (Origin) are not forwarded".to_owned())
-    } else if is_of_other_site(head) {
-        let why = "requests of web pages (Sec-Fetch-Site) are not forwarded";
-        (StatusCode::FORBIDDEN, why.to_owned())
+    let refusal = if let Some(header) = sent_by_web_page(head) {
+        let why = format!("requests of web pages ({header}) are not forwarded");
+        (StatusCode::FORBIDDEN, why)
     } else if head.method == Method::TRACE {
         // The answer to TRACE contains the request, with its signature and the session token.
         (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not forwarded".to_owned())
@@ -48,13 +44,6 @@ pub fn refusal(head: &Parts, paths: &AllowedPaths) -> Option<(StatusCode, String
         return None;
     };
     Some(refusal)
-}
-
-/// Returns whether a web page of another site has sent a request. Browsers send the header
-/// `Sec-Fetch-Site` also where they send no `Origin`, for example for images.
-fn is_of_other_site(head: &Parts) -> bool {
-    let sites = head.headers.get_all("sec-fetch-site");
-    sites.iter().any(|site| ![&b"same-origin"[..], b"none"].contains(&site.as_bytes()))
 }
 
 /// Returns the request to the service for a client's request that is not refused, signed with

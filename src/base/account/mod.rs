@@ -13,20 +13,20 @@
 
 mod calls;
 mod occupancy;
+mod port;
 mod receivers;
 mod sizes;
-mod tcp_port;
 
 pub use calls::{CallCounts, LimitChange};
 pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
+pub use port::{CloseReason, PortCounts, ProxyCounts};
 pub use receivers::ReceiverCounts;
 pub use sizes::Sizes;
-pub use tcp_port::{CloseReason, ProxyCounts, TcpPortCounts};
 
 use crate::base::clock::{Clock, Moment};
 use crate::base::conditions::Conditions;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -251,12 +251,8 @@ pub struct Account {
     pub spool: SpoolCounts,
     /// Counters of the signing proxy. They count no segments, so the balance is without them.
     pub proxy: ProxyCounts,
-    /// Connections that the TCP port closed to make room, by [`CloseReason`].
-    connections_closed: [Counter; CloseReason::ALL.len()],
-    /// Requests to the TCP port that got no turn in time, and status 503.
-    pub tcp_requests_busy: Counter,
-    /// Requests to the TCP port that did not keep one of its limits.
-    pub tcp_port: TcpPortCounts,
+    /// Counters of the TCP port.
+    pub tcp_port: Arc<PortCounts>,
     /// Telemetry records that were dropped without having been sent.
     pub telemetry_records_dropped: Counter,
     /// The conditions that currently keep segments from being delivered.
@@ -294,11 +290,6 @@ impl Account {
     /// Returns the counter of calls with the kind of failure `kind`.
     pub fn request_failures(&self, kind: RequestFailure) -> &Counter {
         &self.request_failures[kind as usize]
-    }
-
-    /// Returns the counter of connections that the TCP port closed for `reason`.
-    pub fn connections_closed(&self, reason: CloseReason) -> &Counter {
-        &self.connections_closed[reason as usize]
     }
 
     /// Returns how many segments were rejected, for all reasons together.

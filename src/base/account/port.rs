@@ -1,16 +1,17 @@
-//! The counters of the TCP port: connections that were closed, and calls of the signing proxy.
+//! The counters of a port: connections that were closed, and requests that did not keep a limit.
+//! Also the counters of the signing proxy.
 //!
 //! In and out: as in the parent module. They count no segments, so they have no part in the
 //! balance. Thread: main.
 
 use super::Counter;
 
-/// Why the TCP port closed a connection that waited.
+/// Why a port closed a connection that waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
     /// The largest number of connections was open, and a new one came.
     Count,
-    /// The memory of the TCP port was used up.
+    /// The memory of the port was used up.
     Memory,
     /// The process had no file descriptor for a new connection.
     Descriptors,
@@ -30,14 +31,25 @@ impl CloseReason {
     }
 }
 
-/// The counters of requests that did not keep a limit of the TCP port.
+/// The counters of a port.
 #[derive(Debug, Default)]
-pub struct TcpPortCounts {
+pub struct PortCounts {
+    /// Connections that the port closed to make room, by [`CloseReason`].
+    closed: [Counter; CloseReason::ALL.len()],
+    /// Requests that got no turn in time, and status 503.
+    pub busy: Counter,
     /// Requests whose header or body came too slowly, and answers that the client did not take in
     /// time.
     pub slow: Counter,
     /// Requests with a larger header or body than the port takes.
     pub too_large: Counter,
+}
+
+impl PortCounts {
+    /// Returns the counter of connections that the port closed for `reason`.
+    pub fn closed(&self, reason: CloseReason) -> &Counter {
+        &self.closed[reason as usize]
+    }
 }
 
 /// The counters of the signing proxy.

@@ -12,7 +12,7 @@
 use super::answer::AnswerBody;
 use super::memory::{Memory, Reservation};
 use super::{CONNECTION_BYTES, ConnectionSlot, READ_TIMEOUT, REQUEST_BYTES, ServerLimits};
-use super::{error_answer, last_answer, too_many_requests};
+use super::{TOO_MANY, error_answer, last_answer, too_many_requests};
 use bytes::Bytes;
 use http::header::EXPECT;
 use http::request::Parts;
@@ -58,11 +58,16 @@ struct Turn {
     _memory: Reservation,
 }
 
+/// Makes the answer to a request that is refused, from the head of the request, the status and the
+/// reason.
+pub type ErrorForm = fn(&Parts, StatusCode, &str) -> Response<Bytes>;
+
 /// The turns of both lanes.
 #[derive(Debug)]
 pub struct Requests {
     quick: Turns,
     other: Turns,
+    error_form: ErrorForm,
 }
 
 impl Turns {
@@ -94,6 +99,26 @@ impl Requests {
         Self {
             quick: Turns::new(memory_bytes / 4, count_max),
             other: Turns::new(memory_bytes / 3 * 2, count_max),
+            error_form: |_, status, why| error_answer(status, why),
+        }
+    }
+
+    /// Returns the same turns. Answers to refused requests have the form that `error_form` gives
+    /// them, and not the one of [`error_answer`].
+    #[must_use]
+    pub fn with_errors(self, error_form: ErrorForm) -> Self {
+        Self { error_form, ..self }
+    }
+
+    /// Returns the length of the largest body that is read in the lane `lane`, in bytes.
+    pub fn body_bytes_max(&self, lane: Lane) -> usize {
+        self.turns(lane).body_bytes_max()
+    }
+
+    fn turns(&self, lane: Lane) -> &Turns {
+        match lane {
+            Lane::Quick => &self.quick,
+            Lane::Other => &self.other,
         }
     }
 
@@ -109,24 +134,24 @@ impl Requests {
         (slot, lane): (&ConnectionSlot, Lane),
         answer: impl FnOnce(Request<Bytes>) -> F,
     ) -> Response<AnswerBody> {
-        let turns = match lane {
-            Lane::Quick => &self.quick,
-            Lane::Other => &self.other,
-        };
+        let turns = self.turns(lane);
         let (head, body) = request.into_parts();
+        let error = |status, why: &str| (self.error_form)(&head, status, why);
+        let too_many = || last_answer(error(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY));
         let ready = async {
-            let (body, memory) = read_in_time(&head, body, slot, turns.body_bytes_max()).await?;
+            let (body, memory) =
+                read_in_time(&head, body, slot, (turns.body_bytes_max(), &error)).await?;
             let turn = tokio::time::timeout(READ_TIMEOUT, turns.take(body.bytes.len())).await;
             let busy = |_| {
                 slot.note_busy();
-                too_many_requests()
+                too_many()
             };
             Ok((body, memory, turn.map_err(busy)?))
         };
         let ready = tokio::select! {
             biased;
             ready = ready => ready,
-            () = slot.asked_to_close() => Err(too_many_requests()),
+            () = slot.asked_to_close() => Err(too_many()),
         };
         let (body, memory, turn) = match ready {
             Ok(ready) => ready,
@@ -139,12 +164,13 @@ impl Requests {
     }
 }
 
-/// Reads the body of a request, of up to `limit_bytes`. The error is the answer to the client.
+/// Reads the body of a request, of up to `limit_bytes`. The error is the answer to the client, made
+/// by `error`.
 async fn read_in_time(
     head: &Parts,
     mut body: Incoming,
     slot: &ConnectionSlot,
-    limit_bytes: usize,
+    (limit_bytes, error): (usize, &(dyn Fn(StatusCode, &str) -> Response<Bytes> + Sync)),
 ) -> Result<(WholeBody, Reservation), Response<Bytes>> {
     let why = match limit_bytes {
         BODY_BYTES_MAX => "the request's body is larger than 5 MB".to_owned(),
@@ -155,7 +181,7 @@ async fn read_in_time(
     };
     let too_large = || {
         slot.note_too_large();
-        error_answer(StatusCode::PAYLOAD_TOO_LARGE, &why)
+        error(StatusCode::PAYLOAD_TOO_LARGE, &why)
     };
     if body.size_hint().lower() > limit_bytes as u64 {
         return Err(discard(head, body, too_large()).await);
@@ -167,13 +193,13 @@ async fn read_in_time(
         Ok(Err(BodyError::TooLarge)) => Err(discard(head, body, too_large()).await),
         Ok(Err(BodyError::Broken)) => {
             let why = "the request's body is incomplete";
-            Err(last_answer(error_answer(StatusCode::BAD_REQUEST, why)))
+            Err(last_answer(error(StatusCode::BAD_REQUEST, why)))
         }
         Err(_) => {
             slot.note_slow();
-            debug!("A request to the TCP port was refused with 408: its body came too slowly");
+            debug!("A request was refused with 408: its body came too slowly");
             let why = "the request's body came too slowly";
-            Err(last_answer(error_answer(StatusCode::REQUEST_TIMEOUT, why)))
+            Err(last_answer(error(StatusCode::REQUEST_TIMEOUT, why)))
         }
     }
 }

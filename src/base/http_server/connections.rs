@@ -7,7 +7,7 @@
 //! Bound: one entry for each connection. Thread: main.
 
 use super::memory::{Memory, Reservation};
-use crate::base::account::{Account, CloseReason};
+use crate::base::account::{CloseReason, PortCounts};
 use crate::base::log::LogLimit;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +20,16 @@ use tracing::warn;
 /// still no room after this time, one more connection is closed.
 const CLOSE_PAUSE: Duration = Duration::from_millis(20);
 
-static CLOSED: LogLimit = LogLimit::once_a_minute();
-static BUSY: LogLimit = LogLimit::once_a_minute();
+/// A port of the daemon, for the log and the counters.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The name in the log, such as `TCP port`.
+    pub name: &'static str,
+    /// The share of the memory for segments that the port may use, as the log says it.
+    pub share: &'static str,
+    /// The counters.
+    pub counts: Arc<PortCounts>,
+}
 
 /// The waiting connections, ordered by when they began to wait.
 #[derive(Debug)]
@@ -30,8 +38,9 @@ pub struct Connections {
     pub memory: Memory,
     waiting: Mutex<BTreeMap<u64, Arc<watch::Sender<bool>>>>,
     next_number: AtomicU64,
-    /// Counts the connections that are closed.
-    account: Arc<Account>,
+    pub port: Port,
+    closed: LogLimit,
+    busy: LogLimit,
 }
 
 /// The entry of one open connection. The connection is removed when its entry is dropped.
@@ -45,14 +54,15 @@ pub struct ConnectionSlot {
 }
 
 impl Connections {
-    /// Returns a list without connections. They may use `memory_bytes`. `account` counts those that
-    /// are closed.
-    pub fn new(memory_bytes: usize, account: Arc<Account>) -> Arc<Self> {
+    /// Returns a list without connections to `port`. They may use `memory_bytes`.
+    pub fn new(memory_bytes: usize, port: Port) -> Arc<Self> {
         Arc::new(Self {
             memory: Memory::new(memory_bytes),
             waiting: Mutex::default(),
             next_number: AtomicU64::default(),
-            account,
+            port,
+            closed: LogLimit::once_a_minute(),
+            busy: LogLimit::once_a_minute(),
         })
     }
 
@@ -102,15 +112,16 @@ impl Connections {
     pub fn close_longest_waiting(&self, reason: CloseReason) -> bool {
         let Some((_, close_request)) = self.lock().pop_first() else { return false };
         close_request.send_replace(true);
-        self.account.connections_closed(reason).add(1);
+        let Port { name, share, counts } = &self.port;
+        counts.closed(reason).add(1);
         let why = match reason {
             CloseReason::Count => "too many are open",
-            CloseReason::Memory => "their memory is used up (an eighth of -m)",
+            CloseReason::Memory => &format!("their memory is used up ({share})"),
             CloseReason::Descriptors => "there are too few file descriptors (RLIMIT_NOFILE)",
         };
-        CLOSED.log(|more| {
+        self.closed.log(|more| {
             warn!(
-                "The TCP port closes the connections that have waited longest, because {why}{more}"
+                "The {name} closes the connections that have waited longest, because {why}{more}"
             );
         });
         true
@@ -146,10 +157,11 @@ impl ConnectionSlot {
 
     /// Counts and logs that a request of this connection got no turn in time.
     pub fn note_busy(&self) {
-        self.connections.account.tcp_requests_busy.add(1);
-        BUSY.log(|more| {
+        let Port { name, counts, .. } = &self.connections.port;
+        counts.busy.add(1);
+        self.connections.busy.log(|more| {
             warn!(
-                "A request to the TCP port was refused with 503: too many others are in \
+                "A request to the {name} was refused with 503: too many others are in \
                  progress{more}"
             );
         });
@@ -157,12 +169,12 @@ impl ConnectionSlot {
 
     /// Counts that this connection's client was too slow: with a request, or in taking an answer.
     pub fn note_slow(&self) {
-        self.connections.account.tcp_port.slow.add(1);
+        self.connections.port.counts.slow.add(1);
     }
 
     /// Counts that a request of this connection was too large.
     pub fn note_too_large(&self) {
-        self.connections.account.tcp_port.too_large.add(1);
+        self.connections.port.counts.too_large.add(1);
     }
 
     /// Returns how many bytes all connections have reserved together.
@@ -220,7 +232,8 @@ mod tests {
     use super::*;
 
     fn connections() -> Arc<Connections> {
-        Connections::new(10 * 1024, Arc::default())
+        let port = Port { name: "TCP port", share: "", counts: Arc::default() };
+        Connections::new(10 * 1024, port)
     }
 
     #[tokio::test(start_paused = true)]
@@ -241,7 +254,7 @@ mod tests {
         assert_eq!(slots[0].memory_used_bytes(), 3 * 1024);
         drop(reservation);
         assert_eq!(slots[0].memory_used_bytes(), 0);
-        assert_eq!(connections.account.connections_closed(CloseReason::Memory).get(), 2);
+        assert_eq!(connections.port.counts.closed(CloseReason::Memory).get(), 2);
     }
 
     #[tokio::test]

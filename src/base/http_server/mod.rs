@@ -19,12 +19,14 @@ mod memory;
 mod slow;
 #[cfg(test)]
 mod tests;
+mod web_page;
 
 pub use answer::{AnswerBody, StreamError};
-pub use body::{Lane, Requests, refuse};
-pub use connections::ConnectionSlot;
+pub use body::{ErrorForm, Lane, Requests, refuse};
+pub use connections::{ConnectionSlot, Port};
+pub use web_page::sent_by_web_page;
 
-use crate::base::account::{Account, CloseReason};
+use crate::base::account::CloseReason;
 use crate::base::log::LogLimit;
 use crate::base::panics;
 use bytes::Bytes;
@@ -82,9 +84,6 @@ const CLOSED_FOR_DESCRIPTORS_COUNT: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE_AFTER_CLOSING: Duration = Duration::from_millis(20);
 
-static PANICKED: LogLimit = LogLimit::once_a_minute();
-static NOT_ACCEPTED: LogLimit = LogLimit::once_a_minute();
-
 /// Answers the requests of a [`Server`].
 pub trait Handler: Send + Sync + 'static {
     /// Answers a request on the connection `slot`. The connection counts as waiting until the
@@ -106,11 +105,13 @@ pub fn error_answer(status: StatusCode, message: &str) -> Response<Bytes> {
     json(status, &serde_json::json!({ "message": message }))
 }
 
+/// Why a request is not processed that gets status 503.
+const TOO_MANY: &str = "too many requests are in progress; try again later";
+
 /// Returns the answer (status 503) to a request that is not processed, because there are too many
 /// requests.
 pub fn too_many_requests() -> Response<Bytes> {
-    let why = "too many requests are in progress; try again later";
-    last_answer(error_answer(StatusCode::SERVICE_UNAVAILABLE, why))
+    last_answer(error_answer(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY))
 }
 
 /// Returns `answer` with the header that tells the client that the connection is closed after it.
@@ -145,17 +146,21 @@ pub struct Server<H> {
     connection_count_max: usize,
     connections: Arc<Connections>,
     is_shutting_down: watch::Sender<bool>,
+    panicked: LogLimit,
+    not_accepted: LogLimit,
 }
 
 impl<H: Handler> Server<H> {
-    /// Returns a server. `handler` answers its requests. `account` counts closed connections.
-    pub fn new(handler: H, limits: ServerLimits, account: Arc<Account>) -> Arc<Self> {
+    /// Returns a server for `port`. `handler` answers its requests.
+    pub fn new(handler: H, limits: ServerLimits, port: Port) -> Arc<Self> {
         Arc::new(Self {
             handler,
             connection_permits: Arc::new(Semaphore::new(limits.connection_count_max)),
             connection_count_max: limits.connection_count_max,
-            connections: Connections::new(limits.memory_bytes, account),
+            connections: Connections::new(limits.memory_bytes, port),
             is_shutting_down: watch::Sender::new(false),
+            panicked: LogLimit::once_a_minute(),
+            not_accepted: LogLimit::once_a_minute(),
         })
     }
 
@@ -194,8 +199,9 @@ impl<H: Handler> Server<H> {
             tokio::spawn(async move {
                 let served = server.serve_connection(stream, &slot, is_local);
                 if let Err(panicked) = panics::caught(served).await {
-                    PANICKED.log(|more| {
-                        error!("A connection to the TCP port met {panicked} and is closed{more}")
+                    let name = server.name();
+                    server.panicked.log(|more| {
+                        error!("A connection to the {name} met {panicked} and is closed{more}")
                     });
                 }
                 drop((permit, memory));
@@ -210,9 +216,8 @@ impl<H: Handler> Server<H> {
         let all = u32::try_from(self.connection_count_max).expect("a small number");
         if tokio::time::timeout(time, self.connection_permits.acquire_many(all)).await.is_err() {
             let count = self.connection_count_max - self.connection_permits.available_permits();
-            warn!(
-                "{count} requests on the TCP port are aborted: the time for the shutdown is over"
-            );
+            let name = self.name();
+            warn!("{count} requests on the {name} are aborted: the time for the shutdown is over");
         }
     }
 
@@ -267,9 +272,9 @@ impl<H: Handler> Server<H> {
                 if error.is_parse_too_large() {
                     slot.note_too_large();
                 }
-                debug!("A connection to the TCP port ended: {error}");
+                debug!("A connection to the {} ended: {error}", self.name());
             }
-            Err(_) => debug!("A connection to the TCP port was open for too long"),
+            Err(_) => debug!("A connection to the {} was open for too long", self.name()),
         }
     }
 
@@ -290,10 +295,15 @@ impl<H: Handler> Server<H> {
             self.handler.answer(request, slot, is_local).await
         });
         answer.await.unwrap_or_else(|panicked| {
-            PANICKED.log(|more| error!("Answering {path} on the TCP port met {panicked}{more}"));
+            let name = self.name();
+            self.panicked.log(|more| error!("Answering {path} on the {name} met {panicked}{more}"));
             last_answer(error_answer(StatusCode::INTERNAL_SERVER_ERROR, &panicked.to_string()))
                 .map(AnswerBody::from)
         })
+    }
+
+    fn name(&self) -> &'static str {
+        self.connections.port.name
     }
 
     /// Waits until the connection `slot` must stop accepting requests. This is when it is asked to
@@ -322,7 +332,8 @@ impl<H: Handler> Server<H> {
         let number = error.raw_os_error().map(Errno::from_raw_os_error);
         let is_short_of =
             [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Some).contains(&number);
-        NOT_ACCEPTED.log(|more| warn!("The TCP port cannot accept a connection: {error}{more}"));
+        let name = self.name();
+        self.not_accepted.log(|more| warn!("The {name} cannot accept a connection: {error}{more}"));
         let has_closed = is_short_of
             && self.connections.close_older_half(
                 CloseReason::Descriptors,

@@ -2,6 +2,7 @@
 //! soon as no connection has anything to read.
 
 use super::*;
+use crate::base::account::Account;
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,7 +53,8 @@ async fn start(memory_bytes: usize) -> (SocketAddr, Arc<Server<Sizes>>, Arc<Acco
     let account = Arc::<Account>::default();
     let limits = ServerLimits { memory_bytes, connection_count_max: 100 };
     let handler = Sizes(Requests::new(limits));
-    let server = Server::new(handler, limits, Arc::clone(&account));
+    let counts = Arc::clone(&account.tcp_port);
+    let server = Server::new(handler, limits, Port { name: "TCP port", share: "", counts });
     tokio::spawn(Arc::clone(&server).serve(Arc::new(listener)));
     (address, server, account)
 }
@@ -113,7 +115,7 @@ async fn a_body_needs_memory_only_as_it_arrives() {
     let mut answer = [0; 1000];
     let count = last.read(&mut answer).await.unwrap();
     assert!(String::from_utf8_lossy(&answer[..count]).ends_with("100000"));
-    assert!(account.connections_closed(CloseReason::Memory).get() >= 1);
+    assert!(account.tcp_port.closed(CloseReason::Memory).get() >= 1);
     let count = others[0].read(&mut answer).await.unwrap();
     let told = String::from_utf8_lossy(&answer[..count]).to_lowercase();
     assert!(told.starts_with("http/1.1 503") && told.contains("connection: close"), "{told}");
@@ -134,7 +136,7 @@ async fn a_request_that_gets_no_turn_in_time_is_refused_and_counted() {
     }
     let answer = call(&mut TcpStream::connect(address).await.unwrap()).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert_eq!(account.tcp_requests_busy.get(), 1);
+    assert_eq!(account.tcp_port.busy.get(), 1);
 }
 
 #[tokio::test]
