@@ -4,10 +4,12 @@
 //! `ExportTraceServiceResponse` or a `google.rpc.Status`, as protobuf or JSON: an answer has the
 //! encoding of its request, see <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>.
 
+use crate::grpc::Refusal;
 use crate::request::Encoding;
 use bytes::Bytes;
 use prost::Message;
 use serde_json::json;
+use std::time::Duration;
 
 #[derive(Clone, PartialEq, Message)]
 struct ExportTraceServiceResponse {
@@ -29,6 +31,43 @@ struct Status {
     code: i32,
     #[prost(string, tag = "2")]
     message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Detail>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Detail {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// The type of a detail that has the time after which a client may try again.
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+fn retry_info(time: Duration) -> Detail {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(time.subsec_nanos()).unwrap_or(0);
+    let value = RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }.encode_to_vec();
+    Detail { type_url: RETRY_INFO.to_owned(), value }
 }
 
 /// Returns the body of an answer with status 200. `rejected_count` spans were not taken; `why` says
@@ -50,11 +89,22 @@ pub fn accepted(encoding: Encoding, rejected_count: usize, why: &str) -> Bytes {
     }
 }
 
-/// Returns the body of an answer to a refused request. `code` is a status code of gRPC.
-pub fn refused(encoding: Encoding, code: i32, message: &str) -> Bytes {
+/// Returns the body of an answer to a refused request: its `google.rpc.Status`.
+pub fn refused(encoding: Encoding, refusal: &Refusal) -> Bytes {
+    let Refusal { code, message, retry_after } = refusal;
     match encoding {
-        Encoding::Protobuf => Status { code, message: message.to_owned() }.encode_to_vec().into(),
-        Encoding::Json => json!({"code": code, "message": message}).to_string().into(),
+        Encoding::Protobuf => {
+            let details = retry_after.map(retry_info).into_iter().collect();
+            Status { code: *code, message: message.clone(), details }.encode_to_vec().into()
+        }
+        Encoding::Json => {
+            let mut status = json!({"code": code, "message": message});
+            if let Some(time) = retry_after {
+                let delay = format!("{}s", time.as_secs_f64());
+                status["details"] = json!([{"@type": RETRY_INFO, "retryDelay": delay}]);
+            }
+            status.to_string().into()
+        }
     }
 }
 
@@ -75,7 +125,16 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_status_in_the_encoding_of_the_request() {
-        assert_eq!(refused(Encoding::Protobuf, 3, "no"), Bytes::from("\x08\x03\x12\x02no"));
-        assert_eq!(refused(Encoding::Json, 3, "no"), r#"{"code":3,"message":"no"}"#);
+        let no = Refusal::new(3, "no");
+        assert_eq!(refused(Encoding::Protobuf, &no), Bytes::from("\x08\x03\x12\x02no"));
+        assert_eq!(refused(Encoding::Json, &no), r#"{"code":3,"message":"no"}"#);
+        let later = no.retry_after(Duration::from_millis(1_500));
+        let status = Status::decode(refused(Encoding::Protobuf, &later)).unwrap();
+        let [detail] = &status.details[..] else { panic!("{status:?}") };
+        assert_eq!(detail.type_url, RETRY_INFO);
+        let info = RetryInfo::decode(&detail.value[..]).unwrap();
+        assert_eq!(info.retry_delay, Some(Delay { seconds: 1, nanos: 500_000_000 }));
+        let json = r#"{"code":3,"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.5s"}],"message":"no"}"#;
+        assert_eq!(refused(Encoding::Json, &later), json);
     }
 }

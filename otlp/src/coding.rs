@@ -4,7 +4,6 @@
 //! the inflated body, usually [`crate::BODY_BYTES_MAX`]. A body that inflates to more is refused
 //! after one byte more than the limit. So a small body cannot take much memory.
 
-use bytes::Bytes;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use std::io::Read;
 
@@ -22,47 +21,67 @@ pub enum CodingError {
     TooLarge(usize),
 }
 
+/// The first capacity of the buffer for an inflated body, in bytes. It doubles up to the limit.
+const CAPACITY_MIN: usize = 64 * 1024;
+
 /// Decompresses a body. `encoding` is the value of the header `Content-Encoding`, if there is one.
+/// The inflated body is in `buffer`, which the caller may use again; its capacity grows to
+/// `limit_bytes` and one byte at most. A body that is not compressed is returned as it is.
 ///
 /// # Errors
 ///
 /// Returns an error if the encoding is unknown, the body is broken, or it inflates to more than
 /// `limit_bytes`.
-pub fn decode(
+pub fn decode<'a>(
     encoding: Option<&[u8]>,
-    body: &Bytes,
+    body: &'a [u8],
     limit_bytes: usize,
-) -> Result<Bytes, CodingError> {
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], CodingError> {
     let encoding = encoding.unwrap_or_default().trim_ascii();
     let is = |name: &str| encoding.eq_ignore_ascii_case(name.as_bytes());
     if encoding.is_empty() || is("identity") {
-        return Ok(body.clone()).and_then(|body| match body.len() > limit_bytes {
+        return match body.len() > limit_bytes {
             true => Err(CodingError::TooLarge(limit_bytes)),
             false => Ok(body),
-        });
+        };
     }
     if is("gzip") || is("x-gzip") {
-        inflate(MultiGzDecoder::new(&body[..]), "gzip", limit_bytes)
+        inflate(MultiGzDecoder::new(body), "gzip", limit_bytes, buffer)?;
     } else if is("deflate") {
-        inflate(ZlibDecoder::new(&body[..]), "deflate", limit_bytes)
+        inflate(ZlibDecoder::new(body), "deflate", limit_bytes, buffer)?;
     } else {
-        Err(CodingError::Unknown)
+        return Err(CodingError::Unknown);
     }
+    Ok(buffer)
 }
 
-fn inflate(from: impl Read, name: &'static str, limit_bytes: usize) -> Result<Bytes, CodingError> {
-    let mut inflated = Vec::new();
-    let limited = from.take(limit_bytes as u64 + 1).read_to_end(&mut inflated);
-    limited.map_err(|_| CodingError::Broken(name))?;
-    if inflated.len() > limit_bytes {
-        return Err(CodingError::TooLarge(limit_bytes));
+fn inflate(
+    mut from: impl Read,
+    name: &'static str,
+    limit_bytes: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<(), CodingError> {
+    buffer.clear();
+    let mut capacity = buffer.capacity().max(CAPACITY_MIN).min(limit_bytes + 1);
+    loop {
+        buffer.reserve_exact(capacity - buffer.len());
+        let mut part = from.by_ref().take((capacity - buffer.len()) as u64);
+        part.read_to_end(buffer).map_err(|_| CodingError::Broken(name))?;
+        if buffer.len() > limit_bytes {
+            return Err(CodingError::TooLarge(limit_bytes));
+        }
+        if buffer.len() < capacity {
+            return Ok(());
+        }
+        capacity = (2 * capacity).min(limit_bytes + 1);
     }
-    Ok(inflated.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
     use std::io::Write;
@@ -86,8 +105,9 @@ mod tests {
             (Some(b" GZip "), &gzip(b"spans")),
             (Some(b"deflate"), &deflated),
         ] {
-            assert_eq!(decode(encoding, body, 5).unwrap(), plain, "{encoding:?}");
-            let error = decode(encoding, body, 4).unwrap_err();
+            let mut buffer = vec![1; 3];
+            assert_eq!(decode(encoding, body, 5, &mut buffer).unwrap(), plain, "{encoding:?}");
+            let error = decode(encoding, body, 4, &mut buffer).unwrap_err();
             assert!(matches!(error, CodingError::TooLarge(4)), "{encoding:?}");
         }
     }
@@ -96,8 +116,22 @@ mod tests {
     fn a_bomb_is_refused_at_the_limit() {
         let bomb = gzip(&vec![0; 64 << 20]);
         assert!(bomb.len() < 100_000);
-        let error = decode(Some(b"gzip"), &bomb, 1 << 20).unwrap_err();
+        let mut buffer = Vec::new();
+        let error = decode(Some(b"gzip"), &bomb, 1 << 20, &mut buffer).unwrap_err();
+        assert_eq!(buffer.capacity(), (1 << 20) + 1);
         assert_eq!(error.to_string(), "the decompressed body has more than 1048576 bytes");
+    }
+
+    #[test]
+    fn a_body_of_any_size_up_to_the_limit_is_inflated() {
+        let limit = 300_000;
+        for length in [0, 1, CAPACITY_MIN - 1, CAPACITY_MIN, CAPACITY_MIN + 1, 131_072, limit] {
+            let body = gzip(&vec![7; length]);
+            let mut buffer = Vec::new();
+            assert_eq!(decode(Some(b"gzip"), &body, limit, &mut buffer).unwrap().len(), length);
+        }
+        let mut buffer = Vec::new();
+        assert!(decode(Some(b"gzip"), &gzip(&vec![7; limit + 1]), limit, &mut buffer).is_err());
     }
 
     #[test]
@@ -105,12 +139,13 @@ mod tests {
         let whole = gzip(b"spans");
         for length in 0..whole.len() - 1 {
             let cut = whole.slice(..length);
-            let refused = decode(Some(b"gzip"), &cut, 100).is_err();
+            let refused = decode(Some(b"gzip"), &cut, 100, &mut Vec::new()).is_err();
             assert!(refused || length == 0, "{length}");
         }
-        assert!(decode(Some(b"deflate"), &whole, 100).is_err());
+        assert!(decode(Some(b"deflate"), &whole, 100, &mut Vec::new()).is_err());
         for encoding in ["br", "zstd", "gzip, gzip"] {
-            let error = decode(Some(encoding.as_bytes()), &whole, 100).unwrap_err();
+            let error =
+                decode(Some(encoding.as_bytes()), &whole, 100, &mut Vec::new()).unwrap_err();
             assert!(matches!(error, CodingError::Unknown), "{encoding}");
         }
     }

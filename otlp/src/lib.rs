@@ -21,8 +21,8 @@
 //! The protocol is <https://opentelemetry.io/docs/specs/otlp/>; the messages are those of
 //! opentelemetry-proto 1.9 for traces. Bound: [`BODY_BYTES_MAX`], [`SPAN_COUNT_MAX`],
 //! [`SPAN_BYTES_MAX`] and [`DEPTH_MAX`]. A request is searched for its spans without decoding them,
-//! and one span is decoded at a time. So a small hostile body cannot take much memory. A daemon that
-//! only forwards a request scans and cuts it, and decodes nothing. No I/O, no clock.
+//! and one span is decoded at a time. So a small hostile body cannot take much memory. A daemon
+//! that only forwards a request scans and cuts it, and decodes nothing. No I/O, no clock.
 
 pub mod answer;
 pub mod coding;

@@ -31,8 +31,9 @@ fn inflated() -> Vec<(String, Encoding, Bytes)> {
     let of_file = |(name, body): (String, Vec<u8>)| {
         let encoding = if name.contains("-json") { Encoding::Json } else { Encoding::Protobuf };
         let coding = ["gzip", "deflate"].into_iter().find(|coding| name.ends_with(coding));
-        let body = coding::decode(coding.map(str::as_bytes), &body.into(), 1 << 20).unwrap();
-        (name, encoding, body)
+        let (coding, mut buffer) = (coding.map(str::as_bytes), Vec::new());
+        let body = coding::decode(coding, &body, 1 << 20, &mut buffer).unwrap();
+        (name, encoding, Bytes::copy_from_slice(body))
     };
     recorded("otlp").into_iter().map(of_file).collect()
 }

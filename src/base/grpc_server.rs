@@ -1,79 +1,83 @@
 //! A small server for unary calls of gRPC over HTTP/2 without TLS.
 //!
 //! In: connections on a TCP port, and a [`Unary`] that answers their calls. Out: the answers.
-//! Bound: [`CONNECTION_COUNT_MAX`] connections with [`STREAM_COUNT_MAX`] calls each;
-//! [`MESSAGE_BYTES_MAX`] for the body of a call; [`LARGE_BODY_COUNT_MAX`] bodies of more than
-//! [`SMALL_BODY_BYTES`] at a time; [`READ_TIMEOUT`] for a body. When full: a further connection is
-//! closed, and a call whose body finds no room is answered with RESOURCE_EXHAUSTED, after which a
-//! client tries again. Thread: main.
+//! Bound: [`ServerLimits`]: a number of connections, and one budget of memory for connections and
+//! bodies; [`STREAM_COUNT_MAX`] calls at a time on a connection; a size for the body of a call, and
+//! [`READ_TIMEOUT`] for its arrival. When full: the connection whose last call is longest ago is
+//! closed; its client connects again. Thread: that of the port.
 //!
 //! hyper speaks HTTP/2, and bounds the frames, the headers and the resets of a connection. A call
 //! of gRPC is then a request with a frame of five bytes and a message, and an answer with trailers.
 
-use super::log::LogLimit;
+use super::http_server::{
+    Acceptor, BodyError, ConnectionSlot, Port, Reservation, ServerLimits, read_body,
+};
 use super::panics;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, error, warn};
-use xrayd_otlp::grpc::{Refusal, code, frame};
-
-/// Largest body of a call, in bytes: the usual limit of gRPC's servers, and the head of a frame.
-const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024 + 5;
-
-/// Largest number of open connections. An exporter uses one.
-const CONNECTION_COUNT_MAX: usize = 64;
+use tracing::debug;
+use xrayd_otlp::grpc::{FRAME_HEAD_BYTES, Refusal, code, frame};
 
 /// Largest number of calls on a connection at a time.
 const STREAM_COUNT_MAX: u32 = 16;
 
-/// A body of at most this size needs no permit, so that slow clients with large bodies do not keep
-/// others waiting.
-const SMALL_BODY_BYTES: usize = 64 * 1024;
-
-/// Largest number of larger bodies that are read at a time.
-const LARGE_BODY_COUNT_MAX: usize = 8;
-
-/// Time in which the body of a call must be complete.
+/// Time in which the first byte of a connection must arrive, and in which the body of a call must
+/// be complete.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest size of the headers of a call, in bytes.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// How long a connection that is asked to close may stay open to write its last answers.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much a client may send on one stream, and on one connection, before the server reads it.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// Largest size of the headers of a call, in bytes.
+const HEADER_BYTES_MAX: u32 = 8 * 1024;
+
+/// How much a client may send on a connection, and on each stream of it, before the server reads
+/// it.
+const WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Largest number of bytes of an answer that wait to be written. An answer is short.
+const SEND_BYTES_MAX: usize = 16 * 1024;
+
+/// Memory that an open connection needs, in bytes: the unread bytes of its calls, hyper's buffers
+/// for a frame of 16 KiB in each direction, and its tables of headers.
+pub const CONNECTION_BYTES: usize = WINDOW_BYTES as usize + 48 * 1024;
+
+/// Memory that a call needs besides its body, in bytes.
+const CALL_BYTES: usize = HEADER_BYTES_MAX as usize;
 
 /// A connection without a sign of life is asked after this time, and closed after the same time.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Pause before the next attempt to accept a connection after a failure.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-
-static FULL: LogLimit = LogLimit::once_a_minute();
-static PANICKED: LogLimit = LogLimit::once_a_minute();
 
 /// Answers the calls of a server.
 pub trait Unary: Send + Sync + 'static {
-    /// Answers a call. `body` is the complete body, a frame of gRPC.
+    /// Decides, before the body is read, whether a call is refused.
+    ///
+    /// # Errors
+    ///
+    /// Returns the status of a call that is refused.
+    fn check(&self, _head: &Parts) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Answers a call that was not refused. `body` is the complete body, a frame of gRPC.
     ///
     /// # Errors
     ///
@@ -81,99 +85,157 @@ pub trait Unary: Send + Sync + 'static {
     fn call(&self, head: &Parts, body: &Bytes) -> Result<Bytes, Refusal>;
 }
 
-/// Accepts and serves connections. Never returns.
-pub async fn serve<U: Unary>(listener: Arc<TcpListener>, unary: Arc<U>) {
-    let connections = Arc::new(Semaphore::new(CONNECTION_COUNT_MAX));
-    let large_bodies = Arc::new(Semaphore::new(LARGE_BODY_COUNT_MAX));
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                debug!("The gRPC port cannot accept a connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+impl<U: Unary> Unary for Arc<U> {
+    fn check(&self, head: &Parts) -> Result<(), Refusal> {
+        (**self).check(head)
+    }
+
+    fn call(&self, head: &Parts, body: &Bytes) -> Result<Bytes, Refusal> {
+        (**self).call(head, body)
+    }
+}
+
+/// A server for one port.
+#[derive(Debug)]
+pub struct Server<U> {
+    unary: U,
+    acceptor: Arc<Acceptor>,
+    body_bytes_max: usize,
+}
+
+impl<U: Unary> Server<U> {
+    /// Returns a server for `port`, whose calls have messages of at most `message_bytes_max`.
+    /// `unary` answers the calls.
+    pub fn new(unary: U, limits: ServerLimits, message_bytes_max: usize, port: Port) -> Arc<Self> {
+        let body_bytes_max = message_bytes_max + FRAME_HEAD_BYTES;
+        Arc::new(Self { unary, acceptor: Acceptor::new(limits, port), body_bytes_max })
+    }
+
+    /// Accepts and serves connections until [`finish`](Self::finish) is called.
+    pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
+        let serve = |stream: TcpStream, slot: Arc<ConnectionSlot>| {
+            let server = Arc::clone(&self);
+            async move { server.serve_connection(stream, slot).await }
         };
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            FULL.log(|more| {
-                warn!(
-                    "The gRPC port closes a new connection: {CONNECTION_COUNT_MAX} are open \
-                     already{more}"
-                );
-            });
-            continue;
-        };
-        let served = serve_connection(stream, Arc::clone(&unary), Arc::clone(&large_bodies));
-        tokio::spawn(async move {
-            if let Err(panicked) = panics::caught(served).await {
-                say(&panicked.to_string());
+        self.acceptor.accept(&listener, CONNECTION_BYTES, serve).await;
+    }
+
+    /// Stops accepting calls. Waits until the calls in progress are answered, at most `time`.
+    pub async fn finish(&self, time: Duration) {
+        self.acceptor.stop();
+        self.acceptor.finish(time).await;
+    }
+
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, slot: Arc<ConnectionSlot>) {
+        // hyper waits for the first bytes without a timeout.
+        if tokio::time::timeout(READ_TIMEOUT, stream.readable()).await.is_err() {
+            return slot.note_slow();
+        }
+        let service = service_fn(|request| {
+            let (server, slot) = (Arc::clone(&self), Arc::clone(&slot));
+            async move {
+                let answer = server.answer(request, &slot).await;
+                // From now on this is the connection whose last call is the latest.
+                slot.start_waiting();
+                Ok::<_, Infallible>(answer)
             }
-            drop(permit);
         });
-    }
-}
-
-fn say(panicked: &str) {
-    PANICKED.log(|more| error!("A connection to the gRPC port met {panicked}{more}"));
-}
-
-async fn serve_connection<U: Unary>(
-    stream: TcpStream,
-    unary: Arc<U>,
-    large_bodies: Arc<Semaphore>,
-) {
-    let service = service_fn(move |request| {
-        let (unary, large_bodies) = (Arc::clone(&unary), Arc::clone(&large_bodies));
-        async move {
-            let answered = panics::caught(answer(request, &*unary, large_bodies)).await;
-            Ok::<_, Infallible>(answered.unwrap_or_else(|panicked| {
-                say(&panicked.to_string());
-                refused(&Refusal::new(code::INTERNAL, panicked.to_string()))
-            }))
+        let served = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAM_COUNT_MAX)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_header_list_size(HEADER_BYTES_MAX)
+            .max_send_buf_size(SEND_BYTES_MAX)
+            .keep_alive_interval(Some(PING_INTERVAL))
+            .keep_alive_timeout(PING_INTERVAL)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut served = pin!(served);
+        let result = tokio::select! {
+            result = served.as_mut() => Ok(result),
+            () = self.acceptor.must_close(&slot) => {
+                served.as_mut().graceful_shutdown();
+                let time = if slot.is_asked_to_close() { WRITE_TIMEOUT } else { READ_TIMEOUT };
+                tokio::time::timeout(time, served).await
+            }
+        };
+        let name = self.acceptor.name();
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("A connection to the {name} ended: {error}"),
+            Err(_) => debug!("A connection to the {name} was open for too long"),
         }
-    });
-    let served = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAM_COUNT_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .max_send_buf_size(SMALL_BODY_BYTES)
-        .keep_alive_interval(Some(PING_INTERVAL))
-        .keep_alive_timeout(PING_INTERVAL)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
-        debug!("A connection to the gRPC port ended: {error}");
     }
-}
 
-async fn answer<U: Unary>(
-    request: Request<Incoming>,
-    unary: &U,
-    large_bodies: Arc<Semaphore>,
-) -> Response<Reply> {
-    let (head, body) = request.into_parts();
-    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
-    if head.method != Method::POST || !is_grpc {
-        let mut response = Response::new(Reply::default());
-        *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return response;
-    }
-    let read = tokio::time::timeout(READ_TIMEOUT, read(body, large_bodies)).await;
-    let read = read.unwrap_or_else(|_| {
-        Err(Refusal::new(code::DEADLINE_EXCEEDED, "the body of the call came too slowly"))
-    });
-    match read.and_then(|(body, _permit)| unary.call(&head, &body)) {
-        Ok(message) => {
-            let mut trailers = HeaderMap::new();
-            trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
-            let mut response =
-                Response::new(Reply { data: Some(frame(&message)), trailers: Some(trailers) });
-            response.headers_mut().insert(CONTENT_TYPE, GRPC);
-            response
+    /// Answers a call. A panic is the status INTERNAL.
+    async fn answer(&self, request: Request<Incoming>, slot: &ConnectionSlot) -> Response<Reply> {
+        let (head, body) = request.into_parts();
+        let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_grpc = content_type.is_some_and(|value| value.starts_with(b"application/grpc"));
+        if head.method != Method::POST || !is_grpc {
+            let mut response = Response::new(Reply::default());
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return response;
         }
-        Err(refusal) => refused(&refusal),
+        let answered = panics::caught(async {
+            self.unary.check(&head)?;
+            let (body, _memory) = self.read(body, slot).await?;
+            self.unary.call(&head, &body)
+        });
+        let answer = answered.await.unwrap_or_else(|panicked| {
+            self.acceptor.say_panicked(head.uri.path(), &panicked);
+            Err(Refusal::new(code::INTERNAL, panicked.to_string()))
+        });
+        match answer {
+            Ok(message) => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+                let reply = Reply { data: Some(frame(&message)), trailers: Some(trailers) };
+                let mut response = Response::new(reply);
+                response.headers_mut().insert(CONTENT_TYPE, GRPC);
+                response
+            }
+            Err(refusal) => refused(&refusal),
+        }
+    }
+
+    /// Reads the body of a call.
+    async fn read(
+        &self,
+        mut body: Incoming,
+        slot: &ConnectionSlot,
+    ) -> Result<(Bytes, Reservation), Refusal> {
+        let limit_bytes = self.body_bytes_max;
+        let read = async {
+            let mut memory = slot.reserve(CALL_BYTES).await;
+            let whole = read_body(&mut body, slot, &mut memory, limit_bytes).await;
+            whole.map(|whole| (whole.bytes, memory))
+        };
+        let read = tokio::select! {
+            biased;
+            read = tokio::time::timeout(READ_TIMEOUT, read) => read,
+            () = slot.asked_to_close() => {
+                let why = "the port has no room for this connection; connect again";
+                return Err(Refusal::new(code::UNAVAILABLE, why));
+            }
+        };
+        match read {
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(BodyError::TooLarge)) => {
+                slot.note_too_large();
+                let limit_bytes = limit_bytes - FRAME_HEAD_BYTES;
+                let why = format!("the message is larger than {limit_bytes} bytes");
+                Err(Refusal::new(code::RESOURCE_EXHAUSTED, why))
+            }
+            Ok(Err(BodyError::Broken)) => {
+                Err(Refusal::new(code::INVALID_ARGUMENT, "the body of the call is incomplete"))
+            }
+            Err(_) => {
+                slot.note_slow();
+                let why = "the body of the call came too slowly";
+                Err(Refusal::new(code::DEADLINE_EXCEEDED, why))
+            }
+        }
     }
 }
 
@@ -185,35 +247,9 @@ fn refused(refusal: &Refusal) -> Response<Reply> {
     headers.insert(GRPC_STATUS, HeaderValue::from(refusal.code));
     let message = HeaderValue::from_str(&refusal.percent_encoded());
     headers.extend(message.ok().map(|message| (GRPC_MESSAGE, message)));
+    let details = refusal.details().and_then(|details| HeaderValue::try_from(details).ok());
+    headers.extend(details.map(|details| (GRPC_DETAILS, details)));
     response
-}
-
-/// Reads the body of a call. The permit of a large body is held until the body is used.
-async fn read(
-    mut body: Incoming,
-    large_bodies: Arc<Semaphore>,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
-    let (mut bytes, mut permit) = (BytesMut::new(), None);
-    while let Some(frame) = body.frame().await {
-        let broken = |_| Refusal::new(code::INVALID_ARGUMENT, "the body of the call is incomplete");
-        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
-        let size_bytes = bytes.len() + data.len();
-        if size_bytes > MESSAGE_BYTES_MAX {
-            let why = format!("the message is larger than {MESSAGE_BYTES_MAX} bytes");
-            return Err(Refusal::new(code::RESOURCE_EXHAUSTED, why));
-        }
-        if size_bytes > SMALL_BODY_BYTES && permit.is_none() {
-            let turn =
-                tokio::time::timeout(READ_TIMEOUT / 2, Arc::clone(&large_bodies).acquire_owned());
-            permit = turn.await.ok().and_then(Result::ok);
-            if permit.is_none() {
-                let why = "too many large calls are in progress";
-                return Err(Refusal::new(code::RESOURCE_EXHAUSTED, why));
-            }
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok((bytes.freeze(), permit))
 }
 
 /// The body of an answer: a frame, then the trailers. An answer to a failed call has neither.
@@ -248,6 +284,8 @@ impl Body for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::account::CloseReason;
+    use http_body_util::BodyExt;
     use hyper::client::conn::http2 as client;
     use std::net::SocketAddr;
 
@@ -264,11 +302,21 @@ mod tests {
         }
     }
 
-    async fn start() -> SocketAddr {
+    /// Largest message and largest number of connections of the server of a test.
+    const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+    const CONNECTION_COUNT_MAX: usize = 8;
+
+    async fn start() -> (SocketAddr, Arc<Server<Echo>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(Arc::new(listener), Arc::new(Echo)));
-        address
+        let limits = ServerLimits {
+            memory_bytes: 4 * MESSAGE_BYTES_MAX,
+            connection_count_max: CONNECTION_COUNT_MAX,
+        };
+        let port = Port { name: "port of the test", share: "all", counts: Arc::default() };
+        let server = Server::new(Echo, limits, MESSAGE_BYTES_MAX, port);
+        tokio::spawn(Arc::clone(&server).serve(Arc::new(listener)));
+        (address, server)
     }
 
     struct Answer {
@@ -278,9 +326,13 @@ mod tests {
         body: Bytes,
     }
 
+    /// A body in one piece.
     type Full = http_body_util::Full<Bytes>;
 
-    async fn connect(address: SocketAddr) -> client::SendRequest<Full> {
+    async fn connect<B>(address: SocketAddr) -> client::SendRequest<B>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
         let stream = TcpStream::connect(address).await.unwrap();
         let (sender, connection) =
             client::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -305,9 +357,16 @@ mod tests {
         }
     }
 
+    /// Waits until the server has closed a connection.
+    async fn closed<B>(sender: &client::SendRequest<B>) {
+        while !sender.is_closed() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     #[tokio::test]
     async fn a_call_is_answered_with_a_frame_and_trailers() {
-        let mut sender = connect(start().await).await;
+        let mut sender = connect::<Full>(start().await.0).await;
         let answer = call(&mut sender, "/a", b"abc".to_vec()).await;
         assert_eq!((answer.status, &*answer.grpc_status), (200, "0"));
         assert_eq!(answer.body, Bytes::from_static(b"\0\0\0\0\x03abc"));
@@ -318,71 +377,94 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_has_a_limit_and_the_connection_goes_on() {
-        let mut sender = connect(start().await).await;
-        let whole = call(&mut sender, "/a", vec![7; MESSAGE_BYTES_MAX]).await;
-        assert_eq!((&*whole.grpc_status, whole.body.len()), ("0", MESSAGE_BYTES_MAX + 5));
-        let large = call(&mut sender, "/a", vec![7; MESSAGE_BYTES_MAX + 1]).await;
+        let mut sender = connect::<Full>(start().await.0).await;
+        let body_bytes_max = MESSAGE_BYTES_MAX + FRAME_HEAD_BYTES;
+        let whole = call(&mut sender, "/a", vec![7; body_bytes_max]).await;
+        assert_eq!((&*whole.grpc_status, whole.body.len()), ("0", body_bytes_max + 5));
+        let large = call(&mut sender, "/a", vec![7; body_bytes_max + 1]).await;
         assert_eq!((&*large.grpc_status, large.body.len()), ("8", 0));
         assert_eq!(call(&mut sender, "/a", vec![7]).await.grpc_status, "0");
     }
 
     #[tokio::test]
     async fn a_panic_is_the_status_internal_and_the_server_goes_on() {
-        let mut sender = connect(start().await).await;
+        let mut sender = connect::<Full>(start().await.0).await;
         assert_eq!(call(&mut sender, "/panic", vec![7]).await.grpc_status, "13");
         assert_eq!(call(&mut sender, "/a", vec![7]).await.grpc_status, "0");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_end_is_refused_in_time() {
-        let address = start().await;
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (mut sender, connection) =
-            client::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let open = Waiting { first: Some(Bytes::from_static(b"abc")) };
+        let (address, server) = start().await;
+        let mut sender = connect(address).await;
+        let (pieces, receiver) = tokio::sync::mpsc::channel(1);
+        pieces.send(Bytes::from_static(b"abc")).await.unwrap();
+        let open = Pieces(receiver);
         let request = Request::post("http://localhost/a").header(CONTENT_TYPE, "application/grpc");
         let response = sender.send_request(request.body(open).unwrap()).await.unwrap();
         assert_eq!(response.headers()[GRPC_STATUS], "4");
+        assert_eq!(server.acceptor.connections.port.counts.slow.get(), 1);
     }
 
-    /// A body that begins and never ends.
-    struct Waiting {
-        first: Option<Bytes>,
-    }
+    /// A body whose pieces come from a channel. It ends when the channel is closed.
+    struct Pieces(tokio::sync::mpsc::Receiver<Bytes>);
 
-    impl Body for Waiting {
+    impl Body for Pieces {
         type Data = Bytes;
         type Error = Infallible;
 
         fn poll_frame(
             mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
+            context: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            self.first
-                .take()
-                .map_or(Poll::Pending, |first| Poll::Ready(Some(Ok(Frame::data(first)))))
+            self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
         }
     }
 
     #[tokio::test]
-    async fn connections_beyond_the_limit_are_closed() {
-        let address = start().await;
+    async fn beyond_the_limit_the_connection_with_the_oldest_call_makes_room() {
+        let (address, server) = start().await;
         let mut held = Vec::new();
         for _ in 0..CONNECTION_COUNT_MAX {
             let mut sender = connect(address).await;
             assert_eq!(call(&mut sender, "/a", vec![7]).await.grpc_status, "0");
             held.push(sender);
         }
-        let stream = TcpStream::connect(address).await.unwrap();
-        let mut byte = [0];
-        let read = tokio::io::AsyncReadExt::read(&mut { stream }, &mut byte).await;
-        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        // The first connection has a newer call than the second one.
+        assert_eq!(call(&mut held[0], "/a", vec![7]).await.grpc_status, "0");
+        let mut newest = connect(address).await;
+        assert_eq!(call(&mut newest, "/a", vec![7]).await.grpc_status, "0");
+        assert_eq!(call(&mut held[0], "/a", vec![7]).await.grpc_status, "0");
+        closed(&held[1]).await;
+        let closed = server.acceptor.connections.port.counts.closed(CloseReason::Count);
+        assert_eq!(closed.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_a_call_that_is_being_read_is_answered_and_idle_connections_are_closed() {
+        let (address, server) = start().await;
+        let (mut idle, mut busy) = (connect::<Full>(address).await, connect(address).await);
+        assert_eq!(call(&mut idle, "/a", vec![7]).await.grpc_status, "0");
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let request = Request::post("http://localhost/a").header(CONTENT_TYPE, "application/grpc");
+        let request = request.body(Pieces(receiver)).unwrap();
+        sender.send(Bytes::from_static(b"ab")).await.unwrap();
+        let answer = tokio::spawn(busy.send_request(request));
+        let finish = tokio::spawn(async move { server.finish(Duration::from_secs(60)).await });
+        closed(&idle).await;
+        sender.send(Bytes::from_static(b"c")).await.unwrap();
+        drop(sender);
+        let body = answer.await.unwrap().unwrap().into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()[GRPC_STATUS], "0");
+        assert_eq!(body.to_bytes(), Bytes::from_static(b"\0\0\0\0\x03abc"));
+        drop(busy);
+        finish.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
     }
 
     #[tokio::test]
     async fn a_request_that_is_not_grpc_has_the_status_415() {
-        let mut sender = connect(start().await).await;
+        let mut sender = connect::<Full>(start().await.0).await;
         let request = Request::post("http://localhost/a").body(Full::from("abc")).unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);

@@ -10,7 +10,6 @@ pub mod clock;
 pub mod conditions;
 pub mod error_text;
 pub mod files;
-#[cfg(feature = "sandbox")]
 pub mod grpc_server;
 pub mod host;
 pub mod http_server;

@@ -19,7 +19,7 @@ use crate::aws::identity::Identity;
 use crate::aws::transport::{Resolver, Transport};
 use crate::base::address;
 use crate::base::grpc_server;
-use crate::base::http_server::{AnswerBody, Lane, Server, ServerLimits};
+use crate::base::http_server::{AnswerBody, Lane, Port, Server, ServerLimits};
 use crate::base::log::{self, LogLimit};
 use crate::base::panics;
 use crate::config::Config;
@@ -39,7 +39,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-use xrayd_otlp::grpc::Refusal;
+use xrayd_otlp::grpc::{MESSAGE_BYTES_MAX as GRPC_MESSAGE_BYTES_MAX, Refusal};
 use xrayd_sandbox::endpoint::{About, Account, Sandbox, TraceFile, datagrams};
 use xrayd_sandbox::model::QUIET_TIME;
 use xrayd_sandbox::model::store::Limits;
@@ -82,6 +82,10 @@ const MEGABYTE: usize = 1024 * 1024;
 
 /// The smallest memory of the TCP port, in bytes. The largest upload fits into it.
 const MEMORY_BYTES_MIN: usize = 8 * MEGABYTE;
+
+/// The limits of the port for OTLP over gRPC. An exporter uses one connection.
+const GRPC_LIMITS: ServerLimits =
+    ServerLimits { memory_bytes: 32 * MEGABYTE, connection_count_max: 64 };
 
 static EVICTED: LogLimit = LogLimit::once_a_minute();
 static REJECTED: LogLimit = LogLimit::once_a_minute();
@@ -178,9 +182,11 @@ pub async fn run(
         serve(&server, "The port for OTLP over HTTP", listener);
     }
     if let Some((listener, _)) = grpc {
+        let port = Port { name: "gRPC port", share: "32 MB", counts: Arc::default() };
         let unary = Arc::clone(&service);
+        let server = grpc_server::Server::new(unary, GRPC_LIMITS, GRPC_MESSAGE_BYTES_MAX, port);
         tokio::spawn(panics::restarted("The port for OTLP over gRPC", RESTART_PAUSE, move || {
-            grpc_server::serve(Arc::clone(&listener), Arc::clone(&unary))
+            Arc::clone(&server).serve(Arc::clone(&listener))
         }));
     }
     let (printed, prints) = (Arc::clone(&service), flags.print);

@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
-use xrayd_otlp::grpc::code;
+use xrayd_otlp::grpc::{self, code};
 use xrayd_otlp::{Encoding, answer};
 
 /// Header in which the service names the type of an error.
@@ -134,7 +134,8 @@ impl Failure {
             StatusCode::PAYLOAD_TOO_LARGE => code::RESOURCE_EXHAUSTED,
             _ => code::INVALID_ARGUMENT,
         };
-        (encoding.content_type(), answer::refused(encoding, code, &self.message))
+        let refusal = grpc::Refusal::new(code, &self.message);
+        (encoding.content_type(), answer::refused(encoding, &refusal))
     }
 }
 

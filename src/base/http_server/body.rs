@@ -205,8 +205,8 @@ async fn read_in_time(
 }
 
 /// The complete body of a request.
-struct WholeBody {
-    bytes: Bytes,
+pub struct WholeBody {
+    pub bytes: Bytes,
     /// Whether trailers follow the last chunk. They are not passed on, and the connection ends
     /// after the answer. hyper takes LF alone for the end of a trailer, but not for the end of all
     /// trailers: a request behind two of them would be a trailer for hyper, and a request for a
@@ -215,14 +215,14 @@ struct WholeBody {
 }
 
 /// The reason why the body of a request could not be read.
-enum BodyError {
+pub enum BodyError {
     TooLarge,
     Broken,
 }
 
 /// Reads the whole body, up to `limit_bytes`. Memory is reserved for what has arrived, and not for
 /// what the client announces.
-async fn read(
+pub async fn read(
     body: &mut Incoming,
     slot: &ConnectionSlot,
     memory: &mut Reservation,

@@ -11,6 +11,7 @@
 //! So some connections have no request in progress, and the server can close one of these for a new
 //! connection.
 
+mod accept;
 mod answer;
 mod body;
 mod connections;
@@ -21,33 +22,30 @@ mod slow;
 mod tests;
 mod web_page;
 
+pub(super) use accept::Acceptor;
 pub use answer::{AnswerBody, StreamError};
+pub(super) use body::{BodyError, read as read_body};
 pub use body::{ErrorForm, Lane, Requests, refuse};
 pub use connections::{ConnectionSlot, Port};
+pub(super) use memory::Reservation;
 pub use web_page::sent_by_web_page;
 
-use crate::base::account::CloseReason;
-use crate::base::log::LogLimit;
 use crate::base::panics;
 use bytes::Bytes;
-use connections::Connections;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::io::Errno;
 use slow::{Busy, Phase, WatchedStream};
 use std::convert::Infallible;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tracing::{debug, error, warn};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::debug;
 
 /// Time in which the header of a request must be complete. The body then has the same time.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,15 +72,6 @@ pub const CONNECTION_BYTES: usize = 12 * 1024;
 /// Memory that a request needs besides its connection and its body, in bytes: the parsed header,
 /// and the answer on its way to the client.
 const REQUEST_BYTES: usize = 16 * 1024;
-
-/// Largest number of connections that are closed at once because file descriptors are missing. The
-/// rest of the daemon needs some of these descriptors, for example to reach the service.
-const CLOSED_FOR_DESCRIPTORS_COUNT: usize = 8;
-
-/// Pause before the next attempt to accept a connection after a failure: short if other connections
-/// were closed, so that descriptors become free.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-const ACCEPT_PAUSE_AFTER_CLOSING: Duration = Duration::from_millis(20);
 
 /// Answers the requests of a [`Server`].
 pub trait Handler: Send + Sync + 'static {
@@ -142,83 +131,31 @@ pub struct ServerLimits {
 #[derive(Debug)]
 pub struct Server<H> {
     handler: H,
-    connection_permits: Arc<Semaphore>,
-    connection_count_max: usize,
-    connections: Arc<Connections>,
-    is_shutting_down: watch::Sender<bool>,
-    panicked: LogLimit,
-    not_accepted: LogLimit,
+    acceptor: Arc<Acceptor>,
 }
 
 impl<H: Handler> Server<H> {
     /// Returns a server for `port`. `handler` answers its requests.
     pub fn new(handler: H, limits: ServerLimits, port: Port) -> Arc<Self> {
-        Arc::new(Self {
-            handler,
-            connection_permits: Arc::new(Semaphore::new(limits.connection_count_max)),
-            connection_count_max: limits.connection_count_max,
-            connections: Connections::new(limits.memory_bytes, port),
-            is_shutting_down: watch::Sender::new(false),
-            panicked: LogLimit::once_a_minute(),
-            not_accepted: LogLimit::once_a_minute(),
-        })
+        Arc::new(Self { handler, acceptor: Acceptor::new(limits, port) })
     }
 
     /// Accepts and serves connections until [`finish`](Self::finish) is called.
     pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
-        tokio::select! {
-            () = self.shutting_down() => {}
-            never = self.accept(&listener) => match never {},
-        }
-    }
-
-    async fn accept(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
-        let mut may_close_single = false;
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                // The client closed the connection before it was accepted. This is normal.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => {
-                    may_close_single = !self.accept_failed(&error, may_close_single).await;
-                    continue;
-                }
-            };
-            may_close_single = false;
-            let has_room = self.connection_permits.available_permits() > 0;
-            let permit = Arc::clone(&self.connection_permits).acquire_owned();
-            let permit = self.connections.make_room(CloseReason::Count, has_room, permit).await;
-            let permit = permit.expect("it is never closed");
-            let memory = self.connections.reserve(CONNECTION_BYTES).await;
-            // The connection is known from now on, so that it can make room for the next one before
-            // its task has begun.
-            let slot = Arc::new(self.connections.register());
-            let server = Arc::clone(self);
+        let serve = |stream: TcpStream, slot: Arc<ConnectionSlot>| {
+            let server = Arc::clone(&self);
             let peer = stream.peer_addr();
             let is_local = peer.is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
-            tokio::spawn(async move {
-                let served = server.serve_connection(stream, &slot, is_local);
-                if let Err(panicked) = panics::caught(served).await {
-                    let name = server.name();
-                    server.panicked.log(|more| {
-                        error!("A connection to the {name} met {panicked} and is closed{more}")
-                    });
-                }
-                drop((permit, memory));
-            });
-        }
+            async move { server.serve_connection(stream, &slot, is_local).await }
+        };
+        self.acceptor.accept(&listener, CONNECTION_BYTES, serve).await;
     }
 
     /// Stops accepting requests. Waits until the requests in progress are answered, at most `time`.
     pub async fn finish(&self, time: Duration) {
-        self.is_shutting_down.send_replace(true);
+        self.acceptor.stop();
         self.handler.close();
-        let all = u32::try_from(self.connection_count_max).expect("a small number");
-        if tokio::time::timeout(time, self.connection_permits.acquire_many(all)).await.is_err() {
-            let count = self.connection_count_max - self.connection_permits.available_permits();
-            let name = self.name();
-            warn!("{count} requests on the {name} are aborted: the time for the shutdown is over");
-        }
+        self.acceptor.finish(time).await;
     }
 
     /// Serves a connection over any stream, until it ends. It does not count as a connection to the
@@ -227,7 +164,7 @@ impl<H: Handler> Server<H> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let slot = Arc::new(self.connections.register());
+        let slot = Arc::new(self.acceptor.connections.register());
         self.serve_connection(stream, &slot, is_local).await;
     }
 
@@ -241,7 +178,7 @@ impl<H: Handler> Server<H> {
             let busy = Answering { _busy: phase.busy(), slot: Arc::clone(slot) };
             async move {
                 let answer = self.answer(request, slot, is_local).await;
-                let is_last = slot.is_asked_to_close() || *self.is_shutting_down.borrow();
+                let is_last = self.acceptor.is_last(slot);
                 let answer = if is_last { last_answer(answer) } else { answer };
                 Ok::<_, Infallible>(answer.map(|body| body.keeping(busy)))
             }
@@ -259,7 +196,7 @@ impl<H: Handler> Server<H> {
         let mut served = pin!(served);
         let result = tokio::select! {
             result = served.as_mut() => Ok(result),
-            () = self.must_close(slot) => {
+            () = self.acceptor.must_close(slot) => {
                 let Some(time) = time_left(slot, &phase) else { return };
                 // The request in progress is still answered, then the connection is closed.
                 served.as_mut().graceful_shutdown();
@@ -272,9 +209,9 @@ impl<H: Handler> Server<H> {
                 if error.is_parse_too_large() {
                     slot.note_too_large();
                 }
-                debug!("A connection to the {} ended: {error}", self.name());
+                debug!("A connection to the {} ended: {error}", self.acceptor.name());
             }
-            Err(_) => debug!("A connection to the {} was open for too long", self.name()),
+            Err(_) => debug!("A connection to the {} was open for too long", self.acceptor.name()),
         }
     }
 
@@ -295,54 +232,10 @@ impl<H: Handler> Server<H> {
             self.handler.answer(request, slot, is_local).await
         });
         answer.await.unwrap_or_else(|panicked| {
-            let name = self.name();
-            self.panicked.log(|more| error!("Answering {path} on the {name} met {panicked}{more}"));
+            self.acceptor.say_panicked(&path, &panicked);
             last_answer(error_answer(StatusCode::INTERNAL_SERVER_ERROR, &panicked.to_string()))
                 .map(AnswerBody::from)
         })
-    }
-
-    fn name(&self) -> &'static str {
-        self.connections.port.name
-    }
-
-    /// Waits until the connection `slot` must stop accepting requests. This is when it is asked to
-    /// close, or when the server shuts down.
-    async fn must_close(&self, slot: &ConnectionSlot) {
-        tokio::select! {
-            () = slot.asked_to_close() => {}
-            () = self.shutting_down() => {}
-        }
-    }
-
-    /// Waits until the shutdown of the server begins.
-    async fn shutting_down(&self) {
-        // No error is possible: `self` holds the sending end.
-        let _ =
-            self.is_shutting_down.subscribe().wait_for(|is_shutting_down| *is_shutting_down).await;
-    }
-
-    /// Waits before the next attempt to accept a connection. If file descriptors or memory of the
-    /// kernel are missing, first closes connections that wait, the older half of them. Returns
-    /// whether a connection was closed.
-    ///
-    /// The newer half stays open. accept(2) fails without a free descriptor even if no client
-    /// waits, and the connection that was accepted last may not have sent its request yet.
-    async fn accept_failed(&self, error: &io::Error, may_close_single: bool) -> bool {
-        let number = error.raw_os_error().map(Errno::from_raw_os_error);
-        let is_short_of =
-            [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].map(Some).contains(&number);
-        let name = self.name();
-        self.not_accepted.log(|more| warn!("The {name} cannot accept a connection: {error}{more}"));
-        let has_closed = is_short_of
-            && self.connections.close_older_half(
-                CloseReason::Descriptors,
-                CLOSED_FOR_DESCRIPTORS_COUNT,
-                may_close_single,
-            ) > 0;
-        tokio::time::sleep(if has_closed { ACCEPT_PAUSE_AFTER_CLOSING } else { ACCEPT_PAUSE })
-            .await;
-        has_closed
     }
 }
 

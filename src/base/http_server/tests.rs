@@ -2,7 +2,7 @@
 //! soon as no connection has anything to read.
 
 use super::*;
-use crate::base::account::Account;
+use crate::base::account::{Account, CloseReason};
 use http_body_util::BodyExt;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,8 +89,8 @@ async fn a_client_that_takes_no_answer_is_cut_off_and_gives_its_memory_back() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     stream.read_exact(&mut [0; 100]).await.unwrap();
-    assert_eq!(server.connections.memory.used_bytes(), CONNECTION_BYTES);
-    while server.connections.memory.used_bytes() > 0 {
+    assert_eq!(server.acceptor.connections.memory.used_bytes(), CONNECTION_BYTES);
+    while server.acceptor.connections.memory.used_bytes() > 0 {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -106,7 +106,7 @@ async fn a_body_needs_memory_only_as_it_arrives() {
         streams.push(stream);
     }
     let expected_bytes = 8 * (CONNECTION_BYTES + REQUEST_BYTES + 1024);
-    while server.connections.memory.used_bytes() != expected_bytes {
+    while server.acceptor.connections.memory.used_bytes() != expected_bytes {
         tokio::task::yield_now().await;
     }
     // One client sends more than is left: the others that have waited longest make room.

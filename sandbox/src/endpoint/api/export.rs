@@ -37,9 +37,10 @@ impl Sandbox {
             let known = "application/x-protobuf and application/json";
             unsupported(format!("The content type is not supported; {known} are"))
         })?;
-        let body = inflated(head, body)?;
+        let mut buffer = Vec::new();
+        let body = inflated(head, body, &mut buffer)?;
         let spans =
-            span::read(encoding, &body).map_err(|error| Failure::invalid(error.to_string()))?;
+            span::read(encoding, body).map_err(|error| Failure::invalid(error.to_string()))?;
         let (taken_count, rejected_count, why) =
             (spans.taken_count, spans.rejected_count, spans.why.clone());
         self.keep(spans, now);
@@ -75,10 +76,11 @@ impl Sandbox {
             return Err(Refusal::new(code::UNIMPLEMENTED, only));
         }
         let encoding = head.headers.get(GRPC_ENCODING).map(|value| value.as_bytes());
-        let message = grpc::message(body, encoding, BODY_BYTES_MAX)?;
+        let mut buffer = Vec::new();
+        let message = grpc::message(body, encoding, BODY_BYTES_MAX, &mut buffer)?;
         let invalid = |why: String| Refusal::new(code::INVALID_ARGUMENT, why);
         let spans =
-            span::read(Encoding::Protobuf, &message).map_err(|error| invalid(error.to_string()))?;
+            span::read(Encoding::Protobuf, message).map_err(|error| invalid(error.to_string()))?;
         let (taken_count, rejected_count, why) =
             (spans.taken_count, spans.rejected_count, spans.why.clone());
         self.keep(spans, Moment::now());
@@ -104,11 +106,15 @@ fn unsupported(message: impl Into<String>) -> Failure {
 }
 
 /// Decompresses the body of a request.
-fn inflated(head: &Parts, body: &Bytes) -> Result<Bytes, Failure> {
+fn inflated<'a>(
+    head: &Parts,
+    body: &'a [u8],
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], Failure> {
     let mut encodings = head.headers.get_all(CONTENT_ENCODING).iter();
     let encoding = encodings.next().map(|value| value.as_bytes());
     let decoded = match encodings.next() {
-        None => coding::decode(encoding, body, BODY_BYTES_MAX),
+        None => coding::decode(encoding, body, BODY_BYTES_MAX, buffer),
         Some(_) => Err(CodingError::Unknown),
     };
     decoded.map_err(|error| match error {

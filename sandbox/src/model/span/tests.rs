@@ -17,7 +17,8 @@ fn of_body(name: &str) -> Vec<Document> {
     let encoding = if name.contains("-json") { Encoding::Json } else { Encoding::Protobuf };
     let content_encoding = ["gzip", "deflate"].into_iter().find(|coding| name.ends_with(coding));
     let body = recorded(&format!("otlp/{name}.bin"));
-    let body = coding::decode(content_encoding.map(str::as_bytes), &body.into(), 1 << 20).unwrap();
+    let (content_encoding, mut buffer) = (content_encoding.map(str::as_bytes), Vec::new());
+    let body = coding::decode(content_encoding, &body, 1 << 20, &mut buffer).unwrap();
     let spans = read(encoding, &body).unwrap();
     assert_eq!((spans.rejected_count, &*spans.why), (0, ""));
     spans.documents
