@@ -13,12 +13,14 @@
 
 mod calls;
 mod occupancy;
+mod otlp;
 mod port;
 mod receivers;
 mod sizes;
 
 pub use calls::{CallCounts, LimitChange};
 pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
+pub use otlp::{Export, OtlpCounts, SpanRefusal};
 pub use port::{CloseReason, PortCounts, ProxyCounts};
 pub use receivers::ReceiverCounts;
 pub use sizes::Sizes;
@@ -253,6 +255,8 @@ pub struct Account {
     pub proxy: ProxyCounts,
     /// Counters of the TCP port.
     pub tcp_port: Arc<PortCounts>,
+    /// Counters of the ports for OpenTelemetry's spans. Only the account of the spans uses them.
+    pub otlp: OtlpCounts,
     /// Telemetry records that were dropped without having been sent.
     pub telemetry_records_dropped: Counter,
     /// The conditions that currently keep segments from being delivered.

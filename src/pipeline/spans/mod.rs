@@ -5,6 +5,7 @@
 //! waiting. Bound: the pool of the spans. Threads: `otlp` puts requests in, `upload-spans` takes
 //! them out.
 
+pub mod door;
 mod queue;
 
 pub use queue::{Closed, NoRoom, Reservation, SpanQueue, SpanRequest, SpanWriter, Times, Waiting};
