@@ -18,7 +18,7 @@ use crate::pipeline::receive::{
     Backend, BackendInUse, ReceiveError, ReceiveSocket, Receiver, SocketGroup, Stop,
 };
 use crate::pipeline::ring::Rings;
-use crate::pipeline::sender::{Deadline, Sender};
+use crate::pipeline::sender::{Deadline, Sender, Source};
 use crate::pipeline::shedding::Shedding;
 use rustix::thread::CpuSet;
 use std::io;
@@ -278,7 +278,11 @@ impl SenderThread {
     pub const NAME: &str = "upload";
 
     /// Runs `sender` on `thread`.
-    pub fn start(mut sender: Sender, alarm: Alarm, thread: UploadThread) -> Self {
+    pub fn start<S: Source + Send + 'static>(
+        mut sender: Sender<S>,
+        alarm: Alarm,
+        thread: UploadThread,
+    ) -> Self {
         let (deadline, mut deadline_receiver) = watch::channel(None);
         let (ended_sender, ended) = oneshot::channel();
         let UploadThread { idle, runtime } = thread;

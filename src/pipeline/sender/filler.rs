@@ -4,7 +4,8 @@
 //! taken, and receivers evict the oldest segments of their rings. Thread: the sender's.
 
 use super::linger::Linger;
-use crate::base::account::{Account, DropReason};
+use super::source::Source;
+use crate::base::account::{Account, DropReason, Held};
 use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
 use crate::base::memory::ChunkPool;
@@ -25,7 +26,7 @@ static NO_ROOM: LogLimit = LogLimit::new();
 
 /// The rings, and the batches that are filled from them.
 #[derive(Debug)]
-pub(super) struct Filler {
+pub struct Filler {
     pub(super) rings: Rings,
     pub(super) batcher: Batcher,
     pool: Arc<ChunkPool>,
@@ -67,61 +68,6 @@ impl Filler {
         self.tail = tail;
     }
 
-    /// Begins to take ring entries; `None` if it is better to wait for more segments.
-    pub(super) fn begin_turn(&mut self, now: Instant) -> Option<Turn> {
-        self.rings.begin_turn(ENTRIES_PER_TURN, |waiting_count| {
-            let is_due = self.linger.is_due(waiting_count, now);
-            is_due || (waiting_count > 0 && self.pool.is_low())
-        })
-    }
-
-    /// Returns whether memory has room for the segments of one ring entry.
-    pub(super) fn has_room(&self) -> bool {
-        self.pool.available() >= self.entry_room_count
-    }
-
-    /// Takes a ring entry and packs its segments into batches. Returns `false` if the turn is over.
-    /// The caller has checked [`has_room`](Self::has_room).
-    pub(super) fn take_entry(&mut self, turn: &mut Turn, now: Instant) -> bool {
-        let Some(entry) = self.rings.take(turn) else { return false };
-        self.taken_count += entry.segment_count();
-        self.pack(&entry, now);
-        true
-    }
-
-    /// Ends a turn. Returns whether there is more to take.
-    pub(super) fn end_turn(&mut self, turn: Turn, now: Instant) -> Progress {
-        let progress = turn.progress();
-        if progress != Progress::More {
-            self.linger.taken(std::mem::take(&mut self.taken_count), now);
-        }
-        progress
-    }
-
-    /// Packs all ring entries that memory has room for, without lingering, and finishes all
-    /// batches.
-    pub(super) fn take_rest(&mut self, now: Instant) {
-        while self.has_room() {
-            let Some(entry) = self.rings.pop() else { break };
-            self.pack(&entry, now);
-        }
-        self.batcher.finish_all(now);
-    }
-
-    /// Empties batches and rings. Returns how many segments were in them.
-    #[must_use = "dropped segments have to be counted"]
-    pub(super) fn clear(&mut self, now: Instant) -> usize {
-        let mut dropped_count = 0;
-        self.batcher.finish_all(now);
-        while let Some(batch) = self.batcher.pop() {
-            dropped_count += batch.documents.len();
-        }
-        while let Some(entry) = self.rings.pop() {
-            dropped_count += entry.segment_count();
-        }
-        dropped_count
-    }
-
     /// Packs the segments of a ring entry into batches.
     pub(super) fn pack(&mut self, entry: &RingEntry, now: Instant) {
         panics::inject("pack");
@@ -134,9 +80,58 @@ impl Filler {
             }
         }
     }
+}
 
-    /// Returns the oldest finished batch; `None` if there is none.
-    pub(super) fn pop_batch(&mut self) -> Option<Batch> {
+impl Source for Filler {
+    type Turn = Turn;
+
+    fn begin_turn(&mut self, now: Instant) -> Option<Turn> {
+        self.rings.begin_turn(ENTRIES_PER_TURN, |waiting_count| {
+            let is_due = self.linger.is_due(waiting_count, now);
+            is_due || (waiting_count > 0 && self.pool.is_low())
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        self.pool.available() >= self.entry_room_count
+    }
+
+    fn take_entry(&mut self, turn: &mut Turn, now: Instant) -> bool {
+        let Some(entry) = self.rings.take(turn) else { return false };
+        self.taken_count += entry.segment_count();
+        self.pack(&entry, now);
+        true
+    }
+
+    fn end_turn(&mut self, turn: Turn, now: Instant) -> Progress {
+        let progress = turn.progress();
+        if progress != Progress::More {
+            self.linger.taken(std::mem::take(&mut self.taken_count), now);
+        }
+        progress
+    }
+
+    fn take_rest(&mut self, now: Instant) {
+        while self.has_room() {
+            let Some(entry) = self.rings.pop() else { break };
+            self.pack(&entry, now);
+        }
+        self.batcher.finish_all(now);
+    }
+
+    fn clear(&mut self, now: Instant) -> usize {
+        let mut dropped_count = 0;
+        self.batcher.finish_all(now);
+        while let Some(batch) = self.batcher.pop() {
+            dropped_count += batch.documents.len();
+        }
+        while let Some(entry) = self.rings.pop() {
+            dropped_count += entry.segment_count();
+        }
+        dropped_count
+    }
+
+    fn pop_batch(&mut self) -> Option<Batch> {
         let batch = self.batcher.pop()?;
         let sizes = &self.account.sizes;
         sizes.batch_documents.observe(batch.documents.len() as f64);
@@ -147,8 +142,45 @@ impl Filler {
         Some(batch)
     }
 
-    /// Returns whether no segment is in rings or batches.
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.batcher.segment_count() == 0 && self.rings.is_empty()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.rings.is_closed()
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        self.linger.put_off(now);
+    }
+
+    fn has_two(&self) -> bool {
+        self.batcher.has_two()
+    }
+
+    fn finish_due(&mut self, now: Instant) {
+        self.batcher.finish_due(now);
+    }
+
+    fn finish_all(&mut self, now: Instant) {
+        self.batcher.finish_all(now);
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.linger.next_due()
+    }
+
+    fn next_batch_due(&self) -> Option<Instant> {
+        self.batcher.next_due()
+    }
+
+    async fn woken(&mut self) {
+        self.rings.woken(self.linger.wake_count()).await;
+    }
+
+    fn count(&mut self, held: &mut Held) {
+        held.segment_count += self.batcher.segment_count() + self.rings.segment_count();
+        held.open_batch_bytes += self.batcher.memory_bytes();
+        held.ring_bytes += self.rings.memory_bytes();
     }
 }

@@ -25,6 +25,7 @@ mod losses;
 mod replay;
 mod shed;
 mod shutdown;
+mod source;
 mod spool_client;
 mod spool_job;
 mod spool_report;
@@ -35,6 +36,7 @@ mod tests;
 mod trim;
 
 pub use shutdown::Deadline;
+pub use source::Source;
 pub use spool_thread::SpoolThread;
 
 use crate::base::account::{Account, DropReason, Held, OccupancyQueries};
@@ -59,10 +61,11 @@ use trim::Trim;
 /// The time that the receivers have to end, after the deadline for calls.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Takes segments out of the rings, fills batches, and sends them or writes them to the spool.
+/// Takes segments out of the rings, fills batches, and sends them or writes them to the spool. The
+/// filler is where the batches come from.
 #[derive(Debug)]
-pub struct Sender {
-    filler: Filler,
+pub struct Sender<S: Source = Filler> {
+    filler: S,
     uploader: Uploader,
     spool_client: Option<SpoolClient>,
     pool: Arc<ChunkPool>,
@@ -73,7 +76,7 @@ pub struct Sender {
     trim: Trim,
 }
 
-impl Sender {
+impl Sender<Filler> {
     /// A sender for `rings`. `spool` is the thread of the spool, if the daemon has a spool.
     pub fn new(
         limits: &Limits,
@@ -83,17 +86,8 @@ impl Sender {
         pool: Arc<ChunkPool>,
         account: Arc<Account>,
     ) -> Self {
-        Self {
-            filler: Filler::new(limits, rings, Arc::clone(&pool), Arc::clone(&account)),
-            uploader,
-            spool_client: spool.map(|thread| SpoolClient::new(thread, Arc::clone(&account))),
-            pool,
-            occupancy: account.occupancy_queries(),
-            account,
-            losses: Losses::default(),
-            shed: Shed::default(),
-            trim: Trim::new(Clock::instant()),
-        }
+        let filler = Filler::new(limits, rings, Arc::clone(&pool), Arc::clone(&account));
+        Self::of(filler, uploader, spool, pool, account)
     }
 
     /// Copies every batch to `tail` as well, while a client reads from `tail`.
@@ -108,6 +102,29 @@ impl Sender {
     pub fn with_shedding(mut self, shedding: Arc<Shedding>) -> Self {
         self.shed = Shed::new(shedding);
         self
+    }
+}
+
+impl<S: Source> Sender<S> {
+    /// A sender for the batches of `filler`.
+    fn of(
+        filler: S,
+        uploader: Uploader,
+        spool: Option<SpoolThread>,
+        pool: Arc<ChunkPool>,
+        account: Arc<Account>,
+    ) -> Self {
+        Self {
+            filler,
+            uploader,
+            spool_client: spool.map(|thread| SpoolClient::new(thread, Arc::clone(&account))),
+            pool,
+            occupancy: account.occupancy_queries(),
+            account,
+            losses: Losses::default(),
+            shed: Shed::default(),
+            trim: Trim::new(Clock::instant()),
+        }
     }
 
     /// Runs until the rings are closed and all segments are settled, or until the deadline of the
@@ -225,14 +242,14 @@ impl Sender {
         loop {
             if !self.has_room() {
                 // The end of a call or of a spool job frees memory and wakes this thread.
-                self.filler.linger.put_off(now);
+                self.filler.put_off(now);
                 return Progress::Idle;
             }
             if !self.filler.take_entry(&mut turn, now) {
                 break;
             }
             // Hashing two batches together takes less time than hashing one after the other.
-            if self.filler.batcher.has_two() {
+            if self.filler.has_two() {
                 self.pass_on();
             }
         }
@@ -252,7 +269,7 @@ impl Sender {
         }
         // Open batches free their memory only after they are sent.
         let now = Clock::instant();
-        self.filler.batcher.finish_all(now);
+        self.filler.finish_all(now);
         self.pass_on();
         self.uploader.start_due(now);
         false
@@ -261,9 +278,9 @@ impl Sender {
     /// Finishes the open batches that are due, or all of them if the rings are closed.
     fn finish(&mut self, is_closing: bool, now: Instant) {
         if is_closing {
-            self.filler.batcher.finish_all(now);
+            self.filler.finish_all(now);
         } else if !self.uploader.is_held_back(now) {
-            self.filler.batcher.finish_due(now);
+            self.filler.finish_due(now);
         }
         self.pass_on();
     }
@@ -302,7 +319,7 @@ impl Sender {
     /// and these would not be counted. But the loop waits at most [`CLOSE_TIME_MAX`] for the rings
     /// to close.
     fn end_at(&self, deadline: Option<Deadline>) -> Option<Instant> {
-        let is_closed = self.filler.rings.is_closed();
+        let is_closed = self.filler.is_closed();
         let grace = if is_closed { Duration::ZERO } else { CLOSE_TIME_MAX };
         Some(deadline?.for_uploads + grace)
     }
@@ -312,7 +329,7 @@ impl Sender {
     fn next_due(&self, now: Instant) -> Option<Instant> {
         // While calls are held back, batches are not finished before they are full.
         let is_held_back = self.uploader.is_held_back(now);
-        let batch_due = self.filler.batcher.next_due().filter(|_| !is_held_back);
+        let batch_due = self.filler.next_batch_due().filter(|_| !is_held_back);
         // If all batches are in the spool, `read_spool` reads a batch when the uploader's pause
         // ends.
         let has_spooled = self.spool_client.as_ref().is_some_and(SpoolClient::may_have_more);
@@ -321,7 +338,7 @@ impl Sender {
             _ => None,
         };
         let dues = [
-            self.filler.linger.next_due(),
+            self.filler.next_look(),
             batch_due,
             self.uploader.next_due(now),
             self.uploader.next_report(),
@@ -354,7 +371,6 @@ impl Sender {
                 None => std::future::pending().await,
             }
         };
-        let Filler { rings, linger, .. } = &mut self.filler;
         // The rare events stand first, so that no other event can keep them waiting. After an event
         // `run` does the work of all others too: it settles every call that has ended, looks into
         // the rings and starts what is due. Only a result of the spool has to be taken here.
@@ -364,7 +380,7 @@ impl Sender {
             query = self.occupancy.next() => query.answer(self.held()),
             () = spool_event => {}
             () = self.uploader.event() => {}
-            () = rings.woken(linger.wake_count()) => {}
+            () = self.filler.woken() => {}
             () = due => {}
         }
     }
@@ -372,13 +388,8 @@ impl Sender {
     /// Counts the segments in rings, batches and calls, and on their way to and from the spool.
     /// Walks through all of these places.
     fn held(&mut self) -> Held {
-        let Filler { rings, batcher, .. } = &mut self.filler;
-        let mut held = Held {
-            segment_count: batcher.segment_count() + rings.segment_count(),
-            open_batch_bytes: batcher.memory_bytes(),
-            ring_bytes: rings.memory_bytes(),
-            ..Held::default()
-        };
+        let mut held = Held::default();
+        self.filler.count(&mut held);
         self.uploader.count(&mut held);
         if let Some(spool_client) = &self.spool_client {
             held.segment_count += spool_client.segment_count();

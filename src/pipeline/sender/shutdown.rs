@@ -4,7 +4,7 @@
 //! number of segments that the spool did not take. Bound: the deadline, and at least one second.
 //! Thread: the sender's.
 
-use super::filler::Filler;
+use super::source::Source;
 use super::spool_client::SpoolClient;
 use crate::base::account::Account;
 use crate::base::clock::Clock;
@@ -56,7 +56,7 @@ impl Deadline {
 /// may try again.
 #[must_use = "dropped segments have to be counted"]
 pub(super) async fn into_spool(
-    filler: &mut Filler,
+    filler: &mut impl Source,
     uploader: &mut Uploader,
     spool_client: &mut SpoolClient,
     account: &Account,
