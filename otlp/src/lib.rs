@@ -33,6 +33,7 @@ pub mod message;
 mod protobuf;
 #[cfg(test)]
 mod recorded;
+pub mod reply;
 mod request;
 mod scan;
 mod to_json;

@@ -11,17 +11,56 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+/// The form of the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Media {
+    /// The JSON of an operation of the X-Ray API.
+    #[default]
+    Json,
+    /// Spans of OpenTelemetry, as the protobuf of an `ExportTraceServiceRequest`.
+    SpansProtobuf,
+    /// Spans of OpenTelemetry, as the JSON of an `ExportTraceServiceRequest`.
+    SpansJson,
+}
+
+impl Media {
+    /// Returns the content type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json | Self::SpansJson => "application/json",
+            Self::SpansProtobuf => "application/x-protobuf",
+        }
+    }
+}
+
 /// The body of an HTTP request, as a list of pieces.
 #[derive(Debug)]
 pub struct RequestBody {
     pieces: std::vec::IntoIter<Bytes>,
     rest_bytes: u64,
+    media: Media,
 }
 
 impl RequestBody {
     /// Returns a body of `pieces`. `length_bytes` is the sum of their lengths.
     pub fn new(pieces: Vec<Bytes>, length_bytes: usize) -> Self {
-        Self { pieces: pieces.into_iter(), rest_bytes: length_bytes as u64 }
+        Self { pieces: pieces.into_iter(), rest_bytes: length_bytes as u64, media: Media::Json }
+    }
+
+    /// Says that the body is of the form `media`.
+    #[must_use]
+    pub fn of(self, media: Media) -> Self {
+        Self { media, ..self }
+    }
+
+    /// Returns the form of the body.
+    pub fn media(&self) -> Media {
+        self.media
+    }
+
+    /// Returns the pieces that were not sent yet.
+    pub fn pieces(&self) -> &[Bytes] {
+        self.pieces.as_slice()
     }
 }
 
@@ -29,7 +68,7 @@ impl RequestBody {
 impl From<Bytes> for RequestBody {
     fn from(body: Bytes) -> Self {
         let rest_bytes = body.len() as u64;
-        Self { pieces: vec![body].into_iter(), rest_bytes }
+        Self { pieces: vec![body].into_iter(), rest_bytes, media: Media::Json }
     }
 }
 

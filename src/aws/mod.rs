@@ -14,16 +14,18 @@ mod failure;
 pub mod identity;
 mod service;
 pub mod sign;
+mod spans;
 pub mod transport;
 
 pub use answer::Unprocessed;
-pub use body::{ReceiveError, ReceivedBody, RequestBody};
+pub use body::{Media, ReceiveError, ReceivedBody, RequestBody};
 pub use call::call;
-pub use classify::{Failure, Outcome, REQUEST_ID, Reading, classify};
+pub use classify::{Failure, Outcome, PartialSuccess, REQUEST_ID, Reading, classify};
 pub use client::{Answer, Client, RequestError, Timeouts};
 pub use encoding::{ANSWER_BYTES_MAX, Unreadable};
 pub use service::{CallFuture, Service, StartError};
 pub use sign::{SignError, Signer};
+pub use spans::{Compression, SpanRoute};
 
 use identity::Identity;
 

@@ -24,11 +24,13 @@ pub enum Condition {
     SpoolFailing,
     /// Segments are dropped because the spool is full.
     SpoolFull,
+    /// X-Ray takes no spans, because Transaction Search is off.
+    TransactionSearchOff,
 }
 
 impl Condition {
     /// All conditions, in the order of the enum.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoRegion,
         Self::NoCredentials,
         Self::CannotSign,
@@ -36,6 +38,7 @@ impl Condition {
         Self::MemoryFull,
         Self::SpoolFailing,
         Self::SpoolFull,
+        Self::TransactionSearchOff,
     ];
 
     /// Returns the name of the condition in `/ready` and in the metrics.
@@ -48,6 +51,7 @@ impl Condition {
             Self::MemoryFull => "memory_full",
             Self::SpoolFailing => "spool_failing",
             Self::SpoolFull => "spool_full",
+            Self::TransactionSearchOff => "transaction_search_off",
         }
     }
 }

@@ -56,6 +56,7 @@ const ROOMS: &[Room] = &[
             "identity",
             "sign",
             "service",
+            "spans",
         ],
     },
     Room {

@@ -16,6 +16,11 @@
 //! request, and sending it again would duplicate its documents. It is then unknown which documents
 //! X-Ray did not process. The log reports this, and all documents count as sent.
 
+mod spans;
+
+pub use spans::read_spans;
+pub use xrayd_otlp::reply::PartialSuccess;
+
 use super::answer::{ErrorBody, SuccessBody, Unprocessed};
 use super::encoding::{Unreadable, decode};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -92,6 +97,9 @@ pub enum Failure {
     },
     /// The answer has a success status, but does not come from X-Ray: retry a few times.
     NotXRay,
+    /// X-Ray takes no spans of OpenTelemetry, because Transaction Search is off: an operator must
+    /// switch it on.
+    TransactionSearchOff,
 }
 
 /// The outcome of a request, and facts about the answer that only counters and the log need.
@@ -99,6 +107,9 @@ pub enum Failure {
 pub struct Reading {
     /// The outcome: the service accepted the request, or the request failed.
     pub outcome: Outcome,
+    /// The number of spans that the service rejected, and its reason or warning; `None` if it gives
+    /// neither. Requests with documents have no such answer.
+    pub partial: Option<PartialSuccess>,
     /// The reason why the list of unprocessed documents is unknown or incomplete. `None` if the
     /// list is complete, or if the request failed.
     pub unread_reason: Option<String>,
@@ -126,6 +137,7 @@ impl From<Outcome> for Reading {
     fn from(outcome: Outcome) -> Self {
         Self {
             outcome,
+            partial: None,
             unread_reason: None,
             is_too_large: false,
             status: None,
@@ -179,8 +191,16 @@ pub fn read(
     let service_time = service_time(headers, &outcome);
     let request_id = headers.get(REQUEST_ID).cloned();
     let status = Some(status.as_u16());
-    let waited = Duration::ZERO;
-    Reading { outcome, unread_reason, is_too_large, status, request_id, service_time, waited }
+    Reading {
+        outcome,
+        partial: None,
+        unread_reason,
+        is_too_large,
+        status,
+        request_id,
+        service_time,
+        waited: Duration::ZERO,
+    }
 }
 
 /// Classifies an answer with a success status. Also returns the reason why the list of unprocessed

@@ -8,8 +8,9 @@
 //! once and kept as a template (`template.rs`).
 
 mod template;
+mod user_agent;
 
-use super::RequestBody;
+use super::{Media, RequestBody};
 use crate::aws::endpoint::Endpoint;
 use crate::base::log::LogLimit;
 use aws_credential_types::Credentials;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use template::Template;
 use tracing::warn;
+use user_agent::user_agent;
 
 static SKEWED: LogLimit = LogLimit::once_a_minute();
 
@@ -36,6 +38,9 @@ const SEGMENTS_PATH: &str = "/TraceSegments";
 
 /// URL path of the API operation `PutTelemetryRecords`.
 const TELEMETRY_PATH: &str = "/TelemetryRecords";
+
+/// URL path of X-Ray's endpoint for spans of OpenTelemetry.
+const SPANS_PATH: &str = "/v1/traces";
 
 /// The reason why a request could not be signed.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,9 @@ pub struct Signer {
     uri_text: String,
     region: String,
     user_agent: HeaderValue,
+    media: Media,
+    /// Whether the bodies are compressed with gzip.
+    is_gzip: bool,
     /// Time of the service's clock minus time of the host's clock, in nanoseconds.
     service_ahead_ns: Arc<AtomicI64>,
     template: Arc<Mutex<Option<Template>>>,
@@ -102,9 +110,20 @@ impl Signer {
             uri,
             region: region.to_owned(),
             user_agent,
+            media: Media::Json,
+            is_gzip: false,
             service_ahead_ns: Arc::default(),
             template: Arc::default(),
         }
+    }
+
+    /// Returns a signer for spans in the form `media`, for the same service as this signer. Both
+    /// share the difference between the clocks.
+    #[must_use]
+    pub fn for_spans(&self, media: Media, is_gzip: bool) -> Self {
+        let uri = self.endpoint.uri(SPANS_PATH);
+        let uri_text = uri.to_string();
+        Self { uri, uri_text, media, is_gzip, template: Arc::default(), ..self.clone() }
     }
 
     /// Returns the time that the service's clock shows when the host's clock shows `now`. Requests
@@ -185,7 +204,10 @@ impl Signer {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.media.content_type()));
+        if self.is_gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         let timestamp = HeaderValue::try_from(timestamp(now)).map_err(http::Error::from)?;
         headers.insert(template::TIMESTAMP, timestamp);
 
@@ -280,23 +302,6 @@ fn is_signed(name: &HeaderName) -> bool {
     *name == CONTENT_TYPE
         || *name == CONTENT_ENCODING
         || (name.as_str().starts_with("x-amz") && name.as_str() != "x-amzn-trace-id")
-}
-
-/// Returns the `User-Agent` header. It contains the user agent of the original X-Ray daemon, so
-/// that statistics of the service also count xrayd as an X-Ray daemon.
-fn user_agent(execution_environment: &str) -> String {
-    // The original daemon is written in Go, and its user agent has Go's names of architectures.
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!(
-        "xrayd/{version} xray-agent/xray-daemon/{version} exec-env/{execution_environment} \
-         OS/{os}-{architecture}",
-        version = env!("CARGO_PKG_VERSION"),
-        os = std::env::consts::OS,
-    )
 }
 
 /// Returns `now` as text: seconds since 1970, with nine decimals.

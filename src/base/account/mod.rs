@@ -16,19 +16,23 @@ mod occupancy;
 mod otlp;
 mod port;
 mod receivers;
+mod signal;
 mod sizes;
+mod spool;
 
 pub use calls::{CallCounts, LimitChange};
 pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
 pub use otlp::{Export, OtlpCounts, SpanRefusal};
 pub use port::{CloseReason, PortCounts, ProxyCounts};
 pub use receivers::ReceiverCounts;
+pub use signal::Signal;
 pub use sizes::Sizes;
+pub use spool::SpoolCounts;
 
-use crate::base::clock::{Clock, Moment};
+use crate::base::clock::Clock;
 use crate::base::conditions::Conditions;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -172,43 +176,12 @@ impl RequestFailure {
     }
 }
 
-/// The counters and gauges of the spool.
-#[derive(Debug, Default)]
-pub struct SpoolCounts {
-    /// Size of all files of the spool, in bytes.
-    pub size_bytes: AtomicU64,
-    /// Number of segments in the spool that are not sent yet. After a start, segments in the files
-    /// of earlier runs are added as soon as the daemon has counted them.
-    pub segment_count: AtomicU64,
-    /// Time at which the oldest segment in the spool was received, in seconds since boot. `None` if
-    /// the spool is empty.
-    oldest_made_at: Mutex<Option<i64>>,
-    /// Number of failed spool jobs (a job writes or reads a part of the spool).
-    pub errors: Counter,
-    /// Number of records of the spool that were found damaged: cut off or changed.
-    pub damaged_records: Counter,
-    /// Size of all damaged records of the spool together, in bytes.
-    pub damaged_bytes: Counter,
-}
-
-impl SpoolCounts {
-    /// Sets the time at which the oldest segment in the spool was received, in seconds since boot.
-    /// `None` means that the spool is empty.
-    pub fn set_oldest(&self, made_at: Option<i64>) {
-        *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner) = made_at;
-    }
-
-    /// Returns the age of the oldest segment in the spool at the time `now`. Returns zero if the
-    /// spool is empty.
-    pub fn oldest_age(&self, now: Moment) -> Duration {
-        let made_at = *self.oldest_made_at.lock().unwrap_or_else(PoisonError::into_inner);
-        made_at.map_or(Duration::ZERO, |made_at| now.since(made_at))
-    }
-}
-
-/// All counters of a daemon.
+/// All counters of a daemon for one signal. A daemon that takes spans has a second account for
+/// them.
 #[derive(Debug, Default)]
 pub struct Account {
+    /// The signal that this account counts. The names of the counters are those of segments.
+    pub signal: Signal,
     /// Counters of the receivers. The index is the number of the receiver.
     pub receivers: Box<[ReceiverCounts]>,
     /// Received datagrams that were not empty. Each datagram counts as one segment.
@@ -279,6 +252,11 @@ impl Account {
     pub fn new(receiver_count: usize) -> Self {
         let receivers = (0..receiver_count).map(|_| ReceiverCounts::default()).collect();
         Self { receivers, ..Self::default() }
+    }
+
+    /// Returns an account of spans. It has no receivers.
+    pub fn for_spans() -> Self {
+        Self { signal: Signal::Spans, ..Self::default() }
     }
 
     /// Returns the counter of segments rejected for `reason`.
@@ -405,19 +383,6 @@ mod tests {
         assert_eq!(account.imbalance(40), 0);
         assert_eq!(account.imbalance(39), 1);
         assert_eq!(account.imbalance(41), -1);
-    }
-
-    #[test]
-    fn the_oldest_segment_of_a_spool_has_an_age_and_an_empty_spool_has_none() {
-        let (counts, account) = (SpoolCounts::default(), Account::default());
-        let now = account.clock.now();
-        assert_eq!(counts.oldest_age(now), Duration::ZERO);
-        counts.set_oldest(Some(now.uptime_seconds - 60));
-        assert_eq!(counts.oldest_age(now), Duration::from_secs(60));
-        counts.set_oldest(Some(i64::MIN));
-        assert_eq!(counts.oldest_age(now).as_secs(), i64::MAX as u64);
-        counts.set_oldest(Some(i64::MAX));
-        assert_eq!(counts.oldest_age(now), Duration::ZERO);
     }
 
     #[test]

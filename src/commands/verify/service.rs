@@ -331,7 +331,7 @@ async fn check_request(service: &Service, list: &mut Checklist<'_>) -> bool {
                 CHECK_KEYS,
             ),
             Failure::NotXRay => list.fail("request", reason, CHECK_SERVER),
-            Failure::Retry { .. } => list.fail(
+            Failure::Retry { .. } | Failure::TransactionSearchOff => list.fail(
                 "request",
                 format!("the service fails: {reason}"),
                 "The daemon retries until this failure is over. If the answer is not from the \

@@ -1,9 +1,14 @@
 //! A finished batch: a request body in pieces, with the places of its documents.
 //!
+//! A batch of spans has the requests of clients in the place of documents (`span_table.rs`).
+//!
 //! In: the chunks of a full open batch. Out: the hashed body, and batches with some of its
 //! documents, which share its chunks. Bound: the pool's memory. No I/O, no clock.
 
+use super::span_table::{self, SpanTable};
 use super::{BODY_END, BODY_START, Document};
+use crate::aws::Media;
+use crate::base::account::Signal;
 use crate::base::memory::CHUNK_BYTES;
 use crate::pipeline::batch::hash::{sha256, sha256_of_two};
 use bytes::Bytes;
@@ -17,12 +22,14 @@ pub struct Batch {
     pub body: Vec<Bytes>,
     /// Length of the whole body in bytes.
     pub body_length_bytes: usize,
-    /// SHA-256 of the whole body.
+    /// SHA-256 of the whole body. All zeros for spans: their body is hashed after it is compressed.
     pub body_sha256: [u8; 32],
     /// The documents, in the order of the body.
     pub documents: Vec<Document>,
     /// Time at which the oldest document was received.
     pub oldest_at: Instant,
+    /// The spans of each document, if this is a batch of spans; `None` for a batch of segments.
+    pub spans: Option<Box<SpanTable>>,
 }
 
 /// A finished request body without its hash.
@@ -54,7 +61,7 @@ impl Unhashed {
     fn with_hash(self, body_sha256: [u8; 32]) -> Batch {
         let Self { body, documents, oldest_at } = self;
         let body_length_bytes = body.iter().map(Bytes::len).sum();
-        Batch { body, body_length_bytes, body_sha256, documents, oldest_at }
+        Batch { body, body_length_bytes, body_sha256, documents, oldest_at, spans: None }
     }
 }
 
@@ -64,6 +71,33 @@ impl Batch {
         Unhashed { body, documents, oldest_at }.hash()
     }
 
+    /// Returns a batch of spans with this body, which contains these requests of clients.
+    pub(super) fn of_spans(
+        body: Vec<Bytes>,
+        documents: Vec<Document>,
+        spans: SpanTable,
+        oldest_at: Instant,
+    ) -> Self {
+        let body_length_bytes = body.iter().map(Bytes::len).sum();
+        let (body_sha256, spans) = ([0; 32], Some(Box::new(spans)));
+        Self { body, body_length_bytes, body_sha256, documents, oldest_at, spans }
+    }
+
+    /// Returns what the batch carries.
+    pub fn signal(&self) -> Signal {
+        if self.spans.is_some() { Signal::Spans } else { Signal::Segments }
+    }
+
+    /// Returns the form of the body.
+    pub fn media(&self) -> Media {
+        self.spans.as_ref().map_or(Media::Json, |spans| spans.media)
+    }
+
+    /// Returns the number of segments or spans in the batch.
+    pub fn item_count(&self) -> usize {
+        self.spans.as_ref().map_or(self.documents.len(), |spans| spans.span_count())
+    }
+
     /// Returns a batch with only the documents at the indices `places`, which ascend. The new batch
     /// shares the chunks of this batch.
     ///
@@ -71,21 +105,25 @@ impl Batch {
     ///
     /// When a place is beyond the last document.
     pub fn part(&self, places: impl IntoIterator<Item = usize>) -> Self {
-        let mut pieces = vec![Bytes::from_static(BODY_START)];
-        let mut length = BODY_START.len();
-        let mut documents: Vec<Document> = Vec::new();
-        // Neighbours in this body are shared as one run of bytes, with the comma between them.
+        let (start, separator, end) = frame(self.signal());
+        let mut pieces = Vec::new();
+        push_static(start, &mut pieces);
+        let mut length = start.len();
+        let (mut documents, mut counts): (Vec<Document>, Vec<u32>) = (Vec::new(), Vec::new());
+        // Neighbours in this body are shared as one run of bytes, with what separates them.
         let mut run: Range<usize> = 0..0;
-        for document in places.into_iter().map(|place| self.documents[place]) {
+        for place in places {
+            let document = self.documents[place];
+            counts.extend(self.spans.as_ref().map(|spans| spans.counts[place]));
             if !documents.is_empty() {
-                length += 1;
+                length += separator.len();
             }
-            if document.offset == run.end + 1 && !documents.is_empty() {
+            if document.offset == run.end + separator.len() && !documents.is_empty() {
                 run.end = document.offset + document.length;
             } else {
                 if !documents.is_empty() {
                     self.share(&run, &mut pieces);
-                    pieces.push(Bytes::from_static(b","));
+                    push_static(separator, &mut pieces);
                 }
                 run = document.offset..document.offset + document.length;
             }
@@ -93,8 +131,14 @@ impl Batch {
             length += document.length;
         }
         self.share(&run, &mut pieces);
-        pieces.push(Bytes::from_static(BODY_END));
-        Self::new(pieces, documents, self.oldest_at)
+        push_static(end, &mut pieces);
+        match &self.spans {
+            None => Self::new(pieces, documents, self.oldest_at),
+            Some(spans) => {
+                let spans = SpanTable { media: spans.media, counts };
+                Self::of_spans(pieces, documents, spans, self.oldest_at)
+            }
+        }
     }
 
     /// Returns the memory of the batch in bytes: one chunk for each piece. This is too much for a
@@ -103,15 +147,31 @@ impl Batch {
         self.body.len() * CHUNK_BYTES
     }
 
-    /// Returns two batches with one half of the documents each.
-    ///
-    /// # Panics
-    ///
-    /// When the batch has fewer than two documents.
-    pub fn halves(&self) -> [Self; 2] {
-        let count = self.documents.len();
-        assert!(count > 1, "a single document has no halves");
-        [self.part(0..count / 2), self.part(count / 2..count)]
+    /// Returns two batches with one half of the documents each. A single request of a client is
+    /// halved by its spans. Returns `None` if there is nothing to halve.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        match (self.documents.len(), &self.spans) {
+            (0, _) | (1, None) => None,
+            (1, Some(spans)) => self.halves_by_span(spans),
+            (count, _) => Some([self.part(0..count / 2), self.part(count / 2..count)]),
+        }
+    }
+
+    /// Returns two batches with one half of the spans each of the only request of a client.
+    fn halves_by_span(&self, spans: &SpanTable) -> Option<[Self; 2]> {
+        let (media, span_count) = (spans.media, spans.span_count());
+        let first_count = span_count / 2;
+        if first_count == 0 {
+            return None;
+        }
+        let bodies = span_table::split(media, &self.body.concat(), first_count)?;
+        let half = |body: Vec<u8>, count: usize| {
+            let documents = vec![span_table::document(0, body.len())];
+            let spans = SpanTable { media, counts: vec![u32::try_from(count).ok()?] };
+            Some(Self::of_spans(vec![body.into()], documents, spans, self.oldest_at))
+        };
+        let [first, second] = bodies;
+        Some([half(first, first_count)?, half(second, span_count - first_count)?])
     }
 
     /// Appends the bytes of this body in `range` to `pieces`, without a copy.
@@ -125,5 +185,20 @@ impl Batch {
             }
             start += piece.len();
         }
+    }
+}
+
+/// Returns the bytes before the first document of a body, between two documents, and after the last
+/// one. The requests of clients with spans are concatenated: repeated fields of protobuf add up.
+pub(super) fn frame(signal: Signal) -> (&'static [u8], &'static [u8], &'static [u8]) {
+    match signal {
+        Signal::Segments => (BODY_START, b",", BODY_END),
+        Signal::Spans => (b"", b"", b""),
+    }
+}
+
+fn push_static(bytes: &'static [u8], pieces: &mut Vec<Bytes>) {
+    if !bytes.is_empty() {
+        pieces.push(Bytes::from_static(bytes));
     }
 }

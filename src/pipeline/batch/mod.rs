@@ -22,6 +22,8 @@ pub mod escape;
 pub mod hash;
 mod open_batch;
 mod record;
+mod span_batch;
+mod span_table;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,8 @@ pub use batcher::Batcher;
 pub use body::Batch;
 pub use open_batch::OutOfChunks;
 pub use record::{RecordError, RecordTable, TABLE_BYTES_MAX};
+pub use span_batch::OpenSpanBatch;
+pub use span_table::{REQUEST_COUNT_MAX, SpanTable};
 
 pub use crate::aws::DOCUMENT_COUNT_MAX;
 use std::time::Duration;

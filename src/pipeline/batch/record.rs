@@ -4,14 +4,18 @@
 //! document_count u16 │ document_count × (offset u32, length u32, id, trace_id) │ body
 //! ```
 //!
-//! Numbers are little-endian. An id is one byte with its length, and then a field of fixed size: 16
-//! bytes for `id`, 35 bytes for `trace_id`. The spool has a checksum for each record.
+//! The table of a batch of spans has another form (`span_table.rs`). Numbers are little-endian. An
+//! id is one byte with its length, and then a field of fixed size: 16 bytes for `id`, 35 bytes for
+//! `trace_id`. The spool has a checksum for each record.
 //!
 //! In: a batch, or a record of the spool. Out: the table of the record, or a batch in chunks of the
 //! pool. Bound: 50 documents. When full: if memory has no room for the whole record, the caller
 //! reads some of its documents as a batch. Thread: the spool's.
 
-use super::{BODY_END, BODY_START, Batch, DOCUMENT_COUNT_MAX, Document, Label, OutOfChunks};
+use super::body::frame;
+use super::span_table::{SPAN_TABLE_BYTES_MAX, SpanTable};
+use super::{Batch, DOCUMENT_COUNT_MAX, Document, Label, OutOfChunks};
+use crate::base::account::Signal;
 use crate::base::memory::{CHUNK_BYTES, Chunk, ChunkPool};
 use bytes::Bytes;
 use std::ops::Range;
@@ -25,6 +29,7 @@ const ENTRY_BYTES: usize = 4 + 4 + (1 + 16) + (1 + 35);
 
 /// The largest size of a table with its number of documents, in bytes.
 pub const TABLE_BYTES_MAX: usize = COUNT_BYTES + DOCUMENT_COUNT_MAX * ENTRY_BYTES;
+const _: () = assert!(SPAN_TABLE_BYTES_MAX <= TABLE_BYTES_MAX, "a buffer fits both tables");
 
 /// The reason why a record was not read into a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +45,9 @@ pub enum RecordError<E> {
 impl Batch {
     /// Returns the table that stands before the body in a record.
     pub fn record_table(&self) -> Vec<u8> {
+        if let Some(spans) = &self.spans {
+            return spans.encode(&self.documents);
+        }
         let mut table = Vec::with_capacity(COUNT_BYTES + self.documents.len() * ENTRY_BYTES);
         // These conversions cannot fail: a batch has at most 50 documents, and a body a few MB.
         let short = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes();
@@ -60,39 +68,62 @@ impl Batch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordTable {
     documents: Vec<Document>,
+    spans: Option<SpanTable>,
     /// Place of the body in the record, in bytes.
     body: Range<usize>,
 }
 
 impl RecordTable {
-    /// Decodes the table of a record that is `record_bytes` long. `start` holds the first
-    /// [`TABLE_BYTES_MAX`] bytes of the record, or the whole record if that is shorter. Returns
-    /// `None` if the record is not a batch, for example if a document lies outside of the body.
-    pub fn decode(start: &[u8], record_bytes: usize) -> Option<Self> {
-        let (count, rest) = start.split_first_chunk::<COUNT_BYTES>()?;
-        let count = usize::from(u16::from_le_bytes(*count));
-        if !(1..=DOCUMENT_COUNT_MAX).contains(&count) {
-            return None;
-        }
-        let table = rest.get(..count * ENTRY_BYTES)?;
-        let body = COUNT_BYTES + table.len()..record_bytes;
+    /// Decodes the table of a record of `signal` that is `record_bytes` long. `start` holds the
+    /// first [`TABLE_BYTES_MAX`] bytes of the record, or the whole record if that is shorter.
+    /// Returns `None` if the record is not a batch, for example if a document lies outside of the
+    /// body.
+    pub fn decode(signal: Signal, start: &[u8], record_bytes: usize) -> Option<Self> {
+        let (spans, documents, table_bytes) = match signal {
+            Signal::Segments => {
+                let (documents, table_bytes) = decode_documents(start)?;
+                (None, documents, table_bytes)
+            }
+            Signal::Spans => {
+                let (spans, documents, table_bytes) = SpanTable::decode(start)?;
+                (Some(spans), documents, table_bytes)
+            }
+        };
+        let body = table_bytes..record_bytes;
         let body_bytes = body.end.checked_sub(body.start)?;
-        let mut documents = Vec::with_capacity(count);
         let mut end = 0;
-        for entry in table.chunks_exact(ENTRY_BYTES) {
-            let document = decode_document(entry)?;
+        for document in &documents {
             if document.offset < end {
                 return None;
             }
             end = document.offset.checked_add(document.length)?;
-            documents.push(document);
         }
-        (end <= body_bytes).then_some(Self { documents, body })
+        (end <= body_bytes).then_some(Self { documents, spans, body })
     }
 
-    /// Returns the number of documents in the record.
-    pub fn document_count(&self) -> usize {
-        self.documents.len()
+    /// Returns the number of segments or spans in `documents`.
+    pub fn item_count(&self, documents: Range<usize>) -> usize {
+        match &self.spans {
+            None => documents.len(),
+            Some(spans) => {
+                let counts = spans.counts.get(documents).unwrap_or_default();
+                counts.iter().map(|count| *count as usize).sum()
+            }
+        }
+    }
+
+    /// Returns the number of segments or spans in the record.
+    pub fn items(&self) -> usize {
+        self.item_count(0..self.documents.len())
+    }
+
+    /// Returns the documents with exactly the segments or spans `items`. Returns `None` if a
+    /// document has only some of them.
+    pub fn documents_with(&self, items: Range<usize>) -> Option<Range<usize>> {
+        let place_of = |item: usize| {
+            (0..=self.documents.len()).find(|&place| self.item_count(0..place) == item)
+        };
+        Some(place_of(items.start)?..place_of(items.end)?)
     }
 
     /// Returns how many of `documents`, from the first on, fit into a batch of `chunk_count_max`
@@ -118,6 +149,8 @@ impl RecordTable {
     /// Returns the body of a batch of these documents in three pieces: the bytes before the
     /// documents, the place of the documents in the record, and the bytes after the documents.
     fn pieces(&self, documents: &Range<usize>) -> (&'static [u8], Range<usize>, &'static [u8]) {
+        let signal = if self.spans.is_some() { Signal::Spans } else { Signal::Segments };
+        let (start, _, end) = frame(signal);
         if documents.len() == self.documents.len() {
             return (b"", self.body.clone(), b"");
         }
@@ -126,7 +159,7 @@ impl RecordTable {
             Some([only]) => only.offset..only.offset + only.length,
             _ => 0..0,
         };
-        (BODY_START, self.body.start + span.start..self.body.start + span.end, BODY_END)
+        (start, self.body.start + span.start..self.body.start + span.end, end)
     }
 
     /// Reads these documents into a batch. `read` fills a buffer from a place in the record. The
@@ -161,9 +194,16 @@ impl RecordTable {
             offset: start.len() + self.body.start + document.offset - span.start,
             ..*document
         };
-        let documents = self.documents.get(documents).unwrap_or_default().iter().map(moved);
+        let taken = self.documents.get(documents.clone()).unwrap_or_default();
+        let taken = taken.iter().map(moved).collect();
         let body = chunks.into_iter().map(Bytes::from_owner).collect();
-        Ok(Batch::new(body, documents.collect(), oldest_at))
+        Ok(match &self.spans {
+            None => Batch::new(body, taken, oldest_at),
+            Some(SpanTable { media, counts }) => {
+                let counts = counts.get(documents).unwrap_or_default().to_vec();
+                Batch::of_spans(body, taken, SpanTable { media: *media, counts }, oldest_at)
+            }
+        })
     }
 }
 
@@ -186,6 +226,19 @@ impl<const N: usize> Label<N> {
         let (&length, text) = bytes.split_first()?;
         Some(Self::new(Some(text.get(..usize::from(length))?)))
     }
+}
+
+/// Decodes the places of segments at the start of a record. Also returns the length of the table.
+fn decode_documents(start: &[u8]) -> Option<(Vec<Document>, usize)> {
+    let (count, rest) = start.split_first_chunk::<COUNT_BYTES>()?;
+    let count = usize::from(u16::from_le_bytes(*count));
+    if !(1..=DOCUMENT_COUNT_MAX).contains(&count) {
+        return None;
+    }
+    let table = rest.get(..count * ENTRY_BYTES)?;
+    let documents: Option<Vec<Document>> =
+        table.chunks_exact(ENTRY_BYTES).map(decode_document).collect();
+    Some((documents?, COUNT_BYTES + table.len()))
 }
 
 fn decode_document(entry: &[u8]) -> Option<Document> {

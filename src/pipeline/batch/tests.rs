@@ -2,6 +2,7 @@
 
 use super::OPEN_BATCH_COUNT_MAX;
 use super::*;
+use crate::base::account::Signal;
 use crate::base::memory::{CHUNK_BYTES, ChunkPool};
 use crate::pipeline::ring::{Producer, Rings};
 use crate::pipeline::segment::Parser;
@@ -243,7 +244,7 @@ fn halves_share_the_memory_and_return_it_with_the_last_half() {
     texts.iter().for_each(|text| bench.add(text.as_bytes(), now).unwrap());
     let batch = bench.batcher.pop().unwrap();
     let used = bench.batches.used();
-    let [first, second] = batch.halves();
+    let [first, second] = batch.halves().unwrap();
     drop(batch);
     assert_eq!([documents(&first), documents(&second)].concat(), texts);
     assert_eq!(bench.batches.used(), used);
@@ -254,7 +255,8 @@ fn halves_share_the_memory_and_return_it_with_the_last_half() {
 }
 
 fn table_of(record: &[u8]) -> Option<RecordTable> {
-    RecordTable::decode(&record[..record.len().min(TABLE_BYTES_MAX)], record.len())
+    let start = &record[..record.len().min(TABLE_BYTES_MAX)];
+    RecordTable::decode(Signal::Segments, start, record.len())
 }
 
 #[test]
@@ -374,7 +376,7 @@ proptest! {
     fn any_record_makes_a_batch_or_none(record in proptest::collection::vec(any::<u8>(), 0..400)) {
         let pool = ChunkPool::new(10, 0);
         if let Some(table) = table_of(&record) {
-            let count = table.document_count();
+            let count = table.items();
             for documents in [0..count, 0..1, count - 1..count] {
                 let batch = read_documents(&table, documents, &record, &pool).unwrap();
                 let length = batch.body_length_bytes;

@@ -1,4 +1,5 @@
 //! Evicts the oldest waiting batches if memory is short: writes them to the spool, or drops them.
+//! Spans are never dropped: they wait until the spool has room for them.
 //!
 //! In: the batches that wait in the uploader. Out: batches for the spool, and the account of the
 //! dropped segments. Bound: evicts until memory is not short any more. Thread: the sender's.
@@ -23,14 +24,16 @@ pub(super) fn is_room_short(spool_client: Option<&SpoolClient>, pool: &ChunkPool
     }
 }
 
-/// Evicts the oldest waiting batches until memory is not short any more.
+/// Evicts the oldest waiting batches until memory is not short any more. With `keeps_all` nothing
+/// is dropped.
 pub(super) fn evict(
     uploader: &mut Uploader,
     mut spool_client: Option<&mut SpoolClient>,
     pool: &ChunkPool,
     account: &Account,
+    keeps_all: bool,
 ) {
-    let (mut spooled_count, mut dropped_count) = (0, 0);
+    let (mut spooled_count, mut dropped_count, signal) = (0, 0, account.signal);
     while is_room_short(spool_client.as_deref(), pool) {
         // Evicts no more batches now: the batches that are being written free their memory soon.
         if spool_client
@@ -40,6 +43,9 @@ pub(super) fn evict(
             break;
         }
         let may_write = spool_client.as_ref().is_some_and(|it| it.has_room());
+        if keeps_all && !may_write {
+            break;
+        }
         // Batches that were read from the spool are evicted only if memory is almost full.
         let pending = match pool.is_low() {
             true if may_write => uploader.evict_oldest(),
@@ -47,7 +53,7 @@ pub(super) fn evict(
             false => uploader.evict_oldest_unspooled(),
         };
         let Some(pending) = pending else { break };
-        let segment_count = pending.batch.documents.len();
+        let segment_count = pending.batch.item_count();
         match &mut spool_client {
             Some(spool_client) if may_write || pending.is_in_spool() => {
                 spooled_count += segment_count;
@@ -63,8 +69,8 @@ pub(super) fn evict(
     if spooled_count > 0 {
         TO_SPOOL.log(|more| {
             info!(
-                "Spilling over {spooled_count} segments to the spool: half of the memory (-m) is \
-                 used, so the oldest unsent segments are evicted{more}"
+                "Spilling over {spooled_count} {signal} to the spool: half of the memory (-m) is \
+                 used, so the oldest unsent {signal} are evicted{more}"
             );
         });
     }

@@ -85,6 +85,8 @@ impl Filler {
 impl Source for Filler {
     type Turn = Turn;
 
+    const KEEPS_ALL: bool = false;
+
     fn begin_turn(&mut self, now: Instant) -> Option<Turn> {
         self.rings.begin_turn(ENTRIES_PER_TURN, |waiting_count| {
             let is_due = self.linger.is_due(waiting_count, now);

@@ -1,10 +1,11 @@
-//! The condition `memory_full`: segments are dropped because memory is full.
+//! The condition `memory_full`: segments are dropped because memory is full, or spans are refused.
 //!
 //! In: the account's count of segments that were dropped for memory, by the sender and by
-//! receivers; whether receivers leave datagrams to the kernel. Out: the beginning and the end of
-//! the condition. Thread: the sender's.
+//! receivers; whether receivers leave datagrams to the kernel. Spans are not dropped: for them,
+//! whether memory is almost full. Out: the beginning and the end of the condition. Thread: the
+//! sender's.
 
-use crate::base::account::{Account, DropReason};
+use crate::base::account::{Account, DropReason, Signal};
 use crate::base::conditions::Condition;
 use crate::base::memory::ChunkPool;
 
@@ -24,11 +25,18 @@ impl Losses {
     /// neither is the case.
     pub fn look(&mut self, account: &Account, pool: &ChunkPool, is_shedding: bool) {
         let count = account.dropped(DropReason::Memory).get();
-        if count > self.noted_count {
+        let is_refusing = account.signal == Signal::Spans && pool.is_low();
+        if count > self.noted_count || is_refusing {
             self.noted_count = count;
             self.is_losing = true;
-            let reason =
-                "the memory limit (-m) is reached and the oldest unsent segments are dropped";
+            let reason = match account.signal {
+                Signal::Segments => {
+                    "the memory limit (-m) is reached and the oldest unsent segments are dropped"
+                }
+                Signal::Spans => {
+                    "the memory for spans (half of -m) is full, and exporters are told to wait"
+                }
+            };
             account.conditions.begin(Condition::MemoryFull, reason);
         } else if is_shedding {
             if !std::mem::replace(&mut self.is_losing, true) {

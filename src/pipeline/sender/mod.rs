@@ -26,6 +26,7 @@ mod replay;
 mod shed;
 mod shutdown;
 mod source;
+mod span_filler;
 mod spool_client;
 mod spool_job;
 mod spool_report;
@@ -46,11 +47,13 @@ use crate::base::panics::{self, Panicked};
 use crate::pipeline::limits::Limits;
 use crate::pipeline::ring::{Progress, Rings};
 use crate::pipeline::shedding::Shedding;
+use crate::pipeline::spans::SpanQueue;
 use crate::pipeline::tail::Tail;
 use crate::pipeline::upload::{Admit, Uploader};
 use filler::Filler;
 use losses::Losses;
 use shed::{Facts, Shed};
+use span_filler::SpanFiller;
 use spool_client::{READ_COUNT_MAX, SpoolClient};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,6 +105,22 @@ impl Sender<Filler> {
     pub fn with_shedding(mut self, shedding: Arc<Shedding>) -> Self {
         self.shed = Shed::new(shedding);
         self
+    }
+}
+
+impl Sender<SpanFiller> {
+    /// A sender for the spans in `queue`. `spool` is the thread of the spool of spans, if the
+    /// daemon has one.
+    pub fn for_spans(
+        limits: &Limits,
+        queue: SpanQueue,
+        uploader: Uploader,
+        spool: Option<SpoolThread>,
+        pool: Arc<ChunkPool>,
+        account: Arc<Account>,
+    ) -> Self {
+        let filler = SpanFiller::new(limits, queue, Arc::clone(&pool), Arc::clone(&account));
+        Self::of(filler, uploader, spool, pool, account)
     }
 }
 
@@ -208,15 +227,9 @@ impl<S: Source> Sender<S> {
     /// Decides whether receivers leave their sockets alone, evicts batches if memory is short, and
     /// updates the condition `memory_full`.
     fn make_room(&mut self, deadline: Option<Deadline>, now: Instant) {
-        let is_over = deadline.is_some_and(|deadline| deadline.for_uploads <= now);
         let has_spool = self.spool_client.as_ref().is_some_and(SpoolClient::is_working);
-        let facts = Facts {
-            is_low: self.pool.is_low(),
-            is_half_used: self.pool.is_half_used(),
-            may_shed: !is_over && !has_spool && self.uploader.is_answered(now),
-            is_draining: deadline.is_some(),
-            is_searching: self.uploader.is_searching(),
-        };
+        let facts = Facts::of(&self.pool, &self.uploader, deadline, now);
+        let facts = Facts { may_shed: facts.may_shed && !S::KEEPS_ALL && !has_spool, ..facts };
         self.shed.look(facts, now);
         if self.is_room_short() {
             self.evict();
@@ -232,7 +245,7 @@ impl<S: Source> Sender<S> {
 
     fn evict(&mut self) {
         let spool_client = self.spool_client.as_mut();
-        evict::evict(&mut self.uploader, spool_client, &self.pool, &self.account);
+        evict::evict(&mut self.uploader, spool_client, &self.pool, &self.account, S::KEEPS_ALL);
     }
 
     /// Takes segments out of the rings and packs them into batches. Takes nothing while it lingers,
@@ -423,9 +436,10 @@ impl<S: Source> Sender<S> {
         account.dropped(DropReason::Shutdown).add(dropped_count as u64);
         if dropped_count > 0 {
             error!(
-                "{dropped_count} segments had not been sent by the end of the shutdown and are \
+                "{dropped_count} {} had not been sent by the end of the shutdown and are \
                  dropped. A larger ShutdownSeconds gives more time, a spool (Spool.Path) that works \
-                 keeps them"
+                 keeps them",
+                account.signal
             );
         }
         Ok(())

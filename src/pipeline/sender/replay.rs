@@ -122,17 +122,21 @@ fn read(spool: &mut Spool, record: &Record, pool: &Arc<ChunkPool>) -> Result<Bat
     let mut start = [0; TABLE_BYTES_MAX];
     let start_bytes = TABLE_BYTES_MAX.min(record.payload_bytes as usize);
     spool.read(id, 0, &mut start[..start_bytes]).map_err(Missed::Gone)?;
-    let table = RecordTable::decode(&start[..start_bytes], record.payload_bytes as usize)
-        .filter(|table| table.document_count() == record.segment_count as usize)
+    let payload_bytes = record.payload_bytes as usize;
+    let table = RecordTable::decode(spool.signal(), &start[..start_bytes], payload_bytes)
+        .filter(|table| table.items() == record.segment_count as usize)
         .ok_or(Missed::NoBatch)?;
     let Range { start: first, end } = record.taken;
-    let documents = first as usize..end as usize;
+    let documents = table.documents_with(first as usize..end as usize).ok_or(Missed::NoBatch)?;
     if table.chunk_count_most(documents.clone()) > pool.unreserved_count() {
         return Err(Missed::TooLarge);
     }
     let count = table.fitting_count(documents.clone(), pool.unreserved_count() / MEMORY_SHARE);
-    if count < documents.len() && !spool.split(id, u32::try_from(count).unwrap_or(u32::MAX)) {
-        return Err(Missed::TooLarge);
+    if count < documents.len() {
+        let item_count = table.item_count(documents.start..documents.start + count);
+        if !spool.split(id, u32::try_from(item_count).unwrap_or(u32::MAX)) {
+            return Err(Missed::TooLarge);
+        }
     }
     let part = documents.start..documents.start + count;
     let oldest_at = Clock::instant().checked_sub(record.age).unwrap_or_else(Clock::instant);

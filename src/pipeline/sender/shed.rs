@@ -26,7 +26,10 @@
 //! look every [`LOOK_INTERVAL`] while memory is low or the flag is set. Thread: the sender's. No
 //! I/O; the caller passes the time.
 
+use super::shutdown::Deadline;
+use crate::base::memory::ChunkPool;
 use crate::pipeline::shedding::Shedding;
+use crate::pipeline::upload::Uploader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::debug;
@@ -58,6 +61,25 @@ pub(super) struct Facts {
     pub is_draining: bool,
     /// Whether the concurrency limit may soon allow enough calls.
     pub is_searching: bool,
+}
+
+impl Facts {
+    /// Returns the facts of a sender without a spool.
+    pub(super) fn of(
+        pool: &ChunkPool,
+        uploader: &Uploader,
+        deadline: Option<Deadline>,
+        now: Instant,
+    ) -> Self {
+        let is_over = deadline.is_some_and(|deadline| deadline.for_uploads <= now);
+        Self {
+            is_low: pool.is_low(),
+            is_half_used: pool.is_half_used(),
+            may_shed: !is_over && uploader.is_answered(now),
+            is_draining: deadline.is_some(),
+            is_searching: uploader.is_searching(),
+        }
+    }
 }
 
 /// The decision, and the flag that tells it to receivers. Dropping it lets receivers go on.

@@ -102,13 +102,14 @@ pub(super) async fn into_spool(
     dropped_count += spool_client.drop_all() + spool_client.leave(&uploader.take_all());
     let spooled_count = account.spooled.get() - before;
     if spooled_count > 0 {
-        info!("{spooled_count} segments more are in the spool, to be sent by the next run");
+        let signal = account.signal;
+        info!("{spooled_count} {signal} more are in the spool, to be sent by the next run");
     }
     dropped_count
 }
 
 pub(super) fn segment_count(pending_batches: &[PendingBatch]) -> usize {
-    pending_batches.iter().map(|pending| pending.batch.documents.len()).sum()
+    pending_batches.iter().map(|pending| pending.batch.item_count()).sum()
 }
 
 /// Waits until the time for the spool is over. A second signal may shorten this time meanwhile.

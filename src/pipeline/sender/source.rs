@@ -1,9 +1,9 @@
 //! Where the sender's batches come from.
 //!
 //! The sender is one machine for every signal: it takes, packs, sends, retries and spools. Only the
-//! first two steps depend on the signal. A [`Source`] does them: for segments it is the filler of the
-//! rings. The sender knows its source at compile time, so a segment costs no dynamic call. Bound:
-//! the pool's memory. Thread: the sender's.
+//! first two steps depend on the signal. A [`Source`] does them: for segments it is the filler of
+//! the rings, for spans that of their queue. The sender knows its source at compile time, so a
+//! segment costs no dynamic call. Bound: the pool's memory. Thread: the sender's.
 
 use crate::base::account::Held;
 use crate::pipeline::batch::Batch;
@@ -15,6 +15,10 @@ use std::time::Instant;
 pub trait Source: Debug {
     /// One look at what waits, which takes a bounded number of entries.
     type Turn;
+
+    /// Whether every item waits until it is sent or in the spool, even if memory is short. The
+    /// source then refuses new items. If this is false, the oldest items are dropped for new ones.
+    const KEEPS_ALL: bool;
 
     /// Begins to take entries; `None` if it is better to wait for more.
     fn begin_turn(&mut self, now: Instant) -> Option<Self::Turn>;
@@ -48,7 +52,8 @@ pub trait Source: Debug {
     /// Packs all entries that memory has room for, without lingering, and finishes all batches.
     fn take_rest(&mut self, now: Instant);
 
-    /// Empties entries and batches. Returns how many segments were in them.
+    /// Empties entries and batches. Returns how many segments or spans were in
+    /// them.
     #[must_use = "dropped segments have to be counted"]
     fn clear(&mut self, now: Instant) -> usize;
 

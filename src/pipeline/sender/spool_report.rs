@@ -4,7 +4,7 @@
 //! lines. Bound: a [`LogLimit`] for each log line. Thread: the sender's.
 
 use super::spool_job::{Done, Sizes};
-use crate::base::account::{Account, DropReason};
+use crate::base::account::{Account, DropReason, Signal};
 use crate::base::conditions::Condition;
 use crate::base::log::LogLimit;
 use crate::pipeline::spool::{Found, Options, Removal, SpoolError};
@@ -70,9 +70,10 @@ impl Report {
         self.account.spool.errors.add(1);
         FAILED.log(|more| {
             error!(
-                "The spool {} cannot be used: {error}. Segments are kept only in memory. The next \
+                "The spool {} cannot be used: {error}. Its {} are kept only in memory. The next \
                  attempt is in {} s{more}",
                 self.path.display(),
+                self.account.signal,
                 pause.as_secs()
             );
         });
@@ -127,22 +128,29 @@ impl Report {
         }
     }
 
-    /// Counts and logs segments that leave the spool unsent.
+    /// Counts and logs segments or spans that leave the spool unsent.
     fn dropped(&self, reason: DropReason, count: u64) {
         self.account.replayed.add(count);
         self.account.dropped(reason).add(count);
-        let path = self.path.display();
-        match (reason, count) {
-            (_, 0) => {}
+        let (path, signal) = (self.path.display(), self.account.signal);
+        match (reason, signal) {
+            _ if count == 0 => {}
             (DropReason::SpoolFull, _) => FULL.log(|more| {
                 warn!(
-                    "Spilling over {count} segments: the spool {path} is full (Spool.MaxSizeMB), \
-                     so its oldest segments are dropped{more}"
+                    "Spilling over {count} {signal}: the spool {path} is full (Spool.MaxSizeMB), \
+                     so its oldest {signal} are dropped{more}"
                 );
             }),
-            _ => EXPIRED.log(|more| {
+            // Their exporters were told that the daemon has them.
+            (_, Signal::Spans) => EXPIRED.log(|more| {
+                error!(
+                    "{count} {signal} are dropped: they were in the spool {path} for longer than \
+                     Spool.MaxAgeHours, or than X-Ray takes{more}"
+                );
+            }),
+            (_, Signal::Segments) => EXPIRED.log(|more| {
                 warn!(
-                    "{count} segments are dropped: they were in the spool {path} for longer than \
+                    "{count} {signal} are dropped: they were in the spool {path} for longer than \
                      Spool.MaxAgeHours{more}"
                 );
             }),
@@ -157,11 +165,12 @@ impl Report {
         if done.damaged_record_count > 0 {
             DAMAGED.log(|more| {
                 error!(
-                    "{} bytes of the spool {} are damaged and are skipped. At least {} segments are \
+                    "{} bytes of the spool {} are damaged and are skipped. At least {} {} are \
                      lost with them. The last damage: {}{more}",
                     done.damaged_bytes,
                     self.path.display(),
                     done.damaged_segment_count,
+                    self.account.signal,
                     done.damage.as_deref().unwrap_or_default()
                 );
             });

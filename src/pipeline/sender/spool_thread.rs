@@ -1,6 +1,7 @@
 //! The thread of the spool, which waits for the disk.
 //!
-//! In: jobs, one at a time. Out: a [`JobResult`] for each job. Bound: one job. Thread: `spool`.
+//! In: jobs, one at a time. Out: a [`JobResult`] for each job. Bound: one job. Thread: `spool`, or
+//! `spool-spans`.
 //!
 //! The thread is created at the start of the daemon, so that a limit on threads cannot stop it when
 //! memory is short. The spool belongs to the thread. If a job panics, its result is
@@ -12,7 +13,7 @@
 
 use super::spool_job::{Done, Job, JobResult, Sizes};
 use super::spool_work::work;
-use crate::base::account::Account;
+use crate::base::account::{Account, Signal};
 use crate::base::clock::Clock;
 use crate::base::memory::ChunkPool;
 use crate::base::panics;
@@ -58,7 +59,11 @@ impl SpoolThread {
         account: Arc<Account>,
     ) -> io::Result<Self> {
         let (handle, worker) = Self::new(disk, options, pool, account);
-        thread::Builder::new().name("spool".into()).spawn(|| worker.run())?;
+        let name = match worker.spool_owner.account.signal {
+            Signal::Segments => "spool",
+            Signal::Spans => "spool-spans",
+        };
+        thread::Builder::new().name(name.into()).spawn(|| worker.run())?;
         Ok(handle)
     }
 
@@ -167,7 +172,8 @@ impl SpoolOwner {
         match job {
             Job::Open => {
                 let options = self.options.clone();
-                let opened = Spool::open_on(Arc::clone(&self.disk), options, clock.now());
+                let (signal, disk) = (self.account.signal, Arc::clone(&self.disk));
+                let opened = Spool::open_for(signal, disk, options, clock.now());
                 Some(opened.map(|(mut spool, found)| {
                     let sizes = sizes(&mut spool, clock);
                     self.spool = Some(Box::new(spool));

@@ -73,7 +73,7 @@ fn write(
         let table = batch.record_table();
         let pieces: Vec<&[u8]> =
             std::iter::once(&table[..]).chain(batch.body.iter().map(|piece| &piece[..])).collect();
-        let segment_count = u32::try_from(batch.documents.len()).unwrap_or(u32::MAX);
+        let segment_count = u32::try_from(batch.item_count()).unwrap_or(u32::MAX);
         match spool.append(&pieces, segment_count, made) {
             Ok(evicted) => done.note_evicted(evicted),
             Err(error) => {

@@ -1,6 +1,8 @@
 //! Tests of the sender: the account compared with the segments that the sender holds, eviction, and
 //! the end of the sender.
 
+mod spans;
+
 use super::*;
 use crate::aws::Service;
 use crate::base::clock::Moment;

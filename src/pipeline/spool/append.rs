@@ -2,8 +2,9 @@
 //!
 //! In: a record, with its payload in pieces. Out: the bytes of the record at the end of the active
 //! file. The file is sealed when it has reached its largest size, or when the date of the host was
-//! set. Bound: the largest size of the spool. When full: the oldest file is evicted as a whole.
-//! Thread: the spool's, which may wait for the disk.
+//! set. Bound: the largest size of the spool. When full: the oldest file is evicted as a whole, or
+//! the record is refused if the spool evicts nothing. Thread: the spool's, which may wait for the
+//! disk.
 
 use super::active::ActiveFile;
 use super::age::Dates;
@@ -12,7 +13,6 @@ use super::files::Files;
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES, Header, RECORD_BYTES_MAX};
 use super::types::{AppendError, Evicted};
 use crate::base::clock::Moment;
-use std::io;
 
 /// One file may have one part in 16 of the spool's largest size. A whole file is evicted at once.
 const FILE_SHARE: u64 = 16;
@@ -29,6 +29,8 @@ pub const OVERHEAD_BYTES: u64 = FILE_HEADER_BYTES + HEADER_BYTES as u64;
 pub struct Appender {
     pub(super) size_bytes_max: u64,
     pub(super) file_bytes_max: u64,
+    /// Whether the oldest file may be evicted for a new record.
+    may_evict: bool,
     /// The clock that the dates of new records come from.
     dates: Dates,
     /// The segments that were evicted and are not reported yet.
@@ -39,11 +41,13 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// An appender for a spool that has at most `size_bytes_max`.
-    pub fn new(size_bytes_max: u64, now: Moment) -> Self {
+    /// An appender for a spool that has at most `size_bytes_max`, and that evicts its oldest file
+    /// for a new record if `may_evict`.
+    pub fn new(size_bytes_max: u64, may_evict: bool, now: Moment) -> Self {
         Self {
             size_bytes_max,
             file_bytes_max: (size_bytes_max / FILE_SHARE).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX),
+            may_evict,
             dates: Dates::Own { offset_seconds: now.offset_seconds },
             evicted: Evicted::default(),
             append_bytes: 0,
@@ -66,7 +70,7 @@ impl Appender {
         self.append_bytes = OVERHEAD_BYTES + payload.iter().map(|it| it.len() as u64).sum::<u64>();
         let created_at = made.unix_seconds();
         let appended = self.header(payload, segment_count, created_at).and_then(|header| {
-            self.make_room(files, &header).map_err(SpoolError::Remove)?;
+            self.make_room(files, &header)?;
             self.write(files, &header, payload)
         });
         let evicted = self.evicted();
@@ -109,15 +113,20 @@ impl Appender {
         Ok(Header { payload_length, segment_count, created_at, payload_crc32: crc32.finalize() })
     }
 
-    /// Evicts the oldest files until the record fits, even if it needs a new file.
-    fn make_room(&mut self, files: &mut Files, header: &Header) -> io::Result<()> {
+    /// Evicts the oldest files until the record fits, even if it needs a new file. Fails if it does
+    /// not fit and nothing may be evicted.
+    fn make_room(&mut self, files: &mut Files, header: &Header) -> Result<(), SpoolError> {
         let needed_bytes = FILE_HEADER_BYTES + header.record_bytes();
         let active_bytes = files.active.as_ref().map_or(0, ActiveFile::length_bytes);
         if active_bytes + header.record_bytes() > self.file_bytes_max {
             files.seal_active();
         }
         while files.size_bytes().saturating_add(needed_bytes) > self.size_bytes_max {
-            let Some(evicted) = files.evict_oldest()? else { break };
+            if !self.may_evict {
+                return Err(SpoolError::Full { size_bytes_max: self.size_bytes_max });
+            }
+            let evicted = files.evict_oldest().map_err(SpoolError::Remove)?;
+            let Some(evicted) = evicted else { break };
             self.evicted.add(evicted);
         }
         Ok(())

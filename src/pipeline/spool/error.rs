@@ -60,6 +60,12 @@ pub enum SpoolError {
         /// The largest size of a record that fits into the spool, in bytes.
         record_bytes_max: u64,
     },
+    /// The spool is full, and evicts nothing for a new record.
+    #[error("it is full ({size_bytes_max} bytes of Spool.MaxSizeMB are for it)")]
+    Full {
+        /// The largest size of the spool, in bytes.
+        size_bytes_max: u64,
+    },
     /// A record could not be written. Nothing of the record is kept.
     #[error("cannot write to the spool: {0}; check the room and the state of its disk")]
     Write(#[source] io::Error),

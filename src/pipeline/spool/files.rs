@@ -49,9 +49,10 @@ impl Files {
     pub fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
+        data_kind: Kind,
         now: Moment,
     ) -> Result<(Self, Found), SpoolError> {
-        let (mut folder, tightened_from) = Folder::open(disk, path)?;
+        let (mut folder, tightened_from) = Folder::open(disk, path, data_kind)?;
         let error = |source| SpoolError::Folder { path: path.to_owned(), source };
         let mut listing = folder.list().map_err(error)?;
         let orphan_count = remove_orphans(&mut folder, &mut listing);

@@ -49,6 +49,8 @@ pub struct Folder {
     path: PathBuf,
     disk: Arc<dyn Disk>,
     folder: Box<dyn DiskFolder>,
+    /// The kind of the data files: [`Kind::Data`] or [`Kind::Spans`].
+    data_kind: Kind,
     /// Whether a file may have been created, renamed or removed since the last
     /// [`sync`](Self::sync).
     is_unsynced: bool,
@@ -57,11 +59,20 @@ pub struct Folder {
 impl Folder {
     /// Creates the folder if it is missing, opens the folder and locks it. If other users have
     /// permissions for the folder, takes these away and returns the earlier permissions of the
-    /// folder.
-    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Option<u32>), SpoolError> {
+    /// folder. Its data files are of the kind `data_kind`.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        data_kind: Kind,
+    ) -> Result<(Self, Option<u32>), SpoolError> {
         let (folder, tightened_from) = disk.open_folder(path)?;
         let path = path.to_owned();
-        Ok((Self { path, disk, folder, is_unsynced: true }, tightened_from))
+        Ok((Self { path, disk, folder, data_kind, is_unsynced: true }, tightened_from))
+    }
+
+    /// Returns the name of a file of this folder.
+    fn name(&self, sequence: u64, kind: Kind) -> String {
+        name(sequence, if kind == Kind::Data { self.data_kind } else { kind })
     }
 
     /// Creates and locks the folder again if another program has removed the folder. Returns
@@ -79,7 +90,8 @@ impl Folder {
     pub fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
         self.folder.names(&mut |name| {
-            let Some((sequence, kind)) = parse(name) else { return Ok(()) };
+            let ours = |kind: &(u64, Kind)| kind.1 == self.data_kind || kind.1 == Kind::Progress;
+            let Some((sequence, kind)) = parse(name).filter(ours) else { return Ok(()) };
             let stat = self.folder.stat(name)?;
             if !stat.is_file {
                 listing.refused_count += 1;
@@ -88,7 +100,7 @@ impl Folder {
             }
             listing.sequence_max = listing.sequence_max.max(sequence);
             let sizes = match kind {
-                Kind::Data => &mut listing.data,
+                Kind::Data | Kind::Spans => &mut listing.data,
                 Kind::Progress => &mut listing.progress,
             };
             sizes.insert(sequence, stat.length_bytes);
@@ -130,7 +142,7 @@ impl Folder {
 
     fn rename(&mut self, from: u64, to: u64, kind: Kind) -> io::Result<()> {
         if from != to {
-            self.folder.rename(&name(from, kind), &name(to, kind))?;
+            self.folder.rename(&self.name(from, kind), &self.name(to, kind))?;
             self.is_unsynced = true;
         }
         Ok(())
@@ -138,7 +150,7 @@ impl Folder {
 
     /// Cuts a file to `length_bytes`.
     pub fn cut(&self, sequence: u64, kind: Kind, length_bytes: u64) -> io::Result<()> {
-        self.folder.open(&name(sequence, kind), Access::Write)?.set_length(length_bytes)
+        self.folder.open(&self.name(sequence, kind), Access::Write)?.set_length(length_bytes)
     }
 
     /// Creates a new file, to be written and read.
@@ -148,17 +160,17 @@ impl Folder {
         }
         // Set before the call: a call that fails may have created the name.
         self.is_unsynced = true;
-        self.folder.open(&name(sequence, kind), Access::Create)
+        self.folder.open(&self.name(sequence, kind), Access::Create)
     }
 
     /// Opens a file to read it.
     pub fn open_to_read(&self, sequence: u64, kind: Kind) -> io::Result<Box<dyn DiskFile>> {
-        self.folder.open(&name(sequence, kind), Access::Read)
+        self.folder.open(&self.name(sequence, kind), Access::Read)
     }
 
     /// Opens a file to write to it. Creates the file if it is missing.
     pub fn open_to_write(&mut self, sequence: u64, kind: Kind) -> io::Result<Box<dyn DiskFile>> {
-        match self.folder.open(&name(sequence, kind), Access::Write) {
+        match self.folder.open(&self.name(sequence, kind), Access::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(sequence, kind),
             opened => opened,
         }
@@ -173,7 +185,7 @@ impl Folder {
 
     /// Removes the file with this number and kind. A file that does not exist is not an error.
     pub fn remove_one(&mut self, sequence: u64, kind: Kind) -> io::Result<()> {
-        match self.folder.remove(&name(sequence, kind)) {
+        match self.folder.remove(&self.name(sequence, kind)) {
             Ok(()) => self.is_unsynced = true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -61,10 +61,12 @@ pub use take::BUFFER_BYTES;
 pub use tests::faulty::FaultyDisk;
 pub use types::{AppendError, Evicted, Found, Next, Options, Record, RecordId, Removal};
 
+use crate::base::account::Signal;
 use crate::base::clock::Moment;
 use append::Appender;
 use file::DataFile;
 use files::Files;
+use names::Kind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -77,6 +79,7 @@ static OPENED_COUNT: AtomicU64 = AtomicU64::new(0);
 /// A queue of records on disk.
 #[derive(Debug)]
 pub struct Spool {
+    signal: Signal,
     files: Files,
     appender: Appender,
     taker: Taker,
@@ -107,15 +110,41 @@ impl Spool {
         options: Options,
         now: Moment,
     ) -> Result<(Self, Found), SpoolError> {
-        let (files, mut found) = Files::open(disk, &options.path, now)?;
+        Self::open_for(Signal::Segments, disk, options, now)
+    }
+
+    /// Does the same as [`open_on`](Self::open_on), but for records of `signal`. A spool of spans
+    /// evicts nothing: if it is full, it takes no record before others are settled.
+    ///
+    /// # Errors
+    ///
+    /// The same as those of [`open`](Self::open).
+    pub fn open_for(
+        signal: Signal,
+        disk: Arc<dyn Disk>,
+        options: Options,
+        now: Moment,
+    ) -> Result<(Self, Found), SpoolError> {
+        let data_kind = match signal {
+            Signal::Segments => Kind::Data,
+            Signal::Spans => Kind::Spans,
+        };
+        let (files, mut found) = Files::open(disk, &options.path, data_kind, now)?;
         let opening = OPENED_COUNT.fetch_add(1, Ordering::Relaxed);
+        let may_evict = signal == Signal::Segments;
         let mut spool = Self {
+            signal,
             files,
-            appender: Appender::new(options.size_bytes_max, now),
+            appender: Appender::new(options.size_bytes_max, may_evict, now),
             taker: Taker::new(opening, options.age_max),
         };
         found.oldest_age = spool.oldest_age(now);
         Ok((spool, found))
+    }
+
+    /// Returns what the records have.
+    pub fn signal(&self) -> Signal {
+        self.signal
     }
 
     /// Returns which file or folder another program has removed since the last call; `None` if

@@ -8,11 +8,13 @@ pub const SEQUENCE_MAX: u64 = 9_999_999_999;
 
 const SEQUENCE_DIGIT_COUNT: usize = 10;
 
-/// The kind of a spool file. Two files, one of each kind, share a number.
+/// The kind of a spool file. A data file and its progress file share a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The data file, which has the records.
     Data,
+    /// The data file of a spool of spans.
+    Spans,
     /// The progress file, which lists the settled records of the data file.
     Progress,
 }
@@ -21,6 +23,7 @@ pub enum Kind {
 pub fn name(sequence: u64, kind: Kind) -> String {
     let suffix = match kind {
         Kind::Data => "spool",
+        Kind::Spans => "spans",
         Kind::Progress => "done",
     };
     format!("{sequence:010}.{suffix}")
@@ -32,6 +35,7 @@ pub fn parse(name: &str) -> Option<(u64, Kind)> {
     let (digits, suffix) = name.split_once('.')?;
     let kind = match suffix {
         "spool" => Kind::Data,
+        "spans" => Kind::Spans,
         "done" => Kind::Progress,
         _ => return None,
     };
@@ -46,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_name_is_read_as_it_was_written_and_others_are_not_ours() {
-        for kind in [Kind::Data, Kind::Progress] {
+        for kind in [Kind::Data, Kind::Spans, Kind::Progress] {
             for sequence in [0, 1, SEQUENCE_MAX] {
                 assert_eq!(parse(&name(sequence, kind)), Some((sequence, kind)));
             }

@@ -184,7 +184,7 @@ mod tests {
     use std::sync::Arc;
 
     fn open(path: &Path) -> Folder {
-        Folder::open(Arc::new(SystemDisk), path).unwrap().0
+        Folder::open(Arc::new(SystemDisk), path, Kind::Data).unwrap().0
     }
 
     fn load(path: &Path) -> Progress {

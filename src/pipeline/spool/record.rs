@@ -18,14 +18,18 @@
 //! forwards.
 //!
 //! A version of xrayd that changes this format must use another suffix for its files. Each version
-//! ignores files with the other suffix, so neither version can damage the files of the other.
+//! ignores files with the other suffix, so neither version can damage the files of the other. The
+//! spool of spans has a suffix of its own too, because the payloads of its records have another
+//! form. It lies in a folder inside that of the segments, which a version that knows no spans
+//! ignores.
 
 use super::disk::DiskFile;
 use super::error::DamageCause;
 use std::io;
 
-/// The largest payload of a record, in bytes. The body of a batch has 1 MiB at most.
-pub const RECORD_BYTES_MAX: u32 = 4 * 1024 * 1024;
+/// The largest payload of a record, in bytes. The body of a batch of segments has 1 MiB at most,
+/// and that of a batch of spans 5 MiB.
+pub const RECORD_BYTES_MAX: u32 = 6 * 1024 * 1024;
 
 /// The first bytes of a data file.
 pub const FILE_MAGIC: [u8; 8] = *b"xrayspl1";

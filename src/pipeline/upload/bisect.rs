@@ -27,7 +27,7 @@ pub enum Verdict {
 pub fn judge(pending: &PendingBatch, is_too_large: bool, accepted_count: u64) -> Verdict {
     let others_are_accepted =
         pending.suspicion.is_some_and(|suspicion| accepted_count > suspicion.accepted_count);
-    match pending.batch.documents.len() {
+    match pending.batch.item_count() {
         0 | 1 if others_are_accepted => Verdict::Reject,
         0 | 1 => Verdict::Keep,
         // The first halving costs one more request and shows whether the halves are accepted.
@@ -45,19 +45,16 @@ pub fn is_halved_before_retry(pending: &PendingBatch, accepted_count: u64) -> bo
 }
 
 /// Returns the halves of a refused pending batch, both under suspicion. `accepted_count` is the
-/// number of requests that the service has accepted so far.
-///
-/// # Panics
-///
-/// When the pending batch has a single document.
-pub fn halve(pending: &PendingBatch, accepted_count: u64) -> [PendingBatch; 2] {
-    let [first, second] = pending.batch.halves();
-    let first_count = first.documents.len();
-    [(first, 0), (second, first_count)].map(|(batch, place)| {
+/// number of requests that the service has accepted so far. Returns `None` if the pending batch
+/// cannot be divided.
+pub fn halve(pending: &PendingBatch, accepted_count: u64) -> Option<[PendingBatch; 2]> {
+    let [first, second] = pending.batch.halves()?;
+    let first_count = first.item_count();
+    Some([(first, 0), (second, first_count)].map(|(batch, place)| {
         let mut half = pending.part(batch, place);
         half.suspicion = Some(Suspicion { accepted_count, was_refused: false });
         half
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -114,6 +111,7 @@ mod tests {
             match verdict {
                 Verdict::Halve => {
                     halve(&pending, accepted_count)
+                        .unwrap()
                         .into_iter()
                         .for_each(|half| waiting.push_due(half));
                 }

@@ -10,12 +10,21 @@ use super::settle::{Decision, Fate, NOT_X_RAY_PAUSE, Remedy, decide};
 use super::unprocessed::Rest;
 use super::{Uploader, bisect, report};
 use crate::aws::{Failure, Outcome};
+use crate::base::account::Signal;
 use crate::base::conditions::Condition;
 use std::time::{Duration, Instant};
 
 /// The advice for the operator when the service denies a call.
 const DENIED_ADVICE: &str = "The service denies the request: check that the credentials are right \
                              and allow xray:PutTraceSegments";
+
+/// The same for a call with spans.
+const SPANS_DENIED_ADVICE: &str = "The service denies the request: check that the credentials are \
+                                   right and allow xray:PutSpans";
+
+/// The advice for the operator when Transaction Search is off.
+const SEARCH_OFF_ADVICE: &str = "Transaction Search is off: switch it on in CloudWatch, or with \
+                                 UpdateTraceSegmentDestination";
 
 impl Uploader {
     /// Decides what to do after a call, and does it.
@@ -43,7 +52,13 @@ impl Uploader {
             fate => self.apply_failed(call, fate, (failure, reason), facts, now),
         }
         match outcome {
-            Outcome::Accepted { .. } => self.account.conditions.end(Condition::UploadsFailing),
+            Outcome::Accepted { .. } => {
+                self.account.conditions.end(Condition::UploadsFailing);
+                self.account.conditions.end(Condition::TransactionSearchOff);
+            }
+            Outcome::Failed { failure: Failure::TransactionSearchOff, reason } => {
+                self.account.conditions.begin(Condition::TransactionSearchOff, reason);
+            }
             Outcome::Failed { reason, .. } if self.gate.is_failing() => {
                 self.account.conditions.begin(Condition::UploadsFailing, reason);
             }
@@ -92,7 +107,12 @@ impl Uploader {
             }
             Fate::RetryDenied => {
                 self.account.requests_retried.add(1);
-                let reason = format!("{reason}. {DENIED_ADVICE}");
+                let advice = match failure {
+                    Failure::TransactionSearchOff => SEARCH_OFF_ADVICE,
+                    _ if pending.batch.signal() == Signal::Spans => SPANS_DENIED_ADVICE,
+                    _ => DENIED_ADVICE,
+                };
+                let reason = format!("{reason}. {advice}");
                 if !self.outages.failed(started_at, &reason, now) {
                     let pause = self.gate.pause(now);
                     report::retried(&reason, self.outages.address(), facts, pause);
@@ -101,7 +121,7 @@ impl Uploader {
             }
             Fate::Halve => {
                 report::refused(reason, self.outages.address(), facts);
-                self.halve(&pending);
+                self.halve(pending);
             }
             Fate::Reject => {
                 report::rejected(&pending.batch, reason, &self.account);
@@ -176,9 +196,11 @@ impl Uploader {
         report::not_x_ray_yet(reason, self.outages.address(), facts, count, pause);
     }
 
-    pub(super) fn halve(&mut self, pending: &PendingBatch) {
-        for half in bisect::halve(pending, self.answered.accepted_count) {
-            self.waiting.push_due(half);
-        }
+    pub(super) fn halve(&mut self, pending: PendingBatch) {
+        let Some(halves) = bisect::halve(&pending, self.answered.accepted_count) else {
+            report::rejected(&pending.batch, "it cannot be divided", &self.account);
+            return self.settle_record(pending);
+        };
+        halves.into_iter().for_each(|half| self.waiting.push_due(half));
     }
 }

@@ -132,7 +132,7 @@ impl Uploader {
         while self.admit(now) == Admit::Now {
             let Some(pending) = self.waiting.pop_due(now) else { break };
             if bisect::is_halved_before_retry(&pending, self.answered.accepted_count) {
-                self.halve(&pending);
+                self.halve(pending);
             } else if !self.start(pending, now) {
                 break;
             }
@@ -151,6 +151,7 @@ impl Uploader {
             panics::inject("sign");
             let service = self.service.as_ref().ok_or(StartError::NoCredentials)?;
             let body = RequestBody::new(batch.body.clone(), batch.body_length_bytes);
+            let body = body.of(batch.media());
             service.call(body, &batch.body_sha256)
         });
         let started = started.map_err(|panicked| report::panicked(&panicked));
@@ -307,7 +308,8 @@ impl Uploader {
         let now = Clock::instant();
         self.note_ended(&call, &reading, failure, now);
         let (status, request_id) = (reading.status, reading.request_id.clone());
-        let facts = Facts { status, request_id, ..Facts::of(&call, now) };
+        let partial = reading.partial.clone();
+        let facts = Facts { status, request_id, partial, ..Facts::of(&call, now) };
         report::ended(&reading, failure, facts.duration, &self.account);
         report::answered(&facts, &reading.outcome);
         if let Some(service_time) = reading.service_time {
@@ -431,12 +433,12 @@ impl Uploader {
     /// `held`.
     pub fn count(&self, held: &mut Held) {
         for pending in self.waiting.iter() {
-            held.segment_count += pending.batch.documents.len();
+            held.segment_count += pending.batch.item_count();
             held.waiting_batch_count += 1;
             held.waiting_bytes += pending.memory_bytes();
         }
         for Call { pending, .. } in self.calls.values() {
-            held.segment_count += pending.batch.documents.len();
+            held.segment_count += pending.batch.item_count();
             held.in_flight_batch_count += 1;
             held.in_flight_bytes += pending.memory_bytes();
         }

@@ -101,7 +101,7 @@ impl PendingBatch {
     }
 
     /// Returns a pending batch with `batch`, which has some of the documents of this pending batch.
-    /// `first` is the index, in this pending batch, of the first document of `batch`.
+    /// `first` is the number of segments or spans of this pending batch before those of `batch`.
     pub fn part(&self, batch: Batch, first: usize) -> Self {
         Self {
             batch,

@@ -6,8 +6,10 @@
 use super::pending_batch::{BatchName, Call, PendingBatch};
 use super::settle::NOT_X_RAY_COUNT_MAX;
 use super::unprocessed::Rest;
-use crate::aws::{Failure, Outcome, Reading, Unprocessed};
-use crate::base::account::{Account, DropReason, LimitChange, RejectReason, RequestFailure};
+use crate::aws::{Failure, Outcome, PartialSuccess, Reading, Unprocessed};
+use crate::base::account::{
+    Account, DropReason, LimitChange, RejectReason, RequestFailure, Signal,
+};
 use crate::base::log::{LogLimit, Suppressed};
 use crate::base::panics::Panicked;
 use crate::pipeline::batch::{Batch, Document};
@@ -19,6 +21,8 @@ use tracing::{Level, debug, error, info, warn};
 /// batches in 10 s.
 static SENT: LogLimit = LogLimit::with_line_count(50);
 static PART_SENT: LogLimit = LogLimit::new();
+static SPANS_REJECTED: LogLimit = LogLimit::new();
+static SPANS_WARNED: LogLimit = LogLimit::new();
 static UNPROCESSED: LogLimit = LogLimit::with_line_count(50);
 static RESENT: LogLimit = LogLimit::new();
 static FAILED: LogLimit = LogLimit::new();
@@ -43,7 +47,9 @@ const DEBUG_LINES_PER_SECOND: u64 = 100;
 pub struct Facts {
     /// The number of the batch.
     pub batch: BatchName,
-    /// Number of segments of the batch.
+    /// The signal of the batch.
+    pub signal: Signal,
+    /// Number of segments or spans of the batch.
     pub segments: usize,
     /// Length of the request body in bytes.
     pub bytes: usize,
@@ -55,6 +61,8 @@ pub struct Facts {
     pub status: Option<u16>,
     /// Request id of the answer, if it has one.
     pub request_id: Option<HeaderValue>,
+    /// The words of the service about rejected spans.
+    pub partial: Option<PartialSuccess>,
 }
 
 impl Facts {
@@ -63,12 +71,14 @@ impl Facts {
         let Call { pending, started_at, .. } = call;
         Self {
             batch: pending.name(),
-            segments: pending.batch.documents.len(),
+            signal: pending.batch.signal(),
+            segments: pending.batch.item_count(),
             bytes: pending.batch.body_length_bytes,
             attempt: pending.attempt_count,
             duration: now.saturating_duration_since(*started_at),
             status: None,
             request_id: None,
+            partial: None,
         }
     }
 
@@ -103,10 +113,11 @@ macro_rules! log_call {
 /// Logs, at level debug, that a batch is now in the queue.
 pub fn taken(pending: &PendingBatch) {
     if tracing::enabled!(Level::DEBUG) {
-        let (batch, segments) = (pending.name(), pending.batch.documents.len());
+        let (batch, segments) = (pending.name(), pending.batch.item_count());
+        let signal = pending.batch.signal();
         let bytes = pending.batch.body_length_bytes;
         TAKEN.log(|more| {
-            debug!(segments, bytes, "{batch} is taken: {segments} segments, {bytes} bytes{more}");
+            debug!(segments, bytes, "{batch} is taken: {segments} {signal}, {bytes} bytes{more}");
         });
     }
 }
@@ -114,12 +125,13 @@ pub fn taken(pending: &PendingBatch) {
 /// Logs, at level debug, that a call starts.
 pub fn started(pending: &PendingBatch) {
     if tracing::enabled!(Level::DEBUG) {
-        let (batch, segments) = (pending.name(), pending.batch.documents.len());
+        let (batch, segments) = (pending.name(), pending.batch.item_count());
+        let signal = pending.batch.signal();
         let (bytes, attempt) = (pending.batch.body_length_bytes, pending.attempt_count);
         STARTED.log(|more| {
             debug!(
                 segments,
-                bytes, attempt, "{batch}: attempt {attempt} with {segments} segments begins{more}"
+                bytes, attempt, "{batch}: attempt {attempt} with {segments} {signal} begins{more}"
             );
         });
     }
@@ -191,6 +203,9 @@ pub fn ended(
 
 /// Counts and logs a batch that the service accepted, except for the documents in `rest`.
 pub fn accepted(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account) {
+    if batch.signal() == Signal::Spans {
+        return accepted_spans(batch, facts, account);
+    }
     let segment_count = batch.documents.len();
     let seconds = facts.duration.as_secs_f64();
     let unprocessed_count = rest.document_count();
@@ -225,6 +240,40 @@ pub fn accepted(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account
     }
 }
 
+/// Counts and logs a batch of spans that the service accepted, as a whole or in part. The
+/// rejected spans are not sent again, as the protocol says.
+fn accepted_spans(batch: &Batch, facts: &Facts, account: &Account) {
+    let (span_count, seconds) = (batch.item_count() as u64, facts.duration.as_secs_f64());
+    let rejected_count = facts.partial.as_ref().map_or(0, |it| it.rejected_count).min(span_count);
+    account.sent.add(span_count - rejected_count);
+    account.rejected(RejectReason::Unprocessed).add(rejected_count);
+    SENT.log(|more| {
+        log_call!(
+            info,
+            facts,
+            "Successfully sent batch of {span_count} spans ({seconds:.3} seconds){more}"
+        );
+    });
+    match &facts.partial {
+        Some(PartialSuccess { message, .. }) if rejected_count > 0 => SPANS_REJECTED.log(|more| {
+            log_call!(
+                error,
+                facts,
+                "The service has rejected {rejected_count} of {span_count} spans of a request, and \
+                 has taken the others: {message}{more}"
+            );
+        }),
+        Some(PartialSuccess { message, .. }) => SPANS_WARNED.log(|more| {
+            log_call!(
+                warn,
+                facts,
+                "The service has taken {span_count} spans with a warning: {message}{more}"
+            );
+        }),
+        None => {}
+    }
+}
+
 fn log_unprocessed(answer: &Unprocessed, document: Option<&Document>, more: Suppressed) {
     error!(
         "Unprocessed trace ID, {}, segment {}, {}: {}{more}",
@@ -249,11 +298,11 @@ fn log_resent(answer: &Unprocessed, document: &Document, more: Suppressed) {
 /// form that can be read.
 pub fn unread(batch: &Batch, reason: &str, account: &Account) {
     account.answers_unreadable.add(1);
-    let segment_count = batch.documents.len();
+    let (segment_count, signal) = (batch.item_count(), batch.signal());
     UNREAD.log(|more| {
         warn!(
-            "X-Ray has accepted a batch of {segment_count} segments, but its answer could not be \
-             read to the end: {reason}. Segments that the answer does not name count as sent{more}"
+            "X-Ray has accepted a batch of {segment_count} {signal}, but its answer could not be \
+             read to the end: {reason}. All that the answer does not name counts as sent{more}"
         );
     });
 }
@@ -265,9 +314,10 @@ pub fn retried(reason: &str, address: &str, facts: &Facts, pause: Duration) {
         log_call!(
             warn,
             facts,
-            "Sending segment batch failed with: {reason}. Endpoint: {address}. Its {} segments are \
+            "Sending segment batch failed with: {reason}. Endpoint: {address}. Its {} {} are \
              kept; attempt {} in {:.1} s or later{more}",
             facts.segments,
+            facts.signal,
             facts.attempt.saturating_add(1),
             pause.as_secs_f64()
         );
@@ -281,9 +331,10 @@ pub fn refused(reason: &str, address: &str, facts: &Facts) {
             error,
             facts,
             "Sending segment batch failed with: {reason}. Endpoint: {address}. The service refuses \
-             this batch of {} segments. They are kept, and sent in smaller batches or again, until \
+             this batch of {} {}. They are kept, and sent in smaller batches or again, until \
              the document that it refuses stands alone{more}",
-            facts.segments
+            facts.segments,
+            facts.signal
         );
     });
 }
@@ -297,9 +348,10 @@ pub fn not_x_ray_yet(reason: &str, address: &str, facts: &Facts, count: u32, pau
             facts,
             "Sending segment batch failed with: {reason}. Endpoint: {address}. Another server \
              answers in the place of X-Ray: a captive portal, a proxy, or a server at a wrong \
-             endpoint. Check the endpoint and the way to it (xray verify). Its {} segments are \
+             endpoint. Check the endpoint and the way to it (xray verify). Its {} {} are \
              kept; attempt {} of {NOT_X_RAY_COUNT_MAX} in {:.0} s or later{more}",
             facts.segments,
+            facts.signal,
             count + 1,
             pause.as_secs_f64()
         );
@@ -308,20 +360,30 @@ pub fn not_x_ray_yet(reason: &str, address: &str, facts: &Facts, count: u32, pau
 
 /// Counts and logs a dropped batch: another server has answered in the place of X-Ray too often.
 pub fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
-    let segment_count = batch.documents.len();
+    let (segment_count, signal) = (batch.item_count(), batch.signal());
     account.dropped(DropReason::NotXRay).add(segment_count as u64);
     NOT_X_RAY.log(|more| {
         error!(
-            "{segment_count} segments are dropped: another server has answered in the place of \
+            "{segment_count} {signal} are dropped: another server has answered in the place of \
              X-Ray {NOT_X_RAY_COUNT_MAX} times, the last time with: {reason}. Check the endpoint \
-             and the way to it (xray verify); until then more segments are dropped{more}"
+             and the way to it (xray verify); until then more are dropped{more}"
         );
     });
 }
 
 /// Counts and logs the rejected document of a batch that has only this document.
 pub fn rejected(batch: &Batch, reason: &str, account: &Account) {
-    account.rejected(RejectReason::Refused).add(batch.documents.len() as u64);
+    let item_count = batch.item_count();
+    account.rejected(RejectReason::Refused).add(item_count as u64);
+    if batch.signal() == Signal::Spans {
+        REJECTED.log(|more| {
+            error!(
+                "{item_count} spans of a request are rejected: the service refuses them alone and \
+                 accepts others: {reason}{more}"
+            );
+        });
+        return;
+    }
     for document in &batch.documents {
         REJECTED.log(|more| {
             error!(

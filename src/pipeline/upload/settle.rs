@@ -135,6 +135,7 @@ fn decide_failed(
         }
         Failure::Expired => (Fate::Retry, failed, Remedy::RenewCredentials),
         Failure::Denied => (Fate::RetryDenied, Event::Denied, Remedy::RenewCredentials),
+        Failure::TransactionSearchOff => (Fate::RetryDenied, Event::Denied, Remedy::None),
         Failure::Skew { service_time } => {
             (Fate::Retry, Event::NoSignal, Remedy::SetTime(service_time))
         }
@@ -214,6 +215,7 @@ mod tests {
             (throttle(Some(SECOND)), 11, Fate::Retry, throttled(Some(SECOND)), Remedy::None),
             (Failure::Expired, 11, Fate::Retry, FAILED, renew),
             (Failure::Denied, 11, Fate::RetryDenied, Event::Denied, renew),
+            (Failure::TransactionSearchOff, 11, Fate::RetryDenied, Event::Denied, Remedy::None),
             (skew, 10, Fate::Retry, Event::NoSignal, Remedy::SetTime(now)),
             (Failure::NotXRay, 10, Fate::RetryNotXRay, FAILED, Remedy::None),
             (Failure::NotXRay, 11, Fate::RetryNotXRay, Event::NoSignal, Remedy::None),

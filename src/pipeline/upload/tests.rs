@@ -187,6 +187,7 @@ fn an_answer_that_names_more_than_was_sent_is_counted_once() {
     let call_number = trial.call();
     let reading = Reading {
         outcome: Outcome::Accepted { unprocessed },
+        partial: None,
         unread_reason: Some("it names 60 documents".to_owned()),
         is_too_large: false,
         status: Some(200),

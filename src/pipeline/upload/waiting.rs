@@ -174,6 +174,7 @@ mod tests {
             body_sha256: [name; 32],
             documents: vec![],
             oldest_at: Instant::now(),
+            spans: None,
         }
     }
 
@@ -270,7 +271,7 @@ mod tests {
                     },
                     Step::Divide => if let Some(pending) = taken.pop() {
                         if pending.batch.documents.len() > 1 {
-                            let [first, second] = halve(&pending, 0);
+                            let [first, second] = halve(&pending, 0).unwrap();
                             waiting.push_due(first);
                             taken.push(second);
                         }  else {

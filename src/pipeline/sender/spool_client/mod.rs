@@ -126,7 +126,7 @@ impl SpoolClient {
     pub fn segment_count(&self) -> usize {
         let writes = self.writes_on_their_way().map(|pending| &pending.batch);
         let read = self.read.iter().map(|(batch, _)| batch);
-        writes.chain(read).map(|batch| batch.documents.len()).sum()
+        writes.chain(read).map(|batch| batch.item_count()).sum()
     }
 
     /// Returns the memory of the segments that the spool client holds, in bytes.
@@ -145,7 +145,7 @@ impl SpoolClient {
             self.writes.push(pending);
             return;
         }
-        let segment_count = pending.batch.documents.len() as u64;
+        let segment_count = pending.batch.item_count() as u64;
         self.account.spooled.add(segment_count);
         let record = pending.record.take().and_then(Arc::into_inner);
         self.work.released.extend(record.map(|record| (record, segment_count)));
@@ -272,7 +272,7 @@ impl SpoolClient {
     /// Drops a batch at the end. Returns how many segments are lost with it: none if its record is
     /// in the spool.
     fn leave_one(&self, batch: &Batch, record: Option<RecordId>) -> usize {
-        let segment_count = batch.documents.len();
+        let segment_count = batch.item_count();
         if record.is_some_and(|record| Some(record.sequence()) > self.evicted_sequence) {
             self.account.spooled.add(segment_count as u64);
             return 0;
@@ -296,7 +296,7 @@ impl SpoolClient {
         if let State::Open { job: Some(writes), .. } = mem::replace(&mut self.state, closed) {
             writes.cancel();
             let (written, left) = writes.pending_batches.split_at(writes.written_count());
-            let written = written.iter().map(|pending| pending.batch.documents.len() as u64);
+            let written = written.iter().map(|pending| pending.batch.item_count() as u64);
             self.account.spooled.add(written.sum());
             dropped_count += self.leave(left);
         }
@@ -363,7 +363,7 @@ impl SpoolClient {
             self.report.works();
         }
         for (batch, _) in &done.read {
-            self.account.replayed.add(batch.documents.len() as u64);
+            self.account.replayed.add(batch.item_count() as u64);
         }
         self.read.extend(done.read);
     }
@@ -394,7 +394,7 @@ impl SpoolClient {
         self.unwritten.extend(writes.drain(written_count..));
         let records = writes.iter_mut().filter_map(|pending| pending.record.take());
         self.work.settled.extend(records.filter_map(Arc::into_inner));
-        let written = writes.iter().map(|pending| pending.batch.documents.len() as u64);
+        let written = writes.iter().map(|pending| pending.batch.item_count() as u64);
         self.account.spooled.add(written.sum());
         written_count
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 fn open(path: &Path) -> Result<(Folder, Option<u32>), SpoolError> {
-    Folder::open(Arc::new(SystemDisk), path)
+    Folder::open(Arc::new(SystemDisk), path, Kind::Data)
 }
 
 fn mode(path: &Path) -> u32 {
