@@ -29,7 +29,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::debug;
-use xrayd_otlp::grpc::{FRAME_HEAD_BYTES, Refusal, code, frame};
+use xrayd_otlp::grpc::{FRAME_HEAD_BYTES, MESSAGE_BYTES_MAX, Refusal, code, frame};
 
 /// Largest number of calls on a connection at a time.
 const STREAM_COUNT_MAX: u32 = 16;
@@ -224,7 +224,11 @@ impl<U: Unary> Server<U> {
             Ok(Err(BodyError::TooLarge)) => {
                 slot.note_too_large();
                 let limit_bytes = limit_bytes - FRAME_HEAD_BYTES;
-                let why = format!("the message is larger than {limit_bytes} bytes");
+                let more = match limit_bytes < MESSAGE_BYTES_MAX {
+                    true => "; a larger -m of the daemon allows more, up to 4 MB",
+                    false => "",
+                };
+                let why = format!("the message is larger than {limit_bytes} bytes{more}");
                 Err(Refusal::new(code::RESOURCE_EXHAUSTED, why))
             }
             Ok(Err(BodyError::Broken)) => {
@@ -303,18 +307,18 @@ mod tests {
     }
 
     /// Largest message and largest number of connections of the server of a test.
-    const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+    const BYTES_MAX: usize = 1024 * 1024;
     const CONNECTION_COUNT_MAX: usize = 8;
 
     async fn start() -> (SocketAddr, Arc<Server<Echo>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = ServerLimits {
-            memory_bytes: 4 * MESSAGE_BYTES_MAX,
+            memory_bytes: 4 * BYTES_MAX,
             connection_count_max: CONNECTION_COUNT_MAX,
         };
         let port = Port { name: "port of the test", share: "all", counts: Arc::default() };
-        let server = Server::new(Echo, limits, MESSAGE_BYTES_MAX, port);
+        let server = Server::new(Echo, limits, BYTES_MAX, port);
         tokio::spawn(Arc::clone(&server).serve(Arc::new(listener)));
         (address, server)
     }
@@ -378,7 +382,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_has_a_limit_and_the_connection_goes_on() {
         let mut sender = connect::<Full>(start().await.0).await;
-        let body_bytes_max = MESSAGE_BYTES_MAX + FRAME_HEAD_BYTES;
+        let body_bytes_max = BYTES_MAX + FRAME_HEAD_BYTES;
         let whole = call(&mut sender, "/a", vec![7; body_bytes_max]).await;
         assert_eq!((&*whole.grpc_status, whole.body.len()), ("0", body_bytes_max + 5));
         let large = call(&mut sender, "/a", vec![7; body_bytes_max + 1]).await;

@@ -52,7 +52,7 @@ impl DoorLimits {
         let door_bytes = (spans_bytes / 3).clamp(DOOR_BYTES_MIN, DOOR_BYTES_MAX);
         let door_bytes = usize::try_from(door_bytes).expect("it is clamped");
         // One byte more shows that a request is too large.
-        let request_bytes_max = (door_bytes / 3).min(BODY_BYTES_MAX) - 1;
+        let request_bytes_max = (door_bytes / 3 - 1).min(BODY_BYTES_MAX);
         let port_count = usize::from(ports.http) + usize::from(ports.grpc);
         let port_bytes = (door_bytes - request_bytes_max - 1) / port_count.max(1);
         let descriptors = usize::try_from(descriptor_count_max / 8).unwrap_or(usize::MAX);
@@ -88,12 +88,16 @@ mod tests {
     fn the_ports_have_a_third_of_the_memory_and_take_a_full_request_if_it_is_large() {
         for ports in [(true, true), (true, false), (false, true)] {
             let ports = Ports { http: ports.0, grpc: ports.1 };
-            for megabytes in [2, 5, 16, 72, 128, 4_096] {
+            for megabytes in [2, 5, 16, 64, 128, 4_096] {
                 let bytes = megabytes << 20;
                 let limits = DoorLimits::within(bytes, 1_024, ports);
                 assert!(limits.total_bytes() as u64 <= bytes / 3, "{megabytes} MB: {limits:?}");
-                let is_large = megabytes >= 72;
-                assert_eq!(limits.request_bytes_max == BODY_BYTES_MAX - 1, is_large, "{limits:?}");
+                let is_large = megabytes >= 64;
+                assert_eq!(limits.request_bytes_max == BODY_BYTES_MAX, is_large, "{limits:?}");
+                // Two thirds are for the bodies of requests, see `Requests::new`.
+                let body_bytes = (limits.http.memory_bytes / 3 * 2).saturating_sub(28 * 1024);
+                assert!(!is_large || !ports.http || body_bytes >= BODY_BYTES_MAX, "{limits:?}");
+                assert!(!is_large || limits.message_bytes_max == MESSAGE_BYTES_MAX, "{limits:?}");
                 assert_eq!(ports.http, limits.http.memory_bytes > 0);
                 assert!(limits.grpc.connection_count_max >= CONNECTION_COUNT_MIN);
                 let connections = limits.grpc.connection_count_max * grpc_server::CONNECTION_BYTES;

@@ -31,7 +31,7 @@ use accept::{NotTaken, Taken};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};
-use xrayd_otlp::Encoding;
+use xrayd_otlp::{BODY_BYTES_MAX, Encoding};
 use xrayd_otlp::grpc::{Refusal, code};
 
 /// The capacity of the buffer for inflated requests that is kept for the next request, in bytes.
@@ -85,7 +85,13 @@ impl Door {
         inflate: impl FnOnce(usize, &'a mut Vec<u8>) -> Result<&'a [u8], Refusal>,
         buffer: &'a mut Vec<u8>,
     ) -> Result<(usize, String), Refusal> {
-        let body = inflate(self.request_bytes_max, buffer)?;
+        let body = inflate(self.request_bytes_max, buffer).map_err(|mut refusal| {
+            let is_limited = self.request_bytes_max < BODY_BYTES_MAX;
+            if is_limited && refusal.code == code::RESOURCE_EXHAUSTED {
+                refusal.message.push_str("; a larger -m of the daemon allows more, up to 5 MB");
+            }
+            refusal
+        })?;
         let now_seconds = self.account.clock.now().unix_seconds();
         let taken = accept::take(&self.writer, (encoding, body), now_seconds);
         let taken = taken.map_err(|error| self.not_taken(&error))?;
