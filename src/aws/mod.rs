@@ -25,7 +25,7 @@ pub use client::{Answer, Client, RequestError, Timeouts};
 pub use encoding::{ANSWER_BYTES_MAX, Unreadable};
 pub use service::{CallFuture, Service, StartError};
 pub use sign::{SignError, Signer};
-pub use spans::{Compression, SpanRoute};
+pub use spans::{Compression, SpanRoute, SpansTo};
 
 use identity::Identity;
 

@@ -18,6 +18,16 @@ use std::io::Write as _;
 use std::pin::Pin;
 use std::time::SystemTime;
 
+/// The operation of X-Ray that gets the spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SpansTo {
+    /// X-Ray's endpoint for OpenTelemetry, `/v1/traces`.
+    #[default]
+    Endpoint,
+    /// `PutTraceSegments`, with documents as the UDP exporters of AWS write them.
+    Segments,
+}
+
 /// Whether bodies are compressed on the way to the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {

@@ -4,6 +4,7 @@
 //! an error text that says what to write instead. No I/O, no clock.
 
 use crate::aws::transport::ProxyAddress;
+use crate::aws::{Compression, SpansTo};
 use crate::base::log::{LogFormat, LogLevel};
 use crate::pipeline::receive::ReceiveBackend;
 use serde_json::Value;
@@ -224,6 +225,32 @@ pub(super) const RECEIVE_BACKEND: Word<ReceiveBackend> = Word {
         ReceiveBackend::Uring => "uring",
         ReceiveBackend::Recvmmsg => "recvmmsg",
         ReceiveBackend::TokioUring => "tokio-uring",
+    },
+};
+
+/// The words for the operation that gets spans.
+pub(super) const SPANS_TO: Word<SpansTo> = Word {
+    parse: |word| match word {
+        "endpoint" => Ok(SpansTo::Endpoint),
+        "segments" => Ok(SpansTo::Segments),
+        _ => Err(format!("{word:?} is not known; write endpoint or segments")),
+    },
+    name: |to| match to {
+        SpansTo::Endpoint => "endpoint",
+        SpansTo::Segments => "segments",
+    },
+};
+
+/// The words for the compression of spans.
+pub(super) const COMPRESSION: Word<Compression> = Word {
+    parse: |word| match word {
+        "gzip" => Ok(Compression::Gzip),
+        "none" => Ok(Compression::None),
+        _ => Err(format!("{word:?} is not known; write gzip or none")),
+    },
+    name: |compression| match compression {
+        Compression::Gzip => "gzip",
+        Compression::None => "none",
     },
 };
 

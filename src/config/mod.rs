@@ -56,6 +56,7 @@ impl From<&Config> for Wanted {
                 }
             },
             has_spool: config.spool_path.is_some(),
+            takes_spans: config.takes_spans(),
             concurrency: config.concurrency,
             concurrency_max: config.concurrency_max,
         }
@@ -63,6 +64,11 @@ impl From<&Config> for Wanted {
 }
 
 impl Config {
+    /// Returns whether the daemon takes spans of OpenTelemetry.
+    pub fn takes_spans(&self) -> bool {
+        self.otlp_http_address.is_some() || self.otlp_grpc_address.is_some()
+    }
+
     /// Loads the configuration. The file that `-c` names must exist. Without `-c`, the first of
     /// `default_paths` that exists is read.
     ///

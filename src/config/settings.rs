@@ -6,12 +6,13 @@
 //! `docs/configuration.md` and `docs/compatibility.md` use the table. No I/O, no clock.
 
 use super::kinds::{
-    Address, Form, Kind, LOG_FORMAT, Level, OptionalSwitch, Path, Proxy, RECEIVE_BACKEND, Switch,
-    Text, UrlPaths, Warning, form,
+    Address, COMPRESSION, Form, Kind, LOG_FORMAT, Level, OptionalSwitch, Path, Proxy,
+    RECEIVE_BACKEND, SPANS_TO, Switch, Text, UrlPaths, Warning, form,
 };
 use super::numbers::{BufferSize, CallCount, Megabytes, Number, ZeroIsAutomatic};
 use crate::aws::endpoint::Variant;
 use crate::aws::transport::ProxyAddress;
+use crate::aws::{Compression, SpansTo};
 use crate::base::log::{LogFormat, LogLevel};
 use crate::pipeline::receive::ReceiveBackend;
 use crate::pipeline::sockets::SOCKET_COUNT_MAX;
@@ -358,6 +359,32 @@ settings! {
         spool_age_hours: u64 = 168,
         key: "Spool.MaxAgeHours",
         kind: Number { low: 1, high: 720 },
+    }
+    {
+        /// The address that takes spans of OpenTelemetry over HTTP, `HOST:PORT`. If this and the
+        /// address for gRPC are `None`, the daemon takes no spans.
+        otlp_http_address: Option<String> = None,
+        key: "Otlp.HttpAddress",
+        kind: Text { absent: "(off)" },
+    }
+    {
+        /// The address that takes spans of OpenTelemetry over gRPC, `HOST:PORT`.
+        otlp_grpc_address: Option<String> = None,
+        key: "Otlp.GrpcAddress",
+        kind: Text { absent: "(off)" },
+    }
+    {
+        /// The operation of X-Ray that gets the spans: its endpoint for OpenTelemetry, or
+        /// `PutTraceSegments`, which is experimental.
+        otlp_to: SpansTo = SpansTo::Endpoint,
+        key: "Otlp.To",
+        kind: SPANS_TO,
+    }
+    {
+        /// The compression of the spans on the way to X-Ray's endpoint for OpenTelemetry.
+        otlp_compression: Compression = Compression::Gzip,
+        key: "Otlp.Compression",
+        kind: COMPRESSION,
     }
     {
         /// The log level, which decides which lines are logged.

@@ -8,7 +8,7 @@ use super::{DaemonError, Environment, RESTART_PAUSE};
 use crate::aws::endpoint::Endpoint;
 use crate::aws::identity::{self, Identity};
 use crate::aws::transport::{Resolver, Transport, Trust};
-use crate::aws::{Client, Route, Signer, Timeouts};
+use crate::aws::{Client, Route, Service, Signer, SpanRoute, SpansTo, Timeouts};
 use crate::base::panics;
 use crate::config::Config;
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Destination {
         Client::with_small_buffers(&self.transport, timeouts)
     }
 
-    /// Returns the routes for segments and for telemetry. The two share no connection.
+    /// Returns the routes for segments, for telemetry and for spans. They share no connection.
     pub fn routes(self, config: &Config, environment: &Environment) -> Routes {
         let timeouts = Timeouts {
             connect: Duration::from_secs(config.connect_timeout_seconds),
@@ -105,6 +105,17 @@ impl Destination {
             identity: self.identity.clone(),
         };
         let signer = Signer::new(&self.endpoint, &self.region, execution_environment);
-        Routes { segments: Route { client, signer, identity: self.identity }, telemetry }
+        let spans = config.takes_spans().then(|| {
+            let client = client.with_own_connections();
+            let (signer, identity) = (signer.clone(), self.identity.clone());
+            let route = Route { client, signer, identity };
+            match config.otlp_to {
+                SpansTo::Endpoint => {
+                    Box::new(SpanRoute::new(route, config.otlp_compression)) as Box<dyn Service>
+                }
+                SpansTo::Segments => Box::new(route),
+            }
+        });
+        Routes { segments: Route { client, signer, identity: self.identity }, telemetry, spans }
     }
 }

@@ -3,8 +3,10 @@
 //! In: datagrams on the UDP address, the routes to the service, signals. Out: calls to the service,
 //! and the account in the log. Thread: main; receivers and sender have threads of their own.
 
+use super::account_log::{count_unwound, log_account, log_lines};
 use super::shutdown::Shutdown;
 use super::signals::Signals;
+use super::spans::{Prepared, SpanFlow};
 use super::threads::{Receivers, SenderThread, Sinks, Threads};
 use super::{DaemonError, hand_over, start_log, systemd};
 use crate::admin::health::Health;
@@ -12,16 +14,16 @@ use crate::admin::metrics::{MetricSources, Metrics};
 use crate::admin::pages::Pages;
 use crate::admin::telemetry::Telemetry;
 use crate::aws::{Route, Service};
-use crate::base::account::{Account, DropReason};
+use crate::base::account::Account;
 use crate::base::host::Host;
 use crate::base::http_server::{Server, ServerLimits};
-use crate::base::log;
 use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Alarm};
 use crate::config::Config;
 use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
 use crate::pipeline::receive::{Binding, Choice, RECEIVE_SLOT_BYTES, SocketGroup};
 use crate::pipeline::sender::{Deadline, Sender, SpoolThread};
+use crate::pipeline::spans::SpanWriter;
 use crate::pipeline::spool;
 use crate::pipeline::tail::Tail;
 use crate::pipeline::upload::Uploader;
@@ -37,6 +39,8 @@ pub struct Routes {
     pub segments: Route,
     /// The route for telemetry.
     pub telemetry: Route,
+    /// The route for spans; `None` if there is none.
+    pub spans: Option<Box<dyn Service>>,
 }
 
 /// The flow of segments. [`start`](Self::start) starts its threads.
@@ -55,6 +59,7 @@ pub struct Flow {
     route: Option<oneshot::Sender<Box<dyn Service>>>,
     shutdown: Shutdown,
     tail: Option<Arc<Tail>>,
+    spans: Option<SpanFlow>,
     alarm: Alarm,
 }
 
@@ -72,7 +77,7 @@ impl Flow {
     pub fn start(config: &Config) -> Result<Self, DaemonError> {
         let host = Host::read();
         let limits = Limits::derive(Wanted::from(config), host);
-        let threads = Threads::make(limits.receiver_count)?;
+        let threads = Threads::make(limits.receiver_count, limits.spans.is_some())?;
         let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::new(limits.receiver_count));
         panics::set_account(Arc::clone(&account));
@@ -80,6 +85,9 @@ impl Flow {
             .map(|it| SpoolThread::start(it, Arc::clone(&pool), Arc::clone(&account)))
             .transpose()
             .map_err(DaemonError::SpoolThread)?;
+        let spans = limits.spans.zip(threads.upload_spans);
+        let spans = spans.map(|(limits, thread)| Prepared::make(config, limits, thread));
+        let spans = spans.transpose()?;
         let has_spool = spool.is_some();
         let binding = Binding {
             receiver_count: limits.receiver_count,
@@ -121,6 +129,7 @@ impl Flow {
             .with_tail(tail.clone())
             .with_shedding(sinks.shedding);
         let upload = SenderThread::start(sender, alarm.clone(), threads.upload);
+        let spans = spans.map(|spans| SpanFlow::start(spans, config, alarm.clone()));
         let receive_slots_bytes =
             limits.receiver_count * limits.receive_slot_count * RECEIVE_SLOT_BYTES;
         Ok(Self {
@@ -138,6 +147,7 @@ impl Flow {
             route: Some(route),
             shutdown,
             tail,
+            spans,
             alarm,
         })
     }
@@ -151,12 +161,21 @@ impl Flow {
             sockets: self.receivers.sockets(),
             backends: self.receivers.backends(),
             receive_slots_bytes: self.receive_slots_bytes,
+            spans: self.spans.as_ref().map(SpanFlow::sources),
         })
     }
 
     /// Returns the health of this flow: liveness of the threads, and readiness.
     pub fn health(&self) -> Health {
-        Health::new(Arc::clone(&self.account), self.receivers.sockets())
+        let spans = self.spans.as_ref().map(|spans| spans.sources().0);
+        Health::new(Arc::clone(&self.account), self.receivers.sockets()).with_spans(spans)
+    }
+
+    /// Returns the writing end of the queue of spans, for the ports that take them, and their
+    /// account. `None` if the daemon takes no spans.
+    #[allow(dead_code, reason = "the ports that take spans call it")]
+    pub fn span_door(&self) -> Option<(SpanWriter, Arc<Account>)> {
+        self.spans.as_ref().map(|spans| (spans.writer(), spans.sources().0))
     }
 
     /// Returns the limits of the TCP port.
@@ -191,6 +210,7 @@ impl Flow {
     ) -> Result<(), DaemonError> {
         let (mut telemetry, telemetry_route) = telemetry.unzip();
         let route = self.route.take();
+        let spans_route = self.spans.as_mut().and_then(SpanFlow::take_route);
         let no_route = async {
             match routes.await {
                 Ok(routes) => {
@@ -198,6 +218,9 @@ impl Flow {
                     // while this runs.
                     if let Some(sender) = route {
                         let _ = sender.send(Box::new(routes.segments));
+                    }
+                    if let (Some(sender), Some(route)) = (spans_route, routes.spans) {
+                        let _ = sender.send(route);
                     }
                     if let Some(sender) = telemetry_route {
                         let _ = sender.send(routes.telemetry);
@@ -240,7 +263,7 @@ impl Flow {
         server: &Server<Pages>,
         mut signals: Signals,
     ) {
-        let Self { shutdown, receivers, upload, account, alarm, .. } = &mut self;
+        let Self { shutdown, receivers, upload, account, spans, alarm, .. } = &mut self;
         shutdown.spools_at_once = alarm.fault().is_some_and(|it| it.thread == SenderThread::NAME);
         let mut end = Instant::now() + shutdown.time;
         let telemetry_time = Telemetry::finish_time(shutdown.time);
@@ -249,13 +272,20 @@ impl Flow {
         }
         let ended = panics::caught(async {
             panics::inject("shutdown");
+            let spans = async {
+                match spans {
+                    Some(spans) => spans.finish(*shutdown).await,
+                    None => 0,
+                }
+            };
+            let both = async { tokio::join!(shutdown.run(receivers, upload, account), spans) };
             tokio::select! {
-                held_count = shutdown.run(receivers, upload, account) => Some(held_count),
+                held_counts = both => Some(held_counts),
                 () = signals.next() => None,
             }
         });
-        let held_count = match ended.await {
-            Ok(Some(held_count)) => held_count,
+        let (held_count, held_span_count) = match ended.await {
+            Ok(Some(held_counts)) => held_counts,
             cut_off => {
                 match cut_off {
                     Err(panicked) => error!("The shutdown met {panicked}"),
@@ -266,8 +296,17 @@ impl Flow {
                 telemetry = None;
                 end = Instant::now();
                 upload.set_deadline(Deadline::at_once(Instant::now()));
-                receivers.stop().await;
-                upload.ended().await
+                let segments = async {
+                    receivers.stop().await;
+                    upload.ended().await
+                };
+                let spans = async {
+                    match spans {
+                        Some(spans) => spans.finish_at_once().await,
+                        None => 0,
+                    }
+                };
+                tokio::join!(segments, spans)
             }
         };
         // The TCP port stays open until the last upload: the sandbox receives uploads on this port.
@@ -288,7 +327,11 @@ impl Flow {
         if alarm.fault().is_some() {
             count_unwound(account, held_count);
         }
+        log_lines();
         log_account(account, held_count);
+        if let Some(spans) = spans {
+            spans.log_account(held_span_count);
+        }
     }
 }
 
@@ -299,19 +342,12 @@ async fn run_telemetry(telemetry: Option<&mut Telemetry>) -> Infallible {
     }
 }
 
-/// Counts as dropped the segments that a panic has destroyed. A thread was processing them when it
-/// panicked. No part of the flow holds them, so the account lacks exactly their number.
-fn count_unwound(account: &Account, held_count: usize) {
-    let Ok(count @ 1..) = u64::try_from(account.imbalance(held_count)) else { return };
-    account.dropped(DropReason::Panic).add(count);
-    error!("{count} segments are dropped: a thread panicked while it processed them");
-}
-
 /// Returns the options of the spool. `None` if the configuration has no `Spool.Path`.
 fn spool_options(config: &Config) -> Option<spool::Options> {
     Some(spool::Options {
         path: config.spool_path.clone()?,
-        size_bytes_max: config.spool_size_mb * MEGABYTE,
+        // The other half is for spans.
+        size_bytes_max: config.spool_size_mb * MEGABYTE / if config.takes_spans() { 2 } else { 1 },
         age_max: Duration::from_secs(config.spool_age_hours * 3600),
     })
 }
@@ -325,21 +361,4 @@ fn is_in_container() -> bool {
         || ["container", "KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4"]
             .iter()
             .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
-/// Logs the account, and by how many segments the account does not balance.
-fn log_account(account: &Account, held_count: usize) {
-    match log::unreported_count() {
-        0 => {}
-        count => info!("{count} lines were not logged, since there were too many similar lines"),
-    }
-    match log::dropped_line_count() {
-        0 => {}
-        count => warn!("{count} lines were dropped: too many waited to be written"),
-    }
-    info!("Account: {}", account.summary(held_count));
-    let imbalance = account.imbalance(held_count);
-    if imbalance != 0 {
-        error!("The account does not balance: {imbalance} segments. This is a fault of xrayd");
-    }
 }

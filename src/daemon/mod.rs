@@ -11,6 +11,7 @@
 //! Thread: main. It handles signals, runs the HTTP server, fetches credentials and sends telemetry.
 //! It does no work of the pipeline.
 
+mod account_log;
 mod destination;
 mod error;
 mod flow;
@@ -22,6 +23,7 @@ mod otlp_ports;
 mod sandbox;
 mod shutdown;
 mod signals;
+mod spans;
 mod start_log;
 mod systemd;
 mod tcp_port;

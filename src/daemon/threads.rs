@@ -68,6 +68,8 @@ pub struct Threads {
     pub receivers: ReceiverThreads,
     /// The thread for [`SenderThread::start`].
     pub upload: UploadThread,
+    /// The same for the sender of spans; `None` if the daemon takes none.
+    pub upload_spans: Option<UploadThread>,
 }
 
 /// A waiting thread for each receiver, and their request to stop.
@@ -84,19 +86,26 @@ pub struct UploadThread {
     runtime: Runtime,
 }
 
+impl UploadThread {
+    fn make(name: &str) -> io::Result<Self> {
+        Ok(Self { runtime: Runtime::new()?, idle: Idle::make(name.into())? })
+    }
+}
+
 impl Threads {
-    /// Makes the threads of a flow with `receiver_count` receivers.
+    /// Makes the threads of a flow with `receiver_count` receivers, and with spans if
+    /// `takes_spans`.
     ///
     /// # Errors
     ///
     /// Fails if the system does not create a thread or a descriptor.
-    pub fn make(receiver_count: usize) -> io::Result<Self> {
+    pub fn make(receiver_count: usize, takes_spans: bool) -> io::Result<Self> {
         let idle = (0..receiver_count).map(|index| Idle::make(format!("receive-{index}")));
         let receivers =
             ReceiverThreads { idle: idle.collect::<Result<_, _>>()?, stop: Stop::new()? };
-        let upload =
-            UploadThread { runtime: Runtime::new()?, idle: Idle::make(SenderThread::NAME.into())? };
-        Ok(Self { receivers, upload })
+        let upload = UploadThread::make(SenderThread::NAME)?;
+        let upload_spans = takes_spans.then(|| UploadThread::make(SenderThread::SPANS_NAME));
+        Ok(Self { receivers, upload, upload_spans: upload_spans.transpose()? })
     }
 }
 
@@ -277,6 +286,9 @@ impl SenderThread {
     /// The name of the thread, as in the label `thread` of `xray_panics_total`.
     pub const NAME: &str = "upload";
 
+    /// The name of the thread of the sender of spans.
+    pub const SPANS_NAME: &str = "upload-spans";
+
     /// Runs `sender` on `thread`.
     pub fn start<S: Source + Send + 'static>(
         mut sender: Sender<S>,
@@ -381,7 +393,7 @@ mod tests {
             shedding: Arc::default(),
         };
         let group = SocketGroup::broken();
-        let threads = Threads::make(1).unwrap().receivers;
+        let threads = Threads::make(1, false).unwrap().receivers;
         let how = (Backend::Recvmmsg, false);
         let (mut receivers, rings) = Receivers::start(group, how, &limits, &sinks, threads);
         let error = receivers.failed().await;

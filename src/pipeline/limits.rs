@@ -29,6 +29,9 @@ pub const MEGABYTE: u64 = 1024 * 1024;
 /// The smallest total size that the daemon works with, and the default on the smallest machines.
 pub const TOTAL_BYTES_MIN: u64 = 3 * MEGABYTE;
 
+/// The smallest total size of a daemon that takes spans: half of it is for segments.
+const SPANS_TOTAL_BYTES_MIN: u64 = 2 * TOTAL_BYTES_MIN;
+
 /// The largest number of datagrams that one system call receives.
 const RECEIVE_SLOT_COUNT_MAX: usize = 64;
 
@@ -74,6 +77,8 @@ pub struct Wanted {
     pub sockets: SocketWish,
     /// Whether there is a spool.
     pub has_spool: bool,
+    /// Whether the daemon takes spans of OpenTelemetry.
+    pub takes_spans: bool,
     /// The number of calls in flight; 0 if it adapts.
     pub concurrency: usize,
     /// The largest number of calls in flight if it adapts.
@@ -112,6 +117,8 @@ pub struct Limits {
     pub tcp_connection_count_max: usize,
     /// The number of calls in flight: fixed, or the largest number.
     pub call_limit: CallLimit,
+    /// The limits of the spans of OpenTelemetry; `None` if the daemon takes none.
+    pub spans: Option<SpanLimits>,
 }
 
 impl Limits {
@@ -122,21 +129,25 @@ impl Limits {
             0 => default_total_bytes(host),
             megabytes => megabytes.saturating_mul(MEGABYTE).max(TOTAL_BYTES_MIN),
         };
-        let receiver_count = receiver_count_within(total_bytes, receiver_count, host);
+        let spans = wanted.takes_spans.then(|| SpanLimits::derive(total_bytes, wanted, host));
+        let total_bytes = total_bytes.max(spans.map_or(0, |_| SPANS_TOTAL_BYTES_MIN));
+        // All below is for segments.
+        let bytes = total_bytes - spans.map_or(0, |spans| spans.bytes);
+        let receiver_count = receiver_count_within(bytes, receiver_count, host);
         let receivers = receiver_count as u64;
 
         // The receive slots get a sixteenth of the memory, but at most 64 slots for each receiver:
         // a system call that takes more datagrams saves nothing more.
-        let slots = total_bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
+        let slots = bytes / 16 / RECEIVE_SLOT_BYTES as u64 / receivers;
         let receive_slot_count = clamp(slots, RECEIVE_SLOT_COUNT_MIN, RECEIVE_SLOT_COUNT_MAX);
         // The kernel charges the queues to the cgroup, so they get no larger part of its limit than
         // of `-m`.
-        let bounded_bytes = total_bytes.min(host.cgroup_limit_bytes.unwrap_or(u64::MAX));
+        let bounded_bytes = bytes.min(host.cgroup_limit_bytes.unwrap_or(u64::MAX));
         let queues = Sockets::share_bytes(bounded_bytes, host.queues);
         let sockets = Sockets::derive(wanted.sockets, queues / receivers, receivers, host);
         // Each ring entry has a chunk or more, so a ring needs no more entries than there are
         // chunks.
-        let ring_entry_count_max = clamp(total_bytes / CHUNK_BYTES as u64, 1, RING_ENTRY_COUNT_MAX);
+        let ring_entry_count_max = clamp(bytes / CHUNK_BYTES as u64, 1, RING_ENTRY_COUNT_MAX);
 
         let receiver_bytes = ((receive_slot_count * RECEIVE_SLOT_BYTES) as u64)
             + sockets.count as u64 * sockets.granted_bytes
@@ -144,11 +155,11 @@ impl Limits {
             + PARSER_BYTES;
         // A usual body of 50 documents has 60 kB, so it fits even into the least bound of 128 KiB.
         // The bound of a sixteenth keeps one large body from filling all memory.
-        let body_bytes_max = clamp(total_bytes / 16, 128 * 1024, 1024 * 1024);
+        let body_bytes_max = clamp(bytes / 16, 128 * 1024, 1024 * 1024);
         let spool_buffer_bytes = if has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
         // The bodies of applications and their answers are small. The largest bodies, of 5 MB, fit
         // into the upper bound.
-        let tcp_port_bytes = clamp(total_bytes / 8, TCP_PORT_BYTES_MIN, TCP_PORT_BYTES_MAX);
+        let tcp_port_bytes = clamp(bytes / 8, TCP_PORT_BYTES_MIN, TCP_PORT_BYTES_MAX);
         // A call of an application needs a connection to the service too, and the rest of the
         // daemon needs descriptors of its own.
         let tcp_connection_count_max = clamp(
@@ -158,7 +169,7 @@ impl Limits {
         );
         // The rest of the memory is for chunks, at most 64 GiB: the free list has an entry for each
         // chunk.
-        let rest = total_bytes
+        let rest = bytes
             .saturating_sub(receivers * receiver_bytes + spool_buffer_bytes)
             .saturating_sub(tcp_port_bytes as u64);
         // Calls beyond the first ones get an eighth of the rest, for their connections.
@@ -199,13 +210,14 @@ impl Limits {
             tcp_port_bytes,
             tcp_connection_count_max,
             call_limit,
+            spans,
         }
     }
 
     /// Returns the holders of memory: the name, the number, and the bytes of one.
-    pub fn holders(&self) -> [(&'static str, u64, u64); 8] {
+    pub fn holders(&self) -> Vec<(&'static str, u64, u64)> {
         let receivers = self.receiver_count as u64;
-        [
+        let mut holders = vec![
             (
                 "receive slots",
                 receivers * self.receive_slot_count as u64,
@@ -226,6 +238,63 @@ impl Limits {
                 self.chunk_count_max as u64,
                 CHUNK_AND_PLACE_BYTES,
             ),
+        ];
+        holders.extend(self.spans.iter().flat_map(SpanLimits::holders));
+        holders
+    }
+}
+
+/// The limits of the spans of OpenTelemetry: half of all memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanLimits {
+    /// The size of all memory for spans, in bytes.
+    pub bytes: u64,
+    /// The number of chunks in the pool of spans. The queue, batches and calls share them.
+    pub chunk_count_max: usize,
+    /// The number of chunks that the queue cannot take, so that batches get them.
+    pub batch_reserve_count: usize,
+    /// The largest body of merged requests of clients, in bytes. A request that is larger is sent
+    /// alone.
+    pub body_bytes_max: usize,
+    /// The size of the buffer for reading records of the spool of spans, in bytes; 0 without one.
+    pub spool_buffer_bytes: u64,
+    /// The number of calls with spans in flight: fixed, or the largest number.
+    pub call_limit: CallLimit,
+}
+
+impl SpanLimits {
+    /// Derives the limits of spans from the size of all memory.
+    fn derive(total_bytes: u64, wanted: Wanted, host: Host) -> Self {
+        let bytes = total_bytes.max(SPANS_TOTAL_BYTES_MIN) / 2;
+        let spool_buffer_bytes = if wanted.has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
+        let rest = bytes - spool_buffer_bytes;
+        let bytes_min = CHUNK_COUNT_MIN as u64 * CHUNK_AND_PLACE_BYTES;
+        let (fixed, wished) = (wanted.concurrency, wanted.concurrency_max);
+        let more_calls = match fixed {
+            0 => CallLimit::more_calls(wished, rest, bytes_min, host.descriptor_count_max),
+            _ => 0,
+        };
+        let chunks = (rest - more_calls as u64 * CALL_BYTES) / CHUNK_AND_PLACE_BYTES;
+        let chunk_count_max = clamp(chunks, CHUNK_COUNT_MIN, 1 << 22);
+        let call_limit = match fixed {
+            0 => CallLimit::adaptive(wished, more_calls, chunk_count_max),
+            count => CallLimit::Fixed(count),
+        };
+        Self {
+            bytes,
+            chunk_count_max,
+            batch_reserve_count: (chunk_count_max / 32).clamp(1, 256),
+            body_bytes_max: clamp(bytes / 16, 128 * 1024, 1024 * 1024),
+            spool_buffer_bytes,
+            call_limit,
+        }
+    }
+
+    fn holders(&self) -> [(&'static str, u64, u64); 3] {
+        [
+            ("spans: buffer of the spool", 1, self.spool_buffer_bytes),
+            ("spans: connections of calls beyond 8", self.call_limit.counted(), CALL_BYTES),
+            ("spans: chunks", self.chunk_count_max as u64, CHUNK_AND_PLACE_BYTES),
         ]
     }
 }
@@ -287,107 +356,4 @@ fn clamp(value: u64, low: usize, high: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::host::QueueGrant;
-
-    const HOST: Host = Host {
-        memory_bytes: 24 << 30,
-        cgroup_limit_bytes: None,
-        descriptor_count_max: 1024,
-        processor_count: 4,
-        queues: QueueGrant::ANY,
-    };
-
-    fn derive(buffer_size_mb: u64, receiver_count: usize, host: Host) -> Limits {
-        let wanted = Wanted { concurrency_max: 256, ..Wanted::default() };
-        Limits::derive(Wanted { buffer_size_mb, receiver_count, ..wanted }, host)
-    }
-
-    fn sum_bytes(limits: &Limits) -> u64 {
-        limits.holders().iter().map(|(_, count, bytes)| count * bytes).sum()
-    }
-
-    #[test]
-    fn the_holders_together_stay_within_the_total() {
-        for megabytes in [3, 4, 6, 10, 64, 256, 4096] {
-            for (receiver_count, has_spool) in
-                [0, 1, 2, 3, 16, 64, 256].into_iter().flat_map(|n| [(n, false), (n, true)])
-            {
-                let wanted = Wanted { concurrency: 0, concurrency_max: 256, ..Wanted::default() };
-                let buffer_size_mb = megabytes;
-                let wanted = Wanted { buffer_size_mb, receiver_count, has_spool, ..wanted };
-                let limits = Limits::derive(wanted, HOST);
-                assert_eq!(limits.total_bytes, megabytes * MEGABYTE);
-                let sum = sum_bytes(&limits);
-                assert!(sum <= limits.total_bytes, "{megabytes} MB: {sum} of {limits:?}");
-                assert!(sum > limits.total_bytes * 8 / 10, "{megabytes} MB: {sum} of {limits:?}");
-                assert!(limits.chunk_count_max > limits.batch_reserve_count + 16, "{limits:?}");
-                assert!(limits.batch_reserve_count >= limits.entry_room_count, "{limits:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_default_is_a_hundredth_of_the_machine_or_a_tenth_of_the_cgroup() {
-        assert_eq!(derive(0, 0, HOST).total_bytes, (24 << 30) / 100);
-        let sidecar = Host { cgroup_limit_bytes: Some(256 * MEGABYTE), ..HOST };
-        assert_eq!(derive(0, 0, sidecar).total_bytes, 256 * MEGABYTE / 10);
-        let small = Host { memory_bytes: 100 * MEGABYTE, ..HOST };
-        assert_eq!(derive(0, 0, small).total_bytes, TOTAL_BYTES_MIN);
-    }
-
-    #[test]
-    fn receivers_are_one_a_processor_and_as_many_as_memory_allows() {
-        assert_eq!(derive(64, 0, HOST).receiver_count, 4);
-        let large = Host { processor_count: 96, ..HOST };
-        assert_eq!(derive(1024, 0, large).receiver_count, RECEIVER_COUNT_AUTO_MAX);
-        assert_eq!(derive(1024, 64, HOST).receiver_count, 64);
-        assert_eq!(derive(3, 64, HOST).receiver_count, 1);
-        let small = Host { cgroup_limit_bytes: Some(64 * MEGABYTE), processor_count: 64, ..HOST };
-        assert_eq!(derive(0, 64, small).receiver_count, 3);
-    }
-
-    #[test]
-    fn small_queues_take_no_more_than_the_share_of_the_queues() {
-        let small = QueueGrant { least_bytes: 131_072, most_bytes: 425_984 };
-        for (megabytes, processor_count, cgroup, socket_count) in [
-            (10, 1, None, 9),
-            (10, 2, None, 5),
-            (10, 4, None, 3),
-            (192, 2, None, 79),
-            (192, 2, Some(64), 27),
-            (7, 2, None, 3),
-            (3, 1, None, 2),
-        ] {
-            let cgroup_limit_bytes = cgroup.map(|limit| limit * MEGABYTE);
-            let host = Host { processor_count, cgroup_limit_bytes, queues: small, ..HOST };
-            let limits = derive(megabytes, 0, host);
-            assert_eq!(limits.receiver_count, processor_count);
-            assert_eq!(limits.sockets.count, socket_count, "{megabytes} {processor_count}");
-            let (_, count, bytes) = limits.holders()[1];
-            let bounded = cgroup.unwrap_or(megabytes).min(megabytes);
-            let share = bounded * MEGABYTE / if bounded < 8 { 4 } else { 3 };
-            assert!((share * 9 / 10..=share).contains(&(count * bytes)), "{count} x {bytes}");
-            assert!(sum_bytes(&limits) <= limits.total_bytes, "{limits:?}");
-            assert!(limits.chunk_count_max > limits.batch_reserve_count + 16, "{limits:?}");
-        }
-    }
-
-    #[test]
-    fn a_size_beyond_all_memory_is_no_overflow() {
-        let limits = derive(u64::MAX, 256, HOST);
-        assert_eq!(limits.chunk_count_max, 1 << 22);
-    }
-
-    #[test]
-    fn the_table_names_every_holder_and_the_sum() {
-        let limits = derive(64, 2, HOST);
-        let table = limits.to_string();
-        for (name, ..) in limits.holders() {
-            assert!(table.contains(name), "{table}");
-        }
-        assert!(table.contains(&sum_bytes(&limits).to_string()), "{table}");
-        assert!(table.contains(&(64 * MEGABYTE).to_string()), "{table}");
-    }
-}
+mod tests;

@@ -1,9 +1,9 @@
 //! Liveness (`/health`) and readiness (`/ready`) of the daemon.
 //!
 //! In: a request of an orchestrator or an operator. Out: [`Health::faults`] lists the threads that
-//! make no progress; [`Health::conditions`] lists what keeps segments from being delivered. Bound:
-//! [`STALL_TIMEOUT`] for an answer. Thread: main. Checks run only on request, so an idle daemon
-//! uses no processor time for them.
+//! make no progress; [`Health::ready`] lists what keeps segments or spans from being delivered.
+//! Bound: [`STALL_TIMEOUT`] for an answer. Thread: main. Checks run only on request, so an idle
+//! daemon uses no processor time for them.
 //!
 //! An outage of the X-Ray service does not affect liveness. Otherwise an orchestrator would kill
 //! the daemon during an outage, and the segments in its memory would be lost.
@@ -15,7 +15,7 @@
 
 pub mod ask;
 
-use crate::base::account::Account;
+use crate::base::account::{Account, Signal};
 use crate::base::conditions::{ActiveCondition, Condition};
 use crate::pipeline::receive::ReceiveSocket;
 use http::StatusCode;
@@ -43,6 +43,8 @@ pub enum Detail {
 #[derive(Debug, Clone)]
 pub struct Health {
     account: Arc<Account>,
+    /// The account of spans; `None` if the daemon takes none.
+    spans: Option<Arc<Account>>,
     /// The sockets of each receiver.
     sockets: Vec<Vec<Weak<ReceiveSocket>>>,
 }
@@ -51,19 +53,29 @@ impl Health {
     /// Returns a health check for the sender's thread and for the receivers. `sockets` has the
     /// sockets of each receiver.
     pub fn new(account: Arc<Account>, sockets: Vec<Vec<Weak<ReceiveSocket>>>) -> Self {
-        Self { account, sockets }
+        Self { account, spans: None, sockets }
+    }
+
+    /// Checks the sender's thread of spans too.
+    #[must_use]
+    pub fn with_spans(self, spans: Option<Arc<Account>>) -> Self {
+        Self { spans, ..self }
     }
 
     /// Returns one text for each thread that makes no progress. The list is empty if the daemon is
     /// healthy.
     pub async fn faults(&self) -> Vec<String> {
-        let (mut faults, is_sender_stalled) =
-            tokio::join!(self.stalled_receivers(self.looks()), self.is_sender_stalled());
+        let (mut faults, is_sender_stalled, is_span_sender_stalled) = tokio::join!(
+            self.stalled_receivers(self.looks()),
+            is_sender_stalled(Some(&self.account)),
+            is_sender_stalled(self.spans.as_deref()),
+        );
+        let seconds = STALL_TIMEOUT.as_secs();
         if is_sender_stalled {
-            faults.push(format!(
-                "the upload thread has not answered for {} s",
-                STALL_TIMEOUT.as_secs()
-            ));
+            faults.push(format!("the upload thread has not answered for {seconds} s"));
+        }
+        if is_span_sender_stalled {
+            faults.push(format!("the upload-spans thread has not answered for {seconds} s"));
         }
         faults
     }
@@ -113,23 +125,6 @@ impl Health {
         looks.chunk_by(|one, next| one.receiver_index == next.receiver_index).map(fault).collect()
     }
 
-    async fn is_sender_stalled(&self) -> bool {
-        tokio::time::timeout(STALL_TIMEOUT, async {
-            while self.account.held().await.is_none() {
-                // If the sender's thread has ended, `held` returns `None` immediately. Without
-                // this pause, the loop would then use a whole processor until the timeout.
-                tokio::time::sleep(CHECK_INTERVAL).await;
-            }
-        })
-        .await
-        .is_err()
-    }
-
-    /// Returns the conditions that keep segments from being delivered.
-    pub fn conditions(&self) -> Vec<ActiveCondition> {
-        self.account.conditions.active()
-    }
-
     /// Returns the answer to `GET /health`: status 200, or 503 with the stalled threads.
     pub async fn live(&self) -> (StatusCode, Value) {
         let faults = self.faults().await;
@@ -146,16 +141,23 @@ impl Health {
     /// Returns the answer to `GET /ready`: status 200, or 503 with the active conditions. With
     /// `Detail::Code`, the answer has only their codes: a reason can name hosts, roles and files.
     pub fn ready(&self, detail: Detail) -> (StatusCode, Value) {
-        let conditions = self.conditions();
-        let reasons: Vec<Value> = conditions
-            .iter()
-            .map(|ActiveCondition { condition, age, reason }| match detail {
-                Detail::Full => {
-                    json!({"code": condition.code(), "reason": reason, "seconds": age.as_secs()})
+        let of = |account: &Account| -> Vec<Value> {
+            let shown = |ActiveCondition { condition, age, reason }| {
+                let mut shown = match detail {
+                    Detail::Full => json!({
+                        "code": condition.code(), "reason": reason, "seconds": age.as_secs(),
+                    }),
+                    Detail::Code => json!({"code": condition.code()}),
+                };
+                if account.signal != Signal::Segments {
+                    shown["signal"] = account.signal.label().into();
                 }
-                Detail::Code => json!({"code": condition.code()}),
-            })
-            .collect();
+                shown
+            };
+            account.conditions.active().into_iter().map(shown).collect()
+        };
+        let mut reasons = of(&self.account);
+        reasons.extend(self.spans.iter().flat_map(|spans| of(spans)));
         match reasons.is_empty() {
             true => (StatusCode::OK, json!({"status": "ready", "reasons": []})),
             false => (
@@ -167,8 +169,23 @@ impl Health {
 
     /// Returns whether `condition` is active.
     pub fn has(&self, condition: Condition) -> bool {
+        let spans = self.spans.as_ref();
         self.account.conditions.has(condition)
+            || spans.is_some_and(|spans| spans.conditions.has(condition))
     }
+}
+
+/// Returns whether the sender's thread with this account does not answer.
+async fn is_sender_stalled(account: Option<&Account>) -> bool {
+    let Some(account) = account else { return false };
+    let answer = async {
+        while account.held().await.is_none() {
+            // If the sender's thread has ended, `held` returns `None` immediately. Without this
+            // pause, the loop would then use a whole processor until the timeout.
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(STALL_TIMEOUT, answer).await.is_err()
 }
 
 /// A first look at a socket.
@@ -257,14 +274,28 @@ mod tests {
     async fn a_sender_that_answers_late_is_alive_and_one_that_has_ended_is_not() {
         let (health, account, _sender) = health();
         let mut queries = account.occupancy_queries();
-        let (is_stalled, ()) = tokio::join!(health.is_sender_stalled(), async {
+        let (is_stalled, ()) = tokio::join!(is_sender_stalled(Some(&account)), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             queries.next().await.answer(Held::default());
         });
         assert!(!is_stalled);
         drop(queries);
-        assert!(health.is_sender_stalled().await);
+        assert!(is_sender_stalled(Some(&account)).await);
         assert_eq!(health.live().await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn a_condition_of_spans_says_that_it_is_theirs() {
+        let (health, _account, _sender) = health();
+        let spans = Arc::new(Account::for_spans());
+        let health = health.with_spans(Some(Arc::clone(&spans)));
+        assert_eq!(health.ready(Detail::Full).0, StatusCode::OK);
+        spans.conditions.begin(Condition::TransactionSearchOff, "off");
+        let (status, body) = health.ready(Detail::Code);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let reason = json!([{"code": "transaction_search_off", "signal": "spans"}]);
+        assert_eq!(body["reasons"], reason);
+        assert!(health.has(Condition::TransactionSearchOff) && !health.has(Condition::NoRegion));
     }
 
     #[test]

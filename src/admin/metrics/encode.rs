@@ -5,8 +5,8 @@
 
 use super::{MetricSources, Snapshot};
 use crate::base::account::{
-    Account, CloseReason, Counter, DropReason, LimitChange, ReceiverCounts, RejectReason,
-    RequestFailure,
+    Account, CallCounts, CloseReason, Counter, DropReason, LimitChange, ReceiverCounts,
+    RejectReason, RequestFailure, Sizes,
 };
 use crate::base::conditions::Condition;
 use crate::base::log;
@@ -116,16 +116,7 @@ const COUNTERS: &[CounterOf] = &[
 impl SnapshotCollector {
     fn encode_sizes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let sizes = &self.sources.account.sizes;
-        let help =
-            "Seconds from the start of a request to the end of its answer, or to its failure";
-        let name = "request_duration_seconds";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for (outcome, histogram) in [
-            ("accepted", &sizes.accepted_request_seconds),
-            ("failed", &sizes.failed_request_seconds),
-        ] {
-            histogram.encode(family.encode_family(&[("outcome", outcome)])?)?;
-        }
+        encode_durations(encoder, sizes)?;
         let documents: (_, _, &Histogram) =
             ("batch_documents", "Documents of a batch", &sizes.batch_documents);
         let bytes = ("batch_bytes", "Bytes of a batch's body", &sizes.batch_bytes);
@@ -183,26 +174,6 @@ impl SnapshotCollector {
         });
         let help = "1 while this condition keeps segments from being sent, as in GET /ready";
         encode_family(encoder, ("trouble", "code"), help, &conditions)
-    }
-
-    /// Encodes how many calls are in flight, how many may be, and why that last changed.
-    fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let calls = &self.sources.account.calls;
-        let limit = "Largest number of calls in flight at this moment";
-        for (name, help, value) in [
-            ("upload_calls_in_flight", "Calls in flight", calls.in_flight()),
-            ("upload_concurrency_limit", limit, calls.limit()),
-        ] {
-            let gauge = ConstGauge::new(value as u64);
-            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
-        }
-        let changes = LimitChange::ALL.map(|reason| (reason.label(), calls.changes(reason)));
-        let help = "Changes of the largest number of calls in flight, by reason";
-        encode_labels(encoder, ("upload_concurrency_changes", "reason"), help, &changes)?;
-        let last = LimitChange::ALL
-            .map(|reason| (reason.label(), u64::from(calls.last_change() == Some(reason))));
-        let help = "1 for the reason of the last change of the largest number of calls in flight";
-        encode_family(encoder, ("upload_concurrency_last_change", "reason"), help, &last)
     }
 
     /// Encodes how much memory each part of the daemon holds. If the sender's thread did not answer
@@ -314,13 +285,44 @@ impl Collector for SnapshotCollector {
         self.encode_receivers(&mut encoder)?;
         self.encode_sizes(&mut encoder)?;
         self.encode_gauges(&mut encoder)?;
-        self.encode_calls(&mut encoder)?;
+        encode_calls(&mut encoder, &account.calls)?;
         self.encode_holders(&mut encoder)
     }
 }
 
-fn chunk_bytes(chunk_count: usize) -> u64 {
+pub(super) fn chunk_bytes(chunk_count: usize) -> u64 {
     (chunk_count * CHUNK_BYTES) as u64
+}
+
+/// Encodes how many calls are in flight, how many may be, and why that last changed.
+pub(super) fn encode_calls(encoder: &mut DescriptorEncoder<'_>, calls: &CallCounts) -> fmt::Result {
+    let limit = "Largest number of calls in flight at this moment";
+    for (name, help, value) in [
+        ("upload_calls_in_flight", "Calls in flight", calls.in_flight()),
+        ("upload_concurrency_limit", limit, calls.limit()),
+    ] {
+        let gauge = ConstGauge::new(value as u64);
+        gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+    }
+    let changes = LimitChange::ALL.map(|reason| (reason.label(), calls.changes(reason)));
+    let help = "Changes of the largest number of calls in flight, by reason";
+    encode_labels(encoder, ("upload_concurrency_changes", "reason"), help, &changes)?;
+    let last = LimitChange::ALL
+        .map(|reason| (reason.label(), u64::from(calls.last_change() == Some(reason))));
+    let help = "1 for the reason of the last change of the largest number of calls in flight";
+    encode_family(encoder, ("upload_concurrency_last_change", "reason"), help, &last)
+}
+
+pub(super) fn encode_durations(encoder: &mut DescriptorEncoder<'_>, sizes: &Sizes) -> fmt::Result {
+    let help = "Seconds from the start of a request to the end of its answer, or to its failure";
+    let name = "request_duration_seconds";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (outcome, histogram) in
+        [("accepted", &sizes.accepted_request_seconds), ("failed", &sizes.failed_request_seconds)]
+    {
+        histogram.encode(family.encode_family(&[("outcome", outcome)])?)?;
+    }
+    Ok(())
 }
 
 fn encode_panics(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -354,7 +356,7 @@ fn encode_log(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
 
 /// Encodes a counter with one line for each value of its label. Counts of zero are included, so
 /// that an alert on the increase of a counter also sees its first increase.
-fn encode_labels(
+pub(super) fn encode_labels(
     encoder: &mut DescriptorEncoder<'_>,
     (name, label_name): (&str, &'static str),
     help: &str,
@@ -369,7 +371,7 @@ fn encode_labels(
 }
 
 /// Encodes a gauge with one line for each value of its label.
-fn encode_family(
+pub(super) fn encode_family(
     encoder: &mut DescriptorEncoder<'_>,
     (name, label_name): (&str, &'static str),
     help: &str,

@@ -8,6 +8,7 @@
 //! that the sender's thread answers two occupancy queries for each request.
 
 mod encode;
+mod encode_spans;
 mod format;
 mod process;
 
@@ -19,6 +20,7 @@ use crate::base::conditions::Condition;
 use crate::base::memory::ChunkPool;
 use crate::pipeline::receive::{BackendInUse, ReceiveSocket};
 use encode::SnapshotCollector;
+use encode_spans::SpanCollector;
 use process::ProcessCollector;
 use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::metrics::info::Info;
@@ -40,6 +42,8 @@ pub struct MetricSources {
     pub backends: Vec<Arc<BackendInUse>>,
     /// Size of the receive buffers of all receivers together, in bytes.
     pub receive_slots_bytes: usize,
+    /// The counters and the pool of spans; `None` if the daemon takes none.
+    pub spans: Option<(Arc<Account>, Arc<ChunkPool>)>,
 }
 
 /// The values that are read anew for each request of `/metrics`.
@@ -75,7 +79,14 @@ impl Metrics {
     /// Reads all values and returns them as text. The TCP port uses `tcp_port_bytes` of its memory.
     pub async fn text(&self, format: Format, tcp_port_bytes: usize) -> String {
         let sources = Arc::clone(&self.sources);
-        let (held, faults) = tokio::join!(sources.account.held(), sources.health.faults());
+        let spans_held = async {
+            match &sources.spans {
+                Some((account, _)) => account.held().await,
+                None => None,
+            }
+        };
+        let (held, faults, spans_held) =
+            tokio::join!(sources.account.held(), sources.health.faults(), spans_held);
         let sockets: Vec<_> = sources.sockets.iter().flatten().filter_map(Weak::upgrade).collect();
         let snapshot = Snapshot {
             held,
@@ -89,7 +100,19 @@ impl Metrics {
         drop(sockets);
         let mut of_process = Registry::with_prefix("process");
         of_process.register_collector(Box::new(self.process.clone()));
-        let of_daemon = registry(sources, snapshot);
+        let spans = sources.spans.clone().map(|(account, pool)| SpanCollector {
+            account,
+            pool,
+            held: spans_held,
+        });
+        let mut of_daemon = registry(sources, snapshot);
+        if let Some(spans) = spans {
+            // A family of its own: the sum of a family of segments stays a number of segments.
+            of_daemon
+                .sub_registry_with_prefix("otlp")
+                .sub_registry_with_label(("signal".into(), "spans".into()))
+                .register_collector(Box::new(spans));
+        }
         let mut text = String::with_capacity(16 * 1024);
         encode_registry(&mut text, &of_process)
             .and_then(|()| encode(&mut text, &of_daemon))
@@ -124,6 +147,7 @@ mod tests {
                 .map(|backend| Arc::new(BackendInUse::new(backend)))
                 .into(),
             receive_slots_bytes: 1_000,
+            spans: None,
         })
     }
 
@@ -173,6 +197,35 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn spans_have_families_of_their_own_with_the_name_of_their_signal() {
+        let segments = Arc::new(Account::new(0));
+        let without = metrics(&segments).text(Format::OpenMetrics, 60).await;
+        assert!(!without.contains("xray_otlp_"), "{without}");
+        let mut sources = Arc::into_inner(metrics(&segments).sources).unwrap();
+        let spans = Arc::new(Account::for_spans());
+        sources.spans = Some((Arc::clone(&spans), ChunkPool::new(16, 2)));
+        spans.received.add(9);
+        spans.dropped(DropReason::Shutdown).add(2);
+        let with = Metrics::new(sources).text(Format::OpenMetrics, 60).await;
+        for line in [
+            "xray_segments_received_total 0",
+            "xray_otlp_spans_received_total{signal=\"spans\"} 9",
+            "xray_otlp_spans_dropped_total{signal=\"spans\",reason=\"shutdown\"} 2",
+            "xray_otlp_requests_sent_total{signal=\"spans\"} 0",
+            "xray_otlp_memory_limit_bytes{signal=\"spans\"} 262144",
+        ] {
+            assert!(with.lines().any(|found| found == line), "{line} is missing in\n{with}");
+        }
+        let families = |text: &str| text.lines().filter(|line| line.starts_with("# TYPE")).count();
+        let names = include_str!("../../../docs/configuration.md");
+        let shown = with.lines().filter_map(|line| line.strip_prefix("# TYPE xray_otlp_"));
+        for name in shown.filter_map(|line| line.split(' ').next()) {
+            assert!(names.contains(&format!("`xray_otlp_{name}")), "{name} is not documented");
+        }
+        assert!(families(&with) > families(&without) + 20);
     }
 
     #[tokio::test]

@@ -256,7 +256,7 @@ impl Account {
 
     /// Returns an account of spans. It has no receivers.
     pub fn for_spans() -> Self {
-        Self { signal: Signal::Spans, ..Self::default() }
+        Self { signal: Signal::Spans, sizes: Sizes::for_spans(), ..Self::default() }
     }
 
     /// Returns the counter of segments rejected for `reason`.
@@ -337,8 +337,11 @@ impl Account {
         write_reasons(&mut line, "rejected", &rejected);
         let dropped = DropReason::ALL.map(|reason| (reason.label(), self.dropped(reason)));
         write_reasons(&mut line, "dropped", &dropped);
-        let (spooled, kernel_drops) = (self.spooled.get(), self.kernel_drops.get());
-        line + &format!(" spooled={spooled} held={held_count} kernel_drops={kernel_drops}")
+        line += &format!(" spooled={} held={held_count}", self.spooled.get());
+        match self.signal {
+            Signal::Segments => line + &format!(" kernel_drops={}", self.kernel_drops.get()),
+            Signal::Spans => line,
+        }
     }
 }
 

@@ -19,6 +19,10 @@ const BATCH_DOCUMENTS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0];
 const BATCH_BYTES: [f64; 7] =
     [1_024.0, 4_096.0, 16_384.0, 65_536.0, 131_072.0, 262_144.0, 1_048_576.0];
 
+/// Upper bounds of the histogram buckets for the number of spans in a batch. X-Ray takes at most
+/// 10,000 in a request.
+const BATCH_SPANS: [f64; 7] = [1.0, 10.0, 100.0, 512.0, 2_000.0, 5_000.0, 10_000.0];
+
 /// The histograms of requests and batches.
 #[derive(Debug)]
 pub struct Sizes {
@@ -26,10 +30,17 @@ pub struct Sizes {
     pub accepted_request_seconds: Histogram,
     /// Seconds from the start of a request to its failure, for requests that were not accepted.
     pub failed_request_seconds: Histogram,
-    /// Number of documents in a batch, when the batch is complete.
+    /// Number of documents or spans in a batch, when the batch is complete.
     pub batch_documents: Histogram,
     /// Size of the request body of a batch in bytes, when the batch is complete.
     pub batch_bytes: Histogram,
+}
+
+impl Sizes {
+    /// The histograms of an account of spans.
+    pub fn for_spans() -> Self {
+        Self { batch_documents: Histogram::new(BATCH_SPANS), ..Self::default() }
+    }
 }
 
 impl Default for Sizes {

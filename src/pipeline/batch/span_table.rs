@@ -13,6 +13,7 @@
 
 use super::{Document, Label};
 use crate::aws::Media;
+use xrayd_otlp::{Encoding, FoundSpan, cut, scan};
 
 /// The largest number of requests of clients in a batch of spans. The table of its record is then
 /// no longer than that of 50 segments.
@@ -86,7 +87,77 @@ pub(super) fn document(offset: usize, length: usize) -> Document {
     Document { offset, length, id: Label::new(None), trace_id: Label::new(None) }
 }
 
-/// Divides a request after its first `first_count` spans. Returns `None` if it is no request.
-pub(super) fn split(_media: Media, _body: &[u8], _first_count: usize) -> Option<[Vec<u8>; 2]> {
-    None
+/// Divides a request after its first `first_count` spans. Resources and scopes with spans in both
+/// halves are in both. Returns `None` if `body` is no request.
+pub(super) fn split(media: Media, body: &[u8], first_count: usize) -> Option<[Vec<u8>; 2]> {
+    let encoding = match media {
+        Media::SpansJson => Encoding::Json,
+        Media::SpansProtobuf | Media::Json => Encoding::Protobuf,
+    };
+    let half = |is_first: bool| {
+        let (mut half, mut keeps_some) = (Vec::with_capacity(body.len() / 2), false);
+        let keeps = |span: &FoundSpan| (span.index < first_count) == is_first;
+        scan(encoding, body, |span| keeps_some |= keeps(span)).ok()?;
+        cut(encoding, body, keeps, |piece| half.extend_from_slice(piece)).ok()?;
+        keeps_some.then_some(half)
+    };
+    Some([half(true)?, half(false)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    /// Returns a protobuf field with these bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(bytes.len()).unwrap();
+        assert!(length < 128, "one byte has the length");
+        [&[number << 3 | 2, length], bytes].concat()
+    }
+
+    /// Returns the sizes of the spans of a request.
+    fn sizes(body: &[u8]) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        scan(Encoding::Protobuf, body, |span| sizes.push(span.size_bytes)).unwrap();
+        sizes
+    }
+
+    #[test]
+    fn a_single_request_is_halved_by_its_spans() {
+        // A span with an attribute of its own length.
+        let span = |index: u8| field(2, &field(9, &vec![0x0a; 2 * usize::from(index)]));
+        let scope =
+            |range: std::ops::Range<u8>| field(2, &range.flat_map(span).collect::<Vec<_>>());
+        let body =
+            [field(1, &[scope(0..3), scope(3..4)].concat()), field(1, &scope(4..7))].concat();
+        let all = sizes(&body);
+        assert_eq!(all, (0..7).map(|index| 2 + 2 * index).collect::<Vec<_>>());
+        for first_count in 1..7 {
+            let [first, second] = split(Media::SpansProtobuf, &body, first_count).unwrap();
+            assert_eq!(sizes(&first), all[..first_count]);
+            assert_eq!(sizes(&second), all[first_count..]);
+        }
+        for first_count in [0, 7] {
+            assert_eq!(split(Media::SpansProtobuf, &body, first_count), None);
+        }
+        assert_eq!(split(Media::SpansProtobuf, b"<html>", 1), None);
+    }
+
+    #[test]
+    fn a_table_is_read_as_it_was_written_and_others_are_none() {
+        let documents = [document(0, 7), document(7, 100)];
+        for media in [Media::SpansProtobuf, Media::SpansJson] {
+            let table = SpanTable { media, counts: vec![3, 10_000] };
+            let bytes = table.encode(&documents);
+            let (read, places, length) = SpanTable::decode(&bytes).unwrap();
+            assert_eq!((&read, &places[..], length), (&table, &documents[..], bytes.len()));
+            assert_eq!(read.span_count(), 10_003);
+            for cut in 0..bytes.len() {
+                assert!(SpanTable::decode(&bytes[..cut]).is_none(), "{cut}");
+            }
+        }
+        let no_spans = SpanTable { media: Media::SpansJson, counts: vec![0] };
+        for bytes in [&[9, 1, 0, 0, 0][..], &[1, 0, 0], &no_spans.encode(&documents[..1])] {
+            assert!(SpanTable::decode(bytes).is_none(), "{bytes:?}");
+        }
+    }
 }

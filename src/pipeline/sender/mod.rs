@@ -44,7 +44,7 @@ use crate::base::account::{Account, DropReason, Held, OccupancyQueries};
 use crate::base::clock::Clock;
 use crate::base::memory::ChunkPool;
 use crate::base::panics::{self, Panicked};
-use crate::pipeline::limits::Limits;
+use crate::pipeline::limits::{Limits, SpanLimits};
 use crate::pipeline::ring::{Progress, Rings};
 use crate::pipeline::shedding::Shedding;
 use crate::pipeline::spans::SpanQueue;
@@ -112,7 +112,7 @@ impl Sender<SpanFiller> {
     /// A sender for the spans in `queue`. `spool` is the thread of the spool of spans, if the
     /// daemon has one.
     pub fn for_spans(
-        limits: &Limits,
+        limits: &SpanLimits,
         queue: SpanQueue,
         uploader: Uploader,
         spool: Option<SpoolThread>,

@@ -9,7 +9,7 @@ use crate::base::account::{Account, Held};
 use crate::base::memory::ChunkPool;
 use crate::base::panics;
 use crate::pipeline::batch::{AGE_MAX, Batch, OpenSpanBatch};
-use crate::pipeline::limits::Limits;
+use crate::pipeline::limits::SpanLimits;
 use crate::pipeline::ring::Progress;
 use crate::pipeline::spans::SpanQueue;
 use std::collections::VecDeque;
@@ -52,7 +52,7 @@ pub struct SpanTurn {
 impl SpanFiller {
     /// A filler for `queue`, whose requests use the memory of `pool`.
     pub(super) fn new(
-        limits: &Limits,
+        limits: &SpanLimits,
         queue: SpanQueue,
         pool: Arc<ChunkPool>,
         account: Arc<Account>,

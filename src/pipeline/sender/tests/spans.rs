@@ -62,8 +62,8 @@ impl Trial {
             processor_count: 1,
             queues: QueueGrant::ANY,
         };
-        let wanted = Wanted { buffer_size_mb: 8, receiver_count: 1, ..Wanted::default() };
-        let limits = Limits::derive(wanted, host);
+        let wanted = Wanted { buffer_size_mb: 16, receiver_count: 1, ..Wanted::default() };
+        let limits = Limits::derive(Wanted { takes_spans: true, ..wanted }, host).spans.unwrap();
         let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
         let account = Arc::new(Account::for_spans());
         let (writer, queue) = SpanQueue::new(Arc::clone(&pool), Arc::clone(&account));
