@@ -6,6 +6,7 @@
 
 use super::calls::Calls;
 use super::documents;
+use super::door::Door;
 use super::format::scan;
 use super::kernel::Kernel;
 use super::plan::Settings;
@@ -19,10 +20,10 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout_at};
-use xrayd::base::account::Account;
+use xrayd::base::account::{Account, Signal};
 use xrayd::base::clock::Clock;
 use xrayd::base::host::{Host, QueueGrant};
-use xrayd::base::memory::ChunkPool;
+use xrayd::base::memory::{CHUNK_BYTES, ChunkPool};
 use xrayd::base::panics::{Alarm, Panicked};
 use xrayd::pipeline::call_limit::CallLimit;
 use xrayd::pipeline::ingest::Ingest;
@@ -31,6 +32,7 @@ use xrayd::pipeline::ring::Rings;
 use xrayd::pipeline::sender::{Deadline, Sender, SpoolThread};
 use xrayd::pipeline::shedding::Shedding;
 use xrayd::pipeline::sockets::SocketWish;
+use xrayd::pipeline::spans::SpanQueue;
 use xrayd::pipeline::spool::Options;
 use xrayd::pipeline::upload::Uploader;
 
@@ -63,7 +65,7 @@ pub struct Daemon {
     pub account: Arc<Account>,
     pub pool: Arc<ChunkPool>,
     settings: Settings,
-    kernel: Kernel,
+    door: Door,
     sender: JoinHandle<Result<usize, Panicked>>,
     tasks: Vec<JoinHandle<()>>,
     deadline: watch::Sender<Option<Deadline>>,
@@ -73,12 +75,14 @@ pub struct Daemon {
     is_slow: bool,
 }
 
-fn limits(settings: Settings) -> Limits {
+fn limits(settings: Settings, signal: Signal) -> Limits {
     let wanted = Wanted {
-        buffer_size_mb: settings.memory_mb,
+        // Half of it is for spans.
+        buffer_size_mb: settings.memory_mb * if signal == Signal::Spans { 2 } else { 1 },
         receiver_count: 1,
         sockets: SocketWish::One,
         has_spool: settings.spool_bytes.is_some(),
+        takes_spans: signal == Signal::Spans,
         concurrency: settings.concurrency,
         concurrency_max: settings.concurrency_max,
     };
@@ -87,16 +91,52 @@ fn limits(settings: Settings) -> Limits {
 
 /// Returns an empty account with the clock of the host.
 fn account(world: &World) -> Arc<Account> {
-    let mut account = Account::new(1);
+    let mut account = match world.signal {
+        Signal::Segments => Account::new(1),
+        Signal::Spans => Account::for_spans(),
+    };
     account.clock = Clock::simulated(1_000 + world.seconds(), world.host_date());
     Arc::new(account)
+}
+
+/// Returns the memory for the signal of the limits, and its limit of calls.
+fn pool(limits: &Limits) -> (Arc<ChunkPool>, CallLimit) {
+    match &limits.spans {
+        None => {
+            let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
+            (pool, limits.call_limit)
+        }
+        Some(spans) => {
+            let pool = ChunkPool::new(spans.chunk_count_max, spans.batch_reserve_count);
+            (pool, spans.call_limit)
+        }
+    }
+}
+
+/// Returns the thread of the spool, as a task, if the settings have a spool.
+fn spool(
+    world: &World,
+    settings: Settings,
+    pool: &Arc<ChunkPool>,
+    account: &Arc<Account>,
+) -> Option<(SpoolThread, impl Future<Output = ()> + use<>)> {
+    let options = Options {
+        path: PathBuf::from("spool"),
+        size_bytes_max: settings.spool_bytes?,
+        age_max: settings.spool_age,
+    };
+    let disk = world.disk.clone();
+    let pause = move || Duration::from_millis(disk.pause_ms());
+    let (pool, account) = (Arc::clone(pool), Arc::clone(account));
+    let disk = Arc::new(world.disk.clone());
+    Some(SpoolThread::on_runtime(disk, options, pool, account, pause))
 }
 
 impl Daemon {
     /// Starts a life. `has_damage` says that the disk may be damaged.
     pub fn start(world: &World, settings: Settings, has_damage: bool) -> Self {
-        let limits = limits(settings);
-        let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
+        let limits = limits(settings, world.signal);
+        let (pool, call_limit) = pool(&limits);
         let account = account(world);
         let left = found(world, &world.disk);
         world.ledger().start_with(&left);
@@ -117,10 +157,6 @@ impl Daemon {
         watch.age_max = i64::try_from(settings.spool_age.as_secs()).unwrap();
         watch.has_damage = has_damage;
         let watch = Arc::new(Mutex::new(watch));
-        let mut rings = Rings::new(Arc::clone(&pool), limits.ring_entry_count_max);
-        let producer = rings.add();
-        let ingest = Ingest::new(producer, Arc::clone(&account), 0, Alarm::default());
-        let kernel = Kernel::start(world, ingest, Arc::clone(&watch), Arc::clone(&shedding));
         let mut tasks = Vec::new();
         let (route, arrival) = oneshot::channel();
         if let Some(after) = settings.route_after {
@@ -131,33 +167,40 @@ impl Daemon {
                 let _ = route.send(Box::new(service) as Box<dyn xrayd::aws::Service>);
             }));
         }
-        let uploader = Uploader::new(arrival, limits.call_limit, Arc::clone(&account));
-        let spool = settings.spool_bytes.map(|size_bytes_max| {
-            let options = Options {
-                path: PathBuf::from("spool"),
-                size_bytes_max,
-                age_max: settings.spool_age,
-            };
-            let disk = world.disk.clone();
-            let pause = move || Duration::from_millis(disk.pause_ms());
-            let (pool, account) = (Arc::clone(&pool), Arc::clone(&account));
-            let disk = Arc::new(world.disk.clone());
-            let (thread, work) = SpoolThread::on_runtime(disk, options, pool, account, pause);
+        let uploader = Uploader::new(arrival, call_limit, Arc::clone(&account));
+        let spool = spool(world, settings, &pool, &account).map(|(thread, work)| {
             tasks.push(spawn_local(work));
             thread
         });
         let (pools, accounts) = (Arc::clone(&pool), Arc::clone(&account));
-        let mut sender =
-            Sender::new(&limits, rings, uploader, spool, pools, accounts).with_shedding(shedding);
         let (deadline, mut receiver) = watch::channel(None);
-        let run = async move { sender.run(&mut receiver).await };
-        let sender = spawn_local(Watched { future: Box::pin(run), watch: Arc::clone(&watch) });
+        let watching = Arc::clone(&watch);
+        let (door, sender) = match &limits.spans {
+            None => {
+                let mut rings = Rings::new(Arc::clone(&pool), limits.ring_entry_count_max);
+                let producer = rings.add();
+                let ingest = Ingest::new(producer, Arc::clone(&account), 0, Alarm::default());
+                let kernel = Kernel::start(world, ingest, watching.clone(), shedding.clone());
+                let mut sender = Sender::new(&limits, rings, uploader, spool, pools, accounts)
+                    .with_shedding(shedding);
+                let run = async move { sender.run(&mut receiver).await };
+                let watched = Watched { future: Box::pin(run), watch: watching };
+                (Door::Segments(kernel), spawn_local(watched))
+            }
+            Some(limits) => {
+                let (writer, queue) = SpanQueue::new(Arc::clone(&pool), Arc::clone(&account));
+                let mut sender = Sender::for_spans(limits, queue, uploader, spool, pools, accounts);
+                let run = async move { sender.run(&mut receiver).await };
+                let watched = Watched { future: Box::pin(run), watch: watching };
+                (Door::Spans(Some(writer)), spawn_local(watched))
+            }
+        };
         Self {
             world: world.clone(),
             account,
             pool,
             settings,
-            kernel,
+            door,
             sender,
             tasks,
             deadline,
@@ -179,7 +222,8 @@ impl Daemon {
 
     /// Returns whether memory and settings allow far more calls than at the start.
     pub fn has_many_calls(&self) -> bool {
-        let limit = self.watch.lock().unwrap().limits.call_limit;
+        let limits = self.watch.lock().unwrap().limits;
+        let limit = limits.spans.map_or(limits.call_limit, |spans| spans.call_limit);
         matches!(limit, CallLimit::Adaptive { count_max, .. } if count_max >= 40)
     }
 
@@ -188,21 +232,15 @@ impl Daemon {
         self.is_slow |= self.world.disk.is_slow();
     }
 
-    /// Receives `count` documents. Returns the number of the last one.
-    pub fn send(&mut self, count: u32, size_bytes: usize, is_refused: bool) -> u32 {
-        let now = self.world.seconds();
-        let mut ledger = self.world.ledger();
-        let numbers: Vec<u32> =
-            (0..count).map(|_| ledger.send(size_bytes, is_refused, now)).collect();
-        drop(ledger);
-        let datagram = |&number: &u32| (number, documents::datagram(number, size_bytes));
-        self.kernel.deliver(numbers.iter().map(datagram).collect());
-        *numbers.last().unwrap()
+    /// Receives `count` documents or spans. Returns the number of the last one; `None` if the queue
+    /// of spans has refused it.
+    pub fn send(&mut self, count: u32, size_bytes: usize, is_refused: bool) -> Option<u32> {
+        self.door.send(&self.world, &self.watch, count, (size_bytes, is_refused))
     }
 
     /// Returns how many datagrams the kernel holds for the daemon.
     pub fn queued_count(&self) -> usize {
-        self.kernel.queued_count()
+        self.door.queued_count()
     }
 
     /// Asks how many segments the daemon holds. Checks that the account balances at that moment.
@@ -228,14 +266,14 @@ impl Daemon {
 
     /// Ends the life in order: with a deadline after `time`, and with a second signal after
     /// `second` if there is one.
-    pub async fn terminate(self, time: Duration, second: Option<Duration>) {
+    pub async fn terminate(mut self, time: Duration, second: Option<Duration>) {
         let now = Clock::instant();
         self.world.history.note("SIGTERM", time.as_secs(), 0);
         let mut deadline = Deadline::within(time, self.has_spool(), now);
         self.set_deadline(deadline);
         // The receivers go on until no datagram has come for this time.
         sleep(Duration::from_millis(100)).await;
-        self.kernel.stop();
+        self.door.stop();
         if let Some(second) = second {
             let again_at = now + second;
             while !self.sender.is_finished() && Clock::instant() < again_at {
@@ -274,6 +312,14 @@ impl Daemon {
             watch.limits.body_bytes_max as u64 * 9 / 8 + 2 * documents::SIZE_MAX as u64;
         let has_room =
             self.settings.spool_bytes.is_some_and(|it| it > SPOOL_BODY_COUNT_MIN * body_bytes);
+        // A spool of spans evicts nothing, so what is in it already counts.
+        let has_room = has_room
+            && (self.world.signal == Signal::Segments || {
+                let files = self.world.disk.files();
+                let used: usize = files.iter().map(|(_, bytes, _)| bytes.len()).sum();
+                let held = (self.pool.chunk_count_max() * CHUNK_BYTES) as u64 * 5 / 4;
+                self.settings.spool_bytes.is_some_and(|it| it > used as u64 + held)
+            });
         watch.is_spool_safe = has_room && !self.is_slow;
         drop(watch);
         self.deadline.send_replace(Some(deadline));
@@ -289,7 +335,7 @@ impl Daemon {
     /// Ends the life at once.
     pub async fn kill(mut self) {
         self.world.history.note("SIGKILL", 0, 0);
-        self.kernel.kill();
+        self.door.kill();
         self.sender.abort();
         match (&mut self.sender).await {
             Err(error) if error.is_panic() => {

@@ -428,7 +428,7 @@ impl DiskFolder for Folder {
         let mut state = self.0.lock();
         let inode = *state.names.get(name).ok_or_else(missing)?;
         state.begin("disk name", inode as u64, &self.0.cut)?;
-        if name.ends_with(".spool") {
+        if name.ends_with(".spool") || name.ends_with(".spans") {
             state.full_bytes = state.full_bytes.max(state.total_bytes());
         }
         state.set_name(name, None);

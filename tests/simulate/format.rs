@@ -5,14 +5,17 @@
 //! an earlier version of xrayd has left them. The simulation does not ask the spool what is in the
 //! spool. Bound: the files.
 
-use super::documents;
+use super::{documents, spans};
 use std::collections::BTreeMap;
+use xrayd::base::account::Signal;
 
 const FILE_MAGIC: &[u8] = b"xrayspl1";
 const RECORD_MAGIC: &[u8] = b"\xFFxr1";
 const HEADER_BYTES: usize = 28;
 /// The size of an entry of the table: offset, length, id with its length, trace id with its length.
 const TABLE_ENTRY_BYTES: usize = 4 + 4 + 17 + 36;
+/// The size of an entry of the table of spans: offset, length, number of spans.
+const SPAN_ENTRY_BYTES: usize = 4 + 4 + 4;
 const PROGRESS_ENTRY_BYTES: usize = 12;
 
 /// The files of a disk: the name, the bytes, and the offset and time of each write.
@@ -68,7 +71,9 @@ fn settled(progress: &[u8]) -> Vec<u64> {
 pub fn scan(files: &Files, size_of: impl Fn(u32) -> Option<usize>) -> Result<Found, String> {
     let mut found = Found::default();
     for (name, bytes, written_at) in files {
-        let Some(number) = name.strip_suffix(".spool") else { continue };
+        let segments = name.strip_suffix(".spool").map(|number| (number, Signal::Segments));
+        let spans = name.strip_suffix(".spans").map(|number| (number, Signal::Spans));
+        let Some((number, signal)) = segments.or(spans) else { continue };
         let progress = format!("{number}.done");
         let progress = files.iter().find(|(name, ..)| *name == progress);
         let settled = progress.map_or_else(Vec::new, |(_, bytes, _)| settled(bytes));
@@ -89,7 +94,10 @@ pub fn scan(files: &Files, size_of: impl Fn(u32) -> Option<usize>) -> Result<Fou
             match payload.filter(|it| crc32fast::hash(it) == header.payload_crc32) {
                 None => found.damaged_count += 1,
                 Some(payload) => {
-                    let numbers = record(payload, &header, &size_of)?;
+                    let numbers = match signal {
+                        Signal::Segments => record(payload, &header, &size_of)?,
+                        Signal::Spans => span_record(payload, &header, &size_of)?,
+                    };
                     let marks = |index: usize| (at + (index + 1) * HEADER_BYTES) as u64;
                     let wrote = |it: &&(u64, u64)| it.0 <= at as u64;
                     let at_ms = written_at.iter().filter(wrote).map(|it| it.1).max();
@@ -122,6 +130,34 @@ fn record(
         ));
     }
     documents::numbers(body, size_of)
+}
+
+/// Returns the numbers of the spans of a record.
+fn span_record(
+    payload: &[u8],
+    header: &Header,
+    size_of: &impl Fn(u32) -> Option<usize>,
+) -> Result<Vec<u32>, String> {
+    let no_table = || "a record of spans has no table".to_owned();
+    let count = payload.get(1..).and_then(|rest| rest.first_chunk()).ok_or_else(no_table)?;
+    let count = usize::from(u16::from_le_bytes(*count));
+    let table = payload.get(3..3 + count * SPAN_ENTRY_BYTES).ok_or_else(no_table)?;
+    let body = &payload[3 + count * SPAN_ENTRY_BYTES..];
+    let mut numbers = Vec::new();
+    for entry in table.chunks_exact(SPAN_ENTRY_BYTES) {
+        let number = |place| u32_at(entry, place).unwrap_or_default() as usize;
+        let request = body.get(number(0)..number(0) + number(4)).ok_or_else(no_table)?;
+        let found = spans::numbers(request, size_of)?;
+        if found.len() != number(8) {
+            return Err(format!("a request has {} spans, not {}", found.len(), number(8)));
+        }
+        numbers.extend(found);
+    }
+    if numbers.len() != header.segment_count {
+        let count = header.segment_count;
+        return Err(format!("a record has {count} segments and {} spans", numbers.len()));
+    }
+    Ok(numbers)
 }
 
 /// Returns a data file with one record for each batch, made at `created_at` in seconds since 1970.

@@ -8,6 +8,7 @@ use super::disk;
 use super::documents::{SIZE_MAX, SIZE_MIN};
 use super::service;
 use std::time::Duration;
+use xrayd::base::account::Signal;
 
 /// The seed of the overloads differs from that of all else in this.
 const OVERLOAD_SEED: u64 = 0x6f76_6572;
@@ -75,6 +76,8 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
+    /// The signal that applications send.
+    pub signal: Signal,
     pub first: Settings,
     /// How many records an earlier version of xrayd has left in the spool, and how many of them it
     /// has settled.
@@ -111,7 +114,14 @@ impl Plan {
                 draw.step(100, Action::End(end, settings));
             }
         }
-        Self { seed, first, older, steps: draw.steps, without: Vec::new() }
+        Self {
+            seed,
+            signal: Signal::Segments,
+            first,
+            older,
+            steps: draw.steps,
+            without: Vec::new(),
+        }
     }
 
     /// Returns the steps that are not left out.

@@ -5,9 +5,9 @@
 //! [`TIMEOUT`], as in production.
 
 use super::calls::Calls;
-use super::documents;
 use super::ledger::Verdict;
 use super::world::World;
+use super::{documents, spans};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use http::{HeaderMap, StatusCode};
@@ -19,8 +19,10 @@ use xrayd::aws::classify;
 use xrayd::aws::endpoint::{Endpoint, Variant};
 use xrayd::aws::identity::{Found, Identity, Reach, Source as CredentialSource};
 use xrayd::aws::{CallFuture, Outcome, RequestBody, Service, Signer, StartError};
-use xrayd::base::account::RequestFailure;
+use xrayd::base::account::{RequestFailure, Signal};
 use xrayd::base::files::Stamp;
+use xrayd_otlp::Encoding;
+use xrayd_otlp::answer::accepted;
 
 /// The time after which the daemon gives up a call.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -274,7 +276,11 @@ impl Service for SimulatedService {
                 Answer::Http(status, headers, body) => {
                     world.history.note("answer", call, status.as_u16().into());
                     world.ledger().answered(life, &verdict);
-                    let reading = classify::read(status, &headers, Some(&body), signed_at);
+                    let read = match world.signal {
+                        Signal::Segments => classify::read,
+                        Signal::Spans => classify::read_spans,
+                    };
+                    let reading = read(status, &headers, Some(&body), signed_at);
                     if matches!(reading.outcome, Outcome::Accepted { .. }) {
                         in_flight.note(Calls::accepted);
                     } else if status.is_server_error() {
@@ -363,7 +369,11 @@ struct Request {
 /// ledger needs, and the pause until the answer is back.
 fn arrive(world: &World, request: &Request, body: &[u8]) -> (Answer, Verdict, Duration) {
     let size_of = |number: u32| world.ledger().size_of(number);
-    let numbers = match documents::numbers(body, size_of) {
+    let numbers = match world.signal {
+        Signal::Segments => documents::numbers(body, size_of),
+        Signal::Spans => spans::numbers(body, size_of),
+    };
+    let numbers = match numbers {
         Ok(numbers) => numbers,
         Err(text) => {
             world.ledger().fail(format!("call {}: {text}", request.call));
@@ -386,11 +396,18 @@ fn arrive(world: &World, request: &Request, body: &[u8]) -> (Answer, Verdict, Du
     if let Some((answer, verdict)) = failed {
         return (answer, verdict, pause);
     }
-    let (verdict, list) = take(&mut service, mood, numbers);
+    let (verdict, list) = match world.signal {
+        Signal::Segments => take(&mut service, mood, numbers),
+        Signal::Spans => (take_spans(&mut service, mood, numbers), Vec::new()),
+    };
     let copy_count = if mood == Mood::Twice { 2 } else { 1 };
     world.ledger().taken(request.life, request.call, &verdict, copy_count);
     let mut headers = headers(world);
     let mut body = format!("{{\"UnprocessedTraceSegments\":[{}]}}", list.join(",")).into_bytes();
+    if world.signal == Signal::Spans {
+        headers.insert("content-type", "application/x-protobuf".parse().unwrap());
+        body = accepted(Encoding::Protobuf, verdict.rejected.len(), "no").to_vec();
+    }
     match mood {
         Mood::CutsAfter { percent } if service.is_drawn(percent) => {
             return (Answer::Broken, verdict, pause);
@@ -491,6 +508,13 @@ fn take(service: &mut ServiceState, mood: Mood, numbers: Vec<u32>) -> (Verdict, 
         }
     }
     (verdict, list)
+}
+
+/// Divides the spans of a request: those that the service takes and those that it rejects.
+fn take_spans(service: &mut ServiceState, mood: Mood, numbers: Vec<u32>) -> Verdict {
+    let percent = if let Mood::Unprocessed { lasting, .. } = mood { lasting } else { 0 };
+    let (rejected, processed) = numbers.into_iter().partition(|_| service.is_drawn(percent));
+    Verdict { rejected, processed, ..Verdict::default() }
 }
 
 fn headers(world: &World) -> HeaderMap {

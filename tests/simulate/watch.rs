@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use xrayd::base::account::{Account, DropReason};
+use xrayd::base::account::{Account, DropReason, Signal};
 use xrayd::base::clock::Clock;
 use xrayd::base::memory::ChunkPool;
 use xrayd::pipeline::limits::Limits;
@@ -16,6 +16,9 @@ use xrayd::pipeline::shedding::Shedding;
 
 /// The documents of one batch may have ages that differ, and the batch has the age of the oldest.
 const DOCUMENTS_PER_BATCH: u64 = 50;
+
+/// The same for spans.
+const SPANS_PER_BATCH: u64 = 10_000;
 
 /// Chunks that packing may take in one poll of the sender before it has to make room.
 const PACKED_COUNT: usize = 20;
@@ -146,7 +149,9 @@ impl Watch {
     pub fn check(&mut self, used_before: Option<usize>) {
         self.note_used(used_before.unwrap_or(self.pool.used()));
         self.check_shedding();
-        let (calls, count_max) = (&self.account.calls, self.limits.call_limit.count_max());
+        let spans = self.limits.spans.filter(|_| self.account.signal == Signal::Spans);
+        let limit = spans.map_or(self.limits.call_limit, |spans| spans.call_limit);
+        let (calls, count_max) = (&self.account.calls, limit.count_max());
         let most = calls.limit().max(calls.in_flight());
         if most > count_max {
             self.world.ledger().fail(format!("{most} calls, and {count_max} are allowed"));
@@ -178,7 +183,12 @@ impl Watch {
         used_before: Option<usize>,
     ) -> Result<(), String> {
         let all = self.limits.chunk_count_max;
+        let is_spans = self.account.signal == Signal::Spans;
         match reason {
+            // Their senders were told that the daemon has them.
+            DropReason::Memory | DropReason::SpoolFull if is_spans => {
+                Err("spans that were accepted are dropped for newer ones".to_owned())
+            }
             DropReason::Memory => {
                 let used = self.pool.used();
                 let is_short = match used_before {
@@ -207,7 +217,8 @@ impl Watch {
             }
             DropReason::SpoolAge => {
                 let old_count = self.world.ledger().open_count(self.age_max, self.world.seconds());
-                let is_true = count.div_ceil(DOCUMENTS_PER_BATCH) <= old_count;
+                let most = if is_spans { SPANS_PER_BATCH } else { DOCUMENTS_PER_BATCH };
+                let is_true = count.div_ceil(most) <= old_count;
                 let text = format!("{old_count} are older than {} s", self.age_max);
                 (is_true || self.has_wrong_dates).then_some(()).ok_or(text)
             }

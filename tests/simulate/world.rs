@@ -10,6 +10,7 @@ use super::service::ServiceState;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use xrayd::base::account::Signal;
 
 /// The true date at the start of each simulation, in seconds since 1970.
 const START_UNIX_SECONDS: i64 = 1_790_000_000;
@@ -17,6 +18,8 @@ const START_UNIX_SECONDS: i64 = 1_790_000_000;
 /// The world. Clones share it.
 #[derive(Debug, Clone)]
 pub struct World {
+    /// The signal that applications send.
+    pub signal: Signal,
     pub history: History,
     pub disk: MemoryDisk,
     ledger: Arc<Mutex<Ledger>>,
@@ -28,9 +31,10 @@ pub struct World {
 
 impl World {
     /// A world in which all works. `random` is its source of chance.
-    pub fn new(mut random: fastrand::Rng) -> Self {
+    pub fn new(signal: Signal, mut random: fastrand::Rng) -> Self {
         let history = History::start();
         Self {
+            signal,
             disk: MemoryDisk::new(4096, random.fork(), Some(history.clone())),
             history,
             ledger: Arc::default(),

@@ -158,9 +158,9 @@ fn failure_by_status(status: StatusCode, headers: &HeaderMap) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xrayd_otlp::grpc::Refusal;
     use http::HeaderValue;
     use xrayd_otlp::answer;
+    use xrayd_otlp::grpc::Refusal;
 
     const OFF: &str =
         "The OTLP API is supported with CloudWatch Logs as a Trace Segment Destination.";

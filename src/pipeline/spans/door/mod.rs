@@ -31,8 +31,8 @@ use accept::{NotTaken, Taken};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};
-use xrayd_otlp::{BODY_BYTES_MAX, Encoding};
 use xrayd_otlp::grpc::{Refusal, code};
+use xrayd_otlp::{BODY_BYTES_MAX, Encoding};
 
 /// The capacity of the buffer for inflated requests that is kept for the next request, in bytes.
 const KEPT_BYTES: usize = 256 * 1024;
