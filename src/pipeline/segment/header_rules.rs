@@ -109,8 +109,10 @@ mod tests {
     #[test]
     fn header_lines_are_judged_as_recorded_from_the_original_daemon() {
         let recorded = include_str!("../../../tests/peer/recorded/headers.jsonl");
+        // Miri takes a thousand times as long.
+        let count_max = if cfg!(miri) { 40 } else { usize::MAX };
         let mut count = 0;
-        for line in recorded.lines() {
+        for line in recorded.lines().take(count_max) {
             let (class, text, answers): Recorded = serde_json::from_str(line).unwrap();
             let header: Vec<u8> = text.chars().map(|char| u8::try_from(char).unwrap()).collect();
             let expected =
@@ -118,6 +120,6 @@ mod tests {
             assert_eq!(split(&[&header, &b"\nX"[..]].concat()), expected, "{class}: {text:?}");
             count += 1;
         }
-        assert!(count > 2_500, "{count}");
+        assert!(count > 2_500.min(count_max - 1), "{count}");
     }
 }
