@@ -145,6 +145,19 @@ def test_a_suite_of_the_full_run_writes_its_row_and_keeps_the_others(start, tmp_
     assert "| kept, 0 skipped" in rows[0] and "| 1 passed, 0 failed, 0 skipped" in rows[1]
 
 
+def test_a_row_names_the_commit_that_the_suite_began_with(start, tmp_path):
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@localhost"]
+    (tmp_path / "source").write_text("as tested")
+    for command in (["init", "--quiet"], ["add", "source"], ["commit", "--quiet", "-m", "One"]):
+        subprocess.run([*git, *command], check=True, timeout=60)
+    describe = [*git, "describe", "--always"]
+    began = subprocess.run(describe, check=True, timeout=60, capture_output=True, text=True).stdout
+    # A suite may write its result into a file of the repository.
+    ended(start("--full", "one", one=("ok - one\\n", "echo changed >source")))
+    result = (tmp_path / "tests" / "full-result.md").read_text()
+    assert f"| {began.strip()} | 1 passed, 0 failed, 0 skipped" in result
+
+
 def test_packages_are_named_before_they_are_installed(start, monkeypatch):
     monkeypatch.setenv("MISSING", "a b")
     lines, code = ended(start(one=("ok - one\\n", "true")))
