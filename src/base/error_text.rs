@@ -5,7 +5,7 @@
 //! are written for programmers; this file replaces them. Thread: any. No I/O, no clock.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
 
 /// Longest text of a cause, in characters. The rest is cut off. A server decides about a part of
 /// some texts: the text of a GOAWAY frame of HTTP/2 can have 16 kB.
@@ -42,6 +42,32 @@ pub fn with_all_causes(error: &(dyn Error + 'static)) -> String {
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     // Some causes contain line breaks.
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns whether the system has no network on which the other side could be reached: there is no
+/// route to it, or the host behind the route does not answer the link layer.
+pub fn is_without_network(error: &(dyn Error + 'static)) -> bool {
+    has_kind(error, |kind| {
+        matches!(kind, ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable)
+    })
+}
+
+/// Returns whether the other side, or a firewall, has refused a connection.
+pub fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    has_kind(error, |kind| kind == ErrorKind::ConnectionRefused)
+}
+
+/// Returns whether `error` or one of its causes is an error of the system of such a kind.
+fn has_kind(error: &(dyn Error + 'static), is_such: fn(ErrorKind) -> bool) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| {
+        // `source` of an `io::Error` passes over the error that it wraps.
+        let system = cause.downcast_ref::<io::Error>();
+        system.is_some_and(|system| {
+            let wrapped = system.get_ref().map(|wrapped| wrapped as &(dyn Error + 'static));
+            is_such(system.kind()) || wrapped.is_some_and(|wrapped| has_kind(wrapped, is_such))
+        })
+    })
 }
 
 /// Returns a text for operators if the text of this library error is written for programmers.
@@ -85,6 +111,18 @@ mod tests {
         assert_eq!(root_cause(&Outer(refused())), refused().to_string());
         assert_eq!(with_root_cause(&Outer(refused())), format!("outer: {}", refused()));
         assert_eq!(with_root_cause(&refused()), refused().to_string());
+    }
+
+    #[test]
+    fn a_missing_network_is_found_at_any_depth() {
+        for (number, is_without) in [(101, true), (113, true), (110, false), (111, false)] {
+            let system = || io::Error::from_raw_os_error(number);
+            assert_eq!(is_without_network(&system()), is_without, "{number}");
+            assert_eq!(is_without_network(&Outer(system())), is_without, "{number}");
+            let wrapped = Outer(io::Error::other(Outer(io::Error::other(system()))));
+            assert_eq!(is_without_network(&wrapped), is_without, "{number}");
+            assert_eq!(is_refused(&wrapped), number == 111, "{number}");
+        }
     }
 
     #[test]

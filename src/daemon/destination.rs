@@ -9,10 +9,16 @@ use crate::aws::endpoint::Endpoint;
 use crate::aws::identity::{self, Identity};
 use crate::aws::transport::{Resolver, Transport, Trust};
 use crate::aws::{Client, Route, Service, Signer, SpanRoute, SpansTo, Timeouts};
+use crate::base::clock::Clock;
+use crate::base::conditions::{Condition, Conditions};
+use crate::base::outage::{Lasting, Outage, PATIENCE};
 use crate::base::panics;
 use crate::config::Config;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+
+/// Pause between two searches for the region while the network is not there yet.
+const NETWORK_PAUSE: Duration = Duration::from_secs(2);
 
 /// The server that segments are sent to, and the identity that signs the requests.
 pub(super) struct Destination {
@@ -23,7 +29,9 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Finds the destination. After a panic the search starts again, [`RESTART_PAUSE`] later.
+    /// Finds the destination. After a panic the search starts again, [`RESTART_PAUSE`] later. While
+    /// the network is not there yet, as during the boot of a host, the search goes on, and the
+    /// condition `no_region` says so.
     ///
     /// # Errors
     ///
@@ -33,19 +41,40 @@ impl Destination {
         config: &Config,
         environment: &Environment,
         resolver: &Resolver,
+        conditions: &Conditions,
     ) -> Result<Self, DaemonError> {
+        conditions.begin(Condition::NoRegion, "it is being looked for");
+        let mut outage = Outage::with_patience(PATIENCE);
         loop {
+            let began_at = Clock::instant();
             // Boxed, because the future of the AWS SDK is large, and is needed only at the start.
             let finding = Box::pin(Self::find_once(config, environment, resolver));
-            match panics::caught(finding).await {
-                Ok(found) => return found,
-                Err(panicked) => warn!(
-                    "The search for region and endpoint met {panicked}. Trying again in {} s; \
-                     segments are kept meanwhile",
-                    RESTART_PAUSE.as_secs()
-                ),
+            let pause = match panics::caught(finding).await {
+                Ok(Err(DaemonError::Region(error))) if error.is_without_network() => {
+                    conditions.begin(Condition::NoRegion, "the network is not there yet");
+                    outage.fail(began_at, error.to_string());
+                    NETWORK_PAUSE
+                }
+                Ok(found) => {
+                    if let Some(duration) = outage.end(Clock::instant()) {
+                        let seconds = duration.as_secs();
+                        info!(seconds, "The network is there, after {seconds} s without a region");
+                    }
+                    return found;
+                }
+                Err(panicked) => {
+                    warn!(
+                        "The search for region and endpoint met {panicked}. Trying again in {} s; \
+                         segments are kept meanwhile",
+                        RESTART_PAUSE.as_secs()
+                    );
+                    RESTART_PAUSE
+                }
+            };
+            if let Some(lasting) = outage.due(Clock::instant()) {
+                say_that_network_is_missing(&lasting);
             }
-            tokio::time::sleep(RESTART_PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -118,4 +147,14 @@ impl Destination {
         });
         Routes { segments: Route { client, signer, identity: self.identity }, telemetry, spans }
     }
+}
+
+fn say_that_network_is_missing(Lasting { duration, reason }: &Lasting) {
+    let seconds = duration.as_secs();
+    error!(
+        seconds,
+        "No region for {seconds} s, because the network is not there yet: {reason}. Trying again \
+         every {} s; segments are kept meanwhile",
+        NETWORK_PAUSE.as_secs()
+    );
 }

@@ -147,9 +147,9 @@ async fn run_for_service(
     let server = server(&flow, flow.server_limits(), fallback);
     serve_beside(config, &flow, &server, resolver);
     let account = flow.account();
-    account.conditions.begin(Condition::NoRegion, "it is being looked for");
     let routes = async {
-        let destination = Destination::find(config, environment, resolver).await?;
+        let destination =
+            Destination::find(config, environment, resolver, &account.conditions).await?;
         account.conditions.end(Condition::NoRegion);
         note_credentials(&destination.identity, &account);
         let client = destination.proxy_client(config);

@@ -3,9 +3,14 @@
 In: a podman that has the image. Out: commands run on the machine, and the state of its service.
 """
 
-from processes import wait_for
+import os
+
+from processes import Child, wait_for
 
 IMAGE = "machine-with-systemd"
+
+#: The variables of a program of this host.
+PROGRAMS = {"PATH": os.environ["PATH"]}
 
 #: The rights that systemd needs in a container to restrict services. Kernel settings stay
 #: read-only.
@@ -41,6 +46,11 @@ class Machine:
         succeeded.
         """
         return self._podman("exec", self._name, *command, okay=okay)
+
+    def beside(self, folder, *command):
+        """Starts a program of this host in the network namespace of the machine."""
+        process = self._podman.inspect("container", self._name)["State"]["Pid"]
+        return Child(["nsenter", f"--net=/proc/{process}/ns/net", *command], folder, **PROGRAMS)
 
     def write(self, path, text):
         """Writes a file."""

@@ -7,6 +7,7 @@ daemon. Out: a running service, a preserved configuration, and no files after a 
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import machine
@@ -125,6 +126,42 @@ def test_a_daemon_that_stands_still_is_started_anew(folder, host):
     host.run("sh", "-c", f"kill -STOP {process}")
     wait_for(lambda: host.service("NRestarts") == ["1"], host.log)
     assert host.wait_for_service() != process
+
+
+def test_the_service_waits_for_the_network_of_its_host(folder, host, tmp_path):
+    host.write("/etc/default/xray", "AWS_ENDPOINT_URL_XRAY=http://127.0.0.1:9\n")
+    host.run(*DEB["install"], package(DEB, folder, 1))
+    process = host.wait_for_service()
+    read = lambda: host.read("/var/log/xray/xray.log")
+    wait_for(lambda: "because the network is not there yet" in read(), host.log)
+    assert host.service("ActiveState", "NRestarts") == ["active", "0"]
+    metadata = [sys.executable, ROOT / "tests/python/metadata.py", "eu-south-1"]
+    address = ["ip", "address", "add", "169.254.169.254", "dev", "lo"]
+    with host.beside(tmp_path, *metadata) as server:
+        server.wait_for_line("serving")
+        with host.beside(tmp_path, *address) as network:
+            assert network.wait() == 0, network.log()
+        wait_for(lambda: "in region eu-south-1" in read(), host.log)
+    assert "The network is there, after" in read()
+    assert host.service("ActiveState", "NRestarts") == ["active", "0"]
+    assert host.wait_for_service() == process
+
+
+def test_the_service_is_started_until_another_program_gives_the_port_back(folder, host, tmp_path):
+    # Without pauses the starts come faster than systemd's default allows.
+    quick = "[Service]\nRestartSec=100ms\n"
+    host.write("/etc/systemd/system/xray.service.d/quick.conf", quick)
+    take = "import socket, time; it = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+    take += "; it.bind(('127.0.0.1', 2000)); print('taken', flush=True); time.sleep(3600)"
+    with host.beside(tmp_path, sys.executable, "-c", take) as other:
+        other.wait_for_line("taken")
+        host.run(*DEB["install"], package(DEB, folder, 1))
+        restarts = lambda: int(host.service("NRestarts")[0])
+        wait_for(lambda: restarts() >= 8, host.log)
+        assert host.service("Result") != ["start-limit-hit"], host.log()
+    host.wait_for_service()
+    log = host.read("/var/log/xray/xray.log")
+    assert "UDP 127.0.0.1:2000 is in use" in log and "Listening on UDP" in log
 
 
 @BOTH

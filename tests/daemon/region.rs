@@ -74,6 +74,27 @@ fn a_metadata_service_that_does_not_answer_is_given_up_with_a_hint_at_the_hop_li
     {
         assert!(log.contains(part), "{part} is not in\n{log}");
     }
+    assert!(log.contains("hop-limit 2. Sending"), "one full stop in\n{log}");
+}
+
+#[test]
+fn a_metadata_service_that_refuses_or_has_no_region_is_given_up_without_a_wrong_hint() {
+    let is_token = |request: &Request| request.line == "PUT /latest/api/token";
+    let without = Fake::start(move |request: &Request| {
+        Some(if is_token(request) { ("200 OK", "x".into()) } else { ("404 Not Found", "".into()) })
+    });
+    // The port is taken, and no program listens on it.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let refusing = format!("http://{}", socket.local_addr().unwrap());
+    for (address, said) in [(without.url(), "404"), (refusing, "Connection refused")] {
+        let mut command = daemon("http://127.0.0.1:1", &without, &[]);
+        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &address);
+        let (code, log) = run_to_end_with(command);
+        assert_eq!(code, Some(1), "{log}");
+        let line = log.lines().find(|line| line.contains("no region was found")).unwrap();
+        assert!(line.contains(said) && !line.contains("hop"), "{line}");
+        assert!(!line.replace("...", "").contains(".."), "one full stop in {line}");
+    }
 }
 
 #[test]

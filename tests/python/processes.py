@@ -110,6 +110,10 @@ class Child:
         self._process.stdout.close()
         self._process.stderr.close()
 
+    def id(self):
+        """Returns the id of the process."""
+        return self._process.pid
+
     def log(self):
         """Returns all lines of both outputs so far."""
         return "\n".join(self.lines)

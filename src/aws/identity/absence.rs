@@ -6,7 +6,8 @@
 //! It contains no text of a source of credentials, because the output of a `credential_process` can
 //! contain secrets. Thread: any. No I/O, no clock.
 
-use crate::base::error_text::with_all_causes;
+use crate::base::error_text::{is_refused, is_without_network, with_all_causes};
+use aws_config::imds::client::error::ImdsError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
@@ -14,10 +15,15 @@ use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIden
 use std::error::Error;
 use std::{io, iter};
 
-/// Advice for an operator whose container cannot reach the EC2 instance metadata. A container's
-/// network adds a network hop, and by default the answers of the metadata service travel one hop.
-pub(super) const HOP_LIMIT_HINT: &str = " In a container, the instance metadata needs a hop limit of 2: aws \
-                              ec2 modify-instance-metadata-options --http-put-response-hop-limit 2.";
+/// Advice for an operator whose container gets no answer of the EC2 instance metadata. The network
+/// of a container adds a network hop, and by default the answers of the metadata service travel one
+/// hop.
+const CHECK_HOP_LIMIT: &str = "In a container, the instance metadata needs a hop limit of 2: aws ec2 \
+                               modify-instance-metadata-options --http-put-response-hop-limit 2";
+
+/// Advice for an operator whose host has no route to the EC2 instance metadata.
+const CHECK_NETWORK: &str = "Is the network of this host up? Outside of EC2, -o does without the \
+                             instance metadata";
 
 /// Parts of the texts of `aws-config` for an answer that has come, but cannot be used: an answer of
 /// a container endpoint or of the instance metadata, the output of a `credential_process`, an
@@ -44,9 +50,24 @@ pub(super) fn full_reason(error: &CredentialsError) -> String {
         Some(reasons) => with_all_causes(reasons),
         None => with_all_causes(error),
     };
-    let hint = if is_metadata_unreachable(&reason) { HOP_LIMIT_HINT } else { "" };
+    let advice = metadata_advice(error).filter(|_| is_metadata_unreachable(&reason));
+    let advice = advice.map(|advice| format!(" {advice}.")).unwrap_or_default();
     let looked_at = if is_none { "Looked at " } else { "" };
-    format!("{}. {looked_at}{reason}.{hint}", summary(error))
+    format!("{}. {looked_at}{reason}.{advice}", summary(error))
+}
+
+/// Returns advice if the instance metadata gives no answer, or one without a value. The text has no
+/// full stop at its end. A low hop limit makes answers get lost, and leads to a request without a
+/// token, which is refused with 401. It never makes a connection fail.
+pub(super) fn metadata_advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let has_no_value = |error: &&ImdsError| matches!(error, ImdsError::ErrorResponse(it) if it.response().status().as_u16() != 401);
+    if is_without_network(error) {
+        Some(CHECK_NETWORK)
+    } else if is_refused(error) || find::<ImdsError>(error).filter(has_no_value).is_some() {
+        None
+    } else {
+        Some(CHECK_HOP_LIMIT)
+    }
 }
 
 /// Returns whether a source has answered, but its answer cannot be used. This does not pass without

@@ -10,7 +10,7 @@ use super::instance::{InstanceMetadata, TRY_TIMEOUT};
 use super::shared_files::SharedFiles;
 use crate::aws::ReceivedBody;
 use crate::aws::transport::{Resolver, Transport};
-use crate::base::error_text::with_all_causes;
+use crate::base::error_text::{is_without_network, with_all_causes};
 use crate::base::files::read_text;
 use aws_config::Region;
 use aws_config::imds::client::error::ImdsError;
@@ -42,7 +42,7 @@ const IDENTITY_PATH: &str = "/latest/dynamic/instance-identity/document";
 /// Name of the shared AWS configuration files (`~/.aws/config`) in error texts.
 const PROFILE: &str = "shared AWS configuration";
 
-/// The error if no source has a region. It lists all sources.
+/// The error if no source has a region. It lists all sources. Its text has no full stop at its end.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no region was found. Give one with -n, for example -n us-east-1. Tried: {}",
@@ -50,21 +50,43 @@ const PROFILE: &str = "shared AWS configuration";
 )]
 pub struct RegionError(Vec<Tried>);
 
-/// A source that has no region, and the reason why it has none.
+impl RegionError {
+    /// Returns whether a metadata service was out of reach because the network is not there yet.
+    pub fn is_without_network(&self) -> bool {
+        self.0.iter().any(|tried| tried.absent.is_without_network)
+    }
+}
+
+/// A source that has no region.
 #[derive(Debug, PartialEq, Eq)]
 struct Tried {
     source: &'static str,
+    absent: Absent,
+}
+
+/// Why a source has no region.
+#[derive(Debug, PartialEq, Eq)]
+struct Absent {
+    /// The reason in words, without a full stop at its end.
     reason: String,
+    /// Whether the network is not there yet.
+    is_without_network: bool,
+}
+
+impl<T: Into<String>> From<T> for Absent {
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), is_without_network: false }
+    }
 }
 
 impl fmt::Display for Tried {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", self.source, self.reason)
+        write!(out, "{}: {}", self.source, self.absent.reason)
     }
 }
 
 /// The region that one source returned, or the reason why this source has no region.
-type Found = Result<String, String>;
+type Found = Result<String, Absent>;
 
 /// The sources in which the daemon looks for the region.
 pub struct Sources<'a> {
@@ -107,23 +129,23 @@ impl Sources<'_> {
             return found(name.trim().to_owned(), "configuration");
         }
         let mut tried =
-            vec![Tried { source: "-n and Region in cfg.yaml", reason: "not given".into() }];
+            vec![Tried { source: "-n and Region in cfg.yaml", absent: "not given".into() }];
         for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
             match self.variable(name) {
                 Ok(region) => return found(region, name),
-                Err(reason) => tried.push(Tried { source: name, reason }),
+                Err(absent) => tried.push(Tried { source: name, absent }),
             }
         }
         if !self.local_mode {
             let source = "ECS metadata file";
             match self.of_task_file() {
                 Ok(region) => return found(region, source),
-                Err(reason) => tried.push(Tried { source, reason }),
+                Err(absent) => tried.push(Tried { source, absent }),
             }
             let source = "ECS task metadata";
             match self.of_task_service().await {
                 Ok(region) => return found(region, source),
-                Err(reason) => tried.push(Tried { source, reason }),
+                Err(absent) => tried.push(Tried { source, absent }),
             }
         }
         let files = SharedFiles::read(self.environment);
@@ -132,16 +154,16 @@ impl Sources<'_> {
         }
         let faults: String = files.remarks().iter().map(|it| format!(" ({it})")).collect();
         let reason = format!("the profile {:?} has no region{faults}", files.selected());
-        tried.push(Tried { source: PROFILE, reason });
+        tried.push(Tried { source: PROFILE, absent: reason.into() });
         let of_instance = match self.local_mode {
-            true => Err("not asked in local mode (-o)".to_owned()),
+            true => Err("not asked in local mode (-o)".into()),
             false => self.of_instance(&files).await,
         };
         let source = "instance metadata";
         match of_instance {
             Ok(region) => found(region, source),
-            Err(reason) => {
-                tried.push(Tried { source, reason });
+            Err(absent) => {
+                tried.push(Tried { source, absent });
                 Err(RegionError(tried))
             }
         }
@@ -173,9 +195,12 @@ impl Sources<'_> {
         let answer = answer.await.map_err(|_| format!("{address}: no answer within a second"))?;
         let metadata = answer.and_then(|body| {
             serde_json::from_slice(&body)
-                .map_err(|error| format!("the answer is not JSON: {error}"))
+                .map_err(|error| format!("the answer is not JSON: {error}").into())
         });
-        region_of_task(&metadata.map_err(|reason| format!("{address}: {reason}"))?)
+        region_of_task(&metadata.map_err(|absent| Absent {
+            reason: format!("{address}: {}", absent.reason),
+            ..absent
+        })?)
     }
 
     /// Asks the instance metadata service.
@@ -193,7 +218,12 @@ impl Sources<'_> {
             region = document.map(|document| region_of_document(&document));
         }
         let region = region.map_err(|error| {
-            format!("{}.{}", with_all_causes(&error), super::absence::HOP_LIMIT_HINT)
+            let advice = super::absence::metadata_advice(&error);
+            let advice = advice.map(|advice| format!(". {advice}")).unwrap_or_default();
+            Absent {
+                reason: format!("{}{advice}", with_all_causes(&error)),
+                is_without_network: is_without_network(&error),
+            }
         })?;
         let is_name = |name: &str| {
             let is_valid = |character: char| character.is_ascii_alphanumeric() || character == '-';
@@ -220,13 +250,16 @@ fn region_of_task(metadata: &Value) -> Found {
 }
 
 /// Gets `uri` and returns the body of the answer if its status is a success.
-async fn get(uri: Uri, resolver: &Resolver) -> Result<Bytes, String> {
+async fn get(uri: Uri, resolver: &Resolver) -> Result<Bytes, Absent> {
     let pool = super::calls::pool(&Transport::local(resolver.clone()), METADATA_TIMEOUT);
     let mut request = Request::new(Bytes::new().into());
     *request.uri_mut() = uri;
-    let answer = pool.request(request).await.map_err(|error| with_all_causes(&error))?;
+    let answer = pool.request(request).await.map_err(|error| Absent {
+        reason: with_all_causes(&error),
+        is_without_network: is_without_network(&error),
+    })?;
     if !answer.status().is_success() {
-        return Err(format!("the answer is {}", answer.status()));
+        return Err(format!("the answer is {}", answer.status()).into());
     }
     let body =
         Limited::new(ReceivedBody::of(answer).into_body(), METADATA_BYTES_MAX).collect().await;
