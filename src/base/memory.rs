@@ -151,8 +151,13 @@ impl ChunkPool {
             made_count: AtomicUsize::new(0),
             chunk_count_max,
             reserve_count,
-            low_count: reserve_count + (chunk_count_max / LOW_PART).max(LOW_COUNT_MIN),
+            low_count: Self::low_count(chunk_count_max, reserve_count),
         })
+    }
+
+    /// Returns the number of free chunks below which memory is low. Segments use the others.
+    pub fn low_count(chunk_count_max: usize, reserve_count: usize) -> usize {
+        reserve_count + (chunk_count_max / LOW_PART).max(LOW_COUNT_MIN)
     }
 
     /// Takes a chunk for received segments. Returns `None` if only the chunks that are reserved for

@@ -1,12 +1,14 @@
-//! `xray limits`: how much memory each part of the daemon may use.
+//! `xray limits`: how much memory each part of the daemon may use, and what fits into it.
 //!
-//! In: the configuration and this host. Out: a table.
+//! In: the configuration and this host. Out: a few sentences, then a table.
 
 use crate::base::host::Host;
 use crate::config::Config;
+use crate::pipeline::capacity::Capacity;
 use crate::pipeline::limits::{Limits, Wanted};
 
-/// Returns the table of `xray limits`.
+/// Returns the text of `xray limits`.
 pub(super) fn table(config: &Config) -> String {
-    Limits::derive(Wanted::from(config), Host::read()).to_string()
+    let limits = Limits::derive(Wanted::from(config), Host::read());
+    format!("{}\n{limits}", Capacity::of(&limits))
 }

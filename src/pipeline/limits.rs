@@ -302,31 +302,38 @@ impl SpanLimits {
 /// Formats the table of `xray limits`.
 impl fmt::Display for Limits {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            out,
-            "{:<44}{:>8}{:>12}{:>14}",
-            "holder of memory", "count", "bytes each", "bytes"
-        )?;
+        writeln!(out, "{:<44}{:>8}{:>12}{:>12}", "holder of memory", "count", "kB each", "MB")?;
         let mut sum = 0;
         for (name, count, bytes) in self.holders() {
             sum += count * bytes;
-            writeln!(out, "{name:<44}{count:>8}{bytes:>12}{:>14}", count * bytes)?;
+            let (each, all) = (kilobytes(bytes), megabytes(count * bytes));
+            writeln!(out, "{name:<44}{count:>8}{each:>12}{all:>12}")?;
         }
-        writeln!(out, "{:<44}{:>8}{:>12}{sum:>14}", "all together", "", "")?;
-        writeln!(out, "{:<44}{:>8}{:>12}{:>14}", "allowed (-m)", "", "", self.total_bytes)?;
+        for (name, bytes) in [("all together", sum), ("allowed (-m)", self.total_bytes)] {
+            writeln!(out, "{name:<44}{:>8}{:>12}{:>12}", "", "", megabytes(bytes))?;
+        }
         writeln!(out)?;
         for (name, number) in [
             ("receivers", self.receiver_count),
             ("sockets of each receiver", self.sockets.count),
             ("chunks that receivers leave to batches", self.batch_reserve_count),
             ("open batches at most", self.open_batch_count_max),
-            ("bytes of a request's body", self.body_bytes_max),
+            ("kB of a request's body at most", self.body_bytes_max / 1024),
             ("connections to the TCP port at most", self.tcp_connection_count_max),
         ] {
             writeln!(out, "{name:<44}{number:>8}")?;
         }
         self.call_limit.fmt(out)
     }
+}
+
+fn kilobytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1024.0)
+}
+
+/// Returns a size in megabytes of [`MEGABYTE`] bytes.
+fn megabytes(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / MEGABYTE as f64)
 }
 
 /// Returns 1 % of the machine's memory, or 10 % of the cgroup's limit if that is less.

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod call_limit;
+pub mod capacity;
 pub mod ingest;
 pub mod limits;
 pub mod receive;

@@ -39,6 +39,7 @@ mod http_proxy;
 mod identity;
 mod json;
 mod libraries;
+mod limits;
 mod load;
 mod logging;
 mod metadata;

@@ -74,6 +74,7 @@ const ROOMS: &[Room] = &[
             "call_limit",
             "sockets",
             "limits",
+            "capacity",
             "upload",
             "tail",
             "sender",

@@ -83,6 +83,7 @@ pub use program::TakeOver;
 pub use run::Receiver;
 pub use sink::{DropCause, Sink};
 pub use socket::{Queue, ReceiveSocket};
+pub use steer::burst_count;
 pub use stop::Stop;
 pub use trial::child as trial_child;
 

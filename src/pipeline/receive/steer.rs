@@ -207,6 +207,13 @@ fn count_min(receiver_count: usize, room: Room) -> usize {
     BURST_COUNT_MAX.div_ceil(room.datagram_count.max(1)).clamp(1, receiver_count)
 }
 
+/// Returns how many datagrams of 1,000 bytes the queues hold that are in use after a silence. A
+/// burst of so many fits even if no receiver runs in time.
+pub fn burst_count(receiver_count: usize, socket_count: usize, queue_bytes: usize) -> usize {
+    let used_count = count_min(receiver_count, Room::of(socket_count, queue_bytes));
+    Room::of(used_count * socket_count, queue_bytes).datagram_count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
