@@ -2,7 +2,8 @@
 //! the fallback.
 //!
 //! In: requests of the HTTP server. Out: the answers to `GET /health`, `/ready`, `/metrics` and
-//! `/tail`. Every other request goes to the [`Fallback`], if there is one. Bound: [`Requests`]
+//! `/tail`, and a page about them for `GET /`, unless the fallback has one. Every other request
+//! goes to the [`Fallback`], if there is one. Bound: [`Requests`]
 //! limits the requests for the fallback. The daemon's own paths have no such limit, so that they
 //! are always answered. Thread: main.
 
@@ -23,8 +24,27 @@ use hyper::body::{Body, Incoming};
 use std::pin::Pin;
 use std::sync::Arc;
 
+/// The page for `GET /`: what is at this port.
+const START_PAGE: &str = concat!(
+    "xrayd ",
+    env!("CARGO_PKG_VERSION"),
+    ", a daemon that sends trace segments to AWS X-Ray\n\n\
+     GET /health    whether the daemon is alive\n\
+     GET /ready     whether it delivers, and if not, why\n\
+     GET /metrics   the account of all segments, and other metrics\n\
+     GET /tail      the segments, for `xray tail` on this host; needs Tail: true in cfg.yaml\n\n\
+     SDKs send segments to the UDP port, and ask at this port for their sampling rules. Other paths\n\
+     are refused, unless ProxyServer.AllowedPaths in cfg.yaml has them.\n\n\
+     `xray verify` checks whether segments arrive. `xray help` lists flags and documents.\n"
+);
+
 /// Answers the requests for all paths except the daemon's own paths, for example `/health`.
 pub trait Fallback: Send + Sync {
+    /// Returns whether it answers requests for `/`. If not, the daemon says what is at the port.
+    fn has_start_page(&self) -> bool {
+        true
+    }
+
     /// Decides, before the body is read, whether a request is refused because of its method, path
     /// or headers. Returns the answer to a refused request. Returns `None` if it is not refused.
     fn refuse(&self, _head: &Parts) -> Option<Response<Bytes>> {
@@ -49,6 +69,8 @@ pub struct Pages {
     metrics: Metrics,
     fallback: Option<Arc<dyn Fallback>>,
     tail: Option<Arc<Tail>>,
+    /// Advice for a program on this host that may not use `/tail`.
+    tail_advice: String,
     requests: Requests,
 }
 
@@ -68,14 +90,14 @@ impl Pages {
         limits: ServerLimits,
     ) -> Self {
         let requests = Requests::new(limits);
-        Self { health, metrics, fallback, tail: None, requests }
+        Self { health, metrics, fallback, tail: None, tail_advice: String::new(), requests }
     }
 
     /// Returns the handler with the additional path `/tail`. It answers with the segments in
-    /// `tail`, but only to programs on this host.
+    /// `tail`, but only to programs on this host. If there is no tail, it answers with `advice`.
     #[must_use]
-    pub fn with_tail(self, tail: Option<Arc<Tail>>) -> Self {
-        Self { tail, ..self }
+    pub fn with_tail(self, tail: Option<Arc<Tail>>, advice: String) -> Self {
+        Self { tail, tail_advice: advice, ..self }
     }
 
     async fn pass_to_fallback(
@@ -100,7 +122,11 @@ impl Pages {
     /// its owner makes resolve to a loopback address (DNS rebinding).
     async fn tail_answer(&self, head: &Parts, is_local: bool) -> Response<Bytes> {
         let Some(tail) = &self.tail else {
-            let why = "tail is not enabled; set Tail: true in the configuration of the daemon";
+            // The advice names a file of this host.
+            let why = match is_local && is_for_loopback(head) {
+                true => &self.tail_advice,
+                false => "tail is not enabled; set Tail: true in the configuration of the daemon",
+            };
             return error_answer(StatusCode::NOT_FOUND, why);
         };
         let is_browser =
@@ -138,7 +164,7 @@ impl Pages {
                 answer = self.tail_answer(head, is_local) => answer,
                 () = slot.asked_to_close() => too_many_requests(),
             },
-            "/health" | "/ready" | "/metrics" => {
+            "/" | "/health" | "/ready" | "/metrics" => {
                 slot.stop_waiting();
                 if [Method::GET, Method::HEAD].contains(&head.method) {
                     return self.own_answer(head, slot).await;
@@ -157,6 +183,12 @@ impl Pages {
 
     async fn own_answer(&self, head: &Parts, slot: &ConnectionSlot) -> Response<Bytes> {
         match head.uri.path() {
+            "/" => {
+                let mut answer = Response::new(Bytes::from_static(START_PAGE.as_bytes()));
+                let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+                answer.headers_mut().insert(CONTENT_TYPE, content_type);
+                answer
+            }
             "/health" => page(self.health.live().await),
             "/ready" => {
                 let detail = if is_for_loopback(head) { Detail::Full } else { Detail::Code };
@@ -184,7 +216,10 @@ impl Handler for Pages {
     ) -> Response<AnswerBody> {
         let path = request.uri().path();
         let is_own = matches!(path, "/health" | "/ready" | "/metrics" | "/tail");
-        let fallback = self.fallback.as_deref().filter(|_| !is_own);
+        // Only what a person asks for. All else stays as it is with the fallback.
+        let is_start = path == "/" && [Method::GET, Method::HEAD].contains(request.method());
+        let has = |fallback: &&dyn Fallback| !is_own && (!is_start || fallback.has_start_page());
+        let fallback = self.fallback.as_deref().filter(has);
         if let Some(fallback) = fallback {
             return self.pass_to_fallback(fallback, request, slot).await;
         }

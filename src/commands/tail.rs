@@ -10,6 +10,7 @@
 use super::fail;
 use crate::admin::local_client::{Bounds, get};
 use crate::pipeline::tail::WAIT_TIME;
+use http::StatusCode;
 use serde::Deserialize;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -41,6 +42,11 @@ const ANSWER_COUNT_MAX: usize = 2;
 /// characters.
 const SHOWN_LENGTH_MAX: usize = 100;
 
+/// Advice for a client that is not on the daemon's host.
+const FOLLOW_ON_HOST: &str = ". Run `xray tail` where the daemon runs, and give its port with an \
+                              address of loopback: -t 127.0.0.1:2000. In a container: docker exec, \
+                              kubectl exec, or aws ecs execute-command";
+
 /// Why `xray tail` could not start, or why it ended
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
@@ -53,8 +59,13 @@ pub enum TailError {
         source: io::Error,
     },
     /// The daemon answers with an error, for example because its configuration lacks `Tail: true`
-    #[error("{0}")]
-    Refused(String),
+    #[error("{message}{}", if *is_forbidden { FOLLOW_ON_HOST } else { "" })]
+    Refused {
+        /// The message of the daemon.
+        message: String,
+        /// Whether the daemon refuses this client, and not all of them.
+        is_forbidden: bool,
+    },
     /// Another program listens on the daemon's TCP port
     #[error("the server on TCP {0} is not the X-Ray daemon")]
     Foreign(String),
@@ -225,5 +236,6 @@ fn ask(address: &str, after: Option<u64>) -> Result<Answer, TailError> {
     }
     let failure: serde_json::Value = serde_json::from_slice(&page.body).map_err(|_| foreign())?;
     let message = failure["message"].as_str().ok_or_else(foreign)?;
-    Err(TailError::Refused(text::clean(message, 500)))
+    let is_forbidden = page.status == StatusCode::FORBIDDEN;
+    Err(TailError::Refused { message: text::clean(message, 500), is_forbidden })
 }

@@ -43,7 +43,7 @@ use crate::base::clock::Clock;
 use crate::base::conditions::Condition;
 use crate::base::http_server::{Port, Server, ServerLimits};
 use crate::base::panics;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_PATHS};
 use aws_credential_types::Credentials;
 use destination::Destination;
 use flow::Flow;
@@ -144,7 +144,7 @@ async fn run_for_service(
     let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
     let proxy = Arc::new(proxy);
     let fallback = Arc::clone(&proxy) as Arc<dyn Fallback>;
-    let server = server(&flow, flow.server_limits(), fallback);
+    let server = server(config, &flow, flow.server_limits(), fallback);
     serve_beside(config, &flow, &server, resolver);
     let account = flow.account();
     let routes = async {
@@ -168,11 +168,35 @@ async fn run_for_service(
 
 /// Returns the server of the TCP port. It passes requests for other paths than its own to
 /// `fallback`.
-fn server(flow: &Flow, limits: ServerLimits, fallback: Arc<dyn Fallback>) -> Arc<Server<Pages>> {
+fn server(
+    config: &Config,
+    flow: &Flow,
+    limits: ServerLimits,
+    fallback: Arc<dyn Fallback>,
+) -> Arc<Server<Pages>> {
     let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback), limits);
+    let pages = pages.with_tail(flow.tail(), how_to_allow_tail(config));
     let counts = Arc::clone(&flow.account().tcp_port);
     let port = Port { name: "TCP port", share: "an eighth of -m", counts };
-    Server::new(pages.with_tail(flow.tail()), limits, port)
+    Server::new(pages, limits, port)
+}
+
+/// Returns what to put into which file, so that `xray tail` is allowed.
+fn how_to_allow_tail(config: &Config) -> String {
+    let edit = match &config.config_path {
+        Some(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            format!("put the line `Tail: true` into {}", path.display())
+        }
+        None => {
+            let path = DEFAULT_PATHS[0];
+            format!("make the file {path} with the lines `Version: 2` and `Tail: true`")
+        }
+    };
+    format!(
+        "this daemon does not allow it, because segments may have secrets. To allow it, {edit}, and \
+         restart the daemon (systemctl restart xray)"
+    )
 }
 
 /// Starts the server of the TCP port and the messages to the service manager.

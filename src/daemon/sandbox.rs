@@ -174,7 +174,7 @@ pub async fn run(
     // anyway, so `-m` does not bound it.
     let limits = flow.server_limits();
     let limits = ServerLimits { memory_bytes: limits.memory_bytes.max(MEMORY_BYTES_MIN), ..limits };
-    let server = server(&flow, limits, fallback);
+    let server = server(config, &flow, limits, fallback);
     serve(&server, "The TCP port", Arc::new(listener));
     let OtlpPorts { http, grpc } = ports;
     // The port for OTLP is another door to the same server, with the same limits.

@@ -93,8 +93,22 @@ def test_a_daemon_is_followed_only_where_its_configuration_says_so(start_followe
     daemon = start_followed("false")
     with tail(daemon, tmp_path) as follower:
         assert follower.wait() == 1
-        assert "Tail: true" in follower.log()
+        advice = f"put the line `Tail: true` into {tmp_path / 'cfg.yaml'}, and restart the daemon"
+        assert advice in follower.log(), follower.log()
     assert status(daemon) == 404
+
+
+def test_the_file_to_make_is_named_where_there_is_none_but_not_to_other_hosts(
+    start_daemon, service, tmp_path
+):
+    daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
+    with tail(daemon, tmp_path) as follower:
+        assert follower.wait() == 1
+        assert "make the file /etc/amazon/xray/cfg.yaml with the lines" in follower.log()
+    connection = http.client.HTTPConnection(*daemon.tcp, timeout=PATIENCE_SECONDS)
+    connection.request("GET", "/tail", headers={"Host": "10.0.0.7:2000"})
+    answer = connection.getresponse()
+    assert answer.status == 404 and b"cfg.yaml" not in answer.read()
 
 
 def test_no_browser_and_no_other_name_may_follow(start_followed):

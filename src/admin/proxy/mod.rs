@@ -319,6 +319,11 @@ fn count_failure(failure: &ProxyError, account: &Account) {
 }
 
 impl Fallback for Proxy {
+    /// The service has the path `/` only if the operator allows it.
+    fn has_start_page(&self) -> bool {
+        self.paths.allows("/")
+    }
+
     fn refuse(&self, head: &Parts) -> Option<Response<Bytes>> {
         let (status, why) = request::refusal(head, &self.paths)?;
         self.account.proxy.refused.add(1);
