@@ -10,9 +10,6 @@ use xrayd::config::cli::{self, Command, Invocation};
 use xrayd::daemon::{self, Environment, Mode};
 use xrayd::pipeline::receive;
 
-/// Exit code for a command line that is wrong, as with the original daemon.
-const EXIT_USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     if let Some(exit_code) = receive::trial_child(env::args_os().skip(1)) {
         return exit_code;
@@ -27,7 +24,7 @@ fn main() -> ExitCode {
         Err(error) => {
             commands::fail(&error.to_string());
             commands::print(&cli::usage());
-            return ExitCode::from(EXIT_USAGE);
+            return ExitCode::from(commands::EXIT_USAGE);
         }
     };
     // An empty variable counts as not set.

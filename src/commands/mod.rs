@@ -13,10 +13,13 @@ pub mod verify;
 use crate::base::log::{self, LogFile, LogFormat, LogLevel};
 use crate::config::cli::{self, Command, Invocation};
 use crate::config::{Config, DEFAULT_PATHS};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing::error;
+
+/// Exit code for a command line that is wrong, as with the original daemon.
+pub const EXIT_USAGE: u8 = 2;
 
 /// Runs the command of `invocation` to its end. Returns `None` if the command is to run the daemon.
 pub fn run(
@@ -27,17 +30,23 @@ pub fn run(
         Ok(config) => run(&config),
         Err(exit_code) => exit_code,
     };
+    // The original ignores the word, and so does a service. But a person wants the subcommand.
+    if let Some(slip) = invocation.slip().filter(|_| io::stdout().is_terminal()) {
+        fail(&format!("{slip} `xray help` lists the subcommands"));
+        return Some(ExitCode::from(EXIT_USAGE));
+    }
     Some(match invocation.command {
         Command::Run | Command::Sandbox => return None,
         Command::Version => print(&cli::version_line()),
-        Command::Help => print(&cli::usage()),
+        Command::Help(topic) => print(&cli::help(topic)),
         Command::Config => with_config(&|config| print(&config::table(config))),
         Command::Limits => with_config(&|config| print(&limits::table(config))),
         Command::Healthcheck { ready } => {
             with_config(&|config| healthcheck::run(&config.tcp_address, ready))
         }
         Command::Tail => with_config(&|config| tail::run(&config.tcp_address)),
-        Command::Verify { json } => verify::run(invocation, environment, json),
+        Command::Verify { unit: true, .. } => verify::run_as_unit(invocation),
+        Command::Verify { json, .. } => verify::run(invocation, environment, json),
     })
 }
 

@@ -53,6 +53,9 @@ pub(super) trait Kind {
 
     /// Returns the value of the field as a text, or an empty text if the field has no value.
     fn show(&self, field: &Self::Field) -> String;
+
+    /// Returns which values are allowed, in a few words.
+    fn values(&self) -> String;
 }
 
 /// Returns the form of the values of a kind.
@@ -81,6 +84,10 @@ impl Kind for Text {
     fn show(&self, field: &Self::Field) -> String {
         field.clone().unwrap_or_else(|| self.absent.to_owned())
     }
+
+    fn values(&self) -> String {
+        "a text".to_owned()
+    }
 }
 
 /// A network address, `HOST:PORT`. It is resolved when the port is opened.
@@ -101,6 +108,10 @@ impl Kind for Address {
     fn show(&self, field: &Self::Field) -> String {
         field.clone()
     }
+
+    fn values(&self) -> String {
+        "HOST:PORT".to_owned()
+    }
 }
 
 /// The path of a file or folder.
@@ -120,6 +131,10 @@ impl Kind for Path {
 
     fn show(&self, field: &Self::Field) -> String {
         field.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    fn values(&self) -> String {
+        "a path".to_owned()
     }
 }
 
@@ -153,6 +168,10 @@ impl Kind for Proxy {
     fn show(&self, field: &Self::Field) -> String {
         field.as_ref().map(ProxyAddress::to_string).unwrap_or_default()
     }
+
+    fn values(&self) -> String {
+        "the address of a proxy: http://, https:// or socks5://HOST:PORT".to_owned()
+    }
 }
 
 /// True or false.
@@ -169,6 +188,10 @@ impl Kind for Switch {
 
     fn show(&self, field: &Self::Field) -> String {
         field.to_string()
+    }
+
+    fn values(&self) -> String {
+        "true or false".to_owned()
     }
 }
 
@@ -190,10 +213,16 @@ impl Kind for OptionalSwitch {
     fn show(&self, field: &Self::Field) -> String {
         field.map_or_else(|| self.absent.to_owned(), |value| value.to_string())
     }
+
+    fn values(&self) -> String {
+        "true or false".to_owned()
+    }
 }
 
 /// One word out of a fixed list.
 pub(super) struct Word<T> {
+    /// The words that are allowed.
+    pub words: &'static str,
     /// Converts a word to a value. The error names the words that are allowed.
     pub parse: fn(&str) -> Result<T, String>,
     /// Returns the word for a value.
@@ -215,10 +244,15 @@ impl<T> Kind for Word<T> {
     fn show(&self, field: &Self::Field) -> String {
         (self.name)(field).to_owned()
     }
+
+    fn values(&self) -> String {
+        self.words.to_owned()
+    }
 }
 
 /// The words for receive backends.
 pub(super) const RECEIVE_BACKEND: Word<ReceiveBackend> = Word {
+    words: "auto, uring, recvmmsg or tokio-uring",
     parse: ReceiveBackend::parse,
     name: |backend| match backend {
         ReceiveBackend::Auto => "auto",
@@ -292,10 +326,15 @@ impl Kind for Level {
         };
         name.to_owned()
     }
+
+    fn values(&self) -> String {
+        "dev, debug, info, warn, error or prod".to_owned()
+    }
 }
 
 /// The words for log formats.
 pub(super) const LOG_FORMAT: Word<LogFormat> = Word {
+    words: "text or json",
     parse: LogFormat::parse,
     name: |format| match format {
         LogFormat::Text => "text",
@@ -337,6 +376,10 @@ impl Kind for UrlPaths {
 
     fn show(&self, field: &Self::Field) -> String {
         field.join(" ")
+    }
+
+    fn values(&self) -> String {
+        "a list of paths: [/PATH, /PATH], or [\"*\"] for all".to_owned()
     }
 }
 

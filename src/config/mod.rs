@@ -109,7 +109,8 @@ impl Config {
             let shown = |word: &String| if word.contains('@') { "..." } else { word }.to_owned();
             let words: Vec<_> = invocation.ignored.iter().map(shown).collect();
             let words = words.join(" ");
-            config.warnings.push(format!("ignored on the command line: {words}"));
+            let slip = invocation.slip().map(|slip| format!(". {slip}")).unwrap_or_default();
+            config.warnings.push(format!("ignored on the command line: {words}{slip}"));
         }
         Ok(config)
     }

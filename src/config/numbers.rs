@@ -32,6 +32,10 @@ impl<T: Copy + PartialOrd + Display + TryFrom<i64>> Kind for Number<T> {
     fn show(&self, field: &Self::Field) -> String {
         field.to_string()
     }
+
+    fn values(&self) -> String {
+        format!("a whole number from {} to {}", self.low, self.high)
+    }
 }
 
 /// A whole number of megabytes within bounds.
@@ -47,6 +51,10 @@ impl Kind for Megabytes {
 
     fn show(&self, field: &Self::Field) -> String {
         self.0.show(field)
+    }
+
+    fn values(&self) -> String {
+        format!("{}, in megabytes", self.0.values())
     }
 }
 
@@ -78,6 +86,10 @@ impl Kind for BufferSize {
     fn show(&self, field: &Self::Field) -> String {
         field.to_string()
     }
+
+    fn values(&self) -> String {
+        format!("0, or a whole number of megabytes from {}", Self::MIN)
+    }
 }
 
 /// The number of calls in flight, which is brought into its bounds, because the original daemon
@@ -106,6 +118,10 @@ impl Kind for CallCount {
             count => count.to_string(),
         }
     }
+
+    fn values(&self) -> String {
+        format!("a whole number from 0 to {}", self.high)
+    }
 }
 
 /// A number that may be 0. With 0 `pipeline::limits` chooses; `xray limits` shows its choice.
@@ -124,6 +140,10 @@ impl<K: Kind> Kind for ZeroIsAutomatic<K> {
             zero if zero == "0" => "0 (see xray limits)".to_owned(),
             number => number,
         }
+    }
+
+    fn values(&self) -> String {
+        self.0.values()
     }
 }
 

@@ -40,9 +40,12 @@ pub struct Setting {
     pub flag: Option<SettingFlag>,
     /// The form of the values.
     pub(super) form: Form,
+    /// The lines of the description, each with a space at its start.
+    description: &'static str,
     set: fn(&mut Config, &Value) -> Result<Warning, String>,
     counts: fn(&Value) -> bool,
     show: fn(&Config) -> String,
+    values: fn() -> String,
 }
 
 /// The flag of a setting.
@@ -75,6 +78,16 @@ impl Setting {
         (self.counts)(value)
     }
 
+    /// Returns what the setting is for, in a few sentences.
+    pub fn about(&self) -> String {
+        self.description.trim().to_owned()
+    }
+
+    /// Returns which values are allowed, in a few words.
+    pub fn values(&self) -> String {
+        (self.values)()
+    }
+
     /// Returns the setting's value as a text, or `(none)` if there is no value. The text never has
     /// a password.
     pub fn show(&self, config: &Config) -> String {
@@ -85,11 +98,12 @@ impl Setting {
     }
 }
 
-/// Makes [`Config`], its defaults and [`SETTINGS`] from the rows of the table.
+/// Makes [`Config`], its defaults and [`SETTINGS`] from the rows of the table. The comment of a row
+/// is the description that operators read (`xray help KEY`, the man page).
 macro_rules! settings {
     (
         $({
-            $(#[$doc:meta])*
+            $(#[doc = $doc:literal])*
             $field:ident: $type:ty = $default:expr,
             key: $key:literal,
             kind: $kind:expr,
@@ -99,7 +113,7 @@ macro_rules! settings {
         /// The effective configuration.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Config {
-            $($(#[$doc])* pub $field: $type,)*
+            $($(#[doc = $doc])* pub $field: $type,)*
             /// Which endpoint of a region is used if `endpoint` is `None`: FIPS, dual-stack, both
             /// or neither. Set by environment variables only.
             pub endpoint_variant: Variant,
@@ -132,9 +146,11 @@ macro_rules! settings {
                 key: $key,
                 flag: settings!(@flag $($flag, $help)?),
                 form: form(&$kind),
+                description: concat!($($doc),*),
                 set: |config, value| $kind.set(&mut config.$field, value),
                 counts: |value| $kind.counts(value),
                 show: |config| $kind.show(&config.$field),
+                values: || $kind.values(),
             },
         )*];
     };
@@ -164,7 +180,7 @@ settings! {
         help: "TCP address for HTTP requests (default {})",
     }
     {
-        /// The region of the service, if a flag, the file or the environment has it. If `None`, the
+        /// The region of the service. If neither a flag, the file nor the environment has it, the
         /// daemon looks for the region at the start.
         region: Option<String> = None,
         key: "Region",
@@ -173,8 +189,8 @@ settings! {
         help: "Region of the service, for example eu-west-1",
     }
     {
-        /// The URL of the service, for example of an interface endpoint. If `None`, the daemon uses
-        /// the endpoint of the region.
+        /// The URL of the service, for example of an interface endpoint. Without it, the daemon
+        /// uses the endpoint of the region.
         endpoint: Option<String> = None,
         key: "Endpoint",
         kind: Text { absent: "(the region's own)" },
@@ -297,8 +313,8 @@ settings! {
         kind: Switch,
     }
     {
-        /// Whether each receiver stays on one processor. If `None`, receivers stay on one processor
-        /// unless the daemon runs in a container.
+        /// Whether each receiver stays on one processor. By default, receivers stay on one
+        /// processor unless the daemon runs in a container.
         pin: Option<bool> = None,
         key: "Receive.Pin",
         kind: OptionalSwitch { absent: "(unless in a container)" },
@@ -330,15 +346,15 @@ settings! {
         kind: UrlPaths,
     }
     {
-        /// Timeout for a call of an application, in seconds. At most 60 s: `base::http_server`
-        /// expects each answer within this time.
+        /// Timeout for a call of an application, in seconds.
+        // `base::http_server` expects each answer within 60 s.
         proxy_timeout_seconds: u64 = 10,
         key: "ProxyServer.TimeoutSeconds",
         kind: Number { low: 1, high: 60 },
     }
     {
-        /// The folder of the spool. If `None`, there is no spool: segments that are evicted from
-        /// memory, or are left at the end of the shutdown, are dropped.
+        /// The folder of the spool, the queue on disk. Without it there is no spool: segments that
+        /// are evicted from memory, or are left at the end of the shutdown, are dropped.
         spool_path: Option<PathBuf> = None,
         key: "Spool.Path",
         kind: Path,
@@ -395,7 +411,7 @@ settings! {
         help: "dev, debug, info, warn, error or prod (default {})",
     }
     {
-        /// The log file. If `None`, the log goes to standard output.
+        /// The log file. Without it, the log goes to standard output.
         log_path: Option<PathBuf> = None,
         key: "Logging.LogPath",
         kind: Path,

@@ -4,6 +4,7 @@ In: packages of the binary under test in two revisions, and stand-ins for the pa
 daemon. Out: a running service, a preserved configuration, and no files after a purge.
 """
 
+import gzip
 import os
 import re
 import subprocess
@@ -72,6 +73,21 @@ def test_the_deb_depends_on_the_systems_own_libraries_alone(folder):
     command = ["dpkg-deb", "--field", path, "Depends"]
     depends = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert re.fullmatch(r"libc6 \(>= 2\.\d+\), libgcc-s1, adduser", depends), depends
+
+
+@BOTH
+def test_the_package_has_the_manual_pages(manager, folder, tmp_path):
+    path = folder / Path(package(manager, folder, 1)).name
+    pages = {"xray.1": "/usr/share/man/man1", "cfg.yaml.5": "/usr/share/man/man5"}
+    if manager is RPM:
+        command = ["rpm", "--query", "--list", "--package", path]
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert {f"{place}/{name}.gz" for name, place in pages.items()} <= set(names)
+        return
+    subprocess.run(["dpkg-deb", "--extract", path, tmp_path], check=True)
+    for name, place in pages.items():
+        page = (tmp_path / f"{place[1:]}/{name}.gz").read_bytes()
+        assert gzip.decompress(page) == (ROOT / "docs/man" / name).read_bytes()
 
 
 @pytest.fixture

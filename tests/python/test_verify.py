@@ -40,12 +40,14 @@ def verify(tmp_path, moto_url):
         } | environment
         with Child(command, tmp_path, **environment) as child:
             code = child.wait()
-            lines = [LINE.match(line) for line in child.output]
+            # The last line is the result.
+            lines = [LINE.match(line) for line in child.output[:-1]]
             assert "--json" in arguments or all(lines), child.log()
         found = [match.groups() for match in lines if match]
         return SimpleNamespace(
             code=code,
             log=child.log(),
+            result=child.output[-1],
             text={check: text for _, check, text in found},
             names={
                 word: [check for found_word, check, _ in found if found_word == word]
@@ -98,6 +100,106 @@ def test_it_is_green_where_all_is_well_and_reads_its_segment_back(daemon, servic
     assert document["trace_id"] in verified.text["read_back"]
     assert verified.text["region"] == f"{REGION}, from AWS_REGION"
     assert "123456789012" in verified.text["caller"]
+    assert verified.result.startswith("It works: the service has accepted"), verified.result
+
+
+def test_the_last_line_is_the_first_thing_to_do(daemon, verify, tmp_path):
+    verified = verify(daemon, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    assert verified.result.startswith("Do this first (credentials): Give the task"), verified.log
+    # Of several failures it is the first one on the way of a segment.
+    held, address = closed_port()
+    with held:
+        url = f"http://{address}"
+        keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        verified = verify(daemon, AWS_ENDPOINT_URL_XRAY=url, **keys)
+    assert verified.names["FAIL"] == ["credentials", "connection"], verified.log
+    assert verified.result.startswith("Do this first (credentials): "), verified.log
+
+
+@pytest.mark.parametrize(
+    "text, line, reason",
+    [
+        ("[default]\naws_access_key_id = A\n", 2, "but no value of aws_secret_access_key"),
+        ("[default]\naws_access_key_id = A\naws_secret_access_key\n", 3, "neither `=` nor `:`"),
+        ("aws_access_key_id = A\naws_secret_access_key = B\n", 1, "before the first [section]"),
+    ],
+)
+def test_a_bad_credentials_file_is_named_with_its_line(
+    daemon, verify, tmp_path, text, line, reason
+):
+    path = tmp_path / "credentials"
+    path.write_text(text)
+    keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    verified = verify(daemon, AWS_SHARED_CREDENTIALS_FILE=str(path), **keys)
+    has_failed(verified, "credentials")
+    first = f"Do this first (credentials): Mend the shared AWS file: {path} line {line}: "
+    assert verified.result.startswith(first) and reason in verified.result, verified.log
+
+
+#: Stands in for systemctl: prints the properties in the file beside it.
+SYSTEMCTL = """#!/bin/sh
+[ "$1 $2 $3" = "show xray.service --property" ] || exit 1
+cat "$(dirname "$0")/properties"
+"""
+
+
+@pytest.fixture
+def verify_unit(tmp_path):
+    """Runs `xray verify --unit` with these properties of the service."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "systemctl").write_text(SYSTEMCTL)
+    (programs / "systemctl").chmod(0o755)
+
+    def verify_unit(properties, *arguments):
+        (programs / "properties").write_text(properties)
+        # None of these variables is the service's.
+        variables = {"PATH": f"{programs}:/usr/bin:/bin", "AWS_REGION": "not-of-the-service"}
+        command = [os.environ["XRAY_BINARY"], "verify", "--unit", *arguments]
+        with Child(command, tmp_path, **variables) as child:
+            return SimpleNamespace(code=child.wait(), log=child.log())
+
+    return verify_unit
+
+
+def test_the_flags_and_variables_of_a_running_service_are_taken(
+    start_daemon, service, verify_unit, moto_url
+):
+    urls = {"AWS_ENDPOINT_URL_XRAY": service.url, "AWS_ENDPOINT_URL_STS": moto_url}
+    daemon = start_daemon(**urls)
+    properties = f"LoadState=loaded\nMainPID={daemon.id()}\nUser=nobody\n"
+    verified = verify_unit(properties)
+    assert f"the running xray.service (process {daemon.id()})" in verified.log
+    assert f"region: {REGION}, from -n, --region" in verified.log, verified.log
+    assert f"ok    endpoint: {service.url}" in verified.log, verified.log
+    assert "ok    caller: " in verified.log, verified.log
+    # The daemon of the test was told to take any port.
+    assert "FAIL  daemon: no answer on TCP 127.0.0.1:0" in verified.log, verified.log
+    assert "not-of-the-service" not in verified.log
+
+
+def test_the_unit_of_a_service_that_does_not_run_is_read(verify_unit, tmp_path):
+    path = tmp_path / "variables"
+    path.write_text("AWS_ENDPOINT_URL_XRAY=http://127.0.0.1:9\nAWS_REGION='eu-south-2'\n")
+    properties = (
+        "LoadState=loaded\nMainPID=0\nUser=\nEnvironment=AWS_EC2_METADATA_DISABLED=true "
+        f"AWS_ENDPOINT_URL_STS=http://127.0.0.1:9\nEnvironmentFiles={path} (ignore_errors=yes)\n"
+        "ExecStart={ path=/usr/bin/xray ; argv[]=/usr/bin/xray -t 127.0.0.1:9 -o ; pid=0 }\n"
+    )
+    verified = verify_unit(properties, "--json")
+    assert "xray.service, which does not run" in verified.log
+    report = json.loads(verified.log[verified.log.index("{\n") :])
+    checks = {check["check"]: check for check in report["checks"]}
+    assert checks["region"]["text"] == "eu-south-2, from AWS_REGION"
+    assert "flags 2, by variables 2" in checks["configuration"]["text"], checks
+    assert verified.code == 1 and report["result"].startswith("Do this first (credentials)")
+
+
+def test_a_host_without_the_service_is_told_so(verify_unit):
+    verified = verify_unit("LoadState=not-found\nMainPID=0\n")
+    assert verified.code == 1 and "systemd has no xray.service" in verified.log
+    verified = verify_unit("LoadState=loaded\nMainPID=0\n", "-n", "eu-west-1")
+    assert verified.code == 2 and "--unit takes the flags of the service" in verified.log
 
 
 def test_the_sandbox_is_verified_as_a_service_of_its_own(sandbox, verify):

@@ -8,7 +8,10 @@
 //!   host.rs      configuration, kernel, memory
 //!   service.rs   region, credentials, name, connection, TLS, a signed request
 //!   segment.rs   the running daemon, a segment through it, the segment read back
+//!   unit.rs      flags, variables and user of the service of systemd (--unit)
 //! ```
+//!
+//! The last line says whether it works, or what to do first.
 //!
 //! Bound: every check has a timeout. The checks take about 3 s if all is well, and at most about a
 //! minute if nothing answers. The only side effect is one segment for the service, and only if a
@@ -17,16 +20,19 @@
 mod host;
 mod segment;
 mod service;
+mod unit;
 
-use super::refuse;
+use super::{EXIT_USAGE, fail, refuse};
 use crate::aws::transport::Resolver;
 use crate::base::panics;
-use crate::config::cli::Invocation;
+use crate::config::cli::{Command, Flags, Invocation};
 use crate::config::{Config, DEFAULT_PATHS};
 use serde::Serialize;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
+use unit::Unit;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,6 +84,7 @@ struct Checklist<'a> {
 struct Json<'a> {
     version: &'static str,
     ok: bool,
+    result: String,
     checks: &'a [Check],
 }
 
@@ -96,8 +103,30 @@ impl<'a> Checklist<'a> {
     /// Returns the whole list as a JSON object.
     fn json(&self) -> String {
         let version = env!("CARGO_PKG_VERSION");
-        let json = Json { version, ok: self.is_ok(), checks: &self.checks };
+        let (ok, result) = (self.is_ok(), self.result());
+        let json = Json { version, ok, result, checks: &self.checks };
         serde_json::to_string_pretty(&json).expect("texts can be written")
+    }
+
+    /// Returns the result in one line: whether segments arrive, or what to do first. The checks are
+    /// in the order of a segment's way, so a later failure is often the effect of an earlier one.
+    fn result(&self) -> String {
+        if let Some(Check { check, text, advice, .. }) =
+            self.checks.iter().find(|check| check.verdict == Verdict::Fail)
+        {
+            let advice = if advice.is_empty() { text } else { advice };
+            return format!("Do this first ({check}): {advice}");
+        }
+        let has_passed = |it: &Check| it.check == segment::CHECK && it.verdict == Verdict::Ok;
+        let is_proven = self.checks.iter().any(has_passed);
+        let text = match is_proven {
+            true => "It works: the service has accepted a segment that the daemon received",
+            false => {
+                "No check has failed. Whether the service has accepted this one segment is not \
+                 known, because others came at the same time"
+            }
+        };
+        text.to_owned()
     }
 
     /// Returns whether the last check has not failed. A note is not a failure.
@@ -141,6 +170,25 @@ pub(super) fn run(
     }
 }
 
+/// Runs `xray verify` again, with the flags, the variables and the user of the service of systemd.
+/// Returns only if that is not possible.
+pub(super) fn run_as_unit(invocation: &Invocation) -> ExitCode {
+    if invocation.flags != Flags::default() {
+        fail("--unit takes the flags of the service: leave the others out, or leave out --unit");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let unit = match Unit::read() {
+        Ok(unit) => unit,
+        Err(error) => return fail(&error.to_string()),
+    };
+    // On standard error, because standard output may be read by a program.
+    let _ = writeln!(io::stderr(), "With the flags, variables and user of {}:", unit.source());
+    let json = matches!(invocation.command, Command::Verify { json: true, .. });
+    let arguments: &[_] = if json { &["verify", "--json"] } else { &["verify"] };
+    let error = unit.command(arguments).exec();
+    fail(&format!("xray verify cannot run as the user of the service: {error}"))
+}
+
 /// Checks everything and writes each check to `output` as soon as it is done, or with `json` all
 /// checks at the end. Returns whether no check has failed.
 ///
@@ -172,10 +220,8 @@ pub fn verify(
     }
     // This does not wait for a name lookup that is still running.
     runtime.shutdown_background();
-    let (is_ok, text) = (list.is_ok(), list.json());
-    if json {
-        let _ = writeln!(output, "{text}");
-    }
+    let (is_ok, text) = (list.is_ok(), if json { list.json() } else { list.result() });
+    let _ = writeln!(output, "{text}");
     Ok(is_ok)
 }
 
@@ -212,10 +258,14 @@ mod tests {
         list.ok("region", "eu-west-1");
         list.note("io_uring", "denied.\n  By whom is not known.", "Allow it");
         assert!(list.is_ok());
+        assert!(list.result().starts_with("No check has failed."), "{}", list.result());
         list.fail("name", "no address", "Look for slips");
+        list.fail("connection", "none", "Open it");
         assert!(!list.is_ok());
+        assert_eq!(list.result(), "Do this first (name): Look for slips");
         let json: serde_json::Value = serde_json::from_str(&list.json()).unwrap();
         assert_eq!((&json["ok"], &json["checks"][2]["verdict"]), (&false.into(), &"fail".into()));
+        assert_eq!(json["result"], list.result());
         assert_eq!(json["checks"][1]["advice"], "Allow it");
         assert_eq!(
             lines,
@@ -223,6 +273,7 @@ mod tests {
                 "ok    region: eu-west-1",
                 "note  io_uring: denied. By whom is not known. Allow it",
                 "FAIL  name: no address. Look for slips",
+                "FAIL  connection: none. Open it",
             ]
         );
     }

@@ -22,6 +22,9 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// The name of the check of the test segment.
+pub(super) const CHECK: &str = "segment";
+
 /// The name of the test segment, as the X-Ray console shows it.
 const NAME: &str = "xray-verify";
 
@@ -223,7 +226,7 @@ async fn send_and_follow(
         Err(problem) => {
             let advice = "Give the addresses of the daemon with -b and -t: another program or \
                           container has these addresses, or a firewall blocks them";
-            list.fail("segment", problem, advice);
+            list.fail(CHECK, problem, advice);
             return false;
         }
     };
@@ -234,7 +237,7 @@ async fn send_and_follow(
     let log = "The daemon's log names the segment and the reason";
     match fate.await.unwrap_or(Fate::Open) {
         Fate::Accepted => {
-            list.ok("segment", format!("the service has accepted it (trace {trace_id})"));
+            list.ok(CHECK, format!("the service has accepted it (trace {trace_id})"));
             return true;
         }
         // Other segments arrived at the same time. Perhaps one of them failed and not the test
@@ -244,23 +247,23 @@ async fn send_and_follow(
                 "it was received; some segments at the same time were not accepted (trace \
                  {trace_id})"
             );
-            list.note("segment", text, log);
+            list.note(CHECK, text, log);
             return true;
         }
-        Fate::Rejected => list.fail("segment", "the service rejects it", log),
+        Fate::Rejected => list.fail(CHECK, "the service rejects it", log),
         Fate::Gone => {
-            list.fail("segment", GONE, "Its log, or the log of the system, says why it ended")
+            list.fail(CHECK, GONE, "Its log, or the log of the system, says why it ended")
         }
         Fate::Dropped => {
             let advice = "The daemon cannot send: see the checks above, and its log";
-            list.fail("segment", "it was received, and dropped or written to the spool", advice);
+            list.fail(CHECK, "it was received, and dropped or written to the spool", advice);
         }
         Fate::Open => {
             let seconds = patience.as_secs();
             let text = format!("it was received and is not accepted after {seconds} s; it is kept");
             let advice = "The daemon cannot send, or has many older segments to send: see /ready, \
                           its log and xray_segments_held";
-            list.fail("segment", text, advice);
+            list.fail(CHECK, text, advice);
         }
     }
     false

@@ -137,20 +137,24 @@ async fn find_credentials(
     transport: &Transport,
     list: &mut Checklist<'_>,
 ) -> Option<Credentials> {
-    let advice = "Give the task, the instance or this user a role or keys";
     let found = identity::find_credentials(region.clone(), config.role_arn.clone(), transport);
-    for fault in identity::faults_of_shared_files() {
+    let faults = identity::faults_of_shared_files();
+    for fault in &faults {
         list.note("credentials", format!("a shared AWS file has a fault: {fault}"), "");
     }
+    let advice = match faults.first() {
+        Some(fault) => format!("Mend the shared AWS file: {fault}"),
+        None => "Give the task, the instance or this user a role or keys".to_owned(),
+    };
     let (credentials, source) = match timeout(CREDENTIALS_TIMEOUT, found).await {
         Ok(Ok(found)) => (found.credentials, found.source),
         Ok(Err(reason)) => {
-            list.fail("credentials", format!("there are no credentials: {reason}"), advice);
+            list.fail("credentials", format!("there are no credentials: {reason}"), &advice);
             return None;
         }
         Err(_) => {
             let seconds = CREDENTIALS_TIMEOUT.as_secs();
-            list.fail("credentials", format!("no source has answered within {seconds} s"), advice);
+            list.fail("credentials", format!("no source has answered within {seconds} s"), &advice);
             return None;
         }
     };

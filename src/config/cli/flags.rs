@@ -1,7 +1,7 @@
-//! The tables of flags and subcommands, for the parser and the usage text. The flags of settings
-//! come from the table of settings.
+//! The tables of flags, for the parser and the usage text. The flags of settings come from the
+//! table of settings.
 
-use super::{Command, SandboxFlags};
+use super::SandboxFlags;
 use crate::config::kinds::Form;
 use crate::config::settings::{SETTINGS, Setting};
 
@@ -28,6 +28,8 @@ pub(super) enum Target {
     Ready,
     /// The flag `--json` sets whether `xray verify` prints JSON.
     Json,
+    /// The flag `--unit` sets whether `xray verify` uses the environment of the service.
+    Unit,
 }
 
 /// A flag of the command line.
@@ -56,7 +58,8 @@ impl Flag {
             | Target::Help
             | Target::SandboxSwitch(_)
             | Target::Ready
-            | Target::Json => false,
+            | Target::Json
+            | Target::Unit => false,
         }
     }
 }
@@ -127,15 +130,7 @@ pub(super) const HEALTHCHECK_FLAGS: &[Flag] = &[flag(
 )];
 
 /// The flags of `xray verify`.
-pub(super) const VERIFY_FLAGS: &[Flag] =
-    &[flag("--json", Target::Json, "Print the result as one JSON object")];
-
-/// The names of the subcommands, with their commands.
-pub(super) const SUBCOMMANDS: &[(&str, Command)] = &[
-    ("sandbox", Command::Sandbox),
-    ("tail", Command::Tail),
-    ("config", Command::Config),
-    ("limits", Command::Limits),
-    ("healthcheck", Command::Healthcheck { ready: false }),
-    ("verify", Command::Verify { json: false }),
+pub(super) const VERIFY_FLAGS: &[Flag] = &[
+    flag("--json", Target::Json, "Print the result as one JSON object"),
+    flag("--unit", Target::Unit, "Take flags, variables and user of the service of systemd"),
 ];

@@ -6,14 +6,18 @@
 
 mod flags;
 #[cfg(test)]
+mod man;
+mod subcommands;
+mod surroundings;
+#[cfg(test)]
 mod tests;
 mod usage;
 
-pub use usage::{usage, version_line};
+pub use usage::{Topic, help, usage, version_line};
 
 use super::Setting;
 use super::kinds::Form;
-use flags::{HEALTHCHECK_FLAGS, SANDBOX_FLAGS, SUBCOMMANDS, Target, VERIFY_FLAGS, daemon_flags};
+use flags::{HEALTHCHECK_FLAGS, SANDBOX_FLAGS, Target, VERIFY_FLAGS, daemon_flags};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -40,11 +44,13 @@ pub enum Command {
     Verify {
         /// Print the result as JSON.
         json: bool,
+        /// Take flags, variables and user of the service of systemd.
+        unit: bool,
     },
     /// Print the version.
     Version,
-    /// Print the usage.
-    Help,
+    /// Print the help: that of the program, or the one of a topic.
+    Help(Option<Topic>),
 }
 
 /// The values of the daemon's flags.
@@ -116,6 +122,16 @@ pub struct Invocation {
     pub ignored: Vec<String>,
 }
 
+impl Invocation {
+    /// Returns why the first ignored argument is probably a slip: it is nearly a subcommand. Names
+    /// the subcommand.
+    pub fn slip(&self) -> Option<String> {
+        let word = self.ignored.first().filter(|_| self.command == Command::Run)?;
+        let name = subcommands::nearest(word)?;
+        Some(format!("{word:?} is no subcommand. Did you mean `xray {name}`?"))
+    }
+}
+
 /// Why a command line is not valid. The error texts follow those of Go's `flag` package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
@@ -138,6 +154,9 @@ pub enum UsageError {
     /// The name of the flag is missing or begins with a dash
     #[error("bad flag syntax: {0}")]
     Syntax(String),
+    /// There is no help about the word
+    #[error("no help about {0:?}. Give a subcommand, a key of cfg.yaml, or cfg.yaml for all keys")]
+    Topic(String),
 }
 
 /// Returns the names of every flag of the daemon: `-b, --bind`.
@@ -158,13 +177,18 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Invocation, Usag
     let mut words = words.into_iter().peekable();
     let mut invocation = Invocation::default();
     parse_flags(&mut words, &mut invocation)?;
-    let found = words.peek().and_then(|word| SUBCOMMANDS.iter().find(|(name, _)| name == word));
-    if let Some((_, command)) = found {
+    if let Some(found) = words.peek().and_then(|word| subcommands::find(word)) {
         words.next();
         if invocation.command == Command::Run {
-            invocation.command = *command;
+            invocation.command = found.command;
         }
         parse_flags(&mut words, &mut invocation)?;
+        if invocation.command == Command::Help(None)
+            && let Some(word) = words.next()
+        {
+            let topic = Topic::find(&word).ok_or(UsageError::Topic(word))?;
+            invocation.command = Command::Help(Some(topic));
+        }
     }
     invocation.ignored = words.collect();
     Ok(invocation)
@@ -191,7 +215,7 @@ fn parse_flags(
         };
         let target = find(name, invocation.command)?;
         apply(target, name, value, words, invocation)?;
-        if invocation.command == Command::Help {
+        if matches!(target, Target::Help) {
             // The rest of the command line does not matter, as in Go.
             words.for_each(drop);
         }
@@ -251,7 +275,7 @@ fn apply(
         Target::Version if boolean(value.clone())? => invocation.command = Command::Version,
         Target::Version => {}
         // In Go, any value asks for the help.
-        Target::Help => invocation.command = Command::Help,
+        Target::Help => invocation.command = Command::Help(Topic::of(invocation.command)),
         Target::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
         Target::Keep => {
             invocation.sandbox.keep = Some(text(value)?).filter(|path| !path.is_empty());
@@ -264,7 +288,12 @@ fn apply(
             invocation.sandbox.allowed_hosts.extend(host);
         }
         Target::Ready => invocation.command = Command::Healthcheck { ready: boolean(value)? },
-        Target::Json => invocation.command = Command::Verify { json: boolean(value)? },
+        Target::Json | Target::Unit => {
+            let value = boolean(value)?;
+            if let Command::Verify { json, unit } = &mut invocation.command {
+                *(if matches!(target, Target::Json) { json } else { unit }) = value;
+            }
+        }
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Tests of the parser: command lines, and the settings and commands that they give.
 
+use super::subcommands::SUBCOMMANDS;
 use super::*;
+use crate::config::SETTINGS;
 use proptest::prelude::*;
 
 fn parse_line(line: &str) -> Result<Invocation, UsageError> {
@@ -108,11 +110,11 @@ fn the_sandbox_takes_flags_on_both_sides() {
     assert_eq!(healthcheck("healthcheck --ready -c C"), Command::Healthcheck { ready: true });
     assert!(parse_line("sandbox --ready").is_err());
     let verify = parse_line("-c C verify --json -n N").unwrap();
-    assert_eq!(verify.command, Command::Verify { json: true });
+    assert_eq!(verify.command, Command::Verify { json: true, unit: false });
     assert_eq!(verify.flags.text("Region"), Some("N"));
     assert!(parse_line("--json").is_err() && parse_line("healthcheck --json").is_err());
     assert_eq!(parse_line("-v sandbox").unwrap().command, Command::Version);
-    assert_eq!(parse_line("sandbox -h").unwrap().command, Command::Help);
+    assert_eq!(parse_line("sandbox -h").unwrap().command, of_topic("sandbox"));
 }
 
 #[test]
@@ -127,24 +129,87 @@ fn an_empty_value_of_a_flag_of_a_command_counts_as_not_given_or_is_an_error() {
         let error = parse_line(line).unwrap_err().to_string();
         assert!(error.starts_with("invalid value \"\" for flag -"), "{line}: {error}");
     }
-    assert_eq!(parse_line("-h=").unwrap().command, Command::Help);
+    assert_eq!(parse_line("-h=").unwrap().command, Command::Help(None));
     assert_eq!(parse_line("-c=").unwrap().flags.config.as_deref(), Some(""));
 }
 
 #[test]
-fn the_usage_names_every_flag() {
+fn the_usage_names_every_flag_and_subcommand_and_each_page_its_own() {
     let usage = usage();
-    let of_commands = [SANDBOX_FLAGS, HEALTHCHECK_FLAGS, VERIFY_FLAGS].concat();
-    for flag in daemon_flags().iter().chain(&of_commands) {
+    for flag in daemon_flags() {
         assert!(usage.contains(&format!(" {}", flag.names)), "{usage}");
     }
-    assert!(!usage.contains('{'), "{usage}");
+    let help = help(None);
+    assert!(help.starts_with(&usage) && !help.contains('{'), "{help}");
+    for part in ["\nEnvironment:\n", "\nFiles:\n", "\nExamples:\n", "\nDocumentation:\n"] {
+        assert!(help.contains(part), "{part} {help}");
+    }
+    for row in SUBCOMMANDS {
+        assert!(usage.contains(&format!("\n  {} ", row.name)), "{} {usage}", row.name);
+        let page = super::help(Some(Topic::Subcommand(row.name)));
+        let parts = [row.summary, "\nExit codes:\n  0  ", "\nExamples:\n  "];
+        let flags = row.flags.iter().map(|flag| flag.names);
+        for part in parts.into_iter().chain(flags) {
+            assert!(page.contains(part), "{part} {page}");
+        }
+        let is_narrow = |line: &&str| line.chars().count() <= 110;
+        assert_eq!(page.lines().find(|line| !is_narrow(line)), None);
+    }
+}
+
+fn of_topic(name: &'static str) -> Command {
+    Command::Help(Some(Topic::Subcommand(name)))
+}
+
+#[test]
+fn a_subcommand_is_explained_by_its_flag_for_help_and_by_the_subcommand_help() {
+    for row in SUBCOMMANDS.iter().filter(|row| row.name != "help") {
+        for line in ["X -h", "X --help", "help X", "-c C X -n N -h", "-c C help X"] {
+            let line = line.replace('X', row.name);
+            assert_eq!(parse_line(&line).unwrap().command, of_topic(row.name), "{line}");
+        }
+    }
+    assert_eq!(parse_line("verify --json --unit -h").unwrap().command, of_topic("verify"));
+    assert_eq!(parse_line("healthcheck --ready -h").unwrap().command, of_topic("healthcheck"));
+    assert_eq!(parse_line("help help").unwrap().command, of_topic("help"));
+    assert_eq!(parse_line("help").unwrap().command, Command::Help(None));
+    assert_eq!(parse_line("help cfg.yaml").unwrap().command, Command::Help(Some(Topic::File)));
+    let key = Command::Help(Some(Topic::Key("Spool.Path")));
+    assert_eq!(parse_line("help spool.path").unwrap().command, key);
+    let error = parse_line("help spool").unwrap_err().to_string();
+    assert!(error.starts_with("no help about \"spool\""), "{error}");
+}
+
+#[test]
+fn every_key_is_explained_with_its_values_and_its_default() {
+    let file = help(Some(Topic::File));
+    for setting in SETTINGS {
+        let text = help(Some(Topic::Key(setting.key)));
+        assert!(text.starts_with(&format!("{}\n  ", setting.key)), "{text}");
+        for part in ["\n  values:   ", "\n  default:  "] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(file.contains(&text) && !text.contains("None"), "{text}");
+        assert!(setting.about().ends_with('.') && !setting.about().contains("  "), "{text}");
+    }
+}
+
+#[test]
+fn a_word_that_is_nearly_a_subcommand_is_a_slip_and_other_words_are_not() {
+    let slip = |line: &str| parse_line(line).unwrap().slip();
+    let said = "\"verfy\" is no subcommand. Did you mean `xray verify`?";
+    for line in ["verfy", "-n x verfy --json", "-o=true verfy -h", "-- verfy"] {
+        assert_eq!(slip(line).as_deref(), Some(said), "{line}");
+    }
+    for line in ["", "-o true -b X", "daemon", "verify verfy", "-v verfy", "config verfy"] {
+        assert_eq!(slip(line), None, "{line}");
+    }
 }
 
 #[test]
 fn the_flag_for_help_counts_whatever_its_value_and_what_follows() {
     for line in ["-h", "--help=x", "-h=false", "-n x -h -x", "-v -h"] {
-        assert_eq!(parse_line(line).unwrap().command, Command::Help, "{line}");
+        assert_eq!(parse_line(line).unwrap().command, Command::Help(None), "{line}");
     }
     assert!(parse_line("-x -h").is_err());
 }

@@ -17,7 +17,7 @@ mod tests;
 use super::environment::{Environment, WebIdentity, home, names_container, variable};
 use crate::base::files::read_bytes;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use parse::{Kind, profile_name};
+use parse::{Keys, Kind, Section, profile_name};
 pub(super) use profiles::OddSession;
 use profiles::{Profiles, sdk_name};
 use std::io::ErrorKind::NotFound;
@@ -53,6 +53,7 @@ impl SharedFiles {
         let paths = paths(environment);
         let mut profiles = Profiles::default();
         let mut remarks = Vec::new();
+        let mut keys = KeyPair::default();
         let files = [Kind::Config, Kind::Credentials].map(|kind| {
             let path = paths[kind as usize].clone();
             let bytes = read_bytes(&path);
@@ -60,6 +61,7 @@ impl SharedFiles {
             match bytes {
                 Ok(bytes) => {
                     let (sections, lines) = parse::parse(&bytes, kind);
+                    keys.note(&path, sections.get(&Section::Profile(selected.clone())));
                     profiles.add(sections);
                     remarks.extend(shown(&path, lines));
                 }
@@ -68,6 +70,7 @@ impl SharedFiles {
             }
             (path, failure)
         });
+        remarks.extend(keys.fault(&selected));
         let is_container = names_container(environment);
         let default_source = if is_container { "EcsContainer" } else { "Ec2InstanceMetadata" };
         Self { profiles, selected, files, remarks, default_source }
@@ -168,6 +171,40 @@ impl SharedFiles {
             warn!("A shared AWS file has a fault: {remark}");
         }
         logged.clone_from(&self.remarks);
+    }
+}
+
+/// The two keys of static credentials.
+const PAIR: [&str; 2] = ["aws_access_key_id", "aws_secret_access_key"];
+
+/// Where the keys of static credentials of a profile stand, and whether each has a value. The files
+/// may share the pair; the later one counts.
+#[derive(Debug, Default)]
+struct KeyPair([Option<(String, bool)>; 2]);
+
+impl KeyPair {
+    /// Notes the keys of the profile in one file.
+    fn note(&mut self, path: &Path, keys: Option<&Keys>) {
+        for (place, name) in self.0.iter_mut().zip(PAIR) {
+            if let Some(value) = keys.and_then(|keys| keys.get(name)) {
+                let line = format!("{} line {}", path.display(), value.line);
+                *place = Some((line, !value.text.is_empty()));
+            }
+        }
+    }
+
+    /// Returns a remark if the profile has only half of a pair.
+    fn fault(&self, profile: &str) -> Option<String> {
+        let has =
+            |it: &Option<(String, bool)>| it.as_ref().is_some_and(|(_, has_value)| *has_value);
+        let (there, missing) = match (has(&self.0[0]), has(&self.0[1])) {
+            (true, false) => (0, 1),
+            (false, true) => (1, 0),
+            _ => return None,
+        };
+        let (line, _) = self.0[missing].as_ref().or(self.0[there].as_ref())?;
+        let (there, missing) = (PAIR[there], PAIR[missing]);
+        Some(format!("{line}: the profile {profile:?} has {there}, but no value of {missing}"))
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) struct Value {
     pub text: String,
     /// The indented keys below a key without a value, with their values.
     pub nested: Vec<(String, String)>,
+    /// The number of the line, counted from 1; 0 if the value is in no file.
+    pub line: usize,
 }
 
 /// The keys of a section, in lower case.
@@ -86,9 +88,11 @@ pub(super) fn parse(bytes: &[u8], kind: Kind) -> (BTreeMap<Section, Keys>, Vec<R
         return (BTreeMap::new(), vec![(1, "the file is UTF-16; save it as UTF-8")]);
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut parser = Parser { kind, current: Current::Before, last: None, sections: Vec::new() };
+    let mut parser =
+        Parser { kind, number: 0, current: Current::Before, last: None, sections: Vec::new() };
     let mut remarks = Vec::new();
     for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
+        parser.number = number;
         if let Err(reason) = parser.read(&String::from_utf8_lossy(line)) {
             remarks.push((number, reason));
         }
@@ -138,6 +142,8 @@ struct LastKey {
 
 struct Parser {
     kind: Kind,
+    /// The number of the line that is read.
+    number: usize,
     current: Current,
     last: Option<LastKey>,
     sections: Vec<Read>,
@@ -237,7 +243,8 @@ impl Parser {
             return Err("it has a control character, or is not UTF-8");
         }
         if is_used {
-            keys.insert(key, Value { text: value.to_owned(), nested: Vec::new() });
+            let line = self.number;
+            keys.insert(key, Value { text: value.to_owned(), nested: Vec::new(), line });
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ impl Profiles {
 
     /// Replaces the keys of a profile.
     pub fn set(&mut self, profile: &str, keys: impl IntoIterator<Item = (&'static str, String)>) {
-        let value = |text| Value { text, nested: Vec::new() };
+        let value = |text| Value { text, ..Value::default() };
         let keys = keys.into_iter().map(|(key, text)| (key.to_owned(), value(text)));
         self.0.insert(Section::Profile(profile.to_owned()), keys.collect());
     }
@@ -194,7 +194,7 @@ impl Profiles {
         }
         if let Some(session) = self.odd_session(name, &keys) {
             keys.retain(|key, _| !SESSION_KEYS.contains(&key.as_str()));
-            let source = Value { text: session.source, nested: Vec::new() };
+            let source = Value { text: session.source, ..Value::default() };
             keys.insert("credential_source".to_owned(), source);
         }
         let named = ["source_profile", "credential_source", "web_identity_token_file"];
@@ -204,7 +204,7 @@ impl Profiles {
                 true => ("source_profile", name),
                 false => ("credential_source", default_source),
             };
-            keys.insert(key.to_owned(), Value { text: source.to_owned(), nested: Vec::new() });
+            keys.insert(key.to_owned(), Value { text: source.to_owned(), ..Value::default() });
         }
         if let Some(source) = keys.get_mut("source_profile") {
             source.text = sdk_name(&profile_name(&source.text));

@@ -308,3 +308,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn half_a_pair_of_keys_is_named_with_its_file_and_line() {
+    let (id, secret) = ("aws_access_key_id", "aws_secret_access_key");
+    for (text, line, there, missing) in [
+        (format!("[default]\n\n{id} = a\n"), 3, id, secret),
+        (format!("[default]\n{secret} = s\n"), 2, secret, id),
+        (format!("[default]\n{id} =\n{secret} = s\n"), 2, secret, id),
+        (format!("[default]\n{secret}\n{id} = a\n"), 3, id, secret),
+    ] {
+        let (_, remarks) = credentials(text.as_bytes());
+        let said = format!("the profile \"default\" has {there}, but no value of {missing}");
+        assert_eq!(remarks.last(), Some(&format!("credentials line {line}: {said}")), "{text}");
+    }
+    for text in [format!("[default]\n{id} = a\n{secret} = s\n"), format!("[other]\n{id} = a\n")] {
+        assert_eq!(credentials(text.as_bytes()).1, [""; 0], "{text}");
+    }
+    // The files may share the pair.
+    let config = format!("[default]\n{id} = a\n");
+    let credentials = format!("[default]\n{secret} = s\n");
+    let case =
+        Case { config: config.as_bytes(), credentials: credentials.as_bytes(), ..Case::default() };
+    assert_eq!(case.read().1, [""; 0]);
+}
