@@ -160,7 +160,7 @@ fn take<'a>(
     match parser.parse(datagram) {
         Ok(segment) => {
             match segment.fields.form {
-                Form::Json => {}
+                Form::Json | Form::Spans => {}
                 Form::Text => counts.not_json += 1,
                 Form::Bytes => counts.not_utf8 += 1,
             }

@@ -101,10 +101,20 @@ fn a_document_that_is_not_json_arrives_as_it_is() {
     if is_backend_missing() {
         return;
     }
-    let (documents, log) =
-        arrives(&with_header(b"T1SeyJhIjoxfQ=="), "xray_documents_not_json_total");
-    assert_eq!(documents, ["T1SeyJhIjoxfQ=="]);
+    let (documents, log) = arrives(&with_header(b"T2S e30="), "xray_documents_not_json_total");
+    assert_eq!(documents, ["T2S e30="]);
     assert!(log.contains("is not JSON"), "{log}");
+}
+
+#[test]
+fn a_document_of_an_exporter_of_opentelemetry_arrives_without_a_complaint() {
+    if is_backend_missing() {
+        return;
+    }
+    let (documents, log) =
+        arrives(&with_header(b"T1SeyJhIjoxfQ=="), "xray_segments_received_total");
+    assert_eq!(documents, ["T1SeyJhIjoxfQ=="]);
+    assert!(!log.contains("is not JSON"), "{log}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl OpenBatch {
         self.write(if self.documents.is_empty() { FIRST_START } else { b",\"" }, pool)?;
         let offset = self.length - 1;
         let escape = match segment.fields.form {
-            Form::Json | Form::Text => escape::escape,
+            Form::Json | Form::Spans | Form::Text => escape::escape,
             Form::Bytes => escape::escape_lossy,
         };
         for mut piece in segment.pieces() {

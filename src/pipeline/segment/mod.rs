@@ -92,9 +92,23 @@ impl Parser {
     }
 }
 
+/// Prefixes of the documents of AWS's UDP exporters: sampled spans, other spans, metrics.
+const EXPORTER_PREFIXES: [&[u8]; 3] = [b"T1S", b"T1U", b"M1"];
+
+/// Returns whether a document has the form of AWS's UDP exporters for OpenTelemetry. Its base64 is
+/// not decoded, because the service decides whether it accepts the document.
+fn is_of_exporter(document: &[u8]) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    let mut bodies = EXPORTER_PREFIXES.iter().filter_map(|prefix| document.strip_prefix(*prefix));
+    bodies.any(|body| body.trim_ascii_end().iter().all(is_base64))
+}
+
 /// Returns the fields of a document that simd-json refused.
 #[cold]
 fn look_again(document: &[u8]) -> Fields {
+    if is_of_exporter(document) {
+        return Fields { form: Form::Spans, ..Fields::default() };
+    }
     if let Ok(text) = std::str::from_utf8(document) {
         let text_only = Fields { form: Form::Text, ..Fields::default() };
         return tolerant::fields(text).unwrap_or(text_only);
@@ -220,7 +234,10 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_forwarded_as_text_or_bytes() {
-        for document in ["T1SAAECAw==", "{\"a\":", " ", "{'a':1}", "nul", "{}x"] {
+        for document in ["T1SAAECAw==", "T1UAAECAw==\n", "M1AAEC"] {
+            assert_eq!(fields(document).2, Form::Spans, "{document}");
+        }
+        for document in ["T1S AAEC", "T2SAAEC", "m1AAEC", "{\"a\":", " ", "{'a':1}", "nul", "{}x"] {
             assert_eq!(fields(document).2, Form::Text, "{document}");
         }
         let datagram = datagram(b"{\"\xff\":\"a\xc3\xff\",\"id\":\"i\"}");

@@ -27,7 +27,9 @@ pub enum Form {
     /// The document is one JSON value.
     #[default]
     Json,
-    /// The document is valid UTF-8 but not JSON, like the form that OpenTelemetry uses for Lambda.
+    /// The document has the form of AWS's UDP exporters for OpenTelemetry: a prefix and base64.
+    Spans,
+    /// The document is valid UTF-8, but has none of these forms.
     Text,
     /// The document is not valid UTF-8.
     Bytes,
@@ -40,7 +42,7 @@ pub struct Fields {
     pub trace_id: Span,
     /// Place of `id`. The service's answers name documents by their `id`.
     pub id: Span,
-    /// Whether the document is JSON, other text or other bytes.
+    /// Whether the document is JSON, spans, other text or other bytes.
     pub form: Form,
 }
 
