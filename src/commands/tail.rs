@@ -19,8 +19,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use xrayd_sandbox::model::document::Document;
 use xrayd_sandbox::model::span::{self, Content};
-use xrayd_sandbox::model::store::{Limits, Moment, Store};
-use xrayd_sandbox::model::{QUIET_TIME, text, tree};
+use xrayd_sandbox::model::store::{Limits, Moment, Snapshot, Store};
+use xrayd_sandbox::model::tree::{self, Colours};
+use xrayd_sandbox::model::{QUIET_TIME, text};
 
 /// Limits of the traces that wait to be printed.
 const LIMITS: Limits = Limits {
@@ -89,7 +90,9 @@ struct Batch {
 
 /// Follows the daemon that listens on `address` and prints on standard output.
 pub(super) fn run(address: &str) -> ExitCode {
-    match follow(address, &mut io::stdout()) {
+    let mut output = io::stdout();
+    let colours = Colours::of_terminal(&output);
+    match follow(address, &mut output, colours) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
     }
@@ -101,7 +104,7 @@ pub(super) fn run(address: &str) -> ExitCode {
 /// # Errors
 ///
 /// Fails if the daemon does not answer, ends, or refuses the request (no `Tail: true`).
-pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
+pub fn follow(address: &str, output: &mut dyn Write, colours: Colours) -> Result<(), TailError> {
     let (sender, answers) = mpsc::sync_channel(ANSWER_COUNT_MAX);
     let of_daemon = address.to_owned();
     let asking = thread::Builder::new().name("tail".into()).spawn(move || {
@@ -116,8 +119,8 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
         }
     });
     asking.map_err(TailError::Thread)?;
-    let mut screen =
-        Screen { output, store: Store::new(LIMITS, 1), told_count: 0, has_told_metrics: false };
+    let store = Store::new(LIMITS, 1);
+    let mut screen = Screen { output, colours, store, told_count: 0, has_told_metrics: false };
     let mut ended = Ok(());
     let mut is_following = false;
     loop {
@@ -152,6 +155,7 @@ pub fn follow(address: &str, output: &mut dyn Write) -> Result<(), TailError> {
 /// The output of `xray tail`, and the traces that wait to be printed.
 struct Screen<'a> {
     output: &'a mut dyn Write,
+    colours: Colours,
     store: Store,
     /// Number of evicted documents that lines in the output have reported so far.
     told_count: u64,
@@ -206,15 +210,19 @@ impl Screen<'_> {
     }
 
     fn draw_quiet(&mut self) -> io::Result<()> {
-        for trace in self.store.take_quiet(Instant::now(), QUIET_TIME, usize::MAX) {
-            writeln!(self.output, "{}\n", tree::render(&trace.id, &trace.documents))?;
-        }
-        self.output.flush()
+        let traces = self.store.take_quiet(Instant::now(), QUIET_TIME, usize::MAX);
+        self.draw(&traces)
     }
 
     fn draw_all(&mut self) -> io::Result<()> {
-        for trace in self.store.take_all() {
-            writeln!(self.output, "{}\n", tree::render(&trace.id, &trace.documents))?;
+        let traces = self.store.take_all();
+        self.draw(&traces)
+    }
+
+    fn draw(&mut self, traces: &[Snapshot]) -> io::Result<()> {
+        for trace in traces {
+            let tree = tree::render(&trace.id, &trace.documents, self.colours);
+            writeln!(self.output, "{tree}\n")?;
         }
         self.output.flush()
     }

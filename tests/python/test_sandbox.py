@@ -162,6 +162,7 @@ def test_traces_are_kept_from_one_run_to_the_next(start_daemon, emit, tmp_path):
         file.write('"half a li')
     second = start_daemon("sandbox", "--keep", str(kept))
     page = json.loads(second.get(f"/api/traces/{trace_id}"))
+    assert page.pop("forest")["rows"][0]["name"] == DESCRIBED["name"]
     assert page == {"id": trace_id, "documents": [text], "otlp": [None]}
     # The second run does not print the trace: the first run did so when the trace arrived.
     assert not any(trace_id in line for line in second.output)

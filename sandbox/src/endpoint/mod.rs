@@ -39,7 +39,7 @@ pub use trace_file::TraceFile;
 
 use crate::model::document::Document;
 use crate::model::store::{Limits, Moment, Snapshot, Status, Store};
-use crate::model::tree;
+use crate::model::tree::{self, Colours};
 use answer::{Answer, Failure, respond};
 use bytes::Bytes;
 use http::request::Parts;
@@ -107,6 +107,8 @@ impl About {
 pub struct Sandbox {
     credentials: Credentials,
     about: About,
+    /// Whether trees are drawn in colour.
+    colours: Colours,
     state: Mutex<State>,
 }
 
@@ -173,7 +175,7 @@ impl Sandbox {
             account: Account::default(),
             last_rejection: String::new(),
         };
-        Self { credentials, about, state: Mutex::new(state) }
+        Self { credentials, about, colours: Colours::Off, state: Mutex::new(state) }
     }
 
     /// Reads the traces of a file into the sandbox, and writes new documents to this file from now
@@ -195,6 +197,12 @@ impl Sandbox {
         state.file = Some(file);
         drop(state);
         self
+    }
+
+    /// Draws trees with these colours from now on.
+    #[must_use]
+    pub fn with_colours(self, colours: Colours) -> Self {
+        Self { colours, ..self }
     }
 
     /// Returns the addresses and names of the sandbox.
@@ -295,13 +303,18 @@ impl Sandbox {
     /// has arrived for it.
     pub fn take_quiet(&self, now: Instant, quiet_time: Duration, count_max: usize) -> Vec<String> {
         let taken = self.lock().store.take_quiet(now, quiet_time, count_max);
-        draw(&taken)
+        self.draw(&taken)
     }
 
     /// Returns the trees of all traces that have a document since they were drawn last.
     pub fn take_all(&self) -> Vec<String> {
         let taken = self.lock().store.take_all();
-        draw(&taken)
+        self.draw(&taken)
+    }
+
+    fn draw(&self, traces: &[Snapshot]) -> Vec<String> {
+        let tree = |it: &Snapshot| tree::render(&it.id, &it.documents, self.colours);
+        traces.iter().map(tree).collect()
     }
 
     /// Returns the time at which the next trace becomes quiet if no other document arrives for it.
@@ -356,10 +369,6 @@ fn for_client(failure: Failure, head: &Parts) -> Failure {
         Some(encoding) => failure.in_otlp(encoding),
         None => failure,
     }
-}
-
-fn draw(traces: &[Snapshot]) -> Vec<String> {
-    traces.iter().map(|trace| tree::render(&trace.id, &trace.documents)).collect()
 }
 
 #[cfg(test)]

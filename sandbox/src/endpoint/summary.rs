@@ -3,6 +3,7 @@
 //! In: a [`Snapshot`]. Out: a [`Summary`] that borrows from the snapshot. Bound: the documents of
 //! the trace. No I/O, no clock.
 
+use crate::model::document::seconds_between;
 use crate::model::document::{ANNOTATION_COUNT_MAX, Annotation, Document, Flags, Http, Part};
 use crate::model::store::Snapshot;
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ impl<'a> Summary<'a> {
 
     /// Returns the time from the earliest start to the latest end.
     pub fn duration_seconds(&self) -> Option<f64> {
-        self.end_time.map(|end| end - self.start_time)
+        self.end_time.map(|end| seconds_between(self.start_time, end))
     }
 
     /// Returns the extracted fields of the root segment, without its subsegments.

@@ -4,6 +4,7 @@
 //! for a terminal. No I/O. Only [`store::Moment::now`] reads a clock.
 
 pub mod document;
+pub mod forest;
 pub mod span;
 pub mod store;
 pub mod text;

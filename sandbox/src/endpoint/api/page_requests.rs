@@ -4,6 +4,7 @@ use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
 use super::super::sampling::Rule;
 use super::super::summary::Summary;
+use super::page_trace::rows_json;
 use super::{parse, parse_filter};
 use crate::model::document::{Annotation, Http};
 use crate::model::store::Status;
@@ -103,7 +104,8 @@ impl Sandbox {
         let texts: Vec<&str> = trace.documents.iter().map(|it| it.text.as_str()).collect();
         let otlp: Vec<Option<&str>> =
             trace.documents.iter().map(|document| document.otlp.as_deref()).collect();
-        Ok(json!({"id": trace_id, "documents": texts, "otlp": otlp}).into())
+        let forest = rows_json(&trace.documents);
+        Ok(json!({"id": trace_id, "documents": texts, "otlp": otlp, "forest": forest}).into())
     }
 
     pub(in super::super) fn page_service_graph(
@@ -111,7 +113,7 @@ impl Sandbox {
         query: Option<&str>,
     ) -> Result<Answer, Failure> {
         let query = Query::parse(query)?;
-        self.service_graph(query.start.unwrap_or(0.0), query.end.unwrap_or(f64::MAX))
+        self.service_graph(query.start, query.end)
     }
 
     pub(in super::super) fn page_rules(&self) -> Answer {

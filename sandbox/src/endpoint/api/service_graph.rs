@@ -3,6 +3,7 @@
 use super::super::Sandbox;
 use super::super::answer::{Answer, Failure};
 use super::super::graph;
+use super::super::summary::Summary;
 use super::{TRACE_ID_COUNT_MAX, check_range, parse};
 use serde::Deserialize;
 use serde_json::json;
@@ -33,18 +34,26 @@ impl Sandbox {
                 "The sandbox has no groups. Leave out GroupName and GroupARN",
             ));
         }
-        self.service_graph(request.start_time, request.end_time)
+        self.service_graph(Some(request.start_time), Some(request.end_time))
     }
 
     /// Answers with the service graph of all traces that have a document between `start` and `end`,
-    /// in seconds since 1970.
-    pub(super) fn service_graph(&self, start: f64, end: f64) -> Result<Answer, Failure> {
-        check_range(start, end)?;
+    /// in seconds since 1970. Without a start or an end, the answer has that of the traces.
+    pub(super) fn service_graph(
+        &self,
+        start: Option<f64>,
+        end: Option<f64>,
+    ) -> Result<Answer, Failure> {
+        let (from, to) = (start.unwrap_or(f64::MIN), end.unwrap_or(f64::MAX));
+        check_range(from, to)?;
         let mut traces = self.lock().store.all();
-        traces.retain(|trace| graph::is_within(trace, start, end));
+        traces.retain(|trace| graph::is_within(trace, from, to));
+        let summaries = || traces.iter().map(Summary::of);
+        let first = || summaries().map(|summary| summary.start_time).reduce(f64::min);
+        let last = |it: Summary<'_>| it.end_time.unwrap_or(it.start_time).max(it.start_time);
         Ok(json!({
-            "StartTime": start,
-            "EndTime": end,
+            "StartTime": start.or_else(first),
+            "EndTime": end.or_else(|| summaries().map(last).reduce(f64::max)),
             "Services": graph::services(&traces),
             "ContainsOldGroupVersions": false,
             "NextToken": null,

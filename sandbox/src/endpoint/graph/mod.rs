@@ -9,6 +9,7 @@ mod hops;
 
 pub use hops::{Hop, Service, Source, hops};
 
+use crate::model::document::rounded;
 use crate::model::document::{Document, Part};
 use crate::model::store::Snapshot;
 use serde_json::{Value, json};
@@ -73,7 +74,7 @@ impl Counts {
             },
             "FaultStatistics": {"OtherCount": self.fault, "TotalCount": self.fault},
             "TotalCount": self.ok + errors + self.fault,
-            "TotalResponseTime": self.response_time_seconds,
+            "TotalResponseTime": rounded(self.response_time_seconds),
         })
     }
 

@@ -83,6 +83,24 @@ fn traces_that_have_changed_come_with_all_that_a_list_shows() {
 }
 
 #[test]
+fn durations_have_no_noise_of_doubles() {
+    let sandbox = Sandbox::new(credentials());
+    let noisy = segment("t1", "a")
+        .replace("\"start_time\":1.0", "\"start_time\":1700000000.1")
+        .replace("\"end_time\":1.25", "\"end_time\":1700000000.582");
+    sandbox.answer(put(&[&noisy]));
+    let list = json_of(&get(&sandbox, "/traces"));
+    assert_eq!(list[0]["duration_seconds"], json!(0.482));
+    assert_eq!(list[0]["start_time"], json!(1_700_000_000.1));
+    let page = &json_of(&get(&sandbox, "/api/traces"))["traces"][0];
+    assert_eq!(page["response_time_seconds"], json!(0.482));
+    let graph = json_of(&get(&sandbox, "/api/service-graph"));
+    let services = graph["Services"].as_array().unwrap().iter();
+    let mut edges = services.flat_map(|service| service["Edges"].as_array().unwrap());
+    assert_eq!(edges.next().unwrap()["SummaryStatistics"]["TotalResponseTime"], json!(0.482));
+}
+
+#[test]
 fn a_listing_is_the_newest_first_and_no_longer_than_is_asked_for() {
     let sandbox = Sandbox::new(credentials());
     for trace in ["t1", "t2", "t3"] {
@@ -116,8 +134,47 @@ fn a_trace_has_the_text_of_each_document_byte_for_byte() {
     let odd = format!(" {}\n", segment("t1", "a").replace("\"shop\"", "\"caf\\u00e9\""));
     sandbox.answer(put(&[&odd]));
     let path = format!("/api/traces/{}", trace_id("t1"));
-    let trace = json_of(&get(&sandbox, &path));
-    assert_eq!(trace, json!({"id": trace_id("t1"), "documents": [odd], "otlp": [null]}));
+    let mut trace = json_of(&get(&sandbox, &path));
+    assert_eq!(trace["forest"].take()["rows"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        trace,
+        json!({"id": trace_id("t1"), "documents": [odd], "otlp": [null], "forest": null})
+    );
+}
+
+#[test]
+fn a_trace_has_its_rows_in_the_order_of_the_waterfall() {
+    let sandbox = Sandbox::new(credentials());
+    let root = json!({
+        "trace_id": trace_id("t1"), "id": digits("a", 16), "name": "shop", "start_time": 1.0,
+        "end_time": 1.25, "fault": true, "subsegments": [
+            {"id": digits("b", 16), "name": "stock", "namespace": "remote", "start_time": 1.1,
+                "end_time": 1.2, "fault": true, "cause": {"exceptions": [{"message": "m"}]},
+                "http": {"request": {"method": "GET", "url": "http://stock/items"}}}],
+    });
+    let open = json!({
+        "trace_id": trace_id("t1"), "id": digits("c", 16), "parent_id": digits("d", 16),
+        "type": "subsegment", "name": "alone", "start_time": 1.5, "in_progress": true,
+    });
+    sandbox.answer(put(&[&root.to_string(), &open.to_string()]));
+    let trace = json_of(&get(&sandbox, &format!("/api/traces/{}", trace_id("t1"))));
+    assert_eq!(
+        trace["forest"],
+        json!({
+            "rows": [
+                {"document": 0, "id": digits("a", 16), "name": "shop", "service": 0, "start": 1.0,
+                    "end": 1.25, "state": "fault", "is_segment": true},
+                {"document": 0, "path": [0], "id": digits("b", 16), "name": "stock", "parent": 0,
+                    "depth": 1, "service": 0, "namespace": "remote", "start": 1.1, "end": 1.2,
+                    "state": "fault", "has_cause": true, "note": "GET /items  m"},
+                {"document": 1, "id": digits("c", 16), "name": "alone", "orphan": "missing",
+                    "parent_id": digits("d", 16), "start": 1.5, "is_open": true,
+                    "state": "progress"},
+            ],
+            "services": ["shop"], "segment_count": 1, "omitted_count": 0, "skewed_count": 0,
+            "failed": 1,
+        })
+    );
 }
 
 #[test]
@@ -128,6 +185,13 @@ fn the_service_graph_is_of_everything_or_of_a_time() {
     assert_eq!(count("/api/service-graph"), 2);
     assert_eq!(count("/api/service-graph?start=1.2&end=9"), 2);
     assert_eq!(count("/api/service-graph?start=1.3"), 0);
+    let times = |path: &str| {
+        let graph = json_of(&get(&sandbox, path));
+        (graph["StartTime"].clone(), graph["EndTime"].clone())
+    };
+    assert_eq!(times("/api/service-graph"), (json!(1.0), json!(1.25)));
+    assert_eq!(times("/api/service-graph?end=9"), (json!(1.0), json!(9.0)));
+    assert_eq!(times("/api/service-graph?start=1.3"), (json!(1.3), json!(null)));
     assert_eq!(failure(&get(&sandbox, "/api/service-graph?start=2&end=1")).0, 400);
     assert_eq!(failure(&get(&sandbox, "/api/service-graph?start=NaN")).0, 400);
 }

@@ -5,7 +5,7 @@
 //! [`ANNOTATION_COUNT_MAX`]. The store counts the memory of the facts. No I/O, no clock, no
 //! recursion.
 
-use super::{Flags, seconds, string, subsegments};
+use super::{Flags, seconds, seconds_between, string, subsegments};
 use serde_json::{Map, Value};
 
 /// Largest number of indexed annotations of one trace. The service indexes "up to 50 annotations
@@ -78,7 +78,7 @@ pub struct Part {
 impl Part {
     /// Returns the time from start to end, or `None` if the segment or subsegment has no end.
     pub fn duration_seconds(&self) -> Option<f64> {
-        self.end_time.map(|end| end - self.start_time)
+        self.end_time.map(|end| seconds_between(self.start_time, end))
     }
 }
 

@@ -175,6 +175,21 @@ pub fn seconds(value: Option<&Value>) -> Option<f64> {
     value.and_then(Value::as_f64).filter(|seconds| seconds.is_finite())
 }
 
+/// Returns the time from `start` to `end`, in seconds, rounded to microseconds.
+///
+/// A time since 1970 has digits below a microsecond only from the rounding of doubles. In a
+/// difference they would be seen: 0.4820001125335693.
+pub fn seconds_between(start: f64, end: f64) -> f64 {
+    rounded(end - start)
+}
+
+/// Returns a number of seconds, rounded to microseconds.
+pub fn rounded(seconds: f64) -> f64 {
+    let us = (seconds * 1e6).round();
+    // Above 2^53 microseconds, a double has no digits after the point.
+    if us.abs() < 9e15 { us / 1e6 } else { seconds }
+}
+
 /// Returns the subsegments that are directly embedded in `object`, in the order of the document.
 pub fn subsegments(
     object: &Map<String, Value>,
@@ -284,6 +299,15 @@ mod tests {
         let document = Document::unchecked(&text);
         assert_eq!(document.facts.parts.len(), 20_001);
         assert!(document.size_bytes() > 20_000 * size_of::<Part>());
+    }
+
+    #[test]
+    fn a_difference_has_no_digits_below_a_microsecond() {
+        assert_eq!(seconds_between(1_700_000_000.1, 1_700_000_000.582), 0.482);
+        assert_eq!(seconds_between(1.0, 1.000_000_4), 0.0);
+        assert_eq!(seconds_between(2.5, 1.0), -1.5);
+        assert_eq!(seconds_between(-1e300, 1e300), 2e300);
+        assert!(seconds_between(0.0, f64::NAN).is_nan());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tests of the tree: its text, its bounds, and hostile documents.
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn documents(values: &[Value]) -> Vec<Arc<Document>> {
     let with_defaults = |value: &Value| {
@@ -15,7 +15,7 @@ fn documents(values: &[Value]) -> Vec<Arc<Document>> {
 }
 
 fn drawn(values: &[Value]) -> String {
-    render("1-2-3", &documents(values))
+    render("1-2-3", &documents(values), Colours::Off)
 }
 
 #[test]
@@ -127,20 +127,6 @@ fn a_wide_trace_is_cut_at_the_lines_and_says_how_many_are_left() {
 }
 
 #[test]
-fn no_more_nodes_are_held_than_the_bound() {
-    let children = vec![json!({}); 5_000];
-    let document = &documents(&[json!({"id": "a", "subsegments": children})])[0];
-    let mut forest = Forest::default();
-    for _ in 0..3 {
-        forest.add(document);
-    }
-    assert_eq!(
-        (forest.nodes.len(), forest.omitted_count),
-        (NODE_COUNT_MAX, 15_003 - NODE_COUNT_MAX)
-    );
-}
-
-#[test]
 fn siblings_and_roots_stand_in_the_order_of_their_starts() {
     let tree = drawn(&[
         json!({"id": "c", "name": "third", "start_time": 3.0}),
@@ -155,13 +141,21 @@ fn siblings_and_roots_stand_in_the_order_of_their_starts() {
 }
 
 #[test]
-fn the_url_is_reduced_to_its_path() {
-    for (url, path) in [
-        ("https://user:pw@host:1/a/b?token=x#y", "/a/b"),
-        ("http://host", "/"),
-        ("/plain?x", "/plain"),
-        ("", ""),
-    ] {
-        assert_eq!(path_of(url), path);
+fn states_and_the_frame_are_in_colour_where_the_terminal_has_it() {
+    let nasty = "\u{1b}[31mforged";
+    let documents = documents(&[json!({"id": "a", "name": nasty, "end_time": 0.1, "fault": true,
+        "subsegments": [{"name": "quiet", "start_time": 0.0, "end_time": 0.05},
+            {"name": "busy", "start_time": 0.0, "end_time": 0.05, "throttle": true}]})]);
+    let tree = render("1-2-3", &documents, Colours::On);
+    let lines: Vec<&str> = tree.lines().collect();
+    assert!(lines[0].starts_with("\u{1b}[1m1-2-3\u{1b}[0m  100 ms"), "{tree:?}");
+    assert!(lines[1].ends_with("  \u{1b}[31mfault\u{1b}[0m"), "{tree:?}");
+    assert!(lines[1].contains("\\u{1b}[31mforged"), "{tree:?}");
+    assert!(lines[3].ends_with("  \u{1b}[35mthrottle\u{1b}[0m"), "{tree:?}");
+    // Without the colours, the text is the same.
+    let mut plain = tree.clone();
+    for code in ["0", "1", "2", "31", "35"] {
+        plain = plain.replace(&format!("\u{1b}[{code}m"), "");
     }
+    assert_eq!(plain, render("1-2-3", &documents, Colours::Off));
 }
