@@ -24,6 +24,17 @@ pub enum DaemonError {
         /// The error of the kernel.
         source: io::Error,
     },
+    /// Other programs have both ports of the sandbox
+    #[error(
+        "UDP {udp} and TCP {tcp} are in use, perhaps by another X-Ray daemon or sandbox. Stop it, \
+         or give other ports: xray sandbox -b 127.0.0.1:3000 -t 127.0.0.1:3000"
+    )]
+    BothInUse {
+        /// The UDP address from the configuration.
+        udp: String,
+        /// The TCP address from the configuration.
+        tcp: String,
+    },
     /// The file for the sandbox's traces cannot be used
     #[error(
         "--keep {path}: {source}. Give a file that this user may write and no other sandbox has"

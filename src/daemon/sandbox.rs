@@ -43,6 +43,7 @@ use xrayd_otlp::grpc::{MESSAGE_BYTES_MAX as GRPC_MESSAGE_BYTES_MAX, Refusal};
 use xrayd_sandbox::endpoint::{About, Account, Sandbox, TraceFile, datagrams};
 use xrayd_sandbox::model::QUIET_TIME;
 use xrayd_sandbox::model::store::Limits;
+use xrayd_sandbox::model::tree::Colours;
 
 /// Region of the signatures if the operator did not set one.
 pub const REGION: &str = "us-east-1";
@@ -138,6 +139,21 @@ fn about(
     }
 }
 
+/// Returns why the TCP port cannot be opened. If the UDP port is in use too, one message says both:
+/// a user who changes only the first port would meet the second one in the next attempt.
+async fn refusal(config: &Config, source: io::Error, resolver: &Resolver) -> DaemonError {
+    let (udp, tcp) = (config.udp_address.clone(), config.tcp_address.clone());
+    let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let text = udp.clone();
+    let found = resolver.run(move || address::resolve(&text)).await.unwrap_or_default();
+    let tried = found.first().map(UdpSocket::bind);
+    let is_udp_in_use = tried.is_some_and(|it| it.is_err_and(|error| is_in_use(&error)));
+    if is_udp_in_use && is_in_use(&source) {
+        return DaemonError::BothInUse { udp, tcp };
+    }
+    DaemonError::Tcp { address: tcp, source }
+}
+
 /// Runs the daemon with the local endpoint until it is stopped.
 ///
 /// # Errors
@@ -151,10 +167,10 @@ pub async fn run(
 ) -> Result<Ended, DaemonError> {
     let signals = Signals::new()?;
     let listener = listen(&config.tcp_address, resolver).await;
-    let (listener, tcp_address) = listener.map_err(|source| {
-        let address = config.tcp_address.clone();
-        DaemonError::Tcp { address, source }
-    })?;
+    let (listener, tcp_address) = match listener {
+        Ok(listening) => listening,
+        Err(source) => return Err(refusal(config, source, resolver).await),
+    };
     let file = flags.keep.as_ref().map(|path| {
         TraceFile::open(Path::new(path))
             .map_err(|source| DaemonError::Keep { path: path.clone(), source })
@@ -193,7 +209,7 @@ pub async fn run(
     let printer = tokio::spawn(panics::restarted("Printing traces", RESTART_PAUSE, move || {
         Arc::clone(&printed).watch(prints)
     }));
-    service.welcome();
+    service.welcome(flags.demo);
     let routes = async {
         if flags.demo {
             send_demo(udp_address)?;
@@ -218,7 +234,8 @@ impl LocalService {
     /// Returns an endpoint. If there is a trace file, its traces are read, and new traces are
     /// stored in it.
     fn new(about: About, file: Option<TraceFile>, output: Output) -> Self {
-        let sandbox = Sandbox::with(credentials(), about, Limits::default());
+        let sandbox = Sandbox::with(credentials(), about, Limits::default())
+            .with_colours(Colours::of_terminal(&io::stdout()));
         let sandbox = match file {
             Some(file) => sandbox.with_file(file),
             None => sandbox,
@@ -316,22 +333,21 @@ impl LocalService {
         }
     }
 
-    /// Prints how to use the sandbox.
-    pub fn welcome(&self) {
+    /// Prints the address of the page, and what to do next. `has_demo` says that the traces of the
+    /// demo are about to arrive.
+    pub fn welcome(&self, has_demo: bool) {
         let about = self.sandbox.about();
-        let (tcp_address, otlp) = (&about.tcp_address, about.otlp_endpoint());
-        let grpc = match &about.otlp_grpc_address {
-            Some(address) => format!("    gRPC: http://{address}"),
-            None => String::new(),
+        let (daemon, otlp) = (about.daemon_address(), about.otlp_endpoint());
+        let page = match has_demo {
+            true => "Open the page: a dozen traces of a shop are there. See what failed and why.",
+            false => "Open the page. It has the lines for your language under Connect.",
         };
         self.output.print(&format!(
-            "The sandbox is ready. Configure an X-Ray SDK to send its traces here:\n\
-             \n    AWS_XRAY_DAEMON_ADDRESS={}\n\
-             \nOr an OpenTelemetry SDK:\n\
-             \n    OTEL_EXPORTER_OTLP_ENDPOINT={otlp}{grpc}\n\
-             \nIn a browser: http://{tcp_address}/    As JSON: http://{tcp_address}/traces    \
-             Counters: http://{tcp_address}/metrics    Stop: Ctrl-C\n",
-            about.daemon_address(),
+            "The sandbox is ready: http://{}/ (Ctrl-C ends it). What to do next:\n\
+             \n  1. {page}\
+             \n  2. Send your own traces. X-Ray SDKs: AWS_XRAY_DAEMON_ADDRESS={daemon}\
+             \n  3. Or from OpenTelemetry: OTEL_EXPORTER_OTLP_ENDPOINT={otlp}\n",
+            about.tcp_address,
         ));
     }
 }
