@@ -32,7 +32,13 @@ const GROUPS = [
     [
       [["j", "k"], "Next and previous row (or arrow keys)"],
       [["←", "→"], "Close and open the children of a row"],
+      [["e", "E"], "Next and previous error"],
+      [["+", "-", "0"], "Zoom the time, show all of it"],
+      [["z"], "Zoom to the row"],
+      [["⇧ ←", "⇧ →"], "Move the time (or drag)"],
       [["f"], "Find (Enter for the next row)"],
+      [["x"], "All exceptions, and back"],
+      [["d"], "Download the trace"],
       [["r"], "Original documents, and back"],
       [["[", "]"], "Trace above and below in the list"],
       [["Esc"], "Back to the list"],

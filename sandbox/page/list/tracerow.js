@@ -7,7 +7,7 @@
 
 import { h, setText } from "../shared/dom.js";
 import { stateOf, statusClass } from "./filter.js";
-import { clock, duration, line, moment } from "../shared/format.js";
+import { clock, duration, line, moment, pathFirst } from "../shared/format.js";
 
 const FLAGS = [
   ["fault", "fault"],
@@ -94,7 +94,7 @@ export function updateRow(row, trace, { index, isSelected, isFresh, longest }) {
   const { method, url, status } = trace.http ?? {};
   setText(own.name, line(trace.name, 200) || "?");
   setText(own.method, line(method, 12));
-  setText(own.url, line(url, 300));
+  setText(own.url, pathFirst(url));
   own.url.title = line(url, 1000);
   setText(own.status, line(status, 6) || "–");
   own.status.dataset.class = statusClass(trace);

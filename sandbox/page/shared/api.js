@@ -98,13 +98,24 @@ export function traces(since, filter) {
 }
 
 /**
- * Fetches the documents of a trace.
+ * Fetches the documents and the rows of a trace.
  *
  * @param {string} id
- * @returns {Promise<{id: string, documents: string[], otlp: (string|null)[]}>}
+ * @returns {Promise<{id: string, documents: string[], otlp: (string|null)[], forest: any}>}
  */
 export function trace(id) {
   return call(`/api/traces/${encodeURIComponent(id)}`);
+}
+
+/**
+ * Fetches traces by the call of the service.
+ *
+ * @param {string[]} ids
+ * @returns {Promise<{Traces: any[]}>}
+ */
+export function batchGetTraces(ids) {
+  const headers = { "content-type": "application/json" };
+  return call("/Traces", { method: "POST", headers, body: JSON.stringify({ TraceIds: ids }) });
 }
 
 /**

@@ -86,6 +86,7 @@ const ICONS = {
   trash: "M3 4.5h10m-6.5-2h3M4.5 4.5l.6 9h5.800l.6-9",
   up: "M8 13V3M4 7l4-4 4 4",
   down: "M8 3v10m-4-4 4 4 4-4",
+  download: "M8 2v8m-3.5-3.5 3.5 3.5 3.5-3.5M2.5 11v2.5h11V11",
   plus: "M8 3v10M3 8h10",
   minus: "M3 8h10",
   fit: "M2.5 6V2.5H6m4 0h3.5V6m0 4v3.5H10m-4 0H2.5V10",

@@ -156,3 +156,16 @@ export function pathOf(url) {
   const slash = bare.indexOf("/", host + 3);
   return slash < 0 ? "/" : bare.slice(slash);
 }
+
+/**
+ * Formats a URL with its path and query first, so that they are not cut off where there is little
+ * room. The scheme and the host are left out; the name of the segment shows the host.
+ *
+ * @param {unknown} url
+ * @returns {string}
+ */
+export function pathFirst(url) {
+  if (typeof url !== "string") return line(url, 400);
+  const rest = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*(.*)$/is.exec(url);
+  return line(rest ? rest[1] || "/" : url, 400);
+}

@@ -44,7 +44,14 @@ function stackOf(stack) {
   return list;
 }
 
-function exceptionBox(exception, isCause) {
+/**
+ * Creates the box of an exception with its stack.
+ *
+ * @param {any} exception
+ * @param {boolean} isCause Whether it is the cause of the exception above.
+ * @returns {HTMLElement}
+ */
+export function exceptionBox(exception, isCause) {
   const { type, message, remote, truncated, skipped } = exception;
   const notes = [
     isCause && "cause of the exception above",

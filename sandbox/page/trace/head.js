@@ -6,7 +6,7 @@
 
 import { copyButton, h, iconButton } from "../shared/dom.js";
 import { statusClass } from "../list/filter.js";
-import { clock, count, duration, line, moment, plural } from "../shared/format.js";
+import { clock, count, duration, line, moment, pathFirst, plural } from "../shared/format.js";
 import { span } from "./tree.js";
 
 /**
@@ -20,19 +20,22 @@ import { span } from "./tree.js";
  * @param {{before?: string, after?: string}} trace.neighbours
  * @param {(id: string|undefined) => void} trace.open
  * @param {() => void} trace.back
+ * @param {() => void} trace.download
  * @returns {HTMLElement[]}
  */
-export function traceHead({ id, summary, model, isAdjusted, neighbours, open, back }) {
+export function traceHead({ id, summary, model, isAdjusted, neighbours, ...on }) {
+  const { open, back, download } = on;
   const { method, url, status } = summary.http ?? {};
   const name = summary.name ?? model?.roots[0]?.name ?? "Trace";
   const time = model ? span(model.nodes, isAdjusted) : null;
+  const isOpen = model?.nodes.some((node) => node.inProgress && node.isSegment) === true;
+  const length = time ? time.end - time.start : 0;
   const parts = model && [
-    time && duration(time.end - time.start),
+    isOpen ? length > 0 && `${duration(length)} so far` : duration(length),
     plural(model.segmentCount, "segment"),
     plural(model.nodes.length - model.segmentCount, "subsegment"),
     model.omittedCount > 0 && `${count(model.omittedCount)} more not shown`,
-    model.unreadCount > 0 && `${plural(model.unreadCount, "document")} not JSON`,
-    model.nodes.some((node) => node.inProgress && node.isSegment) && "in progress",
+    isOpen && "in progress",
   ];
   const { before, after } = neighbours;
   return [
@@ -42,7 +45,7 @@ export function traceHead({ id, summary, model, isAdjusted, neighbours, open, ba
       { class: "trace-title" },
       h("h1", {}, line(name, 120)),
       h("span", { class: "method", text: line(method, 12) }),
-      h("span", { class: "url", text: line(url, 400), title: line(url, 2000) }),
+      h("span", { class: "url", text: pathFirst(url), title: line(url, 2000) }),
       status
         ? h("span", { class: "status", "data-class": statusClass(summary), text: line(status, 6) })
         : null,
@@ -59,6 +62,7 @@ export function traceHead({ id, summary, model, isAdjusted, neighbours, open, ba
     h(
       "div",
       { class: "trace-nav" },
+      iconButton("download", "Download the trace as JSON (d)", () => download()),
       iconButton("up", "Trace above in the list ([)", () => open(before), { disabled: !before }),
       iconButton("down", "Trace below in the list (])", () => open(after), { disabled: !after }),
     ),

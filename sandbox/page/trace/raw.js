@@ -96,7 +96,7 @@ export class RawView {
     this.#asXray.label.hidden = !otlp.some((text) => text !== null);
     this.#choice.replaceChildren(
       ...documents.map((_, index) => {
-        const { name = "not JSON", id = "" } = describe(index) ?? {};
+        const { name = "?", id = "" } = describe(index) ?? {};
         return h("option", { text: `${index + 1}. ${line(name, 60)}  ${line(id, 16)}` });
       }),
     );

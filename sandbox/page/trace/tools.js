@@ -1,17 +1,21 @@
 /**
- * The tool bar of a trace: the choice of the view, the search, and the adjustment of clocks.
+ * The tool bar of a trace: the choice of the view, the search, the way to the next failure, the zoom,
+ * and the adjustment of clocks.
  *
  * In: counts from the view. Out: the choices of the user.
  */
 
-import { h, setText } from "../shared/dom.js";
-import { count } from "../shared/format.js";
+import { h, icon, iconButton, setText } from "../shared/dom.js";
+import { count, plural } from "../shared/format.js";
+import { MARKS } from "./segmentrow.js";
 
+/** @typedef {"timeline"|"exceptions"|"raw"} View */
+
+/** The marks of the states, see `segmentrow.js`. */
 const LEGEND = [
-  ["ok", "ok"],
   ["error", "error"],
-  ["fault", "fault"],
   ["throttle", "throttle"],
+  ["fault", "fault"],
   ["progress", "in progress"],
 ];
 
@@ -23,15 +27,20 @@ export class TraceTools {
   #tabs = new Map();
   #find;
   #foundCount = h("span", { class: "faint", "aria-live": "polite" });
+  #exceptionCount = h("span", { class: "tab-count" });
+  #failures;
+  #failureWords = h("span");
   #adjust;
   #adjustWords = h("span");
   #adjustLabel;
 
   /**
    * @param {object} on
-   * @param {(isRaw: boolean) => void} on.view
+   * @param {(view: View) => void} on.view
    * @param {() => void} on.find
    * @param {() => void} on.adjust
+   * @param {() => void} on.failure Called to go to the next failure.
+   * @param {(direction: number) => void} on.zoom
    * @param {(isCollapsed: boolean) => void} on.all Called to collapse or expand all rows.
    */
   constructor(on) {
@@ -46,8 +55,19 @@ export class TraceTools {
     this.#adjustLabel = h("label", { class: "check" }, this.#adjust, this.#adjustWords);
     const button = (text, press) =>
       h("button", { type: "button", class: "button quiet", text, on: { click: press } });
+    this.#failures = h(
+      "button",
+      {
+        type: "button",
+        class: "button failures",
+        title: "Next error, throttle or fault (e; back with E)",
+        on: { click: on.failure },
+      },
+      icon("down"),
+      this.#failureWords,
+    );
     const legend = LEGEND.map(([state, label]) =>
-      h("li", { "data-state": state }, h("i", { class: "swatch" }), label),
+      h("li", { "data-state": state }, h("i", { class: "wf-mark", text: MARKS[state] }), label),
     );
     this.element = h(
       "div",
@@ -55,14 +75,23 @@ export class TraceTools {
       h(
         "div",
         { class: "segments", role: "tablist", "aria-label": "View" },
-        this.#tab("Timeline", false, on.view),
-        this.#tab("Documents", true, on.view),
+        this.#tab("Timeline", "timeline", on.view),
+        this.#tab("Exceptions", "exceptions", on.view),
+        this.#tab("Documents", "raw", on.view),
       ),
       h(
         "div",
         { class: "timeline-tools" },
         this.#find,
         this.#foundCount,
+        this.#failures,
+        h(
+          "span",
+          { class: "zoom", role: "group", "aria-label": "Zoom" },
+          iconButton("minus", "Zoom out (-)", () => on.zoom(-1)),
+          iconButton("plus", "Zoom in (+), or to the selected row (z)", () => on.zoom(1)),
+          iconButton("fit", "Show all of the time (0)", () => on.zoom(0)),
+        ),
         button("Collapse all", () => on.all(true)),
         button("Expand all", () => on.all(false)),
         this.#adjustLabel,
@@ -73,16 +102,14 @@ export class TraceTools {
     this.reset();
   }
 
-  #tab(text, isRaw, view) {
-    const press = () => view(isRaw);
-    const tab = h("button", {
-      type: "button",
-      role: "tab",
-      class: "segment",
+  #tab(text, name, view) {
+    const tab = h(
+      "button",
+      { type: "button", role: "tab", class: "segment", on: { click: () => view(name) } },
       text,
-      on: { click: press },
-    });
-    this.#tabs.set(isRaw, tab);
+      name === "exceptions" ? this.#exceptionCount : null,
+    );
+    this.#tabs.set(name, tab);
     return tab;
   }
 
@@ -91,6 +118,7 @@ export class TraceTools {
     this.#find.value = "";
     this.showFound(0);
     this.showSkew(0);
+    this.showFailures(0, 0);
   }
 
   /** The text of the search. */
@@ -125,8 +153,20 @@ export class TraceTools {
     setText(this.#adjustWords, `Adjust clocks (${count(skewedCount)})`);
   }
 
-  /** @param {boolean} isRaw */
-  showView(isRaw) {
-    for (const [raw, tab] of this.#tabs) tab.setAttribute("aria-selected", String(raw === isRaw));
+  /**
+   * @param {number} failureCount Number of rows with an error, a throttle or a fault.
+   * @param {number} exceptionCount
+   */
+  showFailures(failureCount, exceptionCount) {
+    this.#failures.hidden = failureCount === 0;
+    setText(this.#failureWords, plural(failureCount, "error"));
+    setText(this.#exceptionCount, exceptionCount === 0 ? "" : count(exceptionCount));
+    const tab = this.#tabs.get("exceptions");
+    tab.disabled = exceptionCount === 0;
+  }
+
+  /** @param {View} view */
+  showView(view) {
+    for (const [name, tab] of this.#tabs) tab.setAttribute("aria-selected", String(name === view));
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The view of one trace: its waterfall, the details of the selected row, and the original
- * documents.
+ * The view of one trace: its waterfall, the details of the selected row, all exceptions, and the
+ * original documents. A trace with a failure opens on the row where the failure began.
  *
  * In: the id of a trace, and its documents from the sandbox. They are fetched again when the trace
  * changes. Out: the view. The address contains the selected row and the choice of the view.
@@ -8,12 +8,14 @@
 
 import { messageOf, statusOf, trace as fetchTrace } from "../shared/api.js";
 import { details } from "./details.js";
-import { h } from "../shared/dom.js";
+import { download } from "./download.js";
+import { ExceptionList } from "./exceptionlist.js";
+import { h, toast } from "../shared/dom.js";
 import { RawView } from "./raw.js";
 import { splitter } from "../shared/splitter.js";
 import { traceHead } from "./head.js";
 import { TraceTools } from "./tools.js";
-import { build, span } from "./tree.js";
+import { build, exceptionsOf, span } from "./tree.js";
 import { Waterfall } from "./waterfall.js";
 
 /** The view of a trace. See the module. */
@@ -30,6 +32,7 @@ export class TraceView {
   #aside;
   #waterfall;
   #raw;
+  #exceptionList;
   #id = "";
   #revision = -1;
   /** @type {string[]} */
@@ -38,7 +41,10 @@ export class TraceView {
   #otlp = [];
   /** @type {import("./tree.js").Model|null} Null until the trace is loaded. */
   #model = null;
-  #isRaw = false;
+  /** @type {Map<string, any>} Exceptions of the trace with their nodes, by id. */
+  #exceptions = new Map();
+  /** @type {import("./tools.js").View} */
+  #view = "timeline";
   /** Id of the row that the address asks for. */
   #wanted = "";
   /** The values from which the details were drawn last, as JSON. */
@@ -56,6 +62,11 @@ export class TraceView {
     this.#page = page;
     this.#waterfall = new Waterfall((node) => this.#chosen(node));
     this.#raw = new RawView();
+    this.#exceptionList = new ExceptionList((node) => {
+      this.#setView("timeline");
+      this.#select(node);
+      this.#noteRoute(node);
+    });
     this.#head = h("header", { class: "trace-head" });
     this.#note = h("div", { class: "empty-note", role: "status" });
     this.#aside = h("aside", {
@@ -70,16 +81,25 @@ export class TraceView {
       splitter({ name: "--details-size", label: "Width of the details", min: 260, sign: -1 }),
       this.#aside,
     );
-    this.#body = h("div", { class: "trace-body" }, this.#note, timeline, this.#raw.element);
+    this.#body = h(
+      "div",
+      { class: "trace-body" },
+      this.#note,
+      timeline,
+      this.#exceptionList.element,
+      this.#raw.element,
+    );
     this.#tools = new TraceTools({
-      view: (isRaw) => this.#setRaw(isRaw),
+      view: (view) => this.#setView(view),
       find: () => this.#search(0),
       adjust: () => this.#model && this.#drawAll(),
+      failure: () => this.#waterfall.nextFailure(1),
+      zoom: (direction) => this.#waterfall.zoom(direction),
       all: (isCollapsed) => this.#waterfall.setAll(isCollapsed),
     });
     this.element = h(
       "section",
-      { class: "view trace", "aria-label": "Trace" },
+      { class: "view trace-view", "aria-label": "Trace" },
       this.#head,
       this.#tools.element,
       this.#body,
@@ -90,7 +110,8 @@ export class TraceView {
 
   /** @param {import("../shared/router.js").Route} route */
   show({ id, query }) {
-    this.#isRaw = query.get("view") === "raw";
+    const view = query.get("view");
+    this.#view = view === "raw" || view === "exceptions" ? view : "timeline";
     this.#wanted = query.get("at") ?? "";
     if (id !== this.#id || !this.#model) {
       this.#id = id;
@@ -105,8 +126,12 @@ export class TraceView {
   }
 
   focus() {
-    const choice = this.#isRaw ? this.element.querySelector("select") : null;
-    (choice ?? this.#waterfall.element).focus({ preventScroll: true });
+    const target = {
+      raw: this.element.querySelector("select"),
+      exceptions: this.#exceptionList.element,
+      timeline: this.#waterfall.focusable,
+    }[this.#view];
+    target?.focus({ preventScroll: true });
   }
 
   /**
@@ -139,17 +164,27 @@ export class TraceView {
       this.#open(event.key === "[" ? before : after);
       return true;
     }
-    if (event.key === "r") {
-      this.#setRaw(!this.#isRaw);
+    if (event.key === "r" || event.key === "x") {
+      const view = event.key === "r" ? "raw" : "exceptions";
+      this.#setView(this.#view === view ? "timeline" : view);
       return true;
     }
-    if (event.key === "f" && !this.#isRaw) {
+    if (event.key === "d") {
+      this.#download();
+      return true;
+    }
+    const isTimeline = this.#view === "timeline";
+    if (event.key === "f" && isTimeline) {
       this.#tools.focus();
+      return true;
+    }
+    if ((event.key === "e" || event.key === "E") && isTimeline) {
+      this.#waterfall.nextFailure(event.key === "e" ? 1 : -1);
       return true;
     }
     // If the details have the focus, the arrow keys and page keys scroll them.
     if (this.#aside.contains(document.activeElement) && event.key.length > 1) return false;
-    const isUsed = this.#model !== null && !this.#isRaw && this.#waterfall.key(event);
+    const isUsed = this.#model !== null && isTimeline && this.#waterfall.key(event);
     if (isUsed && document.activeElement === document.body) this.focus();
     return isUsed;
   }
@@ -164,7 +199,8 @@ export class TraceView {
       if (id !== this.#id) return;
       this.#documents = answer.documents;
       this.#otlp = answer.otlp;
-      this.#model = build(answer.documents);
+      this.#model = build(answer);
+      this.#exceptions = exceptionsOf(this.#model.nodes);
       this.#drawAll();
     } catch (error) {
       if (id !== this.#id) return;
@@ -190,7 +226,10 @@ export class TraceView {
     if (!model) return;
     this.element.dataset.has = "trace";
     this.#tools.showSkew(model.skewedCount);
-    const selected = this.#wanted || this.#waterfall.selected?.id;
+    const exceptionCount = this.#exceptionList.show(model);
+    this.#tools.showFailures(model.failures.length, exceptionCount);
+    if (exceptionCount === 0 && this.#view === "exceptions") this.#view = "timeline";
+    const selected = this.#wanted;
     this.#drawHead();
     this.#waterfall.show(model, this.#tools.isAdjusted);
     const byDocument = new Map();
@@ -202,13 +241,13 @@ export class TraceView {
   }
 
   #nodeAt(id) {
-    const { nodes, roots } = this.#model ?? { nodes: [], roots: [] };
-    return nodes.find((node) => node.id === id && id !== "") ?? roots[0] ?? null;
+    const { nodes, failed } = this.#model ?? { nodes: [], failed: null };
+    return nodes.find((node) => node.id === id && id !== "") ?? failed ?? nodes[0] ?? null;
   }
 
   #select(node) {
     this.#waterfall.select(node);
-    if (node && this.#isRaw) this.#raw.select(node.document);
+    if (node && this.#view === "raw") this.#raw.select(node.document);
     this.#drawDetails(node);
   }
 
@@ -222,7 +261,7 @@ export class TraceView {
     this.#page.router.note({
       view: "trace",
       id: this.#id,
-      query: { at: this.#wanted, view: this.#isRaw ? "raw" : "" },
+      query: { at: this.#wanted, view: this.#view === "timeline" ? "" : this.#view },
     });
   }
 
@@ -241,10 +280,9 @@ export class TraceView {
     this.#aside.replaceChildren(
       details(node, {
         isSpan: this.#otlp[node.document] !== null,
-        exceptions: model.exceptions,
+        exceptions: this.#exceptions,
         start,
-        select: ({ id }) => {
-          const other = this.#nodeAt(id);
+        select: (other) => {
           this.#select(other);
           this.#noteRoute(other);
         },
@@ -266,6 +304,7 @@ export class TraceView {
         neighbours: this.#page.neighbours(this.#id),
         open: (id) => this.#open(id),
         back: () => this.#back(),
+        download: () => this.#download(),
       }),
     );
   }
@@ -275,16 +314,28 @@ export class TraceView {
     this.#tools.showFound(this.#waterfall.find(this.#tools.text, direction));
   }
 
-  #setRaw(raw) {
-    this.#isRaw = raw;
-    if (raw && this.#waterfall.selected) this.#raw.select(this.#waterfall.selected.document);
+  /** @param {import("./tools.js").View} view */
+  #setView(view) {
+    if (view === "exceptions" && !this.#model?.nodes.some((node) => node.hasCause)) return;
+    this.#view = view;
+    if (view === "raw" && this.#waterfall.selected) {
+      this.#raw.select(this.#waterfall.selected.document);
+    }
     this.#drawTabs();
     this.#noteRoute();
   }
 
   #drawTabs() {
-    this.element.classList.toggle("is-raw", this.#isRaw);
-    this.#tools.showView(this.#isRaw);
+    this.element.dataset.view = this.#view;
+    this.#tools.showView(this.#view);
+  }
+
+  async #download() {
+    try {
+      await download(this.#id);
+    } catch (error) {
+      toast(`The trace cannot be downloaded: ${messageOf(error)}`, "bad");
+    }
   }
 
   #say(title, text) {

@@ -50,9 +50,12 @@ const ASSETS: &[(&str, &[u8])] = assets![
     "shared/virtual.js",
     "trace/details.css",
     "trace/details.js",
+    "trace/download.js",
+    "trace/exceptionlist.js",
     "trace/exceptions.js",
     "trace/head.js",
     "trace/json.js",
+    "trace/overview.js",
     "trace/raw.js",
     "trace/segmentrow.js",
     "trace/tools.js",
@@ -60,6 +63,7 @@ const ASSETS: &[(&str, &[u8])] = assets![
     "trace/trace.js",
     "trace/tree.js",
     "trace/waterfall.js",
+    "trace/window.js",
     "views.css",
 ];
 
