@@ -258,6 +258,28 @@ def shop(now, count=60, seed=1):
     return documents
 
 
+def service_graph(count, group_count=1, seed=5):
+    """Returns the answer of GetServiceGraph for services in unconnected groups. Each group is a tree
+    of calls with a few more calls in it.
+    """
+    chance = random.Random(seed)
+    statistics = {"OkCount": 9, "TotalCount": 10, "TotalResponseTime": 1.5}
+    statistics["FaultStatistics"] = {"TotalCount": 1}
+    words = ["checkout", "inventory", "payments", "search", "user-profile", "notification"]
+    services = []
+    for index in range(count):
+        name = f"{words[index % 6]}-{'service' if index % 3 else 'api.internal.example'}-{index}"
+        services.append({"ReferenceId": index, "Name": name, "Type": "AWS::ECS::Container"})
+        services[index] |= {"Edges": [], "SummaryStatistics": statistics}
+        own = range(index % group_count, index, group_count)
+        callers = {chance.choice(own[: max(1, len(own) // 2)])} if own else set()
+        callers |= {chance.choice(own)} if own and chance.random() < 0.25 else set()
+        for caller in callers:
+            edge = {"ReferenceId": index, "SummaryStatistics": statistics}
+            services[caller]["Edges"].append(edge)
+    return {"Services": services}
+
+
 def many(now, count, seed=2):
     """Returns one small document for each of `count` traces."""
     ids = Ids(seed)

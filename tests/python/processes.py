@@ -13,7 +13,7 @@ import time
 import urllib.request
 
 #: The longest time that a test waits for an event. Only a failing test waits this long.
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 20
 
 #: The bytes that the kernel may charge to a socket's queue between two checks, and the queued bytes
 #: up to which sending continues. Together they are less than the smallest queue of a daemon, 128

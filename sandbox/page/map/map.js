@@ -9,11 +9,15 @@ import { messageOf, serviceGraph } from "../shared/api.js";
 import { h, iconButton, s } from "../shared/dom.js";
 import { OUTCOMES, graphOf } from "./graph.js";
 import { layout } from "./layout.js";
-import { edgeGroup, nodeGroup, numbersOf } from "./parts.js";
-import { Viewport } from "./viewport.js";
+import { edgeGroup, labelNode, levelOf, nodeGroup, numbersOf } from "./parts.js";
+import { READABLE_SCALE, Viewport } from "./viewport.js";
 
-/** Space on the left and right of the drawing, in pixels. */
-const MARGIN = 90;
+/** Space on each side of the drawing, in pixels. */
+const MARGIN = 14;
+/** The layout is computed again if the shape of the view changes by more than this factor. */
+const SHAPE_FACTOR = 1.3;
+/** Size of the labels on the screen, as a part of their size in the drawing, below this scale. */
+const LABEL_SCALE = 0.92;
 /** Time between two requests for the graph while traces arrive, in milliseconds. */
 const REFRESH_MS = 3000;
 
@@ -28,6 +32,14 @@ const LEGEND = [
   ["error", "error (4xx)"],
   ["throttle", "throttle (429)"],
   ["fault", "fault (5xx)"],
+];
+
+/** What the numbers are, as the bar says it. */
+const KEY = [
+  ["Circle", "mean response time, number of requests"],
+  ["Ring", "their outcomes"],
+  ["Arrow", "mean time of the calls, as the caller sees it"],
+  ["Click", "traces of the service"],
 ];
 
 /** The view of the map. See the module. */
@@ -45,6 +57,11 @@ export class MapView {
   #note;
   #range;
   #drawn = "";
+  /** The graph that was drawn last. @type {{nodes: any[], edges: any[]}|null} */
+  #graph = null;
+  /** Shape of the view at the last layout: width divided by height. */
+  #aspect = 0;
+  #level = "";
   #version = -1;
   #timer = 0;
 
@@ -82,7 +99,8 @@ export class MapView {
       ),
       this.#scene,
     );
-    this.#viewport = new Viewport(this.#svg, this.#scene);
+    this.#viewport = new Viewport(this.#svg, this.#scene, (scale) => this.#label(scale));
+    new ResizeObserver(() => this.#reshape()).observe(this.#svg);
     this.#card = h("div", { class: "map-card", hidden: true });
     this.#note = h("div", { class: "empty-note", role: "status" });
     this.#range = h(
@@ -105,10 +123,14 @@ export class MapView {
           ),
         ),
         h("span", { class: "grow" }),
-        h("span", { class: "faint", text: "A click on a service shows its traces" }),
         iconButton("minus", "Zoom out (-)", () => this.#viewport.zoom(1 / 1.25)),
         iconButton("plus", "Zoom in (+)", () => this.#viewport.zoom(1.25)),
         iconButton("fit", "Show all (0)", () => this.#viewport.fit()),
+        h(
+          "dl",
+          { class: "map-key", "aria-label": "What the numbers are" },
+          KEY.map(([term, text]) => h("div", {}, h("dt", { text: term }), h("dd", { text }))),
+        ),
       ),
       h("div", { class: "map-body" }, this.#svg, this.#card, this.#note),
     );
@@ -183,7 +205,43 @@ export class MapView {
     this.#note.replaceChildren(h("h2", { text: title }), h("p", { text }));
   }
 
-  #draw({ nodes, edges }) {
+  /** Computes the layout again if the shape of the view has changed much. */
+  #reshape() {
+    const aspect = this.#shape();
+    const factor = Math.max(aspect / this.#aspect, this.#aspect / aspect);
+    if (this.#graph && aspect > 0 && factor > SHAPE_FACTOR) {
+      this.#drawn = "";
+      this.#draw(this.#graph);
+    }
+  }
+
+  #shape() {
+    const { clientWidth: width, clientHeight: height } = this.#svg;
+    return height > 0 ? width / height : 0;
+  }
+
+  /**
+   * Gives the labels a size that is readable at a scale, and leaves out what has no room.
+   *
+   * @param {number} scale
+   */
+  #label(scale) {
+    const shown = Math.max(scale, READABLE_SCALE);
+    this.#scene.style.setProperty("--label", String(Math.max(1, LABEL_SCALE / shown)));
+    const level = levelOf(scale);
+    if (level === this.#level) return;
+    this.#level = level;
+    this.#scene.dataset.level = level;
+    for (const group of this.#scene.querySelectorAll(".map-node")) {
+      const node = this.#graph?.nodes[Number(group.getAttribute("data-index"))];
+      if (node) labelNode(group, node, level);
+    }
+  }
+
+  #draw(graph) {
+    const { nodes, edges } = graph;
+    this.#graph = graph;
+    this.#aspect = this.#shape();
     if (nodes.length === 0)
       this.#say("No service yet", "There are no traces in this time range.");
     else this.#say("", "");
@@ -192,10 +250,12 @@ export class MapView {
     const placed = layout(
       nodes.length,
       edges.map(({ from, to }) => [from, to]),
+      this.#aspect || undefined,
     );
     const lines = edges.map((edge, index) => edgeGroup(edge, placed.edges[index]));
     const circles = nodes.map((node, index) => this.#node(node, index, placed.nodes[index]));
     this.#scene.replaceChildren(...lines, ...circles);
+    this.#level = "";
     if (focused !== undefined) circles[focused]?.focus({ preventScroll: true });
     // If the nodes or edges have changed, the whole map is shown. If only numbers have changed, the
     // position and the zoom stay.
@@ -205,9 +265,10 @@ export class MapView {
     ]);
     const bounds = {
       x: -MARGIN,
-      y: 0,
+      y: MARGIN,
       width: placed.width + 2 * MARGIN,
-      height: placed.height + 24,
+      // Labels with a larger size than in the drawing reach below the lowest row.
+      height: placed.height + MARGIN,
     };
     this.#viewport.setBounds(bounds, shape !== this.#drawn);
     this.#drawn = shape;

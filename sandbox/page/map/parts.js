@@ -10,8 +10,18 @@ import { OUTCOMES, quantile, typeLabel } from "./graph.js";
 
 /** Radius of a node, in pixels. */
 const RADIUS = 34;
-/** Largest number of characters in a line below a node. */
-const LABEL_LENGTH = 24;
+/**
+ * How much of a node is shown, by the smallest scale for it. The labels keep their size on the screen,
+ * so that a smaller scale leaves less room for each.
+ *
+ * @type {{least: number, name: string, length: number}[]}
+ */
+const LEVELS = [
+  { least: 0.8, name: "full", length: 24 },
+  { least: 0.65, name: "names", length: 17 },
+  { least: 0.55, name: "short", length: 14 },
+  { least: 0, name: "least", length: 12 },
+];
 
 /** Draws the outcomes of a node's requests as arcs of a ring. */
 function ring(node) {
@@ -37,17 +47,35 @@ function ring(node) {
   return s("g", { transform: "rotate(-90)" }, s("circle", { r: RADIUS, class: "ring base" }), arcs);
 }
 
-/** Splits the name of a node into at most two lines. */
-function labelLines(name) {
-  const text = line(name, 60);
-  if (text.length <= LABEL_LENGTH) return [text];
-  const cut = text.slice(0, LABEL_LENGTH).search(/[\s./:_-][^\s./:_-]*$/);
-  const at = cut > 8 ? cut + 1 : LABEL_LENGTH;
-  const rest = text.slice(at);
-  return [
-    text.slice(0, at),
-    rest.length > LABEL_LENGTH ? `${rest.slice(0, LABEL_LENGTH - 1)}…` : rest,
-  ];
+/**
+ * Returns the name of the level of detail at a scale.
+ *
+ * @param {number} scale
+ * @returns {string}
+ */
+export function levelOf(scale) {
+  return LEVELS.find(({ least }) => scale >= least)?.name ?? "least";
+}
+
+/**
+ * Splits a name into at most two lines. The middle of a longer name is left out: names of services
+ * often have a common start.
+ *
+ * @param {string} name
+ * @param {number} length Largest number of characters in a line.
+ * @returns {string[]}
+ */
+export function labelLines(name, length) {
+  let text = line(name, 200);
+  if (text.length <= length) return [text];
+  if (text.length > 2 * length) {
+    const kept = 2 * length - 1;
+    text = `${text.slice(0, Math.ceil(kept / 2))}…${text.slice(-Math.floor(kept / 2))}`;
+  }
+  const cut = text.slice(0, length).search(/[\s./:@_-][^\s./:@_-]*$/);
+  const isGood = cut > length / 3 && text.length - cut - 1 <= length;
+  const at = isGood ? cut + 1 : length;
+  return [text.slice(0, at), text.slice(at)];
 }
 
 /** Returns a curve through the points of an edge: the centres of its nodes and dummy slots. */
@@ -110,28 +138,40 @@ export function edgeGroup(edge, points) {
 /** Draws a client as the outline of a person, without numbers. */
 function clientParts() {
   const person = "M0-14a7 7 0 1 1 0 14 7 7 0 0 1 0-14M-13 15a13 11 0 0 1 26 0";
-  return [
-    s("path", { class: "person", d: person }),
-    s("text", { class: "node-name", y: RADIUS + 19, text: "Client" }),
-  ];
+  return [s("path", { class: "person", d: person }), s("g", { class: "node-label" })];
 }
 
 function serviceParts(node) {
-  const lines = labelLines(node.name);
-  const type = line(typeLabel(node.type), 32);
-  const names = lines.map((text, at) => s("tspan", { x: 0, dy: at === 0 ? 0 : 14, text }));
   return [
     ring(node),
     s("text", { class: "node-time", y: 0, text: duration(node.seconds) }),
     s("text", { class: "node-count", y: 14, text: `${count(node.total)} req` }),
-    s("text", { class: "node-name", y: RADIUS + 19 }, names),
-    // The type is left out if it is the same as the name.
-    s("text", {
-      class: "node-type",
-      y: RADIUS + 19 + 14 * lines.length,
-      text: type === node.name ? "" : type,
-    }),
+    s("g", { class: "node-label" }),
   ];
+}
+
+/**
+ * Writes the label below a node: its name, and what else there is room for.
+ *
+ * @param {Element} group The group of the node.
+ * @param {any} node
+ * @param {string} level Name of a level of detail.
+ */
+export function labelNode(group, node, level) {
+  const { length } = LEVELS.find(({ name }) => name === level) ?? LEVELS[0];
+  const lines = node.isClient ? ["Client"] : labelLines(node.name, length);
+  const names = lines.map((text, at) => s("tspan", { x: 0, dy: at === 0 ? 0 : 13, text }));
+  // The type is left out if it is the same as the name. Where the circle is too small for the time,
+  // the time takes the place of the type, if the name leaves a line.
+  const type = line(typeLabel(node.type), length + 4);
+  const time = lines.length === 1 && !node.isClient ? duration(node.seconds) : "";
+  const second = level === "full" ? (type === node.name || node.isClient ? "" : type) : time;
+  group
+    .querySelector(".node-label")
+    ?.replaceChildren(
+      s("text", { class: "node-name", y: 13 }, names),
+      s("text", { class: "node-type", y: 13 + 13 * lines.length, text: second }),
+    );
 }
 
 /**

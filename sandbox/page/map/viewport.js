@@ -5,10 +5,12 @@
  * the attribute `transform` of the scene.
  */
 
-const SCALE_MIN = 0.15;
+const SCALE_MIN = 0.05;
 const SCALE_MAX = 3;
 /** Largest scale that {@link Viewport.fit} uses for a small drawing. */
 const FIT_SCALE_MAX = 1.25;
+/** Smallest scale at which the labels are readable. A large drawing begins with it. */
+export const READABLE_SCALE = 0.5;
 /** Shortest movement of the pointer that moves the drawing, in pixels. Below, it is a click. */
 const DRAG_MIN = 4;
 
@@ -25,14 +27,17 @@ export class Viewport {
   #y = 0;
   /** Whether the whole drawing is shown. If so, a change of the page's size fits it again. */
   #isFitted = true;
+  #scaled;
 
   /**
    * @param {SVGSVGElement} svg
    * @param {SVGGElement} scene
+   * @param {(scale: number) => void} scaled Called when the scale has changed.
    */
-  constructor(svg, scene) {
+  constructor(svg, scene, scaled) {
     this.#svg = svg;
     this.#scene = scene;
+    this.#scaled = scaled;
     svg.addEventListener("pointerdown", (event) => this.#drag(event));
     svg.addEventListener(
       "wheel",
@@ -44,28 +49,32 @@ export class Viewport {
       },
       { passive: false },
     );
-    new ResizeObserver(() => this.#isFitted && this.fit()).observe(svg);
+    new ResizeObserver(() => this.#isFitted && this.fit(READABLE_SCALE)).observe(svg);
   }
 
   /**
    * Sets the bounds of the drawing.
    *
    * @param {{x: number, y: number, width: number, height: number}} bounds
-   * @param {boolean} fit Whether to show the whole drawing now.
+   * @param {boolean} fit Whether to show the drawing from its start now.
    */
   setBounds(bounds, fit) {
     this.#bounds = bounds;
-    if (fit || this.#isFitted) this.fit();
+    if (fit || this.#isFitted) this.fit(READABLE_SCALE);
   }
 
-  /** Shows the whole drawing. */
-  fit() {
+  /**
+   * Shows the whole drawing. If it needs a smaller scale than `least`, the part at its start is shown.
+   *
+   * @param {number} [least]
+   */
+  fit(least = SCALE_MIN) {
     const { clientWidth: width, clientHeight: height } = this.#svg;
     if (width === 0 || height === 0) return;
     const { x, y, width: w, height: h } = this.#bounds;
-    this.#scale = Math.max(SCALE_MIN, Math.min(width / w, height / h, FIT_SCALE_MAX));
-    this.#x = (width - w * this.#scale) / 2 - x * this.#scale;
-    this.#y = (height - h * this.#scale) / 2 - y * this.#scale;
+    this.#scale = Math.max(least, Math.min(width / w, height / h, FIT_SCALE_MAX));
+    this.#x = Math.max(0, (width - w * this.#scale) / 2) - x * this.#scale;
+    this.#y = Math.max(0, (height - h * this.#scale) / 2) - y * this.#scale;
     this.#isFitted = true;
     this.#apply();
   }
@@ -107,5 +116,6 @@ export class Viewport {
 
   #apply() {
     this.#scene.setAttribute("transform", `translate(${this.#x} ${this.#y}) scale(${this.#scale})`);
+    this.#scaled(this.#scale);
   }
 }
