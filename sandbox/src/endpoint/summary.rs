@@ -126,7 +126,8 @@ mod tests {
             id: "t".into(),
             revision: 1,
             updated_at: 0.0,
-            is_cut: false,
+            evicted_document_count: 0,
+            replaced_document_count: 0,
             documents: values.iter().map(document).collect(),
         }
     }

@@ -50,7 +50,7 @@ fn trace_json(trace: &Snapshot) -> Value {
     json!({
         "Id": &*trace.id,
         "Duration": Summary::of(trace).duration_seconds(),
-        "LimitExceeded": trace.is_cut,
+        "LimitExceeded": trace.evicted_document_count > 0,
         "Segments": segments.collect::<Vec<_>>(),
     })
 }

@@ -63,11 +63,10 @@ impl Sandbox {
                     }
                 }
                 Some(Ok(Content::Metrics)) => metrics_document_count += 1,
-                Some(Err(why)) => unprocessed.push(unprocessed_json(&Violation {
-                    id: None,
-                    code: "ParseError",
-                    detail: format!("Not the form of OpenTelemetry's UDP exporters: {why}"),
-                })),
+                Some(Err(why)) => unprocessed.push(unprocessed_json(&Violation::of_text(
+                    "ParseError",
+                    format!("Not the form of OpenTelemetry's UDP exporters: {why}"),
+                ))),
                 None => match Document::parse(text) {
                     Ok(document) => kept.push(document),
                     Err(fault) => unprocessed.push(unprocessed_json(&fault)),

@@ -16,7 +16,14 @@ fn trace(values: &[Value]) -> Snapshot {
     let document = |value: &Value| Arc::new(Document::unchecked(&value.to_string()));
     let documents = values.iter().map(document).collect();
     let id = "1-581cf771-a006649127e371903a2de979".into();
-    Snapshot { id, revision: 1, updated_at: 0.0, is_cut: false, documents }
+    Snapshot {
+        id,
+        revision: 1,
+        updated_at: 0.0,
+        evicted_document_count: 0,
+        replaced_document_count: 0,
+        documents,
+    }
 }
 
 /// Returns a trace of a shop that answers 404 after 2 s. The shop calls an inventory, which fails,

@@ -6,7 +6,14 @@ use std::sync::Arc;
 fn trace(values: &[Value]) -> Snapshot {
     let document = |value: &Value| Arc::new(Document::unchecked(&value.to_string()));
     let documents = values.iter().map(document).collect();
-    Snapshot { id: "t".into(), revision: 1, updated_at: 0.0, is_cut: false, documents }
+    Snapshot {
+        id: "t".into(),
+        revision: 1,
+        updated_at: 0.0,
+        evicted_document_count: 0,
+        replaced_document_count: 0,
+        documents,
+    }
 }
 
 fn id(number: u64) -> String {

@@ -5,7 +5,8 @@
 //! [`ANNOTATION_COUNT_MAX`]. The store counts the memory of the facts. No I/O, no clock, no
 //! recursion.
 
-use super::{Flags, seconds, seconds_between, string, subsegments};
+use super::words::{Collector, Words};
+use super::{Flags, seconds, seconds_between, string, subsegments, whole};
 use serde_json::{Map, Value};
 
 /// Largest number of indexed annotations of one trace. The service indexes "up to 50 annotations
@@ -36,6 +37,8 @@ pub struct Facts {
     pub availability_zone: Option<Box<str>>,
     /// ARN of the resource that the segment ran on.
     pub resource_arn: Option<Box<str>>,
+    /// The texts that the search of the page finds.
+    pub words: Words,
 }
 
 /// The role of a segment or subsegment in the service graph.
@@ -137,12 +140,15 @@ impl Facts {
             resource_arn: string(root, "resource_arn").map(Box::from),
             ..Self::default()
         };
+        let mut words = Collector::default();
         let mut waiting = vec![(root, is_segment)];
         while let Some((object, is_segment)) = waiting.pop() {
             facts.parts.push(Part::of(object, is_segment));
             facts.add_annotations(object);
+            words.add(object);
             waiting.extend(subsegments(object).rev().map(|child| (child, false)));
         }
+        facts.words = words.finish();
         facts
     }
 
@@ -179,6 +185,7 @@ impl Facts {
         self.parts.iter().map(part_size).sum::<usize>()
             + self.annotations.iter().map(annotation_size).sum::<usize>()
             + texts(&own)
+            + self.words.size_bytes()
     }
 }
 
@@ -233,7 +240,7 @@ fn http(object: &Map<String, Value>) -> Option<Http> {
     let request = |key: &str| {
         http.get("request").and_then(|request| request.get(key)?.as_str()).map(Box::from)
     };
-    let status = http.get("response").and_then(|response| response.get("status")?.as_u64());
+    let status = whole(http.get("response").and_then(|response| response.get("status")));
     Some(Http {
         method: request("method"),
         url: request("url"),

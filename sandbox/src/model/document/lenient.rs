@@ -1,14 +1,25 @@
 //! Parses JSON that is good by its grammar, whatever its numbers and escape sequences.
 //!
-//! In: the text of a document. Out: its JSON value. Bound: a copy of the text, which is made only
-//! if serde_json refuses the text. No I/O, no clock, no recursion of its own.
+//! In: the text of a document. Out: its JSON value. Bound: [`NESTING_MAX`] levels, so that the
+//! recursion of serde_json cannot overflow the stack; and a copy of the text, which is made only if
+//! serde_json refuses the text. No I/O, no clock, no recursion of its own.
 //!
 //! RFC 8259 allows numbers beyond a double, and strings with lone surrogates such as `\ud83d`. The
 //! service gets such documents, and so the sandbox shows them. serde_json cannot hold them in a
 //! [`Value`].
 
+use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::value::RawValue;
-use serde_json::{Error, Value};
+use serde_json::{Deserializer, Error, Value};
+
+/// Largest number of levels of arrays and objects in a document. 128 levels of subsegments take 257
+/// of them: an object and an array each, and the segment. The rest is for what is in the deepest
+/// one.
+pub const NESTING_MAX: usize = 320;
+
+/// Largest number of levels that serde_json takes by itself.
+const USUAL_NESTING_MAX: usize = 127;
 
 /// Takes the place of a number that is too large for a double. The shortest such number has as many
 /// characters (`1e309`), so that it fits into every place.
@@ -27,7 +38,42 @@ const REPLACEMENT: &[u8; 6] = br"\ufffd";
 ///
 /// Returns the error of serde_json if `text` is not JSON. Its line and column are those of `text`.
 pub fn parse(text: &str) -> Result<Value, Error> {
-    serde_json::from_str(text).or_else(|_| serde_json::from_slice(&replaced(text)))
+    let nesting = nesting(text);
+    if nesting > NESTING_MAX {
+        return Err(Error::custom(format!("nested deeper than {NESTING_MAX} levels")));
+    }
+    let is_deep = nesting > USUAL_NESTING_MAX;
+    value(text.as_bytes(), is_deep).or_else(|_| value(&replaced(text), is_deep))
+}
+
+fn value(text: &[u8], is_deep: bool) -> Result<Value, Error> {
+    if !is_deep {
+        return serde_json::from_slice(text);
+    }
+    let mut parser = Deserializer::from_slice(text);
+    parser.disable_recursion_limit();
+    let value = Value::deserialize(&mut parser)?;
+    parser.end().map(|()| value)
+}
+
+/// Returns the largest number of arrays and objects that are open at the same time.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest): (usize, usize) = (0, 0);
+    let (mut is_in_string, mut is_escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_in_string => is_escaped = true,
+            b'"' => is_in_string = !is_in_string,
+            b'[' | b'{' if !is_in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !is_in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Returns a copy of `text` that has the same length, with the replacements.

@@ -3,15 +3,19 @@
 //! In: the text of one document of a `PutTraceSegments` request. Out: a [`Document`] with the text
 //! byte for byte and the [`Facts`] that lists, filters and the service graph need, or a
 //! [`Violation`] with an error code of the service ([`validate`]). Bound:
-//! [`DOCUMENT_SIZE_BYTES_MAX`], and 128 levels of nesting. The second bound is a limit of
-//! serde_json. With this limit a hostile document cannot overflow the stack. Other JSON that is
-//! good by its grammar is taken ([`lenient`]). No I/O, no clock.
+//! [`DOCUMENT_SIZE_BYTES_MAX`], and [`NESTING_MAX`] levels of JSON. With the second bound a hostile
+//! document cannot overflow the stack. Other JSON that is good by its grammar is taken
+//! ([`lenient`]). No I/O, no clock.
 
 mod facts;
 mod lenient;
+mod mend;
 mod validate;
+mod words;
 
-pub use facts::{ANNOTATION_COUNT_MAX, Annotation, Facts, Http, Kind, Part};
+pub use facts::{ANNOTATION_COUNT_MAX, Annotation, Facts, Http, Kind, Part, number_of};
+pub use lenient::NESTING_MAX;
+pub use words::{WordKind, Words};
 
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -82,15 +86,37 @@ impl Flags {
 }
 
 /// A broken rule. The endpoint reports the document as unprocessed for this reason.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("Invalid segment. ErrorCode: {code}. {detail}")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[error("Invalid {}. ErrorCode: {code}. {detail}", self.kind())]
 pub struct Violation {
     /// Id of the segment. `None` if the document has no valid id.
     pub id: Option<String>,
+    /// Id of the trace. `None` if the document has no valid trace id.
+    pub trace_id: Option<String>,
+    /// Name in the document, cut to 200 characters. Empty if it has none.
+    pub name: String,
+    /// Whether a subsegment breaks the rule and not a segment.
+    pub is_subsegment: bool,
+    /// Path of the field that breaks the rule, such as `subsegments[2].name`. Empty if the whole
+    /// document breaks it.
+    pub field: String,
+    /// Value of the field, cut to 200 characters. `None` if the field is missing.
+    pub value: Option<String>,
     /// Error code, such as `ParseError` or `MissingId`.
     pub code: &'static str,
     /// Description of the broken rule.
     pub detail: String,
+}
+
+impl Violation {
+    fn kind(&self) -> &'static str {
+        if self.is_subsegment { "subsegment" } else { "segment" }
+    }
+
+    /// Returns a violation of a text that is not a document.
+    pub fn of_text(code: &'static str, detail: String) -> Box<Self> {
+        Box::new(Self { code, detail, ..Self::default() })
+    }
 }
 
 impl Document {
@@ -99,7 +125,7 @@ impl Document {
     /// # Errors
     ///
     /// Returns the first [`Violation`] found, with the error code of the service.
-    pub fn parse(text: &str) -> Result<Self, Violation> {
+    pub fn parse(text: &str) -> Result<Self, Box<Violation>> {
         let object = object_of(text)?;
         validate::check(&object)?;
         Ok(Self::of(&object, text))
@@ -190,6 +216,17 @@ pub fn rounded(seconds: f64) -> f64 {
     if us.abs() < 9e15 { us / 1e6 } else { seconds }
 }
 
+/// Returns the value as a whole number, or `None` if it is not one. JSON has one kind of number, so
+/// that `404.0` is 404.
+pub fn whole(value: Option<&Value>) -> Option<u64> {
+    let value = value?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range")]
+    let of_float = |number: f64| {
+        (number.fract() == 0.0 && (0.0..=9e15).contains(&number)).then_some(number as u64)
+    };
+    value.as_u64().or_else(|| value.as_f64().and_then(of_float))
+}
+
 /// Returns the subsegments that are directly embedded in `object`, in the order of the document.
 pub fn subsegments(
     object: &Map<String, Value>,
@@ -204,14 +241,19 @@ pub fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> 
 }
 
 /// Parses the text of a document as a JSON object.
-fn object_of(text: &str) -> Result<Map<String, Value>, Violation> {
-    let fault = |code, detail| Violation { id: None, code, detail };
+fn object_of(text: &str) -> Result<Map<String, Value>, Box<Violation>> {
+    let fault = Violation::of_text;
     if text.len() > DOCUMENT_SIZE_BYTES_MAX {
         let detail = format!("{} bytes, at most {DOCUMENT_SIZE_BYTES_MAX}", text.len());
         return Err(fault("DocumentTooLarge", detail));
     }
     match lenient::parse(text) {
         Ok(Value::Object(object)) => Ok(object),
+        // The service takes an empty list as a document without fields.
+        Ok(Value::Array(list)) if list.is_empty() => {
+            let detail = "No id: the document is an empty list".to_owned();
+            Err(Box::new(Violation { field: "id".to_owned(), ..*fault("MissingId", detail) }))
+        }
         Ok(_) => Err(fault("ParseError", "Not a JSON object".to_owned())),
         Err(error) => Err(fault("ParseError", format!("Not JSON: {error}"))),
     }
@@ -255,9 +297,61 @@ mod tests {
 
     #[test]
     fn a_document_that_is_not_a_json_object_is_a_parse_error_without_an_id() {
-        for text in ["T1SAAECAw==", "", "[]", "1", "{\"id\":\"a\"", "{} {}"] {
+        for text in ["T1SAAECAw==", "", "[1]", "[[]]", "1", "null", "{\"id\":\"a\"", "{} {}"] {
             assert_eq!(code(text), ("ParseError", None), "{text}");
         }
+    }
+
+    #[test]
+    fn an_empty_list_is_a_document_without_an_id() {
+        for text in ["[]", " [ ]\n"] {
+            assert_eq!(code(text), ("MissingId", None), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_decimal_point_or_an_exponent() {
+        for (text, expected) in [
+            ("404", Some(404)),
+            ("404.0", Some(404)),
+            ("4.04e2", Some(404)),
+            ("404.5", None),
+            ("-1.0", None),
+            ("1e300", None),
+            ("\"404\"", None),
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(whole(Some(&value)), expected, "{text}");
+        }
+        let text = r#"{"http": {"response": {"status": 404.0}}}"#;
+        let http = Document::unchecked(text).facts.parts[0].http.clone().unwrap();
+        assert_eq!(http.status, Some(404));
+    }
+
+    /// Returns a document with this many levels of subsegments.
+    fn nested(levels: usize) -> String {
+        let sub = r#"{"id":"70de5b6f19ff9a0b","name":"n","start_time":1,"end_time":2"#;
+        let inner = format!(",\"subsegments\":[{sub}").repeat(levels) + &"}]".repeat(levels);
+        good(json!({})).strip_suffix('}').unwrap().to_owned() + &inner + "}"
+    }
+
+    #[test]
+    fn subsegments_may_be_nested_128_levels_deep() {
+        // A thread of the daemon has a stack of 2 MiB.
+        let thread = std::thread::Builder::new().stack_size(1024 * 1024);
+        let checked = thread.spawn(|| {
+            for levels in [1, 62, 63, 127, 128] {
+                let document = Document::parse(&nested(levels)).unwrap();
+                assert_eq!(document.facts.parts.len(), levels + 1);
+                assert_eq!(document.object().len(), 6);
+            }
+            let deepest = "[".repeat(NESTING_MAX - 1) + &"]".repeat(NESTING_MAX - 1);
+            let with = |list: &str| good(json!({})).replacen('{', &format!("{{\"m\":{list},"), 1);
+            assert!(Document::parse(&with(&deepest)).is_ok());
+            let fault = Document::parse(&with(&format!("[{deepest}]"))).unwrap_err();
+            assert!(fault.detail.contains(": nested deeper than 320 levels"), "{fault}");
+        });
+        checked.unwrap().join().unwrap();
     }
 
     #[test]

@@ -137,8 +137,8 @@ impl Store {
 
     /// Adds `document` to its trace.
     ///
-    /// The document replaces an earlier document with the same id in the same trace. There is one
-    /// exception: a document in progress that arrives late does not replace the completed document.
+    /// Of two documents with the same id in the same trace, the completed one is kept, and of two
+    /// completed ones that with the later end, whichever arrives first.
     pub fn insert(&mut self, document: Document, now: Moment) {
         self.revision += 1;
         let revision = self.revision;

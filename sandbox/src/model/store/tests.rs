@@ -142,7 +142,7 @@ fn traces_changed_since_a_revision_come_newest_first() {
     assert_eq!(changed(&store, 0), list(&["t1", "t2"]));
     assert_eq!(changed(&store, before), list(&["t1", "t2"]));
     let snapshot = store.get("t2").unwrap();
-    assert_eq!((snapshot.updated_at, snapshot.is_cut), (1.8e9, false));
+    assert_eq!((snapshot.updated_at, snapshot.evicted_document_count), (1.8e9, 0));
     assert_eq!(changed(&store, snapshot.revision), list(&["t1"]));
     assert_eq!(changed(&store, store.status().revision), list(&[]));
     // Numbers that were never a revision of this store, for example those of another process.
@@ -176,7 +176,45 @@ fn a_trace_that_was_cut_says_so() {
         store.insert(plain("t", id), now());
     }
     let trace = store.get("t").unwrap();
-    assert_eq!((trace.is_cut, trace.documents.len()), (true, 2));
+    assert_eq!((trace.evicted_document_count, trace.documents.len()), (1, 2));
+}
+
+#[test]
+fn of_two_documents_with_one_id_the_later_by_its_end_is_kept() {
+    let sent = |name: &str, more: Value| {
+        let mut fields = json!({"name": name});
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        document("t", "a", &fields)
+    };
+    let open = sent("open", json!({"in_progress": true}));
+    let open_again = sent("open again", json!({"in_progress": true}));
+    let first = sent("first", json!({"end_time": 11.0}));
+    let second = sent("second", json!({"end_time": 12.0}));
+    let equal = sent("equal", json!({"end_time": 12.0}));
+    for (arrivals, kept, replaced_count) in [
+        (vec![&open, &first], "first", 0),
+        (vec![&first, &open], "first", 0),
+        (vec![&open, &open_again], "open again", 0),
+        (vec![&first, &first], "first", 0),
+        (vec![&first, &second], "second", 1),
+        (vec![&second, &first], "second", 1),
+        (vec![&second, &open, &first], "second", 1),
+        (vec![&second, &equal], "equal", 1),
+    ] {
+        let mut store = Store::new(Limits::default(), 1);
+        for document in &arrivals {
+            store.insert((*document).clone(), now());
+        }
+        let trace = store.get("t").unwrap();
+        let names: Vec<_> = trace.documents.iter().map(|it| it.name.as_str()).collect();
+        let order: Vec<_> = arrivals.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(
+            (names, trace.replaced_document_count),
+            (vec![kept], replaced_count),
+            "{order:?}"
+        );
+        assert_eq!(store.size_bytes, trace.documents[0].size_bytes());
+    }
 }
 
 #[test]

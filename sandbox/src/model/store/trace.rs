@@ -19,8 +19,10 @@ pub struct Snapshot {
     pub revision: u64,
     /// Arrival of the last document, in seconds since 1970.
     pub updated_at: f64,
-    /// Whether documents were evicted because the trace was too large.
-    pub is_cut: bool,
+    /// Number of documents that were evicted because the trace was too large.
+    pub evicted_document_count: u64,
+    /// Number of completed documents in whose place there is another one with the same id.
+    pub replaced_document_count: u64,
     /// The documents, in the order of their arrival.
     pub documents: Vec<Arc<Document>>,
 }
@@ -30,7 +32,8 @@ pub struct Snapshot {
 pub(super) struct Trace {
     documents: VecDeque<Arc<Document>>,
     size_bytes: usize,
-    is_cut: bool,
+    evicted_document_count: u64,
+    replaced_document_count: u64,
     /// Revision of the store at the last change of the trace. The store sorts traces by it.
     pub revision: u64,
     touched: Moment,
@@ -38,8 +41,14 @@ pub(super) struct Trace {
 
 impl Trace {
     pub fn new(revision: u64, now: Moment) -> Self {
-        let documents = VecDeque::new();
-        Self { documents, size_bytes: 0, is_cut: false, revision, touched: now }
+        Self {
+            documents: VecDeque::new(),
+            size_bytes: 0,
+            evicted_document_count: 0,
+            replaced_document_count: 0,
+            revision,
+            touched: now,
+        }
     }
 
     pub fn touch(&mut self, revision: u64, now: Moment) {
@@ -64,26 +73,29 @@ impl Trace {
             id: Arc::clone(id),
             revision: self.revision,
             updated_at: self.touched.wall_seconds,
-            is_cut: self.is_cut,
+            evicted_document_count: self.evicted_document_count,
+            replaced_document_count: self.replaced_document_count,
             documents: self.documents.iter().cloned().collect(),
         }
     }
 
-    /// Adds a document, or replaces the document with the same id. The search is linear because a
-    /// trace has few documents, at most [`Limits::trace_document_count_max`].
+    /// Adds a document, or replaces the document with the same id if the new one is later ([`is_later`]). The
+    /// search is linear because a trace has few documents, at most
+    /// [`Limits::trace_document_count_max`].
     pub fn put(&mut self, document: Document) {
-        let document = Arc::new(document);
-        match self.documents.iter_mut().find(|held| held.id == document.id) {
-            Some(held) if document.in_progress && !held.in_progress => {}
-            Some(held) => {
-                self.size_bytes -= held.size_bytes();
-                self.size_bytes += document.size_bytes();
-                *held = document;
-            }
-            None => {
-                self.size_bytes += document.size_bytes();
-                self.documents.push_back(document);
-            }
+        let Some(held) = self.documents.iter_mut().find(|held| held.id == document.id) else {
+            self.size_bytes += document.size_bytes();
+            self.documents.push_back(Arc::new(document));
+            return;
+        };
+        // A document that was sent twice is the same document. One in progress is replaced by
+        // design.
+        let is_other = !held.in_progress && !document.in_progress && held.text != document.text;
+        self.replaced_document_count += u64::from(is_other);
+        if is_later(&document, held) {
+            self.size_bytes -= held.size_bytes();
+            self.size_bytes += document.size_bytes();
+            *held = Arc::new(document);
         }
     }
 
@@ -96,9 +108,17 @@ impl Trace {
         {
             let Some(document) = self.documents.pop_front() else { break };
             self.size_bytes -= document.size_bytes();
-            self.is_cut = true;
+            self.evicted_document_count += 1;
             count += 1;
         }
         count
     }
+}
+
+/// Returns whether `document` takes the place of `held`, which has the same id: a completed document
+/// that of one in progress, and a later end that of an earlier one. So the order in which documents
+/// arrive does not matter. If the ends are equal, the document that arrives later is shown.
+fn is_later(document: &Document, held: &Document) -> bool {
+    let rank = |it: &Document| (!it.in_progress, it.end_time.unwrap_or(f64::NEG_INFINITY));
+    rank(document) >= rank(held)
 }
