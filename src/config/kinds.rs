@@ -264,6 +264,7 @@ pub(super) const RECEIVE_BACKEND: Word<ReceiveBackend> = Word {
 
 /// The words for the operation that gets spans.
 pub(super) const SPANS_TO: Word<SpansTo> = Word {
+    words: "endpoint or segments",
     parse: |word| match word {
         "endpoint" => Ok(SpansTo::Endpoint),
         "segments" => Ok(SpansTo::Segments),
@@ -277,6 +278,7 @@ pub(super) const SPANS_TO: Word<SpansTo> = Word {
 
 /// The words for the compression of spans.
 pub(super) const COMPRESSION: Word<Compression> = Word {
+    words: "gzip or none",
     parse: |word| match word {
         "gzip" => Ok(Compression::Gzip),
         "none" => Ok(Compression::None),
