@@ -34,7 +34,8 @@ const credentials = (about) =>
   [
     `export AWS_ACCESS_KEY_ID=${about.access_key_id}`,
     `export AWS_SECRET_ACCESS_KEY=${about.secret_access_key ?? "…"}`,
-    `export AWS_REGION=${about.region}`,
+    // The AWS CLI reads the second one, SDKs read the first one.
+    `export AWS_REGION=${about.region} AWS_DEFAULT_REGION=${about.region}`,
   ].join("\n");
 
 /**
@@ -155,6 +156,18 @@ end`,
   {
     name: "OpenTelemetry",
     parts: (about) => general(about),
+  },
+  {
+    name: "Containers",
+    // Another container reaches the sandbox by a name, and the sandbox answers to no foreign names.
+    parts: () => [
+      [
+        "Sandbox, if applications run in other containers. Their name for it is xray here",
+        "xray sandbox -b 0.0.0.0:2000 -t 0.0.0.0:2000 --allow-host xray",
+      ],
+      ["Environment, X-Ray SDK", "export AWS_XRAY_DAEMON_ADDRESS=xray:2000"],
+      ["Environment, OpenTelemetry", "export OTEL_EXPORTER_OTLP_ENDPOINT=http://xray:4318"],
+    ],
   },
   {
     name: "AWS CLI",

@@ -45,7 +45,7 @@ pub(super) fn checkout(trace: &Trace) -> Vec<Value> {
     ]);
     let select = query("SELECT count FROM stock WHERE item = ?");
     vec![
-        trace.document(
+        trace.service(
             &stock,
             "inventory",
             (24, 131),
@@ -55,7 +55,7 @@ pub(super) fn checkout(trace: &Trace) -> Vec<Value> {
                     "subsegments": [trace.step("stock@inventory-db", (31, 118), select)]}),
             ),
         ),
-        trace.document(
+        trace.service(
             &price,
             "pricing",
             (147, 229),
@@ -90,7 +90,7 @@ pub(super) fn search(trace: &Trace) -> Vec<Value> {
     ]);
     let calls = json!([trace.part(&search_call, "search", (3, 2_069), call("GET", url, 200))]);
     vec![
-        trace.document(
+        trace.service(
             &search,
             "search",
             (7, 2_064),
@@ -170,7 +170,7 @@ pub(super) fn queued_order(trace: &Trace) -> Vec<Value> {
                     "subsegments": [trace.part(&send, "SQS", (22, 54), queue)]}),
             ),
         ),
-        trace.document(
+        trace.service(
             &pay,
             "payments",
             (668, 851),
@@ -180,11 +180,11 @@ pub(super) fn queued_order(trace: &Trace) -> Vec<Value> {
                     "subsegments": [trace.step("ledger@payments-db", (803, 846), insert)]}),
             ),
         ),
-        trace.document(
+        trace.service(
             &work,
             "order-worker",
             (640, 941),
-            json!({"parent_id": send, "origin": "AWS::ECS::Container", "subsegments": [
+            json!({"parent_id": send, "subsegments": [
                 trace.part(&pay_call, "payments", (661, 857), call("POST", url, 200)),
                 trace.step("S3", (862, 929), receipt),
             ]}),
@@ -194,7 +194,7 @@ pub(super) fn queued_order(trace: &Trace) -> Vec<Value> {
 
 /// An order whose first call of another service fails, and whose second call succeeds.
 pub(super) fn retried_order(trace: &Trace) -> Vec<Value> {
-    let [root, first, second, price] = std::array::from_fn(|_| id());
+    let [root, first, restarting, second, price] = std::array::from_fn(|_| id());
     let url = "http://pricing.internal/quote";
     let refused = with(
         call("POST", url, 503),
@@ -212,7 +212,13 @@ pub(super) fn retried_order(trace: &Trace) -> Vec<Value> {
     let more = json!({"user": "chidi", "annotations": {"customer": "new", "attempts": 2},
         "subsegments": calls});
     vec![
-        trace.document(
+        trace.service(
+            &restarting,
+            "pricing",
+            (14, 17),
+            with(served("POST", url, 503), &json!({"parent_id": first})),
+        ),
+        trace.service(
             &price,
             "pricing",
             (127, 211),
@@ -263,7 +269,7 @@ pub(super) fn failed_order(trace: &Trace) -> Vec<Value> {
     let more = json!({"user": "ana", "annotations": {"customer": "returning", "items": 1},
         "cause": exceptions[0], "subsegments": calls});
     vec![
-        trace.document(&pay, "payments", (19, 310), failed),
+        trace.service(&pay, "payments", (19, 310), failed),
         shop(trace, &root, 325, answer("POST", "/orders", 502, &more)),
     ]
 }
@@ -274,7 +280,7 @@ pub(super) fn missing_item(trace: &Trace) -> Vec<Value> {
     let url = "http://inventory.internal/items/999";
     let select = query("SELECT count FROM stock WHERE item = ?");
     vec![
-        trace.document(
+        trace.service(
             &stock,
             "inventory",
             (9, 27),

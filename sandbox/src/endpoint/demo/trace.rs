@@ -73,6 +73,13 @@ impl Trace {
         document
     }
 
+    /// Returns the segment of a service below the shop, which runs in a container.
+    pub(super) fn service(&self, id: &str, name: &str, from_to: FromTo, more: Value) -> Value {
+        let mut document = self.document(id, name, from_to, more);
+        document["origin"] = json!("AWS::ECS::Container");
+        document
+    }
+
     /// Returns a segment in progress.
     pub(super) fn open(&self, id: &str, name: &str, from_ms: u32, more: Value) -> Value {
         let mut document = self.timed(id, name, from_ms, None, more);

@@ -374,3 +374,21 @@ fn a_request_of_large_resources_is_bounded() {
     assert!((50..200).contains(&spans.taken_count), "{}", spans.taken_count);
     assert_eq!(spans.why, "the spans of the request take too much memory");
 }
+
+#[test]
+fn spans_that_are_too_large_take_no_room_from_the_others() {
+    let text = |size: usize| json!([{"key": "a", "value": {"stringValue": "x".repeat(size)}}]);
+    let span = |id: usize, size: usize| {
+        json!({"traceId": "5b8efff798038103d269b633813fc60c", "spanId": format!("{id:016x}"),
+            "attributes": text(size)})
+    };
+    // Together, the texts of the refused spans are larger than what a request may have.
+    let count = REQUEST_TEXT_BYTES_MAX / TEXT_BYTES_MAX + 10;
+    let spans: Vec<Value> =
+        (1..=count).map(|id| span(id, 80_000)).chain([span(count + 1, 10)]).collect();
+    let resource = json!({"attributes": text(190_000)});
+    let body = json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]});
+    let spans = read(Encoding::Json, body.to_string().as_bytes()).unwrap();
+    assert_eq!((spans.taken_count, spans.rejected_count), (1, count));
+    assert!(spans.why.contains("at most 262144 are taken"), "{}", spans.why);
+}
