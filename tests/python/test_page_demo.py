@@ -11,6 +11,8 @@ import os
 import pytest
 from browser import Page
 from processes import Daemon
+from selenium.webdriver.common.action_chains import ActionChains
+from test_page_map import overlap
 
 #: Number of traces of the demo, as in sandbox/src/endpoint/demo/mod.rs.
 TRACE_COUNT = 13
@@ -47,6 +49,8 @@ def test_the_failed_order_opens_on_its_first_exception(demo):
     demo.wait_for_text(".wf-row[aria-selected=true] .wf-name", "issuer.example")
     demo.click(".wf-note", "CardDeclined")
     demo.wait_for_text(".exception", "the card issuer did not answer")
+    # The pointer must not mark a row.
+    ActionChains(demo.driver).move_to_element(demo.js("return document.body")).perform()
     demo.picture("readme")
     for width, height in [(1400, 900), (800, 900), (400, 800)]:
         demo.resize(width, height)
@@ -69,6 +73,15 @@ def test_the_map_of_the_demo_has_each_service_once(demo):
     services = {"shop.example", "inventory", "pricing", "payments", "search", "recommendations"}
     assert services <= set(shown())
     assert len(set(shown())) == len(shown())
+    # Each arrow has its time, and no time covers another one.
+    boxes = demo.js("""
+        return [...document.querySelectorAll(".edge-label")].map((it) => {
+            const box = it.getBoundingClientRect();
+            return [box.left, box.top, box.right, box.bottom];
+        });
+    """)
+    for index, one in enumerate(boxes):
+        assert not any(overlap(one, other) for other in boxes[:index])
     for width, height in [(1400, 900), (800, 900), (400, 800)]:
         demo.resize(width, height)
         for scheme in ["light", "dark"]:

@@ -15,6 +15,7 @@ import pytest
 from browser import ACCESS_KEY
 from page_traces import http, named
 from selenium.webdriver.common.keys import Keys
+from test_page_map import overlap
 
 PAGE = Path(__file__).parent.parent.parent / "sandbox" / "page"
 
@@ -149,6 +150,15 @@ def test_rules_are_edited_in_a_small_window_too(page):
             f"[aria-label='{label}']",
         )
         assert 0 <= box["left"] < box["right"] <= 400, label
+    cells = page.js("""
+        return [...document.querySelectorAll(".rules-table tbody td")].map((it) => {
+            const box = it.getBoundingClientRect();
+            return [box.left, box.top, box.right, box.bottom];
+        });
+    """)
+    for index, one in enumerate(cells):
+        assert 0 <= one[0] < one[2] <= 400
+        assert not any(overlap(one, other) for other in cells[:index])
     page.click("[aria-label='Edit Default']")
     page.wait_for_text("dialog h2", "Edit Default")
 

@@ -9,7 +9,7 @@ import { messageOf, serviceGraph } from "../shared/api.js";
 import { h, iconButton, s } from "../shared/dom.js";
 import { OUTCOMES, graphOf } from "./graph.js";
 import { layout } from "./layout.js";
-import { edgeGroup, labelNode, levelOf, nodeGroup, numbersOf } from "./parts.js";
+import { edgeGroup, labelNode, labelPieces, levelOf, nodeGroup, numbersOf } from "./parts.js";
 import { READABLE_SCALE, Viewport } from "./viewport.js";
 
 /** Space on each side of the drawing, in pixels. */
@@ -252,7 +252,8 @@ export class MapView {
       edges.map(({ from, to }) => [from, to]),
       this.#aspect || undefined,
     );
-    const lines = edges.map((edge, index) => edgeGroup(edge, placed.edges[index]));
+    const pieces = labelPieces(placed.edges);
+    const lines = edges.map((edge, at) => edgeGroup(edge, placed.edges[at], pieces[at]));
     const circles = nodes.map((node, index) => this.#node(node, index, placed.nodes[index]));
     this.#scene.replaceChildren(...lines, ...circles);
     this.#level = "";
@@ -265,10 +266,10 @@ export class MapView {
     ]);
     const bounds = {
       x: -MARGIN,
-      y: MARGIN,
+      y: -MARGIN / 2,
       width: placed.width + 2 * MARGIN,
       // Labels with a larger size than in the drawing reach below the lowest row.
-      height: placed.height + MARGIN,
+      height: placed.height + 2.5 * MARGIN,
     };
     this.#viewport.setBounds(bounds, shape !== this.#drawn);
     this.#drawn = shape;

@@ -78,8 +78,41 @@ export function labelLines(name, length) {
   return [text.slice(0, at), text.slice(at)];
 }
 
-/** Returns a curve through the points of an edge: the centres of its nodes and dummy slots. */
-function curveOf(points) {
+/**
+ * Returns for each edge which piece of its line has its label: one that it shares with the fewest
+ * other edges, and of these the nearest to its middle.
+ *
+ * @param {{x: number, y: number}[][]} lines
+ * @returns {number[]} Index of the point at which the piece begins.
+ */
+export function labelPieces(lines) {
+  const uses = new Map();
+  const key = (one, other) =>
+    [one, other]
+      .sort((a, b) => a.x - b.x)
+      .map(({ x, y }) => `${x.toFixed(1)} ${y.toFixed(1)}`)
+      .join(" ");
+  const keysOf = (line) => line.slice(1).map((point, at) => key(line[at], point));
+  for (const line of lines) {
+    for (const piece of keysOf(line)) uses.set(piece, (uses.get(piece) ?? 0) + 1);
+  }
+  return lines.map((line) => {
+    const counts = keysOf(line).map((piece) => uses.get(piece));
+    const middle = (counts.length - 1) / 2;
+    let best = 0;
+    counts.forEach((count, at) => {
+      const nearer = Math.abs(at - middle) < Math.abs(best - middle);
+      if (count < counts[best] || (count === counts[best] && nearer)) best = at;
+    });
+    return best;
+  });
+}
+
+/**
+ * Returns a curve through the points of an edge: the centres of its nodes and dummy slots. `piece` is
+ * the piece with the label.
+ */
+function curveOf(points, piece) {
   const [first] = points;
   if (points.length === 1) {
     const { x } = first;
@@ -101,8 +134,7 @@ function curveOf(points) {
     const bend = (to.x - from.x) / 2;
     d += `C${from.x + bend} ${from.y} ${to.x - bend} ${to.y} ${to.x} ${to.y}`;
   }
-  const half = Math.floor((line.length - 1) / 2);
-  const [one, other] = [line[half], line[half + 1]];
+  const [one, other] = [line[piece], line[piece + 1]];
   return { d, middle: { x: (one.x + other.x) / 2, y: (one.y + other.y) / 2 } };
 }
 
@@ -117,10 +149,11 @@ function worst({ fault, throttle, error }) {
  *
  * @param {any} edge
  * @param {{x: number, y: number}[]} points
+ * @param {number} piece Index of the point at which the piece with the label begins.
  * @returns {SVGElement}
  */
-export function edgeGroup(edge, points) {
-  const { d, middle } = curveOf(points);
+export function edgeGroup(edge, points, piece) {
+  const { d, middle } = curveOf(points, piece);
   const outcome = worst(edge);
   return s(
     "g",

@@ -248,29 +248,47 @@ fn chain(ids: &[String; 3]) -> Value {
 
 /// An order that fails: three exceptions, one the cause of the other, in two services below.
 pub(super) fn failed_order(trace: &Trace) -> Vec<Value> {
-    let [root, pay_call, pay, issuer] = std::array::from_fn(|_| id());
+    let [root, stock_call, stock, pay_call, pay, issuer] = std::array::from_fn(|_| id());
     let exceptions: [String; 3] = std::array::from_fn(|_| id());
+    let stock_url = "http://inventory.internal/reservations";
     let (url, issuer_url) = ("http://payments.internal/charge", "https://issuer.example/authorize");
+    let reserve = query("UPDATE stock SET reserved = reserved + ? WHERE item = ?");
     let lost = json!({"namespace": "remote", "fault": true, "cause": exceptions[2],
         "http": {"request": {"method": "POST", "url": issuer_url}}});
+    let scores = trace.step("DynamoDB", (75, 88), table("GetItem", "scores"));
     let steps = json!([
-        trace.step("fraud check", (24, 43), json!({"annotations": {"score": 12}})),
-        trace.part(&issuer, "issuer.example", (45, 296), lost),
+        trace.step(
+            "fraud check",
+            (72, 91),
+            json!({"annotations": {"score": 12}, "subsegments": [scores]})
+        ),
+        trace.part(&issuer, "issuer.example", (93, 344), lost),
     ]);
     let failed = with(
         served("POST", url, 500),
-        &json!({"parent_id": pay_call,
-        "cause": chain(&exceptions), "subsegments": steps}),
+        &json!({"parent_id": pay_call, "cause": chain(&exceptions), "subsegments": steps}),
     );
     let calls = json!([
         trace.step("DynamoDB", (4, 11), table("GetItem", "carts")),
-        trace.part(&pay_call, "payments", (12, 318), call("POST", url, 500)),
+        trace.part(&stock_call, "inventory", (12, 58), call("POST", stock_url, 201)),
+        trace.part(&pay_call, "payments", (60, 366), call("POST", url, 500)),
+        trace.step("render the error", (367, 371), json!({})),
     ]);
     let more = json!({"user": "ana", "annotations": {"customer": "returning", "items": 1},
         "cause": exceptions[0], "subsegments": calls});
     vec![
-        trace.service(&pay, "payments", (19, 310), failed),
-        shop(trace, &root, 325, answer("POST", "/orders", 502, &more)),
+        trace.service(
+            &stock,
+            "inventory",
+            (17, 53),
+            with(
+                served("POST", stock_url, 201),
+                &json!({"parent_id": stock_call,
+                    "subsegments": [trace.step("stock@inventory-db", (21, 49), reserve)]}),
+            ),
+        ),
+        trace.service(&pay, "payments", (67, 358), failed),
+        shop(trace, &root, 373, answer("POST", "/orders", 502, &more)),
     ]
 }
 

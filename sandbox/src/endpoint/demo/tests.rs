@@ -114,12 +114,17 @@ fn every_trace_is_one_tree() {
 #[test]
 fn the_trees_show_what_each_trace_is_about() {
     let expected = "\
-└─ shop.example  325 ms  POST /orders 502  fault
+└─ shop.example  373 ms  POST /orders 502  fault
    ├─ DynamoDB  7.0 ms  200  GetItem carts
-   └─ payments  306 ms  POST /charge 500  fault
-      └─ payments  291 ms  POST /charge 500  fault  CardDeclined: the card issuer did not answer
-         ├─ fraud check  19 ms
-         └─ issuer.example  251 ms  POST /authorize  fault";
+   ├─ inventory  46 ms  POST /reservations 201
+   │  └─ inventory  36 ms  POST /reservations 201
+   │     └─ stock@inventory-db  28 ms  UPDATE stock SET reserved = reserved + ? WHERE item = ?
+   ├─ payments  306 ms  POST /charge 500  fault
+   │  └─ payments  291 ms  POST /charge 500  fault  CardDeclined: the card issuer did not answer
+   │     ├─ fraud check  19 ms
+   │     │  └─ DynamoDB  13 ms  200  GetItem scores
+   │     └─ issuer.example  251 ms  POST /authorize  fault
+   └─ render the error  4.0 ms";
     assert_eq!(below("POST /orders 502"), expected);
     let expected = "\
 └─ shop.example  61 ms  POST /orders 202
