@@ -12,6 +12,7 @@ import { helpDialog } from "./guide/help.js";
 import { Live } from "./shared/live.js";
 import { MapView } from "./map/map.js";
 import { Router } from "./shared/router.js";
+import { RefusedView } from "./refused/refused.js";
 import { RulesView } from "./rules/rules.js";
 import { applyTheme, themeButton } from "./shared/theme.js";
 import { TraceView } from "./trace/trace.js";
@@ -19,10 +20,12 @@ import { TracesView } from "./list/traces.js";
 
 applyTheme();
 
+/** The tabs: the view, the label, and the label for a narrow window. */
 const TABS = [
-  ["traces", "Traces"],
-  ["map", "Service map"],
-  ["rules", "Sampling rules"],
+  ["traces", "Traces", "Traces"],
+  ["map", "Service map", "Map"],
+  ["rules", "Sampling rules", "Rules"],
+  ["refused", "Refused", "Refused"],
 ];
 
 const live = new Live();
@@ -53,7 +56,8 @@ const makers = {
       },
     }),
   map: () => new MapView({ live, router }),
-  rules: () => new RulesView(),
+  rules: () => new RulesView({ live }),
+  refused: () => new RefusedView({ live }),
   connect: () => new ConnectView(),
 };
 const views = new Map();
@@ -64,7 +68,7 @@ function viewOf(name) {
 }
 
 const tabs = new Map(
-  TABS.map(([view, label], at) => {
+  TABS.map(([view, label, short], at) => {
     const go = (event) => {
       if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
       event.preventDefault();
@@ -73,11 +77,15 @@ const tabs = new Map(
     const tab = h(
       "a",
       { class: "tab", href: `#/${view}`, title: `${label} (${at + 1})`, on: { click: go } },
-      label,
+      h("span", { class: "tab-long", text: label }),
+      h("span", { class: "tab-short", text: short }),
     );
     return [view, tab];
   }),
 );
+const refusedCount = h("span", { class: "tab-count" });
+const refusedTab = tabs.get("refused");
+refusedTab?.append(refusedCount);
 const state = h("span", { class: "connection" });
 const stateText = h("span", { class: "connection-text" });
 elementOf("bar").append(
@@ -143,12 +151,16 @@ function drawConnection() {
   state.dataset.state = live.connection;
   const size = live.connection === "live" ? `, ${plural(live.traces.size, "trace")}` : "";
   setText(stateText, words[live.connection] + size);
+  refusedCount.hidden = live.refusedCount === 0;
+  setText(refusedCount, live.refusedCount > 999 ? "999+" : String(live.refusedCount));
+  refusedTab?.classList.toggle("is-empty", live.refusedCount === 0);
 }
 
 const KEYS = {
   1: () => goTo("traces"),
   2: () => goTo("map"),
   3: () => goTo("rules"),
+  4: () => goTo("refused"),
   c: () => goTo("connect"),
   t: () => theme.click(),
   "?": () => help.showModal(),

@@ -40,6 +40,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use xrayd_otlp::grpc::{MESSAGE_BYTES_MAX as GRPC_MESSAGE_BYTES_MAX, Refusal};
+use xrayd_sandbox::endpoint::sampling::Sampling;
 use xrayd_sandbox::endpoint::{About, Account, Sandbox, TraceFile, datagrams};
 use xrayd_sandbox::model::QUIET_TIME;
 use xrayd_sandbox::model::store::Limits;
@@ -184,7 +185,8 @@ pub async fn run(
     let tcp_address = address::reachable(tcp_address);
     let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());
     let about = about((udp_address, tcp_address), &ports, &region, &flags.allowed_hosts);
-    let service = Arc::new(LocalService::new(about, file, output));
+    let sampling = if flags.samples_as_service { Sampling::Service } else { Sampling::All };
+    let service = Arc::new(LocalService::new(about, sampling, file, output));
     let fallback = Arc::clone(&service) as Arc<dyn Fallback>;
     // The uploads of the daemon itself come to this port too. The sandbox holds traces in memory
     // anyway, so `-m` does not bound it.
@@ -233,9 +235,10 @@ pub async fn run(
 impl LocalService {
     /// Returns an endpoint. If there is a trace file, its traces are read, and new traces are
     /// stored in it.
-    fn new(about: About, file: Option<TraceFile>, output: Output) -> Self {
+    fn new(about: About, sampling: Sampling, file: Option<TraceFile>, output: Output) -> Self {
         let sandbox = Sandbox::with(credentials(), about, Limits::default())
-            .with_colours(Colours::of_terminal(&io::stdout()));
+            .with_colours(Colours::of_terminal(&io::stdout()))
+            .with_sampling(sampling);
         let sandbox = match file {
             Some(file) => sandbox.with_file(file),
             None => sandbox,

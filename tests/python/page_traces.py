@@ -390,7 +390,7 @@ def hostile(start, seed=4):
             ]
         },
         links=[{"trace_id": MARKUP, "attributes": {MARKUP: SCRIPT_URL}}],
-        subsegments=[part(name=MARKUP, namespace=MARKUP)],
+        subsegments=[part(namespace=MARKUP)],
     )
     huge = document(name="n" * 200, metadata={"list": list(range(5_000)), "text": "y" * 20_000})
     first, second, third = (ids.segment() for _ in range(3))
@@ -408,7 +408,7 @@ def hostile(start, seed=4):
     deep = part()
     for level in range(40):
         deep = part(name=f"level {level}", subsegments=[deep])
-    reordered = document(subsegments=[part(name="\u202eexe.cod\u0007\u2066\u200b end"), deep])
+    nested = document(subsegments=[deep])
     refused = [
         document(name=MARKUP, namespace=MARKUP),
         document(
@@ -426,12 +426,13 @@ def hostile(start, seed=4):
         ),
         document(id=7, name=None, start_time=None, cause=[None], subsegments={"a": 1}),
         document(name="n" * 30_000, start_time=1e308, end_time=1e308),
+        document(subsegments=[part(name="\u202eexe.cod\u0007\u2066\u200b end")]),
     ]
     return {
         "markup": [markup],
         "huge": [huge],
         "ring": ring,
         "alone": [alone],
-        "reordered": [reordered],
+        "nested": [nested],
         "refused": refused,
     }

@@ -228,8 +228,8 @@ def test_a_rule_that_cannot_be_is_explained_and_not_saved(page, sandbox):
         ({"RuleName": "a b"}, "Use only letters"),
         ({"RuleName": "a.b"}, "Use only letters"),
         ({"RuleName": "mine", "Priority": "0"}, "From 1 to 9999"),
-        ({"Priority": "5", "FixedRate": "101"}, "From 0 to 100"),
-        ({"FixedRate": "1", "ReservoirSize": "1.5"}, "Enter a whole number"),
+        ({"Priority": "5", "FixedRate": "101"}, "From 0% to 100%"),
+        ({"FixedRate": "1%", "ReservoirSize": "1.5"}, "Enter a whole number"),
         ({"ReservoirSize": "1", "Host": " "}, None),
         ({"Host": "x" * 65}, "At most 64 characters"),
     ]:

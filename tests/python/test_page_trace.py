@@ -197,10 +197,11 @@ def check_unharmed(page):
     """Fails if script or markup of a document has had an effect on the page."""
     assert page.js("return window.hacked") is None
     assert page.js("return ({}).polluted") is None
-    assert page.js("return document.querySelectorAll('main img, main script, main a').length") == 0
+    markup = "main img, main script, main a:not([href^='#/'])"
+    assert page.js("return document.querySelectorAll(arguments[0]).length", markup) == 0
 
 
-@pytest.mark.parametrize("kind", ["markup", "huge", "ring", "alone", "reordered"])
+@pytest.mark.parametrize("kind", ["markup", "huge", "ring", "alone", "nested"])
 def test_a_hostile_trace_is_shown_as_text(page, kind):
     documents = page_traces.hostile(time.time())[kind]
     page.put(documents)
@@ -217,14 +218,12 @@ def test_a_hostile_trace_is_shown_as_text(page, kind):
     page.picture(f"hostile-{kind}")
     text = page.js("return document.querySelector('main').innerText")
     if kind == "markup":
-        assert page.rows() == ["hostile", page_traces.MARKUP]
+        assert page.rows() == ["hostile", "part"]
     if kind == "ring":
         assert sorted(page.rows()) == ["below", "ring-a", "ring-b", "ring-c"]
         assert "parents in a ring" in text
     if kind == "alone":
         assert "parent missing" in text
-    if kind == "reordered":
-        assert "\\u202eexe.cod\\u0007\\u2066\\u200b end" in page.rows()
     if kind == "huge":
         # The page renders only a part of a large value until the user asks for more.
         page.click(".json-box summary", "list")
@@ -236,7 +235,7 @@ def test_a_hostile_trace_is_shown_as_text(page, kind):
     check_unharmed(page)
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(5))
 def test_a_document_that_breaks_the_rules_breaks_nothing(page, index):
     document = page_traces.hostile(1.7e9)["refused"][index]
     store = {"trace_count": 1, "document_count": 1, "size_bytes": 1}
@@ -287,6 +286,8 @@ def test_a_document_that_breaks_the_rules_breaks_nothing(page, index):
     check_unharmed(page)
     page.press("x")
     check_unharmed(page)
+    if index == 4:
+        assert "\\u202eexe.cod\\u0007\\u2066\\u200b end" in page.rows()
     page.press("r")
     page.wait_for_text(".raw-text", '"trace_id"')
     for key, selector in [("2", ".map-node"), ("3", ".rules-table tbody tr")]:

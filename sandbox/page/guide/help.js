@@ -11,7 +11,7 @@ const GROUPS = [
   [
     "Everywhere",
     [
-      [["1", "2", "3"], "Traces, service map, sampling rules"],
+      [["1", "2", "3", "4"], "Traces, map, rules, refused documents"],
       [["/"], "Filter"],
       [["c"], "Connect an application"],
       [["t"], "Colours: system, light, dark"],
@@ -55,7 +55,8 @@ const GROUPS = [
 ];
 
 const FILTERS = [
-  ["checkout 503", "all of these words, in the name, URL, users or annotations"],
+  ["checkout 503 declined", "all of these words: in names, URLs, SQL, exceptions, annotations, users"],
+  ['"fault"', "the word in quotation marks, and not the keyword"],
   ['service("api") AND fault', "an X-Ray filter expression"],
   ["responsetime > 0.5", "seconds"],
   ['annotation.customer = "returning"', ""],

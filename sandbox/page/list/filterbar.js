@@ -5,7 +5,7 @@
  */
 
 import { h, icon, setText } from "../shared/dom.js";
-import { isExpression, parseDuration } from "./filter.js";
+import { parseDuration } from "./filter.js";
 
 const FLAGS = [
   ["error", "Errors", "Traces with a client error (4xx)"],
@@ -18,7 +18,7 @@ const STATUSES = ["2xx", "3xx", "4xx", "5xx"];
 /** Time from the last key that the user presses until the filter is applied, in milliseconds. */
 const TYPING_PAUSE_MS = 120;
 
-/** @typedef {{q: string, flags: string[], status: string[], min: string}} Chosen */
+/** @typedef {{q: string, flags: string[], status: string[], min: string, t: string}} Chosen */
 
 /**
  * Reads the user's choice of filters from the parameters of the address.
@@ -33,6 +33,7 @@ export function chosenOf(query) {
     flags: list("flags"),
     status: list("status"),
     min: query.get("min") ?? "",
+    t: query.get("t") ?? "",
   };
 }
 
@@ -58,7 +59,7 @@ export class FilterBar {
       type: "search",
       id: "filter",
       class: "filter-input",
-      placeholder: 'Filter by text, or by an expression: service("api") AND responsetime > 0.5',
+      placeholder: 'Search for words, or by an expression: service("api") AND responsetime > 0.5',
       "aria-label": "Filter: words, or an X-Ray filter expression",
       "aria-describedby": "filter-message",
       autocomplete: "off",
@@ -80,7 +81,7 @@ export class FilterBar {
       type: "button",
       class: "button quiet",
       text: "Clear",
-      on: { click: () => this.#choose({ q: "", flags: [], status: [], min: "" }) },
+      on: { click: () => this.#choose(chosenOf(new URLSearchParams())) },
     });
     const flags = FLAGS.map(([flag, label, title]) => this.#chip("flags", flag, label, title));
     const statuses = STATUSES.map((status) =>
@@ -145,14 +146,37 @@ export class FilterBar {
   }
 
   /**
-   * Shows a syntax error of the expression.
+   * Shows what the sandbox took the text for, and what is wrong with it.
    *
-   * @param {string} message Empty if there is no error.
+   * @param {import("../shared/live.js").Found|null} found Null before the answer.
+   * @param {boolean} isKept Whether the list is still that of an earlier text.
    */
-  refuse(message) {
+  explain(found, isKept) {
+    if (this.#chosen.q.trim() === "") found = null;
+    else if (found === null) return;
+    const isExpression = found?.mode === "expression" || found?.mode === "broken";
+    this.#mode.hidden = found === null;
+    setText(this.#mode, isExpression ? "expression" : "text");
+    this.#mode.classList.toggle("is-expression", isExpression);
+    const problem = found?.problem;
+    let message = "";
+    if (problem) message = `At character ${problem.position}: ${problem.text}.`;
+    else if (isKept) {
+      message = `No trace matches this text. It begins ${found?.begun}.`;
+    }
+    if (message !== "" && isKept) message += " The list has not changed.";
     setText(this.#message, message);
     this.#message.hidden = message === "";
-    this.#input.setAttribute("aria-invalid", String(message !== ""));
+    this.#input.setAttribute("aria-invalid", String(problem !== null && problem !== undefined));
+  }
+
+  /**
+   * Chooses a time range.
+   *
+   * @param {string} t
+   */
+  chooseTime(t) {
+    this.#choose({ ...this.#chosen, t });
   }
 
   #chip(kind, value, label, title) {
@@ -187,16 +211,12 @@ export class FilterBar {
   }
 
   #draw() {
-    const { q, flags, status, min } = this.#chosen;
+    const { q, flags, status, min, t } = this.#chosen;
     for (const [key, chip] of this.#chips) {
       const [kind, value] = key.split(" ");
       chip.setAttribute("aria-pressed", String(this.#chosen[kind].includes(value)));
     }
-    this.#mode.hidden = q.trim() === "";
-    const expression = isExpression(q);
-    setText(this.#mode, expression ? "expression" : "text");
-    this.#mode.classList.toggle("is-expression", expression);
     this.#min.setAttribute("aria-invalid", String(Number.isNaN(parseDuration(min))));
-    this.#clear.hidden = q === "" && min === "" && flags.length === 0 && status.length === 0;
+    this.#clear.hidden = [q, min, t, ...flags, ...status].every((part) => part === "");
   }
 }

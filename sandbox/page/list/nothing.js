@@ -52,6 +52,34 @@ export function nothing(kind) {
 
 
 /**
+ * Says above the guide what arrived without a trace: requests that were not sampled, and refused
+ * documents. Otherwise the user would look for a fault in the connection.
+ *
+ * @param {HTMLElement} box The element with the message of the empty list.
+ * @param {{unsampledCount: number, refusedCount: number}} counts
+ */
+export function tellMissing(box, { unsampledCount, refusedCount }) {
+  const place = box.querySelector(".guide .waiting");
+  const key = `${unsampledCount} ${refusedCount}`;
+  if (!place || box.dataset.missing === key) return;
+  box.dataset.missing = key;
+  box.querySelector(".missing")?.remove();
+  const link = (view, text) => h("a", { class: "link", href: `#/${view}`, text });
+  const parts = [
+    unsampledCount > 0 && [
+      `${plural(unsampledCount, "request")} arrived at SDKs and were not sampled. `,
+      link("rules", "Sampling rules"),
+    ],
+    refusedCount > 0 && [
+      `${plural(refusedCount, "document")} arrived and were refused. `,
+      link("refused", "What was refused"),
+    ],
+  ].filter((part) => part !== false);
+  if (parts.length === 0) return;
+  place.after(h("div", { class: "missing", role: "status" }, parts.map((part) => h("p", {}, part))));
+}
+
+/**
  * Formats the status line: the number of traces, and the content of the store.
  *
  * @param {object} state

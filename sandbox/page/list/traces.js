@@ -9,17 +9,22 @@
 import { forgetTraces, messageOf } from "../shared/api.js";
 import { Arrivals } from "./arrivals.js";
 import { h, icon, iconButton, setText, toast } from "../shared/dom.js";
-import { isExpression, parseDuration, predicate, sort } from "./filter.js";
+import { parseDuration, predicate, sort } from "./filter.js";
 import { FilterBar, chosenOf } from "./filterbar.js";
 import { plural } from "../shared/format.js";
 import { stepOf } from "../shared/keys.js";
 import { ListHeading } from "./heading.js";
-import { kindOfNothing, nothing, statusLine } from "./nothing.js";
+import { kindOfNothing, nothing, statusLine, tellMissing } from "./nothing.js";
+import { fullBar } from "./scale.js";
+import { isRelative, parseRange } from "./timerange.js";
+import { TimeStrip } from "./timestrip.js";
 import { createRow, updateRow } from "./tracerow.js";
 import { VirtualList } from "../shared/virtual.js";
 
 /** Height of a row, in pixels. */
 const ROW_HEIGHT = 34;
+/** Time after which a range that moves with the time is evaluated again, in milliseconds. */
+const RANGE_STEP_MS = 1000;
 
 /** The view of the list. See the module. */
 export class TracesView {
@@ -30,18 +35,22 @@ export class TracesView {
   #live;
   #router;
   #bar;
+  #strip;
   #scroller;
   #list;
   #heading = new ListHeading((order) => this.#orderBy(order));
   #empty;
   #status;
+  #unsampled;
   #newer;
   #pause;
   #chosen = chosenOf(new URLSearchParams());
   #order = "-start";
   #selectedId = "";
   #arrivals = new Arrivals();
-  #longest = 0;
+  #full = 0;
+  /** Whether the selected row was visible before the list changed its size. */
+  #wasSeen = false;
   /** @type {any[]|null} Traces at the time when the list was paused; null if it is not paused. */
   #paused = null;
 
@@ -53,6 +62,7 @@ export class TracesView {
     this.#live = live;
     this.#router = router;
     this.#bar = new FilterBar((chosen) => this.#choose(chosen));
+    this.#strip = new TimeStrip((t) => this.#bar.chooseTime(t));
     this.#scroller = h(
       "div",
       {
@@ -78,22 +88,29 @@ export class TracesView {
     });
     this.#empty = h("div", { class: "empty" });
     this.#status = h("div", { class: "status-text" });
+    this.#unsampled = h("a", { class: "unsampled", href: "#/rules", hidden: true });
     const foot = h(
       "div",
       { class: "list-foot" },
       this.#pause,
       this.#status,
+      this.#unsampled,
       iconButton("trash", "Delete all traces", () => this.#forget(), { class: "icon-button last" }),
     );
     this.element = h(
       "section",
       { class: "view traces", "aria-label": "Traces" },
       this.#bar.element,
+      this.#strip.element,
       h("div", { class: "list-body" }, this.#scroller, this.#empty, this.#newer),
       foot,
     );
     this.element.hidden = true;
     live.listen(() => !this.element.hidden && this.#refresh());
+    setInterval(() => {
+      if (!this.element.hidden && isRelative(this.#chosen.t)) this.#refresh();
+    }, RANGE_STEP_MS);
+    new ResizeObserver(() => this.#wasSeen && this.#reveal()).observe(this.#scroller);
   }
 
   /** @param {import("../shared/router.js").Route} route */
@@ -102,6 +119,13 @@ export class TracesView {
     this.#order = route.query.get("sort") || "-start";
     this.#bar.show(this.#chosen);
     this.#apply();
+    this.#reveal();
+  }
+
+  /** Scrolls to the selected row, if the list has it. */
+  #reveal() {
+    const index = this.#index();
+    if (index >= 0) this.#list.reveal(index);
   }
 
   /**
@@ -160,7 +184,7 @@ export class TracesView {
       return true;
     }
     if (event.key === "Enter" && this.#index() >= 0) {
-      if (document.activeElement?.closest("button, a")) return false;
+      if (document.activeElement?.closest("button, a:not(.trace-row)")) return false;
       this.#open(this.#selectedId);
       return true;
     }
@@ -181,6 +205,7 @@ export class TracesView {
     this.#scroller.scrollTop = 0;
     this.#note();
     this.#refresh();
+    this.#reveal();
   }
 
   #choose(chosen) {
@@ -188,13 +213,14 @@ export class TracesView {
     this.#scroller.scrollTop = 0;
     this.#note();
     this.#apply();
+    this.#reveal();
   }
 
   /** The parameters of the list for the address. */
   get query() {
-    const { q, flags, status, min } = this.#chosen;
+    const { q, flags, status, min, t } = this.#chosen;
     const sort = this.#order === "-start" ? "" : this.#order;
-    return { q, flags: flags.join(","), status: status.join(","), min, sort };
+    return { q, flags: flags.join(","), status: status.join(","), min, t, sort };
   }
 
   /** Stores filter and sort order in the address. A reload or a shared link shows the same list. */
@@ -203,7 +229,7 @@ export class TracesView {
   }
 
   #apply() {
-    this.#live.setExpression(isExpression(this.#chosen.q) ? this.#chosen.q : "");
+    this.#live.setText(this.#chosen.q);
     this.#refresh();
   }
 
@@ -211,28 +237,38 @@ export class TracesView {
     return this.#paused ?? [...this.#live.traces.values()];
   }
 
-  /** Returns the traces that the filter allows, sorted. */
-  #fitting() {
-    const { q, flags, status, min } = this.#chosen;
-    const expression = isExpression(q);
+  /** Returns the traces that all filters but the time range allow. */
+  #fittingAnyTime() {
+    const { flags, status, min } = this.#chosen;
     const fits = predicate({
-      text: q,
       flags: new Set(flags),
       statuses: new Set(status),
       minSeconds: parseDuration(min) || 0,
     });
-    const { matched } = this.#live;
-    const shown = this.#all.filter(
-      (trace) => fits(trace) && (!expression || matched?.has(trace.id)),
-    );
-    return sort(shown, this.#order);
+    const { matched, isSearching } = this.#live;
+    // A page that is loaded with a text in its address does not show the other traces first.
+    if (isSearching && matched === null && this.#list.items.length === 0) return [];
+    return this.#all.filter((trace) => fits(trace) && (matched === null || matched.has(trace.id)));
+  }
+
+  /** Returns those of `traces` that the time range allows, sorted. */
+  #inTime(traces) {
+    const range = parseRange(this.#chosen.t, Date.now() / 1000);
+    const isIn = ({ start_time: start }) => !range || (start >= range.from && start <= range.to);
+    return sort(range ? traces.filter(isIn) : [...traces], this.#order);
+  }
+
+  #fitting() {
+    return this.#inTime(this.#fittingAnyTime());
   }
 
   #refresh() {
-    const shown = this.#fitting();
-    this.#longest = shown.reduce((most, trace) => Math.max(most, trace.duration_seconds || 0), 0);
+    const anyTime = this.#fittingAnyTime();
+    const shown = this.#inTime(anyTime);
+    this.#strip.show(anyTime, this.#chosen.t, Date.now() / 1000);
+    this.#full = fullBar(shown.map((trace) => trace.duration_seconds));
     this.#replace(shown);
-    this.#bar.refuse(isExpression(this.#chosen.q) ? this.#live.refusal : "");
+    this.#bar.explain(this.#live.found, this.#live.isKept);
     this.#heading.show(this.#order);
     this.#scroller.setAttribute("aria-rowcount", String(shown.length + 1));
     this.#describe(shown.length, this.#all.length);
@@ -259,7 +295,8 @@ export class TracesView {
   #fill(row, trace, index) {
     const isSelected = trace.id === this.#selectedId;
     const isFresh = this.#arrivals.isFresh(trace.id);
-    updateRow(row, trace, { index, isSelected, isFresh, longest: this.#longest });
+    const hit = this.#live.hits[trace.id];
+    updateRow(row, trace, { index, isSelected, isFresh, full: this.#full, hit });
     if (isSelected) this.#scroller.setAttribute("aria-activedescendant", row.id);
   }
 
@@ -275,7 +312,8 @@ export class TracesView {
     const next = at < 0 ? (Number.isFinite(step) ? seen.from : step > 0 ? Infinity : 0) : at + step;
     const index = Math.min(Math.max(next, 0), items.length - 1);
     this.#selectedId = items[index].id;
-    if (document.activeElement === document.body) this.focus();
+    const { activeElement: active } = document;
+    if (active === document.body || active?.matches(".trace-row")) this.focus();
     this.#list.reveal(index);
     this.#list.draw(true);
   }
@@ -287,6 +325,9 @@ export class TracesView {
 
   #scrolled() {
     if (this.#scroller.scrollTop < 2) this.#arrivals.aboveCount = 0;
+    const { from, to } = this.#list.seen;
+    const index = this.#index();
+    this.#wasSeen = index >= from && index < to;
     const { aboveCount } = this.#arrivals;
     this.#newer.hidden = aboveCount === 0;
     if (aboveCount > 0) this.#newer.replaceChildren(icon("up"), plural(aboveCount, "new trace"));
@@ -308,15 +349,18 @@ export class TracesView {
   }
 
   #describe(shownCount, allCount) {
-    const { connection, store, matched, traces } = this.#live;
-    const isLoading =
-      connection === "connecting" || (matched === null && isExpression(this.#chosen.q));
+    const { connection, store, traces, isSearching, unsampledCount, refusedCount } = this.#live;
+    const isLoading = connection === "connecting" || isSearching;
     const kind = shownCount > 0 ? "" : kindOfNothing({ connection, isLoading, allCount });
     this.#scroller.classList.toggle("is-empty", kind !== "");
     if (this.#empty.dataset.kind !== kind) {
       this.#empty.dataset.kind = kind;
       this.#empty.replaceChildren(...nothing(kind));
     }
+    tellMissing(this.#empty, { unsampledCount, refusedCount });
+    this.#unsampled.hidden = unsampledCount === 0;
+    const were = unsampledCount === 1 ? "was" : "were";
+    setText(this.#unsampled, `${plural(unsampledCount, "request")} ${were} not sampled`);
     const waitingCount = this.#paused ? traces.size - this.#paused.length : 0;
     const counts = { shownCount, allCount, waitingCount };
     setText(this.#status, statusLine({ ...counts, store, isPaused: this.#paused !== null }));

@@ -51,7 +51,7 @@ export const FIELDS = [
     kind: "percent",
     min: 0,
     max: 100,
-    hint: "Percent of the other requests",
+    hint: "Of the other requests; 100% for every one",
   },
   { key: "Host", label: "Host", kind: "text", max: 64, hint: "The Host header" },
   { key: "HTTPMethod", label: "HTTP method", kind: "text", max: 10, hint: "GET, POST, …" },
@@ -79,13 +79,11 @@ export const FIELDS = [
   },
 ];
 
-/**
- * The initial values of a new rule. It matches every request, with the rates of the default rule.
- */
+/** The initial values of a new rule. It matches and samples every request. */
 export const NEW_RULE = {
   RuleName: "",
   Priority: 1000,
-  FixedRate: 0.05,
+  FixedRate: 1,
   ReservoirSize: 1,
   Host: "*",
   HTTPMethod: "*",
@@ -122,7 +120,7 @@ export function isFixed(key, rule) {
  */
 export function textOf(rule, key) {
   const value = rule[key];
-  if (key === "FixedRate") return String(Number((100 * value).toFixed(6)));
+  if (key === "FixedRate") return `${Number((100 * value).toFixed(6))}%`;
   return value === undefined || value === null ? "" : String(value);
 }
 
@@ -142,10 +140,47 @@ function problemOf({ key, kind, min = 0, max }, text, names) {
     if (!/^[A-Za-z0-9_-]+$/.test(text)) return "Use only letters, digits, - and _";
     return names.includes(text) ? "Another rule has this name" : "";
   }
+  if (kind === "percent") return problemOfRate(text, min, max);
   const value = text.trim() === "" ? NaN : Number(text);
   if (!Number.isFinite(value)) return "Enter a number";
   if (kind === "integer" && !Number.isInteger(value)) return "Enter a whole number";
   return value < min || value > max ? `From ${min} to ${max}` : "";
+}
+
+/** Parses a rate: `5`, `5%`, `0.5 %`. Returns NaN for any other text. */
+function percentOf(text) {
+  const bare = text.trim().replace(/\s*%$/, "");
+  return bare === "" ? NaN : Number(bare);
+}
+
+/**
+ * Checks a rate. A small number without a percent sign has two meanings: 1 is every request in the
+ * API (`FixedRate`), and one in a hundred as a percentage. The form takes neither for granted.
+ */
+function problemOfRate(text, min, max) {
+  const value = percentOf(text);
+  if (!Number.isFinite(value)) return "Enter a percentage, such as 5%";
+  if (value < min || value > max) return `From ${min}% to ${max}%`;
+  if (value > 0 && value <= 1 && !text.includes("%")) {
+    return `Write ${value}% for ${oneIn(value)}, or ${Number((value * 100).toFixed(6))}% for ${
+      value === 1 ? "every request" : oneIn(value * 100)
+    }`;
+  }
+  return "";
+}
+
+const oneIn = (percent) => `1 request in ${Number((100 / percent).toPrecision(3))}`;
+
+/**
+ * Says what a rate means: `every request`, `1 request in 20`. Empty if the text is not a rate.
+ *
+ * @param {string} text
+ */
+export function meaningOfRate(text) {
+  if (problemOfRate(text, 0, 100) !== "") return "";
+  const percent = percentOf(text);
+  if (percent === 0) return "None of the other requests";
+  return percent === 100 ? "Every request" : `About ${oneIn(percent)} of the others`;
 }
 
 /**
@@ -169,7 +204,7 @@ export function ruleOf(base, texts, otherNames) {
     else if (field.kind === "text") rule[field.key] = text;
     else
       rule[field.key] =
-        field.kind === "percent" ? Number((Number(text) / 100).toFixed(8)) : Number(text);
+        field.kind === "percent" ? Number((percentOf(text) / 100).toFixed(8)) : Number(text);
   }
   return { rule, problems };
 }

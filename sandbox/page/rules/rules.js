@@ -8,8 +8,20 @@
 
 import { messageOf, putSamplingRules, samplingRules } from "../shared/api.js";
 import { h, icon, setText, toast } from "../shared/dom.js";
-import { line } from "../shared/format.js";
-import { FIELDS, NEW_RULE, byPriority, isDefault, isFixed, ruleOf, textOf } from "./rule.js";
+import { count, line } from "../shared/format.js";
+import {
+  FIELDS,
+  NEW_RULE,
+  byPriority,
+  isDefault,
+  isFixed,
+  meaningOfRate,
+  ruleOf,
+  textOf,
+} from "./rule.js";
+
+/** How long SDKs take to follow a change. They ask for their targets every 10 seconds. */
+const WAIT = "within about 10 seconds";
 
 const CONDITIONS = ["Host", "HTTPMethod", "URLPath", "ServiceName", "ServiceType", "ResourceARN"];
 const LABELS = Object.fromEntries(FIELDS.map(({ key, label }) => [key, label]));
@@ -22,11 +34,15 @@ export class RulesView {
 
   /** @type {any[]|null} Null until the rules are loaded. */
   #rules = null;
+  /** @type {Record<string, {request_count: number, sampled_count: number}>} */
+  #reported = {};
+  #unsampledCount = 0;
   #table;
   #note;
   #dialog;
 
-  constructor() {
+  /** @param {{live: import("../shared/live.js").Live}} page */
+  constructor({ live }) {
     this.#table = h("div", { class: "rules-list" });
     this.#note = h("p", { class: "empty-note", role: "status" });
     this.#dialog = h("dialog", { class: "dialog rule-dialog", "aria-label": "Sampling rule" });
@@ -46,10 +62,11 @@ export class RulesView {
             h("p", {
               class: "muted",
               text:
-                "SDKs ask the sandbox for these rules every few minutes. The first rule that " +
+                "SDKs decide by these rules which requests they trace. The first rule that " +
                 "matches a request, in the order of priority, applies. The reservoir is the " +
                 "number of requests a second that are sampled. The rate is the percentage of the " +
-                "other requests that are sampled.",
+                `other requests that are sampled. SDKs follow a change ${WAIT}. They report how ` +
+                "many requests they had and how many they sampled, every 10 seconds.",
             }),
           ),
           h(
@@ -64,6 +81,13 @@ export class RulesView {
       ),
       this.#dialog,
     );
+    this.element.hidden = true;
+    live.listen(() => {
+      if (this.element.hidden || live.unsampledCount === this.#unsampledCount) return;
+      this.#unsampledCount = live.unsampledCount;
+      // A dialog that is open keeps the rules that it was opened with.
+      if (!this.#dialog.open) this.#load();
+    });
   }
 
   show() {
@@ -102,6 +126,7 @@ export class RulesView {
     try {
       const answer = await samplingRules();
       this.#rules = byPriority(Array.isArray(answer.rules) ? answer.rules : []);
+      this.#reported = answer.reported ?? {};
       setText(this.#note, "");
       this.#draw();
     } catch (error) {
@@ -110,7 +135,7 @@ export class RulesView {
   }
 
   #draw() {
-    const heading = ["Priority", "Name", "Reservoir", "Rate", "Applies to", ""];
+    const heading = ["Priority", "Name", "Reservoir", "Rate", "Applies to", "Reported", ""];
     this.#table.replaceChildren(
       h(
         "table",
@@ -156,7 +181,7 @@ export class RulesView {
         }),
       ),
       h("td", { class: "number", text: `${line(rule.ReservoirSize, 10)} /s` }),
-      h("td", { class: "number", text: `${textOf(rule, "FixedRate")}%` }),
+      h("td", { class: "number", text: textOf(rule, "FixedRate") }),
       h(
         "td",
         {},
@@ -169,6 +194,7 @@ export class RulesView {
               h("span", { class: "tag" }, h("b", { text: label }), line(value, 80)),
             ),
       ),
+      this.#reportedCell(rule),
       h(
         "td",
         { class: "row-actions" },
@@ -192,6 +218,20 @@ export class RulesView {
     );
   }
 
+  /** Creates the cell with the number of requests that SDKs reported for a rule. */
+  #reportedCell(rule) {
+    const { request_count: all = 0, sampled_count: sampled = 0 } =
+      this.#reported[rule.RuleName] ?? {};
+    if (all === 0) return h("td", { class: "faint reported", text: "–" });
+    const missing = all - sampled;
+    return h(
+      "td",
+      { class: "reported" },
+      `${count(sampled)} of ${count(all)} sampled`,
+      missing > 0 ? h("b", { class: "unsampled", text: `${count(missing)} not` }) : null,
+    );
+  }
+
   /**
    * Opens the dialog for a rule.
    *
@@ -208,14 +248,14 @@ export class RulesView {
         value: textOf(base, key),
         autocomplete: "off",
         spellcheck: "false",
-        inputmode: kind === "text" ? null : "decimal",
+        inputmode: kind === "integer" ? "numeric" : null,
         disabled: isFixed(key, base),
         "aria-describedby": `rule-${key}-note`,
       });
       const note = h("span", { class: "field-note", id: `rule-${key}-note`, text: hint });
       inputs.set(key, input);
       problems.set(key, { note, hint });
-      const unit = { percent: "%", integer: key === "ReservoirSize" ? "/s" : "" }[kind];
+      const unit = key === "ReservoirSize" ? "/s" : "";
       return h(
         "div",
         { class: `field ${kind}` },
@@ -237,7 +277,8 @@ export class RulesView {
       const result = ruleOf(base, texts, others);
       for (const [key, { note, hint }] of problems) {
         const problem = touched.has(key) ? result.problems[key] : undefined;
-        setText(note, problem ?? hint);
+        const meaning = key === "FixedRate" ? meaningOfRate(texts[key]) : "";
+        setText(note, problem ?? (meaning || hint));
         note.classList.toggle("is-problem", problem !== undefined);
         inputs.get(key).setAttribute("aria-invalid", String(problem !== undefined));
       }
@@ -279,6 +320,7 @@ export class RulesView {
         h("button", { type: "submit", class: "button primary", text: "Save" }),
       ),
     );
+    read();
     this.#dialog.replaceChildren(form);
     this.#dialog.showModal();
     [...inputs.values()].find((input) => !input.disabled)?.focus();
@@ -308,7 +350,7 @@ export class RulesView {
       return messageOf(error);
     }
     await this.#load();
-    toast("Saved. SDKs fetch the rules within five minutes");
+    toast(`Saved. SDKs follow ${WAIT}`);
     return "";
   }
 }

@@ -91,17 +91,40 @@ export function statusOf(error) {
  * Fetches the traces that changed after a revision, the last changed trace first.
  *
  * @param {number} since
- * @param {string} [filter] An X-Ray filter expression.
  */
-export function traces(since, filter) {
-  return call(`/api/traces${query({ since, filter })}`);
+export function traces(since) {
+  return call(`/api/traces${query({ since })}`);
+}
+
+/**
+ * Asks which of the traces that changed after a revision match a text: words, or an X-Ray filter
+ * expression. The sandbox decides what the text is.
+ *
+ * @param {string} q
+ * @param {number} since
+ * @returns {Promise<import("./live.js").Found>}
+ */
+export function search(q, since) {
+  return call(`/api/search${query({ q, since })}`);
+}
+
+/** Fetches what the sandbox refused. */
+export function refused() {
+  return call("/api/refused");
+}
+
+/** Makes the sandbox forget what it refused. */
+export function forgetRefused() {
+  return call("/api/refused", { method: "DELETE" });
 }
 
 /**
  * Fetches the documents and the rows of a trace.
  *
  * @param {string} id
- * @returns {Promise<{id: string, documents: string[], otlp: (string|null)[], forest: any}>}
+ * @returns {Promise<{id: string, documents: string[]|null, otlp: (string|null)[], forest: any,
+ *   refused: any[], evicted_document_count: number, replaced_document_count: number}>} Without
+ *   documents if all of them were refused.
  */
 export function trace(id) {
   return call(`/api/traces/${encodeURIComponent(id)}`);
@@ -131,7 +154,8 @@ export function serviceGraph(range) {
 /**
  * Fetches the sampling rules.
  *
- * @returns {Promise<{rules: object[]}>}
+ * @returns {Promise<{rules: object[], reported: Record<string, {request_count: number,
+ *   sampled_count: number}>}>}
  */
 export function samplingRules() {
   return call("/api/sampling-rules");

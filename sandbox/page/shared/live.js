@@ -1,13 +1,21 @@
 /**
  * Polls the traces of the sandbox.
  *
- * In: answers of `/api/traces`, which is polled twice a second. Out: a map of summaries by id, the
- * ids that a filter expression matches, and the state of the connection. Each listener is called
- * after a change. Bound: the traces that the sandbox stores; the page removes traces that the
- * sandbox evicted.
+ * In: answers of `/api/traces`, which is polled twice a second, and of `/api/search`. Out: a map of
+ * summaries by id, the traces that the text of the filter box matches, and the state of the
+ * connection. Each listener is called after a change. Bound: the traces that the sandbox stores; the
+ * page removes traces that the sandbox evicted.
+ *
+ * @typedef {object} Found An answer of `/api/search`.
+ * @property {"nothing"|"expression"|"words"|"broken"} mode What the text is.
+ * @property {{position: number, text: string}|null} problem What is wrong with a broken expression.
+ * @property {string|null} begun The keyword or annotation that the text begins, if no trace matches.
+ * @property {string[]} matched Ids of traces.
+ * @property {Record<string, {kind: string, before: string, word: string, after: string}>} hits Where
+ *   a word was found that the list does not show, by id.
  */
 
-import { messageOf, statusOf, traces as fetchTraces } from "./api.js";
+import { search as fetchFound, traces as fetchTraces } from "./api.js";
 
 /**
  * Time between two polls while the page is visible, in milliseconds. The daemon sends a segment
@@ -36,16 +44,26 @@ export class Live {
   store = null;
   /** @type {"connecting"|"live"|"lost"} */
   connection = "connecting";
-  /** @type {Set<string>|null} Ids of traces that the filter matches; null while not known. */
+  /** Number of requests that SDKs reported as not sampled. */
+  unsampledCount = 0;
+  /** Number of documents that the sandbox refused. */
+  refusedCount = 0;
+  /** @type {Set<string>|null} Ids of traces that the text matches; null if all traces are shown. */
   matched = null;
-  /** Error message of the sandbox if it refuses the filter expression; empty otherwise. */
-  refusal = "";
+  /** @type {Found["hits"]} Where a word was found, by id. */
+  hits = {};
+  /** @type {Found|null} The last answer for the current text; null before it. */
+  found = null;
   /** Number that grows with every change. */
   version = 0;
 
   #fetch;
+  #search;
   #revision = 0;
-  #expression = "";
+  /** The text of the filter box. */
+  #text = "";
+  /** The text for which `matched` is. It is an earlier one while the text is half typed. */
+  #applied = "";
   #failureCount = 0;
   #isMatchStale = false;
   /** @type {(() => void)[]} */
@@ -54,9 +72,23 @@ export class Live {
   /** @type {Promise<void>|null} The poll that is running. */
   #polling = null;
 
-  /** @param {typeof fetchTraces} [fetch] */
-  constructor(fetch = fetchTraces) {
+  /**
+   * @param {typeof fetchTraces} [fetch]
+   * @param {typeof fetchFound} [search]
+   */
+  constructor(fetch = fetchTraces, search = fetchFound) {
     this.#fetch = fetch;
+    this.#search = search;
+  }
+
+  /** Whether the sandbox has not yet answered for the current text. */
+  get isSearching() {
+    return this.#text !== "" && this.found === null;
+  }
+
+  /** Whether the list is still that of an earlier text, because the current one is half typed. */
+  get isKept() {
+    return this.found !== null && this.#applied !== this.#text;
   }
 
   /**
@@ -96,18 +128,23 @@ export class Live {
   }
 
   /**
-   * Sets the filter expression that the sandbox evaluates with every poll.
+   * Sets the text of the filter box: words or an expression.
    *
-   * @param {string} expression Empty for no expression.
+   * @param {string} text Empty for no filter.
    */
-  async setExpression(expression) {
-    if (expression === this.#expression) return;
-    this.#expression = expression;
-    this.matched = null;
-    this.refusal = "";
-    this.#tell();
-    if (expression === "") return;
-    // A poll that is already running may not include the new expression.
+  async setText(text) {
+    const trimmed = text.trim();
+    if (trimmed === this.#text) return;
+    this.#text = trimmed;
+    this.found = null;
+    if (trimmed === "") {
+      this.#applied = "";
+      this.matched = null;
+      this.hits = {};
+      this.#tell();
+      return;
+    }
+    // A poll that is already running may not include the new text.
     await this.#polling;
     await this.poll();
   }
@@ -115,15 +152,20 @@ export class Live {
   /** @returns {Promise<void>} */
   async #round() {
     const since = this.#revision;
-    const before = `${this.connection} ${this.store?.trace_count}`;
+    const counts = () =>
+      [this.connection, this.store?.trace_count, this.unsampledCount, this.refusedCount].join();
+    const before = counts();
     let changed = false;
     try {
       const answer = await this.#fetch(since);
       if (answer.gone) return this.#startAnew();
       changed = this.#merge(answer);
-      const isStale = this.#isMatchStale || this.matched === null;
-      if (this.#expression !== "" && (changed || isStale)) {
-        await this.#match(isStale ? 0 : since, answer.traces);
+      if (this.isSearching) {
+        await this.#match();
+        changed = true;
+      }
+      if (this.#applied !== "" && (answer.traces.length > 0 || this.#isMatchStale)) {
+        await this.#rematch(this.#isMatchStale ? 0 : since, answer.traces);
         changed = true;
       }
       this.connection = "live";
@@ -131,24 +173,25 @@ export class Live {
     } catch {
       this.connection = "lost";
       this.#failureCount += 1;
-      // The sandbox may not have checked the traces of this poll against the expression.
+      // The sandbox may not have checked the traces of this poll against the text.
       this.#isMatchStale = true;
     }
-    const after = `${this.connection} ${this.store?.trace_count}`;
-    if (changed || before !== after) this.#tell();
+    if (changed || before !== counts()) this.#tell();
   }
 
   /** Removes all traces, because the sandbox was restarted or its traces were deleted. */
   #startAnew() {
     this.traces.clear();
     this.#revision = 0;
-    this.matched = null;
+    this.#isMatchStale = true;
     this.#tell();
     return this.#round();
   }
 
   /** @returns {boolean} Whether anything changed. */
-  #merge({ revision, store, traces }) {
+  #merge({ revision, store, traces, ...counts }) {
+    this.unsampledCount = counts.unsampled_request_count ?? 0;
+    this.refusedCount = counts.refused_count ?? 0;
     for (const trace of traces) this.traces.set(trace.id, trace);
     this.#revision = revision;
     this.store = store;
@@ -162,27 +205,39 @@ export class Live {
   }
 
   /**
-   * Asks the sandbox which traces match the expression. The request uses the revision of the
-   * previous poll, so the answer covers every trace in `changed`. A trace of `changed` that is not
-   * in the answer does not match.
+   * Asks the sandbox which traces match a new text. If the text is half typed, the list of the text
+   * before stays.
    */
-  async #match(since, changed) {
-    const expression = this.#expression;
-    try {
-      const { traces } = await this.#fetch(since, expression);
-      if (expression !== this.#expression) return;
-      const matched = since === 0 ? new Set() : (this.matched ?? new Set());
-      for (const trace of changed) matched.delete(trace.id);
-      for (const trace of traces) matched.add(trace.id);
-      this.#isMatchStale = false;
-      this.matched = matched;
-      this.refusal = "";
-    } catch (error) {
-      if (expression !== this.#expression) return;
-      if (statusOf(error) !== 400) throw error;
-      this.matched = new Set();
-      this.refusal = messageOf(error);
+  async #match() {
+    const text = this.#text;
+    const found = await this.#search(text, 0);
+    if (text !== this.#text) return;
+    this.found = found;
+    if (found.mode === "broken" || found.begun !== null) return;
+    this.#applied = text;
+    this.#isMatchStale = false;
+    this.matched = new Set(found.matched);
+    this.hits = found.hits;
+  }
+
+  /**
+   * Asks the sandbox again for the text of the list. The request uses the revision of the previous
+   * poll, so the answer covers every trace in `changed`. A trace of `changed` that is not in the
+   * answer does not match.
+   */
+  async #rematch(since, changed) {
+    const applied = this.#applied;
+    const { matched: found, hits } = await this.#search(applied, since);
+    if (applied !== this.#applied) return;
+    const matched = since === 0 ? new Set() : (this.matched ?? new Set());
+    for (const trace of changed) {
+      matched.delete(trace.id);
+      delete this.hits[trace.id];
     }
+    for (const id of found) matched.add(id);
+    this.hits = { ...this.hits, ...hits };
+    this.#isMatchStale = false;
+    this.matched = matched;
   }
 
   #tell() {

@@ -1,11 +1,11 @@
 /**
  * Stores the current view in the fragment of the page's address: `#/traces?q=fault`,
- * `#/trace/ID?at=SEGMENT`, `#/map`, `#/rules`, `#/connect`.
+ * `#/trace/ID?at=SEGMENT`, `#/map`, `#/rules`, `#/refused?kind=NUMBER`, `#/connect`.
  *
  * In: the address, and the routes that views ask for. Out: routes for the listeners. The address is
  * the only copy of this state. So reloading, bookmarks and the back button work.
  *
- * @typedef {"traces"|"trace"|"map"|"rules"|"connect"} ViewName
+ * @typedef {"traces"|"trace"|"map"|"rules"|"refused"|"connect"} ViewName
  *
  * @typedef {object} Route
  * @property {ViewName} view
@@ -14,7 +14,7 @@
  */
 
 /** @type {ViewName[]} */
-const VIEWS = ["traces", "trace", "map", "rules", "connect"];
+const VIEWS = ["traces", "trace", "map", "rules", "refused", "connect"];
 
 /**
  * Parses a fragment. An unknown fragment is the route to the list of traces.

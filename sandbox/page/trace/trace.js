@@ -10,6 +10,7 @@ import { messageOf, statusOf, trace as fetchTrace } from "../shared/api.js";
 import { details } from "./details.js";
 import { download } from "./download.js";
 import { ExceptionList } from "./exceptionlist.js";
+import { traceNotes } from "./notes.js";
 import { h, toast } from "../shared/dom.js";
 import { RawView } from "./raw.js";
 import { splitter } from "../shared/splitter.js";
@@ -29,6 +30,7 @@ export class TraceView {
   #tools;
   #body;
   #note;
+  #notes = h("div", { class: "trace-notes", role: "status" });
   #aside;
   #waterfall;
   #raw;
@@ -101,6 +103,7 @@ export class TraceView {
       "section",
       { class: "view trace-view", "aria-label": "Trace" },
       this.#head,
+      this.#notes,
       this.#tools.element,
       this.#body,
     );
@@ -192,11 +195,20 @@ export class TraceView {
   async #load() {
     const id = this.#id;
     this.#revision = this.#page.live.traces.get(id)?.revision ?? -1;
-    if (!this.#model) this.#say("", "");
+    if (!this.#model) {
+      this.#say("", "");
+      this.#notes.replaceChildren();
+    }
     this.#drawHead();
     try {
       const answer = await fetchTrace(id);
       if (id !== this.#id) return;
+      this.#notes.replaceChildren(...traceNotes(answer));
+      if (answer.documents === null)
+        return this.#say(
+          "All documents of this trace were refused",
+          "The note above names the broken rule.",
+        );
       this.#documents = answer.documents;
       this.#otlp = answer.otlp;
       this.#model = build(answer);

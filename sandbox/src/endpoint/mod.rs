@@ -8,15 +8,16 @@
 //!
 //! ```text
 //! answer ─► guard ─► route ─► signature ─► api/ ─► document/ ─► store/ ─► tree ─► the terminal
-//!             │        │        │         │        │           └─► summary, filter/, graph/
-//!             └─ 403   └─ 404   └─ 403    └─ 400   └─ UnprocessedTraceSegments
+//!             │        │        │         │        │           └─► summary, filter/, search/,
+//!             │        │        │         │        │               graph/
+//!             └─ 403   └─ 404   └─ 403    └─ 400   └─ UnprocessedTraceSegments, refused
 //! ```
 //!
-//! Bound: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`] and [`Limits`]; the HTTP server
-//! bounds the body of a request. When full: the endpoint evicts and counts the traces that have
-//! received no document for the longest time. Thread: any; the endpoint has no sockets, threads or
-//! tasks. One lock protects the store, the trace file and the sampling rules. The endpoint parses
-//! the body of a segment request and draws trees without the lock.
+//! Bound: [`DOCUMENT_COUNT_MAX`], [`DOCUMENT_SIZE_BYTES_MAX`], [`Limits`] and those of `refused`;
+//! the HTTP server bounds the body of a request. When full: the endpoint evicts and counts the
+//! traces that have received no document for the longest time. Thread: any; the endpoint has no
+//! sockets, threads or tasks. One lock protects the store, the trace file and the sampling rules.
+//! The endpoint parses the body of a segment request and draws trees without the lock.
 
 mod answer;
 mod api;
@@ -25,8 +26,10 @@ pub mod demo;
 pub mod filter;
 pub mod graph;
 mod guard;
+mod refused;
 mod route;
 pub mod sampling;
+mod search;
 pub mod signature;
 pub mod summary;
 mod trace_file;
@@ -44,8 +47,9 @@ use answer::{Answer, Failure, respond};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
+use refused::Refused;
 use route::{Call, Operation};
-use sampling::RuleSet;
+use sampling::{RuleSet, Sampling};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -118,6 +122,7 @@ struct State {
     /// The trace file of the option `--keep`. `None` without this option.
     file: Option<TraceFile>,
     rules: RuleSet,
+    refused: Refused,
     account: Account,
     /// Why the last rejected span of OpenTelemetry was not taken.
     last_rejection: String,
@@ -146,9 +151,19 @@ impl State {
         }
     }
 
-    /// Removes all traces from the store and from the trace file.
+    /// Counts spans of OpenTelemetry that were not taken.
+    fn reject_spans(&mut self, count: u64, why: String, now: Moment) {
+        self.account.rejected_span_count += count;
+        self.refused.add_spans(count, &why, now.wall_seconds);
+        self.last_rejection = why;
+    }
+
+    /// Removes all traces from the store and from the trace file, and forgets the requests that
+    /// were not sampled and the documents that were refused.
     fn clear(&mut self) {
         self.store.clear();
+        self.refused.clear();
+        self.rules.forget_reported();
         if let Some(file) = &mut self.file {
             file.rewrite(std::iter::empty());
         }
@@ -171,7 +186,8 @@ impl Sandbox {
         let state = State {
             store: Store::new(limits, first_revision),
             file: None,
-            rules: RuleSet::default(),
+            rules: RuleSet::new(Sampling::default()),
+            refused: Refused::default(),
             account: Account::default(),
             last_rejection: String::new(),
         };
@@ -203,6 +219,13 @@ impl Sandbox {
     #[must_use]
     pub fn with_colours(self, colours: Colours) -> Self {
         Self { colours, ..self }
+    }
+
+    /// Returns the sandbox with the given rates of the default rule.
+    #[must_use]
+    pub fn with_sampling(self, sampling: Sampling) -> Self {
+        self.lock().rules = RuleSet::new(sampling);
+        self
     }
 
     /// Returns the addresses and names of the sandbox.
@@ -268,6 +291,11 @@ impl Sandbox {
             Call::Show(trace_id) => self.show(trace_id),
             Call::PageTraces => self.page_traces(head.uri.query()),
             Call::PageClear => guard::check_write(head).map(|()| self.page_clear()),
+            Call::PageSearch => self.page_search(head.uri.query()),
+            Call::PageRefused => Ok(self.page_refused()),
+            Call::PageForgetRefused => {
+                guard::check_write(head).map(|()| self.page_forget_refused())
+            }
             Call::PageTrace(trace_id) => self.page_trace(trace_id),
             Call::PageServiceGraph => self.page_service_graph(head.uri.query()),
             Call::PageRules => Ok(self.page_rules()),

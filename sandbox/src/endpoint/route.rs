@@ -26,6 +26,12 @@ pub enum Call<'a> {
     PageTraces,
     /// `DELETE /api/traces`: removes all traces.
     PageClear,
+    /// `GET /api/search`: the traces that match a text, for the page.
+    PageSearch,
+    /// `GET /api/refused`: what was refused, for the page.
+    PageRefused,
+    /// `DELETE /api/refused`: forgets what was refused.
+    PageForgetRefused,
     /// `GET /api/traces/ID`: the documents of one trace, for the page.
     PageTrace(&'a str),
     /// `GET /api/service-graph`: the service graph, for the page.
@@ -123,6 +129,10 @@ impl<'a> Call<'a> {
             "/traces" => get(Self::List),
             "/api/traces" => {
                 vec![(Method::GET, Self::PageTraces), (Method::DELETE, Self::PageClear)]
+            }
+            "/api/search" => get(Self::PageSearch),
+            "/api/refused" => {
+                vec![(Method::GET, Self::PageRefused), (Method::DELETE, Self::PageForgetRefused)]
             }
             "/api/service-graph" => get(Self::PageServiceGraph),
             "/api/sampling-rules" => {

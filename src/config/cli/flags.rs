@@ -20,6 +20,8 @@ pub(super) enum Target {
     SandboxSwitch(fn(&mut SandboxFlags) -> &mut bool),
     /// The flag `--keep` sets the file that stores the sandbox's traces.
     Keep,
+    /// The flag `--sampling` sets the rates of the sandbox's default rule.
+    Sampling,
     /// The flag sets the address of a port for OpenTelemetry's exporters.
     OtlpAddress(fn(&mut SandboxFlags) -> &mut Option<String>),
     /// The flag `--allow-host` adds a host name that requests to the sandbox may have.
@@ -53,7 +55,11 @@ impl Flag {
     pub(super) fn needs_value(&self) -> bool {
         match self.target {
             Target::Setting(setting) => setting.form != Form::Switch,
-            Target::ConfigPath | Target::Keep | Target::AllowHost | Target::OtlpAddress(_) => true,
+            Target::ConfigPath
+            | Target::Keep
+            | Target::Sampling
+            | Target::AllowHost
+            | Target::OtlpAddress(_) => true,
             Target::Version
             | Target::Help
             | Target::SandboxSwitch(_)
@@ -105,6 +111,11 @@ pub(super) const SANDBOX_FLAGS: &[Flag] = &[
         "Print each trace as a tree (default true)",
     ),
     flag("--keep", Target::Keep, "Keep the traces in this file, also for the next run"),
+    flag(
+        "--sampling",
+        Target::Sampling,
+        "What SDKs sample: all (default), or service: one request a second and 5 %",
+    ),
     flag(
         "--otlp-http",
         Target::OtlpAddress(|flags| &mut flags.otlp_http),

@@ -84,6 +84,9 @@ pub struct SandboxFlags {
     pub print: bool,
     /// `--keep`: the file that stores the traces, so that the next run has them too.
     pub keep: Option<String>,
+    /// `--sampling service`: the default rule has the rates of the service. By default, it samples
+    /// every request.
+    pub samples_as_service: bool,
     /// `--otlp-http`: the address of the port for OTLP over HTTP, or `off`. By default, port 4318
     /// of the TCP address.
     pub otlp_http: Option<String>,
@@ -101,6 +104,7 @@ impl Default for SandboxFlags {
             demo: false,
             print: true,
             keep: None,
+            samples_as_service: false,
             otlp_http: None,
             otlp_grpc: None,
             allowed_hosts: Vec::new(),
@@ -279,6 +283,14 @@ fn apply(
         Target::SandboxSwitch(field) => *field(&mut invocation.sandbox) = boolean(value)?,
         Target::Keep => {
             invocation.sandbox.keep = Some(text(value)?).filter(|path| !path.is_empty());
+        }
+        Target::Sampling => {
+            let rates = text(value)?;
+            invocation.sandbox.samples_as_service = match &*rates {
+                "all" => false,
+                "service" => true,
+                _ => return Err(wrong(rates, "all or service")),
+            };
         }
         Target::OtlpAddress(field) => {
             *field(&mut invocation.sandbox) = Some(text(value)?).filter(|it| !it.is_empty());

@@ -83,7 +83,7 @@ fn errors_name_the_flag_and_never_show_a_password() {
 #[test]
 fn the_sandbox_takes_flags_on_both_sides() {
     let line = "-t T -b B sandbox --demo --print=false --keep F --allow-host a --allow-host=b \
-         --otlp-http H --otlp-grpc=off \
+         --otlp-http H --otlp-grpc=off --sampling service \
          -n N more";
     let invocation = parse_line(line).unwrap();
     assert_eq!(invocation.command, Command::Sandbox);
@@ -93,6 +93,7 @@ fn the_sandbox_takes_flags_on_both_sides() {
             demo: true,
             print: false,
             keep: Some("F".to_owned()),
+            samples_as_service: true,
             otlp_http: Some("H".to_owned()),
             otlp_grpc: Some("off".to_owned()),
             allowed_hosts: vec!["a".to_owned(), "b".to_owned()],
@@ -103,6 +104,9 @@ fn the_sandbox_takes_flags_on_both_sides() {
     assert_eq!(invocation.ignored, ["more"]);
     assert_eq!(parse_line("sandbox").unwrap().sandbox, SandboxFlags::default());
     assert!(parse_line("sandbox --print").unwrap().sandbox.print);
+    assert!(!parse_line("sandbox --sampling=all").unwrap().sandbox.samples_as_service);
+    let error = parse_line("sandbox --sampling 100").unwrap_err().to_string();
+    assert_eq!(error, "invalid value \"100\" for flag -sampling: it takes all or service");
     assert_eq!(parse_line("-t T tail").unwrap().command, Command::Tail);
     assert_eq!(parse_line("-m 9 limits").unwrap().command, Command::Limits);
     let healthcheck = |line| parse_line(line).unwrap().command;

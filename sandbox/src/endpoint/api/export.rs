@@ -94,8 +94,7 @@ impl Sandbox {
     fn keep(&self, spans: Spans, now: Moment) {
         let mut state = self.lock();
         if spans.rejected_count > 0 {
-            state.account.rejected_span_count += spans.rejected_count as u64;
-            state.last_rejection = spans.why;
+            state.reject_spans(spans.rejected_count as u64, spans.why, now);
         }
         state.keep(spans.documents, now);
     }

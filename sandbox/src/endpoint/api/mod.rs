@@ -8,6 +8,7 @@
 mod batch_get_traces;
 mod export;
 mod page_requests;
+mod page_search;
 mod page_trace;
 mod put_segments;
 mod sampling_rules;

@@ -5,7 +5,7 @@ use super::super::answer::{Answer, Failure};
 use super::super::sampling::Rule;
 use super::super::summary::Summary;
 use super::page_trace::rows_json;
-use super::{parse, parse_filter};
+use super::parse;
 use crate::model::document::{Annotation, Http};
 use crate::model::store::Status;
 use serde::Deserialize;
@@ -25,7 +25,6 @@ const SERVICE_NAME_COUNT_MAX: usize = 8;
 struct Query {
     since: u64,
     limit: Option<usize>,
-    filter: Option<String>,
     start: Option<f64>,
     end: Option<f64>,
 }
@@ -41,7 +40,6 @@ impl Query {
                 "limit" => parsed.limit = Some(value.parse().map_err(|_| wrong())?),
                 "start" => parsed.start = Some(seconds()?),
                 "end" => parsed.end = Some(seconds()?),
-                "filter" => parsed.filter = Some(value.into_owned()),
                 _ => {}
             }
         }
@@ -72,21 +70,21 @@ impl Sandbox {
 
     pub(in super::super) fn page_traces(&self, query: Option<&str>) -> Result<Answer, Failure> {
         let query = Query::parse(query)?;
-        let filter = parse_filter(query.filter.as_deref())?;
         let state = self.lock();
         let status = state.store.status();
+        let unsampled_count = state.rules.reported_sum().unsampled_count();
+        let refused_count = state.refused.count();
         let changed = state.store.since(query.since);
         drop(state);
         let is_gone = changed.is_none();
         let traces = changed.unwrap_or_default();
         let count_max = query.limit.unwrap_or(PAGE_TRACE_COUNT);
-        let is_meant =
-            |it: &Summary<'_>| filter.as_ref().is_none_or(|filter| filter.is_true_of(it));
-        let summaries = traces.iter().map(Summary::of).filter(is_meant);
-        let entries = summaries.take(count_max).map(|summary| page_json(&summary));
+        let entries = traces.iter().take(count_max).map(|trace| page_json(&Summary::of(trace)));
         Ok(json!({
             "revision": status.revision,
             "store": store_json(&status),
+            "unsampled_request_count": unsampled_count,
+            "refused_count": refused_count,
             "traces": entries.collect::<Vec<_>>(),
             "gone": is_gone,
         })
@@ -100,12 +98,29 @@ impl Sandbox {
     }
 
     pub(in super::super) fn page_trace(&self, trace_id: &str) -> Result<Answer, Failure> {
-        let trace = self.lock().store.get(trace_id).ok_or_else(Failure::no_such_trace)?;
+        let state = self.lock();
+        let refused = state.refused.of_trace(trace_id);
+        let trace = state.store.get(trace_id);
+        drop(state);
+        // All documents of a trace may have been refused.
+        let Some(trace) = trace else {
+            let answer = json!({"id": trace_id, "documents": null, "refused": refused});
+            let is_known = !refused.is_empty();
+            return is_known.then(|| answer.into()).ok_or_else(Failure::no_such_trace);
+        };
         let texts: Vec<&str> = trace.documents.iter().map(|it| it.text.as_str()).collect();
         let otlp: Vec<Option<&str>> =
             trace.documents.iter().map(|document| document.otlp.as_deref()).collect();
-        let forest = rows_json(&trace.documents);
-        Ok(json!({"id": trace_id, "documents": texts, "otlp": otlp, "forest": forest}).into())
+        Ok(json!({
+            "id": trace_id,
+            "documents": texts,
+            "otlp": otlp,
+            "forest": rows_json(&trace.documents),
+            "refused": refused,
+            "evicted_document_count": trace.evicted_document_count,
+            "replaced_document_count": trace.replaced_document_count,
+        })
+        .into())
     }
 
     pub(in super::super) fn page_service_graph(
@@ -117,7 +132,8 @@ impl Sandbox {
     }
 
     pub(in super::super) fn page_rules(&self) -> Answer {
-        json!({"rules": self.lock().rules.all()}).into()
+        let state = self.lock();
+        json!({"rules": state.rules.all(), "reported": state.rules.reported()}).into()
     }
 
     pub(in super::super) fn page_set_rules(

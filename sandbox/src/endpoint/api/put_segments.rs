@@ -50,7 +50,7 @@ impl Sandbox {
                  allowed"
             )));
         }
-        let (mut kept, mut unprocessed) = (Vec::new(), Vec::new());
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
         let (mut rejected_span_count, mut metrics_document_count) = (0, 0);
         let mut last_rejection = None;
         for Text(text) in &request.documents {
@@ -63,22 +63,26 @@ impl Sandbox {
                     }
                 }
                 Some(Ok(Content::Metrics)) => metrics_document_count += 1,
-                Some(Err(why)) => unprocessed.push(unprocessed_json(&Violation::of_text(
-                    "ParseError",
-                    format!("Not the form of OpenTelemetry's UDP exporters: {why}"),
-                ))),
+                Some(Err(why)) => {
+                    let detail = format!("Not the form of OpenTelemetry's UDP exporters: {why}");
+                    refused.push((Violation::of_text("ParseError", detail), text));
+                }
                 None => match Document::parse(text) {
                     Ok(document) => kept.push(document),
-                    Err(fault) => unprocessed.push(unprocessed_json(&fault)),
+                    Err(fault) => refused.push((fault, text)),
                 },
             }
         }
+        let unprocessed: Vec<Value> =
+            refused.iter().map(|(fault, _)| unprocessed_json(fault)).collect();
         let mut state = self.lock();
         state.account.unprocessed_document_count += unprocessed.len() as u64;
-        state.account.rejected_span_count += rejected_span_count;
+        for (fault, text) in &refused {
+            state.refused.add(fault, text, now.wall_seconds);
+        }
         state.account.metrics_document_count += metrics_document_count;
         if let Some(why) = last_rejection {
-            state.last_rejection = why;
+            state.reject_spans(rejected_span_count, why, now);
         }
         state.keep(kept, now);
         drop(state);

@@ -210,6 +210,35 @@ const TEXT_COMPARISONS: &[(&str, TextComparison)] = &[
     ("ENDSWITH", TextComparison::EndsWith),
 ];
 
+/// The keywords besides those of the tables that the sandbox has.
+const OTHER_KEYWORDS: &[&str] = &["service", "edge", "annotation"];
+
+/// The keywords of the service that the sandbox does not have, because it has no root causes and no
+/// groups. Keywords that begin with `rootcause` or `group` are among them.
+const LEFT_OUT: &[&str] = &[
+    "first",
+    "last",
+    "remote",
+    "root",
+    "inferred",
+    "index",
+    "coverage",
+    "message",
+    "rootcause",
+    "group",
+    "group.name",
+    "group.arn",
+];
+
+/// Returns all keywords of the language, also those that the sandbox does not have.
+pub fn keywords() -> impl Iterator<Item = &'static str> {
+    let flags = FLAGS.iter().map(|(name, _)| *name);
+    let numbers = NUMBERS.iter().map(|(name, _)| *name);
+    let texts = TEXTS.iter().map(|(name, _)| *name);
+    let others = OTHER_KEYWORDS.iter().chain(LEFT_OUT).copied();
+    flags.chain(numbers).chain(texts).chain(others)
+}
+
 /// Returns the text of a value in a filter expression. `table` is a table such as [`FLAGS`].
 ///
 /// # Panics

@@ -4,8 +4,8 @@
 //! and a recursion of [`DEPTH_MAX`] levels. No I/O, no clock.
 
 use super::{
-    AnnotationTest, COMPARISONS, Comparison, DEPTH_MAX, Expression, FLAGS, LENGTH_MAX, NUMBERS,
-    Selector, TEXT_COMPARISONS, TEXTS, Test, TextComparison,
+    AnnotationTest, COMPARISONS, Comparison, DEPTH_MAX, Expression, FLAGS, LEFT_OUT, LENGTH_MAX,
+    NUMBERS, Selector, TEXT_COMPARISONS, TEXTS, Test, TextComparison,
 };
 
 /// A syntax error in a filter expression.
@@ -55,10 +55,7 @@ impl Expression {
 /// Returns whether a keyword is about root causes or groups. The service supports these keywords,
 /// but the sandbox does not.
 fn is_left_out(keyword: &str) -> bool {
-    keyword.starts_with("rootcause")
-        || keyword.starts_with("group")
-        || ["first", "last", "remote", "root", "inferred", "index", "coverage", "message"]
-            .contains(&keyword)
+    keyword.starts_with("rootcause") || keyword.starts_with("group") || LEFT_OUT.contains(&keyword)
 }
 
 struct Parser<'a> {
@@ -158,7 +155,8 @@ impl<'a> Parser<'a> {
                         "the sandbox does not have {word}: it has no root causes and no groups"
                     ))
                 } else {
-                    self.fail(format!("{word:?} is not a known keyword"))
+                    let hint = "for an annotation, write annotation.";
+                    self.fail(format!("{word:?} is not a known keyword; {hint}{word}"))
                 }
             }
         }
@@ -218,7 +216,12 @@ impl<'a> Parser<'a> {
             _ => {
                 self.at = start;
                 let comparison = self.comparison()?;
-                Ok(Some(AnnotationTest::Number(comparison, self.number()?)))
+                let number = self.number().map_err(|error| {
+                    let problem =
+                        "a value is missing: a text in quotation marks, a number, true or false";
+                    Error { problem: problem.to_owned(), ..error }
+                });
+                Ok(Some(AnnotationTest::Number(comparison, number?)))
             }
         }
     }

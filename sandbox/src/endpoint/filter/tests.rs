@@ -245,7 +245,7 @@ fn an_error_has_its_position() {
         ("annotation.", 12, "the key of the annotation is missing"),
         ("annotation[] = 1", 13, "the key of the annotation is missing"),
         ("annotation[x = 1", 17, "] is missing"),
-        ("annotation.x = y", 16, "a number is missing"),
+        ("annotation.x = y", 16, "a value is missing"),
         ("annotation.x CONTAINS 1", 23, "a text in quotation marks is missing"),
         ("service", 8, "( is missing"),
         ("service(shop)", 9, "a text in quotation marks is missing"),

@@ -46,7 +46,7 @@ pub struct Record {
 }
 
 /// The statistics of a client for one rule. Only the fields that the sandbox uses are parsed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct Statistics {
     /// Name of the rule.
     #[serde(rename = "RuleName")]
@@ -54,6 +54,45 @@ pub struct Statistics {
     /// Id of the client.
     #[serde(rename = "ClientID", default)]
     pub client_id: String,
+    /// Number of requests that matched the rule since the last statistics of the client.
+    #[serde(rename = "RequestCount", default)]
+    pub request_count: u32,
+    /// Number of these requests that were sampled.
+    #[serde(rename = "SampledCount", default)]
+    pub sampled_count: u32,
+}
+
+/// The requests that clients reported for one rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Reported {
+    /// Number of requests that matched the rule.
+    pub request_count: u64,
+    /// Number of these requests that were sampled.
+    pub sampled_count: u64,
+}
+
+impl Reported {
+    fn add(&mut self, asked: &Statistics) {
+        let (requests, sampled) = (asked.request_count, asked.sampled_count);
+        self.request_count = self.request_count.saturating_add(requests.into());
+        // A client with wrong numbers must not hide the requests of another one.
+        self.sampled_count = self.sampled_count.saturating_add(sampled.min(requests).into());
+    }
+
+    /// Returns the number of requests that were not sampled.
+    pub fn unsampled_count(&self) -> u64 {
+        self.request_count - self.sampled_count
+    }
+}
+
+/// The rates of the default rule at the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sampling {
+    /// Every request is sampled.
+    #[default]
+    All,
+    /// One request a second and five percent of the other requests are sampled, as in the service.
+    Service,
 }
 
 /// The rate and the quota of a client for one rule, for a limited time.
@@ -77,19 +116,43 @@ pub struct RuleSet {
     /// Time at which each client last asked for its target, in seconds since 1970. The keys are the
     /// name of the rule and the id of the client.
     clients: BTreeMap<String, BTreeMap<String, f64>>,
+    /// The requests that clients reported for each rule. A deleted rule keeps its numbers in the
+    /// sum.
+    reported: BTreeMap<String, Reported>,
+    reported_sum: Reported,
     modified_at: f64,
 }
 
-impl Default for RuleSet {
-    /// Returns a list that contains only the default rule.
-    fn default() -> Self {
-        let sampling_rule = Rule::default_rule();
-        let record = Record { sampling_rule, created_at: 0.0, modified_at: MODIFIED_AT };
-        Self { records: vec![record], clients: BTreeMap::new(), modified_at: MODIFIED_AT }
-    }
-}
-
 impl RuleSet {
+    /// Returns a list that contains only the default rule.
+    pub fn new(sampling: Sampling) -> Self {
+        let sampling_rule = Rule::default_rule(sampling);
+        let record = Record { sampling_rule, created_at: 0.0, modified_at: MODIFIED_AT };
+        Self {
+            records: vec![record],
+            clients: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            reported_sum: Reported::default(),
+            modified_at: MODIFIED_AT,
+        }
+    }
+
+    /// Returns what clients reported for each rule. A rule that no client reported is left out.
+    pub fn reported(&self) -> &BTreeMap<String, Reported> {
+        &self.reported
+    }
+
+    /// Returns what clients reported for all rules together.
+    pub fn reported_sum(&self) -> Reported {
+        self.reported_sum
+    }
+
+    /// Forgets what clients have reported.
+    pub fn forget_reported(&mut self) {
+        self.reported.clear();
+        self.reported_sum = Reported::default();
+    }
+
     /// Returns the rules with their times, in the order in which SDKs try them.
     pub fn records(&self) -> &[Record] {
         &self.records
@@ -164,6 +227,7 @@ impl RuleSet {
         }
         let record = self.records.remove(index);
         self.clients.remove(&record.sampling_rule.rule_name);
+        self.reported.remove(&record.sampling_rule.rule_name);
         self.changed(now_seconds);
         Ok(record)
     }
@@ -195,15 +259,21 @@ impl RuleSet {
         if !records.iter().any(|record| record.sampling_rule.is_default()) {
             return Err(RuleError::DefaultStays);
         }
-        self.clients.retain(|name, _| records.iter().any(|it| it.sampling_rule.rule_name == *name));
+        let is_left = |name: &str| records.iter().any(|it| it.sampling_rule.rule_name == name);
+        self.clients.retain(|name, _| is_left(name));
+        self.reported.retain(|name, _| is_left(name));
         self.records = records;
         self.changed(now_seconds);
         Ok(())
     }
 
-    /// Returns the target of a client for one rule. Returns `None` if the rule does not exist.
+    /// Returns the target of a client for one rule, and adds the requests that it reports. Returns
+    /// `None` if the rule does not exist.
     pub fn target(&mut self, asked: &Statistics, now_seconds: f64) -> Option<Target> {
+        // A client may report a rule that was deleted in the meantime.
+        self.reported_sum.add(asked);
         let rule = &self.records[self.find(&asked.rule_name)?].sampling_rule;
+        self.reported.entry(asked.rule_name.clone()).or_default().add(asked);
         let clients = self.clients.entry(asked.rule_name.clone()).or_default();
         let oldest = now_seconds - f64::from(INTERVAL_SECONDS * INTERVAL_COUNT_MAX);
         clients.retain(|_, asked_at| *asked_at >= oldest);

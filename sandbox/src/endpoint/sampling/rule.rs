@@ -4,6 +4,7 @@
 //! the field. The bounds of the fields are from the API model (`SamplingRule`). No I/O, no clock.
 
 use super::super::answer::Failure;
+use super::Sampling;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -114,17 +115,20 @@ impl RuleError {
 }
 
 impl Rule {
-    /// Returns the default rule of every AWS account. It samples one request a second and five
+    /// Returns the default rule. That of every AWS account samples one request a second and five
     /// percent of the other requests, see
     /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html>.
-    pub fn default_rule() -> Self {
+    pub fn default_rule(sampling: Sampling) -> Self {
         let any = || "*".to_owned();
         Self {
             rule_name: DEFAULT_NAME.to_owned(),
             rule_arn: arn(DEFAULT_NAME),
             resource_arn: any(),
             priority: DEFAULT_PRIORITY,
-            fixed_rate: 0.05,
+            fixed_rate: match sampling {
+                Sampling::All => 1.0,
+                Sampling::Service => 0.05,
+            },
             reservoir_size: 1,
             service_name: any(),
             service_type: any(),
@@ -155,7 +159,7 @@ impl Rule {
             return wrong("RuleName", "must have 1 to 32 characters: letters, digits, - and _");
         }
         if self.is_default() {
-            let default = Self::default_rule();
+            let default = Self::default_rule(Sampling::Service);
             let (fixed_rate, reservoir_size) = (self.fixed_rate, self.reservoir_size);
             let rule_arn = self.rule_arn.clone();
             let same = Self { fixed_rate, reservoir_size, rule_arn, ..default };

@@ -6,11 +6,17 @@ use serde_json::{Value, json};
 const NOW: f64 = 1_600_000_000.9;
 
 fn rule(name: &str) -> Rule {
-    Rule { rule_name: name.to_owned(), priority: 10, reservoir_size: 5, ..Rule::default_rule() }
+    Rule {
+        rule_name: name.to_owned(),
+        priority: 10,
+        reservoir_size: 5,
+        ..Rule::default_rule(Sampling::Service)
+    }
 }
 
 fn ask(rules: &mut RuleSet, name: &str, client: &str, now: f64) -> Option<Target> {
-    let asked = Statistics { rule_name: name.to_owned(), client_id: client.to_owned() };
+    let (rule_name, client_id) = (name.to_owned(), client.to_owned());
+    let asked = Statistics { rule_name, client_id, ..Statistics::default() };
     rules.target(&asked, now)
 }
 
@@ -20,7 +26,7 @@ fn names(rules: &RuleSet) -> Vec<&str> {
 
 #[test]
 fn at_first_there_is_the_default_rule_alone() {
-    let rules = RuleSet::default();
+    let rules = RuleSet::new(Sampling::Service);
     let records = serde_json::to_value(rules.records()).unwrap();
     let rule = &records[0]["SamplingRule"];
     assert_eq!((records.as_array().unwrap().len(), &rule["RuleName"]), (1, &json!("Default")));
@@ -35,7 +41,7 @@ fn at_first_there_is_the_default_rule_alone() {
 
 #[test]
 fn rules_are_created_changed_and_deleted() {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     let first = Rule { priority: 1, ..rule("first") };
     rules.create(rule("second"), NOW).unwrap();
     let record = rules.create(first, NOW + 1.0).unwrap();
@@ -61,7 +67,7 @@ fn rules_are_created_changed_and_deleted() {
 
 #[test]
 fn the_default_rule_stays_and_keeps_matching_everything() {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     let name = || Some("Default".to_owned());
     let update = Update { rule_name: name(), fixed_rate: Some(1.0), ..Update::default() };
     assert_eq!(rules.update(update, NOW).unwrap().sampling_rule.fixed_rate, 1.0);
@@ -75,7 +81,7 @@ fn the_default_rule_stays_and_keeps_matching_everything() {
 #[test]
 fn a_field_out_of_its_bounds_is_named() {
     let long = |length: usize| "x".repeat(length);
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     for (field, bad) in [
         ("RuleName", Rule { rule_name: String::new(), ..rule("a") }),
         ("RuleName", rule(&long(33))),
@@ -97,7 +103,7 @@ fn a_field_out_of_its_bounds_is_named() {
 
 #[test]
 fn there_are_twenty_five_rules_at_most() {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     for number in 0..RULE_COUNT_MAX {
         rules.create(rule(&format!("r{number}")), NOW).unwrap();
     }
@@ -110,23 +116,28 @@ fn there_are_twenty_five_rules_at_most() {
 
 #[test]
 fn a_list_replaces_all_rules_and_unchanged_rules_keep_their_times() {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     rules.create(rule("a"), NOW).unwrap();
     rules.create(rule("b"), NOW).unwrap();
     let changed = Rule { fixed_rate: 0.5, ..rule("b") };
-    rules.replace(vec![Rule::default_rule(), rule("a"), changed], NOW + 5.0).unwrap();
+    rules
+        .replace(vec![Rule::default_rule(Sampling::Service), rule("a"), changed], NOW + 5.0)
+        .unwrap();
     let times: Vec<_> =
         rules.records().iter().map(|record| (record.created_at, record.modified_at)).collect();
     assert_eq!(times, [(NOW, NOW), (NOW, NOW + 5.0), (0.0, MODIFIED_AT)]);
-    let twice = vec![Rule::default_rule(), rule("a"), rule("a")];
+    let twice = vec![Rule::default_rule(Sampling::Service), rule("a"), rule("a")];
     assert_eq!(rules.replace(twice, NOW), Err(RuleError::Twice("a".to_owned())));
     assert_eq!(names(&rules), ["a", "b", "Default"]);
 }
 
 #[test]
 fn a_rule_goes_out_in_the_form_in_which_it_comes_in() {
-    let value = serde_json::to_value(Rule::default_rule()).unwrap();
-    assert_eq!(serde_json::from_value::<Rule>(value.clone()).unwrap(), Rule::default_rule());
+    let value = serde_json::to_value(Rule::default_rule(Sampling::Service)).unwrap();
+    assert_eq!(
+        serde_json::from_value::<Rule>(value.clone()).unwrap(),
+        Rule::default_rule(Sampling::Service)
+    );
     let mut odd: Value = value;
     odd["ReservoirSize"] = json!(-1);
     assert!(serde_json::from_value::<Rule>(odd).is_err());
@@ -134,7 +145,7 @@ fn a_rule_goes_out_in_the_form_in_which_it_comes_in() {
 
 #[test]
 fn one_client_gets_the_whole_reservoir_for_ten_seconds() {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     let target = ask(&mut rules, "Default", "c", NOW).unwrap();
     assert_eq!(
         serde_json::to_value(&target).unwrap(),
@@ -146,7 +157,7 @@ fn one_client_gets_the_whole_reservoir_for_ten_seconds() {
 
 #[test]
 fn clients_share_a_reservoir_and_absent_clients_get_no_part() {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     rules.create(rule("five"), NOW).unwrap();
     let mut quotas = |clients: &[&str], now: f64| -> Vec<u32> {
         // Each client asks once before its quota is read, so that the rule knows all clients.
@@ -167,9 +178,46 @@ fn clients_share_a_reservoir_and_absent_clients_get_no_part() {
 
 #[test]
 fn no_number_of_clients_fills_the_memory() {
-    let mut rules = RuleSet::default();
+    let mut rules = RuleSet::new(Sampling::Service);
     for number in 0..CLIENT_COUNT_MAX + 50 {
         ask(&mut rules, "Default", &number.to_string(), NOW);
     }
     assert_eq!(rules.clients["Default"].len(), CLIENT_COUNT_MAX);
+}
+
+#[test]
+fn the_default_rule_samples_every_request_unless_it_is_to_be_that_of_the_service() {
+    for (sampling, expected) in [(Sampling::All, 1.0), (Sampling::Service, 0.05)] {
+        let rules = RuleSet::new(sampling);
+        let rule = &rules.records()[0].sampling_rule;
+        assert_eq!((rule.fixed_rate, rule.reservoir_size), (expected, 1));
+        assert!(rule.clone().checked().is_ok());
+    }
+}
+
+#[test]
+fn the_requests_that_clients_report_are_added_up_by_rule() {
+    let report = |rules: &mut RuleSet, name: &str, client: &str, counts: [u32; 2]| {
+        let asked = Statistics {
+            rule_name: name.to_owned(),
+            client_id: client.to_owned(),
+            request_count: counts[0],
+            sampled_count: counts[1],
+        };
+        rules.target(&asked, NOW).is_some()
+    };
+    let mut rules = RuleSet::new(Sampling::All);
+    rules.create(rule("slow"), NOW).unwrap();
+    assert!(report(&mut rules, "Default", "a", [30, 7]));
+    assert!(report(&mut rules, "Default", "b", [10, 10]));
+    assert!(report(&mut rules, "slow", "a", [5, 9]));
+    assert_eq!(rules.reported()["Default"], Reported { request_count: 40, sampled_count: 17 });
+    assert_eq!(rules.reported()["slow"].unsampled_count(), 0);
+    assert_eq!(rules.reported_sum().unsampled_count(), 23);
+    rules.delete(Some("slow"), None, NOW).unwrap();
+    assert!(!report(&mut rules, "slow", "a", [4, 1]));
+    assert!(!rules.reported().contains_key("slow"));
+    assert_eq!(rules.reported_sum().unsampled_count(), 26);
+    rules.forget_reported();
+    assert_eq!((rules.reported().len(), rules.reported_sum()), (0, Reported::default()));
 }

@@ -2,6 +2,7 @@
 
 mod export;
 mod page_requests;
+mod page_search;
 
 use super::answer::ERROR_TYPE;
 use super::*;

@@ -152,7 +152,7 @@ fn check_name(object: &Map<String, Value>, is_segment: bool) -> Result<(), Wrong
     }
 }
 
-/// Lists the characters of a name that are not allowed, each once: `(, ) and U+0007`.
+/// Lists the characters of a name that are not allowed, each once: `"(" ")" and U+0007`.
 fn refused_characters(name: &str) -> String {
     let mut found: Vec<char> = Vec::new();
     for character in name.chars().filter(|character| !is_of_a_name(*character)) {
@@ -163,7 +163,7 @@ fn refused_characters(name: &str) -> String {
     let more_count = found.len().saturating_sub(NAMED_CHARACTER_COUNT_MAX);
     found.truncate(NAMED_CHARACTER_COUNT_MAX);
     let shown = found.iter().map(|character| match character {
-        '!'..='~' => character.to_string(),
+        '!'..='~' => format!("\"{character}\""),
         _ => format!("U+{:04X}", u32::from(*character)),
     });
     let mut shown: Vec<String> = shown.collect();
@@ -400,7 +400,10 @@ mod tests {
         assert_eq!(fault.value.as_deref(), Some("Query()\u{7}"));
         assert_eq!(fault.trace_id.as_deref(), Some("1-581cf771-a006649127e371903a2de979"));
         assert_eq!((&*fault.name, fault.is_subsegment), ("www.example.com", true));
-        assert!(fault.detail.contains("contains ( ) and U+0007. A name may have"), "{fault}");
+        assert!(
+            fault.detail.contains(r#"contains "(" ")" and U+0007. A name may have"#),
+            "{fault}"
+        );
         assert!(fault.to_string().starts_with("Invalid subsegment. ErrorCode: InvalidName"));
         let mut document = good();
         document["end_time"] = json!(["x".repeat(1_000)]);
@@ -424,8 +427,8 @@ mod tests {
 
     #[test]
     fn many_refused_characters_are_not_all_named() {
-        assert_eq!(refused_characters("(a)(b)"), "( and )");
-        assert_eq!(refused_characters("<>!?*^~"), "< > ! ? * and 2 others");
-        assert_eq!(refused_characters("a'"), "'");
+        assert_eq!(refused_characters("(a)(b)"), r#""(" and ")""#);
+        assert_eq!(refused_characters("<>!?*^~"), r#""<" ">" "!" "?" "*" and 2 others"#);
+        assert_eq!(refused_characters("a'"), r#""'""#);
     }
 }

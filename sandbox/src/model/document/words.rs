@@ -9,7 +9,7 @@ use super::{string, whole};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
-/// What a text of a document is.
+/// The kind of a text of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names explain the variants")]
 pub enum WordKind {
@@ -76,8 +76,8 @@ impl Words {
         &self.0
     }
 
-    /// Returns the line around the byte `at` of [`text`](Self::text), with its kind and the position
-    /// of the byte in it.
+    /// Returns the line around the byte `at` of [`text`](Self::text), with its kind and the
+    /// position of the byte in it.
     pub fn line_at(&self, at: usize) -> Option<(WordKind, &str, usize)> {
         let start = self.0[..at].rfind('\n').map_or(0, |end| end + 1);
         let end = self.0[at..].find('\n').map_or(self.0.len(), |length| at + length);

@@ -79,8 +79,8 @@ impl Trace {
         }
     }
 
-    /// Adds a document, or replaces the document with the same id if the new one is later ([`is_later`]). The
-    /// search is linear because a trace has few documents, at most
+    /// Adds a document, or replaces the document with the same id if the new one is later
+    /// ([`is_later`]). The search is linear because a trace has few documents, at most
     /// [`Limits::trace_document_count_max`].
     pub fn put(&mut self, document: Document) {
         let Some(held) = self.documents.iter_mut().find(|held| held.id == document.id) else {
@@ -115,9 +115,10 @@ impl Trace {
     }
 }
 
-/// Returns whether `document` takes the place of `held`, which has the same id: a completed document
-/// that of one in progress, and a later end that of an earlier one. So the order in which documents
-/// arrive does not matter. If the ends are equal, the document that arrives later is shown.
+/// Returns whether `document` takes the place of `held`, which has the same id: a completed
+/// document that of one in progress, and a later end that of an earlier one. So the order in which
+/// documents arrive does not matter. If the ends are equal, the document that arrives later is
+/// shown.
 fn is_later(document: &Document, held: &Document) -> bool {
     let rank = |it: &Document| (!it.in_progress, it.end_time.unwrap_or(f64::NEG_INFINITY));
     rank(document) >= rank(held)
