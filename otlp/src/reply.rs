@@ -90,6 +90,7 @@ pub fn refused(encoding: Encoding, body: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::answer;
+    use crate::grpc::Refusal;
 
     #[test]
     fn what_the_server_has_written_is_read() {
@@ -98,7 +99,8 @@ mod tests {
             assert_eq!(whole, Some(PartialSuccess::default()), "{encoding:?}");
             let part = accepted(encoding, &answer::accepted(encoding, 3, "no")).unwrap();
             assert_eq!((part.rejected_count, part.message.as_str()), (3, "no"));
-            let why = refused(encoding, &answer::refused(encoding, 3, "no"));
+            let refusal = Refusal::new(3, "no");
+            let why = refused(encoding, &answer::refused(encoding, &refusal));
             assert_eq!(why.as_deref(), Some("no"));
         }
     }
