@@ -247,3 +247,58 @@ fn ask(address: &str, after: Option<u64>) -> Result<Answer, TailError> {
     let is_forbidden = page.status == StatusCode::FORBIDDEN;
     Err(TailError::Refused { message: text::clean(message, 500), is_forbidden })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Returns what a screen prints of the answers, if it may hold this number of traces.
+    fn printed(trace_count_max: usize, answers: Vec<Answer>) -> String {
+        let mut output = Vec::new();
+        let store = Store::new(Limits { trace_count_max, ..LIMITS }, 1);
+        let mut screen =
+            Screen { output: &mut output, store, told_count: 0, has_told_metrics: false };
+        answers.into_iter().for_each(|answer| screen.take(answer).unwrap());
+        screen.draw_all().unwrap();
+        String::from_utf8(output).unwrap()
+    }
+
+    fn answer(lost: u64, documents: Vec<String>) -> Answer {
+        Answer { next: 0, lost, batches: vec![Batch { documents }] }
+    }
+
+    /// Returns a segment of the trace with this number.
+    fn segment(trace: u32) -> String {
+        let trace_id = format!("1-6b0c71a6-{trace:024}");
+        json!({"trace_id": trace_id, "id": "e3749ea6d7cb5d05", "name": "shop"}).to_string()
+    }
+
+    #[test]
+    fn what_the_daemon_no_longer_holds_is_told_with_its_number() {
+        let printed = printed(10, vec![answer(7, vec![segment(1)]), answer(0, vec![segment(2)])]);
+        assert!(printed.starts_with("... 7 segments are not shown: they arrived too fast\n"));
+        assert_eq!(printed.matches("not shown").count(), 1, "{printed}");
+        assert_eq!(printed.matches("shop").count(), 2, "{printed}");
+    }
+
+    #[test]
+    fn what_has_no_room_before_it_is_printed_is_told_with_its_number_and_once() {
+        let full = answer(0, (1..=5).map(segment).collect());
+        let printed = printed(2, vec![full, answer(0, Vec::new()), answer(0, vec![segment(6)])]);
+        let told: Vec<&str> = printed.lines().filter(|line| line.starts_with("...")).collect();
+        let told_of =
+            |count| format!("... {count} segments are not shown: too many wait to be printed");
+        assert_eq!(told, [told_of(3), told_of(1)]);
+        assert_eq!(printed.matches("shop").count(), 2, "{printed}");
+    }
+
+    #[test]
+    fn a_document_that_is_no_segment_is_a_line_with_its_start() {
+        let long = format!("not JSON\n{}", "x".repeat(SHOWN_LENGTH_MAX));
+        let printed = printed(2, vec![answer(0, vec![long.clone()])]);
+        assert!(printed.starts_with(&format!("not a segment, {} bytes: not JSON", long.len())));
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        assert!(printed.ends_with("…\n"), "{printed}");
+    }
+}

@@ -211,3 +211,56 @@ fn foreign(bytes: [u8; 2]) -> SocksError {
         _ => "it does not speak SOCKS5".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    /// Asks a proxy that says `answers` for a connection to `host`. Returns the client's bytes, and
+    /// the bytes behind the proxy's answers, which come from the host.
+    async fn asked(host: &str, answers: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let (mut client, mut proxy) = tokio::io::duplex(1_024);
+        proxy.write_all(answers).await.unwrap();
+        ask(&mut client, None, host, 443).await.unwrap();
+        let (mut said, mut rest) = (Vec::new(), Vec::new());
+        proxy.shutdown().await.unwrap();
+        client.read_to_end(&mut rest).await.unwrap();
+        drop(client);
+        proxy.read_to_end(&mut said).await.unwrap();
+        (said, rest)
+    }
+
+    #[tokio::test]
+    async fn the_proxys_own_address_may_be_of_each_kind_and_what_follows_it_is_of_the_host() {
+        let of_kinds = [&b"\x01\x7f\0\0\x01"[..], b"\x04abcdefghijklmnop", b"\x03\x01x", b"\x03\0"];
+        for address in of_kinds {
+            let answers = [b"\x05\0\x05\0\0", address, b"\x04\x38of the host"].concat();
+            let (_, rest) = asked("xray.test", &answers).await;
+            assert_eq!(String::from_utf8_lossy(&rest), "of the host", "{address:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_is_asked_for_by_address_or_by_name() {
+        let v6 = [&[4][..], &Ipv6Addr::LOCALHOST.octets()].concat();
+        let hosts =
+            [("127.0.0.1", &b"\x01\x7f\0\0\x01"[..]), ("::1", &v6), ("a.test", b"\x03\x06a.test")];
+        for (host, expected) in hosts {
+            let (said, _) = asked(host, b"\x05\0\x05\0\0\x01\0\0\0\0\0\0").await;
+            assert_eq!(said, [b"\x05\x01\0\x05\x01\0", expected, b"\x01\xbb"].concat(), "{host}");
+        }
+    }
+
+    /// The codes of RFC 1928, section 6.
+    #[test]
+    fn each_code_of_a_refusal_is_told_by_its_meaning() {
+        let meanings =
+            ["failure", "rules", "network", "host", "refused", "TTL", "command", "address"];
+        for (code, meaning) in (1..).zip(meanings) {
+            let text = SocksRefusal::Answer(code).to_string();
+            assert!(text.contains(meaning), "{code}: {text}");
+        }
+        assert_eq!(SocksRefusal::Answer(9).to_string(), "its code is 9");
+    }
+}

@@ -191,6 +191,19 @@ async fn a_sync_that_fails_is_a_condition_until_one_succeeds() {
 }
 
 #[tokio::test]
+async fn what_was_read_and_not_taken_from_here_is_left_in_the_spool_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut spool_client, account) = open(&folder).await;
+    spool_client.write(pending(&["a", "b", "c"]));
+    spool_client.finish().await;
+    spool_client.ask(8);
+    spool_client.start_due(Instant::now());
+    spool_client.event().await;
+    assert_eq!((account.spooled.get(), account.replayed.get()), (3, 3));
+    assert_eq!((spool_client.drop_all(), account.spooled.get()), (0, 6));
+}
+
+#[tokio::test]
 async fn parts_of_a_batch_whose_file_was_evicted_are_lost_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool_client, account) = open(&folder).await;
