@@ -1,6 +1,6 @@
 //! Health checks: whether an orchestrator should restart the daemon.
 
-use super::client::{Client, healthcheck, page, page_of_host, start};
+use super::client::{Client, call, calls, healthcheck, page, page_of_host, start};
 use super::endpoint::{Endpoint, Way};
 use super::held::Held;
 use super::load::document;
@@ -192,6 +192,21 @@ fn clients_that_hang_do_not_keep_its_own_pages_from_being_seen() {
         assert_eq!(page(&daemon, "/health").0, 200);
         assert!(daemon.get("/metrics").contains("xray_alive 1"));
     }
+}
+
+#[test]
+fn its_own_pages_can_only_be_read() {
+    let endpoint = Endpoint::start();
+    let daemon = start(&endpoint, "");
+    for path in ["/health", "/ready", "/metrics"] {
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            let answer = call(&daemon, &format!("{method} {path}"), "", b"{}");
+            let told = (answer.status, answer.header("allow"));
+            assert_eq!(told, (405, Some("GET, HEAD")), "{method} {path}: {answer:?}");
+            assert_eq!(answer.message(), "only GET is allowed here");
+        }
+    }
+    assert!(calls(&endpoint).is_empty(), "none of them is forwarded");
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub enum Manner {
     Password(&'static str),
     /// Answers every request with this status (code and reason).
     Refuse(&'static str),
+    /// Says this after each request, and closes the connection.
+    Say(&'static str),
     /// Never answers.
     Hang,
 }
@@ -176,6 +178,10 @@ async fn serve(
         Manner::Password(wanted) if asked.authorization.as_deref() == Some(wanted) => None,
         Manner::Password(_) => Some("407 Proxy Authentication Required"),
         Manner::Refuse(status) => Some(status),
+        Manner::Say(text) => {
+            let _ = stream.write_all(text.as_bytes()).await;
+            return;
+        }
         Manner::Hang => pending().await,
     };
     if let Some(status) = refusal {

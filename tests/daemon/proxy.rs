@@ -163,6 +163,27 @@ fn what_a_proxy_refuses_is_named_with_what_to_do_and_arrives_when_it_is_allowed(
 }
 
 #[test]
+fn a_proxy_that_breaks_off_a_tunnel_is_named_and_nothing_is_lost() {
+    for (said, reason) in [
+        ("", "connection closed before message completed"),
+        ("HTTP/1.1 200 Connection", "connection closed before message completed"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "invalid HTTP version parsed"),
+        // A client trusts nothing that comes before its own first bytes.
+        ("HTTP/1.1 200 OK\r\n\r\n<html>hello</html>", "it sends data after its answer"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "private");
+        let endpoint = Endpoint::start_tls(authority.server("127.0.0.1", &[b"h2"]));
+        let proxy = HttpProxy::start(Manner::Say(said));
+        let variables = [("AWS_CA_BUNDLE", authority.path.to_str().unwrap())];
+        let daemon = Daemon::start(&endpoint.url(), &["-p", &proxy.url()], &variables);
+        let line = told_and_kept(daemon, &endpoint, || proxy.set_manner(Manner::Open));
+        let named = format!("the proxy {} breaks off a connection to", proxy.url());
+        assert!(line.contains(&named) && line.contains(reason), "{said:?}: {line}");
+    }
+}
+
+#[test]
 fn a_plain_request_that_a_proxy_refuses_is_kept_too() {
     for (status, advice) in [
         ("407 Proxy Authentication Required", "Give it a user and a password"),

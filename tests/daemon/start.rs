@@ -69,6 +69,20 @@ fn an_ipv4_address_written_as_ipv6_receives_from_ipv4() {
 }
 
 #[test]
+fn the_version_is_printed_in_the_originals_words_and_no_port_is_opened() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flag in ["-v", "--version"] {
+        let output = command(&["-b", &address, flag]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = format!("AWS X-Ray daemon version: {version} (xrayd)\n");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
 fn without_a_region_the_daemon_ends_and_lists_what_it_tried() {
     let (code, error) = run_to_end(&["-b", "127.0.0.1:0", "-t", "127.0.0.1:0", "-o"]);
     assert_eq!(code, Some(1), "{error}");
