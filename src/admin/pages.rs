@@ -47,14 +47,10 @@ pub trait Fallback: Send + Sync {
 
     /// Decides, before the body is read, whether a request is refused because of its method, path
     /// or headers. Returns the answer to a refused request. Returns `None` if it is not refused.
-    fn refuse(&self, _head: &Parts) -> Option<Response<Bytes>> {
-        None
-    }
+    fn refuse(&self, head: &Parts) -> Option<Response<Bytes>>;
 
     /// Returns the lane of a request that was not refused.
-    fn lane(&self, _head: &Parts) -> Lane {
-        Lane::Other
-    }
+    fn lane(&self, head: &Parts) -> Lane;
 
     /// Answers a request that was not refused.
     fn answer(
@@ -67,7 +63,7 @@ pub trait Fallback: Send + Sync {
 pub struct Pages {
     health: Health,
     metrics: Metrics,
-    fallback: Option<Arc<dyn Fallback>>,
+    fallback: Arc<dyn Fallback>,
     tail: Option<Arc<Tail>>,
     /// Advice for a program on this host that may not use `/tail`.
     tail_advice: String,
@@ -86,7 +82,7 @@ impl Pages {
     pub fn new(
         health: Health,
         metrics: Metrics,
-        fallback: Option<Arc<dyn Fallback>>,
+        fallback: Arc<dyn Fallback>,
         limits: ServerLimits,
     ) -> Self {
         let requests = Requests::new(limits);
@@ -102,17 +98,17 @@ impl Pages {
 
     async fn pass_to_fallback(
         &self,
-        fallback: &dyn Fallback,
         request: Request<Incoming>,
         slot: &ConnectionSlot,
     ) -> Response<AnswerBody> {
         let (head, body) = request.into_parts();
-        if let Some(refusal) = fallback.refuse(&head) {
+        if let Some(refusal) = self.fallback.refuse(&head) {
             return refuse(&head, body, refusal, slot).await.map(AnswerBody::from);
         }
-        let lane = fallback.lane(&head);
+        let lane = self.fallback.lane(&head);
         let request = Request::from_parts(head, body);
-        self.requests.with_body(request, (slot, lane), |request| fallback.answer(request)).await
+        let answer = |request| self.fallback.answer(request);
+        self.requests.with_body(request, (slot, lane), answer).await
     }
 
     /// Answers `GET /tail` with the received segments, for `xray tail`.
@@ -149,7 +145,7 @@ impl Pages {
         }
     }
 
-    /// Answers a request for one of the daemon's own paths, or for an unknown path.
+    /// Answers a request for one of the daemon's own paths.
     async fn own_page(
         &self,
         head: &Parts,
@@ -164,7 +160,7 @@ impl Pages {
                 answer = self.tail_answer(head, is_local) => answer,
                 () = slot.asked_to_close() => too_many_requests(),
             },
-            "/" | "/health" | "/ready" | "/metrics" => {
+            _ => {
                 slot.stop_waiting();
                 if [Method::GET, Method::HEAD].contains(&head.method) {
                     return self.own_answer(head, slot).await;
@@ -173,10 +169,6 @@ impl Pages {
                 let mut answer = error_answer(StatusCode::METHOD_NOT_ALLOWED, why);
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
                 answer
-            }
-            _ => {
-                let why = "unknown path; GET /health, /ready and /metrics are available";
-                error_answer(StatusCode::NOT_FOUND, why)
             }
         }
     }
@@ -216,12 +208,10 @@ impl Handler for Pages {
     ) -> Response<AnswerBody> {
         let path = request.uri().path();
         let is_own = matches!(path, "/health" | "/ready" | "/metrics" | "/tail");
-        // Only what a person asks for. All else stays as it is with the fallback.
+        // Only a request of a person. All else stays with the fallback.
         let is_start = path == "/" && [Method::GET, Method::HEAD].contains(request.method());
-        let has = |fallback: &&dyn Fallback| !is_own && (!is_start || fallback.has_start_page());
-        let fallback = self.fallback.as_deref().filter(has);
-        if let Some(fallback) = fallback {
-            return self.pass_to_fallback(fallback, request, slot).await;
+        if !is_own && (!is_start || self.fallback.has_start_page()) {
+            return self.pass_to_fallback(request, slot).await;
         }
         let (head, body) = request.into_parts();
         let answer = self.own_page(&head, slot, is_local).await;

@@ -174,7 +174,7 @@ fn server(
     limits: ServerLimits,
     fallback: Arc<dyn Fallback>,
 ) -> Arc<Server<Pages>> {
-    let pages = Pages::new(flow.health(), flow.metrics(), Some(fallback), limits);
+    let pages = Pages::new(flow.health(), flow.metrics(), fallback, limits);
     let pages = pages.with_tail(flow.tail(), how_to_allow_tail(config));
     let counts = Arc::clone(&flow.account().tcp_port);
     let port = Port { name: "TCP port", share: "an eighth of -m", counts };
