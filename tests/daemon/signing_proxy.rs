@@ -190,6 +190,20 @@ fn a_call_that_is_refused_because_of_the_clock_is_signed_with_the_services_time(
 }
 
 #[test]
+fn a_call_that_is_refused_after_its_clock_was_corrected_is_answered_so() {
+    let endpoint = Endpoint::start();
+    let skew = Clock { offset_seconds: 3600, code: "RequestTimeTooSkewed" };
+    endpoint.change(|rules| rules.clock = Some(skew));
+    let daemon = start(&endpoint, "");
+    let body = br#"{"TraceSegmentDocuments":["poison"]}"#;
+    let answer = call(&daemon, "POST /TraceSegments", "", body);
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let text = String::from_utf8_lossy(&answer.body);
+    assert!(text.contains("InvalidRequestException"), "{answer:?}");
+    assert_eq!(endpoint.request_count(), 2);
+}
+
+#[test]
 fn sampling_calls_are_answered_while_uploads_and_other_calls_hang() {
     let endpoint = Endpoint::start();
     endpoint.change(|rules| rules.hangs_uploads = true);
