@@ -50,7 +50,9 @@ def test_the_failed_order_opens_on_its_first_exception(demo):
     demo.click(".wf-note", "CardDeclined")
     demo.wait_for_text(".exception", "the card issuer did not answer")
     # The pointer must not mark a row.
-    ActionChains(demo.driver).move_to_element(demo.js("return document.body")).perform()
+    ActionChains(demo.driver).move_to_element(
+        demo.js("return document.querySelector('.brand')")
+    ).perform()
     demo.picture("readme")
     for width, height in [(1400, 900), (800, 900), (400, 800)]:
         demo.resize(width, height)

@@ -1,4 +1,4 @@
-"""What `xray sandbox` prints: what to do next, trees in colour, and one message for ports in use.
+"""The output of `xray sandbox`: what to do next, trees in colour, and one message for ports in use.
 
 In: the flag `--demo`, a pseudo-terminal, and sockets that have the ports already. Out: the lines of
 the sandbox.

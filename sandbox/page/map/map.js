@@ -123,9 +123,13 @@ export class MapView {
           ),
         ),
         h("span", { class: "grow" }),
-        iconButton("minus", "Zoom out (-)", () => this.#viewport.zoom(1 / 1.25)),
-        iconButton("plus", "Zoom in (+)", () => this.#viewport.zoom(1.25)),
-        iconButton("fit", "Show all (0)", () => this.#viewport.fit()),
+        h(
+          "span",
+          { class: "zoom", role: "group", "aria-label": "Zoom" },
+          iconButton("minus", "Zoom out (-)", () => this.#viewport.zoom(1 / 1.25)),
+          iconButton("plus", "Zoom in (+)", () => this.#viewport.zoom(1.25)),
+          iconButton("fit", "Show all (0)", () => this.#viewport.fit()),
+        ),
         h(
           "dl",
           { class: "map-key", "aria-label": "What the numbers are" },

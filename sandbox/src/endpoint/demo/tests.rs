@@ -53,8 +53,8 @@ fn found(expression: &str) -> usize {
 fn below(request: &str) -> String {
     let trees = traces();
     let trees = trees.iter().map(|it| tree::render(&it.id, &it.documents, Colours::Off));
-    let found = trees.filter(|tree| tree.lines().nth(1).unwrap().contains(request));
-    found.last().unwrap().split_once('\n').unwrap().1.to_owned()
+    let mut found = trees.filter(|tree| tree.lines().nth(1).unwrap().contains(request));
+    found.next_back().unwrap().split_once('\n').unwrap().1.to_owned()
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Forest {
     /// Links the root node of each document to its parent, which is in another document.
     fn link(&mut self) {
         let mut by_id: HashMap<String, usize> = HashMap::new();
-        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.id != "") {
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.id.is_empty()) {
             by_id.entry(node.id.clone()).or_insert(index);
         }
         for node in &mut self.nodes {

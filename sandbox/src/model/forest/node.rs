@@ -110,7 +110,7 @@ pub struct Node {
     pub is_open: bool,
     /// Its state.
     pub state: State,
-    /// What it did.
+    /// Notes about its work.
     pub notes: Notes,
     /// Whether it has an exception, or names the exception of another node.
     pub has_cause: bool,
