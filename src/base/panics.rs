@@ -40,6 +40,8 @@ pub enum Thread {
     Upload,
     /// The spool's thread.
     Spool,
+    /// The thread of the ports for OpenTelemetry's spans.
+    Otlp,
     /// A thread that looks up host names.
     Resolve,
     /// The thread that writes the log.
@@ -50,11 +52,12 @@ pub enum Thread {
 
 impl Thread {
     /// All threads, in the order of the enum.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Main,
         Self::Receive,
         Self::Upload,
         Self::Spool,
+        Self::Otlp,
         Self::Resolve,
         Self::Log,
         Self::Other,
@@ -68,6 +71,7 @@ impl Thread {
             Self::Receive => "receive",
             Self::Upload => "upload",
             Self::Spool => "spool",
+            Self::Otlp => "otlp",
             Self::Resolve => "resolve",
             Self::Log => "log",
             Self::Other => "other",

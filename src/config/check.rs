@@ -22,6 +22,12 @@ impl Config {
     pub(super) fn check(&mut self) -> Result<(), ConfigError> {
         self.check_address("Socket.UDPAddress", &self.udp_address)?;
         self.check_address("Socket.TCPAddress", &self.tcp_address)?;
+        for (key, address) in [
+            ("Otlp.HttpAddress", &self.otlp_http_address),
+            ("Otlp.GrpcAddress", &self.otlp_grpc_address),
+        ] {
+            address.as_ref().map_or(Ok(()), |address| self.check_address(key, address))?;
+        }
         if let Some(text) = &self.endpoint {
             let name = match self.sources.get("Endpoint") {
                 Some(Source::Variable(name)) => name,

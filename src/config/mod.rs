@@ -37,6 +37,7 @@ use crate::config::cli::{Flags, Invocation};
 use crate::pipeline::limits::Wanted;
 use crate::pipeline::receive::ReceiveBackend;
 use crate::pipeline::sockets::SocketWish;
+use crate::pipeline::spans::door::Ports;
 use settings::first_name;
 use std::path::Path;
 
@@ -57,6 +58,10 @@ impl From<&Config> for Wanted {
             },
             has_spool: config.spool_path.is_some(),
             takes_spans: config.takes_spans(),
+            span_ports: Ports {
+                http: config.otlp_http_address.is_some(),
+                grpc: config.otlp_grpc_address.is_some(),
+            },
             concurrency: config.concurrency,
             concurrency_max: config.concurrency_max,
         }

@@ -35,6 +35,19 @@ pub enum DaemonError {
         /// The TCP address from the configuration.
         tcp: String,
     },
+    /// A port for OpenTelemetry's spans cannot be opened
+    #[error(
+        "TCP {address} for OpenTelemetry's spans ({key}) cannot be opened: {source}. Give another \
+         address, or end the program that has it"
+    )]
+    Otlp {
+        /// The key of the setting.
+        key: &'static str,
+        /// The address from the configuration.
+        address: String,
+        /// The error of the kernel.
+        source: io::Error,
+    },
     /// The file for the sandbox's traces cannot be used
     #[error(
         "--keep {path}: {source}. Give a file that this user may write and no other sandbox has"

@@ -4,6 +4,7 @@
 //! and the account in the log. Thread: main; receivers and sender have threads of their own.
 
 use super::account_log::{count_unwound, log_account, log_lines};
+use super::otlp::OtlpPorts;
 use super::shutdown::Shutdown;
 use super::signals::Signals;
 use super::spans::{Prepared, SpanFlow};
@@ -23,7 +24,6 @@ use crate::config::Config;
 use crate::pipeline::limits::{Limits, MEGABYTE, Wanted};
 use crate::pipeline::receive::{Binding, Choice, RECEIVE_SLOT_BYTES, SocketGroup};
 use crate::pipeline::sender::{Deadline, Sender, SpoolThread};
-use crate::pipeline::spans::SpanWriter;
 use crate::pipeline::spool;
 use crate::pipeline::tail::Tail;
 use crate::pipeline::upload::Uploader;
@@ -171,11 +171,11 @@ impl Flow {
         Health::new(Arc::clone(&self.account), self.receivers.sockets()).with_spans(spans)
     }
 
-    /// Returns the writing end of the queue of spans, for the ports that take them, and their
-    /// account. `None` if the daemon takes no spans.
-    #[allow(dead_code, reason = "the ports that take spans call it")]
-    pub fn span_door(&self) -> Option<(SpanWriter, Arc<Account>)> {
-        self.spans.as_ref().map(|spans| (spans.writer(), spans.sources().0))
+    /// Serves the ports for spans, if there are any. Their spans go to the flow of spans.
+    pub fn serve_spans(&mut self, ports: Option<OtlpPorts>) {
+        if let Some((spans, ports)) = self.spans.as_mut().zip(ports) {
+            spans.serve(ports);
+        }
     }
 
     /// Returns the limits of the TCP port.

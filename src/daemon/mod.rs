@@ -17,6 +17,7 @@ mod error;
 mod flow;
 mod hand_over;
 mod logging;
+mod otlp;
 #[cfg(feature = "sandbox")]
 mod otlp_ports;
 #[cfg(feature = "sandbox")]
@@ -47,6 +48,7 @@ use crate::config::{Config, DEFAULT_PATHS};
 use aws_credential_types::Credentials;
 use destination::Destination;
 use flow::Flow;
+use otlp::OtlpPorts;
 use signals::Signals;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,7 +141,9 @@ async fn run_for_service(
     resolver: &Resolver,
 ) -> Result<Ended, DaemonError> {
     let signals = Signals::new()?;
-    let flow = Flow::start(config)?;
+    let ports = OtlpPorts::open(config, resolver).await?;
+    let mut flow = Flow::start(config)?;
+    flow.serve_spans(ports);
     let proxy_timeout = Duration::from_secs(config.proxy_timeout_seconds);
     let proxy = Proxy::new(&config.proxy_allowed_paths, proxy_timeout, flow.account());
     let proxy = Arc::new(proxy);

@@ -12,7 +12,7 @@ use super::flow::Flow;
 use super::otlp_ports::OtlpPorts;
 use super::signals::Signals;
 use super::tcp_port::listen;
-use super::{DaemonError, Ended, Environment, RESTART_PAUSE, server, telemetry};
+use super::{DaemonError, Ended, Environment, RESTART_PAUSE, otlp, server, telemetry};
 use crate::admin::pages::{Fallback, Pages};
 use crate::aws::endpoint::{Endpoint, Variant};
 use crate::aws::identity::Identity;
@@ -178,9 +178,12 @@ pub async fn run(
     });
     let file = file.transpose()?;
     let output = Output::new()?;
+    // First the ports of the configuration, which must open; the sandbox's own may be taken.
+    let span_ports = otlp::OtlpPorts::open(config, resolver).await?;
     let ports = OtlpPorts::open(flags, tcp_address, resolver).await;
     // From here on, a failure has to go through the flow, which settles what it has received.
-    let flow = Flow::start(config)?;
+    let mut flow = Flow::start(config)?;
+    flow.serve_spans(span_ports);
     let udp_address = address::reachable(flow.udp_address);
     let tcp_address = address::reachable(tcp_address);
     let region = config.region.clone().unwrap_or_else(|| REGION.to_owned());

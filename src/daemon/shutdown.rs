@@ -44,7 +44,9 @@ impl Shutdown {
         }
         upload.set_deadline(deadline);
         if self.waits_for_quiet {
-            let is_quiet = wait_until_quiet(account, now + self.time / 2).await;
+            // A receiver that sheds makes progress too: the kernel still holds datagrams for it.
+            let count = || account.receivers.iter().map(ReceiverCounts::progress).sum::<u64>();
+            let is_quiet = wait_until_quiet(count, now + self.time / 2).await;
             if !is_quiet {
                 warn!(
                     "Applications still send segments: the daemon stops receiving, because half of \
@@ -57,12 +59,9 @@ impl Shutdown {
     }
 }
 
-/// Waits until no datagram has arrived for [`QUIET_TIME`] and no receiver sheds, or until `limit`.
-/// Returns false if
-/// datagrams still arrived at the limit.
-async fn wait_until_quiet(account: &Account, limit: Instant) -> bool {
-    // A receiver that sheds makes progress too: what the kernel holds for it is still to come.
-    let count = || account.receivers.iter().map(ReceiverCounts::progress).sum::<u64>();
+/// Waits until `count` has not changed for [`QUIET_TIME`], or until `limit`. Returns false if it
+/// still changed at the limit.
+pub(super) async fn wait_until_quiet(count: impl Fn() -> u64, limit: Instant) -> bool {
     let (mut last_count, mut last_at) = (count(), Instant::now());
     while last_at.elapsed() < QUIET_TIME {
         if Instant::now() >= limit {
@@ -83,6 +82,7 @@ mod tests {
     #[tokio::test]
     async fn the_shutdown_waits_for_late_datagrams_but_not_for_ever() {
         let account = Account::new(2);
+        let count = || account.receivers.iter().map(|it| it.datagrams.get()).sum();
         let start = Instant::now();
         let sender = async {
             // This loop does not sleep: on a busy machine a sleep may last longer than
@@ -92,7 +92,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let quiet = wait_until_quiet(&account, start + Duration::from_secs(600));
+        let quiet = wait_until_quiet(count, start + Duration::from_secs(600));
         assert!(tokio::join!(quiet, sender).0);
         assert!(start.elapsed() >= Duration::from_millis(300) + QUIET_TIME);
         let endless = async {
@@ -102,7 +102,7 @@ mod tests {
             }
         };
         tokio::select! {
-            is_quiet = wait_until_quiet(&account, Instant::now() + Duration::from_millis(300)) => {
+            is_quiet = wait_until_quiet(count, Instant::now() + Duration::from_millis(300)) => {
                 assert!(!is_quiet);
             }
             () = endless => {}

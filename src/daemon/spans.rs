@@ -7,6 +7,7 @@
 
 use super::DaemonError;
 use super::account_log::{count_unwound, log_account};
+use super::otlp::{OtlpPorts, OtlpThread};
 use super::shutdown::Shutdown;
 use super::threads::{SenderThread, UploadThread};
 use crate::aws::{Service, SpansTo};
@@ -16,6 +17,7 @@ use crate::base::panics::Alarm;
 use crate::config::Config;
 use crate::pipeline::limits::{MEGABYTE, SpanLimits};
 use crate::pipeline::sender::{Deadline, Sender, SpoolThread};
+use crate::pipeline::spans::door::DoorLimits;
 use crate::pipeline::spans::{SpanQueue, SpanWriter};
 use crate::pipeline::spool;
 use crate::pipeline::upload::Uploader;
@@ -67,6 +69,8 @@ pub(super) struct SpanFlow {
     account: Arc<Account>,
     pool: Arc<ChunkPool>,
     writer: SpanWriter,
+    door_limits: DoorLimits,
+    door: Option<OtlpThread>,
     has_spool: bool,
     upload: SenderThread,
     route: Option<oneshot::Sender<Box<dyn Service>>>,
@@ -93,7 +97,9 @@ impl SpanFlow {
         let (pools, accounts) = (Arc::clone(&pool), Arc::clone(&account));
         let sender = Sender::for_spans(&limits, queue, uploader, spool, pools, accounts);
         let upload = SenderThread::start(sender, alarm.clone(), thread);
-        Self { account, pool, writer, has_spool, upload, route: Some(route), alarm }
+        let route = Some(route);
+        let door_limits = limits.door;
+        Self { account, pool, writer, door_limits, door: None, has_spool, upload, route, alarm }
     }
 
     /// Returns the account and the pool of spans, for the metrics.
@@ -101,11 +107,10 @@ impl SpanFlow {
         (Arc::clone(&self.account), Arc::clone(&self.pool))
     }
 
-    /// Returns the writing end of the queue, for the ports that take spans. They close at the
-    /// shutdown: the queue then takes no request any more.
-    #[allow(dead_code, reason = "the ports that take spans call it")]
-    pub(super) fn writer(&self) -> SpanWriter {
-        self.writer.clone()
+    /// Serves the ports that take spans, on a thread of their own.
+    pub(super) fn serve(&mut self, ports: OtlpPorts) {
+        let (writer, alarm) = (self.writer.clone(), self.alarm.clone());
+        self.door = Some(ports.serve(writer, &self.account, self.door_limits, alarm));
     }
 
     /// Gives the sender its service. Returns at once.
@@ -113,10 +118,9 @@ impl SpanFlow {
         self.route.take()
     }
 
-    /// Closes the queue, and waits until the sender has settled all spans or the time is over.
-    /// Returns the number of spans that are still held.
+    /// Closes the ports and the queue, and waits until the sender has settled all spans or the time
+    /// is over. Returns the number of spans that are still held.
     pub(super) async fn finish(&mut self, shutdown: Shutdown) -> usize {
-        self.writer.close();
         let now = Instant::now();
         let mut deadline = Deadline::within(shutdown.time, self.has_spool, now);
         let has_panicked =
@@ -125,11 +129,18 @@ impl SpanFlow {
             deadline.for_uploads = now;
         }
         self.upload.set_deadline(deadline);
+        if let Some(door) = &mut self.door {
+            door.finish(now + shutdown.time / 2).await;
+        }
+        self.writer.close();
         self.upload.ended().await
     }
 
     /// Ends without time for calls.
     pub(super) async fn finish_at_once(&mut self) -> usize {
+        if let Some(door) = &mut self.door {
+            door.close(Duration::ZERO).await;
+        }
         self.writer.close();
         self.upload.set_deadline(Deadline::at_once(Instant::now()));
         self.upload.ended().await

@@ -36,9 +36,9 @@ pub(super) async fn listen(
     address: &str,
     resolver: &Resolver,
 ) -> io::Result<(TcpListener, SocketAddr)> {
-    let (listener, address) = open(address, resolver).await?;
+    let (listener, address) = bind(address, resolver).await?;
     info!("Listening on TCP {address}");
-    Ok((listener, address))
+    Ok((TcpListener::from_std(listener)?, address))
 }
 
 /// Like [`listen`], without a log line.
@@ -46,10 +46,24 @@ pub(super) async fn listen(
 /// # Errors
 ///
 /// Fails like [`listen`].
+#[cfg(feature = "sandbox")]
 pub(super) async fn open(
     address: &str,
     resolver: &Resolver,
 ) -> io::Result<(TcpListener, SocketAddr)> {
+    let (listener, address) = bind(address, resolver).await?;
+    Ok((TcpListener::from_std(listener)?, address))
+}
+
+/// Like [`listen`], without a log line, and for a server on another thread.
+///
+/// # Errors
+///
+/// Fails like [`listen`].
+pub(super) async fn bind(
+    address: &str,
+    resolver: &Resolver,
+) -> io::Result<(std::net::TcpListener, SocketAddr)> {
     // The lookup runs on a thread of the resolver: a name server that does not answer must not
     // block the main thread.
     let text = address.to_owned();
@@ -61,7 +75,7 @@ pub(super) async fn open(
         let socket = SockRef::from(&listener);
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
-        TcpListener::from_std(listener)
+        Ok(listener)
     })?;
     let address = listener.local_addr()?;
     Ok((listener, address))

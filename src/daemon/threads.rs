@@ -42,10 +42,10 @@ pub struct Sinks {
 
 /// A thread that waits for its work. It ends when this value is dropped without work for it.
 #[derive(Debug)]
-struct Idle(std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>);
+pub(super) struct Idle(std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>);
 
 impl Idle {
-    fn make(name: String) -> io::Result<Self> {
+    pub(super) fn make(name: String) -> io::Result<Self> {
         let (sender, work) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
         thread::Builder::new().name(name).spawn(move || {
             if let Ok(work) = work.recv() {
@@ -55,7 +55,7 @@ impl Idle {
         Ok(Self(sender))
     }
 
-    fn run(self, work: impl FnOnce() + Send + 'static) {
+    pub(super) fn run(self, work: impl FnOnce() + Send + 'static) {
         // The thread waits for its work, so this does not fail.
         let _ = self.0.send(Box::new(work));
     }
@@ -252,14 +252,14 @@ fn keep_to_processor(index: usize) {
 /// A tokio runtime that may be dropped inside another runtime, where a plain tokio runtime would
 /// panic. This drop happens if the sender thread cannot be created, or a socket cannot be opened.
 #[derive(Debug)]
-struct Runtime(Option<tokio::runtime::Runtime>);
+pub(super) struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self(Some(tokio::runtime::Builder::new_current_thread().enable_all().build()?)))
     }
 
-    fn get(&self) -> &tokio::runtime::Runtime {
+    pub(super) fn get(&self) -> &tokio::runtime::Runtime {
         self.0.as_ref().expect("present until the drop")
     }
 }

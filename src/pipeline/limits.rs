@@ -11,6 +11,7 @@ use crate::pipeline::batch::{OPEN_BATCH_COUNT_MAX, escape};
 use crate::pipeline::call_limit::{CALL_BYTES, CallLimit};
 use crate::pipeline::receive::RECEIVE_SLOT_BYTES;
 use crate::pipeline::sockets::{SocketWish, Sockets};
+use crate::pipeline::spans::door::{DoorLimits, Ports};
 use crate::pipeline::spool;
 use std::fmt;
 
@@ -79,6 +80,8 @@ pub struct Wanted {
     pub has_spool: bool,
     /// Whether the daemon takes spans of OpenTelemetry.
     pub takes_spans: bool,
+    /// The ports that take spans.
+    pub span_ports: Ports,
     /// The number of calls in flight; 0 if it adapts.
     pub concurrency: usize,
     /// The largest number of calls in flight if it adapts.
@@ -260,6 +263,8 @@ pub struct SpanLimits {
     pub spool_buffer_bytes: u64,
     /// The number of calls with spans in flight: fixed, or the largest number.
     pub call_limit: CallLimit,
+    /// The limits of the ports that take spans.
+    pub door: DoorLimits,
 }
 
 impl SpanLimits {
@@ -267,7 +272,8 @@ impl SpanLimits {
     fn derive(total_bytes: u64, wanted: Wanted, host: Host) -> Self {
         let bytes = total_bytes.max(SPANS_TOTAL_BYTES_MIN) / 2;
         let spool_buffer_bytes = if wanted.has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
-        let rest = bytes - spool_buffer_bytes;
+        let door = DoorLimits::within(bytes, host.descriptor_count_max, wanted.span_ports);
+        let rest = bytes - spool_buffer_bytes - door.total_bytes() as u64;
         let bytes_min = CHUNK_COUNT_MIN as u64 * CHUNK_AND_PLACE_BYTES;
         let (fixed, wished) = (wanted.concurrency, wanted.concurrency_max);
         let more_calls = match fixed {
@@ -287,11 +293,13 @@ impl SpanLimits {
             body_bytes_max: clamp(bytes / 16, 128 * 1024, 1024 * 1024),
             spool_buffer_bytes,
             call_limit,
+            door,
         }
     }
 
-    fn holders(&self) -> [(&'static str, u64, u64); 3] {
+    fn holders(&self) -> [(&'static str, u64, u64); 4] {
         [
+            ("spans: ports, connections and bodies", 1, self.door.total_bytes() as u64),
             ("spans: buffer of the spool", 1, self.spool_buffer_bytes),
             ("spans: connections of calls beyond 8", self.call_limit.counted(), CALL_BYTES),
             ("spans: chunks", self.chunk_count_max as u64, CHUNK_AND_PLACE_BYTES),

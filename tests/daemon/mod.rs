@@ -45,6 +45,7 @@ mod logging;
 mod metadata;
 mod not_x_ray;
 mod otlp;
+mod otlp_ports;
 mod outage;
 mod pacing;
 mod pod;

@@ -185,9 +185,10 @@ class Daemon(Child):
         self.url = "http://{}:{}".format(*self.tcp)
         if self.has_otlp:
             #: The addresses of the ports for OpenTelemetry, over HTTP and over gRPC.
-            self.otlp_http, self.otlp_grpc = self._otlp("HTTP"), self._otlp("gRPC")
+            self.otlp_http, self.otlp_grpc = self.otlp_port("HTTP"), self.otlp_port("gRPC")
 
-    def _otlp(self, protocol):
+    def otlp_port(self, protocol):
+        """Returns the address of the port for OpenTelemetry's spans over `protocol`."""
         text = f"OpenTelemetry's spans are taken over {protocol} at "
         host, port = self.wait_for_line(text).split(text)[1].rsplit(":", 1)
         return host, int(port)

@@ -4,6 +4,7 @@
 //! and values for prometheus-client; all names begin with `xray_otlp_`. Thread: main.
 
 use super::encode::{chunk_bytes, encode_calls, encode_durations, encode_family, encode_labels};
+use super::encode_ports::encode_ports;
 use crate::base::account::{Account, Counter, DropReason, Held, RejectReason, RequestFailure};
 use crate::base::memory::ChunkPool;
 use prometheus_client::collector::Collector;
@@ -152,6 +153,7 @@ impl Collector for SpanCollector {
         }
         self.encode_gauges(&mut encoder)?;
         encode_calls(&mut encoder, &account.calls)?;
+        encode_ports(&mut encoder, &account.otlp)?;
         self.encode_held(&mut encoder)
     }
 }

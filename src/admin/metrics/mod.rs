@@ -8,6 +8,7 @@
 //! that the sender's thread answers two occupancy queries for each request.
 
 mod encode;
+mod encode_ports;
 mod encode_spans;
 mod format;
 mod process;

@@ -164,13 +164,16 @@ impl Requests {
     }
 }
 
+/// Makes the answer to one request that is refused, from the status and the reason.
+type ErrorAnswer<'a> = dyn Fn(StatusCode, &str) -> Response<Bytes> + Sync + 'a;
+
 /// Reads the body of a request, of up to `limit_bytes`. The error is the answer to the client, made
 /// by `error`.
 async fn read_in_time(
     head: &Parts,
     mut body: Incoming,
     slot: &ConnectionSlot,
-    (limit_bytes, error): (usize, &(dyn Fn(StatusCode, &str) -> Response<Bytes> + Sync)),
+    (limit_bytes, error): (usize, &ErrorAnswer<'_>),
 ) -> Result<(WholeBody, Reservation), Response<Bytes>> {
     let why = match limit_bytes {
         BODY_BYTES_MAX => "the request's body is larger than 5 MB".to_owned(),

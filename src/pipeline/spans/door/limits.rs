@@ -16,14 +16,14 @@ const DOOR_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Least and largest number of connections of a port.
 const CONNECTION_COUNT_MIN: usize = 2;
 const HTTP_CONNECTION_COUNT_MAX: usize = 128;
-const GRPC_CONNECTION_COUNT_MAX: usize = 64;
+const GRPC_CONNECTION_COUNT_MAX: usize = 48;
 
 /// Memory that a call needs besides its message, in bytes: the head of its frame, its headers, and
 /// the unit of reservations.
 const CALL_BYTES: usize = 16 * 1024;
 
 /// Which ports there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ports {
     /// Whether there is a port for OTLP over HTTP.
     pub http: bool,

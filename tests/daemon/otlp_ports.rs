@@ -1,0 +1,193 @@
+//! The ports for OpenTelemetry's spans: their start and end, and clients that are hostile, while
+//! segments arrive over UDP.
+
+use super::answers::{CallAnswer, gzip};
+use super::client::{Answer, Client, calls, request, start};
+use super::endpoint::Endpoint;
+use super::process::{Daemon, HEADER, PATIENCE, config_file, run_to_end};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{SystemTime, UNIX_EPOCH};
+use xrayd_otlp::message::Span;
+use xrayd_otlp::{Encoding, Request, Source, coding, datagram};
+
+/// Both ports, on free ports of the system.
+const PORTS: &str = "Otlp: {HttpAddress: \"127.0.0.1:0\", GrpcAddress: \"127.0.0.1:0\"}\n\
+    Socket: {UDPAddress: \"127.0.0.1:0\", TCPAddress: \"127.0.0.1:0\"}\n";
+
+const EXPORT: &str = "POST /v1/traces";
+const PROTOBUF: &str = "Content-Type: application/x-protobuf\r\n";
+
+/// The beginning of a connection over HTTP/2, with the empty frame of settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Returns the address of the port for `protocol`.
+fn port(daemon: &Daemon, protocol: &str) -> SocketAddr {
+    let text = format!("spans are taken over {protocol} at ");
+    let line = daemon.wait_for_line(&text);
+    line.split(&text).nth(1).unwrap().trim().parse().unwrap()
+}
+
+/// Returns the body of a request with one span that has this name.
+fn spans(name: &str) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now_ns = u64::try_from(now.as_nanos()).unwrap();
+    let span = Span {
+        trace_id: vec![7; 16],
+        span_id: vec![8; 8],
+        name: name.to_owned(),
+        start_time_unix_nano: now_ns,
+        end_time_unix_nano: now_ns,
+        ..Span::default()
+    };
+    let document = datagram::document(&Source::default(), vec![span]);
+    datagram::decode(datagram::form(&document).unwrap().1).unwrap()
+}
+
+/// An endpoint that accepts spans.
+fn endpoint() -> Endpoint {
+    let endpoint = Endpoint::start();
+    let headers = vec![("content-type", "application/x-protobuf")];
+    let taken = CallAnswer { status: 200, headers, body: Vec::new() };
+    endpoint.change(|rules| rules.call_answer = taken);
+    endpoint
+}
+
+/// Returns the names of the spans that have arrived at an endpoint, sorted.
+fn arrived(endpoint: &Endpoint) -> Vec<String> {
+    let mut names = Vec::new();
+    for call in calls(endpoint) {
+        assert_eq!(call.target, "/v1/traces");
+        let coding = call.headers.get("content-encoding").map(|value| value.as_bytes());
+        let mut buffer = Vec::new();
+        let body = coding::decode(coding, &call.body, 5 << 20, &mut buffer).unwrap();
+        let request = Request::parse(Encoding::Protobuf, body).unwrap();
+        request.spans(|received| names.push(received.unwrap().span.name));
+    }
+    names.sort();
+    names
+}
+
+fn export(address: SocketAddr, body: &[u8]) -> Answer {
+    Client::connect(address).call(EXPORT, PROTOBUF, body)
+}
+
+#[test]
+fn a_port_that_another_program_has_ends_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for key in ["HttpAddress", "GrpcAddress"] {
+        let keys = format!("Otlp: {{{key}: \"{address}\"}}\nRegion: eu-west-1");
+        let config = config_file(folder.path(), &keys);
+        let (code, log) = run_to_end(&["-c", &config, "-b", "127.0.0.1:0", "-t", "127.0.0.1:0"]);
+        assert_eq!(code, Some(1), "{log}");
+        let text = format!("TCP {address} for OpenTelemetry's spans (Otlp.{key}) cannot be opened");
+        assert!(log.contains(&text), "{log}");
+    }
+    let config = config_file(folder.path(), "Otlp: {HttpAddress: \"4318\"}");
+    let (code, log) = run_to_end(&["-c", &config]);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("Otlp.HttpAddress") && log.contains("is not HOST:PORT"), "{log}");
+}
+
+#[test]
+fn a_request_that_is_being_read_at_the_end_is_answered_and_its_spans_are_sent() {
+    let endpoint = endpoint();
+    let daemon = start(&endpoint, PORTS);
+    let http = port(&daemon, "HTTP");
+    assert_eq!(export(http, &spans("first")).status, 200);
+    let body = spans("last");
+    let bytes = request(EXPORT, PROTOBUF, &body);
+    let (begin, end) = bytes.split_at(bytes.len() - 5);
+    let mut client = Client::connect(http);
+    client.write(begin);
+    // The port has begun to read the request before it closes: a newer connection is answered.
+    assert_eq!(export(http, &spans("second")).status, 200);
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.wait_for_line("Got shutdown signal");
+    client.write(end);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    let (status, log) = daemon.wait();
+    assert!(status.success(), "{log}");
+    assert_eq!(arrived(&endpoint), ["first", "last", "second"], "{log}");
+    assert!(log.contains("Account of spans: received=3 replayed=0 sent=3 "), "{log}");
+    assert!(TcpStream::connect(http).is_err());
+}
+
+/// Sends bytes, ends the client's side, and reads until the daemon closes the connection. The daemon
+/// may close it before.
+fn send_all(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+/// Returns a frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[test]
+fn hostile_clients_of_both_ports_delay_no_segment_and_no_span() {
+    let endpoint = endpoint();
+    let daemon = start(&endpoint, &format!("{PORTS}TotalBufferSizeMB: 24"));
+    let (http, grpc) = (port(&daemon, "HTTP"), port(&daemon, "gRPC"));
+    // Clients that begin something and hang: more than the ports have connections.
+    let mut hanging = Vec::new();
+    for index in 0..150 {
+        let address = [http, grpc][index % 2];
+        let begin: &[u8] = match index % 3 {
+            0 => b"",
+            1 => b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Le",
+            _ => PREFACE,
+        };
+        let mut stream = TcpStream::connect(address).unwrap();
+        let _ = stream.write_all(begin);
+        hanging.push(stream);
+    }
+    let resets: Vec<u8> = (0..20_000)
+        .flat_map(|index| {
+            let stream = 2 * index + 1;
+            // Method POST, scheme http and path /, then a reset.
+            [frame(1, 4, stream, &[0x83, 0x86, 0x84]), frame(3, 0, stream, &[0, 0, 0, 8])].concat()
+        })
+        .collect();
+    let headers_without_end: Vec<u8> = std::iter::once(frame(1, 0, 1, &[0x83, 0x86, 0x84]))
+        .chain((0..5_000).map(|_| frame(9, 0, 1, &[b'x'; 1_000])))
+        .flatten()
+        .collect();
+    let pings: Vec<u8> = (0..50_000).flat_map(|_| frame(6, 0, 0, &[7; 8])).collect();
+    let settings: Vec<u8> = (0..50_000).flat_map(|_| frame(4, 0, 0, &[])).collect();
+    let floods = [resets, headers_without_end, pings, settings, vec![b'x'; 100_000]];
+    let bomb = gzip(&vec![0; 64 << 20]);
+    let segment = |index: usize| format!("{HEADER}{{\"id\":\"{index:016x}\"}}");
+    let mut segment_count = 0;
+    for flood in &floods {
+        send_all(grpc, &[PREFACE, flood].concat());
+        send_all(http, flood);
+        let coded = format!("{PROTOBUF}Content-Encoding: gzip\r\n");
+        assert_eq!(Client::connect(http).call(EXPORT, &coded, &bomb).status, 413);
+        daemon.send((segment_count..segment_count + 20).map(segment));
+        segment_count += 20;
+        daemon.wait_for_arrivals(&endpoint, segment_count);
+        assert_eq!(export(http, &spans("good")).status, 200);
+    }
+    daemon.wait_until("the spans have arrived", || arrived(&endpoint).len() == floods.len());
+    let closed = |protocol: &str| {
+        let reason = "reason=\"count\"";
+        let name = "xray_otlp_port_connections_closed_total";
+        let labels = format!("{{protocol=\"{protocol}\",{reason}}}");
+        daemon.metric(&format!("{name}{labels}"))
+    };
+    assert!(closed("http") + closed("grpc") > 0);
+    drop(hanging);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+}

@@ -1,0 +1,175 @@
+"""OpenTelemetry's exporters for Python as clients of the daemon's ports for spans.
+
+In: spans of the SDK, over HTTP and gRPC. Out: requests at an endpoint that records them: signed, with
+each span once, byte for byte.
+"""
+
+import collections
+import gzip
+
+import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
+    OTLPMetricExporter as GrpcMetricExporter,
+)
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import (
+    OTLPMetricExporter as HttpMetricExporter,
+)
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from processes import wait_for
+from recorder import Recorder
+
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
+
+#: Both ports, on free ports of the system.
+CONFIGURATION = """
+Version: 2
+Otlp: {HttpAddress: "127.0.0.1:0", GrpcAddress: "127.0.0.1:0"}
+"""
+
+WAYS = {
+    "http": lambda http, grpc: HttpExporter(f"{http}/v1/traces"),
+    "slash": lambda http, grpc: HttpExporter(f"{http}/v1/traces/"),
+    "gzip": lambda http, grpc: HttpExporter(f"{http}/v1/traces", compression=Compression.Gzip),
+    "deflate": lambda http, grpc: HttpExporter(
+        f"{http}/v1/traces", compression=Compression.Deflate
+    ),
+    "grpc": lambda http, grpc: GrpcExporter(grpc, insecure=True),
+    "grpc-gzip": lambda http, grpc: GrpcExporter(
+        grpc, insecure=True, compression=__import__("grpc").Compression.Gzip
+    ),
+}
+
+
+class Keeping(SpanExporter):
+    """Passes spans to an exporter, and keeps the bytes of each one that the exporter has sent."""
+
+    def __init__(self, exporter):
+        self._exporter, self.sent = exporter, []
+
+    def export(self, spans):
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self.sent += spans_of(encode_spans(spans))
+        return result
+
+    def shutdown(self):
+        self._exporter.shutdown()
+
+
+def spans_of(request):
+    """Returns the bytes of the spans in a request, each with its resource and scope."""
+    return [
+        (
+            resource_spans.resource.SerializeToString(),
+            scope_spans.scope.SerializeToString(),
+            span.SerializeToString(),
+        )
+        for resource_spans in request.resource_spans
+        for scope_spans in resource_spans.scope_spans
+        for span in scope_spans.spans
+    ]
+
+
+def arrived(recorder, accepted=lambda request: True):
+    """Returns the bytes of all spans in the requests of a recorder."""
+    spans = []
+    for request in recorder.requests:
+        assert (request.method, request.path) == ("POST", "/v1/traces")
+        assert request.headers["Content-Type"] == "application/x-protobuf"
+        is_gzip = request.headers["Content-Encoding"] == "gzip"
+        body = gzip.decompress(request.body) if is_gzip else request.body
+        if accepted(request):
+            spans += spans_of(ExportTraceServiceRequest.FromString(body))
+    return spans
+
+
+@pytest.fixture
+def start(start_daemon, tmp_path):
+    """Returns a function that starts a daemon with both ports and returns it with their URLs."""
+    configuration = tmp_path / "cfg.yaml"
+    configuration.write_text(CONFIGURATION)
+
+    def start(url):
+        daemon = start_daemon("-c", str(configuration), AWS_ENDPOINT_URL_XRAY=url)
+        urls = ("http://{}:{}".format(*daemon.otlp_port(it)) for it in ("HTTP", "gRPC"))
+        return daemon, *urls
+
+    return start
+
+
+def emit(exporter, count):
+    """Makes `count` spans, some with children, and waits until the exporter has sent them."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
+    provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=64))
+    tracer = provider.get_tracer("scope", "1.0")
+    for index in range(count // 2):
+        with tracer.start_as_current_span("GET /cart", attributes={"index": index, "ü": "ß" * 90}):
+            with tracer.start_as_current_span("SELECT"):
+                pass
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_span_of_a_real_exporter_arrives_once_byte_for_byte_and_signed(start, sign, way):
+    with Recorder(lambda _: (200, PROTOBUF, b"")) as recorder:
+        daemon, http, grpc = start(recorder.url)
+        exporter = Keeping(WAYS[way](http, grpc))
+        emit(exporter, 300)
+        assert len(exporter.sent) == 300
+        wait_for(lambda: len(arrived(recorder)) >= 300, daemon.log)
+        assert collections.Counter(arrived(recorder)) == collections.Counter(exporter.sent)
+        for request in recorder.requests:
+            assert request.headers["Authorization"] == sign(request)
+        daemon.end_in_order()
+
+
+def test_spans_that_were_accepted_in_an_outage_arrive_when_it_is_over(start):
+    is_up = []
+
+    def answer(request):
+        request.is_accepted = bool(is_up)
+        return (200 if is_up else 503, PROTOBUF, b"")
+
+    with Recorder(answer) as recorder:
+        daemon, http, grpc = start(recorder.url)
+        exporters = [Keeping(WAYS[way](http, grpc)) for way in ("gzip", "grpc")]
+        for exporter in exporters:
+            emit(exporter, 100)
+        wait_for(lambda: recorder.requests, daemon.log)
+        is_up.append(True)
+        found = lambda: arrived(recorder, lambda request: request.is_accepted)
+        wait_for(lambda: len(found()) >= 200, daemon.log)
+        sent = exporters[0].sent + exporters[1].sent
+        assert collections.Counter(found()) == collections.Counter(sent)
+        daemon.end_in_order()
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_an_exporter_of_metrics_is_refused_once_and_does_not_try_again(start, caplog, protocol):
+    with Recorder(lambda _: (200, PROTOBUF, b"")) as recorder:
+        daemon, http, grpc = start(recorder.url)
+        exporters = {
+            "http": lambda: HttpMetricExporter(f"{http}/v1/metrics"),
+            "grpc": lambda: GrpcMetricExporter(grpc, insecure=True),
+        }
+        exporter = exporters[protocol]()
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+        provider = MeterProvider([reader])
+        provider.get_meter("scope").create_counter("requests").add(1)
+        results, export = [], exporter.export
+        exporter.export = lambda *args, **kwargs: results.append(export(*args, **kwargs))
+        provider.shutdown()
+        assert results == [MetricExportResult.FAILURE]
+        line = 'xray_otlp_port_requests_total{outcome="other_signal"} 1\n'
+        assert line in daemon.get("/metrics")
+        assert "OTEL_METRICS_EXPORTER=none" in daemon.log()
+        daemon.end_in_order()
