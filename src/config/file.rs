@@ -197,6 +197,7 @@ fn is_section(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::aws::transport::ProxyAddress;
+    use crate::aws::{Compression, SpansTo};
     use crate::base::log::{LogFormat, LogLevel};
     use crate::pipeline::receive::ReceiveBackend;
 
@@ -235,6 +236,7 @@ mod tests {
              Spool: {Path: /s, MaxSizeMB: 20, MaxAgeHours: 24}\n\
              ProxyAddress: \"http://p:1\"\nNoVerifySSL: true\n\
              LocalMode: true\nRoleARN: a\nResourceARN: b\nTelemetry: false\n\
+             Otlp: {HttpAddress: \"h:1\", GrpcAddress: \"g:1\", To: segments, Compression: none}\n\
              Tail: yes\nShutdownSeconds: 20\nVersion: 1\n";
         let expected = Config {
             receive_backend: ReceiveBackend::TokioUring,
@@ -244,6 +246,10 @@ mod tests {
             pin: Some(false),
             udp_address: "u:1".into(),
             tcp_address: "t:1".into(),
+            otlp_http_address: Some("h:1".into()),
+            otlp_grpc_address: Some("g:1".into()),
+            otlp_to: SpansTo::Segments,
+            otlp_compression: Compression::None,
             region: Some("r".into()),
             endpoint: Some("http://e".into()),
             proxy: Some(ProxyAddress::parse("http://p:1").unwrap()),

@@ -1,6 +1,7 @@
 //! The ports for OpenTelemetry's spans, and the thread that serves them.
 //!
-//! In: the addresses in the configuration, the queue of spans. Out: open ports, later a thread named
+//! In: the addresses in the configuration, the queue of spans. Out: open ports, later a thread
+//! named
 //! `otlp` that serves them until the shutdown. A port that cannot be opened ends the start: the
 //! configuration asks for it. Thread: main opens and ends the ports.
 
@@ -30,9 +31,6 @@ const THREAD_NAME: &str = "otlp";
 
 /// The share of the memory that both ports have together, as the log says it.
 const SHARE: &str = "a sixth of -m";
-
-/// How long requests that are being read at the shutdown may take.
-const LAST_REQUESTS_TIME: Duration = Duration::from_secs(2);
 
 /// The open ports, and the thread that waits for them.
 pub(super) struct OtlpPorts {
@@ -101,7 +99,7 @@ async fn open(
     Ok(Some(listener))
 }
 
-/// What the thread needs to serve the ports.
+/// The parts that the thread needs to serve the ports.
 struct Servers {
     door: Arc<Door>,
     account: Arc<Account>,
@@ -169,17 +167,18 @@ pub(super) struct OtlpThread {
 }
 
 impl OtlpThread {
-    /// Serves clients until none has sent spans for a while, at most until `limit`. Then closes the
-    /// ports; requests that are being read are still answered. No span follows.
-    pub(super) async fn finish(&mut self, limit: Instant) {
+    /// Serves clients until none has sent spans for a while, for half of `time` at most. Then
+    /// closes the ports; requests that are being read have a quarter of `time` to be answered. No
+    /// span follows.
+    pub(super) async fn finish(&mut self, time: Duration) {
+        let limit = Instant::now() + time / 2;
         if !wait_until_quiet(|| self.door.request_count(), limit).await {
             warn!(
                 "Applications still send spans: the daemon closes its ports for OpenTelemetry, \
                  because half of the time for the shutdown (ShutdownSeconds) is over"
             );
         }
-        let rest = limit.saturating_duration_since(Instant::now());
-        self.close(rest.min(LAST_REQUESTS_TIME)).await;
+        self.close(time / 4).await;
     }
 
     /// Closes the ports. Requests that are being read have `time` to be answered.

@@ -130,7 +130,7 @@ impl SpanFlow {
         }
         self.upload.set_deadline(deadline);
         if let Some(door) = &mut self.door {
-            door.finish(now + shutdown.time / 2).await;
+            door.finish(shutdown.time).await;
         }
         self.writer.close();
         self.upload.ended().await

@@ -7,6 +7,7 @@ each span once, byte for byte.
 import collections
 import gzip
 
+import grpc
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (
@@ -36,15 +37,13 @@ Otlp: {HttpAddress: "127.0.0.1:0", GrpcAddress: "127.0.0.1:0"}
 """
 
 WAYS = {
-    "http": lambda http, grpc: HttpExporter(f"{http}/v1/traces"),
-    "slash": lambda http, grpc: HttpExporter(f"{http}/v1/traces/"),
-    "gzip": lambda http, grpc: HttpExporter(f"{http}/v1/traces", compression=Compression.Gzip),
-    "deflate": lambda http, grpc: HttpExporter(
-        f"{http}/v1/traces", compression=Compression.Deflate
-    ),
-    "grpc": lambda http, grpc: GrpcExporter(grpc, insecure=True),
-    "grpc-gzip": lambda http, grpc: GrpcExporter(
-        grpc, insecure=True, compression=__import__("grpc").Compression.Gzip
+    "http": lambda http, _: HttpExporter(f"{http}/v1/traces"),
+    "slash": lambda http, _: HttpExporter(f"{http}/v1/traces/"),
+    "gzip": lambda http, _: HttpExporter(f"{http}/v1/traces", compression=Compression.Gzip),
+    "deflate": lambda http, _: HttpExporter(f"{http}/v1/traces", compression=Compression.Deflate),
+    "grpc": lambda http, url: GrpcExporter(url, insecure=True),
+    "grpc-gzip": lambda http, url: GrpcExporter(
+        url, insecure=True, compression=grpc.Compression.Gzip
     ),
 }
 
@@ -112,17 +111,20 @@ def emit(exporter, count):
     provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=64))
     tracer = provider.get_tracer("scope", "1.0")
     for index in range(count // 2):
-        with tracer.start_as_current_span("GET /cart", attributes={"index": index, "ü": "ß" * 90}):
-            with tracer.start_as_current_span("SELECT"):
-                pass
+        attributes = {"index": index, "ü": "ß" * 90}
+        with (
+            tracer.start_as_current_span("GET /cart", attributes=attributes),
+            tracer.start_as_current_span("SELECT"),
+        ):
+            pass
     provider.shutdown()
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_span_of_a_real_exporter_arrives_once_byte_for_byte_and_signed(start, sign, way):
     with Recorder(lambda _: (200, PROTOBUF, b"")) as recorder:
-        daemon, http, grpc = start(recorder.url)
-        exporter = Keeping(WAYS[way](http, grpc))
+        daemon, http, grpc_url = start(recorder.url)
+        exporter = Keeping(WAYS[way](http, grpc_url))
         emit(exporter, 300)
         assert len(exporter.sent) == 300
         wait_for(lambda: len(arrived(recorder)) >= 300, daemon.log)
@@ -140,8 +142,8 @@ def test_spans_that_were_accepted_in_an_outage_arrive_when_it_is_over(start):
         return (200 if is_up else 503, PROTOBUF, b"")
 
     with Recorder(answer) as recorder:
-        daemon, http, grpc = start(recorder.url)
-        exporters = [Keeping(WAYS[way](http, grpc)) for way in ("gzip", "grpc")]
+        daemon, http, grpc_url = start(recorder.url)
+        exporters = [Keeping(WAYS[way](http, grpc_url)) for way in ("gzip", "grpc")]
         for exporter in exporters:
             emit(exporter, 100)
         wait_for(lambda: recorder.requests, daemon.log)
@@ -156,10 +158,10 @@ def test_spans_that_were_accepted_in_an_outage_arrive_when_it_is_over(start):
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_an_exporter_of_metrics_is_refused_once_and_does_not_try_again(start, caplog, protocol):
     with Recorder(lambda _: (200, PROTOBUF, b"")) as recorder:
-        daemon, http, grpc = start(recorder.url)
+        daemon, http, grpc_url = start(recorder.url)
         exporters = {
             "http": lambda: HttpMetricExporter(f"{http}/v1/metrics"),
-            "grpc": lambda: GrpcMetricExporter(grpc, insecure=True),
+            "grpc": lambda: GrpcMetricExporter(grpc_url, insecure=True),
         }
         exporter = exporters[protocol]()
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
@@ -169,7 +171,7 @@ def test_an_exporter_of_metrics_is_refused_once_and_does_not_try_again(start, ca
         exporter.export = lambda *args, **kwargs: results.append(export(*args, **kwargs))
         provider.shutdown()
         assert results == [MetricExportResult.FAILURE]
-        line = 'xray_otlp_port_requests_total{outcome="other_signal"} 1\n'
+        line = 'xray_otlp_port_requests_total{signal="spans",outcome="other_signal"} 1\n'
         assert line in daemon.get("/metrics")
         assert "OTEL_METRICS_EXPORTER=none" in daemon.log()
         daemon.end_in_order()

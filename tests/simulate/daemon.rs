@@ -33,6 +33,7 @@ use xrayd::pipeline::sender::{Deadline, Sender, SpoolThread};
 use xrayd::pipeline::shedding::Shedding;
 use xrayd::pipeline::sockets::SocketWish;
 use xrayd::pipeline::spans::SpanQueue;
+use xrayd::pipeline::spans::door::Ports;
 use xrayd::pipeline::spool::Options;
 use xrayd::pipeline::upload::Uploader;
 
@@ -83,6 +84,7 @@ fn limits(settings: Settings, signal: Signal) -> Limits {
         sockets: SocketWish::One,
         has_spool: settings.spool_bytes.is_some(),
         takes_spans: signal == Signal::Spans,
+        span_ports: Ports::default(),
         concurrency: settings.concurrency,
         concurrency_max: settings.concurrency_max,
     };

@@ -1,4 +1,5 @@
-//! The list of the metrics of the ports for spans: name, help text, and where each value comes from.
+//! The list of the metrics of the ports for spans: name, help text, and where each value comes
+//! from.
 //!
 //! In: the counters of both ports. Out: descriptors and values for prometheus-client; all names
 //! begin with `xray_otlp_port_`. Thread: main.

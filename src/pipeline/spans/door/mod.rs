@@ -40,7 +40,7 @@ const KEPT_BYTES: usize = 256 * 1024;
 /// A client whose spans came while the daemon ended may try again after this time.
 const RESTART_TIME: Duration = Duration::from_secs(1);
 
-/// What both ports have in common.
+/// The common part of both ports.
 #[derive(Debug)]
 pub struct Door {
     writer: SpanWriter,
@@ -49,6 +49,7 @@ pub struct Door {
     /// The buffer into which a request is inflated.
     buffer: Mutex<Vec<u8>>,
     refused: LogLimit,
+    refused_request: LogLimit,
     full: LogLimit,
     other_signal: LogLimit,
 }
@@ -62,6 +63,7 @@ impl Door {
             request_bytes_max: limits.request_bytes_max,
             buffer: Mutex::default(),
             refused: LogLimit::once_a_minute(),
+            refused_request: LogLimit::once_a_minute(),
             full: LogLimit::once_a_minute(),
             other_signal: LogLimit::once_a_minute(),
         })
@@ -166,13 +168,18 @@ impl Door {
         self.account.otlp.exports(export).add(1);
     }
 
-    /// Counts the result of a request for export.
+    /// Counts the result of a request for export, and logs why a request was refused.
     fn count_result(&self, result: &Result<(usize, String), Refusal>) {
         self.count(match result {
             Ok((0, _)) => Export::Accepted,
             Ok(_) => Export::Partial,
             Err(refusal) if refusal.retry_after.is_some() => Export::Full,
-            Err(_) => Export::Refused,
+            Err(Refusal { message, .. }) => {
+                self.refused_request.log(|more| {
+                    warn!("A request to the ports for spans was refused: {message}{more}");
+                });
+                Export::Refused
+            }
         });
     }
 }
