@@ -23,6 +23,9 @@ pub enum Form {
     Metrics,
 }
 
+/// The prefix of a document of sampled spans.
+pub const PREFIX: &str = PREFIXES[0].0;
+
 /// The prefix of each form.
 const PREFIXES: [(&str, Form); 3] =
     [("T1S", Form::SampledSpans), ("T1U", Form::UnsampledSpans), ("M1", Form::Metrics)];
@@ -38,27 +41,32 @@ pub fn decode(base64: &str) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(base64.trim_end()).ok()
 }
 
+/// Returns the document of sampled spans with this protobuf.
+pub fn encode(protobuf: &[u8]) -> String {
+    format!("{PREFIX}{}", BASE64_STANDARD.encode(protobuf))
+}
+
 /// `ExportTraceServiceRequest` with the spans of one resource and one scope.
 #[derive(Clone, PartialEq, Message)]
-struct Export {
+pub(crate) struct Export {
     #[prost(message, repeated, tag = "1")]
-    resource_spans: Vec<ResourceSpans>,
+    pub resource_spans: Vec<ResourceSpans>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ResourceSpans {
+pub(crate) struct ResourceSpans {
     #[prost(message, optional, tag = "1")]
-    resource: Option<Resource>,
+    pub resource: Option<Resource>,
     #[prost(message, repeated, tag = "2")]
-    scope_spans: Vec<ScopeSpans>,
+    pub scope_spans: Vec<ScopeSpans>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ScopeSpans {
+pub(crate) struct ScopeSpans {
     #[prost(message, optional, tag = "1")]
-    scope: Option<Scope>,
+    pub scope: Option<Scope>,
     #[prost(message, repeated, tag = "2")]
-    spans: Vec<Span>,
+    pub spans: Vec<Span>,
 }
 
 /// Returns the document of sampled spans, as a UDP exporter writes it.
@@ -66,7 +74,7 @@ pub fn document(source: &Source, spans: Vec<Span>) -> String {
     let scope_spans = vec![ScopeSpans { scope: Some(source.scope.clone()), spans }];
     let resource = Some(source.resource.clone());
     let export = Export { resource_spans: vec![ResourceSpans { resource, scope_spans }] };
-    format!("{}{}", PREFIXES[0].0, BASE64_STANDARD.encode(export.encode_to_vec()))
+    encode(&export.encode_to_vec())
 }
 
 #[cfg(test)]

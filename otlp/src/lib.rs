@@ -27,6 +27,7 @@
 pub mod answer;
 pub mod coding;
 pub mod datagram;
+pub mod documents;
 pub mod grpc;
 mod json;
 pub mod message;

@@ -95,7 +95,8 @@ impl SpanFlow {
         let uploader = Uploader::new(arrival, limits.call_limit, Arc::clone(&account));
         let has_spool = spool.is_some();
         let (pools, accounts) = (Arc::clone(&pool), Arc::clone(&account));
-        let sender = Sender::for_spans(&limits, queue, uploader, spool, pools, accounts);
+        let sender =
+            Sender::for_spans((&limits, config.otlp_to), queue, uploader, spool, pools, accounts);
         let upload = SenderThread::start(sender, alarm.clone(), thread);
         let route = Some(route);
         let door_limits = limits.door;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout_at};
+use xrayd::aws::SpansTo;
 use xrayd::base::account::{Account, Signal};
 use xrayd::base::clock::Clock;
 use xrayd::base::host::{Host, QueueGrant};
@@ -191,7 +192,14 @@ impl Daemon {
             }
             Some(limits) => {
                 let (writer, queue) = SpanQueue::new(Arc::clone(&pool), Arc::clone(&account));
-                let mut sender = Sender::for_spans(limits, queue, uploader, spool, pools, accounts);
+                let mut sender = Sender::for_spans(
+                    (limits, SpansTo::Endpoint),
+                    queue,
+                    uploader,
+                    spool,
+                    pools,
+                    accounts,
+                );
                 let run = async move { sender.run(&mut receiver).await };
                 let watched = Watched { future: Box::pin(run), watch: watching };
                 (Door::Spans(Some(writer)), spawn_local(watched))

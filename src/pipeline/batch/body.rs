@@ -22,7 +22,8 @@ pub struct Batch {
     pub body: Vec<Bytes>,
     /// Length of the whole body in bytes.
     pub body_length_bytes: usize,
-    /// SHA-256 of the whole body. All zeros for spans: their body is hashed after it is compressed.
+    /// SHA-256 of the whole body. All zeros for requests of OpenTelemetry: their body is hashed
+    /// after it is compressed.
     pub body_sha256: [u8; 32],
     /// The documents, in the order of the body.
     pub documents: Vec<Document>,
@@ -79,7 +80,8 @@ impl Batch {
         oldest_at: Instant,
     ) -> Self {
         let body_length_bytes = body.iter().map(Bytes::len).sum();
-        let (body_sha256, spans) = ([0; 32], Some(Box::new(spans)));
+        let body_sha256 = if spans.media == Media::Json { sha256(&body) } else { [0; 32] };
+        let spans = Some(Box::new(spans));
         Self { body, body_length_bytes, body_sha256, documents, oldest_at, spans }
     }
 
@@ -105,7 +107,7 @@ impl Batch {
     ///
     /// When a place is beyond the last document.
     pub fn part(&self, places: impl IntoIterator<Item = usize>) -> Self {
-        let (start, separator, end) = frame(self.signal());
+        let (start, separator, end) = frame(self.media());
         let mut pieces = Vec::new();
         push_static(start, &mut pieces);
         let mut length = start.len();
@@ -164,13 +166,17 @@ impl Batch {
         if first_count == 0 {
             return None;
         }
-        let bodies = span_table::split(media, &self.body.concat(), first_count)?;
-        let half = |body: Vec<u8>, count: usize| {
-            let documents = vec![span_table::document(0, body.len())];
+        let document = self.documents.first()?;
+        let (start, _, end) = frame(media);
+        let text = self.body.concat();
+        let text = text.get(document.offset..document.offset + document.length)?;
+        let half = |text: Vec<u8>, count: usize| {
+            let documents = vec![span_table::document(start.len(), text.len())];
             let spans = SpanTable { media, counts: vec![u32::try_from(count).ok()?] };
-            Some(Self::of_spans(vec![body.into()], documents, spans, self.oldest_at))
+            let body = vec![[start, &text, end].concat().into()];
+            Some(Self::of_spans(body, documents, spans, self.oldest_at))
         };
-        let [first, second] = bodies;
+        let [first, second] = span_table::split(media, text, first_count)?;
         Some([half(first, first_count)?, half(second, span_count - first_count)?])
     }
 
@@ -189,11 +195,11 @@ impl Batch {
 }
 
 /// Returns the bytes before the first document of a body, between two documents, and after the last
-/// one. The requests of clients with spans are concatenated: repeated fields of protobuf add up.
-pub(super) fn frame(signal: Signal) -> (&'static [u8], &'static [u8], &'static [u8]) {
-    match signal {
-        Signal::Segments => (BODY_START, b",", BODY_END),
-        Signal::Spans => (b"", b"", b""),
+/// one. Requests of OpenTelemetry are concatenated: repeated fields of protobuf add up.
+pub(super) fn frame(media: Media) -> (&'static [u8], &'static [u8], &'static [u8]) {
+    match media {
+        Media::Json => (BODY_START, b",", BODY_END),
+        Media::SpansProtobuf | Media::SpansJson => (b"", b"", b""),
     }
 }
 

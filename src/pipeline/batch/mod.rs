@@ -23,6 +23,7 @@ pub mod hash;
 mod open_batch;
 mod record;
 mod span_batch;
+mod span_documents;
 mod span_table;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use body::Batch;
 pub use open_batch::OutOfChunks;
 pub use record::{RecordError, RecordTable, TABLE_BYTES_MAX};
 pub use span_batch::OpenSpanBatch;
+pub use span_documents::OpenSpanDocuments;
 pub use span_table::{REQUEST_COUNT_MAX, SpanTable};
 
 pub use crate::aws::DOCUMENT_COUNT_MAX;

@@ -15,6 +15,7 @@
 use super::body::frame;
 use super::span_table::{SPAN_TABLE_BYTES_MAX, SpanTable};
 use super::{Batch, DOCUMENT_COUNT_MAX, Document, Label, OutOfChunks};
+use crate::aws::Media;
 use crate::base::account::Signal;
 use crate::base::memory::{CHUNK_BYTES, Chunk, ChunkPool};
 use bytes::Bytes;
@@ -149,8 +150,8 @@ impl RecordTable {
     /// Returns the body of a batch of these documents in three pieces: the bytes before the
     /// documents, the place of the documents in the record, and the bytes after the documents.
     fn pieces(&self, documents: &Range<usize>) -> (&'static [u8], Range<usize>, &'static [u8]) {
-        let signal = if self.spans.is_some() { Signal::Spans } else { Signal::Segments };
-        let (start, _, end) = frame(signal);
+        let media = self.spans.as_ref().map_or(Media::Json, |spans| spans.media);
+        let (start, _, end) = frame(media);
         if documents.len() == self.documents.len() {
             return (b"", self.body.clone(), b"");
         }

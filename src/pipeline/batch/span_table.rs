@@ -13,7 +13,7 @@
 
 use super::{Document, Label};
 use crate::aws::Media;
-use xrayd_otlp::{Encoding, FoundSpan, cut, scan};
+use xrayd_otlp::{Encoding, FoundSpan, cut, datagram, scan};
 
 /// The largest number of requests of clients in a batch of spans. The table of its record is then
 /// no longer than that of 50 segments.
@@ -45,7 +45,11 @@ impl SpanTable {
         let mut table = Vec::with_capacity(HEAD_BYTES + documents.len() * ENTRY_BYTES);
         let short = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes();
         let long = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
-        table.push(if self.media == Media::SpansJson { 2 } else { 1 });
+        table.push(match self.media {
+            Media::SpansProtobuf => 1,
+            Media::SpansJson => 2,
+            Media::Json => 3,
+        });
         table.extend(short(documents.len()));
         for (document, count) in documents.iter().zip(&self.counts) {
             table.extend(long(document.offset));
@@ -62,6 +66,7 @@ impl SpanTable {
         let media = match form {
             1 => Media::SpansProtobuf,
             2 => Media::SpansJson,
+            3 => Media::Json,
             _ => return None,
         };
         let (count, rest) = rest.split_first_chunk()?;
@@ -87,12 +92,18 @@ pub(super) fn document(offset: usize, length: usize) -> Document {
     Document { offset, length, id: Label::new(None), trace_id: Label::new(None) }
 }
 
-/// Divides a request after its first `first_count` spans. Resources and scopes with spans in both
-/// halves are in both. Returns `None` if `body` is no request.
+/// Divides a request, or a document with its quotes, after its first `first_count` spans. Resources
+/// and scopes with spans in both halves are in both. Returns `None` if `body` is neither.
 pub(super) fn split(media: Media, body: &[u8], first_count: usize) -> Option<[Vec<u8>; 2]> {
     let encoding = match media {
+        Media::SpansProtobuf => Encoding::Protobuf,
         Media::SpansJson => Encoding::Json,
-        Media::SpansProtobuf | Media::Json => Encoding::Protobuf,
+        Media::Json => {
+            let text = std::str::from_utf8(body).ok()?.strip_prefix('"')?.strip_suffix('"')?;
+            let body = datagram::decode(text.strip_prefix(datagram::PREFIX)?)?;
+            let halves = split(Media::SpansProtobuf, &body, first_count)?;
+            return Some(halves.map(|half| format!("\"{}\"", datagram::encode(&half)).into()));
+        }
     };
     let half = |is_first: bool| {
         let (mut half, mut keeps_some) = (Vec::with_capacity(body.len() / 2), false);
@@ -140,12 +151,20 @@ mod tests {
             assert_eq!(split(Media::SpansProtobuf, &body, first_count), None);
         }
         assert_eq!(split(Media::SpansProtobuf, b"<html>", 1), None);
+        let document = format!("\"{}\"", datagram::encode(&body));
+        let halves = split(Media::Json, document.as_bytes(), 3).unwrap();
+        let decoded = halves.map(|half| {
+            let text = String::from_utf8(half).unwrap();
+            datagram::decode(text.trim_matches('"').strip_prefix("T1S").unwrap()).unwrap()
+        });
+        assert_eq!([sizes(&decoded[0]), sizes(&decoded[1])].concat(), all);
+        assert_eq!(split(Media::Json, b"\"{}\"", 1), None);
     }
 
     #[test]
     fn a_table_is_read_as_it_was_written_and_others_are_none() {
         let documents = [document(0, 7), document(7, 100)];
-        for media in [Media::SpansProtobuf, Media::SpansJson] {
+        for media in [Media::SpansProtobuf, Media::SpansJson, Media::Json] {
             let table = SpanTable { media, counts: vec![3, 10_000] };
             let bytes = table.encode(&documents);
             let (read, places, length) = SpanTable::decode(&bytes).unwrap();

@@ -40,6 +40,7 @@ pub use shutdown::Deadline;
 pub use source::Source;
 pub use spool_thread::SpoolThread;
 
+use crate::aws::SpansTo;
 use crate::base::account::{Account, DropReason, Held, OccupancyQueries};
 use crate::base::clock::Clock;
 use crate::base::memory::ChunkPool;
@@ -109,17 +110,17 @@ impl Sender<Filler> {
 }
 
 impl Sender<SpanFiller> {
-    /// A sender for the spans in `queue`. `spool` is the thread of the spool of spans, if the
-    /// daemon has one.
+    /// A sender for the spans in `queue`. `to` is the operation of X-Ray that gets them. `spool` is
+    /// the thread of the spool of spans, if the daemon has one.
     pub fn for_spans(
-        limits: &SpanLimits,
+        (limits, to): (&SpanLimits, SpansTo),
         queue: SpanQueue,
         uploader: Uploader,
         spool: Option<SpoolThread>,
         pool: Arc<ChunkPool>,
         account: Arc<Account>,
     ) -> Self {
-        let filler = SpanFiller::new(limits, queue, Arc::clone(&pool), Arc::clone(&account));
+        let filler = SpanFiller::new((limits, to), queue, Arc::clone(&pool), Arc::clone(&account));
         Self::of(filler, uploader, spool, pool, account)
     }
 }

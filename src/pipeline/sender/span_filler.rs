@@ -5,16 +5,25 @@
 //! queue refuses requests at the door, and nothing is evicted. Thread: `upload-spans`.
 
 use super::source::Source;
-use crate::base::account::{Account, Held};
+use crate::aws::SpansTo;
+use crate::base::account::{Account, Held, RejectReason};
+use crate::base::log::LogLimit;
 use crate::base::memory::ChunkPool;
 use crate::base::panics;
-use crate::pipeline::batch::{AGE_MAX, Batch, OpenSpanBatch};
+use crate::pipeline::batch::{AGE_MAX, Batch, OpenSpanBatch, OpenSpanDocuments};
 use crate::pipeline::limits::SpanLimits;
 use crate::pipeline::ring::Progress;
-use crate::pipeline::spans::SpanQueue;
+use crate::pipeline::spans::{SpanQueue, SpanRequest};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::error;
+use xrayd_otlp::documents::{Part, documents};
+
+/// The largest document of `PutTraceSegments`, in bytes. X-Ray takes documents of up to 64 kB.
+const DOCUMENT_BYTES_MAX: usize = 64_000;
+
+static REJECTED: LogLimit = LogLimit::new();
 
 /// The largest number of requests that are taken before the sender does its other work.
 const REQUESTS_PER_TURN: usize = 256;
@@ -33,6 +42,9 @@ const FIRST_COUNT: usize = 1;
 pub struct SpanFiller {
     queue: SpanQueue,
     open: Option<OpenSpanBatch>,
+    /// The batch that is filled if spans go through `PutTraceSegments`.
+    documents: Option<OpenSpanDocuments>,
+    to: SpansTo,
     finished: VecDeque<Batch>,
     pool: Arc<ChunkPool>,
     account: Arc<Account>,
@@ -50,9 +62,10 @@ pub struct SpanTurn {
 }
 
 impl SpanFiller {
-    /// A filler for `queue`, whose requests use the memory of `pool`.
+    /// A filler for `queue`, whose requests use the memory of `pool`. `to` is the operation of
+    /// X-Ray that gets the spans.
     pub(super) fn new(
-        limits: &SpanLimits,
+        (limits, to): (&SpanLimits, SpansTo),
         queue: SpanQueue,
         pool: Arc<ChunkPool>,
         account: Arc<Account>,
@@ -60,6 +73,8 @@ impl SpanFiller {
         Self {
             queue,
             open: None,
+            documents: None,
+            to,
             finished: VecDeque::new(),
             pool,
             account,
@@ -72,6 +87,10 @@ impl SpanFiller {
     fn take(&mut self) -> bool {
         let Some(request) = self.queue.take() else { return false };
         panics::inject("merge");
+        if self.to == SpansTo::Segments {
+            self.take_documents(&request);
+            return true;
+        }
         match &mut self.open {
             Some(open) if open.takes(&request, self.body_bytes_max) => {
                 open.add(request, &self.pool);
@@ -83,6 +102,48 @@ impl SpanFiller {
         }
         true
     }
+
+    /// Writes a request as documents for `PutTraceSegments`.
+    fn take_documents(&mut self, request: &SpanRequest) {
+        let (body, received_at) = (request.body.concat(), request.received_at);
+        let mut left_count = request.span_count;
+        let account = Arc::clone(&self.account);
+        let divided = documents(request.encoding, &body, DOCUMENT_BYTES_MAX, |part| match part {
+            Part::Document(text, span_count) => {
+                left_count = left_count.saturating_sub(span_count);
+                let is_full = |it: &OpenSpanDocuments| !it.takes(text.len(), self.body_bytes_max);
+                if self.documents.as_ref().is_some_and(is_full) {
+                    self.finish_documents();
+                }
+                let open = &mut self.documents;
+                let open = open.get_or_insert_with(|| OpenSpanDocuments::new(received_at));
+                open.add(&text, span_count, &self.pool);
+            }
+            Part::Rejected(why) => {
+                left_count = left_count.saturating_sub(1);
+                reject(1, &why, &account);
+            }
+        });
+        // The port has read the same request without an error.
+        if let Err(error) = divided {
+            reject(left_count, &error.to_string(), &account);
+        }
+    }
+
+    fn finish_documents(&mut self) {
+        let documents = self.documents.take();
+        self.finished.extend(documents.map(|documents| documents.finish(&self.pool)));
+    }
+}
+
+/// Counts and logs spans that cannot be written as documents.
+fn reject(span_count: u32, why: &str, account: &Account) {
+    account.rejected(RejectReason::Refused).add(u64::from(span_count));
+    REJECTED.log(|more| {
+        error!(
+            "{span_count} spans are rejected, as PutTraceSegments cannot carry them: {why}{more}"
+        );
+    });
 }
 
 impl Source for SpanFiller {
@@ -137,6 +198,7 @@ impl Source for SpanFiller {
 
     fn finish_all(&mut self, _now: Instant) {
         self.finished.extend(self.open.take().map(OpenSpanBatch::finish));
+        self.finish_documents();
     }
 
     fn pop_batch(&mut self) -> Option<Batch> {
@@ -158,7 +220,8 @@ impl Source for SpanFiller {
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.waiting().request_count == 0 && self.open.is_none() && self.finished.is_empty()
+        let is_open = self.open.is_some() || self.documents.is_some();
+        self.queue.waiting().request_count == 0 && !is_open && self.finished.is_empty()
     }
 
     fn is_closed(&self) -> bool {
@@ -170,7 +233,9 @@ impl Source for SpanFiller {
     }
 
     fn next_batch_due(&self) -> Option<Instant> {
-        self.open.as_ref().map(|open| open.oldest_at() + AGE_MAX)
+        let open = self.open.as_ref().map(OpenSpanBatch::oldest_at);
+        let documents = self.documents.as_ref().map(OpenSpanDocuments::oldest_at);
+        open.into_iter().chain(documents).min().map(|oldest_at| oldest_at + AGE_MAX)
     }
 
     async fn woken(&mut self) {
@@ -184,6 +249,10 @@ impl Source for SpanFiller {
         held.ring_bytes += waiting.memory_bytes;
         held.segment_count += self.open.as_ref().map_or(0, OpenSpanBatch::span_count);
         held.open_batch_bytes += self.open.as_ref().map_or(0, OpenSpanBatch::memory_bytes);
+        if let Some(documents) = &self.documents {
+            held.segment_count += documents.span_count();
+            held.open_batch_bytes += documents.memory_bytes();
+        }
         for batch in &self.finished {
             held.segment_count += batch.item_count();
             held.open_batch_bytes += batch.memory_bytes();

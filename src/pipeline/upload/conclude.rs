@@ -9,8 +9,7 @@ use super::report::Facts;
 use super::settle::{Decision, Fate, NOT_X_RAY_PAUSE, Remedy, decide};
 use super::unprocessed::Rest;
 use super::{Uploader, bisect, report};
-use crate::aws::{Failure, Outcome};
-use crate::base::account::Signal;
+use crate::aws::{Failure, Media, Outcome};
 use crate::base::conditions::Condition;
 use std::time::{Duration, Instant};
 
@@ -109,7 +108,7 @@ impl Uploader {
                 self.account.requests_retried.add(1);
                 let advice = match failure {
                     Failure::TransactionSearchOff => SEARCH_OFF_ADVICE,
-                    _ if pending.batch.signal() == Signal::Spans => SPANS_DENIED_ADVICE,
+                    _ if pending.batch.media() != Media::Json => SPANS_DENIED_ADVICE,
                     _ => DENIED_ADVICE,
                 };
                 let reason = format!("{reason}. {advice}");

@@ -204,7 +204,7 @@ pub fn ended(
 /// Counts and logs a batch that the service accepted, except for the documents in `rest`.
 pub fn accepted(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account) {
     if batch.signal() == Signal::Spans {
-        return accepted_spans(batch, facts, account);
+        return accepted_spans(batch, rest, facts, account);
     }
     let segment_count = batch.documents.len();
     let seconds = facts.duration.as_secs_f64();
@@ -242,9 +242,16 @@ pub fn accepted(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account
 
 /// Counts and logs a batch of spans that the service accepted, as a whole or in part. The
 /// rejected spans are not sent again, as the protocol says.
-fn accepted_spans(batch: &Batch, facts: &Facts, account: &Account) {
+fn accepted_spans(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account) {
     let (span_count, seconds) = (batch.item_count() as u64, facts.duration.as_secs_f64());
-    let rejected_count = facts.partial.as_ref().map_or(0, |it| it.rejected_count).min(span_count);
+    // An unprocessed document with spans has no id: the first ones stand for them.
+    let counts = batch.spans.iter().flat_map(|spans| &spans.counts);
+    let unprocessed: u64 = counts.take(rest.document_count()).map(|it| u64::from(*it)).sum();
+    let rejected_count = facts.partial.as_ref().map_or(unprocessed, |it| it.rejected_count);
+    let rejected_count = rejected_count.min(span_count);
+    for (_, answer) in &rest.rejected {
+        UNPROCESSED.log(|more| log_unprocessed(answer, None, more));
+    }
     account.sent.add(span_count - rejected_count);
     account.rejected(RejectReason::Unprocessed).add(rejected_count);
     SENT.log(|more| {

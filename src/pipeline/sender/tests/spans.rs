@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::aws::{CallFuture, Outcome, RequestBody, StartError};
+use crate::base::account::RejectReason;
 use crate::base::memory::CHUNK_BYTES;
 use crate::pipeline::spans::{NoRoom, SpanWriter, Times};
 use std::path::Path;
@@ -55,6 +56,10 @@ struct Trial {
 impl Trial {
     /// A sender of spans without a route yet, with a spool in `folder` if there is one.
     fn new(folder: Option<&Path>) -> Self {
+        Self::sending_to(SpansTo::Endpoint, folder)
+    }
+
+    fn sending_to(to: SpansTo, folder: Option<&Path>) -> Self {
         let host = Host {
             memory_bytes: 1 << 30,
             cgroup_limit_bytes: None,
@@ -76,7 +81,7 @@ impl Trial {
         let spool = folder.map(start);
         let accounts = Arc::clone(&account);
         let pools = Arc::clone(&pool);
-        let sender = Sender::for_spans(&limits, queue, uploader, spool, pools, accounts);
+        let sender = Sender::for_spans((&limits, to), queue, uploader, spool, pools, accounts);
         Self { sender, writer, account, pool, route: Some(route) }
     }
 
@@ -217,4 +222,35 @@ async fn a_full_spool_takes_no_more_and_keeps_what_it_has() {
     };
     assert!(matches!(full.cause, spool::SpoolError::Full { .. }), "{full}");
     assert_eq!((full.evicted.segment_count, spool.segment_count()), (0, taken_count));
+}
+
+#[tokio::test]
+async fn spans_for_put_trace_segments_become_documents_and_are_counted_one_by_one() {
+    let mut trial = Trial::sending_to(SpansTo::Segments, None);
+    // One resource with one scope with spans of a name of their own length.
+    let field = |number: u8, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).unwrap();
+        assert!(length < 128);
+        [&[number << 3 | 2, length], bytes].concat()
+    };
+    let span = |name_bytes| field(2, &field(5, &vec![b'x'; name_bytes]));
+    let request = field(1, &field(2, &[span(1), span(2), span(3)].concat()));
+    trial.send(&request, 3).unwrap();
+    // A span that is too large for a document, with lengths of three bytes.
+    let long = |number: u8, bytes: &[u8]| {
+        let length = bytes.len();
+        let digit = |shift: u32| u8::try_from(length >> shift & 127).unwrap();
+        let key = [number << 3 | 2, digit(0) | 128, digit(7) | 128, digit(14)];
+        [&key[..], bytes].concat()
+    };
+    let too_large = long(1, &long(2, &long(2, &long(5, &vec![b'x'; 60_000]))));
+    trial.send(&too_large, 1).unwrap();
+    let sent = Bodies::default();
+    trial.route.take().unwrap().send(Box::new(Accepting(Arc::clone(&sent)))).unwrap();
+    trial.finish(false, Duration::from_secs(60)).await;
+    let rejected = trial.account.rejected(RejectReason::Refused).get();
+    assert_eq!((trial.account.sent.get(), rejected), (3, 1));
+    let document = xrayd_otlp::datagram::encode(&request);
+    let expected = format!("{{\"TraceSegmentDocuments\":[\"{document}\"]}}");
+    assert_eq!(sent.lock().unwrap().concat(), expected.as_bytes());
 }
