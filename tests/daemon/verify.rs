@@ -8,6 +8,7 @@ use super::http_proxy::{self, HttpProxy, Manner};
 use super::process::{command, with_credentials};
 use super::tls::Authority;
 use std::collections::BTreeMap;
+use std::fs;
 
 /// The answer of STS to the question for the caller.
 const CALLER: &str = "<GetCallerIdentityResponse><GetCallerIdentityResult>\
@@ -138,5 +139,35 @@ fn verify_says_what_to_do_when_the_service_does_not_take_the_request() {
         let verified = Verified::run(&service.url(), &[], &[]);
         verified.has("request", verdict, said);
         verified.has("request", verdict, advice);
+    }
+}
+
+#[test]
+fn verify_says_whether_transaction_search_is_on_if_the_daemon_takes_spans() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cfg.yaml");
+    fs::write(&path, "Version: 2\nOtlp: {HttpAddress: '127.0.0.1:0'}\n").unwrap();
+    let path = path.to_str().unwrap();
+    let on = r#"{"Destination":"CloudWatchLogs","Status":"ACTIVE"}"#;
+    let pending = r#"{"Destination":"CloudWatchLogs","Status":"PENDING"}"#;
+    let off = r#"{"Destination":"XRay","Status":"ACTIVE"}"#;
+    let denied = r#"{"__type":"AccessDeniedException","message":"no"}"#;
+    for (status, body, verdict, said) in [
+        ("200 OK", on, "ok", "Transaction Search is on"),
+        ("200 OK", pending, "note", "being switched on"),
+        ("200 OK", off, "FAIL", "Switch on Transaction Search"),
+        ("403 Forbidden", denied, "note", "xray:GetTraceSegmentDestination"),
+    ] {
+        let service = Fake::start(move |request| {
+            let is_question = request.line.contains("/GetTraceSegmentDestination");
+            let no_document = r#"{"__type":"InvalidRequestException","message":"empty"}"#;
+            Some(match is_question {
+                true => (status, body.to_owned()),
+                false => ("400 Bad Request", no_document.to_owned()),
+            })
+        });
+        let verified = Verified::run(&service.url(), &["-c", path], &[]);
+        verified.has("spans", verdict, said);
+        Verified::run(&service.url(), &[], &[]).lacks("spans");
     }
 }

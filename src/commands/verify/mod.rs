@@ -20,6 +20,7 @@
 mod host;
 mod segment;
 mod service;
+mod spans;
 mod unit;
 
 use super::{EXIT_USAGE, fail, refuse};
@@ -243,6 +244,9 @@ async fn check_all(
     };
     host::check(&config, list);
     let service = service::check(&config, environment, resolver, list).await;
+    if let Some(service) = &service {
+        spans::check(&config, service, list).await;
+    }
     segment::check(&config, service.as_ref(), list).await;
 }
 
