@@ -257,8 +257,13 @@ mod tests {
     fn printed(trace_count_max: usize, answers: Vec<Answer>) -> String {
         let mut output = Vec::new();
         let store = Store::new(Limits { trace_count_max, ..LIMITS }, 1);
-        let mut screen =
-            Screen { output: &mut output, store, told_count: 0, has_told_metrics: false };
+        let mut screen = Screen {
+            output: &mut output,
+            colours: Colours::Off,
+            store,
+            told_count: 0,
+            has_told_metrics: false,
+        };
         answers.into_iter().for_each(|answer| screen.take(answer).unwrap());
         screen.draw_all().unwrap();
         String::from_utf8(output).unwrap()
