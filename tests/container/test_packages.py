@@ -163,6 +163,22 @@ def test_the_service_waits_for_the_network_of_its_host(folder, host, tmp_path):
     assert host.wait_for_service() == process
 
 
+def test_verify_takes_flags_variables_and_user_of_the_service(folder, host):
+    host.write("/etc/default/xray", "AWS_REGION=eu-central-2\nAWS_EC2_METADATA_DISABLED=true\n")
+    host.run(*DEB["install"], package(DEB, folder, 1))
+    process = host.wait_for_service()
+    verify = lambda: host.run("sh", "-c", "xray verify --unit 2>&1; true")
+    for source in (f"the running xray.service (process {process}):", "which does not run:"):
+        said = verify()
+        assert source in said, said
+        assert "region: eu-central-2, from AWS_REGION" in said, said
+        # The flag is -f. The file belongs to the user of the service, and root is not this user.
+        assert "settings by flags 1, by variables 1" in said, said
+        assert "/var/lib/xray/.aws/credentials" in said, said
+        assert "Do this first (credentials): " in said, said
+        host.run("systemctl", "stop", "xray")
+
+
 def test_the_service_is_started_until_another_program_gives_the_port_back(folder, host, tmp_path):
     # Without pauses the starts come faster than systemd's default allows.
     quick = "[Service]\nRestartSec=100ms\n"
@@ -293,7 +309,9 @@ def test_the_rpm_depends_on_the_systems_own_libraries_alone(folder):
 
 def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(folder, host):
     host.run("dpkg", "--install", package(DEB, folder, 1))
-    assert host.run("systemd-analyze", "verify", "/lib/systemd/system/xray.service") == ""
+    # The machine has no program that shows manual pages.
+    verify = ["systemd-analyze", "verify", "--man=no"]
+    assert host.run(*verify, "/lib/systemd/system/xray.service") == ""
     # systemd rates the exposure of a service from 0 to 100. The remaining exposure comes from
     # network access, which the daemon needs.
     check = ["systemd-analyze", "security", "--offline=true", "--no-pager"]

@@ -22,7 +22,7 @@ def lines(path):
     return [line for line in text.splitlines() if line and not line.startswith(("#", "//"))]
 
 
-@pytest.mark.parametrize("folder", ["python", "sdks/python"])
+@pytest.mark.parametrize("folder", ["aws", "python", "sdks/python"])
 def test_each_package_for_python_has_a_version_and_no_address(folder):
     for line in lines(f"{folder}/requirements.txt"):
         assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9a-z.]+", line), line
@@ -59,7 +59,7 @@ def test_the_modules_for_go_are_not_replaced_and_have_checksums():
 
 
 def test_the_scripts_run_no_code_of_the_packages_that_they_install():
-    for path in ("python/install", "node/install", "sdks/install"):
+    for path in ("aws/install", "python/install", "node/install", "sdks/install"):
         commands = "\n".join(lines(path)).replace("\\\n", " ").splitlines()
         installs = [line for line in commands if re.search(r"pip install|npm ci|npm install", line)]
         assert installs, path

@@ -92,9 +92,10 @@ impl Unit {
             let denied = |source| UnitError::Denied { what: path.clone(), source };
             read_bytes(Path::new(&path)).map_err(denied)
         };
+        // A zero byte ends each text. An argument may be empty.
         let texts = |bytes: &[u8]| -> Vec<OsString> {
-            let parts = bytes.split(|byte| *byte == 0).map(OsStr::from_bytes);
-            parts.filter(|part| !part.is_empty()).map(OsStr::to_owned).collect()
+            let parts = bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|byte| *byte == 0);
+            parts.map(|part| OsStr::from_bytes(part).to_owned()).collect()
         };
         let (variables, arguments) = (texts(&read("environ")?), texts(&read("cmdline")?));
         let split = |text: OsString| {
