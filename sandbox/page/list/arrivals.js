@@ -1,8 +1,8 @@
 /**
  * Tracks which traces are new in the list.
  *
- * In: the traces of the list before and after a change. Out: whether a row is highlighted as new,
- * and the number of new traces above the visible rows. Bound: the traces that arrived in the last
+ * In: all traces, and those of the list. Out: whether a row is highlighted as new, and the number of
+ * new traces above the visible rows. Bound: all traces; and those that arrived in the last
  * {@link KEPT_MS}.
  */
 
@@ -16,28 +16,34 @@ export class Arrivals {
   /** Number of new traces above the visible rows. */
   aboveCount = 0;
 
+  /** @type {Set<string>} Ids of all traces at the last change. */
+  #known = new Set();
   /** @type {Map<string, number>} Times of arrival by trace id, in milliseconds. */
   #times = new Map();
 
   /**
-   * Records which traces are new.
+   * Records which traces are new. A trace that another filter has hidden is not new.
    *
-   * @param {any[]} before
-   * @param {any[]} after
+   * @param {any[]} all All traces, also those that the filter hides.
+   * @param {any[]} after The traces of the list.
    * @param {number|undefined} anchor Index of the row that does not move. New traces above this row
    *   are counted.
    */
-  note(before, after, anchor) {
+  note(all, after, anchor) {
     const now = performance.now();
     for (const [id, time] of this.#times) if (now - time > KEPT_MS) this.#times.delete(id);
-    // If the list was empty before, its traces are not highlighted.
-    if (before.length === 0) return;
-    const known = new Set(before.map((trace) => trace.id));
-    after.forEach((trace, index) => {
-      if (known.has(trace.id)) return;
-      this.#times.set(trace.id, now);
-      if (anchor !== undefined && index < anchor) this.aboveCount += 1;
-    });
+    const known = this.#known;
+    this.#known = new Set(all.map((trace) => trace.id));
+    // The traces that the page has loaded first are not highlighted.
+    if (known.size === 0) return;
+    const arrived = new Set();
+    for (const id of this.#known) {
+      if (known.has(id)) continue;
+      arrived.add(id);
+      this.#times.set(id, now);
+    }
+    if (arrived.size === 0 || anchor === undefined) return;
+    for (const trace of after.slice(0, anchor)) if (arrived.has(trace.id)) this.aboveCount += 1;
   }
 
   /**

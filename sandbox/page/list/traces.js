@@ -287,7 +287,7 @@ export class TracesView {
     const positions = new Map(traces.map((trace, index) => [trace.id, index]));
     const now = anchor ? positions.get(anchor.id) : undefined;
     const shift = now === undefined ? 0 : now - (isSeen ? selected : from);
-    this.#arrivals.note(before, traces, now);
+    this.#arrivals.note(this.#all, traces, now);
     this.#list.setItems(traces, shift);
     this.#scrolled();
   }
