@@ -111,10 +111,13 @@ fn a_document_of_an_exporter_of_opentelemetry_arrives_without_a_complaint() {
     if is_backend_missing() {
         return;
     }
-    let (documents, log) =
-        arrives(&with_header(b"T1SeyJhIjoxfQ=="), "xray_segments_received_total");
-    assert_eq!(documents, ["T1SeyJhIjoxfQ=="]);
-    assert!(!log.contains("is not JSON"), "{log}");
+    let (endpoint, daemon) = daemon(&[]);
+    daemon.send([with_header(b"T1SeyJhIjoxfQ==")]);
+    daemon.wait_for_metric("xray_segments_sent_total", 1);
+    assert_eq!(daemon.metric("xray_documents_not_json_total"), 0);
+    let (status, log) = daemon.stop();
+    assert!(status.success() && !log.contains("is not JSON"), "{log}");
+    assert_eq!(endpoint.sorted_documents(), ["T1SeyJhIjoxfQ=="]);
 }
 
 #[test]

@@ -172,8 +172,9 @@ def test_a_port_that_is_taken_is_a_warning(start_daemon, caplog):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())
         sandbox = start_daemon("sandbox", "--otlp-http", address, "--otlp-grpc=off")
-        line = sandbox.wait_for_line("cannot be opened")
-        assert f"HTTP, {address}, cannot be opened" in line and f"{sandbox.url}/v1/traces" in line
+        line = sandbox.wait_for_line("cannot be served")
+        assert f"over HTTP at {address} cannot be served" in line
+        assert f"{sandbox.url}/v1/traces" in line
         sandbox.wait_for_line(f"OTEL_EXPORTER_OTLP_ENDPOINT={sandbox.url}")
         trace_id = emit(HttpExporter(f"{sandbox.url}/v1/traces"))
         assert len(documents(sandbox, trace_id, 3)) == 3
