@@ -24,9 +24,10 @@
 //! ┌───────────────────────────────────────▼──────────────────────────────────▼───┐
 //! │ model/                                                                       │
 //! │                                                                              │
-//! │   document/ ────────────► store/ ────────────► tree/                         │
-//! │   parses and checks       traces by id,        draws a trace as text         │
-//! │   one document            bounded              for a terminal                │
+//! │   document/ ───────► store/ ───────► forest/ ───────────► tree/              │
+//! │   parses and         traces by       builds the trees     draws them as      │
+//! │   checks one         id, bounded     of a trace, for      text for a         │
+//! │   document                           page and terminal    terminal           │
 //! └──────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!

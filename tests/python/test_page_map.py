@@ -141,6 +141,10 @@ def test_groups_of_services_fill_the_space(page):
 
 
 def test_five_hundred_services_are_laid_out(page):
+    """Also measures the layout, on a machine that does nothing else:
+
+    XRAY_BINARY=target/debug/xray python -m pytest -s -k five_hundred tests/python/test_page_map.py
+    """
     page.open()
     answer = page_traces.service_graph(500, 3)["Services"]
     edges = [

@@ -45,7 +45,7 @@ const COUNTERS: &[CounterOf] = &[
         |account| &account.segments_resent,
     ),
     ("datagrams_empty", "Empty datagrams, which are ignored", |account| &account.datagrams_empty),
-    ("documents_not_json", "Documents that are not JSON, forwarded as they are", |account| {
+    ("documents_not_json", "Documents neither JSON nor spans, forwarded as they are", |account| {
         &account.documents_not_json
     }),
     (
