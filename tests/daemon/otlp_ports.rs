@@ -5,6 +5,7 @@ use super::answers::{CallAnswer, gzip};
 use super::client::{Answer, Client, calls, request, start};
 use super::endpoint::Endpoint;
 use super::process::{Daemon, HEADER, PATIENCE, config_file, run_to_end};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,10 +48,15 @@ fn spans(name: &str) -> Vec<u8> {
 /// An endpoint that accepts spans.
 fn endpoint() -> Endpoint {
     let endpoint = Endpoint::start();
-    let headers = vec![("content-type", "application/x-protobuf")];
-    let taken = CallAnswer { status: 200, headers, body: Vec::new() };
-    endpoint.change(|rules| rules.call_answer = taken);
+    answer_spans(&endpoint, 200);
     endpoint
+}
+
+/// Lets an endpoint answer all requests with spans with this status.
+fn answer_spans(endpoint: &Endpoint, status: u16) {
+    let headers = vec![("content-type", "application/x-protobuf")];
+    let answer = CallAnswer { status, headers, body: Vec::new() };
+    endpoint.change(|rules| rules.call_answer = answer);
 }
 
 /// Returns the names of the spans that have arrived at an endpoint, sorted.
@@ -113,6 +119,40 @@ fn a_request_that_is_being_read_at_the_end_is_answered_and_its_spans_are_sent() 
     assert!(status.success(), "{log}");
     assert_eq!(arrived(&endpoint), ["first", "last", "second"], "{log}");
     assert!(log.contains("Account of spans: received=3 replayed=0 sent=3 "), "{log}");
+}
+
+#[test]
+fn without_memory_exporters_may_try_again_and_every_accepted_span_is_sent_later() {
+    let endpoint = endpoint();
+    answer_spans(&endpoint, 503);
+    let daemon = start(&endpoint, &format!("{PORTS}TotalBufferSizeMB: 6"));
+    let http = port(&daemon, "HTTP");
+    let mut accepted = BTreeSet::new();
+    let mut export_next = |index: usize| {
+        let name = format!("{index:05}{}", "n".repeat(100_000));
+        let answer = export(http, &spans(&name));
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+        if answer.status == 200 {
+            accepted.insert(name);
+        }
+        answer
+    };
+    let refused = (0..1_000).map(&mut export_next).find(|answer| answer.status == 503).unwrap();
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    daemon.wait_for_line("The memory for spans is full (half of -m)");
+    answer_spans(&endpoint, 200);
+    let mut indices = 1_000..;
+    daemon.wait_until("there is room again", || export_next(indices.next().unwrap()).status == 200);
+    let count = accepted.len() as u64;
+    assert!(count > 5, "{count}");
+    daemon.wait_for_metric("xray_otlp_spans_sent_total{signal=\"spans\"}", count);
+    assert_eq!(arrived(&endpoint).into_iter().collect::<BTreeSet<_>>(), accepted);
+    let full = "xray_otlp_port_requests_total{signal=\"spans\",outcome=\"full\"}";
+    assert!(daemon.metric(full) > 0);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = format!("Account of spans: received={count} replayed=0 sent={count} ");
+    assert!(log.contains(&account), "{log}");
 }
 
 /// Sends bytes, ends the client's side, and reads until the daemon closes the connection. The

@@ -64,6 +64,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 /// Answers the calls of a server.
@@ -251,6 +252,10 @@ fn refused(refusal: &Refusal) -> Response<Reply> {
     headers.insert(GRPC_STATUS, HeaderValue::from(refusal.code));
     let message = HeaderValue::from_str(&refusal.percent_encoded());
     headers.extend(message.ok().map(|message| (GRPC_MESSAGE, message)));
+    if refusal.code == code::UNIMPLEMENTED {
+        // A client whose compression is not known takes one of these.
+        headers.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip,deflate"));
+    }
     let details = refusal.details().and_then(|details| HeaderValue::try_from(details).ok());
     headers.extend(details.map(|details| (GRPC_DETAILS, details)));
     response
