@@ -3,7 +3,7 @@
 //!
 //! In: requests of the HTTP server. Out: the answers to `GET /health`, `/ready`, `/metrics` and
 //! `/tail`, and a page about them for `GET /`, unless the fallback has one. Every other request
-//! goes to the [`Fallback`], if there is one. Bound: [`Requests`]
+//! goes to the [`Fallback`]. Bound: [`Requests`]
 //! limits the requests for the fallback. The daemon's own paths have no such limit, so that they
 //! are always answered. Thread: main.
 
