@@ -17,8 +17,9 @@
 //! │   Origin    method    Version 4     group of calls         │             │
 //! │               │                       │                    │             │
 //! │               ▼                       ▼                    │             │
-//! │             asset                   filter/, graph/,       │             │
-//! │             the files of page/      sampling/, trace_file/ │             │
+//! │             asset                   filter/, search/,      │             │
+//! │             the files of page/      graph/, sampling/,     │             │
+//! │                                     refused, trace_file/   │             │
 //! └───────────────────────────────────────┬────────────────────┘             │
 //!                                         │                                  │
 //! ┌───────────────────────────────────────▼──────────────────────────────────▼───┐

@@ -124,7 +124,8 @@ export class TracesView {
 
   /** Scrolls to the selected row, if the list has it. */
   #reveal() {
-    const index = this.#index();
+    // A hidden list has no height.
+    const index = this.#scroller.clientHeight > 0 ? this.#index() : -1;
     if (index >= 0) this.#list.reveal(index);
   }
 

@@ -11,6 +11,7 @@
  * @property {{position: number, text: string}|null} problem What is wrong with a broken expression.
  * @property {string|null} begun The keyword or annotation that the text begins, if no trace matches.
  * @property {string[]} matched Ids of traces.
+ * @property {boolean} gone Whether the sandbox does not know the revision.
  * @property {Record<string, {kind: string, before: string, word: string, after: string}>} hits Where
  *   a word was found that the list does not show, by id.
  */
@@ -227,8 +228,10 @@ export class Live {
    */
   async #rematch(since, changed) {
     const applied = this.#applied;
-    const { matched: found, hits } = await this.#search(applied, since);
+    const { matched: found, hits, gone } = await this.#search(applied, since);
     if (applied !== this.#applied) return;
+    // The traces were deleted in between. The next poll starts anew.
+    if (gone) return;
     const matched = since === 0 ? new Set() : (this.matched ?? new Set());
     for (const trace of changed) {
       matched.delete(trace.id);
