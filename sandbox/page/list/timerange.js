@@ -47,14 +47,14 @@ export function parseRange(text, now) {
 }
 
 /**
- * Formats a range from one time to another, to the millisecond.
+ * Formats a range from one time to another, to the millisecond. Both ends stay in the range.
  *
  * @param {number} from
  * @param {number} to
  */
 export function formatRange(from, to) {
-  const text = (seconds) => String(Math.max(0, Math.round(seconds * 1000) / 1000));
-  return `${text(from)}-${text(to)}`;
+  const text = (ms) => String(Math.max(0, ms / 1000));
+  return `${text(Math.floor(from * 1000))}-${text(Math.ceil(to * 1000))}`;
 }
 
 /**

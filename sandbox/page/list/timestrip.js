@@ -190,9 +190,14 @@ export class TimeStrip {
     event.preventDefault();
     const first = { x: event.clientX, time: this.#timeAt(event) };
     this.#plot.setPointerCapture(event.pointerId);
+    // Each bar that the pointer touches is in the range as a whole.
+    const { from: start, to: last } = this.#shown;
+    const step = (last - start) / BIN_COUNT || 1;
     const ranged = (at) => {
-      const time = this.#timeAt(at);
-      return { from: Math.min(first.time, time), to: Math.max(first.time, time) };
+      const times = [first.time, this.#timeAt(at)];
+      const from = start + Math.floor((Math.min(...times) - start) / step) * step;
+      const to = start + Math.ceil((Math.max(...times) - start) / step) * step;
+      return { from: Math.max(from, start), to: Math.min(to, last) };
     };
     const move = (at) => this.#mark(ranged(at));
     const end = (at) => {
