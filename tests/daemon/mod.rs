@@ -60,6 +60,7 @@ mod smuggling;
 #[rustfmt::skip] // One row a line.
 mod smuggling_rows;
 mod socks_proxy;
+mod spans;
 mod split;
 mod spool;
 mod spool_clock;

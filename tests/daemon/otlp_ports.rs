@@ -13,7 +13,7 @@ use xrayd_otlp::message::Span;
 use xrayd_otlp::{Encoding, Request, Source, coding, datagram};
 
 /// Both ports, on free ports of the system.
-const PORTS: &str = "Otlp: {HttpAddress: \"127.0.0.1:0\", GrpcAddress: \"127.0.0.1:0\"}\n\
+pub const PORTS: &str = "Otlp: {HttpAddress: \"127.0.0.1:0\", GrpcAddress: \"127.0.0.1:0\"}\n\
     Socket: {UDPAddress: \"127.0.0.1:0\", TCPAddress: \"127.0.0.1:0\"}\n";
 
 const EXPORT: &str = "POST /v1/traces";
@@ -23,14 +23,14 @@ const PROTOBUF: &str = "Content-Type: application/x-protobuf\r\n";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Returns the address of the port for `protocol`.
-fn port(daemon: &Daemon, protocol: &str) -> SocketAddr {
+pub fn port(daemon: &Daemon, protocol: &str) -> SocketAddr {
     let text = format!("spans are taken over {protocol} at ");
     let line = daemon.wait_for_line(&text);
     line.split(&text).nth(1).unwrap().trim().parse().unwrap()
 }
 
 /// Returns the body of a request with one span that has this name.
-fn spans(name: &str) -> Vec<u8> {
+pub fn spans(name: &str) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now_ns = u64::try_from(now.as_nanos()).unwrap();
     let span = Span {
@@ -46,7 +46,7 @@ fn spans(name: &str) -> Vec<u8> {
 }
 
 /// An endpoint that accepts spans.
-fn endpoint() -> Endpoint {
+pub fn endpoint() -> Endpoint {
     let endpoint = Endpoint::start();
     answer_spans(&endpoint, 200);
     endpoint
@@ -60,7 +60,7 @@ fn answer_spans(endpoint: &Endpoint, status: u16) {
 }
 
 /// Returns the names of the spans that have arrived at an endpoint, sorted.
-fn arrived(endpoint: &Endpoint) -> Vec<String> {
+pub fn arrived(endpoint: &Endpoint) -> Vec<String> {
     let mut names = Vec::new();
     for call in calls(endpoint) {
         assert_eq!(call.target, "/v1/traces");
@@ -74,7 +74,7 @@ fn arrived(endpoint: &Endpoint) -> Vec<String> {
     names
 }
 
-fn export(address: SocketAddr, body: &[u8]) -> Answer {
+pub fn export(address: SocketAddr, body: &[u8]) -> Answer {
     Client::connect(address).call(EXPORT, PROTOBUF, body)
 }
 

@@ -1,0 +1,129 @@
+//! The flow of spans behind the ports: merged and compressed requests, outages, the spool, and the
+//! answers of the service.
+
+use super::answers::CallAnswer;
+use super::client::{calls, page, start};
+use super::endpoint::{Endpoint, Way};
+use super::otlp_ports::{PORTS, arrived, endpoint, export, port, spans};
+use super::process::Daemon;
+use xrayd_otlp::grpc::Refusal;
+use xrayd_otlp::{Encoding, answer};
+
+/// Sends `count` requests with one span each, and returns their names, sorted.
+fn send(daemon: &Daemon, prefix: &str, count: usize) -> Vec<String> {
+    let http = port(daemon, "HTTP");
+    let names: Vec<String> = (0..count).map(|number| format!("{prefix} {number:03}")).collect();
+    for name in &names {
+        assert_eq!(export(http, &spans(name)).status, 200, "{}", daemon.log());
+    }
+    names
+}
+
+fn answer_with(endpoint: &Endpoint, status: u16, body: Vec<u8>) {
+    let headers = vec![("content-type", "application/x-protobuf"), ("x-amzn-requestid", "1-2")];
+    endpoint.change(|rules| rules.call_answer = CallAnswer { status, headers, body });
+}
+
+#[test]
+fn requests_of_clients_are_merged_and_each_span_arrives_once_with_and_without_compression() {
+    for (compression, coding) in [("gzip", Some("gzip")), ("none", None)] {
+        let endpoint = endpoint();
+        let ports = PORTS.replace("Otlp: {", &format!("Otlp: {{Compression: {compression}, "));
+        let daemon = start(&endpoint, &ports);
+        let names = send(&daemon, "span", 60);
+        let (status, log) = daemon.stop();
+        assert!(status.success(), "{log}");
+        assert_eq!(arrived(&endpoint), names, "{log}");
+        let calls = calls(&endpoint);
+        assert!(calls.len() < 60, "{} calls\n{log}", calls.len());
+        for call in &calls {
+            let header = |name| call.headers.get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(header("content-encoding"), coding);
+            assert_eq!(header("content-type"), Some("application/x-protobuf"));
+            assert!(header("authorization").unwrap().contains("/xray/aws4_request"));
+        }
+        assert!(log.contains("Account of spans: received=60 replayed=0 sent=60 "), "{log}");
+    }
+}
+
+#[test]
+fn spans_of_an_outage_go_to_the_spool_and_the_next_daemon_sends_them_once() {
+    let endpoint = endpoint();
+    endpoint.set_way(Way::Down);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let keys = format!("{PORTS}ShutdownSeconds: 2\nSpool: {{Path: {}}}\n", path.display());
+    let daemon = start(&endpoint, &keys);
+    let names = send(&daemon, "span", 20);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("Account of spans: received=20 replayed=0 sent=0 "), "{log}");
+    assert!(log.contains(" spooled=20 held=0"), "{log}");
+    assert!(path.join("otlp/0000000001.spans").exists(), "{log}");
+    endpoint.set_way(Way::Open);
+    let daemon = start(&endpoint, &keys);
+    daemon.wait_until("all spans arrive", || arrived(&endpoint).len() >= 20);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert_eq!(arrived(&endpoint), names, "{log}");
+    assert!(log.contains("Account of spans: received=0 replayed=20 sent=20 "), "{log}");
+}
+
+#[test]
+fn throttled_spans_are_sent_again_and_a_partial_success_is_not() {
+    let endpoint = endpoint();
+    let no = answer::refused(Encoding::Protobuf, &Refusal::new(8, "slow down"));
+    answer_with(&endpoint, 429, no.to_vec());
+    let daemon = start(&endpoint, PORTS);
+    send(&daemon, "throttled", 3);
+    daemon.wait_until("a request is throttled", || !calls(&endpoint).is_empty());
+    answer_with(&endpoint, 200, answer::accepted(Encoding::Protobuf, 2, "too old").to_vec());
+    let text =
+        "The service has rejected 2 of 3 spans of a request, and has taken the others: too old";
+    daemon.wait_for_line(text);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let account = "Account of spans: received=3 replayed=0 sent=1 rejected=2 (unprocessed=2) ";
+    assert!(log.contains(account), "{log}");
+}
+
+#[test]
+fn while_transaction_search_is_off_spans_are_kept_and_ready_says_so() {
+    let endpoint = endpoint();
+    let off = "The OTLP API is supported with CloudWatch Logs as a Trace Segment Destination.";
+    answer_with(
+        &endpoint,
+        400,
+        answer::refused(Encoding::Protobuf, &Refusal::new(3, off)).to_vec(),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let keys = format!("{PORTS}ShutdownSeconds: 1\nSpool: {{Path: {}}}\n", path.display());
+    let daemon = start(&endpoint, &keys);
+    send(&daemon, "kept", 2);
+    daemon.wait_until("the condition is shown", || {
+        let (status, body) = page(&daemon, "/ready");
+        let reasons = body["reasons"].as_array().cloned().unwrap_or_default();
+        let is_it = |reason: &serde_json::Value| {
+            reason["code"] == "transaction_search_off" && reason["signal"] == "spans"
+        };
+        status == 503 && reasons.iter().any(is_it)
+    });
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains(" spooled=2 held=0"), "{log}");
+}
+
+#[test]
+fn spans_for_put_trace_segments_arrive_as_documents() {
+    let endpoint = Endpoint::start();
+    let daemon = start(&endpoint, &PORTS.replace("Otlp: {", "Otlp: {To: segments, "));
+    send(&daemon, "span", 3);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let documents = endpoint.sorted_documents();
+    assert_eq!(documents.len(), 3, "{documents:?}\n{log}");
+    assert!(documents.iter().all(|document| document.starts_with("T1S")), "{documents:?}");
+    assert!(log.contains("This is experimental"), "{log}");
+    assert!(log.contains("Account of spans: received=3 replayed=0 sent=3 "), "{log}");
+}
