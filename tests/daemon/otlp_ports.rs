@@ -114,7 +114,8 @@ fn a_request_that_is_being_read_at_the_end_is_answered_and_its_spans_are_sent() 
     daemon.wait_until("the port is closed", || TcpStream::connect(http).is_err());
     client.write(end);
     let answer = client.answer();
-    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    let text = String::from_utf8_lossy(&answer.body);
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{text}");
     let (status, log) = daemon.wait();
     assert!(status.success(), "{log}");
     assert_eq!(arrived(&endpoint), ["first", "last", "second"], "{log}");

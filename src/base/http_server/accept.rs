@@ -62,6 +62,9 @@ impl Acceptor {
         F: Future<Output = ()> + Send + 'static,
     {
         tokio::select! {
+            // The end stands first: it takes the permits of all connections, and a connection that
+            // is accepted after it would close one whose request is in progress.
+            biased;
             () = self.shutting_down() => {}
             never = self.accept_all(listener, connection_bytes, serve) => match never {},
         }
