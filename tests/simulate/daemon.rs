@@ -102,20 +102,6 @@ fn account(world: &World) -> Arc<Account> {
     Arc::new(account)
 }
 
-/// Returns the memory for the signal of the limits, and its limit of calls.
-fn pool(limits: &Limits) -> (Arc<ChunkPool>, CallLimit) {
-    match &limits.spans {
-        None => {
-            let pool = ChunkPool::new(limits.chunk_count_max, limits.batch_reserve_count);
-            (pool, limits.call_limit)
-        }
-        Some(spans) => {
-            let pool = ChunkPool::new(spans.chunk_count_max, spans.batch_reserve_count);
-            (pool, spans.call_limit)
-        }
-    }
-}
-
 /// Returns the thread of the spool, as a task, if the settings have a spool.
 fn spool(
     world: &World,
@@ -133,6 +119,56 @@ fn spool(
     let (pool, account) = (Arc::clone(pool), Arc::clone(account));
     let disk = Arc::new(world.disk.clone());
     Some(SpoolThread::on_runtime(disk, options, pool, account, pause))
+}
+
+/// Returns the pool and the limit of calls of the signal.
+fn pool(limits: &Limits) -> (Arc<ChunkPool>, CallLimit) {
+    let (count, reserve_count, call_limit) = match &limits.spans {
+        None => (limits.chunk_count_max, limits.batch_reserve_count, limits.call_limit),
+        Some(spans) => (spans.chunk_count_max, spans.batch_reserve_count, spans.call_limit),
+    };
+    (ChunkPool::new(count, reserve_count), call_limit)
+}
+
+/// The parts of a sender.
+struct Parts<'a> {
+    world: &'a World,
+    shedding: Arc<Shedding>,
+    limits: Limits,
+    uploader: Uploader,
+    spool: Option<SpoolThread>,
+    pool: &'a Arc<ChunkPool>,
+    account: &'a Arc<Account>,
+}
+
+type Running = JoinHandle<Result<usize, Panicked>>;
+
+impl Parts<'_> {
+    /// Starts the sender. Returns the way into it too.
+    fn start(
+        self,
+        mut deadline: watch::Receiver<Option<Deadline>>,
+        watch: Arc<Mutex<Watch>>,
+    ) -> (Door, Running) {
+        let Self { world, shedding, limits, uploader, spool, pool, account } = self;
+        let (pools, accounts) = (Arc::clone(pool), Arc::clone(account));
+        let Some(spans) = &limits.spans else {
+            let mut rings = Rings::new(Arc::clone(pool), limits.ring_entry_count_max);
+            let producer = rings.add();
+            let ingest = Ingest::new(producer, Arc::clone(account), 0, Alarm::default());
+            let kernel = Kernel::start(world, ingest, Arc::clone(&watch), Arc::clone(&shedding));
+            let sender = Sender::new(&limits, rings, uploader, spool, pools, accounts);
+            let mut sender = sender.with_shedding(shedding);
+            let run = async move { sender.run(&mut deadline).await };
+            let running = spawn_local(Watched { future: Box::pin(run), watch });
+            return (Door::Segments(kernel), running);
+        };
+        let (writer, queue) = SpanQueue::new(Arc::clone(pool), Arc::clone(account));
+        let to = (spans, SpansTo::Endpoint);
+        let mut sender = Sender::for_spans(to, queue, uploader, spool, pools, accounts);
+        let run = async move { sender.run(&mut deadline).await };
+        (Door::Spans(Some(writer)), spawn_local(Watched { future: Box::pin(run), watch }))
+    }
 }
 
 impl Daemon {
@@ -175,36 +211,10 @@ impl Daemon {
             tasks.push(spawn_local(work));
             thread
         });
-        let (pools, accounts) = (Arc::clone(&pool), Arc::clone(&account));
-        let (deadline, mut receiver) = watch::channel(None);
-        let watching = Arc::clone(&watch);
-        let (door, sender) = match &limits.spans {
-            None => {
-                let mut rings = Rings::new(Arc::clone(&pool), limits.ring_entry_count_max);
-                let producer = rings.add();
-                let ingest = Ingest::new(producer, Arc::clone(&account), 0, Alarm::default());
-                let kernel = Kernel::start(world, ingest, watching.clone(), shedding.clone());
-                let mut sender = Sender::new(&limits, rings, uploader, spool, pools, accounts)
-                    .with_shedding(shedding);
-                let run = async move { sender.run(&mut receiver).await };
-                let watched = Watched { future: Box::pin(run), watch: watching };
-                (Door::Segments(kernel), spawn_local(watched))
-            }
-            Some(limits) => {
-                let (writer, queue) = SpanQueue::new(Arc::clone(&pool), Arc::clone(&account));
-                let mut sender = Sender::for_spans(
-                    (limits, SpansTo::Endpoint),
-                    queue,
-                    uploader,
-                    spool,
-                    pools,
-                    accounts,
-                );
-                let run = async move { sender.run(&mut receiver).await };
-                let watched = Watched { future: Box::pin(run), watch: watching };
-                (Door::Spans(Some(writer)), spawn_local(watched))
-            }
-        };
+        let (deadline, receiver) = watch::channel(None);
+        let parts =
+            Parts { world, shedding, limits, uploader, spool, pool: &pool, account: &account };
+        let (door, sender) = parts.start(receiver, Arc::clone(&watch));
         Self {
             world: world.clone(),
             account,

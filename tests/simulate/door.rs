@@ -1,8 +1,8 @@
-//! The way into the simulated daemon: a socket with its receiver for segments, the queue of the OTLP
-//! port for spans.
+//! The way into the simulated daemon: a socket with its receiver for segments, the queue of the
+//! OTLP port for spans.
 //!
-//! In: numbered documents or spans. Out: the production code behind the socket or the port gets them.
-//! Bound: the kernel's queue, or the memory of the pool.
+//! In: numbered documents or spans. Out: the production code behind the socket or the port gets
+//! them. Bound: the kernel's queue, or the memory of the pool.
 
 use super::documents;
 use super::kernel::Kernel;

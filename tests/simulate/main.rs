@@ -124,6 +124,7 @@ fn the_daemon_keeps_its_promises_for_spans_with_every_seed() {
     check(Signal::Spans);
 }
 
+#[allow(clippy::print_stdout, reason = "the rate is for the person who runs the seeds")]
 fn check(signal: Signal) {
     hide_panics();
     let draw = |seed| Plan { signal, ..Plan::draw(seed) };
