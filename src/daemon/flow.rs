@@ -85,9 +85,9 @@ impl Flow {
             .map(|it| SpoolThread::start(it, Arc::clone(&pool), Arc::clone(&account)))
             .transpose()
             .map_err(DaemonError::SpoolThread)?;
-        let spans = limits.spans.zip(threads.upload_spans);
-        let spans = spans.map(|(limits, thread)| Prepared::make(config, limits, thread));
-        let spans = spans.transpose()?;
+        let spans = (limits.spans.zip(threads.upload_spans))
+            .map(|(limits, thread)| Prepared::make(config, limits, thread))
+            .transpose()?;
         let has_spool = spool.is_some();
         let binding = Binding {
             receiver_count: limits.receiver_count,
@@ -104,16 +104,10 @@ impl Flow {
             hand_over::start(take_over?);
         }
         let alarm = Alarm::default();
-        let sinks = Sinks {
-            pool: Arc::clone(&pool),
-            account: Arc::clone(&account),
-            alarm: alarm.clone(),
-            shedding: Arc::default(),
-        };
+        let sinks = Sinks::new(&pool, &account, &alarm);
         #[cfg(feature = "sandbox")]
         let udp_address = group.local_address();
-        let pin = config.pin.unwrap_or_else(|| !is_in_container());
-        let how = (choice.backend, pin);
+        let how = (choice.backend, config.pin.unwrap_or_else(|| !is_in_container()));
         let (receivers, rings) = Receivers::start(group, how, &limits, &sinks, threads.receivers);
         let (route, arrival) = oneshot::channel();
         let shutdown = Shutdown {

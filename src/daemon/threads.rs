@@ -40,6 +40,14 @@ pub struct Sinks {
     pub shedding: Arc<Shedding>,
 }
 
+impl Sinks {
+    /// Returns the parts with a shedding that is off.
+    pub fn new(pool: &Arc<ChunkPool>, account: &Arc<Account>, alarm: &Alarm) -> Self {
+        let (pool, account) = (Arc::clone(pool), Arc::clone(account));
+        Self { pool, account, alarm: alarm.clone(), shedding: Arc::default() }
+    }
+}
+
 /// A thread that waits for its work. It ends when this value is dropped without work for it.
 #[derive(Debug)]
 pub(super) struct Idle(std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>);

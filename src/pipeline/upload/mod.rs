@@ -221,8 +221,7 @@ impl Uploader {
         self.gate.is_searching()
     }
 
-    /// Returns whether batches wait and none of them can be sent now. The caller then gains nothing
-    /// by finishing another batch before it is full.
+    /// Returns whether batches wait and none can be sent now. No batch need be finished early then.
     pub fn is_held_back(&self, now: Instant) -> bool {
         !self.waiting.is_empty() && self.admit(now) != Admit::Now
     }
@@ -429,8 +428,7 @@ impl Uploader {
         self.waiting.is_empty() && self.calls.is_empty()
     }
 
-    /// Adds the segments, batches and bytes of all pending batches that wait or are in flight to
-    /// `held`.
+    /// Adds the content of all pending batches that wait or are in flight to `held`.
     pub fn count(&self, held: &mut Held) {
         for pending in self.waiting.iter() {
             held.segment_count += pending.batch.item_count();
