@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xrayd::base::clock::Moment;
 use xrayd::pipeline::spool::{Next, Options, Record, Spool};
@@ -66,9 +66,9 @@ fn check(path: PathBuf, (records, changes, tail, progress): Input<'_>) {
     assert!(!path.join(DATA_NAME).exists(), "the spool deletes a file that was read to its end");
 }
 
-fn open(path: &PathBuf) -> Spool {
+fn open(path: &Path) -> Spool {
     let age_max = Duration::from_secs(1_000);
-    let options = Options { path: path.clone(), size_bytes_max: 1 << 30, age_max };
+    let options = Options { path: path.to_path_buf(), size_bytes_max: 1 << 30, age_max };
     Spool::open(options, NOW).expect("no other process uses the folder").0
 }
 

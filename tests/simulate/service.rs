@@ -281,15 +281,7 @@ impl Service for SimulatedService {
                         Signal::Spans => classify::read_spans,
                     };
                     let reading = read(status, &headers, Some(&body), signed_at);
-                    if matches!(reading.outcome, Outcome::Accepted { .. }) {
-                        in_flight.note(Calls::accepted);
-                    } else if status.is_server_error() {
-                        in_flight.note(Calls::failed);
-                    } else if status == StatusCode::TOO_MANY_REQUESTS {
-                        let pause = headers.get("retry-after");
-                        let pause = pause.map(|it| it.to_str().unwrap().parse().unwrap());
-                        in_flight.note(|calls, _, now_ms| calls.throttled(now_ms, pause));
-                    }
+                    in_flight.note_answer(&reading.outcome, status, &headers);
                     let failure = match &reading.outcome {
                         Outcome::Accepted { .. } => None,
                         Outcome::Failed { .. } if status.is_client_error() => {
@@ -335,6 +327,19 @@ struct InFlight {
 }
 
 impl InFlight {
+    /// Notes an answer.
+    fn note_answer(&self, outcome: &Outcome, status: StatusCode, headers: &HeaderMap) {
+        if matches!(outcome, Outcome::Accepted { .. }) {
+            self.note(Calls::accepted);
+        } else if status.is_server_error() {
+            self.note(Calls::failed);
+        } else if status == StatusCode::TOO_MANY_REQUESTS {
+            let pause = headers.get("retry-after");
+            let pause = pause.map(|it| it.to_str().unwrap().parse().unwrap());
+            self.note(|calls, _, now_ms| calls.throttled(now_ms, pause));
+        }
+    }
+
     fn start(world: &World, life: usize) -> Self {
         let this = Self { world: world.clone(), life, started_ms: world.history.now_ms() };
         this.note(|calls, started_ms, _| calls.started(started_ms));
