@@ -19,7 +19,7 @@ fn of_body(name: &str) -> Vec<Document> {
     let body = recorded(&format!("otlp/{name}.bin"));
     let (content_encoding, mut buffer) = (content_encoding.map(str::as_bytes), Vec::new());
     let body = coding::decode(content_encoding, &body, 1 << 20, &mut buffer).unwrap();
-    let spans = read(encoding, &body).unwrap();
+    let spans = read(encoding, body).unwrap();
     assert_eq!((spans.rejected_count, &*spans.why), (0, ""));
     spans.documents
 }
