@@ -187,7 +187,11 @@ class Ledger:
         not have noted it on the disk, or whether the document now comes from an earlier life.
         """
         told = self.requests[self.told[number]]
-        return told.life > life or number in self.in_part or self.is_unsure(told)
+        # A part of a batch from the spool may have a record of its own. If the daemon is killed before
+        # it has noted that in the first record, both are sent.
+        is_there_twice = self.lives[life].before[number] > 1
+        is_known = told.life <= life and not self.is_unsure(told)
+        return not is_known or number in self.in_part or is_there_twice
 
     def is_unsure(self, request):
         """Returns whether a life may not know an answer, or may not have noted it."""
