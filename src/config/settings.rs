@@ -377,8 +377,8 @@ settings! {
         kind: Number { low: 1, high: 720 },
     }
     {
-        /// The address that takes spans of OpenTelemetry over HTTP, `HOST:PORT`. If this and the
-        /// address for gRPC are `None`, the daemon takes no spans.
+        /// The address that takes spans of OpenTelemetry over HTTP, `HOST:PORT`. Without this and
+        /// the address for gRPC the daemon takes no spans.
         otlp_http_address: Option<String> = None,
         key: "Otlp.HttpAddress",
         kind: Text { absent: "(off)" },

@@ -180,10 +180,6 @@ fn encode_header(segment: &Segment<'_>) -> [u8; RECORD_HEADER_BYTES] {
 fn decode_header(header: &[u8; RECORD_HEADER_BYTES]) -> (usize, Fields) {
     let number = |index: usize| u16::from_le_bytes([header[2 * index], header[2 * index + 1]]);
     let span = |index| Span { offset: number(index), length: number(index + 1) };
-    let form = match number(1) {
-        0 => Form::Json,
-        1 => Form::Text,
-        _ => Form::Bytes,
-    };
+    let form = Form::ALL.get(usize::from(number(1))).copied().unwrap_or(Form::Bytes);
     (usize::from(number(0)), Fields { trace_id: span(2), id: span(4), form })
 }

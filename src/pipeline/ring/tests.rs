@@ -324,3 +324,17 @@ proptest! {
         prop_assert_eq!(pool.used(), 0);
     }
 }
+
+#[test]
+fn a_document_keeps_its_form() {
+    let (mut producer, mut rings) = ring(ChunkPool::new(10, 0), 10);
+    for form in Form::ALL {
+        let Segment { document, fields } = segment(b"x");
+        let mut drain = producer.begin(Instant::now());
+        drain.push(&Segment { document, fields: Fields { form, ..fields } });
+        drain.commit();
+        let entry = rings.pop().unwrap();
+        let forms: Vec<Form> = entry.segments().map(|packed| packed.fields.form).collect();
+        assert_eq!(forms, [form]);
+    }
+}

@@ -35,6 +35,11 @@ pub enum Form {
     Bytes,
 }
 
+impl Form {
+    /// All forms. The place of each is its number in a ring entry.
+    pub const ALL: [Self; 4] = [Self::Json, Self::Spans, Self::Text, Self::Bytes];
+}
+
 /// The places of the fields that later stages use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fields {
