@@ -204,14 +204,15 @@ export class TraceView {
       const answer = await fetchTrace(id);
       if (id !== this.#id) return;
       this.#notes.replaceChildren(...traceNotes(answer));
-      if (answer.documents === null)
+      const { documents, forest } = answer;
+      if (documents === null)
         return this.#say(
           "All documents of this trace were refused",
           "The note above names the broken rule.",
         );
-      this.#documents = answer.documents;
+      this.#documents = documents;
       this.#otlp = answer.otlp;
-      this.#model = build(answer);
+      this.#model = build({ documents, forest });
       this.#exceptions = exceptionsOf(this.#model.nodes);
       this.#drawAll();
     } catch (error) {

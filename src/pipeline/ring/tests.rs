@@ -331,7 +331,10 @@ fn a_document_keeps_its_form() {
     for form in Form::ALL {
         let Segment { document, fields } = segment(b"x");
         let mut drain = producer.begin(Instant::now());
-        drain.push(&Segment { document, fields: Fields { form, ..fields } });
+        assert_eq!(
+            drain.push(&Segment { document, fields: Fields { form, ..fields } }).dropped_count,
+            0
+        );
         drain.commit();
         let entry = rings.pop().unwrap();
         let forms: Vec<Form> = entry.segments().map(|packed| packed.fields.form).collect();
