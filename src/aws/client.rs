@@ -8,7 +8,8 @@ use super::body::{ReceivedBody, RequestBody};
 use super::encoding::{Unreadable, decode};
 use super::failure;
 use crate::aws::transport::{
-    ConnectError, ConnectionPool, PoolSettings, Sent, Transport, explain, host_and_port,
+    ConnectError, ConnectionPool, HttpVersions, PoolSettings, Sent, Transport, explain,
+    host_and_port,
 };
 use crate::base::account::RequestFailure;
 use crate::base::error_text::with_root_cause;
@@ -127,6 +128,7 @@ pub struct Client {
     transport: Transport,
     timeouts: Timeouts,
     buffers: Buffers,
+    versions: HttpVersions,
 }
 
 /// The size of the buffers of a client, for answers that their reader has not taken.
@@ -166,19 +168,28 @@ impl Client {
     }
 
     fn with_buffers(transport: &Transport, timeouts: Timeouts, buffers: Buffers) -> Self {
-        let http = http(transport, timeouts, buffers);
-        Self { http, transport: transport.clone(), timeouts, buffers }
+        let versions = HttpVersions::All;
+        let http = http(transport, timeouts, buffers, versions);
+        Self { http, transport: transport.clone(), timeouts, buffers, versions }
     }
 
     /// Drops all connections of this client. The next request looks up the host name again and
     /// opens a new connection. Clones of the client that exist already keep their connections.
     pub fn forget_connections(&mut self) {
-        self.http = http(&self.transport, self.timeouts, self.buffers);
+        self.http = http(&self.transport, self.timeouts, self.buffers, self.versions);
     }
 
     /// Returns a client with the same settings and with separate connections.
     pub fn with_own_connections(&self) -> Self {
         let mut client = self.clone();
+        client.forget_connections();
+        client
+    }
+
+    /// Returns a client with the same settings and with separate connections, over HTTP/1.1 only.
+    pub fn over_http1(&self) -> Self {
+        let mut client = self.clone();
+        client.versions = HttpVersions::Http1;
         client.forget_connections();
         client
     }
@@ -279,7 +290,12 @@ fn kind_of(error: &(dyn Error + 'static)) -> RequestFailure {
 }
 
 /// Returns a pool that has no connections yet.
-fn http(transport: &Transport, timeouts: Timeouts, buffers: Buffers) -> ConnectionPool {
+fn http(
+    transport: &Transport,
+    timeouts: Timeouts,
+    buffers: Buffers,
+    versions: HttpVersions,
+) -> ConnectionPool {
     let is_small = buffers == Buffers::Small;
     let settings = PoolSettings {
         // The calls of applications have a short time, so a few connections are opened at a time.
@@ -292,5 +308,5 @@ fn http(transport: &Transport, timeouts: Timeouts, buffers: Buffers) -> Connecti
         http2_windows_bytes: is_small
             .then_some((SMALL_WINDOW_BYTES, SMALL_CONNECTION_WINDOW_BYTES)),
     };
-    ConnectionPool::new(transport.connector(timeouts.connect), settings)
+    ConnectionPool::new(transport.connector(timeouts.connect, versions), settings)
 }

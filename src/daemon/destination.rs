@@ -135,14 +135,15 @@ impl Destination {
         };
         let signer = Signer::new(&self.endpoint, &self.region, execution_environment);
         let spans = config.takes_spans().then(|| {
-            let client = client.with_own_connections();
             let (signer, identity) = (signer.clone(), self.identity.clone());
-            let route = Route { client, signer, identity };
+            let route = |client| Route { client, signer, identity };
             match config.otlp_to {
+                // X-Ray's endpoint for spans is one of HTTP/1.1, says its documentation.
                 SpansTo::Endpoint => {
+                    let route = route(client.over_http1());
                     Box::new(SpanRoute::new(route, config.otlp_compression)) as Box<dyn Service>
                 }
-                SpansTo::Segments => Box::new(route),
+                SpansTo::Segments => Box::new(route(client.with_own_connections())),
             }
         });
         Routes { segments: Route { client, signer, identity: self.identity }, telemetry, spans }

@@ -53,7 +53,7 @@ pub fn endpoint() -> Endpoint {
 }
 
 /// Lets an endpoint answer all requests with spans with this status.
-fn answer_spans(endpoint: &Endpoint, status: u16) {
+pub fn answer_spans(endpoint: &Endpoint, status: u16) {
     let headers = vec![("content-type", "application/x-protobuf")];
     let answer = CallAnswer { status, headers, body: Vec::new() };
     endpoint.change(|rules| rules.call_answer = answer);

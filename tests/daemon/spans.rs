@@ -4,8 +4,9 @@
 use super::answers::CallAnswer;
 use super::client::{calls, page, start};
 use super::endpoint::{Endpoint, Way};
-use super::otlp_ports::{PORTS, arrived, endpoint, export, port, spans};
-use super::process::Daemon;
+use super::otlp_ports::{PORTS, answer_spans, arrived, endpoint, export, port, spans};
+use super::process::{Daemon, config_file};
+use super::tls::Authority;
 use xrayd_otlp::grpc::Refusal;
 use xrayd_otlp::{Encoding, answer};
 
@@ -44,6 +45,23 @@ fn requests_of_clients_are_merged_and_each_span_arrives_once_with_and_without_co
         }
         assert!(log.contains("Account of spans: received=60 replayed=0 sent=60 "), "{log}");
     }
+}
+
+#[test]
+fn spans_take_http1_where_the_server_offers_http2_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "private");
+    let endpoint = Endpoint::start_tls(authority.server("127.0.0.1", &[b"h2", b"http/1.1"]));
+    answer_spans(&endpoint, 200);
+    let config = config_file(folder.path(), PORTS);
+    let bundle = [("AWS_CA_BUNDLE", authority.path.to_str().unwrap())];
+    let daemon = Daemon::start(&endpoint.url(), &["-c", &config], &bundle);
+    let names = send(&daemon, "span", 3);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert_eq!(arrived(&endpoint), names, "{log}");
+    // A request over HTTP/2 has the pseudo-header `:authority` instead.
+    assert!(calls(&endpoint).iter().all(|call| call.headers.contains_key("host")), "{log}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! and those over HTTP/2 for [`IDLE_TIMEOUT`]. Thread: the caller's.
 
 use crate::aws::transport::{
-    ConnectError, ConnectionPool, PoolError, PoolSettings, Transport, host_and_port,
+    ConnectError, ConnectionPool, HttpVersions, PoolError, PoolSettings, Transport, host_and_port,
 };
 use crate::aws::{ReceivedBody, RequestBody};
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -128,7 +128,7 @@ pub(super) fn pool(transport: &Transport, connect_timeout: Duration) -> Connecti
         http1_buffer_bytes: None,
         http2_windows_bytes: None,
     };
-    ConnectionPool::new(transport.connector(connect_timeout), settings)
+    ConnectionPool::new(transport.connector(connect_timeout, HttpVersions::All), settings)
 }
 
 /// Converts a request of the AWS SDK into a request for hyper. Returns an error if the body is a

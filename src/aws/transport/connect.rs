@@ -43,6 +43,15 @@ type AnyError = Box<dyn Error + Send + Sync>;
 
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, AnyError>> + Send>>;
 
+/// The versions of HTTP that a connection over TLS offers to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/2 and HTTP/1.1.
+    All,
+    /// HTTP/1.1 only.
+    Http1,
+}
+
 /// Opens connections for a hyper client.
 #[derive(Debug, Clone)]
 pub struct Connector {
@@ -57,6 +66,7 @@ impl Connector {
         proxy: Option<Arc<Proxy>>,
         resolver: Resolver,
         timeout: Duration,
+        versions: HttpVersions,
     ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
@@ -69,11 +79,12 @@ impl Connector {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp.clone());
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls.clone())
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(WireConnector { tcp, to_proxy, proxy: proxy.clone() });
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http();
+        let wire = WireConnector { tcp, to_proxy, proxy: proxy.clone() };
+        let https = match versions {
+            HttpVersions::All => https.enable_all_versions().wrap_connector(wire),
+            HttpVersions::Http1 => https.enable_http1().wrap_connector(wire),
+        };
         Self { https, proxy, timeout }
     }
 }

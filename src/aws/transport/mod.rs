@@ -16,7 +16,7 @@ mod socks;
 mod task;
 mod tls;
 
-pub use connect::{Connector, host_and_port};
+pub use connect::{Connector, HttpVersions, host_and_port};
 pub use error::ConnectError;
 pub use explain::explain;
 pub use pool::{ConnectionPool, PoolError, PoolSettings, Sent};
@@ -75,9 +75,9 @@ impl Transport {
         &self.resolver
     }
 
-    /// Returns a connector that opens each connection within `timeout`.
-    pub fn connector(&self, timeout: Duration) -> Connector {
-        Connector::new(&self.tls, self.proxy.clone(), self.resolver.clone(), timeout)
+    /// Returns a connector that opens each connection within `timeout`, and offers `versions`.
+    pub fn connector(&self, timeout: Duration, versions: HttpVersions) -> Connector {
+        Connector::new(&self.tls, self.proxy.clone(), self.resolver.clone(), timeout, versions)
     }
 
     /// Returns the proxy for connections to `uri`. Returns `None` if `uri` is reached directly.

@@ -8,7 +8,7 @@
 use super::Checklist;
 use crate::aws::endpoint::Endpoint;
 use crate::aws::identity::{self, CallerError};
-use crate::aws::transport::{ConnectError, Resolver, Transport, Trust};
+use crate::aws::transport::{ConnectError, HttpVersions, Resolver, Transport, Trust};
 use crate::aws::{
     ANSWER_BYTES_MAX, Client, Failure, Outcome, RequestBody, RequestError, Signer, Timeouts,
     classify,
@@ -212,7 +212,7 @@ async fn check_way(
             return true;
         }
     }
-    let mut connector = transport.connector(limit);
+    let mut connector = transport.connector(limit, HttpVersions::All);
     let connected = match poll_fn(|context| connector.poll_ready(context)).await {
         Ok(()) => connector.call(uri.clone()).await.map(drop),
         Err(error) => Err(error),

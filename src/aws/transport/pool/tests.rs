@@ -1,7 +1,7 @@
 //! Tests of the pool against servers on this host.
 
 use super::*;
-use crate::aws::transport::{Resolver, Transport};
+use crate::aws::transport::{HttpVersions, Resolver, Transport};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
@@ -22,7 +22,7 @@ const SETTINGS: PoolSettings = PoolSettings {
 
 fn pool(settings: PoolSettings) -> ConnectionPool {
     let transport = Transport::local(Resolver::start().unwrap());
-    ConnectionPool::new(transport.connector(Duration::from_secs(5)), settings)
+    ConnectionPool::new(transport.connector(Duration::from_secs(5), HttpVersions::All), settings)
 }
 
 /// A server over HTTP/1.1.
