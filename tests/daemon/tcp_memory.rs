@@ -88,7 +88,7 @@ fn a_body_that_does_not_fit_into_the_memory_of_the_port_is_refused_with_the_size
     let table = super::process::command(&["limits", "-m", "6"]).output().unwrap().stdout;
     let table = String::from_utf8(table).unwrap();
     let line = table.lines().find(|line| line.starts_with("TCP port: ")).unwrap();
-    assert!(line.ends_with(" 786432"), "{table}");
+    assert!(line.ends_with(" 0.75"), "{table}");
 }
 
 #[test]

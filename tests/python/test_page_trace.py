@@ -185,7 +185,8 @@ def hostile_forest(document):
     markup = page_traces.MARKUP
     row = {"document": 0, "id": markup, "name": markup, "state": "fault", "note": markup}
     row |= {"start": 1e308, "end": -1e300, "has_cause": True, "namespace": markup}
-    lost = {"document": 1, "path": [0, 7], "name": "lost", "state": "ok", "parent": 0, "depth": 1}
+    lost = {"document": 1, "path": [0, 7], "state": "ok", "parent": 0, "depth": 1}
+    lost |= {"name": "\u202eexe.cod\u0007\u2066\u200b end"}
     alone = {"document": 9, "name": "alone", "state": "progress", "parent_id": markup}
     alone |= {"orphan": "missing", "has_cause": True}
     rows = [row, lost, alone | {"start": 1, "end": 2, "service": 0}]
@@ -284,10 +285,9 @@ def test_a_document_that_breaks_the_rules_breaks_nothing(page, index):
         page.press("j")
     page.press("e", "+", "z", "0")
     check_unharmed(page)
+    assert "\\u202eexe.cod\\u0007\\u2066\\u200b end" in page.rows()
     page.press("x")
     check_unharmed(page)
-    if index == 4:
-        assert "\\u202eexe.cod\\u0007\\u2066\\u200b end" in page.rows()
     page.press("r")
     page.wait_for_text(".raw-text", '"trace_id"')
     for key, selector in [("2", ".map-node"), ("3", ".rules-table tbody tr")]:
