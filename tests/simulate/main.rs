@@ -55,6 +55,9 @@ use xrayd::base::account::Signal;
 /// How many seeds run without XRAY_SIMULATE_SEEDS.
 const SEED_COUNT: u64 = 2_000;
 
+/// The same with spans. They pass through the same sender, so fewer seeds keep CI short.
+const SPAN_SEED_COUNT: u64 = 500;
+
 /// How many events a run has at least, on average.
 const EVENT_COUNT_MIN: u64 = 200;
 
@@ -138,7 +141,8 @@ fn check(signal: Signal) {
         return;
     }
     let first = number("XRAY_SIMULATE_FROM").unwrap_or_default();
-    let end = first + number("XRAY_SIMULATE_SEEDS").unwrap_or(SEED_COUNT);
+    let usual = if signal == Signal::Spans { SPAN_SEED_COUNT } else { SEED_COUNT };
+    let end = first + number("XRAY_SIMULATE_SEEDS").unwrap_or(usual);
     let (next, failed) = (AtomicU64::new(first), AtomicU64::new(u64::MAX));
     let (event_count, shed_count) = (AtomicU64::new(0), AtomicU64::new(0));
     let start = Instant::now();
