@@ -258,12 +258,12 @@ def test_hostile_documents_are_given_back_as_they_are_and_break_nothing(client):
         http={"request": {"url": markup, "method": markup}, "response": {"status": 1e99}},
         cause={"exceptions": [{"message": markup, "type": markup}]},
     )
-    # Subsegments may have any name, and may be nested as deeply as JSON allows.
-    inner = segment(markup)
+    # Subsegments may be nested 128 levels deep.
+    inner = segment("inner", sql={"sanitized_query": markup})
     for _ in range(55):
-        inner = segment(markup, subsegments=[inner])
+        inner = segment("inner", metadata={markup: markup}, subsegments=[inner])
     hostile["subsegments"] = [inner]
-    loop = segment(markup, hostile["trace_id"], type="subsegment", namespace="remote")
+    loop = segment("loop", hostile["trace_id"], type="subsegment", namespace="remote", user=markup)
     loop["parent_id"] = loop["id"]
     put(client, hostile, loop)
     [summary] = summaries(client, "service() { ok }")
