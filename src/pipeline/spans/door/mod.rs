@@ -94,8 +94,8 @@ impl Door {
             }
             refusal
         })?;
-        let now_seconds = self.account.clock.now().unix_seconds();
-        let taken = accept::take(&self.writer, (encoding, body), now_seconds);
+        let now = self.account.clock.now();
+        let taken = accept::take(&self.writer, (encoding, body), now);
         let taken = taken.map_err(|error| self.not_taken(&error))?;
         self.count_refused(&taken);
         let refused_count = taken.refused_count();

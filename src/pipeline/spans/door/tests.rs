@@ -249,6 +249,7 @@ async fn what_is_no_request_for_export_is_refused_over_http_with_a_reason() {
 #[tokio::test]
 async fn refused_spans_are_a_partial_success_and_if_all_are_refused_an_error() {
     let mut ports = start(64, 1_024).await;
+    ports.account.clock.confirm_date(std::time::SystemTime::now());
     let (good, old) = (spans(10), of_span(Span { start_time_unix_nano: 7, ..Span::default() }));
     let answer = post(ports.http, "POST /v1/traces", PROTOBUF, &[&good[..], &old].concat()).await;
     assert_eq!(answer.status, 200);
@@ -323,6 +324,7 @@ async fn call(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: V
 #[tokio::test]
 async fn calls_over_grpc_are_taken_or_refused_like_requests_over_http() {
     let mut ports = start(128, 1_024).await;
+    ports.account.clock.confirm_date(std::time::SystemTime::now());
     let body = spans(200);
     let gzipped = |body: &[u8]| {
         let mut frame = frame(&gzip(body)).to_vec();

@@ -13,6 +13,7 @@
 //! takes is split.
 
 use crate::base::account::SpanRefusal;
+use crate::base::clock::Moment;
 use crate::pipeline::spans::queue::{Closed, NoRoom, Reservation, SpanRequest, SpanWriter, Times};
 use std::ops::Range;
 use xrayd_otlp::{
@@ -73,28 +74,44 @@ pub enum NotTaken {
 /// The rules for the spans of a request that came at a certain time.
 #[derive(Debug, Clone, Copy)]
 struct Rules {
-    now_ns: u64,
+    /// The earliest start that X-Ray takes.
+    oldest_ns: u64,
+    /// The latest end that X-Ray takes.
+    newest_ns: u64,
 }
 
 impl Rules {
+    /// Returns the rules at `now`. Until an answer of the service has confirmed the date, no span is
+    /// too old or too new: the host may have started with a wrong date, and a refused span is lost.
+    fn at(now: Moment) -> Self {
+        if !now.is_confirmed {
+            return Self { oldest_ns: 1, newest_ns: u64::MAX };
+        }
+        let now_ns = now.unix_seconds().saturating_mul(SECOND_NS);
+        Self {
+            oldest_ns: now_ns.saturating_sub(AGE_NS_MAX).max(1),
+            newest_ns: now_ns.saturating_add(FUTURE_NS_MAX),
+        }
+    }
+
     /// Returns the times of an accepted span, or why the span is refused.
     fn check(self, span: &FoundSpan) -> Result<SpanTimes, SpanRefusal> {
         let times = span.times.ok_or(SpanRefusal::Broken)?;
         if span.size_bytes > SPAN_BYTES_MAX {
             Err(SpanRefusal::Size)
-        } else if times.start_ns < self.now_ns.saturating_sub(AGE_NS_MAX) {
+        } else if times.start_ns < self.oldest_ns {
             Err(SpanRefusal::Old)
-        } else if latest(times) > self.now_ns.saturating_add(FUTURE_NS_MAX) {
+        } else if latest(times) > self.newest_ns {
             Err(SpanRefusal::Future)
         } else {
             Ok(times)
         }
     }
 
-    /// Returns the window in which a span started.
+    /// Returns the window in which a span started. While the date is not confirmed, it is the same
+    /// for all spans, and the service decides.
     fn window(self, times: SpanTimes) -> usize {
-        let oldest_ns = self.now_ns.saturating_sub(AGE_NS_MAX);
-        let window = times.start_ns.saturating_sub(oldest_ns) / WINDOW_NS;
+        let window = times.start_ns.saturating_sub(self.oldest_ns) / WINDOW_NS;
         usize::try_from(window).unwrap_or(usize::MAX).min(WINDOW_COUNT - 1)
     }
 
@@ -167,9 +184,9 @@ impl Part {
 pub fn take(
     writer: &SpanWriter,
     (encoding, body): (Encoding, &[u8]),
-    now_seconds: u64,
+    now: Moment,
 ) -> Result<Taken, NotTaken> {
-    let rules = Rules { now_ns: now_seconds.saturating_mul(SECOND_NS) };
+    let rules = Rules::at(now);
     let (mut taken, mut all) = (Taken::default(), Part::new(None, 0));
     scan(encoding, body, |span| match rules.check(span) {
         Ok(times) => all.add(times),

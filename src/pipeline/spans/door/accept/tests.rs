@@ -9,8 +9,10 @@ use xrayd_otlp::message::Span;
 use xrayd_otlp::{Received, Request, Source, datagram};
 
 /// A day in 2026, in seconds since 1970.
-const NOW: u64 = 1_790_000_000;
-const NOW_NS: u64 = NOW * SECOND_NS;
+const NOW_SECONDS: u64 = 1_790_000_000;
+const NOW_NS: u64 = NOW_SECONDS * SECOND_NS;
+const NOW: Moment =
+    Moment { uptime_seconds: 100, offset_seconds: NOW_SECONDS as i64 - 100, is_confirmed: true };
 
 /// A span that started `age_ns` ago and took a millisecond.
 fn span(number: u32, age_ns: u64) -> Span {
@@ -239,5 +241,23 @@ fn a_request_full_of_broken_or_empty_spans_is_refused_in_one_walk() {
         let taken = fixture.take(&field(1, &field(2, &spans))).unwrap();
         assert_eq!(taken.refused_counts[refusal as usize], 1 << 20);
         assert_eq!(taken.accepted_count, 0);
+    }
+}
+
+#[test]
+fn a_date_that_the_service_has_not_confirmed_makes_no_span_too_old_or_too_new() {
+    // A host without a battery for its clock begins in 1970.
+    let at_start = Moment { uptime_seconds: 3, offset_seconds: 0, is_confirmed: false };
+    let fixture = fixture(100);
+    let old = span(1, 400 * 24 * HOUR_NS);
+    let ends_later = Span { end_time_unix_nano: NOW_NS + 3 * HOUR_NS, ..span(2, 0) };
+    let without_time = Span { start_time_unix_nano: 0, ..span(3, 0) };
+    let body = protobuf(vec![old, ends_later, without_time]);
+    for (now, accepted_count) in [(at_start, 2), (NOW, 0)] {
+        let taken = take(&fixture.writer, (Encoding::Protobuf, &body), now).unwrap();
+        assert_eq!(
+            (taken.accepted_count, taken.refused_count()),
+            (accepted_count, 3 - accepted_count)
+        );
     }
 }
