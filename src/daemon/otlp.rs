@@ -1,9 +1,8 @@
 //! The ports for OpenTelemetry's spans, and the thread that serves them.
 //!
 //! In: the addresses in the configuration, the queue of spans. Out: open ports, later a thread
-//! named
-//! `otlp` that serves them until the shutdown. A port that cannot be opened ends the start: the
-//! configuration asks for it. Thread: main opens and ends the ports.
+//! named `otlp` that serves them until the shutdown. A port that cannot be opened ends the start:
+//! the configuration asks for it. Thread: main opens and ends the ports.
 
 use super::DaemonError;
 use super::RESTART_PAUSE;
@@ -24,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// The name of the thread, as in the label `thread` of `xray_panics_total`.
 const THREAD_NAME: &str = "otlp";
@@ -76,7 +75,10 @@ impl OtlpPorts {
             let served = || runtime.get().block_on(servers.serve(http, grpc, stopped));
             match panics::catch(served) {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!("The ports for spans cannot be served: {error}"),
+                Ok(Err(error)) => error!(
+                    "The ports for spans cannot be served: {error}. Exporters find them closed until \
+                     the daemon is restarted"
+                ),
                 Err(panicked) => alarm.raise(panicked),
             }
             let _ = ended_sender.send(());

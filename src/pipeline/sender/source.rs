@@ -52,8 +52,7 @@ pub trait Source: Debug {
     /// Packs all entries that memory has room for, without lingering, and finishes all batches.
     fn take_rest(&mut self, now: Instant);
 
-    /// Empties entries and batches. Returns how many segments or spans were in
-    /// them.
+    /// Empties entries and batches. Returns how many segments or spans were in them.
     #[must_use = "dropped segments have to be counted"]
     fn clear(&mut self, now: Instant) -> usize;
 
