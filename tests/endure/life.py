@@ -68,7 +68,8 @@ class RunningLife:
         self._offset_seconds = run.date.offset_seconds
         date = time.time() + self._offset_seconds
         self.row.has_old_date = DATE_MIN < date < time.time() - AGE_SECONDS_MAX + 3600
-        run.history.note(f"life {self.row.number} begins: {settings}", "a life begins")
+        copies = f"{self.row.copy_count()} documents are on the disk twice"
+        run.history.note(f"life {self.row.number} begins: {settings}, {copies}", "a life begins")
         self.process = Daemon(
             run.binary,
             run.folder,
