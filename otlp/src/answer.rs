@@ -12,32 +12,33 @@ use serde_json::json;
 use std::time::Duration;
 
 #[derive(Clone, PartialEq, Message)]
-struct ExportTraceServiceResponse {
+pub(crate) struct ExportTraceServiceResponse {
     #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
+    pub partial_success: Option<PartialSuccess>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct PartialSuccess {
+pub(crate) struct PartialSuccess {
     #[prost(int64, tag = "1")]
-    rejected_spans: i64,
+    pub rejected_spans: i64,
     #[prost(string, tag = "2")]
-    error_message: String,
+    pub error_message: String,
 }
 
+/// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-struct Status {
+pub(crate) struct Status {
     #[prost(int32, tag = "1")]
-    code: i32,
+    pub code: i32,
     #[prost(string, tag = "2")]
-    message: String,
+    pub message: String,
     #[prost(message, repeated, tag = "3")]
-    details: Vec<Detail>,
+    pub details: Vec<Detail>,
 }
 
 /// `google.protobuf.Any`.
 #[derive(Clone, PartialEq, Message)]
-struct Detail {
+pub(crate) struct Detail {
     #[prost(string, tag = "1")]
     type_url: String,
     #[prost(bytes = "vec", tag = "2")]

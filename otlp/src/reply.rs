@@ -3,6 +3,7 @@
 //! In: the body of an answer. Out: how many spans the server rejected, or why it refused the
 //! request. Bound: the body.
 
+use crate::answer::{ExportTraceServiceResponse, Status};
 use crate::request::Encoding;
 use prost::Message;
 use serde::Deserialize;
@@ -15,28 +16,6 @@ pub struct PartialSuccess {
     pub rejected_count: u64,
     /// Why it rejected them; or a warning, if it rejected none.
     pub message: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Response {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<Partial>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Partial {
-    #[prost(int64, tag = "1")]
-    rejected_spans: i64,
-    #[prost(string, tag = "2")]
-    error_message: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Status {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +36,8 @@ struct JsonPartial {
 pub fn accepted(encoding: Encoding, body: &[u8]) -> Option<PartialSuccess> {
     match encoding {
         Encoding::Protobuf => {
-            let partial = Response::decode(body).ok()?.partial_success.unwrap_or_default();
+            let partial =
+                ExportTraceServiceResponse::decode(body).ok()?.partial_success.unwrap_or_default();
             let rejected_count = u64::try_from(partial.rejected_spans).unwrap_or_default();
             Some(PartialSuccess { rejected_count, message: partial.error_message })
         }

@@ -175,19 +175,7 @@ impl Limits {
         let rest = bytes
             .saturating_sub(receivers * receiver_bytes + spool_buffer_bytes)
             .saturating_sub(tcp_port_bytes as u64);
-        // Calls beyond the first ones get an eighth of the rest, for their connections.
-        let bytes_min = CHUNK_COUNT_MIN as u64 * CHUNK_AND_PLACE_BYTES;
-        let (fixed, wished) = (wanted.concurrency, wanted.concurrency_max);
-        let more_calls = match fixed {
-            0 => CallLimit::more_calls(wished, rest, bytes_min, host.descriptor_count_max),
-            _ => 0,
-        };
-        let chunks = (rest - more_calls as u64 * CALL_BYTES) / CHUNK_AND_PLACE_BYTES;
-        let chunk_count_max = clamp(chunks, CHUNK_COUNT_MIN, 1 << 22);
-        let call_limit = match fixed {
-            0 => CallLimit::adaptive(wished, more_calls, chunk_count_max),
-            count => CallLimit::Fixed(count),
-        };
+        let (chunk_count_max, call_limit) = chunks_and_calls(rest, wanted, host);
 
         let open_batch_count_max = (chunk_count_max / 16).clamp(1, OPEN_BATCH_COUNT_MAX);
         // The segments of one ring entry can make every open batch begin a new chunk.
@@ -274,18 +262,7 @@ impl SpanLimits {
         let spool_buffer_bytes = if wanted.has_spool { spool::BUFFER_BYTES as u64 } else { 0 };
         let door = DoorLimits::within(bytes, host.descriptor_count_max, wanted.span_ports);
         let rest = bytes - spool_buffer_bytes - door.total_bytes() as u64;
-        let bytes_min = CHUNK_COUNT_MIN as u64 * CHUNK_AND_PLACE_BYTES;
-        let (fixed, wished) = (wanted.concurrency, wanted.concurrency_max);
-        let more_calls = match fixed {
-            0 => CallLimit::more_calls(wished, rest, bytes_min, host.descriptor_count_max),
-            _ => 0,
-        };
-        let chunks = (rest - more_calls as u64 * CALL_BYTES) / CHUNK_AND_PLACE_BYTES;
-        let chunk_count_max = clamp(chunks, CHUNK_COUNT_MIN, 1 << 22);
-        let call_limit = match fixed {
-            0 => CallLimit::adaptive(wished, more_calls, chunk_count_max),
-            count => CallLimit::Fixed(count),
-        };
+        let (chunk_count_max, call_limit) = chunks_and_calls(rest, wanted, host);
         Self {
             bytes,
             chunk_count_max,
@@ -305,6 +282,24 @@ impl SpanLimits {
             ("spans: chunks", self.chunk_count_max as u64, CHUNK_AND_PLACE_BYTES),
         ]
     }
+}
+
+/// Returns the number of chunks in `rest` bytes, at most 64 GiB, and the limit of calls. Calls beyond
+/// the first ones get an eighth of the rest, for their connections.
+fn chunks_and_calls(rest: u64, wanted: Wanted, host: Host) -> (usize, CallLimit) {
+    let bytes_min = CHUNK_COUNT_MIN as u64 * CHUNK_AND_PLACE_BYTES;
+    let (fixed, wished) = (wanted.concurrency, wanted.concurrency_max);
+    let more_calls = match fixed {
+        0 => CallLimit::more_calls(wished, rest, bytes_min, host.descriptor_count_max),
+        _ => 0,
+    };
+    let chunks = (rest - more_calls as u64 * CALL_BYTES) / CHUNK_AND_PLACE_BYTES;
+    let chunk_count_max = clamp(chunks, CHUNK_COUNT_MIN, 1 << 22);
+    let call_limit = match fixed {
+        0 => CallLimit::adaptive(wished, more_calls, chunk_count_max),
+        count => CallLimit::Fixed(count),
+    };
+    (chunk_count_max, call_limit)
 }
 
 /// Formats the table of `xray limits`.
