@@ -230,7 +230,7 @@ export class Live {
     const applied = this.#applied;
     const { matched: found, hits, gone } = await this.#search(applied, since);
     if (applied !== this.#applied) return;
-    // The traces were deleted in between. The next poll starts anew.
+    // The traces were deleted meanwhile. The next poll reads all traces again.
     if (gone) return;
     const matched = since === 0 ? new Set() : (this.matched ?? new Set());
     for (const trace of changed) {

@@ -33,7 +33,7 @@ pub(super) enum UnitError {
         "systemctl cannot be asked: {0}. Leave out --unit where systemd does not run the daemon"
     )]
     Systemctl(String),
-    /// There is no such service.
+    /// systemd does not know the service.
     #[error("systemd has no {UNIT}. Leave out --unit, and give the flags of the daemon")]
     Missing,
     /// This user may not read the environment of the service.
@@ -67,7 +67,7 @@ impl Unit {
     ///
     /// # Errors
     ///
-    /// Fails if there is no such service, or if this user may not read its environment.
+    /// Fails if systemd does not know the service, or if this user may not read its environment.
     pub(super) fn read() -> Result<Self, UnitError> {
         let mut command = Command::new("systemctl");
         command.args(["show", UNIT, "--property", PROPERTIES]);

@@ -101,8 +101,8 @@ fn xray() -> String {
     page.paragraph(
         "A flag has one dash or two. Its value follows after a space or `=`; a boolean takes a \
          value only after `=`. Flags win over the file, and the file over the environment. The \
-         first word that is no flag ends the flags. If it is no subcommand either, it is ignored, \
-         with a warning.",
+         first word without a dash ends the flags. The daemon ignores a word that is not a \
+         subcommand, and logs a warning.",
     );
     page.section("OPTIONS");
     page.flags(&daemon_flags());

@@ -158,7 +158,7 @@ pub enum UsageError {
     /// The name of the flag is missing or begins with a dash
     #[error("bad flag syntax: {0}")]
     Syntax(String),
-    /// There is no help about the word
+    /// The help does not cover this word
     #[error("no help about {0:?}. Give a subcommand, a key of cfg.yaml, or cfg.yaml for all keys")]
     Topic(String),
 }

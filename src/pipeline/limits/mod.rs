@@ -284,8 +284,8 @@ impl SpanLimits {
     }
 }
 
-/// Returns the number of chunks in `rest` bytes, at most 64 GiB, and the limit of calls. Calls beyond
-/// the first ones get an eighth of the rest, for their connections.
+/// Returns the number of chunks in `rest` bytes, at most 64 GiB, and the limit of calls. Calls
+/// beyond the first ones get an eighth of the rest, for their connections.
 fn chunks_and_calls(rest: u64, wanted: Wanted, host: Host) -> (usize, CallLimit) {
     let bytes_min = CHUNK_COUNT_MIN as u64 * CHUNK_AND_PLACE_BYTES;
     let (fixed, wished) = (wanted.concurrency, wanted.concurrency_max);

@@ -101,7 +101,7 @@ fn begins_like_an_expression(text: &str) -> bool {
     let is_one_of = |words: &[&str]| words.contains(&&*next_word);
     let is_known = keywords().any(|keyword| keyword == word) || word.starts_with("rootcause.");
     match &*word {
-        // Nobody searches for these as words.
+        // These words appear in expressions only: a text hardly contains them.
         "annotation" => after.starts_with(['[', '.']),
         _ if word.starts_with("annotation.") || word.starts_with("rootcause.") => true,
         "service" | "edge" | "group" | "json" => next.starts_with('('),

@@ -81,8 +81,9 @@ struct Rules {
 }
 
 impl Rules {
-    /// Returns the rules at `now`. Until an answer of the service has confirmed the date, no span is
-    /// too old or too new: the host may have started with a wrong date, and a refused span is lost.
+    /// Returns the rules at `now`. Until an answer of the service has confirmed the date, no span
+    /// is too old or too new: the host may have started with a wrong date, and a refused span is
+    /// lost.
     fn at(now: Moment) -> Self {
         if !now.is_confirmed {
             return Self { oldest_ns: 1, newest_ns: u64::MAX };

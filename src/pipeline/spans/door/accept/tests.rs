@@ -11,8 +11,11 @@ use xrayd_otlp::{Received, Request, Source, datagram};
 /// A day in 2026, in seconds since 1970.
 const NOW_SECONDS: u64 = 1_790_000_000;
 const NOW_NS: u64 = NOW_SECONDS * SECOND_NS;
-const NOW: Moment =
-    Moment { uptime_seconds: 100, offset_seconds: NOW_SECONDS as i64 - 100, is_confirmed: true };
+const NOW: Moment = Moment {
+    uptime_seconds: 100,
+    offset_seconds: NOW_SECONDS.cast_signed() - 100,
+    is_confirmed: true,
+};
 
 /// A span that started `age_ns` ago and took a millisecond.
 fn span(number: u32, age_ns: u64) -> Span {
