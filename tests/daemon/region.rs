@@ -83,9 +83,8 @@ fn a_metadata_service_that_refuses_or_has_no_region_is_given_up_without_a_wrong_
     let without = Fake::start(move |request: &Request| {
         Some(if is_token(request) { ("200 OK", "x".into()) } else { ("404 Not Found", "".into()) })
     });
-    // The port is taken, and no program listens on it.
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let refusing = format!("http://{}", socket.local_addr().unwrap());
+    // No program of a test listens on port 1: the kernel does not choose it as a free port.
+    let refusing = "http://127.0.0.1:1".to_string();
     for (address, said) in [(without.url(), "404"), (refusing, "Connection refused")] {
         let mut command = daemon("http://127.0.0.1:1", &without, &[]);
         command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &address);
