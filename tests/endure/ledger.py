@@ -353,17 +353,22 @@ class _Check:
 
     def _unsure_count(self, name):
         """Returns how many documents are in answers that the life may not have noticed."""
-        ledger, count = self.ledger, 0
-        for request in reversed(ledger.requests):
+        counts = Counter()
+        for request in self._unsure_answers():
+            counts["sent"] += request.taken_count
+            counts["rejected_unprocessed"] += len(request.numbers) - request.taken_count
+        return counts[name]
+
+    def _unsure_answers(self):
+        """Returns the requests whose answers the life may not have noticed."""
+        for request in reversed(self.ledger.requests):
             if request.life < self.life.number:
                 break
             if request.life != self.life.number or request.answered_at is None:
                 continue
             is_late = request.answered_at - request.arrived_at > IN_TIME_SECONDS
             if is_late or request.answered_at >= self.life.unsure_from:
-                taken_count = request.taken_count
-                count += taken_count if name == "sent" else len(request.numbers) - taken_count
-        return count
+                yield request
 
     def _ended(self, missing):
         """Each missing document is counted, and each counted one is missing."""
@@ -371,17 +376,22 @@ class _Check:
         counted = self.dropped_count + self.refused_count
         if len(missing) > counted + self.get("kernel_drops"):
             self.fail(f"{len(missing)} documents are missing, {counted} are counted", missing)
-        # Documents may be counted as lost although the service has them: if an answer was lost, and
-        # if a life was killed before it could note a delivery on the disk.
+        # Documents may be counted as lost although the service has them: if an answer was lost or came
+        # too late, and if a life was killed before it could note a delivery on the disk.
         ledger, life = self.ledger, self.life
         came = set(range(life.first, life.end)).union(life.before)
         unsure = {it for it in came if ledger.taken[it] and not life.after[it]}
-        unsure = {it for it in unsure if not life.accepted[it] or life.before[it]}
+        unnoticed = {number for it in self._unsure_answers() for number in it.numbers}
+        unsure = {
+            it for it in unsure if not life.accepted[it] or life.before[it] or it in unnoticed
+        }
         unsure |= self._refused_on_disk()
         # Each record of a document counts when it is evicted.
         most = len(missing) + len(unsure) + life.copy_count() + self.get("dropped_spool_damage")
         if counted > most:
-            self.fail(f"{counted} are counted as lost, only {len(missing)} are missing", missing)
+            text = f"{counted} are counted as lost, only {len(missing)} are missing"
+            doubtful = f"{len(unsure)} may be delivered, {life.copy_count()} were on the disk twice"
+            self.fail(f"{text}, {doubtful}", missing)
 
     def _refused_on_disk(self):
         """Returns the documents that were refused and are on the disk all the same: a full disk has no
