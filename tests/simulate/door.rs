@@ -11,7 +11,6 @@ use super::watch::Watch;
 use super::world::World;
 use std::sync::{Arc, Mutex};
 use xrayd::pipeline::spans::{SpanRequest, SpanWriter, Times};
-use xrayd_otlp::Encoding;
 
 /// How many spans a client sends at once.
 const SPANS_PER_REQUEST: [u32; 4] = [1, 3, 10, 40];
@@ -97,7 +96,7 @@ impl Door {
 
 /// Returns the request of a client with these spans; `None` if the queue has no room.
 fn offer(writer: &SpanWriter, numbers: &[u32], size_bytes: usize) -> Option<SpanRequest> {
-    let body = spans::request(numbers, size_bytes);
+    let (encoding, body) = spans::request(numbers, size_bytes);
     let mut reservation = writer.reserve(body.len()).ok()?;
     reservation.write(&body);
     let hours = numbers.iter().map(|&number| spans::hour(number));
@@ -106,5 +105,5 @@ fn offer(writer: &SpanWriter, numbers: &[u32], size_bytes: usize) -> Option<Span
         latest_ns: spans::nanoseconds(hours.max()?),
     };
     let span_count = u32::try_from(numbers.len()).unwrap();
-    Some(reservation.into_request(Encoding::Protobuf, span_count, times))
+    Some(reservation.into_request(encoding, span_count, times))
 }

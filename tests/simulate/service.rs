@@ -21,7 +21,6 @@ use xrayd::aws::identity::{Found, Identity, Reach, Source as CredentialSource};
 use xrayd::aws::{CallFuture, Outcome, RequestBody, Service, Signer, StartError};
 use xrayd::base::account::{RequestFailure, Signal};
 use xrayd::base::files::Stamp;
-use xrayd_otlp::Encoding;
 use xrayd_otlp::answer::accepted;
 
 /// The time after which the daemon gives up a call.
@@ -407,11 +406,16 @@ fn arrive(world: &World, request: &Request, body: &[u8]) -> (Answer, Verdict, Du
     };
     let copy_count = if mood == Mood::Twice { 2 } else { 1 };
     world.ledger().taken(request.life, request.call, &verdict, copy_count);
-    let mut headers = headers(world);
-    let mut body = format!("{{\"UnprocessedTraceSegments\":[{}]}}", list.join(",")).into_bytes();
-    if world.signal == Signal::Spans {
-        headers.insert("content-type", "application/x-protobuf".parse().unwrap());
-        body = accepted(Encoding::Protobuf, verdict.rejected.len(), "no").to_vec();
+    let (mut headers, mut answer) = (headers(world), Vec::new());
+    match world.signal {
+        Signal::Segments => {
+            answer = format!("{{\"UnprocessedTraceSegments\":[{}]}}", list.join(",")).into_bytes();
+        }
+        Signal::Spans => {
+            let encoding = spans::encoding_of(body);
+            headers.insert("content-type", encoding.content_type().parse().unwrap());
+            answer.extend(accepted(encoding, verdict.rejected.len(), "no"));
+        }
     }
     match mood {
         Mood::CutsAfter { percent } if service.is_drawn(percent) => {
@@ -420,11 +424,11 @@ fn arrive(world: &World, request: &Request, body: &[u8]) -> (Answer, Verdict, Du
         Mood::Late => pause = TIMEOUT,
         Mood::Unreadable => {
             headers.insert("content-encoding", "gzip".parse().unwrap());
-            body = b"this is not gzip".to_vec();
+            answer = b"this is not gzip".to_vec();
         }
         _ => {}
     }
-    (Answer::Http(StatusCode::OK, headers, body), verdict, pause)
+    (Answer::Http(StatusCode::OK, headers, answer), verdict, pause)
 }
 
 /// Returns the answer to a request whose credentials or signature the service does not accept.
