@@ -20,7 +20,6 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout_at};
-use xrayd::aws::SpansTo;
 use xrayd::base::account::{Account, Signal};
 use xrayd::base::clock::Clock;
 use xrayd::base::host::{Host, QueueGrant};
@@ -164,7 +163,7 @@ impl Parts<'_> {
             return (Door::Segments(kernel), running);
         };
         let (writer, queue) = SpanQueue::new(Arc::clone(pool), Arc::clone(account));
-        let to = (spans, SpansTo::Endpoint);
+        let to = (spans, world.to);
         let mut sender = Sender::for_spans(to, queue, uploader, spool, pools, accounts);
         let run = async move { sender.run(&mut deadline).await };
         (Door::Spans(Some(writer)), spawn_local(Watched { future: Box::pin(run), watch }))

@@ -10,6 +10,7 @@ use super::spans;
 use super::watch::Watch;
 use super::world::World;
 use std::sync::{Arc, Mutex};
+use xrayd::aws::SpansTo;
 use xrayd::pipeline::spans::{SpanRequest, SpanWriter, Times};
 
 /// How many spans a client sends at once.
@@ -32,6 +33,10 @@ impl Door {
         count: u32,
         (size_bytes, is_refused): (usize, bool),
     ) -> Option<u32> {
+        let size_bytes = match (&self, world.to) {
+            (Self::Spans(_), SpansTo::Segments) => size_bytes.min(spans::IN_DOCUMENT_BYTES_MAX),
+            _ => size_bytes,
+        };
         let now = world.seconds();
         let number_all = |count: u32| -> Vec<u32> {
             let mut ledger = world.ledger();

@@ -130,7 +130,7 @@ fn the_daemon_keeps_its_promises_for_spans_with_every_seed() {
 #[allow(clippy::print_stdout, reason = "the rate is for the person who runs the seeds")]
 fn check(signal: Signal) {
     hide_panics();
-    let draw = |seed| Plan { signal, ..Plan::draw(seed) };
+    let draw = |seed| Plan::draw_for(signal, seed);
     if let Some(seed) = number("XRAY_SIMULATE_SEED") {
         let mut plan = draw(seed);
         let without = std::env::var("XRAY_SIMULATE_WITHOUT").unwrap_or_default();
@@ -185,7 +185,7 @@ fn a_seed_always_has_the_same_history() {
     hide_panics();
     for (seed, signal) in (0..40).flat_map(|seed| [(seed, Signal::Segments), (seed, Signal::Spans)])
     {
-        let plan = Plan { signal, ..Plan::draw(seed) };
+        let plan = Plan::draw_for(signal, seed);
         let (first, second) = (run(&plan), run(&plan));
         let differs = first.events.iter().zip(&second.events).position(|(a, b)| a != b);
         if let Some(place) = differs {

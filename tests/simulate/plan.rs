@@ -8,10 +8,14 @@ use super::disk;
 use super::documents::{SIZE_MAX, SIZE_MIN};
 use super::service;
 use std::time::Duration;
+use xrayd::aws::SpansTo;
 use xrayd::base::account::Signal;
 
 /// The seed of the overloads differs from that of all else in this.
 const OVERLOAD_SEED: u64 = 0x6f76_6572;
+
+/// In one of this many plans for spans, they become documents of `PutTraceSegments`.
+const DOCUMENTS_EVERY: u64 = 4;
 
 /// The settings of one life of the daemon, from its start to its end.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +82,8 @@ pub struct Plan {
     pub seed: u64,
     /// The signal that applications send.
     pub signal: Signal,
+    /// Where the daemon sends spans.
+    pub to: SpansTo,
     pub first: Settings,
     /// How many records an earlier version of xrayd has left in the spool, and how many of them it
     /// has settled.
@@ -117,11 +123,20 @@ impl Plan {
         Self {
             seed,
             signal: Signal::Segments,
+            to: SpansTo::Endpoint,
             first,
             older,
             steps: draw.steps,
             without: Vec::new(),
         }
+    }
+
+    /// Draws the plan of `seed` for `signal`. In one of [`DOCUMENTS_EVERY`] plans for spans, the
+    /// daemon sends them through `PutTraceSegments`.
+    pub fn draw_for(signal: Signal, seed: u64) -> Self {
+        let has_documents = signal == Signal::Spans && seed.is_multiple_of(DOCUMENTS_EVERY);
+        let to = if has_documents { SpansTo::Segments } else { SpansTo::Endpoint };
+        Self { signal, to, ..Self::draw(seed) }
     }
 
     /// Returns the steps that are not left out.

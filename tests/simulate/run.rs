@@ -60,7 +60,7 @@ pub fn run(plan: &Plan) -> Report {
     fastrand::seed(plan.seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let world = World::new(plan.signal, fastrand::Rng::with_seed(!plan.seed));
+        let world = World::new((plan.signal, plan.to), fastrand::Rng::with_seed(!plan.seed));
         simulate(plan, &world).await;
         let failure = world.ledger().failure();
         Report { events: world.history.take(), failure }

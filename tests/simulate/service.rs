@@ -275,10 +275,8 @@ impl Service for SimulatedService {
                 Answer::Http(status, headers, body) => {
                     world.history.note("answer", call, status.as_u16().into());
                     world.ledger().answered(life, &verdict);
-                    let read = match world.signal {
-                        Signal::Segments => classify::read,
-                        Signal::Spans => classify::read_spans,
-                    };
+                    let read =
+                        if world.gets_documents() { classify::read } else { classify::read_spans };
                     let reading = read(status, &headers, Some(&body), signed_at);
                     in_flight.note_answer(&reading.outcome, status, &headers);
                     let failure = match &reading.outcome {
@@ -402,20 +400,17 @@ fn arrive(world: &World, request: &Request, body: &[u8]) -> (Answer, Verdict, Du
     }
     let (verdict, list) = match world.signal {
         Signal::Segments => take(&mut service, mood, numbers),
-        Signal::Spans => (take_spans(&mut service, mood, numbers), Vec::new()),
+        Signal::Spans => (take_spans(world, &mut service, mood, numbers), Vec::new()),
     };
     let copy_count = if mood == Mood::Twice { 2 } else { 1 };
     world.ledger().taken(request.life, request.call, &verdict, copy_count);
     let (mut headers, mut answer) = (headers(world), Vec::new());
-    match world.signal {
-        Signal::Segments => {
-            answer = format!("{{\"UnprocessedTraceSegments\":[{}]}}", list.join(",")).into_bytes();
-        }
-        Signal::Spans => {
-            let encoding = spans::encoding_of(body);
-            headers.insert("content-type", encoding.content_type().parse().unwrap());
-            answer.extend(accepted(encoding, verdict.rejected.len(), "no"));
-        }
+    if world.gets_documents() {
+        answer = format!("{{\"UnprocessedTraceSegments\":[{}]}}", list.join(",")).into_bytes();
+    } else {
+        let encoding = spans::encoding_of(body);
+        headers.insert("content-type", encoding.content_type().parse().unwrap());
+        answer.extend(accepted(encoding, verdict.rejected.len(), "no"));
     }
     match mood {
         Mood::CutsAfter { percent } if service.is_drawn(percent) => {
@@ -519,9 +514,13 @@ fn take(service: &mut ServiceState, mood: Mood, numbers: Vec<u32>) -> (Verdict, 
     (verdict, list)
 }
 
-/// Divides the spans of a request: those that the service takes and those that it rejects.
-fn take_spans(service: &mut ServiceState, mood: Mood, numbers: Vec<u32>) -> Verdict {
-    let percent = if let Mood::Unprocessed { lasting, .. } = mood { lasting } else { 0 };
+/// Divides the spans of a request: those that the service takes and those that it rejects. An answer
+/// to `PutTraceSegments` cannot name spans.
+fn take_spans(world: &World, service: &mut ServiceState, mood: Mood, numbers: Vec<u32>) -> Verdict {
+    let percent = match mood {
+        Mood::Unprocessed { lasting, .. } if !world.gets_documents() => lasting,
+        _ => 0,
+    };
     let (rejected, processed) = numbers.into_iter().partition(|_| service.is_drawn(percent));
     Verdict { rejected, processed, ..Verdict::default() }
 }

@@ -1,17 +1,25 @@
 //! The spans of a simulation: each has its number in it, and can be checked byte for byte.
 //!
 //! In: the numbers and the sizes of spans. Out: the request of a client that carries them; or, from
-//! the body of a request to the service, the numbers of its spans. A body with any other byte in a
-//! span is an error, and so is a merge that X-Ray would refuse.
+//! the body of a request to the service, the numbers of its spans. The body is a request of
+//! OpenTelemetry, or one of `PutTraceSegments` with spans in its documents. A body with any other
+//! byte in a span is an error, and so is a merge that X-Ray would refuse.
 
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
-use xrayd_otlp::Encoding;
+use xrayd_otlp::{Encoding, datagram};
 
 /// The limits of X-Ray's endpoint for one request, with half of the time between two spans.
 const SPAN_COUNT_MAX: usize = 10_000;
 const MERGED_BYTES_MAX: usize = 1024 * 1024;
 const GAP_HOURS_MAX: u64 = 12;
+
+/// The largest size of a span, in bytes, that a document of `PutTraceSegments` can carry in base64
+/// with its resource.
+pub const IN_DOCUMENT_BYTES_MAX: usize = 47_000;
+
+/// The largest number of documents in a request of `PutTraceSegments`.
+const DOCUMENT_COUNT_MAX: usize = 50;
 
 /// Some requests have spans of another half of the day, and are not merged with others.
 const OTHER_HALF_EVERY: u32 = 40;
@@ -171,6 +179,42 @@ fn json_spans(body: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
 /// Returns a text if the body is not made of spans of the simulation, byte for byte, or if requests
 /// are merged in it that X-Ray would not take together.
 pub fn numbers(body: &[u8], size_of: impl Fn(u32) -> Option<usize>) -> Result<Vec<u32>, String> {
+    match documents(body) {
+        Some(documents) if documents.len() > DOCUMENT_COUNT_MAX => {
+            Err(format!("a request has {} documents", documents.len()))
+        }
+        Some(documents) => {
+            let numbers = documents.iter().map(|text| numbers_in_document(text, &size_of));
+            Ok(numbers.collect::<Result<Vec<_>, _>>()?.concat())
+        }
+        None => numbers_of(body, &size_of),
+    }
+}
+
+/// Returns the documents in the body of a request of `PutTraceSegments`, or the single document in
+/// quotes; `None` for a request of OpenTelemetry.
+fn documents(body: &[u8]) -> Option<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase", deny_unknown_fields)]
+    struct Body {
+        trace_segment_documents: Vec<String>,
+    }
+    let single = || serde_json::from_slice(body).map(|text| vec![text]).ok();
+    let body: Option<Body> = serde_json::from_slice(body).ok();
+    body.map(|body| body.trace_segment_documents).or_else(single)
+}
+
+/// Returns the numbers of the spans in a document.
+fn numbers_in_document(
+    text: &str,
+    size_of: &impl Fn(u32) -> Option<usize>,
+) -> Result<Vec<u32>, String> {
+    let request = text.strip_prefix(datagram::PREFIX).and_then(datagram::decode);
+    numbers_of(&request.ok_or("a document has no spans")?, size_of)
+}
+
+/// Returns the numbers of the spans in a request of OpenTelemetry.
+fn numbers_of(body: &[u8], size_of: &impl Fn(u32) -> Option<usize>) -> Result<Vec<u32>, String> {
     let encoding = encoding_of(body);
     let found = match encoding {
         Encoding::Protobuf => protobuf_spans(body),
@@ -227,6 +271,11 @@ fn the_numbers_of_a_body_are_those_of_its_spans_and_a_changed_byte_is_noticed() 
     }
     let other_half: Vec<u8> = requests(&[&[1], &[411]]);
     assert!(numbers(&other_half, size_of).unwrap_err().contains("13 hours"));
+    let document = |it: &[u32]| format!("\"{}\"", datagram::encode(&protobuf(it, 200).1));
+    let (first, second) = (document(&[411, 412]), document(&[420]));
+    let body = format!("{{\"TraceSegmentDocuments\":[{first},{second}]}}");
+    assert_eq!(numbers(body.as_bytes(), size_of), Ok(vec![411, 412, 420]));
+    assert_eq!(numbers(second.as_bytes(), size_of), Ok(vec![420]));
     let twice = json(&[411], 200).1.repeat(2);
     assert!(numbers(&twice, size_of).is_err(), "JSON cannot be merged");
 }

@@ -10,6 +10,7 @@ use super::service::ServiceState;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use xrayd::aws::SpansTo;
 use xrayd::base::account::Signal;
 
 /// The true date at the start of each simulation, in seconds since 1970.
@@ -20,6 +21,8 @@ const START_UNIX_SECONDS: i64 = 1_790_000_000;
 pub struct World {
     /// The signal that applications send.
     pub signal: Signal,
+    /// Where the daemon sends spans.
+    pub to: SpansTo,
     pub history: History,
     pub disk: MemoryDisk,
     ledger: Arc<Mutex<Ledger>>,
@@ -31,10 +34,11 @@ pub struct World {
 
 impl World {
     /// A world in which all works. `random` is its source of chance.
-    pub fn new(signal: Signal, mut random: fastrand::Rng) -> Self {
+    pub fn new((signal, to): (Signal, SpansTo), mut random: fastrand::Rng) -> Self {
         let history = History::start();
         Self {
             signal,
+            to,
             disk: MemoryDisk::new(4096, random.fork(), Some(history.clone())),
             history,
             ledger: Arc::default(),
@@ -42,6 +46,11 @@ impl World {
             suspended_seconds: Arc::default(),
             host_error_seconds: Arc::default(),
         }
+    }
+
+    /// Returns whether the service gets documents, in requests of `PutTraceSegments`.
+    pub fn gets_documents(&self) -> bool {
+        self.signal == Signal::Segments || self.to == SpansTo::Segments
     }
 
     /// Returns the ledger.
