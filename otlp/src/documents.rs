@@ -5,13 +5,21 @@
 //! of a document. The bytes of a span of a protobuf request are not changed. A JSON request is
 //! written as protobuf first.
 
-use crate::datagram::{self, Export, ResourceSpans, ScopeSpans};
-use crate::request::{DecodeError, Encoding, Received, Request, SpanError};
+use crate::datagram;
+use crate::message::Span;
+use crate::request::{DecodeError, Encoding, Received, Request, Source, SpanError};
 use crate::scan::{FoundSpan, cut, scan};
-use prost::Message;
+use prost::encoding::{bytes, message};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
+
+// The numbers of fields in a request.
+const RESOURCE_SPANS: u32 = 1;
+const RESOURCE: u32 = 1;
+const SCOPE_SPANS: u32 = 2;
+const SCOPE: u32 = 1;
+const SPANS: u32 = 2;
 
 /// A part of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,33 +89,55 @@ fn cut_out(body: &[u8], spans: Range<usize>) -> Result<Vec<u8>, DecodeError> {
 }
 
 /// Returns a JSON request as protobuf. Spans that cannot be read are passed to `put`.
+///
+/// Decodes one span at a time: decoded spans may need much more memory than their text.
 fn protobuf(body: &[u8], put: &mut impl FnMut(Part)) -> Result<Vec<u8>, DecodeError> {
-    let mut export = Export::default();
-    let mut last = None;
+    let mut written = Written::default();
     Request::parse(Encoding::Json, body)?.spans(|received: Result<Received, SpanError>| {
-        let Received { source, span } = match received {
-            Ok(received) => received,
-            Err(error) => return put(Part::Rejected(error.to_string())),
-        };
-        if last.as_ref().is_none_or(|last| !Rc::ptr_eq(last, &source)) {
-            let scope_spans = vec![ScopeSpans { scope: Some(source.scope.clone()), spans: vec![] }];
-            let resource = Some(source.resource.clone());
-            export.resource_spans.push(ResourceSpans { resource, scope_spans });
-            last = Some(source);
-        }
-        let scopes = export.resource_spans.last_mut().map(|it| &mut it.scope_spans);
-        if let Some(scope) = scopes.and_then(|scopes| scopes.last_mut()) {
-            scope.spans.push(span);
+        match received {
+            Ok(Received { source, span }) => written.add(&source, &span),
+            Err(error) => put(Part::Rejected(error.to_string())),
         }
     });
-    Ok(export.encode_to_vec())
+    written.close();
+    Ok(written.body)
+}
+
+/// A request in protobuf that is being written.
+#[derive(Default)]
+struct Written {
+    body: Vec<u8>,
+    /// The source of the last spans.
+    source: Option<Rc<Source>>,
+    /// The encoded spans of this source.
+    spans: Vec<u8>,
+}
+
+impl Written {
+    fn add(&mut self, source: &Rc<Source>, span: &Span) {
+        if self.source.as_ref().is_none_or(|last| !Rc::ptr_eq(last, source)) {
+            self.close();
+            self.source = Some(Rc::clone(source));
+        }
+        message::encode(SPANS, span, &mut self.spans);
+    }
+
+    /// Writes the spans of the last source, with its resource and scope.
+    fn close(&mut self) {
+        let Some(source) = self.source.take() else { return };
+        let mut scope_spans = Vec::with_capacity(self.spans.len());
+        message::encode(SCOPE, &source.scope, &mut scope_spans);
+        scope_spans.append(&mut self.spans);
+        let mut resource_spans = Vec::with_capacity(scope_spans.len());
+        message::encode(RESOURCE, &source.resource, &mut resource_spans);
+        bytes::encode(SCOPE_SPANS, &scope_spans, &mut resource_spans);
+        bytes::encode(RESOURCE_SPANS, &resource_spans, &mut self.body);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Span;
-    use crate::request::Source;
 
     fn span(number: u8, name_bytes: usize) -> Span {
         let (trace_id, span_id) = (vec![number; 16], vec![number; 8]);
@@ -161,5 +191,33 @@ mod tests {
         };
         assert!(why.contains("trace id"), "{why}");
         assert_eq!(*document, datagram::document(&Source::default(), vec![span(1, 0)]));
+    }
+
+    #[test]
+    fn spans_of_a_json_request_keep_their_own_resource_and_scope() {
+        let spans = |number: u8| {
+            format!(r#"{{"traceId":"{number:02x}{:030x}","spanId":"{number:016x}"}}"#, 1)
+        };
+        let scope = |name: &str, spans: &[String]| {
+            format!(r#"{{"scope":{{"name":"{name}"}},"spans":[{}]}}"#, spans.join(","))
+        };
+        let json = format!(
+            r#"{{"resourceSpans":[{{"resource":{{"droppedAttributesCount":7}},"scopeSpans":[{},{}]}},{{"scopeSpans":[{}]}}]}}"#,
+            scope("a", &[spans(1), spans(2)]),
+            scope("b", &[spans(3)]),
+            scope("c", &[spans(4)]),
+        );
+        let sources = |encoding: Encoding, body: &[u8]| {
+            let mut all = Vec::new();
+            Request::parse(encoding, body).unwrap().spans(|received| {
+                let Received { source, span } = received.unwrap();
+                all.push((format!("{source:?}"), span));
+            });
+            all
+        };
+        let body = protobuf(json.as_bytes(), &mut |part| panic!("{part:?}")).unwrap();
+        let found = sources(Encoding::Protobuf, &body);
+        assert_eq!(found.len(), 4);
+        assert_eq!(found, sources(Encoding::Json, json.as_bytes()));
     }
 }
