@@ -6,33 +6,21 @@
 
 use super::contender::{Contender, Kind, Running, Setting};
 use super::limit::Cgroup;
-use super::process::{self, Sleeps, ThreadTime};
+use super::process;
 use super::scenario::Scenario;
+use super::turn::{Turn, in_megabytes};
+use super::window::{Look, drain, sample, wait_for_delivery, window_figures};
 use crate::endpoint::{Counts, Endpoint, Faults, Http, Options as EndpointOptions};
 use crate::sender::{self, Load, Report, Sender, Size};
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Up to this rate (documents a second) a window begins and ends with a delivery. At higher rates a
 /// part of a request more or less makes no difference.
 const ALIGN_RATE_MAX: u32 = 5_000;
-/// The longest wait for a delivery: a batch that is not full is sent after 1 s.
-const ALIGN_MAX: Duration = Duration::from_millis(1_500);
-/// Time for the daemon to finish its work after an answer.
-const SETTLE: Duration = Duration::from_millis(3);
-
-/// Time between two readings of memory.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// If nothing is delivered for this time, the remaining documents count as lost.
-const QUIET: Duration = Duration::from_millis(1_300);
-const DRAIN_MAX: Duration = Duration::from_secs(10);
-
 /// A load for a limited daemon counts if the sender and the endpoint each have nothing to do for
 /// this share of the time, and the processors together. Waiting for a processor is no idle time.
 /// On a machine without idle time the daemon may get less than its limit allows.
@@ -62,57 +50,6 @@ pub struct Conditions {
     pub is_quick: bool,
     /// Length of the windows of steady loads, instead of that of each scenario.
     pub window: Option<Duration>,
-}
-
-/// The result of a turn: one contender in one scenario and round.
-#[derive(Debug, Clone, Default)]
-pub struct Turn {
-    /// The measured numbers by name. The name contains the unit.
-    pub figures: BTreeMap<&'static str, f64>,
-    /// Receive backend that the start-up line names, if it names one.
-    pub backend: Option<String>,
-    /// The start-up line.
-    pub start_line: String,
-    /// Resident memory over time: seconds and megabytes.
-    pub memory: Vec<(f64, f64)>,
-    /// Why the turn does not count, if it does not.
-    pub discarded: Option<String>,
-}
-
-impl Turn {
-    /// Records a figure.
-    pub fn put(&mut self, name: &'static str, value: f64) {
-        self.figures.insert(name, value);
-    }
-}
-
-/// The counters of the contender, the sender and the endpoint at one moment.
-struct Look {
-    time: Instant,
-    cpu_ns: u64,
-    schedstat_ns: u64,
-    sleeps: Sleeps,
-    sender: ThreadTime,
-    endpoint: ThreadTime,
-    machine: process::MachineTime,
-    sent_count: u64,
-    counts: Counts,
-}
-
-impl Look {
-    fn take(running: &Running, endpoint: &Endpoint, sender: Option<&Sender>) -> io::Result<Self> {
-        Ok(Self {
-            time: Instant::now(),
-            cpu_ns: process::cpu_ns(running.id())?,
-            counts: endpoint.counts(),
-            sent_count: sender.map_or(0, Sender::sent_count),
-            schedstat_ns: process::schedstat_ns(running.id()),
-            sleeps: Sleeps::of(running.id()),
-            sender: process::own_thread_time("sender"),
-            endpoint: process::own_thread_time("endpoint"),
-            machine: process::machine_time(),
-        })
-    }
 }
 
 /// Runs a turn. The scenario must not be [`Scenario::Idle`]: there all contenders run at the same
@@ -278,7 +215,7 @@ impl Idle {
     ///
     /// Fails if the process no longer exists.
     pub fn begin(running: &Running, endpoint: &Endpoint) -> io::Result<Self> {
-        Look::take(running, endpoint, None).map(Self)
+        Look::take(running, endpoint, 0).map(Self)
     }
 
     /// Ends the measurement and records CPU time, wake-ups and memory.
@@ -287,7 +224,7 @@ impl Idle {
     ///
     /// Fails if the process no longer exists.
     pub fn end(self, running: &Running, endpoint: &Endpoint, turn: &mut Turn) -> io::Result<()> {
-        let (before, after) = (self.0, Look::take(running, endpoint, None)?);
+        let (before, after) = (self.0, Look::take(running, endpoint, 0)?);
         let seconds = (after.time - before.time).as_secs_f64();
         let cpu_ms = (after.cpu_ns - before.cpu_ns) as f64 / 1e6;
         turn.put("window_s", seconds);
@@ -332,7 +269,7 @@ fn steady(
     if is_aligned {
         wait_for_delivery(endpoint);
     }
-    let first = Look::take(running, endpoint, Some(&sender))?;
+    let first = Look::take(running, endpoint, sender.sent_count())?;
     let memory_before = turn.memory.last().copied();
     sample(running, begin, window, turn);
     if let (Some((from, before)), Some((to, after))) = (memory_before, turn.memory.last().copied())
@@ -342,7 +279,7 @@ fn steady(
     if is_aligned {
         wait_for_delivery(endpoint);
     }
-    let last = Look::take(running, endpoint, Some(&sender))?;
+    let last = Look::take(running, endpoint, sender.sent_count())?;
     let report = sender.stop()?;
     drain(endpoint, report.sent_count);
     window_figures(&first, &last, turn);
@@ -352,34 +289,6 @@ fn steady(
     turn.put("latency_p99_ms", percentiles[1] / 1e3);
     load_figures(&report, endpoint.counts(), turn);
     Ok(())
-}
-
-/// Records the figures of the window between two readings of the counters.
-fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
-    let seconds = (last.time - first.time).as_secs_f64();
-    let delivered = (last.counts.delivered_count - first.counts.delivered_count) as f64;
-    let sent = (last.sent_count - first.sent_count) as f64;
-    let requests = (last.counts.request_count - first.counts.request_count) as f64;
-    let each = |ns: u64| ns as f64 / 1e3 / delivered;
-    turn.put("window_s", seconds);
-    turn.put("cpu_us_per_segment", each(last.cpu_ns - first.cpu_ns));
-    turn.put("cpu_schedstat_us_per_segment", each(last.schedstat_ns - first.schedstat_ns));
-    turn.put("sender_us_per_sent", (last.sender.cpu_ns - first.sender.cpu_ns) as f64 / 1e3 / sent);
-    turn.put("endpoint_us_per_segment", each(last.endpoint.cpu_ns - first.endpoint.cpu_ns));
-    turn.put("delivered_per_s", delivered / seconds);
-    turn.put("offered_per_s", sent / seconds);
-    turn.put("wake_ups_per_s", last.sleeps.since(&first.sleeps) as f64 / seconds);
-    turn.put("segments_per_request", delivered / requests);
-    let calls =
-        |counts: Counts| counts.request_count + counts.throttled_count + counts.failed_count;
-    turn.put("calls_per_s", (calls(last.counts) - calls(first.counts)) as f64 / seconds);
-    turn.put("calls_at_once_max", last.counts.waiting_count_max as f64);
-    let share = |ns: u64| ns as f64 / 1e9 / seconds;
-    turn.put("cpu_share", share(last.cpu_ns - first.cpu_ns));
-    let busy = |time: ThreadTime| time.cpu_ns + time.waiting_ns;
-    turn.put("sender_busy_share", share(busy(last.sender) - busy(first.sender)));
-    turn.put("endpoint_busy_share", share(busy(last.endpoint) - busy(first.endpoint)));
-    turn.put("machine_busy_share", last.machine.busy_share_since(first.machine));
 }
 
 /// Records the figures of the whole load, from the first document to the last.
@@ -432,47 +341,6 @@ fn outage(
     turn.put("sent", report.sent_count as f64);
     turn.put("offered_per_s", report.rate);
     Ok(())
-}
-
-/// Waits for `time`. Meanwhile records the memory of the contender.
-fn sample(running: &Running, begin: Instant, time: Duration, turn: &mut Turn) {
-    let end = Instant::now() + time;
-    loop {
-        let resident = process::resident(running.id()).now_bytes;
-        turn.memory.push((begin.elapsed().as_secs_f64(), in_megabytes(resident)));
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        thread::sleep(left.min(SAMPLE_INTERVAL));
-    }
-}
-
-/// Waits until a document is delivered to the endpoint, for at most [`ALIGN_MAX`].
-fn wait_for_delivery(endpoint: &Endpoint) {
-    let (start, before) = (Instant::now(), endpoint.counts().delivered_count);
-    while endpoint.counts().delivered_count == before && start.elapsed() < ALIGN_MAX {
-        thread::sleep(Duration::from_micros(500));
-    }
-    thread::sleep(SETTLE);
-}
-
-/// Waits until all documents are delivered, or nothing is delivered for [`QUIET`], or [`DRAIN_MAX`]
-/// has passed.
-fn drain(endpoint: &Endpoint, sent_count: u64) {
-    let start = Instant::now();
-    let (mut count, mut changed) = (endpoint.counts().delivered_count, start);
-    while count < sent_count && changed.elapsed() < QUIET && start.elapsed() < DRAIN_MAX {
-        thread::sleep(Duration::from_millis(10));
-        let now = endpoint.counts().delivered_count;
-        if now != count {
-            (count, changed) = (now, Instant::now());
-        }
-    }
-}
-
-fn in_megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1024.0 / 1024.0
 }
 
 #[cfg(test)]

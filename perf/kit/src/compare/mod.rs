@@ -17,6 +17,8 @@ mod row;
 mod scenario;
 mod summary;
 mod template;
+mod turn;
+mod window;
 
 pub use contender::Contender;
 pub use scenario::{ALL as SCENARIOS, Scenario};

@@ -5,10 +5,11 @@
 
 use super::contender::Contender;
 use super::limit::{Cgroup, Limit};
-use super::measure::{self, Conditions, Turn};
+use super::measure::{self, Conditions};
 use super::row::Writer;
 use super::scenario::{self, MULTIPLES, Scenario};
 use super::summary::Summary;
+use super::turn::Turn;
 use crate::endpoint::Endpoint;
 use std::io;
 

@@ -2,8 +2,9 @@
 
 use super::contender::Contender;
 use super::machine::{Machine, load_average};
-use super::measure::{Conditions, Turn};
+use super::measure::Conditions;
 use super::scenario::Scenario;
+use super::turn::Turn;
 use crate::sender::Size;
 use serde::Serialize;
 use std::collections::BTreeMap;
