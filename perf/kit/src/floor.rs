@@ -8,19 +8,14 @@
 //! it into the body, which is the least that a correct daemon must do.
 
 use super::document::{MARK_BYTES, Mark};
+use super::upload::{Target, Upload};
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use sha2::{Digest, Sha256};
 use std::error::Error;
-use std::fmt::Write as _;
 use std::hint::black_box;
-use std::io::{self, IoSliceMut, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use xrayd::pipeline::batch::escape;
@@ -38,6 +33,10 @@ const SLOT_BYTES: usize = 65_536 + 64;
 
 const BODY_START: &[u8] = br#"{"TraceSegmentDocuments":["#;
 const BODY_END: &[u8] = b"]}";
+
+/// The call that uploads documents.
+const TARGET: Target =
+    Target { path: "/TraceSegments", headers: "content-type: application/json\r\n" };
 
 /// The options of the floor.
 #[derive(Debug, Clone)]
@@ -63,7 +62,7 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES).is_err() {
         handle.set_recv_buffer_size(QUEUE_BYTES)?;
     }
-    let mut upload = Upload::connect(options)?;
+    let mut upload = Upload::connect(options.endpoint, &options.authority, TARGET)?;
     let mut body = Body::new(options.with_parsing);
     let mut parser = options.with_parsing.then(Parser::default);
     let mut buffers = vec![0; SLOT_COUNT * SLOT_BYTES];
@@ -79,13 +78,13 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 Some(parser) => body.add_document(parser, datagram),
             }
             if body.count == DOCUMENT_COUNT {
-                upload.send(body.finish())?;
+                upload.send(&[body.finish()])?;
                 body.begin_again();
             }
         }
         silence = if taken == 0 { silence + 1 } else { 0 };
         if silence == SILENCE && body.count > 0 {
-            upload.send(&body.part())?;
+            upload.send(&[&body.part()])?;
             body.begin_again();
         }
         if taken < SLOT_COUNT {
@@ -207,75 +206,4 @@ impl Body {
             self.ends.clear();
         }
     }
-}
-
-/// One TLS connection with one request at a time.
-struct Upload {
-    stream: StreamOwned<ClientConnection, TcpStream>,
-    host: SocketAddr,
-    header: String,
-    answer: Vec<u8>,
-}
-
-impl Upload {
-    fn connect(options: &Options) -> Result<Self, Box<dyn Error>> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(&options.authority)? {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let stream = TcpStream::connect(options.endpoint)?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::from(options.endpoint.ip());
-        let connection = ClientConnection::new(Arc::new(config), name)?;
-        let stream = StreamOwned::new(connection, stream);
-        Ok(Self { stream, host: options.endpoint, header: String::new(), answer: vec![0; 4096] })
-    }
-
-    fn send(&mut self, body: &[u8]) -> io::Result<()> {
-        let hash = Sha256::digest(body);
-        self.header.clear();
-        let _ = write!(
-            self.header,
-            "POST /TraceSegments HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nx-amz-content-sha256: ",
-            self.host,
-            body.len()
-        );
-        for byte in hash {
-            let _ = write!(self.header, "{byte:02x}");
-        }
-        self.header.push_str("\r\n\r\n");
-        self.stream.write_all(self.header.as_bytes())?;
-        self.stream.write_all(body)?;
-        self.stream.flush()?;
-        // The endpoint's answers are short and have a Content-Length; usually one read is enough.
-        let mut filled = 0;
-        loop {
-            let count = self.stream.read(&mut self.answer[filled..])?;
-            filled += count;
-            if count == 0 || !self.answer.starts_with(b"HTTP/1.1 200") {
-                return Err(io::Error::other("the endpoint does not answer with success"));
-            }
-            if is_whole(&self.answer[..filled]) {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Returns whether the answer is complete.
-fn is_whole(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer);
-    let Some((header, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = header.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-    });
-    length.is_none_or(|length: usize| body.len() >= length)
 }

@@ -18,3 +18,4 @@ pub mod floor;
 pub mod pace;
 pub mod sender;
 pub mod tally;
+mod upload;
