@@ -17,5 +17,6 @@ pub mod endpoint;
 pub mod floor;
 pub mod pace;
 pub mod sender;
+pub mod spans;
 pub mod tally;
 mod upload;

@@ -14,14 +14,19 @@ use xrayd_perf::confine;
 use xrayd_perf::endpoint::{self, Endpoint, Http};
 use xrayd_perf::floor;
 use xrayd_perf::sender::{self, Load, Sender, Size};
+use xrayd_perf::spans;
+use xrayd_perf::spans::sender::{Options as SpanOptions, Protocol, SpanSender};
 
 const USAGE: &str = "\
 xrayd-perf sender --target HOST:PORT [--rate N [--burst N] | --once N] [--seconds N] [--count N]
                   [--bytes 1000 | --mix FOLDER] [--sockets 1] [--seed 1] [--gso]
+xrayd-perf span-sender --target HOST:PORT --rate N [--protocol http|grpc] [--gzip]
+                  [--connections 4] [--seconds N] [--batches N] [--seed 1]
 xrayd-perf endpoint [--listen 127.0.0.1:0] [--plain | --http2] [--authority FILE]
                   [--delay-ms MS[,MS@SECONDS]...] [--jitter 0.0] [--documents-per-s N]
                   [--streams 200] [--throttled 0.0] [--failed 0.0] [--seed 1]
-xrayd-perf floor --listen HOST:PORT --endpoint HOST:PORT --authority FILE [--with-parsing]
+xrayd-perf floor --listen HOST:PORT --endpoint HOST:PORT --authority FILE
+                  [--with-parsing | --spans [--gzip]]
 xrayd-perf compare --out FOLDER (--daemon 'NAME=PATH [ARGUMENTS]')... [--ready 'NAME=TEXT']...
                   [--floor] [--only SCENARIO]... [--quick] [--rounds N] [--seconds N]
                   [--confined] [--http2] [--bytes 1000 | --mix FOLDER]
@@ -45,6 +50,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     let words = words.collect::<Vec<_>>();
     match command.to_str() {
         Some("sender") => send(words),
+        Some("span-sender") => send_spans(words),
         Some("endpoint") => serve(words),
         Some("floor") => run_floor(words),
         Some("compare") => run_compare(words),
@@ -100,11 +106,50 @@ fn send(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
         (None, None) => Load::Flat,
     };
     let sender = Sender::start(&options)?;
+    wait(seconds, || sender.has_ended());
+    println!("{}", serde_json::to_string(&sender.stop()?)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for this many seconds, or until something has ended.
+fn wait(seconds: f64, has_ended: impl Fn() -> bool) {
     let end = std::time::Instant::now()
         + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 4);
-    while !sender.has_ended() && std::time::Instant::now() < end {
+    while !has_ended() && std::time::Instant::now() < end {
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+fn send_spans(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
+    let (mut target, mut rate, mut seconds) = (None, None, f64::INFINITY);
+    let mut options = SpanOptions {
+        target: ([127, 0, 0, 1], 4318).into(),
+        protocol: Protocol::Http,
+        rate: 0.0,
+        is_gzip: false,
+        connection_count: 4,
+        seed: 1,
+        first_batch: 0,
+        batch_count_max: u64::MAX,
+    };
+    let mut parser = lexopt::Parser::from_args(words);
+    while let Some(word) = parser.next()? {
+        match word {
+            Long("target") => target = Some(parser.value()?.parse()?),
+            Long("rate") => rate = Some(parser.value()?.parse()?),
+            Long("protocol") => options.protocol = parser.value()?.parse()?,
+            Long("gzip") => options.is_gzip = true,
+            Long("connections") => options.connection_count = parser.value()?.parse()?,
+            Long("seconds") => seconds = parser.value()?.parse()?,
+            Long("batches") => options.batch_count_max = parser.value()?.parse()?,
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    options.target = target.ok_or("span-sender needs --target")?;
+    options.rate = rate.ok_or("span-sender needs --rate")?;
+    let sender = SpanSender::start(options)?;
+    wait(seconds, || sender.has_ended());
     println!("{}", serde_json::to_string(&sender.stop()?)?);
     Ok(ExitCode::SUCCESS)
 }
@@ -150,7 +195,8 @@ fn serve(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn run_floor(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
-    let (mut listen, mut endpoint, mut authority, mut with_parsing) = (None, None, None, false);
+    let (mut listen, mut endpoint, mut authority) = (None, None, None);
+    let (mut with_parsing, mut is_for_spans, mut is_gzip) = (false, false, false);
     let mut parser = lexopt::Parser::from_args(words);
     while let Some(word) = parser.next()? {
         match word {
@@ -158,15 +204,23 @@ fn run_floor(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
             Long("endpoint") => endpoint = Some(parser.value()?.parse()?),
             Long("authority") => authority = Some(parser.value()?.into()),
             Long("with-parsing") => with_parsing = true,
+            Long("spans") => is_for_spans = true,
+            Long("gzip") => is_gzip = true,
             other => return Err(other.unexpected().into()),
         }
     }
-    floor::run(&floor::Options {
-        listen: listen.ok_or("floor needs --listen")?,
-        endpoint: endpoint.ok_or("floor needs --endpoint")?,
-        authority: authority.ok_or("floor needs --authority")?,
-        with_parsing,
-    })?;
+    let listen = listen.ok_or("floor needs --listen")?;
+    let endpoint = endpoint.ok_or("floor needs --endpoint")?;
+    let authority = authority.ok_or("floor needs --authority")?;
+    match (is_for_spans, with_parsing) {
+        (true, true) => return Err("floor --spans parses nothing".into()),
+        (true, false) => {
+            spans::floor::run(&spans::floor::Options { listen, endpoint, authority, is_gzip })?;
+        }
+        (false, _) => {
+            floor::run(&floor::Options { listen, endpoint, authority, with_parsing })?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

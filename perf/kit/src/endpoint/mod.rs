@@ -3,12 +3,14 @@
 //!
 //! Thread: one. The endpoint searches each piece of a body for marks as soon as the piece arrives.
 //! It stores and parses nothing, so that it uses little of the processors that it shares with the
-//! daemon. Signatures are not verified. A document counts when its request is answered with
-//! success. Delays and faults are drawn at random for each request. Requests wait beside each
-//! other: each is a task of its own, on an HTTP/2 stream too. The timer of the runtime has steps of
-//! 1 ms, so an answer is up to 1 ms late.
+//! daemon. Of a request with spans it reads the ids of the spans when the whole body is there. In
+//! all counts a span is a document. Signatures are not verified. A document counts when its request
+//! is answered with success. Delays and faults are drawn at random for each request. Requests wait
+//! beside each other: each is a task of its own, on an HTTP/2 stream too. The timer of the runtime
+//! has steps of 1 ms, so an answer is up to 1 ms late.
 
 mod service;
+mod spans;
 mod tls;
 
 pub use service::{Delays, Faults};
@@ -47,6 +49,9 @@ const SAMPLING_RULES: &str = r#"{"SamplingRuleRecords":[{"SamplingRule":{"RuleNa
 "FixedRate":0.05,"ReservoirSize":1,"ServiceName":"*","ServiceType":"*","Host":"*","HTTPMethod":"*",
 "URLPath":"*","ResourceARN":"*","Attributes":{}},"CreatedAt":0,"ModifiedAt":0}],"NextToken":null}"#;
 
+/// The answer to a call whose documents are all accepted.
+const ALL_PROCESSED: &str = r#"{"UnprocessedTraceSegments":[]}"#;
+
 /// The options of an endpoint.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -82,7 +87,7 @@ pub struct Counts {
     pub delivered_count: u64,
     /// Documents that were accepted again.
     pub duplicate_count: u64,
-    /// Number of marks in bodies that the kit's sender cannot have written.
+    /// Number of marks and of ids of spans that the kit's senders cannot have written.
     pub foreign_count: u64,
     /// Requests that were answered with success.
     pub request_count: u64,
@@ -90,6 +95,8 @@ pub struct Counts {
     pub throttled_count: u64,
     /// Requests that failed with 503.
     pub failed_count: u64,
+    /// Requests with spans that could not be read.
+    pub unreadable_count: u64,
     /// Calls of `PutTelemetryRecords`.
     pub telemetry_count: u64,
     /// Connections that the endpoint accepted.
@@ -168,7 +175,7 @@ impl Endpoint {
         Counts {
             delivered_count: state.tally.delivered_count,
             duplicate_count: state.tally.duplicate_count,
-            foreign_count: state.tally.foreign_count,
+            foreign_count: state.tally.foreign_count + state.counts.foreign_count,
             ..state.counts
         }
     }
@@ -242,6 +249,9 @@ async fn answer(
     state: Arc<Mutex<State>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
+    if path == spans::PATH {
+        return Ok(spans::answer(request, &state).await);
+    }
     let mut body = request.into_body();
     let (mut scanner, mut marks, mut body_bytes) = (Scanner::default(), Vec::with_capacity(50), 0);
     while let Some(frame) = body.frame().await {
@@ -252,7 +262,10 @@ async fn answer(
         }
     }
     match path.as_str() {
-        "/TraceSegments" => Ok(take(&state, &marks, body_bytes).await),
+        "/TraceSegments" => {
+            let refusal = take(&state, &marks, body_bytes).await;
+            Ok(refusal.unwrap_or_else(|| text(StatusCode::OK, ALL_PROCESSED)))
+        }
         "/TelemetryRecords" => {
             lock(&state).counts.telemetry_count += 1;
             Ok(text(StatusCode::OK, "{}"))
@@ -284,8 +297,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Accepts the documents of a request, or fails the request.
-async fn take(state: &Mutex<State>, marks: &[Mark], body_bytes: u64) -> Response<Full<Bytes>> {
+/// Accepts the documents or spans of a request. If the request is to fail, returns the answer.
+async fn take(
+    state: &Mutex<State>,
+    marks: &[Mark],
+    body_bytes: u64,
+) -> Option<Response<Full<Bytes>>> {
     let now_ns = clock::now_ns();
     let arrived_at = tokio::time::Instant::now();
     let (waiting, verdict, delay) = {
@@ -304,11 +321,11 @@ async fn take(state: &Mutex<State>, marks: &[Mark], body_bytes: u64) -> Response
             let mut answer = text(StatusCode::TOO_MANY_REQUESTS, r#"{"message":"Rate exceeded"}"#);
             let kind = http::HeaderValue::from_static("ThrottledException");
             answer.headers_mut().insert("x-amzn-errortype", kind);
-            return answer;
+            return Some(answer);
         }
         Verdict::Failed => {
             state.counts.failed_count += 1;
-            return text(StatusCode::SERVICE_UNAVAILABLE, r#"{"message":"unavailable"}"#);
+            return Some(text(StatusCode::SERVICE_UNAVAILABLE, r#"{"message":"unavailable"}"#));
         }
         Verdict::Accepted => {}
     }
@@ -318,7 +335,7 @@ async fn take(state: &Mutex<State>, marks: &[Mark], body_bytes: u64) -> Response
     }
     state.counts.request_count += 1;
     state.counts.body_bytes += body_bytes;
-    text(StatusCode::OK, r#"{"UnprocessedTraceSegments":[]}"#)
+    None
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -5,6 +5,7 @@
 
 mod compare;
 mod confine;
+mod spans;
 
 use bytes::Bytes;
 use http::Request;
