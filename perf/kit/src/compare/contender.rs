@@ -2,11 +2,13 @@
 
 use super::limit::Cgroup;
 use super::process;
+use super::span_load::SpanLoad;
 use super::template::{self, Values};
 use crate::endpoint::Endpoint;
+use crate::spans::sender::Protocol;
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -123,6 +125,29 @@ pub struct Setting<'a> {
     pub is_confined: bool,
     /// The cgroup that the contender runs in, if it is held to a share of a processor.
     pub cgroup: Option<&'a Cgroup>,
+    /// The load of spans that it is to take, if it is to take spans.
+    pub spans: Option<SpanLoad>,
+}
+
+/// The addresses on which a contender listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    udp: SocketAddr,
+    tcp: SocketAddr,
+    otlp_http: SocketAddr,
+    otlp_grpc: SocketAddr,
+}
+
+impl Ports {
+    /// Finds free ports.
+    fn find() -> io::Result<Self> {
+        let any = (Ipv4Addr::LOCALHOST, 0);
+        let udp = UdpSocket::bind(any)?.local_addr()?;
+        // All are open at the same time, so that no port is found twice.
+        let listeners = [TcpListener::bind(any)?, TcpListener::bind(any)?, TcpListener::bind(any)?];
+        let [tcp, otlp_http, otlp_grpc] = listeners.map(|listener| listener.local_addr());
+        Ok(Self { udp, tcp: tcp?, otlp_http: otlp_http?, otlp_grpc: otlp_grpc? })
+    }
 }
 
 /// A running contender. Its process is killed when this value is dropped.
@@ -133,6 +158,9 @@ pub struct Running {
     pub udp: SocketAddr,
     /// Time from the start until the contender was ready.
     pub start_time: Duration,
+    ports: Ports,
+    /// Whether it is a floor, which takes spans over HTTP only.
+    is_floor: bool,
     folder: TempDir,
 }
 
@@ -152,9 +180,8 @@ impl Running {
         // A user without privileges must be able to read the folder.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(folder.path(), open)?;
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let mut command = command(contender, endpoint, setting, &folder, udp, tcp)?;
+        let ports = Ports::find()?;
+        let mut command = command(contender, endpoint, setting, &folder, ports)?;
         let log = File::create(folder.path().join("log"))?;
         command
             .env_clear()
@@ -170,9 +197,11 @@ impl Running {
             .stderr(log);
         let start = Instant::now();
         let child = command.spawn()?;
-        let mut running = Self { child, udp, start_time: Duration::ZERO, folder };
+        let (udp, is_floor) = (ports.udp, !contender.is_daemon());
+        let start_time = Duration::ZERO;
+        let mut running = Self { child, udp, start_time, ports, is_floor, folder };
         let ready_text = contender.ready_text.as_deref().unwrap_or_default();
-        while process::udp_sockets(udp.port()).count == 0 || !running.log().contains(ready_text) {
+        while !running.listens(setting.spans) || !running.log().contains(ready_text) {
             if start.elapsed() > PATIENCE || running.has_ended() {
                 let name = &contender.name;
                 let log = running.log();
@@ -183,6 +212,29 @@ impl Running {
         running.start_time = start.elapsed();
         thread::sleep(SETTLE_TIME);
         Ok(running)
+    }
+
+    /// Returns whether the contender listens for its load: for spans on the port of the protocol,
+    /// otherwise for datagrams.
+    fn listens(&self, spans: Option<SpanLoad>) -> bool {
+        match spans {
+            Some(load) => TcpStream::connect(self.spans(load)).is_ok(),
+            None => process::udp_sockets(self.udp.port()).count > 0,
+        }
+    }
+
+    /// Returns the protocol in which the contender gets a load of spans. A floor gets the same
+    /// requests over HTTP/1.1, whatever the protocol.
+    pub fn span_protocol(&self, load: SpanLoad) -> Protocol {
+        if self.is_floor { Protocol::Http } else { load.protocol }
+    }
+
+    /// Returns the address on which the contender gets a load of spans.
+    pub fn spans(&self, load: SpanLoad) -> SocketAddr {
+        match self.span_protocol(load) {
+            Protocol::Http => self.ports.otlp_http,
+            Protocol::Grpc => self.ports.otlp_grpc,
+        }
     }
 
     /// Returns the process id of the contender.
@@ -268,8 +320,7 @@ fn command(
     endpoint: &Endpoint,
     setting: Setting<'_>,
     folder: &TempDir,
-    udp: SocketAddr,
-    tcp: SocketAddr,
+    ports: Ports,
 ) -> io::Result<Command> {
     let authority = folder.path().join("authority.pem");
     fs::write(&authority, endpoint.authority.as_deref().unwrap_or_default())?;
@@ -285,15 +336,21 @@ fn command(
     match &contender.kind {
         Kind::Floor { with_parsing } => {
             words.extend([itself.into(), "floor".into()]);
-            words.extend(["--listen".into(), udp.to_string().into()]);
+            let listen = if setting.spans.is_some() { ports.otlp_http } else { ports.udp };
+            words.extend(["--listen".into(), listen.to_string().into()]);
             words.extend(["--endpoint".into(), endpoint.address.to_string().into()]);
             words.extend(["--authority".into(), authority.into()]);
             words.extend(with_parsing.then(|| "--with-parsing".into()));
+            words.extend(setting.spans.map(|_| "--spans".into()));
+            words.extend(setting.spans.filter(|load| load.is_gzip).map(|_| "--gzip".into()));
         }
         Kind::Daemon(program, arguments) => {
             let values = Values {
-                udp,
-                tcp,
+                udp: ports.udp,
+                tcp: ports.tcp,
+                otlp_http: ports.otlp_http,
+                otlp_grpc: ports.otlp_grpc,
+                compression: setting.spans.map_or("none", SpanLoad::compression),
                 endpoint: endpoint.url(),
                 endpoint_address: endpoint.address,
                 authority,
@@ -303,7 +360,8 @@ fn command(
             words.push(program.into());
             if !arguments.iter().any(|word| template::has_placeholder(word)) {
                 let config = folder.path().join("cfg.yaml");
-                fs::write(&config, values.fill(CONFIG))?;
+                let spans = if setting.spans.is_some() { SPANS_CONFIG } else { "" };
+                fs::write(&config, values.fill(&format!("{CONFIG}{spans}")))?;
                 words.extend(["-c".into(), config.into()]);
             }
             for word in arguments {
@@ -327,6 +385,14 @@ TotalBufferSizeMB: {memory_mb}
 Socket:
   UDPAddress: {udp}
   TCPAddress: {tcp}
+";
+
+/// The end of the file for a daemon that takes spans.
+const SPANS_CONFIG: &str = "\
+Otlp:
+  HttpAddress: {otlp_http}
+  GrpcAddress: {otlp_grpc}
+  Compression: {compression}
 ";
 
 #[cfg(test)]

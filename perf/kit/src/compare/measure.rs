@@ -8,6 +8,7 @@ use super::contender::{Contender, Kind, Running, Setting};
 use super::limit::Cgroup;
 use super::process;
 use super::scenario::Scenario;
+use super::span_turn;
 use super::turn::{Turn, in_megabytes};
 use super::window::{Look, drain, sample, wait_for_delivery, window_figures};
 use crate::endpoint::{Counts, Endpoint, Faults, Http, Options as EndpointOptions};
@@ -90,6 +91,11 @@ pub fn turn(
         Scenario::Burst { count, .. } => burst(&running, count, endpoint, conditions, &mut turn),
         Scenario::Outage => outage(&running, scenario, endpoint, conditions, &mut turn),
         Scenario::Idle | Scenario::Start | Scenario::Binary | Scenario::Limited(_) => Ok(()),
+        Scenario::Spans(load) => {
+            let (warm_up, window) = scenario.times(conditions.is_quick);
+            let times = (warm_up, conditions.window.unwrap_or(window));
+            span_turn::steady(&running, load, times, endpoint, conditions.seed, &mut turn)
+        }
         _ => steady(&running, scenario, endpoint, conditions, &mut turn),
     };
     // If the contender has ended, the sender has failed too. The contender's log says more than the
@@ -115,7 +121,7 @@ pub fn turn(
     let usage_ns = process::ended_children_cpu_ns() - ended_before_ns;
     turn.put("cpu_total_ms", total_ns as f64 / 1e6);
     turn.put("cpu_total_rusage_ms", usage_ns as f64 / 1e6);
-    account(&running.log(), endpoint.counts(), &mut turn);
+    account(&running.log(), account_name(scenario), endpoint.counts(), &mut turn);
     Ok(turn)
 }
 
@@ -149,10 +155,10 @@ fn why_not_limited_alone(scenario: Scenario, turn: &Turn) -> Option<String> {
 
 /// Records what was lost, and checks the daemon's own account: each datagram that was sent was
 /// received or dropped by the kernel. Other programs than xrayd have no account.
-fn account(log: &str, counts: Counts, turn: &mut Turn) {
+fn account(log: &str, name: &str, counts: Counts, turn: &mut Turn) {
     let Some(sent) = turn.figures.get("sent").copied() else { return };
     turn.put("lost", sent - counts.delivered_count as f64);
-    let Some(received) = account_number(log, "received") else { return };
+    let Some(received) = account_number(log, name, "received") else { return };
     let drops = turn.figures.get("kernel_drops").copied().unwrap_or_default();
     turn.put("received", received);
     let difference = sent - received - drops;
@@ -167,9 +173,14 @@ fn account(log: &str, counts: Counts, turn: &mut Turn) {
 /// The start of the reason why a turn does not count, if its account does not balance.
 pub const UNBALANCED: &str = "the account does not balance";
 
-/// Returns a number of the account that xrayd logs at its end.
-fn account_number(log: &str, name: &str) -> Option<f64> {
-    let (_, account) = log.rsplit_once("Account: ")?;
+/// Returns the start of the account that xrayd logs at its end, for the load of a scenario.
+fn account_name(scenario: Scenario) -> &'static str {
+    if matches!(scenario, Scenario::Spans(_)) { "Account of spans: " } else { "Account: " }
+}
+
+/// Returns a number of an account.
+fn account_number(log: &str, account: &str, name: &str) -> Option<f64> {
+    let (_, account) = log.rsplit_once(account)?;
     let line = account.lines().next()?;
     line.split_whitespace()
         .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
@@ -194,7 +205,11 @@ pub fn start(
 ) -> io::Result<(Running, Turn)> {
     let is_confined = conditions.is_confined;
     let memory_mb = scenario.memory_mb(is_confined);
-    let setting = Setting { memory_mb, is_confined, cgroup };
+    let spans = match scenario {
+        Scenario::Spans(load) => Some(load),
+        _ => None,
+    };
+    let setting = Setting { memory_mb, is_confined, cgroup, spans };
     let running = Running::start(contender, endpoint, setting)?;
     let backend = running.backend(contender)?;
     let start_line = running.start_line();
@@ -348,7 +363,8 @@ mod tests {
     use super::*;
 
     const LOG: &str = "x [Info] Account: received=1 replayed=0\n\
-                       x [Info] Account: received=95 replayed=0 sent=90 dropped=5 kernel_drops=5\n";
+                       x [Info] Account: received=95 replayed=0 sent=90 dropped=5 kernel_drops=5\n\
+                       x [Info] Account of spans: received=512 replayed=0 sent=512 held=0\n";
 
     fn turn(figures: &[(&'static str, f64)]) -> Turn {
         Turn { figures: figures.iter().copied().collect(), ..Turn::default() }
@@ -358,16 +374,25 @@ mod tests {
     fn a_turn_counts_if_all_that_was_sent_was_received_or_dropped() {
         let counts = Counts { delivered_count: 90, ..Counts::default() };
         let mut balanced = turn(&[("sent", 100.0), ("kernel_drops", 5.0)]);
-        account(LOG, counts, &mut balanced);
+        account(LOG, "Account: ", counts, &mut balanced);
         assert_eq!((balanced.figures["lost"], balanced.figures["unaccounted"]), (10.0, 0.0));
         assert_eq!(balanced.discarded, None);
         let mut missing = turn(&[("sent", 100.0), ("kernel_drops", 4.0)]);
-        account(LOG, counts, &mut missing);
+        account(LOG, "Account: ", counts, &mut missing);
         assert!(missing.discarded.unwrap().starts_with(UNBALANCED));
         // A program without an account is judged by what it delivers.
         let mut other = turn(&[("sent", 100.0), ("kernel_drops", 4.0)]);
-        account("started\n", counts, &mut other);
+        account("started\n", "Account: ", counts, &mut other);
         assert_eq!((other.figures["lost"], other.discarded), (10.0, None));
+    }
+
+    #[test]
+    fn spans_have_an_account_of_their_own() {
+        let scenario = Scenario::parse("spans-http-10000").unwrap()[0];
+        let mut spans = turn(&[("sent", 512.0)]);
+        let counts = Counts { delivered_count: 500, ..Counts::default() };
+        account(LOG, account_name(scenario), counts, &mut spans);
+        assert_eq!((spans.figures["lost"], spans.figures["unaccounted"]), (12.0, 0.0));
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod peak;
 mod process;
 mod row;
 mod scenario;
+mod span_load;
+mod span_turn;
 mod summary;
 mod template;
 mod turn;
@@ -26,6 +28,7 @@ pub use scenario::{ALL as SCENARIOS, Scenario};
 use crate::endpoint::{Endpoint, Faults, Http, Options as EndpointOptions};
 use crate::sender::Size;
 use budget::Budgets;
+use contender::Kind;
 use measure::{Conditions, Idle, UNBALANCED};
 use peak::Bench;
 use row::{Writer, mode};
@@ -100,7 +103,10 @@ pub fn run(options: &Options) -> io::Result<(String, usize)> {
     let mut skipped = Vec::new();
     let all = if options.scenarios.is_empty() { &SCENARIOS[..] } else { &options.scenarios };
     for &scenario in all {
-        let takes_part = |contender: &&Contender| contender.is_daemon() || scenario.has_floor();
+        let takes_part = |contender: &&Contender| match contender.kind {
+            Kind::Daemon(..) => true,
+            Kind::Floor { with_parsing } => scenario.has_floor(with_parsing),
+        };
         let contenders: Vec<&Contender> = options.contenders.iter().filter(takes_part).collect();
         if scenario == Scenario::Idle {
             idle(&contenders, &endpoint, &conditions, &mut writer, &mut summary)?;

@@ -1,6 +1,7 @@
 //! The scenarios, and their durations.
 
 use super::limit::Limit;
+use super::span_load::SpanLoad;
 use crate::endpoint::{Delays, Faults};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub enum Scenario {
     Streams(u32),
     /// A load that is as fast as the sender can send.
     Flat,
+    /// A steady load of spans of OpenTelemetry, in batches.
+    Spans(SpanLoad),
     /// The daemon is held to a share of a processor: the highest rate that it delivers, then
     /// [`MULTIPLES`] of this rate.
     Limited(Limit),
@@ -135,6 +138,7 @@ impl Scenario {
             Self::Slowing => "slowing".into(),
             Self::Streams(count) => format!("streams-{count}"),
             Self::Flat => "flat".into(),
+            Self::Spans(load) => load.name(),
             Self::Limited(limit) => limit.name(),
             Self::Offered { limit, multiple: Some(multiple), .. } => {
                 format!("{}-{multiple}p", limit.name())
@@ -153,6 +157,10 @@ impl Scenario {
     pub fn parse(name: &str) -> Option<Vec<Self>> {
         if let Some((_, group)) = GROUPS.iter().find(|(group, _)| *group == name) {
             return Some(group.to_vec());
+        }
+        let loads = SpanLoad::parse(name);
+        if !loads.is_empty() {
+            return Some(loads.into_iter().map(Self::Spans).collect());
         }
         let number = |text: &str| text.parse().ok().filter(|&number: &u32| number > 0);
         let after = |start: &str| number(name.strip_prefix(start)?);
@@ -207,21 +215,30 @@ impl Scenario {
     pub fn rate(self) -> Option<u32> {
         match self {
             Self::Rate(rate, _) | Self::Offered { rate, .. } => Some(rate),
+            Self::Spans(load) => Some(load.rate),
             Self::Throttled(_) | Self::Slowing | Self::Streams(_) => Some(SERVICE_RATE),
             _ => None,
         }
     }
 
-    /// Returns whether the two floors take part in this scenario. They make one call at a time, so
-    /// they only fit a service that answers at once.
-    pub fn has_floor(self) -> bool {
-        matches!(self, Self::Rate(_, 0) | Self::Flat)
+    /// Returns whether the floors take part in this scenario: those without parsing, and those with
+    /// parsing. They make one call at a time, so they only fit a service that answers at once.
+    pub fn has_floor(self, with_parsing: bool) -> bool {
+        match self {
+            Self::Rate(_, 0) | Self::Flat => true,
+            Self::Spans(_) => !with_parsing,
+            _ => false,
+        }
     }
 
     /// Returns the number of rounds. Each contender has one turn in each round.
     pub fn round_count(self, is_quick: bool) -> usize {
         let (full, quick) = match self {
-            Self::Rate(..) | Self::Flat | Self::Offered { .. } | Self::Limited(_) => (3, 1),
+            Self::Rate(..)
+            | Self::Flat
+            | Self::Spans(_)
+            | Self::Offered { .. }
+            | Self::Limited(_) => (3, 1),
             Self::Burst { .. } | Self::Start => (10, 3),
             Self::Throttled(_) | Self::Slowing | Self::Streams(_) => (1, 1),
             Self::Outage | Self::Idle | Self::Binary => (1, 1),
@@ -240,9 +257,9 @@ impl Scenario {
             (Self::Slowing, _) => (2_000, 18_000),
             (Self::Offered { multiple: None, .. }, _) => (1_000, 2_500),
             // At low rates most CPU time is for wake-ups, and this time varies more. So low rates
-            // are measured for longer.
-            (Self::Rate(..=5_000, _), false) => (2_000, 8_000),
-            (Self::Rate(..=5_000, _), true) => (1_500, 4_000),
+            // are measured for longer. A window of spans has few requests.
+            (Self::Rate(..=5_000, _) | Self::Spans(_), false) => (2_000, 8_000),
+            (Self::Rate(..=5_000, _) | Self::Spans(_), true) => (1_500, 4_000),
             (_, false) => (2_000, 5_000),
             (_, true) => (1_500, 2_500),
         };

@@ -24,6 +24,26 @@ const RATE_COLUMNS: [(&str, &str, usize); 17] = [
     ("peak_mb", "peak MB", 1),
 ];
 
+/// Columns of the table for loads of spans.
+const SPAN_COLUMNS: [(&str, &str, usize); 16] = [
+    ("memory_mb", "-m MB", 0),
+    ("cpu_us_per_segment", "CPU us per span", 2),
+    ("floor_ratio", "x floor", 2),
+    ("received_bytes_per_span", "bytes in", 0),
+    ("sent_bytes_per_span", "bytes out", 0),
+    ("delivered_per_s", "delivered /s", 0),
+    ("offered_per_s", "offered /s", 0),
+    ("refused", "refused", 0),
+    ("lost", "lost", 0),
+    ("calls_per_s", "calls /s", 1),
+    ("segments_per_request", "spans a call", 0),
+    ("latency_p50_ms", "p50 ms", 1),
+    ("latency_p99_ms", "p99 ms", 1),
+    ("wake_ups_per_s", "wake-ups /s", 0),
+    ("machine_busy_share", "machine busy", 2),
+    ("peak_mb", "peak MB", 1),
+];
+
 const OTHER_COLUMNS: [(&str, &str, usize); 15] = [
     ("memory_mb", "-m MB", 0),
     ("binary_mb", "program MB", 1),
@@ -72,7 +92,7 @@ impl Summary {
             "delivered_share" | "goodput_share" | "overload_share" => {
                 numbers.into_iter().reduce(f64::min)
             }
-            "peak_mb" | "latency_max_ms" | "kernel_drops" | "lost" => {
+            "peak_mb" | "latency_max_ms" | "kernel_drops" | "lost" | "refused" => {
                 numbers.into_iter().reduce(f64::max)
             }
             _ => median(numbers),
@@ -143,8 +163,11 @@ impl Summary {
             let mut rows = self.rows.iter().filter(|row| row.scenario == *name);
             rows.any(|row| row.figures.contains_key("cpu_us_per_segment"))
         };
-        let (steady, other): (Vec<&str>, _) = self.scenarios().into_iter().partition(is_steady);
+        let (spans, segments): (Vec<&str>, Vec<&str>) =
+            self.scenarios().into_iter().partition(|name| name.starts_with("spans-"));
+        let (steady, other): (Vec<&str>, _) = segments.into_iter().partition(is_steady);
         let mut text = String::new();
+        self.table(&spans, &SPAN_COLUMNS, &mut text);
         self.table(&steady, &RATE_COLUMNS, &mut text);
         self.table(&other, &OTHER_COLUMNS, &mut text);
         text

@@ -4,6 +4,8 @@
 //! | | |
 //! |---|---|
 //! | `{udp}`, `{tcp}` | the addresses on which it is to listen |
+//! | `{otlp_http}`, `{otlp_grpc}` | the addresses on which it is to take spans, in loads of spans |
+//! | `{compression}` | `gzip` or `none`: how it is to compress spans |
 //! | `{endpoint}`, `{endpoint_address}` | the URL of the kit's endpoint, and its address |
 //! | `{authority}` | a PEM file with the certificate of the endpoint's authority |
 //! | `{memory_mb}` | the memory that it may use, in megabytes |
@@ -16,9 +18,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "{file:";
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 10] = [
     "{udp}",
     "{tcp}",
+    "{otlp_http}",
+    "{otlp_grpc}",
+    "{compression}",
     "{endpoint}",
     "{endpoint_address}",
     "{authority}",
@@ -33,6 +38,12 @@ pub struct Values {
     pub udp: SocketAddr,
     /// Address for calls.
     pub tcp: SocketAddr,
+    /// Address for spans over HTTP.
+    pub otlp_http: SocketAddr,
+    /// Address for spans over gRPC.
+    pub otlp_grpc: SocketAddr,
+    /// Compression of spans: `gzip` or `none`.
+    pub compression: &'static str,
     /// URL of the endpoint.
     pub endpoint: String,
     /// Address of the endpoint.
@@ -51,6 +62,9 @@ impl Values {
         let values = [
             self.udp.to_string(),
             self.tcp.to_string(),
+            self.otlp_http.to_string(),
+            self.otlp_grpc.to_string(),
+            self.compression.to_owned(),
             self.endpoint.clone(),
             self.endpoint_address.to_string(),
             self.authority.display().to_string(),
@@ -106,6 +120,9 @@ mod tests {
         Values {
             udp: ([127, 0, 0, 1], 2000).into(),
             tcp: ([127, 0, 0, 1], 2001).into(),
+            otlp_http: ([127, 0, 0, 1], 4318).into(),
+            otlp_grpc: ([127, 0, 0, 1], 4317).into(),
+            compression: "gzip",
             endpoint: "https://127.0.0.1:9".into(),
             endpoint_address: ([127, 0, 0, 1], 9).into(),
             authority: "/a.pem".into(),
@@ -126,6 +143,10 @@ mod tests {
         assert_eq!(
             values.argument("--at={udp},{tcp}").unwrap(),
             "--at=127.0.0.1:2000,127.0.0.1:2001"
+        );
+        assert_eq!(
+            values.argument("{otlp_http} {otlp_grpc} {compression}").unwrap(),
+            "127.0.0.1:4318 127.0.0.1:4317 gzip"
         );
         assert_eq!(values.argument("{unknown}").unwrap(), "{unknown}");
         let word = with_whole_paths(&format!("--config=yaml:{{file:{}}}", file.display())).unwrap();

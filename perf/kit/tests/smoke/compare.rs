@@ -1,4 +1,5 @@
-//! Tests `xrayd-perf compare` with the floor in the place of a daemon.
+//! Tests `xrayd-perf compare` with the floor in the place of a daemon, and for spans with the real
+//! daemon.
 
 use serde_json::Value;
 use std::fs;
@@ -37,6 +38,31 @@ fn a_program_with_its_own_flags_and_file_is_loaded_and_its_documents_are_counted
     assert!(figure("sent") > 0.0 && figure("delivered") > 0.0, "{row}");
     assert_eq!(figure("lost"), figure("sent") - figure("delivered"));
     assert_eq!(figure("sockets"), 1.0);
+}
+
+#[test]
+fn a_daemon_and_the_floor_get_the_same_spans_and_lose_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = format!("xray={}", super::spans::daemon().display());
+    let arguments = ["--daemon", &daemon, "--floor", "--only", "spans-grpc-4000-gzip"];
+    let output = compare(folder.path(), &arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let rows = fs::read_to_string(folder.path().join("rows.jsonl")).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        let figure = |name: &str| row["figures"][name].as_f64().unwrap_or(f64::NAN);
+        assert!(figure("sent") > 0.0 && figure("cpu_us_per_segment") > 0.0, "{row}");
+        assert_eq!((figure("lost"), figure("refused")), (0.0, 0.0), "{row}");
+        assert_eq!(row["discarded"], Value::Null);
+        let bytes = [figure("received_bytes_per_span"), figure("sent_bytes_per_span")];
+        assert!(bytes.iter().all(|bytes| (20.0..150.0).contains(bytes)), "{row}");
+    }
+    let of_daemon = rows.iter().find(|row| row["contender"] == "xray").unwrap();
+    assert_eq!(of_daemon["figures"]["unaccounted"], 0.0);
+    let report = fs::read_to_string(folder.path().join("summary.md")).unwrap();
+    assert!(report.contains("CPU us per span | x floor"), "{report}");
 }
 
 #[test]
