@@ -58,6 +58,14 @@ impl Budgets {
         toml::from_str(text)
     }
 
+    /// Leaves out the limits of scenarios that did not run, for a run of chosen scenarios.
+    pub fn keep_those_that_ran(&mut self, summary: &Summary) {
+        let scenarios = summary.scenarios();
+        for budgets in [&mut self.privileged, &mut self.confined] {
+            budgets.retain(|budget| scenarios.contains(&budget.scenario.as_str()));
+        }
+    }
+
     /// Compares a run with the limits of its mode. Returns a table in Markdown and the number of
     /// exceeded limits; a figure that was not measured counts as exceeded.
     pub fn check(&self, summary: &Summary, daemons: &[&str], mode: &str) -> (String, usize) {
@@ -211,6 +219,22 @@ mod tests {
         let (table, count) = budgets.check(&summary, &["uring"], "confined");
         assert_eq!(count, 0);
         assert!(table.contains("| 5 | none set |"), "{table}");
+    }
+
+    #[test]
+    fn a_run_of_chosen_scenarios_is_judged_by_their_limits_alone() {
+        let flat = r#"
+            [[privileged]]
+            scenario = "flat"
+            figure = "delivered_per_s"
+            least = 1
+        "#;
+        let mut budgets = Budgets::parse(&format!("{BUDGETS}{flat}")).unwrap();
+        let summary = summary("uring", &[("cpu_us_per_segment", 5.0)]);
+        assert_eq!(budgets.check(&summary, &["uring"], "privileged").1, 2);
+        budgets.keep_those_that_ran(&summary);
+        let (table, count) = budgets.check(&summary, &["uring"], "privileged");
+        assert_eq!((count, table.contains("flat")), (1, false), "{table}");
     }
 
     #[test]

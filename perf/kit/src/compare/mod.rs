@@ -37,7 +37,7 @@ use std::io;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
-use summary::Summary;
+use summary::{COLLECTOR, Summary};
 
 /// The options of a comparison.
 #[derive(Debug, Clone)]
@@ -156,8 +156,13 @@ fn report(
     }
     // A daemon that loses count of what it received fails the run.
     let mut over_count = discarded.iter().filter(|line| line.contains(UNBALANCED)).count();
-    if let Some(budgets) = budgets {
-        let daemons = options.contenders.iter().filter(|contender| contender.is_daemon());
+    if let Some(mut budgets) = budgets {
+        if !options.scenarios.is_empty() {
+            budgets.keep_those_that_ran(summary);
+        }
+        let is_judged =
+            |contender: &&Contender| contender.is_daemon() && contender.name != COLLECTOR;
+        let daemons = options.contenders.iter().filter(is_judged);
         let daemons: Vec<&str> = daemons.map(|contender| contender.name.as_str()).collect();
         let (table, count) = budgets.check(summary, &daemons, mode(options.is_confined));
         report += &format!("\n{table}\n{count} budgets are not kept.\n");

@@ -25,10 +25,11 @@ const RATE_COLUMNS: [(&str, &str, usize); 17] = [
 ];
 
 /// Columns of the table for loads of spans.
-const SPAN_COLUMNS: [(&str, &str, usize); 16] = [
+const SPAN_COLUMNS: [(&str, &str, usize); 17] = [
     ("memory_mb", "-m MB", 0),
     ("cpu_us_per_segment", "CPU us per span", 2),
     ("floor_ratio", "x floor", 2),
+    ("collector_ratio", "x collector", 2),
     ("received_bytes_per_span", "bytes in", 0),
     ("sent_bytes_per_span", "bytes out", 0),
     ("delivered_per_s", "delivered /s", 0),
@@ -62,6 +63,9 @@ const OTHER_COLUMNS: [(&str, &str, usize); 15] = [
     ("peak_mb", "peak MB", 1),
 ];
 
+/// The name of an OpenTelemetry Collector among the contenders. The others are compared with it.
+pub const COLLECTOR: &str = "collector";
+
 /// The load that overload is compared with, in documents a second.
 const REFERENCE_RATE: u32 = 200_000;
 
@@ -75,13 +79,15 @@ pub struct Summary {
 impl Summary {
     /// Returns one number for all rounds: the worst round for losses and memory, the median for all
     /// other figures. Rows that do not count are left out. `floor_ratio` and `floor_parsing_ratio`
-    /// are the CPU time per segment divided by the CPU time of the floor in the same round.
+    /// are the CPU time per segment divided by the CPU time of the floor in the same round, and
+    /// `collector_ratio` by that of the collector.
     /// `overload_share` is the delivered rate of a load above 200,000/s, divided by that at
     /// 200,000/s in the same round.
     pub fn figure(&self, scenario: &str, contender: &str, figure: &str) -> Option<f64> {
         let numbers = match figure {
             "floor_ratio" => self.ratios(scenario, contender, "floor"),
             "floor_parsing_ratio" => self.ratios(scenario, contender, "floor-parsing"),
+            "collector_ratio" => self.ratios(scenario, contender, COLLECTOR),
             "overload_share" => self.overload_shares(scenario, contender),
             _ => {
                 let rows = self.of(scenario, contender);
@@ -249,6 +255,23 @@ mod tests {
         let summary = summary(&rows);
         assert_eq!(summary.figure("rate-100", "a", "floor_ratio"), Some(1.5));
         assert_eq!(summary.figure("rate-100", "a", "floor_parsing_ratio"), None);
+        assert_eq!(summary.figure("rate-100", "a", "collector_ratio"), None);
+    }
+
+    #[test]
+    fn a_load_of_spans_has_its_own_table_with_the_ratio_to_the_collector() {
+        let row = |contender, scenario, cost| {
+            Row::example(contender, scenario, 0, &[("cpu_us_per_segment", cost)])
+        };
+        let name = "spans-http-10000";
+        let rows = vec![row("a", name, 3.0), row("collector", name, 12.0), row("a", "flat", 5.0)];
+        let text = Summary { rows }.tables();
+        let expected = "| | | CPU us per span | x collector |\n|---|---|---|---|\n\
+                        | spans-http-10000 | a | 3.00 | 0.25 |\n\
+                        | spans-http-10000 | collector | 12.00 | 1.00 |\n\n\
+                        | | | CPU us per segment |\n|---|---|---|\n\
+                        | flat | a | 5.00 |\n\n";
+        assert_eq!(text, expected);
     }
 
     #[test]
