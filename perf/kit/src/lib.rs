@@ -1,7 +1,8 @@
 //! A kit that measures and compares X-Ray daemons: load, endpoint, floor and comparison.
 //!
 //! The kit treats a daemon as a black box: a program that receives datagrams on a UDP port and
-//! calls an HTTP endpoint. `perf/README.md` says how to run the kit and what the numbers mean.
+//! calls an HTTP endpoint. For spans of OpenTelemetry there is a second sender and a second floor
+//! (`spans`). `perf/README.md` says how to run the kit and what the numbers mean.
 //!
 //! ```text
 //!   sender ──UDP──► a daemon, or floor ──TLS──► endpoint        compare starts them in turn,

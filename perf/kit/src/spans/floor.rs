@@ -107,6 +107,7 @@ fn receive(mut stream: TcpStream, bodies: &Sender<Vec<u8>>, spare: &Spare) -> io
         let body = &bytes[head_bytes..end];
         let mut whole = spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let whole = whole.get_or_insert_default();
+        // The kit's sender never writes `identity`, which would not be in the buffer.
         match encoding {
             None => {
                 whole.clear();
