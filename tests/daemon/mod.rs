@@ -20,6 +20,7 @@ mod delivery;
 mod denied;
 mod disk;
 mod endpoint;
+mod exporter;
 mod fake;
 mod faults;
 mod files;

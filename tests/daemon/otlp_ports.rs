@@ -1,82 +1,18 @@
 //! The ports for OpenTelemetry's spans: their start and end, and clients that are hostile, while
 //! segments arrive over UDP.
 
-use super::answers::{CallAnswer, gzip};
-use super::client::{Answer, Client, calls, request, start};
-use super::endpoint::Endpoint;
-use super::process::{Daemon, HEADER, PATIENCE, config_file, run_to_end};
+use super::answers::gzip;
+use super::client::{Client, request, start};
+use super::exporter::{
+    EXPORT, PORTS, PROTOBUF, answer_spans, arrived, endpoint, export, port, spans,
+};
+use super::process::{HEADER, PATIENCE, config_file, run_to_end};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{SystemTime, UNIX_EPOCH};
-use xrayd_otlp::message::Span;
-use xrayd_otlp::{Encoding, Request, Source, coding, datagram};
-
-/// Both ports, on free ports of the system.
-pub const PORTS: &str = "Otlp: {HttpAddress: \"127.0.0.1:0\", GrpcAddress: \"127.0.0.1:0\"}\n\
-    Socket: {UDPAddress: \"127.0.0.1:0\", TCPAddress: \"127.0.0.1:0\"}\n";
-
-const EXPORT: &str = "POST /v1/traces";
-const PROTOBUF: &str = "Content-Type: application/x-protobuf\r\n";
 
 /// The beginning of a connection over HTTP/2, with the empty frame of settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// Returns the address of the port for `protocol`.
-pub fn port(daemon: &Daemon, protocol: &str) -> SocketAddr {
-    let text = format!("spans are taken over {protocol} at ");
-    let line = daemon.wait_for_line(&text);
-    line.split(&text).nth(1).unwrap().trim().parse().unwrap()
-}
-
-/// Returns the body of a request with one span that has this name.
-pub fn spans(name: &str) -> Vec<u8> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let now_ns = u64::try_from(now.as_nanos()).unwrap();
-    let span = Span {
-        trace_id: vec![7; 16],
-        span_id: vec![8; 8],
-        name: name.to_owned(),
-        start_time_unix_nano: now_ns,
-        end_time_unix_nano: now_ns,
-        ..Span::default()
-    };
-    let document = datagram::document(&Source::default(), vec![span]);
-    datagram::decode(datagram::form(&document).unwrap().1).unwrap()
-}
-
-/// An endpoint that accepts spans.
-pub fn endpoint() -> Endpoint {
-    let endpoint = Endpoint::start();
-    answer_spans(&endpoint, 200);
-    endpoint
-}
-
-/// Lets an endpoint answer all requests with spans with this status.
-pub fn answer_spans(endpoint: &Endpoint, status: u16) {
-    let headers = vec![("content-type", "application/x-protobuf")];
-    let answer = CallAnswer { status, headers, body: Vec::new() };
-    endpoint.change(|rules| rules.call_answer = answer);
-}
-
-/// Returns the names of the spans that have arrived at an endpoint, sorted.
-pub fn arrived(endpoint: &Endpoint) -> Vec<String> {
-    let mut names = Vec::new();
-    for call in calls(endpoint) {
-        assert_eq!(call.target, "/v1/traces");
-        let coding = call.headers.get("content-encoding").map(|value| value.as_bytes());
-        let mut buffer = Vec::new();
-        let body = coding::decode(coding, &call.body, 5 << 20, &mut buffer).unwrap();
-        let request = Request::parse(Encoding::Protobuf, body).unwrap();
-        request.spans(|received| names.push(received.unwrap().span.name));
-    }
-    names.sort();
-    names
-}
-
-pub fn export(address: SocketAddr, body: &[u8]) -> Answer {
-    Client::connect(address).call(EXPORT, PROTOBUF, body)
-}
 
 #[test]
 fn a_port_that_another_program_has_ends_the_start() {

@@ -4,7 +4,7 @@
 use super::answers::CallAnswer;
 use super::client::{calls, page, start};
 use super::endpoint::{Endpoint, Way};
-use super::otlp_ports::{PORTS, answer_spans, arrived, endpoint, export, port, spans};
+use super::exporter::{PORTS, answer_spans, arrived, endpoint, export, port, spans};
 use super::process::{Daemon, config_file};
 use super::tls::Authority;
 use xrayd_otlp::grpc::Refusal;
