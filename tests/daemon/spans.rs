@@ -7,8 +7,13 @@ use super::endpoint::{Endpoint, Way};
 use super::exporter::{PORTS, answer_spans, arrived, endpoint, export, port, spans};
 use super::process::{Daemon, config_file};
 use super::tls::Authority;
+use std::collections::BTreeSet;
+use std::path::Path;
 use xrayd_otlp::grpc::Refusal;
 use xrayd_otlp::{Encoding, answer};
+
+/// The label of all metrics of spans.
+const SPANS: &str = "{signal=\"spans\"}";
 
 /// Sends `count` requests with one span each, and returns their names, sorted.
 fn send(daemon: &Daemon, prefix: &str, count: usize) -> Vec<String> {
@@ -144,4 +149,73 @@ fn spans_for_put_trace_segments_arrive_as_documents() {
     assert!(documents.iter().all(|document| document.starts_with("T1S")), "{documents:?}");
     assert!(log.contains("This is experimental"), "{log}");
     assert!(log.contains("Account of spans: received=3 replayed=0 sent=3 "), "{log}");
+}
+
+/// A daemon with 6 MB of memory, of which spans have half, and a spool.
+fn start_with_spool(endpoint: &Endpoint, folder: &Path) -> Daemon {
+    let path = folder.join("spool");
+    let keys = format!(
+        "{PORTS}TotalBufferSizeMB: 6\nShutdownSeconds: 2\nSpool: {{Path: {}}}\n",
+        path.display()
+    );
+    start(endpoint, &keys)
+}
+
+/// Returns the value of a counter of spans.
+fn count(daemon: &Daemon, name: &str) -> u64 {
+    daemon.metric(&format!("xray_otlp_spans_{name}_total{SPANS}"))
+}
+
+/// Sends large spans until a daemon has put at least this many spans into its spool. Returns the
+/// accepted names.
+fn fill(daemon: &Daemon, prefix: &str, spooled_count: u64) -> BTreeSet<String> {
+    let (http, mut accepted) = (port(daemon, "HTTP"), BTreeSet::new());
+    let mut numbers = 0..;
+    daemon.wait_until("spans are in the spool", || {
+        let number: usize = numbers.next().unwrap();
+        let name = format!("{prefix} {number:04} {}", "n".repeat(100_000));
+        if export(http, &spans(&name)).status == 200 {
+            accepted.insert(name);
+        }
+        count(daemon, "spooled") >= spooled_count
+    });
+    accepted
+}
+
+#[test]
+fn spans_in_the_spool_of_a_killed_daemon_and_all_of_one_that_ends_arrive_later_and_once() {
+    let endpoint = endpoint();
+    endpoint.set_way(Way::Down);
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start_with_spool(&endpoint, folder.path());
+    let before_kill = fill(&daemon, "killed", 30);
+    // A record that was replayed, in order to probe the service, stays in the spool until it is
+    // sent. It may have been spooled twice.
+    let spooled_count = count(&daemon, "spooled");
+    let kept_count = usize::try_from(spooled_count - count(&daemon, "replayed")).unwrap();
+    assert!(kept_count > 0, "{spooled_count}\n{}", daemon.log());
+    let killed_log = daemon.kill();
+    // The outage goes on. This daemon has what the killed one left, and spans of its own.
+    let daemon = start_with_spool(&endpoint, folder.path());
+    let before_end = fill(&daemon, "ended", 10);
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains(" dropped=0 ") && log.contains(" held=0"), "{log}");
+    endpoint.set_way(Way::Open);
+    let daemon = start_with_spool(&endpoint, folder.path());
+    daemon.wait_until("the spool is empty", || {
+        arrived(&endpoint).len() >= kept_count + before_end.len()
+            && daemon.metric(&format!("xray_otlp_spool_size_bytes{SPANS}")) == 0
+    });
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+    let names = arrived(&endpoint);
+    let found: BTreeSet<String> = names.iter().cloned().collect();
+    assert_eq!(found.len(), names.len(), "a span arrived twice\n{log}");
+    assert!(before_end.is_subset(&found), "spans of the daemon that ended are missing\n{log}");
+    let of_killed = found.difference(&before_end).count();
+    assert!(found.is_subset(&(&before_kill | &before_end)), "spans that nobody sent\n{log}");
+    assert!(of_killed >= kept_count, "{of_killed} of {kept_count}\n{killed_log}\n{log}");
+    let replayed = format!("Account of spans: received=0 replayed={0} sent={0} ", names.len());
+    assert!(log.contains(&replayed), "{log}");
 }
