@@ -79,7 +79,7 @@ fn drain(spool: &mut Spool, bytes: &[u8]) {
     loop {
         let record = match spool.next(NOW) {
             Next::Record(record) => record,
-            Next::Damaged(damage) => {
+            Next::Damaged(_, damage) => {
                 assert!(damage.bytes > 0, "damage has a length");
                 passed_bytes += damage.bytes;
                 continue;

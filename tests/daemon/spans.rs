@@ -219,3 +219,25 @@ fn spans_in_the_spool_of_a_killed_daemon_and_all_of_one_that_ends_arrive_later_a
     let replayed = format!("Account of spans: received=0 replayed={0} sent={0} ", names.len());
     assert!(log.contains(&replayed), "{log}");
 }
+
+#[test]
+fn both_spools_are_open_at_once_and_each_says_it_if_it_cannot_be_used() {
+    let endpoint = endpoint();
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start_with_spool(&endpoint, folder.path());
+    let path = folder.path().join("spool");
+    let line = |path: &Path, text: &str| format!("The spool {} {text}", path.display());
+    // The threads of the spools create the same folder.
+    for path in [&path, &path.join("otlp")] {
+        daemon.wait_for_line(&line(path, "is open"));
+    }
+    let (status, log) = daemon.stop();
+    assert!(status.success() && !log.contains("cannot be used"), "{log}");
+    let missing = folder.path().join("missing");
+    let daemon = start_with_spool(&endpoint, &missing);
+    for path in [missing.join("spool"), missing.join("spool/otlp")] {
+        daemon.wait_for_line(&line(&path, "cannot be used: "));
+    }
+    let (status, log) = daemon.stop();
+    assert!(status.success(), "{log}");
+}

@@ -358,6 +358,10 @@ struct OpenFile {
 }
 
 impl Disk for MemoryDisk {
+    fn create_folder(&self, _: &Path) -> Result<(), SpoolError> {
+        Ok(())
+    }
+
     fn open_folder(&self, path: &Path) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError> {
         let mut state = self.lock();
         if state.is_locked {

@@ -247,7 +247,7 @@ fn check(disk: &MemoryDisk, certain: &Certain, context: &str) {
                 let is_first = numbers.insert(*number);
                 assert!(is_first || certain.has_copies, "{context}: record {number} comes twice");
             }
-            Next::Damaged(_) => damaged_count += 1,
+            Next::Damaged(..) => damaged_count += 1,
             Next::Empty => break,
             other => panic!("{context}: {other:?}"),
         }

@@ -277,7 +277,7 @@ fn check_fresh_open(world: &World, on_disk: usize) {
     loop {
         match spool.next(clock.now()) {
             Next::Record(record) => count += record.taken.len(),
-            Next::Damaged(_) => {}
+            Next::Damaged(..) => {}
             Next::Empty => break,
             other => return world.ledger().fail(format!("a fresh spool returns {other:?}")),
         }

@@ -6,6 +6,7 @@
 //! pool's memory, and [`SKIPPED_COUNT_MAX`] records in a job. Thread: the spool's.
 
 use super::spool_job::Done;
+use crate::base::account::Signal;
 use crate::base::clock::{Clock, Moment};
 use crate::base::log::LogLimit;
 use crate::base::memory::ChunkPool;
@@ -77,10 +78,15 @@ pub fn replay(
             }
             Err(Missed::TooLarge) => {
                 spool.set_aside(record.id);
+                let signal = spool.signal();
+                let item = match signal {
+                    Signal::Segments => "a document",
+                    Signal::Spans => "a request",
+                };
                 TOO_LARGE.log(|more| {
                     error!(
-                        "A batch of {} bytes in the spool has a document that is larger than memory \
-                         (-m). The batch stays in the spool for a run with more memory{more}",
+                        "A batch of {} bytes in the spool of {signal} has {item} that is larger than \
+                         memory (-m). The batch stays in the spool for a run with more memory{more}",
                         record.payload_bytes
                     );
                 });
@@ -103,11 +109,11 @@ fn note(next: Next, done: &mut Done, result: &mut Result<(), SpoolError>) {
     match next {
         Next::Empty | Next::Record(_) => {}
         Next::Expired { segment_count } => done.expired_count += u64::from(segment_count),
-        Next::Damaged(damage) => {
+        Next::Damaged(name, damage) => {
             done.damaged_record_count += 1;
             done.damaged_bytes += damage.bytes;
             done.damaged_segment_count += damage.segment_count;
-            done.damage = Some(damage.to_string());
+            done.damage = Some(format!("{name}: {damage}"));
         }
         Next::Unreadable(error) => {
             done.is_unreadable = true;

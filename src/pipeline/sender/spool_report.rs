@@ -14,13 +14,36 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-static FAILED: LogLimit = LogLimit::once_a_minute();
-static CONDITION: LogLimit = LogLimit::once_a_minute();
-static FILE_REMOVED: LogLimit = LogLimit::once_a_minute();
-static FOLDER_REMOVED: LogLimit = LogLimit::once_a_minute();
-static FULL: LogLimit = LogLimit::new();
-static EXPIRED: LogLimit = LogLimit::new();
-static DAMAGED: LogLimit = LogLimit::new();
+/// The limits of the log lines about one spool.
+#[derive(Debug)]
+struct Lines {
+    failed: LogLimit,
+    condition: LogLimit,
+    file_removed: LogLimit,
+    folder_removed: LogLimit,
+    full: LogLimit,
+    expired: LogLimit,
+    damaged: LogLimit,
+}
+
+impl Lines {
+    const fn new() -> Self {
+        Self {
+            failed: LogLimit::once_a_minute(),
+            condition: LogLimit::once_a_minute(),
+            file_removed: LogLimit::once_a_minute(),
+            folder_removed: LogLimit::once_a_minute(),
+            full: LogLimit::new(),
+            expired: LogLimit::new(),
+            damaged: LogLimit::new(),
+        }
+    }
+}
+
+/// The spool of segments and the spool of spans have limits of their own: a line about one of them
+/// does not replace the same line about the other.
+static SEGMENT_LINES: Lines = Lines::new();
+static SPAN_LINES: Lines = Lines::new();
 
 /// Reports on one spool: counts, conditions and log lines.
 #[derive(Debug)]
@@ -30,13 +53,18 @@ pub struct Report {
     account: Arc<Account>,
     /// Whether the last write or the last opening has failed.
     has_failed: bool,
+    lines: &'static Lines,
 }
 
 impl Report {
     /// A report on the spool with these options.
     pub fn new(options: &Options, account: Arc<Account>) -> Self {
         let (path, size_bytes_max) = (options.path.clone(), options.size_bytes_max);
-        Self { path, size_bytes_max, account, has_failed: false }
+        let lines = match account.signal {
+            Signal::Segments => &SEGMENT_LINES,
+            Signal::Spans => &SPAN_LINES,
+        };
+        Self { path, size_bytes_max, account, has_failed: false, lines }
     }
 
     /// Reports that the spool was opened.
@@ -68,7 +96,7 @@ impl Report {
         self.has_failed = true;
         self.account.conditions.begin(Condition::SpoolFailing, error.to_string());
         self.account.spool.errors.add(1);
-        FAILED.log(|more| {
+        self.lines.failed.log(|more| {
             error!(
                 "The spool {} cannot be used: {error}. Its {} are kept only in memory. The next \
                  attempt is in {} s{more}",
@@ -107,7 +135,9 @@ impl Report {
         self.removed(done.removal);
         if let Some(error) = done.condition.as_ref().filter(|_| done.failure.is_none()) {
             self.account.spool.errors.add(1);
-            CONDITION.log(|more| warn!("The spool {}: {error}{more}", self.path.display()));
+            self.lines
+                .condition
+                .log(|more| warn!("The spool {}: {error}{more}", self.path.display()));
         }
     }
 
@@ -135,20 +165,20 @@ impl Report {
         let (path, signal) = (self.path.display(), self.account.signal);
         match (reason, signal) {
             _ if count == 0 => {}
-            (DropReason::SpoolFull, _) => FULL.log(|more| {
+            (DropReason::SpoolFull, _) => self.lines.full.log(|more| {
                 warn!(
                     "Spilling over {count} {signal}: the spool {path} is full (Spool.MaxSizeMB), \
                      so its oldest {signal} are dropped{more}"
                 );
             }),
             // Their exporters were told that the daemon has them.
-            (_, Signal::Spans) => EXPIRED.log(|more| {
+            (_, Signal::Spans) => self.lines.expired.log(|more| {
                 error!(
                     "{count} {signal} are dropped: they were in the spool {path} for longer than \
                      Spool.MaxAgeHours, or than X-Ray takes{more}"
                 );
             }),
-            (_, Signal::Segments) => EXPIRED.log(|more| {
+            (_, Signal::Segments) => self.lines.expired.log(|more| {
                 warn!(
                     "{count} {signal} are dropped: they were in the spool {path} for longer than \
                      Spool.MaxAgeHours{more}"
@@ -163,7 +193,7 @@ impl Report {
         self.account.replayed.add(done.damaged_segment_count);
         self.account.dropped(DropReason::SpoolDamage).add(done.damaged_segment_count);
         if done.damaged_record_count > 0 {
-            DAMAGED.log(|more| {
+            self.lines.damaged.log(|more| {
                 error!(
                     "{} bytes of the spool {} are damaged and are skipped. At least {} {} are \
                      lost with them. The last damage: {}{more}",
@@ -178,18 +208,18 @@ impl Report {
     }
 
     fn removed(&self, removal: Option<Removal>) {
-        let path = self.path.display();
+        let (path, signal) = (self.path.display(), self.account.signal);
         match removal {
             None => {}
-            Some(Removal::File) => FILE_REMOVED.log(|more| {
+            Some(Removal::File) => self.lines.file_removed.log(|more| {
                 error!(
-                    "Another program has removed a file of the spool {path}. Its segments are lost \
+                    "Another program has removed a file of the spool {path}. Its {signal} are lost \
                      unless they are sent before the daemon ends{more}"
                 );
             }),
-            Some(Removal::Folder) => FOLDER_REMOVED.log(|more| {
+            Some(Removal::Folder) => self.lines.folder_removed.log(|more| {
                 error!(
-                    "Another program has removed the spool {path}. Its segments are lost, except \
+                    "Another program has removed the spool {path}. Its {signal} are lost, except \
                      those in a file that is open. The folder is created again{more}"
                 );
             }),

@@ -34,6 +34,13 @@ const LOCK_NAME: &str = "lock";
 
 /// A file system that can hold the folder of a spool.
 pub trait Disk: Debug + Send + Sync {
+    /// Creates the folder if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be created, belongs to another user, or is a symbolic link.
+    fn create_folder(&self, path: &Path) -> Result<(), SpoolError>;
+
     /// Creates the folder if it is missing, opens the folder and locks it. If other users have
     /// permissions for the folder, takes these away and returns the earlier permissions of the
     /// folder.
@@ -162,6 +169,12 @@ pub trait DiskFile: Debug + Send {
 pub struct SystemDisk;
 
 impl Disk for SystemDisk {
+    fn create_folder(&self, path: &Path) -> Result<(), SpoolError> {
+        let path = path.components().as_path();
+        create_folder(path)?;
+        mode_if_own(&open_folder(path)?, path).map(|_| ())
+    }
+
     fn open_folder(&self, path: &Path) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError> {
         // A slash at the end of the path would make the kernel follow a link.
         let path = path.components().as_path();
@@ -315,16 +328,21 @@ fn open_folder(path: &Path) -> Result<OwnedFd, SpoolError> {
     })
 }
 
-/// Takes the permissions of other users away. Returns the earlier permissions; `None` if other
-/// users had none.
-fn tighten(descriptor: &OwnedFd, path: &Path) -> Result<Option<u32>, SpoolError> {
+/// Returns the permissions of a folder that belongs to the user of the daemon.
+fn mode_if_own(descriptor: &OwnedFd, path: &Path) -> Result<u32, SpoolError> {
     let stat = fstat(descriptor).map_err(|error| folder_error(path, error))?;
     let own_uid = geteuid().as_raw();
     if stat.st_uid != own_uid {
         let path = path.to_owned();
         return Err(SpoolError::ForeignFolder { path, uid: stat.st_uid, own_uid });
     }
-    let mode = stat.st_mode & 0o777;
+    Ok(stat.st_mode & 0o777)
+}
+
+/// Takes the permissions of other users away. Returns the earlier permissions; `None` if other
+/// users had none.
+fn tighten(descriptor: &OwnedFd, path: &Path) -> Result<Option<u32>, SpoolError> {
+    let mode = mode_if_own(descriptor, path)?;
     if mode & OTHERS_MODE == 0 {
         return Ok(None);
     }

@@ -3,7 +3,6 @@
 //! In: errors of the file system, and bytes that are not records. Out: [`SpoolError`] and
 //! [`Damage`]. Thread: any.
 
-use super::names::{Kind, name};
 use std::io;
 use std::path::PathBuf;
 
@@ -96,10 +95,8 @@ pub enum SpoolError {
 
 /// Bytes of a data file that are not a record. Each damage is reported once in a run.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {cause}; {bytes} bytes skipped", name(*sequence, Kind::Data))]
+#[error("{cause}; {bytes} bytes skipped")]
 pub struct Damage {
-    /// The number in the name of the file.
-    pub sequence: u64,
     /// How many bytes were skipped.
     pub bytes: u64,
     /// How many segments are known to be lost with the damaged bytes. For a file of this run the

@@ -357,7 +357,7 @@ impl DataFile {
         let is_at_end = self.cursor == self.length_bytes;
         let missing = self.unread.as_mut().filter(|_| is_at_end).map(std::mem::take);
         let segment_count = segment_count + missing.map_or(0, |count| count.segment_count);
-        Damage { sequence: self.sequence, bytes, segment_count, cause }
+        Damage { bytes, segment_count, cause }
     }
 
     /// Turns an error into a fault. If the file is missing or too short, its bytes are lost. After

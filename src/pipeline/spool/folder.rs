@@ -11,6 +11,8 @@
 //!  0000000008.spool
 //! ```
 //!
+//! Files of spans have the suffix `.spans` instead of `.spool`, in a folder of their own.
+//!
 //! Numbers only grow within a run, and no file is appended to after a restart. The spool does not
 //! touch files with other names. If a run finds a file with a number above [`SEQUENCE_FOUND_MAX`],
 //! the run numbers all files again from 1 on, in the same order.
@@ -43,6 +45,17 @@ pub struct Listing {
     pub sequence_max: u64,
 }
 
+fn open(
+    disk: &dyn Disk,
+    path: &Path,
+    data_kind: Kind,
+) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError> {
+    if let (Kind::Spans, Some(parent)) = (data_kind, path.parent()) {
+        disk.create_folder(parent)?;
+    }
+    disk.open_folder(path)
+}
+
 /// The folder of a spool, open and locked.
 #[derive(Debug)]
 pub struct Folder {
@@ -59,15 +72,21 @@ pub struct Folder {
 impl Folder {
     /// Creates the folder if it is missing, opens the folder and locks it. If other users have
     /// permissions for the folder, takes these away and returns the earlier permissions of the
-    /// folder. Its data files are of the kind `data_kind`.
+    /// folder. Its data files are of the kind `data_kind`. A folder of spans lies in the folder of
+    /// segments, which is created too: the thread of that spool may not have done it yet.
     pub fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
         data_kind: Kind,
     ) -> Result<(Self, Option<u32>), SpoolError> {
-        let (folder, tightened_from) = disk.open_folder(path)?;
+        let (folder, tightened_from) = open(&*disk, path, data_kind)?;
         let path = path.to_owned();
         Ok((Self { path, disk, folder, data_kind, is_unsynced: true }, tightened_from))
+    }
+
+    /// Returns the name of the data file with this number.
+    pub fn data_name(&self, sequence: u64) -> String {
+        self.name(sequence, Kind::Data)
     }
 
     /// Returns the name of a file of this folder.
@@ -80,7 +99,7 @@ impl Folder {
     pub fn make_again(&mut self) -> Result<bool, SpoolError> {
         let is_removed = self.folder.is_removed();
         if is_removed {
-            (self.folder, _) = self.disk.open_folder(&self.path)?;
+            (self.folder, _) = open(&*self.disk, &self.path, self.data_kind)?;
             self.is_unsynced = true;
         }
         Ok(is_removed)

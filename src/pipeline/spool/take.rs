@@ -7,7 +7,6 @@
 use super::error::SpoolError;
 use super::file::{Fault, Step};
 use super::files::Files;
-use super::names::{Kind, name};
 use super::record::WINDOW_BYTES;
 use super::types::{Next, Record, RecordId};
 use crate::base::clock::Moment;
@@ -116,14 +115,12 @@ pub fn read(files: &mut Files, id: RecordId, at: u64, buffer: &mut [u8]) -> Resu
 /// Returns the result of [`Taker::next`] for a fault. Removes the file if all of its records are
 /// settled or lost.
 fn next_of(files: &mut Files, sequence: u64, fault: Fault) -> Next {
+    let name = files.folder.data_name(sequence);
     match fault {
         Fault::Damage(damage) => {
             files.remove_if_finished(sequence);
-            Next::Damaged(damage)
+            Next::Damaged(name, damage)
         }
-        Fault::Unreadable(source) => {
-            let name = name(sequence, Kind::Data);
-            Next::Unreadable(SpoolError::Read { name, source })
-        }
+        Fault::Unreadable(source) => Next::Unreadable(SpoolError::Read { name, source }),
     }
 }

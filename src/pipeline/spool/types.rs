@@ -137,8 +137,8 @@ pub enum Next {
         /// How many segments are lost.
         segment_count: u32,
     },
-    /// Bytes of a file that are not a valid record. The spool has skipped them.
-    Damaged(Damage),
+    /// The name of a file, and bytes of it that are not a valid record. The spool has skipped them.
+    Damaged(String, Damage),
     /// A file that could not be read. It is not read again until
     /// [`Spool::try_unreadable`](super::Spool::try_unreadable) is called.
     Unreadable(SpoolError),

@@ -171,20 +171,21 @@ async fn what_cannot_be_sent_by_the_end_is_counted_as_dropped() {
 #[tokio::test]
 async fn what_is_left_goes_to_the_spool_and_the_next_run_sends_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let mut trial = Trial::new(Some(folder.path()));
+    let path = folder.path().join("otlp");
+    let mut trial = Trial::new(Some(&path));
     for index in 0..20 {
         trial.send(&vec![index; 9_000], 5).unwrap();
     }
     trial.finish(true, Duration::from_secs(4)).await;
     assert_eq!((trial.account.spooled.get(), trial.account.dropped_total()), (100, 0));
     drop(trial);
-    let names: Vec<_> = std::fs::read_dir(folder.path())
+    let names: Vec<_> = std::fs::read_dir(&path)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert!(names.iter().any(|name| name == "0000000001.spans"), "{names:?}");
     assert!(!names.iter().any(|name| name.ends_with(".spool")), "{names:?}");
-    let mut next = Trial::new(Some(folder.path()));
+    let mut next = Trial::new(Some(&path));
     let sent = Bodies::default();
     next.route.take().unwrap().send(Box::new(Accepting(Arc::clone(&sent)))).unwrap();
     let (_sender, mut deadline) = watch::channel(None);
@@ -209,7 +210,7 @@ async fn a_full_spool_takes_no_more_and_keeps_what_it_has() {
     let account = Account::for_spans();
     let now = account.clock.now();
     let disk = Arc::new(spool::SystemDisk);
-    let options = options(folder.path(), 3 << 20);
+    let options = options(&folder.path().join("otlp"), 3 << 20);
     let opened = spool::Spool::open_for(account.signal, disk, options, now);
     let (mut spool, _) = opened.unwrap();
     let (payload, mut taken_count) = (vec![7; 100_000], 0);

@@ -26,7 +26,7 @@ fn drain(spool: &mut Spool) -> Drained {
                 drained.names.push(name);
                 record.id
             }
-            Next::Damaged(damage) => {
+            Next::Damaged(_, damage) => {
                 drained.damaged_bytes += damage.bytes;
                 drained.damaged_segment_count += damage.segment_count;
                 drained.damage_count += 1;
@@ -77,9 +77,10 @@ fn damage_says_where_it_is_and_what_it_cost() {
     let (folder, path, bytes) = three_records();
     std::fs::write(&path, &bytes[..50]).unwrap();
     let mut spool = open(folder.path());
-    let Next::Damaged(damage) = spool.next(at(NOW)) else { panic!("the file is torn") };
-    let expected = "0000000001.spool: the file ends within a record; 42 bytes skipped";
-    assert_eq!((damage.to_string().as_str(), damage.segment_count), (expected, 1));
+    let Next::Damaged(name, damage) = spool.next(at(NOW)) else { panic!("the file is torn") };
+    let expected = "the file ends within a record; 42 bytes skipped";
+    assert_eq!((&*name, damage.to_string().as_str()), ("0000000001.spool", expected));
+    assert_eq!(damage.segment_count, 1);
 }
 
 #[test]

@@ -41,6 +41,28 @@ fn a_missing_parent_is_not_made() {
 }
 
 #[test]
+fn a_folder_of_spans_does_not_wait_for_the_folder_of_segments_that_it_lies_in() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("spool");
+    let open_spans =
+        |path: &Path| Folder::open(Arc::new(SystemDisk), &path.join("otlp"), Kind::Spans);
+    let (mut spans, _) = open_spans(&path).unwrap();
+    assert_eq!((mode(&path), mode(&path.join("otlp"))), (0o700, 0o700));
+    let (mut segments, tightened_from) = open(&path).unwrap();
+    assert_eq!(tightened_from, None);
+    assert_eq!(spans.data_name(1), "0000000001.spans");
+    spans.create(1, Kind::Data).unwrap();
+    segments.create(1, Kind::Data).unwrap();
+    assert!(path.join("otlp/0000000001.spans").exists() && path.join("0000000001.spool").exists());
+    // The folder above must be there, as for segments, and must be no link.
+    let error = open_spans(&parent.path().join("missing/spool")).unwrap_err();
+    assert!(error.to_string().contains("missing/spool: the folder above it"), "{error}");
+    symlink("spool", parent.path().join("link")).unwrap();
+    let error = open_spans(&parent.path().join("link")).unwrap_err();
+    assert!(matches!(error, SpoolError::NotAFolder { .. }), "{error}");
+}
+
+#[test]
 fn a_link_or_a_file_in_place_of_the_folder_is_refused() {
     let parent = tempfile::tempdir().unwrap();
     std::fs::create_dir(parent.path().join("real")).unwrap();

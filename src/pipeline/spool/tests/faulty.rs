@@ -46,6 +46,10 @@ fn count(faults: &Faults) -> io::Result<()> {
 }
 
 impl Disk for FaultyDisk {
+    fn create_folder(&self, path: &Path) -> Result<(), SpoolError> {
+        SystemDisk.create_folder(path)
+    }
+
     fn open_folder(&self, path: &Path) -> Result<(Box<dyn DiskFolder>, Option<u32>), SpoolError> {
         let (folder, tightened_from) = SystemDisk.open_folder(path)?;
         Ok((Box::new(FaultyFolder(folder, self.clone())), tightened_from))

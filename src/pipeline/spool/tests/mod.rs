@@ -7,6 +7,7 @@ mod disk;
 pub mod faulty;
 mod model;
 mod parts;
+mod spans;
 mod sync;
 
 use super::record::{FILE_HEADER_BYTES, HEADER_BYTES};

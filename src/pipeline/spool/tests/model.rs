@@ -224,7 +224,7 @@ proptest! {
                         taken.push((record.id, count));
                     }
                     Next::Expired { segment_count } => gone += u64::from(segment_count),
-                    Next::Damaged(damage) => panic!("{damage:?}"),
+                    Next::Damaged(_, damage) => panic!("{damage:?}"),
                     Next::Unreadable(error) => panic!("{error}"),
                     Next::Empty => {}
                 },
@@ -266,7 +266,7 @@ proptest! {
                     spool.settle(record.id).unwrap();
                 }
                 Next::Expired { segment_count } => gone += u64::from(segment_count),
-                Next::Damaged(damage) => panic!("{damage:?}"),
+                Next::Damaged(_, damage) => panic!("{damage:?}"),
                 Next::Unreadable(error) => panic!("{error}"),
                 Next::Empty => break,
             }

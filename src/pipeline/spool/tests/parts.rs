@@ -131,7 +131,7 @@ fn what_waits_of_a_damaged_record_is_lost_with_the_part_that_shows_it() {
     bytes[60] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     assert!(spool.release(first));
-    let Next::Damaged(damage) = spool.next(at(NOW)) else { panic!("it is damaged") };
+    let Next::Damaged(_, damage) = spool.next(at(NOW)) else { panic!("it is damaged") };
     assert_eq!(damage.segment_count, 6);
     assert_eq!(take_parts(&mut spool), [(0, 1)]);
 }
@@ -145,7 +145,7 @@ fn a_record_that_is_cut_off_while_it_is_read_is_lost_and_counted() {
     let file = File::options().write(true).open(folder.path().join("0000000001.spool")).unwrap();
     file.set_len(100).unwrap();
     let read = spool.read(record.id, 60, &mut [0; 50]);
-    let Err(Next::Damaged(damage)) = read else { panic!("{read:?}") };
+    let Err(Next::Damaged(_, damage)) = read else { panic!("{read:?}") };
     assert_eq!((damage.segment_count, spool.segment_count()), (6, 0));
     assert!(matches!(spool.next(at(NOW)), Next::Empty));
 }

@@ -135,7 +135,7 @@ fn what_cannot_be_read_back_is_counted_as_damaged_and_the_rest_is_kept() {
     std::fs::write(&path, bytes).unwrap();
     sync_with_faults(&mut spool, &disk, 0, 1);
     assert_eq!(spool.segment_count(), 3);
-    let Next::Damaged(damage) = spool.next(at(NOW)) else { panic!("it is damaged") };
+    let Next::Damaged(_, damage) = spool.next(at(NOW)) else { panic!("it is damaged") };
     assert_eq!((damage.segment_count, damage.bytes), (1, RECORD_BYTES));
     assert_eq!(take_all(&mut spool), [0, 2]);
 }
@@ -146,7 +146,7 @@ fn take_around_damage(spool: &mut Spool) -> (Vec<u8>, u64, u64) {
     loop {
         match spool.next(at(NOW)) {
             Next::Record(record) => names.push(read(spool, &record)[0]),
-            Next::Damaged(damage) => {
+            Next::Damaged(_, damage) => {
                 bytes += damage.bytes;
                 segment_count += damage.segment_count;
             }
