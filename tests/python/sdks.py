@@ -29,6 +29,9 @@ OTEL_SAMPLERS = in_suite_sdks("otel-java", "otel-node", "otel-python")
 #: AWS's exporters that send OpenTelemetry's spans through UDP.
 OTEL_EXPORTERS = in_suite_sdks("otel-node", "otel-python")
 
+#: OpenTelemetry's own exporters, over HTTP and gRPC. Those for Python need no program.
+OTLP_EXPORTERS = in_suite_sdks("otel-node", "otel-java", "otel-go")
+
 
 def program(name, *arguments):
     """Returns a command that starts an installed program."""
@@ -38,9 +41,12 @@ def program(name, *arguments):
 
 
 def application(sdk, name):
-    """Returns the command that starts the application `name` ("emit" or "sample") of an SDK."""
+    """Returns the command that starts the application `name` ("emit", "sample" or "otlp_emit") of an
+    SDK.
+    """
     python, classes = INSTALLED / "venv/bin/python", INSTALLED / "java/classes"
     java = ("java", "-cp", f"{classes}:{INSTALLED}/java/jars/*")
+    otel = name if name.startswith("otlp") else f"otel_{name}"
     commands = {
         "python": lambda: [sys.executable, TESTS / f"python/{name}.py"],
         "node": lambda: program("node", TESTS / f"node/{name}.js"),
@@ -48,7 +54,8 @@ def application(sdk, name):
         "go": lambda: [INSTALLED / "go/v1" / name],
         "go-2": lambda: [INSTALLED / "go/v2" / name],
         "otel-python": lambda: [python, TESTS / f"sdks/python/otel_{name}.py"],
-        "otel-node": lambda: program("node", TESTS / f"sdks/node/otel_{name}.js"),
-        "otel-java": lambda: program(*java, f"Otel{name.title()}"),
+        "otel-node": lambda: program("node", TESTS / f"sdks/node/{otel}.js"),
+        "otel-java": lambda: program(*java, otel.title().replace("_", "")),
+        "otel-go": lambda: [INSTALLED / "go/otlp"],
     }
     return commands[sdk]()

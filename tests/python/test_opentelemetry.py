@@ -26,10 +26,21 @@ def documents(requests):
     return sorted(text for body in bodies for text in body["TraceSegmentDocuments"])
 
 
+#: Configurations with the ports for spans. Documents of datagrams do not depend on them.
+PORTS = {
+    "without-ports": "",
+    "to-endpoint": 'Otlp: {HttpAddress: "127.0.0.1:0", GrpcAddress: "127.0.0.1:0"}',
+    "to-segments": 'Otlp: {HttpAddress: "127.0.0.1:0", To: segments}',
+}
+
+
+@pytest.mark.parametrize("ports", PORTS)
 @pytest.mark.parametrize("sdk", OTEL_EXPORTERS)
-def test_what_an_exporter_sends_arrives_byte_for_byte(start_daemon, tmp_path, sdk):
+def test_what_an_exporter_sends_arrives_byte_for_byte(start_daemon, tmp_path, sdk, ports):
+    configuration = tmp_path / "cfg.yaml"
+    configuration.write_text(f"Version: 2\n{PORTS[ports]}\n")
     with Recorder() as service:
-        daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
+        daemon = start_daemon("-c", str(configuration), AWS_ENDPOINT_URL_XRAY=service.url)
         with Tap(daemon.udp) as tap:
             command = [*application(sdk, "emit"), "{}:{}".format(*tap.udp), str(TRACE_COUNT)]
             with Child(command, tmp_path) as running:
