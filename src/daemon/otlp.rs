@@ -118,7 +118,9 @@ impl Servers {
     ) -> io::Result<()> {
         let http = http.map(|listener| self.http(listener)).transpose()?;
         let grpc = grpc.map(|listener| self.grpc(listener)).transpose()?;
+        panics::inject("otlp");
         let time = stop.await.unwrap_or_default();
+        panics::inject("otlp_end");
         let http = async {
             if let Some(server) = http {
                 server.finish(time).await;
@@ -141,6 +143,7 @@ impl Servers {
         let server = http_server::Server::new(handler, limits, port);
         let (listener, serving) = (Arc::new(TcpListener::from_std(listener)?), Arc::clone(&server));
         tokio::spawn(panics::restarted("The OTLP/HTTP port", RESTART_PAUSE, move || {
+            panics::inject("otlp_serve");
             Arc::clone(&serving).serve(Arc::clone(&listener))
         }));
         Ok(server)
@@ -154,6 +157,7 @@ impl Servers {
         let server = grpc_server::Server::new(unary, self.limits.grpc, bytes_max, port);
         let (listener, serving) = (Arc::new(TcpListener::from_std(listener)?), Arc::clone(&server));
         tokio::spawn(panics::restarted("The OTLP/gRPC port", RESTART_PAUSE, move || {
+            panics::inject("otlp_serve");
             Arc::clone(&serving).serve(Arc::clone(&listener))
         }));
         Ok(server)

@@ -21,8 +21,17 @@ pub struct Account {
 impl Account {
     /// Returns the last account in a log, or `None` if the log has no account.
     pub fn of_log(log: &str) -> Option<Self> {
-        let line = log.lines().rfind(|line| line.contains("Account: "))?;
-        Some(Self::of_line(line.split("Account: ").nth(1)?))
+        Self::after(log, "Account: ")
+    }
+
+    /// Returns the last account of spans in a log.
+    pub fn of_spans(log: &str) -> Option<Self> {
+        Self::after(log, "Account of spans: ")
+    }
+
+    fn after(log: &str, name: &str) -> Option<Self> {
+        let line = log.lines().rfind(|line| line.contains(name))?;
+        Some(Self::of_line(line.split(name).nth(1)?))
     }
 
     /// Reads an account from the end of a log line, such as `received=520 sent=500 rejected=20

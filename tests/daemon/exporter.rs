@@ -27,17 +27,22 @@ pub fn port(daemon: &Daemon, protocol: &str) -> SocketAddr {
 
 /// Returns the body of a request with one span that has this name.
 pub fn spans(name: &str) -> Vec<u8> {
+    spans_of(&[name])
+}
+
+/// Returns the body of a request with a span for each of these names.
+pub fn spans_of(names: &[&str]) -> Vec<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now_ns = u64::try_from(now.as_nanos()).unwrap();
-    let span = Span {
+    let spans = names.iter().map(|&name| Span {
         trace_id: vec![7; 16],
         span_id: vec![8; 8],
         name: name.to_owned(),
         start_time_unix_nano: now_ns,
         end_time_unix_nano: now_ns,
         ..Span::default()
-    };
-    let document = datagram::document(&Source::default(), vec![span]);
+    });
+    let document = datagram::document(&Source::default(), spans.collect());
     datagram::decode(datagram::form(&document).unwrap().1).unwrap()
 }
 

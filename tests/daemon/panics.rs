@@ -8,11 +8,14 @@ mod skip;
 
 mod account;
 mod answers;
+mod client;
 mod dates;
 mod endpoint;
+mod exporter;
 mod load;
 mod pacing;
 mod process;
+mod span_panics;
 
 use account::Account;
 use endpoint::{Endpoint, Way};

@@ -27,6 +27,7 @@ pub use limits::{DoorLimits, Ports};
 use super::queue::{NoRoom, SpanWriter};
 use crate::base::account::{Account, Export, SpanRefusal};
 use crate::base::log::LogLimit;
+use crate::base::panics;
 use accept::{NotTaken, Taken};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -94,9 +95,11 @@ impl Door {
             }
             refusal
         })?;
+        panics::inject("export");
         let now = self.account.clock.now();
         let taken = accept::take(&self.writer, (encoding, body), now);
         let taken = taken.map_err(|error| self.not_taken(&error))?;
+        panics::inject("exported");
         self.count_refused(&taken);
         let refused_count = taken.refused_count();
         if taken.accepted_count == 0 && refused_count > 0 {
