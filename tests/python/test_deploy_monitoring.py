@@ -41,10 +41,15 @@ def expressions():
 
 
 @pytest.fixture
-def metrics(start_daemon):
-    """Returns the names of the daemon's metrics, each with its labels and their values."""
+def metrics(start_daemon, tmp_path):
+    """Returns the names of the metrics of a sandbox, and of a daemon that takes spans, each with its
+    labels and their values.
+    """
+    configuration = tmp_path / "cfg.yaml"
+    configuration.write_text('Version: 2\nOtlp: {HttpAddress: "127.0.0.1:0"}\n')
+    daemons = start_daemon("sandbox"), start_daemon("-c", str(configuration))
     found = {}
-    for line in start_daemon("sandbox").get("/metrics").splitlines():
+    for line in "".join(daemon.get("/metrics") for daemon in daemons).splitlines():
         if not line.startswith("#"):
             name, labels = re.match(r"(\w+)(?:\{(.*)\})? ", line).groups()
             for label, value in re.findall(r'(\w+)="([^"]*)"', labels or ""):

@@ -72,6 +72,27 @@ def test_every_metric_is_in_the_documentation_and_nothing_else_is(start_daemon):
     assert all(family.documentation for family in found.values())
 
 
+def test_every_metric_of_spans_is_in_the_documentation_and_nothing_else_is(start_daemon, tmp_path):
+    configuration = tmp_path / "cfg.yaml"
+    configuration.write_text('Version: 2\nOtlp: {HttpAddress: "127.0.0.1:0"}\n')
+    found = families(start_daemon("-c", str(configuration))).values()
+    section = DOCS.split("\n### Metrics of spans\n")[1].split("\nThe parts of")[0]
+    documented = set(re.findall(r"`(xray_otlp_\w+)", section))
+    shown = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in found
+        if family.name.startswith("xray_otlp_")
+    }
+    assert shown == documented
+    signals = {
+        sample.labels.get("signal")
+        for family in found
+        if family.name.startswith("xray_otlp_")
+        for sample in family.samples
+    }
+    assert signals == {"spans"}
+
+
 def test_what_is_counted_agrees_with_what_was_sent(service, start_daemon):
     daemon = start_daemon(AWS_ENDPOINT_URL_XRAY=service.url)
     before = families(daemon)
