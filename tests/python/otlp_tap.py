@@ -1,7 +1,8 @@
 """Records what an exporter of OpenTelemetry sends to a port, and changes nothing.
 
 In: the bytes of connections over HTTP/1.1, or over HTTP/2 without TLS (gRPC). Out: the same bytes to
-the port, and the bodies of the requests in them, not compressed, for the test.
+the port, and the bodies of the requests in them, not compressed, for the test; and the spans in such
+a body, to compare them.
 """
 
 import gzip
@@ -76,6 +77,20 @@ class OtlpTap:
             for sent in self._connections
             for body in (messages(sent) if sent.startswith(PREFACE) else requests(sent))
         ]
+
+
+def spans_of(request):
+    """Returns the bytes of the spans in a request, each with its resource and scope."""
+    return [
+        (
+            resource_spans.resource.SerializeToString(),
+            scope_spans.scope.SerializeToString(),
+            span.SerializeToString(),
+        )
+        for resource_spans in request.resource_spans
+        for scope_spans in resource_spans.scope_spans
+        for span in scope_spans.spans
+    ]
 
 
 def requests(sent):

@@ -158,7 +158,7 @@ class Child:
         for reader in self._readers:
             reader.join()
         for line in self.lines:
-            if "Account: " in line:
+            if "Account: " in line or "Account of spans: " in line:
                 check_balance(line)
         return code
 

@@ -6,6 +6,7 @@ each span once, byte for byte.
 
 import collections
 import gzip
+import itertools
 
 import grpc
 import pytest
@@ -25,6 +26,7 @@ from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExporti
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from otlp_tap import spans_of
 from processes import wait_for
 from recorder import Recorder
 
@@ -64,20 +66,6 @@ class Keeping(SpanExporter):
         self._exporter.shutdown()
 
 
-def spans_of(request):
-    """Returns the bytes of the spans in a request, each with its resource and scope."""
-    return [
-        (
-            resource_spans.resource.SerializeToString(),
-            scope_spans.scope.SerializeToString(),
-            span.SerializeToString(),
-        )
-        for resource_spans in request.resource_spans
-        for scope_spans in resource_spans.scope_spans
-        for span in scope_spans.spans
-    ]
-
-
 def arrived(recorder, accepted=lambda request: True):
     """Returns the bytes of all spans in the requests of a recorder."""
     spans = []
@@ -94,11 +82,11 @@ def arrived(recorder, accepted=lambda request: True):
 @pytest.fixture
 def start(start_daemon, tmp_path):
     """Returns a function that starts a daemon with both ports and returns it with their URLs."""
-    configuration = tmp_path / "cfg.yaml"
-    configuration.write_text(CONFIGURATION)
+    path = tmp_path / "cfg.yaml"
 
-    def start(url):
-        daemon = start_daemon("-c", str(configuration), AWS_ENDPOINT_URL_XRAY=url)
+    def start(url, configuration=""):
+        path.write_text(CONFIGURATION + configuration)
+        daemon = start_daemon("-c", str(path), AWS_ENDPOINT_URL_XRAY=url)
         urls = ("http://{}:{}".format(*daemon.otlp_port(it)) for it in ("HTTP", "gRPC"))
         return daemon, *urls
 
@@ -134,24 +122,54 @@ def test_every_span_of_a_real_exporter_arrives_once_byte_for_byte_and_signed(sta
         daemon.end_in_order()
 
 
-def test_spans_that_were_accepted_in_an_outage_arrive_when_it_is_over(start):
-    is_up = []
+def answer_while(is_up):
+    """Returns the answers of a service that is away and throttles while `is_up` is empty."""
+    refusals = itertools.cycle([503, 429])
 
     def answer(request):
         request.is_accepted = bool(is_up)
-        return (200 if is_up else 503, PROTOBUF, b"")
+        return (200 if is_up else next(refusals), PROTOBUF, b"")
 
-    with Recorder(answer) as recorder:
+    return answer
+
+
+def found(recorder):
+    """Returns the bytes of all spans in the requests that were accepted."""
+    # The answer is decided after the request is recorded.
+    return arrived(recorder, lambda request: getattr(request, "is_accepted", False))
+
+
+def test_spans_that_were_accepted_in_an_outage_arrive_when_it_is_over(start):
+    is_up = []
+
+    with Recorder(answer_while(is_up)) as recorder:
         daemon, http, grpc_url = start(recorder.url)
         exporters = [Keeping(WAYS[way](http, grpc_url)) for way in ("gzip", "grpc")]
         for exporter in exporters:
             emit(exporter, 100)
-        wait_for(lambda: recorder.requests, daemon.log)
+        # The service has answered with both refusals.
+        wait_for(lambda: len(recorder.requests) > 2, daemon.log)
         is_up.append(True)
-        found = lambda: arrived(recorder, lambda request: request.is_accepted)
-        wait_for(lambda: len(found()) >= 200, daemon.log)
+        wait_for(lambda: len(found(recorder)) >= 200, daemon.log)
         sent = exporters[0].sent + exporters[1].sent
-        assert collections.Counter(found()) == collections.Counter(sent)
+        assert collections.Counter(found(recorder)) == collections.Counter(sent)
+        daemon.end_in_order()
+
+
+def test_spans_in_the_spool_of_a_daemon_that_has_ended_are_sent_by_the_next_one(start, tmp_path):
+    is_up, configuration = [], f"ShutdownSeconds: 1\nSpool: {{Path: {tmp_path}/spool}}\n"
+    with Recorder(answer_while(is_up)) as recorder:
+        daemon, http, grpc_url = start(recorder.url, configuration)
+        exporters = [Keeping(WAYS[way](http, grpc_url)) for way in ("gzip", "grpc")]
+        for exporter in exporters:
+            emit(exporter, 100)
+        daemon.end()
+        assert "spooled=200 held=0" in daemon.log()
+        is_up.append(True)
+        daemon, _, _ = start(recorder.url, configuration)
+        wait_for(lambda: len(found(recorder)) >= 200, daemon.log)
+        sent = exporters[0].sent + exporters[1].sent
+        assert collections.Counter(found(recorder)) == collections.Counter(sent)
         daemon.end_in_order()
 
 

@@ -10,7 +10,7 @@ import json
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from otlp_tap import OtlpTap
+from otlp_tap import OtlpTap, spans_of
 from processes import Child, wait_for
 from recorder import Recorder
 from sdks import OTLP_EXPORTERS, application
@@ -29,18 +29,9 @@ Otlp: {HttpAddress: "127.0.0.1:0", GrpcAddress: "127.0.0.1:0"}
 """
 
 
-def spans_of(body):
+def protobuf_spans_of(body):
     """Returns the bytes of the spans in a request, each with its resource and scope."""
-    return [
-        (
-            resource_spans.resource.SerializeToString(),
-            scope_spans.scope.SerializeToString(),
-            span.SerializeToString(),
-        )
-        for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans
-        for scope_spans in resource_spans.scope_spans
-        for span in scope_spans.spans
-    ]
+    return spans_of(ExportTraceServiceRequest.FromString(body))
 
 
 def json_spans_of(body):
@@ -84,7 +75,7 @@ def service(protocol, answers=()):
     """Returns an endpoint for what an exporter with this protocol sends."""
     if protocol == "json":
         return Service("application/json", json_spans_of, answers)
-    return Service("application/x-protobuf", spans_of, answers)
+    return Service("application/x-protobuf", protobuf_spans_of, answers)
 
 
 @pytest.fixture
@@ -100,18 +91,30 @@ def start(start_daemon, tmp_path):
 
 
 @pytest.fixture
-def emit(tmp_path):
-    """Returns a function that lets an exporter send spans to a daemon, and returns their bytes."""
+def run(tmp_path):
+    """Returns a function that lets an exporter send spans to a daemon, and returns the bodies of its
+    requests.
+    """
 
-    def emit(sdk, daemon, protocol, compression):
+    def run(sdk, daemon, protocol, compression, trace_count):
         port = daemon.otlp_port("gRPC" if protocol == "grpc" else "HTTP")
         with OtlpTap(port) as tap:
-            arguments = [protocol, compression, tap.address, str(TRACE_COUNT)]
+            arguments = [protocol, compression, tap.address, str(trace_count)]
             with Child([*application(sdk, "otlp_emit"), *arguments], tmp_path) as running:
                 # An exporter that cannot send logs an error and continues.
                 assert (running.wait(), running.log()) == (0, "")
-        bodies = tap.bodies()
-        read = json_spans_of if protocol == "json" else spans_of
+        return tap.bodies()
+
+    return run
+
+
+@pytest.fixture
+def emit(run):
+    """Returns a function that lets an exporter send spans to a daemon, and returns their bytes."""
+
+    def emit(sdk, daemon, protocol, compression):
+        bodies = run(sdk, daemon, protocol, compression, TRACE_COUNT)
+        read = json_spans_of if protocol == "json" else protobuf_spans_of
         spans = [span for body in bodies for span in read(body)]
         assert len(spans) == 3 * TRACE_COUNT
         # Each request was accepted as it is, and none was tried again.
@@ -172,3 +175,27 @@ def test_spans_that_wait_in_the_spool_when_the_daemon_ends_are_sent_by_the_next_
         is_down = False
         daemon = start(endpoint.url, configuration)
         check(endpoint, daemon, sent, sign)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("sdk", OTLP_EXPORTERS)
+def test_the_sandbox_shows_the_spans_of_each_exporter(sandbox, run, sdk, protocol):
+    bodies = run(sdk, sandbox, protocol, "gzip", 2)
+    spans = [
+        span
+        for body in bodies
+        for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans
+        for scope_spans in resource_spans.scope_spans
+        for span in scope_spans.spans
+    ]
+    trace_ids = {span.trace_id.hex() for span in spans}
+    assert (len(spans), len(trace_ids)) == (6, 2)
+    for trace_id in trace_ids:
+        trace = json.loads(sandbox.get(f"/traces/1-{trace_id[:8]}-{trace_id[8:]}"))
+        found = {document["name"]: document for document in trace["documents"]}
+        assert set(found) == {"shop.example", "SELECT stock", "payment"}
+        assert {document["id"] for document in found.values()} == {
+            span.span_id.hex() for span in spans if span.trace_id.hex() == trace_id
+        }
+        [exception] = found["payment"]["cause"]["exceptions"]
+        assert exception["message"] == 'no "disk"\nleft'
