@@ -8,7 +8,7 @@
 #
 # tests/container builds and runs the image.
 
-FROM --platform=$BUILDPLATFORM docker.io/library/rust:1-bookworm AS build
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-bookworm AS build
 # amd64 or arm64. The builder sets this variable from --platform.
 ARG TARGETARCH
 # The build profile in Cargo.toml.

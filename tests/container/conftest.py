@@ -52,7 +52,7 @@ def podman():
     """podman with its own store, which contains images made of this machine's programs."""
     podman = Podman(Path(os.environ["FOLDER"]))
     podman.build_base(MACHINE)
-    podman.build_base("docker.io/library/rust:1-bookworm")
+    podman.build_base("docker.io/library/rust:1.95.0-bookworm")
     podman.build_base("public.ecr.aws/amazonlinux/amazonlinux:2023-minimal")
     podman("network", "create", "bridge-of-tests")
     yield podman
