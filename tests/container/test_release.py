@@ -166,6 +166,7 @@ def test_the_notices_have_the_licence_of_each_crate_in_the_binary(files, bill):
         if one["scope"] == "required" and "hashes" in one:
             assert f"\n{one['name']} {one['version']} (" in text, one["name"]
     assert "Permission is hereby granted" in text
+    assert "standard library of Rust" in text and "GNU C Library" in text
 
 
 def test_lintian_finds_no_error(lintian):
