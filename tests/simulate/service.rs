@@ -514,8 +514,8 @@ fn take(service: &mut ServiceState, mood: Mood, numbers: Vec<u32>) -> (Verdict, 
     (verdict, list)
 }
 
-/// Divides the spans of a request: those that the service takes and those that it rejects. An answer
-/// to `PutTraceSegments` cannot name spans.
+/// Divides the spans of a request: those that the service takes and those that it rejects. An
+/// answer to `PutTraceSegments` cannot name spans.
 fn take_spans(world: &World, service: &mut ServiceState, mood: Mood, numbers: Vec<u32>) -> Verdict {
     let percent = match mood {
         Mood::Unprocessed { lasting, .. } if !world.gets_documents() => lasting,
