@@ -25,7 +25,7 @@ pub use occupancy::{Held, OccupancyQueries, OccupancyQuery};
 pub use otlp::{Export, OtlpCounts, SpanRefusal};
 pub use port::{CloseReason, PortCounts, ProxyCounts};
 pub use receivers::ReceiverCounts;
-pub use signal::Signal;
+pub use signal::{PerSignal, Signal};
 pub use sizes::Sizes;
 pub use spool::SpoolCounts;
 

@@ -13,6 +13,28 @@ pub enum Signal {
     Spans,
 }
 
+/// A value for each signal.
+#[derive(Debug)]
+pub struct PerSignal<T> {
+    segments: T,
+    spans: T,
+}
+
+impl<T> PerSignal<T> {
+    /// Takes the value for segments and the value for spans.
+    pub const fn new(segments: T, spans: T) -> Self {
+        Self { segments, spans }
+    }
+
+    /// Returns the value for `signal`.
+    pub const fn of(&self, signal: Signal) -> &T {
+        match signal {
+            Signal::Segments => &self.segments,
+            Signal::Spans => &self.spans,
+        }
+    }
+}
+
 impl Signal {
     /// Returns the name of the signal in the metrics and in `/ready`. It is the plural of the name
     /// of an item too.

@@ -5,7 +5,7 @@
 //! dropped segments. Bound: evicts until memory is not short any more. Thread: the sender's.
 
 use super::spool_client::SpoolClient;
-use crate::base::account::{Account, DropReason};
+use crate::base::account::{Account, DropReason, PerSignal};
 use crate::base::clock::Clock;
 use crate::base::log::LogLimit;
 use crate::base::memory::ChunkPool;
@@ -13,7 +13,7 @@ use crate::pipeline::upload::Uploader;
 use tracing::{info, warn};
 
 static DROPPED: LogLimit = LogLimit::new();
-static TO_SPOOL: LogLimit = LogLimit::new();
+static TO_SPOOL: PerSignal<LogLimit> = PerSignal::new(LogLimit::new(), LogLimit::new());
 
 /// Returns whether the oldest waiting batches have to be evicted. With a spool this begins when
 /// half of the memory is used, so that there is room left while the disk is slow.
@@ -67,7 +67,7 @@ pub(super) fn evict(
     }
     account.dropped(DropReason::Memory).add(dropped_count as u64);
     if spooled_count > 0 {
-        TO_SPOOL.log(|more| {
+        TO_SPOOL.of(signal).log(|more| {
             info!(
                 "Spilling over {spooled_count} {signal} to the spool: half of the memory (-m) is \
                  used, so the oldest unsent {signal} are evicted{more}"

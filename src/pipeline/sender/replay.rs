@@ -6,7 +6,7 @@
 //! pool's memory, and [`SKIPPED_COUNT_MAX`] records in a job. Thread: the spool's.
 
 use super::spool_job::Done;
-use crate::base::account::Signal;
+use crate::base::account::{PerSignal, Signal};
 use crate::base::clock::{Clock, Moment};
 use crate::base::log::LogLimit;
 use crate::base::memory::ChunkPool;
@@ -24,7 +24,8 @@ const SKIPPED_COUNT_MAX: usize = 1000;
 /// the memory is used, so a quarter stays free, and no batch has to be evicted for the new one.
 const MEMORY_SHARE: usize = 4;
 
-static TOO_LARGE: LogLimit = LogLimit::once_a_minute();
+static TOO_LARGE: PerSignal<LogLimit> =
+    PerSignal::new(LogLimit::once_a_minute(), LogLimit::once_a_minute());
 
 /// Why a record was not read.
 enum Missed {
@@ -83,7 +84,7 @@ pub fn replay(
                     Signal::Segments => "a document",
                     Signal::Spans => "a request",
                 };
-                TOO_LARGE.log(|more| {
+                TOO_LARGE.of(signal).log(|more| {
                     error!(
                         "A batch of {} bytes in the spool of {signal} has {item} that is larger than \
                          memory (-m). The batch stays in the spool for a run with more memory{more}",

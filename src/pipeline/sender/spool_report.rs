@@ -4,7 +4,7 @@
 //! lines. Bound: a [`LogLimit`] for each log line. Thread: the sender's.
 
 use super::spool_job::{Done, Sizes};
-use crate::base::account::{Account, DropReason, Signal};
+use crate::base::account::{Account, DropReason, PerSignal, Signal};
 use crate::base::conditions::Condition;
 use crate::base::log::LogLimit;
 use crate::pipeline::spool::{Found, Options, Removal, SpoolError};
@@ -40,10 +40,8 @@ impl Lines {
     }
 }
 
-/// The spool of segments and the spool of spans have limits of their own: a line about one of them
-/// does not replace the same line about the other.
-static SEGMENT_LINES: Lines = Lines::new();
-static SPAN_LINES: Lines = Lines::new();
+/// A line about one of the spools does not replace the same line about the other.
+static LINES: PerSignal<Lines> = PerSignal::new(Lines::new(), Lines::new());
 
 /// Reports on one spool: counts, conditions and log lines.
 #[derive(Debug)]
@@ -60,10 +58,7 @@ impl Report {
     /// A report on the spool with these options.
     pub fn new(options: &Options, account: Arc<Account>) -> Self {
         let (path, size_bytes_max) = (options.path.clone(), options.size_bytes_max);
-        let lines = match account.signal {
-            Signal::Segments => &SEGMENT_LINES,
-            Signal::Spans => &SPAN_LINES,
-        };
+        let lines = LINES.of(account.signal);
         Self { path, size_bytes_max, account, has_failed: false, lines }
     }
 

@@ -8,7 +8,7 @@ use super::settle::NOT_X_RAY_COUNT_MAX;
 use super::unprocessed::Rest;
 use crate::aws::{Failure, Outcome, PartialSuccess, Reading, Unprocessed};
 use crate::base::account::{
-    Account, DropReason, LimitChange, RejectReason, RequestFailure, Signal,
+    Account, DropReason, LimitChange, PerSignal, RejectReason, RequestFailure, Signal,
 };
 use crate::base::log::{LogLimit, Suppressed};
 use crate::base::panics::Panicked;
@@ -17,20 +17,31 @@ use http::HeaderValue;
 use std::time::{Duration, Instant};
 use tracing::{Level, debug, error, info, warn};
 
+/// A line about one signal does not replace the same line about the other.
+type Limits = PerSignal<LogLimit>;
+
+const fn few() -> Limits {
+    PerSignal::new(LogLimit::new(), LogLimit::new())
+}
+
+const fn many() -> Limits {
+    PerSignal::new(LogLimit::with_line_count(50), LogLimit::with_line_count(50))
+}
+
 /// At most 50 lines in 10 s. So a quiet daemon logs every batch. A busy daemon sends thousands of
 /// batches in 10 s.
-static SENT: LogLimit = LogLimit::with_line_count(50);
+static SENT: Limits = many();
 static PART_SENT: LogLimit = LogLimit::new();
 static SPANS_REJECTED: LogLimit = LogLimit::new();
 static SPANS_WARNED: LogLimit = LogLimit::new();
-static UNPROCESSED: LogLimit = LogLimit::with_line_count(50);
+static UNPROCESSED: Limits = many();
 static RESENT: LogLimit = LogLimit::new();
-static FAILED: LogLimit = LogLimit::new();
-static UNREAD: LogLimit = LogLimit::new();
-static NOT_X_RAY_YET: LogLimit = LogLimit::new();
-static NOT_X_RAY: LogLimit = LogLimit::new();
-static REFUSED: LogLimit = LogLimit::new();
-static REJECTED: LogLimit = LogLimit::with_line_count(50);
+static FAILED: Limits = few();
+static UNREAD: Limits = few();
+static NOT_X_RAY_YET: Limits = few();
+static NOT_X_RAY: Limits = few();
+static REFUSED: Limits = few();
+static REJECTED: Limits = many();
 static SHOWN: LogLimit = LogLimit::new();
 static PANICKED: LogLimit = LogLimit::new();
 static LIMIT_CHANGED: LogLimit = LogLimit::new();
@@ -211,7 +222,7 @@ pub fn accepted(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account
     let unprocessed_count = rest.document_count();
     account.sent.add((segment_count - unprocessed_count) as u64);
     if unprocessed_count == 0 {
-        SENT.log(|more| {
+        SENT.of(facts.signal).log(|more| {
             log_call!(
                 info,
                 facts,
@@ -235,7 +246,7 @@ pub fn accepted(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Account
     account.rejected(RejectReason::Unprocessed).add(rest.rejected.len() as u64);
     for (place, answer) in &rest.rejected {
         let document = place.map(|place| &batch.documents[place]);
-        UNPROCESSED.log(|more| log_unprocessed(answer, document, more));
+        UNPROCESSED.of(facts.signal).log(|more| log_unprocessed(answer, document, more));
         show(batch, document);
     }
 }
@@ -250,11 +261,11 @@ fn accepted_spans(batch: &Batch, rest: &Rest<'_>, facts: &Facts, account: &Accou
     let rejected_count = facts.partial.as_ref().map_or(unprocessed, |it| it.rejected_count);
     let rejected_count = rejected_count.min(span_count);
     for (_, answer) in &rest.rejected {
-        UNPROCESSED.log(|more| log_unprocessed(answer, None, more));
+        UNPROCESSED.of(facts.signal).log(|more| log_unprocessed(answer, None, more));
     }
     account.sent.add(span_count - rejected_count);
     account.rejected(RejectReason::Unprocessed).add(rejected_count);
-    SENT.log(|more| {
+    SENT.of(facts.signal).log(|more| {
         log_call!(
             info,
             facts,
@@ -306,7 +317,7 @@ fn log_resent(answer: &Unprocessed, document: &Document, more: Suppressed) {
 pub fn unread(batch: &Batch, reason: &str, account: &Account) {
     account.answers_unreadable.add(1);
     let (segment_count, signal) = (batch.item_count(), batch.signal());
-    UNREAD.log(|more| {
+    UNREAD.of(signal).log(|more| {
         warn!(
             "X-Ray has accepted a batch of {segment_count} {signal}, but its answer could not be \
              read to the end: {reason}. All that the answer does not name counts as sent{more}"
@@ -317,7 +328,7 @@ pub fn unread(batch: &Batch, reason: &str, account: &Account) {
 /// Logs that a call to the service at `address` failed. The batch is retried after `pause` at the
 /// earliest.
 pub fn retried(reason: &str, address: &str, facts: &Facts, pause: Duration) {
-    FAILED.log(|more| {
+    FAILED.of(facts.signal).log(|more| {
         log_call!(
             warn,
             facts,
@@ -333,7 +344,7 @@ pub fn retried(reason: &str, address: &str, facts: &Facts, pause: Duration) {
 
 /// Logs that the service refused a batch because of a document.
 pub fn refused(reason: &str, address: &str, facts: &Facts) {
-    REFUSED.log(|more| {
+    REFUSED.of(facts.signal).log(|more| {
         log_call!(
             error,
             facts,
@@ -349,7 +360,7 @@ pub fn refused(reason: &str, address: &str, facts: &Facts) {
 /// Logs that another server answered in the place of X-Ray. The batch is retried after `pause` at
 /// the earliest.
 pub fn not_x_ray_yet(reason: &str, address: &str, facts: &Facts, count: u32, pause: Duration) {
-    NOT_X_RAY_YET.log(|more| {
+    NOT_X_RAY_YET.of(facts.signal).log(|more| {
         log_call!(
             error,
             facts,
@@ -369,7 +380,7 @@ pub fn not_x_ray_yet(reason: &str, address: &str, facts: &Facts, count: u32, pau
 pub fn not_x_ray(batch: &Batch, reason: &str, account: &Account) {
     let (segment_count, signal) = (batch.item_count(), batch.signal());
     account.dropped(DropReason::NotXRay).add(segment_count as u64);
-    NOT_X_RAY.log(|more| {
+    NOT_X_RAY.of(signal).log(|more| {
         error!(
             "{segment_count} {signal} are dropped: another server has answered in the place of \
              X-Ray {NOT_X_RAY_COUNT_MAX} times, the last time with: {reason}. Check the endpoint \
@@ -383,7 +394,7 @@ pub fn rejected(batch: &Batch, reason: &str, account: &Account) {
     let item_count = batch.item_count();
     account.rejected(RejectReason::Refused).add(item_count as u64);
     if batch.signal() == Signal::Spans {
-        REJECTED.log(|more| {
+        REJECTED.of(batch.signal()).log(|more| {
             error!(
                 "{item_count} spans of a request are rejected: the service refuses them alone and \
                  accepts others: {reason}{more}"
@@ -392,7 +403,7 @@ pub fn rejected(batch: &Batch, reason: &str, account: &Account) {
         return;
     }
     for document in &batch.documents {
-        REJECTED.log(|more| {
+        REJECTED.of(batch.signal()).log(|more| {
             error!(
                 "Segment {} of trace {} is rejected: the service refuses it alone and accepts \
                  others: {reason}{more}",
@@ -424,22 +435,4 @@ fn show(batch: &Batch, document: Option<&Document>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pipeline::batch::test_batch;
-
-    #[test]
-    fn every_document_of_an_accepted_batch_is_counted_once() {
-        let answer = |id: &str, code: &str| Unprocessed {
-            id: Some(id.to_owned()),
-            error_code: Some(code.to_owned()),
-            message: None,
-        };
-        let unprocessed = [answer("a", "Throttling"), answer("nobody", "InvalidTraceId")];
-        let batch = test_batch(["a", "b", "a", "c"].into_iter().map(str::to_owned));
-        let (account, rest) = (Account::default(), Rest::find(&unprocessed, &batch.documents));
-        accepted(&batch, &rest, &Facts::none(), &account);
-        assert_eq!((account.sent.get(), account.segments_resent.get()), (2, 1));
-        assert_eq!(account.rejected(RejectReason::Unprocessed).get(), 1);
-    }
-}
+mod tests;
