@@ -406,3 +406,31 @@ fn boolean(value: &Value) -> Result<bool, String> {
 pub(super) fn shown(value: &Value) -> String {
     value.to_string().chars().take(100).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T>(word: &Word<T>) {
+        let listed = word.words.replace(" or ", ", ");
+        for name in listed.split(", ") {
+            let value = (word.parse)(name).unwrap();
+            assert_eq!((word.name)(&value), name, "of {}", word.words);
+        }
+        assert!((word.parse)("something-else").is_err(), "of {}", word.words);
+        assert_eq!(word.values(), word.words);
+    }
+
+    #[test]
+    fn each_word_of_a_list_is_read_and_is_shown_as_it_was_written() {
+        check(&RECEIVE_BACKEND);
+        check(&SPANS_TO);
+        check(&COMPRESSION);
+        check(&LOG_FORMAT);
+        for name in Level.values().replace(" or ", ", ").split(", ") {
+            let mut level = LogLevel::Prod;
+            assert_eq!(Level.set(&mut level, &Value::from(name.to_owned())), Ok(None), "{name}");
+            assert_eq!(Level.show(&level), name);
+        }
+    }
+}

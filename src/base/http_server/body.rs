@@ -110,11 +110,6 @@ impl Requests {
         Self { error_form, ..self }
     }
 
-    /// Returns the length of the largest body that is read in the lane `lane`, in bytes.
-    pub fn body_bytes_max(&self, lane: Lane) -> usize {
-        self.turns(lane).body_bytes_max()
-    }
-
     fn turns(&self, lane: Lane) -> &Turns {
         match lane {
             Lane::Quick => &self.quick,

@@ -177,6 +177,23 @@ async fn each_form_of_a_body_over_http_is_in_the_queue_with_its_own_bytes() {
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_read_is_refused_over_http_in_the_form_of_the_request() {
+    let mut ports = start(64, 1_024).await;
+    for content_type in [PROTOBUF, JSON] {
+        let form = content_type.trim().split_once(": ").unwrap().1;
+        let large = vec![0; (5 << 20) + 1];
+        let answer = post(ports.http, "POST /v1/traces", content_type, &large).await;
+        assert_eq!((answer.status, answer.header("content-type")), (413, form));
+        assert!(answer.text().contains("larger than 5 MB"), "{}", answer.text());
+        let headers = format!("{content_type}Transfer-Encoding: chunked\r\n");
+        let answer = post(ports.http, "POST /v1/traces", &headers, b"no chunk\r\n").await;
+        assert_eq!((answer.status, answer.header("content-type")), (400, form));
+        assert!(answer.text().contains("body is incomplete"), "{}", answer.text());
+    }
+    assert!(ports.take().is_none());
+}
+
+#[tokio::test]
 async fn what_is_no_request_for_export_is_refused_over_http_with_a_reason() {
     let mut ports = start(64, 1_024).await;
     let good = spans(10);
