@@ -18,6 +18,7 @@ pub mod endpoint;
 pub mod floor;
 pub mod pace;
 pub mod sender;
+pub mod sending;
 pub mod spans;
 pub mod tally;
 mod upload;

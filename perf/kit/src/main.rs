@@ -13,9 +13,9 @@ use xrayd_perf::compare::{self, Contender, Scenario};
 use xrayd_perf::confine;
 use xrayd_perf::endpoint::{self, Endpoint, Http};
 use xrayd_perf::floor;
-use xrayd_perf::sender::{self, Load, Sender, Size};
+use xrayd_perf::sender::{self, Load, Size};
 use xrayd_perf::spans;
-use xrayd_perf::spans::sender::{Options as SpanOptions, Protocol, SpanSender};
+use xrayd_perf::spans::sender::{self as span_sender, Options as SpanOptions, Protocol};
 
 const USAGE: &str = "\
 xrayd-perf sender --target HOST:PORT [--rate N [--burst N] | --once N] [--seconds N] [--count N]
@@ -105,7 +105,7 @@ fn send(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
         (None, Some(rate)) => Load::Paced { rate, burst },
         (None, None) => Load::Flat,
     };
-    let sender = Sender::start(&options)?;
+    let sender = sender::start(&options)?;
     wait(seconds, || sender.has_ended());
     println!("{}", serde_json::to_string(&sender.stop()?)?);
     Ok(ExitCode::SUCCESS)
@@ -148,7 +148,7 @@ fn send_spans(words: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     }
     options.target = target.ok_or("span-sender needs --target")?;
     options.rate = rate.ok_or("span-sender needs --rate")?;
-    let sender = SpanSender::start(options)?;
+    let sender = span_sender::start(options)?;
     wait(seconds, || sender.has_ended());
     println!("{}", serde_json::to_string(&sender.stop()?)?);
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,7 @@
 use super::clock;
 use super::document::{Mark, Wheel};
 use super::pace::{Pace, Step, burst_for};
+use super::sending::{Progress, Sending};
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use serde::Serialize;
@@ -16,9 +17,6 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 
 /// Number of prepared datagrams. One system call sends a part of them.
 const SLOT_COUNT: usize = 512;
@@ -99,62 +97,15 @@ pub struct Report {
     pub cpu_us_each: f64,
 }
 
-/// A sender on its own thread.
-#[derive(Debug)]
-pub struct Sender {
-    shared: Arc<Shared>,
-    thread: JoinHandle<io::Result<Report>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    is_over: AtomicBool,
-    sent_count: AtomicU64,
-}
-
-impl Sender {
-    /// Prepares the datagrams and starts sending.
-    ///
-    /// # Errors
-    ///
-    /// Fails if a socket cannot be opened or the datagrams cannot be prepared.
-    pub fn start(options: &Options) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let mut line = Line::new(options, Arc::clone(&shared))?;
-        let thread = thread::Builder::new().name("sender".into());
-        let load = options.load;
-        let thread = thread.spawn(move || line.run(load))?;
-        Ok(Self { shared, thread })
-    }
-
-    /// Returns the number of datagrams that the kernel has accepted so far.
-    pub fn sent_count(&self) -> u64 {
-        self.shared.sent_count.load(Ordering::Relaxed)
-    }
-
-    /// Returns whether the sender has ended, with all datagrams sent or with an error.
-    pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Stops the sender and returns its report.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that ended the sender, if any.
-    pub fn stop(self) -> io::Result<Report> {
-        self.shared.is_over.store(true, Ordering::Relaxed);
-        self.wait()
-    }
-
-    /// Waits until all datagrams are sent, and returns the report.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that ended the sender, if any.
-    pub fn wait(self) -> io::Result<Report> {
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the sender has panicked")))
-    }
+/// Prepares the datagrams and starts sending.
+///
+/// # Errors
+///
+/// Fails if a socket cannot be opened, or the datagrams cannot be prepared, or the system does not
+/// create the thread.
+pub fn start(options: &Options) -> io::Result<Sending<Report>> {
+    let (mut line, load) = (Line::new(options)?, options.load);
+    Sending::start(move |progress| line.run(load, progress))
 }
 
 /// The state of the sender's thread.
@@ -167,11 +118,10 @@ struct Line {
     next_sequence: u64,
     first_sequence: u64,
     end_sequence: u64,
-    shared: Arc<Shared>,
 }
 
 impl Line {
-    fn new(options: &Options, shared: Arc<Shared>) -> io::Result<Self> {
+    fn new(options: &Options) -> io::Result<Self> {
         let mut random = fastrand::Rng::with_seed(options.seed);
         let wheel = match &options.size {
             Size::Fixed(bytes) => Wheel::fixed(*bytes, SLOT_COUNT)?,
@@ -197,11 +147,10 @@ impl Line {
                 Load::Once(count) => count.min(options.count_max),
                 Load::Paced { .. } | Load::Flat => options.count_max,
             }),
-            shared,
         })
     }
 
-    fn run(&mut self, load: Load) -> io::Result<Report> {
+    fn run(&mut self, load: Load, progress: &Progress) -> io::Result<Report> {
         clock::wake_exactly();
         let (start_ns, start_cpu_ns) = (clock::now_ns(), clock::thread_cpu_ns());
         let (rate, burst) = match load {
@@ -210,11 +159,11 @@ impl Line {
             Load::Flat | Load::Once(_) => (f64::INFINITY, 0),
         };
         let mut pace = Pace::new(rate, burst, start_ns);
-        while !self.is_over() {
+        while self.next_sequence < self.end_sequence && !progress.is_over() {
             match pace.step(clock::now_ns()) {
                 Step::WaitUntil(time_ns) => clock::sleep_until(time_ns),
-                Step::Send if burst == 0 => self.send(BATCH_COUNT_MAX)?,
-                Step::Send => self.send(usize::try_from(burst).unwrap_or(usize::MAX))?,
+                Step::Send if burst == 0 => self.send(BATCH_COUNT_MAX, progress)?,
+                Step::Send => self.send(usize::try_from(burst).unwrap_or(usize::MAX), progress)?,
             }
         }
         let seconds = (clock::now_ns() - start_ns) as f64 / 1e9;
@@ -234,12 +183,8 @@ impl Line {
         })
     }
 
-    fn is_over(&self) -> bool {
-        self.next_sequence >= self.end_sequence || self.shared.is_over.load(Ordering::Relaxed)
-    }
-
     /// Sends `count` documents, or all remaining documents if fewer remain.
-    fn send(&mut self, count: usize) -> io::Result<()> {
+    fn send(&mut self, count: usize, progress: &Progress) -> io::Result<()> {
         let left = usize::try_from(self.end_sequence - self.next_sequence).unwrap_or(usize::MAX);
         let mut count = count.min(left);
         while count > 0 {
@@ -255,8 +200,7 @@ impl Line {
             self.next_socket = (self.next_socket + 1) % self.sockets.len();
             self.next_sequence += taken as u64;
             count -= taken;
-            let sent_count = self.next_sequence - self.first_sequence;
-            self.shared.sent_count.store(sent_count, Ordering::Relaxed);
+            progress.set_sent_count(self.next_sequence - self.first_sequence);
         }
         Ok(())
     }

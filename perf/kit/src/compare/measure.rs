@@ -10,9 +10,9 @@ use super::process;
 use super::scenario::Scenario;
 use super::span_turn;
 use super::turn::{Turn, in_megabytes};
-use super::window::{Look, drain, sample, wait_for_delivery, window_figures};
+use super::window::{Look, drain, latency_figures, sample, wait_for_delivery, window_figures};
 use crate::endpoint::{Counts, Endpoint, Faults, Http, Options as EndpointOptions};
-use crate::sender::{self, Load, Report, Sender, Size};
+use crate::sender::{self, Load, Report, Size};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -279,7 +279,7 @@ fn steady(
     let (warm_up, window) = scenario.times(conditions.is_quick);
     let window = conditions.window.unwrap_or(window);
     let begin = Instant::now();
-    let sender = Sender::start(&options(running, conditions, load))?;
+    let sender = sender::start(&options(running, conditions, load))?;
     sample(running, begin, warm_up, turn);
     if is_aligned {
         wait_for_delivery(endpoint);
@@ -298,10 +298,7 @@ fn steady(
     let report = sender.stop()?;
     drain(endpoint, report.sent_count);
     window_figures(&first, &last, turn);
-    let (from, to) = (first.counts.delivered_count, last.counts.delivered_count);
-    let percentiles = endpoint.percentiles_us(from, to, &[0.5, 0.99]);
-    turn.put("latency_p50_ms", percentiles[0] / 1e3);
-    turn.put("latency_p99_ms", percentiles[1] / 1e3);
+    latency_figures(&first, &last, endpoint, turn);
     load_figures(&report, endpoint.counts(), turn);
     Ok(())
 }
@@ -327,7 +324,7 @@ fn burst(
     conditions: &Conditions,
     turn: &mut Turn,
 ) -> io::Result<()> {
-    let report = Sender::start(&options(running, conditions, Load::Once(count)))?.wait()?;
+    let report = sender::start(&options(running, conditions, Load::Once(count)))?.wait()?;
     drain(endpoint, report.sent_count);
     turn.put("offered_per_s", report.rate);
     load_figures(&report, endpoint.counts(), turn);
@@ -348,7 +345,7 @@ fn outage(
     let begin = Instant::now();
     let (_, time) = scenario.times(conditions.is_quick);
     let load = Load::Paced { rate: OUTAGE_RATE, burst: 0 };
-    let sender = Sender::start(&options(running, conditions, load))?;
+    let sender = sender::start(&options(running, conditions, load))?;
     sample(running, begin, time, turn);
     let report = sender.stop()?;
     endpoint.reset(Faults::default());

@@ -6,10 +6,10 @@
 use super::contender::Running;
 use super::span_load::SpanLoad;
 use super::turn::Turn;
-use super::window::{Look, drain, sample, wait_for_delivery, window_figures};
+use super::window::{Look, drain, latency_figures, sample, wait_for_delivery, window_figures};
 use crate::endpoint::Endpoint;
 use crate::spans::SPAN_COUNT;
-use crate::spans::sender::{Options, Report, SpanSender};
+use crate::spans::sender::{self, Options, Report};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ pub fn steady(
     turn: &mut Turn,
 ) -> io::Result<()> {
     let begin = Instant::now();
-    let sender = SpanSender::start(Options {
+    let sender = sender::start(Options {
         target: running.spans(load),
         protocol: running.span_protocol(load),
         rate: load.rate.into(),
@@ -44,17 +44,14 @@ pub fn steady(
     })?;
     sample(running, begin, warm_up, turn);
     wait_for_delivery(endpoint);
-    let first = Look::take(running, endpoint, sender.offered_count())?;
+    let first = Look::take(running, endpoint, sender.sent_count())?;
     sample(running, begin, window, turn);
     wait_for_delivery(endpoint);
-    let last = Look::take(running, endpoint, sender.offered_count())?;
+    let last = Look::take(running, endpoint, sender.sent_count())?;
     let report = sender.stop()?;
     drain(endpoint, report.accepted_count);
     window_figures(&first, &last, turn);
-    let (from, to) = (first.counts.delivered_count, last.counts.delivered_count);
-    let percentiles = endpoint.percentiles_us(from, to, &[0.5, 0.99]);
-    turn.put("latency_p50_ms", percentiles[0] / 1e3);
-    turn.put("latency_p99_ms", percentiles[1] / 1e3);
+    latency_figures(&first, &last, endpoint, turn);
     let counts = endpoint.counts();
     turn.put("delivered", counts.delivered_count as f64);
     turn.put("delivered_share", counts.delivered_count as f64 / report.accepted_count as f64);

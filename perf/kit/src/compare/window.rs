@@ -87,6 +87,14 @@ pub fn window_figures(first: &Look, last: &Look, turn: &mut Turn) {
     turn.put("machine_busy_share", last.machine.busy_share_since(first.machine));
 }
 
+/// Records the latency of what was delivered in the window.
+pub fn latency_figures(first: &Look, last: &Look, endpoint: &Endpoint, turn: &mut Turn) {
+    let (from, to) = (first.counts.delivered_count, last.counts.delivered_count);
+    let percentiles = endpoint.percentiles_us(from, to, &[0.5, 0.99]);
+    turn.put("latency_p50_ms", percentiles[0] / 1e3);
+    turn.put("latency_p99_ms", percentiles[1] / 1e3);
+}
+
 /// Waits for `time`. Meanwhile records the memory of the contender.
 pub fn sample(running: &Running, begin: Instant, time: Duration, turn: &mut Turn) {
     let end = Instant::now() + time;

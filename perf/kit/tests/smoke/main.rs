@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use xrayd_perf::clock;
 use xrayd_perf::document::{HEADER, Mark};
 use xrayd_perf::endpoint::{Delays, Endpoint, Faults, Options as EndpointOptions};
-use xrayd_perf::sender::{Load, Options, Sender, Size};
+use xrayd_perf::sender::{self, Load, Options, Size};
 
 /// Returns a socket whose reads time out after 30 s.
 fn receiver() -> UdpSocket {
@@ -88,7 +88,7 @@ fn every_datagram_has_the_next_number_and_the_time_it_was_sent() {
         let before_ns = clock::now_ns();
         let options =
             Options { gso, socket_count, first_sequence: 7, ..options(&receiver, Load::Once(50)) };
-        let report = Sender::start(&options).unwrap().wait().unwrap();
+        let report = sender::start(&options).unwrap().wait().unwrap();
         assert_eq!(report.sent_count, 50);
         let documents = receive(&receiver, 50);
         let mut marks: Vec<Mark> = documents.iter().map(|document| mark(document)).collect();
@@ -104,7 +104,7 @@ fn every_datagram_has_the_next_number_and_the_time_it_was_sent() {
 #[test]
 fn a_paced_load_is_no_faster_than_asked_for_and_ends_when_it_is_stopped() {
     let receiver = receiver();
-    let sender = Sender::start(&options(&receiver, Load::Paced { rate: 500.0, burst: 0 })).unwrap();
+    let sender = sender::start(&options(&receiver, Load::Paced { rate: 500.0, burst: 0 })).unwrap();
     receive(&receiver, 50);
     let report = sender.stop().unwrap();
     assert_eq!(report.burst, 1);
@@ -119,7 +119,7 @@ fn recorded_documents_arrive_as_json_of_many_sizes() {
     let load = Load::Paced { rate: 2_000.0, burst: 0 };
     let options =
         Options { size: Size::Mix(folder.into()), count_max: 30, ..options(&receiver, load) };
-    let sender = Sender::start(&options).unwrap();
+    let sender = sender::start(&options).unwrap();
     let documents = receive(&receiver, 30);
     assert_eq!(sender.wait().unwrap().sent_count, 30);
     let sizes: std::collections::BTreeSet<usize> = documents.iter().map(String::len).collect();
@@ -137,7 +137,7 @@ fn recorded_documents_arrive_as_json_of_many_sizes() {
 #[test]
 fn the_endpoint_counts_each_document_once_and_how_late_it_was() {
     let receiver = receiver();
-    Sender::start(&options(&receiver, Load::Once(50))).unwrap().wait().unwrap();
+    sender::start(&options(&receiver, Load::Once(50))).unwrap().wait().unwrap();
     let documents = receive(&receiver, 50);
     let endpoint = endpoint(Faults::default());
     let (status, body) = call(&endpoint, "/TraceSegments", &upload(&documents[..30]));
@@ -156,7 +156,7 @@ fn the_endpoint_counts_each_document_once_and_how_late_it_was() {
 #[test]
 fn a_request_that_fails_on_purpose_delivers_nothing() {
     let receiver = receiver();
-    Sender::start(&options(&receiver, Load::Once(5))).unwrap().wait().unwrap();
+    sender::start(&options(&receiver, Load::Once(5))).unwrap().wait().unwrap();
     let body = upload(&receive(&receiver, 5));
     let endpoint = endpoint(Faults { failed_share: 1.0, ..Faults::default() });
     assert_eq!(call(&endpoint, "/TraceSegments", &body).0, "HTTP/1.1 503 Service Unavailable");
@@ -269,7 +269,7 @@ fn a_connection_has_no_more_streams_than_the_endpoint_allows() {
 #[test]
 fn a_service_accepts_no_more_documents_than_its_rate() {
     let receiver = receiver();
-    Sender::start(&options(&receiver, Load::Once(60))).unwrap().wait().unwrap();
+    sender::start(&options(&receiver, Load::Once(60))).unwrap().wait().unwrap();
     let documents = receive(&receiver, 60);
     // The documents of one second may come at once; more come after half a minute.
     let faults = Faults { documents_per_s: Some(50.0), ..Faults::default() };

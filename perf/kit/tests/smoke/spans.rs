@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use xrayd_otlp::{Encoding, answer};
 use xrayd_perf::endpoint::{Endpoint, Faults, Options as EndpointOptions};
 use xrayd_perf::spans::SPAN_COUNT;
-use xrayd_perf::spans::sender::{Options, Protocol, Report, SpanSender};
+use xrayd_perf::spans::sender::{self, Options, Protocol, Report};
 
 const KIT: &str = env!("CARGO_BIN_EXE_xrayd-perf");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ fn send_from(
         first_batch,
         batch_count_max,
     };
-    SpanSender::start(options).unwrap().wait().unwrap()
+    sender::start(options).unwrap().wait().unwrap()
 }
 
 /// The number of spans of this many batches.

@@ -12,13 +12,12 @@ pub use client::Protocol;
 use super::batch::{Batch, SPAN_COUNT};
 use crate::clock;
 use crate::pace::{Pace, Step};
+use crate::sending::{Progress, Sending};
 use client::{Client, Outcome};
 use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
@@ -105,71 +104,24 @@ impl Report {
     }
 }
 
-/// A sender of spans on its own thread.
-#[derive(Debug)]
-pub struct SpanSender {
-    shared: Arc<Shared>,
-    thread: JoinHandle<io::Result<Report>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    is_over: AtomicBool,
-    offered_count: AtomicU64,
-}
-
-impl SpanSender {
-    /// Starts sending.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the system does not create the thread.
-    pub fn start(options: Options) -> io::Result<Self> {
-        let shared = Arc::<Shared>::default();
-        let (runtime, state) = (runtime()?, Arc::clone(&shared));
-        let thread = thread::Builder::new().name("sender".into());
-        let thread = thread.spawn(move || {
-            clock::wake_exactly();
-            runtime.block_on(run(options, &state))
-        })?;
-        Ok(Self { shared, thread })
-    }
-
-    /// Returns the number of spans in all requests so far.
-    pub fn offered_count(&self) -> u64 {
-        self.shared.offered_count.load(Ordering::Relaxed)
-    }
-
-    /// Returns whether the sender has ended, with all batches sent or with an error.
-    pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Stops the sender, waits for the answers to all requests and returns the report.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that ended the sender, if any.
-    pub fn stop(self) -> io::Result<Report> {
-        self.shared.is_over.store(true, Ordering::Relaxed);
-        self.wait()
-    }
-
-    /// Waits until all batches are sent and answered, and returns the report.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that ended the sender, if any.
-    pub fn wait(self) -> io::Result<Report> {
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the sender has panicked")))
-    }
+/// Starts sending.
+///
+/// # Errors
+///
+/// Fails if the system does not create the thread.
+pub fn start(options: Options) -> io::Result<Sending<Report>> {
+    let runtime = runtime()?;
+    Sending::start(move |progress| {
+        clock::wake_exactly();
+        runtime.block_on(run(options, progress))
+    })
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-async fn run(options: Options, shared: &Shared) -> io::Result<Report> {
+async fn run(options: Options, progress: &Progress) -> io::Result<Report> {
     let mut batch = Batch::new(SystemTime::now(), options.seed);
     let report = Arc::<Mutex<Report>>::default();
     // The connections that are free. A connection that could not be opened again is an error.
@@ -181,8 +133,7 @@ async fn run(options: Options, shared: &Shared) -> io::Result<Report> {
     let (start_ns, start_cpu_ns) = (clock::now_ns(), clock::thread_cpu_ns());
     let mut pace = Pace::new(options.rate, u32::try_from(SPAN_COUNT).unwrap_or(0), start_ns);
     let (mut batch_count, mut body_bytes) = (0, 0);
-    let is_over =
-        |count| count >= options.batch_count_max || shared.is_over.load(Ordering::Relaxed);
+    let is_over = |count| count >= options.batch_count_max || progress.is_over();
     while !is_over(batch_count) {
         let now_ns = clock::now_ns();
         if let Step::WaitUntil(due_ns) = pace.step(now_ns) {
@@ -194,7 +145,7 @@ async fn run(options: Options, shared: &Shared) -> io::Result<Report> {
         let body = client.body(&mut batch);
         body_bytes += body.len() as u64;
         batch_count += 1;
-        shared.offered_count.store(batch_count * SPAN_COUNT as u64, Ordering::Relaxed);
+        progress.set_sent_count(batch_count * SPAN_COUNT as u64);
         let (free_sender, report) = (free_sender.clone(), Arc::clone(&report));
         tokio::spawn(async move {
             let outcome = client.send(body).await;
