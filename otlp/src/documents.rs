@@ -3,14 +3,14 @@
 //! In: the body of an `ExportTraceServiceRequest`. Out: documents with as many spans as fit, each
 //! with its resource and scope; and the spans that are too large for a document. Bound: the length
 //! of a document. The bytes of a span of a protobuf request are not changed. A JSON request is
-//! written as protobuf first.
+//! written as protobuf first, in pieces of about [`PIECE_BYTES`]: each scope repeats its resource,
+//! so the whole could need far more memory than the request.
 
 use crate::datagram;
 use crate::message::Span;
 use crate::request::{DecodeError, Encoding, Received, Request, Source, SpanError};
 use crate::scan::{FoundSpan, cut, scan};
 use prost::encoding::{bytes, message};
-use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -20,6 +20,9 @@ const RESOURCE: u32 = 1;
 const SCOPE_SPANS: u32 = 2;
 const SCOPE: u32 = 1;
 const SPANS: u32 = 2;
+
+/// A piece is complete when it has this many bytes and a scope ends.
+const PIECE_BYTES: usize = 1024 * 1024;
 
 /// A part of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,12 +45,28 @@ pub fn documents(
     bytes_max: usize,
     mut put: impl FnMut(Part),
 ) -> Result<(), DecodeError> {
-    let body = match encoding {
-        Encoding::Protobuf => Cow::Borrowed(body),
-        Encoding::Json => Cow::Owned(protobuf(body, &mut put)?),
-    };
+    if encoding == Encoding::Protobuf {
+        return divide(body, bytes_max, &mut put);
+    }
+    let (mut written, mut result) = (Written::default(), Ok(()));
+    Request::parse(encoding, body)?.spans(|received: Result<Received, SpanError>| match received {
+        Ok(Received { source, span }) => {
+            if let Some(piece) = written.add(&source, &span) {
+                let divided = divide(&piece, bytes_max, &mut put);
+                if result.is_ok() {
+                    result = divided;
+                }
+            }
+        }
+        Err(error) => put(Part::Rejected(error.to_string())),
+    });
+    result.and(divide(&written.finish(), bytes_max, &mut put))
+}
+
+/// Passes the parts of a protobuf request to `put`.
+fn divide(body: &[u8], bytes_max: usize, put: &mut impl FnMut(Part)) -> Result<(), DecodeError> {
     let mut sizes = Vec::new();
-    scan(Encoding::Protobuf, &body, |span| sizes.push(span.size_bytes))?;
+    scan(Encoding::Protobuf, body, |span| sizes.push(span.size_bytes))?;
     // Four characters of base64 stand for three bytes.
     let raw_max = bytes_max.saturating_sub(datagram::PREFIX.len()) / 4 * 3;
     let mut start = 0;
@@ -60,7 +79,7 @@ pub fn documents(
         let mut count = sizes[start..].iter().take_while(fits).count().max(1);
         // Resources, scopes and lengths take room too: how much is known only after the cut.
         let raw = loop {
-            let raw = cut_out(&body, start..start + count)?;
+            let raw = cut_out(body, start..start + count)?;
             if raw.len() <= raw_max || count == 1 {
                 break raw;
             }
@@ -88,22 +107,7 @@ fn cut_out(body: &[u8], spans: Range<usize>) -> Result<Vec<u8>, DecodeError> {
     Ok(taken)
 }
 
-/// Returns a JSON request as protobuf. Spans that cannot be read are passed to `put`.
-///
-/// Decodes one span at a time: decoded spans may need much more memory than their text.
-fn protobuf(body: &[u8], put: &mut impl FnMut(Part)) -> Result<Vec<u8>, DecodeError> {
-    let mut written = Written::default();
-    Request::parse(Encoding::Json, body)?.spans(|received: Result<Received, SpanError>| {
-        match received {
-            Ok(Received { source, span }) => written.add(&source, &span),
-            Err(error) => put(Part::Rejected(error.to_string())),
-        }
-    });
-    written.close();
-    Ok(written.body)
-}
-
-/// A request in protobuf that is being written.
+/// A request in protobuf that is being written span by span.
 #[derive(Default)]
 struct Written {
     body: Vec<u8>,
@@ -114,12 +118,22 @@ struct Written {
 }
 
 impl Written {
-    fn add(&mut self, source: &Rc<Source>, span: &Span) {
+    /// Adds a span. Returns what was written before, if that is a whole piece.
+    fn add(&mut self, source: &Rc<Source>, span: &Span) -> Option<Vec<u8>> {
+        let mut piece = None;
         if self.source.as_ref().is_none_or(|last| !Rc::ptr_eq(last, source)) {
             self.close();
+            piece = (self.body.len() >= PIECE_BYTES).then(|| std::mem::take(&mut self.body));
             self.source = Some(Rc::clone(source));
         }
         message::encode(SPANS, span, &mut self.spans);
+        piece
+    }
+
+    /// Returns the last piece.
+    fn finish(mut self) -> Vec<u8> {
+        self.close();
+        self.body
     }
 
     /// Writes the spans of the last source, with its resource and scope.
@@ -193,31 +207,73 @@ mod tests {
         assert_eq!(*document, datagram::document(&Source::default(), vec![span(1, 0)]));
     }
 
+    fn json_span(number: usize) -> String {
+        format!(r#"{{"traceId":"{number:032x}","spanId":"{number:016x}"}}"#)
+    }
+
+    fn json_scope(name: &str, numbers: Range<usize>) -> String {
+        let spans: Vec<String> = numbers.map(json_span).collect();
+        format!(r#"{{"scope":{{"name":"{name}"}},"spans":[{}]}}"#, spans.join(","))
+    }
+
+    /// Returns the spans of a request, each with its resource and scope.
+    fn received(encoding: Encoding, body: &[u8]) -> Vec<(String, Span)> {
+        let mut all = Vec::new();
+        Request::parse(encoding, body).unwrap().spans(|received| {
+            let Received { source, span } = received.unwrap();
+            all.push((format!("{source:?}"), span));
+        });
+        all
+    }
+
+    /// Returns the same of the documents of a JSON request, and the number of documents.
+    fn in_documents(json: &str) -> (Vec<(String, Span)>, usize) {
+        let (mut all, parts) = (Vec::new(), parts(Encoding::Json, json.as_bytes(), 64_000));
+        for part in &parts {
+            let Part::Document(document, count) = part else { panic!("{part:?}") };
+            let text = document.strip_prefix(datagram::PREFIX).unwrap();
+            let spans = received(Encoding::Protobuf, &datagram::decode(text).unwrap());
+            assert_eq!(spans.len(), *count as usize);
+            all.extend(spans);
+        }
+        (all, parts.len())
+    }
+
     #[test]
     fn spans_of_a_json_request_keep_their_own_resource_and_scope() {
-        let spans = |number: u8| {
-            format!(r#"{{"traceId":"{number:02x}{:030x}","spanId":"{number:016x}"}}"#, 1)
-        };
-        let scope = |name: &str, spans: &[String]| {
-            format!(r#"{{"scope":{{"name":"{name}"}},"spans":[{}]}}"#, spans.join(","))
-        };
         let json = format!(
             r#"{{"resourceSpans":[{{"resource":{{"droppedAttributesCount":7}},"scopeSpans":[{},{}]}},{{"scopeSpans":[{}]}}]}}"#,
-            scope("a", &[spans(1), spans(2)]),
-            scope("b", &[spans(3)]),
-            scope("c", &[spans(4)]),
+            json_scope("a", 1..3),
+            json_scope("b", 3..4),
+            json_scope("c", 4..5),
         );
-        let sources = |encoding: Encoding, body: &[u8]| {
-            let mut all = Vec::new();
-            Request::parse(encoding, body).unwrap().spans(|received| {
-                let Received { source, span } = received.unwrap();
-                all.push((format!("{source:?}"), span));
-            });
-            all
-        };
-        let body = protobuf(json.as_bytes(), &mut |part| panic!("{part:?}")).unwrap();
-        let found = sources(Encoding::Protobuf, &body);
-        assert_eq!(found.len(), 4);
-        assert_eq!(found, sources(Encoding::Json, json.as_bytes()));
+        let (found, document_count) = in_documents(&json);
+        assert_eq!((found.len(), document_count), (4, 1));
+        assert_eq!(found, received(Encoding::Json, json.as_bytes()));
+    }
+
+    /// In one piece, this request of 200 kB would need 30 MB.
+    #[test]
+    fn a_large_resource_with_many_scopes_is_written_in_pieces() {
+        let resource = format!(
+            r#"{{"attributes":[{{"key":"k","value":{{"stringValue":"{}"}}}}]}}"#,
+            "x".repeat(20_000)
+        );
+        let scopes: Vec<String> = (1..1_501).map(|it| json_scope("s", it..it + 1)).collect();
+        let json = format!(
+            r#"{{"resourceSpans":[{{"resource":{resource},"scopeSpans":[{}]}}]}}"#,
+            scopes.join(",")
+        );
+        let (found, _) = in_documents(&json);
+        assert_eq!(found, received(Encoding::Json, json.as_bytes()));
+        let (mut written, mut piece_count) = (Written::default(), 0);
+        Request::parse(Encoding::Json, json.as_bytes()).unwrap().spans(|received| {
+            let Received { source, span } = received.unwrap();
+            if let Some(piece) = written.add(&source, &span) {
+                assert!(piece.len() < PIECE_BYTES + 30_000, "{}", piece.len());
+                piece_count += 1;
+            }
+        });
+        assert!(piece_count > 25, "{piece_count}");
     }
 }
