@@ -5,7 +5,7 @@ XRAY_BINARY, in whose debug information the crates are named. Out: the same file
 that is valid and complete, packages in which lintian and rpmlint find no error, documents whose
 links lead somewhere, and an image with the settings of the Dockerfile.
 
-tests/container/run_release builds the daemon twice and compares; `tests/run --full release` does it.
+tests/release builds the daemon twice and compares: `tests/run --full release`.
 """
 
 import gzip
