@@ -86,7 +86,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// Fails if the daemon has ended.
+    /// Fails if the daemon has ended, or has closed the connection in favour of others.
     pub fn value(self, name: &str) -> io::Result<u64> {
         let page = get(self.0, "/metrics")?;
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
