@@ -1,10 +1,12 @@
 //! Fuzzes both decoders of OTLP and the documents that the sandbox makes of spans. There must be no
 //! panic, no document that breaks X-Ray's rules, and no span that its own JSON does not have again.
-//! A request from which spans are cut must have exactly the other spans.
+//! A request from which spans are cut must have exactly the other spans. Documents that a request
+//! is divided into must have all its spans, and must not be too long.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use xrayd_otlp::documents::{Part, documents};
 use xrayd_otlp::{BODY_BYTES_MAX, Encoding, FoundSpan, coding, cut, datagram, grpc, scan};
 use xrayd_sandbox::model::document::Document;
 use xrayd_sandbox::model::span::{self, TEXT_BYTES_MAX};
@@ -29,8 +31,33 @@ fn check_cut(encoding: Encoding, body: &[u8]) {
     }
 }
 
+fn check_documents(encoding: Encoding, body: &[u8], bytes_max: usize) {
+    let (mut divided, mut rejected_count) = (Vec::new(), 0);
+    let result = documents(encoding, body, bytes_max, |part| match part {
+        Part::Rejected(_) => rejected_count += 1,
+        Part::Document(text, span_count) => {
+            assert!(text.len() <= bytes_max);
+            let (_, base64) = datagram::form(&text).expect("a document of a UDP exporter");
+            let protobuf = datagram::decode(base64).expect("base64");
+            let spans = times(Encoding::Protobuf, &protobuf).expect("a request in protobuf");
+            assert_eq!(spans.len(), span_count as usize);
+            divided.extend(spans);
+        }
+    });
+    if encoding == Encoding::Protobuf && result.is_ok() {
+        let all = times(encoding, body).expect("it was divided before");
+        assert_eq!(divided.len() + rejected_count, all.len());
+        if rejected_count == 0 {
+            assert_eq!(divided, all);
+        }
+    }
+}
+
 fn check(encoding: Encoding, body: &[u8]) {
     check_cut(encoding, body);
+    for bytes_max in [500, 64_000] {
+        check_documents(encoding, body, bytes_max);
+    }
     let Ok(spans) = span::read(encoding, body) else { return };
     assert_eq!(spans.rejected_count > 0, !spans.why.is_empty());
     for document in &spans.documents {

@@ -2,27 +2,25 @@
 //!
 //! In: the body of an `ExportTraceServiceRequest`. Out: documents with as many spans as fit, each
 //! with its resource and scope; and the spans that are too large for a document. Bound: the length
-//! of a document. The bytes of a span of a protobuf request are not changed. A JSON request is
-//! written as protobuf first, in pieces of about [`PIECE_BYTES`]: each scope repeats its resource,
-//! so the whole could need far more memory than the request.
+//! of a document; one resource and one scope are held besides it. The bytes of a span of a protobuf
+//! request are not changed. A JSON request is written as protobuf.
 
 use crate::datagram;
-use crate::message::Span;
+use crate::protobuf::{Fields, Value};
 use crate::request::{DecodeError, Encoding, Received, Request, Source, SpanError};
-use crate::scan::{FoundSpan, cut, scan};
-use prost::encoding::{bytes, message};
-use std::ops::Range;
+use prost::encoding::{bytes, encoded_len_varint, message};
 use std::rc::Rc;
 
-// The numbers of fields in a request.
-const RESOURCE_SPANS: u32 = 1;
-const RESOURCE: u32 = 1;
-const SCOPE_SPANS: u32 = 2;
-const SCOPE: u32 = 1;
-const SPANS: u32 = 2;
+// The levels of a request, from the outside: the request, its `ResourceSpans`, their `ScopeSpans`.
+const REQUEST: usize = 0;
+const RESOURCE_SPANS: usize = 1;
+const SCOPE_SPANS: usize = 2;
 
-/// A piece is complete when it has this many bytes and a scope ends.
-const PIECE_BYTES: usize = 1024 * 1024;
+/// The number of the field that has the children of a message, by the level of the message.
+const CHILDREN: [u32; 3] = [1, 2, 2];
+
+/// The number of the field that has the resource, and of the one that has the scope.
+const HEAD: u32 = 1;
 
 /// A part of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,120 +36,177 @@ pub enum Part {
 ///
 /// # Errors
 ///
-/// Returns an error if the body is cut off or is not what `encoding` says.
+/// Returns an error if the body is cut off or is not what `encoding` says. `put` may have been
+/// called before.
 pub fn documents(
     encoding: Encoding,
     body: &[u8],
     bytes_max: usize,
-    mut put: impl FnMut(Part),
+    put: impl FnMut(Part),
 ) -> Result<(), DecodeError> {
-    if encoding == Encoding::Protobuf {
-        return divide(body, bytes_max, &mut put);
-    }
-    let (mut written, mut result) = (Written::default(), Ok(()));
-    Request::parse(encoding, body)?.spans(|received: Result<Received, SpanError>| match received {
-        Ok(Received { source, span }) => {
-            if let Some(piece) = written.add(&source, &span) {
-                let divided = divide(&piece, bytes_max, &mut put);
-                if result.is_ok() {
-                    result = divided;
-                }
-            }
-        }
-        Err(error) => put(Part::Rejected(error.to_string())),
-    });
-    result.and(divide(&written.finish(), bytes_max, &mut put))
+    let mut writer = Writer::new(bytes_max, put);
+    let result = match encoding {
+        Encoding::Protobuf => writer.add_message(REQUEST, body),
+        Encoding::Json => writer.add_json(body),
+    };
+    writer.finish();
+    result
 }
 
-/// Passes the parts of a protobuf request to `put`.
-fn divide(body: &[u8], bytes_max: usize, put: &mut impl FnMut(Part)) -> Result<(), DecodeError> {
-    let mut sizes = Vec::new();
-    scan(Encoding::Protobuf, body, |span| sizes.push(span.size_bytes))?;
-    // Four characters of base64 stand for three bytes.
-    let raw_max = bytes_max.saturating_sub(datagram::PREFIX.len()) / 4 * 3;
-    let mut start = 0;
-    while start < sizes.len() {
-        let mut bytes = 0;
-        let fits = |size: &&usize| {
-            bytes += **size;
-            bytes <= raw_max
-        };
-        let mut count = sizes[start..].iter().take_while(fits).count().max(1);
-        // Resources, scopes and lengths take room too: how much is known only after the cut.
-        let raw = loop {
-            let raw = cut_out(body, start..start + count)?;
-            if raw.len() <= raw_max || count == 1 {
-                break raw;
+/// An open message of a document.
+#[derive(Debug, Default)]
+struct Message {
+    /// The fields that are repeated in each document: all but the children.
+    head: Vec<u8>,
+    /// The children that are complete, as fields.
+    children: Vec<u8>,
+}
+
+/// Writes documents span by span.
+struct Writer<P> {
+    /// Largest length of the protobuf of a document, in bytes.
+    raw_max: usize,
+    put: P,
+    /// The open message of each level.
+    open: [Message; 3],
+    span_count: u32,
+}
+
+impl<P: FnMut(Part)> Writer<P> {
+    fn new(bytes_max: usize, put: P) -> Self {
+        // Four characters of base64 stand for three bytes.
+        let raw_max = bytes_max.saturating_sub(datagram::PREFIX.len()) / 4 * 3;
+        Self { raw_max, put, open: Default::default(), span_count: 0 }
+    }
+
+    /// Adds the spans of a message in protobuf.
+    fn add_message(&mut self, level: usize, message: &[u8]) -> Result<(), DecodeError> {
+        let mut head = Vec::new();
+        // The resource may stand behind its spans.
+        each_field(level, message, |field, child| {
+            if child.is_none() {
+                head.extend_from_slice(field);
             }
-            count = (count * raw_max / raw.len()).clamp(1, count - 1);
-        };
-        if raw.len() > raw_max {
-            put(Part::Rejected(format!(
-                "with its resource and scope it has {} bytes, and a document takes {raw_max}",
-                raw.len()
+            Ok(())
+        })?;
+        self.open(level, head);
+        each_field(level, message, |field, child| match child {
+            None => Ok(()),
+            Some(_) if level == SCOPE_SPANS => {
+                self.add_span(field);
+                Ok(())
+            }
+            Some(child) => self.add_message(level + 1, child),
+        })
+    }
+
+    /// Adds the spans of a request in JSON.
+    fn add_json(&mut self, body: &[u8]) -> Result<(), DecodeError> {
+        let mut last: Option<Rc<Source>> = None;
+        Request::parse(Encoding::Json, body)?.spans(|received: Result<_, SpanError>| {
+            let Received { source, span } = match received {
+                Ok(received) => received,
+                Err(error) => return (self.put)(Part::Rejected(error.to_string())),
+            };
+            if last.as_ref().is_none_or(|last| !Rc::ptr_eq(last, &source)) {
+                let (mut resource, mut scope) = (Vec::new(), Vec::new());
+                message::encode(HEAD, &source.resource, &mut resource);
+                message::encode(HEAD, &source.scope, &mut scope);
+                self.open(RESOURCE_SPANS, resource);
+                self.open(SCOPE_SPANS, scope);
+                last = Some(source);
+            }
+            let mut field = Vec::new();
+            message::encode(CHILDREN[SCOPE_SPANS], &span, &mut field);
+            self.add_span(&field);
+        });
+        Ok(())
+    }
+
+    /// Begins a message. The messages of this level and below are complete.
+    fn open(&mut self, level: usize, head: Vec<u8>) {
+        self.close(level.max(RESOURCE_SPANS));
+        self.open[level].head = head;
+    }
+
+    /// Adds a span, which is a field of the open `ScopeSpans`.
+    fn add_span(&mut self, field: &[u8]) {
+        let alone_bytes = self.length_with(field.len(), |message| message.head.len());
+        if alone_bytes > self.raw_max {
+            return (self.put)(Part::Rejected(format!(
+                "with its resource and scope it has {alone_bytes} bytes, and a document takes {}",
+                self.raw_max
             )));
-        } else {
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            put(Part::Document(datagram::encode(&raw), count));
         }
-        start += count;
+        let together = |message: &Message| message.head.len() + message.children.len();
+        if self.length_with(field.len(), together) > self.raw_max {
+            self.finish();
+        }
+        self.open[SCOPE_SPANS].children.extend_from_slice(field);
+        self.span_count += 1;
+    }
+
+    /// Returns the length of the document with one more span of `span_bytes`, where the open
+    /// messages have `length` without it.
+    fn length_with(&self, span_bytes: usize, length: impl Fn(&Message) -> usize) -> usize {
+        let [request, outer @ ..] = &self.open;
+        let inside = outer.iter().rev().fold(span_bytes, |inside, message| {
+            let length_bytes = length(message) + inside;
+            // Both fields have a key of one byte.
+            1 + encoded_len_varint(length_bytes as u64) + length_bytes
+        });
+        length(request) + inside
+    }
+
+    /// Writes the open messages of `level` and below into those above, if they have spans.
+    fn close(&mut self, level: usize) {
+        for level in (level..=SCOPE_SPANS).rev() {
+            let Message { head, children } = &mut self.open[level];
+            if children.is_empty() {
+                continue;
+            }
+            let whole = [head.as_slice(), children].concat();
+            children.clear();
+            bytes::encode(CHILDREN[level - 1], &whole, &mut self.open[level - 1].children);
+        }
+    }
+
+    /// Passes the document on, if it has spans. The open messages stay open.
+    fn finish(&mut self) {
+        self.close(RESOURCE_SPANS);
+        let Message { head, children } = &mut self.open[REQUEST];
+        if self.span_count > 0 {
+            let raw = [head.as_slice(), children].concat();
+            children.clear();
+            (self.put)(Part::Document(datagram::encode(&raw), self.span_count));
+            self.span_count = 0;
+        }
+    }
+}
+
+/// Passes each field of a message to `take`, and the message of the next level, or the span, that
+/// the field has.
+fn each_field<'a>(
+    level: usize,
+    message: &'a [u8],
+    mut take: impl FnMut(&'a [u8], Option<&'a [u8]>) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let mut fields = Fields(message);
+    while let Some(field) = fields.next()? {
+        let child = match field.value {
+            Value::Bytes(value) if field.number == CHILDREN[level] => Some(value),
+            _ => None,
+        };
+        take(field.bytes, child)?;
     }
     Ok(())
-}
-
-/// Returns a request with only these spans.
-fn cut_out(body: &[u8], spans: Range<usize>) -> Result<Vec<u8>, DecodeError> {
-    let mut taken = Vec::new();
-    let keeps = |span: &FoundSpan| spans.contains(&span.index);
-    cut(Encoding::Protobuf, body, keeps, |piece| taken.extend_from_slice(piece))?;
-    Ok(taken)
-}
-
-/// A request in protobuf that is being written span by span.
-#[derive(Default)]
-struct Written {
-    body: Vec<u8>,
-    /// The source of the last spans.
-    source: Option<Rc<Source>>,
-    /// The encoded spans of this source.
-    spans: Vec<u8>,
-}
-
-impl Written {
-    /// Adds a span. Returns what was written before, if that is a whole piece.
-    fn add(&mut self, source: &Rc<Source>, span: &Span) -> Option<Vec<u8>> {
-        let mut piece = None;
-        if self.source.as_ref().is_none_or(|last| !Rc::ptr_eq(last, source)) {
-            self.close();
-            piece = (self.body.len() >= PIECE_BYTES).then(|| std::mem::take(&mut self.body));
-            self.source = Some(Rc::clone(source));
-        }
-        message::encode(SPANS, span, &mut self.spans);
-        piece
-    }
-
-    /// Returns the last piece.
-    fn finish(mut self) -> Vec<u8> {
-        self.close();
-        self.body
-    }
-
-    /// Writes the spans of the last source, with its resource and scope.
-    fn close(&mut self) {
-        let Some(source) = self.source.take() else { return };
-        let mut scope_spans = Vec::with_capacity(self.spans.len());
-        message::encode(SCOPE, &source.scope, &mut scope_spans);
-        scope_spans.append(&mut self.spans);
-        let mut resource_spans = Vec::with_capacity(scope_spans.len());
-        message::encode(RESOURCE, &source.resource, &mut resource_spans);
-        bytes::encode(SCOPE_SPANS, &scope_spans, &mut resource_spans);
-        bytes::encode(RESOURCE_SPANS, &resource_spans, &mut self.body);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Span;
+    use std::ops::Range;
 
     fn span(number: u8, name_bytes: usize) -> Span {
         let (trace_id, span_id) = (vec![number; 16], vec![number; 8]);
@@ -252,9 +307,8 @@ mod tests {
         assert_eq!(found, received(Encoding::Json, json.as_bytes()));
     }
 
-    /// In one piece, this request of 200 kB would need 30 MB.
     #[test]
-    fn a_large_resource_with_many_scopes_is_written_in_pieces() {
+    fn many_scopes_with_a_large_resource_keep_it() {
         let resource = format!(
             r#"{{"attributes":[{{"key":"k","value":{{"stringValue":"{}"}}}}]}}"#,
             "x".repeat(20_000)
@@ -266,14 +320,62 @@ mod tests {
         );
         let (found, _) = in_documents(&json);
         assert_eq!(found, received(Encoding::Json, json.as_bytes()));
-        let (mut written, mut piece_count) = (Written::default(), 0);
-        Request::parse(Encoding::Json, json.as_bytes()).unwrap().spans(|received| {
-            let Received { source, span } = received.unwrap();
-            if let Some(piece) = written.add(&source, &span) {
-                assert!(piece.len() < PIECE_BYTES + 30_000, "{}", piece.len());
-                piece_count += 1;
+    }
+
+    /// Writes a message of one field.
+    fn field(number: u32, value: &[u8]) -> Vec<u8> {
+        let mut field = Vec::new();
+        bytes::encode(number, &value.to_vec(), &mut field);
+        field
+    }
+
+    #[test]
+    fn a_document_has_the_fields_of_each_level_and_spans_in_their_bytes() {
+        // The span has a field that is not known and a length that is longer than needed.
+        let span = [&[0x12, 0x84, 0x00][..], &field(99, b"x")].concat();
+        let spans = [field(1, b"scope"), span.clone(), field(3, b"url"), span].concat();
+        let resource_spans = [field(2, &spans), field(1, b"resource"), field(2, &spans)].concat();
+        let body = [field(1, &resource_spans), field(7, b"later")].concat();
+        let parts = parts(Encoding::Protobuf, &body, 64_000);
+        let [Part::Document(document, 4)] = &parts[..] else { panic!("{parts:?}") };
+        let scope = [field(1, b"scope"), field(3, b"url"), spans[7..14].repeat(2)].concat();
+        let resource = [field(1, b"resource"), field(2, &scope).repeat(2)].concat();
+        let expected = [field(7, b"later"), field(1, &resource)].concat();
+        let raw = datagram::decode(document.strip_prefix(datagram::PREFIX).unwrap()).unwrap();
+        assert_eq!(raw, expected);
+    }
+
+    #[test]
+    fn a_document_is_never_longer_than_allowed_and_as_long_as_possible() {
+        let spans: Vec<Span> = (1..=200).map(|number| span(number, 40)).collect();
+        let body = request(spans);
+        let mut before = usize::MAX;
+        for bytes_max in (300..6_000).step_by(7) {
+            let parts = parts(Encoding::Protobuf, &body, bytes_max);
+            for part in &parts {
+                let Part::Document(document, _) = part else { panic!("{part:?}") };
+                assert!(document.len() <= bytes_max, "{} of {bytes_max}", document.len());
             }
-        });
-        assert!(piece_count > 25, "{piece_count}");
+            assert!(parts.len() <= before, "{bytes_max}");
+            before = parts.len();
+        }
+        // A document of 6,000 characters has 4,497 bytes, and a span has about 72.
+        assert!(before <= 4, "{before}");
+    }
+
+    /// If each span were cut out of the whole request, this would copy 30 GB.
+    #[test]
+    fn spans_whose_resource_is_too_large_are_rejected_one_by_one() {
+        let resource = field(1, &vec![b'x'; 3_000_000]);
+        let spans = field(2, &field(2, b"")).repeat(10_000);
+        let small = field(1, &field(2, &field(2, b"")));
+        let body = [field(1, &[resource, spans].concat()), small].concat();
+        let parts = parts(Encoding::Protobuf, &body, 64_000);
+        let (last, others) = parts.split_last().unwrap();
+        assert!(matches!(last, Part::Document(_, 1)));
+        assert_eq!(others.len(), 10_000);
+        assert!(
+            others.iter().all(|part| matches!(part, Part::Rejected(why) if why.contains("3000")))
+        );
     }
 }
