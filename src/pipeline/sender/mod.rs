@@ -272,10 +272,10 @@ impl<S: Source> Sender<S> {
 
     /// Makes room for the segments of one ring entry. Returns whether there is room.
     fn has_room(&mut self) -> bool {
+        if self.is_room_short() && self.pool.is_low() {
+            self.shed.note_low(Clock::instant());
+        }
         if self.is_room_short() {
-            if self.pool.is_low() {
-                self.shed.note_low();
-            }
             self.evict();
         }
         if self.filler.has_room() {

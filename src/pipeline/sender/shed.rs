@@ -4,7 +4,8 @@
 //! Past its peak the daemon would take nearly everything out of the kernel, parse it and pack it,
 //! only to drop it because there is no memory, with the processor time that the uploader needs. The
 //! kernel drops at a fraction of the cost. So receivers stop once memory has been low for
-//! [`LOW_TIME`], and go on once half of it is free.
+//! [`LOW_TIME`], and go on once half of it is free. If memory is low again within [`AGAIN_TIME`],
+//! they stop at once: segments still come faster than they are sent.
 //!
 //! This holds only while calls are answered and no spool works. Otherwise segments do not wait for
 //! this host: in an outage and under throttling the oldest are dropped, since newer ones are worth
@@ -12,7 +13,8 @@
 //! start, more calls may soon carry all, so that nothing begins.
 //!
 //! ```text
-//!              low for 50 ms, and the limit does not grow as at its start
+//!              low for 50 ms, or low within 1 s after shedding;
+//!              and the limit does not grow as at its start
 //!  ┌──────────────────┐ ───────────────────────────────────────────────► ┌──────────┐
 //!  │ receivers look   │                                                  │ shedding │
 //!  └──────────────────┘ ◄─────────────────────────────────────────────── └──────────┘
@@ -43,6 +45,12 @@ const LOW_TIME: Duration = Duration::from_millis(50);
 /// With 10 ms, a receiver that had to wait for a busy processor was taken for a memory with room
 /// again and again.
 const GAP_MAX: Duration = Duration::from_millis(100);
+
+/// If memory is low within this time after receivers have shed, they shed again at once: it is no
+/// burst. Otherwise the sender would evict for [`LOW_TIME`] each time. Held to 20 % of a processor,
+/// which is 20 ms in each 100 ms, that was a tenth of all segments
+/// (`perf/results/2026-11-30-real-load.md`).
+const AGAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Time between two looks at the latest. Chosen, not measured.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -95,6 +103,11 @@ pub(super) struct Shed {
     /// Since when looks have found that memory is not low.
     roomy_since: Option<Instant>,
     begun_at: Option<Instant>,
+    /// When receivers last stopped to shed because half of the memory was free. `None` once calls
+    /// were not answered.
+    ended_at: Option<Instant>,
+    /// Whether the last look found nothing that speaks against shedding.
+    may_begin: bool,
     look_at: Option<Instant>,
 }
 
@@ -119,10 +132,13 @@ impl Shed {
         self.is_low
     }
 
-    /// Notes that memory is low, between two looks. The sender then evicts, so that the next look
-    /// may find it otherwise.
-    pub(super) fn note_low(&mut self) {
+    /// Notes that memory is low, between two looks. Receivers stop at once if they have shed
+    /// lately. Otherwise the sender evicts, so that the next look may find memory otherwise.
+    pub(super) fn note_low(&mut self, now: Instant) {
         self.was_low = true;
+        if !self.is_on() && self.may_begin && self.is_again(now) {
+            self.begin(now);
+        }
     }
 
     /// Decides anew.
@@ -130,34 +146,48 @@ impl Shed {
         let was_low = std::mem::take(&mut self.was_low);
         let facts = Facts { is_low: facts.is_low || was_low, ..facts };
         self.is_low = facts.is_low;
+        if !facts.may_shed {
+            self.ended_at = None;
+        }
         if let Some(begun_at) = self.begun_at {
             if !facts.may_shed || !facts.is_half_used {
-                self.begun_at = None;
+                (self.begun_at, self.ended_at) = (None, facts.may_shed.then_some(now));
                 self.flag.set(false);
                 let time = now.saturating_duration_since(begun_at);
                 debug!("Receivers look at their sockets again, after {time:?}");
             }
         } else if self.is_low_for_long(facts, now) && !facts.is_searching {
-            self.begun_at = Some(now);
-            self.flag.set(true);
-            (self.low_since, self.roomy_since) = (None, None);
-            debug!(
-                "Receivers leave their sockets alone until half of the memory (-m) is free: \
-                 segments come faster than they are sent"
-            );
+            self.begin(now);
         }
+        self.may_begin = facts.may_shed && !facts.is_searching;
         let is_near = self.is_on() || self.low_since.is_some();
         self.look_at = is_near.then(|| now + LOOK_INTERVAL);
     }
 
+    fn begin(&mut self, now: Instant) {
+        (self.begun_at, self.look_at) = (Some(now), Some(now + LOOK_INTERVAL));
+        self.flag.set(true);
+        (self.low_since, self.roomy_since) = (None, None);
+        debug!(
+            "Receivers leave their sockets alone until half of the memory (-m) is free: segments \
+             come faster than they are sent"
+        );
+    }
+
+    /// Returns whether receivers have shed within [`AGAIN_TIME`].
+    fn is_again(&self, now: Instant) -> bool {
+        let time_since = |ended_at: Instant| now.saturating_duration_since(ended_at);
+        self.ended_at.is_some_and(|ended_at| time_since(ended_at) < AGAIN_TIME)
+    }
+
     /// Returns whether memory is low, and has been for [`LOW_TIME`] while nothing spoke against
-    /// shedding. During the shutdown it need not have been low before.
+    /// shedding. During the shutdown, and within [`AGAIN_TIME`], it need not have been low before.
     fn is_low_for_long(&mut self, facts: Facts, now: Instant) -> bool {
         let time_since = |since: Instant| now.saturating_duration_since(since);
         if facts.is_low && facts.may_shed {
             self.roomy_since = None;
             let low_time = time_since(*self.low_since.get_or_insert(now));
-            return facts.is_draining || low_time >= LOW_TIME;
+            return facts.is_draining || self.is_again(now) || low_time >= LOW_TIME;
         }
         let roomy_since = *self.roomy_since.get_or_insert(now);
         if time_since(roomy_since) >= GAP_MAX || !facts.is_half_used || !facts.may_shed {
@@ -206,8 +236,37 @@ mod tests {
 
     #[test]
     fn receivers_stop_once_memory_was_low_for_50_ms_and_go_on_below_half_of_it() {
-        let phases = [(LOW, 50), (LOW, 1), (ROOMY, 500), (LOW, 10), (HALF, 1), (LOW, 50), (LOW, 1)];
-        assert_eq!(run(&phases), [false, true, true, true, false, false, true]);
+        let phases = [(LOW, 50), (LOW, 1), (ROOMY, 500), (LOW, 10), (HALF, 1)];
+        assert_eq!(run(&phases), [false, true, true, true, false]);
+    }
+
+    #[test]
+    fn receivers_stop_at_once_if_memory_is_low_again_within_a_second() {
+        let phases = [(LOW, 51), (HALF, 1), (ROOMY, 998), (LOW, 1)];
+        assert_eq!(run(&phases), [true, false, false, true]);
+        let phases = [(LOW, 51), (HALF, 1), (ROOMY, 999), (LOW, 50), (LOW, 1)];
+        assert_eq!(run(&phases), [true, false, false, false, true]);
+        // The same between two looks, which ask for nothing but the time.
+        let mut shed = Shed::default();
+        let now = Instant::now();
+        shed.note_low(now);
+        assert!(!shed.is_on(), "a first time");
+        shed.look(LOW, now);
+        shed.look(LOW, now + LOW_TIME);
+        for (facts, late, expected) in [
+            (HALF, MS, true),
+            (HALF, AGAIN_TIME, false),
+            (Facts { is_searching: true, ..HALF }, MS, false),
+            (Facts { may_shed: false, ..HALF }, MS, false),
+        ] {
+            shed.begin(now);
+            shed.look(facts, now);
+            assert!(!shed.is_on());
+            assert_eq!(shed.next_due(), None);
+            shed.note_low(now + late);
+            assert_eq!(shed.is_on(), expected, "{facts:?} {late:?}");
+            assert_eq!(shed.next_due().is_some(), expected);
+        }
     }
 
     #[test]
@@ -226,7 +285,7 @@ mod tests {
         for _ in 0..50 {
             shed.look(ROOMY, now);
             assert!(!shed.is_on());
-            shed.note_low();
+            shed.note_low(now);
             now += MS;
         }
         now += MS;
