@@ -7,6 +7,7 @@ mod comments;
 mod direction;
 mod files;
 mod graph;
+mod patches;
 mod phrases;
 mod source;
 mod words;
