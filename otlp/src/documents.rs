@@ -1,9 +1,10 @@
 //! Divides a request into documents, as AWS's UDP exporters for OpenTelemetry write them.
 //!
 //! In: the body of an `ExportTraceServiceRequest`. Out: documents with as many spans as fit, each
-//! with its resource and scope; and the spans that are too large for a document. Bound: the length
-//! of a document; one resource and one scope are held besides it. The bytes of a span of a protobuf
-//! request are not changed. A JSON request is written as protobuf.
+//! with its resource and scope; and the spans that no document holds. Bound: the length of a
+//! document, beside which one resource and one scope are held; and the length of all documents, see
+//! [`GROWTH_MAX`]. The bytes of a span of a protobuf request are not changed. A JSON request is
+//! written as protobuf.
 
 use crate::datagram;
 use crate::protobuf::{Fields, Value};
@@ -21,6 +22,11 @@ const CHILDREN: [u32; 3] = [1, 2, 2];
 
 /// The number of the field that has the resource, and of the one that has the scope.
 const HEAD: u32 = 1;
+
+/// Each document repeats the resource and scope of its spans. Where these fill most of a document,
+/// no further document begins once the protobuf of all documents has this many times the bytes of
+/// the request: 10,000 small spans could become 640 MB.
+const GROWTH_MAX: usize = 2;
 
 /// A part of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +50,7 @@ pub fn documents(
     bytes_max: usize,
     put: impl FnMut(Part),
 ) -> Result<(), DecodeError> {
-    let mut writer = Writer::new(bytes_max, put);
+    let mut writer = Writer::new(bytes_max, body.len(), put);
     let result = match encoding {
         Encoding::Protobuf => writer.add_message(REQUEST, body),
         Encoding::Json => writer.add_json(body),
@@ -66,6 +72,10 @@ struct Message {
 struct Writer<P> {
     /// Largest length of the protobuf of a document, in bytes.
     raw_max: usize,
+    /// Length that all documents may reach if resources and scopes are large, in bytes.
+    written_max: usize,
+    /// Length of all documents so far, in bytes.
+    written_bytes: usize,
     put: P,
     /// The open message of each level.
     open: [Message; 3],
@@ -73,10 +83,19 @@ struct Writer<P> {
 }
 
 impl<P: FnMut(Part)> Writer<P> {
-    fn new(bytes_max: usize, put: P) -> Self {
+    /// Writes documents of up to `bytes_max` for a request of `body_bytes`.
+    fn new(bytes_max: usize, body_bytes: usize, put: P) -> Self {
         // Four characters of base64 stand for three bytes.
         let raw_max = bytes_max.saturating_sub(datagram::PREFIX.len()) / 4 * 3;
-        Self { raw_max, put, open: Default::default(), span_count: 0 }
+        let written_max = GROWTH_MAX * body_bytes;
+        Self {
+            raw_max,
+            written_max,
+            written_bytes: 0,
+            put,
+            open: Default::default(),
+            span_count: 0,
+        }
     }
 
     /// Adds the spans of a message in protobuf.
@@ -112,7 +131,10 @@ impl<P: FnMut(Part)> Writer<P> {
                 let (mut resource, mut scope) = (Vec::new(), Vec::new());
                 message::encode(HEAD, &source.resource, &mut resource);
                 message::encode(HEAD, &source.scope, &mut scope);
-                self.open(RESOURCE_SPANS, resource);
+                // Otherwise each scope would repeat its resource.
+                if self.open[RESOURCE_SPANS].head != resource {
+                    self.open(RESOURCE_SPANS, resource);
+                }
                 self.open(SCOPE_SPANS, scope);
                 last = Some(source);
             }
@@ -141,6 +163,14 @@ impl<P: FnMut(Part)> Writer<P> {
         let together = |message: &Message| message.head.len() + message.children.len();
         if self.length_with(field.len(), together) > self.raw_max {
             self.finish();
+        }
+        let repeated_bytes = alone_bytes - field.len();
+        let begins = self.span_count == 0;
+        if begins && repeated_bytes > self.raw_max / 2 && self.written_bytes > self.written_max {
+            return (self.put)(Part::Rejected(format!(
+                "its resource and scope have {repeated_bytes} bytes: repeated in each document, they \
+                 would make the documents more than {GROWTH_MAX} times as large as the request"
+            )));
         }
         self.open[SCOPE_SPANS].children.extend_from_slice(field);
         self.span_count += 1;
@@ -178,6 +208,7 @@ impl<P: FnMut(Part)> Writer<P> {
         if self.span_count > 0 {
             let raw = [head.as_slice(), children].concat();
             children.clear();
+            self.written_bytes += raw.len();
             (self.put)(Part::Document(datagram::encode(&raw), self.span_count));
             self.span_count = 0;
         }
@@ -318,8 +349,10 @@ mod tests {
             r#"{{"resourceSpans":[{{"resource":{resource},"scopeSpans":[{}]}}]}}"#,
             scopes.join(",")
         );
-        let (found, _) = in_documents(&json);
+        let (found, document_count) = in_documents(&json);
         assert_eq!(found, received(Encoding::Json, json.as_bytes()));
+        // 1,500 spans of 60 bytes, and the resource in each document.
+        assert!(document_count < 10, "{document_count}");
     }
 
     /// Writes a message of one field.
@@ -361,6 +394,32 @@ mod tests {
         }
         // A document of 6,000 characters has 4,497 bytes, and a span has about 72.
         assert!(before <= 4, "{before}");
+    }
+
+    /// Without a bound, the 10,000 spans would become 10,000 documents, 640 MB in all.
+    #[test]
+    fn a_large_resource_does_not_make_the_documents_many_times_as_large_as_the_request() {
+        let of_resource = |resource_bytes: usize, span_count: usize| {
+            let spans = field(2, &field(2, b"")).repeat(span_count);
+            field(1, &[field(1, &vec![b'x'; resource_bytes]), spans].concat())
+        };
+        let large = of_resource(47_975, 10_000);
+        let parts = parts(Encoding::Protobuf, &[large.clone(), of_resource(9, 5)].concat(), 64_000);
+        let (last, others) = parts.split_last().unwrap();
+        // Spans with a small resource are not rejected for those with a large one.
+        assert!(matches!(last, Part::Document(_, 5)), "{last:?}");
+        let written_bytes: usize = (others.iter())
+            .map(|part| if let Part::Document(text, _) = part { text.len() } else { 0 })
+            .sum();
+        let written_max = (GROWTH_MAX * large.len() + 2 * 48_000) / 3 * 4;
+        assert!((1..=written_max).contains(&written_bytes), "{written_bytes} of {written_max}");
+        let Some(Part::Rejected(why)) = others.last() else { panic!("none is rejected") };
+        assert!(why.contains("repeated in each document"), "{why}");
+        // A request that needs one document is not concerned.
+        let mut alone = Vec::new();
+        documents(Encoding::Protobuf, &of_resource(47_000, 1), 64_000, |it| alone.push(it))
+            .unwrap();
+        assert!(matches!(alone[..], [Part::Document(_, 1)]));
     }
 
     /// If each span were cut out of the whole request, this would copy 30 GB.
