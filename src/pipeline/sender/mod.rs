@@ -254,7 +254,7 @@ impl<S: Source> Sender<S> {
     fn take(&mut self, now: Instant) -> Progress {
         let Some(mut turn) = self.filler.begin_turn(now) else { return Progress::Idle };
         loop {
-            if !self.has_room() {
+            if !self.has_room(now) {
                 // The end of a call or of a spool job frees memory and wakes this thread.
                 self.filler.put_off(now);
                 return Progress::Idle;
@@ -270,10 +270,12 @@ impl<S: Source> Sender<S> {
         self.filler.end_turn(turn, now)
     }
 
-    /// Makes room for the segments of one ring entry. Returns whether there is room.
-    fn has_room(&mut self) -> bool {
+    /// Makes room for the segments of one ring entry, in a round that began at `now`. Returns whether
+    /// there is room.
+    fn has_room(&mut self, now: Instant) -> bool {
         if self.is_room_short() && self.pool.is_low() {
-            self.shed.note_low(Clock::instant());
+            // Receivers may stop now. Then no batch has to be evicted.
+            self.shed.note_low(now);
         }
         if self.is_room_short() {
             self.evict();

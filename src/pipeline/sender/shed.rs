@@ -46,10 +46,10 @@ const LOW_TIME: Duration = Duration::from_millis(50);
 /// again and again.
 const GAP_MAX: Duration = Duration::from_millis(100);
 
-/// If memory is low within this time after receivers have shed, they shed again at once: it is no
+/// If memory is low again within this time after shedding, shedding begins again at once: it is no
 /// burst. Otherwise the sender would evict for [`LOW_TIME`] each time. Held to 20 % of a processor,
-/// which is 20 ms in each 100 ms, that was a tenth of all segments
-/// (`perf/results/2026-11-30-real-load.md`).
+/// which is 20 ms in each 100 ms, the sender evicted a tenth of all segments in this way
+/// (`perf/results/2026-11-30-real-load.md`, Intel Xeon).
 const AGAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Time between two looks at the latest. Chosen, not measured.
@@ -103,8 +103,8 @@ pub(super) struct Shed {
     /// Since when looks have found that memory is not low.
     roomy_since: Option<Instant>,
     begun_at: Option<Instant>,
-    /// When receivers last stopped to shed because half of the memory was free. `None` once calls
-    /// were not answered.
+    /// When shedding last ended because half of the memory was free. `None` if calls were not
+    /// answered since.
     ended_at: Option<Instant>,
     /// Whether the last look found nothing that speaks against shedding.
     may_begin: bool,
@@ -132,8 +132,8 @@ impl Shed {
         self.is_low
     }
 
-    /// Notes that memory is low, between two looks. Receivers stop at once if they have shed
-    /// lately. Otherwise the sender evicts, so that the next look may find memory otherwise.
+    /// Notes that memory is low, between two looks. Within [`AGAIN_TIME`] after shedding, shedding
+    /// begins again. Otherwise the sender evicts, so that the next look may find memory otherwise.
     pub(super) fn note_low(&mut self, now: Instant) {
         self.was_low = true;
         if !self.is_on() && self.may_begin && self.is_again(now) {
@@ -174,7 +174,7 @@ impl Shed {
         );
     }
 
-    /// Returns whether receivers have shed within [`AGAIN_TIME`].
+    /// Returns whether shedding has ended within [`AGAIN_TIME`].
     fn is_again(&self, now: Instant) -> bool {
         let time_since = |ended_at: Instant| now.saturating_duration_since(ended_at);
         self.ended_at.is_some_and(|ended_at| time_since(ended_at) < AGAIN_TIME)
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(run(&phases), [true, false, false, true]);
         let phases = [(LOW, 51), (HALF, 1), (ROOMY, 999), (LOW, 50), (LOW, 1)];
         assert_eq!(run(&phases), [true, false, false, false, true]);
-        // The same between two looks, which ask for nothing but the time.
+        // The same between two looks.
         let mut shed = Shed::default();
         let now = Instant::now();
         shed.note_low(now);

@@ -112,6 +112,34 @@ async fn a_chunk_that_vanishes_is_noticed() {
 }
 
 #[tokio::test]
+async fn nothing_is_evicted_if_memory_is_low_again_soon_after_shedding() {
+    for (has_shed, dropped_count) in [(true, 0), (false, 150)] {
+        let (mut sender, _producer, account) = sender();
+        for _ in 0..3 {
+            receive_into_uploader(&mut sender, &account, 50);
+        }
+        let after = |ms| Duration::from_millis(ms);
+        let now = Instant::now();
+        if has_shed {
+            let (may_shed, is_draining, is_searching) = (true, false, false);
+            for (is_low, ms) in [(true, 0), (true, 60), (false, 70)] {
+                let is_half_used = is_low;
+                let facts = Facts { is_low, is_half_used, may_shed, is_draining, is_searching };
+                sender.shed.look(facts, now + after(ms));
+            }
+        }
+        let mut taken = Vec::new();
+        while !sender.pool.is_low() {
+            taken.extend(sender.pool.take_for_receive());
+        }
+        assert!(!sender.shed.is_on());
+        sender.has_room(now + after(80));
+        assert_eq!(sender.shed.is_on(), has_shed);
+        assert_eq!(account.dropped(DropReason::Memory).get(), dropped_count);
+    }
+}
+
+#[tokio::test]
 async fn waiting_batches_that_hold_all_memory_are_evicted_though_the_rings_are_empty() {
     let (mut sender, mut producer, account) = sender();
     // Fills memory until receivers get no more of it. No batch is in a call.
