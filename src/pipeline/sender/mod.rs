@@ -270,8 +270,8 @@ impl<S: Source> Sender<S> {
         self.filler.end_turn(turn, now)
     }
 
-    /// Makes room for the segments of one ring entry, in a round that began at `now`. Returns whether
-    /// there is room.
+    /// Makes room for the segments of one ring entry, in a round that began at `now`. Returns
+    /// whether there is room.
     fn has_room(&mut self, now: Instant) -> bool {
         if self.is_room_short() && self.pool.is_low() {
             // Receivers may stop now. Then no batch has to be evicted.
